@@ -1,0 +1,175 @@
+"""Every error a person can meet.
+
+    SlipwayError
+    ├── SettingsError             the start stops: file, line, field and fix                        exit 2
+    ├── BadRequest                the request cannot be understood                                  400
+    │   └── UnsupportedMedia      the body is not JSON                                              415
+    ├── Unauthorized              no key, or one that is not known                                  401
+    ├── Forbidden                 the key, host or origin may not do this                           403
+    ├── NotFound                  no such route, model, answer or passage                           404
+    │   └── MethodNotAllowed                                                                        405
+    ├── Conflict                  not in this state                                                 409
+    ├── Gone                      it was here, and is kept no longer                                410
+    ├── TooLarge                  over a limit                                                      413
+    ├── Overloaded                too much at once                                                  503  retry
+    ├── Draining                  the server is about to stop                                       503  retry
+    ├── SlowReader                the client did not read what it asked for                         408
+    ├── Cancelled                 stopped on request                                                499
+    ├── InternalError             our own fault                                                     500  retry
+    └── ProviderError             the model's provider
+        ├── ProviderRefused       it says the request is wrong                                      its own 4xx
+        ├── ProviderKey           it does not take our key                                          502
+        ├── ProviderLimit         it is limiting us                                                 429  retry
+        ├── ProviderDown          no connection, or a 5xx                                           502  retry
+        ├── ProviderSlow          no answer in time                                                 504  retry
+        ├── ProviderCut           the answer ended before its end                                   502  retry
+        └── ProviderNonsense      the answer is not what was agreed                                 502  retry
+
+Each class knows its HTTP status, whether trying again helps, and what the reader can do next. `what` is written where it is raised.
+"""
+
+from typing import ClassVar
+
+
+class SlipwayError(Exception):
+    """`what` happened, as a sentence a person reads; `next` says what to do; `param` names the field at fault, if one is."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "server_error"
+    retryable: ClassVar[bool] = False
+    next_step: ClassVar[str] = "Try again; if it happens again, tell the operator the reference."
+
+    def __init__(self, what: str, next: str | None = None, *, param: str | None = None, retry_after_s: float | None = None) -> None:  # noqa: A002 - the field's name on the wire
+        super().__init__(what)
+        self.what = what
+        self.next = next if next is not None else self.next_step
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class SettingsError(SlipwayError):
+    code = "settings"
+    next_step = ""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class BadRequest(SlipwayError):
+    status, code, type = 400, "bad_request", "invalid_request_error"
+    next_step = "Correct the request and send it again."
+
+
+class UnsupportedMedia(BadRequest):
+    status, code = 415, "unsupported_media_type"
+
+
+class Unauthorized(SlipwayError):
+    status, code, type = 401, "invalid_api_key", "authentication_error"
+    next_step = "Send a key that this server knows as `Authorization: Bearer KEY`."
+
+
+class Forbidden(SlipwayError):
+    status, code, type = 403, "forbidden", "permission_error"
+    next_step = "Ask the operator for access."
+
+
+class NotFound(SlipwayError):
+    status, code, type = 404, "not_found", "invalid_request_error"
+    next_step = "Check the name."
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class MethodNotAllowed(NotFound):
+    status, code = 405, "method_not_allowed"
+
+
+class Conflict(SlipwayError):
+    status, code, type = 409, "conflict", "invalid_request_error"
+    next_step = ""
+
+
+class Gone(SlipwayError):
+    status, code, type = 410, "gone", "invalid_request_error"
+    next_step = "Ask again."
+
+
+class TooLarge(SlipwayError):
+    status, code, type = 413, "too_large", "invalid_request_error"
+    next_step = "Send less, or ask the operator to raise the limit."
+
+
+class Overloaded(SlipwayError):
+    status, code, retryable = 503, "overloaded", True
+    next_step = "Try again in a moment."
+
+
+class Draining(Overloaded):
+    code = "draining"
+
+
+class SlowReader(SlipwayError):
+    status, code = 408, "slow_reader"
+    next_step = "Read the stream as it arrives."
+
+
+class Cancelled(SlipwayError):
+    status, code = 499, "cancelled"
+    retryable = True
+    next_step = "Try again when you want the rest."
+
+
+class InternalError(SlipwayError):
+    retryable = True
+
+
+class ProviderError(SlipwayError):
+    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered."""
+
+    status, code, type, retryable = 502, "provider_error", "provider_error", True
+    next_step = "Try again in a moment."
+
+    def __init__(
+        self, what: str, next: str | None = None, *, model: str = "", upstream_status: int | None = None,  # noqa: A002
+        param: str | None = None, retry_after_s: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(what, next, param=param, retry_after_s=retry_after_s)
+        self.model = model
+        self.upstream_status = upstream_status
+
+
+class ProviderRefused(ProviderError):
+    """The provider says that the request itself is wrong: its own status and words are passed on."""
+
+    status, code, type, retryable = 400, "provider_refused", "invalid_request_error", False
+    next_step = "Correct the request and send it again."
+
+
+class ProviderKey(ProviderError):
+    code, retryable = "provider_key", False
+    next_step = "Tell the operator: the key of this model needs attention."
+
+
+class ProviderLimit(ProviderError):
+    status, code, type = 429, "provider_limit", "rate_limit_error"
+
+
+class ProviderDown(ProviderError):
+    code = "provider_down"
+
+
+class ProviderSlow(ProviderError):
+    status, code, type = 504, "provider_slow", "timeout_error"
+
+
+class ProviderCut(ProviderError):
+    code = "provider_cut"
+
+
+class ProviderNonsense(ProviderError):
+    code = "provider_nonsense"

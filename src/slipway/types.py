@@ -1,0 +1,216 @@
+"""The words that rooms hand to each other. This module imports nothing of ours.
+
+They are msgspec structs: frozen like a frozen dataclass, made about ten times faster, and encoded to JSON as they stand.
+Times are seconds; `*_at` values are readings of the event loop's monotonic clock.
+"""
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+Rung = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
+Role = Literal["primary", "twin", "smaller", "local"]
+
+
+def new_id(prefix: str) -> str:
+    """`prefix-` and 128 random bits in hexadecimal: nobody can guess another's answer."""
+    return f"{prefix}-{secrets.token_hex(16)}"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all words here."""
+
+
+class Asker(Record):
+    """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be called."""
+
+    owner: str
+    tenant: str = "default"
+    groups: frozenset[str] = frozenset()
+    apps: frozenset[str] | None = None
+
+
+class Message(Record):
+    """One turn of a conversation. `content` is text, OpenAI content parts, or None (an assistant turn of tool calls only)."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class Question(Record):
+    """One request for an answer, frozen once parsed. `text` is what is asked now: the last user turn."""
+
+    id: str
+    app: str
+    text: str
+    messages: tuple[Message, ...]
+    asker: Asker
+    asked_at: float
+    options: dict[str, Any] = {}  # the client's model parameters, passed through to the model untouched
+
+
+class Passage(Record):
+    """A span of a document. `start` and `end` are character offsets in the document's text; `text` is exactly that span.
+
+    `heading` is the nearest heading's own text (the document's title where there is none), `trail` the headings above it, outermost
+    first, the nearest last. A passage never crosses a heading.
+    """
+
+    id: str
+    path: str
+    title: str
+    heading: str
+    trail: tuple[str, ...]
+    start: int
+    end: int
+    text: str
+    version: str
+    page: int | None = None
+
+
+class Hit(Record):
+    """A passage that a search found; higher scores are better, comparable within one search only."""
+
+    passage: Passage
+    score: float
+
+
+class Source(Record):
+    """A retrieved place as the reader sees it: `n` is the number that `[n]` in an answer means."""
+
+    n: int
+    id: str
+    path: str
+    heading: str
+    start: int
+    end: int
+    text: str
+    version: str
+    page: int | None = None
+    cited: bool = False
+
+
+class Usage(Record):
+    """Tokens of one answer; `estimated` where the provider did not say."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False
+
+
+class Piece(Record):
+    """One event of a model's stream: its original bytes, and the few fields read from them."""
+
+    raw: bytes
+    text: str = ""
+    finish: str | None = None
+    usage: Usage | None = None
+    usage_only: bool = False  # the chunk that some providers append for usage alone
+
+
+# What flows out while an answer is made. `event` tags each in JSON; the tables of fields are in docs/api.md.
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all events."""
+
+
+class Progress(Event):
+    stage: Literal["admit", "retrieve", "write"]
+    label: str
+    done: int
+    total: int
+    unit: str
+    elapsed_s: float
+    eta_s: tuple[float, float] | None = None
+
+
+class SourceFound(Event):
+    source: Source
+
+
+class SectionState(Event):
+    index: int
+    title: str
+    state: Literal["started", "done", "failed"]
+
+
+class Delta(Event):
+    text: str
+    section: int = 0
+
+
+class Citation(Event):
+    """The source numbered `n` is cited at [start, end) of the answer's text (character offsets)."""
+
+    n: int
+    start: int
+    end: int
+    section: int = 0
+
+
+class Notice(Event):
+    code: str
+    text: str
+
+
+class UsageReport(Event):
+    model: str
+    usage: Usage
+    cost_usd: str | None = None  # None where the price is unknown
+
+
+class Failed(Event):
+    code: str
+    what: str
+    next: str
+    retryable: bool
+    ref: str
+    retry_after_s: float | None = None
+    section: int | None = None
+
+
+class Done(Event):
+    id: str
+    rung: Rung | None
+    model: str | None
+    attempts: int
+    abstained: bool
+    duration_s: float
+    ttft_s: float | None = None
+
+
+class AnswerDone(Record):
+    """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered."""
+
+    id: str
+    door: str  # chat | answers
+    app: str
+    model: str | None
+    provider: str
+    rung: Rung | None
+    streamed: bool
+    error: str | None
+    duration_s: float
+    ttft_s: float | None
+    usage: Usage | None
+    tenant: str
+
+
+class AttemptDone(Record):
+    """The one record of a call to a model."""
+
+    answer_id: str
+    model: str
+    provider: str
+    zone: str
+    status: int | None
+    error: str | None
+    duration_s: float
+    ttft_s: float | None
+
+
+Emit = Callable[[AnswerDone | AttemptDone], None]
