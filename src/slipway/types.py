@@ -23,7 +23,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all words here."""
 
 
-class Asker(Record):
+class Asker(Record, frozen=True, kw_only=True):
     """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be called."""
 
     owner: str
@@ -32,14 +32,14 @@ class Asker(Record):
     apps: frozenset[str] | None = None
 
 
-class Message(Record):
+class Message(Record, frozen=True, kw_only=True):
     """One turn of a conversation. `content` is text, OpenAI content parts, or None (an assistant turn of tool calls only)."""
 
     role: str
     content: str | list[dict[str, Any]] | None = None
 
 
-class Question(Record):
+class Question(Record, frozen=True, kw_only=True):
     """One request for an answer, frozen once parsed. `text` is what is asked now: the last user turn."""
 
     id: str
@@ -51,7 +51,7 @@ class Question(Record):
     options: dict[str, Any] = {}  # the client's model parameters, passed through to the model untouched
 
 
-class Passage(Record):
+class Passage(Record, frozen=True, kw_only=True):
     """A span of a document. `start` and `end` are character offsets in the document's text; `text` is exactly that span.
 
     `heading` is the nearest heading's own text (the document's title where there is none), `trail` the headings above it, outermost
@@ -70,14 +70,14 @@ class Passage(Record):
     page: int | None = None
 
 
-class Hit(Record):
+class Hit(Record, frozen=True, kw_only=True):
     """A passage that a search found; higher scores are better, comparable within one search only."""
 
     passage: Passage
     score: float
 
 
-class Source(Record):
+class Source(Record, frozen=True, kw_only=True):
     """A retrieved place as the reader sees it: `n` is the number that `[n]` in an answer means."""
 
     n: int
@@ -92,7 +92,7 @@ class Source(Record):
     cited: bool = False
 
 
-class Usage(Record):
+class Usage(Record, frozen=True, kw_only=True):
     """Tokens of one answer; `estimated` where the provider did not say."""
 
     input_tokens: int = 0
@@ -101,7 +101,7 @@ class Usage(Record):
     estimated: bool = False
 
 
-class Piece(Record):
+class Piece(Record, frozen=True, kw_only=True):
     """One event of a model's stream: its original bytes, and the few fields read from them."""
 
     raw: bytes
@@ -118,7 +118,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all events."""
 
 
-class Progress(Event):
+class Progress(Event, frozen=True, kw_only=True):
     stage: Literal["admit", "retrieve", "write"]
     label: str
     done: int
@@ -128,22 +128,22 @@ class Progress(Event):
     eta_s: tuple[float, float] | None = None
 
 
-class SourceFound(Event):
+class SourceFound(Event, frozen=True, kw_only=True):
     source: Source
 
 
-class SectionState(Event):
+class SectionState(Event, frozen=True, kw_only=True):
     index: int
     title: str
     state: Literal["started", "done", "failed"]
 
 
-class Delta(Event):
+class Delta(Event, frozen=True, kw_only=True):
     text: str
     section: int = 0
 
 
-class Citation(Event):
+class Citation(Event, frozen=True, kw_only=True):
     """The source numbered `n` is cited at [start, end) of the answer's text (character offsets)."""
 
     n: int
@@ -152,18 +152,18 @@ class Citation(Event):
     section: int = 0
 
 
-class Notice(Event):
+class Notice(Event, frozen=True, kw_only=True):
     code: str
     text: str
 
 
-class UsageReport(Event):
+class UsageReport(Event, frozen=True, kw_only=True):
     model: str
     usage: Usage
     cost_usd: str | None = None  # None where the price is unknown
 
 
-class Failed(Event):
+class Failed(Event, frozen=True, kw_only=True):
     code: str
     what: str
     next: str
@@ -173,7 +173,7 @@ class Failed(Event):
     section: int | None = None
 
 
-class Done(Event):
+class Done(Event, frozen=True, kw_only=True):
     id: str
     rung: Rung | None
     model: str | None
@@ -183,7 +183,7 @@ class Done(Event):
     ttft_s: float | None = None
 
 
-class AnswerDone(Record):
+class AnswerDone(Record, frozen=True, kw_only=True):
     """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered."""
 
     id: str
@@ -200,7 +200,7 @@ class AnswerDone(Record):
     tenant: str
 
 
-class AttemptDone(Record):
+class AttemptDone(Record, frozen=True, kw_only=True):
     """The one record of a call to a model."""
 
     answer_id: str

@@ -1,0 +1,125 @@
+"""What must hold between the parts of the tree: one space of names, routes to known models, keys for public addresses."""
+
+import difflib
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from slipway.settings.tree import App, Model, Settings
+
+Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A well-known provider: where it is, and the environment variable that people keep its key in (None: it needs no key)."""
+
+    base_url: str
+    key_variable: str | None
+
+
+def is_loopback(host: str) -> bool:
+    if host.strip("[]").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    found = difflib.get_close_matches(word, known, 1, 0.5)
+    if found:
+        return f"did you mean `{found[0]}`?"
+    return f"known: {', '.join(sorted(known))}" if known else "none is defined"
+
+
+def check(settings: Settings, kinds: Iterable[str], endpoints: Mapping[str, Endpoint], tell: Tell) -> None:
+    check_names(settings, tell)
+    for name, model in settings.models.items():
+        check_model(f"models.{name}", model, [*kinds, *endpoints], tell)
+    for name, route in settings.routes.items():
+        if not route:
+            tell(f"routes.{name}", "this route is empty; name at least one model")
+        for i, entry in enumerate(route):
+            if entry.model not in settings.models:
+                tell(f"routes.{name}[{i}]", f"there is no model `{entry.model}`; {near(entry.model, settings.models)}")
+    for name, app in settings.apps.items():
+        check_app(name, app, settings, tell)
+    check_keys(settings, tell)
+    check_listen(settings, tell)
+
+
+def check_names(settings: Settings, tell: Tell) -> None:
+    """Apps, routes and models share one space, since a client calls each of them as `model`."""
+    seen: dict[str, str] = {}
+    for kind, names in (("models", settings.models), ("routes", settings.routes), ("apps", settings.apps)):
+        for name in names:
+            if name in seen:
+                tell(
+                    f"{kind}.{name}",
+                    f"`{name}` is already the name of one of the {seen[name]}; clients could not tell them apart: rename one",
+                )
+            seen[name] = kind
+            if not name.strip() or any(c.isspace() for c in name):
+                tell(f"{kind}.{name}", "a name must not be empty or hold white space")
+
+
+def check_model(path: str, model: Model, providers: list[str], tell: Tell) -> None:
+    if model.provider not in providers:
+        tell(f"{path}.provider", f"there is no provider `{model.provider}`; {near(model.provider, providers)}")
+        return
+    url = urlsplit(model.base_url)
+    if not model.base_url:
+        tell(path, "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`")
+    elif url.scheme not in ("http", "https") or not url.hostname:
+        tell(f"{path}.base_url", f"`{model.base_url}` is not an address; write `http://…` or `https://…`")
+    elif url.query or url.fragment:
+        tell(f"{path}.base_url", "query parameters belong under `query:`")
+    ca_file = model.connection.ca_file
+    if ca_file and not Path(ca_file).is_file():
+        tell(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")
+    for header, value in model.headers.items():
+        if any(c in header + value for c in "\r\n"):
+            tell(f"{path}.headers.{header}", "a header must not hold line breaks")
+
+
+def check_app(name: str, app: App, settings: Settings, tell: Tell) -> None:
+    if app.route is not None and app.route not in settings.routes and app.route not in settings.models:
+        tell(f"apps.{name}.route", f"there is no route or model `{app.route}`; {near(app.route, [*settings.routes, *settings.models])}")
+    if app.route is None and not app.knowledge:
+        tell(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
+    for i, folder in enumerate(app.knowledge):
+        if not Path(folder).exists():
+            path = f"apps.{name}.knowledge"
+            tell(f"{path}[{i}]" if len(app.knowledge) > 1 else path, f"there is no folder or file `{folder}`")
+
+
+def check_keys(settings: Settings, tell: Tell) -> None:
+    callable_names = {*settings.models, *settings.routes, *settings.apps}
+    seen: dict[str, int] = {}
+    for i, key in enumerate(settings.keys):
+        if key.key in seen:
+            tell(f"keys[{i}]", f"this key is already the one of keys[{seen[key.key]}]; remove one")
+        seen[key.key] = i
+        for app in key.apps or ():
+            if app not in callable_names:
+                tell(f"keys[{i}].apps", f"there is no app, route or model `{app}`; {near(app, callable_names)}")
+
+
+def check_listen(settings: Settings, tell: Tell) -> None:
+    host = settings.listen.host
+    if not is_loopback(host) and not settings.keys:
+        tell("listen.host", f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
+             "add `keys:` to the settings (`slipway keys` makes one), or listen on 127.0.0.1")  # fmt: skip
+    for origin in settings.listen.allowed_origins:
+        if urlsplit(origin).scheme not in ("http", "https") or urlsplit(origin).path:
+            tell("listen.allowed_origins", f"`{origin}` is not an origin; write `https://host` without a path")
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """Every provider key, so that it can be struck out wherever it might be echoed."""
+    yield from {m.api_key for m in settings.models.values() if m.api_key}

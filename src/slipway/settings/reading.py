@@ -1,0 +1,267 @@
+"""YAML nodes -> the tree, remembering where each field stands, and collecting every problem instead of stopping at the first."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from slipway.settings.tree import Branch, Settings, seconds
+
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+TYPE_WORDS = {
+    "`str`": "text",
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`bool`": "`true` or `false`",
+    "`object`": "a mapping",
+    "`null`": "nothing",
+}
+
+
+class Unreadable(Exception):
+    """A value that a problem was noted for; its parent goes on with the rest."""
+
+
+def fields_of(kind: type[Branch]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {f.name: f for f in msgspec.structs.fields(kind)}
+
+
+def bare(kind: Any) -> Any:
+    """The type without its `Annotated` and `| None` wrappings."""
+    while typing.get_origin(kind) is typing.Annotated:
+        kind = typing.get_args(kind)[0]
+    if isinstance(kind, types.UnionType):
+        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
+    return kind
+
+
+def is_duration(kind: Any) -> bool:
+    return any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("duration") for m in getattr(kind, "__metadata__", ()))
+
+
+def in_words(message: str) -> str:
+    """msgspec's words -> those of a person who writes YAML."""
+    message = message.split(" - at ")[0]
+    for theirs, ours in TYPE_WORDS.items():
+        message = message.replace(theirs, ours)
+    return message[:1].lower() + message[1:]
+
+
+def choices(kind: Any) -> str:
+    kind = bare(kind)
+    return f"; one of: {', '.join(typing.get_args(kind))}" if typing.get_origin(kind) is Literal else ""
+
+
+def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[Branch]]]:
+    """(path, branch) of the whole tree, `NAME` standing for a key of a table and `[]` for an item of a list."""
+    kind = bare(kind)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Branch):
+        yield path, kind
+        for name, field in fields_of(kind).items():
+            yield from branches(field.type, f"{path}.{name}" if path else name)
+    elif origin is dict:
+        yield from branches(args[1], f"{path}.NAME")
+    elif origin is tuple:
+        yield from branches(args[0], f"{path}[]")
+
+
+def suggestion(word: str, kind: type[Branch]) -> str:
+    """What may have been meant by an unknown field: a near one here, else a near one elsewhere in the file, else the list."""
+    here = list(fields_of(kind))
+    if near := difflib.get_close_matches(word, here, 1, 0.6):
+        return f"did you mean `{near[0]}:`?"
+    elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
+    if near := difflib.get_close_matches(word, elsewhere, 1, 0.75):
+        where = elsewhere[near[0]]
+        return f"did you mean `{near[0]}:`" + (f", which belongs under `{where}`?" if where else " at the top of the file?")
+    return f"known here: {', '.join(here)}"
+
+
+class Reader:
+    """Reads one file. `problems` holds a sentence for each thing wrong; `lines` where each field stands, by its dotted path."""
+
+    def __init__(self, file: str, environ: Mapping[str, str]) -> None:
+        self.file, self.environ = file, environ
+        self.problems: list[str] = []
+        self.lines: dict[str, int] = {}
+        self.literal_secrets: list[str] = []
+        self._loader = yaml.SafeLoader("")
+
+    def problem(self, path: str, what: str) -> None:
+        line = self.lines.get(path)
+        place = self.file if line is None else f"{self.file}:{line}"
+        self.problems.append(f"{place}: {path}: {what}" if path else f"{place}: {what}")
+
+    def read(self, node: yaml.Node | None) -> Settings:
+        if node is None:
+            return Settings()
+        try:
+            return typing.cast("Settings", self.value(node, Settings, ""))
+        except Unreadable:
+            return Settings()
+
+    def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag == "tag:yaml.org,2002:null" and self.optional(kind):
+            return None
+        plain = bare(kind)
+        origin, args = typing.get_origin(plain), typing.get_args(plain)
+        if isinstance(plain, type) and issubclass(plain, Branch):
+            return self.branch(node, plain, path)
+        if origin is dict and args[1] is not Any:
+            return dict(self.table(node, args[1], path))
+        if origin is tuple:
+            return tuple(self.items(node, args[0], path))
+        return self.leaf(node, kind, path)
+
+    @staticmethod
+    def optional(kind: Any) -> bool:
+        while typing.get_origin(kind) is typing.Annotated:
+            kind = typing.get_args(kind)[0]
+        return types.NoneType in typing.get_args(kind)
+
+    def pairs(self, node: yaml.Node, path: str, what: str) -> Iterator[tuple[str, yaml.Node, str]]:
+        """(key, value, path) of a mapping; a key given twice is a problem."""
+        if not isinstance(node, yaml.MappingNode):
+            self.problem(path, f"expected {what}, found {self.described(node)}")
+            raise Unreadable
+        seen: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            at = f"{path}.{key}" if path else key
+            if key in seen:
+                self.lines[at] = line
+                self.problem(at, f"this name is given twice, first on line {seen[key]}; rename or remove one")
+                continue
+            seen[key] = self.lines[at] = line
+            yield key, value_node, at
+
+    def branch(self, node: yaml.Node, kind: type[Branch], path: str) -> Branch:
+        fields, given = fields_of(kind), {}
+        if kind.shorthand and isinstance(node, yaml.ScalarNode):
+            given[kind.shorthand] = self.leaf(node, fields[kind.shorthand].type, path)
+            return kind(**given)
+        failed = False
+        for key, value_node, at in self.pairs(node, path, f"fields ({', '.join(fields)})"):
+            if key not in fields:
+                self.problem(at, f"there is no such field; {suggestion(key, kind)}")
+                continue
+            try:
+                given[key] = self.value(value_node, fields[key].type, at)
+            except Unreadable:
+                failed = True
+        missing = [f.name for f in fields.values() if f.required and f.name not in given]
+        if missing and not failed:
+            self.problem(path, f"`{missing[0]}` is missing; add `{missing[0]}: …`")
+        if missing or failed:
+            raise Unreadable
+        return kind(**given)
+
+    def table(self, node: yaml.Node, kind: Any, path: str) -> Iterator[tuple[str, Any]]:
+        for key, value_node, at in self.pairs(node, path, "names with their values"):
+            try:
+                yield key, self.value(value_node, kind, at)
+            except Unreadable:
+                continue
+
+    def items(self, node: yaml.Node, kind: Any, path: str) -> Iterator[Any]:
+        if not isinstance(node, yaml.SequenceNode):  # one thing stands for a list of one
+            yield self.value(node, kind, path)
+            return
+        for i, item in enumerate(node.value):
+            try:
+                yield self.value(item, kind, f"{path}[{i}]")
+            except Unreadable:
+                continue
+
+    def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        value = self.expanded(self._loader.construct_object(node, deep=True), path)
+        try:
+            return msgspec.convert(seconds(value) if is_duration(kind) else value, kind)
+        except msgspec.ValidationError as error:
+            self.problem(path, f"{self.described(node)} will not do; {in_words(str(error))}{choices(kind)}")
+        except ValueError as error:
+            self.problem(path, str(error))
+        raise Unreadable
+
+    def expanded(self, value: Any, path: str) -> Any:
+        """`${NAME}` and `${NAME:-default}` filled in from the environment, anywhere in any string."""
+        if isinstance(value, dict):
+            return {k: self.expanded(v, path) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.expanded(v, path) for v in value]
+        if not isinstance(value, str):
+            return value
+        if path.endswith(("key", "]")) and value and "${" not in value and not value.startswith("sha256:") and "key" in path:
+            self.literal_secrets.append(path)
+        return VARIABLE.sub(lambda found: self.variable(found, path), value)
+
+    def variable(self, found: re.Match[str], path: str) -> str:
+        name, default = found[1], found[2]
+        if name in self.environ:
+            return self.environ[name]
+        if default is None:
+            self.problem(path, f"the environment variable {name} is not set; `export {name}=…` before the start")
+            raise Unreadable
+        return default
+
+    @staticmethod
+    def described(node: yaml.Node) -> str:
+        if isinstance(node, yaml.ScalarNode):
+            return f"`{node.value}`" if node.value else "nothing"
+        return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+
+
+def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
+    """The file's YAML tree; a syntax error becomes a problem with its line."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        reader.problems.append(f"{file}{line}: this is not YAML: {error.problem}; check indentation, quotes and colons there")
+    except yaml.YAMLError as error:
+        reader.problems.append(f"{file}: this is not YAML: {error}")
+    return None
+
+
+def extended(root: yaml.Node | None, reader: Reader) -> None:
+    """Fills each model that `extends` another with that one's fields (but not its `name`), in the YAML tree itself."""
+    models = child(root, "models")
+    if not isinstance(models, yaml.MappingNode):
+        return
+    by_name = {str(k.value): v for k, v in models.value if isinstance(v, yaml.MappingNode)}
+    for name in by_name:
+        _extend(name, by_name, reader, ())
+
+
+def _extend(name: str, by_name: dict[str, yaml.MappingNode], reader: Reader, chain: tuple[str, ...]) -> None:
+    node = by_name[name]
+    parent = child(node, "extends")
+    if parent is None or getattr(node, "extended", False):
+        return
+    path, base = f"models.{name}.extends", str(parent.value)
+    reader.lines[path] = parent.start_mark.line + 1
+    if base not in by_name:
+        reader.problem(path, f"there is no model `{base}`; known: {', '.join(by_name)}")
+    elif base in (*chain, name):
+        reader.problem(path, f"`{base}` extends itself in a circle; remove one `extends`")
+    else:
+        _extend(base, by_name, reader, (*chain, name))
+        own = {str(k.value) for k, _ in node.value}
+        node.value = node.value + [(k, v) for k, v in by_name[base].value if str(k.value) not in own | {"name", "extends"}]
+        node.extended = True  # type: ignore[attr-defined]  # a mark on the node, so that chains are filled once
+
+
+def child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((v for k, v in node.value if k.value == key), None)

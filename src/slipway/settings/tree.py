@@ -1,0 +1,126 @@
+"""What can be set: the tree, each field with its type, default and one-line meaning. docs/settings.md is printed from here."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
+
+
+Duration = Annotated[float, Meta(extra={"duration": True}, extra_json_schema={"type": ["number", "string"], "pattern": WRITTEN.pattern})]
+
+
+def seconds(value: object) -> float:
+    """A duration as written: `250ms`, `2s`, `5m`, `1h`, `30d`, or a plain number of seconds. ValueError says what is expected."""
+    found = None if isinstance(value, bool) else WRITTEN.fullmatch(str(value))
+    if found is None:
+        raise ValueError(f"`{value}` is not a duration; write `250ms`, `2s`, `5m`, `1h` or `30d`")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the tree. A branch with a `shorthand` may be written as that field's value alone."""
+
+    shorthand: ClassVar[str | None] = None
+
+
+class Listen(Branch, frozen=True, kw_only=True):
+    host: Annotated[str, Meta(description="address to listen on; anything but loopback needs `keys`")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
+    allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="names besides loopback that a request's Host may carry; `*` takes any")
+    ] = ()
+    allowed_origins: Annotated[
+        tuple[str, ...], Meta(description="other sites whose pages may call this server (CORS), as `https://host`")
+    ] = ()
+    grace: Annotated[Duration, Meta(description="how long answers may go on after SIGTERM")] = 30.0
+
+
+class Limits(Branch, frozen=True, kw_only=True):
+    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
+    header_kb: Annotated[int, Meta(ge=1, description="largest request head, in KiB")] = 64
+    connections: Annotated[int, Meta(ge=1, description="open client connections at most; more are told to try again")] = 2048
+    head_timeout: Annotated[Duration, Meta(description="how long a client may take to send a request's head and body")] = 60.0
+    slow_reader: Annotated[Duration, Meta(description="how long a client may leave a stream unread before it is dropped")] = 30.0
+    answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 512
+
+
+class Price(Branch, frozen=True, kw_only=True):
+    """USD per million tokens."""
+
+    input: Annotated[Decimal, Meta(description="USD per million input tokens")]
+    output: Annotated[Decimal, Meta(description="USD per million output tokens")]
+    cached_input: Annotated[Decimal | None, Meta(description="USD per million input tokens read from the provider's cache")] = None
+
+
+class Connection(Branch, frozen=True, kw_only=True):
+    connect: Annotated[Duration, Meta(description="time to reach the provider, TLS included")] = 5.0
+    first_byte: Annotated[Duration, Meta(description="time from sending the request to the first byte of the reply")] = 60.0
+    between_bytes: Annotated[Duration, Meta(description="longest silence inside a reply")] = 30.0
+    keep_alive: Annotated[Duration, Meta(description="how long an idle connection is kept for the next call")] = 30.0
+    max: Annotated[int, Meta(ge=1, description="open connections to this model at most; further calls wait")] = 512
+    ca_file: Annotated[str | None, Meta(description="PEM file of the certificate authority to trust instead of the system's")] = None
+    proxy: Annotated[str | None, Meta(description="`http://host:port` to go through; HTTPS_PROXY and NO_PROXY are honoured")] = None
+
+
+class Model(Branch, frozen=True, kw_only=True):
+    provider: Annotated[str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")] = "openai"
+    base_url: Annotated[str, Meta(description="the API's address up to and with `/v1`; a well-known provider brings its own")] = ""
+    api_key: Annotated[str | None, Meta(description="the provider's key, best as `${NAME}`")] = None
+    name: Annotated[str, Meta(description="the model's name at the provider; the entry's own key where left out")] = ""
+    zone: Annotated[str, Meta(description="failure domain: models of one zone fail together")] = "default"
+    price: Annotated[Price | None, Meta(description="what tokens cost; left out means unknown, never zero")] = None
+    headers: Annotated[dict[str, str], Meta(description="extra headers for every call")] = {}
+    query: Annotated[dict[str, str], Meta(description="extra query parameters for every call, such as Azure's `api-version`")] = {}
+    connection: Annotated[Connection, Meta(description="timeouts, pool, CA file, proxy")] = Connection()
+    stream_usage: Annotated[bool, Meta(description="ask for token counts in streams; off for endpoints that refuse `stream_options`")] = (
+        True
+    )
+    extends: Annotated[str | None, Meta(description="another model whose fields (but not `name`) count where they are not given here")] = (
+        None
+    )
+
+
+class RouteEntry(Branch, frozen=True, kw_only=True):
+    shorthand: ClassVar[str | None] = "model"
+    model: Annotated[str, Meta(description="a model's key")]
+    role: Annotated[Literal["primary", "twin", "smaller", "local"], Meta(description="its part in the route")] = "primary"
+
+
+Route = tuple[RouteEntry, ...]
+
+
+class Key(Branch, frozen=True, kw_only=True):
+    shorthand: ClassVar[str | None] = "key"
+    key: Annotated[
+        str, Meta(min_length=8, description="the key, best as `${NAME}`; or `sha256:` and its hash, as `slipway keys` prints it")
+    ]
+    tenant: Annotated[str, Meta(description="whose key it is; caches, answers and figures are kept apart by it")] = "default"
+    groups: Annotated[tuple[str, ...], Meta(description="groups that its holder belongs to")] = ()
+    apps: Annotated[tuple[str, ...] | None, Meta(description="names it may call; all where left out")] = None
+
+
+class App(Branch, frozen=True, kw_only=True):
+    knowledge: Annotated[tuple[str, ...], Meta(description="folders or files to answer from, relative to this file")] = ()
+    route: Annotated[str | None, Meta(description="route or model that writes; without one, answers are quotes")] = None
+    instructions: Annotated[str, Meta(description="what the model is told beside the standing instructions")] = ""
+    defaults: Annotated[dict[str, Any], Meta(description="model parameters, such as `temperature`, where a request gives none")] = {}
+    passages: Annotated[int, Meta(ge=1, le=50, description="places of the documents that an answer may draw on")] = 5
+
+
+class Settings(Branch, frozen=True, kw_only=True):
+    listen: Annotated[Listen, Meta(description="where and to whom the server listens")] = Listen()
+    limits: Annotated[Limits, Meta(description="how much one client may ask of the server")] = Limits()
+    models: Annotated[dict[str, Model], Meta(description="one generator each, behind one endpoint in one zone")] = {}
+    routes: Annotated[dict[str, Route], Meta(description="ordered lists of models: the next answers where one fails")] = {}
+    keys: Annotated[tuple[Key, ...], Meta(description="who may enter; on loopback, none are needed")] = ()
+    apps: Annotated[dict[str, App], Meta(description="named profiles; to a client an app is a model name")] = {}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors."""
+    return msgspec.json.schema(Settings)
