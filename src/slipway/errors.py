@@ -12,8 +12,6 @@
     ├── Gone                      it was here, and is kept no longer                                410
     ├── TooLarge                  over a limit                                                      413
     ├── Overloaded                too much at once                                                  503  retry
-    ├── Draining                  the server is about to stop                                       503  retry
-    ├── SlowReader                the client did not read what it asked for                         408
     ├── Cancelled                 stopped on request                                                499
     ├── InternalError             our own fault                                                     500  retry
     └── ProviderError             the model's provider
@@ -28,17 +26,15 @@
 Each class knows its HTTP status, whether trying again helps, and what the reader can do next. `what` is written where it is raised.
 """
 
-from typing import ClassVar
-
 
 class SlipwayError(Exception):
     """`what` happened, as a sentence a person reads; `next` says what to do; `param` names the field at fault, if one is."""
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-    type: ClassVar[str] = "server_error"
-    retryable: ClassVar[bool] = False
-    next_step: ClassVar[str] = "Try again; if it happens again, tell the operator the reference."
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+    retryable = False
+    next_step = "Try again; if it happens again, tell the operator the reference."
 
     def __init__(self, what: str, next: str | None = None, *, param: str | None = None, retry_after_s: float | None = None) -> None:  # noqa: A002 - the field's name on the wire
         super().__init__(what)
@@ -109,15 +105,6 @@ class Overloaded(SlipwayError):
     next_step = "Try again in a moment."
 
 
-class Draining(Overloaded):
-    code = "draining"
-
-
-class SlowReader(SlipwayError):
-    status, code = 408, "slow_reader"
-    next_step = "Read the stream as it arrives."
-
-
 class Cancelled(SlipwayError):
     status, code = 499, "cancelled"
     retryable = True
@@ -129,9 +116,13 @@ class InternalError(SlipwayError):
 
 
 class ProviderError(SlipwayError):
-    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered."""
+    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered.
+
+    `another_may_help` tells a route whether its next model may do better.
+    """
 
     status, code, type, retryable = 502, "provider_error", "provider_error", True
+    another_may_help = True
     next_step = "Try again in a moment."
 
     def __init__(
@@ -144,9 +135,10 @@ class ProviderError(SlipwayError):
 
 
 class ProviderRefused(ProviderError):
-    """The provider says that the request itself is wrong: its own status and words are passed on."""
+    """The provider says that the request itself is wrong: its own status, words and code are passed on."""
 
     status, code, type, retryable = 400, "provider_refused", "invalid_request_error", False
+    another_may_help = False
     next_step = "Correct the request and send it again."
 
 

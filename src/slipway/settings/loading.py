@@ -45,7 +45,7 @@ def load(
     file = flags.config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     if file is not None:
         settings, warnings, lines = _read(file, environ, problems)
-    settings = _with_flags(settings, flags, endpoints, problems)
+    settings = _with_flags(settings, flags, endpoints, environ, problems)
     settings = _with_endpoints(settings, endpoints, environ, problems, file, lines)
 
     def tell(path: str, what: str) -> None:
@@ -105,7 +105,9 @@ def _resolved(settings: Settings, folder: Path) -> Settings:
     return msgspec.structs.replace(settings, apps=apps, models=models)
 
 
-def _with_flags(settings: Settings, flags: Flags, endpoints: Mapping[str, Endpoint], problems: list[str]) -> Settings:
+def _with_flags(
+    settings: Settings, flags: Flags, endpoints: Mapping[str, Endpoint], environ: Mapping[str, str], problems: list[str]
+) -> Settings:
     listen = msgspec.structs.replace(
         settings.listen,
         host=flags.host if flags.host is not None else settings.listen.host,
@@ -116,7 +118,7 @@ def _with_flags(settings: Settings, flags: Flags, endpoints: Mapping[str, Endpoi
     for reference in flags.models:
         if reference in models or reference in routes:
             names.append(reference)
-        elif model := _referenced(reference, endpoints, problems):
+        elif model := _referenced(reference, endpoints, environ, problems):
             names.append(reference if "://" not in reference else model.name)
             models[names[-1]] = model
     route = names[0] if names else None
@@ -138,14 +140,14 @@ def _only_route(settings: Settings) -> str | None:
     return None
 
 
-def _referenced(reference: str, endpoints: Mapping[str, Endpoint], problems: list[str]) -> Model | None:
+def _referenced(reference: str, endpoints: Mapping[str, Endpoint], environ: Mapping[str, str], problems: list[str]) -> Model | None:
     """`provider/model`, or an OpenAI-compatible address with the model's name behind `#`."""
     if "://" in reference:
         url, _, name = reference.partition("#")
         if not name:
             problems.append(f"--model {reference}: the address names no model; write {url}#NAME")
             return None
-        return Model(base_url=url.rstrip("/"), name=name)
+        return Model(base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY"))
     provider, _, name = reference.partition("/")
     if not name or provider not in endpoints:
         known = ", ".join(f"{e}/…" for e in endpoints)
@@ -165,7 +167,7 @@ def _with_endpoints(
         known = endpoints.get(model.provider)
         base_url = model.base_url or (known.base_url if known else "")
         api_key = model.api_key
-        if api_key is None and known is not None and known.key_variable is not None:
+        if api_key is None and known is not None and known.key_variable is not None and base_url == known.base_url:
             api_key = environ.get(known.key_variable)
             if not api_key:
                 place = f"{file}:{lines[f'models.{name}']}: " if f"models.{name}" in lines else ""

@@ -1,0 +1,297 @@
+"""The road: what happens to a question, from top to bottom.
+
+`answer()` serves apps: admit, knowledge, prompt, route, settle. `proxy()` serves bare models and routes: admit, route, settle. Each room
+is visited once. Both raise SlipwayError; what they emit on leaving is one AnswerDone.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import msgspec
+
+from slipway import prompt
+from slipway.admission import Admission
+from slipway.errors import ProviderError, SlipwayError
+from slipway.knowledge import Knowledge
+from slipway.knowledge.citations import Marker
+from slipway.providers import Call, encode_json
+from slipway.providers.quote import quote
+from slipway.routing import Opened, Route, attempt_done, open_route
+from slipway.types import (
+    AnswerDone,
+    Citation,
+    Delta,
+    Done,
+    Emit,
+    Event,
+    Notice,
+    Progress,
+    Question,
+    Record,
+    Rung,
+    SectionState,
+    Source,
+    SourceFound,
+    Usage,
+    UsageReport,
+)
+
+Say = Callable[[Event], None]
+
+
+class App(Record, frozen=True, kw_only=True):
+    """A named profile, compiled at load time: a room that is None is not visited."""
+
+    name: str
+    knowledge: Knowledge | None = None
+    route: Route | None = None
+    instructions: str = ""
+    defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    passages: int = 5
+
+
+class Road(Record, frozen=True, kw_only=True):
+    """One immutable snapshot of everything that questions meet. Apps and routes (a bare model is a route of one) by their names."""
+
+    admission: Admission
+    apps: dict[str, App]
+    routes: dict[str, Route]
+    emit: Emit
+
+    def app(self, name: str) -> App | None:
+        """The app of that name; a route or model may be asked like an app without rooms."""
+        if found := self.apps.get(name):
+            return found
+        return App(name=name, route=self.routes[name]) if name in self.routes else None
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.apps, *self.routes]
+
+
+class Outlet(Protocol):
+    """Where a proxied answer goes: the door's side of `proxy()`."""
+
+    async def whole(self, body: bytes, model: str, attempts: int) -> None: ...
+
+    async def begin(self, model: str, attempts: int) -> None: ...
+
+    async def write(self, events: bytes) -> None: ...
+
+    async def end(self) -> None: ...
+
+
+class Tally:
+    """What is known of an answer by the time it is settled."""
+
+    def __init__(self, answer_id: str, door: str, app: str, tenant: str, streamed: bool) -> None:
+        self.id, self.door, self.app, self.tenant, self.streamed = answer_id, door, app, tenant, streamed
+        self.started_at = time.monotonic()
+        self.first_at: float | None = None
+        self.rung: Rung | None = None
+        self.model: str | None = None
+        self.provider = "none"
+        self.usage: Usage | None = None
+        self.attempts = 0
+        self.error: str | None = None
+
+    def since(self) -> float:
+        return time.monotonic() - self.started_at
+
+    def words(self) -> None:
+        """The first words came."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+
+    def opened(self, opened: Opened) -> None:
+        self.rung, self.model, self.provider, self.attempts = "model", opened.model.name, opened.model.kind, opened.attempts
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.first_at is None else self.first_at - self.started_at
+
+    def done(self) -> AnswerDone:
+        return AnswerDone(
+            id=self.id,
+            door=self.door,
+            app=self.app,
+            model=self.model,
+            provider=self.provider,
+            rung=self.rung,
+            streamed=self.streamed,
+            error=self.error,
+            duration_s=self.since(),
+            ttft_s=self.ttft_s,
+            usage=self.usage,
+            tenant=self.tenant,
+        )
+
+
+async def proxy(road: Road, route: Route, call: Call, answer_id: str, tenant: str, outlet: Outlet) -> None:
+    """A bare model or a route: the model's own bytes, checked event by event, on their way to the client."""
+    tally = Tally(answer_id, "chat", route.name, tenant, call.stream)
+    try:
+        with road.admission.enter():  # 1 admit
+            opened = await open_route(route, call, answer_id, road.emit)  # 6 route
+            tally.opened(opened)
+            try:
+                if opened.whole is not None:
+                    tally.usage = opened.whole.usage
+                    await outlet.whole(opened.whole.raw, opened.model.name, opened.attempts)
+                else:
+                    await outlet.begin(opened.model.name, opened.attempts)
+                    await relay(opened, tally, outlet)
+            except ProviderError as error:
+                road.emit(attempt_done(answer_id, opened.model, opened.started_at, error=error))
+                raise
+            else:
+                road.emit(attempt_done(answer_id, opened.model, opened.started_at, ttft_s=tally.ttft_s))
+            finally:
+                opened.reply.close()
+    except SlipwayError as error:
+        tally.error = error.code
+        raise
+    except asyncio.CancelledError:
+        tally.error = "client_gone"
+        raise
+    finally:
+        road.emit(tally.done())  # settle
+
+
+async def relay(opened: Opened, tally: Tally, outlet: Outlet) -> None:
+    pieces = opened.first
+    while pieces:
+        for piece in pieces:
+            if piece.text and tally.first_at is None:
+                tally.words()
+            if piece.usage is not None:
+                tally.usage = piece.usage
+        await outlet.write(pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces]))
+        pieces = await opened.reply.pieces()
+    await outlet.end()
+
+
+async def answer(road: Road, app: App, question: Question, door: str, say: Say) -> None:
+    """An app's answer, as events. The last is `done`; where none can be had, a SlipwayError is raised and `done` is not said."""
+    tally = Tally(question.id, door, app.name, question.asker.tenant, True)
+    try:
+        with road.admission.enter():  # 1 admit
+            sources = await retrieve(app, question, tally, say)  # 4 knowledge
+            abstained = await write(road, app, question, sources, tally, say)  # 5 prompt, 6 route
+            if tally.usage is not None and tally.model is not None:
+                say(UsageReport(model=tally.model, usage=tally.usage))
+            say(
+                Done(
+                    id=question.id,
+                    rung=tally.rung,
+                    model=tally.model,
+                    attempts=tally.attempts,
+                    abstained=abstained,
+                    ttft_s=tally.ttft_s,
+                    duration_s=tally.since(),
+                )
+            )
+    except SlipwayError as error:
+        tally.error = error.code
+        raise
+    except asyncio.CancelledError:
+        tally.error = "cancelled"
+        raise
+    finally:
+        road.emit(tally.done())  # settle
+
+
+async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> list[Source]:
+    """The places to answer from, each said as soon as it is found, with true counts."""
+    if app.knowledge is None:
+        return []
+
+    def progress(label: str, done: int, total: int, unit: str) -> None:
+        say(Progress(stage="retrieve", label=label, done=done, total=total, unit=unit, elapsed_s=tally.since()))
+
+    progress("Searching the documents…", 0, app.passages, "passages")
+    while not app.knowledge.ready:
+        done, total = app.knowledge.built
+        progress(f"Reading the documents… ({done}/{total})", done, total, "documents")
+        await asyncio.sleep(0.25)
+    hits = await asyncio.to_thread(app.knowledge.search, question.text, app.passages)
+    sources = []
+    for n, hit in enumerate(hits, 1):
+        p = hit.passage
+        source = Source(n=n, id=p.id, path=p.path, heading=p.heading, page=p.page, start=p.start, end=p.end, text=p.text, version=p.version)
+        sources.append(source)
+        say(SourceFound(source=source))
+    label = f"Searching the documents… ({len(hits)}/{len(hits)} passages found)" if hits else "Nothing in the documents matches."
+    progress(label, len(hits), len(hits), "passages")
+    return sources
+
+
+async def write(road: Road, app: App, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
+    """The text: by the route's model, else, where there are documents, quoted from them. True where they do not say."""
+    say(SectionState(index=0, title="", state="started"))
+    abstained = False
+    if app.route is not None and (sources or app.knowledge is None):
+        try:
+            await write_by_model(road, app, app.route, question, sources, tally, say)
+        except ProviderError as error:
+            if not sources or tally.first_at is not None:
+                say(SectionState(index=0, title="", state="failed"))
+                raise
+            say(Notice(code="degraded", text="The model cannot be reached, so this answer is quoted from the documents."))
+            tally.attempts = max(tally.attempts, len(app.route.models) if error.another_may_help else 1)
+            abstained = write_quote(question, sources, tally, say)
+    else:
+        abstained = write_quote(question, sources, tally, say)
+    say(SectionState(index=0, title="", state="done"))
+    return abstained
+
+
+def write_quote(question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
+    """The last rung: the sentences that answer, verbatim, or an honest word that the documents do not say."""
+    found = quote(question.text, sources)
+    tally.rung, tally.model, tally.provider = "quote", None, "quote"
+    tally.words()
+    say(Delta(text=found.text))
+    for citation in found.citations:
+        say(citation)
+    return found.abstained
+
+
+async def write_by_model(road: Road, app: App, route: Route, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> None:
+    messages = prompt.build(question.text, question.messages[:-1], sources, app.instructions)
+    body = {"model": "", **app.defaults, **question.options, "messages": messages, "stream": True}
+    call = Call(body=encode_json(body), name_at=(9, 11), stream=True)
+    say(Progress(stage="write", label="Writing the answer…", done=0, total=1, unit="sections", elapsed_s=tally.since()))
+    opened = await open_route(route, call, question.id, road.emit)
+    tally.opened(opened)
+    marker = Marker({s.n for s in sources})
+    try:
+        pieces = opened.first
+        while pieces:
+            for piece in pieces:
+                tally.usage = piece.usage or tally.usage
+                if piece.text:
+                    tally.words()
+                    tell(marker.feed(piece.text), say)
+            pieces = await opened.reply.pieces()
+        tell(marker.end(), say)
+    except ProviderError as error:
+        with suppress(ProviderError):
+            tell(marker.end(), say)
+        road.emit(attempt_done(question.id, opened.model, opened.started_at, error=error))
+        raise
+    else:
+        road.emit(attempt_done(question.id, opened.model, opened.started_at, ttft_s=tally.ttft_s))
+    finally:
+        opened.reply.close()
+
+
+def tell(found: tuple[str, list[Citation]], say: Say) -> None:
+    text, citations = found
+    if text:
+        say(Delta(text=text))
+    for citation in citations:
+        say(citation)

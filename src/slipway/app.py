@@ -1,0 +1,171 @@
+"""Assembly: settings -> objects -> the ASGI app. The only place that builds."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from starlette.routing import Router
+
+import slipway
+from slipway import answer, providers
+from slipway.admission import Admission
+from slipway.errors import ProviderError, SettingsError
+from slipway.knowledge import Knowledge
+from slipway.providers.known import ENDPOINTS
+from slipway.routing import Route
+from slipway.settings import App, Flags, Settings, load
+from slipway.settings.loading import Loaded
+from slipway.telemetry import Telemetry
+from slipway.types import AnswerDone, AttemptDone
+from slipway.web.api import Api
+from slipway.web.door import Door
+from slipway.web.pages import page_paths
+from slipway.web.paths import nothing_there
+from slipway.web.server import Server, bind
+
+log = logging.getLogger("slipway")
+
+
+def loaded(flags: Flags) -> Loaded:
+    """The settings, checked against the providers that there are. An address without a model's name is asked for its models."""
+    models = tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models)
+    return load(msgspec.structs.replace(flags, models=models), tuple(providers.KINDS), ENDPOINTS)
+
+
+def named(url: str) -> str:
+    """`URL` -> `URL#MODEL`, the first that the endpoint lists. SettingsError where it lists none."""
+    from slipway.providers.openai import models_at  # only such an address is asked before the start
+
+    model = load(Flags(models=(f"{url}#unknown",)), tuple(providers.KINDS), ENDPOINTS).settings.models["unknown"]
+    try:
+        found = asyncio.run(models_at(model))
+    except ProviderError as error:
+        raise SettingsError([f"--model {url}: {error.what} Start that server, or name the model: {url}#NAME"]) from None
+    if not found:
+        raise SettingsError([f"--model {url}: no models are listed there; name one: {url}#NAME"])
+    if len(found) > 1:
+        log.warning("%s lists %d models; `%s` is used. Others: %s#NAME", url, len(found), found[0], url)
+    return f"{url}#{found[0]}"
+
+
+def check(flags: Flags) -> list[str]:
+    """What these settings come to, line by line. SettingsError where they do not stand."""
+    found = loaded(flags)
+    knowledge_of(found.settings)
+    settings = found.settings
+    lines = [f"warning: {w}" for w in found.warnings]
+    for kind, names in (("model", settings.models), ("route", settings.routes), ("app", settings.apps)):
+        lines += [f"{kind:6} {name}" for name in names]
+    return [*lines, f"{len(settings.keys)} keys; would listen on {settings.listen.host}:{settings.listen.port}", "The settings are fine."]
+
+
+def serve(flags: Flags, *, quiet: bool = False) -> None:
+    """Serves until SIGTERM. SettingsError for settings or an address that do not stand."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING if quiet else logging.INFO
+    )
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    found = loaded(flags)
+    door = build(found.settings)
+    socket = bind(found.settings.listen)
+    for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
+        print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
+    Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
+
+
+def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
+    settings = found.settings
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    url = f"http://{host}:{address[1]}"
+    lines = [f"Slipway {slipway.__version__}" + (f", settings from {found.file}" if found.file else "")]
+    for name, app in settings.apps.items():
+        parts = [f"answers from {', '.join(app.knowledge)}"] if app.knowledge else []
+        lines.append(f"  app    {name}: {', '.join([*parts, app.route or 'no model'])}")
+    lines += [f"  route  {name}: {' > '.join(e.model for e in route)}" for name, route in settings.routes.items()]
+    lines += [f"  model  {name}: {model.name} at {model.base_url}" for name, model in settings.models.items()]
+    if not settings.models:
+        lines.append(
+            "  No model is set up: answers are quoted from the documents. Add one with --model, such as --model dashscope/qwen-plus"
+        )
+    if not settings.models and not settings.apps:
+        lines.append("  Nothing to serve yet: add --docs FOLDER, --model MODEL, or a settings file")
+    return [*lines, f"  page   {url}/", f"  API    {url}/v1   (OPENAI_BASE_URL)"]
+
+
+def knowledge_of(settings: Settings) -> dict[str, Knowledge]:
+    """The knowledge of each app that has some, not yet built; apps over the same folders share one."""
+    by_folders: dict[tuple[str, ...], Knowledge] = {}
+    found = {}
+    for name, app in settings.apps.items():
+        if app.knowledge:
+            if app.knowledge not in by_folders:
+                by_folders[app.knowledge] = Knowledge([Path(k) for k in app.knowledge])
+            found[name] = by_folders[app.knowledge]
+    return found
+
+
+def road_of(settings: Settings, knowledge: dict[str, Knowledge], emit: Callable[[AnswerDone | AttemptDone], None]) -> answer.Road:
+    """Everything that questions meet, compiled once. A bare model becomes a route of one."""
+    models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
+    routes = {name: Route(name=name, models=(model,)) for name, model in models.items()}
+    routes |= {name: Route(name=name, models=tuple(models[e.model] for e in entries)) for name, entries in settings.routes.items()}
+    apps = {name: app_of(name, app, knowledge.get(name), routes) for name, app in settings.apps.items()}
+    return answer.Road(admission=Admission(settings.keys, settings.limits.answers), apps=apps, routes=routes, emit=emit)
+
+
+def app_of(name: str, app: App, knowledge: Knowledge | None, routes: dict[str, Route]) -> answer.App:
+    return answer.App(
+        name=name,
+        knowledge=knowledge,
+        route=routes[app.route] if app.route is not None else None,
+        instructions=app.instructions,
+        defaults=app.defaults,
+        passages=app.passages,
+    )
+
+
+def local_road(flags: Flags) -> answer.Road:
+    """The road of `slipway ask`: its knowledge is read before it is handed out, and nobody counts."""
+    settings = loaded(flags).settings
+    knowledge = knowledge_of(settings)
+    for each in {id(k): k for k in knowledge.values()}.values():
+        each.build()
+    return road_of(settings, knowledge, lambda record: None)
+
+
+def build(settings: Settings) -> Door:
+    """The ASGI app of these settings. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
+    knowledge = knowledge_of(settings)
+    telemetry = Telemetry(lambda: road.admission.in_flight)
+    road = road_of(settings, knowledge, telemetry.emit)
+    api = Api(road, telemetry)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        reading = [asyncio.create_task(read(k)) for k in {id(k): k for k in knowledge.values()}.values()]
+        yield
+        for task in reading:
+            task.cancel()
+        await api.runs.close(settings.listen.grace)
+        for route in road.routes.values():
+            for model in route.models:
+                await model.close()
+
+    paths = [*api.paths(), *page_paths()]
+    here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}" for p in paths)]
+    router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
+    api.door = Door(settings, road.admission, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router)
+    return api.door
+
+
+async def read(knowledge: Knowledge) -> None:
+    """Reads and indexes the documents off the loop, and tells the log how it went."""
+    await asyncio.to_thread(knowledge.build)
+    for report in knowledge.reports:
+        if report.state == "failed":
+            log.warning("%s was left out: %s", report.path, report.reason)
+    log.info("%d documents are ready: %d passages", knowledge.documents, knowledge.passages)

@@ -1,0 +1,149 @@
+"""The commands. Each reads its arguments, calls a room, and prints what came back."""
+
+import asyncio
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import slipway
+from slipway.admission import key_hash
+from slipway.errors import SettingsError, SlipwayError
+from slipway.settings import Flags, json_schema
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Told(click.Group):
+    """Errors of ours end a command with their sentence, not with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            for problem in error.problems:
+                click.echo(f"slipway: {problem}", err=True)
+            ctx.exit(2)
+        except SlipwayError as error:
+            click.echo(f"slipway: {error.what} {error.next}".rstrip(), err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Told, context_settings=HELP)
+@click.version_option(slipway.__version__, prog_name="slipway")
+def main() -> None:
+    """Answers questions over your documents, and stands between your users and their language models."""
+
+
+def settings_options(command: Any) -> Any:
+    """The flags that say what to serve, for each command that needs the settings."""
+    for option in (
+        click.option("--config", type=click.Path(path_type=Path), help="Settings file; `slipway.yaml` here where there is one."),
+        click.option("--docs", "docs", type=click.Path(path_type=Path), multiple=True, help="Folder or file to answer from. Repeatable."),
+        click.option(
+            "--model", "models", multiple=True, metavar="MODEL", help="PROVIDER/MODEL, an address, or a model of the file. Repeatable."
+        ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
+@main.command()
+@settings_options
+@click.option("--host", help="Address to listen on [default: 127.0.0.1].")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one [default: 8080].")
+@click.option("--quiet", is_flag=True, help="Only warnings and errors.")
+def serve(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], host: str | None, port: int | None, quiet: bool) -> None:
+    """Serve the OpenAI API, answers over documents, and the chat page.
+
+    \b
+    slipway serve --docs ./docs                                  answers quoted from the documents, no model needed
+    slipway serve --docs ./docs --model dashscope/qwen-plus      written by a model, with sources
+    slipway serve --model http://127.0.0.1:8000/v1               a gateway in front of your own model server
+    """
+    from slipway import app
+
+    app.serve(Flags(config=config, docs=docs, models=models, host=host, port=port), quiet=quiet)
+
+
+@main.command()
+@settings_options
+@click.option("--host", help="Address that would be listened on.")
+@click.option("--port", type=int, help="Port that would be listened on.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of the settings file, for editors.")
+def check(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], host: str | None, port: int | None, schema: bool) -> None:
+    """Check the settings without starting."""
+    from slipway import app
+
+    if schema:
+        click.echo(json.dumps(json_schema(), indent=2))
+        return
+    for line in app.check(Flags(config=config, docs=docs, models=models, host=host, port=port)):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("question", nargs=-1, required=True)
+@settings_options
+@click.option("--app", help="App to ask, where there are several.")
+@click.option("--url", help="Ask a running server instead, such as http://127.0.0.1:8080.")
+@click.option("--key", envvar="SLIPWAY_KEY", help="Key for --url; SLIPWAY_KEY is read too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
+def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], **how: Any) -> None:
+    """Ask QUESTION in the terminal; the answer comes as it is written, with its sources."""
+    from slipway import app, asking
+
+    text = " ".join(question)
+    if how["url"]:
+        events = asking.there(how["url"], how["key"], how["app"], text)
+    else:
+        events = asking.here(app.local_road(Flags(config=config, docs=docs, models=models)), how["app"], text)
+    sys.exit(asking.ask(events, how["as_json"]))
+
+
+@main.command()
+@click.option("--tenant", default="default", show_default=True, help="Whose key it is.")
+@click.option("--app", "apps", multiple=True, help="Name that it may call; all where left out. Repeatable.")
+def keys(tenant: str, apps: tuple[str, ...]) -> None:
+    """Make a key: what to hand out, and the line for the settings, which holds only its hash."""
+    key = f"sw-{secrets.token_urlsafe(32)}"
+    only = f", apps: [{', '.join(apps)}]" if apps else ""
+    click.echo(f"key, to hand out (it is shown only now):\n  {key}\n")
+    click.echo(f'line for the settings, under `keys:`:\n  - {{key: "sha256:{key_hash(key)}", tenant: {tenant}{only}}}')
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
+@click.option("--port", default=9100, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--ttft", "ttft_s", default=0.05, show_default=True, help="Seconds to the first token.")
+@click.option("--tpot", "tpot_s", default=0.01, show_default=True, help="Seconds between tokens.")
+@click.option("--tokens", default=48, show_default=True, help="Tokens of an answer.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same answers and faults.")
+@click.option("--api-key", help="Key to ask for; any is taken where left out.")
+@click.option("--text", help="Say exactly this.")
+@click.option("--script", multiple=True, metavar="FAULT[@N][xM]", help="Fault for the Nth call (and M-1 more), or for all. Repeatable.")
+@click.option("--faults", is_flag=True, help="List the faults, and stop.")
+def mock(faults: bool, **settings: Any) -> None:
+    """A provider to test against: OpenAI's API with set times, lengths and faults.
+
+    \b
+    slipway mock --port 9100 &
+    slipway serve --model http://127.0.0.1:9100/v1#mock-model
+    curl -N localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+         -d '{"model": "mock-model", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
+    """
+    from slipway.providers import mock as provider
+
+    if faults:
+        for name, meaning in provider.FAULTS.items():
+            click.echo(f"{name:12} {meaning}")
+        return
+    try:
+        asyncio.run(provider.serve(provider.MockSettings(**settings), click.echo))
+    except ValueError as error:
+        raise SettingsError([f"--script: {error}"]) from None
+    except OSError as error:
+        raise SettingsError([f"--port: {settings['port']} cannot be had ({error.strerror}); choose another"]) from None

@@ -1,0 +1,78 @@
+"""The models' providers: the contract, and the table of kinds.
+
+A provider speaks one protocol to one endpoint. `quote` answers without a model, and `mock` is a provider to test against; both have
+their own doors (`quote.quote`, `slipway mock`).
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from slipway.settings import Model
+from slipway.types import Piece, Record, Usage
+
+
+class Call(Record, frozen=True, kw_only=True):
+    """What a model is asked: an OpenAI chat-completions body, and where in it the model's name stands.
+
+    `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with its own. `usage_wanted` tells whether
+    the client asked for the usage chunk of a stream; `stream_options` holds what else it asked of the stream.
+    """
+
+    body: bytes
+    name_at: tuple[int, int]
+    stream: bool
+    usage_wanted: bool = False
+    stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Whole(Record, frozen=True, kw_only=True):
+    """An answer that came in one piece: its original bytes, and what was read from them."""
+
+    raw: bytes
+    text: str
+    finish: str | None
+    usage: Usage | None
+
+
+class ModelReply(Protocol):
+    """An answer under way. `close` must be called in any case; it ends what is still running at once."""
+
+    async def pieces(self) -> list[Piece]:
+        """The next events of a stream; an empty list is its proper end. Raises ProviderError for any other end."""
+        ...
+
+    async def whole(self) -> Whole:
+        """The answer to a call that asked for no stream."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Provider(Protocol):
+    name: str  # our name of the model
+    kind: str  # the provider as metrics name it
+    zone: str
+
+    async def chat(self, call: Call) -> ModelReply:
+        """Starts an answer: returns when its head is here. Raises ProviderError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+KINDS: dict[str, tuple[str, str]] = {  # kind -> (module, class); imported when a model uses it
+    "openai": (".openai", "OpenAIProvider"),
+}
+
+
+def create(name: str, model: Model, endpoint: str) -> Provider:
+    """The provider of one model of the settings; `endpoint` is the well-known provider's name, or the kind's own."""
+    module, attribute = KINDS[model.provider if model.provider in KINDS else "openai"]
+    make = cast("Callable[[str, Model, str], Provider]", getattr(import_module(module, __package__), attribute))
+    return make(name, model, endpoint)
+
+
+encode_json = msgspec.json.Encoder().encode

@@ -1,0 +1,431 @@
+"""A thin HTTP/1.1 client for one upstream origin: asyncio and httptools, a keep-alive pool, and three timeouts.
+
+What it is for: calls to language models, where a reply is one JSON body or one long stream, and where a gateway's CPU goes into the
+client more than anywhere else. What it leaves to `proxied.py`: proxies. What it refuses: redirects and compressed replies (it asks for
+`identity`).
+
+A call on a kept connection that the peer had already closed is repeated once per such connection, provided that not one byte came back
+and that the close was seen within STALE_S of sending: then the peer cannot have answered it.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+import msgspec
+
+from slipway.errors import Overloaded, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
+
+STALE_S = 1.0  # a close later than this after sending is taken as a failure of the call, not of an old connection
+TICK_S = 0.05  # how often deadlines are looked at
+HIGH_WATER = 256 * 1024  # unread bytes of a stream at which the upstream is made to wait
+LARGEST_REPLY = 64 * 1024 * 1024
+LARGEST_HEAD = 64 * 1024
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds to connect (TLS included), from sending to the first byte, and of silence inside a reply."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    between_bytes_s: float = 30.0
+
+
+class Reply(Protocol):
+    """A reply whose head has arrived. Exactly one task reads it; `close` must be called in any case, and may be called twice."""
+
+    status: int
+
+    def header(self, name: bytes) -> bytes | None: ...
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        ...
+
+    async def chunk(self) -> bytes:
+        """The next bytes of the body as they come; b"" is its proper end. A cut raises ProviderCut."""
+        ...
+
+    def close(self) -> None:
+        """Keeps the connection if the reply was read to its end, ends it at once if not."""
+        ...
+
+
+class Client(Protocol):
+    """The seam: one origin. `head` is everything of the request's head up to and without Content-Length, as `head_of` makes it."""
+
+    async def send(self, head: bytes, body: bytes) -> Reply: ...
+
+    async def close(self) -> None: ...
+
+
+def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
+    """The fixed part of a request's head; ValueError for what could not stand in one."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}", *(f"{k}: {v}" for k, v in headers.items())]
+    if any(c in line for line in lines for c in "\r\n\0"):
+        raise ValueError("a line break in a URL or header")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n"
+
+
+def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
+    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3); `now` is the wall clock."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now())
+    except ValueError:
+        return None
+
+
+class Stale(Exception):
+    """A kept connection turned out to be closed already."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and the exchange under way on it, if any."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
+        self.loop = pool.loop
+        self.transport: asyncio.Transport | None = None
+        self.parser = httptools.HttpResponseParser(self)
+        self.idle_since = 0.0
+        self.busy = self.lost = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.chunks: list[bytes] = []
+        self.size = self.head_size = 0
+        self.has_head = self.complete = self.streaming = self.paused = self.keep_alive = self.until_close = False
+        self.any_byte = False
+        self.error: Exception | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.deadline = float("inf")
+        self.sent_at = 0.0
+
+    def send(self, head: bytes, body: bytes) -> None:
+        self._begin()
+        self.busy = True
+        self.sent_at = self.loop.time()
+        self.deadline = self.sent_at + self.pool.timeouts.first_byte_s
+        transport = cast("asyncio.Transport", self.transport)
+        transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+
+    # asyncio's side
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.busy:  # a reply to nothing: whatever it is, this connection is of no more use
+            self.end()
+            return
+        self.any_byte = True
+        self.deadline = self.loop.time() + self.pool.timeouts.between_bytes_s
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.fail(ProviderNonsense(f"{self.pool.where} sent something that is not HTTP."))
+            return
+        self.wake()
+
+    def eof_received(self) -> None:
+        if self.busy and self.has_head and self.until_close:
+            self.complete = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.pool.forget(self)
+        if not self.busy or self.complete:
+            self.wake()
+        elif self.any_byte:
+            self.fail(ProviderCut(f"{self.pool.where} ended the connection in the middle of its answer."))
+        elif self.loop.time() - self.sent_at <= STALE_S:
+            self.fail(Stale())
+        else:
+            self.fail(ProviderDown(f"{self.pool.where} ended the connection without an answer."))
+
+    # httptools' side
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+        self.head_size += len(name) + len(value)
+        if self.head_size > LARGEST_HEAD:
+            raise ValueError("response head too large")
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+        if self.status < 200:  # 100 Continue, 103 Early Hints: the real head follows
+            self.headers.clear()
+            return
+        self.has_head = True
+        self.keep_alive = self.parser.should_keep_alive()
+        names = {name for name, _ in self.headers}
+        self.until_close = not names & {b"content-length", b"transfer-encoding"} and self.status not in (204, 304)
+
+    def on_body(self, body: bytes) -> None:
+        self.chunks.append(body)
+        self.size += len(body)
+        if self.streaming:
+            if self.size > HIGH_WATER and not self.paused:
+                self.pause()
+        elif self.size > LARGEST_REPLY:
+            raise ValueError("response too large")
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self.complete = True
+
+    # the reader's side
+    def wake(self) -> None:
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if self.error is None and not self.complete:
+            self.error = error
+        self.end()
+        self.wake()
+
+    async def wait(self) -> None:
+        self.waiter = self.loop.create_future()
+        await self.waiter
+        self.waiter = None
+
+    def raise_error(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def pause(self) -> None:
+        """The reader is slow: the upstream waits, and its silence is not its fault."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.paused = True
+            self.transport.pause_reading()
+            self.deadline = float("inf")
+
+    def resume(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.paused = False
+            self.transport.resume_reading()
+            self.deadline = self.loop.time() + self.pool.timeouts.between_bytes_s
+
+    def end(self) -> None:
+        self.keep_alive = False
+        if self.transport is not None:
+            self.transport.abort()
+
+    def overdue(self, now: float) -> None:
+        timeouts = self.pool.timeouts
+        if self.any_byte:
+            self.fail(ProviderSlow(f"{self.pool.where} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."))
+        else:
+            self.fail(ProviderSlow(f"{self.pool.where} did not begin to answer within {timeouts.first_byte_s:g} s."))
+
+
+class PooledReply:
+    """The Reply of a Connection; it lets go of it on `close`."""
+
+    __slots__ = ("connection", "status")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection: Connection | None = connection
+        self.status = connection.status
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((v for k, v in self._open().headers if k == name), None)
+
+    def _open(self) -> Connection:
+        if self.connection is None:
+            raise RuntimeError("this reply is closed")
+        return self.connection
+
+    async def read(self) -> bytes:
+        c = self._open()
+        while not c.complete:
+            c.raise_error()
+            await c.wait()
+        return c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
+
+    async def chunk(self) -> bytes:
+        c = self._open()
+        c.streaming = True
+        while not c.chunks:
+            if c.complete:
+                return b""
+            c.raise_error()
+            await c.wait()
+        data = c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
+        c.chunks.clear()
+        c.size = 0
+        if c.paused:
+            c.resume()
+        return data
+
+    def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.pool.release(connection)
+
+
+class Pool:
+    """The connections to one origin. Raises ProviderError for what goes wrong, never an OSError."""
+
+    def __init__(self, url: str, timeouts: Timeouts, *, keep_alive_s: float = 30.0, most: int = 512, ca_file: str | None = None) -> None:
+        parts = urlsplit(url)
+        self.host = parts.hostname or ""
+        self.tls = parts.scheme == "https"
+        self.port = parts.port or (443 if self.tls else 80)
+        self.where = f"{self.host}:{self.port}"
+        self.timeouts, self.keep_alive_s, self.most, self.ca_file = timeouts, keep_alive_s, most, ca_file
+        self.loop = asyncio.get_running_loop()
+        self.context: ssl.SSLContext | None = None
+        self.idle: list[Connection] = []
+        self.active: set[Connection] = set()
+        self.connecting = 0
+        self.queue: deque[asyncio.Future[None]] = deque()
+        self.ticker: asyncio.TimerHandle | None = None
+        self.closed = False
+
+    async def send(self, head: bytes, body: bytes) -> Reply:
+        while True:
+            connection, reused = await self._take()
+            try:
+                connection.send(head, body)
+                while not connection.has_head:
+                    connection.raise_error()
+                    await connection.wait()
+            except Stale:
+                self.release(connection)
+                if reused:
+                    continue
+                raise ProviderDown(f"{self.where} ended the connection without an answer.") from None
+            except BaseException:
+                self.release(connection)
+                raise
+            return PooledReply(connection)
+
+    async def _take(self) -> tuple[Connection, bool]:
+        now = self.loop.time()
+        while True:
+            while self.idle:
+                connection = self.idle.pop()
+                if not connection.lost and now - connection.idle_since < self.keep_alive_s:
+                    self._activate(connection)
+                    return connection, True
+                connection.end()
+            if len(self.active) + self.connecting < self.most:
+                return await self._connect(), False
+            await self._turn()
+
+    async def _turn(self) -> None:
+        """Waits until a connection may be free, in the order of asking."""
+        turn = self.loop.create_future()
+        self.queue.append(turn)
+        try:
+            async with asyncio.timeout(self.timeouts.connect_s):
+                await turn
+        except TimeoutError:
+            raise Overloaded(f"All {self.most} connections to {self.where} are in use.", retry_after_s=1.0) from None
+        finally:
+            if turn in self.queue:
+                self.queue.remove(turn)
+
+    async def _connect(self) -> Connection:
+        self.connecting += 1
+        try:
+            if self.tls and self.context is None:
+                self.context = tls_context(self.ca_file)
+            async with asyncio.timeout(self.timeouts.connect_s):
+                _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port, ssl=self.context)
+        except TimeoutError:
+            raise ProviderSlow(f"{self.where} could not be reached within {self.timeouts.connect_s:g} s.") from None
+        except OSError as error:
+            raise ProviderDown(f"{self.where} cannot be reached: {reason(error)}.") from None
+        finally:
+            self.connecting -= 1
+            self._next_turn()
+        self._activate(connection)
+        return connection
+
+    def _activate(self, connection: Connection) -> None:
+        self.active.add(connection)
+        if self.ticker is None:
+            self.ticker = self.loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        for connection in [c for c in self.active if c.deadline <= now]:
+            connection.overdue(now)
+        for connection in [c for c in self.idle if now - c.idle_since >= self.keep_alive_s]:
+            connection.end()
+        self.ticker = self.loop.call_later(TICK_S if self.active else 1.0, self._tick) if self.active or self.idle else None
+
+    def release(self, connection: Connection) -> None:
+        """Takes a connection back: kept if its exchange is over and the peer keeps it too, ended if not."""
+        self.active.discard(connection)
+        if connection.complete and connection.keep_alive and not connection.until_close and not connection.lost and not self.closed:
+            connection.busy = False
+            connection.idle_since = self.loop.time()
+            self.idle.append(connection)
+        else:
+            connection.busy = False
+            connection.end()
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        while self.queue:
+            turn = self.queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    async def close(self) -> None:
+        self.closed = True
+        for connection in [*self.idle, *self.active]:
+            connection.end()
+        self.idle.clear()
+        if self.ticker is not None:
+            self.ticker.cancel()
+            self.ticker = None
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """The given authority, else the system's, else (a Python that has none) certifi's."""
+    paths = ssl.get_default_verify_paths()
+    if not (ca_file or paths.cafile or paths.capath):
+        import certifi  # only a Python without a certificate store needs it
+
+        ca_file = certifi.where()
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def reason(error: OSError) -> str:
+    """An OSError in words that do not need an errno table."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})"
+    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -1,0 +1,62 @@
+"""Room 6, which model: the candidates of a route in their order, until one begins to answer.
+
+A bare model is a route of one. A candidate is passed over only before its first words: what has been shown is never said twice.
+"""
+
+import time
+
+from slipway.errors import ProviderError
+from slipway.providers import Call, ModelReply, Provider, Whole
+from slipway.types import AttemptDone, Emit, Piece, Record
+
+
+class Route(Record, frozen=True, kw_only=True):
+    name: str
+    models: tuple[Provider, ...]
+
+
+class Opened(Record, frozen=True, kw_only=True):
+    """An answer that has begun: the first pieces of a stream, or the whole. Whoever holds it closes `reply`."""
+
+    model: Provider
+    reply: ModelReply
+    attempts: int
+    first: list[Piece]
+    whole: Whole | None
+    started_at: float
+
+
+async def open_route(route: Route, call: Call, answer_id: str, emit: Emit) -> Opened:
+    """Raises the ProviderError of the last candidate tried."""
+    for n, model in enumerate(route.models, 1):
+        started_at = time.monotonic()
+        try:
+            reply = await model.chat(call)
+            try:
+                first = await reply.pieces() if call.stream else []
+                whole = None if call.stream else await reply.whole()
+            except BaseException:
+                reply.close()
+                raise
+        except ProviderError as error:
+            emit(attempt_done(answer_id, model, started_at, error=error))
+            if n == len(route.models) or not error.another_may_help:
+                raise
+        else:
+            return Opened(model=model, reply=reply, attempts=n, first=first, whole=whole, started_at=started_at)
+    raise AssertionError("a route has at least one model")
+
+
+def attempt_done(
+    answer_id: str, model: Provider, started_at: float, *, error: ProviderError | None = None, ttft_s: float | None = None
+) -> AttemptDone:
+    return AttemptDone(
+        answer_id=answer_id,
+        model=model.name,
+        provider=model.kind,
+        zone=model.zone,
+        status=200 if error is None else error.upstream_status,
+        error=None if error is None else error.code,
+        duration_s=time.monotonic() - started_at,
+        ttft_s=ttft_s,
+    )

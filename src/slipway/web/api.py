@@ -1,0 +1,381 @@
+"""The routes. Each reads its request, calls the road, and writes what comes back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from slipway.answer import App, Road, answer, proxy
+from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError
+from slipway.providers import encode_json
+from slipway.settings.checks import near
+from slipway.telemetry import Telemetry
+from slipway.types import Asker, Message, Question, new_id
+from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
+from slipway.web.pages import clean_html
+from slipway.web.paths import Handled, Path
+from slipway.web.runs import HEARTBEAT_S, Run, Runs
+from slipway.web.server import at_once
+from slipway.web.wire import (
+    OURS,
+    AnswerRequest,
+    Chat,
+    ChunkWriter,
+    asked,
+    completion,
+    conversation,
+    decode_answer,
+    envelope,
+    fold,
+    parse_chat,
+    parse_json,
+    sse,
+)
+
+HEARTBEAT = b": still here\n\n"
+
+
+class HttpOutlet:
+    """The client's side of a proxied answer."""
+
+    __slots__ = ("begun", "headers", "last_write", "send", "streams")
+
+    def __init__(self, send: Send, answer_id: str, streams: "Streams") -> None:
+        ref = answer_id.encode()
+        self.send = send
+        self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref), (b"x-slipway-rung", b"model")]
+        self.streams = streams
+        self.begun = False
+        self.last_write = 0.0
+
+    def facts(self, model: str, attempts: int) -> list[tuple[bytes, bytes]]:
+        return [*self.headers, (b"x-slipway-model", model.encode("latin-1", "replace")), (b"x-slipway-attempts", b"%d" % attempts)]
+
+    async def whole(self, body: bytes, model: str, attempts: int) -> None:
+        self.begun = True
+        if not at_once(self.send, 200, JSON + self.facts(model, attempts), body):
+            await respond(self.send, 200, JSON + self.facts(model, attempts), body)
+
+    async def begin(self, model: str, attempts: int) -> None:
+        self.begun = True
+        self.streams.add(self)
+        await self.send({"type": "http.response.start", "status": 200, "headers": STREAM + self.facts(model, attempts)})
+
+    async def write(self, events: bytes) -> None:
+        if events:
+            self.last_write = time.monotonic()
+            await self.send({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def end(self) -> None:
+        self.streams.discard(self)
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Streams:
+    """The streams under way: one that has been silent for HEARTBEAT_S gets a comment, which clients ignore and proxies count as life."""
+
+    def __init__(self) -> None:
+        self.open: set[HttpOutlet] = set()
+        self.timer: asyncio.TimerHandle | None = None
+        self.beating: set[asyncio.Task[None]] = set()
+
+    def add(self, outlet: HttpOutlet) -> None:
+        outlet.last_write = time.monotonic()
+        self.open.add(outlet)
+        if self.timer is None:
+            self.timer = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+    def discard(self, outlet: HttpOutlet) -> None:
+        self.open.discard(outlet)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        loop = asyncio.get_running_loop()
+        for outlet in self.open:
+            if now - outlet.last_write >= HEARTBEAT_S:
+                task = loop.create_task(outlet.write(HEARTBEAT))
+                self.beating.add(task)
+                task.add_done_callback(self.beating.discard)
+        self.timer = loop.call_later(1.0, self._tick) if self.open else None
+
+
+class Api:
+    """The handlers, over one road."""
+
+    def __init__(self, road: Road, telemetry: Telemetry) -> None:
+        self.road, self.telemetry = road, telemetry
+        self.streams = Streams()
+        self.runs = Runs(self.work)
+        self.door: Door  # set by app.py, which builds both
+
+    async def work(self, question: Question, say: Any) -> None:
+        app = self.road.app(question.app)
+        if app is None:
+            raise ModelNotFound(f"There is no `{question.app}` any more.")
+        await answer(self.road, app, question, "answers", say)
+
+    # chat completions
+    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self.door.body(scope, receive)
+        chat = parse_chat(body)
+        asker: Asker = scope["slipway.asker"]
+        road = self.road
+        route = road.routes.get(chat.model)
+        if route is None and chat.model not in road.apps:
+            raise self.unknown(chat.model, asker)
+        road.admission.check_call(asker, chat.model)
+        answer_id = scope["slipway.ref"] = new_id("ans")
+        if route is None:
+            await self.chat_app(road.apps[chat.model], chat, body, answer_id, asker, send)
+            return
+        outlet = HttpOutlet(send, answer_id, self.streams)
+        try:
+            await proxy(road, route, chat.call, answer_id, asker.tenant, outlet)
+        except SlipwayError as error:
+            if not outlet.begun:
+                raise
+            await outlet.write(sse(envelope(error, answer_id)))
+            await outlet.end()
+        finally:
+            self.streams.discard(outlet)
+
+    def unknown(self, name: str, asker: Asker) -> ModelNotFound:
+        known = self.callable_by(asker)
+        return ModelNotFound(f"There is no model or app `{name[:200]}` here.", f"{near(name, known)[:500].capitalize()}", param="model")
+
+    def callable_by(self, asker: Asker) -> list[str]:
+        return [n for n in self.road.names if self.road.admission.may_call(asker, n)]
+
+    async def chat_app(self, app: App, chat: Chat, body: bytes, answer_id: str, asker: Asker, send: Send) -> None:
+        options = {k: v for k, v in msgspec.json.decode(body).items() if k not in OURS}
+        if refused := next((o for o in ("tools", "functions") if options.get(o)), "n" if options.get("n") not in (None, 1) else None):
+            raise BadRequest(
+                f"`{refused}` cannot be used with the app `{app.name}`.", "Leave it out, or call a model by its name.", param=refused
+            )
+        messages = conversation(chat.request)
+        question = Question(
+            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=asker, asked_at=time.monotonic(), options=options
+        )
+        run = Run(question)
+
+        async def work(question: Question, say: Any) -> None:
+            await answer(self.road, app, question, "chat", say)
+
+        run.begin(work)
+        try:
+            if chat.call.stream:
+                await self.stream_app(run, app, chat, send)
+            else:
+                await self.whole_app(run, app, send)
+        finally:
+            run.cancel()
+
+    async def whole_app(self, run: Run, app: App, send: Send) -> None:
+        async for _ in run.follow():
+            pass
+        if run.error is not None:
+            raise run.error
+        folded = fold(run.question.id, run.events)
+        await respond(send, 200, JSON + answer_facts(folded), encode_json(completion(folded, app.name)))
+
+    async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
+        """Chunks as the events come. Until the first of them there is nothing to see, so an error can still be a plain one."""
+        outlet = HttpOutlet(send, run.question.id, self.streams)
+        outlet.headers.pop()  # which rung answers is known at the end only
+        writer = ChunkWriter(run.question.id, app.name, usage_wanted=chat.call.usage_wanted, progress_wanted=chat.progress_wanted)
+        async for _, event in run.follow():
+            if run.error is not None and event is run.events[-1]:
+                break
+            data = HEARTBEAT if event is None else writer.event(event)
+            if data and not outlet.begun:
+                outlet.begun = True
+                await send({"type": "http.response.start", "status": 200, "headers": STREAM + outlet.headers})
+                data = writer.begin() + data
+            await outlet.write(data)
+        if run.error is not None:
+            if not outlet.begun:
+                raise run.error
+            await outlet.write(sse(envelope(run.error, run.question.id)))
+        await outlet.end()
+
+    # answers
+    async def answers(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request: AnswerRequest = parse_json(await self.door.body(scope, receive), decode_answer)
+        asker: Asker = scope["slipway.asker"]
+        app = self.road.app(self.app_name(request, asker))
+        if app is None:
+            raise self.unknown(request.app or "", asker)
+        self.road.admission.check_call(asker, app.name)
+        answer_id = scope["slipway.ref"] = new_id("ans")
+        messages = messages_of(request)
+        text = asked(messages)
+        run = self.runs.start(
+            Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic())
+        )  # fmt: skip
+        await self.tell(run, request.stream, 0, scope, receive, send)
+
+    def app_name(self, request: AnswerRequest, asker: Asker) -> str:
+        """The app asked for, or the only one there is."""
+        if request.app is not None:
+            return request.app
+        mine = [n for n in self.road.apps if self.road.admission.may_call(asker, n)] or self.callable_by(asker)
+        if len(mine) == 1:
+            return mine[0]
+        known = ", ".join(f"`{n}`" for n in mine)
+        raise BadRequest("`app` is missing.", f"Name one of: {known}." if known else "No app is set up for this key.", param="app")
+
+    async def tell(self, run: Run, stream: bool, after: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer as a stream of events, or whole once it is done."""
+        if stream:
+            await self.events(run, after)(scope, receive, send)
+            return
+        async for _ in run.follow(after=run.last):
+            pass
+        if run.error is not None:
+            raise run.error
+        folded = fold(run.question.id, run.events)
+        await respond(send, 200, JSON + answer_facts(folded), encode_json(folded))
+
+    def events(self, run: Run, after: int) -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            async for encoded, _ in run.follow(after):
+                yield encoded
+
+        headers = {k.decode(): v.decode() for k, v in STREAM} | {"x-slipway-answer-id": run.question.id}
+        return StreamingResponse(body(), headers=headers)
+
+    def run_of(self, request: Request) -> Run:
+        asker: Asker = request.scope["slipway.asker"]
+        return self.runs.get(request.path_params["id"], asker.owner)
+
+    async def resume(self, request: Request) -> Response:
+        after = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+        run = self.run_of(request)
+        if not after.isdigit():
+            raise BadRequest(
+                "`Last-Event-ID` must be the number of an event.", "Send the id of the last event that you saw.", param="Last-Event-ID"
+            )
+        run.check(int(after))  # before the head of the reply goes out
+        return self.events(run, int(after))
+
+    async def read(self, request: Request) -> Response:
+        run = self.run_of(request)
+        return reply({**fold(run.question.id, run.events), "state": run.state})
+
+    async def html(self, request: Request) -> Response:
+        """The answer's text as clean HTML, for the page."""
+        run = self.run_of(request)
+        return reply({"html": clean_html(fold(run.question.id, run.events)["text"])})
+
+    async def cancel(self, request: Request) -> Response:
+        run = self.run_of(request)
+        run.cancel()
+        await asyncio.sleep(0)
+        return reply({"id": run.question.id, "state": "cancelled" if run.state == "running" else run.state})
+
+    async def retry(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self.door.body(scope, receive) if scope["slipway.headers"].get(b"content-length", b"0") != b"0" else b"{}"
+        options = parse_json(body, msgspec.json.Decoder(RetryRequest).decode)
+        run = self.run_of(Request(scope))
+        after = run.last
+        self.runs.retry(run)
+        await self.tell(run, options.stream, after, scope, receive, send)
+
+    # the rest
+    async def models(self, request: Request) -> Response:
+        names = self.callable_by(request.scope["slipway.asker"])
+        return reply({"object": "list", "data": [self.model_row(n) for n in names]})
+
+    async def model(self, request: Request) -> Response:
+        name, asker = request.path_params["name"], request.scope["slipway.asker"]
+        if name not in self.callable_by(asker):
+            raise self.unknown(name, asker)
+        return reply(self.model_row(name))
+
+    def model_row(self, name: str) -> dict[str, Any]:
+        road = self.road
+        kind = "app" if name in road.apps else "route" if len(road.routes[name].models) > 1 else "model"
+        owner = "slipway" if name in road.apps else road.routes[name].models[0].kind
+        return {"id": name, "object": "model", "created": self.telemetry.started_at, "owned_by": owner, "slipway": {"kind": kind}}
+
+    async def passage(self, request: Request) -> Response:
+        asker: Asker = request.scope["slipway.asker"]
+        for app in self.road.apps.values():
+            mine = app.knowledge is not None and self.road.admission.may_call(asker, app.name)
+            if mine and app.knowledge and (passage := app.knowledge.passage(request.path_params["id"])):
+                return reply(passage)
+        raise NotFound("There is no passage of that id.", "Ask again: passages get new ids when the server starts.", param="id")
+
+    async def healthz(self, request: Request) -> Response:
+        return reply({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """200 when any rung can answer; what is degraded, and how far, either way."""
+        road = self.road
+        knowledge = {
+            name: {
+                "ready": app.knowledge.ready,
+                "documents": "{}/{}".format(*app.knowledge.built),
+                "passages": app.knowledge.passages,
+                "failed": sum(r.state == "failed" for r in app.knowledge.reports),
+            }
+            for name, app in road.apps.items()
+            if app.knowledge is not None
+        }
+        ready = bool(road.routes) or any(k["ready"] for k in knowledge.values())
+        body = {"status": "ready" if ready else "starting", "models": len(road.routes), "knowledge": knowledge}
+        return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
+
+    async def metrics(self, request: Request) -> Response:
+        text, kind = self.telemetry.render(request.headers.get("accept", ""))
+        return Response(text, media_type=kind)
+
+    async def preflight(self, request: Request) -> Response:
+        return Response(status_code=204)
+
+    def paths(self) -> list[Path]:
+        return [
+            Path("/v1/models", self.models, methods=["GET"]),
+            Path("/v1/models/{name:path}", self.model, methods=["GET"]),
+            Path("/v1/answers/{id}", self.read, methods=["GET"]),
+            Path("/v1/answers/{id}/events", self.resume, methods=["GET"]),
+            Path("/v1/answers/{id}/html", self.html, methods=["GET"]),
+            Path("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
+            Path("/v1/answers/{id}/retry", Handled(self.retry), methods=["POST"]),
+            Path("/v1/passages/{id}", self.passage, methods=["GET"]),
+            Path("/healthz", self.healthz, methods=["GET"]),
+            Path("/readyz", self.readyz, methods=["GET"]),
+            Path("/metrics", self.metrics, methods=["GET"]),
+            Path("/preflight", self.preflight, methods=["OPTIONS"]),
+        ]
+
+
+class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
+    stream: bool = False
+
+
+def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
+    if request.messages and request.question:
+        raise BadRequest("`question` and `messages` are both given.", "Send one of them.", param="messages")
+    if request.messages is not None:
+        try:
+            return msgspec.convert(request.messages, tuple[Message, ...])
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"`messages`: {error}.", 'Send a list of {"role": …, "content": …}.', param="messages") from None
+    if not (request.question or "").strip():
+        raise BadRequest("`question` is missing or empty.", 'Send `{"question": "…"}`.', param="question")
+    return (Message(role="user", content=request.question),)
+
+
+def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    facts = [(b"x-slipway-answer-id", folded["id"]), (b"x-request-id", folded["id"]), (b"x-slipway-rung", folded["rung"])]
+    facts += [(b"x-slipway-model", folded["model"]), (b"x-slipway-attempts", str(folded["attempts"]))]
+    return [(k, v.encode("latin-1", "replace")) for k, v in facts if v is not None]
+
+
+def reply(data: Any) -> Response:
+    return Response(encode_json(data), media_type="application/json", headers={"x-content-type-options": "nosniff"})

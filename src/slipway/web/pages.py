@@ -1,0 +1,81 @@
+"""The chat page: static files under a strict policy, and Markdown made clean on the server."""
+
+from functools import cache
+from importlib.resources import files
+
+import nh3
+from markdown_it import MarkdownIt
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slipway.errors import NotFound
+from slipway.web.paths import Path
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-cache",
+}
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+TAGS = {
+    *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "del", "a"),
+    *("table", "thead", "tbody", "tr", "th", "td"),
+}
+ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
+
+
+@cache
+def markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+
+
+def clean_html(text: str) -> str:
+    """Markdown -> HTML in which model and document text is only data: no scripts, no images, http(s) links only, opened apart."""
+    return nh3.clean(
+        markdown().render(text),
+        tags=TAGS,
+        attributes=ATTRIBUTES,
+        url_schemes={"http", "https"},
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+
+
+def static(name: str) -> Response:
+    file = files("slipway.web") / "static" / name
+    suffix = "." + name.rpartition(".")[2]
+    if "/" in name or suffix not in KINDS or not file.is_file():
+        raise NotFound(f"There is no `/static/{name[:100]}`.")
+    return Response(file.read_bytes(), media_type=KINDS[suffix], headers=HEADERS)
+
+
+async def index(request: Request) -> Response:
+    return static("index.html")
+
+
+async def favicon(request: Request) -> Response:
+    return static("icon.svg")
+
+
+async def static_file(request: Request) -> Response:
+    return static(request.path_params["name"])
+
+
+def page_paths() -> list[Path]:
+    return [
+        Path("/", index, methods=["GET"]),
+        Path("/favicon.ico", favicon, methods=["GET"]),
+        Path("/static/{name}", static_file, methods=["GET"]),
+    ]

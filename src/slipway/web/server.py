@@ -1,0 +1,209 @@
+"""uvicorn, with what a public door needs beside it: limits on heads, connections and slow clients, and a drain that cuts nobody.
+
+Each connection stands in the ASGI scope as `extensions["slipway"]`, so that the door can ask to be told when the client is gone.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from slipway.errors import Overloaded, SettingsError, SlipwayError, TooLarge
+from slipway.providers import encode_json
+from slipway.settings import Limits, Listen
+from slipway.web.wire import envelope
+
+log = logging.getLogger("slipway")
+LINGER_S = 0.5  # idle connections stay open so long after SIGTERM, for requests that are already on their way
+
+
+class HeadTooLarge(TooLarge):
+    status, code = 431, "head_too_large"
+
+
+class NotHttp(SlipwayError):
+    status, code, type = 400, "bad_request", "invalid_request_error"
+    next_step = "Send HTTP/1.1."
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. `limits` is set on a subclass made by `connection_class`."""
+
+    limits = Limits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gone: Callable[[], object] | None = None  # called once when the client goes while a request is under way
+        self.reading_since: float | None = self.loop.time()
+        self.unread_since: float | None = None
+        self.head_bytes = 0
+        self.refusal: SlipwayError = NotHttp("This is not an HTTP request.")
+
+    # connection
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self.refuse(Overloaded(f"{self.limits.connections} connections are open already.", retry_after_s=1.0))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        gone, self.gone = self.gone, None
+        super().connection_lost(exc)
+        if gone is not None:
+            gone()
+
+    def shutdown(self) -> None:
+        """A request that crossed our SIGTERM on the wire is still answered; then the connection closes."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_S, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    # requests
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"slipway": self}  # type: ignore[dict-item]  # an extension of ours
+        self.head_bytes = 0
+        self.reading_since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        self._head_grew(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_grew(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _head_grew(self, size: int) -> None:
+        self.head_bytes += size
+        if self.head_bytes > self.limits.header_kb * 1024:
+            self.refusal = HeadTooLarge(f"The request's head is larger than {self.limits.header_kb} KiB.")
+            raise self.refusal  # httptools ends the parsing; uvicorn then calls send_400_response
+
+    def on_message_complete(self) -> None:
+        self.reading_since = None
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.gone = None
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(self.refusal)
+
+    def refuse(self, error: SlipwayError) -> None:
+        body = encode_json(envelope(error, ""))
+        head = (
+            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    # slow clients
+    def pause_writing(self) -> None:
+        self.unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.unread_since = None
+        super().resume_writing()
+
+    def overdue(self, now: float) -> None:
+        """Looked at once a second: ends a connection whose client does not send what it began, or does not read what it asked for."""
+        if self.unread_since is not None and now - self.unread_since > self.limits.slow_reader:
+            log.warning("a client left its answer unread for %g s and was dropped", self.limits.slow_reader)
+            self.transport.abort()
+        elif self.reading_since is not None and now - self.reading_since > self.limits.head_timeout:
+            self.transport.close()
+
+
+def at_once(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Writes a whole response in one go: half the system calls of ASGI's two messages, for the path where that counts.
+
+    False, and nothing written, where `send` is not uvicorn's own (a wrapped one adds headers, say).
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.response_started or cycle.disconnected:
+        return False
+    lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % h for h in headers]]
+    close = b"" if cycle.keep_alive else b"connection: close\r\n"
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (b"".join(lines), len(body), close, body))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
+def connection_class(limits: Limits) -> type[Connection]:
+    return type("LimitedConnection", (Connection,), {"limits": limits})
+
+
+def bind(listen: Listen) -> socket.socket:
+    """The listening socket. SettingsError where the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(cast("tuple[str, int]", address[:2]), family=family, backlog=2048)
+    except socket.gaierror:
+        raise SettingsError([f"listen.host: `{listen.host}` is not an address of this machine; use 127.0.0.1"]) from None
+    except OverflowError:
+        raise SettingsError([f"listen.port: {listen.port} is not a port; use 1 to 65535"]) from None
+    except OSError as error:
+        fix = "stop the other program, or choose another with --port" if error.errno == 98 else f"{error.strerror}; choose another"
+        what = "is in use" if error.errno == 98 else "cannot be had"
+        raise SettingsError([f"listen: port {listen.port} of {listen.host} {what}; {fix}"]) from None
+
+
+class Server(uvicorn.Server):
+    """Runs until SIGTERM or SIGINT, then drains within the grace. A second signal ends at once."""
+
+    def __init__(self, app: Any, listen: Listen, limits: Limits) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=connection_class(limits),
+                loop="auto",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=max(1, round(listen.grace)),
+            )
+        )
+        self.grace_s = listen.grace
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            log.info("%s: finishing %d answers, within %g s", signal.Signals(sig).name, len(self.server_state.tasks), self.grace_s)
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.overdue(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            log.warning("the grace of %g s ran out: %d answers were cut", self.grace_s, len(self.server_state.tasks))
