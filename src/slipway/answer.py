@@ -165,7 +165,7 @@ async def relay(opened: Opened, tally: Tally, outlet: Outlet) -> None:
     pieces = opened.first
     while pieces:
         for piece in pieces:
-            if piece.text and tally.first_at is None:
+            if piece.spoke and tally.first_at is None:
                 tally.words()
             if piece.usage is not None:
                 tally.usage = piece.usage

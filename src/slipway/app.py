@@ -156,7 +156,8 @@ def build(settings: Settings) -> Door:
                 await model.close()
 
     paths = [*api.paths(), *page_paths()]
-    here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}" for p in paths)]
+    shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
+    here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown)]
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
     api.door = Door(settings, road.admission, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router)
     return api.door

@@ -142,7 +142,7 @@ def mock(faults: bool, **settings: Any) -> None:
             click.echo(f"{name:12} {meaning}")
         return
     try:
-        asyncio.run(provider.serve(provider.MockSettings(**settings), click.echo))
+        asyncio.run(provider.serve(provider.MockSettings(**settings), lambda server: click.echo(f"mock provider at {server.url}")))
     except ValueError as error:
         raise SettingsError([f"--script: {error}"]) from None
     except OSError as error:

@@ -12,6 +12,7 @@
     ├── Gone                      it was here, and is kept no longer                                410
     ├── TooLarge                  over a limit                                                      413
     ├── Overloaded                too much at once                                                  503  retry
+    ├── Stopping                  the server stops, and this answer did not end in time             503  retry
     ├── Cancelled                 stopped on request                                                499
     ├── InternalError             our own fault                                                     500  retry
     └── ProviderError             the model's provider
@@ -103,6 +104,10 @@ class TooLarge(SlipwayError):
 class Overloaded(SlipwayError):
     status, code, retryable = 503, "overloaded", True
     next_step = "Try again in a moment."
+
+
+class Stopping(Overloaded):
+    code = "stopping"
 
 
 class Cancelled(SlipwayError):

@@ -108,13 +108,16 @@ class Usage(Record, frozen=True, kw_only=True):
 
 
 class Piece(Record, frozen=True, kw_only=True):
-    """One event of a model's stream: its original bytes, and the few fields read from them."""
+    """One event of a model's stream: its original bytes, and the few fields read from them.
+
+    `spoke` is true where the event carries anything that the model generated: text, reasoning, a tool call.
+    """
 
     raw: bytes
     text: str = ""
+    spoke: bool = False
     finish: str | None = None
     usage: Usage | None = None
-    usage_only: bool = False  # the chunk that some providers append for usage alone
 
 
 # What flows out while an answer is made. `event` tags each in JSON; the tables of fields are in docs/api.md.

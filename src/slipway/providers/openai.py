@@ -46,7 +46,8 @@ class WireUsage(msgspec.Struct):
 
 class WireDelta(msgspec.Struct):
     content: str | list[Any] | None = None
-    reasoning_content: msgspec.Raw | None = None
+    reasoning_content: Any = None
+    tool_calls: Any = None
 
 
 class WireChunkChoice(msgspec.Struct):
@@ -57,7 +58,7 @@ class WireChunkChoice(msgspec.Struct):
 class WireChunk(msgspec.Struct):
     choices: list[WireChunkChoice] | None = None
     usage: WireUsage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 class WireMessage(msgspec.Struct):
@@ -72,7 +73,7 @@ class WireChoice(msgspec.Struct):
 class WireCompletion(msgspec.Struct):
     choices: list[WireChoice] | None = None
     usage: WireUsage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 decode_chunk = msgspec.json.Decoder(WireChunk).decode
@@ -216,14 +217,15 @@ class OpenAIReply:
         usage = chunk.usage.usage() if chunk.usage is not None else None
         if not chunk.choices:
             hidden = usage is not None and self.hide_usage
-            return Piece(raw=b"" if hidden else event, usage=usage, usage_only=True)
-        text, finish = "", None
+            return Piece(raw=b"" if hidden else event, usage=usage)
+        text, finish, spoke = "", None, False
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 finish, self.finished = choice.finish_reason, True
-            if choice.delta is not None and choice.delta.content:
-                text += text_of(choice.delta.content)
-        return Piece(raw=event, text=text, finish=finish, usage=usage)
+            if (delta := choice.delta) is not None:
+                text += text_of(delta.content) if delta.content else ""
+                spoke = spoke or bool(delta.content or delta.reasoning_content or delta.tool_calls)
+        return Piece(raw=event, text=text, spoke=spoke, finish=finish, usage=usage)
 
     def cut(self) -> ProviderError:
         if self.framer.rest or self.finished:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Road, answer, proxy
-from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError
+from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.providers import encode_json
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
@@ -69,6 +69,11 @@ class HttpOutlet:
         if events:
             self.last_write = time.monotonic()
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def fail(self, error: SlipwayError, ref: str) -> None:
+        """An error after the headers: an event of its own, and no [DONE]."""
+        await self.write(sse(envelope(error, ref)))
+        await self.end()
 
     async def end(self) -> None:
         self.streams.discard(self)
@@ -138,8 +143,11 @@ class Api:
         except SlipwayError as error:
             if not outlet.begun:
                 raise
-            await outlet.write(sse(envelope(error, answer_id)))
-            await outlet.end()
+            await outlet.fail(error, answer_id)
+        except asyncio.CancelledError:
+            if outlet.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
+                await outlet.fail(Stopping("The server stopped before the end of this answer."), answer_id)
+            raise
         finally:
             self.streams.discard(outlet)
 
@@ -199,20 +207,21 @@ class Api:
         if run.error is not None:
             if not outlet.begun:
                 raise run.error
-            await outlet.write(sse(envelope(run.error, run.question.id)))
-        await outlet.end()
+            await outlet.fail(run.error, run.question.id)
+        else:
+            await outlet.end()
 
     # answers
     async def answers(self, scope: Scope, receive: Receive, send: Send) -> None:
         request: AnswerRequest = parse_json(await self.door.body(scope, receive), decode_answer)
         asker: Asker = scope["slipway.asker"]
+        messages = messages_of(request)
+        text = asked(messages)
         app = self.road.app(self.app_name(request, asker))
         if app is None:
             raise self.unknown(request.app or "", asker)
         self.road.admission.check_call(asker, app.name)
         answer_id = scope["slipway.ref"] = new_id("ans")
-        messages = messages_of(request)
-        text = asked(messages)
         run = self.runs.start(
             Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic())
         )  # fmt: skip

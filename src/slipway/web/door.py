@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from slipway.admission import Admission
-from slipway.errors import BadRequest, Forbidden, InternalError, SlipwayError, TooLarge, UnsupportedMedia
+from slipway.errors import BadRequest, Forbidden, InternalError, MethodNotAllowed, SlipwayError, TooLarge, UnsupportedMedia
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback
 from slipway.types import new_id
@@ -50,6 +50,11 @@ async def respond_error(send: Send, error: SlipwayError, ref: str) -> None:
     await respond(send, error.status, headers, encode_json(envelope(error, ref)))
 
 
+def check_post(scope: Scope) -> None:
+    if scope["method"] != "POST":
+        raise MethodNotAllowed(f"`{scope['path']}` does not take {scope['method']}.", "Use POST.")
+
+
 class Door:
     """`fast` maps a path to the handler of its POST, which answers its own errors once it has begun to answer; `rest` is the router of
     all other requests.
@@ -57,7 +62,8 @@ class Door:
 
     def __init__(self, settings: Settings, admission: Admission, fast: Mapping[str, Handler], rest: Handler) -> None:
         self.admission, self.fast, self.rest = admission, fast, rest
-        self.largest_body = int(settings.limits.body_mb * 1024 * 1024)
+        self.body_mb = settings.limits.body_mb
+        self.largest_body = int(self.body_mb * 1024 * 1024)
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
@@ -81,7 +87,8 @@ class Door:
         try:
             send_through = self.checked(scope, send)
             fast = self.fast.get(scope["path"])
-            if fast is not None and scope["method"] == "POST":
+            if fast is not None:
+                check_post(scope)
                 await fast(scope, receive, send_through)
             else:
                 send = send_through
@@ -89,8 +96,9 @@ class Door:
         except SlipwayError as error:
             await self.refused(scope, send, error, started)
         except asyncio.CancelledError:
-            if not connection.transport.is_closing():  # the server itself is stopping
-                raise
+            if not connection.lost:  # not the client went, but the server's grace ran out
+                log.warning("the grace ran out: answer %s was cut", scope.get("slipway.ref", "without an id"))
+                connection.transport.close()
         except Exception as error:
             log.exception("a defect met by %s %s", scope["method"], scope["path"])
             await self.refused(scope, send, InternalError(f"Slipway failed in a way that it should not ({type(error).__name__})."), started)
@@ -189,6 +197,4 @@ class Door:
         return b"".join(parts)
 
     def too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The body is larger than {self.largest_body / 1024 / 1024:g} MiB.", "Send less, or have the operator raise `limits.body_mb`."
-        )
+        return TooLarge(f"The body is larger than {self.body_mb:g} MiB.", "Send less, or have the operator raise `limits.body_mb`.")

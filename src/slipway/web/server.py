@@ -40,6 +40,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gone: Callable[[], object] | None = None  # called once when the client goes while a request is under way
+        self.lost = False  # whether it has ended, from either side
         self.reading_since: float | None = self.loop.time()
         self.unread_since: float | None = None
         self.head_bytes = 0
@@ -53,6 +54,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         gone, self.gone = self.gone, None
+        self.lost = True
         super().connection_lost(exc)
         if gone is not None:
             gone()
@@ -202,8 +204,3 @@ class Server(uvicorn.Server):
                 if isinstance(connection, Connection):
                     connection.overdue(now)
         return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if self.server_state.tasks:
-            log.warning("the grace of %g s ran out: %d answers were cut", self.grace_s, len(self.server_state.tasks))

@@ -259,7 +259,7 @@ def event_sse(number: int, event: Event) -> bytes:
 
 def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     """A whole answer from its events: the body of `/v1/answers` when it is not streamed."""
-    text, citations, sources, sections, notices = "", list[Citation](), list[Source](), dict[int, dict[str, Any]](), list[Notice]()
+    text, citations, sources, sections, notices = "", list[Citation](), dict[int, Source](), dict[int, dict[str, Any]](), list[Notice]()
     usage: UsageReport | None = None
     done: Done | None = None
     for event in events:
@@ -268,7 +268,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         elif isinstance(event, Citation):
             citations.append(event)
         elif isinstance(event, SourceFound):
-            sources.append(event.source)
+            sources[event.source.n] = event.source
         elif isinstance(event, SectionState):
             if event.state == "started":  # begun again after a failure: what it had said is said anew
                 text, citations = "", []
@@ -286,7 +286,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         "rung": done.rung if done else None,
         "model": done.model if done else None,
         "abstained": done.abstained if done else False,
-        "sources": [msgspec.structs.replace(s, cited=s.n in cited) for s in sources],
+        "sources": [msgspec.structs.replace(s, cited=s.n in cited) for s in sources.values()],
         "citations": citations,
         "sections": list(sections.values()),
         "usage": usage.usage if usage else None,

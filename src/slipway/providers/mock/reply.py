@@ -1,0 +1,217 @@
+"""Replies: from a request for a chat completion to bytes with the times at which they are due.
+
+A `Draft` is what would be said, a `Reply` the exact pieces in which it goes out and how it ends. Faults change the one or the other.
+"""
+
+import hashlib
+import random
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+
+from slipway.providers.mock import words
+from slipway.providers.mock.settings import MockSettings
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Choices = Annotated[int, msgspec.Meta(ge=1, le=8)]
+Ending = Literal["keep", "cut", "hold", "reset"]  # go on, close without ending the body, send no more, reset the connection
+
+JSON = ("Content-Type", "application/json")
+HTML = ("Content-Type", "text/html; charset=utf-8")
+EVENTS = (("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"))
+DONE = b"data: [DONE]\n\n"
+
+encode = msgspec.json.encode
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ChatMessage(msgspec.Struct):
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
+        return self.content or ""
+
+
+class ChatBody(msgspec.Struct):
+    """The part of a chat completion's request that the mock heeds."""
+
+    model: str
+    messages: list[ChatMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Choices | None = None
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply before it has a form. `text` None means words from the seed, `tokens` of them; `limit` holds for both."""
+
+    number: int
+    model: str
+    stream: bool
+    choices: int
+    asked: str
+    text: str | None
+    tokens: int
+    limit: int | None
+    prompt_tokens: int
+    seed: str
+    ttft_s: float
+    tpot_s: float
+    jitter: float
+    usage_chunk: bool
+    usage: bool = True
+    finish: str = "stop"
+
+
+class Write(NamedTuple):
+    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text."""
+
+    at_s: float
+    data: bytes
+    content: bool = False
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """`length` is the declared Content-Length; None is a stream. The head goes out at `at_s`, or never where `head` is False."""
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = (JSON,)
+    writes: tuple[Write, ...] = ()
+    length: int | None = None
+    at_s: float = 0.0
+    ending: Ending = "keep"
+    head: bool = True
+
+
+def whole(data: bytes, *, status: int = 200, at_s: float = 0.0, headers: tuple[tuple[str, str], ...] = (JSON,)) -> Reply:
+    """A reply that is sent in one piece."""
+    return Reply(status=status, headers=headers, writes=(Write(at_s, data),) if data else (), length=len(data), at_s=at_s)
+
+
+def envelope(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
+    """OpenAI's error object."""
+    return encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
+    """Equal seeds and messages give equal words and times; `number` goes into the reply's id alone."""
+    limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
+    return Draft(
+        number=number,
+        model=body.model,
+        stream=bool(body.stream),
+        choices=body.n or 1,
+        asked=next((message.text() for message in reversed(body.messages) if message.role == "user"), ""),
+        text=settings.text,
+        tokens=settings.tokens,
+        limit=min(limits, default=None),
+        prompt_tokens=tokens_in(sum(len(message.text()) for message in body.messages)),
+        seed=f"{settings.seed}:{hashlib.sha256(encode(body.messages)).hexdigest()}",
+        ttft_s=settings.ttft_s,
+        tpot_s=settings.tpot_s,
+        jitter=settings.jitter,
+        usage_chunk=bool(body.stream_options and body.stream_options.include_usage),
+    )
+
+
+def tokens_in(characters: int) -> int:
+    """The usual estimate, four characters a token, rounded up."""
+    return -(-characters // 4)
+
+
+def render(draft: Draft) -> Reply:
+    said = [_say(draft, index) for index in range(draft.choices)]
+    times = _times(draft, max(len(choice.pieces) for choice in said))
+    if not draft.stream:
+        return whole(_completion(draft, said), at_s=times[-1])
+    return Reply(headers=EVENTS, writes=tuple(_events(draft, said, times)), at_s=times[0])
+
+
+class _Said(NamedTuple):
+    pieces: tuple[str, ...]
+    finish: str
+
+
+def _say(draft: Draft, index: int) -> _Said:
+    if draft.text is not None:
+        pieces = words.split(draft.text)
+    else:
+        pieces = words.write(_rng(draft, f"choice {index}"), draft.tokens, words.numbered_passages(draft.asked))
+    if draft.limit is not None and len(pieces) > draft.limit:
+        return _Said(pieces[: draft.limit], "length")
+    return _Said(pieces, draft.finish)
+
+
+def _rng(draft: Draft, purpose: str) -> random.Random:
+    return random.Random(f"{draft.seed}:{purpose}")  # noqa: S311 - repeatable on purpose
+
+
+def _times(draft: Draft, count: int) -> list[float]:
+    """When each token is due; at least one time, so that an empty reply has one too."""
+    rng = _rng(draft, "times")
+    times = [draft.ttft_s * (1 + draft.jitter * rng.uniform(-1, 1))]
+    for _ in range(count - 1):
+        times.append(times[-1] + draft.tpot_s * (1 + draft.jitter * rng.uniform(-1, 1)))
+    return times
+
+
+def _usage(draft: Draft, said: list[_Said]) -> dict[str, Any]:
+    completion = sum(len(choice.pieces) for choice in said)
+    return {
+        "prompt_tokens": draft.prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": draft.prompt_tokens + completion,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+def _completion(draft: Draft, said: list[_Said]) -> bytes:
+    body: dict[str, Any] = {
+        "id": f"chatcmpl-mock-{draft.number}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": draft.model,
+        "choices": [
+            {"index": index, "message": {"role": "assistant", "content": "".join(pieces)}, "logprobs": None, "finish_reason": finish}
+            for index, (pieces, finish) in enumerate(said)
+        ],
+    }
+    if draft.usage:
+        body["usage"] = _usage(draft, said)
+    return encode(body)
+
+
+def _events(draft: Draft, said: list[_Said], times: list[float]) -> Iterator[Write]:
+    """The role of each choice, the tokens of all choices in turn, their finishes, the usage if asked for, and [DONE]."""
+    base = {"id": f"chatcmpl-mock-{draft.number}", "object": "chat.completion.chunk", "created": int(time.time()), "model": draft.model}
+    usage_chunk = draft.usage_chunk and draft.usage
+    no_usage_yet = {"usage": None} if usage_chunk else {}
+
+    def event(index: int, delta: dict[str, str], finish: str | None = None) -> bytes:
+        return sse({**base, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}], **no_usage_yet})
+
+    for index in range(len(said)):
+        yield Write(times[0], event(index, {"role": "assistant", "content": ""}))
+    for turn, at_s in enumerate(times):
+        for index, choice in enumerate(said):
+            if turn < len(choice.pieces):
+                yield Write(at_s, event(index, {"content": choice.pieces[turn]}), content=True)
+    for index, choice in enumerate(said):
+        yield Write(times[-1], event(index, {}, choice.finish))
+    if usage_chunk:
+        yield Write(times[-1], sse({**base, "choices": [], "usage": _usage(draft, said)}))
+    yield Write(times[-1], DONE)
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    return b"data: " + encode(value) + b"\n\n"

@@ -1,0 +1,41 @@
+"""What a mock provider is told at its start, and what it remembers of each request."""
+
+from typing import Any
+
+import msgspec
+
+
+class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are seconds. `port` 0 takes a free one. `tokens` is the length of a reply, unless `text` fixes its words.
+
+    `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the seed. With `api_key`, every request
+    but `GET /healthz` must carry it as `Authorization: Bearer KEY` or `api-key: KEY`. `script` is explained in the package's docstring.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9100
+    ttft_s: float = 0.05
+    tpot_s: float = 0.01
+    tokens: int = 48
+    seed: int = 0
+    models: tuple[str, ...] = ("mock-model",)
+    api_key: str | None = None
+    script: tuple[str, ...] = ()
+    text: str | None = None
+    jitter: float = 0.0
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """One request as it was received. `*_at` and `sent` are readings of `time.monotonic()`.
+
+    Header names are lower case. `body` is the parsed JSON, None where there was none or it was broken. `sent` grows by one time for each
+    piece of the reply's body. `closed_at` is when the client went away before the reply's end, None while or where it did not.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    arrived_at: float
+    body: Any = None
+    sent: list[float] = []
+    closed_at: float | None = None

@@ -1,0 +1,260 @@
+"""`/v1/answers`: events, resume, cancel, retry, passages, whose they are, and the last rung when the model fails."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from processes import Serving, mocking, models, serving
+
+Told = tuple[int, str, dict[str, Any]]
+KEY = {"authorization": "Bearer test-key-1"}
+OTHER = {"authorization": "Bearer test-key-2"}
+TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n\n## Black tea\n\nBlack tea takes boiling water and four minutes.\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("answers")
+    (folder / "tea.md").write_text(TEA)
+    with mocking() as mock, mocking(ttft_s=0.05, tpot_s=0.03, tokens=60) as slow, mocking(script=("cut-8@1",), tpot_s=0.005) as once:
+        settings = models(mock.url, "mock-model", "fault-status-503", "fault-cut-8", "fault-malformed-4", "fault-context")
+        settings["models"]["slow"] = {"base_url": slow.url, "name": "mock-model"}
+        settings["models"]["cut-once"] = {"base_url": once.url, "name": "mock-model"}
+        settings["routes"] = {"two": ["fault-status-503", "mock-model"]}
+        for app, route in {
+            "tea": "mock-model",
+            "down": "fault-status-503",
+            "cut": "fault-cut-8",
+            "slow-tea": "slow",
+            "once": "cut-once",
+        }.items():
+            settings["apps"] = {**settings.get("apps", {}), app: {"knowledge": str(folder / "tea.md"), "route": route}}
+        settings["apps"]["quotes"] = {"knowledge": str(folder / "tea.md")}
+        settings["keys"] = [{"key": "test-key-1"}, {"key": "test-key-2"}, {"key": "test-key-3", "apps": ["quotes"]}]
+        with serving(folder, settings=settings) as server:
+            yield server
+
+
+def events(lines: Iterator[str]) -> Iterator[Told]:
+    number, name = 0, ""
+    for line in lines:
+        if line.startswith("id: "):
+            number = int(line[4:])
+        elif line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield number, name, json.loads(line[6:])
+
+
+def ask(server: Serving, app: str, question: str = "How hot is green tea brewed?", headers: dict[str, str] = KEY) -> dict[str, Any]:
+    response = server.post("/v1/answers", {"question": question, "app": app}, headers=headers)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def stream(server: Serving, app: str, question: str = "How hot is green tea brewed?") -> tuple[str, list[Told]]:
+    with httpx.stream(
+        "POST", f"{server.url}/v1/answers", json={"question": question, "app": app, "stream": True}, headers=KEY, timeout=20
+    ) as r:
+        assert r.headers["cache-control"] == "no-cache, no-transform"
+        assert r.headers["x-accel-buffering"] == "no"
+        return r.headers["x-slipway-answer-id"], list(events(r.iter_lines()))
+
+
+def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
+    with httpx.stream("GET", f"{server.url}/v1/answers/{answer_id}/events", headers={**KEY, "last-event-id": str(after)}, timeout=20) as r:
+        assert r.status_code == 200
+        return list(events(r.iter_lines()))
+
+
+def text(told: list[Told]) -> str:
+    return "".join(data["text"] for _, name, data in told if name == "delta")
+
+
+def test_a_whole_answer_has_the_fields_of_the_design(server: Serving) -> None:
+    answer = ask(server, "tea")
+    assert {"id", "text", "rung", "model", "abstained", "sources", "sections", "usage", "cost_usd", "notices"} <= set(answer)
+    assert answer["rung"] == "model"
+    source = answer["sources"][0]
+    assert set(source) == {"n", "id", "path", "heading", "page", "start", "end", "text", "version", "cited"}
+    assert (source["path"], source["heading"]) == ("tea.md", "Green tea")
+    assert TEA[source["start"] : source["end"]] == source["text"]
+    assert answer["usage"]["output_tokens"] > 0
+
+
+def test_without_a_model_the_sentences_that_answer_are_quoted(server: Serving) -> None:
+    answer = ask(server, "quotes")
+    assert answer["rung"] == "quote"
+    assert answer["text"].startswith("Green tea is brewed at 80 degrees for two minutes. [1]")
+    assert answer["sources"][0]["cited"]
+
+
+def test_what_the_documents_do_not_say_is_not_answered(server: Serving) -> None:
+    for app in ("quotes", "tea"):
+        answer = ask(server, app, "zzyzx qwertyuiop?")
+        assert answer["abstained"]
+        assert answer["text"].startswith("The documents do not say.")
+        assert not any(s["cited"] for s in answer["sources"])
+
+
+def test_events_come_in_order_and_fold_to_the_same_answer(server: Serving) -> None:
+    answer_id, told = stream(server, "tea")
+    assert [n for n, _, _ in told] == list(range(1, len(told) + 1))
+    names = [name for _, name, _ in told]
+    assert names[0] == "progress"
+    assert names[-1] == "done"
+    assert {"source", "section", "delta", "citation", "usage"} <= set(names)
+    assert text(told) == ask(server, "tea")["text"]
+    last_progress = [d for _, n, d in told if n == "progress" and d["stage"] == "retrieve"][-1]
+    assert last_progress["done"] == names.count("source")
+    kept = server.get(f"/v1/answers/{answer_id}", headers=KEY).json()
+    assert kept["text"] == text(told)
+    assert kept["state"] == "done"
+
+
+def test_resume_at_every_event_gives_the_rest(server: Serving) -> None:
+    answer_id, told = stream(server, "tea")
+    for after in range(len(told) + 1):
+        assert resume(server, answer_id, after) == told[after:]
+
+
+def test_a_dropped_reader_comes_back_and_misses_nothing(server: Serving) -> None:
+    body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+        answer_id, lines = r.headers["x-slipway-answer-id"], events(r.iter_lines())
+        first = [next(lines) for _ in range(8)]
+    rest = resume(server, answer_id, first[-1][0])
+    assert [n for n, _, _ in first + rest] == list(range(1, len(first) + len(rest) + 1))
+    assert rest[-1][1] == "done"
+
+
+def test_the_model_down_the_documents_still_answer(server: Serving) -> None:
+    answer = ask(server, "down")
+    assert answer["rung"] == "quote"
+    assert answer["notices"][0]["code"] == "degraded"
+    assert answer["attempts"] == 1
+    assert "80 degrees" in answer["text"]
+
+
+def test_a_route_goes_on_to_its_next_model(server: Serving) -> None:
+    response = server.post("/v1/chat/completions", {"model": "two", "messages": [{"role": "user", "content": "x"}]}, headers=KEY)
+    assert response.status_code == 200
+    assert response.headers["x-slipway-model"] == "mock-model"
+    assert response.headers["x-slipway-attempts"] == "2"
+
+
+def test_a_cut_keeps_the_text_and_says_so(server: Serving) -> None:
+    _, told = stream(server, "cut")
+    assert text(told)
+    assert told[-1][1] == "error"
+    assert told[-1][2]["code"] == "provider_cut"
+    assert told[-1][2]["retryable"]
+    assert "done" not in [name for _, name, _ in told]
+    response = server.post("/v1/answers", {"question": "How hot is green tea brewed?", "app": "cut"}, headers=KEY)
+    assert response.status_code == 502
+
+
+def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
+    answer_id, told = stream(server, "once")
+    assert told[-1][1] == "error"
+    with httpx.stream("POST", f"{server.url}/v1/answers/{answer_id}/retry", json={"stream": True}, headers=KEY, timeout=20) as r:
+        again = list(events(r.iter_lines()))
+    assert again[0][0] == told[-1][0] + 1
+    assert again[-1][1] == "done"
+    kept = server.get(f"/v1/answers/{answer_id}", headers=KEY).json()
+    assert kept["text"] == text(again)
+    assert [s["n"] for s in kept["sources"]] == list(range(1, len(kept["sources"]) + 1))
+    refused = server.post(f"/v1/answers/{answer_id}/retry", {}, headers=KEY)
+    assert refused.status_code == 409
+
+
+def test_cancel_stops_the_model_and_keeps_the_text(server: Serving) -> None:
+    body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
+    told: list[Told] = []
+    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+        answer_id = r.headers["x-slipway-answer-id"]
+        for event in events(r.iter_lines()):
+            told.append(event)
+            if event[1] == "delta" and len(told) > 8:
+                threading.Thread(target=server.post, args=(f"/v1/answers/{answer_id}/cancel", {}), kwargs={"headers": KEY}).start()
+    assert told[-1][1] == "error"
+    assert told[-1][2]["code"] == "cancelled"
+    assert text(told)
+
+
+def test_answers_and_passages_belong_to_their_key(server: Serving) -> None:
+    answer = ask(server, "tea")
+    for headers in (OTHER, {"authorization": "Bearer test-key-3"}):
+        for path in (f"/v1/answers/{answer['id']}", f"/v1/answers/{answer['id']}/events", "/v1/answers/ans-0"):
+            assert server.get(path, headers=headers).status_code == 404
+        for act in ("cancel", "retry"):
+            assert server.post(f"/v1/answers/{answer['id']}/{act}", {}, headers=headers).status_code == 404
+    passage = server.get(f"/v1/passages/{answer['sources'][0]['id']}", headers=KEY).json()
+    assert passage["text"] == answer["sources"][0]["text"]
+    assert passage["trail"][-1] == "Green tea"
+    assert server.get("/v1/passages/psg-0", headers=KEY).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "`question` is missing or empty"),
+        ({"question": "  ", "app": "tea"}, "`question` is missing or empty"),
+        ({"question": "x"}, "`app` is missing"),
+        ({"question": "x", "app": "coffee"}, "There is no model or app `coffee`"),
+        ({"question": "x", "app": "tea", "strem": True}, "There is no field `strem`"),
+        ({"question": 5, "app": "tea"}, "`question` must be a string"),
+        ({"question": "x", "messages": [{"role": "user", "content": "y"}], "app": "tea"}, "both given"),
+        ({"messages": [{"content": "y"}], "app": "tea"}, "role"),
+        ({"messages": [], "app": "tea"}, "holds no text"),
+    ],
+)
+def test_bad_questions_are_told_what_is_wrong(server: Serving, body: dict[str, Any], says: str) -> None:
+    response = server.post("/v1/answers", body, headers=KEY)
+    assert response.status_code in (400, 404)
+    assert says in response.json()["error"]["message"]
+
+
+def test_the_only_app_of_a_key_needs_no_name(server: Serving) -> None:
+    response = server.post("/v1/answers", {"question": "How hot is green tea brewed?"}, headers={"authorization": "Bearer test-key-3"})
+    assert response.json()["rung"] == "quote"
+
+
+def test_a_model_can_be_asked_like_an_app(server: Serving) -> None:
+    answer = ask(server, "mock-model")
+    assert answer["sources"] == []
+    assert answer["rung"] == "model"
+
+
+def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "good.md").write_text(TEA)
+    (docs / "latin.txt").write_bytes("caf\xe9 au lait".encode("latin-1"))
+    (docs / ".secret.md").write_text("# Hidden\n\nThe password is swordfish.\n")
+    (tmp_path / "outside.md").write_text("# Outside\n\nThe outside word is marmalade.\n")
+    (docs / "link.md").symlink_to(tmp_path / "outside.md")
+    with serving(tmp_path, "--docs", str(docs)) as server:
+        assert server.get("/readyz").json()["knowledge"]["docs"]["failed"] >= 1
+        assert "latin.txt was left out" in server.log
+        assert "UTF-8" in server.log
+        assert server.post("/v1/answers", {"question": "How hot is green tea?"}).json()["sources"][0]["path"] == "good.md"
+        for secret in ("swordfish", "marmalade"):
+            assert secret not in server.post("/v1/answers", {"question": f"What about {secret}?"}).text.replace(f"about {secret}", "")
+
+
+def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
+    body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+        answer_id = r.headers["x-slipway-answer-id"]
+    end = time.monotonic() + 10
+    while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())["state"] == "running" and time.monotonic() < end:
+        time.sleep(0.1)
+    assert kept["state"] == "done"

@@ -1,0 +1,138 @@
+"""Wrong settings stop the start with file, line, field and fix; each case through the command that a person would type."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from processes import run
+
+GOOD = """
+models:
+  m1: {base_url: "http://127.0.0.1:9/v1"}
+routes:
+  main: [m1]
+apps:
+  support: {knowledge: ./docs, route: main}
+"""
+
+
+def check(tmp_path: Path, yaml: str, *more: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    (tmp_path / "docs").mkdir(exist_ok=True)
+    (tmp_path / "docs" / "a.md").write_text("# A\n\nText.\n")
+    (tmp_path / "s.yaml").write_text(yaml)
+    done = run("check", "--config", "s.yaml", *more, cwd=tmp_path, env=env)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_good_settings(tmp_path: Path) -> None:
+    code, said = check(tmp_path, GOOD)
+    assert code == 0
+    assert "The settings are fine." in said
+
+
+@pytest.mark.parametrize(
+    ("yaml", "says"),
+    [
+        ("models:\n  m1:\n    base_url: http://h/v1\n    conection: {connect: 1s}\n", "s.yaml:4: models.m1.conection: there is no such field; did you mean `connection:`?"),
+        ("conection: 1\n", "s.yaml:1: conection: there is no such field; did you mean `connection:`"),
+        ("model: {}\n", "did you mean `models:`?"),
+        ("models:\n  m1: {base_url: http://h/v1, connection: {connect: soon}}\n", "s.yaml:2: models.m1.connection.connect: `soon` is not a duration"),
+        ("listen:\n  port: lots\n", "s.yaml:2: listen.port: `lots` will not do; expected a whole number"),
+        ("listen: {port: 99999}\n", "listen.port"),
+        ("models: [a, b]\n", "s.yaml:1: models: expected names with their values, found a list"),
+        ("models:\n  m1: {}\n", "s.yaml:2: model m1 needs a key: `export OPENAI_API_KEY=…`"),
+        ("models:\n  m1: {base_url: ftp://h/v1}\n", "`ftp://h/v1` is not an address"),
+        ("models:\n  m1: {base_url: http://h/v1, provider: opnai}\n", "there is no provider `opnai`; did you mean `openai`?"),
+        ("models:\n  m1: {base_url: http://h/v1, price: {input: cheap, output: 1}}\n", "models.m1.price.input: `cheap` will not do"),
+        ("models:\n  m1: {base_url: http://h/v1}\n  m1: {base_url: http://h/v1}\n", "s.yaml:3: models.m1: this name is given twice, first on line 2"),
+        ("models:\n  x: {base_url: http://h/v1}\nroutes:\n  x: [x]\n", "s.yaml:4: routes.x: `x` is already the name of one of the models"),
+        (GOOD.replace("[m1]", "[m1, qwen]"), "routes.main[1]: there is no model `qwen`; known: m1"),
+        (GOOD.replace("route: main", "route: mian"), "apps.support.route: there is no route or model `mian`; did you mean `main`?"),
+        (GOOD.replace("./docs", "./dox"), "apps.support.knowledge: there is no folder or file"),
+        ("models:\n  m1: {base_url: http://h/v1, extends: m2}\n", "there is no model `m2`"),
+        ("models:\n  a: {extends: b, base_url: http://h/v1}\n  b: {extends: a}\n", "extends itself in a circle"),
+        ("models:\n  m1: {base_url: http://h/v1, api_key: '${NO_SUCH_VARIABLE}'}\n", "s.yaml:2: models.m1.api_key: the environment variable NO_SUCH_VARIABLE is not set"),
+        ("models:\n  m1: {provider: dashscope, name: qwen-plus}\n", "s.yaml:2: model m1 needs a key: `export DASHSCOPE_API_KEY=…`"),
+        ("listen: {host: 0.0.0.0}\n", "s.yaml:1: listen.host: `0.0.0.0` can be reached from other machines, and no keys are set"),
+        ("keys:\n  - {key: abcdefgh1, apps: [nope]}\n", "there is no app, route or model `nope`"),
+        ("keys:\n  - {key: abcdefgh1}\n  - {key: abcdefgh1}\n", "keys[1]: this key is already the one of keys[0]"),
+        ("keys:\n  - {key: short}\n", "keys[0].key"),
+        ("apps:\n  a: {}\n", "an app needs `knowledge`, a `route`, or both"),
+        ("routes:\n  main: []\n", "this route is empty"),
+        ("models:\n  m1: {base_url: 'http://h/v1'\n", "this is not YAML"),
+        ("a: b: c\n", "s.yaml:1: this is not YAML"),
+        ("models:\n  m1: {base_url: http://h/v1, connection: {ca_file: none.pem}}\n", "there is no file"),
+    ],
+)  # fmt: skip
+def test_each_mistake_names_its_place_and_the_fix(tmp_path: Path, yaml: str, says: str) -> None:
+    code, said = check(tmp_path, yaml)
+    assert code == 2
+    assert says in said
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    _, said = check(tmp_path, "listen: {port: x}\nmodels:\n  m1: {url: y}\nlimits: {body_mb: -1}\n")
+    assert said.count("slipway: s.yaml:") == 3
+
+
+def test_variables_extends_and_known_providers(tmp_path: Path) -> None:
+    yaml = """
+models:
+  plus: {provider: dashscope, name: qwen-plus, price: {input: 0.11, output: 0.28}}
+  flash: {extends: plus, price: {input: 0.02, output: 0.21}, headers: {x-team: "${TEAM:-none}-a"}}
+keys: [{key: "${OUR_KEY}"}, {key: in-the-file-1}]
+"""
+    code, said = check(tmp_path, yaml, env={"DASHSCOPE_API_KEY": "k", "OUR_KEY": "abcdefgh"})
+    assert code == 0, said
+    assert "warning: s.yaml:5: keys[1].key is written into the file" in said
+    assert "keys[0]" not in said
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--docs", "nowhere"], "--docs: there is no folder or file `nowhere`"),
+        (["--docs", "empty"], "empty"),
+        (["--model", "dashscope/qwen-plus"], "`export DASHSCOPE_API_KEY=…`"),
+        (["--model", "dashscop/qwen-plus"], "write PROVIDER/MODEL"),
+        (["--model", "http://127.0.0.1:9/v1"], "nothing listens there. Start that server, or name the model"),
+        (["--config", "nofile.yaml"], "nofile.yaml: the settings cannot be read: no such file"),
+        (["--host", "0.0.0.0"], "no keys are set"),
+    ],
+)
+def test_flags(tmp_path: Path, args: list[str], says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    for command in ("check", "serve"):
+        done = run(command, *args, cwd=tmp_path, env={"DASHSCOPE_API_KEY": ""})
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_slipway_yaml_of_the_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "slipway.yaml").write_text("nonsense: 1\n")
+    assert "slipway.yaml:1: nonsense" in run("check", cwd=tmp_path).stderr
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", str(port), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"port {port} of 127.0.0.1 is in use" in done.stderr
+
+
+def test_schema_is_json(tmp_path: Path) -> None:
+    schema = json.loads(run("check", "--schema", cwd=tmp_path).stdout)
+    assert "models" in schema["$defs"]["Settings"]["properties"]
+
+
+def test_a_made_key_is_kept_as_its_hash(tmp_path: Path) -> None:
+    said = run("keys", "--tenant", "acme", cwd=tmp_path).stdout.splitlines()
+    line = said[-1].strip()
+    assert line.startswith('- {key: "sha256:')
+    code, _ = check(tmp_path, f"keys:\n  {line}\n")
+    assert code == 0
