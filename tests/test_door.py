@@ -168,6 +168,19 @@ def test_too_many_connections_are_told_to_try_again(server: Serving) -> None:
     assert server.get("/healthz").status_code == 200
 
 
+def test_an_upgrade_is_declined_and_the_request_answered(server: Serving) -> None:
+    body = b'{"model": "mock-model", "messages": [{"role": "user", "content": "x"}]}'
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAA\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    for split in (len(head), len(head + upgrade) + 2, len(head + upgrade) + 20):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as s:
+            request = head + upgrade + b"\r\n" + body
+            s.sendall(request[:split])
+            time.sleep(0.05)
+            s.sendall(request[split:])
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_pipelined_requests_are_answered_in_order(server: Serving) -> None:
     one = b"GET /v1/models/mock-model HTTP/1.1\r\nHost: localhost\r\n\r\n"
     two = b"GET /v1/models/say-60000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

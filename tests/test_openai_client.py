@@ -9,7 +9,7 @@ import pytest
 from processes import Serving, mocking, models, serving
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
-NAMES = (
+NAMES: tuple[str, ...] = (
     "mock-model",
     "fault-status-401",
     "fault-status-429-2",

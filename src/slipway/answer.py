@@ -14,7 +14,7 @@ import msgspec
 
 from slipway import prompt
 from slipway.admission import Admission
-from slipway.errors import ProviderError, SlipwayError
+from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.citations import Marker
 from slipway.providers import Call, encode_json
@@ -214,6 +214,8 @@ async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> list
 
     progress("Searching the documents…", 0, app.passages, "passages")
     while not app.knowledge.ready:
+        if app.knowledge.failed:
+            raise InternalError("The documents could not be read.", "Tell the operator: the server's log says why.")
         done, total = app.knowledge.built
         progress(f"Reading the documents… ({done}/{total})", done, total, "documents")
         await asyncio.sleep(0.25)

@@ -165,7 +165,11 @@ def build(settings: Settings) -> Door:
 
 async def read(knowledge: Knowledge) -> None:
     """Reads and indexes the documents off the loop, and tells the log how it went."""
-    await asyncio.to_thread(knowledge.build)
+    try:
+        await asyncio.to_thread(knowledge.build)
+    except Exception:
+        log.exception("the documents could not be read")
+        return
     for report in knowledge.reports:
         if report.state == "failed":
             log.warning("%s was left out: %s", report.path, report.reason)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -91,18 +92,39 @@ class Connection(HttpToolsProtocol):
         self.head_bytes += size
         if self.head_bytes > self.limits.header_kb * 1024:
             self.refusal = HeadTooLarge(f"The request's head is larger than {self.limits.header_kb} KiB.")
-            raise self.refusal  # httptools ends the parsing; uvicorn then calls send_400_response
+            raise self.refusal  # httptools ends the parsing, and data_received refuses
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self.reading_since = None
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            self.reading_since = None
+            super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.refuse(self.refusal)
+
+    def decline_upgrade(self, rest: bytes) -> None:
+        """Reads the request again without its Upgrade, as RFC 9110, 7.8 allows: with it (`h2c`, from Java clients) the parser takes no body."""
+        method, url = self.parser.get_method(), self.url
+        if method == b"CONNECT":
+            self.refuse(NotHttp("This is not a proxy."))
+            return
+        kept = [b"%b: %b\r\n" % h for h in self.headers if h[0] not in (b"upgrade", b"connection", b"http2-settings")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, url, b"".join(kept), rest))
 
     def on_response_complete(self) -> None:
         self.gone = None
         super().on_response_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        self.refuse(self.refusal)
 
     def refuse(self, error: SlipwayError) -> None:
         body = encode_json(envelope(error, ""))

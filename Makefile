@@ -1,0 +1,60 @@
+# Two commands set everything up on a fresh machine: `make run` and `make test`. Both make the environment in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 8080
+
+.PHONY: run test lint fix docs bench soak lock clean help
+
+help:
+	@echo "make run     serve the project's own docs, with the chat page at http://127.0.0.1:$(PORT)/"
+	@echo "make test    all tests      make lint   style, types, printed docs    make fix   mend what can be mended"
+	@echo "make docs    print the tables of docs/ from the code                  make bench measure, beside LiteLLM where it is installed"
+	@echo "make soak    the long tests                                           make lock  resolve the dependencies anew"
+
+.venv/run: pyproject.toml lock/run.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slipway needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r lock/run.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: .venv/run lock/dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r lock/dev.txt
+	@touch $@
+
+run: .venv/run
+	$(BIN)/slipway serve --docs docs --port $(PORT)
+
+test: .venv/dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: .venv/dev
+	$(BIN)/python -m pytest -m soak --timeout 1800
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/printed.py --check
+
+fix: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/printed.py
+
+docs: .venv/dev
+	$(BIN)/python docs/printed.py
+
+bench: .venv/dev
+	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/start.py
+	$(BIN)/python bench/retrieval.py
+
+# The lock files hold hashes and no addresses; uv resolves for every platform at once.
+RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in
+lock: .venv/dev
+	$(RESOLVE) --extra knowledge -o lock/run.txt
+	$(RESOLVE) --extra knowledge --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
+
+clean:
+	rm -rf .venv bench/.build tests/.out

@@ -1,0 +1,130 @@
+"""A document is cut into passages: spans that never cross a heading and, where it can be avoided, never cut a block.
+
+Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut at the best boundary inside it: a blank
+line, the end of a sentence, of a line, of a word.
+"""
+
+import hashlib
+import itertools
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from slipway.knowledge.readers import Document
+from slipway.types import Passage, Record
+
+TARGET, LONGEST, LONGEST_FENCE = 1200, 2000, 4000
+
+_SECRET = os.urandom(32)
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_BOUNDARIES = tuple(re.compile(pattern) for pattern in (r"\n[ \t]*\n", r"[.!?][\"')\]]*\s|[。！？]", r"\n", r"\s"))
+
+Span = tuple[int, int]
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """A heading with the text under it, up to the next heading. `trail` ends with `heading`."""
+
+    heading: str
+    trail: tuple[str, ...]
+    start: int
+    end: int
+
+
+def passages(document: Document, path: str, version: str) -> list[Passage]:
+    return [
+        Passage(
+            id=_identity(path, start, end, version),
+            path=path,
+            title=document.title,
+            heading=place.heading,
+            trail=place.trail,
+            start=start,
+            end=end,
+            text=document.text[start:end],
+            version=version,
+        )
+        for place in places(document)
+        for start, end in _spans(document, place.start, place.end)
+    ]
+
+
+def _identity(path: str, start: int, end: int, version: str) -> str:
+    """128 bits that nobody can compute without this process's secret: a passage is reached by asking, not by guessing."""
+    name = f"{path}\0{start}\0{end}\0{version}".encode()
+    return f"psg-{hashlib.blake2b(name, digest_size=16, key=_SECRET).hexdigest()}"
+
+
+def places(document: Document) -> Iterator[Place]:
+    """Text before the first heading belongs to the title. A heading with no text of its own and with others below it lives on in their
+    trails; one with nothing below it is itself the text.
+    """
+    text, headings = document.text, document.headings
+    first = headings[0].start if headings else len(text)
+    if text[document.body : first].strip():
+        yield Place(heading=document.title, trail=(document.title,), start=document.body, end=first)
+    above: list[tuple[int, str]] = []
+    for index, heading in enumerate(headings):
+        following = headings[index + 1] if index + 1 < len(headings) else None
+        end = following.start if following else len(text)
+        above = [*(outer for outer in above if outer[0] < heading.level), (heading.level, heading.text)]
+        empty = not text[heading.end : end].strip()
+        if empty and following and following.level > heading.level:
+            continue
+        yield Place(heading=heading.text, trail=tuple(name for _, name in above), start=heading.start if empty else heading.end, end=end)
+
+
+def _spans(document: Document, start: int, end: int) -> Iterator[Span]:
+    """Blocks are gathered up to about `TARGET`; white space around a passage is left out."""
+    text = document.text
+    held: Span | None = None
+    for block in _blocks(document, start, end):
+        if held and (block[1] - held[0] <= TARGET or _belongs(text, held, block)):
+            held = (held[0], block[1])
+            continue
+        if held:
+            yield held
+        held = block
+    if held:
+        yield held
+
+
+def _belongs(text: str, held: Span, block: Span) -> bool:
+    """What a colon announces stays with its announcement if there is room."""
+    return text.endswith(":", 0, held[1]) and block[1] - held[0] <= LONGEST
+
+
+def _blocks(document: Document, start: int, end: int) -> Iterator[Span]:
+    breaks = document.breaks[bisect_left(document.breaks, start) : bisect_left(document.breaks, end)]
+    edges = [start, *breaks, end]
+    for left, right in itertools.pairwise(edges):
+        for piece in _pieces(document.text, left, right):
+            span = _stripped(document.text, *piece)
+            if span[0] < span[1]:
+                yield span
+
+
+def _pieces(text: str, start: int, end: int) -> Iterator[Span]:
+    """A block that is too long, cut where it hurts least."""
+    longest = LONGEST_FENCE if _FENCE.match(text, start) else LONGEST
+    while end - start > longest:
+        cut = _cut(text, start, start + LONGEST)
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _cut(text: str, start: int, limit: int) -> int:
+    """The last boundary of the best kind in the second half of [start, limit)."""
+    middle = (start + limit) // 2
+    for boundary in _BOUNDARIES:
+        ends = [found.end() for found in boundary.finditer(text, middle, limit)]
+        if ends:
+            return ends[-1]
+    return limit
+
+
+def _stripped(text: str, start: int, end: int) -> Span:
+    part = text[start:end]
+    return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())

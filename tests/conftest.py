@@ -1,0 +1,31 @@
+"""One option: `--skips-fail`, with which CI makes a hole of every skipped test that is not listed here with its reason."""
+
+from typing import Any
+
+import pytest
+
+MAY_SKIP: dict[str, str] = {}  # test id -> why it may skip in CI
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skips-fail", action="store_true", help="fail when a test skips that tests/conftest.py does not list")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: takes minutes; run by `make soak`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "soak" not in (config.option.markexpr or ""):
+        long = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    report = yield
+    if report.skipped and item.config.getoption("--skips-fail") and item.nodeid not in MAY_SKIP:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} skipped, and tests/conftest.py does not list it: {report.longrepr}"
+    return report
