@@ -253,7 +253,8 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def shared(litellm: str | None, seconds: float) -> None:
     """The shared driver, with its own load generator in C, over the same settings."""
-    template = "listen: {port: %s}\nmodels:\n  mock-model: {base_url: 'http://127.0.0.1:%s/v1', api_key: sk-up}\n  mock-slow: {base_url: 'http://127.0.0.1:%s/m/0/10/64/v1', name: mock-model, api_key: sk-up}\n"
+    mock, slow = "base_url: 'http://127.0.0.1:%s/v1'", "base_url: 'http://127.0.0.1:%s/m/0/10/64/v1', name: mock-model"
+    template = f"listen: {{port: %s}}\\nmodels:\\n  mock-model: {{{mock}, api_key: k}}\\n  mock-slow: {{{slow}, api_key: k}}\\n"
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.sh"
         serve = f"exec {sys.executable} -c 'from slipway.cli import main; main()' serve --quiet --config $1/slipway.yaml"

@@ -1,0 +1,298 @@
+"""The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is sent upstream."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from processes import mocking, models, run, serving
+from slipway.providers.mock import MockServer
+
+WHOLE = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
+
+
+@contextmanager
+def scripted(*per_connection: list[bytes | None]) -> Iterator[tuple[int, list[int]]]:
+    """A server whose nth connection answers its requests with these bytes; None closes it. Gives the port and the requests seen by each."""
+    seen: list[int] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def talk(connection: socket.socket, number: int) -> None:
+        with connection:
+            for answer in per_connection[min(number, len(per_connection) - 1)]:
+                held = b""
+                while b"\r\n\r\n" not in held:
+                    block = connection.recv(65536)
+                    if not block:
+                        return
+                    held += block
+                seen[number] += 1
+                if answer is None:
+                    return
+                connection.sendall(answer)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            seen.append(0)
+            threading.Thread(target=talk, args=(connection, len(seen) - 1), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield server.getsockname()[1], seen
+    finally:
+        server.close()
+
+
+def test_connections_are_kept_and_a_stale_one_is_replaced(tmp_path: Path) -> None:
+    with (
+        scripted([REPLY, REPLY, None], [REPLY, REPLY]) as (port, seen),
+        serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server,
+    ):
+        for _ in range(3):
+            assert server.chat("m").status_code == 200
+        assert seen == [3, 1]  # the third request met the end of the first connection, and was sent again on a second
+
+
+def test_a_fresh_connection_that_ends_is_not_tried_again(tmp_path: Path) -> None:
+    with scripted([None]) as (port, seen), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+        response = server.chat("m")
+        assert response.status_code == 502
+        assert response.json()["error"]["code"] == "provider_down"
+        assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", "provider_slow"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "provider_nonsense"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"y" * 70_000 + b"\r\n\r\n", "provider_nonsense"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n[1,2,3]", "provider_nonsense"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"choices":[]}', "provider_nonsense"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + REPLY, ""),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + WHOLE, "provider_slow"),
+    ],
+)
+def test_odd_servers(tmp_path: Path, answer: bytes, code: str) -> None:
+    settings = {"first_byte": "1s", "between_bytes": "300ms"}
+    with (
+        scripted([answer, None]) as (port, _),
+        serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", connection=settings)) as server,
+    ):
+        response = server.chat("m")
+        assert (response.json()["error"]["code"] if response.status_code != 200 else "") == code
+
+
+def test_a_reply_without_a_length_ends_with_its_connection(tmp_path: Path) -> None:
+    class Closing:
+        def __init__(self) -> None:
+            self.server = socket.create_server(("127.0.0.1", 0))
+            threading.Thread(target=self.talk, daemon=True).start()
+
+        def talk(self) -> None:
+            connection, _ = self.server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE)
+
+    upstream = Closing()
+    port = upstream.server.getsockname()[1]
+    with serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+        assert server.chat("m").json()["choices"][0]["message"]["content"] == "hi"
+    upstream.server.close()
+
+
+def test_more_calls_than_connections_wait_their_turn(tmp_path: Path) -> None:
+    with mocking(ttft_s=0.1) as mock, serving(tmp_path, settings=models(mock.url, "mock-model", connection={"max": 2})) as server:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: server.chat("mock-model").status_code, range(8)))
+        assert answers == [200] * 8
+
+
+def test_what_is_sent_upstream(tmp_path: Path) -> None:
+    fields = {"api_key": "sk-ours", "name": "their-name", "headers": {"x-team": "ours"}, "query": {"api-version": "2026-01"}}
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "our-name", **fields)) as server:
+        body = '{"messages":[{"role":"user","content":"say \\"model\\" : \\u00e9"}],"model" : "our-name", "x_new": [1.50], "stream": true}'
+        headers = {"content-type": "application/json", "authorization": "Bearer of-the-client", "x-client": "1", "cookie": "a=b"}
+        answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+        assert answer.status_code == 200
+        seen = mock.requests[-1]
+    assert seen.path == "/v1/chat/completions?api-version=2026-01"
+    assert seen.body["model"] == "their-name"
+    assert seen.body["x_new"] == [1.5]
+    assert seen.body["messages"][0]["content"] == 'say "model" : é'
+    assert seen.body["stream_options"] == {"include_usage": True}
+    assert seen.headers["x-team"] == "ours"
+    assert "of-the-client" not in str(seen.headers)
+    assert not {"x-client", "cookie"} & set(seen.headers)
+
+
+def test_usage_is_not_asked_for_where_the_endpoint_refuses_it(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "mock-model", stream_usage=False)) as server:
+        assert server.chat("mock-model", stream=True).status_code == 200
+        assert "stream_options" not in mock.requests[-1].body
+        assert server.chat("mock-model", stream=True, stream_options={"include_usage": True, "theirs": 1}).status_code == 200
+        assert mock.requests[-1].body["stream_options"] == {"include_usage": True, "theirs": 1}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert, *names],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@contextmanager
+def tls_in_front_of(mock: MockServer, certificate: tuple[Path, Path]) -> Iterator[int]:
+    """Ends TLS and passes the bytes on to the mock."""
+    loop = asyncio.new_event_loop()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", mock.port)
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+    server = loop.run_until_complete(asyncio.start_server(talk, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        time.sleep(0.1)
+        for task in asyncio.all_tasks(loop):
+            loop.call_soon_threadsafe(task.cancel)
+        time.sleep(0.1)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+def test_tls_with_an_authority_of_ones_own_and_not_without(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    with mocking() as mock, tls_in_front_of(mock, certificate) as port:
+        url = f"https://localhost:{port}/v1"
+        settings = models(url, "mock-model", connection={"ca_file": str(certificate[0])})
+        settings["models"]["untrusted"] = {"base_url": url, "name": "mock-model"}
+        with serving(tmp_path, settings=settings) as server:
+            assert server.chat("mock-model").status_code == 200
+            assert server.chat("mock-model", stream=True).text.endswith("data: [DONE]\n\n")
+            refused = server.chat("untrusted")
+            assert refused.status_code == 502
+            assert "certificate is not trusted" in refused.json()["error"]["message"]
+
+
+def whole_request(connection: socket.socket) -> bytes:
+    held = b""
+    while b"\r\n\r\n" not in held:
+        held += connection.recv(65536)
+    head, _, body = held.partition(b"\r\n\r\n")
+    length = next((int(v) for k, _, v in (x.partition(b":") for x in head.split(b"\r\n")) if k.lower() == b"content-length"), 0)
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+@contextmanager
+def proxy() -> Iterator[tuple[int, list[str]]]:
+    """An HTTP proxy for plain requests; what it was asked for is kept."""
+    asked: list[str] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def talk(connection: socket.socket) -> None:
+        with connection:
+            held = whole_request(connection)
+            line = held.split(b"\r\n", 1)[0].decode()
+            asked.append(line)
+            host, _, port = line.split(" ")[1].split("/")[2].partition(":")
+            with socket.create_connection((host, int(port or 80))) as up:
+                up.sendall(held.replace(f"http://{host}:{port}".encode(), b"", 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                while block := up.recv(65536):
+                    connection.sendall(block)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield server.getsockname()[1], asked
+    finally:
+        server.close()
+
+
+def test_through_a_proxy(tmp_path: Path) -> None:
+    with mocking() as mock, proxy() as (port, asked):
+        through = {"connection": {"proxy": f"http://127.0.0.1:{port}", "first_byte": "1s", "between_bytes": "500ms"}}
+        settings = models(mock.url, "mock-model", "fault-status-503", "fault-hang", "fault-stall-2", "fault-cut-2", **through)
+        with serving(tmp_path, settings=settings) as server:
+            assert server.chat("mock-model").status_code == 200
+            assert server.chat("mock-model", stream=True).text.endswith("data: [DONE]\n\n")
+            assert server.chat("fault-status-503").json()["error"]["code"] == "provider_down"
+            assert server.chat("fault-hang").json()["error"]["code"] == "provider_slow"
+            assert '"code":"provider_slow"' in server.chat("fault-stall-2", stream=True).text
+            assert '"code":"provider_cut"' in server.chat("fault-cut-2", stream=True).text
+    assert asked[0].startswith(f"POST {mock.url}/chat/completions")
+
+
+def test_the_proxy_of_the_environment_is_not_used_for_loopback(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "mock-model"), env={"HTTP_PROXY": "http://127.0.0.1:9"}) as server:
+        assert server.chat("mock-model").status_code == 200
+
+
+def test_an_address_alone_is_asked_for_its_model(tmp_path: Path) -> None:
+    with mocking(models=("the-only-one",)) as mock, serving(tmp_path, "--model", mock.url) as server:
+        assert server.chat("the-only-one").status_code == 200
+
+
+def test_ask_in_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "tea.md").write_text("# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees.\n")
+    done = run("ask", "--docs", "tea.md", "How", "hot", "is", "green", "tea", "brewed?", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Green tea is brewed at 80 degrees. [1]")
+    assert "[1] tea.md - Green tea" in done.stdout
+    with mocking(text="It is 80 degrees [1].") as mock:
+        done = run("ask", "--docs", "tea.md", "--model", f"{mock.url}#m", "--json", "How hot is green tea brewed?", cwd=tmp_path)
+        assert '"rung":"model"' in done.stdout
+        with serving(tmp_path, "--docs", "tea.md", "--model", f"{mock.url}#m") as server:
+            done = run("ask", "--url", server.url, "How hot is green tea brewed?", cwd=tmp_path)
+            assert done.stdout.startswith("It is 80 degrees [1].")
+            done = run("ask", "--url", server.url, "--app", "nope", "Hello?", cwd=tmp_path)
+            assert done.returncode == 1
+            assert "There is no model or app `nope`" in done.stderr
+    assert "nothing listens there" in run("ask", "--url", "http://127.0.0.1:9", "Hello?", cwd=tmp_path).stderr
+    assert "There is nothing to ask" in run("ask", "Hello?", cwd=tmp_path).stderr
