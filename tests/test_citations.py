@@ -23,7 +23,13 @@ def marked(cuts: list[int]) -> tuple[str, list[tuple[int, str]], int]:
 def test_each_marker_of_a_source_is_a_citation_of_its_sentence() -> None:
     shown, citations, dropped = marked([])
     assert shown == SHOWN
-    assert citations == [(1, "Use a key [1]"), (2, "Then [2]"), (1, "Then [2] go on [1][2]"), (2, "Then [2] go on [1][2]"), (2, "第二句[2]")]
+    assert citations == [
+        (1, "Use a key [1]"),
+        (2, "Then [2]"),
+        (1, "Then [2] go on [1][2]"),
+        (2, "Then [2] go on [1][2]"),
+        (2, "第二句[2]"),
+    ]
     assert dropped == 3
 
 

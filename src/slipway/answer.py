@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from slipway import prompt
+from slipway import ledger, prompt
 from slipway.admission import Admission
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
@@ -20,6 +20,7 @@ from slipway.knowledge.citations import Marker
 from slipway.providers import Call, encode_json
 from slipway.providers.quote import quote
 from slipway.routing import Opened, Route, attempt_done, open_route
+from slipway.settings import Price
 from slipway.types import (
     AnswerDone,
     Citation,
@@ -72,12 +73,21 @@ class Road(Record, frozen=True, kw_only=True):
         return [*self.apps, *self.routes]
 
 
+class Facts(Record, frozen=True, kw_only=True):
+    """What is known of a proxied answer when its head goes out; `cost_usd` is None in streams, and where the price is not known."""
+
+    rung: Rung
+    model: str
+    attempts: int
+    cost_usd: str | None = None
+
+
 class Outlet(Protocol):
     """Where a proxied answer goes: the door's side of `proxy()`."""
 
-    async def whole(self, body: bytes, model: str, attempts: int) -> None: ...
+    async def whole(self, body: bytes, facts: Facts) -> None: ...
 
-    async def begin(self, model: str, attempts: int) -> None: ...
+    async def begin(self, facts: Facts) -> None: ...
 
     async def write(self, events: bytes) -> None: ...
 
@@ -95,6 +105,7 @@ class Tally:
         self.model: str | None = None
         self.provider = "none"
         self.usage: Usage | None = None
+        self.price: Price | None = None
         self.attempts = 0
         self.error: str | None = None
 
@@ -107,7 +118,15 @@ class Tally:
             self.first_at = time.monotonic()
 
     def opened(self, opened: Opened) -> None:
-        self.rung, self.model, self.provider, self.attempts = "model", opened.model.name, opened.model.kind, opened.attempts
+        self.rung, self.model, self.provider, self.attempts = opened.rung, opened.model.name, opened.model.kind, opened.attempts
+        self.price = opened.model.price
+
+    @property
+    def cost_usd(self) -> str | None:
+        return ledger.plain(ledger.cost_usd(self.price, self.usage))
+
+    def facts(self) -> Facts:
+        return Facts(rung=self.rung or "model", model=self.model or "", attempts=self.attempts, cost_usd=self.cost_usd)
 
     @property
     def ttft_s(self) -> float | None:
@@ -140,9 +159,9 @@ async def proxy(road: Road, route: Route, call: Call, answer_id: str, tenant: st
             try:
                 if opened.whole is not None:
                     tally.usage = opened.whole.usage
-                    await outlet.whole(opened.whole.raw, opened.model.name, opened.attempts)
+                    await outlet.whole(opened.whole.raw, tally.facts())
                 else:
-                    await outlet.begin(opened.model.name, opened.attempts)
+                    await outlet.begin(tally.facts())
                     await relay(opened, tally, outlet)
             except ProviderError as error:
                 road.emit(attempt_done(answer_id, opened.model, opened.started_at, error=error))
@@ -182,7 +201,7 @@ async def answer(road: Road, app: App, question: Question, door: str, say: Say) 
             sources = await retrieve(app, question, tally, say)  # 4 knowledge
             abstained = await write(road, app, question, sources, tally, say)  # 5 prompt, 6 route
             if tally.usage is not None and tally.model is not None:
-                say(UsageReport(model=tally.model, usage=tally.usage))
+                say(UsageReport(model=tally.model, usage=tally.usage, cost_usd=tally.cost_usd))
             say(
                 Done(
                     id=question.id,
@@ -243,7 +262,7 @@ async def write(road: Road, app: App, question: Question, sources: Sequence[Sour
                 say(SectionState(index=0, title="", state="failed"))
                 raise
             say(Notice(code="degraded", text="The model cannot be reached, so this answer is quoted from the documents."))
-            tally.attempts = max(tally.attempts, len(app.route.models) if error.another_may_help else 1)
+            tally.attempts = max(tally.attempts, len(app.route.candidates) if error.another_may_help else 1)
             abstained = write_quote(question, sources, tally, say)
     else:
         abstained = write_quote(question, sources, tally, say)
@@ -263,7 +282,7 @@ def write_quote(question: Question, sources: Sequence[Source], tally: Tally, say
 
 
 async def write_by_model(road: Road, app: App, route: Route, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> None:
-    messages = prompt.build(question.text, question.messages[:-1], sources, app.instructions)
+    messages = prompt.build(question, sources, app.instructions)
     body = {"model": "", **app.defaults, **question.options, "messages": messages, "stream": True}
     call = Call(body=encode_json(body), name_at=(9, 11), stream=True)
     say(Progress(stage="write", label="Writing the answer…", done=0, total=1, unit="sections", elapsed_s=tally.since()))

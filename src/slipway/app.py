@@ -16,7 +16,7 @@ from slipway.admission import Admission
 from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import Knowledge
 from slipway.providers.known import ENDPOINTS
-from slipway.routing import Route
+from slipway.routing import Candidate, Route
 from slipway.settings import App, Flags, Settings, load
 from slipway.settings.loading import Loaded
 from slipway.telemetry import Telemetry
@@ -111,8 +111,9 @@ def knowledge_of(settings: Settings) -> dict[str, Knowledge]:
 def road_of(settings: Settings, knowledge: dict[str, Knowledge], emit: Callable[[AnswerDone | AttemptDone], None]) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
-    routes = {name: Route(name=name, models=(model,)) for name, model in models.items()}
-    routes |= {name: Route(name=name, models=tuple(models[e.model] for e in entries)) for name, entries in settings.routes.items()}
+    routes = {name: Route(name=name, candidates=(Candidate(model=model),)) for name, model in models.items()}
+    for name, entries in settings.routes.items():
+        routes[name] = Route(name=name, candidates=tuple(Candidate(model=models[e.model], role=e.role) for e in entries))
     apps = {name: app_of(name, app, knowledge.get(name), routes) for name, app in settings.apps.items()}
     return answer.Road(admission=Admission(settings.keys, settings.limits.answers), apps=apps, routes=routes, emit=emit)
 
@@ -141,7 +142,13 @@ def build(settings: Settings) -> Door:
     """The ASGI app of these settings. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
     knowledge = knowledge_of(settings)
     telemetry = Telemetry(lambda: road.admission.in_flight)
-    road = road_of(settings, knowledge, telemetry.emit)
+
+    def emit(record: AnswerDone | AttemptDone) -> None:
+        telemetry.emit(record)
+        if isinstance(record, AttemptDone) and record.error is not None:
+            log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
+
+    road = road_of(settings, knowledge, emit)
     api = Api(road, telemetry)
 
     @asynccontextmanager
@@ -152,8 +159,8 @@ def build(settings: Settings) -> Door:
             task.cancel()
         await api.runs.close(settings.listen.grace)
         for route in road.routes.values():
-            for model in route.models:
-                await model.close()
+            for candidate in route.candidates:
+                await candidate.model.close()
 
     paths = [*api.paths(), *page_paths()]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
@@ -173,4 +180,4 @@ async def read(knowledge: Knowledge) -> None:
     for report in knowledge.reports:
         if report.state == "failed":
             log.warning("%s was left out: %s", report.path, report.reason)
-    log.info("%d documents are ready: %d passages", knowledge.documents, knowledge.passages)
+    log.info("the documents are ready: %d with %d passages", knowledge.documents, knowledge.passages)

@@ -48,7 +48,7 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
 
 async def there(url: str, key: str | None, app_name: str | None, text: str) -> AsyncIterator[Told]:
     """Asks a running server. Raises SlipwayError."""
-    pool = Pool(url, Timeouts(first_byte_s=120.0, between_bytes_s=120.0))
+    pool = Pool(url, url, Timeouts(first_byte_s=120.0, between_bytes_s=120.0))
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     body = {"question": text, "stream": True, **({"app": app_name} if app_name else {})}
     try:

@@ -6,11 +6,13 @@
     │   └── UnsupportedMedia      the body is not JSON                                              415
     ├── Unauthorized              no key, or one that is not known                                  401
     ├── Forbidden                 the key, host or origin may not do this                           403
-    ├── NotFound                  no such route, model, answer or passage                           404
-    │   └── MethodNotAllowed                                                                        405
+    ├── NotFound                  no such route, answer or passage                                  404
+    │   ├── ModelNotFound         no such model, route or app                                       404
+    │   └── MethodNotAllowed      the path is there, but does not take this method                  405
     ├── Conflict                  not in this state                                                 409
     ├── Gone                      it was here, and is kept no longer                                410
     ├── TooLarge                  over a limit                                                      413
+    │   └── HeadTooLarge          the request's head is                                             431
     ├── Overloaded                too much at once                                                  503  retry
     ├── Stopping                  the server stops, and this answer did not end in time             503  retry
     ├── Cancelled                 stopped on request                                                499
@@ -84,11 +86,12 @@ class ModelNotFound(NotFound):
 
 class MethodNotAllowed(NotFound):
     status, code = 405, "method_not_allowed"
+    next_step = "Use a method that this path takes."
 
 
 class Conflict(SlipwayError):
     status, code, type = 409, "conflict", "invalid_request_error"
-    next_step = ""
+    next_step = "Look at its state first."
 
 
 class Gone(SlipwayError):
@@ -99,6 +102,10 @@ class Gone(SlipwayError):
 class TooLarge(SlipwayError):
     status, code, type = 413, "too_large", "invalid_request_error"
     next_step = "Send less, or ask the operator to raise the limit."
+
+
+class HeadTooLarge(TooLarge):
+    status, code = 431, "head_too_large"
 
 
 class Overloaded(SlipwayError):

@@ -7,18 +7,28 @@ import time
 
 from slipway.errors import ProviderError
 from slipway.providers import Call, ModelReply, Provider, Whole
-from slipway.types import AttemptDone, Emit, Piece, Record
+from slipway.types import AttemptDone, Emit, Piece, Record, Role, Rung
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    model: Provider
+    role: Role = "primary"
+
+    @property
+    def rung(self) -> Rung:
+        return "smaller" if self.role == "smaller" else "model"
 
 
 class Route(Record, frozen=True, kw_only=True):
     name: str
-    models: tuple[Provider, ...]
+    candidates: tuple[Candidate, ...]
 
 
 class Opened(Record, frozen=True, kw_only=True):
     """An answer that has begun: the first pieces of a stream, or the whole. Whoever holds it closes `reply`."""
 
     model: Provider
+    rung: Rung
     reply: ModelReply
     attempts: int
     first: list[Piece]
@@ -28,7 +38,8 @@ class Opened(Record, frozen=True, kw_only=True):
 
 async def open_route(route: Route, call: Call, answer_id: str, emit: Emit) -> Opened:
     """Raises the ProviderError of the last candidate tried."""
-    for n, model in enumerate(route.models, 1):
+    for n, candidate in enumerate(route.candidates, 1):
+        model = candidate.model
         started_at = time.monotonic()
         try:
             reply = await model.chat(call)
@@ -40,10 +51,10 @@ async def open_route(route: Route, call: Call, answer_id: str, emit: Emit) -> Op
                 raise
         except ProviderError as error:
             emit(attempt_done(answer_id, model, started_at, error=error))
-            if n == len(route.models) or not error.another_may_help:
+            if n == len(route.candidates) or not error.another_may_help:
                 raise
         else:
-            return Opened(model=model, reply=reply, attempts=n, first=first, whole=whole, started_at=started_at)
+            return Opened(model=model, rung=candidate.rung, reply=reply, attempts=n, first=first, whole=whole, started_at=started_at)
     raise AssertionError("a route has at least one model")
 
 

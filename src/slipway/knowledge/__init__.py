@@ -87,6 +87,11 @@ class Knowledge:
         """The places, distinct by path and heading, best first, each with its best passage. Blocks for about a millisecond; takes any text."""
         return self._index.search(text, limit) if self._index else []
 
+    def examples(self, limit: int = 3) -> list[str]:
+        """Headings of the documents that are questions: what could be asked."""
+        headings = dict.fromkeys(p.heading for p in self._passages.values() if p.heading.endswith(("?", "？")))
+        return [h for h in headings if len(h) <= 80][:limit]
+
     def passage(self, id: str) -> Passage | None:  # noqa: A002 - the field's name on the wire
         return self._passages.get(id)
 

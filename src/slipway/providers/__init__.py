@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from slipway.settings import Model
+from slipway.settings import Model, Price
 from slipway.types import Piece, Record, Usage
 
 
@@ -55,6 +55,7 @@ class Provider(Protocol):
     name: str  # our name of the model
     kind: str  # the provider as metrics name it
     zone: str
+    price: Price | None
 
     async def chat(self, call: Call) -> ModelReply:
         """Starts an answer: returns when its head is here. Raises ProviderError."""

@@ -23,6 +23,7 @@ import msgspec
 from slipway.errors import Overloaded, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
 
 STALE_S = 1.0  # a close later than this after sending is taken as a failure of the call, not of an old connection
+DRAIN_S = 1.0  # how long the end of a reply may take to come behind its last event
 TICK_S = 0.05  # how often deadlines are looked at
 HIGH_WATER = 256 * 1024  # unread bytes of a stream at which the upstream is made to wait
 LARGEST_REPLY = 64 * 1024 * 1024
@@ -52,8 +53,11 @@ class Reply(Protocol):
         """The next bytes of the body as they come; b"" is its proper end. A cut raises ProviderCut."""
         ...
 
-    def close(self) -> None:
-        """Keeps the connection if the reply was read to its end, ends it at once if not."""
+    def close(self, *, nearly_done: bool = False) -> None:
+        """Keeps the connection if the reply was read to its end, ends it at once if not.
+
+        With `nearly_done`, the reader has all that it needs, and the connection gets DRAIN_S to come to the reply's end by itself.
+        """
         ...
 
 
@@ -111,7 +115,7 @@ class Connection(asyncio.Protocol):
         self.chunks: list[bytes] = []
         self.size = self.head_size = 0
         self.has_head = self.complete = self.streaming = self.paused = self.keep_alive = self.until_close = False
-        self.any_byte = False
+        self.any_byte = self.draining = False
         self.error: Exception | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.deadline = float("inf")
@@ -134,11 +138,12 @@ class Connection(asyncio.Protocol):
             self.end()
             return
         self.any_byte = True
-        self.deadline = self.loop.time() + self.pool.timeouts.between_bytes_s
+        if not self.draining:
+            self.deadline = self.loop.time() + self.pool.timeouts.between_bytes_s
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(ProviderNonsense(f"{self.pool.where} sent something that is not HTTP."))
+            self.fail(ProviderNonsense(f"{self.pool.who} sent something that is not HTTP."))
             return
         self.wake()
 
@@ -152,11 +157,11 @@ class Connection(asyncio.Protocol):
         if not self.busy or self.complete:
             self.wake()
         elif self.any_byte:
-            self.fail(ProviderCut(f"{self.pool.where} ended the connection in the middle of its answer."))
+            self.fail(ProviderCut(f"{self.pool.who} ended the connection in the middle of its answer."))
         elif self.loop.time() - self.sent_at <= STALE_S:
             self.fail(Stale())
         else:
-            self.fail(ProviderDown(f"{self.pool.where} ended the connection without an answer."))
+            self.fail(ProviderDown(f"{self.pool.who} ended the connection without an answer."))
 
     # httptools' side
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -189,7 +194,18 @@ class Connection(asyncio.Protocol):
             self.complete = True
 
     # the reader's side
+    def drain(self) -> None:
+        self.draining, self.streaming = True, False
+        self.deadline = self.loop.time() + DRAIN_S
+        if self.paused:
+            self.paused = False
+            cast("asyncio.Transport", self.transport).resume_reading()
+
     def wake(self) -> None:
+        if self.draining:
+            if self.complete or self.error is not None:
+                self.pool.release(self)
+            return
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -230,9 +246,9 @@ class Connection(asyncio.Protocol):
     def overdue(self, now: float) -> None:
         timeouts = self.pool.timeouts
         if self.any_byte:
-            self.fail(ProviderSlow(f"{self.pool.where} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."))
+            self.fail(ProviderSlow(f"{self.pool.who} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."))
         else:
-            self.fail(ProviderSlow(f"{self.pool.where} did not begin to answer within {timeouts.first_byte_s:g} s."))
+            self.fail(ProviderSlow(f"{self.pool.who} did not begin to answer within {timeouts.first_byte_s:g} s."))
 
 
 class PooledReply:
@@ -274,21 +290,29 @@ class PooledReply:
             c.resume()
         return data
 
-    def close(self) -> None:
+    def close(self, *, nearly_done: bool = False) -> None:
         connection, self.connection = self.connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if nearly_done and not connection.complete and not connection.lost:
+            connection.drain()
+        else:
             connection.pool.release(connection)
 
 
 class Pool:
-    """The connections to one origin. Raises ProviderError for what goes wrong, never an OSError."""
+    """The connections to one origin. Raises ProviderError for what goes wrong, never an OSError; its sentences begin with `who`, since
+    clients read them and need not know our addresses.
+    """
 
-    def __init__(self, url: str, timeouts: Timeouts, *, keep_alive_s: float = 30.0, most: int = 512, ca_file: str | None = None) -> None:
+    def __init__(
+        self, url: str, who: str, timeouts: Timeouts, *, keep_alive_s: float = 30.0, most: int = 512, ca_file: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.tls = parts.scheme == "https"
         self.port = parts.port or (443 if self.tls else 80)
-        self.where = f"{self.host}:{self.port}"
+        self.who = who
         self.timeouts, self.keep_alive_s, self.most, self.ca_file = timeouts, keep_alive_s, most, ca_file
         self.loop = asyncio.get_running_loop()
         self.context: ssl.SSLContext | None = None
@@ -311,7 +335,7 @@ class Pool:
                 self.release(connection)
                 if reused:
                     continue
-                raise ProviderDown(f"{self.where} ended the connection without an answer.") from None
+                raise ProviderDown(f"{self.who} ended the connection without an answer.") from None
             except BaseException:
                 self.release(connection)
                 raise
@@ -338,7 +362,7 @@ class Pool:
             async with asyncio.timeout(self.timeouts.connect_s):
                 await turn
         except TimeoutError:
-            raise Overloaded(f"All {self.most} connections to {self.where} are in use.", retry_after_s=1.0) from None
+            raise Overloaded(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
         finally:
             if turn in self.queue:
                 self.queue.remove(turn)
@@ -351,9 +375,9 @@ class Pool:
             async with asyncio.timeout(self.timeouts.connect_s):
                 _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port, ssl=self.context)
         except TimeoutError:
-            raise ProviderSlow(f"{self.where} could not be reached within {self.timeouts.connect_s:g} s.") from None
+            raise ProviderSlow(f"{self.who} could not be reached within {self.timeouts.connect_s:g} s.") from None
         except OSError as error:
-            raise ProviderDown(f"{self.where} cannot be reached: {reason(error)}.") from None
+            raise ProviderDown(f"{self.who} cannot be reached: {reason(error)}.") from None
         finally:
             self.connecting -= 1
             self._next_turn()

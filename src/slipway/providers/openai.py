@@ -84,7 +84,7 @@ class OpenAIProvider:
     """One model behind one endpoint. Made at load time; its connections are opened by the first call."""
 
     def __init__(self, name: str, model: Model, kind: str) -> None:
-        self.name, self.kind, self.zone = name, kind, model.zone
+        self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.model = model
         self.url = f"{model.base_url}/chat/completions" + (f"?{urlencode(model.query)}" if model.query else "")
         self.upstream_name = encode_json(model.name)
@@ -96,7 +96,7 @@ class OpenAIProvider:
 
     def client(self) -> Client:
         if self._client is None:
-            self._client = connect(self.model)
+            self._client = connect(self.model, f"The provider of {self.name}")
         return self._client
 
     def body(self, call: Call) -> bytes:
@@ -245,7 +245,7 @@ class OpenAIReply:
         return error
 
     def close(self) -> None:
-        self.reply.close()
+        self.reply.close(nearly_done=self.ended)
 
 
 def text_of(content: str | list[Any] | None) -> str:
@@ -270,20 +270,20 @@ def error_words(body: bytes) -> tuple[str, str | None, str | None]:
     return str(message or ""), param if isinstance(param, str) else None, code if isinstance(code, str) else None
 
 
-def connect(model: Model) -> Client:
+def connect(model: Model, who: str) -> Client:
     """The client for one endpoint: our own, or the library's where a proxy stands between."""
     c = model.connection
     timeouts = Timeouts(c.connect, c.first_byte, c.between_bytes)
     if c.proxy:
         from slipway.providers.proxied import ProxiedClient  # httpx is imported only where a proxy is set
 
-        return ProxiedClient(model.base_url, c.proxy, timeouts, c.ca_file)
-    return Pool(model.base_url, timeouts, keep_alive_s=c.keep_alive, most=c.max, ca_file=c.ca_file)
+        return ProxiedClient(model.base_url, who, c.proxy, timeouts, c.ca_file)
+    return Pool(model.base_url, who, timeouts, keep_alive_s=c.keep_alive, most=c.max, ca_file=c.ca_file)
 
 
 async def models_at(model: Model, within_s: float = 3.0) -> list[str]:
     """The names that an endpoint's `/models` lists. ProviderError where it does not answer so."""
-    client = connect(model)
+    client = connect(model, model.base_url)
     headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {model.api_key}"} if model.api_key else {}), **model.headers}
     try:
         async with asyncio.timeout(within_s):

@@ -26,27 +26,27 @@ class ProxiedReply:
             parts.append(part)
             size += len(part)
             if size > LARGEST_REPLY:
-                raise ProviderNonsense(f"{self.client.where} sent a reply that is too large.")
+                raise ProviderNonsense(f"{self.client.who} sent a reply that is too large.")
         return b"".join(parts)
 
     async def chunk(self) -> bytes:
-        where, silence_s = self.client.where, self.client.timeouts.between_bytes_s
+        who, silence_s = self.client.who, self.client.timeouts.between_bytes_s
         try:
             async with asyncio.timeout(silence_s):
                 return await anext(self._chunks, b"")
         except TimeoutError:
-            raise ProviderSlow(f"{where} fell silent for {silence_s:g} s in the middle of its answer.") from None
+            raise ProviderSlow(f"{who} fell silent for {silence_s:g} s in the middle of its answer.") from None
         except httpx.HTTPError:
-            raise ProviderCut(f"{where} ended the connection in the middle of its answer.") from None
+            raise ProviderCut(f"{who} ended the connection in the middle of its answer.") from None
 
-    def close(self) -> None:
+    def close(self, *, nearly_done: bool = False) -> None:
         self.client.closing_soon(self.response)
 
 
 class ProxiedClient:
-    def __init__(self, url: str, proxy: str, timeouts: Timeouts, ca_file: str | None = None) -> None:
+    def __init__(self, url: str, who: str, proxy: str, timeouts: Timeouts, ca_file: str | None = None) -> None:
         parts = urlsplit(url)
-        self.origin, self.where = f"{parts.scheme}://{parts.netloc}", f"{parts.hostname} (through the proxy)"
+        self.origin, self.who = f"{parts.scheme}://{parts.netloc}", who
         self.timeouts = timeouts
         limits = httpx.Timeout(None, connect=timeouts.connect_s)
         verify = tls_context(ca_file) if parts.scheme == "https" else False
@@ -62,11 +62,11 @@ class ProxiedClient:
             async with asyncio.timeout(self.timeouts.connect_s + self.timeouts.first_byte_s):
                 return ProxiedReply(await self.http.send(request, stream=True), self)
         except TimeoutError:
-            raise ProviderSlow(f"{self.where} did not begin to answer within {self.timeouts.first_byte_s:g} s.") from None
+            raise ProviderSlow(f"{self.who} did not begin to answer within {self.timeouts.first_byte_s:g} s.") from None
         except httpx.TimeoutException:
-            raise ProviderSlow(f"{self.where} could not be reached within {self.timeouts.connect_s:g} s.") from None
+            raise ProviderSlow(f"{self.who} could not be reached within {self.timeouts.connect_s:g} s.") from None
         except httpx.HTTPError as error:
-            raise ProviderDown(f"{self.where} cannot be reached: {error}.") from None
+            raise ProviderDown(f"{self.who} cannot be reached through the proxy: {error}.") from None
 
     def closing_soon(self, response: httpx.Response) -> None:
         """httpx closes in a coroutine only, and a reply may be let go of where nothing can be awaited."""

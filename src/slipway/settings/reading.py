@@ -12,6 +12,7 @@ import yaml
 
 from slipway.settings.tree import Branch, Settings, seconds
 
+SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$")  # fields that should not be written out
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -200,7 +201,7 @@ class Reader:
             return [self.expanded(v, path) for v in value]
         if not isinstance(value, str):
             return value
-        if path.endswith(("key", "]")) and value and "${" not in value and not value.startswith("sha256:") and "key" in path:
+        if SECRET.search(path) and value and "${" not in value and not value.startswith("sha256:"):
             self.literal_secrets.append(path)
         return VARIABLE.sub(lambda found: self.variable(found, path), value)
 

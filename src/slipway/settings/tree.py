@@ -46,7 +46,7 @@ class Limits(Branch, frozen=True, kw_only=True):
     connections: Annotated[int, Meta(ge=1, description="open client connections at most; more are told to try again")] = 2048
     head_timeout: Annotated[Duration, Meta(description="how long a client may take to send a request's head and body")] = 60.0
     slow_reader: Annotated[Duration, Meta(description="how long a client may leave a stream unread before it is dropped")] = 30.0
-    answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 512
+    answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 2048
 
 
 class Price(Branch, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ class Connection(Branch, frozen=True, kw_only=True):
     first_byte: Annotated[Duration, Meta(description="time from sending the request to the first byte of the reply")] = 60.0
     between_bytes: Annotated[Duration, Meta(description="longest silence inside a reply")] = 30.0
     keep_alive: Annotated[Duration, Meta(description="how long an idle connection is kept for the next call")] = 30.0
-    max: Annotated[int, Meta(ge=1, description="open connections to this model at most; further calls wait")] = 512
+    max: Annotated[int, Meta(ge=1, description="open connections to this model at most; further calls wait")] = 1024
     ca_file: Annotated[str | None, Meta(description="PEM file of the certificate authority to trust instead of the system's")] = None
     proxy: Annotated[str | None, Meta(description="`http://host:port` to go through; HTTPS_PROXY and NO_PROXY are honoured")] = None
 
@@ -99,7 +99,7 @@ class Key(Branch, frozen=True, kw_only=True):
     key: Annotated[
         str, Meta(min_length=8, description="the key, best as `${NAME}`; or `sha256:` and its hash, as `slipway keys` prints it")
     ]
-    tenant: Annotated[str, Meta(description="whose key it is; caches, answers and figures are kept apart by it")] = "default"
+    tenant: Annotated[str, Meta(description="whose key it is")] = "default"
     groups: Annotated[tuple[str, ...], Meta(description="groups that its holder belongs to")] = ()
     apps: Annotated[tuple[str, ...] | None, Meta(description="names it may call; all where left out")] = None
 

@@ -1,6 +1,7 @@
 """The routes. Each reads its request, calls the road, and writes what comes back."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from slipway.answer import App, Road, answer, proxy
+from slipway.answer import App, Facts, Road, answer, proxy
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.providers import encode_json
 from slipway.settings.checks import near
@@ -36,6 +37,7 @@ from slipway.web.wire import (
     sse,
 )
 
+log = logging.getLogger("slipway")
 HEARTBEAT = b": still here\n\n"
 
 
@@ -47,23 +49,28 @@ class HttpOutlet:
     def __init__(self, send: Send, answer_id: str, streams: "Streams") -> None:
         ref = answer_id.encode()
         self.send = send
-        self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref), (b"x-slipway-rung", b"model")]
+        self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref)]
         self.streams = streams
         self.begun = False
         self.last_write = 0.0
 
-    def facts(self, model: str, attempts: int) -> list[tuple[bytes, bytes]]:
-        return [*self.headers, (b"x-slipway-model", model.encode("latin-1", "replace")), (b"x-slipway-attempts", b"%d" % attempts)]
+    def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
+        found = [*self.headers, (b"x-slipway-rung", facts.rung.encode()), (b"x-slipway-model", facts.model.encode("latin-1", "replace"))]
+        found.append((b"x-slipway-attempts", b"%d" % facts.attempts))
+        if facts.cost_usd is not None:
+            found.append((b"x-slipway-cost-usd", facts.cost_usd.encode()))
+        return found
 
-    async def whole(self, body: bytes, model: str, attempts: int) -> None:
+    async def whole(self, body: bytes, facts: Facts) -> None:
         self.begun = True
-        if not at_once(self.send, 200, JSON + self.facts(model, attempts), body):
-            await respond(self.send, 200, JSON + self.facts(model, attempts), body)
+        headers = JSON + self.facts(facts)
+        if not at_once(self.send, 200, headers, body):
+            await respond(self.send, 200, headers, body)
 
-    async def begin(self, model: str, attempts: int) -> None:
+    async def begin(self, facts: Facts) -> None:
         self.begun = True
         self.streams.add(self)
-        await self.send({"type": "http.response.start", "status": 200, "headers": STREAM + self.facts(model, attempts)})
+        await self.send({"type": "http.response.start", "status": 200, "headers": STREAM + self.facts(facts)})
 
     async def write(self, events: bytes) -> None:
         if events:
@@ -72,6 +79,7 @@ class HttpOutlet:
 
     async def fail(self, error: SlipwayError, ref: str) -> None:
         """An error after the headers: an event of its own, and no [DONE]."""
+        log.warning("%s: %s (%s)", ref, error.what, error.code)
         await self.write(sse(envelope(error, ref)))
         await self.end()
 
@@ -193,7 +201,6 @@ class Api:
     async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
         """Chunks as the events come. Until the first of them there is nothing to see, so an error can still be a plain one."""
         outlet = HttpOutlet(send, run.question.id, self.streams)
-        outlet.headers.pop()  # which rung answers is known at the end only
         writer = ChunkWriter(run.question.id, app.name, usage_wanted=chat.call.usage_wanted, progress_wanted=chat.progress_wanted)
         async for _, event in run.follow():
             if run.error is not None and event is run.events[-1]:
@@ -254,7 +261,7 @@ class Api:
             async for encoded, _ in run.follow(after):
                 yield encoded
 
-        headers = {k.decode(): v.decode() for k, v in STREAM} | {"x-slipway-answer-id": run.question.id}
+        headers = {k.decode(): v.decode() for k, v in STREAM} | {"x-slipway-answer-id": run.question.id, "x-request-id": run.question.id}
         return StreamingResponse(body(), headers=headers)
 
     def run_of(self, request: Request) -> Run:
@@ -307,9 +314,11 @@ class Api:
 
     def model_row(self, name: str) -> dict[str, Any]:
         road = self.road
-        kind = "app" if name in road.apps else "route" if len(road.routes[name].models) > 1 else "model"
-        owner = "slipway" if name in road.apps else road.routes[name].models[0].kind
-        return {"id": name, "object": "model", "created": self.telemetry.started_at, "owned_by": owner, "slipway": {"kind": kind}}
+        kind = "app" if name in road.apps else "route" if len(road.routes[name].candidates) > 1 else "model"
+        owner = "slipway" if name in road.apps else road.routes[name].candidates[0].model.kind
+        knowledge = road.apps[name].knowledge if name in road.apps else None
+        ours = {"kind": kind, "examples": knowledge.examples() if knowledge is not None else []}
+        return {"id": name, "object": "model", "created": self.telemetry.started_at, "owned_by": owner, "slipway": ours}
 
     async def passage(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
@@ -383,6 +392,7 @@ def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     facts = [(b"x-slipway-answer-id", folded["id"]), (b"x-request-id", folded["id"]), (b"x-slipway-rung", folded["rung"])]
     facts += [(b"x-slipway-model", folded["model"]), (b"x-slipway-attempts", str(folded["attempts"]))]
+    facts += [(b"x-slipway-cost-usd", folded["cost_usd"])]
     return [(k, v.encode("latin-1", "replace")) for k, v in facts if v is not None]
 
 

@@ -106,7 +106,7 @@ class Door:
     async def refused(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
         ref = scope.get("slipway.ref") or new_id("ref")
         if error.status >= 500:
-            log.warning("%s %s: %s (%s)", scope["path"], error.code, error.what, ref)
+            log.warning("%s: %s (%s)", ref, error.what, error.code)
         if started:  # the handler has said what it could; only the connection can tell the rest
             scope["extensions"]["slipway"].transport.close()
         else:
@@ -118,7 +118,10 @@ class Door:
         host = headers.get(b"host")
         if host not in self.known_hosts:
             self.check_host(host)
-        if b"origin" in headers or headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
+        site = headers.get(b"sec-fetch-site")
+        if site not in (b"same-origin", b"none") and (
+            site is not None or b"origin" in headers
+        ):  # a browser's word counts, where it gives one
             return self.check_origin(scope, headers, send)
         self.check_key(scope, headers)
         return send

@@ -41,6 +41,11 @@ def markdown() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
 
 
+def only_web_links(tag: str, name: str, value: str) -> str | None:
+    """A relative link of a document would lead to a path of this server."""
+    return None if name == "href" and not value.startswith(("http://", "https://")) else value
+
+
 def clean_html(text: str) -> str:
     """Markdown -> HTML in which model and document text is only data: no scripts, no images, http(s) links only, opened apart."""
     return nh3.clean(
@@ -48,6 +53,7 @@ def clean_html(text: str) -> str:
         tags=TAGS,
         attributes=ATTRIBUTES,
         url_schemes={"http", "https"},
+        attribute_filter=only_web_links,
         link_rel="noopener noreferrer nofollow",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )

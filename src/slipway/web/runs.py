@@ -69,6 +69,8 @@ class Run:
         finally:
             self.ended_at = asyncio.get_running_loop().time()
         if self.error is not None:
+            if not isinstance(self.error, Cancelled):
+                log.warning("%s: %s (%s)", self.question.id, self.error.what, self.error.code)
             self.say(failed(self.error, self.question.id, section=0))
         for reader in self.readers:
             reader.set()

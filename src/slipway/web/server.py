@@ -15,22 +15,13 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from slipway.errors import Overloaded, SettingsError, SlipwayError, TooLarge
+from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
 from slipway.settings import Limits, Listen
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
 LINGER_S = 0.5  # idle connections stay open so long after SIGTERM, for requests that are already on their way
-
-
-class HeadTooLarge(TooLarge):
-    status, code = 431, "head_too_large"
-
-
-class NotHttp(SlipwayError):
-    status, code, type = 400, "bad_request", "invalid_request_error"
-    next_step = "Send HTTP/1.1."
 
 
 class Connection(HttpToolsProtocol):
@@ -41,11 +32,12 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gone: Callable[[], object] | None = None  # called once when the client goes while a request is under way
+        self.stopping = False  # whether the server is draining
         self.lost = False  # whether it has ended, from either side
         self.reading_since: float | None = self.loop.time()
         self.unread_since: float | None = None
         self.head_bytes = 0
-        self.refusal: SlipwayError = NotHttp("This is not an HTTP request.")
+        self.refusal: SlipwayError = BadRequest("This is not an HTTP request.", "Send HTTP/1.1.")
 
     # connection
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
@@ -62,16 +54,15 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """A request that crossed our SIGTERM on the wire is still answered; then the connection closes."""
+        self.stopping = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER_S, self._close_if_idle)
-        else:
-            self.cycle.keep_alive = False
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False  # its head will say that the connection closes
 
     def _close_if_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
-        else:
-            self.cycle.keep_alive = False
 
     # requests
     def on_message_begin(self) -> None:
@@ -97,6 +88,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            if self.stopping:
+                self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -116,7 +109,7 @@ class Connection(HttpToolsProtocol):
         """Reads the request again without its Upgrade, as RFC 9110, 7.8 allows: with it (`h2c`, from Java clients) the parser takes no body."""
         method, url = self.parser.get_method(), self.url
         if method == b"CONNECT":
-            self.refuse(NotHttp("This is not a proxy."))
+            self.refuse(BadRequest("This is not a proxy.", "Send the request to its own server."))
             return
         kept = [b"%b: %b\r\n" % h for h in self.headers if h[0] not in (b"upgrade", b"connection", b"http2-settings")]
         self.parser = httptools.HttpRequestParser(self)
@@ -125,6 +118,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.gone = None
         super().on_response_complete()
+        if self.stopping:
+            self.loop.call_later(LINGER_S, self._close_if_idle)
 
     def refuse(self, error: SlipwayError) -> None:
         body = encode_json(envelope(error, ""))

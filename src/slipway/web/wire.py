@@ -390,10 +390,9 @@ class ChunkWriter:
         return b""
 
     def end(self, done: Done) -> bytes:
-        marks = annotations(self.citations, self.sources)
+        marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}
+        sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
         facts = {"id": done.id, "rung": done.rung, "model": done.model, "abstained": done.abstained, "attempts": done.attempts}
-        last = self.delta(
-            {"annotations": marks} if marks else {}, "stop", slipway={**facts, "notices": self.notices, "sources": self.sources}
-        )
+        last = self.delta({"annotations": marks} if marks else {}, "stop", slipway={**facts, "notices": self.notices, "sources": sources})
         usage = self.chunk([], usage=usage_wire(self.usage)) if self.usage_wanted else b""
         return last + usage + b"data: [DONE]\n\n"

@@ -1,0 +1,300 @@
+"""Prints into the pages what code knows best: `python docs/printed.py`; with `--check` it names the pages that are stale, and exits 1.
+
+A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME prints.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+import msgspec
+
+from slipway import errors, types
+from slipway.app import build
+from slipway.cli import main
+from slipway.providers.known import ENDPOINTS
+from slipway.providers.mock import FAULTS
+from slipway.settings import Endpoint, Settings
+from slipway.settings.reading import bare, branches, fields_of, is_duration
+from slipway.settings.tree import UNITS, Branch
+from slipway.telemetry import METRICS, Telemetry
+from slipway.web.wire import NAMES
+
+DOCS = Path(__file__).resolve().parent
+PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DOTALL)
+
+ROUTES = {
+    "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
+    "POST /v1/answers": "an answer with its sources, whole or as events",
+    "GET /v1/models": "the names that this key may call",
+    "GET /v1/models/{name}": "one of them",
+    "GET /v1/answers/{id}": "an answer as far as it is written",
+    "GET /v1/answers/{id}/events": "its events behind `Last-Event-ID`",
+    "GET /v1/answers/{id}/html": "its text as clean HTML, as the page shows it",
+    "POST /v1/answers/{id}/cancel": "stops it",
+    "POST /v1/answers/{id}/retry": "does again what is missing",
+    "GET /v1/passages/{id}": "a passage of a document",
+    "GET /healthz": "whether the process is alive",
+    "GET /readyz": "whether something can answer, and what is degraded",
+    "GET /metrics": "metrics for Prometheus",
+    "GET /": "the chat page",
+}
+UNLISTED = {"/preflight", "/favicon.ico", "/static/{name}"}  # the browser's business
+MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
+    "method_not_allowed": "this path does not take this method",
+    "model_not_found": "no app, route or model of that name",
+    "head_too_large": "the request's head is over the limit",
+}
+SETTINGS = {  # what each part of the file is about, as a sentence that introduces its fields
+    "listen": "`listen` says where and to whom the server listens",
+    "limits": "`limits` says how much one client may ask of the server",
+    "models.NAME": "`models` names the models, each with these fields",
+    "models.NAME.price": "`price` gives prices in USD per million tokens",
+    "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
+    "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
+    "keys[]": "`keys` lists who may enter, each item with these fields",
+    "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
+}
+VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a number of seconds. A list of one may be written as its item."
+HELP_SAYS = {  # a sentence that introduces the help of each command
+    "serve": "`serve` starts the server; it runs until it is stopped",
+    "check": "`check` finds out whether the settings are right, without starting",
+    "ask": "`ask` asks a question in the terminal",
+    "keys": "`keys` makes a key for somebody who may use the server",
+    "mock": "`mock` starts a provider to test against",
+}
+ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
+    "Which errors mean that the request is wrong?": lambda e: not provider(e) and e.status < 499,
+    "Which errors come from the server itself?": lambda e: not provider(e) and e.status >= 499,
+    "Which errors come from the model's provider?": lambda e: provider(e),
+}
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def code(text: object) -> str:
+    return f"`{text}`"
+
+
+# Providers
+
+
+def listed(names: Iterable[str]) -> str:
+    *most, last = map(code, names)
+    return f"{', '.join(most)} and {last}"
+
+
+def providers() -> str:
+    def rows(known: dict[str, Endpoint]) -> list[list[str]]:
+        return [[code(n), e.base_url, *([code(e.key_variable)] if e.key_variable else [])] for n, e in known.items()]
+
+    hosted = {name: e for name, e in ENDPOINTS.items() if e.key_variable}
+    near = {name: e for name, e in ENDPOINTS.items() if not e.key_variable}
+    return (
+        f"The known providers are {listed(ENDPOINTS)}. Each has the environment variable that its key is read from:\n\n"
+        + table(["provider", "address", "key"], rows(hosted))
+        + "\n\nThese run on your own machine and need no key:\n\n"
+        + table(["provider", "address"], rows(near))
+    )
+
+
+# Settings
+
+
+def kind_words(kind: Any) -> str:
+    """A field's type as a person who writes YAML says it."""
+    if is_duration(kind):
+        return "duration"
+    plain = bare(kind)
+    origin, args = get_origin(plain), get_args(plain)
+    if isinstance(plain, type) and issubclass(plain, Branch):
+        return "fields"
+    if origin is Literal:
+        return ", ".join(map(code, args))
+    if origin is tuple:
+        return f"list of {kind_words(args[0])}"
+    if origin is dict:
+        inner = bare(args[1])
+        return f"names with {kind_words(inner)}" if get_origin(inner) is not Any and inner is not Any else "mapping"
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "`true` or `false`", "Decimal": "number"}[plain.__name__]
+
+
+def default_words(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "needed"
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if is_duration(field.type):
+        return code(duration(value))
+    if isinstance(value, Branch) or value in ((), {}, "", None):
+        return ""
+    return code(str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value)
+
+
+def duration(seconds: float) -> str:
+    unit = max(
+        (u for u, size in UNITS.items() if size <= seconds and seconds % size == 0 and u != "ms"), key=UNITS.__getitem__, default="s"
+    )
+    return f"{seconds / UNITS[unit]:g}{unit}"
+
+
+def description(kind: Any) -> str:
+    return next((m.description for m in get_args(kind)[1:] if isinstance(m, msgspec.Meta) and m.description), "")
+
+
+def settings() -> str:
+    parts = []
+    for path, branch in branches(Settings):
+        rows = [[code(n), kind_words(f.type), default_words(f), description(f.type)] for n, f in fields_of(branch).items()]
+        heading = (
+            f"### {path}\n\n{SETTINGS[path]}"
+            if path
+            else f"## Which settings are there?\n\nThe settings are {listed(fields_of(branch))}. Each is optional"
+        )
+        parts.append(f"{heading}:\n\n{table(['field', 'type', 'default', 'meaning'], rows)}")
+        if branch.shorthand:
+            parts.append(f"An item may be written as its `{branch.shorthand}` alone.")
+    return "\n\n".join([parts[0], VALUES, *parts[1:]])
+
+
+# Commands
+
+
+def commands() -> str:
+    parts = []
+    for name, command in main.commands.items():
+        context = click.Context(command, info_name=f"slipway {name}", terminal_width=90, help_option_names=["-h", "--help"])
+        parts.append(f"## {name}\n\n{HELP_SAYS[name]}:\n\n```text\n{command.get_help(context).strip()}\n```")
+    return "\n\n".join(parts)
+
+
+# Metrics, errors, routes, events, faults
+
+
+def metrics() -> str:
+    counters = Telemetry(lambda: 0).counts
+    rows = []
+    for key, m in METRICS.items():
+        kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+        rows.append([code(m.name + "_total" * (kind == "counter")), kind, ", ".join(map(code, m.labels)), m.help])
+    return "There are these metrics:\n\n" + table(["metric", "kind", "labels", "meaning"], rows)
+
+
+def provider(error: type[errors.SlipwayError]) -> bool:
+    return issubclass(error, errors.ProviderError)
+
+
+def all_errors(base: type[errors.SlipwayError] = errors.SlipwayError) -> list[type[errors.SlipwayError]]:
+    """Those that reach a client: SettingsError stops the start, and the two that others derive from are never raised themselves."""
+    found = [each for sub in base.__subclasses__() for each in (sub, *all_errors(sub))]
+    return [e for e in found if e not in (errors.SettingsError, errors.ProviderError)]
+
+
+def meaning(error: type[errors.SlipwayError]) -> str:
+    """The words beside its name in the tree that errors.py begins with, or its nearest relative's."""
+    if error.code in MEANINGS:
+        return MEANINGS[error.code]
+    found = re.search(rf"── {error.__name__}  +(\S.*?)  ", errors.__doc__ or "")
+    return found[1] if found else meaning(error.__bases__[0])
+
+
+def error_tables() -> str:
+    unique = {e.code: e for e in reversed(all_errors())}  # where two share a code, the first tells what it means
+    listed = sorted(unique.values(), key=lambda e: e.status)
+    parts = []
+    for heading, belongs in ERROR_GROUPS.items():
+        rows = [
+            [
+                code(e.code),
+                "the provider's 4xx" if e is errors.ProviderRefused else str(e.status),
+                "yes" if e.retryable else "no",
+                meaning(e),
+                e.next_step,
+            ]
+            for e in listed
+            if belongs(e)
+        ]
+        said = heading.removeprefix("Which errors ").removesuffix("?")
+        head = ["code", "status", "again?", "meaning", "what to do"]
+        parts.append(f"## {heading}\n\nThese errors {said}:\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def known_routes() -> list[str]:
+    """`METHOD /path` of all that the app answers to, as the app itself says."""
+    door = build(Settings())
+    found = [f"POST {path}" for path in door.fast]
+    for path in getattr(door.rest, "routes"):  # noqa: B009 - the router, which the door knows only as a handler
+        if path.path not in UNLISTED:
+            method = next(m for m in ("GET", "POST", "DELETE", "PUT") if m in path.methods)
+            found.append(f"{method} {path.path.replace(':path', '')}")
+    return found
+
+
+def routes() -> str:
+    there = known_routes()
+    if wrong := set(there) ^ set(ROUTES):
+        raise SystemExit(f"docs/printed.py: ROUTES and the app differ: {', '.join(sorted(wrong))}")
+    rows = [[code(route), ROUTES[route]] for route in there]
+    return "There are these routes:\n\n" + table(["route", "what it does"], rows)
+
+
+def events() -> str:
+    rows = [[code(name), ", ".join(data_of(kind))] for kind, name in NAMES.items()]
+    said = 'An answer with `"stream": true` sends these events, each with a number as its `id`:'
+    return f"{said}\n\n" + table(["event", "data"], rows)
+
+
+def data_of(kind: type[types.Event]) -> list[str]:
+    """The fields of an event's data, as `web.wire.event_data` writes them."""
+    if kind is types.SourceFound:
+        return [*types.Source.__struct_fields__]
+    if kind is types.UsageReport:
+        return ["model", *types.Usage.__struct_fields__, "cost_usd"]
+    return [*kind.__struct_fields__]
+
+
+def faults() -> str:
+    items = [f"- {code(form)}: {said}." for form, said in (meaning.split(": ", 1) for meaning in FAULTS.values())]
+    return f"The faults are {listed(FAULTS)}. A number that is left out has its default:\n\n" + "\n".join(items)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "providers": providers,
+    "settings": settings,
+    "commands": commands,
+    "metrics": metrics,
+    "errors": error_tables,
+    "routes": routes,
+    "events": events,
+    "faults": faults,
+}
+
+
+def printed(text: str) -> str:
+    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}", text)
+
+
+def run(check: bool) -> int:
+    """How many pages are stale; without `check` they are written anew."""
+    stale = 0
+    for page in sorted(DOCS.glob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        new = printed(old)
+        if new != old:
+            stale += 1
+            sys.stderr.write(f"docs/{page.name} {'is stale: run `make docs`' if check else 'is printed anew'}\n")
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    return stale
+
+
+if __name__ == "__main__":
+    checking = "--check" in sys.argv[1:]
+    sys.exit(1 if run(checking) and checking else 0)
