@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,24 @@ def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
     while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())["state"] == "running" and time.monotonic() < end:
         time.sleep(0.1)
     assert kept["state"] == "done"
+
+
+def test_the_cost_is_exact_and_unknown_without_a_price(tmp_path: Path) -> None:
+    with mocking() as mock:
+        priced = {"base_url": mock.url, "name": "mock-model", "price": {"input": "0.11", "output": "0.28"}}
+        with serving(tmp_path, settings={"models": {"priced": priced, "free": {**priced, "price": None}}}) as server:
+            ask = {"messages": [{"role": "user", "content": "Hello"}]}
+            answer = server.post("/v1/chat/completions", {"model": "priced", **ask})
+            usage = answer.json()["usage"]
+            exact = (Decimal(usage["prompt_tokens"]) * Decimal("0.11") + Decimal(usage["completion_tokens"]) * Decimal("0.28")) / 1_000_000
+            assert Decimal(answer.headers["x-slipway-cost-usd"]) == exact
+            assert Decimal(server.post("/v1/answers", {"app": "priced", "question": "Hello"}).json()["cost_usd"]) == exact
+            assert "x-slipway-cost-usd" not in server.post("/v1/chat/completions", {"model": "free", **ask}).headers
+
+
+def test_a_smaller_model_says_that_it_is_one(tmp_path: Path) -> None:
+    with mocking() as mock:
+        route = ["fault-status-503", {"model": "mock-model", "role": "smaller"}]
+        with serving(tmp_path, settings={**models(mock.url, "fault-status-503", "mock-model"), "routes": {"main": route}}) as server:
+            assert server.chat("main").headers["x-slipway-rung"] == "smaller"
+            assert server.post("/v1/answers", {"app": "main", "question": "Hello"}).json()["rung"] == "smaller"

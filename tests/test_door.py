@@ -214,3 +214,18 @@ def test_a_public_address_needs_the_key_for_everything_but_health(tmp_path: Path
         for path in ("/healthz", "/", "/static/page.css"):
             assert server.get(path).status_code == 200, path
         assert server.get("/v1/models", headers={"authorization": "Bearer abcdefgh1"}).status_code == 200
+
+
+def test_readyz_names_apps_only_to_those_who_may_enter(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# A\n\nText.\n")
+    settings = {"apps": {"secret-project": {"knowledge": str(tmp_path / "a.md")}}, "keys": [{"key": "abcdefgh1"}]}
+    with serving(tmp_path, settings=settings) as server:
+        assert "secret-project" not in server.get("/readyz").text
+        assert "secret-project" in server.get("/readyz", headers={"authorization": "Bearer abcdefgh1"}).text
+
+
+def test_static_files_are_sent_once(server: Serving) -> None:
+    first = server.get("/static/page.css")
+    assert server.get("/static/page.css", headers={"if-none-match": first.headers["etag"]}).status_code == 304
+    assert server.get("/static/../page.css").status_code == 404
+    assert server.get("/static/nothing.css").status_code == 404

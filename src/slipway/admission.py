@@ -41,6 +41,12 @@ class Admission:
             raise Unauthorized("This key is not known here.")
         return found
 
+    def knows(self, authorization: bytes | None) -> bool:
+        try:
+            return bool(self.asker(authorization))
+        except Unauthorized:
+            return False
+
     @staticmethod
     def may_call(asker: Asker, name: str) -> bool:
         return asker.apps is None or name in asker.apps

@@ -345,7 +345,8 @@ class Api:
             if app.knowledge is not None
         }
         ready = bool(road.routes) or any(k["ready"] for k in knowledge.values())
-        body = {"status": "ready" if ready else "starting", "models": len(road.routes), "knowledge": knowledge}
+        told = knowledge if request.scope["slipway.known"] else {}
+        body = {"status": "ready" if ready else "starting", "models": len(road.routes), "knowledge": told}
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:

@@ -1,5 +1,6 @@
 """The chat page: static files under a strict policy, and Markdown made clean on the server."""
 
+import hashlib
 from functools import cache
 from importlib.resources import files
 
@@ -59,24 +60,38 @@ def clean_html(text: str) -> str:
     )
 
 
-def static(name: str) -> Response:
+@cache
+def content(name: str) -> tuple[bytes, str]:
+    """A static file and its ETag. NotFound for what is none."""
     file = files("slipway.web") / "static" / name
-    suffix = "." + name.rpartition(".")[2]
-    if "/" in name or suffix not in KINDS or not file.is_file():
+    if "/" in name or kind_of(name) not in KINDS or not file.is_file():
         raise NotFound(f"There is no `/static/{name[:100]}`.")
-    return Response(file.read_bytes(), media_type=KINDS[suffix], headers=HEADERS)
+    data = file.read_bytes()
+    return data, f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+
+
+def kind_of(name: str) -> str:
+    return "." + name.rpartition(".")[2]
+
+
+def static(request: Request, name: str) -> Response:
+    data, tag = content(name)
+    headers = {**HEADERS, "etag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type=KINDS[kind_of(name)], headers=headers)
 
 
 async def index(request: Request) -> Response:
-    return static("index.html")
+    return static(request, "index.html")
 
 
 async def favicon(request: Request) -> Response:
-    return static("icon.svg")
+    return static(request, "icon.svg")
 
 
 async def static_file(request: Request) -> Response:
-    return static(request.path_params["name"])
+    return static(request, request.path_params["name"])
 
 
 def page_paths() -> list[Path]:
