@@ -46,7 +46,7 @@ docs: .venv/dev
 	$(BIN)/python docs/printed.py
 
 bench: .venv/dev
-	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/gateway.py --shared
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
 

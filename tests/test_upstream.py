@@ -1,12 +1,13 @@
 """The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is sent upstream."""
 
 import asyncio
+import itertools
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,39 +23,49 @@ REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %
 
 
 @contextmanager
-def scripted(*per_connection: list[bytes | None]) -> Iterator[tuple[int, list[int]]]:
-    """A server whose nth connection answers its requests with these bytes; None closes it. Gives the port and the requests seen by each."""
-    seen: list[int] = []
+def listening(talk: Callable[[socket.socket, int], None]) -> Iterator[int]:
+    """A server that hands each connection, and its number, to a thread. Gives the port."""
     server = socket.create_server(("127.0.0.1", 0))
 
-    def talk(connection: socket.socket, number: int) -> None:
+    def run(connection: socket.socket, number: int) -> None:
         with connection:
-            for answer in per_connection[min(number, len(per_connection) - 1)]:
-                held = b""
-                while b"\r\n\r\n" not in held:
-                    block = connection.recv(65536)
-                    if not block:
-                        return
-                    held += block
-                seen[number] += 1
-                if answer is None:
-                    return
-                connection.sendall(answer)
+            talk(connection, number)
 
     def accept() -> None:
-        while True:
+        for number in itertools.count():
             try:
                 connection, _ = server.accept()
             except OSError:
                 return
-            seen.append(0)
-            threading.Thread(target=talk, args=(connection, len(seen) - 1), daemon=True).start()
+            threading.Thread(target=run, args=(connection, number), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield server.getsockname()[1], seen
+        yield server.getsockname()[1]
     finally:
         server.close()
+
+
+@contextmanager
+def scripted(*per_connection: list[bytes | None]) -> Iterator[tuple[int, list[int]]]:
+    """A server whose nth connection answers its requests with these bytes; None closes it. Gives the port and the requests seen by each."""
+    seen = [0] * 50
+
+    def talk(connection: socket.socket, number: int) -> None:
+        for answer in per_connection[min(number, len(per_connection) - 1)]:
+            held = b""
+            while b"\r\n\r\n" not in held:
+                block = connection.recv(65536)
+                if not block:
+                    return
+                held += block
+            seen[number] += 1
+            if answer is None:
+                return
+            connection.sendall(answer)
+
+    with listening(talk) as port:
+        yield port, seen
 
 
 def test_connections_are_kept_and_a_stale_one_is_replaced(tmp_path: Path) -> None:
@@ -64,7 +75,7 @@ def test_connections_are_kept_and_a_stale_one_is_replaced(tmp_path: Path) -> Non
     ):
         for _ in range(3):
             assert server.chat("m").status_code == 200
-        assert seen == [3, 1]  # the third request met the end of the first connection, and was sent again on a second
+        assert seen[:3] == [3, 1, 0]  # the third request met the end of the first connection, and was sent again on a second
 
 
 def test_a_fresh_connection_that_ends_is_not_tried_again(tmp_path: Path) -> None:
@@ -72,7 +83,7 @@ def test_a_fresh_connection_that_ends_is_not_tried_again(tmp_path: Path) -> None
         response = server.chat("m")
         assert response.status_code == 502
         assert response.json()["error"]["code"] == "provider_down"
-        assert seen == [1]
+        assert seen[:2] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -98,22 +109,12 @@ def test_odd_servers(tmp_path: Path, answer: bytes, code: str) -> None:
 
 
 def test_a_reply_without_a_length_ends_with_its_connection(tmp_path: Path) -> None:
-    class Closing:
-        def __init__(self) -> None:
-            self.server = socket.create_server(("127.0.0.1", 0))
-            threading.Thread(target=self.talk, daemon=True).start()
+    def talk(connection: socket.socket, number: int) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE)
 
-        def talk(self) -> None:
-            connection, _ = self.server.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE)
-
-    upstream = Closing()
-    port = upstream.server.getsockname()[1]
-    with serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+    with listening(talk) as port, serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
         assert server.chat("m").json()["choices"][0]["message"]["content"] == "hi"
-    upstream.server.close()
 
 
 def test_more_calls_than_connections_wait_their_turn(tmp_path: Path) -> None:
@@ -227,32 +228,19 @@ def whole_request(connection: socket.socket) -> bytes:
 def proxy() -> Iterator[tuple[int, list[str]]]:
     """An HTTP proxy for plain requests; what it was asked for is kept."""
     asked: list[str] = []
-    server = socket.create_server(("127.0.0.1", 0))
 
-    def talk(connection: socket.socket) -> None:
-        with connection:
-            held = whole_request(connection)
-            line = held.split(b"\r\n", 1)[0].decode()
-            asked.append(line)
-            host, _, port = line.split(" ")[1].split("/")[2].partition(":")
-            with socket.create_connection((host, int(port or 80))) as up:
-                up.sendall(held.replace(f"http://{host}:{port}".encode(), b"", 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-                while block := up.recv(65536):
-                    connection.sendall(block)
+    def talk(connection: socket.socket, number: int) -> None:
+        held = whole_request(connection)
+        line = held.split(b"\r\n", 1)[0].decode()
+        asked.append(line)
+        host, _, port = line.split(" ")[1].split("/")[2].partition(":")
+        with socket.create_connection((host, int(port or 80))) as up:
+            up.sendall(held.replace(f"http://{host}:{port}".encode(), b"", 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            while block := up.recv(65536):
+                connection.sendall(block)
 
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=talk, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield server.getsockname()[1], asked
-    finally:
-        server.close()
+    with listening(talk) as port:
+        yield port, asked
 
 
 def test_through_a_proxy(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Each connection stands in the ASGI scope as `extensions["slipway"]`, so that the
 """
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -180,8 +181,9 @@ def bind(listen: Listen) -> socket.socket:
     except OverflowError:
         raise SettingsError([f"listen.port: {listen.port} is not a port; use 1 to 65535"]) from None
     except OSError as error:
-        fix = "stop the other program, or choose another with --port" if error.errno == 98 else f"{error.strerror}; choose another"
-        what = "is in use" if error.errno == 98 else "cannot be had"
+        taken = error.errno == errno.EADDRINUSE
+        fix = "stop the other program, or choose another with --port" if taken else f"{error.strerror}; choose another"
+        what = "is in use" if taken else "cannot be had"
         raise SettingsError([f"listen: port {listen.port} of {listen.host} {what}; {fix}"]) from None
 
 
