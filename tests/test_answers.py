@@ -280,3 +280,14 @@ def test_a_smaller_model_says_that_it_is_one(tmp_path: Path) -> None:
         with serving(tmp_path, settings={**models(mock.url, "fault-status-503", "mock-model"), "routes": {"main": route}}) as server:
             assert server.chat("main").headers["x-slipway-rung"] == "smaller"
             assert server.post("/v1/answers", {"app": "main", "question": "Hello"}).json()["rung"] == "smaller"
+
+
+def test_a_very_long_answer_is_whole_and_its_log_says_what_it_no_longer_has(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "say-30000")) as server:
+        answer = server.post("/v1/answers", {"app": "say-30000", "question": "Hello"}).json()
+        chat = server.chat("say-30000").json()["choices"][0]["message"]["content"]
+        assert len(answer["text"].split()) == len(chat.split()) > 25_000
+        gone = server.get(f"/v1/answers/{answer['id']}/events")
+        assert gone.status_code == 410
+        assert "kept no longer" in gone.json()["error"]["message"]
+        assert server.get(f"/v1/answers/{answer['id']}").status_code == 410

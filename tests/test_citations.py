@@ -36,3 +36,14 @@ def test_each_marker_of_a_source_is_a_citation_of_its_sentence() -> None:
 @given(st.lists(st.integers(0, len(TEXT)), max_size=40))
 def test_where_the_stream_is_split_makes_no_difference(cuts: list[int]) -> None:
     assert marked(cuts) == marked([])
+
+
+def test_a_long_text_keeps_its_offsets() -> None:
+    marker, shown, spans = Marker({1}), "", []
+    for i in range(2000):
+        for piece in (f"Line {i} says", " so [", "1].\n", "```\n[1]\n```\n" if i % 100 == 0 else ""):
+            text, found = marker.feed(piece)
+            shown += text
+            spans += found
+    shown += marker.end()[0]
+    assert [shown[c.start : c.end] for c in spans] == [f"Line {i} says so [1]" for i in range(2000)]

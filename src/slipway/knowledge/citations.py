@@ -7,6 +7,7 @@ from slipway.types import Citation
 
 UNSURE = re.compile(r" ?\[[\d, ]{0,24}\]?$| $")  # may still become a marker, or turn out to be a link
 WHOLE = re.compile(r"( ?)\[(\d{1,3}(?:\s?,\s?\d{1,3})*)\](?!\()")
+KEPT = 4000
 SENTENCE_START = re.compile(r"(?:[.!?。！？]['\")\]]*\s+|\n+\s*|[。！？])")
 
 
@@ -20,7 +21,9 @@ class Marker:
     def __init__(self, known: Set[int]) -> None:
         self.known = known
         self.held = ""
-        self.shown = ""
+        self.shown = ""  # the end of what was given out: from a line's start, and far enough back for a sentence
+        self.before = 0  # characters given out before that
+        self.fences = 0  # and code fences among them
         self.dropped = 0
 
     def feed(self, text: str) -> tuple[str, list[Citation]]:
@@ -36,6 +39,7 @@ class Marker:
         return self._mark(text)
 
     def _mark(self, text: str) -> tuple[str, list[Citation]]:
+        self._forget()
         before, citations, at = len(self.shown), list[Citation](), 0
         for found in WHOLE.finditer(text):
             self.shown += text[at : found.start()]
@@ -48,12 +52,20 @@ class Marker:
             self.dropped += sum(n not in self.known for n in numbers)
             if known:
                 self.shown += found[1] + "".join(f"[{n}]" for n in known)
-                citations += [Citation(n=n, start=self._sentence(), end=len(self.shown)) for n in known]
+                end = self.before + len(self.shown)
+                citations += [Citation(n=n, start=self.before + self._sentence(), end=end) for n in known]
         self.shown += text[at:]
         return self.shown[before:], citations
 
+    def _forget(self) -> None:
+        """Drops whole lines from the start of a long text, so that the work for each piece does not grow with what came before."""
+        cut = self.shown.rfind("\n", 0, len(self.shown) - KEPT) + 1 if len(self.shown) > 2 * KEPT else 0
+        self.fences += self.shown.count("```", 0, cut)
+        self.before += cut
+        self.shown = self.shown[cut:]
+
     def _in_code(self) -> bool:
-        if self.shown.count("```") % 2:
+        if (self.fences + self.shown.count("```")) % 2:
             return True
         return self.shown[self.shown.rfind("\n") + 1 :].replace("```", "").count("`") % 2 == 1
 

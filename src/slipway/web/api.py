@@ -15,7 +15,7 @@ from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, St
 from slipway.providers import encode_json
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
-from slipway.types import Asker, Message, Question, new_id
+from slipway.types import Asker, Failed, Message, Question, new_id
 from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
 from slipway.web.pages import clean_html
 from slipway.web.paths import Handled, Path
@@ -191,11 +191,10 @@ class Api:
             run.cancel()
 
     async def whole_app(self, run: Run, app: App, send: Send) -> None:
-        async for _ in run.follow():
-            pass
+        events = await run.whole()
         if run.error is not None:
             raise run.error
-        folded = fold(run.question.id, run.events)
+        folded = fold(run.question.id, events)
         await respond(send, 200, JSON + answer_facts(folded), encode_json(completion(folded, app.name)))
 
     async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
@@ -203,7 +202,7 @@ class Api:
         outlet = HttpOutlet(send, run.question.id, self.streams)
         writer = ChunkWriter(run.question.id, app.name, usage_wanted=chat.call.usage_wanted, progress_wanted=chat.progress_wanted)
         async for _, event in run.follow():
-            if run.error is not None and event is run.events[-1]:
+            if isinstance(event, Failed):
                 break
             data = HEARTBEAT if event is None else writer.event(event)
             if data and not outlet.begun:
@@ -249,11 +248,10 @@ class Api:
         if stream:
             await self.events(run, after)(scope, receive, send)
             return
-        async for _ in run.follow(after=run.last):
-            pass
+        events = await run.whole(after)
         if run.error is not None:
             raise run.error
-        folded = fold(run.question.id, run.events)
+        folded = fold(run.question.id, events)
         await respond(send, 200, JSON + answer_facts(folded), encode_json(folded))
 
     def events(self, run: Run, after: int) -> StreamingResponse:

@@ -47,7 +47,17 @@ class Run:
 
     @property
     def events(self) -> list[Event]:
+        """All events so far. Raises Gone where the first of them are kept no longer: half an answer is none."""
+        self.check(0)
         return [event for _, event in self.log]
+
+    async def whole(self, after: int = 0) -> list[Event]:
+        """All events, once there are no more; those behind number `after` are taken as they come, however many they are."""
+        events = self.events[:after]
+        async for _, event in self.follow(after):
+            if event is not None:
+                events.append(event)
+        return events
 
     def begin(self, work: Work) -> None:
         """Starts the work, or starts it again: its events follow in the same log."""
@@ -102,8 +112,8 @@ class Run:
         try:
             while True:
                 more.clear()
-                self.check(after)
                 while after < self.last:
+                    self.check(after)
                     after += 1
                     yield self.log[after - self.first]
                 if self.state != "running" and after >= self.last:

@@ -260,7 +260,7 @@ def event_sse(number: int, event: Event) -> bytes:
 def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     """A whole answer from its events: the body of `/v1/answers` when it is not streamed."""
     texts, citations, sources, sections, notices = (
-        dict[int, str](),
+        dict[int, list[str]](),
         list[Citation](),
         dict[int, Source](),
         dict[int, dict[str, Any]](),
@@ -270,14 +270,14 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     done: Done | None = None
     for event in events:
         if isinstance(event, Delta):
-            texts[event.section] = texts.get(event.section, "") + event.text
+            texts.setdefault(event.section, []).append(event.text)
         elif isinstance(event, Citation):
             citations.append(event)
         elif isinstance(event, SourceFound):
             sources[event.source.n] = event.source
         elif isinstance(event, SectionState):
             if event.state == "started":  # begun again after a failure: what it had said is said anew
-                texts[event.index] = ""
+                texts[event.index] = []
                 citations = [c for c in citations if c.section != event.index]
             sections[event.index] = {"index": event.index, "title": event.title, "state": event.state}
         elif isinstance(event, Notice):
@@ -289,7 +289,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     cited = {c.n for c in citations}
     return {
         "id": answer_id,
-        "text": "".join(texts[index] for index in sorted(texts)),
+        "text": "".join(part for index in sorted(texts) for part in texts[index]),
         "rung": done.rung if done else None,
         "model": done.model if done else None,
         "abstained": done.abstained if done else False,
