@@ -339,3 +339,15 @@ def test_passage_ids_cannot_be_guessed_and_name_the_version() -> None:
     assert len(one) == 36
     code = "from slipway.knowledge.passages import *; from slipway.knowledge.readers import read; print(passages(read(b'text','a.md'),'a.md','v1')[0].id)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() != one
+
+
+def test_examples_are_the_questions_that_documents_ask(tmp_path: Path) -> None:
+    for name, text in {
+        "a.md": "# A\n\n## Why?\n\nSo.\n\n## How?\n\nThus.\n",
+        "b.md": "# B\n\nx\n",
+        "c.md": "# C\n\n## When?\n\nNow.\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    knowledge = Knowledge([tmp_path])
+    knowledge.build()
+    assert knowledge.examples() == ["Why?", "When?"]

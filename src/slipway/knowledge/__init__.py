@@ -88,9 +88,12 @@ class Knowledge:
         return self._index.search(text, limit) if self._index else []
 
     def examples(self, limit: int = 3) -> list[str]:
-        """Headings of the documents that are questions: what could be asked."""
-        headings = dict.fromkeys(p.heading for p in self._passages.values() if p.heading.endswith(("?", "？")))
-        return [h for h in headings if len(h) <= 80][:limit]
+        """Headings that are questions, the first of each document: what could be asked."""
+        found: dict[str, str] = {}
+        for p in self._passages.values():
+            if p.heading.endswith(("?", "？")) and len(p.heading) <= 80:
+                found.setdefault(p.path, p.heading)
+        return list(found.values())[:limit]
 
     def passage(self, id: str) -> Passage | None:  # noqa: A002 - the field's name on the wire
         return self._passages.get(id)
