@@ -284,3 +284,22 @@ def test_ask_in_the_terminal(tmp_path: Path) -> None:
             assert "There is no model or app `nope`" in done.stderr
     assert "nothing listens there" in run("ask", "--url", "http://127.0.0.1:9", "Hello?", cwd=tmp_path).stderr
     assert "There is nothing to ask" in run("ask", "Hello?", cwd=tmp_path).stderr
+
+
+def test_a_place_in_the_queue_is_not_lost_with_a_client_that_leaves(tmp_path: Path) -> None:
+    settings = {"max": 1, "connect": "3s"}
+    with mocking(ttft_s=0.02) as mock, serving(tmp_path, settings=models(mock.url, "mock-model", connection=settings)) as server:
+
+        def ask(i: int) -> int:
+            try:
+                timeout = 0.05 if i % 2 else 20
+                body = {"model": "mock-model", "messages": [{"role": "user", "content": "x"}]}
+                return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=timeout).status_code
+            except httpx.ReadTimeout:
+                return 0
+
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(ask, range(120)))
+        assert set(answers[::2]) == {200}
+        assert server.chat("mock-model").status_code == 200
+        assert "slipway_answers_in_flight 0.0" in server.get("/metrics").text

@@ -361,11 +361,14 @@ class Pool:
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
                 await turn
-        except TimeoutError:
-            raise Overloaded(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
-        finally:
+        except (TimeoutError, asyncio.CancelledError) as error:
             if turn in self.queue:
                 self.queue.remove(turn)
+            else:  # it was this one's turn, and it leaves all the same: the next may go on
+                self._next_turn()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise Overloaded(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
 
     async def _connect(self) -> Connection:
         self.connecting += 1
@@ -410,7 +413,7 @@ class Pool:
         self._next_turn()
 
     def _next_turn(self) -> None:
-        while self.queue:
+        while self.queue and (self.idle or len(self.active) + self.connecting < self.most):
             turn = self.queue.popleft()
             if not turn.done():
                 turn.set_result(None)
