@@ -21,11 +21,15 @@ from typing import Any
 
 import httpx
 
-from slipway.knowledge import Knowledge
+from slipway.knowledge import Knowledge, opened
 from slipway.knowledge.index import Index
-from slipway.types import Passage
+from slipway.knowledge.shelf import Row
+from slipway.store import Store
+from slipway.types import Asker, Passage
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "rag"
+
+OPERATOR = Asker(owner="bench", everything=True)
 
 Place = tuple[str, str]  # (last part of the path, heading)
 Ranker = Callable[[str], Sequence[Place]]
@@ -76,9 +80,9 @@ def docs_qa(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _here(docs: Path) -> Ranker:
-    knowledge = Knowledge([docs])
+    knowledge = Knowledge(opened(Store.temporary(), [docs]))
     knowledge.build()
-    return lambda question: [(Path(hit.passage.path).name, hit.passage.heading) for hit in knowledge.search(question)]
+    return lambda question: [(Path(hit.passage.path).name, hit.passage.heading) for hit in knowledge.search(question, OPERATOR)]
 
 
 def _through_the_door(url: str) -> Ranker:
@@ -99,21 +103,25 @@ def scifact(_: argparse.Namespace) -> dict[str, Any]:
         if int(score) > 0:
             relevant.setdefault(claim, set()).add(document)
     started = time.perf_counter()
-    index = Index(_abstract(row) for row in _lines(folder / "corpus.jsonl.gz"))
+    rows = [_abstract(number, row) for number, row in enumerate(_lines(folder / "corpus.jsonl.gz"), 1)]
+    names = {row.id: row.passage.path for row in rows}
+    index = Index(None)
+    index.update(rows, (), 1)
     built_s = time.perf_counter() - started
     gains, times_ms = [], []
     for query in [row for row in _lines(folder / "queries.jsonl") if row["_id"] in relevant]:
         asked = time.perf_counter()
         hits = index.search(query["text"], 10)
         times_ms.append((time.perf_counter() - asked) * 1e3)
-        gains.append(_ndcg([hit.passage.path in relevant[query["_id"]] for hit in hits], len(relevant[query["_id"]])))
+        gains.append(_ndcg([names[hit.passage] in relevant[query["_id"]] for hit in hits], len(relevant[query["_id"]])))
     return {"n": len(gains), "ndcg@10": round(statistics.fmean(gains), 3), "build_s": round(built_s, 3), **_spread(times_ms)}
 
 
-def _abstract(row: dict[str, str]) -> Passage:
+def _abstract(number: int, row: dict[str, str]) -> Row:
     """The title stands as the heading, once: a document's name tells nothing here."""
-    text, title = row["text"], row["title"]
-    return Passage(id=row["_id"], path=row["_id"], title="", heading=title, trail=(title,), start=0, end=len(text), text=text, version="")
+    text, title, name = row["text"], row["title"], row["_id"]
+    passage = Passage(id=name, path=name, title="", heading=title, trail=(title,), start=0, end=len(text), text=text, version="")
+    return Row(id=number, document=number, place=number, passage=passage)
 
 
 def _ndcg(found: Sequence[bool], relevant: int) -> float:

@@ -56,6 +56,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
     "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
     "keys[]": "`keys` lists who may enter, each item with these fields",
+    "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }
 VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a number of seconds. A list of one may be written as its item."

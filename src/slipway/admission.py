@@ -8,7 +8,7 @@ from slipway.errors import Forbidden, Overloaded, Unauthorized
 from slipway.settings import Key
 from slipway.types import Asker
 
-ANYBODY = Asker(owner="local")
+ANYBODY = Asker(owner="local", documents=True)  # on loopback, without keys; of no group
 
 
 def key_hash(key: str) -> str:
@@ -41,11 +41,11 @@ class Admission:
             raise Unauthorized("This key is not known here.")
         return found
 
-    def knows(self, authorization: bytes | None) -> bool:
+    def known(self, authorization: bytes | None) -> Asker | None:
         try:
-            return bool(self.asker(authorization))
+            return self.asker(authorization)
         except Unauthorized:
-            return False
+            return None
 
     @staticmethod
     def may_call(asker: Asker, name: str) -> bool:
@@ -71,4 +71,4 @@ class Admission:
 
 def asker_of(digest: str, key: Key) -> Asker:
     apps = None if key.apps is None else frozenset(key.apps)
-    return Asker(owner=digest[:16], tenant=key.tenant, groups=frozenset(key.groups), apps=apps)
+    return Asker(owner=digest[:16], tenant=key.tenant, groups=frozenset(key.groups), apps=apps, documents=key.documents)

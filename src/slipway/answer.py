@@ -235,10 +235,10 @@ async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> list
     while not app.knowledge.ready:
         if app.knowledge.failed:
             raise InternalError("The documents could not be read.", "Tell the operator: the server's log says why.")
-        done, total = app.knowledge.built
-        progress(f"Reading the documents… ({done}/{total})", done, total, "documents")
+        read = int(100 * app.knowledge.read_share)  # a share, since how many there are is not for everybody to know
+        progress(f"Reading the documents… ({read} %)", read, 100, "percent")
         await asyncio.sleep(0.25)
-    hits = await asyncio.to_thread(app.knowledge.search, question.text, app.passages)
+    hits = await asyncio.to_thread(app.knowledge.search, question.text, question.asker, app.passages, question.within)
     sources = []
     for n, hit in enumerate(hits, 1):
         p = hit.passage

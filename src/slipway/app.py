@@ -5,20 +5,25 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import msgspec
 from starlette.routing import Router
 
 import slipway
-from slipway import answer, providers
+from slipway import answer, knowledge, providers
 from slipway.admission import Admission
 from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import Knowledge
+from slipway.knowledge.access import Access
+from slipway.knowledge.keeper import Keeper
 from slipway.providers.known import ENDPOINTS
 from slipway.routing import Candidate, Route
 from slipway.settings import App, Flags, Settings, load
 from slipway.settings.loading import Loaded
+from slipway.settings.tree import DEFAULT_STORE
+from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
 from slipway.types import AnswerDone, AttemptDone
 from slipway.web.api import Api
@@ -55,8 +60,10 @@ def named(url: str) -> str:
 def check(flags: Flags) -> list[str]:
     """What these settings come to, line by line. SettingsError where they do not stand."""
     found = loaded(flags)
-    knowledge_of(found.settings)
     settings = found.settings
+    for app in settings.apps.values():
+        if app.knowledge:
+            knowledge.check([Path(k) for k in app.knowledge])
     lines = [f"warning: {w}" for w in found.warnings]
     for kind, names in (("model", settings.models), ("route", settings.routes), ("app", settings.apps)):
         lines += [f"{kind:6} {name}" for name in names]
@@ -96,32 +103,51 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     return [*lines, f"  page   {url}/", f"  API    {url}/v1   (OPENAI_BASE_URL)"]
 
 
-def knowledge_of(settings: Settings) -> dict[str, Knowledge]:
-    """The knowledge of each app that has some, not yet built; apps over the same folders share one."""
-    by_folders: dict[tuple[str, ...], Knowledge] = {}
-    found = {}
-    for name, app in settings.apps.items():
-        if app.knowledge:
-            if app.knowledge not in by_folders:
-                by_folders[app.knowledge] = Knowledge([Path(k) for k in app.knowledge])
-            found[name] = by_folders[app.knowledge]
-    return found
+def store_of(settings: Settings) -> Store:
+    """The store, or, where it cannot be had and was not asked for by name, one that ends with this process. Raises SettingsError."""
+    file = file_of(settings.store)
+    try:
+        return Store(file)
+    except InUse as error:
+        where = f" at {error.holder.url}" if error.holder and error.holder.url else ""
+        log.warning("the store %s is %s%s: documents are kept in a temporary one, and read anew", file, error, where)
+    except SettingsError as error:
+        if settings.store != DEFAULT_STORE or file.exists():
+            raise
+        log.warning("%s; until then documents are kept in a temporary one, and read anew at each start", error.problems[0])
+    return Store.temporary()
 
 
-def road_of(settings: Settings, knowledge: dict[str, Knowledge], emit: Callable[[AnswerDone | AttemptDone], None]) -> answer.Road:
+def keepers_of(settings: Settings, store: Callable[[], Store]) -> dict[str, Keeper]:
+    """For each app that has knowledge: who keeps its documents; apps over the same folders share one."""
+    limits = settings.limits
+    by_folders: dict[tuple[str, ...], Keeper] = {}
+    for app in settings.apps.values():
+        if app.knowledge and app.knowledge not in by_folders:
+            sources = [Path(k) for k in app.knowledge]
+            knowledge.check(sources)
+            by_folders[app.knowledge] = knowledge.opened(store(), sources, largest_mb=limits.document_mb, deadline_s=limits.document_time)
+    return {name: by_folders[app.knowledge] for name, app in settings.apps.items() if app.knowledge}
+
+
+def distinct(keepers: dict[str, Keeper]) -> list[Keeper]:
+    return list({id(keeper): keeper for keeper in keepers.values()}.values())
+
+
+def road_of(settings: Settings, keepers: dict[str, Keeper], emit: Callable[[AnswerDone | AttemptDone], None]) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
     routes = {name: Route(name=name, candidates=(Candidate(model=model),)) for name, model in models.items()}
     for name, entries in settings.routes.items():
         routes[name] = Route(name=name, candidates=tuple(Candidate(model=models[e.model], role=e.role) for e in entries))
-    apps = {name: app_of(name, app, knowledge.get(name), routes) for name, app in settings.apps.items()}
+    apps = {name: app_of(name, app, keepers.get(name), routes) for name, app in settings.apps.items()}
     return answer.Road(admission=Admission(settings.keys, settings.limits.answers), apps=apps, routes=routes, emit=emit)
 
 
-def app_of(name: str, app: App, knowledge: Knowledge | None, routes: dict[str, Route]) -> answer.App:
+def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route]) -> answer.App:
     return answer.App(
         name=name,
-        knowledge=knowledge,
+        knowledge=Knowledge(keeper, Access(app.access)) if keeper is not None else None,
         route=routes[app.route] if app.route is not None else None,
         instructions=app.instructions,
         defaults=app.defaults,
@@ -132,15 +158,16 @@ def app_of(name: str, app: App, knowledge: Knowledge | None, routes: dict[str, R
 def local_road(flags: Flags) -> answer.Road:
     """The road of `slipway ask`: its knowledge is read before it is handed out, and nobody counts."""
     settings = loaded(flags).settings
-    knowledge = knowledge_of(settings)
-    for each in {id(k): k for k in knowledge.values()}.values():
-        each.build()
-    return road_of(settings, knowledge, lambda record: None)
+    keepers = keepers_of(settings, cache(lambda: store_of(settings)))
+    for keeper in distinct(keepers):
+        keeper.build()
+    return road_of(settings, keepers, lambda record: None)
 
 
 def build(settings: Settings) -> Door:
     """The ASGI app of these settings. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
-    knowledge = knowledge_of(settings)
+    store = cache(lambda: store_of(settings))
+    keepers = keepers_of(settings, store)
     telemetry = Telemetry(lambda: road.admission.in_flight)
 
     def emit(record: AnswerDone | AttemptDone) -> None:
@@ -148,19 +175,22 @@ def build(settings: Settings) -> Door:
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
-    road = road_of(settings, knowledge, emit)
+    road = road_of(settings, keepers, emit)
     api = Api(road, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        reading = [asyncio.create_task(read(k)) for k in {id(k): k for k in knowledge.values()}.values()]
+        for keeper in distinct(keepers):
+            keeper.start()
         yield
-        for task in reading:
-            task.cancel()
         await api.runs.close(settings.listen.grace)
         for route in road.routes.values():
             for candidate in route.candidates:
                 await candidate.model.close()
+        for keeper in distinct(keepers):
+            await asyncio.to_thread(keeper.close)
+        if keepers:
+            store().close()
 
     paths = [*api.paths(), *page_paths()]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
@@ -168,16 +198,3 @@ def build(settings: Settings) -> Door:
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
     api.door = Door(settings, road.admission, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router)
     return api.door
-
-
-async def read(knowledge: Knowledge) -> None:
-    """Reads and indexes the documents off the loop, and tells the log how it went."""
-    try:
-        await asyncio.to_thread(knowledge.build)
-    except Exception:
-        log.exception("the documents could not be read")
-        return
-    for report in knowledge.reports:
-        if report.state == "failed":
-            log.warning("%s was left out: %s", report.path, report.reason)
-    log.info("the documents are ready: %d with %d passages", knowledge.documents, knowledge.passages)

@@ -33,7 +33,12 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
         raise BadRequest(f"There is no app `{app_name}`.", f"Known: {', '.join(road.names)}.")
     message = Message(role="user", content=text)
     question = Question(
-        id=new_id("ans"), app=app.name, text=text, messages=(message,), asker=Asker(owner="local"), asked_at=time.monotonic()
+        id=new_id("ans"),
+        app=app.name,
+        text=text,
+        messages=(message,),
+        asker=Asker(owner="local", everything=True),
+        asked_at=time.monotonic(),
     )
 
     async def work(question: Question, say: Callable[[Event], None]) -> None:

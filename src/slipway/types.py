@@ -30,12 +30,25 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asker(Record, frozen=True, kw_only=True):
-    """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be called."""
+    """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be called. `documents` may be added and
+    removed by it; to `everything`, the operator at the machine itself, no access rule applies.
+    """
 
     owner: str
     tenant: str = "default"
     groups: frozenset[str] = frozenset()
     apps: frozenset[str] | None = None
+    documents: bool = False
+    everything: bool = False
+
+
+class Within(Record, frozen=True, kw_only=True):
+    """What a question is limited to: documents under a path (`guide/**`), with all of these tags, of these days (2026-01-31, both included)."""
+
+    path: str = ""
+    tags: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
 
 
 class Message(Record, frozen=True, kw_only=True):
@@ -55,6 +68,7 @@ class Question(Record, frozen=True, kw_only=True):
     asker: Asker
     asked_at: float
     options: dict[str, Any] = {}  # the client's model parameters, passed through to the model untouched
+    within: Within | None = None
 
 
 class Passage(Record, frozen=True, kw_only=True):

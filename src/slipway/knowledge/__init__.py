@@ -1,124 +1,127 @@
-"""THE ROOM of what we know: files in, ranked places with exact character spans out.
+"""THE ROOM of what we know: files in, ranked places with exact character spans out, each asker's share of them.
 
-`files` finds them, `readers` turn bytes into text with headings, `passages` cut it, `index` ranks. This first form reads Markdown, HTML,
-reStructuredText and plain text, and keeps everything in memory.
+`files` finds documents, `parsing` has a child process read them (`readers`), `passages` cuts them, `shelf` keeps them, `index` ranks them;
+`collection` does all of that in batches that survive a crash, `keeper` does it again whenever a file changes, `access` says who may read what.
 """
 
-import hashlib
-import importlib.util
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from slipway.errors import SettingsError
 from slipway.knowledge import files
-from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import Unreadable, read
-from slipway.types import Hit, Passage, Record
+from slipway.knowledge.access import Access
+from slipway.knowledge.collection import Collection, Done
+from slipway.knowledge.keeper import Keeper
+from slipway.knowledge.shelf import Doc, Row
+from slipway.store import Store
+from slipway.types import Asker, Hit, Passage, Record, Within
 
-if TYPE_CHECKING:
-    from slipway.knowledge.index import Index
+__all__ = ["Counts", "Done", "Knowledge", "check", "opened"]
 
-__all__ = ["FileReport", "Knowledge"]
+_NEEDED = (
+    "tantivy",
+    "selectolax",
+    "pypdfium2",
+    "python_calamine",
+    "watchfiles",
+)  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
+_SPARE = 3  # places found beyond those wanted, for those that turn out to be gone
+_REFRESHES = 3  # how often a question waits for files that changed
 
-_LARGEST_FILE = 20_000_000
-_NEEDED = ("tantivy", "selectolax")  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
+
+class Counts(Record, frozen=True, kw_only=True):
+    documents: int
+    failed: int
+    passages: int
 
 
-class FileReport(Record, frozen=True, kw_only=True):
-    """What became of a file; `reason` says what is wrong and what to do, and is empty where it is done."""
+def check(sources: Sequence[Path]) -> None:
+    """Raises SettingsError where a source does not exist or has nothing to read, or where the extra is not installed."""
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise SettingsError([f"knowledge needs the extra: pip install 'slipway[knowledge]' (missing: {', '.join(missing)})."])
+    if problems := files.problems(sources):
+        raise SettingsError(problems)
 
-    path: str
-    state: Literal["done", "failed"]
-    reason: str = ""
+
+def opened(store: Store, sources: Sequence[Path], *, largest_mb: float = 50.0, deadline_s: float = 60.0) -> Keeper:
+    """The documents of these folders and files as the store knows them, not yet looked at anew. Raises SettingsError, as `check` does."""
+    check(sources)
+    return Keeper(Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s))
 
 
 class Knowledge:
-    """What an app knows. `build` once, in a thread; until then, and where nothing could be read, searches find nothing.
+    """What an app knows, as its askers may see it: everything here is about the documents that `asker` may read, as if there were no others."""
 
-    Raises SettingsError where a source does not exist or has nothing to read, or where the extra is not installed.
-    """
-
-    def __init__(self, sources: Sequence[Path]) -> None:
-        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-        if missing:
-            raise SettingsError([f"knowledge needs the extra: pip install 'slipway[knowledge]' (missing: {', '.join(missing)})."])
-        if problems := files.problems(sources):
-            raise SettingsError(problems)
-        self._sources = tuple(sources)
-        self._index: Index | None = None
-        self._passages: dict[str, Passage] = {}
-        self.ready = False
-        self.failed = False  # the building itself ended in an error: nothing will ever be found
-        self.built = (0, 0)  # files done, of how many
-        self.documents = 0
-        self.reports: list[FileReport] = []
+    def __init__(self, keeper: Keeper, access: Access | None = None) -> None:
+        self.keeper, self.access = keeper, access or Access()
 
     @property
-    def passages(self) -> int:
-        return len(self._passages)
+    def ready(self) -> bool:
+        return self.keeper.ready
 
-    def build(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Reads every file and makes the index; blocks. `progress(done, total)` counts files. A bad file is reported and ends nothing."""
-        try:
-            self._build(progress)
-        except BaseException:
-            self.failed = True
-            raise
+    @property
+    def failed(self) -> bool:
+        return self.keeper.failed
 
-    def _build(self, progress: Callable[[int, int], None]) -> None:
-        from slipway.knowledge.index import Index
+    @property
+    def read_share(self) -> float:
+        """How far the first reading is, 0 to 1. It tells no number of documents, which not everybody may know."""
+        progress = self.keeper.collection.progress
+        return progress.seen / progress.total if progress.total else 0.0
 
-        found = files.find(self._sources)
-        reports, known = list[FileReport](), list[Passage]()
-        for done, each in enumerate([None, *found]):
-            if each:
-                report, cut = _read(each)
-                reports.append(report)
-                known += cut
-            self.built = (done, len(found))
-            progress(done, len(found))
-        self._index = Index(known)
-        self._passages = {passage.id: passage for passage in known}
-        self.reports, self.documents = reports, sum(report.state == "done" for report in reports)
-        self.ready = True
+    def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
+        return self.keeper.build(tell)
 
-    def search(self, text: str, limit: int = 5) -> list[Hit]:
-        """The places, distinct by path and heading, best first, each with its best passage. Blocks for about a millisecond; takes any text."""
-        return self._index.search(text, limit) if self._index else []
+    def search(self, text: str, asker: Asker, limit: int = 5, within: Within | None = None) -> list[Hit]:
+        """The places, distinct by path and heading, best first, each with its best passage. Blocks for a few milliseconds; takes any text.
 
-    def examples(self, limit: int = 3) -> list[str]:
+        Nothing is served from a file that has changed since it was read: it is read again first, or left out.
+        """
+        collection = self.keeper.collection
+        looked_at = set[str]()  # documents, by path, that were read again for this question
+        for _ in range(_REFRESHES):
+            hits, docs = self._search(text, asker, limit, within)
+            stale = [doc for doc in collection.stale(docs) if doc.path not in looked_at]
+            if not stale:
+                return hits
+            looked_at |= collection.refresh(stale)
+        hits, docs = self._search(text, asker, limit + _SPARE, within)
+        stale_now = {doc.path for doc in collection.stale(docs)} - looked_at
+        return [hit for hit, doc in zip(hits, docs, strict=True) if doc.path not in stale_now][:limit]
+
+    def _search(self, text: str, asker: Asker, limit: int, within: Within | None) -> tuple[list[Hit], list[Doc]]:
+        collection = self.keeper.collection
+        known = collection.known
+        reach = self.access.reach(asker, within, known.documents, known.epoch)
+        places = collection.index.search(text, limit + _SPARE, reach)
+        rows = collection.shelf.passages([place.passage for place in places])
+        hits, docs = [], []
+        for place in places:
+            row, doc = rows.get(place.passage), known.documents.get(place.document)
+            if row is not None and doc is not None and (reach is None or row.document in reach):
+                hits.append(Hit(passage=row.passage, score=place.score))
+                docs.append(doc)
+        return hits[:limit], docs[:limit]
+
+    def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002 - the field's name on the wire
+        row = self.keeper.collection.shelf.passage(id)
+        return row.passage if row is not None and self._readable(row, asker) else None
+
+    def _readable(self, row: Row, asker: Asker) -> bool:
+        doc = self.keeper.collection.documents.get(row.document)
+        return doc is not None and self.access.may_read(asker, doc)
+
+    def documents(self, asker: Asker) -> list[Doc]:
+        documents = self.keeper.collection.documents.values()
+        return sorted((doc for doc in documents if self.access.may_read(asker, doc)), key=lambda doc: doc.path)
+
+    def counts(self, asker: Asker) -> Counts:
+        mine = self.documents(asker)
+        failed = sum(doc.state == "failed" for doc in mine)
+        return Counts(documents=len(mine) - failed, failed=failed, passages=sum(doc.passages for doc in mine))
+
+    def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Headings that are questions, the first of each document: what could be asked."""
-        found: dict[str, str] = {}
-        for p in self._passages.values():
-            if p.heading.endswith(("?", "？")) and len(p.heading) <= 80:
-                found.setdefault(p.path, p.heading)
-        return list(found.values())[:limit]
-
-    def passage(self, id: str) -> Passage | None:  # noqa: A002 - the field's name on the wire
-        return self._passages.get(id)
-
-
-def _read(found: files.Found) -> tuple[FileReport, list[Passage]]:
-    try:
-        data = _bytes(found)
-        cut = passages(read(data, found.path), found.path, hashlib.sha256(data).hexdigest()[:16])
-    except Unreadable as error:
-        return FileReport(path=found.path, state="failed", reason=str(error)), []
-    except Exception as error:  # noqa: BLE001 - a parser's fault in one file must not cost the others
-        reason = f"It could not be parsed ({type(error).__name__}); save it in a simpler form, or remove it."
-        return FileReport(path=found.path, state="failed", reason=reason), []
-    return FileReport(path=found.path, state="done"), cut
-
-
-def _bytes(found: files.Found) -> bytes:
-    """Raises Unreadable."""
-    if found.refused:
-        raise Unreadable(found.refused)
-    try:
-        size = found.file.stat().st_size
-        if size > _LARGEST_FILE:
-            raise Unreadable(f"It has {size / 1e6:.0f} MB, and {_LARGEST_FILE / 1e6:.0f} MB is the limit; split it into smaller files.")
-        return found.file.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"It cannot be read ({error.strerror}); let the server's user read it.") from None
+        asked = self.keeper.collection.shelf.asked()
+        return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]

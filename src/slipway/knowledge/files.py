@@ -4,17 +4,25 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+import msgspec
 
 from slipway.knowledge.readers import READERS
 from slipway.types import Record
 
 
 class Found(Record, frozen=True, kw_only=True):
-    """`path` is what people see: relative to the knowledge folder, with `/`, unique. `refused` says why the file must not be read."""
+    """`path` is what people see: relative to the knowledge folder, with `/`, unique. `refused` says why the file must not be read.
+
+    `mtime_ns` and `size` are 0 where they could not be had.
+    """
 
     path: str
-    file: Path
+    file: str
     refused: str = ""
+    mtime_ns: int = 0
+    size: int = 0
 
 
 def problems(sources: Sequence[Path]) -> list[str]:
@@ -38,7 +46,7 @@ def _problem(source: Path) -> str:
 
 def find(sources: Sequence[Path]) -> list[Found]:
     """In a stable order, each file once, however many ways lead to it. The same path under several sources gets the folder's name before it."""
-    known: dict[Path, tuple[str, Found]] = {}
+    known: dict[str, tuple[str, Found]] = {}
     for source in sources:
         folder = source if source.is_dir() else source.parent
         for found in _walk(source) if source.is_dir() else [_look(source, source.resolve().parent, source.name)]:
@@ -47,7 +55,7 @@ def find(sources: Sequence[Path]) -> list[Found]:
     named: dict[str, Found] = {}
     for owner, found in known.values():
         path = next(each for each in _names(owner, found.path, alone=shared[found.path] == 1) if each not in named)
-        named[path] = Found(path=path, file=found.file, refused=found.refused)
+        named[path] = found if path == found.path else msgspec.structs.replace(found, path=path)
     return list(named.values())
 
 
@@ -62,37 +70,62 @@ def _names(folder: str, path: str, *, alone: bool) -> Iterator[str]:
 
 
 def _walk(root: Path) -> Iterator[Found]:
-    """Names with a leading dot are skipped; a link is followed to a file inside the folder, and refused if it leads out."""
-    inside, links, closed = root.resolve(), list[Found](), list[OSError]()
-    for folder, folders, names in os.walk(root, onerror=closed.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
-        documents = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in READERS]
-        for name in sorted([*linked, *documents]):
-            file = Path(folder) / name
-            found = _look(file, inside, file.relative_to(root).as_posix())
-            if file.is_symlink():
-                links.append(found)  # after the files, so that a file is known by its own name
-            else:
-                yield found
-    yield from (link for link in links if link.refused or link.file.is_file())
-    for error in closed:
-        path = Path(error.filename).relative_to(root).as_posix()
-        yield Found(
-            path=_shown(path), file=Path(error.filename), refused=f"It cannot be opened ({error.strerror}); let the server's user read it."
-        )
+    """Names with a leading dot are skipped; a link is followed to a file inside the folder, and refused if it leads out. Links come after
+    the files, so that a file is known by its own name.
+    """
+    inside, links, closed = root.resolve(), list[Found](), list[Found]()
+    folders = [""]
+    while folders:
+        above = folders.pop()
+        try:
+            with os.scandir(inside / above) as entries:
+                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        except OSError as error:
+            closed.append(
+                Found(
+                    path=_shown(above) or ".",
+                    file=str(inside / above),
+                    refused=f"It cannot be opened ({error.strerror}); let the server's user read it.",
+                )
+            )
+            continue
+        below = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        folders += [f"{above}{entry.name}/" for entry in reversed(below)]
+        for entry in found:
+            readable = os.path.splitext(entry.name)[1].lower() in READERS  # noqa: PTH122 - ten times faster than a Path
+            if entry.is_symlink() and (readable or entry.is_dir()):
+                links.append(_look(Path(entry.path), inside, above + entry.name))
+            elif readable and entry not in below:
+                yield _seen(entry, above + entry.name)
+    yield from (link for link in links if link.refused or Path(link.file).is_file())
+    yield from closed
+
+
+def _seen(entry: os.DirEntry[str], path: str) -> Found:
+    try:
+        stat = entry.stat(follow_symlinks=False)
+    except OSError:
+        return Found(path=_shown(path), file=entry.path, refused=_GONE)
+    refused = "" if S_ISREG(stat.st_mode) else "It is not a regular file; remove it."
+    return Found(path=_shown(path), file=entry.path, refused=refused, mtime_ns=stat.st_mtime_ns, size=stat.st_size)
+
+
+_GONE = "It is gone, or a link to nothing; mend or remove it."
 
 
 def _look(file: Path, inside: Path, path: str) -> Found:
     try:
         real = file.resolve(strict=True)
+        stat = real.stat()
     except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
-        return Found(path=_shown(path), file=file, refused="It is gone, or a link to nothing; mend or remove it.")
+        return Found(path=_shown(path), file=str(file), refused=_GONE)
     if not real.is_relative_to(inside):
-        return Found(path=_shown(path), file=file, refused="It is a link that leads out of the folder; copy the document into the folder.")
-    if not real.is_file() and not real.is_dir():
-        return Found(path=_shown(path), file=file, refused="It is not a regular file; remove it.")
-    return Found(path=_shown(path), file=real)
+        return Found(
+            path=_shown(path), file=str(file), refused="It is a link that leads out of the folder; copy the document into the folder."
+        )
+    if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
+        return Found(path=_shown(path), file=str(file), refused="It is not a regular file; remove it.")
+    return Found(path=_shown(path), file=str(real), mtime_ns=stat.st_mtime_ns, size=stat.st_size)
 
 
 def _shown(path: str) -> str:

@@ -1,20 +1,27 @@
-"""The keyword index: passages in, ranked places out.
+"""The keyword index: words in, ranked places out.
 
 Each place (a heading of a document) is indexed twice: whole, and passage by passage. Its score is the mean of its own BM25 and its best
 passage's: long sections that treat the matter throughout and short spots that answer it are both found. Measured by bench/retrieval.py.
-The index lives in memory and is made again from the documents; any text is a valid query, because none goes through a query parser.
+The index is derived from the shelf and says up to which of its generations it has come. Any text is a valid query, because none goes through
+a query parser.
 """
 
+import hashlib
+import json
 import re
+import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from slipway.types import Hit, Passage
+from slipway.knowledge.shelf import Row
+from slipway.types import Record
 
 if TYPE_CHECKING:
-    from tantivy import Query, TextAnalyzer
+    from tantivy import IndexWriter, Query, TextAnalyzer
 
 _BOOSTS = {"heading": 1.0, "trail": 0.5, "title": 0.25, "path": 0.25, "body": 1.0}
 _PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}  # scripts that put no space between words are indexed as pairs of characters
@@ -31,52 +38,128 @@ _QUERY_CHARACTERS, _QUERY_TERMS = 8000, 64
 _WRITER_BYTES = 50_000_000
 _DEPTH = 100  # how many places are weighed for each that is wanted, at least
 
-Row = dict[str, str]
+_NUMBERS = ("passage", "place", "document")
+
+Fields = dict[str, str]
+
+
+class Reach(Record, frozen=True, kw_only=True):
+    """Which documents a search may find: those with these numbers; or, with `others`, all but those."""
+
+    documents: frozenset[int]
+    others: bool = False
+
+    def __contains__(self, document: int) -> bool:
+        return (document in self.documents) != self.others
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """A place that was found: its number (its first passage's), its document's, and its best passage's; `score` is comparable within a search."""
+
+    number: int
+    document: int
+    passage: int
+    score: float
 
 
 class Index:
-    """Ready when made; searches may run in several threads at once."""
+    """Kept in `folder`, or in memory without one. Searches may run in several threads while one thread updates.
 
-    def __init__(self, passages: Iterable[Passage]) -> None:
-        self._places: list[list[Passage]] = _by_place(passages)
-        self._passages = [passage for place in self._places for passage in place]
-        self._place_of = [number for number, place in enumerate(self._places) for _ in place]
-        self._whole = _Table([_row(place[0], "\n".join(passage.text for passage in place)) for place in self._places])
-        self._parts = _Table([_row(passage, passage.text) for passage in self._passages])
+    A folder that cannot be read, or was made by another version or for another store (`owner`), is made anew, empty.
+    """
+
+    def __init__(self, folder: Path | None, owner: str = "") -> None:
+        self._folder, self._owner = folder, owner
+        self.generation = _generation(folder, owner) if folder else 0
+        try:
+            self._open()
+        except Exception:  # tantivy raises ValueError, OSError and its own for what is broken
+            if folder is None:
+                raise
+            self.clear()
         self._words = _Words()
 
-    def __len__(self) -> int:
-        return len(self._passages)
+    def _open(self) -> None:
+        folder = self._folder
+        self._whole = _Table(folder / "places" if folder and self.generation else self._made("places"))
+        self._parts = _Table(folder / "passages" if folder and self.generation else self._made("passages"))
 
-    def search(self, text: str, limit: int) -> list[Hit]:
+    def _made(self, name: str) -> Path | None:
+        """An empty folder of that name."""
+        if self._folder is None:
+            return None
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        (self._folder / name).mkdir(parents=True)
+        return self._folder / name
+
+    def clear(self) -> None:
+        self._tell(0)
+        self._open()
+
+    def update(self, put: Iterable[Row], dropped: Sequence[int], generation: int) -> None:
+        """Takes out the documents `dropped`, takes in the passages `put` (whole documents), and remembers the generation. Doing it again,
+        after an end in the middle, changes nothing.
+        """
+        rows = list(put)
+        documents = {row.document for row in rows}
+        places: dict[int, list[Row]] = {}
+        for row in rows:
+            places.setdefault(row.place, []).append(row)
+        out = [*dropped, *documents]
+        self._parts.update([(row, row.passage.text) for row in rows], out)
+        self._whole.update([(some[0], "\n".join(row.passage.text for row in some)) for some in places.values()], out)
+        self._tell(generation)
+
+    def _tell(self, generation: int) -> None:
+        self.generation = generation
+        if self._folder is not None:
+            written = self._folder / "generation.new"
+            self._folder.mkdir(parents=True, exist_ok=True)
+            written.write_text(json.dumps({"format": _format(self._owner), "generation": generation}))
+            written.replace(self._folder / "generation")
+
+    def __len__(self) -> int:
+        """Passages."""
+        return self._parts.count
+
+    def search(self, text: str, limit: int, reach: Reach | None = None) -> list[Place]:
         """The best places, each with its best passage; empty where nothing matches. Never raises, whatever the text."""
         terms = self._words.of(text)
         if not any(terms.values()) or limit < 1:
             return []
         depth = _DEPTH + 4 * limit
-        best: dict[int, tuple[float, Passage]] = {}
-        for number, score in self._parts.search(terms, 2 * depth):
-            best.setdefault(self._place_of[number], (score, self._passages[number]))
-        hits = []
-        for number, score in self._whole.search(terms, depth):
-            part, passage = best.get(number, (0.0, self._places[number][0]))
-            hits.append(Hit(passage=passage, score=(score + part) / 2))
-        return sorted(hits, key=lambda hit: -hit.score)[:limit]
+        best: dict[int, tuple[float, int]] = {}
+        for (passage, place, _), score in self._parts.search(terms, 2 * depth, reach):
+            best.setdefault(place, (score, passage))
+        found = []
+        for (_, place, document), score in self._whole.search(terms, depth, reach):
+            part, passage = best.get(place, (0.0, place))
+            found.append(Place(number=place, document=document, passage=passage, score=(score + part) / 2))
+        return sorted(found, key=lambda each: (-each.score, each.number))[:limit]
 
 
-def _by_place(passages: Iterable[Passage]) -> list[list[Passage]]:
-    places: dict[tuple[str, str], list[Passage]] = {}
-    for passage in passages:
-        places.setdefault((passage.path, passage.heading), []).append(passage)
-    return list(places.values())
+def _format(owner: str) -> str:
+    """What an index must have been made with to be used."""
+    made = f"1 {owner} {version('tantivy')} {_BOOSTS} {_PAIR_BOOSTS}"
+    return hashlib.sha256(made.encode()).hexdigest()[:16]
 
 
-def _row(passage: Passage, body: str) -> Row:
+def _generation(folder: Path, owner: str) -> int:
+    """0 where there is no index, or one of another format."""
+    try:
+        told = json.loads((folder / "generation").read_text())
+        return int(told["generation"]) if told["format"] == _format(owner) else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _fields(row: Row, body: str) -> Fields:
+    passage = row.passage
     above = " ".join(passage.trail[:-1])
-    row = {"heading": passage.heading, "trail": above, "title": passage.title, "path": passage.path, "body": body}
-    row["heading_pairs"] = " ".join(_pairs(f"{passage.heading} {above} {passage.title}"))
-    row["body_pairs"] = " ".join(_pairs(body))
-    return row
+    fields = {"heading": passage.heading, "trail": above, "title": passage.title, "path": passage.path, "body": body}
+    fields["heading_pairs"] = " ".join(_pairs(f"{passage.heading} {above} {passage.title}"))
+    fields["body_pairs"] = " ".join(_pairs(body))
+    return fields
 
 
 def _pairs(text: str) -> list[str]:
@@ -118,32 +201,57 @@ def _analyzer(*, telling: bool = False) -> "TextAnalyzer":
 
 
 class _Table:
-    """Rows under a tantivy index of their own; a row is known by its number."""
+    """Rows under a tantivy index of their own, each with its numbers."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, folder: Path | None) -> None:
         import tantivy
 
-        builder = tantivy.SchemaBuilder().add_integer_field("number", fast=True)
+        builder = tantivy.SchemaBuilder()
+        for number in _NUMBERS:
+            builder = builder.add_integer_field(number, fast=True, indexed=True)
         for field in _BOOSTS:
             builder = builder.add_text_field(field, tokenizer_name="words", index_option="freq")
         for field in _PAIR_BOOSTS:
             builder = builder.add_text_field(field, tokenizer_name="pairs", index_option="freq")
         self._schema = builder.build()
-        index = tantivy.Index(self._schema)
-        index.register_tokenizer("words", _analyzer())
-        index.register_tokenizer("pairs", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
-        writer = index.writer(_WRITER_BYTES, 1)  # one thread: the same documents always get the same order
-        for number, row in enumerate(rows):
-            writer.add_document(tantivy.Document(number=number, **{field: _plain(text) for field, text in row.items()}))
-        writer.commit()
-        writer.wait_merging_threads()
-        index.reload()
-        self._searcher = index.searcher()
+        self._index = tantivy.Index(self._schema, path=str(folder)) if folder else tantivy.Index(self._schema)
+        self._index.register_tokenizer("words", _analyzer())
+        self._index.register_tokenizer("pairs", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+        self._writer: IndexWriter | None = None
+        self._searcher = self._index.searcher()
 
-    def search(self, terms: dict[str, list[str]], limit: int) -> list[tuple[int, float]]:
-        hits = self._searcher.search(self._query(terms), limit, count=False).hits
-        numbers = self._searcher.fast_field_values("number", [address for _, address in hits])
-        return [(int(number or 0), score) for number, (score, _) in zip(numbers, hits, strict=True)]
+    @property
+    def count(self) -> int:
+        return int(self._searcher.num_docs)
+
+    def update(self, rows: Iterable[tuple[Row, str]], dropped: Iterable[int]) -> None:
+        import tantivy
+
+        if self._writer is None:
+            self._writer = self._index.writer(_WRITER_BYTES, 1)  # one thread: the same documents always get the same order
+        for document in dropped:
+            self._writer.delete_documents_by_term("document", document)
+        for row, body in rows:
+            fields = {field: _plain(text) for field, text in _fields(row, body).items()}
+            self._writer.add_document(tantivy.Document(passage=row.id, place=row.place, document=row.document, **fields))
+        self._writer.commit()
+        self._index.reload()
+        self._searcher = self._index.searcher()
+
+    def search(self, terms: dict[str, list[str]], limit: int, reach: Reach | None) -> list[tuple[tuple[int, ...], float]]:
+        """The numbers of the best rows, with their scores."""
+        searcher = self._searcher
+        hits = searcher.search(self._within(self._query(terms), reach), limit, count=False).hits
+        columns = [searcher.fast_field_values(name, [address for _, address in hits]) for name in _NUMBERS]
+        return [(tuple(int(n or 0) for n in numbers), hit[0]) for *numbers, hit in zip(*columns, hits, strict=True)]
+
+    def _within(self, query: "Query", reach: Reach | None) -> "Query":
+        from tantivy import Occur, Query
+
+        if reach is None:
+            return query
+        named = Query.const_score_query(Query.term_set_query(self._schema, "document", list(reach.documents)), 0.0)
+        return Query.boolean_query([(Occur.Must, query), (Occur.MustNot if reach.others else Occur.Must, named)])
 
     def _query(self, terms: dict[str, list[str]]) -> "Query":
         from tantivy import Occur, Query

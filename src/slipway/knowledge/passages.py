@@ -1,14 +1,12 @@
-"""A document is cut into passages: spans that never cross a heading and, where it can be avoided, never cut a block.
+"""A document is cut into passages: spans that never cross a heading or the end of a page and, where it can be avoided, never cut a block.
 
 Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut at the best boundary inside it: a blank
 line, the end of a sentence, of a line, of a word.
 """
 
-import hashlib
 import itertools
-import os
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from slipway.knowledge.readers import Document
@@ -16,7 +14,6 @@ from slipway.types import Passage, Record
 
 TARGET, LONGEST, LONGEST_FENCE = 1200, 2000, 4000
 
-_SECRET = os.urandom(32)
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _BOUNDARIES = tuple(re.compile(pattern) for pattern in (r"\n[ \t]*\n", r"[.!?][\"')\]]*\s|[。！？]", r"\n", r"\s"))
 
@@ -33,9 +30,10 @@ class Place(Record, frozen=True, kw_only=True):
 
 
 def passages(document: Document, path: str, version: str) -> list[Passage]:
+    """Without ids: those are the shelf's to give."""
     return [
         Passage(
-            id=_identity(path, start, end, version),
+            id="",
             path=path,
             title=document.title,
             heading=place.heading,
@@ -44,16 +42,12 @@ def passages(document: Document, path: str, version: str) -> list[Passage]:
             end=end,
             text=document.text[start:end],
             version=version,
+            page=bisect_right(document.pages, start) or None,
         )
         for place in places(document)
-        for start, end in _spans(document, place.start, place.end)
+        for left, right in _sheets(document, place.start, place.end)
+        for start, end in _spans(document, left, right)
     ]
-
-
-def _identity(path: str, start: int, end: int, version: str) -> str:
-    """128 bits that nobody can compute without this process's secret: a passage is reached by asking, not by guessing."""
-    name = f"{path}\0{start}\0{end}\0{version}".encode()
-    return f"psg-{hashlib.blake2b(name, digest_size=16, key=_SECRET).hexdigest()}"
 
 
 def places(document: Document) -> Iterator[Place]:
@@ -73,6 +67,12 @@ def places(document: Document) -> Iterator[Place]:
         if empty and following and following.level > heading.level:
             continue
         yield Place(heading=heading.text, trail=tuple(name for _, name in above), start=heading.start if empty else heading.end, end=end)
+
+
+def _sheets(document: Document, start: int, end: int) -> Iterator[Span]:
+    """The part of a place on each of its pages; all of it where there are no pages."""
+    pages = document.pages[bisect_right(document.pages, start) : bisect_left(document.pages, end)]
+    return itertools.pairwise([start, *pages, end])
 
 
 def _spans(document: Document, start: int, end: int) -> Iterator[Span]:

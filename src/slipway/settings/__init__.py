@@ -5,10 +5,11 @@ Every wrong value stops the start with a SettingsError that names file, line, fi
 
 from slipway.settings.checks import Endpoint, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
-from slipway.settings.tree import App, Connection, Key, Limits, Listen, Model, Price, Route, RouteEntry, Settings, json_schema
+from slipway.settings.tree import AccessRule, App, Connection, Key, Limits, Listen, Model, Price, Route, RouteEntry, Settings, json_schema
 
 __all__ = [
     "DEFAULT_FILE",
+    "AccessRule",
     "App",
     "Connection",
     "Endpoint",

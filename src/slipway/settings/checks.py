@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from slipway.settings.tree import App, Model, Settings
+from slipway.settings.tree import SQLITE, App, Model, Settings
 
 Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
 
@@ -49,6 +49,8 @@ def check(settings: Settings, kinds: Iterable[str], endpoints: Mapping[str, Endp
                 tell(f"routes.{name}[{i}]", f"there is no model `{entry.model}`; {near(entry.model, settings.models)}")
     for name, app in settings.apps.items():
         check_app(name, app, settings, tell)
+    if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
+        tell("store", f"`{settings.store}` is not a store; write `{SQLITE}PATH`, such as `{SQLITE}.slipway/slipway.db`")
     check_keys(settings, tell)
     check_listen(settings, tell)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.checks import Endpoint, check, is_loopback
-from slipway.settings.tree import App, Connection, Model, RouteEntry, Settings
+from slipway.settings.tree import SQLITE, App, Connection, Model, RouteEntry, Settings
 
 DEFAULT_FILE = "slipway.yaml"
 
@@ -102,7 +102,12 @@ def _resolved(settings: Settings, folder: Path) -> Settings:
         else m
         for name, m in settings.models.items()
     }
-    return msgspec.structs.replace(settings, apps=apps, models=models)
+    return msgspec.structs.replace(settings, apps=apps, models=models, store=_beside(settings.store, folder))
+
+
+def _beside(store: str, folder: Path) -> str:
+    path = store.removeprefix(SQLITE)
+    return store if path == store or Path(path).expanduser().is_absolute() else f"{SQLITE}{folder / path}"
 
 
 def _with_flags(

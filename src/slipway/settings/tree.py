@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+SQLITE = "sqlite:///"
+DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 
@@ -47,6 +49,8 @@ class Limits(Branch, frozen=True, kw_only=True):
     head_timeout: Annotated[Duration, Meta(description="how long a client may take to send a request's head and body")] = 60.0
     slow_reader: Annotated[Duration, Meta(description="how long a client may leave a stream unread before it is dropped")] = 30.0
     answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 2048
+    document_mb: Annotated[float, Meta(gt=0, description="largest document that is read or uploaded, in MiB")] = 50.0
+    document_time: Annotated[Duration, Meta(description="how long reading one document may take; one that takes longer fails")] = 60.0
 
 
 class Price(Branch, frozen=True, kw_only=True):
@@ -102,6 +106,12 @@ class Key(Branch, frozen=True, kw_only=True):
     tenant: Annotated[str, Meta(description="whose key it is")] = "default"
     groups: Annotated[tuple[str, ...], Meta(description="groups that its holder belongs to")] = ()
     apps: Annotated[tuple[str, ...] | None, Meta(description="names it may call; all where left out")] = None
+    documents: Annotated[bool, Meta(description="whether its holder may add and remove documents")] = False
+
+
+class AccessRule(Branch, frozen=True, kw_only=True):
+    path: Annotated[str, Meta(min_length=1, description="which documents: `hr/**`, `*.pdf`, `handbook/salaries.md`")]
+    groups: Annotated[tuple[str, ...], Meta(description="the groups that may read them; `*` is everybody, an empty list nobody")]
 
 
 class App(Branch, frozen=True, kw_only=True):
@@ -109,12 +119,17 @@ class App(Branch, frozen=True, kw_only=True):
     route: Annotated[str | None, Meta(description="route or model that writes; without one, answers are quotes")] = None
     instructions: Annotated[str, Meta(description="what the model is told beside the standing instructions")] = ""
     defaults: Annotated[dict[str, Any], Meta(description="model parameters, such as `temperature`, where a request gives none")] = {}
+    access: Annotated[tuple[AccessRule, ...], Meta(description="who may read which documents; the first rule that matches counts")] = ()
     passages: Annotated[int, Meta(ge=1, le=50, description="places of the documents that an answer may draw on")] = 5
 
 
 class Settings(Branch, frozen=True, kw_only=True):
     listen: Annotated[Listen, Meta(description="where and to whom the server listens")] = Listen()
     limits: Annotated[Limits, Meta(description="how much one client may ask of the server")] = Limits()
+    store: Annotated[str, Meta(description="where documents, passages and vectors are kept; relative to this file")] = DEFAULT_STORE
+    embedding: Annotated[
+        str, Meta(description="what reads meaning: `minilm`, a folder with `model.onnx` and `tokenizer.json`, or `none`")
+    ] = "minilm"
     models: Annotated[dict[str, Model], Meta(description="one generator each, behind one endpoint in one zone")] = {}
     routes: Annotated[dict[str, Route], Meta(description="ordered lists of models: the next answers where one fails")] = {}
     keys: Annotated[tuple[Key, ...], Meta(description="who may enter; on loopback, none are needed")] = ()

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Facts, Road, answer, proxy
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
+from slipway.knowledge import Knowledge
 from slipway.providers import encode_json
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
@@ -302,48 +303,39 @@ class Api:
     # the rest
     async def models(self, request: Request) -> Response:
         names = self.callable_by(request.scope["slipway.asker"])
-        return reply({"object": "list", "data": [self.model_row(n) for n in names]})
+        return reply({"object": "list", "data": [self.model_row(n, request.scope["slipway.asker"]) for n in names]})
 
     async def model(self, request: Request) -> Response:
         name, asker = request.path_params["name"], request.scope["slipway.asker"]
         if name not in self.callable_by(asker):
             raise self.unknown(name, asker)
-        return reply(self.model_row(name))
+        return reply(self.model_row(name, asker))
 
-    def model_row(self, name: str) -> dict[str, Any]:
+    def model_row(self, name: str, asker: Asker) -> dict[str, Any]:
         road = self.road
         kind = "app" if name in road.apps else "route" if len(road.routes[name].candidates) > 1 else "model"
         owner = "slipway" if name in road.apps else road.routes[name].candidates[0].model.kind
         knowledge = road.apps[name].knowledge if name in road.apps else None
-        ours = {"kind": kind, "examples": knowledge.examples() if knowledge is not None else []}
+        ours = {"kind": kind, "examples": knowledge.examples(asker) if knowledge is not None else []}
         return {"id": name, "object": "model", "created": self.telemetry.started_at, "owned_by": owner, "slipway": ours}
 
     async def passage(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         for app in self.road.apps.values():
             mine = app.knowledge is not None and self.road.admission.may_call(asker, app.name)
-            if mine and app.knowledge and (passage := app.knowledge.passage(request.path_params["id"])):
+            if mine and app.knowledge and (passage := app.knowledge.passage(request.path_params["id"], asker)):
                 return reply(passage)
-        raise NotFound("There is no passage of that id.", "Ask again: passages get new ids when the server starts.", param="id")
+        raise NotFound("There is no passage of that id.", "Ask again: a passage gets a new id when its document changes.", param="id")
 
     async def healthz(self, request: Request) -> Response:
         return reply({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
         """200 when any rung can answer; what is degraded, and how far, either way."""
-        road = self.road
-        knowledge = {
-            name: {
-                "ready": app.knowledge.ready,
-                "documents": "{}/{}".format(*app.knowledge.built),
-                "passages": app.knowledge.passages,
-                "failed": sum(r.state == "failed" for r in app.knowledge.reports),
-            }
-            for name, app in road.apps.items()
-            if app.knowledge is not None
-        }
-        ready = bool(road.routes) or any(k["ready"] for k in knowledge.values())
-        told = knowledge if request.scope["slipway.known"] else {}
+        road, asker = self.road, request.scope["slipway.asker"]
+        known = {name: app.knowledge for name, app in road.apps.items() if app.knowledge is not None}
+        ready = bool(road.routes) or any(knowledge.ready for knowledge in known.values())
+        told = {n: readiness(k, asker) for n, k in known.items() if road.admission.may_call(asker, n)} if asker is not None else {}
         body = {"status": "ready" if ready else "starting", "models": len(road.routes), "knowledge": told}
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
 
@@ -386,6 +378,13 @@ def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
     if not (request.question or "").strip():
         raise BadRequest("`question` is missing or empty.", 'Send `{"question": "…"}`.', param="question")
     return (Message(role="user", content=request.question),)
+
+
+def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
+    """How far an app's knowledge is, in what this asker may know of."""
+    counts = knowledge.counts(asker)
+    documents = {"documents": counts.documents, "failed": counts.failed, "passages": counts.passages}
+    return {"ready": knowledge.ready, "read": f"{int(100 * knowledge.read_share)} %", **documents}
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:

@@ -177,7 +177,7 @@ class Door:
         if path not in OPEN and not path.startswith("/static/"):
             scope["slipway.asker"] = self.admission.asker(headers.get(b"authorization"))
         elif path == "/readyz":  # anybody may know whether, those who may enter also what
-            scope["slipway.known"] = self.admission.knows(headers.get(b"authorization"))
+            scope["slipway.asker"] = self.admission.known(headers.get(b"authorization"))
 
     async def body(self, scope: Scope, receive: Receive) -> bytes:
         """The request's JSON body. Raises TooLarge before reading more than the limit, UnsupportedMedia for what is not JSON."""

@@ -92,7 +92,7 @@ function showState() {
   else if (!page.state.models) command("models", "No language model is set up: answers are quoted from the documents. Add one:", START);
   else withdraw("models");
   if (knowledge && !knowledge.ready) {
-    notice("reading", [`Reading the documents… ${knowledge.documents}`]);
+    notice("reading", [`Reading the documents… ${knowledge.read}`]);
     page.look ||= setTimeout(lookAgain, POLL_MS);
   } else withdraw("reading");
   $("empty").hidden = nothing || page.turns.length > 0;
@@ -116,7 +116,7 @@ async function lookAgain() {
 
 function about(row, knowledge) {
   if (!knowledge) return kindOf(row) === "app" ? `Ask ${row.id}.` : `Ask ${row.id}. It answers from what it has learnt, without documents.`;
-  const count = Number(knowledge.documents.split("/")[1]) - knowledge.failed;
+  const count = knowledge.documents;
   const left = knowledge.failed ? ` (${knowledge.failed} could not be read)` : "";
   return knowledge.ready ? `Ask about ${row.id}: ${count} ${count === 1 ? "document" : "documents"}${left}. Every answer shows its sources.` : `Ask about ${row.id}.`;
 }

@@ -1,0 +1,114 @@
+"""Keeps a collection true to its files: reads them at the start, then whenever they change, in a thread of its own."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from slipway.knowledge.collection import Collection, Done
+
+log = logging.getLogger("slipway")
+_LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as with network drives
+_POLL_S = 0.5  # for single files, and where nothing tells
+
+
+class Keeper:
+    """`ready` where questions can be answered: all files were read once, now or by an earlier process. `failed` where reading ended in an
+    error of ours, and nothing is known from earlier.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self.ready = collection.scanned
+        self.failed = False
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
+        """Reads what is new; blocks."""
+        try:
+            done = self.collection.scan(self._told(tell), self._stop.is_set)
+        except BaseException:
+            self.failed = not self.ready
+            raise
+        self.ready = self.ready or self.collection.scanned
+        return done
+
+    def _told(self, tell: Callable[[Done], None]) -> Callable[[Done], None]:
+        def told(done: Done) -> None:
+            self.ready = self.ready or self.collection.scanned
+            tell(done)
+
+        return told
+
+    def start(self) -> None:
+        for work in (self._keep, self._watch):
+            thread = threading.Thread(target=work, name=f"slipway {work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def wake(self) -> None:
+        """Has the files looked at, soon."""
+        self._wake.set()
+
+    def _keep(self) -> None:
+        first = True
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                done = self.build()
+            except Exception:
+                log.exception("the documents could not be read")
+            else:
+                self._report(done, first=first)
+                first = False
+            if not self._wake.wait(_LOOK_AGAIN_S):
+                self.collection.rest()
+
+    def _report(self, done: Done, *, first: bool) -> None:
+        if self._stop.is_set() or not (first or done.read or done.failed or done.dropped):
+            return
+        documents = self.collection.documents.values()
+        log.info(
+            "the documents are ready: %d with %d passages (%d read, %d unchanged, %d gone, %d failed)",
+            sum(doc.state == "done" for doc in documents), sum(doc.passages for doc in documents),
+            done.read, done.unchanged, done.dropped, sum(doc.state == "failed" for doc in documents),
+        )  # fmt: skip
+
+    def _watch(self) -> None:
+        folders = [source for source in self.collection.sources if source.is_dir()]
+        single = [source for source in self.collection.sources if not source.is_dir()]
+        if folders:
+            for _ in _changes(folders, self._stop, bool(single)):
+                self._wake.set()
+        else:
+            before = _times(single)
+            while not self._stop.wait(_POLL_S):
+                if before != (before := _times(single)):
+                    self._wake.set()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(5)
+        self.collection.rest()
+
+
+def _times(paths: list[Path]) -> list[Any]:
+    return [path.stat().st_mtime_ns if path.exists() else None for path in paths]
+
+
+def _changes(folders: list[Path], stop: threading.Event, often: bool) -> Iterator[object]:
+    """Something each time that something changed in the folders. `often`: and every _POLL_S besides."""
+    from watchfiles import watch
+
+    timeout_ms = int((_POLL_S if often else 5.0) * 1000)
+    try:
+        yield from watch(
+            *folders, stop_event=stop, debounce=300, step=30, rust_timeout=timeout_ms, yield_on_timeout=often, raise_interrupt=False
+        )
+    except (OSError, RuntimeError) as error:  # too many watches, say
+        log.warning("changes of the documents are not told here (%s): they are looked for every %g s", error, _LOOK_AGAIN_S)

@@ -1,0 +1,50 @@
+"""The knowledge room of a test: a folder in a store of its own, asked by somebody who may read everything, unless said otherwise."""
+
+from pathlib import Path
+
+from slipway.knowledge import Counts, Done, Knowledge, opened
+from slipway.knowledge.access import Access
+from slipway.knowledge.collection import failure
+from slipway.knowledge.shelf import Doc
+from slipway.settings import AccessRule
+from slipway.store import Store
+from slipway.types import Asker, Hit, Passage, Within
+
+OPERATOR = Asker(owner="test", everything=True)
+
+
+class Known:
+    def __init__(
+        self, sources: list[Path], store: Store | None = None, rules: tuple[AccessRule, ...] = (), *, deadline_s: float = 60.0
+    ) -> None:
+        self.store = store or Store.temporary()
+        self.room = Knowledge(opened(self.store, sources, deadline_s=deadline_s), Access(rules))
+
+    def build(self) -> Done:
+        return self.room.build()
+
+    def search(self, text: str, limit: int = 5, asker: Asker = OPERATOR, within: Within | None = None) -> list[Hit]:
+        return self.room.search(text, asker, limit, within)
+
+    def passage(self, id: str, asker: Asker = OPERATOR) -> Passage | None:  # noqa: A002 - the field's name on the wire
+        return self.room.passage(id, asker)
+
+    def examples(self) -> list[str]:
+        return self.room.examples(OPERATOR)
+
+    @property
+    def counts(self) -> Counts:
+        return self.room.counts(OPERATOR)
+
+    @property
+    def reports(self) -> list[Doc]:
+        return self.room.documents(OPERATOR)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Of the files that failed: what is wrong, and what to do."""
+        return {doc.path: failure(doc) for doc in self.reports if doc.state == "failed"}
+
+    def close(self) -> None:
+        self.room.keeper.close()
+        self.store.close()
