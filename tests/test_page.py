@@ -618,7 +618,11 @@ def test_where_nothing_can_answer_the_page_says_how_to_start(watched: Watched, t
 
 
 def test_documents_that_are_still_being_read_are_counted(page: Page, quoting: str) -> None:
-    early = {"status": "starting", "models": 0, "knowledge": {"docs": {"ready": False, "read": "27 %", "documents": 0, "passages": 0, "failed": 0}}}
+    early = {
+        "status": "starting",
+        "models": 0,
+        "knowledge": {"docs": {"ready": False, "read": "27 %", "documents": 0, "passages": 0, "failed": 0}},
+    }
     page.route("**/readyz", lambda route: route.fulfill(json=early), times=1)
     page.goto(quoting)
     expect(page.locator("#notices")).to_contain_text("Reading the documents… 27 %")
