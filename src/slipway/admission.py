@@ -8,6 +8,7 @@ from slipway.errors import Forbidden, Overloaded, Unauthorized
 from slipway.settings import Key
 from slipway.types import Asker
 
+OPERATOR = Asker(owner="operator", documents=True, everything=True)
 ANYBODY = Asker(owner="local", documents=True)  # on loopback, without keys; of no group
 
 
@@ -24,22 +25,25 @@ def stored_hash(key: str) -> str:
 class Admission:
     """Prepared at load time. Without keys, everybody who reaches the server may enter."""
 
-    def __init__(self, keys: Iterable[Key], most: int) -> None:
+    def __init__(self, keys: Iterable[Key], most: int, operator: str | None = None) -> None:
+        """`operator` is a key for commands at the machine itself."""
         self.by_hash = {h: asker_of(h, k) for k in keys for h in [stored_hash(k.key)]}
+        self.open = not self.by_hash
+        if operator is not None:
+            self.by_hash[key_hash(operator)] = OPERATOR
         self.most = most
         self.in_flight = 0
 
     def asker(self, authorization: bytes | None) -> Asker:
         """Who asks, by the value of the Authorization header (`Bearer KEY`). Raises Unauthorized."""
-        if not self.by_hash:
-            return ANYBODY
         scheme, _, key = (authorization or b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not key.strip():
-            raise Unauthorized("This server asks for a key, and none was sent.")
-        found = self.by_hash.get(hashlib.sha256(key.strip()).hexdigest())
-        if found is None:
-            raise Unauthorized("This key is not known here.")
-        return found
+        sent = scheme.lower() == b"bearer" and key.strip()
+        found = self.by_hash.get(hashlib.sha256(sent).hexdigest()) if sent and self.by_hash else None
+        if found is not None:
+            return found
+        if self.open:
+            return ANYBODY
+        raise Unauthorized("This key is not known here." if sent else "This server asks for a key, and none was sent.")
 
     def known(self, authorization: bytes | None) -> Asker | None:
         try:

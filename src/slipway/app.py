@@ -27,6 +27,7 @@ from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
 from slipway.types import AnswerDone, AttemptDone
 from slipway.web.api import Api
+from slipway.web.documents import Documents
 from slipway.web.door import Door
 from slipway.web.pages import page_paths
 from slipway.web.paths import nothing_there
@@ -77,17 +78,24 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     )
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     found = loaded(flags)
-    door = build(found.settings)
+    store = cache(lambda: store_of(found.settings))
+    door = build(found.settings, store)
     socket = bind(found.settings.listen)
+    if any(app.knowledge for app in found.settings.apps.values()):
+        store().announce(address_of(socket.getsockname()))
     for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
     Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
 
 
+def address_of(name: tuple[str, int]) -> str:
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
 def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     settings = found.settings
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    url = f"http://{host}:{address[1]}"
+    url = address_of(address)
     lines = [f"Slipway {slipway.__version__}" + (f", settings from {found.file}" if found.file else "")]
     for name, app in settings.apps.items():
         parts = [f"answers from {', '.join(app.knowledge)}"] if app.knowledge else []
@@ -134,14 +142,16 @@ def distinct(keepers: dict[str, Keeper]) -> list[Keeper]:
     return list({id(keeper): keeper for keeper in keepers.values()}.values())
 
 
-def road_of(settings: Settings, keepers: dict[str, Keeper], emit: Callable[[AnswerDone | AttemptDone], None]) -> answer.Road:
+def road_of(
+    settings: Settings, keepers: dict[str, Keeper], emit: Callable[[AnswerDone | AttemptDone], None], operator: str | None = None
+) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
     routes = {name: Route(name=name, candidates=(Candidate(model=model),)) for name, model in models.items()}
     for name, entries in settings.routes.items():
         routes[name] = Route(name=name, candidates=tuple(Candidate(model=models[e.model], role=e.role) for e in entries))
     apps = {name: app_of(name, app, keepers.get(name), routes) for name, app in settings.apps.items()}
-    return answer.Road(admission=Admission(settings.keys, settings.limits.answers), apps=apps, routes=routes, emit=emit)
+    return answer.Road(admission=Admission(settings.keys, settings.limits.answers, operator), apps=apps, routes=routes, emit=emit)
 
 
 def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route]) -> answer.App:
@@ -164,9 +174,9 @@ def local_road(flags: Flags) -> answer.Road:
     return road_of(settings, keepers, lambda record: None)
 
 
-def build(settings: Settings) -> Door:
+def build(settings: Settings, store: Callable[[], Store] | None = None) -> Door:
     """The ASGI app of these settings. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
-    store = cache(lambda: store_of(settings))
+    store = store or cache(lambda: store_of(settings))
     keepers = keepers_of(settings, store)
     telemetry = Telemetry(lambda: road.admission.in_flight)
 
@@ -175,7 +185,7 @@ def build(settings: Settings) -> Door:
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
-    road = road_of(settings, keepers, emit)
+    road = road_of(settings, keepers, emit, store().token if keepers else None)
     api = Api(road, telemetry)
 
     @asynccontextmanager
@@ -192,7 +202,7 @@ def build(settings: Settings) -> Door:
         if keepers:
             store().close()
 
-    paths = [*api.paths(), *page_paths()]
+    paths = [*api.paths(), *Documents(road, settings.limits).paths(), *page_paths()]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
     here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown)]
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)

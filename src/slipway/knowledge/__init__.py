@@ -7,8 +7,10 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
+from typing import IO
 
-from slipway.errors import SettingsError
+from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import files
 from slipway.knowledge.access import Access
 from slipway.knowledge.collection import Collection, Done
@@ -113,8 +115,45 @@ class Knowledge:
         return doc is not None and self.access.may_read(asker, doc)
 
     def documents(self, asker: Asker) -> list[Doc]:
+        """Those that failed are for who may do something about them: who may read them is not known, since that may stand in them."""
         documents = self.keeper.collection.documents.values()
-        return sorted((doc for doc in documents if self.access.may_read(asker, doc)), key=lambda doc: doc.path)
+        keeps = asker.documents or asker.everything
+        return sorted((d for d in documents if (keeps or d.state == "done") and self.access.may_read(asker, d)), key=lambda doc: doc.path)
+
+    def document(self, id: str, asker: Asker) -> Doc | None:  # noqa: A002 - the field's name on the wire
+        return next((doc for doc in self.documents(asker) if doc.public == id), None)
+
+    def add(self, name: str, content: IO[bytes], asker: Asker, tags: frozenset[str], groups: frozenset[str] | None) -> tuple[str, str]:
+        """Keeps an uploaded file; (the id of its document, its path). It is read by `read`, and lost in no case. It takes the place of an
+        upload of the same name that this asker may read; another's, of which nothing must be told, stays.
+        """
+        collection = self.keeper.collection
+        before = collection.by_path.get(collection.path_of(name))
+        if before is not None and not self.access.may_read(asker, before):
+            stem, dot, kind = name.rpartition(".")
+            name = f"{stem}-{token_hex(4)}{dot}{kind}"
+        path = collection.upload(name, content, tags, groups, asker.owner)
+        return collection.shelf.public(path), path
+
+    @property
+    def waiting(self) -> list[str]:
+        """Uploads that are being read, by their paths."""
+        return list(self.keeper.collection.waiting)
+
+    def waiting_path(self, id: str) -> str | None:  # noqa: A002 - the field's name on the wire
+        return next((path for path in self.waiting if self.keeper.collection.shelf.public(path) == id), None)
+
+    def read(self, path: str) -> None:
+        """Reads an uploaded file into the index; blocks."""
+        self.keeper.collection.take(path, path.rsplit("/", 1)[-1])
+
+    def remove(self, doc: Doc) -> None:
+        """Raises Conflict for a document that was not uploaded."""
+        if not self.keeper.collection.is_upload(doc.file):
+            raise Conflict(
+                f"`{doc.path}` is a file of the knowledge folder.", "Remove the file there; it is gone from the answers at once."
+            )
+        self.keeper.collection.remove(doc)
 
     def counts(self, asker: Asker) -> Counts:
         mine = self.documents(asker)

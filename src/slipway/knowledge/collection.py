@@ -9,12 +9,14 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import LifoQueue
+from secrets import token_hex
+from shutil import copyfileobj
 from stat import S_ISREG
 from threading import RLock
-from typing import Literal
+from typing import IO, Literal
 
 import msgspec
 
@@ -67,7 +69,7 @@ class Collection:
         self.sources, self.store = tuple(sources), store
         name = "\0".join(str(source.resolve()) for source in sources)
         self.shelf = Shelf(store, name)
-        home = store.folder / "knowledge" / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        home = store.folder.resolve() / "knowledge" / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self.uploads = home / UPLOADS
         owner = hashlib.sha256(store.secret).hexdigest()[:16]
         self.index = Index(home / "index", owner)
@@ -76,6 +78,7 @@ class Collection:
         self.changed: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: None  # told of each batch: who embeds, listens
         self._largest, self._deadline_s = int(largest_mb * 1024 * 1024), deadline_s
         self._change = RLock()
+        self.waiting: dict[str, float] = {}  # uploads that are being read, by path: since when
         self._parsers: LifoQueue[Parser] = LifoQueue()
         for _ in range(_AT_ONCE):
             self._parsers.put(Parser(deadline_s))
@@ -120,8 +123,7 @@ class Collection:
         found = files.find(here)
         if self.uploads.is_dir():
             taken = {each.path for each in found}
-            uploaded = [msgspec.structs.replace(each, path=f"{UPLOADS}/{each.path}") for each in files.find([self.uploads])]
-            found += [each for each in uploaded if each.path not in taken]
+            found += [msgspec.structs.replace(each, path=_free(each.path, taken)) for each in files.find([self.uploads])]
         return found
 
     def scan(self, tell: Callable[[Done], None] = lambda done: None, stop: Callable[[], bool] = lambda: False) -> Done:
@@ -223,6 +225,57 @@ class Collection:
         self._flush(batch)
         return read
 
+    # uploads
+
+    def is_upload(self, file: str) -> bool:
+        return Path(file).parent == self.uploads
+
+    def path_of(self, name: str) -> str:
+        """Where an upload of that name is, or would be."""
+        file = str(self.uploads / name)
+        return next((doc.path for doc in self.documents.values() if doc.file == file), _free(name, self.by_path))
+
+    def upload(self, name: str, content: IO[bytes], tags: frozenset[str], groups: frozenset[str] | None, by: str) -> str:
+        """Keeps a file beside those of the folders, in place of an upload of that name; it is on the disk when this returns. Its path."""
+        path = self.path_of(name)
+        self.uploads.mkdir(parents=True, exist_ok=True)
+        part = self.uploads / f".{token_hex(8)}.part"
+        try:
+            with part.open("wb") as file:
+                copyfileobj(content, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())
+            self.shelf.put_upload(name, tags, groups, by)
+            part.replace(self.uploads / name)
+        finally:
+            part.unlink(missing_ok=True)
+        _synced(self.uploads)
+        return path
+
+    def take(self, path: str, name: str) -> None:
+        """Reads an upload now, however long it may take."""
+        file = self.uploads / name
+        self.waiting[path] = time.time()
+        try:
+            stat = file.stat()
+            self._put_now(files.Found(path=path, file=str(file), mtime_ns=stat.st_mtime_ns, size=stat.st_size))
+        except FileNotFoundError:
+            log.info("%s was removed before it was read", path)
+        finally:
+            self.waiting.pop(path, None)
+
+    def _put_now(self, found: files.Found) -> None:
+        batch = _Batch()
+        batch.add(self._read(found, self._deadline_s))
+        self._flush(batch)
+
+    def remove(self, doc: Doc) -> None:
+        """Deletes an upload: its file, and at once what was read of it."""
+        Path(doc.file).unlink(missing_ok=True)
+        _synced(self.uploads)
+        self.shelf.drop_upload(Path(doc.file).name)
+        self._put((), [doc.id])
+
     # one file
 
     def _read(self, found: files.Found, deadline_s: float) -> "Fresh | Doc":
@@ -236,7 +289,7 @@ class Collection:
         try:
             data = self._bytes(found)
             version = hashlib.sha256(data).hexdigest()[:16]
-            uploaded = found.path.startswith(f"{UPLOADS}/")  # its sender may have said something else of it this time
+            uploaded = self.is_upload(found.file)  # its sender may have said something else of it this time
             if known and not uploaded and (known.version, known.format, known.state, known.file) == (version, FORMAT, "done", found.file):
                 return msgspec.structs.replace(known, mtime_ns=mtime_ns, size=found.size)
             doc = msgspec.structs.replace(doc, version=version)
@@ -259,8 +312,7 @@ class Collection:
 
     def _fresh(self, doc: Doc, document: Document) -> Fresh:
         """Raises Unreadable."""
-        name = doc.path.removeprefix(f"{UPLOADS}/")
-        tags, groups = self.shelf.uploads().get(name, NOTHING_SAID) if doc.path != name else NOTHING_SAID
+        tags, groups = self.shelf.uploads().get(Path(doc.file).name, NOTHING_SAID) if self.is_upload(doc.file) else NOTHING_SAID
         meta = document.meta
         doc = msgspec.structs.replace(
             doc,
@@ -329,6 +381,22 @@ class _Batch:
     def full(self) -> bool:
         files = len(self.fresh) + len(self.touched)
         return files >= _BATCH_FILES or self._passages >= _BATCH_PASSAGES or time.monotonic() - self._since > _BATCH_S
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    path = f"{UPLOADS}/{name}"
+    while path in taken:
+        path = f"{UPLOADS}/{path}"
+    return path
+
+
+def _synced(folder: Path) -> None:
+    """The folder's entries are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def failure(doc: Doc) -> str:

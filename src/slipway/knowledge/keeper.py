@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from slipway.knowledge.collection import Collection, Done
 
 log = logging.getLogger("slipway")
@@ -22,6 +24,7 @@ class Keeper:
         self.collection = collection
         self.ready = collection.scanned
         self.failed = False
+        self.scanning = False
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -43,6 +46,10 @@ class Keeper:
 
         return told
 
+    def status(self) -> dict[str, Any]:
+        """How far the reading is, and what the last one did: counts of files."""
+        return {"ready": self.ready, "scanning": self.scanning or self._wake.is_set(), **msgspec.to_builtins(self.collection.progress)}
+
     def start(self) -> None:
         for work in (self._keep, self._watch):
             thread = threading.Thread(target=work, name=f"slipway {work.__name__}", daemon=True)
@@ -56,6 +63,7 @@ class Keeper:
     def _keep(self) -> None:
         first = True
         while not self._stop.is_set():
+            self.scanning = True
             self._wake.clear()
             try:
                 done = self.build()
@@ -64,6 +72,8 @@ class Keeper:
             else:
                 self._report(done, first=first)
                 first = False
+            finally:
+                self.scanning = False
             if not self._wake.wait(_LOOK_AGAIN_S):
                 self.collection.rest()
 
@@ -105,6 +115,7 @@ def _changes(folders: list[Path], stop: threading.Event, often: bool) -> Iterato
     """Something each time that something changed in the folders. `often`: and every _POLL_S besides."""
     from watchfiles import watch
 
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells each change
     timeout_ms = int((_POLL_S if often else 5.0) * 1000)
     try:
         yield from watch(

@@ -1,0 +1,286 @@
+"""The routes of documents: what is known, what failed and why, and what a key that may adds or removes."""
+
+import asyncio
+import logging
+import time
+import unicodedata
+from pathlib import PurePath
+from typing import Any
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slipway.answer import Road
+from slipway.errors import BadRequest, Forbidden, NotFound, TooLarge
+from slipway.knowledge import Knowledge
+from slipway.knowledge.collection import failure
+from slipway.knowledge.readers import READERS
+from slipway.knowledge.shelf import Doc
+from slipway.providers import encode_json
+from slipway.settings import Limits
+from slipway.types import Asker, Record
+from slipway.web.paths import Path
+
+log = logging.getLogger("slipway")
+_WAIT_S = 2.0  # how long an upload waits to be read, before the reply says that it is still being read
+_LONGEST_NAME = 150
+_FIELDS = ("file", "app", "tags", "groups")
+_MOST_FILES = 100
+
+
+class Document(Record, frozen=True, kw_only=True):
+    """A document as the API shows it. `error` says of a failed one what is wrong and what to do; `page` where."""
+
+    id: str
+    app: str
+    path: str
+    state: str  # done | failed | reading
+    title: str = ""
+    passages: int = 0
+    version: str = ""
+    size: int = 0
+    date: str = ""
+    tags: tuple[str, ...] = ()
+    uploaded: bool = False
+    read_at: float | None = None
+    error: str | None = None
+    reason: str | None = None
+    page: int | None = None
+    next: str | None = None
+
+
+class Documents:
+    """The handlers, over one road."""
+
+    def __init__(self, road: Road, limits: Limits) -> None:
+        self.road = road
+        self.largest = int(limits.document_mb * 1024 * 1024)
+        self.largest_mb = limits.document_mb
+        self.reading: set[asyncio.Task[None]] = set()
+
+    async def listed(self, request: Request) -> Response:
+        asker: Asker = request.scope["slipway.asker"]
+        apps = self.apps(asker, request.query_params.get("app"))
+        state = request.query_params.get("state")
+        if state not in (None, "done", "failed", "reading"):
+            raise BadRequest(f"There is no state `{state[:50]}`.", "Choose done, failed or reading.", param="state")
+        found = await asyncio.to_thread(lambda: [shown for name, knowledge in apps.items() for shown in every(name, knowledge, asker)])
+        data = [document for document in found if state in (None, document.state)]
+        return reply({"object": "list", "data": data, "may_add": asker.documents, "kinds": list(READERS), "largest_mb": self.largest_mb})
+
+    async def one(self, request: Request) -> Response:
+        name, knowledge, document = self.find(request)
+        return reply(shown(name, knowledge, document) if isinstance(document, Doc) else document)
+
+    async def remove(self, request: Request) -> Response:
+        asker: Asker = request.scope["slipway.asker"]
+        name, knowledge, document = self.find(request)
+        may_change(asker)
+        if not isinstance(document, Doc):
+            raise NotFound("This document is still being read.", "Remove it when that is done.", param="id")
+        await asyncio.to_thread(knowledge.remove, document)
+        log.info("%s removed %s from %s", asker.owner, document.path, name)
+        return reply({"id": document.public, "object": "document", "deleted": True})
+
+    async def add(self, request: Request) -> Response:
+        """Multipart: `file`, one or several, `app`, `tags` and `groups` (names with commas between). Kept before the reply, read at once."""
+        asker: Asker = request.scope["slipway.asker"]
+        may_change(asker)
+        async with self.form(request) as form:
+            app = text_of(form, "app")
+            (name, knowledge), *others = self.apps(asker, app).items()
+            if others:
+                known = ", ".join(f"`{n}`" for n in [name, *(n for n, _ in others)])
+                raise BadRequest("`app` is missing.", f"Name one of: {known}.", param="app")
+            uploads = [(named(upload), upload.file) for upload in files_of(form)]
+            added = [await asyncio.to_thread(knowledge.add, n, file, asker, *marks(form, asker)) for n, file in uploads]
+        tasks = [self.read(knowledge, path) for _, path in added]
+        await asyncio.wait(tasks, timeout=_WAIT_S)
+        log.info("%s added %s to %s", asker.owner, ", ".join(path for _, path in added), name)
+        data = [self.state_of(name, knowledge, id_, path, asker) for id_, path in added]
+        return Response(encode_json({"object": "list", "data": data}), 201, media_type="application/json")
+
+    def form(self, request: Request) -> Any:
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self.largest + 1_000_000:
+            raise self.too_large()
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise BadRequest(
+                "The body is not a form with files.", "Send it as multipart/form-data: curl -F file=@report.pdf …", param="Content-Type"
+            )
+        counted = _Counted(request, self.largest + 1_000_000, self.too_large)
+        return _Form(counted, max_files=_MOST_FILES, max_fields=20)
+
+    def too_large(self) -> TooLarge:
+        return TooLarge(f"The upload is larger than {self.largest_mb:g} MiB.", "Split it, or have the operator raise `limits.document_mb`.")
+
+    def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(asyncio.to_thread(knowledge.read, path))
+        self.reading.add(task)
+        task.add_done_callback(self.done)
+        return task
+
+    def done(self, task: "asyncio.Task[None]") -> None:
+        self.reading.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an upload could not be read", exc_info=error)
+
+    def state_of(self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker) -> Document:
+        if path not in knowledge.waiting and (doc := knowledge.document(id_, asker)):
+            return shown(app, knowledge, doc)
+        return Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+
+    async def scan(self, request: Request) -> Response:
+        """Has the files looked at now; for those who may change documents."""
+        asker: Asker = request.scope["slipway.asker"]
+        may_change(asker)
+        for knowledge in self.apps(asker, None).values():
+            knowledge.keeper.wake()
+        return await self.scanned(request)
+
+    async def scanned(self, request: Request) -> Response:
+        asker: Asker = request.scope["slipway.asker"]
+        may_change(asker)
+        keepers = {id(k.keeper): (name, k.keeper) for name, k in self.apps(asker, None).items()}
+        return reply({"data": [{"app": name, **keeper.status()} for name, keeper in keepers.values()]})
+
+    def apps(self, asker: Asker, name: str | None) -> dict[str, Knowledge]:
+        """The apps with knowledge that this asker may call, or the one of that name. Raises NotFound."""
+        mine = {n: a.knowledge for n, a in self.road.apps.items() if a.knowledge is not None and self.road.admission.may_call(asker, n)}
+        if name is None and mine:
+            return mine
+        if name in mine:
+            return {name: mine[name]}
+        known = f"There are: {', '.join(mine)}." if mine else "Start the server with --docs FOLDER."
+        what = f"There is no app `{name[:100]}` with documents here." if name else "There is no app with documents here."
+        raise NotFound(what, known, param="app")
+
+    def find(self, request: Request) -> tuple[str, Knowledge, Doc | Document]:
+        asker: Asker = request.scope["slipway.asker"]
+        wanted = request.path_params["id"]
+        for name, knowledge in self.apps(asker, None).items():
+            if doc := knowledge.document(wanted, asker):
+                return name, knowledge, doc
+            if asker.documents and (path := knowledge.waiting_path(wanted)):
+                return name, knowledge, Document(id=wanted, app=name, path=path, state="reading", uploaded=True)
+        raise NotFound("There is no document of that id.", "GET /v1/documents lists them.", param="id")
+
+    def paths(self) -> list[Path]:
+        return [
+            Path("/v1/documents", self.listed, methods=["GET"]),
+            Path("/v1/documents", self.add, methods=["POST"]),
+            Path("/v1/documents/scan", self.scan, methods=["POST"]),
+            Path("/v1/documents/scan", self.scanned, methods=["GET"]),
+            Path("/v1/documents/{id}", self.one, methods=["GET"]),
+            Path("/v1/documents/{id}", self.remove, methods=["DELETE"]),
+        ]
+
+
+class _Counted:
+    """A request's body, counted as it comes, so that no more of it is kept than is allowed."""
+
+    def __init__(self, request: Request, most: int, too_large: Any) -> None:
+        self.request, self.most, self.too_large, self.size = request, most, too_large, 0
+
+    async def receive(self) -> Any:
+        message = await self.request.receive()
+        self.size += len(message.get("body", b""))
+        if self.size > self.most:
+            raise self.too_large()
+        return message
+
+
+class _Form:
+    """The form of a request, its files closed at the end."""
+
+    def __init__(self, counted: _Counted, max_files: int, max_fields: int) -> None:
+        self.request = Request(counted.request.scope, counted.receive)
+        self.most = {"max_files": max_files, "max_fields": max_fields}
+        self.form: FormData | None = None
+
+    async def __aenter__(self) -> FormData:
+        try:
+            self.form = await self.request.form(**self.most)
+        except MultiPartException as error:
+            raise BadRequest(f"The form cannot be read: {error.message}", "Send it as curl does: curl -F file=@report.pdf …") from None
+        return self.form
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.form is not None:
+            await self.form.close()
+
+
+def may_change(asker: Asker) -> None:
+    if not asker.documents:
+        raise Forbidden("This key may not add or remove documents.", "Ask the operator for `documents: true` on it.")
+
+
+def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
+    known = [shown(app, knowledge, doc) for doc in knowledge.documents(asker)]
+    if not asker.documents:
+        return known
+    paths = {document.path for document in known}
+    shelf = knowledge.keeper.collection.shelf
+    new = [
+        Document(id=shelf.public(path), app=app, path=path, state="reading", uploaded=True)
+        for path in knowledge.waiting
+        if path not in paths
+    ]
+    return known + new
+
+
+def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
+    uploaded = knowledge.keeper.collection.is_upload(doc.file)
+    failed = doc.state == "failed"
+    return Document(
+        id=doc.public, app=app, path=doc.path, state=doc.state, title=doc.title, passages=doc.passages, version=doc.version,
+        size=doc.size, date=doc.date, tags=tuple(sorted(doc.tags)), uploaded=uploaded, read_at=doc.read_at or time.time(),
+        error=failure(doc) if failed else None, reason=doc.reason or None, page=doc.page, next=doc.next or None,
+    )  # fmt: skip
+
+
+def files_of(form: FormData) -> list[UploadFile]:
+    if unknown := next((key for key in form if key not in _FIELDS), None):
+        raise BadRequest(f"There is no field `{unknown[:50]}`.", f"Known: {', '.join(_FIELDS)}.", param=unknown[:50])
+    files = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
+    if not files:
+        raise BadRequest("`file` is missing.", "Send at least one file: curl -F file=@report.pdf …", param="file")
+    return files
+
+
+def named(upload: UploadFile) -> str:
+    """The file's own name, without folders and what no name may hold."""
+    name = unicodedata.normalize("NFC", PurePath((upload.filename or "").replace("\\", "/")).name)
+    name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
+    kind = PurePath(name).suffix.lower()
+    if not name or kind not in READERS:
+        raise BadRequest(
+            f"`{name[:100]}` is not a kind of document that can be read.", f"The kinds are {', '.join(READERS)}.", param="file"
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise BadRequest(f"`{name[:40]}…` is a name of more than {_LONGEST_NAME} bytes.", "Give the file a shorter name.", param="file")
+    return name
+
+
+def text_of(form: FormData, name: str) -> str | None:
+    value = form.get(name)
+    if isinstance(value, UploadFile):
+        raise BadRequest(f"`{name}` must be text, not a file.", param=name)
+    return value or None
+
+
+def marks(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
+    """The tags, and the groups that the document is kept to: some of the asker's own. Raises Forbidden."""
+    tags, groups = (
+        frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip()) for name in ("tags", "groups")
+    )
+    if strange := sorted(groups - asker.groups):
+        yours = ", ".join(sorted(asker.groups)) or "none"
+        raise Forbidden(f"This key is not of the group `{strange[0][:50]}`.", f"Its groups: {yours}.", param="groups")
+    return tags, groups or None
+
+
+def reply(data: Any) -> Response:
+    return Response(encode_json(data), media_type="application/json", headers={"x-content-type-options": "nosniff"})
