@@ -23,6 +23,7 @@ help:
 	@touch $@
 
 run: .venv/run
+	-@$(BIN)/slipway weights pull minilm >/dev/null
 	$(BIN)/slipway serve --docs docs --port $(PORT)
 
 test: .venv/dev
@@ -53,8 +54,8 @@ bench: .venv/dev
 # The lock files hold hashes and no addresses; uv resolves for every platform at once.
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in
 lock: .venv/dev
-	$(RESOLVE) --extra knowledge -o lock/run.txt
-	$(RESOLVE) --extra knowledge --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
+	$(RESOLVE) --extra knowledge --extra vectors -o lock/run.txt
+	$(RESOLVE) --extra knowledge --extra vectors --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
 
 clean:
 	rm -rf .venv bench/.build tests/.out

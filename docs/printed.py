@@ -5,7 +5,7 @@ A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PART
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -71,6 +71,10 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "check": "`check` finds out whether the settings are right, without starting",
     "ask": "`ask` asks a question in the terminal",
     "keys": "`keys` makes a key for somebody who may use the server",
+    "weights": "`weights` is about the small models that Slipway runs itself",
+    "weights list": "`weights list` shows which there are, and which are here",
+    "weights pull": "`weights pull` fetches what is missing",
+    "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
     "mock": "`mock` starts a provider to test against",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
@@ -175,10 +179,17 @@ def settings() -> str:
 
 def commands() -> str:
     parts = []
-    for name, command in main.commands.items():
+    for name, command in all_commands(main):
         context = click.Context(command, info_name=f"slipway {name}", terminal_width=90, help_option_names=["-h", "--help"])
         parts.append(f"## {name}\n\n{HELP_SAYS[name]}:\n\n```text\n{command.get_help(context).strip()}\n```")
     return "\n\n".join(parts)
+
+
+def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield f"{before}{name}", command
+        if isinstance(command, click.Group):
+            yield from all_commands(command, f"{before}{name} ")
 
 
 # Metrics, errors, routes, events, faults
@@ -198,9 +209,9 @@ def provider(error: type[errors.SlipwayError]) -> bool:
 
 
 def all_errors(base: type[errors.SlipwayError] = errors.SlipwayError) -> list[type[errors.SlipwayError]]:
-    """Those that reach a client: SettingsError stops the start, and the two that others derive from are never raised themselves."""
+    """Those that reach a client: SettingsError and WeightsError end a command, and those that others derive from are never raised themselves."""
     found = [each for sub in base.__subclasses__() for each in (sub, *all_errors(sub))]
-    return [e for e in found if e not in (errors.SettingsError, errors.ProviderError)]
+    return [e for e in found if e not in (errors.SettingsError, errors.WeightsError, errors.ProviderError)]
 
 
 def meaning(error: type[errors.SlipwayError]) -> str:

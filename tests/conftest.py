@@ -1,8 +1,11 @@
-"""One option: `--skips-fail`, with which CI makes a hole of every skipped test that is not listed here with its reason."""
+"""What all tests share. One option: `--skips-fail`, with which CI makes a hole of every skipped test that is not listed here with its reason."""
 
 from typing import Any
 
 import pytest
+
+from slipway import weights
+from slipway.knowledge.embedding import Embedder
 
 MAY_SKIP: dict[str, str] = {}  # test id -> why it may skip in CI
 
@@ -29,3 +32,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} skipped, and tests/conftest.py does not list it: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    """Needs the weights, which tests do not fetch: `slipway weights pull minilm` does, as `.ci/run` and `make run` do."""
+    files = weights.found("minilm")
+    return Embedder(files) if files else pytest.skip("the weights are not here: slipway weights pull minilm")

@@ -115,6 +115,57 @@ def keys(tenant: str, apps: tuple[str, ...]) -> None:
     click.echo(f'line for the settings, under `keys:`:\n  - {{key: "sha256:{key_hash(key)}", tenant: {tenant}{only}}}')
 
 
+@main.group()
+def weights() -> None:
+    """The small models that Slipway runs itself; they are fetched here, never by the server.
+
+    \b
+    slipway weights pull minilm     then searches find what is said in other words (23 MB)
+    """
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@weights.command("list")
+@JSON
+def weights_list(as_json: bool) -> None:
+    """Which weights there are, and which are here."""
+    from slipway import weights as room
+
+    rows = [{"name": w.name, "bytes": w.size, "here": room.found(w.name) is not None, "purpose": w.purpose} for w in room.WEIGHTS.values()]
+    text = (f"{r['name']:20} {int(str(r['bytes'])) / 1e6:4.0f} MB  {'here' if r['here'] else '-':5} {r['purpose']}" for r in rows)
+    click.echo(json.dumps(rows) if as_json else "\n".join(text))
+
+
+@weights.command("pull")
+@click.argument("name", default="minilm")
+@JSON
+def weights_pull(name: str, as_json: bool) -> None:
+    """Fetch the weights called NAME [default: minilm], unless they are here."""
+    from slipway import weights as room
+
+    with click.progressbar(length=room.known(name).size, label=name, file=sys.stderr, hidden=as_json) as bar:
+        files = room.pull(name, lambda done, total: bar.update(done - bar.pos))
+    found = {file: str(path) for file, path in files.items()}
+    click.echo(json.dumps({"name": name, "files": found}) if as_json else "\n".join(found.values()))
+
+
+@weights.command("verify")
+@click.argument("name", required=False)
+@JSON
+def weights_verify(name: str | None, as_json: bool) -> None:
+    """Read the weights called NAME through again; all that are here where it is left out."""
+    from slipway import weights as room
+
+    names = [name] if name else [each for each in room.WEIGHTS if room.found(each)]
+    whole = {each: room.verify(each) for each in names}
+    words = {True: "whole", False: "missing or broken: slipway weights pull "}
+    text = [f"{file}: {words[right]}{'' if right else each}" for each, files in whole.items() for file, right in files.items()]
+    click.echo(json.dumps(whole) if as_json else "\n".join(text) or "no weights are here: slipway weights pull minilm")
+    sys.exit(0 if all(all(files.values()) for files in whole.values()) else 1)
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
 @click.option("--port", default=9100, show_default=True, help="Port to listen on; 0 takes a free one.")

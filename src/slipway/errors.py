@@ -2,6 +2,7 @@
 
     SlipwayError
     ├── SettingsError             the start stops: file, line, field and fix                        exit 2
+    ├── WeightsError              a small model's files could not be fetched                        exit 1
     ├── BadRequest                the request cannot be understood                                  400
     │   └── UnsupportedMedia      the body is not JSON                                              415
     ├── Unauthorized              no key, or one that is not known                                  401
@@ -54,6 +55,11 @@ class SettingsError(SlipwayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class WeightsError(SlipwayError):
+    code = "weights"
+    next_step = "Try again where the network is better; everything but what needs these weights works without them."
 
 
 class BadRequest(SlipwayError):

