@@ -132,7 +132,7 @@ def test_building_tells_true_counts(tmp_path: Path) -> None:
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
-    code = "import sys, slipway.knowledge; print([m for m in ('tantivy', 'selectolax', 'markdown_it') if m in sys.modules])"
+    code = "import sys, slipway.knowledge; print([m for m in ('tantivy', 'selectolax', 'markdown_it', 'pypdfium2', 'python_calamine', 'yaml', 'zipfile') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -146,7 +146,8 @@ def test_sources_that_cannot_be_knowledge_stop_the_start_with_a_sentence_each(tm
         Knowledge([tmp_path / "gone", tmp_path / "empty", tmp_path / "photo.png"])
     gone, empty, photo = caught.value.problems
     assert gone == f"{tmp_path}/gone does not exist; name a folder or a file of documents with --docs."
-    assert empty.endswith("has no .md, .markdown, .html, .htm, .txt, .rst files; put documents there or name another folder with --docs.")
+    kinds = ".md, .markdown, .html, .htm, .txt, .rst, .pdf, .docx, .pptx, .xlsx, .csv, .tsv"
+    assert empty.endswith(f"has no {kinds} files; put documents there or name another folder with --docs.")
     assert "the kinds are .md" in photo
 
 

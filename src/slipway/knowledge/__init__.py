@@ -1,7 +1,7 @@
 """THE ROOM of what we know: files in, ranked places with exact character spans out.
 
-`files` finds them, `readers` turn bytes into text with headings, `passages` cut it, `index` ranks. This first form reads Markdown, HTML,
-reStructuredText and plain text, and keeps everything in memory.
+`files` finds them, `readers` turn bytes into text with headings (in a child process: `parsing`), `passages` cut it, `index` ranks. This
+first form keeps everything in memory.
 """
 
 import hashlib
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from slipway.errors import SettingsError
 from slipway.knowledge import files
+from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import Unreadable, read
+from slipway.knowledge.readers import Unreadable
 from slipway.types import Hit, Passage, Record
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["FileReport", "Knowledge"]
 
 _LARGEST_FILE = 20_000_000
-_NEEDED = ("tantivy", "selectolax")  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
+_NEEDED = (
+    "tantivy",
+    "selectolax",
+    "pypdfium2",
+    "python_calamine",
+)  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
 
 
 class FileReport(Record, frozen=True, kw_only=True):
@@ -71,13 +77,14 @@ class Knowledge:
 
         found = files.find(self._sources)
         reports, known = list[FileReport](), list[Passage]()
-        for done, each in enumerate([None, *found]):
-            if each:
-                report, cut = _read(each)
-                reports.append(report)
-                known += cut
-            self.built = (done, len(found))
-            progress(done, len(found))
+        with Parser() as parser:
+            for done, each in enumerate([None, *found]):
+                if each:
+                    report, cut = _read(each, parser)
+                    reports.append(report)
+                    known += cut
+                self.built = (done, len(found))
+                progress(done, len(found))
         self._index = Index(known)
         self._passages = {passage.id: passage for passage in known}
         self.reports, self.documents = reports, sum(report.state == "done" for report in reports)
@@ -99,15 +106,12 @@ class Knowledge:
         return self._passages.get(id)
 
 
-def _read(found: files.Found) -> tuple[FileReport, list[Passage]]:
+def _read(found: files.Found, parser: Parser) -> tuple[FileReport, list[Passage]]:
     try:
         data = _bytes(found)
-        cut = passages(read(data, found.path), found.path, hashlib.sha256(data).hexdigest()[:16])
+        cut = passages(parser.parse(data, found.path), found.path, hashlib.sha256(data).hexdigest()[:16])
     except Unreadable as error:
         return FileReport(path=found.path, state="failed", reason=str(error)), []
-    except Exception as error:  # noqa: BLE001 - a parser's fault in one file must not cost the others
-        reason = f"It could not be parsed ({type(error).__name__}); save it in a simpler form, or remove it."
-        return FileReport(path=found.path, state="failed", reason=reason), []
     return FileReport(path=found.path, state="done"), cut
 
 
@@ -118,7 +122,7 @@ def _bytes(found: files.Found) -> bytes:
     try:
         size = found.file.stat().st_size
         if size > _LARGEST_FILE:
-            raise Unreadable(f"It has {size / 1e6:.0f} MB, and {_LARGEST_FILE / 1e6:.0f} MB is the limit; split it into smaller files.")
+            raise Unreadable(f"It has {size / 1e6:.0f} MB, and {_LARGEST_FILE / 1e6:.0f} MB is the limit", "split it into smaller files")
         return found.file.read_bytes()
     except OSError as error:
-        raise Unreadable(f"It cannot be read ({error.strerror}); let the server's user read it.") from None
+        raise Unreadable(f"It cannot be read ({error.strerror})", "let the server's user read it") from None

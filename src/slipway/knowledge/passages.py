@@ -1,4 +1,4 @@
-"""A document is cut into passages: spans that never cross a heading and, where it can be avoided, never cut a block.
+"""A document is cut into passages: spans that never cross a heading or the end of a page and, where it can be avoided, never cut a block.
 
 Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut at the best boundary inside it: a blank
 line, the end of a sentence, of a line, of a word.
@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from slipway.knowledge.readers import Document
@@ -44,9 +44,11 @@ def passages(document: Document, path: str, version: str) -> list[Passage]:
             end=end,
             text=document.text[start:end],
             version=version,
+            page=bisect_right(document.pages, start) or None,
         )
         for place in places(document)
-        for start, end in _spans(document, place.start, place.end)
+        for left, right in _sheets(document, place.start, place.end)
+        for start, end in _spans(document, left, right)
     ]
 
 
@@ -73,6 +75,12 @@ def places(document: Document) -> Iterator[Place]:
         if empty and following and following.level > heading.level:
             continue
         yield Place(heading=heading.text, trail=tuple(name for _, name in above), start=heading.start if empty else heading.end, end=end)
+
+
+def _sheets(document: Document, start: int, end: int) -> Iterator[Span]:
+    """The part of a place on each of its pages; all of it where there are no pages."""
+    pages = document.pages[bisect_right(document.pages, start) : bisect_left(document.pages, end)]
+    return itertools.pairwise([start, *pages, end])
 
 
 def _spans(document: Document, start: int, end: int) -> Iterator[Span]:

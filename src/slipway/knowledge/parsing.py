@@ -1,0 +1,260 @@
+"""Files are parsed in a child process with limits on memory, files and time, so that a bomb or a crash there ends nothing here.
+
+The child starts with the first file, reads one after the other, and is replaced after a crash, a timeout, or a file that left it fat. It
+gets no environment of ours, and ends when we do: its input closes. What goes over its pipes is MessagePack behind four bytes of length.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+
+from slipway.knowledge.readers import Document, Unreadable, read
+from slipway.types import Record
+
+_SIMPLER = "split it into smaller files, or save it in a simpler form"
+_LONGEST_ANSWER = 400_000_000  # bytes; the readers stay far below, and a child that was taken over is believed no more than this
+_GRACE_S = 5  # how long after the deadline a child whose parent is gone ends itself
+
+
+class Job(Record, frozen=True, kw_only=True):
+    path: str
+    data: bytes
+
+
+class Page(Record, frozen=True, kw_only=True, tag="page"):
+    """Page or slide `number` is read next."""
+
+    number: int
+
+
+class Done(Record, frozen=True, kw_only=True, tag="done"):
+    """`tired`: the child holds so much memory now that the next file should get a new one."""
+
+    document: Document
+    tired: bool
+
+
+class Failed(Record, frozen=True, kw_only=True, tag="failed"):
+    what: str
+    fix: str
+    page: int | None
+
+
+_Said = Page | Done | Failed
+_encoder, _jobs, _said = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Job), msgspec.msgpack.Decoder(_Said)
+
+
+def _send(pipe: IO[bytes], message: object) -> None:
+    body = _encoder.encode(message)
+    pipe.write(len(body).to_bytes(4, "big"))
+    pipe.write(body)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> bytes:
+    """Raises EOFError where the other side is gone or says too much."""
+    head = pipe.read(4)
+    length = int.from_bytes(head, "big")
+    body = pipe.read(length) if len(head) == 4 and length <= _LONGEST_ANSWER else b""
+    if not body or len(body) < length:
+        raise EOFError
+    return body
+
+
+class Parser:
+    """Parses in a child process; calls from several threads take turns. Use it as a context manager, or `close` it."""
+
+    def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
+        """`memory_mb` is for the file, on top of what the child needs for itself."""
+        self._deadline_s, self._memory_mb = deadline_s, memory_mb
+        self._child: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+        self._page: int | None = None
+        self._late = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the child. A later `parse` starts a new one."""
+        with self._turn:
+            self._end()
+
+    @property
+    def child(self) -> int | None:
+        """The child's process id, where there is one."""
+        child = self._child
+        return child.pid if child else None
+
+    def parse(self, data: bytes, path: str) -> Document:
+        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable."""
+        with self._turn:
+            self._page, self._late = None, False
+            child = self._started()
+            clock = threading.Timer(self._deadline_s, self._kill, [child])
+            clock.daemon = True
+            clock.start()
+            try:
+                return self._asked(child, Job(path=path, data=data))
+            except (EOFError, OSError, msgspec.MsgspecError):  # the last: what came is no answer of ours
+                self._end()
+                raise self._lost(child.returncode) from None
+            except BaseException as error:
+                if not isinstance(error, Unreadable):  # interrupted: an answer may still come, to nobody
+                    self._end()
+                raise
+            finally:
+                clock.cancel()
+                clock.join()  # so that it does not end the child of the next file
+                if self._late:
+                    self._end()
+
+    def _asked(self, child: "subprocess.Popen[bytes]", job: Job) -> Document:
+        if child.stdin is None or child.stdout is None:
+            raise EOFError
+        _send(child.stdin, job)
+        while True:
+            said: _Said = _said.decode(_receive(child.stdout))
+            if isinstance(said, Page):
+                self._page = said.number
+                continue
+            if isinstance(said, Failed):
+                raise Unreadable(said.what, said.fix, said.page)
+            if said.tired:
+                self._end()
+            return said.document
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._child and self._child.poll() is not None:
+            self._end()
+        if self._child is None:
+            self._child = _spawned(self._deadline_s, self._memory_mb)
+        return self._child
+
+    def _kill(self, child: "subprocess.Popen[bytes]") -> None:
+        self._late = True
+        child.kill()
+
+    def _end(self) -> None:
+        if child := self._child:
+            self._child = None
+            child.kill()
+            with contextlib.suppress(OSError), child:  # closes the pipes and waits; what was not yet written is lost
+                pass
+
+    def _lost(self, code: int | None) -> Unreadable:
+        if self._late:
+            return Unreadable(f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page)
+        how = signal.Signals(-code).name if code is not None and code < 0 and -code in set(signal.Signals) else f"exit {code}"
+        return Unreadable(
+            f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB", _SIMPLER, self._page
+        )
+
+
+def _spawned(deadline_s: float, memory_mb: int) -> "subprocess.Popen[bytes]":
+    code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r})"
+    needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
+    environment = {**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=Path(sys.executable).anchor,
+        start_new_session=True,  # Ctrl+C is for the parent
+    )
+
+
+# In the child
+
+
+def serve(deadline_s: float, memory_mb: int) -> None:
+    """The child's life: a job from stdin, pages and an answer to stdout, until stdin closes."""
+    asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a parser prints must not get between the answers
+    fat = _limit(memory_mb)
+    while True:
+        try:
+            job = _jobs.decode(_receive(asked))
+        except EOFError:
+            os._exit(0)
+        with _ends_with_parent(deadline_s + _GRACE_S):
+            answer = _answer(job, told, memory_mb)
+            del job
+        _send(told, Done(document=answer, tired=_held() > fat) if isinstance(answer, Document) else answer)
+
+
+def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Document | Failed:
+    page: int | None = None
+
+    def on_page(number: int) -> None:
+        nonlocal page
+        page = number
+        _send(told, Page(number=number))
+
+    try:
+        return read(job.data, job.path, on_page)
+    except Unreadable as error:
+        return Failed(what=error.what, fix=error.fix, page=error.page)
+    except MemoryError:
+        return Failed(what=f"It needs more than {memory_mb} MB of memory to read", fix=_SIMPLER, page=page)
+    except RecursionError:
+        return Failed(what="It is nested too deeply", fix="save it in a simpler form", page=page)
+    except Exception as error:  # noqa: BLE001 - whatever a parser raises is a file's fault, and told as that
+        return Failed(what=f"It could not be parsed ({type(error).__name__})", fix="save it in a simpler form, or remove it", page=page)
+
+
+def _limit(memory_mb: int) -> int:
+    """Sets the limits; returns how much memory is too much to go on with. Where the system has no such limits, the deadline remains."""
+    own = _held()
+    limit = own + memory_mb * 1_000_000
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        for kind, most in (("CORE", 0), ("FSIZE", 0), ("NOFILE", 64), ("AS", limit if own else 0)):
+            if most or kind != "AS":
+                resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (most, most))
+    return own + memory_mb * 1_000_000 // 4
+
+
+def _held() -> int:
+    """Bytes of address space; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+@contextlib.contextmanager
+def _ends_with_parent(longest_s: float) -> Iterator[None]:
+    """While a parser is at work, the end of the parent is told by signals that nobody handles, so that they end a library's endless loop too:
+    SIGIO when the parent's end of stdin closes (Linux), and SIGALRM in any case. (PR_SET_PDEATHSIG would be sent when the thread ends
+    that started the child, not the process.)
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    signal.setitimer(signal.ITIMER_REAL, longest_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        fcntl.fcntl(0, fcntl.F_SETFL, flags)

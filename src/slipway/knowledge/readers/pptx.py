@@ -1,0 +1,92 @@
+"""PowerPoint: each slide is a page, its title a heading, the speaker's notes below it. Hidden slides are not shown, so not read either."""
+
+from typing import TYPE_CHECKING
+
+from slipway.knowledge.readers.document import Document, Draft, OnPage, Unreadable, one_line, table
+from slipway.knowledge.readers.office import Package, attribute, child, descend, local
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_SHAPES = frozenset(["sp", "tbl"])
+_TITLES = frozenset(["title", "ctrTitle"])
+_UNSAID = frozenset(["dt", "ftr", "sldNum", "hdr", "sldImg"])  # placeholders that repeat on every slide
+_LEVEL = 1  # the level of all titles: slides have no ranks
+
+
+def pptx(data: bytes, fallback: str, on_page: OnPage) -> Document:
+    """Pages are numbered as PowerPoint numbers slides: in their order, hidden ones counted. Raises Unreadable with the slide as page."""
+    package, draft = Package(data), Draft()
+    main = package.main("ppt/presentation.xml")
+    parts = package.relations(main)
+    listed = child(package.xml(main), "sldIdLst")
+    for number, entry in enumerate(listed if listed is not None else [], start=1):
+        on_page(number)
+        draft.page()
+        _, part = parts.get(_relation(entry), ("", f"ppt/slides/slide{number}.xml"))
+        if part not in package:
+            raise Unreadable("It is damaged: a slide is missing", "open it in PowerPoint and save it anew", number)
+        slide = package.xml(part, number)
+        if slide.get("show") not in ("0", "false"):
+            _read(draft, slide, number)
+            _read_notes(draft, package, part, number)
+    meta = package.meta()
+    first = draft.headings[0].text if draft.headings else ""
+    return draft.document(meta.get("title") or first or fallback, meta)
+
+
+def _relation(entry: "Element") -> str:
+    """`r:id`, beside an `id` without namespace that means something else."""
+    return next((value for key, value in entry.attrib.items() if key.endswith("}id")), "")
+
+
+def _read(draft: Draft, slide: "Element", number: int) -> None:
+    shapes = [shape for shape in descend(slide, _SHAPES) if _placeholder(shape) not in _UNSAID]
+    titles = [shape for shape in shapes if _placeholder(shape) in _TITLES and _words(shape)]
+    if titles:
+        draft.heading(_LEVEL, _words(titles[0]))
+    else:
+        first = next((words for shape in shapes if (words := _words(shape))), "")
+        draft.name(_LEVEL, first if 0 < len(first) <= 80 else f"Slide {number}")
+    for shape in shapes:
+        if local(shape) == "tbl":
+            _write_table(draft, shape)
+        elif shape not in titles[:1]:
+            draft.block("\n".join(_lines(shape)))
+
+
+def _read_notes(draft: Draft, package: Package, part: str, number: int) -> None:
+    notes = next((name for kind, name in package.relations(part).values() if kind == "notesSlide"), "")
+    if notes in package:
+        shapes = descend(package.xml(notes, number), frozenset(["sp"]))
+        said = [line for shape in shapes if _placeholder(shape) == "body" for line in _lines(shape)]
+        draft.block("\n".join(["Notes:", *said]) if said else "")
+
+
+def _write_table(draft: Draft, element: "Element") -> None:
+    rows = [[_words(cell) for cell in descend(row, frozenset(["tc"]))] for row in descend(element, frozenset(["tr"]))]
+    for part in table(rows) if any(map(any, rows)) else []:
+        draft.block(part)
+
+
+def _placeholder(shape: "Element") -> str:
+    """Its kind; empty where the shape is none."""
+    found = child(shape, "nvSpPr", "nvPr", "ph")
+    return "" if found is None else found.get("type", "obj")
+
+
+def _words(shape: "Element") -> str:
+    return one_line(" ".join(_lines(shape)))
+
+
+def _lines(shape: "Element") -> list[str]:
+    """Paragraphs; where a shape has several, lower ones are indented as list items."""
+    found = []
+    for paragraph in descend(shape, frozenset(["p"])):
+        said = (each.text or " " * (local(each) == "br") for each in descend(paragraph, frozenset(["t", "br"])))
+        depth = attribute(properties, "lvl") if (properties := child(paragraph, "pPr")) is not None else None
+        if text := one_line("".join(said)):
+            found.append((min(int(depth), 8) if depth and depth.isdecimal() else 0, text))
+    if len(found) < 2:
+        return [text for _, text in found]
+    return [f"{'  ' * depth}- {text}" for depth, text in found]

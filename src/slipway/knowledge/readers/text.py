@@ -1,0 +1,62 @@
+"""Plain text and reStructuredText, and how the bytes of every text kind are decoded."""
+
+import re
+
+from slipway.knowledge.readers.document import Document, Heading, OnPage, Unreadable, one_line
+
+_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+_RULE = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
+_TITLE_LENGTH = 80
+
+
+def decoded(data: bytes) -> str:
+    """UTF-8; the byte order mark dropped, line ends normalised to `\\n`, nothing else changed. Raises Unreadable."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"It is not UTF-8 text (byte {error.start} does not fit)", "save it as UTF-8") from None
+    if "\0" in text:
+        raise Unreadable("It is not text (it has zero bytes)", "export it as Markdown, HTML or text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def line_starts(text: str, base: int) -> list[int]:
+    """Offsets of the lines from `base` on, and of the end, so that every line has a start and an end."""
+    return [base, *(found.end() for found in re.compile("\n").finditer(text, base)), len(text)]
+
+
+def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
+    """reStructuredText: headings are underlined, perhaps overlined too; a style's rank is the order in which it first appears."""
+    text = decoded(data)
+    rows, lines = text.split("\n"), line_starts(text, 0)
+    ranks: dict[tuple[str, bool], int] = {}
+    headings = []
+    for number in range(len(rows) - 1):
+        before = rows[number - 1].rstrip() if number else ""
+        if not _is_underlined(before, rows[number], rows[number + 1].rstrip()):
+            continue
+        over = bool(before)
+        level = ranks.setdefault((rows[number + 1][0], over), len(ranks) + 1)
+        name = one_line(rows[number].replace("`", ""))
+        headings.append(Heading(level=level, text=name, start=lines[number - over], end=lines[number + 2]))
+    title = headings[0].text if headings else fallback
+    return Document(title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text))
+
+
+def _is_underlined(before: str, row: str, rule: str) -> bool:
+    if not row.strip() or _RULE.match(row) or not _RULE.match(rule) or len(rule) < len(row.strip()):
+        return False
+    return before == rule or (not before and not row[0].isspace())
+
+
+def plain(data: bytes, fallback: str, on_page: OnPage) -> Document:
+    """No headings. A short first line that stands alone and does not end like a sentence is the title."""
+    text = decoded(data)
+    first, _, rest = text.strip().partition("\n")
+    alone = rest.startswith(("\n", "==", "--")) and bool(rest.strip("\n=- "))
+    titled = alone and len(first) <= _TITLE_LENGTH and not first.rstrip().endswith((".", ",", ";", ":"))
+    return Document(title=one_line(first) if titled else fallback, text=text, breaks=_paragraphs(text))
+
+
+def _paragraphs(text: str) -> tuple[int, ...]:
+    return (0, *(found.end() for found in _BLANK_LINES.finditer(text)))
