@@ -132,7 +132,8 @@ def test_building_tells_true_counts(tmp_path: Path) -> None:
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
-    code = "import sys, slipway.knowledge; print([m for m in ('tantivy', 'selectolax', 'markdown_it', 'pypdfium2', 'python_calamine', 'yaml', 'zipfile') if m in sys.modules])"
+    heavy = "('tantivy', 'selectolax', 'markdown_it', 'pypdfium2', 'python_calamine', 'yaml', 'zipfile')"
+    code = f"import sys, slipway.knowledge; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

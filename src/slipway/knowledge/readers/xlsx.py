@@ -114,12 +114,12 @@ def _is_number(cell: str) -> bool:
 
 def _write_table(draft: Draft, rows: list[Row]) -> None:
     most = max(sum(map(bool, row)) for row in rows)
-    head = next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most)
+    head = next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most) if len(rows) > 1 else 1
     draft.block("\n".join("  ".join(filter(None, row)) for row in rows[:head]))
     width = max(map(len, rows))
     even = [row + [""] * (width - len(row)) for row in rows[head:]]
     used = [number for number, column in enumerate(zip(*even, strict=True)) if any(column)]
-    for part in table([[row[number] for number in used] for row in even]):
+    for part in table([[row[number] for number in used] for row in even]) if even else []:
         draft.block(part)
 
 
