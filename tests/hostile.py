@@ -128,6 +128,11 @@ def without(data: bytes, name: str) -> bytes:
         return _zip(**{each: archive.read(each) for each in archive.namelist() if each != name})
 
 
+def replaced(data: bytes, name: str, part: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return _zip(**{each: part if each == name else archive.read(each) for each in archive.namelist()})
+
+
 def encrypted_entries() -> bytes:
     """As a zip program encrypts: a flag at each entry."""
     data = bytearray(_word(_body("secret")))

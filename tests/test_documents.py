@@ -196,6 +196,10 @@ def test_a_word_files_table_reads_as_markdown(parser: Parser) -> None:
     assert parser.parse(saved(word), "some-name.docx").text == "Name | Us\\|e\n--- | ---\ntwo lines |\n\nAfter.\n\n"
 
 
+def test_damaged_metadata_costs_no_text(parser: Parser) -> None:
+    assert "regulation" in parser.parse(hostile.replaced(papers.docx(1), "docProps/core.xml", b"<"), "a.docx").text
+
+
 # Sheets
 
 
@@ -331,6 +335,15 @@ def test_files_share_a_child_and_threads_take_turns() -> None:
         assert texts == [f"text {n}" for n in range(100)]
         parser.parse(b"text", "a.txt")
         assert parser.child == first
+
+
+def test_a_file_that_leaves_the_child_fat_gets_the_next_one_a_new_child() -> None:
+    with Parser(memory_mb=120) as parser:
+        parser.parse(b"text", "a.txt")
+        first = parser.child
+        assert len(parser.parse(b"many words " * 1_500_000, "b.txt").text) == 16_500_000
+        parser.parse(b"text", "a.txt")
+        assert parser.child != first
 
 
 def test_closing_ends_the_child() -> None:

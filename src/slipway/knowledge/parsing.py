@@ -40,13 +40,14 @@ class Done(Record, frozen=True, kw_only=True, tag="done"):
     """`tired`: the child holds so much memory now that the next file should get a new one."""
 
     document: Document
-    tired: bool
+    tired: bool = False
 
 
 class Failed(Record, frozen=True, kw_only=True, tag="failed"):
     what: str
     fix: str
     page: int | None
+    tired: bool = False
 
 
 _Said = Page | Done | Failed
@@ -130,10 +131,10 @@ class Parser:
             if isinstance(said, Page):
                 self._page = said.number
                 continue
-            if isinstance(said, Failed):
-                raise Unreadable(said.what, said.fix, said.page)
             if said.tired:
                 self._end()
+            if isinstance(said, Failed):
+                raise Unreadable(said.what, said.fix, said.page)
             return said.document
 
     def _started(self) -> "subprocess.Popen[bytes]":
@@ -194,10 +195,10 @@ def serve(deadline_s: float, memory_mb: int) -> None:
         with _ends_with_parent(deadline_s + _GRACE_S):
             answer = _answer(job, told, memory_mb)
             del job
-        _send(told, Done(document=answer, tired=_held() > fat) if isinstance(answer, Document) else answer)
+        _send(told, msgspec.structs.replace(answer, tired=answer.tired or _held() > fat))
 
 
-def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Document | Failed:
+def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Done | Failed:
     page: int | None = None
 
     def on_page(number: int) -> None:
@@ -206,11 +207,11 @@ def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Document | Failed:
         _send(told, Page(number=number))
 
     try:
-        return read(job.data, job.path, on_page)
+        return Done(document=read(job.data, job.path, on_page))
     except Unreadable as error:
         return Failed(what=error.what, fix=error.fix, page=error.page)
     except MemoryError:
-        return Failed(what=f"It needs more than {memory_mb} MB of memory to read", fix=_SIMPLER, page=page)
+        return Failed(what=f"It needs more than {memory_mb} MB of memory to read", fix=_SIMPLER, page=page, tired=True)
     except RecursionError:
         return Failed(what="It is nested too deeply", fix="save it in a simpler form", page=page)
     except Exception as error:  # noqa: BLE001 - whatever a parser raises is a file's fault, and told as that

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from slipway.knowledge.readers.document import Document, Draft, OnPage, Unreadable, table
-from slipway.knowledge.readers.office import Package, check
+from slipway.knowledge.readers.office import Package
 
 _SAMPLE_LINES = 50
 
@@ -19,7 +19,6 @@ def xlsx(data: bytes, fallback: str, _: OnPage) -> Document:
     """Values as Excel last computed them; dates as ISO, numbers without a needless fraction. Hidden sheets are not read."""
     from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
-    check(data)
     meta, draft = Package(data).meta(), Draft()
     try:
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
