@@ -337,6 +337,14 @@ def test_files_share_a_child_and_threads_take_turns() -> None:
         assert parser.child == first
 
 
+def test_thousands_of_files_go_through_one_child() -> None:
+    with Parser() as parser:
+        parser.parse(b"text", "a.txt")
+        first = parser.child
+        assert {parser.parse(b"text", "a.txt").text for _ in range(3_000)} == {"text"}
+        assert parser.child == first
+
+
 def test_a_file_that_leaves_the_child_fat_gets_the_next_one_a_new_child() -> None:
     with Parser(memory_mb=120) as parser:
         parser.parse(b"text", "a.txt")

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -77,7 +76,7 @@ class Parser:
     def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
         """`memory_mb` is for the file, on top of what the child needs for itself."""
         self._deadline_s, self._memory_mb = deadline_s, memory_mb
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: _Child | None = None
         self._turn = threading.Lock()
         self._page: int | None = None
         self._late = False
@@ -97,7 +96,7 @@ class Parser:
     def child(self) -> int | None:
         """The child's process id, where there is one."""
         child = self._child
-        return child.pid if child else None
+        return child.process.pid if child else None
 
     def parse(self, data: bytes, path: str) -> Document:
         """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable."""
@@ -110,8 +109,7 @@ class Parser:
             try:
                 return self._asked(child, Job(path=path, data=data))
             except (EOFError, OSError, msgspec.MsgspecError):  # the last: what came is no answer of ours
-                self._end()
-                raise self._lost(child.returncode) from None
+                raise self._lost(self._end()) from None
             except BaseException as error:
                 if not isinstance(error, Unreadable):  # interrupted: an answer may still come, to nobody
                     self._end()
@@ -122,12 +120,13 @@ class Parser:
                 if self._late:
                     self._end()
 
-    def _asked(self, child: "subprocess.Popen[bytes]", job: Job) -> Document:
-        if child.stdin is None or child.stdout is None:
+    def _asked(self, child: "_Child", job: Job) -> Document:
+        asked, told = child.process.stdin, child.process.stdout
+        if asked is None or told is None:
             raise EOFError
-        _send(child.stdin, job)
+        _send(asked, job)
         while True:
-            said: _Said = _said.decode(_receive(child.stdout))
+            said: _Said = _said.decode(_receive(told))
             if isinstance(said, Page):
                 self._page = said.number
                 continue
@@ -137,53 +136,76 @@ class Parser:
                 raise Unreadable(said.what, said.fix, said.page)
             return said.document
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        if self._child and self._child.poll() is not None:
+    def _started(self) -> "_Child":
+        if self._child and self._child.process.poll() is not None:
             self._end()
         if self._child is None:
-            self._child = _spawned(self._deadline_s, self._memory_mb)
+            self._child = _Child(self._deadline_s, self._memory_mb)
         return self._child
 
-    def _kill(self, child: "subprocess.Popen[bytes]") -> None:
+    def _kill(self, child: "_Child") -> None:
         self._late = True
-        child.kill()
+        child.process.kill()
 
-    def _end(self) -> None:
-        if child := self._child:
-            self._child = None
-            child.kill()
-            with contextlib.suppress(OSError), child:  # closes the pipes and waits; what was not yet written is lost
-                pass
+    def _end(self) -> int:
+        """How it ended, as `subprocess` tells it; 0 where there is no child."""
+        child, self._child = self._child, None
+        return child.end() if child else 0
 
-    def _lost(self, code: int | None) -> Unreadable:
+    def _lost(self, code: int) -> Unreadable:
         if self._late:
             return Unreadable(f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page)
-        how = signal.Signals(-code).name if code is not None and code < 0 and -code in set(signal.Signals) else f"exit {code}"
+        how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
         return Unreadable(
             f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB", _SIMPLER, self._page
         )
 
 
-def _spawned(deadline_s: float, memory_mb: int) -> "subprocess.Popen[bytes]":
-    code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r})"
-    needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
-    environment = {**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd=Path(sys.executable).anchor,
-        start_new_session=True,  # Ctrl+C is for the parent
-    )
+class _Child:
+    """The process, and a pipe into it that says nothing: it only closes, when we are gone."""
+
+    def __init__(self, deadline_s: float, memory_mb: int) -> None:
+        line, self._line = os.pipe() if sys.platform != "win32" else (-1, -1)
+        needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
+        code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {line})"
+        try:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                cwd=Path(sys.executable).anchor,
+                start_new_session=True,  # Ctrl+C is for the parent
+                pass_fds=[line] if line >= 0 else [],
+            )
+        except BaseException:
+            self._hang_up()
+            raise
+        finally:
+            if line >= 0:
+                os.close(line)
+
+    def end(self) -> int:
+        """Closes the pipes and waits; what was not yet written is lost. Returns how the process ended."""
+        self.process.kill()
+        with contextlib.suppress(OSError), self.process:
+            pass
+        self._hang_up()
+        return self.process.wait()
+
+    def _hang_up(self) -> None:
+        if self._line >= 0:
+            os.close(self._line)
+        self._line = -1
 
 
 # In the child
 
 
-def serve(deadline_s: float, memory_mb: int) -> None:
-    """The child's life: a job from stdin, pages and an answer to stdout, until stdin closes."""
+def serve(deadline_s: float, memory_mb: int, line: int) -> None:
+    """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line` closes."""
+    _end_with_parent(line)
     asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get between the answers
     fat = _limit(memory_mb)
@@ -192,9 +214,10 @@ def serve(deadline_s: float, memory_mb: int) -> None:
             job = _jobs.decode(_receive(asked))
         except EOFError:
             os._exit(0)
-        with _ends_with_parent(deadline_s + _GRACE_S):
-            answer = _answer(job, told, memory_mb)
-            del job
+        _alarm(deadline_s + _GRACE_S)
+        answer = _answer(job, told, memory_mb)
+        _alarm(0)
+        del job
         _send(told, msgspec.structs.replace(answer, tired=answer.tired or _held() > fat))
 
 
@@ -239,23 +262,19 @@ def _held() -> int:
         return 0
 
 
-@contextlib.contextmanager
-def _ends_with_parent(longest_s: float) -> Iterator[None]:
-    """While a parser is at work, the end of the parent is told by signals that nobody handles, so that they end a library's endless loop too:
-    SIGIO when the parent's end of stdin closes (Linux), and SIGALRM in any case. (PR_SET_PDEATHSIG would be sent when the thread ends
-    that started the child, not the process.)
+def _end_with_parent(line: int) -> None:
+    """When the parent is gone, its end of `line` closes, and the system sends SIGIO, which nobody handles: it ends a library's endless loop
+    too. (Linux; elsewhere SIGALRM ends it after the deadline. PR_SET_PDEATHSIG would be sent when the thread ends that started the child.)
     """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
+    if sys.platform != "win32" and line >= 0:
+        import fcntl
 
-    flags = fcntl.fcntl(0, fcntl.F_GETFL)
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
-    signal.setitimer(signal.ITIMER_REAL, longest_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        fcntl.fcntl(0, fcntl.F_SETFL, flags)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _alarm(after_s: float) -> None:
+    """The system ends this process then; 0 is never."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, after_s)
