@@ -5,11 +5,13 @@ gets no environment of ours, and ends when we do: its input closes. What goes ov
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -79,7 +81,8 @@ class Parser:
         self._child: _Child | None = None
         self._turn = threading.Lock()
         self._page: int | None = None
-        self._late = False
+        self._until, self._late = math.inf, False
+        self._clock = threading.Lock()  # the watch must not end the child of the next file
 
     def __enter__(self) -> Self:
         return self
@@ -101,11 +104,9 @@ class Parser:
     def parse(self, data: bytes, path: str) -> Document:
         """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable."""
         with self._turn:
-            self._page, self._late = None, False
             child = self._started()
-            clock = threading.Timer(self._deadline_s, self._kill, [child])
-            clock.daemon = True
-            clock.start()
+            self._page, self._late = None, False
+            self._until = time.monotonic() + self._deadline_s
             try:
                 return self._asked(child, Job(path=path, data=data))
             except (EOFError, OSError, msgspec.MsgspecError):  # the last: what came is no answer of ours
@@ -115,9 +116,9 @@ class Parser:
                     self._end()
                 raise
             finally:
-                clock.cancel()
-                clock.join()  # so that it does not end the child of the next file
-                if self._late:
+                with self._clock:
+                    self._until = math.inf
+                if self._late:  # just after the answer
                     self._end()
 
     def _asked(self, child: "_Child", job: Job) -> Document:
@@ -141,11 +142,18 @@ class Parser:
             self._end()
         if self._child is None:
             self._child = _Child(self._deadline_s, self._memory_mb)
+            threading.Thread(target=self._watch, args=[self._child], daemon=True, name="slipway-parsing").start()
         return self._child
 
-    def _kill(self, child: "_Child") -> None:
-        self._late = True
-        child.process.kill()
+    def _watch(self, child: "_Child") -> None:
+        """Kills the child where a file takes too long. One thread for each child: one for each file would take longer than a small file."""
+        while self._child is child:
+            with self._clock:
+                if time.monotonic() > self._until:
+                    self._late = True
+                    child.process.kill()
+                    return
+            time.sleep(min(0.2, self._deadline_s / 10))
 
     def _end(self) -> int:
         """How it ended, as `subprocess` tells it; 0 where there is no child."""
