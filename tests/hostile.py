@@ -55,11 +55,15 @@ def _says(text: str) -> bytes:
     return _stream(f"BT /F 12 Tf 50 700 Td ({text}) Tj ET".encode())
 
 
+def picture() -> Image.Image:
+    return Image.new("RGB", (200, 200), "white")
+
+
 def pictures_only() -> bytes:
     paper = FPDF()
     for _ in range(3):
         paper.add_page()
-        paper.image(Image.new("RGB", (200, 200), "white"), 10, 10, 100)
+        paper.image(picture(), 10, 10, 100)
     return bytes(paper.output())
 
 

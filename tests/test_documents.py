@@ -173,6 +173,39 @@ def test_words_cut_at_line_ends_are_joined_and_lines_become_paragraphs(parser: P
     )
 
 
+def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None:
+    def lines(paper: FPDF) -> None:
+        for number in (1, 2):
+            paper.set_font("helvetica", "B", 11)
+            paper.cell(0, 7, f"On ships {number}", new_x="LMARGIN", new_y="NEXT")
+            paper.set_font("helvetica", "", 11)
+            paper.multi_cell(0, 6, papers.FILLER, new_x="LMARGIN", new_y="NEXT")
+
+    document = parser.parse(written(lines), "a.pdf")
+    assert [heading.text for heading in document.headings] == ["On ships 1", "On ships 2"]
+
+
+def test_columns_are_read_one_after_the_other(parser: Parser) -> None:
+    def lines(paper: FPDF) -> None:
+        with paper.text_columns(ncols=2, gutter=8) as columns:
+            for number in range(16):
+                columns.write(f"{papers.fact(number)} {papers.FILLER}\n\n")
+
+    text = parser.parse(written(lines), "a.pdf").text.replace("\n", " ")
+    places = [text.index(papers.fact(number)) for number in range(16)]
+    assert places == sorted(places)
+
+
+def test_scanned_pages_among_others_are_told(parser: Parser) -> None:
+    def lines(paper: FPDF) -> None:
+        paper.cell(0, 6, "Only this page has text.")
+        paper.add_page()
+        paper.image(hostile.picture(), 10, 10, 100)
+        paper.add_page()
+
+    assert parser.parse(written(lines), "a.pdf").meta["pages_without_text"] == [2]
+
+
 def test_letters_beyond_the_basic_plane_survive(parser: Parser) -> None:
     text = parser.parse("naïve – 20 € 😀 text".encode(), "a.txt").text
     assert text == "naïve – 20 € 😀 text"

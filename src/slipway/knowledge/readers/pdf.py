@@ -4,6 +4,7 @@ pdfium (Chrome's reader; Apache and BSD licences) gives characters with their pl
 header is told here, from the habits of the whole file.
 """
 
+import ctypes
 import itertools
 import re
 import statistics
@@ -49,7 +50,7 @@ def pdf(data: bytes, fallback: str, on_page: OnPage) -> Document:
     pages = [_lines(file, number, on_page) for number in range(_page_count(file))]
     if not any(pages):
         raise Unreadable("It has no text, only pictures of it", "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`")
-    meta, marks = _meta(file), _marks(file, len(pages))
+    meta, marks = _meta(file) | _pictures(file, pages), _marks(file, len(pages))
     texts = _without_running_lines(pages)
     ranks = _ranks(texts)
     draft = Draft()
@@ -156,12 +157,17 @@ def _box(text: Any, index: int) -> tuple[float, float, float, float]:
 
 
 def _letters(text: Any, index: int) -> tuple[float, bool]:
-    """Size and weight. The size is that on the page: the font's own may be 1 and scaled."""
+    """Size and weight. The size is that on the page: the font's own may be 1 and scaled. Many fonts tell their weight by their name only."""
     import pypdfium2.raw as c
 
-    matrix = c.FS_MATRIX()
+    matrix, name, flags = c.FS_MATRIX(), ctypes.create_string_buffer(128), ctypes.c_int()
     scale = abs(matrix.d) or abs(matrix.b) or 1.0 if c.FPDFText_GetMatrix(text, index, matrix) else 1.0
-    return round(c.FPDFText_GetFontSize(text, index) * scale, 1), c.FPDFText_GetFontWeight(text, index) >= 600
+    c.FPDFText_GetFontInfo(text, index, name, len(name), flags)
+    bold = c.FPDFText_GetFontWeight(text, index) >= 600 or bool(_BOLD.search(name.value))
+    return round(c.FPDFText_GetFontSize(text, index) * scale, 1), bold
+
+
+_BOLD = re.compile(rb"bold|black|heavy|demi|CMBX|-Bd", re.IGNORECASE)
 
 
 def _marks(file: "PdfDocument", pages: int) -> list[Mark]:
@@ -183,6 +189,15 @@ def _marks(file: "PdfDocument", pages: int) -> list[Mark]:
 def _meta(file: "PdfDocument") -> dict[str, Any]:
     said = file.get_metadata_dict()
     return described(said.get("Title"), said.get("Author"), _date(said.get("ModDate") or "") or _date(said.get("CreationDate") or ""))
+
+
+def _pictures(file: "PdfDocument", pages: list[list[Line]]) -> dict[str, list[int]]:
+    """Pages that show pictures and say nothing: scans among the text."""
+    import pypdfium2.raw as c
+
+    silent = [number for number, lines in enumerate(pages) if not lines]
+    found = [number + 1 for number in silent if any(True for _ in file[number].get_objects([c.FPDF_PAGEOBJ_IMAGE], max_depth=2))]
+    return {"pages_without_text": found} if found else {}
 
 
 def _date(said: str) -> str:
