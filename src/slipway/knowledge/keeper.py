@@ -36,6 +36,9 @@ class Keeper:
         except BaseException:
             self.failed = not self.ready
             raise
+        finally:
+            if not self._threads:
+                self.collection.rest()
         self.ready = self.ready or self.collection.scanned
         return done
 

@@ -5,13 +5,13 @@ gets no environment of ours, and ends when we do: its input closes. What goes ov
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
-import weakref
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -41,13 +41,14 @@ class Done(Record, frozen=True, kw_only=True, tag="done"):
     """`tired`: the child holds so much memory now that the next file should get a new one."""
 
     document: Document
-    tired: bool
+    tired: bool = False
 
 
 class Failed(Record, frozen=True, kw_only=True, tag="failed"):
     what: str
     fix: str
     page: int | None
+    tired: bool = False
 
 
 class TooSlow(Unreadable):
@@ -80,12 +81,12 @@ class Parser:
 
     def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
         """`deadline_s` is the longest that any file may take. `memory_mb` is for the file, on top of what the child needs for itself."""
-        self._longest_s, self._memory_mb = deadline_s, memory_mb
-        self._deadline_s = deadline_s
-        self._child: subprocess.Popen[bytes] | None = None
+        self._longest_s, self._deadline_s, self._memory_mb = deadline_s, deadline_s, memory_mb
+        self._child: _Child | None = None
         self._turn = threading.Lock()
         self._page: int | None = None
-        self._late = False
+        self._until, self._late = math.inf, False
+        self._clock = threading.Lock()  # the watch must not end the child of the next file
 
     def __enter__(self) -> Self:
         return self
@@ -102,100 +103,122 @@ class Parser:
     def child(self) -> int | None:
         """The child's process id, where there is one."""
         child = self._child
-        return child.pid if child else None
+        return child.process.pid if child else None
 
     def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> Document:
         """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable; TooSlow where that was too short."""
         with self._turn:
-            self._page, self._late = None, False
             self._deadline_s = min(deadline_s or self._longest_s, self._longest_s)
             child = self._started()
-            clock = threading.Timer(self._deadline_s, self._kill, [child])
-            clock.daemon = True
-            clock.start()
+            self._page, self._late = None, False
+            self._until = time.monotonic() + self._deadline_s
             try:
                 return self._asked(child, Job(path=path, data=data))
             except (EOFError, OSError, msgspec.MsgspecError):  # the last: what came is no answer of ours
-                self._end()
-                raise self._lost(child.returncode) from None
+                raise self._lost(self._end()) from None
             except BaseException as error:
                 if not isinstance(error, Unreadable):  # interrupted: an answer may still come, to nobody
                     self._end()
                 raise
             finally:
-                clock.cancel()
-                clock.join()  # so that it does not end the child of the next file
-                if self._late:
+                with self._clock:
+                    self._until = math.inf
+                if self._late:  # just after the answer
                     self._end()
 
-    def _asked(self, child: "subprocess.Popen[bytes]", job: Job) -> Document:
-        if child.stdin is None or child.stdout is None:
+    def _asked(self, child: "_Child", job: Job) -> Document:
+        asked, told = child.process.stdin, child.process.stdout
+        if asked is None or told is None:
             raise EOFError
-        _send(child.stdin, job)
+        _send(asked, job)
         while True:
-            said: _Said = _said.decode(_receive(child.stdout))
+            said: _Said = _said.decode(_receive(told))
             if isinstance(said, Page):
                 self._page = said.number
                 continue
-            if isinstance(said, Failed):
-                raise Unreadable(said.what, said.fix, said.page)
             if said.tired:
                 self._end()
+            if isinstance(said, Failed):
+                raise Unreadable(said.what, said.fix, said.page)
             return said.document
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        if self._child and self._child.poll() is not None:
+    def _started(self) -> "_Child":
+        if self._child and self._child.process.poll() is not None:
             self._end()
         if self._child is None:
-            self._child = _spawned(self._longest_s, self._memory_mb)
-            self._forgotten = weakref.finalize(self, _reaped, self._child)
+            self._child = _Child(self._longest_s, self._memory_mb)
+            threading.Thread(target=self._watch, args=[self._child], daemon=True, name="slipway-parsing").start()
         return self._child
 
-    def _kill(self, child: "subprocess.Popen[bytes]") -> None:
-        self._late = True
-        child.kill()
+    def _watch(self, child: "_Child") -> None:
+        """Kills the child where a file takes too long. One thread for each child: one for each file would take longer than a small file."""
+        while self._child is child:
+            with self._clock:
+                if time.monotonic() > self._until:
+                    self._late = True
+                    child.process.kill()
+                    return
+            time.sleep(min(0.2, self._deadline_s / 10))
 
-    def _end(self) -> None:
-        if child := self._child:
-            self._child = None
-            self._forgotten.detach()
-            _reaped(child)
+    def _end(self) -> int:
+        """How it ended, as `subprocess` tells it; 0 where there is no child."""
+        child, self._child = self._child, None
+        return child.end() if child else 0
 
-    def _lost(self, code: int | None) -> Unreadable:
+    def _lost(self, code: int) -> Unreadable:
         if self._late:
             return TooSlow(f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page)
-        how = signal.Signals(-code).name if code is not None and code < 0 and -code in set(signal.Signals) else f"exit {code}"
+        how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
         return Unreadable(
             f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB", _SIMPLER, self._page
         )
 
 
-def _reaped(child: "subprocess.Popen[bytes]") -> None:
-    child.kill()
-    with contextlib.suppress(OSError), child:  # closes the pipes and waits; what was not yet written is lost
-        pass
+class _Child:
+    """The process, and a pipe into it that says nothing: it only closes, when we are gone."""
 
+    def __init__(self, deadline_s: float, memory_mb: int) -> None:
+        line, self._line = os.pipe() if sys.platform != "win32" else (-1, -1)
+        needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
+        code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {line})"
+        try:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                cwd=Path(sys.executable).anchor,
+                start_new_session=True,  # Ctrl+C is for the parent
+                pass_fds=[line] if line >= 0 else [],
+            )
+        except BaseException:
+            self._hang_up()
+            raise
+        finally:
+            if line >= 0:
+                os.close(line)
 
-def _spawned(deadline_s: float, memory_mb: int) -> "subprocess.Popen[bytes]":
-    code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r})"
-    needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
-    environment = {**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd=Path(sys.executable).anchor,
-        start_new_session=True,  # Ctrl+C is for the parent
-    )
+    def end(self) -> int:
+        """Closes the pipes and waits; what was not yet written is lost. Returns how the process ended."""
+        self.process.kill()
+        with contextlib.suppress(OSError), self.process:
+            pass
+        self._hang_up()
+        return self.process.wait()
+
+    def _hang_up(self) -> None:
+        if self._line >= 0:
+            os.close(self._line)
+        self._line = -1
 
 
 # In the child
 
 
-def serve(deadline_s: float, memory_mb: int) -> None:
-    """The child's life: a job from stdin, pages and an answer to stdout, until stdin closes."""
+def serve(deadline_s: float, memory_mb: int, line: int) -> None:
+    """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line` closes."""
+    _end_with_parent(line)
     asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get between the answers
     fat = _limit(memory_mb)
@@ -204,13 +227,14 @@ def serve(deadline_s: float, memory_mb: int) -> None:
             job = _jobs.decode(_receive(asked))
         except EOFError:
             os._exit(0)
-        with _ends_with_parent(deadline_s + _GRACE_S):
-            answer = _answer(job, told, memory_mb)
-            del job
-        _send(told, Done(document=answer, tired=_held() > fat) if isinstance(answer, Document) else answer)
+        _alarm(deadline_s + _GRACE_S)
+        answer = _answer(job, told, memory_mb)
+        _alarm(0)
+        del job
+        _send(told, msgspec.structs.replace(answer, tired=answer.tired or _held() > fat))
 
 
-def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Document | Failed:
+def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Done | Failed:
     page: int | None = None
 
     def on_page(number: int) -> None:
@@ -219,11 +243,11 @@ def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Document | Failed:
         _send(told, Page(number=number))
 
     try:
-        return read(job.data, job.path, on_page)
+        return Done(document=read(job.data, job.path, on_page))
     except Unreadable as error:
         return Failed(what=error.what, fix=error.fix, page=error.page)
     except MemoryError:
-        return Failed(what=f"It needs more than {memory_mb} MB of memory to read", fix=_SIMPLER, page=page)
+        return Failed(what=f"It needs more than {memory_mb} MB of memory to read", fix=_SIMPLER, page=page, tired=True)
     except RecursionError:
         return Failed(what="It is nested too deeply", fix="save it in a simpler form", page=page)
     except Exception as error:  # noqa: BLE001 - whatever a parser raises is a file's fault, and told as that
@@ -251,23 +275,19 @@ def _held() -> int:
         return 0
 
 
-@contextlib.contextmanager
-def _ends_with_parent(longest_s: float) -> Iterator[None]:
-    """While a parser is at work, the end of the parent is told by signals that nobody handles, so that they end a library's endless loop too:
-    SIGIO when the parent's end of stdin closes (Linux), and SIGALRM in any case. (PR_SET_PDEATHSIG would be sent when the thread ends
-    that started the child, not the process.)
+def _end_with_parent(line: int) -> None:
+    """When the parent is gone, its end of `line` closes, and the system sends SIGIO, which nobody handles: it ends a library's endless loop
+    too. (Linux; elsewhere SIGALRM ends it after the deadline. PR_SET_PDEATHSIG would be sent when the thread ends that started the child.)
     """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
+    if sys.platform != "win32" and line >= 0:
+        import fcntl
 
-    flags = fcntl.fcntl(0, fcntl.F_GETFL)
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
-    signal.setitimer(signal.ITIMER_REAL, longest_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        fcntl.fcntl(0, fcntl.F_SETFL, flags)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _alarm(after_s: float) -> None:
+    """The system ends this process then; 0 is never."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_REAL, after_s)

@@ -27,7 +27,8 @@ class Document(Record, frozen=True, kw_only=True):
     """Headings and `breaks` (starts of blocks: paragraphs, lists, code, tables) are in order; what is before `body` is not for readers.
 
     Page or slide n starts at `pages[n - 1]`; kinds without pages have none. `meta` is what the file says of itself: the front matter of
-    Markdown, or `title`, `author` and `date` (ISO 8601) of PDF and office files. It holds JSON's types only.
+    Markdown, or `title`, `author` and `date` (ISO 8601) of PDF and office files. It holds JSON's types only. `pages_without_text` are those of
+    a PDF that were scanned, where others were not.
     """
 
     title: str

@@ -4,6 +4,7 @@ pdfium (Chrome's reader; Apache and BSD licences) gives characters with their pl
 header is told here, from the habits of the whole file.
 """
 
+import ctypes
 import itertools
 import re
 import statistics
@@ -49,15 +50,25 @@ def pdf(data: bytes, fallback: str, on_page: OnPage) -> Document:
     pages = [_lines(file, number, on_page) for number in range(_page_count(file))]
     if not any(pages):
         raise Unreadable("It has no text, only pictures of it", "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`")
-    meta, marks = _meta(file), _marks(file, len(pages))
+    meta, marks = _meta(file) | _pictures(file, pages), _marks(file, len(pages))
     texts = _without_running_lines(pages)
     ranks = _ranks(texts)
     draft = Draft()
     for number, lines in enumerate(texts):
         draft.page()
         _write(draft, lines, [mark for mark in marks if mark.page == number], {} if marks else ranks)
-    first = next((heading.text for heading in draft.headings if heading.level == 1), "")
-    return draft.document(meta.get("title") or first or fallback, meta)
+    return draft.document(meta.get("title") or _shown_title(texts) or fallback, meta)
+
+
+def _shown_title(pages: list[list[Line]]) -> str:
+    """The first words in the largest letters of the first page that says something."""
+    page = next((lines for lines in pages if lines), [])
+    largest = max((line.size for line in page), default=0.0)
+    if largest < _text_size(pages) * _LARGER:
+        return ""
+    _, group = next((size, list(group)) for size, group in itertools.groupby(page, key=lambda line: line.size) if size == largest)
+    title = " ".join(line.text for line in group[:3])
+    return title if len(title) <= _LONGEST_HEADING else ""
 
 
 # Out of the file
@@ -90,21 +101,21 @@ def _lines(file: "PdfDocument", number: int, on_page: OnPage) -> list[Line]:
     try:
         page = file[number]
         try:
-            return list(_page_lines(page))
+            return list(_page_lines(page, number))
         finally:
             page.close()
     except PdfiumError:
         raise Unreadable("A page of it is damaged", _SIMPLER, number + 1) from None
 
 
-def _page_lines(page: "PdfPage") -> Iterator[Line]:
+def _page_lines(page: "PdfPage", number: int) -> Iterator[Line]:
     """One call into pdfium for each sign of the text; what is told of a line's place and letters is asked of few of its signs."""
     import pypdfium2.raw as c
 
     text = page.get_textpage()
     count = text.count_chars()
     if count > _MOST_SIGNS:
-        raise Unreadable(f"A page of it has {count} signs, and {_MOST_SIGNS} is the limit", _SIMPLER, None)
+        raise Unreadable(f"A page of it has {count} signs, and {_MOST_SIGNS} is the limit", _SIMPLER, number + 1)
     codes = [c.FPDFText_GetUnicode(text.raw, index) for index in range(count)]
     start = 0
     for stop in [*(index for index, code in enumerate(codes) if code in _LINE_ENDS), count]:
@@ -146,12 +157,17 @@ def _box(text: Any, index: int) -> tuple[float, float, float, float]:
 
 
 def _letters(text: Any, index: int) -> tuple[float, bool]:
-    """Size and weight. The size is that on the page: the font's own may be 1 and scaled."""
+    """Size and weight. The size is that on the page: the font's own may be 1 and scaled. Many fonts tell their weight by their name only."""
     import pypdfium2.raw as c
 
-    matrix = c.FS_MATRIX()
+    matrix, name, flags = c.FS_MATRIX(), ctypes.create_string_buffer(128), ctypes.c_int()
     scale = abs(matrix.d) or abs(matrix.b) or 1.0 if c.FPDFText_GetMatrix(text, index, matrix) else 1.0
-    return round(c.FPDFText_GetFontSize(text, index) * scale, 1), c.FPDFText_GetFontWeight(text, index) >= 600
+    c.FPDFText_GetFontInfo(text, index, name, len(name), flags)
+    bold = c.FPDFText_GetFontWeight(text, index) >= 600 or bool(_BOLD.search(name.value))
+    return round(c.FPDFText_GetFontSize(text, index) * scale, 1), bold
+
+
+_BOLD = re.compile(rb"bold|black|heavy|demi|CMBX|-Bd", re.IGNORECASE)
 
 
 def _marks(file: "PdfDocument", pages: int) -> list[Mark]:
@@ -173,6 +189,15 @@ def _marks(file: "PdfDocument", pages: int) -> list[Mark]:
 def _meta(file: "PdfDocument") -> dict[str, Any]:
     said = file.get_metadata_dict()
     return described(said.get("Title"), said.get("Author"), _date(said.get("ModDate") or "") or _date(said.get("CreationDate") or ""))
+
+
+def _pictures(file: "PdfDocument", pages: list[list[Line]]) -> dict[str, list[int]]:
+    """Pages that show pictures and say nothing: scans among the text."""
+    import pypdfium2.raw as c
+
+    silent = [number for number, lines in enumerate(pages) if not lines]
+    found = [number + 1 for number in silent if any(True for _ in file[number].get_objects([c.FPDF_PAGEOBJ_IMAGE], max_depth=2))]
+    return {"pages_without_text": found} if found else {}
 
 
 def _date(said: str) -> str:
@@ -197,9 +222,11 @@ _PAGE_NUMBER = re.compile(
 
 
 def _without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
-    """Headers and footers stand at the same height of many pages, and say the same but for numbers; larger letters are headings."""
+    """Headers and footers stand apart from the text, at the same height of many pages, and say the same but for numbers. Larger letters are
+    headings, of which only the very same words run.
+    """
     text_size = _text_size(pages)
-    edges = [_edges(lines) for lines in pages]
+    edges = [_edge(lines, top=True) + _edge(lines, top=False) for lines in pages]
     seen = Counter(key for lines in edges for key in {_running(line, text_size) for line in lines})
     often = max(3, 0.4 * sum(map(bool, pages)))
     return [
@@ -208,10 +235,13 @@ def _without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
     ]
 
 
-def _edges(lines: list[Line]) -> list[Line]:
-    """The highest and the lowest lines of a page."""
-    ordered = sorted(lines, key=lambda line: -line.top)
-    return [*ordered[:_EDGE_LINES], *ordered[max(_EDGE_LINES, len(ordered) - _EDGE_LINES) :]]
+def _edge(lines: list[Line], *, top: bool) -> list[Line]:
+    """The highest or lowest lines of a page, where there are few of them and then a gap."""
+    ordered = sorted(lines, key=lambda line: line.bottom, reverse=top)
+    for number, (outer, inner) in enumerate(itertools.pairwise(ordered[: _EDGE_LINES + 1]), start=1):
+        if abs(outer.bottom - inner.bottom) > 1.8 * min(outer.size, inner.size):
+            return ordered[:number]
+    return []
 
 
 def _running(line: Line, text_size: float) -> tuple[str, int]:
@@ -305,6 +335,7 @@ def _by_rank(lines: list[Line], ranks: dict[tuple[float, bool], int]) -> Iterato
 
 
 _ITEM = re.compile(r"(?:[•◦▪‣·*–—-]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
+_COLUMN = 0.3  # of the page's width: what is narrower is no column of prose
 _FULL = 0.85  # a line that reaches this far is continued by the next one
 
 
@@ -314,14 +345,15 @@ def _blocks(lines: list[Line]) -> Iterator[str]:
         above.bottom - below.bottom for above, below in itertools.pairwise(lines) if 0 < above.bottom - below.bottom < 4 * above.size
     ]
     usual = statistics.median(distances) if distances else 0.0
+    narrowest = _COLUMN * max((line.right for line in lines), default=0.0)
     group = list[Line]()
     for line in lines:
         if group and _is_apart(group[-1], line, usual):
-            yield _joined(group)
+            yield _joined(group, narrowest)
             group = []
         group.append(line)
     if group:
-        yield _joined(group)
+        yield _joined(group, narrowest)
 
 
 def _is_apart(above: Line, below: Line, usual: float) -> bool:
@@ -329,12 +361,13 @@ def _is_apart(above: Line, below: Line, usual: float) -> bool:
     return distance > 1.4 * usual + 0.5 or (distance < -0.5 * below.size and above.text.endswith(".")) or abs(above.size - below.size) > 1
 
 
-def _joined(lines: list[Line]) -> str:
+def _joined(lines: list[Line], narrowest: float) -> str:
     """Lines that reach the right edge go on in the next one; others, such as rows and list items, end where they end."""
-    left, right = min(line.left for line in lines), max(line.right for line in lines)
+    left = min(line.left for line in lines)
+    width = max(narrowest, max(line.right for line in lines) - left)
     out = lines[0].text
     for above, below in itertools.pairwise(lines):
-        full = above.right - left >= _FULL * (right - left)
+        full = above.right - left >= _FULL * width
         same_row = abs(above.bottom - below.bottom) < 0.3 * above.size
         if out.endswith("\u00ad") or (out.endswith(("-", "‐")) and out[-2:-1].isalpha() and below.text[:1].islower()):
             out = out[:-1] + below.text

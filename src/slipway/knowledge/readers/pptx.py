@@ -46,7 +46,7 @@ def _read(draft: Draft, slide: "Element", number: int) -> None:
     if titles:
         draft.heading(_LEVEL, _words(titles[0]))
     else:
-        first = next((words for shape in shapes if (words := _words(shape))), "")
+        first = next((found[0][1] for shape in shapes if (found := _paragraphs(shape))), "")
         draft.name(_LEVEL, first if 0 < len(first) <= 80 else f"Slide {number}")
     for shape in shapes:
         if local(shape) == "tbl":
@@ -76,17 +76,21 @@ def _placeholder(shape: "Element") -> str:
 
 
 def _words(shape: "Element") -> str:
-    return one_line(" ".join(_lines(shape)))
+    return " ".join(text for _, text in _paragraphs(shape))
 
 
 def _lines(shape: "Element") -> list[str]:
-    """Paragraphs; where a shape has several, lower ones are indented as list items."""
+    """Its paragraphs; several are a list, the lower ones indented."""
+    found = _paragraphs(shape)
+    return [f"{'  ' * depth}- {text}" if len(found) > 1 else text for depth, text in found]
+
+
+def _paragraphs(shape: "Element") -> list[tuple[int, str]]:
+    """Those that say something, with their depth in the list."""
     found = []
     for paragraph in descend(shape, frozenset(["p"])):
-        said = (each.text or " " * (local(each) == "br") for each in descend(paragraph, frozenset(["t", "br"])))
+        said = (" " if local(each) == "br" else each.text or "" for each in descend(paragraph, frozenset(["t", "br"])))
         depth = attribute(properties, "lvl") if (properties := child(paragraph, "pPr")) is not None else None
         if text := one_line("".join(said)):
             found.append((min(int(depth), 8) if depth and depth.isdecimal() else 0, text))
-    if len(found) < 2:
-        return [text for _, text in found]
-    return [f"{'  ' * depth}- {text}" for depth, text in found]
+    return found

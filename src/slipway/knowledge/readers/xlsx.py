@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from slipway.knowledge.readers.document import Document, Draft, OnPage, Unreadable, table
-from slipway.knowledge.readers.office import Package, check
+from slipway.knowledge.readers.office import Package
 
 _SAMPLE_LINES = 50
 
@@ -19,7 +19,6 @@ def xlsx(data: bytes, fallback: str, _: OnPage) -> Document:
     """Values as Excel last computed them; dates as ISO, numbers without a needless fraction. Hidden sheets are not read."""
     from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
-    check(data)
     meta, draft = Package(data).meta(), Draft()
     try:
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
@@ -114,12 +113,12 @@ def _is_number(cell: str) -> bool:
 
 def _write_table(draft: Draft, rows: list[Row]) -> None:
     most = max(sum(map(bool, row)) for row in rows)
-    head = next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most)
+    head = next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most) if len(rows) > 1 else 1
     draft.block("\n".join("  ".join(filter(None, row)) for row in rows[:head]))
     width = max(map(len, rows))
     even = [row + [""] * (width - len(row)) for row in rows[head:]]
     used = [number for number, column in enumerate(zip(*even, strict=True)) if any(column)]
-    for part in table([[row[number] for number in used] for row in even]):
+    for part in table([[row[number] for number in used] for row in even]) if even else []:
         draft.block(part)
 
 
