@@ -138,6 +138,10 @@ def test_front_matter_that_says_nothing_clear_is_ignored(parser: Parser, front: 
     assert parser.parse(f"---\n{front}\n---\ntext".encode(), "a.md").meta == {}
 
 
+def test_a_page_that_begins_with_a_rule_and_speaks_of_groups_is_read(parser: Parser) -> None:
+    assert parser.parse(b"---\nThere are two groups: ours and theirs.\n\ntext\n", "a.md").meta == {}
+
+
 # PDF
 
 
