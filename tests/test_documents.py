@@ -177,6 +177,17 @@ def test_words_cut_at_line_ends_are_joined_and_lines_become_paragraphs(parser: P
     )
 
 
+def test_a_bookmark_that_its_page_does_not_repeat_is_a_heading_all_the_same(parser: Parser) -> None:
+    def lines(paper: FPDF) -> None:
+        paper.start_section("Part I")
+        paper.start_section("On ships", level=1)
+        paper.cell(0, 6, "On ships", new_x="LMARGIN", new_y="NEXT")
+        paper.cell(0, 6, "They float.")
+
+    document = parser.parse(written(lines), "a.pdf")
+    assert [(passage.trail, passage.text) for passage in passages(document, "a.pdf", "v")] == [(("Part I", "On ships"), "They float.")]
+
+
 def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         for number in (1, 2):
