@@ -214,6 +214,7 @@ FILES: dict[str, Hostile] = {
     "latin.txt": Hostile(lambda: "café".encode("latin-1"), "It is not UTF-8 text (byte 3 does not fit)"),
     "zero.txt": Hostile(lambda: b"a\0b", "zero bytes"),
     "rights.md": Hostile(lambda: b"---\naccess: [hr\n---\n# Salaries\n\nx\n", "who may read it"),
+    "itself.md": Hostile(lambda: b"---\naccess: &a [*a]\n---\ntext\n", "who may read it, is nested too deeply"),
     "open.md": Hostile(lambda: b"---\naccess: [hr]\n\n# Salaries\n\nx\n", "who may read it"),
     "aliases.md": Hostile(
         lambda: (

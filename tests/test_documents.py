@@ -139,6 +139,10 @@ def test_front_matter_that_says_nothing_clear_is_ignored(parser: Parser, front: 
     assert parser.parse(f"---\n{front}\n---\ntext".encode(), "a.md").meta == {}
 
 
+def test_a_page_that_begins_with_a_rule_and_speaks_of_groups_is_read(parser: Parser) -> None:
+    assert parser.parse(b"---\nThere are two groups: ours and theirs.\n\ntext\n", "a.md").meta == {}
+
+
 # PDF
 
 
@@ -172,6 +176,17 @@ def test_words_cut_at_line_ends_are_joined_and_lines_become_paragraphs(parser: P
     assert text == (
         "The harbour master decides about the inspection of every vessel that comes in by night or by day.\n- First item\n- Second item"
     )
+
+
+def test_a_bookmark_that_its_page_does_not_repeat_is_a_heading_all_the_same(parser: Parser) -> None:
+    def lines(paper: FPDF) -> None:
+        paper.start_section("Part I")
+        paper.start_section("On ships", level=1)
+        paper.cell(0, 6, "On ships", new_x="LMARGIN", new_y="NEXT")
+        paper.cell(0, 6, "They float.")
+
+    document = parser.parse(written(lines), "a.pdf")
+    assert [(passage.trail, passage.text) for passage in passages(document, "a.pdf", "v")] == [(("Part I", "On ships"), "They float.")]
 
 
 def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None:

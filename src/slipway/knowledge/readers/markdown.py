@@ -85,7 +85,7 @@ def _markdown_parser() -> "MarkdownIt":
 
 # Front matter
 
-_RIGHTS = re.compile(r"\b(access|groups)\b[\"']?[ \t]*:", re.IGNORECASE)
+_RIGHTS = re.compile(r"\b(access|groups)\b[\"']?[ \t]*:", re.IGNORECASE)  # as YAML or JSON write it
 _LONGEST_FRONT = 64_000
 _OPENED = re.compile(r"\s*---[ \t]*\n((?:[^\n]+\n){0,50})")
 
@@ -94,7 +94,7 @@ def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
     """Front matter that cannot be understood is ignored, unless it seems to say who may read: then nobody may. Raises Unreadable."""
     if front is None:
         opened = _OPENED.match(text)
-        if opened and _RIGHTS.search(opened[1]):
+        if opened and any(_RIGHTS.match(line.lstrip(" \t{\"'")) for line in opened[1].splitlines()):
             raise Unreadable(
                 "Its front matter, which says who may read it, is not closed or not at the start", "put it first, between two lines of ---"
             )
@@ -115,19 +115,20 @@ def _mapping(source: str) -> dict[str, Any]:
         raise ValueError(f"is longer than {_LONGEST_FRONT} characters")
     try:
         loaded = yaml.safe_load(source)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45
-        raise ValueError("is not valid YAML") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
+        plain = _plain(loaded, itertools.count())
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45, or what grows without end
+        raise ValueError("is not valid YAML, or holds too many values") from error
+    if not isinstance(plain, dict | None):
         raise ValueError("is not a YAML mapping")  # noqa: TRY004 - a fault of the text
-    return {str(key): value for key, value in zip(loaded, _plain(list(loaded.values()), itertools.count()), strict=True)}
+    return plain or {}
 
 
 def _plain(value: Any, counted: "itertools.count[int]") -> Any:
     """With JSON's types only; what refers to itself, or grows a thousandfold through references, is refused."""
     if next(counted) > 10_000:
-        raise ValueError("holds too many values")
+        raise ValueError
     if isinstance(value, dict):
         return {str(key): _plain(each, counted) for key, each in value.items()}
     if isinstance(value, list | set | tuple):

@@ -298,40 +298,53 @@ def _located(lines: list[Line], mark: Mark, after: int) -> tuple[int, int]:
 # Onto the page
 
 
+class Head(Record, frozen=True, kw_only=True):
+    """A heading on a page: the lines [start, stop) say it, none where it is a bookmark that the page does not repeat."""
+
+    start: int
+    stop: int
+    level: int
+    text: str
+
+
 def _write(draft: Draft, lines: list[Line], marks: list[Mark], ranks: dict[tuple[float, bool], int]) -> None:
-    heads, after = dict[int, tuple[int, int, str]](), 0  # index of the first line -> (index after the last, level, text)
+    at = 0
+    for head in [*_by_marks(lines, marks), *_by_rank(lines, ranks)]:
+        for block in _blocks(lines[at : head.start]):
+            draft.block(block)
+        if head.stop > head.start:
+            draft.heading(head.level, head.text)
+        else:
+            draft.name(head.level, head.text)
+        at = head.stop
+    for block in _blocks(lines[at:]):
+        draft.block(block)
+
+
+def _by_marks(lines: list[Line], marks: list[Mark]) -> Iterator[Head]:
+    """What is not found stands where the heading before it ended."""
+    after = 0
     for mark in marks:
         start, stop = _located(lines, mark, after)
         if start < 0:
             start = stop = after
-        heads.setdefault(start, (stop, mark.level, mark.text))
+        yield Head(start=start, stop=stop, level=mark.level, text=mark.text)
         after = stop
-    for start, stop, level in _by_rank(lines, ranks):
-        heads[start] = (stop, level, " ".join(line.text for line in lines[start:stop]))
-    at = 0
-    for start in [*sorted(heads), len(lines)]:
-        for block in _blocks(lines[at:start]):
-            draft.block(block)
-        if start not in heads:
-            break
-        stop, level, text = heads[start]
-        if stop > start:
-            draft.heading(level, text)
-        else:
-            draft.name(level, text)
-        at = stop
 
 
-def _by_rank(lines: list[Line], ranks: dict[tuple[float, bool], int]) -> Iterator[tuple[int, int, int]]:
-    """Neighbours of one look are one heading."""
+def _by_rank(lines: list[Line], ranks: dict[tuple[float, bool], int]) -> Iterator[Head]:
+    """Up to three neighbours of one look are one heading."""
     at = 0
-    for look, group in itertools.groupby(
-        lines, key=lambda line: ranks.get((line.size, line.bold), 0) if len(line.text) <= _LONGEST_HEADING else 0
-    ):
-        count = len(list(group))
-        if look and count <= 3:
-            yield at, at + count, look
-        at += count
+    for level, group in itertools.groupby(lines, key=lambda line: _level(line, ranks)):
+        said = [line.text for line in group]
+        if level and len(said) <= 3:
+            yield Head(start=at, stop=at + len(said), level=level, text=" ".join(said))
+        at += len(said)
+
+
+def _level(line: Line, ranks: dict[tuple[float, bool], int]) -> int:
+    """0 for text."""
+    return ranks.get((line.size, line.bold), 0) if len(line.text) <= _LONGEST_HEADING else 0
 
 
 _ITEM = re.compile(r"(?:[•◦▪‣·*–—-]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
