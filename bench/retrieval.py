@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
 
 
 def docs_qa(options: argparse.Namespace) -> dict[str, Any]:
-    questions = list(_lines(options.questions))
+    questions = list(lines(options.questions))
     started = time.perf_counter()
     rank = _through_the_door(options.url) if options.url else _here(options.docs)
     built_s = time.perf_counter() - started
@@ -92,17 +92,12 @@ def _through_the_door(url: str) -> Ranker:
 
 
 def scifact(_: argparse.Namespace) -> dict[str, Any]:
-    folder = DATA / "scifact"
-    relevant: dict[str, set[str]] = {}
-    for line in (folder / "qrels.tsv").read_text().splitlines()[1:]:
-        claim, document, score = line.split("\t")
-        if int(score) > 0:
-            relevant.setdefault(claim, set()).add(document)
+    folder, relevant = DATA / "scifact", judged()
     started = time.perf_counter()
-    index = Index(_abstract(row) for row in _lines(folder / "corpus.jsonl.gz"))
+    index = Index(abstract(row) for row in lines(folder / "corpus.jsonl.gz"))
     built_s = time.perf_counter() - started
     gains, times_ms = [], []
-    for query in [row for row in _lines(folder / "queries.jsonl") if row["_id"] in relevant]:
+    for query in [row for row in lines(folder / "queries.jsonl") if row["_id"] in relevant]:
         asked = time.perf_counter()
         hits = index.search(query["text"], 10)
         times_ms.append((time.perf_counter() - asked) * 1e3)
@@ -110,7 +105,17 @@ def scifact(_: argparse.Namespace) -> dict[str, Any]:
     return {"n": len(gains), "ndcg@10": round(statistics.fmean(gains), 3), "build_s": round(built_s, 3), **_spread(times_ms)}
 
 
-def _abstract(row: dict[str, str]) -> Passage:
+def judged() -> dict[str, set[str]]:
+    """SciFact's claims that have an answer, with the abstracts that have it."""
+    relevant: dict[str, set[str]] = {}
+    for line in (DATA / "scifact" / "qrels.tsv").read_text().splitlines()[1:]:
+        claim, document, score = line.split("\t")
+        if int(score) > 0:
+            relevant.setdefault(claim, set()).add(document)
+    return relevant
+
+
+def abstract(row: dict[str, str]) -> Passage:
     """The title stands as the heading, once: a document's name tells nothing here."""
     text, title = row["text"], row["title"]
     return Passage(id=row["_id"], path=row["_id"], title="", heading=title, trail=(title,), start=0, end=len(text), text=text, version="")
@@ -126,7 +131,7 @@ def _spread(times_ms: Sequence[float]) -> dict[str, float]:
     return {"query_p50_ms": round(statistics.median(ordered), 2), "query_p95_ms": round(ordered[int(0.95 * (len(ordered) - 1))], 2)}
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def lines(file: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         yield from map(json.loads, lines)
 
