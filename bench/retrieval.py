@@ -15,7 +15,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def _options() -> argparse.Namespace:
 
 
 def docs_qa(options: argparse.Namespace) -> dict[str, Any]:
-    questions = list(_lines(options.questions))
+    questions = list(lines(options.questions))
     started = time.perf_counter()
     rank = _through_the_door(options.url) if options.url else _here(options.docs)
     built_s = time.perf_counter() - started
@@ -96,20 +96,15 @@ def _through_the_door(url: str) -> Ranker:
 
 
 def scifact(_: argparse.Namespace) -> dict[str, Any]:
-    folder = DATA / "scifact"
-    relevant: dict[str, set[str]] = {}
-    for line in (folder / "qrels.tsv").read_text().splitlines()[1:]:
-        claim, document, score = line.split("\t")
-        if int(score) > 0:
-            relevant.setdefault(claim, set()).add(document)
+    folder, relevant = DATA / "scifact", judged()
     started = time.perf_counter()
-    rows = [_abstract(number, row) for number, row in enumerate(_lines(folder / "corpus.jsonl.gz"), 1)]
+    rows = rows_of(abstract(row) for row in lines(folder / "corpus.jsonl.gz"))
     names = {row.id: row.passage.path for row in rows}
     index = Index(None)
     index.update(rows, (), 1)
     built_s = time.perf_counter() - started
     gains, times_ms = [], []
-    for query in [row for row in _lines(folder / "queries.jsonl") if row["_id"] in relevant]:
+    for query in [row for row in lines(folder / "queries.jsonl") if row["_id"] in relevant]:
         asked = time.perf_counter()
         hits = index.search(query["text"], 10)
         times_ms.append((time.perf_counter() - asked) * 1e3)
@@ -117,11 +112,25 @@ def scifact(_: argparse.Namespace) -> dict[str, Any]:
     return {"n": len(gains), "ndcg@10": round(statistics.fmean(gains), 3), "build_s": round(built_s, 3), **_spread(times_ms)}
 
 
-def _abstract(number: int, row: dict[str, str]) -> Row:
+def judged() -> dict[str, set[str]]:
+    """SciFact's claims that have an answer, with the abstracts that have it."""
+    relevant: dict[str, set[str]] = {}
+    for line in (DATA / "scifact" / "qrels.tsv").read_text().splitlines()[1:]:
+        claim, document, score = line.split("\t")
+        if int(score) > 0:
+            relevant.setdefault(claim, set()).add(document)
+    return relevant
+
+
+def abstract(row: dict[str, str]) -> Passage:
     """The title stands as the heading, once: a document's name tells nothing here."""
-    text, title, name = row["text"], row["title"], row["_id"]
-    passage = Passage(id=name, path=name, title="", heading=title, trail=(title,), start=0, end=len(text), text=text, version="")
-    return Row(id=number, document=number, place=number, passage=passage)
+    text, title = row["text"], row["title"]
+    return Passage(id=row["_id"], path=row["_id"], title="", heading=title, trail=(title,), start=0, end=len(text), text=text, version="")
+
+
+def rows_of(passages: Iterable[Passage]) -> list[Row]:
+    """Each a document of its own."""
+    return [Row(id=number, document=number, place=number, passage=passage) for number, passage in enumerate(passages, 1)]
 
 
 def _ndcg(found: Sequence[bool], relevant: int) -> float:
@@ -134,7 +143,7 @@ def _spread(times_ms: Sequence[float]) -> dict[str, float]:
     return {"query_p50_ms": round(statistics.median(ordered), 2), "query_p95_ms": round(ordered[int(0.95 * (len(ordered) - 1))], 2)}
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def lines(file: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         yield from map(json.loads, lines)
 

@@ -184,7 +184,7 @@ FILES: dict[str, Hostile] = {
     "truncated.pdf": Hostile(lambda: papers.pdf(3)[:900], "It is damaged, or no PDF"),
     "no.pdf": Hostile(lambda: b"<html>Not found</html>", "It is damaged, or no PDF"),
     "password.pdf": Hostile(lambda: papers.pdf(2, password="secret"), "It is encrypted"),
-    "scanned.pdf": Hostile(pictures_only, "It has no text, only pictures of it; run text recognition"),
+    "scanned.pdf": Hostile(pictures_only, "It has no text, only pictures of it"),
     "circle.pdf": Hostile(pages_in_a_circle, "A page of it is damaged (page 1)", 1),
     "endless.pdf": Hostile(endless_pages, "5000 is the limit"),
     "page.pdf": Hostile(damaged_page, "A page of it is damaged (page 2)", 2),

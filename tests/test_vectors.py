@@ -79,6 +79,12 @@ def test_wrong_shapes_are_refused_and_nothing_is_changed() -> None:
     assert vectors.search(vector(1), 1)[0][0] == 1
 
 
+def test_a_few_can_be_compared_by_number() -> None:
+    vectors = Vectors(SIZE)
+    vectors.put([5, 7], matrix([5, 7]))
+    assert vectors.compare(vector(5), [7, 5, 9]) == pytest.approx({5: 1.0, 7: float(vector(5) @ vector(7))}, abs=1e-6)
+
+
 def test_searches_stay_right_while_rows_come_and_go() -> None:
     """A vector that is always there is always found first, with score 1, by eight threads; those that are dropped are found no more."""
     vectors, stop = Vectors(SIZE), threading.Event()

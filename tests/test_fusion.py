@@ -1,0 +1,44 @@
+"""Fusion: two rankings in, one ranking of places out."""
+
+import pytest
+
+from slipway.knowledge.fusion import FLOOR, embedded_text, fuse
+from slipway.types import Hit, Passage
+
+
+def passage(path: str, heading: str = "Top", text: str = "text", number: int = 0) -> Passage:
+    return Passage(
+        id=f"{path}-{heading}-{number}", path=path, title="", heading=heading, trail=("Guide", heading), start=0, end=4, text=text, version=""
+    )  # fmt: skip
+
+
+def test_a_place_that_is_good_in_both_comes_first_and_the_nearest_passage_stands_for_it() -> None:
+    both, words, meaning = passage("both.md"), passage("words.md"), passage("meaning.md")
+    nearer = passage("both.md", number=1)
+    found = fuse([Hit(passage=words, score=10), Hit(passage=both, score=8)], [(both, 0.5), (nearer, 0.7), (words, 0.1), (meaning, 0.72)], 5)
+    assert [each.passage for each in found] == [nearer, words, meaning]
+    assert [each.score for each in found] == pytest.approx([0.4 * 0.8 + 0.6 * 0.7, 0.4 + 0.6 * 0.1, 0.6 * 0.72])
+    assert [(each.keyword, each.cosine) for each in found] == [(8, 0.7), (10, 0.1), (0, 0.72)]
+    assert len(fuse([Hit(passage=words, score=10)], [(both, 0.9)], 1)) == 1
+
+
+def test_places_are_told_apart_by_heading() -> None:
+    one, other = passage("page.md", "One"), passage("page.md", "Other")
+    assert [each.place for each in fuse([], [(one, 0.5), (other, 0.6)], 5)] == [("page.md", "Other"), ("page.md", "One")]
+
+
+def test_what_shares_no_word_must_be_near() -> None:
+    near, far, word = passage("near.md"), passage("far.md"), passage("word.md")
+    found = fuse([Hit(passage=word, score=1)], [(near, FLOOR), (far, FLOOR - 0.01), (word, -0.2)], 5)
+    assert [each.passage for each in found] == [word, near]
+    assert found[0].score == pytest.approx(0.4)
+
+
+def test_without_vectors_the_keywords_order_stays() -> None:
+    hits = [Hit(passage=passage(f"{n}.md"), score=score) for n, score in enumerate((7.0, 7.0, 2.0))]
+    assert [each.passage for each in fuse(hits, [], 10)] == [hit.passage for hit in hits]
+    assert fuse([], [], 10) == []
+
+
+def test_the_headings_above_are_embedded_with_the_text() -> None:
+    assert embedded_text(passage("a.md", "Limits", "At most ten.")) == "Guide > Limits\nAt most ten."
