@@ -155,9 +155,9 @@ class Marker:
         worded = not found["numbers"][0].isdigit()
         if not worded and all(n in _YEARS and n not in self.known for n in numbers):
             return []
-        if 0 in numbers and (len(numbers) > 1 or line[-1:].isalnum()):
+        if 0 in numbers and len(numbers) > 1:
             return []
-        return [] if _IDENTIFIER.search(line[-60:]) else numbers
+        return [] if bracket[0] == "[" and _is_index(line[-60:], numbers) else numbers
 
     def _lead(self, before: str) -> int:
         """Where what leads to a marker begins in the text before it."""
@@ -281,6 +281,11 @@ class Marker:
 def _begins(text: str, start: int, end: int) -> int:
     """Where the last sentence of text[start:end] begins; 0 where that is not in there."""
     return max((found.end() for found in _ENDS.finditer(text, max(0, start), end) if found.end() < end), default=0)
+
+
+def _is_index(before: str, numbers: list[int]) -> bool:
+    """Whether a bracket behind this is an index: behind an identifier, or `[0]` behind any word."""
+    return bool(_IDENTIFIER.search(before)) or (numbers == [0] and before[-1:].isascii() and before[-1:].isalnum())
 
 
 class _Code:
