@@ -13,10 +13,12 @@ from typing import Any, Protocol
 import msgspec
 
 from slipway import ledger, prompt
+from slipway.abstention import Opening, abstention
 from slipway.admission import Admission
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.citations import Marker
+from slipway.knowledge.claims import Claims
 from slipway.providers import Call, encode_json
 from slipway.providers.quote import quote
 from slipway.routing import Opened, Route, attempt_done, open_route
@@ -108,6 +110,7 @@ class Tally:
         self.price: Price | None = None
         self.attempts = 0
         self.error: str | None = None
+        self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def since(self) -> float:
         return time.monotonic() - self.started_at
@@ -146,6 +149,9 @@ class Tally:
             ttft_s=self.ttft_s,
             usage=self.usage,
             tenant=self.tenant,
+            citations_kept=self.cited - self.flagged,
+            citations_flagged=self.flagged,
+            citations_dropped=self.dangling,
         )
 
 
@@ -250,69 +256,92 @@ async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> list
     return sources
 
 
-async def write(road: Road, app: App, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
-    """The text: by the route's model, else, where there are documents, quoted from them. True where they do not say."""
+async def write(
+    road: Road, app: App, question: Question, sources: Sequence[Source], tally: Tally, say: Say, *, answerable: bool = True
+) -> bool:
+    """The text: by the route's model, else, where there are documents, quoted from them. True where they do not say: then that is all
+    that is said, with no citation. Where it is known that they do not (`answerable` is false), no model is asked.
+    """
     say(SectionState(index=0, title="", state="started"))
-    abstained = False
-    if app.route is not None and (sources or app.knowledge is None):
+    if app.route is not None and answerable and (sources or app.knowledge is None):
         try:
-            await write_by_model(road, app, app.route, question, sources, tally, say)
+            answered = await write_by_model(road, app, app.route, question, sources, tally, say)
         except ProviderError as error:
             if not sources or tally.first_at is not None:
                 say(SectionState(index=0, title="", state="failed"))
                 raise
             say(Notice(code="degraded", text="The model cannot be reached, so this answer is quoted from the documents."))
             tally.attempts = max(tally.attempts, len(app.route.candidates) if error.another_may_help else 1)
-            abstained = write_quote(question, sources, tally, say)
+            answered = write_quote(question, sources, tally, say)
     else:
-        abstained = write_quote(question, sources, tally, say)
+        answered = write_quote(question, sources if answerable else (), tally, say)
+    if not answered:
+        tally.words()
+        say(Delta(text=abstention(question.text, sources)))
     say(SectionState(index=0, title="", state="done"))
-    return abstained
+    return not answered
 
 
 def write_quote(question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
-    """The last rung: the sentences that answer, verbatim, or an honest word that the documents do not say."""
+    """The last rung: the sentences that answer, verbatim. False where there are none, and nothing was said."""
     found = quote(question.text, sources)
     tally.rung, tally.model, tally.provider = "quote", None, "quote"
-    tally.words()
-    say(Delta(text=found.text))
-    for citation in found.citations:
-        say(citation)
-    return found.abstained
+    if found is not None:
+        tally.words()
+        tell((found.text, list(found.citations)), tally, say)
+    return found is not None
 
 
-async def write_by_model(road: Road, app: App, route: Route, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> None:
+async def write_by_model(road: Road, app: App, route: Route, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
+    """False where the model says that the passages do not answer, and nothing else was said."""
     messages = prompt.build(question, sources, app.instructions)
     body = {"model": "", **app.defaults, **question.options, "messages": messages, "stream": True}
     call = Call(body=encode_json(body), name_at=(9, 11), stream=True)
     say(Progress(stage="write", label="Writing the answer…", done=0, total=1, unit="sections", elapsed_s=tally.since()))
     opened = await open_route(route, call, question.id, road.emit)
     tally.opened(opened)
-    marker = Marker({s.n for s in sources})
+    marker = Marker({s.n for s in sources}, Claims(sources, question.text).lacking)
+    opening = Opening(listens=bool(sources))
     try:
         pieces = opened.first
         while pieces:
             for piece in pieces:
                 tally.usage = piece.usage or tally.usage
-                if piece.text:
+                if piece.text and (text := opening.feed(piece.text)):
                     tally.words()
-                    tell(marker.feed(piece.text), say)
+                    tell(marker.feed(text), tally, say)
             pieces = await opened.reply.pieces()
-        tell(marker.end(), say)
+        finish(opening, marker, sources, tally, say)
     except ProviderError as error:
         with suppress(ProviderError):
-            tell(marker.end(), say)
+            finish(opening, marker, (), tally, say)
         road.emit(attempt_done(question.id, opened.model, opened.started_at, error=error))
         raise
     else:
         road.emit(attempt_done(question.id, opened.model, opened.started_at, ttft_s=tally.ttft_s))
     finally:
+        tally.dangling += marker.dropped
         opened.reply.close()
+    return not opening.abstained
 
 
-def tell(found: tuple[str, list[Citation]], say: Say) -> None:
+def finish(opening: Opening, marker: Marker, sources: Sequence[Source], tally: Tally, say: Say) -> None:
+    """What was held back, and what the reader should know about the sources of the whole."""
+    if text := opening.end():
+        tally.words()
+        tell(marker.feed(text), tally, say)
+    tell(marker.end(), tally, say)
+    if marker.flags:
+        say(Notice(code="unsupported", text=f"Not found in the cited source: {', '.join(marker.flags)}."))
+    if sources and tally.first_at is not None and not tally.cited:
+        say(Notice(code="uncited", text="No source is named for this answer."))
+
+
+def tell(found: tuple[str, list[Citation]], tally: Tally, say: Say) -> None:
     text, citations = found
     if text:
         say(Delta(text=text))
     for citation in citations:
+        tally.cited += 1
+        tally.flagged += bool(citation.flags)
         say(citation)

@@ -34,6 +34,11 @@ ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provid
 METRICS = {
     "answers": Metric("slipway_answers", "Answers finished, by what answered and how it ended.", ("app", "model", "rung", "error")),
     "attempts": Metric("slipway_attempts", "Calls to models, by how they ended.", ("model", "provider", "zone", "error")),
+    "citations": Metric(
+        "slipway_citations",
+        "Citations by outcome: kept, flagged (its source lacks words of the sentence), dropped (it named no source).",
+        ("app", "model", "outcome"),
+    ),
     "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
     "duration": Metric(
         "gen_ai_server_request_duration_seconds",
@@ -70,21 +75,25 @@ class Telemetry:
     def __init__(self, in_flight: Callable[[], int]) -> None:
         self.started_at = int(time.time())
         self.in_flight = in_flight
-        self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}}
+        self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
     def emit(self, record: AnswerDone | AttemptDone) -> None:
         if isinstance(record, AnswerDone):
             self.answer(record)
         else:
-            key = (record.model, record.provider, record.zone, record.error or "")
-            counts = self.counts["attempts"]
-            counts[key] = counts.get(key, 0) + 1
+            self.count("attempts", (record.model, record.provider, record.zone, record.error or ""))
+
+    def count(self, metric: str, labels: Labels, by: int = 1) -> None:
+        counts = self.counts[metric]
+        counts[labels] = counts.get(labels, 0) + by
 
     def answer(self, a: AnswerDone) -> None:
         model, error = a.model or "", a.error or ""
-        counts, key = self.counts["answers"], (a.app, model, a.rung or "", error)
-        counts[key] = counts.get(key, 0) + 1
+        self.count("answers", (a.app, model, a.rung or "", error))
+        for outcome, count in (("kept", a.citations_kept), ("flagged", a.citations_flagged), ("dropped", a.citations_dropped)):
+            if count:
+                self.count("citations", (a.app, model, outcome), count)
         labels = (a.app, model, a.provider)
         h = self.histograms
         h["duration"].observe((*labels, error), a.duration_s)

@@ -167,12 +167,16 @@ class Delta(Event, frozen=True, kw_only=True):
 
 
 class Citation(Event, frozen=True, kw_only=True):
-    """The source numbered `n` is cited at [start, end) of the answer's text (character offsets)."""
+    """The source numbered `n` is cited at [start, end) of the answer's text (character offsets).
+
+    `flags` are words of that sentence, such as numbers and names, that the sources it cites do not have.
+    """
 
     n: int
     start: int
     end: int
     section: int = 0
+    flags: tuple[str, ...] = ()
 
 
 class Notice(Event, frozen=True, kw_only=True):
@@ -207,7 +211,10 @@ class Done(Event, frozen=True, kw_only=True):
 
 
 class AnswerDone(Record, frozen=True, kw_only=True):
-    """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered."""
+    """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered.
+
+    Citations are counted once: kept, flagged (kept as well, but with words that their sources lack), or dropped (they named no source).
+    """
 
     id: str
     door: str  # chat | answers
@@ -221,6 +228,9 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     ttft_s: float | None
     usage: Usage | None
     tenant: str
+    citations_kept: int = 0
+    citations_flagged: int = 0
+    citations_dropped: int = 0
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):

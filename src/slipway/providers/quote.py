@@ -14,7 +14,6 @@ from functools import lru_cache
 
 from slipway.types import Citation, Record, Source
 
-_ABSTAINED = "The documents do not say."
 _ENOUGH = 0.55  # the share of the question (its words weighed) that one source must speak of, with two words or more ...
 _FRAGMENT_WORDS = 4
 _MANY, _LEAST = 4, 0.25  # ... or so many words in one span, and at least this share
@@ -27,11 +26,10 @@ Weights = Mapping[str, float]
 
 
 class Quote(Record, frozen=True, kw_only=True):
-    """`citations` cover each quoted span with its marker, as offsets in `text`; there are none where it abstained."""
+    """`citations` cover each quoted span with its marker, as offsets in `text`."""
 
     text: str
     citations: tuple[Citation, ...]
-    abstained: bool
 
 
 class _Span(Record, frozen=True, kw_only=True):
@@ -58,24 +56,18 @@ class _Candidate(Record, frozen=True, kw_only=True):
         return self.source.text[self.span.start : self.span.end]
 
 
-def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote:
-    """At most `limit` spans, grouped by source in the sources' order, in reading order within each."""
+def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | None:
+    """At most `limit` spans, grouped by source in the sources' order, in reading order within each. None where the sources do not answer."""
     asked = _asked(question)
     if not asked:
-        return _abstain(sources)
+        return None
     candidates = [each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked, shows=_asks_how(question))]
     weights = _weights(asked, candidates)
     shares = _shares(weights, candidates)
     if not _answers(weights, candidates, shares):
-        return _abstain(sources)
+        return None
     chosen = _choose(candidates, weights, shares, limit)
-    return _written(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else _abstain(sources)
-
-
-def _abstain(sources: Sequence[Source]) -> Quote:
-    nearest = list(dict.fromkeys(f"{source.heading} ({source.path})" for source in sources))[:3]
-    pages = f" Nearest pages: {', '.join(nearest)}." if nearest else ""
-    return Quote(text=_ABSTAINED + pages, citations=(), abstained=True)
+    return _written(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else None
 
 
 # Which spans answer
@@ -177,7 +169,7 @@ def _written(chosen: Sequence[_Candidate]) -> Quote:
         start = len(text)
         text += f"{each.text}{_before_marker(each.text)}[{each.source.n}]"
         citations.append(Citation(n=each.source.n, start=start, end=len(text)))
-    return Quote(text=text, citations=tuple(citations), abstained=False)
+    return Quote(text=text, citations=tuple(citations))
 
 
 def _between(before: _Candidate, after: _Candidate) -> str:

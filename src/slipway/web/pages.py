@@ -39,7 +39,8 @@ ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": 
 
 @cache
 def markdown() -> MarkdownIt:
-    return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+    """Without definitions of links: one for `[1]` would turn every citation of source 1 into a link of the model's choice."""
+    return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"]).disable("reference")
 
 
 def only_web_links(tag: str, name: str, value: str) -> str | None:

@@ -306,6 +306,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
 
 
 def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dict[str, Any]]:
+    """OpenAI's form of citations; where one has flags, they stand beside it under `slipway`."""
     by_n = {s.n: s for s in sources}
     return [
         {
@@ -316,6 +317,7 @@ def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dic
                 "url": f"/v1/passages/{by_n[c.n].id}",
                 "title": f"{by_n[c.n].path} - {by_n[c.n].heading}",
             },
+            **({"slipway": {"flags": c.flags}} if c.flags else {}),
         }
         for c in citations
     ]

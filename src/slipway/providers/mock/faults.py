@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from slipway.providers.mock import lies, words
 from slipway.providers.mock.reply import DONE, HTML, JSON, Draft, Reply, Write, envelope, sse, whole
 
 OTHER_MODEL = "another-model"
@@ -66,6 +67,14 @@ def refusal(status: int, message: str, *, kind: str = "", code: str = "", param:
     """An error with OpenAI's envelope; type and code follow from the status where they are not given."""
     usual = KINDS.get(status) or (("server_error", "server_error") if status >= 500 else KINDS[400])
     return whole(envelope(message, kind or usual[0], code or usual[1], param), status=status)
+
+
+# What is said
+
+
+def _lies(draft: Draft, given: Given) -> Draft:
+    rng = random.Random(f"{given.seed}:{given.count or draft.number}:lies")  # noqa: S311 - repeatable on purpose
+    return _with(draft, text=lies.write(rng, words.numbered_passages(draft.asked), draft.asked), shredded=True)
 
 
 # What replaces the reply
@@ -191,6 +200,12 @@ _SAID: dict[str, _Row[Shape]] = {
     ),
     "echo": _Row("echo: the reply is the last user message; also a model without `fault-`", lambda d, _: _with(d, text=d.asked)),
     "inject": _Row("inject: the reply carries a script, images and links that must not work", lambda d, _: _with(d, text=INJECTION)),
+    "lies": _Row(
+        "lies-N: citations of passages that there are not, in all forms and odd places, in pieces of 1 to 5 characters; lie N of a question, "
+        "0 is another each time",
+        _lies,
+        (0,),
+    ),
     "wrongmodel": _Row("wrongmodel: the reply names another model", lambda d, _: _with(d, model=OTHER_MODEL)),
     "nousage": _Row("nousage: no usage, even where it was asked for", lambda d, _: _with(d, usage=False)),
     "filter": _Row("filter: the finish reason is content_filter", lambda d, _: _with(d, finish="content_filter")),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from slipway.providers.mock import words
+from slipway.providers.mock import lies, words
 from slipway.providers.mock.settings import MockSettings
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -71,6 +71,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     usage_chunk: bool
     usage: bool = True
     finish: str = "stop"
+    shredded: bool = False  # `text` comes in pieces of a few characters
 
 
 class Write(NamedTuple):
@@ -144,7 +145,7 @@ class _Said(NamedTuple):
 
 def _say(draft: Draft, index: int) -> _Said:
     if draft.text is not None:
-        pieces = words.split(draft.text)
+        pieces = lies.shred(_rng(draft, f"pieces {index}"), draft.text) if draft.shredded else words.split(draft.text)
     else:
         pieces = words.write(_rng(draft, f"choice {index}"), draft.tokens, words.numbered_passages(draft.asked))
     if draft.limit is not None and len(pieces) > draft.limit:
