@@ -1,0 +1,236 @@
+"""The vectors of a collection: those that the store has, in memory, and a thread that makes those that are missing.
+
+Where another model is wanted than the vectors are of, the old ones serve until the new ones are complete. New passages are found by their
+words until they have a vector.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from slipway.knowledge.collection import Collection
+from slipway.knowledge.embedding import Embedder
+from slipway.knowledge.index import Reach
+from slipway.knowledge.shelf import Doc
+from slipway.types import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from slipway.knowledge.vectors import Vectors
+
+log = logging.getLogger("slipway")
+_BATCH = 32  # passages embedded between two transactions
+_NICE = 10  # how far the background thread stands back behind questions
+_LOADED = 4096  # vectors brought into memory at once
+_MASKS = 64
+
+Opener = Callable[[str], Embedder]  # raises WeightsError, SettingsError, ImportError where the model cannot be had
+
+
+class Served(Record, frozen=True, kw_only=True):
+    """A model and the vectors that are of it."""
+
+    embedder: Embedder
+    vectors: "Vectors"
+
+
+class Dense:
+    """`wanted` names a model as the settings do; `opener` makes its embedder. `off` says why there are no vectors, empty where there are."""
+
+    def __init__(self, collection: Collection, wanted: str, opener: Opener) -> None:
+        self.collection, self.wanted = collection, wanted
+        self.off = ""
+        self._opener = opener
+        self._serving: Served | None = None
+        self._coming: Served | None = None  # where it is another than the one that serves
+        self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
+        self._first: dict[int, tuple[int, int]] = {}  # a document's passages: the first one's number, and how many
+        self._lock = threading.Lock()  # of the masks and the two above
+        self._stop, self._more = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        collection.changed = self._changed
+
+    # asked
+
+    def near(self, text: str, limit: int, also: Iterable[int], reach: Reach | None) -> dict[int, float]:
+        """Cosines to the question: of the nearest `limit` passages within reach, and of those `also` asked for. Empty where nothing is known."""
+        serving = self._serving
+        if serving is None or not len(serving.vectors):
+            return {}
+        query = serving.embedder.embed_query(text)
+        found = dict(serving.vectors.search(query, limit, None if reach is None else self._mask(reach)))
+        return found | serving.vectors.compare(query, [number for number in also if number not in found])
+
+    def _mask(self, reach: Reach) -> "NDArray[np.bool_]":
+        """Over all passages' numbers: whether they are within reach. Kept as long as the same reach is asked for."""
+        import numpy as np
+
+        with self._lock:
+            kept = self._masks.get(id(reach))
+            if kept is not None and kept[0] is reach:
+                return kept[1]
+            end = max((first + count for first, count in self._first.values()), default=0)
+            mask = np.full(end, reach.others)
+            for document in reach.documents:
+                first, count = self._first.get(document, (0, 0))
+                mask[first : first + count] = not reach.others
+            if len(self._masks) >= _MASKS:
+                self._masks.clear()
+            self._masks[id(reach)] = (reach, mask)
+            return mask
+
+    @property
+    def state(self) -> str:
+        """`120/232`: how many passages are found by their meaning; or why none is."""
+        serving = self._serving
+        if self.off or serving is None:
+            return self.off or "starting"
+        total = sum(doc.passages for doc in self.collection.documents.values())
+        if (coming := self._coming) is not None:
+            return f"{len(serving.vectors)}/{total}, of the model before; the new one {len(coming.vectors)}/{total}"
+        return f"{len(serving.vectors)}/{total}"
+
+    # kept
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._keep, name="slipway embedding", daemon=True)
+        self._thread.start()
+
+    def _keep(self) -> None:
+        with suppress(OSError, AttributeError):  # where threads have no priorities of their own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        if not self.open():
+            return
+        while not self._stop.is_set():
+            self._more.clear()
+            try:
+                self.embed(threads=1)
+            except Exception:
+                log.exception("passages could not be embedded")
+            self._more.wait()
+
+    def open(self) -> bool:
+        """The model that is wanted, and the vectors that there are. False where it cannot be had: `off` says why."""
+        from slipway.errors import SlipwayError
+
+        try:
+            wanted = self._load(self._opener(self.wanted))
+        except (SlipwayError, ImportError, OSError) as error:
+            self.off = f"off: {error}"
+            log.warning("search is by keywords only: %s", error)
+            return False
+        before = None if self._is_complete(wanted) else self._before(wanted)
+        self._serving, self._coming = (before, wanted) if before else (wanted, None)
+        self.collection.shelf.note_model(wanted.embedder.model, self.wanted)
+        return True
+
+    def _load(self, embedder: Embedder) -> Served:
+        from slipway.knowledge.vectors import Vectors
+
+        served = Served(embedder=embedder, vectors=Vectors(embedder.dimensions))
+        with self._lock:
+            self._first = self.collection.shelf.spans()
+        self._fill(served, None)
+        return served
+
+    def _fill(self, served: Served, documents: Sequence[int] | None) -> None:
+        import numpy as np
+
+        numbers, rows = list[int](), list[bytes]()
+
+        def flush() -> None:
+            if numbers:
+                served.vectors.put(numbers, np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1))
+                numbers.clear()
+                rows.clear()
+
+        for number, row in self.collection.shelf.vectors(served.embedder.model, documents):
+            numbers.append(number)
+            rows.append(row)
+            if len(numbers) >= _LOADED:
+                flush()
+        flush()
+
+    def _is_complete(self, served: Served) -> bool:
+        return not self.collection.shelf.without_vector(served.embedder.model, 0, 1)
+
+    def _before(self, wanted: Served) -> Served | None:
+        """The vectors of another model, where there are more of them and that model can still be had."""
+        for model, source in self.collection.shelf.models_before(wanted.embedder.model):
+            with suppress(Exception):  # whatever it is, the model before is only a stopgap
+                embedder = self._opener(source)
+                if embedder.model == model:
+                    served = self._load(embedder)
+                    if len(served.vectors) > len(wanted.vectors):
+                        log.info("vectors of %s serve until those of %s are made", model, wanted.embedder.model)
+                        return served
+        return None
+
+    def embed(self, tell: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1) -> int:
+        """Makes the vectors that are missing; blocks. How many were made. `tell(done, total)` counts passages."""
+        served = self._coming or self._serving
+        if served is None:
+            return 0
+        shelf, after, made = self.collection.shelf, 0, 0
+        total = sum(doc.passages for doc in self.collection.documents.values())
+        with ThreadPoolExecutor(threads, thread_name_prefix="slipway embedding") as pool:
+            while not self._stop.is_set() and (missing := shelf.without_vector(served.embedder.model, after, _BATCH * threads)):
+                after = missing[-1][0]
+                texts = {key: text for _, key, text in missing}
+                rows = dict(zip(texts, pool.map(lambda text: served.embedder.embed([text])[0], texts.values()), strict=True))
+                shelf.put_vectors(served.embedder.model, {key: row.tobytes() for key, row in rows.items()})
+                self._take(served, {number: rows[key] for number, key, _ in missing})
+                made += len(missing)
+                tell(len(served.vectors), total)
+        if not self._stop.is_set() and self._coming is served and self._is_complete(served):
+            self._serving, self._coming = served, None
+            log.info("vectors of %s serve now", served.embedder.model)
+        if made and not self._stop.is_set() and self._coming is None:
+            shelf.forget_vectors(served.embedder.model)
+        return made
+
+    def _take(self, served: Served, rows: "dict[int, NDArray[np.float32]]") -> None:
+        """Only what is still there: a document may have been dropped meanwhile."""
+        import numpy as np
+
+        with self._lock:
+            known = [number for number in rows if self._owned(number)]
+            if known:
+                served.vectors.put(known, np.stack([rows[number] for number in known]))
+
+    def _owned(self, number: int) -> bool:
+        return number in self._numbers
+
+    @property
+    def _numbers(self) -> "set[int]":
+        raise NotImplementedError
+
+    def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
+        """A batch was put on the shelf: vectors that are known are taken from there, the others are made soon."""
+        spans = self.collection.shelf.spans([doc.id for doc in put])
+        with self._lock:
+            out = [self._first.pop(document) for document in dropped if document in self._first]
+            self._first |= spans
+            self._masks.clear()
+        gone = [number for first, count in out for number in range(first, first + count)]
+        for served in (self._serving, self._coming):
+            if served is not None:
+                served.vectors.drop(gone)
+                self._fill(served, list(spans))
+        self._more.set()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._more.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+
+_ = time
