@@ -1,6 +1,6 @@
 """What Word, PowerPoint and Excel files have in common: a zip archive of XML parts, checked before anything is unpacked.
 
-Read with the standard library: python-docx and python-pptx would bring lxml, Pillow and XlsxWriter (30 MB) for what is a walk over elements.
+Read with the standard library: python-docx and python-pptx would bring lxml, Pillow and XlsxWriter (over 20 MB) for what is a walk over elements.
 """
 
 import contextlib
