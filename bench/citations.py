@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slipway.knowledge import Knowledge
+from slipway.evals.knowledge import passages_of
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
 from slipway.types import Source
@@ -49,9 +49,7 @@ def main() -> None:
 
 
 def gold(data: Path) -> Iterator[Case]:
-    knowledge = Knowledge([data / "pages"])
-    knowledge.build()
-    passages = list(knowledge._passages.values())
+    passages = passages_of([data / "pages"])
     for line in (data / "questions.jsonl").read_text().splitlines():
         row: dict[str, Any] = json.loads(line)
         places = {(each["page"], each["heading"]) for each in row["gold"]}

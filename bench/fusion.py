@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval import DATA, abstract, judged, lines
+from retrieval import DATA, abstract, judged, lines, rows_of
 from slipway import weights
 from slipway.evals.knowledge import passages_of
 from slipway.evals.statistics import Measured, difference, mean, mrr_at, ndcg_at, recall_at
 from slipway.knowledge.embedding import Embedder
-from slipway.knowledge.fusion import DENSE_DEPTH, KEYWORD_DEPTH, embedded_text, fuse, place
+from slipway.knowledge.fusion import DENSE_DEPTH, KEYWORD_DEPTH, embedded_text, fuse
 from slipway.knowledge.index import Index
 from slipway.knowledge.vectors import Vectors
 from slipway.types import Hit, Passage
@@ -57,7 +57,7 @@ class Set(NamedTuple):
 
 
 def summed(weight: float, floor: float) -> Form:
-    return lambda keyword, dense: [each.place for each in fuse(keyword, dense, 10, weight=weight, floor=floor)]
+    return lambda keyword, dense: [each.place[:2] for each in fuse(keyword, dense, 10, weight=weight, floor=floor)]
 
 
 def ranges(weight: float) -> Form:
@@ -65,7 +65,7 @@ def ranges(weight: float) -> Form:
 
     def form(keyword: Sequence[Hit], dense: Dense) -> Sequence[Place]:
         scores: Counter[Place] = Counter()
-        for share, found in ((1 - weight, {place(h.passage): h.score for h in keyword}), (weight, _nearest(dense))):
+        for share, found in ((1 - weight, {_place(h.passage): h.score for h in keyword}), (weight, _nearest(dense))):
             low, high = min(found.values(), default=0.0), max(found.values(), default=1.0)
             for each, score in found.items():
                 scores[each] += share * (score - low) / (high - low or 1.0)  # type: ignore[assignment]
@@ -79,7 +79,7 @@ def reciprocal(weight: float, k: int) -> Form:
 
     def form(keyword: Sequence[Hit], dense: Dense) -> Sequence[Place]:
         scores: Counter[Place] = Counter()
-        for share, found in ((1 - weight, [place(h.passage) for h in keyword]), (weight, list(_nearest(dense)))):
+        for share, found in ((1 - weight, [_place(h.passage) for h in keyword]), (weight, list(_nearest(dense)))):
             for rank, each in enumerate(found, 1):
                 scores[each] += share / (k + rank)  # type: ignore[assignment]
         return [each for each, _ in scores.most_common(10)]
@@ -87,10 +87,15 @@ def reciprocal(weight: float, k: int) -> Form:
     return form
 
 
+def _place(passage: Passage) -> Place:
+    """As the gold names it."""
+    return passage.path, passage.heading
+
+
 def _nearest(dense: Dense) -> dict[Place, float]:
     found: dict[Place, float] = {}
     for passage, cosine in sorted(dense, key=lambda pair: -pair[1]):
-        found.setdefault(place(passage), cosine)
+        found.setdefault(_place(passage), cosine)
     return found
 
 
@@ -101,9 +106,9 @@ FORMS: dict[str, Form] = {
     **{f"reciprocal {w} k {k}": reciprocal(w, k) for w in TENTHS for k in (5, 20, 60)},
 }
 ALONE: dict[str, Form] = {
-    "keyword": lambda keyword, _: [place(hit.passage) for hit in keyword],
+    "keyword": lambda keyword, _: [_place(hit.passage) for hit in keyword],
     "vectors": lambda _, dense: list(_nearest(dense)),
-    "shipped": lambda keyword, dense: [each.place for each in fuse(keyword, dense, 10)],
+    "shipped": lambda keyword, dense: [each.place[:2] for each in fuse(keyword, dense, 10)],
 }
 
 
@@ -130,13 +135,15 @@ def scifact(embedder: Embedder) -> Set:
 
 
 def _cases(name: str, passages: list[Passage], questions: list[tuple[str, set[Place]]], embedder: Embedder) -> list[Case]:
-    index, vectors, numbers = Index(passages), Vectors(), {passage.id: number for number, passage in enumerate(passages)}
-    vectors.put(range(len(passages)), embedded(name, passages, embedder))
+    index, vectors, rows = Index(None), Vectors(), rows_of(passages)
+    index.update(rows, (), 1)
+    vectors.put([row.id for row in rows], embedded(name, passages, embedder))
 
     def case(question: str, gold: set[Place]) -> Case:
-        query, keyword = embedder.embed_query(question), index.search(question, KEYWORD_DEPTH)
-        near = dict(vectors.search(query, DENSE_DEPTH)) | vectors.compare(query, [numbers[hit.passage.id] for hit in keyword])
-        return Case(keyword, [(passages[number], cosine) for number, cosine in near.items()], gold)
+        query, found = embedder.embed_query(question), index.search(question, KEYWORD_DEPTH)
+        near = dict(vectors.search(query, DENSE_DEPTH)) | vectors.compare(query, [each.passage for each in found])
+        keyword = [Hit(passage=passages[each.passage - 1], score=each.score) for each in found]
+        return Case(keyword, [(passages[number - 1], cosine) for number, cosine in near.items()], gold)
 
     return [case(*each) for each in questions]
 

@@ -129,8 +129,12 @@ def abstract(row: dict[str, str]) -> Passage:
 
 
 def rows_of(passages: Iterable[Passage]) -> list[Row]:
-    """Each a document of its own."""
-    return [Row(id=number, document=number, place=number, passage=passage) for number, passage in enumerate(passages, 1)]
+    """Numbered from 1; each a document of its own, places by path and heading."""
+    places: dict[tuple[str, str], int] = {}
+    return [
+        Row(id=number, document=number, place=places.setdefault((passage.path, passage.heading), number), passage=passage)
+        for number, passage in enumerate(passages, 1)
+    ]
 
 
 def _ndcg(found: Sequence[bool], relevant: int) -> float:

@@ -70,6 +70,7 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "serve": "`serve` starts the server; it runs until it is stopped",
     "check": "`check` finds out whether the settings are right, without starting",
     "ask": "`ask` asks a question in the terminal",
+    "ingest": "`ingest` reads the documents now, and says which could not be read",
     "keys": "`keys` makes a key for somebody who may use the server",
     "weights": "`weights` is about the small models that Slipway runs itself",
     "weights list": "`weights list` shows which there are, and which are here",

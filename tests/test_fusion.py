@@ -24,7 +24,7 @@ def test_a_place_that_is_good_in_both_comes_first_and_the_nearest_passage_stands
 
 def test_places_are_told_apart_by_heading() -> None:
     one, other = passage("page.md", "One"), passage("page.md", "Other")
-    assert [each.place for each in fuse([], [(one, 0.5), (other, 0.6)], 5)] == [("page.md", "Other"), ("page.md", "One")]
+    assert [each.place for each in fuse([], [(one, 0.5), (other, 0.6)], 5)] == [("page.md", "Other", None), ("page.md", "One", None)]
 
 
 def test_what_shares_no_word_must_be_near() -> None:

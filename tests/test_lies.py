@@ -19,11 +19,12 @@ from markdown_it import MarkdownIt
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
 from slipway.answer import App, Road, answer
-from slipway.knowledge import Knowledge
+from slipway.knowledge import Knowledge, opened
 from slipway.providers import Call, Whole
 from slipway.providers.mock import lies, words
 from slipway.routing import Candidate, Route
 from slipway.settings import Price
+from slipway.store import Store
 from slipway.types import AnswerDone, Asker, AttemptDone, Citation, Delta, Done, Event, Message, Piece, Question, SourceFound
 
 TEA = """# Tea
@@ -107,7 +108,7 @@ class Lie:
 
 def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone]) -> Road:
     (folder / "tea.md").write_text(TEA)
-    knowledge = Knowledge([folder])
+    knowledge = Knowledge(opened(Store.temporary(), [folder]))
     knowledge.build()
     route = Route(name="liar", candidates=(Candidate(model=Liar(seed)),))
     return Road(
@@ -128,7 +129,7 @@ async def lied_to(road: Road, count: int) -> Counter[str]:
         assert isinstance(done := events[-1], Done)
         assert wrongs(shown, [(c.n, c.start, c.end) for c in citations], set(sources), done.abstained) == [], shown
         assert app.knowledge is not None
-        assert all(app.knowledge.passage(sources[c.n].id) for c in citations)
+        assert all(app.knowledge.passage(sources[c.n].id, asker) for c in citations)
         told.update(answers=1, citations=len(citations), flagged=sum(bool(c.flags) for c in citations))
     return told
 

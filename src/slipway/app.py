@@ -12,9 +12,9 @@ import msgspec
 from starlette.routing import Router
 
 import slipway
-from slipway import answer, knowledge, providers
+from slipway import answer, ingesting, knowledge, providers
 from slipway.admission import Admission
-from slipway.errors import ProviderError, SettingsError
+from slipway.errors import Conflict, ProviderError, SettingsError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
@@ -132,9 +132,14 @@ def keepers_of(settings: Settings, store: Callable[[], Store]) -> dict[str, Keep
     by_folders: dict[tuple[str, ...], Keeper] = {}
     for app in settings.apps.values():
         if app.knowledge and app.knowledge not in by_folders:
-            sources = [Path(k) for k in app.knowledge]
-            knowledge.check(sources)
-            by_folders[app.knowledge] = knowledge.opened(store(), sources, largest_mb=limits.document_mb, deadline_s=limits.document_time)
+            knowledge.check([Path(k) for k in app.knowledge])  # before a store is made
+            by_folders[app.knowledge] = knowledge.opened(
+                store(),
+                [Path(k) for k in app.knowledge],
+                embedding=settings.embedding,
+                largest_mb=limits.document_mb,
+                deadline_s=limits.document_time,
+            )
     return {name: by_folders[app.knowledge] for name, app in settings.apps.items() if app.knowledge}
 
 
@@ -172,6 +177,25 @@ def local_road(flags: Flags) -> answer.Road:
     for keeper in distinct(keepers):
         keeper.build()
     return road_of(settings, keepers, lambda record: None)
+
+
+def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
+    """Reads the documents of all apps, here or by the server that uses the store. Raises SlipwayError."""
+    settings = loaded(flags).settings
+    if not any(app.knowledge for app in settings.apps.values()):
+        raise SettingsError(["there are no documents to read; name a folder with --docs, or apps with `knowledge` in the settings"])
+    logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
+    try:
+        store = Store(file_of(settings.store))
+    except InUse as error:
+        if error.holder is None:
+            raise Conflict("The store is in use by another process.", "Try again when it has ended.") from None
+        return ingesting.there(error.holder, shown=shown)
+    keepers = keepers_of(settings, lambda: store)
+    names = {id(keeper): name for name, keeper in reversed(keepers.items())}
+    reports = ingesting.here({names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown)
+    store.close()
+    return reports
 
 
 def build(settings: Settings, store: Callable[[], Store] | None = None) -> Door:

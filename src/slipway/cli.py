@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 import slipway
 from slipway.admission import key_hash
@@ -102,6 +103,24 @@ def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], 
     else:
         events = asking.here(app.local_road(Flags(config=config, docs=docs, models=models)), how["app"], text)
     sys.exit(asking.ask(events, how["as_json"]))
+
+
+@main.command()
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+def ingest(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> None:
+    """Read the documents now, with a progress bar, and say which could not be read and why.
+
+    Only what changed is read. Where a server uses the same store, it does the work. The exit code is 1 where a document failed.
+    """
+    from slipway import app, ingesting
+
+    reports = app.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json)
+    if as_json:
+        click.echo(json.dumps({name: msgspec.to_builtins(report) for name, report in reports.items()}, indent=2))
+    else:
+        ingesting.lines(reports, click.echo)
+    sys.exit(int(any(report.failed for report in reports.values())))
 
 
 @main.command()

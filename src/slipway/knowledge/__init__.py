@@ -11,9 +11,11 @@ from secrets import token_hex
 from typing import IO
 
 from slipway.errors import Conflict, SettingsError
-from slipway.knowledge import files
+from slipway.knowledge import files, fusion
 from slipway.knowledge.access import Access
 from slipway.knowledge.collection import Collection, Done
+from slipway.knowledge.dense import Dense
+from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.keeper import Keeper
 from slipway.knowledge.shelf import Doc, Row
 from slipway.store import Store
@@ -28,6 +30,7 @@ _NEEDED = (
     "python_calamine",
     "watchfiles",
 )  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
+OFF = "none"  # no embedding: search is by keywords only
 _SPARE = 3  # places found beyond those wanted, for those that turn out to be gone
 _REFRESHES = 3  # how often a question waits for files that changed
 
@@ -46,10 +49,11 @@ def check(sources: Sequence[Path]) -> None:
         raise SettingsError(problems)
 
 
-def opened(store: Store, sources: Sequence[Path], *, largest_mb: float = 50.0, deadline_s: float = 60.0) -> Keeper:
+def opened(store: Store, sources: Sequence[Path], *, embedding: str = OFF, largest_mb: float = 50.0, deadline_s: float = 60.0) -> Keeper:
     """The documents of these folders and files as the store knows them, not yet looked at anew. Raises SettingsError, as `check` does."""
     check(sources)
-    return Keeper(Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s))
+    collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
+    return Keeper(collection, None if embedding == OFF else Dense(collection, embedding, embedder_of))
 
 
 class Knowledge:
@@ -93,18 +97,17 @@ class Knowledge:
         return [hit for hit, doc in zip(hits, docs, strict=True) if doc.path not in stale_now][:limit]
 
     def _search(self, text: str, asker: Asker, limit: int, within: Within | None) -> tuple[list[Hit], list[Doc]]:
-        collection = self.keeper.collection
+        collection, dense = self.keeper.collection, self.keeper.dense
         known = collection.known
         reach = self.access.reach(asker, within, known.documents, known.epoch)
-        places = collection.index.search(text, limit + _SPARE, reach)
-        rows = collection.shelf.passages([place.passage for place in places])
-        hits, docs = [], []
-        for place in places:
-            row, doc = rows.get(place.passage), known.documents.get(place.document)
-            if row is not None and doc is not None and (reach is None or row.document in reach):
-                hits.append(Hit(passage=row.passage, score=place.score))
-                docs.append(doc)
-        return hits[:limit], docs[:limit]
+        places = collection.index.search(text, fusion.KEYWORD_DEPTH, reach)
+        near = dense.near(text, fusion.DENSE_DEPTH, [place.passage for place in places], reach) if dense else {}
+        rows = collection.shelf.passages(list({*(place.passage for place in places), *near}))
+        rows = {n: row for n, row in rows.items() if row.document in known.documents and (reach is None or row.document in reach)}
+        keyword = [Hit(passage=rows[place.passage].passage, score=place.score) for place in places if place.passage in rows]
+        ranked = fusion.fuse(keyword, [(rows[n].passage, cosine) for n, cosine in near.items() if n in rows], limit)
+        documents = {row.passage.id: known.documents[row.document] for row in rows.values()}
+        return [Hit(passage=each.passage, score=each.score) for each in ranked], [documents[each.passage.id] for each in ranked]
 
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002 - the field's name on the wire
         row = self.keeper.collection.shelf.passage(id)
@@ -159,6 +162,11 @@ class Knowledge:
         mine = self.documents(asker)
         failed = sum(doc.state == "failed" for doc in mine)
         return Counts(documents=len(mine) - failed, failed=failed, passages=sum(doc.passages for doc in mine))
+
+    def dense_state(self, asker: Asker) -> str:
+        """How many passages are found by their meaning; as a share to those who may not know how many there are."""
+        known = self.keeper.collection.known
+        return self.keeper.dense_state(counted=self.access.reach(asker, None, known.documents, known.epoch) is None)
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Headings that are questions, the first of each document: what could be asked."""

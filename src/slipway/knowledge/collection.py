@@ -21,6 +21,7 @@ from typing import IO, Literal
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.fusion import embedded_text
 from slipway.knowledge.index import Index
 from slipway.knowledge.parsing import Parser, TooSlow
 from slipway.knowledge.passages import passages
@@ -313,7 +314,7 @@ class Collection:
     def _fresh(self, doc: Doc, document: Document) -> Fresh:
         """Raises Unreadable."""
         tags, groups = self.shelf.uploads().get(Path(doc.file).name, NOTHING_SAID) if self.is_upload(doc.file) else NOTHING_SAID
-        meta = document.meta
+        meta = {name.casefold(): said for name, said in document.meta.items()}
         doc = msgspec.structs.replace(
             doc,
             title=document.title,
@@ -429,13 +430,8 @@ def _counted(done: Done, outcome: Fresh | Doc) -> Done:
     return msgspec.structs.replace(done, seen=done.seen + 1, **{kind: getattr(done, kind) + 1})
 
 
-def embedding_text(passage: Passage) -> str:
-    """What stands for a passage when its meaning is read: its heading trail and its text."""
-    return f"{' - '.join(passage.trail)}\n{passage.text}"
-
-
 def embedding_key(passage: Passage) -> bytes:
-    return hashlib.sha256(embedding_text(passage).encode("utf-8", "surrogatepass")).digest()[:16]
+    return hashlib.sha256(embedded_text(passage).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _day(value: object) -> str:

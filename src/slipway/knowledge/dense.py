@@ -7,7 +7,6 @@ words until they have a vector.
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -52,7 +51,8 @@ class Dense:
         self._coming: Served | None = None  # where it is another than the one that serves
         self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
         self._first: dict[int, tuple[int, int]] = {}  # a document's passages: the first one's number, and how many
-        self._lock = threading.Lock()  # of the masks and the two above
+        self._alive: set[int] = set()  # the passages that there are
+        self._lock = threading.Lock()  # of the three above
         self._stop, self._more = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         collection.changed = self._changed
@@ -86,16 +86,16 @@ class Dense:
             self._masks[id(reach)] = (reach, mask)
             return mask
 
-    @property
-    def state(self) -> str:
-        """`120/232`: how many passages are found by their meaning; or why none is."""
-        serving = self._serving
+    def state(self, *, counted: bool) -> str:
+        """`120/232`: how many passages are found by their meaning; not `counted`, as a share. Or why none is."""
+        serving, coming = self._serving, self._coming
         if self.off or serving is None:
             return self.off or "starting"
         total = sum(doc.passages for doc in self.collection.documents.values())
-        if (coming := self._coming) is not None:
-            return f"{len(serving.vectors)}/{total}, of the model before; the new one {len(coming.vectors)}/{total}"
-        return f"{len(serving.vectors)}/{total}"
+        parts = [
+            f"{len(each.vectors)}/{total}" if counted else f"{_percent(len(each.vectors), total)} %" for each in (serving, coming) if each
+        ]
+        return parts[0] if coming is None else f"{parts[0]} by the model before, {parts[1]} by the new one"
 
     # kept
 
@@ -137,6 +137,7 @@ class Dense:
         served = Served(embedder=embedder, vectors=Vectors(embedder.dimensions))
         with self._lock:
             self._first = self.collection.shelf.spans()
+            self._alive = {number for span in self._first.values() for number in _numbers(span)}
         self._fill(served, None)
         return served
 
@@ -146,10 +147,11 @@ class Dense:
         numbers, rows = list[int](), list[bytes]()
 
         def flush() -> None:
-            if numbers:
-                served.vectors.put(numbers, np.frombuffer(b"".join(rows), np.float32).reshape(len(rows), -1))
-                numbers.clear()
-                rows.clear()
+            self._take(
+                served, dict(zip(numbers, np.frombuffer(b"".join(rows), np.float32).reshape(-1, served.embedder.dimensions), strict=True))
+            )
+            numbers.clear()
+            rows.clear()
 
         for number, row in self.collection.shelf.vectors(served.embedder.model, documents):
             numbers.append(number)
@@ -189,6 +191,8 @@ class Dense:
                 self._take(served, {number: rows[key] for number, key, _ in missing})
                 made += len(missing)
                 tell(len(served.vectors), total)
+        if len(served.vectors) < len(self._alive):
+            self._fill(served, None)  # passages with a text that another one has
         if not self._stop.is_set() and self._coming is served and self._is_complete(served):
             self._serving, self._coming = served, None
             log.info("vectors of %s serve now", served.embedder.model)
@@ -201,28 +205,24 @@ class Dense:
         import numpy as np
 
         with self._lock:
-            known = [number for number in rows if self._owned(number)]
+            known = [number for number in rows if number in self._alive]
             if known:
                 served.vectors.put(known, np.stack([rows[number] for number in known]))
-
-    def _owned(self, number: int) -> bool:
-        return number in self._numbers
-
-    @property
-    def _numbers(self) -> "set[int]":
-        raise NotImplementedError
 
     def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
         """A batch was put on the shelf: vectors that are known are taken from there, the others are made soon."""
         spans = self.collection.shelf.spans([doc.id for doc in put])
         with self._lock:
             out = [self._first.pop(document) for document in dropped if document in self._first]
+            gone = [number for span in out for number in _numbers(span)]
             self._first |= spans
+            self._alive = self._alive.difference(gone).union(number for span in spans.values() for number in _numbers(span))
             self._masks.clear()
-        gone = [number for first, count in out for number in range(first, first + count)]
+            for served in (self._serving, self._coming):
+                if served is not None:
+                    served.vectors.drop(gone)
         for served in (self._serving, self._coming):
             if served is not None:
-                served.vectors.drop(gone)
                 self._fill(served, list(spans))
         self._more.set()
 
@@ -233,4 +233,9 @@ class Dense:
             self._thread.join(5)
 
 
-_ = time
+def _numbers(span: tuple[int, int]) -> range:
+    return range(span[0], span[0] + span[1])
+
+
+def _percent(part: int, whole: int) -> int:
+    return 100 * part // whole if whole else 100

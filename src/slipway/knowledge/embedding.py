@@ -5,10 +5,14 @@ fours), they cost memory, and an int8 model scales its activations over the whol
 Alone it depends on nothing but the text.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from slipway import weights
+from slipway.errors import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +27,23 @@ _QUERIES_KEPT = 2048
 _QUERY_CHARACTERS = 8000
 
 
+def opened(named: str, *, threads: int = 1) -> "Embedder":
+    """The embedder of the settings: weights by their name, or a folder with `model.onnx` and `tokenizer.json` of the same architecture.
+
+    Raises WeightsError where they are not here, SettingsError for a name that is not known, ImportError without the extra `vectors`.
+    """
+    if "/" not in named and "\\" not in named:
+        files = weights.found(named)
+        if files is None:
+            raise WeightsError(f"the weights {named} are not here.", f"Fetch them: slipway weights pull {named}")
+        return Embedder(files, threads=threads)
+    files = {name: Path(named).expanduser() / name for name in ("model.onnx", "tokenizer.json")}
+    if missing := [str(path) for path in files.values() if not path.is_file()]:
+        raise WeightsError(f"{missing[0]} is missing.", "Put it there, or set `embedding: minilm`.")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
+    return Embedder(files, threads=threads, model=f"{digest[:16]}/{LONGEST}")
+
+
 class Embedder:
     """Ready when made (0.2 s, 60 MB); used by any number of threads. Vectors of another `model` cannot be compared with these.
 
@@ -30,10 +51,10 @@ class Embedder:
     callers embed. Python's lock is free meanwhile. Raises ImportError where the extra `vectors` is not installed.
     """
 
-    model = "all-MiniLM-L6-v2-int8/256"
     dimensions = 384
 
-    def __init__(self, files: Mapping[str, Path], *, threads: int = 1) -> None:
+    def __init__(self, files: Mapping[str, Path], *, threads: int = 1, model: str = "all-MiniLM-L6-v2-int8/256") -> None:
+        self.model = model
         self._session, self._tokenizer = _session(files["model.onnx"], threads), _tokenizer(files["tokenizer.json"])
         self._query = lru_cache(_QUERIES_KEPT)(self._one)
 

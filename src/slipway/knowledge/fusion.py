@@ -12,7 +12,7 @@ KEYWORD_DEPTH, DENSE_DEPTH = 100, 100  # how many of each are worth fusing, for 
 WEIGHT = 0.6  # of the cosine
 FLOOR = 0.35  # the cosine from which a place counts that shares no word with the question
 
-Place = tuple[str, str]
+Place = tuple[str, str, int | None]
 
 
 class Ranked(Record, frozen=True, kw_only=True):
@@ -33,7 +33,8 @@ class Ranked(Record, frozen=True, kw_only=True):
 
 
 def place(passage: Passage) -> Place:
-    return passage.path, passage.heading
+    """A document's places are told apart by their headings; where it has none, by its pages."""
+    return passage.path, passage.heading, passage.page if len(passage.trail) < 2 and passage.heading == passage.title else None
 
 
 def embedded_text(passage: Passage) -> str:

@@ -1,6 +1,7 @@
 """Keeps a collection true to its files: reads them at the start, then whenever they change, in a thread of its own."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 
 from slipway.knowledge.collection import Collection, Done
+from slipway.knowledge.dense import Dense
 
 log = logging.getLogger("slipway")
 _LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as with network drives
@@ -20,8 +22,8 @@ class Keeper:
     error of ours, and nothing is known from earlier.
     """
 
-    def __init__(self, collection: Collection) -> None:
-        self.collection = collection
+    def __init__(self, collection: Collection, dense: Dense | None = None) -> None:
+        self.collection, self.dense = collection, dense
         self.ready = collection.scanned
         self.failed = False
         self.scanning = False
@@ -49,15 +51,29 @@ class Keeper:
 
         return told
 
+    def dense_state(self, *, counted: bool = True) -> str:
+        return self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
+
+    def embed(self, tell: Callable[[int, int], None] = lambda done, total: None) -> int:
+        """Makes the vectors that are missing, with all processors; blocks. How many."""
+        return self.dense.embed(tell, threads=os.cpu_count() or 1) if self.dense and self.dense.open() else 0
+
     def status(self) -> dict[str, Any]:
         """How far the reading is, and what the last one did: counts of files."""
-        return {"ready": self.ready, "scanning": self.scanning or self._wake.is_set(), **msgspec.to_builtins(self.collection.progress)}
+        return {
+            "ready": self.ready,
+            "scanning": self.scanning or self._wake.is_set(),
+            "dense": self.dense_state,
+            **msgspec.to_builtins(self.collection.progress),
+        }
 
     def start(self) -> None:
         for work in (self._keep, self._watch):
             thread = threading.Thread(target=work, name=f"slipway {work.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        if self.dense:
+            self.dense.start()
 
     def wake(self) -> None:
         """Has the files looked at, soon."""
@@ -107,6 +123,8 @@ class Keeper:
         self._wake.set()
         for thread in self._threads:
             thread.join(5)
+        if self.dense:
+            self.dense.close()
         self.collection.rest()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from slipway.errors import SettingsError
+from slipway.knowledge.fusion import embedded_text, place
 from slipway.store import Store
 from slipway.types import Passage, Record
 
@@ -35,6 +36,7 @@ CREATE INDEX IF NOT EXISTS passages_by_document ON passages (document);
 CREATE INDEX IF NOT EXISTS passages_by_key ON passages (key);
 CREATE TABLE IF NOT EXISTS gone (collection INTEGER NOT NULL, document INTEGER NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS vectors (model TEXT NOT NULL, key BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (model, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS models (model TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (collection INTEGER NOT NULL, name TEXT NOT NULL, tags TEXT NOT NULL, groups TEXT, by TEXT NOT NULL,
     at REAL NOT NULL, PRIMARY KEY (collection, name)) WITHOUT ROWID;
 """
@@ -180,12 +182,12 @@ class Shelf:
             d.title, d.date, json.dumps(sorted(d.tags)), groups, fresh.text, len(fresh.passages), generation, time.time(),
         )  # fmt: skip
         number = db.execute(f"INSERT INTO documents ({_PUT}) VALUES ({_marks(values)})", values).lastrowid
-        first: dict[str, int] = {}
+        first: dict[object, int] = {}
         for passage, key in zip(fresh.passages, fresh.keys, strict=True):
             p = passage
             row = (number, p.id, 0, p.start, p.end, p.page, p.heading, json.dumps(p.trail, ensure_ascii=False), p.text, key)
             own = db.execute(f"INSERT INTO passages ({_PUT_PASSAGE}) VALUES ({_marks(row)})", row).lastrowid
-            db.execute("UPDATE passages SET place = ? WHERE id = ?", (first.setdefault(p.heading, own), own))
+            db.execute("UPDATE passages SET place = ? WHERE id = ?", (first.setdefault(place(p), own), own))
         row = db.execute(f"SELECT {_DOC} FROM documents WHERE id = ?", (number,)).fetchone()
         return _doc(row)
 
@@ -221,15 +223,33 @@ class Shelf:
 
     # vectors
 
-    def without_vector(self, model: str, limit: int) -> list[Row]:
-        """Passages whose text has no vector of this model yet."""
-        query = f"""SELECT {_ROW} {_FROM} WHERE d.collection = ? AND NOT EXISTS
+    def without_vector(self, model: str, after: int, limit: int) -> list[tuple[int, bytes, str]]:
+        """Passages behind the number `after` whose text has no vector of this model yet: number, key, text to be embedded."""
+        query = f"""SELECT {_ROW}, p.key {_FROM} WHERE d.collection = ? AND p.id > ? AND NOT EXISTS
                     (SELECT 1 FROM vectors v WHERE v.model = ? AND v.key = p.key) ORDER BY p.id LIMIT ?"""
-        return [_row(row) for row in self._db.execute(query, (self.id, model, limit)).fetchall()]
+        rows = self._db.execute(query, (self.id, after, model, limit)).fetchall()
+        return [(int(row[0]), bytes(row[-1]), embedded_text(_row(row[:-1]).passage)) for row in rows]
 
-    def key_of(self, number: int) -> bytes:
-        row = self._db.execute("SELECT key FROM passages WHERE id = ?", (number,)).fetchone()
-        return bytes(row[0]) if row else b""
+    def spans(self, documents: Sequence[int] | None = None) -> dict[int, tuple[int, int]]:
+        """Of all documents, or of these, that have passages: the first one's number, and how many; they follow one another."""
+        query = "SELECT p.document, min(p.id), count(*) FROM passages p JOIN documents d ON d.id = p.document WHERE d.collection = ?"
+        if documents is None:
+            rows = self._db.execute(f"{query} GROUP BY p.document", (self.id,)).fetchall()
+        else:
+            each = f"{query} AND d.id IN ({{}}) GROUP BY p.document"
+            rows = [row for some in _slices(documents) for row in self._db.execute(each.format(_marks(some)), (self.id, *some)).fetchall()]
+        return {int(document): (int(first), int(count)) for document, first, count in rows}
+
+    def note_model(self, model: str, source: str) -> None:
+        """How the settings named the model whose vectors are kept."""
+        with self.store.writing() as db:
+            db.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (model, source))
+
+    def models_before(self, model: str) -> list[tuple[str, str]]:
+        """The other models that there are vectors of, the one with the most first: model, and how the settings named it."""
+        query = """SELECT v.model, m.source FROM vectors v JOIN models m ON m.model = v.model WHERE v.model != ?
+                   GROUP BY v.model ORDER BY count(*) DESC"""
+        return [(str(name), str(source)) for name, source in self._db.execute(query, (model,)).fetchall()]
 
     def put_vectors(self, model: str, vectors: Mapping[bytes, bytes]) -> None:
         with self.store.writing() as db:
@@ -244,15 +264,6 @@ class Shelf:
         for where, values in wanted:
             for row in self._db.cursor().execute(f"{query} WHERE {where} AND v.model = ?", (*values, model)):
                 yield int(row[0]), row[1]
-
-    def embedded(self, model: str) -> int:
-        """How many passages have a vector of this model."""
-        query = "SELECT count(*) FROM passages p JOIN documents d ON d.id = p.document JOIN vectors v ON v.key = p.key WHERE d.collection = ? AND v.model = ?"
-        return self._number(query, model)
-
-    def models(self) -> dict[str, int]:
-        """The models that there are vectors of, and how many."""
-        return {str(m): int(n) for m, n in self._db.execute("SELECT model, count(*) FROM vectors GROUP BY model").fetchall()}
 
     def forget_vectors(self, kept_model: str) -> int:
         """Deletes the vectors of other models, and of texts that no passage has; how many."""

@@ -384,7 +384,7 @@ def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
     """How far an app's knowledge is, in what this asker may know of."""
     counts = knowledge.counts(asker)
     documents = {"documents": counts.documents, "failed": counts.failed, "passages": counts.passages}
-    return {"ready": knowledge.ready, "read": f"{int(100 * knowledge.read_share)} %", **documents}
+    return {"ready": knowledge.ready, "read": f"{int(100 * knowledge.read_share)} %", **documents, "dense": knowledge.dense_state(asker)}
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,119 @@
+"""`slipway ingest`: the documents read now, with how far it is; by the server, where one uses the same store."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+import httpx
+
+from slipway.errors import Conflict, InternalError
+from slipway.knowledge.collection import failure
+from slipway.knowledge.keeper import Keeper
+from slipway.store import Holder
+from slipway.types import Record
+
+_LOOK_S = 0.2
+
+
+class Report(Record, frozen=True, kw_only=True):
+    """What came of it. `failed` are documents with the reason and what to do."""
+
+    documents: int
+    passages: int
+    read: int
+    unchanged: int
+    dropped: int
+    embedded: int
+    dense: str
+    seconds: float
+    failed: Mapping[str, str]
+
+
+class Bar:
+    """A progress bar with the time left, where a person watches; otherwise nothing."""
+
+    def __init__(self, label: str, shown: bool) -> None:
+        self._bar: Any = None
+        self._label, self._shown = label, shown
+
+    def tell(self, done: int, total: int) -> None:
+        if not self._shown or not total:
+            return
+        if self._bar is None:
+            self._bar = click.progressbar(length=total, label=self._label, show_eta=True, show_pos=True, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.length = total
+        self._bar.update(done - self._bar.pos)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+
+def here(keepers: Mapping[str, Keeper], *, shown: bool) -> dict[str, Report]:
+    """Reads and embeds in this process."""
+    return {name: _one(keeper, shown) for name, keeper in keepers.items()}
+
+
+def _one(keeper: Keeper, shown: bool) -> Report:
+    started = time.monotonic()
+    bar = Bar("reading  ", shown)
+    done = keeper.build(lambda done: bar.tell(done.seen, done.total))
+    bar.end()
+    bar = Bar("embedding", shown)
+    embedded = keeper.embed(bar.tell)
+    bar.end()
+    documents = keeper.collection.documents.values()
+    return Report(
+        documents=sum(doc.state == "done" for doc in documents),
+        passages=sum(doc.passages for doc in documents),
+        read=done.read, unchanged=done.unchanged, dropped=done.dropped, embedded=embedded, dense=keeper.dense_state(),
+        seconds=time.monotonic() - started,
+        failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
+    )  # fmt: skip
+
+
+def there(holder: Holder, *, shown: bool) -> dict[str, Report]:
+    """Has the server that uses the store do it, and follows it. Raises Conflict where that is no server, InternalError where it went away."""
+    if not holder.url:
+        raise Conflict(f"The store is in use by process {holder.pid}.", "Try again when it has ended, or set another `store:`.")
+    with httpx.Client(base_url=holder.url, headers={"Authorization": f"Bearer {holder.token}"}, timeout=30) as server:
+        try:
+            return _followed(server, shown)
+        except (httpx.HTTPError, KeyError) as error:
+            raise InternalError(f"The server at {holder.url} did not answer ({type(error).__name__}).", "Look at its log.") from None
+
+
+def _followed(server: httpx.Client, shown: bool) -> dict[str, Report]:
+    started = time.monotonic()
+    bars: dict[str, Bar] = {}
+    states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
+    while any(state["scanning"] for state in states):
+        for state in states:
+            bars.setdefault(state["app"], Bar(f"reading {state['app']}", shown)).tell(state["seen"], state["total"])
+        time.sleep(_LOOK_S)
+        states = server.get("/v1/documents/scan").raise_for_status().json()["data"]
+    for bar in bars.values():
+        bar.end()
+    return {state["app"]: _report(server, state, time.monotonic() - started) for state in states}
+
+
+def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> Report:
+    documents = server.get("/v1/documents", params={"app": state["app"]}).raise_for_status().json()["data"]
+    return Report(
+        documents=sum(doc["state"] == "done" for doc in documents),
+        passages=sum(doc["passages"] for doc in documents),
+        read=state["read"], unchanged=state["unchanged"], dropped=state["dropped"], embedded=0, dense=state["dense"], seconds=seconds,
+        failed={doc["path"]: doc["error"] for doc in documents if doc["state"] == "failed"},
+    )  # fmt: skip
+
+
+def lines(reports: Mapping[str, Report], say: Callable[[str], None]) -> None:
+    """The summary that a person reads."""
+    for name, r in reports.items():
+        say(f"{name}: {r.documents} documents with {r.passages} passages, {r.seconds:.1f} s")
+        say(f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} gone, {len(r.failed)} failed; by meaning: {r.dense}")
+        for path, reason in r.failed.items():
+            say(f"  failed: {path}: {reason}")
