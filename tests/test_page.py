@@ -185,10 +185,10 @@ def serving(log: Path, *arguments: str, ready: bool = True) -> Iterator[str]:
 
 def _is_ready(url: str) -> bool:
     try:
-        known = httpx.get(f"{url}/readyz", timeout=5).json()["knowledge"].values()
+        state = httpx.get(f"{url}/readyz", timeout=5)
     except httpx.TransportError:
         return False
-    return all(each["ready"] for each in known)
+    return state.status_code == 200 and all(each["ready"] for each in state.json()["knowledge"].values())
 
 
 @pytest.fixture(scope="module")
@@ -623,7 +623,7 @@ def test_documents_that_are_still_being_read_are_counted(page: Page, quoting: st
         "models": 0,
         "knowledge": {"docs": {"ready": False, "read": "27 %", "documents": 0, "passages": 0, "failed": 0}},
     }
-    page.route("**/readyz", lambda route: route.fulfill(json=early), times=1)
+    page.route("**/readyz", lambda route: route.fulfill(json=early), times=3)
     page.goto(quoting)
     expect(page.locator("#notices")).to_contain_text("Reading the documents… 27 %")
     expect(page.locator("#notices")).not_to_contain_text("Reading the documents")

@@ -63,7 +63,7 @@ class Keeper:
         return {
             "ready": self.ready,
             "scanning": self.scanning or self._wake.is_set(),
-            "dense": self.dense_state,
+            "dense": self.dense_state(),
             **msgspec.to_builtins(self.collection.progress),
         }
 
