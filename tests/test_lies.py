@@ -45,7 +45,7 @@ Black tea takes boiling water and 4 minutes. Assam black tea came in 1839.
 Tea is stored dry, at most 24 months. Tins hold 250 grams of tea.
 """
 QUESTIONS = ["How hot is green tea brewed?", "How long does black tea take?", "白茶用多少度的水？", "How is green or black tea stored?"]
-LEFT = re.compile(r"(?<!_list)(?<![a-zA-Z0-9](?=\[0+\]))[\[【［]{1,2}\^?0*(\d{1,9})[\]】］](?!\()")
+LEFT = re.compile(r"(?<!_list)(?<!\b[a-z](?=\[))(?<![a-zA-Z0-9](?=\[0+\]))[\[【［]{1,2}\^?0*(\d{1,9})[\]】］](?!\()")
 KEY, OTHER = {"authorization": "Bearer test-key-1"}, {"authorization": "Bearer test-key-2"}
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("reference")
 
