@@ -109,7 +109,9 @@ def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights
 def _answers(weights: Weights, candidates: Sequence[_Candidate], shares: Mapping[int, float]) -> bool:
     """Whether a source speaks of what is asked, and a span says much of that at once; an example in code only mentions it."""
     total = sum(weights.values())
-    at_once = max((_weight(weights, each.terms | each.above) / total for each in candidates if not (each.code and each.span.block)), default=0.0)
+    at_once = max(
+        (_weight(weights, each.terms | each.above) / total for each in candidates if not (each.code and each.span.block)), default=0.0
+    )
     return max(shares.values(), default=0.0) + at_once >= _ENOUGH
 
 
