@@ -50,6 +50,8 @@ bench: .venv/dev
 	$(BIN)/python bench/gateway.py --shared
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
+	$(BIN)/python bench/citations.py
+	$(BIN)/python bench/quotes.py
 
 # The lock files hold hashes and no addresses; uv resolves for every platform at once.
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in

@@ -18,7 +18,7 @@ class Known:
         self, sources: list[Path], store: Store | None = None, rules: tuple[AccessRule, ...] = (), *, deadline_s: float = 60.0
     ) -> None:
         self.store = store or Store.temporary()
-        self.room = Knowledge(opened(self.store, sources, deadline_s=deadline_s), Access(rules))
+        self.room = Knowledge(opened(self.store, sources, deadline_s=deadline_s), Access(lambda: rules))
 
     def build(self) -> Done:
         return self.room.build()

@@ -18,14 +18,14 @@ from markdown_it import MarkdownIt
 
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
-from slipway.answer import App, Road, answer
+from slipway.answer import App, Road, Tally, answer, write
 from slipway.knowledge import Knowledge, opened
 from slipway.providers import Call, Whole
 from slipway.providers.mock import lies, words
 from slipway.routing import Candidate, Route
 from slipway.settings import Price
 from slipway.store import Store
-from slipway.types import AnswerDone, Asker, AttemptDone, Citation, Delta, Done, Event, Message, Piece, Question, SourceFound
+from slipway.types import AnswerDone, Asker, AttemptDone, Citation, Delta, Done, Event, Message, Piece, Question, Source, SourceFound
 
 TEA = """# Tea
 
@@ -46,7 +46,7 @@ Black tea takes boiling water and 4 minutes. Assam black tea came in 1839.
 Tea is stored dry, at most 24 months. Tins hold 250 grams of tea.
 """
 QUESTIONS = ["How hot is green tea brewed?", "How long does black tea take?", "白茶用多少度的水？", "How is green or black tea stored?"]
-LEFT = re.compile(r"(?<!_list)(?<![a-zA-Z0-9](?=\[0+\]))[\[【［]{1,2}\^?0*(\d{1,9})[\]】］](?!\()")
+LEFT = re.compile(r"(?<!_list)(?<!\b[a-z](?=\[))(?<![a-zA-Z0-9](?=\[0+\]))[\[【［]{1,2}\^?0*(\d{1,9})[\]】］](?!\()")
 KEY, OTHER = {"authorization": "Bearer test-key-1"}, {"authorization": "Bearer test-key-2"}
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("reference")
 
@@ -152,6 +152,27 @@ def test_thousands_of_lies_and_no_citation_dangles(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_lies(tmp_path: Path) -> None:
     check(tmp_path, 100_000, seed=2)
+
+
+async def known_unanswerable(road: Road, text: str) -> tuple[bool, list[Event]]:
+    events: list[Event] = []
+    question = Question(
+        id="ans-1", app="tea", text=text, messages=(Message(role="user", content=text),), asker=Asker(owner="x"), asked_at=0.0
+    )
+    sources = [Source(n=1, id="psg-1", path="tea.md", heading="Tea", start=0, end=len(TEA), text=TEA, version="v")]
+    abstained = await write(
+        road, road.apps["tea"], question, sources, Tally("ans-1", "test", "tea", "x", True), events.append, answerable=False
+    )
+    return abstained, events
+
+
+def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_path: Path) -> None:
+    records: list[AnswerDone | AttemptDone] = []
+    abstained, events = asyncio.run(known_unanswerable(road_of_lies(tmp_path, 3, records), QUESTIONS[0]))
+    assert abstained
+    assert [e.text for e in events if isinstance(e, Delta)] == ["The documents do not say. Nearest pages: Tea (tea.md)."]
+    assert not any(isinstance(e, Citation) for e in events)
+    assert records == []
 
 
 # Through a real server

@@ -333,6 +333,7 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
     ("fault-flap-60", lambda g: (g.status, len(g.texts)) == (200, 12), lambda g: g.status == 200),
     ("fault-say-7", lambda g: len(g.texts) == 7, lambda g: json_of(g)["usage"]["completion_tokens"] == 7),
     ("say-70", lambda g: len(g.texts) == 70, lambda g: json_of(g)["usage"]["completion_tokens"] == 70),
+    ("fault-lies-1", lambda g: max(map(len, g.texts)) <= 5, lambda g: "[" in json_of(g)["choices"][0]["message"]["content"]),
     ("echo", lambda g: "".join(g.texts) == "hello  you", lambda g: json_of(g)["choices"][0]["message"]["content"] == "hello  you"),
 ]
 

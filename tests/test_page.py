@@ -79,17 +79,20 @@ At noon, pelicans eat herring <script>window.pwned = "script"</script> and bread
 and ![fish](http://evil.invalid/fish.png) and [cake](javascript:window.pwned='link') and [water](https://example.org/water).
 """,
 }
+WRONG = "A refund is paid within 14 days [1]. In code, `[1]` is no marker. A refund is paid within 41 days [1]. No such source [9]."
 SETTINGS = """\
 models:
   slow: {{base_url: "{steady}/v1", name: say-45}}
   once: {{base_url: "{cut_once}/v1", name: mock-model}}
   inject: {{base_url: "{steady}/v1", name: fault-inject}}
   down: {{base_url: "http://127.0.0.1:9/v1", name: nobody}}
+  wrong: {{base_url: "{wrong}/v1", name: mock-model}}
 apps:
   docs: {{knowledge: [./docs], route: slow}}
   breaking: {{knowledge: [./docs], route: once}}
   hostile: {{knowledge: [./docs], route: inject}}
   degraded: {{knowledge: [./docs], route: down}}
+  doubtful: {{knowledge: [./docs], route: wrong}}
 """
 
 
@@ -212,8 +215,9 @@ def writing(folder: Path) -> Iterator[str]:
     """A server with several apps: `docs` writes 45 words in 1.6 s, `breaking` breaks off once, `hostile` attacks, `degraded` has no model."""
     steady = command(folder / "steady.log", "mock", "--port", "0", "--ttft", "0.3", "--tpot", "0.03")
     cut_once = command(folder / "cut.log", "mock", "--port", "0", "--ttft", "0.05", "--tpot", "0.01", "--script", "cut-5@1")
-    with steady as steady_url, cut_once as cut_url:
-        (folder / "apps.yaml").write_text(SETTINGS.format(steady=steady_url, cut_once=cut_url))
+    wrong = command(folder / "wrong.log", "mock", "--port", "0", "--text", WRONG)
+    with steady as steady_url, cut_once as cut_url, wrong as wrong_url:
+        (folder / "apps.yaml").write_text(SETTINGS.format(steady=steady_url, cut_once=cut_url, wrong=wrong_url))
         with serving(folder / "writing.log", "--config", "apps.yaml") as url:
             yield url
 
@@ -335,6 +339,21 @@ def test_cited_places_come_first_and_the_others_are_a_click_away(page: Page, quo
     others = page.locator(".found details .n")
     expect(others.first).to_be_visible()
     assert marks.isdisjoint(int(n) for n in others.all_text_contents())
+
+
+def test_a_number_that_the_cited_source_lacks_is_shown_as_doubtful(page: Page, writing: str) -> None:
+    opened(page, writing, "doubtful")
+    ask(page, "How do I get a refund?")
+    settled(page)
+    marks = page.locator(".answer .mark")
+    expect(marks).to_have_count(2)
+    expect(marks.nth(0)).to_have_accessible_name("Source 1: refunds.md, How to get a refund")
+    expect(marks.nth(1)).to_have_accessible_name("Source 1: refunds.md, How to get a refund. Not found in the cited source: 41")
+    expect(page.locator(".answer .doubtful")).to_have_count(1)
+    expect(page.locator(".turn .notice")).to_have_text("Not found in the cited source: 41.")
+    assert "[9]" not in answer_text(page)
+    page.reload()
+    expect(page.locator(".answer .doubtful")).to_have_count(1)
 
 
 def test_what_the_documents_do_not_say_is_said_calmly(page: Page, quoting: str) -> None:

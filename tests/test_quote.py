@@ -36,7 +36,7 @@ ALL = [MODELS, LIMITS, TABLE]
 
 def test_the_answer_is_quoted_word_for_word_with_the_block_it_announces() -> None:
     found = quoted("How do I add a model?", ALL)
-    assert "\n\nAdd an entry under `models:` in the file:\n\n```yaml\nmodels:\n  qwen: {provider: openai}\n```\n\n[1]" in found.text
+    assert "\n\nAdd an entry under `models:` in the file: [1]\n\n```yaml\nmodels:\n  qwen: {provider: openai}\n```" in found.text
     assert "Ships" not in found.text
 
 
@@ -47,8 +47,23 @@ def test_a_citation_covers_the_quoted_words_and_their_marker() -> None:
     assert first.n == 2
 
 
-def test_a_table_is_quoted_whole_and_its_marker_stands_below() -> None:
-    assert quoted("What is the default port?", ALL).text == TABLE.text.removesuffix("\n\nHosts are names.") + "\n\n[3]"
+def test_a_table_is_quoted_whole_and_its_marker_stands_with_the_sentence_above_it() -> None:
+    table = TABLE.text.removesuffix("\n\nHosts are names.")
+    assert quoted("What is the default port?", ALL).text == table.replace("defaults:", "defaults: [3]")
+    bare = source(3, "Settings", table.removeprefix("The defaults:\n\n"), "settings.md")
+    assert quoted("What is the default port?", [bare]).text == f"{bare.text}\n\n[3]"
+
+
+def test_code_comes_with_the_sentence_before_it() -> None:
+    text = "Restart it after each change.\n\n```sh\nslipway restart --server\n```"
+    found = quoted("How do I restart the server?", [source(1, "Restarting the server", text)])
+    assert found.text == text.replace("change.", "change. [1]")
+    assert [found.text[c.start : c.end] for c in found.citations] == ["Restart it after each change. [1]"]
+
+
+def test_what_another_source_repeats_in_other_words_is_left_out() -> None:
+    twin = source(3, "Limits again", "Any key may ask up to 60 times a minute. Ships sail.", "again.md")
+    assert {c.n for c in quoted("How many times a minute may a key ask?", [LIMITS, twin]).citations} == {2}
 
 
 def test_what_comes_from_one_source_stands_together_in_reading_order() -> None:

@@ -7,7 +7,6 @@ is visited once. Both raise SlipwayError; what they emit on leaving is one Answe
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -313,7 +312,7 @@ async def write_by_model(road: Road, app: App, route: Route, question: Question,
             pieces = await opened.reply.pieces()
         finish(opening, marker, sources, tally, say)
     except ProviderError as error:
-        with suppress(ProviderError):
+        if tally.first_at is not None:
             finish(opening, marker, (), tally, say)
         road.emit(attempt_done(question.id, opened.model, opened.started_at, error=error))
         raise

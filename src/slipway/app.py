@@ -6,7 +6,9 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from starlette.routing import Router
@@ -15,12 +17,13 @@ import slipway
 from slipway import answer, ingesting, knowledge, providers
 from slipway.admission import Admission
 from slipway.errors import Conflict, ProviderError, SettingsError
-from slipway.knowledge import Knowledge
+from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
 from slipway.providers.known import ENDPOINTS
 from slipway.routing import Candidate, Route
 from slipway.settings import App, Flags, Settings, load
+from slipway.settings.live import LiveAccess, Rules
 from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE
 from slipway.store import InUse, Store, file_of
@@ -79,7 +82,8 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     found = loaded(flags)
     store = cache(lambda: store_of(found.settings))
-    door = build(found.settings, store)
+    live = LiveAccess(found.settings, found.file, lambda: loaded(flags).settings)
+    door = build(found.settings, store, live)
     socket = bind(found.settings.listen)
     if any(app.knowledge for app in found.settings.apps.values()):
         store().announce(address_of(socket.getsockname()))
@@ -148,26 +152,44 @@ def distinct(keepers: dict[str, Keeper]) -> list[Keeper]:
 
 
 def road_of(
-    settings: Settings, keepers: dict[str, Keeper], emit: Callable[[AnswerDone | AttemptDone], None], operator: str | None = None
+    settings: Settings,
+    keepers: dict[str, Keeper],
+    emit: Callable[[AnswerDone | AttemptDone], None],
+    live: LiveAccess,
+    operator: str | None = None,
 ) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
     routes = {name: Route(name=name, candidates=(Candidate(model=model),)) for name, model in models.items()}
     for name, entries in settings.routes.items():
         routes[name] = Route(name=name, candidates=tuple(Candidate(model=models[e.model], role=e.role) for e in entries))
-    apps = {name: app_of(name, app, keepers.get(name), routes) for name, app in settings.apps.items()}
+    apps = {name: app_of(name, app, keepers.get(name), routes, live.of(name)) for name, app in settings.apps.items()}
     return answer.Road(admission=Admission(settings.keys, settings.limits.answers, operator), apps=apps, routes=routes, emit=emit)
 
 
-def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route]) -> answer.App:
+def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules) -> answer.App:
     return answer.App(
         name=name,
-        knowledge=Knowledge(keeper, Access(app.access)) if keeper is not None else None,
+        knowledge=Knowledge(keeper, Access(rules), reranker(name, app)) if keeper is not None else None,
         route=routes[app.route] if app.route is not None else None,
         instructions=app.instructions,
         defaults=app.defaults,
         passages=app.passages,
     )
+
+
+def reranker(name: str, app: App) -> Rerank | None:
+    """The function that `rerank` names. Raises SettingsError where there is none."""
+    if app.rerank is None:
+        return None
+    module, _, function = app.rerank.partition(":")
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError([f"apps.{name}.rerank: `{app.rerank}` cannot be had ({error}); write `module:function`"]) from None
+    if not callable(found):
+        raise SettingsError([f"apps.{name}.rerank: `{app.rerank}` is not a function"])
+    return cast(Rerank, found)
 
 
 def local_road(flags: Flags) -> answer.Road:
@@ -176,7 +198,7 @@ def local_road(flags: Flags) -> answer.Road:
     keepers = keepers_of(settings, cache(lambda: store_of(settings)))
     for keeper in distinct(keepers):
         keeper.build()
-    return road_of(settings, keepers, lambda record: None)
+    return road_of(settings, keepers, lambda record: None, LiveAccess(settings))
 
 
 def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
@@ -198,8 +220,8 @@ def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
     return reports
 
 
-def build(settings: Settings, store: Callable[[], Store] | None = None) -> Door:
-    """The ASGI app of these settings. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
+def build(settings: Settings, store: Callable[[], Store] | None = None, live: LiveAccess | None = None) -> Door:
+    """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
     store = store or cache(lambda: store_of(settings))
     keepers = keepers_of(settings, store)
     telemetry = Telemetry(lambda: road.admission.in_flight)
@@ -209,7 +231,7 @@ def build(settings: Settings, store: Callable[[], Store] | None = None) -> Door:
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
-    road = road_of(settings, keepers, emit, store().token if keepers else None)
+    road = road_of(settings, keepers, emit, live or LiveAccess(settings), store().token if keepers else None)
     api = Api(road, telemetry)
 
     @asynccontextmanager

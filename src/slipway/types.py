@@ -42,7 +42,7 @@ class Asker(Record, frozen=True, kw_only=True):
     everything: bool = False
 
 
-class Within(Record, frozen=True, kw_only=True):
+class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a question is limited to: documents under a path (`guide/**`), with all of these tags, of these days (2026-01-31, both included)."""
 
     path: str = ""

@@ -4,7 +4,10 @@
 `collection` does all of that in batches that survive a crash, `keeper` does it again whenever a file changes, `access` says who may read what.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
@@ -31,8 +34,18 @@ _NEEDED = (
     "watchfiles",
 )  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
 OFF = "none"  # no embedding: search is by keywords only
+_RERANKED, _RERANK_S = 20, 1.0  # places that a reranker sees, and how long it may take
 _SPARE = 3  # places found beyond those wanted, for those that turn out to be gone
 _REFRESHES = 3  # how often a question waits for files that changed
+
+
+Rerank = Callable[[str, Sequence[str]], Sequence[float]]
+log = logging.getLogger("slipway")
+
+
+@cache
+def _rerankers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="slipway rerank")
 
 
 class Counts(Record, frozen=True, kw_only=True):
@@ -59,8 +72,9 @@ def opened(store: Store, sources: Sequence[Path], *, embedding: str = OFF, large
 class Knowledge:
     """What an app knows, as its askers may see it: everything here is about the documents that `asker` may read, as if there were no others."""
 
-    def __init__(self, keeper: Keeper, access: Access | None = None) -> None:
-        self.keeper, self.access = keeper, access or Access()
+    def __init__(self, keeper: Keeper, access: Access | None = None, rerank: Rerank | None = None) -> None:
+        """`rerank` scores texts for a question; the places found are put into the order of its scores."""
+        self.keeper, self.access, self._rerank = keeper, access or Access(), rerank
 
     @property
     def ready(self) -> bool:
@@ -87,14 +101,30 @@ class Knowledge:
         collection = self.keeper.collection
         looked_at = set[str]()  # documents, by path, that were read again for this question
         for _ in range(_REFRESHES):
-            hits, docs = self._search(text, asker, limit, within)
+            hits, docs = self._reranked(text, *self._search(text, asker, self._wanted(limit), within), limit)
             stale = [doc for doc in collection.stale(docs) if doc.path not in looked_at]
             if not stale:
                 return hits
             looked_at |= collection.refresh(stale)
-        hits, docs = self._search(text, asker, limit + _SPARE, within)
+        hits, docs = self._reranked(text, *self._search(text, asker, self._wanted(limit + _SPARE), within), limit + _SPARE)
         stale_now = {doc.path for doc in collection.stale(docs)} - looked_at
         return [hit for hit, doc in zip(hits, docs, strict=True) if doc.path not in stale_now][:limit]
+
+    def _wanted(self, limit: int) -> int:
+        return max(limit, _RERANKED) if self._rerank else limit
+
+    def _reranked(self, text: str, hits: list[Hit], docs: list[Doc], limit: int) -> tuple[list[Hit], list[Doc]]:
+        """In the order of the reranker's scores; as they were, where it fails or takes too long: it is a help, not a condition."""
+        if self._rerank is None or len(hits) < 2:
+            return hits[:limit], docs[:limit]
+        texts = [fusion.embedded_text(hit.passage) for hit in hits]
+        try:
+            scores = [float(score) for score in _rerankers().submit(self._rerank, text, texts).result(_RERANK_S)]
+            order = sorted(range(len(hits)), key=lambda n: -scores[n])[:limit] if len(scores) == len(hits) else range(limit)
+        except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            log.warning("the reranker failed (%s: %s): the order is kept", type(error).__name__, error)
+            return hits[:limit], docs[:limit]
+        return [hits[n] for n in order if n < len(hits)], [docs[n] for n in order if n < len(hits)]
 
     def _search(self, text: str, asker: Asker, limit: int, within: Within | None) -> tuple[list[Hit], list[Doc]]:
         collection, dense = self.keeper.collection, self.keeper.dense

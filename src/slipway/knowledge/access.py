@@ -6,7 +6,7 @@ can only narrow that. What an asker may not read does not exist for the search: 
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -22,17 +22,28 @@ _KEPT = 256  # reaches remembered, of one generation
 
 
 class Access:
-    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where nothing has changed."""
+    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where nothing has changed.
 
-    def __init__(self, rules: Sequence[AccessRule] = ()) -> None:
-        self._rules = [(glob(rule.path), frozenset(rule.groups)) for rule in rules]
+    `rules` is asked each time: rules that were changed count from the next question on. It gives the same object as long as nothing has.
+    """
+
+    def __init__(self, rules: Callable[[], Sequence[AccessRule]] = tuple) -> None:
+        self._source = rules
+        self._compiled: Sequence[AccessRule] | None = None
+        self._rules: list[tuple[re.Pattern[str], frozenset[str]]] = []
         self._known: dict[tuple[Any, ...], Reach | None] = {}
 
-    @property
-    def restricts(self) -> bool:
-        return bool(self._rules)
+    def _renew(self) -> None:
+        rules = self._source()
+        if rules is not self._compiled:
+            self._rules, self._known = [(glob(rule.path), frozenset(rule.groups)) for rule in rules], {}
+            self._compiled = rules
 
     def may_read(self, asker: Asker, doc: Doc) -> bool:
+        self._renew()
+        return self._may_read(asker, doc)
+
+    def _may_read(self, asker: Asker, doc: Doc) -> bool:
         if asker.everything:
             return True
         groups = next((groups for pattern, groups in self._rules if pattern.match(_plain(doc.path))), None)
@@ -40,6 +51,7 @@ class Access:
 
     def reach(self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object) -> Reach | None:
         """Which documents this asker's question may find; None where it is all of them. `documents` are those of `generation`."""
+        self._renew()
         key = (generation, asker.everything, asker.groups, within)
         if key not in self._known:
             if len(self._known) >= _KEPT or any(known[0] != generation for known in self._known):
@@ -49,7 +61,7 @@ class Access:
 
     def _reach(self, asker: Asker, within: Within | None, documents: Mapping[int, Doc]) -> Reach | None:
         wanted = matcher(within)
-        out = frozenset(number for number, doc in documents.items() if not (self.may_read(asker, doc) and wanted(doc)))
+        out = frozenset(number for number, doc in documents.items() if not (self._may_read(asker, doc) and wanted(doc)))
         if not out:
             return None
         if 2 * len(out) < len(documents):

@@ -64,9 +64,10 @@ class _Number(Record, frozen=True, kw_only=True):
 
 
 class _Text(Record, frozen=True, kw_only=True):
-    """What can be found in a source: its words, its numbers with their roles, and itself, plain."""
+    """What can be found in a source: its words, its numbers with their roles, and itself, plain and without any sign."""
 
     plain: str
+    letters: str
     words: frozenset[str]
     numbers: Mapping[float, frozenset[str]]
     initials: str
@@ -107,7 +108,14 @@ def _text(text: str) -> _Text:
     for value in _worded(text):
         numbers.setdefault(value, set()).add("")
     initials = "".join(word[0] for word in _ANY_WORD.findall(text)).lower()
-    return _Text(plain=_plain(text), words=frozenset(words), numbers={n: frozenset(r) for n, r in numbers.items()}, initials=initials)
+    plain = _plain(text)
+    return _Text(
+        plain=plain,
+        letters=_letters(plain),
+        words=frozenset(words),
+        numbers={n: frozenset(r) for n, r in numbers.items()},
+        initials=initials,
+    )
 
 
 def _forms(word: str) -> Iterator[str]:
@@ -123,6 +131,10 @@ def _forms(word: str) -> Iterator[str]:
 def _plain(text: str) -> str:
     """For quotations: words and signs, apart from case, markup and space."""
     return re.sub(r"[\s*_`\"'“”‘’\\]+", " ", text).lower().strip()
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text)
 
 
 def _worded(text: str) -> Iterator[float]:
@@ -210,8 +222,7 @@ def _lacks_code(code: str, texts: Sequence[_Text]) -> Iterator[str]:
     if any(_plain(code) in text.plain for text in texts):
         return
     if re.fullmatch(r"[\w.()-]+", code):
-        name = re.sub(r"[\W_]", "", code).lower()
-        if not any(name in re.sub(r"[\W_]", "", text.plain) for text in texts):
+        if not any(_letters(code.lower()) in text.letters for text in texts):
             yield code
         return
     for token in re.findall(r"[^\W_]+", code, re.ASCII):

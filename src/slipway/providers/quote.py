@@ -14,12 +14,16 @@ from functools import lru_cache
 
 from slipway.types import Citation, Record, Source
 
-_ENOUGH = 0.55  # the share of the question (its words weighed) that one source must speak of, with two words or more ...
+_ENOUGH = (
+    0.75  # the share of the question (its words weighed) that the best source speaks of, and the share that the best span does, together
+)
 _FRAGMENT_WORDS = 4
-_MANY, _LEAST = 4, 0.25  # ... or so many words in one span, and at least this share
 _HEADING_SHARE, _KNOWN_SHARE = 0.6, 0.4  # what a word counts in the heading alone, and one that is quoted already, against one in the span
-_TRUST = 0.5  # how much a span counts in a source that speaks of nothing else that is asked
+_NEWS = 0.15  # the share of the question that a further source must bring
+_TRUST = 0.2  # how much a span counts in a source that speaks of nothing else that is asked
 _WORTH = 0.3  # a further span must bring this share of what the first one brought
+_POINTS = 0.5  # what a sentence counts that only sends the reader elsewhere
+_SAME = 0.75  # of the words of the shorter of two spans: they say the same
 _LONGEST_SENTENCE, _LONGEST_BLOCK = 800, 1500
 
 Weights = Mapping[str, float]
@@ -33,12 +37,16 @@ class Quote(Record, frozen=True, kw_only=True):
 
 
 class _Span(Record, frozen=True, kw_only=True):
-    """[start, end) of a text, quotable by itself. A block needs lines of its own; `item` marks those of lists."""
+    """[start, end) of a text, quotable by itself. A block needs lines of its own; `item` marks those of lists.
+
+    `lead` is where the sentence ends that leads to a block, `start` where there is none.
+    """
 
     start: int
     end: int
     block: bool = False
     item: bool = False
+    lead: int = 0
 
 
 class _Candidate(Record, frozen=True, kw_only=True):
@@ -83,6 +91,7 @@ def _candidates(rank: int, source: Source, asked: frozenset[str], *, shows: bool
         scrap = position > 0 and not span.block and (code or len(words) < _FRAGMENT_WORDS)
         factor = (1.2 if position == 0 else 0.4 if scrap else 1.0) / (1 + 0.15 * rank) / (1 + len(text) / 1500)
         factor *= 1.0 if span.block or text.endswith(_COMPLETE) else 0.7
+        factor *= _POINTS if _POINTER.match(text) else 1.0
         above = frozenset[str]() if scrap else named - terms
         yield _Candidate(source=source, span=span, rank=rank, terms=terms, above=above, named=named, factor=factor, code=code)
 
@@ -98,12 +107,12 @@ def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights
 
 
 def _answers(weights: Weights, candidates: Sequence[_Candidate], shares: Mapping[int, float]) -> bool:
-    """Whether one source speaks of enough of what is asked, or one span of a good part of it."""
-    if any(share >= _ENOUGH for share in shares.values()):
-        return True
-    least = _LEAST * sum(weights.values())
-    together = [each.terms | each.above for each in candidates]
-    return any(len(terms) >= _MANY and _weight(weights, terms) >= least for terms in together)
+    """Whether a source speaks of what is asked, and a span says much of that at once; an example in code only mentions it."""
+    total = sum(weights.values())
+    at_once = max(
+        (_weight(weights, each.terms | each.above) / total for each in candidates if not (each.code and each.span.block)), default=0.0
+    )
+    return max(shares.values(), default=0.0) + at_once >= _ENOUGH
 
 
 def _shares(weights: Weights, candidates: Sequence[_Candidate]) -> dict[int, float]:
@@ -142,8 +151,15 @@ def _choose(candidates: Sequence[_Candidate], weights: Weights, shares: Mapping[
 
 
 def _is_about(candidate: _Candidate, chosen: Sequence[_Candidate], weights: Weights) -> bool:
-    """Another source must have more than one word of a question that has several: one alone is chance."""
-    return candidate.rank in {each.rank for each in chosen} or len(candidate.terms | candidate.above) >= min(2, len(weights))
+    """Another source must have more than one word of a question that has several: one alone is chance. And it must bring a new one."""
+    if candidate.rank in {each.rank for each in chosen}:
+        return True
+    terms = candidate.terms | candidate.above
+    return len(terms) >= min(2, len(weights)) and _weight(weights, candidate.terms - _said(chosen)) >= _NEWS * sum(weights.values())
+
+
+def _said(chosen: Sequence[_Candidate]) -> frozenset[str]:
+    return frozenset[str]().union(*(each.terms for each in chosen))
 
 
 def _gain(candidate: _Candidate, weights: Weights, known: set[str]) -> float:
@@ -155,8 +171,8 @@ def _gain(candidate: _Candidate, weights: Weights, known: set[str]) -> float:
 def _repeats(candidate: _Candidate, chosen: _Candidate) -> bool:
     if candidate.rank == chosen.rank and candidate.span.start < chosen.span.end and chosen.span.start < candidate.span.end:
         return True
-    mine, theirs = set(candidate.text.split()), set(chosen.text.split())
-    return len(mine & theirs) >= 0.8 * min(len(mine), len(theirs))
+    mine, theirs = frozenset(_terms(candidate.text)), frozenset(_terms(chosen.text))
+    return len(mine & theirs) >= _SAME * min(len(mine), len(theirs))
 
 
 # How they are written
@@ -166,9 +182,14 @@ def _written(chosen: Sequence[_Candidate]) -> Quote:
     text, citations = "", []
     for index, each in enumerate(chosen):
         text += _between(chosen[index - 1], each) if index else ""
-        start = len(text)
-        text += f"{each.text}{_before_marker(each.text)}[{each.source.n}]"
-        citations.append(Citation(n=each.source.n, start=start, end=len(text)))
+        start, lead = len(text), each.span.lead - each.span.start
+        if _stands_alone(each.text) and lead > 0:
+            text += f"{each.text[:lead]} [{each.source.n}]"
+            citations.append(Citation(n=each.source.n, start=start, end=len(text)))
+            text += each.text[lead:]
+        else:
+            text += f"{each.text}{_before_marker(each.text)}[{each.source.n}]"
+            citations.append(Citation(n=each.source.n, start=start, end=len(text)))
     return Quote(text=text, citations=tuple(citations))
 
 
@@ -181,9 +202,13 @@ def _between(before: _Candidate, after: _Candidate) -> str:
 
 
 def _before_marker(text: str) -> str:
-    """A marker after a fence or in a table's last row would break them: it gets a line of its own."""
+    return "\n\n" if _stands_alone(text) else " "
+
+
+def _stands_alone(text: str) -> bool:
+    """Whether it ends with code or a table: a marker there would break it, and belongs to the sentence that leads to it, or gets its own line."""
     last = text.rsplit("\n", 1)[-1]
-    return "\n\n" if _FENCE.match(last) or "|" in last or last.startswith(("    ", "\t")) else " "
+    return bool(_FENCE.match(last)) or "|" in last or last.startswith(("    ", "\t"))
 
 
 # What can be quoted: a text's sentences and blocks
@@ -193,6 +218,9 @@ _ITEM = re.compile(r"(?P<indent>\s*)(?:[-*+]|\d{1,9}[.)])\s+\S")
 _QUOTED = re.compile(r"\s{0,3}>")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _NOISE = re.compile(r"\s*(?:#{1,6}\s|!!!|\?\?\?|:::|///|<!--|<[^>]*>\s*$|={3,}\s*$|(?:[-*_]\s*){3,}$|\[[^\]]+\]:\s)")
+_POINTER = re.compile(
+    r"(?:\W*)(?:see|read|learn|check out|visit|explore|refer to|for more|to learn more|follow)\b[^\n]{0,160}\Z", re.IGNORECASE
+)
 _CODE_SIGN = re.compile(r"[{}<>=;\\]|\"[,:]|[(\[]\"")
 _CODE = re.compile(r"(?: {4}|\t)\s*\S")
 _STOP = re.compile(r"(?P<stop>[.!?…])[\"')\]*_”’]*\s+(?=[^\sa-z])|[。！？][」』”’)]*|\n")
@@ -207,7 +235,7 @@ def _spans(text: str, *, shows: bool) -> list[_Span]:
     simple = list(_simple_spans(text))
     spans = []
     for index, span in enumerate(simple):
-        spans.append(_with_announced(text, simple, index, shows=shows))
+        spans.append(_with_lead(text, simple, index) or _with_announced(text, simple, index, shows=shows))
         if spans[-1] is not span and not span.block and not text[span.start : span.end].endswith((":", "：")):
             spans.append(span)
     return [span for span in spans if span.end - span.start <= (_LONGEST_BLOCK if span.block else _LONGEST_SENTENCE)]
@@ -225,7 +253,15 @@ def _with_announced(text: str, spans: Sequence[_Span], index: int, *, shows: boo
     while last + 1 < len(spans) and _goes_on(text, spans[last], spans[last + 1]):
         last += 1
     end = spans[last].end
-    return _Span(start=span.start, end=end, block=spans[last].block) if end - span.start <= _LONGEST_BLOCK else span
+    return _Span(start=span.start, end=end, block=spans[last].block, lead=span.end) if end - span.start <= _LONGEST_BLOCK else span
+
+
+def _with_lead(text: str, spans: Sequence[_Span], index: int) -> _Span | None:
+    """Code or a table together with the sentence before it: by itself it tells little, and has no place for a marker."""
+    span, before = spans[index], spans[index - 1] if index else None
+    if before is None or before.block or not _stands_alone(text[span.start : span.end]) or span.end - before.start > _LONGEST_BLOCK:
+        return None
+    return _Span(start=before.start, end=span.end, block=True, lead=before.end)
 
 
 def _goes_on(text: str, span: _Span, following: _Span) -> bool:

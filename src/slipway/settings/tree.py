@@ -120,6 +120,9 @@ class App(Branch, frozen=True, kw_only=True):
     instructions: Annotated[str, Meta(description="what the model is told beside the standing instructions")] = ""
     defaults: Annotated[dict[str, Any], Meta(description="model parameters, such as `temperature`, where a request gives none")] = {}
     access: Annotated[tuple[AccessRule, ...], Meta(description="who may read which documents; the first rule that matches counts")] = ()
+    rerank: Annotated[str | None, Meta(description="`module:function` that scores texts for a question: (question, texts) -> numbers")] = (
+        None
+    )
     passages: Annotated[int, Meta(ge=1, le=50, description="places of the documents that an answer may draw on")] = 5
 
 

@@ -13,10 +13,11 @@ from starlette.responses import Response, StreamingResponse
 from slipway.answer import App, Facts, Road, answer, proxy
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
+from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
-from slipway.types import Asker, Failed, Message, Question, new_id
+from slipway.types import Asker, Failed, Message, Question, Within, new_id
 from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
 from slipway.web.pages import clean_html
 from slipway.web.paths import Handled, Path
@@ -33,6 +34,7 @@ from slipway.web.wire import (
     decode_answer,
     envelope,
     fold,
+    invalid,
     parse_chat,
     parse_json,
     sse,
@@ -168,15 +170,18 @@ class Api:
         return [n for n in self.road.names if self.road.admission.may_call(asker, n)]
 
     async def chat_app(self, app: App, chat: Chat, body: bytes, answer_id: str, asker: Asker, send: Send) -> None:
-        options = {k: v for k, v in msgspec.json.decode(body).items() if k not in OURS}
+        sent = msgspec.json.decode(body)
+        options = {k: v for k, v in sent.items() if k not in OURS}
+        within = limited(sent.get("within"))
         if refused := next((o for o in ("tools", "functions") if options.get(o)), "n" if options.get("n") not in (None, 1) else None):
             raise BadRequest(
                 f"`{refused}` cannot be used with the app `{app.name}`.", "Leave it out, or call a model by its name.", param=refused
             )
         messages = conversation(chat.request)
         question = Question(
-            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=asker, asked_at=time.monotonic(), options=options
-        )
+            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=asker, asked_at=time.monotonic(), options=options,
+            within=within,
+        )  # fmt: skip
         run = Run(question)
 
         async def work(question: Question, say: Any) -> None:
@@ -223,14 +228,14 @@ class Api:
         request: AnswerRequest = parse_json(await self.door.body(scope, receive), decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
-        text = asked(messages)
+        text, within = asked(messages), limited(msgspec.to_builtins(request.within))
         app = self.road.app(self.app_name(request, asker))
         if app is None:
             raise self.unknown(request.app or "", asker)
         self.road.admission.check_call(asker, app.name)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
-            Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic())
+            Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within)
         )  # fmt: skip
         await self.tell(run, request.stream, 0, scope, receive, send)
 
@@ -385,6 +390,18 @@ def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
     counts = knowledge.counts(asker)
     documents = {"documents": counts.documents, "failed": counts.failed, "passages": counts.passages}
     return {"ready": knowledge.ready, "read": f"{int(100 * knowledge.read_share)} %", **documents, "dense": knowledge.dense_state(asker)}
+
+
+def limited(sent: Any) -> Within | None:
+    """What a question is limited to. Raises BadRequest where that cannot be understood."""
+    if sent is None:
+        return None
+    try:
+        within = msgspec.convert(sent, Within)
+    except msgspec.ValidationError as error:
+        raise invalid(f"{error}".replace("`$.", "`$.within.") if " - at " in f"{error}" else f"{error} - at `$.within`") from None
+    matcher(within)
+    return within
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:

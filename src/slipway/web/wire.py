@@ -24,10 +24,13 @@ from slipway.types import (
     SourceFound,
     Usage,
     UsageReport,
+    Within,
 )
 
 Roles = Literal["system", "developer", "user", "assistant", "tool", "function"]
-OURS = frozenset({"model", "messages", "stream", "stream_options"})  # the fields of a chat request that a model's parameters are not
+OURS = frozenset(
+    {"model", "messages", "stream", "stream_options", "within"}
+)  # the fields of a chat request that a model's parameters are not
 
 
 class WireMessage(msgspec.Struct):
@@ -49,6 +52,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
     messages: list[dict[str, Any]] | None = None
     app: str | None = None
     stream: bool = False
+    within: Within | None = None
 
 
 decode_chat = msgspec.json.Decoder(ChatRequest).decode
@@ -70,6 +74,7 @@ FIXES = {
     "messages": 'Send a list, such as `"messages": [{"role": "user", "content": "Hello"}]`.',
     "model": 'Name a model, such as `"model": "NAME"`; GET /v1/models lists them.',
     "stream": "Send `true` or `false`.",
+    "within": 'Send any of `{"path": "guide/**", "tags": ["a"], "since": "2026-01-01", "until": "2026-12-31"}`.',
 }
 
 

@@ -20,7 +20,7 @@ const EVENTS = {
     turn.sections[section] ??= { title: "", text: "" };
     turn.sections[section].text += text;
   },
-  citation: (turn, { section, n }) => turn.citations.push({ section, n }),
+  citation: (turn, { section, n, flags }) => turn.citations.push({ section, n, flags }),
   notice(turn, notice) {
     if (!turn.notices.some((n) => n.text === notice.text)) turn.notices.push(notice);
   },

@@ -89,8 +89,10 @@ export class TurnView {
     }
   }
 
-  /** `[n]` in the text becomes a button that opens source n. */
+  /** `[n]` in the text becomes a button that opens source n; the citations of a source come in the order of its markers. */
   mark() {
+    const flags = (n, nth) => this.turn.citations.filter((c) => c.n === n)[nth]?.flags ?? [];
+    const seen = new Map();
     const walker = document.createTreeWalker(this.body, NodeFilter.SHOW_TEXT);
     const nodes = [];
     while (walker.nextNode()) nodes.push(walker.currentNode);
@@ -101,15 +103,23 @@ export class TurnView {
       for (const found of node.data.matchAll(MARKER)) {
         const source = this.turn.sources.find((s) => s.n === Number(found[1]));
         if (!source) continue;
-        parts.push(node.data.slice(at, found.index), el("span", { className: "unbroken" }, this.marker(source), found[2]));
+        const nth = seen.get(source.n) ?? 0;
+        seen.set(source.n, nth + 1);
+        parts.push(node.data.slice(at, found.index), el("span", { className: "unbroken" }, this.marker(source, flags(source.n, nth)), found[2]));
         at = found.index + found[0].length;
       }
       if (at) node.replaceWith(...parts, node.data.slice(at));
     }
   }
 
-  marker(source) {
+  /** With `flags`, words that the source lacks, it looks doubtful and says which. */
+  marker(source, flags) {
     const mark = el("button", { className: "mark", type: "button", textContent: String(source.n), ariaLabel: `Source ${source.n}: ${place(source)}` });
+    if (flags.length) {
+      mark.classList.add("doubtful");
+      mark.title = `Not found in the cited source: ${flags.join(", ")}`;
+      mark.ariaLabel += `. ${mark.title}`;
+    }
     mark.onclick = () => this.open(source);
     return mark;
   }
@@ -190,7 +200,7 @@ export class TurnView {
     this.facts.hidden = !done;
     if (!done || this.shownDone === done) return;
     this.shownDone = done;
-    const who = done.abstained && done.rung === "quote" ? "Not found in the documents" : (RUNGS[done.rung] ?? RUNGS.model)(done.model ?? done.rung ?? "");
+    const who = done.abstained ? "Not found in the documents" : (RUNGS[done.rung] ?? RUNGS.model)(done.model ?? done.rung ?? "");
     this.facts.replaceChildren(el("span", { textContent: `${who} · ${duration(done.duration_s)}` }));
     if (text) this.facts.append(this.copy);
   }
