@@ -221,7 +221,7 @@ def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
 
 
 def build(settings: Settings, store: Callable[[], Store] | None = None, live: LiveAccess | None = None) -> Door:
-    """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread; /readyz tells how far it is."""
+    """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread."""
     store = store or cache(lambda: store_of(settings))
     keepers = keepers_of(settings, store)
     telemetry = Telemetry(lambda: road.admission.in_flight)
