@@ -76,6 +76,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "weights list": "`weights list` shows which there are, and which are here",
     "weights pull": "`weights pull` fetches what is missing",
     "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
+    "eval": "`eval` measures how good the answers are",
+    "eval knowledge": "`eval knowledge` measures how well the documents are searched",
     "mock": "`mock` starts a provider to test against",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slipway.knowledge import Counts, Done, Knowledge, opened
+from slipway.knowledge import OFF, Counts, Done, Knowledge, opened
 from slipway.knowledge.access import Access
 from slipway.knowledge.collection import failure
 from slipway.knowledge.shelf import Doc
@@ -15,10 +15,16 @@ OPERATOR = Asker(owner="test", everything=True)
 
 class Known:
     def __init__(
-        self, sources: list[Path], store: Store | None = None, rules: tuple[AccessRule, ...] = (), *, deadline_s: float = 60.0
+        self,
+        sources: list[Path],
+        store: Store | None = None,
+        rules: tuple[AccessRule, ...] = (),
+        *,
+        deadline_s: float = 60.0,
+        embedding: str = OFF,
     ) -> None:
         self.store = store or Store.temporary()
-        self.room = Knowledge(opened(self.store, sources, deadline_s=deadline_s), Access(lambda: rules))
+        self.room = Knowledge(opened(self.store, sources, deadline_s=deadline_s, embedding=embedding), Access(lambda: rules))
 
     def build(self) -> Done:
         return self.room.build()

@@ -145,3 +145,11 @@ def test_progress_counts_texts(embedder: Embedder) -> None:
 def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
     code = "import slipway.knowledge.embedding, slipway.knowledge.vectors, sys; print({'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_rows_that_are_put_again_make_no_room_of_their_own() -> None:
+    vectors, matrix = Vectors(4), np.eye(4, dtype=np.float32)
+    for _ in range(600):
+        vectors.put([1, 2, 3, 4], matrix)
+    assert len(vectors) == 4
+    assert [found for found, _ in vectors.search(matrix[2], 1)] == [3]

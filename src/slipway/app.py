@@ -220,6 +220,15 @@ def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
     return reports
 
 
+def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
+    """These documents, read and embedded, with progress where that is `shown`; what the store has of them is not read again."""
+    settings = loaded(Flags(docs=docs)).settings
+    logging.getLogger("slipway").setLevel(logging.ERROR)
+    keeper = keepers_of(msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}), cache(lambda: store_of(settings)))["docs"]
+    ingesting.here({"docs": keeper}, shown=shown)
+    return Knowledge(keeper)
+
+
 def build(settings: Settings, store: Callable[[], Store] | None = None, live: LiveAccess | None = None) -> Door:
     """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread."""
     store = store or cache(lambda: store_of(settings))

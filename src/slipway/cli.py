@@ -185,6 +185,32 @@ def weights_verify(name: str | None, as_json: bool) -> None:
     sys.exit(0 if all(all(files.values()) for files in whole.values()) else 1)
 
 
+@main.group("eval")
+def evals() -> None:
+    """Measure how good the answers are, with intervals that say how sure that is."""
+
+
+@evals.command("knowledge")
+@click.option("--docs", type=click.Path(path_type=Path), multiple=True, required=True, help="Folder or file to search in. Repeatable.")
+@click.option(
+    "--questions", type=click.Path(path_type=Path), required=True, help='JSONL: {"question": …, "gold": [{"page": …, "heading": …}]}.'
+)
+@JSON
+def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> None:
+    """Does the search find the places that answer, and is it known when nothing does?
+
+    \b
+    slipway eval knowledge --docs ./docs --questions questions.jsonl
+    """
+    from slipway import app
+    from slipway.evals import reports
+
+    report = reports.of_knowledge(app.read_knowledge(docs, shown=not as_json), questions)
+    click.echo(json.dumps(reports.as_json(report), indent=2) if as_json else "\n".join(reports.as_text(report)))
+    if len(report.measured) == 1:
+        click.echo(f"\n{reports.KEYWORDS_ONLY}", err=True)
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
 @click.option("--port", default=9100, show_default=True, help="Port to listen on; 0 takes a free one.")

@@ -14,17 +14,18 @@ from secrets import token_hex
 from typing import IO
 
 from slipway.errors import Conflict, SettingsError
-from slipway.knowledge import files, fusion
+from slipway.knowledge import answerable, files, fusion
 from slipway.knowledge.access import Access
 from slipway.knowledge.collection import Collection, Done
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.embedding import opened as embedder_of
+from slipway.knowledge.fusion import Ranked
 from slipway.knowledge.keeper import Keeper
 from slipway.knowledge.shelf import Doc, Row
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
-__all__ = ["Counts", "Done", "Knowledge", "check", "opened"]
+__all__ = ["OFF", "Counts", "Done", "Knowledge", "check", "opened"]
 
 _NEEDED = (
     "tantivy",
@@ -127,17 +128,41 @@ class Knowledge:
         return [hits[n] for n in order if n < len(hits)], [docs[n] for n in order if n < len(hits)]
 
     def _search(self, text: str, asker: Asker, limit: int, within: Within | None) -> tuple[list[Hit], list[Doc]]:
-        collection, dense = self.keeper.collection, self.keeper.dense
+        ranked, documents = self._ranked(text, asker, limit, within)
+        return [Hit(passage=each.passage, score=each.score) for each in ranked], [documents[each.passage.id] for each in ranked]
+
+    def _ranked(
+        self, text: str, asker: Asker, limit: int, within: Within | None, *, by_meaning: bool = True
+    ) -> tuple[list[Ranked], dict[str, Doc]]:
+        """Places, best first; and the documents of what was found, by the passages' ids."""
+        collection, dense = self.keeper.collection, self.keeper.dense if by_meaning else None
         known = collection.known
         reach = self.access.reach(asker, within, known.documents, known.epoch)
-        places = collection.index.search(text, fusion.KEYWORD_DEPTH, reach)
-        near = dense.near(text, fusion.DENSE_DEPTH, [place.passage for place in places], reach) if dense else {}
+        places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), reach)
+        near = dense.near(text, max(limit, fusion.DENSE_DEPTH), [place.passage for place in places], reach) if dense else {}
         rows = collection.shelf.passages(list({*(place.passage for place in places), *near}))
         rows = {n: row for n, row in rows.items() if row.document in known.documents and (reach is None or row.document in reach)}
         keyword = [Hit(passage=rows[place.passage].passage, score=place.score) for place in places if place.passage in rows]
         ranked = fusion.fuse(keyword, [(rows[n].passage, cosine) for n, cosine in near.items() if n in rows], limit)
-        documents = {row.passage.id: known.documents[row.document] for row in rows.values()}
-        return [Hit(passage=each.passage, score=each.score) for each in ranked], [documents[each.passage.id] for each in ranked]
+        return ranked, {row.passage.id: known.documents[row.document] for row in rows.values()}
+
+    def ranked(self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True) -> list[Ranked]:
+        """The places with what speaks for each, for measuring; `by_meaning` off leaves the vectors out."""
+        return self._ranked(text, asker, limit, None, by_meaning=by_meaning)[0]
+
+    def places(self, asker: Asker) -> list[fusion.Place]:
+        """All places that there are."""
+        shelf, mine = self.keeper.collection.shelf, [doc.id for doc in self.documents(asker)]
+        return list(dict.fromkeys(fusion.place(row.passage) for row in shelf.rows(mine)))
+
+    @property
+    def has_vectors(self) -> bool:
+        return self.keeper.dense is not None and self.keeper.dense.embed_query is not None
+
+    def sureness(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
+        """How sure it is, from 0 to 1, that these places answer."""
+        embed = self.keeper.dense.embed_query if by_meaning and self.keeper.dense else None
+        return answerable.answerable(text, ranked, self.keeper.collection.index, embed)
 
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002 - the field's name on the wire
         row = self.keeper.collection.shelf.passage(id)

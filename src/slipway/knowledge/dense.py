@@ -68,6 +68,11 @@ class Dense:
         found = dict(serving.vectors.search(query, limit, None if reach is None else self._mask(reach)))
         return found | serving.vectors.compare(query, [number for number in also if number not in found])
 
+    @property
+    def embed_query(self) -> "Callable[[str], NDArray[np.float32]] | None":
+        """A text's vector by the model that serves; None where none does."""
+        return self._serving.embedder.embed_query if self._serving else None
+
     def _mask(self, reach: Reach) -> "NDArray[np.bool_]":
         """Over all passages' numbers: whether they are within reach. Kept as long as the same reach is asked for."""
         import numpy as np

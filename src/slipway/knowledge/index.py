@@ -8,10 +8,12 @@ a query parser.
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -122,6 +124,19 @@ class Index:
         """Passages."""
         return self._parts.count
 
+    def words(self, text: str) -> Sequence[str]:
+        """All words of a text, as the index keeps them."""
+        return self._words.all(text)
+
+    def telling(self, text: str) -> Sequence[str]:
+        """Those words of a question that say what is asked; there may be none."""
+        return self._words.telling(text)
+
+    def rarity(self, word: str) -> float:
+        """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it; the empty word is one that none has."""
+        count = self._parts.count_of(word) if word else 0
+        return math.log(1 + (len(self) - min(count, len(self)) + 0.5) / (count + 0.5))
+
     def search(self, text: str, limit: int, reach: Reach | None = None) -> list[Place]:
         """The best places, each with its best passage; empty where nothing matches. Never raises, whatever the text."""
         terms = self._words.of(text)
@@ -178,6 +193,19 @@ class _Words:
         self._telling, self._all = _analyzer(telling=True), _analyzer()
         self._lock = Lock()
 
+    @lru_cache(4096)  # noqa: B019 - an index lives as long as its process
+    def all(self, text: str) -> tuple[str, ...]:
+        plain = _plain(text)
+        with self._lock:
+            words = self._all.analyze(plain)
+        return (*words, *_pairs(plain))
+
+    def telling(self, text: str) -> list[str]:
+        plain = _plain(text[:_QUERY_CHARACTERS])
+        with self._lock:
+            words = self._telling.analyze(plain)
+        return list(dict.fromkeys([*words, *_pairs(plain)]))
+
     def of(self, text: str) -> dict[str, list[str]]:
         if len(text) > _QUERY_CHARACTERS:
             half = _QUERY_CHARACTERS // 2
@@ -223,6 +251,11 @@ class _Table:
     @property
     def count(self) -> int:
         return int(self._searcher.num_docs)
+
+    def count_of(self, term: str) -> int:
+        """How many rows have it, in their text or in a heading."""
+        fields = ("body", "heading", "trail") if not _UNSPACED.match(term) else ("body_pairs", "heading_pairs")
+        return max(int(self._searcher.doc_freq(field, term)) for field in fields)
 
     def update(self, rows: Iterable[tuple[Row, str]], dropped: Iterable[int]) -> None:
         import tantivy

@@ -66,7 +66,7 @@ class Vectors:
         if matrix.shape != (len(ids), self.dimensions):
             raise ValueError(f"{len(ids)} ids of {self.dimensions} dimensions, but the matrix is {matrix.shape}")
         with self._lock:
-            self._make_room(len(self._row_of) + len(ids))
+            self._make_room(len(self._row_of) + sum(int(id_) not in self._row_of for id_ in dict.fromkeys(ids)))
             for id_, vector in zip(ids, matrix, strict=True):
                 row = self._row_of.setdefault(int(id_), len(self._row_of))
                 self._ids[row] = id_

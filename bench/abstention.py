@@ -1,0 +1,281 @@
+"""How well `knowledge/answerable.py` tells questions that the documents answer from those that they do not; fits its weights with `--fit`.
+
+    python bench/abstention.py            # docs-qa: each question with the whole index, and with its gold sections removed from it
+    python bench/abstention.py --fit      # prints the weights for the source, and the thresholds
+
+The index is built anew without a question's gold places (path and heading), so that nothing of them is left. Rows: similarity alone; the
+strongest single signal; the model under nested cross-validation (five folds of questions ten times over; the ridge and the set of signals are
+chosen inside, by folds of the training questions); the same model fitted on SciFact alone, which has seen none of these questions; and the
+shipped constants, which have seen them all. A question's two cases are always on the same side of a fold. Intervals: 95 %, bootstrap.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion import Place, embedded
+from retrieval import DATA, abstract, judged, lines
+from slipway import weights
+from slipway.evals.knowledge import Corpus, passages_of
+from slipway.evals.statistics import auroc, paired_auroc
+from slipway.knowledge.answerable import DEPTH, KEYWORDS_ONLY, WITH_VECTORS, Model, Signals, answerable, signals
+from slipway.knowledge.embedding import Embedder
+from slipway.knowledge.fusion import DENSE_DEPTH, KEYWORD_DEPTH, Ranked, fuse
+from slipway.knowledge.vectors import Vectors
+from slipway.types import Passage
+
+FOLDS, TIMES = 5, 10
+RIDGES = (1.0, 5.0, 25.0)
+NAMES = Signals.__struct_fields__
+SETS_OF_SIGNALS = (
+    NAMES,
+    ("match", "sentence", "spoken"),
+    ("match", "lead", "heading", "named"),
+    ("match", "heading", "named", "sentence", "spoken"),
+    ("match", "lead", "sentence", "spoken"),
+)
+FAR_OFF = (
+    "What is the capital of France?",
+    "How do I bake sourdough bread?",
+    "Who won the football world cup in 1998?",
+    "What is the weather like tomorrow?",
+    "Tell me a joke.",
+    "Hello, how are you?",
+    "Who are you?",
+    "thanks!",
+    "What time does the train to Berlin leave?",
+    "How do I change a bicycle tyre?",
+    "Which medicine helps against a headache?",
+    "How tall is Mount Everest?",
+    "Write a poem about the sea.",
+    "What is the meaning of life?",
+    "How much does a litre of milk cost?",
+    "Can you help me?",
+    "When was Napoleon born?",
+    "How do I file my tax return?",
+    "What is 17 times 23?",
+    "Is it going to rain?",
+)
+
+Floats = NDArray[np.float64]
+
+
+class World(NamedTuple):
+    """Documents that can be asked, whole or without some places."""
+
+    passages: list[Passage]
+    vectors: Vectors
+    keywords: Corpus
+
+
+class Pair(NamedTuple):
+    """A question's signals with the whole index and without its gold places; `cosines` are the best similarity in both."""
+
+    question: str
+    whole: Signals
+    removed: Signals
+    cosines: tuple[float, float]
+
+
+def world(name: str, passages: list[Passage], embedder: Embedder) -> World:
+    vectors = Vectors()
+    vectors.put(range(len(passages)), embedded(name, passages, embedder))
+    return World(passages, vectors, Corpus(passages))
+
+
+def ranked(here: World, question: str, index: Corpus, without: set[Place], embedder: Embedder | None) -> list[Ranked]:
+    keyword = [hit for hit in index.hits(question, 2 * KEYWORD_DEPTH) if _last(hit.passage) not in without][:KEYWORD_DEPTH]
+    if embedder is None:
+        return fuse(keyword, [], DEPTH)
+    query, numbers = embedder.embed_query(question), {passage.id: number for number, passage in enumerate(here.passages)}
+    allowed = [number for number, passage in enumerate(here.passages) if _last(passage) not in without]
+    near = dict(here.vectors.search(query, DENSE_DEPTH, allowed)) | here.vectors.compare(query, [numbers[h.passage.id] for h in keyword])
+    return fuse(keyword, [(here.passages[number], cosine) for number, cosine in near.items()], DEPTH)
+
+
+def _last(passage: Passage) -> Place:
+    return Path(passage.path).name, passage.heading
+
+
+def pairs(here: World, questions: Sequence[tuple[str, set[Place]]], embedder: Embedder | None, *, rebuilt: bool) -> list[Pair]:
+    """`rebuilt`: the index without the gold places is a new one; else they are passed over in the whole one's hits."""
+    embed = embedder.embed_query if embedder else None
+    found = []
+    for question, gold in questions:
+        rest = Corpus(p for p in here.passages if _last(p) not in gold) if rebuilt else here.keywords
+        both = [ranked(here, question, here.keywords, set(), embedder), ranked(here, question, rest, gold, embedder)]
+        whole, removed = (signals(question, each, here.keywords.index, embed) if each else Signals() for each in both)
+        cosines = [max((one.cosine for one in each), default=0.0) for each in both]
+        found.append(Pair(question, whole, removed, (cosines[0], cosines[1])))
+    return found
+
+
+# Fitting
+
+
+def fitted(data: Sequence[Pair], names: Sequence[str], ridge: float) -> Callable[[Signals], float]:
+    coefficients, bias = coefficients_of(data, names, ridge)
+    return lambda found: float(_row(found, names) @ coefficients + bias)
+
+
+def coefficients_of(data: Sequence[Pair], names: Sequence[str], ridge: float) -> tuple[Floats, float]:
+    """Logistic regression by Newton's method, ridge on standardised signals; weights for signals as they are."""
+    x = np.array([_row(each, names) for pair in data for each in (pair.whole, pair.removed)])
+    y = np.array([1.0, 0.0] * len(data))
+    middle, scale = x.mean(axis=0), x.std(axis=0) + 1e-9
+    z = np.column_stack([(x - middle) / scale, np.ones(len(x))])
+    penalty = np.diag([ridge] * len(names) + [0.0])
+    w = np.zeros(len(names) + 1)
+    for _ in range(12):
+        p = 1 / (1 + np.exp(-z @ w))
+        w -= np.linalg.solve(z.T @ (z * (p * (1 - p))[:, None]) + penalty, z.T @ (p - y) + penalty @ w)
+    plain: Floats = w[:-1] / scale
+    return plain, float(w[-1] - plain @ middle)
+
+
+def _row(found: Signals, names: Sequence[str]) -> Floats:
+    return np.array([getattr(found, name) for name in names])
+
+
+def held_out(data: Sequence[Pair], names: Sequence[str], ridge: float, seed: int) -> list[tuple[float, float]]:
+    """Each question's two scores by a model that has not seen it. Scores of different folds are compared, so they are probabilities' logits."""
+    order, scores = random.Random(seed).sample(range(len(data)), len(data)), [(0.0, 0.0)] * len(data)
+    for fold in range(FOLDS):
+        test = set(order[fold::FOLDS])
+        score = fitted([pair for i, pair in enumerate(data) if i not in test], names, ridge)
+        for i in test:
+            scores[i] = score(data[i].whole), score(data[i].removed)
+    return scores
+
+
+def _chosen(training: Sequence[Pair], seed: int) -> tuple[Sequence[str], float]:
+    choices = [(names, ridge) for names in SETS_OF_SIGNALS for ridge in RIDGES]
+    return max(choices, key=lambda choice: _area(held_out(training, choice[0], choice[1], seed)))
+
+
+def nested(data: Sequence[Pair], seed: int) -> list[tuple[float, float]]:
+    order, scores = random.Random(seed).sample(range(len(data)), len(data)), [(0.0, 0.0)] * len(data)
+    for fold in range(FOLDS):
+        test = set(order[fold::FOLDS])
+        training = [pair for i, pair in enumerate(data) if i not in test]
+        names, ridge = _chosen(training, seed)
+        score = fitted(training, names, ridge)
+        for i in test:
+            scores[i] = score(data[i].whole), score(data[i].removed)
+    return scores
+
+
+def _area(scores: Sequence[tuple[float, float]]) -> float:
+    return auroc(*zip(*scores, strict=True))
+
+
+def averaged(run: Callable[[int], Sequence[tuple[float, float]]]) -> tuple[list[tuple[float, float]], list[float]]:
+    """Over the times: each question's mean scores, and the area of each time."""
+    runs = [run(seed) for seed in range(TIMES)]
+    scores = [(fmean(a for a, _ in each), fmean(b for _, b in each)) for each in zip(*runs, strict=True)]
+    return scores, [_area(scores) for scores in runs]
+
+
+# Telling
+
+
+def told(name: str, scores: Sequence[tuple[float, float]], areas: Sequence[float] = ()) -> None:
+    measured = paired_auroc(*zip(*scores, strict=True))
+    each = f"  single times: mean {fmean(areas):.3f}, {min(areas):.3f} to {max(areas):.3f}" if areas else ""
+    print(f"{name:58} {measured.value:.3f}  [{measured.low:.3f}, {measured.high:.3f}]{each}")
+
+
+def rates(scores: Sequence[tuple[float, float]], least: float) -> str:
+    abstains, answers = fmean(a < least for a, _ in scores), fmean(b >= least for _, b in scores)
+    return f"abstains from {abstains:.0%} of what is answered, answers {answers:.0%} of what is not"
+
+
+def report(title: str, data: Sequence[Pair], other: Sequence[Pair], model: Model) -> None:
+    print(f"\n{title} (n={len(data)})")
+    if any(cosine for pair in data for cosine in pair.cosines):
+        told("similarity alone", [pair.cosines for pair in data])
+    told("match alone", [(pair.whole.match, pair.removed.match) for pair in data])
+    scores, areas = averaged(lambda seed: nested(data, seed))
+    told("model, nested cross-validation", scores, areas)
+    plain, plain_areas = averaged(lambda seed: held_out(data, NAMES, 5.0, seed))
+    told("model with all signals, cross-validation", plain, plain_areas)
+    if other:
+        score = fitted(other, NAMES, 5.0)
+        told("model fitted on the other set", [(score(pair.whole), score(pair.removed)) for pair in data])
+    shipped = [_by(model, pair) for pair in data]
+    told("shipped constants (they have seen these questions)" if "docs-qa" in title else "shipped constants", shipped)
+    cut = float(np.log(model.threshold / (1 - model.threshold)))
+    print(f"  at the threshold {model.threshold}: shipped {rates(shipped, model.threshold)};\n  cross-validated {rates(plain, cut)}")
+
+
+def _probability(model: Model, found: Signals) -> float:
+    return float(1 / (1 + np.exp(-(_row(found, NAMES) @ _row(model.weights, NAMES) + model.bias))))
+
+
+def _by(model: Model, pair: Pair) -> tuple[float, float]:
+    return _probability(model, pair.whole), _probability(model, pair.removed)
+
+
+def far_off(here: World, embedder: Embedder | None, model: Model) -> None:
+    embed, times = embedder.embed_query if embedder else None, []
+    answered = []
+    for question in FAR_OFF:
+        found = ranked(here, question, here.keywords, set(), embedder)
+        started = time.perf_counter()
+        sure = answerable(question, found, here.keywords.index, embed)
+        times.append((time.perf_counter() - started) * 1e3)
+        if sure >= model.threshold:
+            answered.append(f"{question} ({sure:.2f})")
+    print(
+        f"  far off: {len(answered)} of {len(FAR_OFF)} would be answered {answered}; p50 {np.median(times):.1f} ms, max {max(times):.1f} ms"
+    )
+
+
+def docs_questions() -> list[tuple[str, set[Place]]]:
+    return [(q["question"], {(g["page"], g["heading"]) for g in q["gold"]}) for q in lines(DATA / "docs-qa" / "questions.jsonl")]
+
+
+def scifact_questions(passages: Sequence[Passage]) -> list[tuple[str, set[Place]]]:
+    headings, relevant = {passage.path: _last(passage) for passage in passages}, judged()
+    rows = lines(DATA / "scifact" / "queries.jsonl")
+    found = [(row["text"], {headings[path] for path in relevant[row["_id"]]}) for row in rows if row["_id"] in relevant]
+    return found[::4]  # every fourth claim: 203 are enough, and a minute instead of five
+
+
+def printed(data: Sequence[Pair]) -> str:
+    coefficients, bias = coefficients_of(data, NAMES, 5.0)
+    return ", ".join(f"{name}={weight:.2f}" for name, weight in zip(NAMES, coefficients, strict=True)) + f"; bias {bias:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures abstention.")
+    parser.add_argument("--fit", action="store_true", help="print the weights for the source")
+    options, files = parser.parse_args(), weights.found("minilm")
+    if files is None:
+        parser.error("it needs the weights: slipway weights pull minilm")
+    embedder = Embedder(files)
+    docs = world("docs-qa", passages_of([DATA / "docs-qa" / "pages"]), embedder)
+    abstracts = world("scifact", [abstract(row) for row in lines(DATA / "scifact" / "corpus.jsonl.gz")], embedder)
+    for title, uses, model in (("with vectors", embedder, WITH_VECTORS), ("keywords only", None, KEYWORDS_ONLY)):
+        here = pairs(docs, docs_questions(), uses, rebuilt=True)
+        there = pairs(abstracts, scifact_questions(abstracts.passages), uses, rebuilt=False)
+        if options.fit:
+            print(title, printed(here))
+        report(f"docs-qa, {title}", here, there, model)
+        far_off(docs, uses, model)
+        on_pages = [(question, {_last(p) for p in docs.passages if _last(p)[0] in dict(gold)}) for question, gold in docs_questions()]
+        easier = pairs(docs, on_pages, uses, rebuilt=True)
+        told("  gold pages removed instead: similarity alone", [pair.cosines for pair in easier])
+        told("  gold pages removed instead: shipped constants", [_by(model, pair) for pair in easier])
+        report(f"SciFact, {title}", there, here, model)
+
+
+if __name__ == "__main__":
+    main()

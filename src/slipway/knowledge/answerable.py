@@ -1,0 +1,155 @@
+"""Whether what was found answers the question, or only speaks of the same things.
+
+Six signals, each cheap, in a logistic model. What tells most is a place that is near *and* has the question's words, rare ones first: similarity
+alone cannot tell a section that answers from its neighbour that does not. Then come its headings, its best sentence, and how far it is ahead
+of the others, which would be first if it were not there. Measured by bench/abstention.py, which also fits the weights: docs/decisions/006.
+"""
+
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from slipway.knowledge.fusion import Ranked
+from slipway.types import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Embed = Callable[[str], NDArray[np.float32]]
+
+DEPTH = 20  # places that are worth handing over
+_NEAR, _HEADINGS, _READ = 10, 5, 3  # of them: that may match, whose headings count, whose sentences are read
+_RIVALS = 5
+_DOUBT = 0.3  # of the weight of a word that nothing has: a question of one word is not answered by each place that has it
+_EMBEDDED = 2  # sentences; each costs about 6 ms
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[。！？])")
+_SHORTEST, _LONGEST = 20, 400
+
+
+class Terms(Protocol):
+    """Words as the index knows them."""
+
+    def words(self, text: str) -> Sequence[str]:
+        """All words of a text, stemmed."""
+
+    def telling(self, text: str) -> Sequence[str]:
+        """Those of a question that say what is asked, stemmed; there may be none."""
+
+    def rarity(self, word: str) -> float:
+        """High where few passages have it; the empty word is one that none has."""
+
+
+class Signals(Record, frozen=True, kw_only=True):
+    """Each is between 0 and about 1, and speaks for an answer where it is high."""
+
+    match: float = 0.0  # the best place's cosine times the root of its share of the question's words, weighed by rarity
+    lead: float = 0.0  # how far that is ahead of the next places
+    heading: float = 0.0  # the best heading's share of the question's words
+    named: float = 0.0  # the share of the first place's heading that the question says
+    sentence: float = 0.0  # the cosine of the best sentence
+    spoken: float = 0.0  # the best sentence's share of the question's words, headings included
+
+
+class Model(Record, frozen=True, kw_only=True):
+    """Probability = 1 / (1 + exp(-(weights · signals + bias))), where half of the questions have an answer."""
+
+    weights: Signals
+    bias: float
+    threshold: float
+
+
+WITH_VECTORS = Model(
+    weights=Signals(match=1.36, lead=4.83, heading=3.56, named=1.32, sentence=4.11, spoken=2.50), bias=-6.12, threshold=0.45
+)
+KEYWORDS_ONLY = Model(weights=Signals(match=3.71, lead=2.02, heading=3.50, named=1.48, spoken=4.42), bias=-6.28, threshold=0.45)
+
+
+def answerable(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None) -> float:
+    """How sure it is, from 0 to 1, that the places answer the question; below `threshold(embed)` it is better to say that they do not.
+
+    `ranked` are the first `DEPTH` places that `fuse` gives, asked for without a smaller limit: those behind the first ones tell how much the
+    first ones stand out. `embed` gives a text's vector (`Embedder.embed_query`); None where search is by keywords only. Nothing found, and a
+    question whose words tell nothing, are 0. Takes about 15 ms with `embed`, below 2 ms without.
+    """
+    if not ranked or not terms.telling(question):
+        return 0.0
+    model, found = WITH_VECTORS if embed else KEYWORDS_ONLY, signals(question, ranked, terms, embed)
+    weighed = sum(getattr(model.weights, name) * getattr(found, name) for name in Signals.__struct_fields__)
+    return 1 / (1 + math.exp(-(weighed + model.bias)))
+
+
+def threshold(embed: "Embed | None" = None) -> float:
+    return (WITH_VECTORS if embed else KEYWORDS_ONLY).threshold
+
+
+def signals(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None) -> Signals:
+    asked = _Asked(question, terms)
+    matches = [_match(each, asked, vectors=embed is not None) for each in ranked[:_NEAR]]
+    best, *rivals = sorted(matches, reverse=True)
+    headings = [frozenset(terms.words(" ".join(_headings(each)))) for each in ranked[:_HEADINGS]]
+    sentences = sorted(_sentences(ranked[:_READ], asked), key=lambda each: -each.own)
+    return Signals(
+        match=best,
+        lead=best - sum(rivals[:_RIVALS]) / _RIVALS,
+        heading=max(asked.share(heading) for heading in headings),
+        named=asked.part(frozenset(terms.words(ranked[0].passage.heading))),
+        sentence=_nearest(question, sentences[:_EMBEDDED], embed) if embed else 0.0,
+        spoken=max((each.all for each in sentences), default=0.0),
+    )
+
+
+class _Asked:
+    """The question's words, weighed by how rare they are among the passages."""
+
+    def __init__(self, question: str, terms: Terms) -> None:
+        self.terms = terms
+        self._said = frozenset(terms.words(question))
+        self._rarity = {word: terms.rarity(word) for word in terms.telling(question)}
+        self._total = sum(self._rarity.values()) + _DOUBT * terms.rarity("")
+
+    def share(self, words: Collection[str]) -> float:
+        """How much of the question these words have."""
+        return sum(rarity for word, rarity in self._rarity.items() if word in words) / self._total
+
+    def part(self, words: Collection[str]) -> float:
+        """How much of these words the question has."""
+        rarities = {word: self.terms.rarity(word) for word in words}
+        return sum(rarity for word, rarity in rarities.items() if word in self._said) / (sum(rarities.values()) or 1.0)
+
+
+class _Sentence(Record, frozen=True, kw_only=True):
+    text: str
+    heading: str
+    own: float  # its share of the question's words
+    all: float  # the same with the headings above it
+
+
+def _headings(each: Ranked) -> Sequence[str]:
+    """Those below the title, which stands above all of a document's places alike."""
+    return each.passage.trail[1:] or each.passage.trail
+
+
+def _match(each: Ranked, asked: _Asked, *, vectors: bool) -> float:
+    text = " ".join([*each.passage.trail, each.passage.path.replace("-", " "), each.passage.text])
+    near = max(each.cosine, 0.0) if vectors else 1.0
+    return near * math.sqrt(asked.share(frozenset(asked.terms.words(text))))
+
+
+def _sentences(ranked: Sequence[Ranked], asked: _Asked) -> list[_Sentence]:
+    found = []
+    for each in ranked:
+        above = frozenset(asked.terms.words(" ".join(each.passage.trail)))
+        for text in _SENTENCE.split(each.passage.text):
+            if len(text) >= _SHORTEST:
+                words = frozenset(asked.terms.words(text[:_LONGEST]))
+                found.append(
+                    _Sentence(text=text[:_LONGEST], heading=each.passage.heading, own=asked.share(words), all=asked.share(words | above))
+                )
+    return found
+
+
+def _nearest(question: str, sentences: Sequence[_Sentence], embed: "Embed") -> float:
+    asked = embed(question)
+    return max((float(embed(f"{each.heading}\n{each.text}") @ asked) for each in sentences), default=0.0)
