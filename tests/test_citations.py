@@ -119,6 +119,13 @@ def test_little_is_held_back(text: str) -> None:
         assert len(marker.held) < 240
 
 
+def test_one_huge_piece_is_read_as_many_small_ones() -> None:
+    text = "".join(f"Line {n} is [2024] so [{n % 4}] in `x[1]`.\n" for n in range(5_000))
+    whole = read(text)
+    marker = Marker({1, 2})
+    assert whole[0] == "".join(marker.feed(text[at : at + 7])[0] for at in range(0, len(text), 7)) + marker.end()[0]
+
+
 def source(n: int, text: str, heading: str = "Tea") -> Source:
     return Source(n=n, id=f"psg-{n}", path="tea/green.md", heading=heading, start=0, end=len(text), text=text, version="v")
 

@@ -42,6 +42,7 @@ from slipway.types import (
 )
 
 Say = Callable[[Event], None]
+FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
 class App(Record, frozen=True, kw_only=True):
@@ -330,8 +331,9 @@ def finish(opening: Opening, marker: Marker, sources: Sequence[Source], tally: T
         tally.words()
         tell(marker.feed(text), tally, say)
     tell(marker.end(), tally, say)
-    if marker.flags:
-        say(Notice(code="unsupported", text=f"Not found in the cited source: {', '.join(marker.flags)}."))
+    if words := list(marker.flags):
+        more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
+        say(Notice(code="unsupported", text=f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}."))
     if sources and tally.first_at is not None and not tally.cited:
         say(Notice(code="uncited", text="No source is named for this answer."))
 

@@ -22,6 +22,7 @@ Told = tuple[str, list[Citation]]
 _KEPT = 2000  # characters: a sentence is looked for in no more of what was given out
 _NEAR = (100, 400)  # characters: most sentences are found in so many, which saves time
 _MARKS_MAX = 100  # characters of markers that may stand in a row behind a sentence
+_PIECE = 4000  # a longer piece is read in parts
 _AWAITED = 400  # characters behind a marker, after which its sentence counts as ended
 _YEARS = range(1500, 2200)
 _RANGE = 64  # numbers; a longer range is no range of sources, and counts as one that names none
@@ -107,7 +108,9 @@ class Marker:
             self.held = text[cut:]
             self._give(text[:cut])
             return text[:cut], []
-        self.held = text[self._read(text, last=False) :]
+        for start in range(0, len(text), _PIECE) if len(text) > _PIECE else (0,):
+            part = (self.held if start else "") + text[start : start + _PIECE]
+            self.held = part[self._read(part, last=False) :]
         return self._taken()
 
     def end(self) -> Told:
