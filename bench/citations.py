@@ -4,7 +4,8 @@
     python bench/citations.py --show     # and the sentences that were judged wrongly
 
 A false alarm is a true sentence that is flagged. A caught alteration is a flag that names the altered word: one number, quotation, identifier or
-name of a sentence at a time is replaced by another of its kind, from the other answers, that its source does not have.
+name of a sentence at a time is replaced by another of its kind, from the other sentences, that its source does not have. `gold` are the gold answers,
+which say things in their own words; `verbatim` are the sentences of the pages themselves, each with its passage as source.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from slipway.evals.knowledge import passages_of
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
-from slipway.types import Source
+from slipway.types import Passage, Source
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "rag" / "docs-qa"
 STOP = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'])|\n+")
@@ -43,21 +44,31 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/")
     parser.add_argument("--show", action="store_true", help="print what was judged wrongly")
     options = parser.parse_args()
-    cases = list(gold(options.data))
-    for name, value in {**alarms(cases, show=options.show), **caught(cases, show=options.show), **stream()}.items():
-        print(f"{name:28} {value}")
+    passages = passages_of([options.data / "pages"])
+    for name, cases in {"gold": list(gold(options.data, passages)), "verbatim": list(verbatim(passages))}.items():
+        for row, value in {**alarms(cases, show=options.show), **caught(cases, show=options.show)}.items():
+            print(f"{name:9} {row:28} {value}")
+    for row, value in stream().items():
+        print(f"{row:38} {value}")
 
 
-def gold(data: Path) -> Iterator[Case]:
-    passages = passages_of([data / "pages"])
+def verbatim(passages: Sequence[Passage]) -> Iterator[Case]:
+    for passage in passages:
+        for sentence in STOP.split(passage.text):
+            if len(sentence) > 30 and sentence.rstrip().endswith("."):
+                yield Case("", sentence.strip(), (numbered(1, passage),))
+
+
+def numbered(n: int, p: Passage) -> Source:
+    return Source(n=n, id=p.id, path=p.path, heading=p.heading, start=p.start, end=p.end, text=p.text, version=p.version)
+
+
+def gold(data: Path, passages: Sequence[Passage]) -> Iterator[Case]:
     for line in (data / "questions.jsonl").read_text().splitlines():
         row: dict[str, Any] = json.loads(line)
         places = {(each["page"], each["heading"]) for each in row["gold"]}
         found = [p for p in passages if (Path(p.path).name, p.heading) in places]
-        sources = tuple(
-            Source(n=n, id=p.id, path=p.path, heading=p.heading, start=p.start, end=p.end, text=p.text, version=p.version)
-            for n, p in enumerate(found, 1)
-        )
+        sources = tuple(numbered(n, p) for n, p in enumerate(found, 1))
         yield from (Case(row["question"], sentence, sources) for sentence in STOP.split(row["answer"]) if sentence.strip())
 
 

@@ -73,7 +73,9 @@ READ = {
     "# H [1]\n\n- x [2]\n- y [9]\n\n| a [1] | b [9] |": ("# H [1]\n\n- x [2]\n- y\n\n| a [1] | b |", [1, 2, 1], 2),
     "[9] Then go. x [9]y": ("Then go. x y", [], 2),
     "[999999999] [1-99999]": ("[1]", [1], 2),
-    "[1](/v1/passages/x) [9](http://x) [[1]](http://x)": ("[1](/v1/passages/x) [9](http://x) [[1]](http://x)", [], 0),
+    "[1](guide.md) [9](http://x) [[1]](http://x)": ("[1](guide.md) [9](http://x) [[1]](http://x)", [], 0),
+    "A [1](/v1/passages/psg-1). B [9](https://x.invalid:8080/v1/passages/psg-1).": ("A [1]. B.", [1], 1),
+    "**[1]** and **[9]**, *[9]* and **[9] so**": ("**[1]** and, and **so**", [1], 3),
     "[1]: https://x\n[9]: <http://y>": ("[1]: https://x\n[9]: <http://y>", [], 0),
     "a[1] my_list[2] myList[2] x.items[1] rows[0] but so[1]": ("a[1] my_list[2] myList[2] x.items[1] rows[0] but so[1]", [1], 0),
     "[2024] [2019-2021] [ ] [x] [0, 1] [-1] [0-9] [1.5]": ("[2024] [2019-2021] [ ] [x] [0, 1] [-1] [0-9] [1.5]", [], 0),
@@ -91,7 +93,10 @@ def test_markers_as_models_write_them(text: str) -> None:
 
 
 MIXED = st.lists(
-    st.sampled_from([*READ, "[", "]", "(", ")", " ", "and ", ",", "`", "```", "\n", "x", "。", "http://", "- ", "|"]), max_size=8
+    st.sampled_from(
+        [*READ, "[", "]", "(", ")", " ", "and ", ",", "`", "```", "\n", "x", "。", "http://", "(/v1/passages/", "**", "- ", "|"]
+    ),
+    max_size=8,
 ).map("".join)
 
 
@@ -111,7 +116,14 @@ def test_little_is_held_back(text: str) -> None:
     marker = Marker({1})
     for letter in text:
         marker.feed(letter)
-        assert len(marker.held) < 135
+        assert len(marker.held) < 240
+
+
+def test_one_huge_piece_is_read_as_many_small_ones() -> None:
+    text = "".join(f"Line {n} is [2024] so [{n % 4}] in `x[1]`.\n" for n in range(5_000))
+    whole = read(text)
+    marker = Marker({1, 2})
+    assert whole[0] == "".join(marker.feed(text[at : at + 7])[0] for at in range(0, len(text), 7)) + marker.end()[0]
 
 
 def source(n: int, text: str, heading: str = "Tea") -> Source:

@@ -65,6 +65,8 @@ def wrongs(text: str, citations: list[tuple[int, int, int]], sent: set[int], abs
     """What must not be in an answer with these citations (n, start, end), where these sources were sent."""
     found = [f"[{n}] names no source" for n, _, _ in citations if n not in sent]
     found += [f"{text[start:end]!r} does not end with [{n}]" for n, start, end in citations if not text[start:end].endswith(f"[{n}]")]
+    links = [str(c.attrs.get("href")) for token in MARKDOWN.parse(text) for c in token.children or [] if c.type == "link_open"]
+    found += [f"a link to {href}, which the model made up" for href in links if "/v1/passages/" in href]
     found += ["citations of an abstention"] * (abstained and bool(citations))
     for line in prose(text):
         defines = re.match(r"\[\d+\]: ?https?:", line)
@@ -161,7 +163,7 @@ async def known_unanswerable(road: Road, text: str) -> tuple[bool, list[Event]]:
     )
     sources = [Source(n=1, id="psg-1", path="tea.md", heading="Tea", start=0, end=len(TEA), text=TEA, version="v")]
     abstained = await write(
-        road, road.apps["tea"], question, sources, Tally("ans-1", "test", "tea", "x", True), events.append, answerable=False
+        road, road.apps["tea"], question, sources, Tally("ans-1", "test", "tea", "x", True), events.append, sureness=0.0
     )
     return abstained, events
 
@@ -278,6 +280,19 @@ def test_an_answer_without_a_citation_says_so(server: Serving) -> None:
     with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="mute-tea")
     assert [n["code"] for n in found["notices"]] == ["uncited"]
+
+
+def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path: Path) -> None:
+    (tmp_path / "tea.md").write_text(TEA)
+    with mocking(text="Green tea takes 80 degrees [1].\n\n[1]: https://evil.invalid/x\n") as mock:
+        settings = models(mock.url, "m")
+        settings["apps"] = {"tea": {"knowledge": str(tmp_path / "tea.md"), "route": "m"}}
+        with serving(tmp_path, settings=settings) as server, httpx.Client(base_url=server.url, timeout=20) as client:
+            found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
+            html = client.get(f"/v1/answers/{found['id']}/html").json()["html"]
+    assert [c["n"] for c in found["citations"]] == [1]
+    assert "degrees [1]." in html
+    assert "<a" not in html
 
 
 def test_what_a_source_lacks_is_told_everywhere(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ from slipway.types import (
 )
 
 Say = Callable[[Event], None]
+NOTHING = "Nothing in the documents matches."
+QUOTED = 0.3  # how likely it must be that the sources answer, for them to be quoted; measured by bench/abstention.py ...
+ASKED = 0.1  # ... and for a model to be asked, which reads them and may still say that they do not
+FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
 class App(Record, frozen=True, kw_only=True):
@@ -203,8 +207,8 @@ async def answer(road: Road, app: App, question: Question, door: str, say: Say) 
     tally = Tally(question.id, door, app.name, question.asker.tenant, True)
     try:
         with road.admission.enter():  # 1 admit
-            sources = await retrieve(app, question, tally, say)  # 4 knowledge
-            abstained = await write(road, app, question, sources, tally, say)  # 5 prompt, 6 route
+            sources, sureness = await retrieve(app, question, tally, say)  # 4 knowledge
+            abstained = await write(road, app, question, sources, tally, say, sureness=sureness)  # 5 prompt, 6 route
             if tally.usage is not None and tally.model is not None:
                 say(UsageReport(model=tally.model, usage=tally.usage, cost_usd=tally.cost_usd))
             say(
@@ -228,10 +232,10 @@ async def answer(road: Road, app: App, question: Question, door: str, say: Say) 
         road.emit(tally.done())  # settle
 
 
-async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> list[Source]:
-    """The places to answer from, each said as soon as it is found, with true counts."""
+async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> tuple[list[Source], float]:
+    """The places to answer from, each said as soon as it is found, with true counts; and how sure it is that they answer, 0 to 1."""
     if app.knowledge is None:
-        return []
+        return [], 1.0
 
     def progress(label: str, done: int, total: int, unit: str) -> None:
         say(Progress(stage="retrieve", label=label, done=done, total=total, unit=unit, elapsed_s=tally.since()))
@@ -243,26 +247,26 @@ async def retrieve(app: App, question: Question, tally: Tally, say: Say) -> list
         read = int(100 * app.knowledge.read_share)  # a share, since how many there are is not for everybody to know
         progress(f"Reading the documents… ({read} %)", read, 100, "percent")
         await asyncio.sleep(0.25)
-    hits = await asyncio.to_thread(app.knowledge.search, question.text, question.asker, app.passages, question.within)
+    found = await asyncio.to_thread(app.knowledge.find, question.text, question.asker, app.passages, question.within)
     sources = []
-    for n, hit in enumerate(hits, 1):
+    for n, hit in enumerate(found.hits, 1):
         p = hit.passage
         source = Source(n=n, id=p.id, path=p.path, heading=p.heading, page=p.page, start=p.start, end=p.end, text=p.text, version=p.version)
         sources.append(source)
         say(SourceFound(source=source))
-    label = f"Searching the documents… ({len(hits)}/{len(hits)} passages found)" if hits else "Nothing in the documents matches."
-    progress(label, len(hits), len(hits), "passages")
-    return sources
+    count = len(sources)
+    progress(f"Searching the documents… ({count}/{count} passages found)" if count else NOTHING, count, count, "passages")
+    return sources, found.sureness
 
 
 async def write(
-    road: Road, app: App, question: Question, sources: Sequence[Source], tally: Tally, say: Say, *, answerable: bool = True
+    road: Road, app: App, question: Question, sources: Sequence[Source], tally: Tally, say: Say, *, sureness: float = 1.0
 ) -> bool:
     """The text: by the route's model, else, where there are documents, quoted from them. True where they do not say: then that is all
-    that is said, with no citation. Where it is known that they do not (`answerable` is false), no model is asked.
+    that is said, with no citation. `sureness` is how likely it is that they do; where that is little, no model is asked.
     """
     say(SectionState(index=0, title="", state="started"))
-    if app.route is not None and answerable and (sources or app.knowledge is None):
+    if app.route is not None and sureness >= ASKED and (sources or app.knowledge is None):
         try:
             answered = await write_by_model(road, app, app.route, question, sources, tally, say)
         except ProviderError as error:
@@ -271,9 +275,9 @@ async def write(
                 raise
             say(Notice(code="degraded", text="The model cannot be reached, so this answer is quoted from the documents."))
             tally.attempts = max(tally.attempts, len(app.route.candidates) if error.another_may_help else 1)
-            answered = write_quote(question, sources, tally, say)
+            answered = write_quote(question, sources if sureness >= QUOTED else (), tally, say)
     else:
-        answered = write_quote(question, sources if answerable else (), tally, say)
+        answered = write_quote(question, sources if sureness >= QUOTED else (), tally, say)
     if not answered:
         tally.words()
         say(Delta(text=abstention(question.text, sources)))
@@ -330,8 +334,9 @@ def finish(opening: Opening, marker: Marker, sources: Sequence[Source], tally: T
         tally.words()
         tell(marker.feed(text), tally, say)
     tell(marker.end(), tally, say)
-    if marker.flags:
-        say(Notice(code="unsupported", text=f"Not found in the cited source: {', '.join(marker.flags)}."))
+    if words := list(marker.flags):
+        more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
+        say(Notice(code="unsupported", text=f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}."))
     if sources and tally.first_at is not None and not tally.cited:
         say(Notice(code="uncited", text="No source is named for this answer."))
 

@@ -25,7 +25,7 @@ from slipway.knowledge.shelf import Doc, Row
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
-__all__ = ["OFF", "Counts", "Done", "Knowledge", "check", "opened"]
+__all__ = ["OFF", "Counts", "Done", "Findings", "Knowledge", "check", "opened"]
 
 _NEEDED = (
     "tantivy",
@@ -35,8 +35,7 @@ _NEEDED = (
     "watchfiles",
 )  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
 OFF = "none"  # no embedding: search is by keywords only
-_RERANKED, _RERANK_S = 20, 1.0  # places that a reranker sees, and how long it may take
-_SPARE = 3  # places found beyond those wanted, for those that turn out to be gone
+_RERANK_S = 1.0  # how long a reranker may take
 _REFRESHES = 3  # how often a question waits for files that changed
 
 
@@ -47,6 +46,13 @@ log = logging.getLogger("slipway")
 @cache
 def _rerankers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2, thread_name_prefix="slipway rerank")
+
+
+class Findings(Record, frozen=True, kw_only=True):
+    """`sureness` is the probability, from 0 to 1, that the places answer, where half of the questions have an answer."""
+
+    hits: list[Hit]
+    sureness: float
 
 
 class Counts(Record, frozen=True, kw_only=True):
@@ -94,42 +100,45 @@ class Knowledge:
     def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
         return self.keeper.build(tell)
 
+    def find(self, text: str, asker: Asker, limit: int = 5, within: Within | None = None) -> Findings:
+        """What `search` finds, and how sure it is that it answers. Takes about 15 ms more."""
+        ranked = self._fresh(text, asker, limit, within)
+        return Findings(hits=_hits(self._reranked(text, ranked)[:limit]), sureness=self.sureness(text, ranked))
+
     def search(self, text: str, asker: Asker, limit: int = 5, within: Within | None = None) -> list[Hit]:
         """The places, distinct by path and heading, best first, each with its best passage. Blocks for a few milliseconds; takes any text.
 
         Nothing is served from a file that has changed since it was read: it is read again first, or left out.
         """
+        return _hits(self._reranked(text, self._fresh(text, asker, limit, within))[:limit])
+
+    def _fresh(self, text: str, asker: Asker, limit: int, within: Within | None) -> list[Ranked]:
+        """At least `limit` places, if there are as many, and those behind them that tell how far the first ones stand out."""
+        if limit < 1:
+            return []
         collection = self.keeper.collection
         looked_at = set[str]()  # documents, by path, that were read again for this question
-        for _ in range(_REFRESHES):
-            hits, docs = self._reranked(text, *self._search(text, asker, self._wanted(limit), within), limit)
-            stale = [doc for doc in collection.stale(docs) if doc.path not in looked_at]
-            if not stale:
-                return hits
+        for last in (*[False] * _REFRESHES, True):
+            ranked, documents = self._ranked(text, asker, max(limit, answerable.DEPTH), within)
+            docs = {doc.path: doc for each in ranked for doc in [documents[each.passage.id]]}
+            stale = [doc for doc in collection.stale(docs.values()) if doc.path not in looked_at]
+            if last or not stale:
+                break
             looked_at |= collection.refresh(stale)
-        hits, docs = self._reranked(text, *self._search(text, asker, self._wanted(limit + _SPARE), within), limit + _SPARE)
-        stale_now = {doc.path for doc in collection.stale(docs)} - looked_at
-        return [hit for hit, doc in zip(hits, docs, strict=True) if doc.path not in stale_now][:limit]
+        left_out = {doc.path for doc in stale}
+        return [each for each in ranked if each.passage.path not in left_out]
 
-    def _wanted(self, limit: int) -> int:
-        return max(limit, _RERANKED) if self._rerank else limit
-
-    def _reranked(self, text: str, hits: list[Hit], docs: list[Doc], limit: int) -> tuple[list[Hit], list[Doc]]:
+    def _reranked(self, text: str, ranked: list[Ranked]) -> list[Ranked]:
         """In the order of the reranker's scores; as they were, where it fails or takes too long: it is a help, not a condition."""
-        if self._rerank is None or len(hits) < 2:
-            return hits[:limit], docs[:limit]
-        texts = [fusion.embedded_text(hit.passage) for hit in hits]
+        if self._rerank is None or len(ranked) < 2:
+            return ranked
+        texts = [fusion.embedded_text(each.passage) for each in ranked]
         try:
             scores = [float(score) for score in _rerankers().submit(self._rerank, text, texts).result(_RERANK_S)]
-            order = sorted(range(len(hits)), key=lambda n: -scores[n])[:limit] if len(scores) == len(hits) else range(limit)
+            return [each for _, each in sorted(zip(scores, ranked, strict=True), key=lambda pair: -pair[0])]
         except Exception as error:  # noqa: BLE001 - it is somebody else's code
             log.warning("the reranker failed (%s: %s): the order is kept", type(error).__name__, error)
-            return hits[:limit], docs[:limit]
-        return [hits[n] for n in order if n < len(hits)], [docs[n] for n in order if n < len(hits)]
-
-    def _search(self, text: str, asker: Asker, limit: int, within: Within | None) -> tuple[list[Hit], list[Doc]]:
-        ranked, documents = self._ranked(text, asker, limit, within)
-        return [Hit(passage=each.passage, score=each.score) for each in ranked], [documents[each.passage.id] for each in ranked]
+            return ranked
 
     def _ranked(
         self, text: str, asker: Asker, limit: int, within: Within | None, *, by_meaning: bool = True
@@ -227,3 +236,7 @@ class Knowledge:
         """Headings that are questions, the first of each document: what could be asked."""
         asked = self.keeper.collection.shelf.asked()
         return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]
+
+
+def _hits(ranked: Sequence[Ranked]) -> list[Hit]:
+    return [Hit(passage=each.passage, score=each.score) for each in ranked]

@@ -3,11 +3,12 @@
 **A marker** is a bracket (`[1]`, `【1】`, `［1］`, `[[1]]`) that holds numbers of up to nine digits, full-width ones too: one, a list (`1, 2`,
 `1 and 2`, `1、2`) or a range (`1-3`, `1–3`), perhaps behind `^` or a word (`Source 1`, `passage 2`, `来源1`), perhaps with OpenAI's tail
 (`【1:0†source】`). It may stand anywhere in prose, lists, tables and headings, before a full stop or after it. What leads to it goes with it
-where it is dropped: the space before it, a bracket with perhaps a word (`(see [9])`), the comma or `and` between two markers.
+where it is dropped: the space before it, a bracket with perhaps a word (`(see [9])`), bold type, the comma or `and` between two markers.
 
-**Text**, left as it is: code, fenced or inline (which a line's end ends); a link's text (`[1](…)`) and its definition (`[1]: https://…` at a
-line's start); an index behind an identifier (`a[1]`, `my_list[2]`, `myList[2]`, `x.items[1]`, `rows[0]`; an ordinary word, as in `so[1]`, is
-one that is cited behind); years (`[2024]`) that are no source; intervals with zero or less (`[0, 1]`, `[-1]`); all other brackets.
+**Text**, left as it is: code, fenced or inline (which a line's end ends); a link's text (`[1](…)`, unless it leads to
+`/v1/passages/…`, which a model cannot know) and its definition (`[1]: https://…` at a line's start); an index behind an identifier (`a[1]`,
+`my_list[2]`, `myList[2]`, `x.items[1]`, `rows[0]`; an ordinary word, as in `so[1]`, is one that is cited behind); years (`[2024]`) that are no
+source; intervals with zero or less (`[0, 1]`, `[-1]`); all other brackets.
 """
 
 import re
@@ -21,6 +22,7 @@ Told = tuple[str, list[Citation]]
 _KEPT = 2000  # characters: a sentence is looked for in no more of what was given out
 _NEAR = (100, 400)  # characters: most sentences are found in so many, which saves time
 _MARKS_MAX = 100  # characters of markers that may stand in a row behind a sentence
+_PIECE = 4000  # a longer piece is read in parts
 _AWAITED = 400  # characters behind a marker, after which its sentence counts as ended
 _YEARS = range(1500, 2200)
 _RANGE = 64  # numbers; a longer range is no range of sources, and counts as one that names none
@@ -39,14 +41,28 @@ _UNFINISHED = re.compile(
     re.IGNORECASE,
 )
 _DEFINES = re.compile(r":[ \t]{0,2}<?(?:https?:|www\.|[/#])")
-_MAY_FOLLOW = re.compile(r"(?::[ \t]{0,2}<?(?:h|ht|htt|https?|w|ww|www)?)?\Z")  # what tells a marker from a link and its definition
+_PASSAGE = re.compile(r"\((?:https?://[\w.:-]{1,60})?/v1/passages/[a-zA-Z0-9_-]{0,60}\)")  # what a model cannot know, and we say ourselves
+
+
+def _begun(word: str, then: str = "") -> str:
+    """A pattern of all that may become this word and what follows it."""
+    for letter in reversed(word):
+        then = f"(?:{re.escape(letter)}{then})?"
+    return then
+
+
+# What tells a marker from a link and its definition, as far as it came
+_DEFINING = rf":[ \t]{{0,2}}<?(?:{_begun('https:')}|{_begun('www')})"
+_HOST = _begun("http", _begun("s")) + "|https?" + _begun("://", r"[\w.:-]{0,60}")
+_MAY_FOLLOW = re.compile(rf"(?:{_DEFINING}|\((?:{_HOST})?{_begun('/v1/passages/', '[a-zA-Z0-9_-]{0,60}')})?\Z")
 
 _TOKEN = re.compile(r"[\[【［`~]")
-_SPECIAL = re.compile(r"[\[【［`~(（]")
+_SPECIAL = re.compile(r"[\[【［`~(（*]")
 _RUN = re.compile(r"`{1,16}|~{1,16}")
-_OPENS = re.compile(r"[(（]")
-_LEADS = re.compile(r" ?[(（](?:(?:see|cf\.?|from|sources?|passages?|参见|见|来源)[ :：]{0,2})?\Z| \Z", re.IGNORECASE)
-_MAY_LEAD = re.compile(r" ?[(（](?:[a-z.]{0,9}|[\u4e00-\u9fff]{0,2})[ :：]{0,2}\Z| \Z", re.IGNORECASE)
+_OPENS = re.compile(r"[(（*]")
+_CLOSES = {"(": ")）", "（": ")）", "*": "*"}
+_LEADS = re.compile(r" ?(?:[(（](?:(?:see|cf\.?|from|sources?|passages?|参见|见|来源)[ :：]{0,2})?|\*{1,2})\Z| \Z", re.IGNORECASE)
+_MAY_LEAD = re.compile(r" ?(?:[(（](?:[a-z.]{0,9}|[\u4e00-\u9fff]{0,2})[ :：]{0,2}|\*{1,2})\Z| \Z", re.IGNORECASE)
 _BETWEEN = re.compile(r" ?(?:[,;，、；&]|and|und|和|及)? ?", re.IGNORECASE)
 _MAY_BE_BETWEEN = re.compile(r" ?(?:[,;，、；&]|an?d?|un?d?|和|及)? ?", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"(?:(?<![^\W_])[a-z]|_\w+|\w_|(?<![^\W_])[a-z]{2,}[A-Z][a-z]\w*|\w\.[a-z]\w*)(?:\[\w{1,9}\])*\Z", re.ASCII)
@@ -65,7 +81,7 @@ class Marker:
     """Feed it text as it comes; it gives out the text to show and the citations in it, with offsets in all the text given out so far.
 
     A citation's span is the sentence that the marker closes, and ends with the marker as it is shown, `[n]`. It is told once its sentence
-    is over, with the words that `check` does not find in the sentence's sources as its flags. At most about 130 characters are held
+    is over, with the words that `check` does not find in the sentence's sources as its flags. At most about 230 characters are held
     back, and only where they may still become a marker; the work for a piece does not depend on the answer's length.
     `dropped` counts the numbers that named no source, `flags` holds the flags of all citations.
     """
@@ -92,7 +108,9 @@ class Marker:
             self.held = text[cut:]
             self._give(text[:cut])
             return text[:cut], []
-        self.held = text[self._read(text, last=False) :]
+        for start in range(0, len(text), _PIECE) if len(text) > _PIECE else (0,):
+            part = (self.held if start else "") + text[start : start + _PIECE]
+            self.held = part[self._read(part, last=False) :]
         return self._taken()
 
     def end(self) -> Told:
@@ -120,6 +138,10 @@ class Marker:
                 cut = start
                 break
             look = end
+            if self.adjacent:  # what follows a marker decides how that one ends
+                lead = at + self._lead(text[at:start])
+                self._plain(text[at:lead])
+                at = lead
             if text[start] in "`~":
                 self._plain(text[at:end])
                 self.code.run(text[start:end], self._line(end - start))
@@ -141,12 +163,13 @@ class Marker:
         found = _BRACKET.match(text, start)
         if not last and (_UNFINISHED.match(text, start) or (found and _MAY_FOLLOW.match(text, found.end()))):
             return None
-        return found.end() if found else start + 1
+        linked = _PASSAGE.match(text, found.end()) if found else None
+        return linked.end() if linked else found.end() if found else start + 1
 
     def _numbers(self, before: str, bracket: str, after: str) -> list[int]:
         """What a bracket names; nothing where it is text."""
-        found = _BODY.fullmatch(bracket.strip("[]【】［］"))
-        if found is None or after[:1] == "(" or self.code.holds(before):
+        found = _BODY.fullmatch(_PASSAGE.sub("", bracket).strip("[]【】［］"))
+        if found is None or (after[:1] == "(" and bracket[-1] != ")") or self.code.holds(before):
             return []
         line = (self._line() + (self.owed or "") + before).rpartition("\n")[2]
         if not line.strip() and _DEFINES.match(after):
@@ -204,10 +227,10 @@ class Marker:
         owed = self.owed
         if owed is None:
             return text
-        if _OPENS.search(owed):
-            if text[0] not in ")）":
-                return (owed if text[0].isalnum() else owed.rstrip()) + text
-            self.owed = owed = owed[: owed.startswith(" ")]
+        while text and (opened := _OPENS.search(owed)):
+            if text[0] not in _CLOSES[opened[0]]:
+                return owed + text[text.startswith(" ") :] if opened[0] == "*" else (owed if text[0].isalnum() else owed.rstrip()) + text
+            self.owed = owed = owed[:-1] if opened[0] == "*" else owed[: opened.start()]
             text = text[1:]
         if text[:1].isalnum():
             return owed + text
