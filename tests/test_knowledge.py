@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowing import Known
+from knowing import OPERATOR, Known
 from slipway.errors import SettingsError
 from slipway.knowledge.passages import LONGEST_FENCE, passages
 from slipway.knowledge.readers import Document, read
@@ -77,6 +77,21 @@ def test_text_without_spaces_between_words_is_found(known: Callable[..., Known],
     }
     order = ["東京の天気", "船舶", "ภาษาไทย", "발사대"]
     assert known(pages).search(question)[0].passage.path == "abcd"[order.index(question)] + ".md"
+
+
+@pytest.mark.usefixtures("embedder")
+@pytest.mark.parametrize(("question", "number"), [("怎么退款？", 0), ("年假有几天？", 1), ("机密文件放在哪里？", 2), ("食堂几点开？", 3)])
+def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(tmp_path: Path, question: str, number: int) -> None:
+    texts = ["退款须在三十天内申请，并附上收据。", "员工每年有二十天年假。", "机密文件保存在保险柜里。", "公司食堂中午十二点开放。"]
+    for n, text in enumerate(texts):
+        (tmp_path / f"{n}.md").write_text(f"# 手册\n\n{text}\n")
+    knowledge = Known([tmp_path], embedding="minilm")
+    knowledge.build()
+    knowledge.room.keeper.embed()
+    found = knowledge.room.ranked(question, OPERATOR, 4)
+    assert found[0].passage.path == f"{number}.md"
+    assert {each.cosine for each in found} == {0.0}
+    assert [each.cosine > 0 for each in knowledge.room.ranked("How much leave is there?", OPERATOR, 1)] in ([True], [])
 
 
 @pytest.mark.parametrize(

@@ -166,11 +166,11 @@ class Knowledge:
 
     @property
     def has_vectors(self) -> bool:
-        return self.keeper.dense is not None and self.keeper.dense.embed_query is not None
+        return self.keeper.dense is not None and self.keeper.dense.serves
 
     def sureness(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
         """How sure it is, from 0 to 1, that these places answer."""
-        embed = self.keeper.dense.embed_query if by_meaning and self.keeper.dense else None
+        embed = self.keeper.dense.embedder(text) if by_meaning and self.keeper.dense else None
         return answerable.answerable(text, ranked, self.keeper.collection.index, embed)
 
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002 - the field's name on the wire

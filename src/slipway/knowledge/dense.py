@@ -62,16 +62,20 @@ class Dense:
     def near(self, text: str, limit: int, also: Iterable[int], reach: Reach | None) -> dict[int, float]:
         """Cosines to the question: of the nearest `limit` passages within reach, and of those `also` asked for. Empty where nothing is known."""
         serving = self._serving
-        if serving is None or not len(serving.vectors):
+        if serving is None or not len(serving.vectors) or not serving.embedder.reads(text):
             return {}
         query = serving.embedder.embed_query(text)
         found = dict(serving.vectors.search(query, limit, None if reach is None else self._mask(reach)))
         return found | serving.vectors.compare(query, [number for number in also if number not in found])
 
     @property
-    def embed_query(self) -> "Callable[[str], NDArray[np.float32]] | None":
-        """A text's vector by the model that serves; None where none does."""
-        return self._serving.embedder.embed_query if self._serving else None
+    def serves(self) -> bool:
+        return self._serving is not None
+
+    def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
+        """What gives texts like this one their vectors; None where the model that serves cannot read it, and where there is none."""
+        serving = self._serving
+        return serving.embedder.embed_query if serving is not None and serving.embedder.reads(text) else None
 
     def _mask(self, reach: Reach) -> "NDArray[np.bool_]":
         """Over all passages' numbers: whether they are within reach. Kept as long as the same reach is asked for."""

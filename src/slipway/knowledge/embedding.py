@@ -6,6 +6,7 @@ Alone it depends on nothing but the text.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 LONGEST = 256  # tokens; what lies behind them is not seen
 _QUERIES_KEPT = 2048
 _QUERY_CHARACTERS = 8000
+_STRANGE = 0.4  # of the pieces
+_SIGN = re.compile(r"\[UNK\]|##.|[\u2e80-\U0003ffff]")  # an unknown piece, a letter torn out of a word, a sign of a script without spaces
 
 
 def opened(named: str, *, threads: int = 1) -> "Embedder":
@@ -71,6 +74,16 @@ class Embedder:
     def embed_query(self, text: str) -> "Floats":
         """float32 [384]; not to be written to, since the last 2048 are kept."""
         return self._query(text[:_QUERY_CHARACTERS])
+
+    def reads(self, text: str) -> bool:
+        """Whether the model knows the words of this text: a script that it was not taught falls into unknown and single signs, and the vector
+        of such a text says nothing.
+        """
+        pieces = self._tokenizer.encode(text[:_QUERY_CHARACTERS].encode("utf-8", "ignore").decode(), add_special_tokens=False).tokens
+        strange = sum(bool(_SIGN.fullmatch(piece)) for piece in pieces)
+            token == "[UNK]" or (len(token.removeprefix("##")) == 1 and (token[0] == "#" or token > "\u2e7f")) for token in tokens
+        )
+        return bool(pieces) and strange < _STRANGE * len(pieces)
 
     def _one(self, text: str) -> "Floats":
         import numpy as np
