@@ -81,8 +81,6 @@ class Embedder:
         """
         pieces = self._tokenizer.encode(text[:_QUERY_CHARACTERS].encode("utf-8", "ignore").decode(), add_special_tokens=False).tokens
         strange = sum(bool(_SIGN.fullmatch(piece)) for piece in pieces)
-            token == "[UNK]" or (len(token.removeprefix("##")) == 1 and (token[0] == "#" or token > "\u2e7f")) for token in tokens
-        )
         return bool(pieces) and strange < _STRANGE * len(pieces)
 
     def _one(self, text: str) -> "Floats":
