@@ -99,7 +99,8 @@ def checked(folder: Path, yaml: str) -> str:
     (folder / "faq.md").write_text("# Questions\n\nAnswers.\n")
     (folder / "our-ca.pem").write_text("")
     (folder / "slipway.yaml").write_text(yaml)
-    secrets = dict.fromkeys(("DASHSCOPE_API_KEY", "SUPPORT_KEY", "AZURE_OPENAI_API_KEY"), "a-secret-of-8")
+    names = ("DASHSCOPE_API_KEY", "SUPPORT_KEY", "AZURE_OPENAI_API_KEY", "HR_KEY", "STAFF_KEY")
+    secrets = {name: f"a-secret-of-{name}" for name in names}
     done = run("check", cwd=folder, env=secrets)
     return done.stdout + done.stderr
 
