@@ -136,3 +136,14 @@ def test_a_made_key_is_kept_as_its_hash(tmp_path: Path) -> None:
     assert line.startswith('- {key: "sha256:')
     code, _ = check(tmp_path, f"keys:\n  {line}\n")
     assert code == 0
+
+
+def test_a_group_that_no_key_is_of_is_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\ntext")
+    rules = [{"path": "hr/**", "groups": ["hr", "*"]}, {"path": "x", "groups": ["staff"]}]
+    settings = {"apps": {"docs": {"knowledge": "docs", "access": rules}}, "keys": [{"key": "sw-a-key-1", "groups": ["staff"]}]}
+    (tmp_path / "slipway.yaml").write_text(json.dumps(settings))
+    told = run("check", "--config", str(tmp_path / "slipway.yaml")).stdout
+    assert "warning: apps.docs.access: no key is of the group `hr`, so nobody reads what is kept for it" in told
+    assert "staff" not in told

@@ -55,6 +55,15 @@ def check(settings: Settings, kinds: Iterable[str], endpoints: Mapping[str, Endp
     check_listen(settings, tell)
 
 
+def doubtful(settings: Settings) -> Iterator[str]:
+    """What stands, and is probably not meant so."""
+    held = {group for key in settings.keys for group in key.groups}
+    for name, app in settings.apps.items():
+        asked = {group for rule in app.access for group in rule.groups} - {"*"}
+        for group in sorted(asked - held):
+            yield f"apps.{name}.access: no key is of the group `{group}`, so nobody reads what is kept for it"
+
+
 def check_names(settings: Settings, tell: Tell) -> None:
     """Apps, routes and models share one space, since a client calls each of them as `model`."""
     seen: dict[str, str] = {}

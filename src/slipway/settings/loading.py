@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.settings.checks import Endpoint, check, is_loopback
+from slipway.settings.checks import Endpoint, check, doubtful, is_loopback
 from slipway.settings.tree import SQLITE, App, Connection, Model, RouteEntry, Settings
 
 DEFAULT_FILE = "slipway.yaml"
@@ -57,7 +57,7 @@ def load(
         check(settings, kinds, endpoints, tell)
     if problems:
         raise SettingsError(problems)
-    return Loaded(settings=settings, file=file, warnings=warnings)
+    return Loaded(settings=settings, file=file, warnings=(*warnings, *doubtful(settings)))
 
 
 def _ancestors(path: str) -> list[str]:
