@@ -1,4 +1,4 @@
-"""`slipway eval knowledge`, and the gate: how well the project's own docs are searched must not get worse."""
+"""`slipway eval knowledge`, and the gate: how well a copy of the project's own docs is searched must not get worse."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,9 @@ from slipway.knowledge.fusion import Ranked
 from slipway.types import Passage
 
 QUESTIONS = ROOT / "tests" / "data" / "docs-questions.jsonl"
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [
+    ROOT / "tests" / "data" / "pages"
+]  # the project's own docs, as they once were, so that a change of the search shows, and none of theirs
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def searched(docs: Known, *, by_meaning: bool) -> dict[str, float]:
 
 def test_gate_the_keywords_find_what_answers_in_our_own_docs(docs: Known) -> None:
     found = searched(docs, by_meaning=False)
-    assert found["recall@3"] >= 0.55
+    assert found["recall@3"] >= 0.58
     assert found["mrr@3"] >= 0.46
 
 

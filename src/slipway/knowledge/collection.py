@@ -472,9 +472,10 @@ def _names(said: object, field: str) -> frozenset[str]:
         said = [each.strip() for each in said.split(",")]
     if said is None and field == "tags":
         return frozenset()
-    if not isinstance(said, (list, tuple)) or not all(isinstance(each, str) for each in said):
+    said = [said] if isinstance(said, (int, float)) else said
+    if not isinstance(said, (list, tuple)) or not all(isinstance(each, (str, int, float)) and not isinstance(each, bool) for each in said):
         raise Unreadable(f"`{field}` of its front matter is not a list of names", f"write it as `{field}: [one, two]`")
-    return frozenset(each.strip() for each in said if each.strip())
+    return frozenset(str(each).strip() for each in said if str(each).strip())
 
 
 def _sentence(words: str) -> str:

@@ -38,6 +38,7 @@ _ASKING = """
 _LONGEST_WORD = 64
 _QUERY_CHARACTERS, _QUERY_TERMS = 8000, 64
 _WRITER_BYTES = 50_000_000
+_FEW = 1000  # passages
 _DEPTH = 100  # how many places are weighed for each that is wanted, at least
 
 _NUMBERS = ("passage", "place", "document")
@@ -133,9 +134,11 @@ class Index:
         return self._words.telling(text)
 
     def rarity(self, word: str) -> float:
-        """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it; the empty word is one that none has."""
-        count = self._parts.count_of(word) if word else 0
-        return math.log(1 + (len(self) - min(count, len(self)) + 0.5) / (count + 0.5))
+        """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it; the empty word is one that none has. Few
+        passages are weighed as if there were more without it: in a handful, a word that they all have may still be what is asked about.
+        """
+        count, total = self._parts.count_of(word) if word else 0, max(len(self), _FEW)
+        return math.log(1 + (total - min(count, total) + 0.5) / (count + 0.5))
 
     def search(self, text: str, limit: int, reach: Reach | None = None) -> list[Place]:
         """The best places, each with its best passage; empty where nothing matches. Never raises, whatever the text."""
