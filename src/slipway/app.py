@@ -198,6 +198,7 @@ def local_road(flags: Flags) -> answer.Road:
     keepers = keepers_of(settings, cache(lambda: store_of(settings)))
     for keeper in distinct(keepers):
         keeper.build()
+        keeper.remember()
     return road_of(settings, keepers, lambda record: None, LiveAccess(settings))
 
 

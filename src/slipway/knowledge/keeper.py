@@ -58,6 +58,11 @@ class Keeper:
         """Makes the vectors that are missing, with all processors; blocks. How many."""
         return self.dense.embed(tell, threads=os.cpu_count() or 1) if self.dense and self.dense.open() else 0
 
+    def remember(self) -> None:
+        """Brings the vectors that there are into use, and makes none."""
+        if self.dense and self.collection.shelf.models_before(""):
+            self.dense.open()
+
     def status(self) -> dict[str, Any]:
         """How far the reading is, and what the last one did: counts of files."""
         return {
