@@ -130,7 +130,7 @@ class Screen:
         for s in cited:
             place = f"{s['path']} - {s['heading']}" + (f", page {s['page']}" if s.get("page") else "")
             print(f"{self.dim('[' + str(s['n']) + ']')} {place}")
-        who = data["model"] or "quoted from the documents"
+        who = data["model"] or ("not found in the documents" if data["abstained"] else "quoted from the documents")
         print(self.dim(f"{who}, {data['duration_s']:.1f} s"))
 
     def dim(self, text: str) -> str:
