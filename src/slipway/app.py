@@ -25,7 +25,7 @@ from slipway.routing import Candidate, Route
 from slipway.settings import App, Flags, Settings, load
 from slipway.settings.live import LiveAccess, Rules
 from slipway.settings.loading import Loaded
-from slipway.settings.tree import DEFAULT_STORE
+from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
 from slipway.types import AnswerDone, AttemptDone
@@ -124,7 +124,7 @@ def store_of(settings: Settings) -> Store:
         where = f" at {error.holder.url}" if error.holder and error.holder.url else ""
         log.warning("the store %s is %s%s: documents are kept in a temporary one, and read anew", file, error, where)
     except SettingsError as error:
-        if settings.store != DEFAULT_STORE or file.exists():
+        if not settings.store.endswith(DEFAULT_STORE.removeprefix(SQLITE)) or file.exists():
             raise
         log.warning("%s; until then documents are kept in a temporary one, and read anew at each start", error.problems[0])
     return Store.temporary()
