@@ -207,8 +207,15 @@ class Knowledge:
         """Uploads that are being read, by their paths."""
         return list(self.keeper.collection.waiting)
 
-    def waiting_path(self, id: str) -> str | None:  # noqa: A002 - the field's name on the wire
-        return next((path for path in self.waiting if self.keeper.collection.shelf.public(path) == id), None)
+    def expect(self, path: str) -> None:
+        """Says of an upload that it will be read."""
+        self.keeper.collection.expect(path)
+
+    def coming(self, asker: Asker) -> list[Doc]:
+        """Uploads that are being read for the first time, for those who may change them: their paths, and no more."""
+        collection = self.keeper.collection
+        docs = (collection.unread(path) for path in self.waiting if asker.documents and path not in collection.by_path)
+        return [doc for doc in docs if self.access.may_read(asker, doc)]
 
     def read(self, path: str) -> None:
         """Reads an uploaded file into the index; blocks."""

@@ -253,10 +253,23 @@ class Collection:
         _synced(self.uploads)
         return path
 
+    def expect(self, path: str) -> None:
+        self.waiting[path] = time.time()
+
+    def unread(self, path: str) -> Doc:
+        """An upload of which nothing is known yet but what its sender said."""
+        name = path.rsplit("/", 1)[-1]
+        tags, groups = self.shelf.uploads().get(name, NOTHING_SAID)
+        file = str(self.uploads / name)
+        doc = Doc(
+            id=0, public=self.shelf.public(path), path=path, file=file, state="failed", mtime_ns=-1, size=0, version="", format=FORMAT
+        )
+        return msgspec.structs.replace(doc, tags=tags, groups=() if groups is None else (groups,))
+
     def take(self, path: str, name: str) -> None:
         """Reads an upload now, however long it may take."""
         file = self.uploads / name
-        self.waiting[path] = time.time()
+        self.expect(path)
         try:
             stat = file.stat()
             self._put_now(files.Found(path=path, file=str(file), mtime_ns=stat.st_mtime_ns, size=stat.st_size))
@@ -296,9 +309,9 @@ class Collection:
             doc = msgspec.structs.replace(doc, version=version)
             return self._fresh(doc, self._parsed(data, found.path, deadline_s))
         except Unreadable as error:
-            return Fresh(
-                doc=msgspec.structs.replace(doc, state="failed", reason=_sentence(error.what), page=error.page, next=_sentence(error.fix))
-            )
+            doc = msgspec.structs.replace(doc, state="failed", reason=_sentence(error.what), page=error.page, next=_sentence(error.fix))
+            _, groups = self._sender_said(doc)  # what stands in the file is not known, but this is
+            return Fresh(doc=msgspec.structs.replace(doc, groups=() if groups is None else (groups,)))
 
     def _parsed(self, data: bytes, path: str, deadline_s: float) -> Document:
         parser = self._parsers.get()
@@ -313,7 +326,7 @@ class Collection:
 
     def _fresh(self, doc: Doc, document: Document) -> Fresh:
         """Raises Unreadable."""
-        tags, groups = self.shelf.uploads().get(Path(doc.file).name, NOTHING_SAID) if self.is_upload(doc.file) else NOTHING_SAID
+        tags, groups = self._sender_said(doc)
         meta = {name.casefold(): said for name, said in document.meta.items()}
         doc = msgspec.structs.replace(
             doc,
@@ -324,6 +337,10 @@ class Collection:
         )
         cut = [self._with_id(each) for each in passages(document, doc.path, doc.version)]
         return Fresh(doc=doc, text=document.text, passages=cut, keys=[embedding_key(each) for each in cut])
+
+    def _sender_said(self, doc: Doc) -> tuple[frozenset[str], frozenset[str] | None]:
+        """The tags and groups that an upload came with."""
+        return self.shelf.uploads().get(Path(doc.file).name, NOTHING_SAID) if self.is_upload(doc.file) else NOTHING_SAID
 
     def _with_id(self, passage: Passage) -> Passage:
         return msgspec.structs.replace(passage, id=self.shelf.passage_id(passage.path, passage.start, passage.end, passage.version))

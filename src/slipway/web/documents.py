@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Road
-from slipway.errors import BadRequest, Forbidden, NotFound, TooLarge
+from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
 from slipway.knowledge.collection import failure
 from slipway.knowledge.readers import READERS
@@ -28,6 +28,7 @@ _WAIT_S = 2.0  # how long an upload waits to be read, before the reply says that
 _LONGEST_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
 _MOST_FILES = 100
+_AT_ONCE = 2  # uploads read at once
 
 
 class Document(Record, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class Documents:
         self.largest = int(limits.document_mb * 1024 * 1024)
         self.largest_mb = limits.document_mb
         self.reading: set[asyncio.Task[None]] = set()
+        self.few = asyncio.Semaphore(_AT_ONCE)
 
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
@@ -71,15 +73,16 @@ class Documents:
         return reply({"object": "list", "data": data, "may_add": asker.documents, "kinds": list(READERS), "largest_mb": self.largest_mb})
 
     async def one(self, request: Request) -> Response:
+        asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document = self.find(request)
-        return reply(shown(name, knowledge, document) if isinstance(document, Doc) else document)
+        return reply(seen(name, knowledge, document, asker))
 
     async def remove(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document = self.find(request)
         may_change(asker)
-        if not isinstance(document, Doc):
-            raise NotFound("This document is still being read.", "Remove it when that is done.", param="id")
+        if document.path in knowledge.waiting:
+            raise Conflict("This document is still being read.", "Remove it when that is done.", param="id")
         await asyncio.to_thread(knowledge.remove, document)
         log.info("%s removed %s from %s", asker.owner, document.path, name)
         return reply({"id": document.public, "object": "document", "deleted": True})
@@ -95,8 +98,11 @@ class Documents:
                 known = ", ".join(f"`{n}`" for n in [name, *(n for n, _ in others)])
                 raise BadRequest("`app` is missing.", f"Name one of: {known}.", param="app")
             uploads = [(named(upload), upload.file) for upload in files_of(form)]
-            added = [await asyncio.to_thread(knowledge.add, n, file, asker, *marks(form, asker)) for n, file in uploads]
-        tasks = [self.read(knowledge, path) for _, path in added]
+            said = marks(form, asker)
+            added, tasks = list[tuple[str, str]](), list[asyncio.Task[None]]()
+            for n, file in uploads:
+                added.append(await asyncio.to_thread(knowledge.add, n, file, asker, *said))
+                tasks.append(self.read(knowledge, added[-1][1]))
         await asyncio.wait(tasks, timeout=_WAIT_S)
         log.info("%s added %s to %s", asker.owner, ", ".join(path for _, path in added), name)
         data = [self.state_of(name, knowledge, id_, path, asker) for id_, path in added]
@@ -117,7 +123,14 @@ class Documents:
         return TooLarge(f"The upload is larger than {self.largest_mb:g} MiB.", "Split it, or have the operator raise `limits.document_mb`.")
 
     def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
-        task = asyncio.create_task(asyncio.to_thread(knowledge.read, path))
+        """Reads an upload, a few at a time, so that threads are left for questions. From now on it is told as being read."""
+        knowledge.expect(path)
+
+        async def read() -> None:
+            async with self.few:
+                await asyncio.to_thread(knowledge.read, path)
+
+        task = asyncio.create_task(read())
         self.reading.add(task)
         task.add_done_callback(self.done)
         return task
@@ -128,9 +141,8 @@ class Documents:
             log.error("an upload could not be read", exc_info=error)
 
     def state_of(self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker) -> Document:
-        if path not in knowledge.waiting and (doc := knowledge.document(id_, asker)):
-            return shown(app, knowledge, doc)
-        return Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+        doc = knowledge.document(id_, asker)
+        return seen(app, knowledge, doc, asker) if doc else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
 
     async def scan(self, request: Request) -> Response:
         """Has the files looked at now; for those who may change documents."""
@@ -157,14 +169,12 @@ class Documents:
         what = f"There is no app `{name[:100]}` with documents here." if name else "There is no app with documents here."
         raise NotFound(what, known, param="app")
 
-    def find(self, request: Request) -> tuple[str, Knowledge, Doc | Document]:
+    def find(self, request: Request) -> tuple[str, Knowledge, Doc]:
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
         for name, knowledge in self.apps(asker, None).items():
-            if doc := knowledge.document(wanted, asker):
+            if doc := knowledge.document(wanted, asker) or next((d for d in knowledge.coming(asker) if d.public == wanted), None):
                 return name, knowledge, doc
-            if asker.documents and (path := knowledge.waiting_path(wanted)):
-                return name, knowledge, Document(id=wanted, app=name, path=path, state="reading", uploaded=True)
         raise NotFound("There is no document of that id.", "GET /v1/documents lists them.", param="id")
 
     def paths(self) -> list[Path]:
@@ -186,6 +196,7 @@ class _Counted:
 
     async def receive(self) -> Any:
         message = await self.request.receive()
+        self.request.scope["extensions"]["slipway"].still_sending()
         self.size += len(message.get("body", b""))
         if self.size > self.most:
             raise self.too_large()
@@ -218,17 +229,14 @@ def may_change(asker: Asker) -> None:
 
 
 def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
-    known = [shown(app, knowledge, doc) for doc in knowledge.documents(asker)]
-    if not asker.documents:
-        return known
-    paths = {document.path for document in known}
-    shelf = knowledge.keeper.collection.shelf
-    new = [
-        Document(id=shelf.public(path), app=app, path=path, state="reading", uploaded=True)
-        for path in knowledge.waiting
-        if path not in paths
-    ]
-    return known + new
+    return [seen(app, knowledge, doc, asker) for doc in [*knowledge.documents(asker), *knowledge.coming(asker)]]
+
+
+def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker) -> Document:
+    """To those who may change it, a document that is being read, or read anew, is just that; the others have it as it was until then."""
+    if asker.documents and doc.path in knowledge.waiting:
+        return Document(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
+    return shown(app, knowledge, doc)
 
 
 def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:

@@ -131,6 +131,11 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     # slow clients
+    def still_sending(self) -> None:
+        """A body that may take long, such as a file over a slow line, is cut only where nothing of it comes any more."""
+        if self.reading_since is not None:
+            self.reading_since = self.loop.time()
+
     def pause_writing(self) -> None:
         self.unread_since = self.loop.time()
         super().pause_writing()

@@ -1,0 +1,130 @@
+"""Uploads as a client sees them, over HTTP: told at once, read a few at a time, and known only to those who may read them."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+import hostile
+from processes import Serving, serving
+
+KEYS = {"hr": "sw-of-the-people-office", "clerk": "sw-of-the-clerks", "reader": "sw-of-those-who-read"}
+TEXT = b"<h1>Tortoises</h1><p>The tortoise is paid 77 crowns.</p>"
+SLOW = TEXT + b"<div>" * 20_000 + b"x"  # the parser is quadratic in the depth: half a second
+SLOWER = TEXT + b"<div>" * 60_000 + b"x"  # and more than the two that an upload waits
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("uploads")
+    (folder / "docs").mkdir()
+    (folder / "docs" / "harbor.md").write_text("# Harbor\n\nThe harbor master assigns a berth.\n")
+    settings: dict[str, Any] = {
+        "keys": [
+            {"key": KEYS["hr"], "groups": ["hr"], "documents": True},
+            {"key": KEYS["clerk"], "documents": True},
+            {"key": KEYS["reader"]},
+        ],
+        "apps": {"docs": {"knowledge": ["./docs"]}},
+        "limits": {"head_timeout": "2s"},
+        "embedding": "none",
+    }
+    with serving(folder, settings=settings) as server:
+        yield server
+
+
+def of(who: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {KEYS[who]}"}
+
+
+def sent(server: Serving, who: str, *files: tuple[str, bytes], **fields: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/documents", headers=of(who), files=[("file", each) for each in files], data=fields, timeout=60)
+
+
+def one(server: Serving, who: str, id_: str) -> httpx.Response:
+    return server.get(f"/v1/documents/{id_}", headers=of(who))
+
+
+def paths(server: Serving, who: str) -> list[str]:
+    return [each["path"] for each in server.get("/v1/documents", headers=of(who)).json()["data"]]
+
+
+def read(server: Serving, who: str, id_: str) -> dict[str, Any]:
+    """Once it is done or has failed."""
+    end = time.monotonic() + 60
+    while (found := one(server, who, id_).raise_for_status().json())["state"] == "reading":
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return dict(found)
+
+
+def test_of_many_uploads_each_is_known_at_once_and_questions_go_on(server: Serving) -> None:
+    added = sent(server, "clerk", *[(f"slow-{n}.html", SLOW) for n in range(20)])
+    assert added.status_code == 201
+    documents = added.json()["data"]
+    assert "reading" in {each["state"] for each in documents}
+    assert [one(server, "clerk", each["id"]).status_code for each in documents] == [200] * 20
+    began = time.monotonic()
+    answer = server.post("/v1/answers", {"app": "docs", "question": "Who assigns a berth?", "stream": False}, headers=of("reader")).json()
+    assert "harbor master" in answer["text"]
+    assert time.monotonic() - began < 2
+    assert {read(server, "clerk", each["id"])["state"] for each in documents} == {"done"}
+
+
+def test_a_new_version_is_told_as_being_read_until_it_is(server: Serving) -> None:
+    before = sent(server, "clerk", ("pay.html", b"<h1>Pay</h1><p>The tortoise is paid 5 crowns.</p>")).json()["data"][0]
+    assert before["state"] == "done"
+    after = sent(server, "clerk", ("pay.html", SLOWER)).json()["data"][0]
+    assert after["id"] == before["id"]
+    assert after["state"] == one(server, "clerk", before["id"]).json()["state"] == "reading"
+    refused = httpx.delete(f"{server.url}/v1/documents/{before['id']}", headers=of("clerk"))
+    assert refused.status_code == 409
+    assert one(server, "reader", before["id"]).json()["state"] == "done"
+    assert read(server, "clerk", before["id"])["version"] != before["version"]
+
+
+def test_what_is_kept_to_a_group_is_hidden_while_it_is_read_and_where_it_fails(server: Serving) -> None:
+    slow = sent(server, "hr", ("salaries.html", SLOWER), groups="hr").json()["data"][0]
+    assert slow["state"] == "reading"
+    assert "uploads/salaries.html" in paths(server, "hr")
+    assert "uploads/salaries.html" not in paths(server, "clerk")
+    assert one(server, "clerk", slow["id"]).status_code == 404
+
+    broken = sent(server, "hr", ("dismissals.pdf", hostile.damaged_page()), groups="hr").json()["data"][0]
+    assert read(server, "hr", broken["id"])["state"] == "failed"
+    assert "uploads/dismissals.pdf" in paths(server, "hr")
+    assert "uploads/dismissals.pdf" not in paths(server, "clerk")
+    assert one(server, "clerk", broken["id"]).status_code == 404
+    assert read(server, "hr", slow["id"])["state"] == "done"
+
+
+def test_an_upload_over_a_slow_line_may_take_longer_than_a_request_may(server: Serving) -> None:
+    """`limits.head_timeout` is 2 s here."""
+    head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="patience.md"\r\n\r\n# Patience\n\n'
+    parts = [head, *[b"It takes its time. "] * 6, b"\r\n--b--\r\n"]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        line.sendall(
+            f"POST /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEYS['clerk']}\r\nconnection: close\r\n"
+            f"content-type: multipart/form-data; boundary=b\r\ncontent-length: {sum(map(len, parts))}\r\n\r\n".encode()
+        )
+        for part in parts:
+            time.sleep(0.7)
+            line.sendall(part)
+        reply = b"".join(iter(lambda: line.recv(65536), b""))
+    assert reply.startswith(b"HTTP/1.1 201")
+    assert json.loads(reply.partition(b"\r\n\r\n")[2])["data"][0]["state"] == "done"
+
+
+def test_an_upload_that_stops_on_its_way_is_cut(server: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        line.sendall(
+            f"POST /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEYS['clerk']}\r\n"
+            "content-type: multipart/form-data; boundary=b\r\ncontent-length: 1000\r\n\r\n--b".encode()
+        )
+        began = time.monotonic()
+        assert line.recv(65536) == b""
+    assert time.monotonic() - began < 10
