@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from browsing import browser, context, page, watched  # noqa: F401 - fixtures
 from slipway import weights
 from slipway.knowledge.embedding import Embedder
 

@@ -4,31 +4,24 @@ import gzip
 import json
 import re
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-ARGUMENTS += ["--disable-component-update", "--disable-sync"]
+from browsing import DESK, PHONE, Watched, answer_text, ask, command, looked_at, needs_chromium, opened, serving, settled, tab_to
+
 STATIC = Path(__file__).parents[1] / "src/slipway/web/static"
-OUT = Path(__file__).parent / ".out"
 KEY = "sw-the-key-of-this-test"
-DESK, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"Chromium is not installed at {CHROMIUM}: apt-get install chromium")
+pytestmark = needs_chromium
 
 DOCUMENTS = {
     "harbor.md": """\
@@ -96,14 +89,6 @@ apps:
 """
 
 
-class Watched(NamedTuple):
-    """A page, and what must stay empty: requests that left for other hosts, errors, and breaches of the policy."""
-
-    page: Page
-    strayed: list[str]
-    errors: list[str]
-
-
 class Line:
     """A line to a server that can be cut and mended."""
 
@@ -152,48 +137,6 @@ class Line:
             target.shutdown(socket.SHUT_WR)
 
 
-@contextmanager
-def command(log: Path, *arguments: str) -> Iterator[str]:
-    """`slipway ARGUMENTS` as a process; gives the address that it says."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from slipway.cli import main; main()", *arguments], stdout=out, stderr=out, cwd=log.parent
-        )
-    try:
-        yield _address(log, process)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _address(log: Path, process: "subprocess.Popen[bytes]") -> str:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if found := re.search(r"^(?:  page   |mock provider at )(http://[^/\s]+)", log.read_text(), re.MULTILINE):
-            return found[1]
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.02)
-    raise AssertionError(f"It did not start: {log.read_text()}")
-
-
-@contextmanager
-def serving(log: Path, *arguments: str, ready: bool = True) -> Iterator[str]:
-    with command(log, "serve", "--port", "0", *arguments) as url:
-        deadline = time.monotonic() + 20
-        while ready and not _is_ready(url):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield url
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        state = httpx.get(f"{url}/readyz", timeout=5)
-    except httpx.TransportError:
-        return False
-    return state.status_code == 200 and all(each["ready"] for each in state.json()["knowledge"].values())
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
@@ -220,64 +163,6 @@ def writing(folder: Path) -> Iterator[str]:
         (folder / "apps.yaml").write_text(SETTINGS.format(steady=steady_url, cut_once=cut_url, wrong=wrong_url))
         with serving(folder / "writing.log", "--config", "apps.yaml") as url:
             yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    width, height = DESK
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-    context.set_default_timeout(10_000)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def watched(context: BrowserContext) -> Iterator[Watched]:
-    """A page that may speak with its own server only, and must not meet an error that its test has not taken away."""
-    found = Watched(context.new_page(), [], [])
-    found.page.on("request", lambda r: None if urlsplit(r.url).hostname == "127.0.0.1" else found.strayed.append(r.url))
-    found.page.on("console", lambda m: found.errors.append(m.text) if m.type in ("error", "warning") else None)
-    found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-    found.page.add_init_script("addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI}`))")
-    yield found
-    assert found.strayed == []
-    assert found.errors == []
-    assert found.page.evaluate("window.pwned") is None
-
-
-@pytest.fixture
-def page(watched: Watched) -> Page:
-    return watched.page
-
-
-def opened(page: Page, url: str, app: str | None = None) -> None:
-    page.goto(url)
-    expect(page.locator("#empty")).to_be_visible()
-    if app:
-        page.get_by_label("Answers come from").select_option(app)
-
-
-def ask(page: Page, question: str) -> None:
-    page.get_by_label("Your question").fill(question)
-    page.keyboard.press("Enter")
-
-
-def settled(page: Page) -> None:
-    """The last answer is complete, and stands there as HTML."""
-    expect(page.locator(".turn").last.locator(".facts")).to_be_visible()
-    expect(page.locator(".turn").last.locator(".answer")).not_to_have_class(re.compile("raw"))
-
-
-def answer_text(page: Page) -> str:
-    return page.locator(".turn").last.locator(".answer").text_content() or ""
 
 
 def until_words(page: Page, least: int) -> None:
@@ -553,16 +438,6 @@ def test_keys_alone_are_enough(page: Page, writing: str) -> None:
     assert page.evaluate("document.activeElement.ariaLabel") == source
 
 
-def tab_to(page: Page, name: str, key: str) -> None:
-    """Presses `key` until a visible focus ring is around what is called `name`."""
-    for _ in range(20):
-        page.keyboard.press(key)
-        if page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent").startswith(name):
-            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-            return
-    raise AssertionError(f"{name} was not reached")
-
-
 # Safe
 
 
@@ -686,19 +561,5 @@ def test_each_state_of_an_answer_is_accessible_and_fits_a_phone(
     watched.errors.clear()
 
 
-def looked_at(page: Page, name: str, sizes: Sequence[tuple[int, int]] = (DESK, SMALL, PHONE)) -> None:
-    OUT.mkdir(exist_ok=True)
-    for width, height in sizes:
-        page.set_viewport_size({"width": width, "height": height})
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than {width} px"
-        page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
-    axe_finds_nothing(page)
-
-
-def axe_finds_nothing(page: Page) -> None:
-    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    assert not [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
-
-
 def test_the_page_is_light() -> None:
-    assert sum(len(gzip.compress(file.read_bytes())) for file in STATIC.iterdir()) <= 60_000
+    assert sum(len(gzip.compress(file.read_bytes())) for file in STATIC.iterdir()) <= 40_000

@@ -24,13 +24,13 @@ export const withdraw = (id) => document.getElementById(`notice-${id}`)?.remove(
 
 const speech = { said: "", next: "", at: -SPEAK_MS, timer: 0 };
 
-/** At most one sentence in two seconds; the latest counts. */
+/** At most one sentence in two seconds; the latest counts. What stands outside of an open dialog is not read out, so it has a line of its own. */
 export function speak(text) {
   if (!text || text === (speech.next || speech.said)) return;
   speech.next = text;
   const later = Math.max(0, speech.at + SPEAK_MS - performance.now());
   speech.timer ||= setTimeout(() => {
     Object.assign(speech, { said: speech.next, next: "", at: performance.now(), timer: 0 });
-    document.getElementById("status").textContent = speech.said;
+    (document.querySelector("dialog[open] [role=status]") ?? document.getElementById("status")).textContent = speech.said;
   }, later);
 }

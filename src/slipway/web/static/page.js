@@ -1,5 +1,6 @@
 /** The chat page: who can answer, the composer, and the turns of this tab. */
 
+import { openDocuments } from "./documents.js";
 import { command, notice, speak, withdraw } from "./notices.js";
 import { openPassage } from "./passage.js";
 import { Refused, call, follow, get, readiness, resume, retry, tab } from "./server.js";
@@ -98,10 +99,26 @@ function showState() {
   $("empty").hidden = nothing || page.turns.length > 0;
   $("anew").hidden = !page.turns.length;
   $("log").hidden = !page.turns.length;
+  fillShelf(knowledge);
   $("empty-about").textContent = nothing ? "" : about(row, knowledge);
   const examples = row?.slipway?.examples ?? []; // questions that the documents themselves ask
   $("examples").replaceChildren(...examples.map((textContent) => el("button", { type: "button", textContent })));
 }
+
+/** The way to the documents; those that failed are counted for who may do something about them. */
+function fillShelf(knowledge) {
+  const failed = knowledge?.failed ?? 0;
+  const count = el("span", { className: "count" }, String(failed), el("span", { className: "wide", textContent: " failed" }));
+  const words = failed ? ["Documents", el("span", { className: "unseen", textContent: " · " }), count] : ["Documents"];
+  $("shelf").hidden = !knowledge;
+  if ($("shelf").textContent !== words.map((each) => each.textContent ?? each).join("")) $("shelf").replaceChildren(...words);
+}
+
+$("shelf").onclick = () =>
+  openDocuments(chosen().id, (state) => {
+    page.state = state;
+    showState();
+  });
 
 async function lookAgain() {
   page.look = 0;

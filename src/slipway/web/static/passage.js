@@ -1,6 +1,7 @@
 /** A source in its dialog: what is known of it at once, then its passage as the server has it now. */
 
 import { get } from "./server.js";
+import { pageOf } from "./view.js";
 
 const dialog = document.querySelector("#passage");
 const part = (name) => document.querySelector(`#passage-${name}`);
@@ -24,7 +25,7 @@ export async function openPassage(source) {
 function fill({ path, page, heading, title, trail, text }) {
   const above = (trail ?? []).filter((step) => step !== heading);
   if (title && title !== heading && title !== above[0]) above.unshift(title);
-  part("path").textContent = page == null ? path : `${path}, page ${page}`;
+  part("path").textContent = [path, pageOf({ path, page })].filter(Boolean).join(", ");
   part("heading").textContent = heading || title || path;
   part("trail").textContent = above.join(" › ");
   part("trail").hidden = !above.length;

@@ -68,16 +68,35 @@ function authorization() {
 }
 
 /** The response, once it is a good one. Raises Refused. Paths are relative, so that the page may live below a prefix. */
-export async function call(path, { body, headers = {}, signal } = {}) {
+export async function call(path, { body, method = body ? "POST" : "GET", headers = {}, signal } = {}) {
   const all = { ...authorization(), ...(body && { "content-type": "application/json" }), ...headers };
   let response;
   try {
-    response = await fetch(path, { method: body ? "POST" : "GET", body: body && JSON.stringify(body), headers: all, signal, cache: "no-store" });
+    response = await fetch(path, { method, body: body && JSON.stringify(body), headers: all, signal, cache: "no-store" });
   } catch (error) {
     throw error.name === "AbortError" ? error : unreachable();
   }
   if (!response.ok) throw await refused(response);
   return response;
+}
+
+/** Sends a form with files; `tell` hears how much of it has gone, 0 to 1. What was answered. Raises Refused. */
+export function send(path, form, { tell, signal }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch does not say how much has gone
+    request.open("POST", path);
+    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
+    request.upload.onprogress = ({ loaded, total, lengthComputable }) => lengthComputable && tell(loaded / total);
+    request.onerror = () => reject(unreachable());
+    request.onabort = () => reject(signal.reason);
+    request.onload = async () => {
+      const response = new Response(request.response, { status: request.status });
+      if (response.ok) response.json().then(resolve, () => reject(unreachable()));
+      else reject(await refused(response));
+    };
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(form);
+  });
 }
 
 export const get = async (path) => (await call(path)).json();

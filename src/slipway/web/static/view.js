@@ -18,7 +18,24 @@ export function el(name, props = {}, ...children) {
   return node;
 }
 
-const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+export const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+/** Bytes as people say them; the server counts its limits the same way. */
+export const size = (bytes) => (bytes < 1024 ? plural(bytes, "byte") : bytes < 2 ** 20 ? `${Math.round(bytes / 1024)} KB` : `${(bytes / 2 ** 20).toFixed(1)} MB`);
+
+/** "page 12" or "slide 12", put where `$` stands; nothing where no page is known. */
+export const pageOf = ({ path, page }, around = "$") => (page == null ? "" : around.replace("$", `${/\.pptx$/i.test(path) ? "slide" : "page"} ${page}`));
+
+/** Why a document could not be read, and on which page, as a sentence. */
+export const failureWords = (document) => `${(document.reason ?? document.error ?? "It could not be read").replace(/\.$/, "")}${pageOf(document, " ($)")}.`;
+
+/** A sentence of the server as nodes: what stands in backticks is code. */
+export const phrase = (text) => text.split(/`([^`]+)`/).map((part, n) => (n % 2 ? el("code", { textContent: part }) : part));
+
+/** Before `element` goes: the focus that is in it moves to `home`. */
+export function dropFocus(element, home) {
+  if (element.contains(document.activeElement)) home.focus({ preventScroll: true });
+}
+
 const duration = (s) => (s < 0.05 ? "under 0.1 s" : s < 59.95 ? `${s.toFixed(1)} s` : `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`);
 
 export class TurnView {
@@ -167,7 +184,7 @@ export class TurnView {
 
   item(source) {
     const item = el("li");
-    const where = [source.path, source.page != null && `page ${source.page}`].filter(Boolean).join(", ");
+    const where = [source.path, pageOf(source)].filter(Boolean).join(", ");
     const button = el("button", { type: "button", className: "place", ariaLabel: `Source ${source.n}: ${place(source)}` });
     button.append(el("span", { className: "n", textContent: String(source.n) }), el("span", { className: "heading", textContent: source.heading || source.path }), el("span", { className: "path", textContent: where }));
     button.onclick = () => this.open(item.source);
@@ -222,7 +239,7 @@ export function endWords({ state, sources, done }) {
   return state === "done" ? `The answer is complete${sources.length ? `, with ${plural(sources.length, "source")}` : ""}.` : "";
 }
 
-export const place = (source) => [source.path, source.heading, source.page != null && `page ${source.page}`].filter(Boolean).join(", ");
+export const place = (source) => [source.path, source.heading, pageOf(source)].filter(Boolean).join(", ");
 
 function insertByNumber(list, item) {
   const after = [...list.children].find((other) => other.n > item.n);

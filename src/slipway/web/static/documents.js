@@ -1,0 +1,274 @@
+/** The documents of an app in their dialog: what became of each, and, for keys that may, adding and removing. All that they say is only ever text. */
+
+import { speak } from "./notices.js";
+import { call, get, readiness } from "./server.js";
+import { Uploads, kindNames } from "./uploads.js";
+import { dropFocus, el, failureWords, phrase, plural, size } from "./view.js";
+
+const MANY = 20; // from here on there is a filter
+const MOST = 300; // shown at once
+const FIRST_LOOK_MS = 1000;
+const SLOWEST_LOOK_MS = 8000;
+
+const dialog = document.querySelector("#documents");
+const part = (name) => document.querySelector(`#documents-${name}`);
+const uploads = new Uploads(part("uploads"), part("choose"), settled);
+const panel = {
+  app: "",
+  list: null, // GET /v1/documents
+  state: null, // the app's part of /readyz
+  rows: new Map(), // id -> its list item
+  added: [], // ids, the latest last: these stand first
+  look: 0, // the timer of the next look
+  wait: FIRST_LOOK_MS,
+  tell: () => {},
+};
+
+/** `tell(state)` is handed what /readyz says whenever this looks. */
+export function openDocuments(app, tell) {
+  if (panel.app !== app) Object.assign(panel, { list: null, state: null, added: [] });
+  Object.assign(panel, { app, tell, wait: FIRST_LOOK_MS });
+  part("title").textContent = `Documents of ${app}`;
+  part("filter").value = "";
+  uploads.show(app);
+  draw();
+  dialog.showModal();
+  part("shelf").scrollTop = 0;
+  look();
+}
+
+async function look() {
+  clearTimeout(panel.look);
+  const { app } = panel;
+  try {
+    const [list, state] = await Promise.all([get(`v1/documents?app=${encodeURIComponent(app)}`), readiness()]);
+    if (app !== panel.app) return;
+    Object.assign(panel, { list, state: state.knowledge[app] });
+    panel.tell(state);
+    part("failure").replaceChildren();
+  } catch (error) {
+    if (app === panel.app) showFailure(error);
+  }
+  draw();
+  if (!dialog.open || !isBusy()) return;
+  panel.look = setTimeout(look, panel.wait);
+  panel.wait = Math.min(panel.wait * 1.3, SLOWEST_LOOK_MS);
+}
+
+function showFailure({ what = "This page failed in a way that it should not.", next = "Reload it, and try again." }) {
+  const again = el("button", { type: "button", textContent: "Try again", onclick: look });
+  const box = el("div", { className: "failure" }, el("p", {}, el("strong", {}, ...phrase(what)), " ", ...phrase(next)), again);
+  box.role = "alert";
+  dropFocus(part("failure"), part("close"));
+  part("failure").replaceChildren(box);
+}
+
+/** Whether anything is still on its way, so that it is worth to look again. */
+function isBusy() {
+  const { list, state } = panel;
+  return Boolean(state && (!state.ready || denseWords(state).coming)) || Boolean(list?.data.some((each) => each.state === "reading"));
+}
+
+async function settled({ id }) {
+  panel.added.push(id);
+  await look();
+}
+
+// What is seen
+
+function draw() {
+  const { list, state } = panel;
+  const all = (list?.data ?? []).filter((each) => !uploads.has(each.id) || panel.added.includes(each.id));
+  const shown = all.filter(matcher(part("filter").value));
+  const failed = shown.filter((each) => each.state === "failed");
+  const others = shown.filter((each) => each.state !== "failed");
+  part("count").textContent = list ? countWords(all) : "Looking…";
+  drawNote(state, all);
+  part("add").hidden = !list?.may_add;
+  if (list?.may_add) drawRules(list);
+  part("search").hidden = all.length <= MANY;
+  fill("failed", failed, `Could not be read (${failed.length})`);
+  fill("others", others, failed.length || all.length > MANY ? `Documents (${others.length})` : "");
+  const none = !list || shown.length ? "" : all.length ? "No document has these words in its name, title or tags." : "There are no documents yet.";
+  part("none").textContent = shown.length > MOST ? `Only the first ${MOST} are shown: the filter finds the others.` : none;
+  part("none").hidden = !part("none").textContent;
+}
+
+function countWords(all) {
+  const failed = all.filter((each) => each.state === "failed").length;
+  const done = all.filter((each) => each.state === "done");
+  const passages = done.reduce((sum, each) => sum + each.passages, 0);
+  return [plural(done.length, "document"), plural(passages, "passage"), failed && `${failed} could not be read`].filter(Boolean).join(" · ");
+}
+
+/** A quiet line: what is still being read, and how far the search by meaning is. */
+function drawNote(state, all) {
+  const reading = all.filter((each) => each.state === "reading").length;
+  const parts = [];
+  if (state && !state.ready) parts.push(`The documents are being read: ${state.read}.`);
+  else if (reading) parts.push(`${plural(reading, "document")} ${reading === 1 ? "is" : "are"} being read.`);
+  if (state) parts.push(denseWords(state).words);
+  part("note").textContent = parts.filter(Boolean).join(" ");
+  part("note").hidden = !part("note").textContent;
+}
+
+/** `dense` of /readyz as a sentence; none where the search by meaning is complete. `coming` where it is being built. */
+function denseWords({ dense = "", ready }) {
+  const off = /^off: *(.*?)\.?$/s.exec(dense);
+  if (off) return { words: `Search is by words only: ${off[1]}.`, coming: false };
+  const [, done, total] = /^(\d+)\/(\d+)$/.exec(dense) ?? [];
+  const complete = dense === "100 %" || (done !== undefined && Number(done) >= Number(total));
+  if (complete || !dense || !ready) return { words: "", coming: false };
+  const far = done === undefined ? dense : `${done} of ${total} passages`;
+  return { words: `Search by meaning is being built: ${far}.`, coming: true };
+}
+
+function drawRules({ kinds, largest_mb: largest }) {
+  part("files").accept = kinds.join(",");
+  part("kinds").textContent = `${kindNames(kinds)} · up to ${largest} MB each`;
+}
+
+/** Every word must stand in the path, the title or a tag. */
+function matcher(text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  return ({ path, title, tags }) => words.every((word) => `${path} ${title} ${tags.join(" ")}`.toLowerCase().includes(word));
+}
+
+function fill(name, documents, title) {
+  const list = part(name);
+  part(`${name}-title`).textContent = title;
+  part(`${name}-title`).hidden = !title || !documents.length;
+  list.hidden = !documents.length;
+  const items = documents.toSorted(inOrder).slice(0, MOST).map(itemOf);
+  if (items.length === list.children.length && items.every((item, n) => item === list.children[n])) return;
+  const focused = document.activeElement;
+  const had = list.contains(focused);
+  list.replaceChildren(...items);
+  if (!had) return;
+  if (focused.isConnected) focused.focus({ preventScroll: true });
+  else part("title").focus({ preventScroll: true });
+}
+
+function inOrder(a, b) {
+  const rank = ({ id, state }) => (state === "reading" ? -Infinity : -1 - panel.added.lastIndexOf(id));
+  return rank(a) - rank(b) || a.path.localeCompare(b.path) || 0;
+}
+
+/** The list item of a document: the one that there is, unless something about it has changed. */
+function itemOf(document) {
+  const key = JSON.stringify([document, panel.list.may_add, panel.added.includes(document.id)]);
+  const known = panel.rows.get(document.id);
+  if (known?.key === key) return known;
+  const item = Object.assign(row(document), { key });
+  panel.rows.set(document.id, item);
+  return item;
+}
+
+function row(document) {
+  const { path, title, state, tags, date, passages, uploaded } = document;
+  const facts = { reading: ["Reading…"], failed: [date], done: [plural(passages, "passage"), date, size(document.size)] }[state];
+  const about = el("div", { className: "about" }, el("p", { className: "name", textContent: title || path, dir: "auto" }));
+  if (title && title !== path) about.append(el("p", { className: "path", textContent: path }));
+  if (state === "failed") about.append(reason(document));
+  const line = el("p", { className: "facts" }, facts.filter(Boolean).join(" · "), ...tags.map((tag) => el("span", { className: "tag", textContent: tag })));
+  if (panel.added.includes(document.id)) line.prepend(el("span", { className: "tag new", textContent: "Just added" }));
+  if (line.textContent) about.append(line);
+  const item = el("li", { className: `document ${state}` }, about);
+  if (uploaded && state !== "reading" && panel.list.may_add) item.append(removal(document, item));
+  return item;
+}
+
+function reason(document) {
+  return el("p", { className: "reason", dir: "auto" }, el("strong", {}, ...phrase(failureWords(document))), " ", ...phrase(document.next ?? ""));
+}
+
+// Removing
+
+function removal(document, item) {
+  const button = el("button", { className: "quiet", type: "button", textContent: "Remove", ariaLabel: `Remove ${document.path}` });
+  button.onclick = () => {
+    const sure = el("button", { className: "danger", type: "button", textContent: "Remove", onclick: () => remove(document, item, sure) });
+    const keep = el("button", { type: "button", textContent: "Keep it" });
+    const said = el("p", { textContent: "Remove it for good? The file is deleted, and no answer draws on it any more." });
+    const box = el("div", { className: "confirm", role: "group", ariaLabel: `Remove ${document.path}?` }, said, el("div", { className: "row" }, sure, keep));
+    keep.onclick = () => {
+      box.remove();
+      button.hidden = false;
+      button.focus();
+    };
+    button.hidden = true;
+    item.append(box);
+    box.scrollIntoView({ block: "nearest" });
+    keep.focus();
+  };
+  return el("div", { className: "acts" }, button);
+}
+
+async function remove({ id, path }, item, button) {
+  button.disabled = true;
+  try {
+    await call(`v1/documents/${encodeURIComponent(id)}`, { method: "DELETE" });
+  } catch (error) {
+    if (error.status !== 404) return notRemoved(error, item, button);
+  }
+  speak(`${path} was removed.`);
+  const neighbour = item.nextElementSibling ?? item.previousElementSibling;
+  (neighbour?.querySelector("button:not([hidden])") ?? part("title")).focus();
+  panel.list.data = panel.list.data.filter((each) => each.id !== id);
+  draw();
+  await look();
+}
+
+function notRemoved({ what, next }, item, button) {
+  button.disabled = false;
+  item.querySelector(".confirm > p").replaceChildren(el("strong", {}, ...phrase(what)), " ", ...phrase(next ?? ""));
+  button.focus();
+  speak(`${what} ${next}`);
+}
+
+// Choosing, dropping, closing
+
+function take(files) {
+  const { app, list } = panel;
+  if (!files.length || !list?.may_add) return;
+  const known = new Set(list.data.filter((each) => each.uploaded).map((each) => each.path.slice(each.path.lastIndexOf("/") + 1)));
+  uploads.add(files, { app, known, kinds: list.kinds, largest_mb: list.largest_mb });
+}
+
+part("choose").onclick = () => part("files").click();
+part("files").onchange = ({ target }) => {
+  take(target.files);
+  target.value = ""; // so that the same file can be chosen again
+};
+part("filter").oninput = () => {
+  draw();
+  speak(plural(part("failed").children.length + part("others").children.length, "document"));
+};
+
+const hasFiles = (event) => dialog.open && event.dataTransfer?.types.includes("Files");
+const over = (is) => part("add").classList.toggle("over", is);
+addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault(); // else the browser would leave the page for the file
+  event.dataTransfer.dropEffect = panel.list?.may_add ? "copy" : "none";
+  over(true);
+});
+addEventListener("dragleave", (event) => event.relatedTarget || over(false));
+addEventListener("drop", (event) => {
+  over(false);
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  take(event.dataTransfer.files);
+});
+
+part("close").onclick = () => dialog.close();
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close(); // beside it
+});
+dialog.addEventListener("cancel", (event) => {
+  const asked = document.activeElement.closest(".confirm");
+  if (!asked) return;
+  event.preventDefault(); // Esc leaves the question first
+  asked.querySelector("button:last-child").click();
+});
+dialog.addEventListener("close", () => clearTimeout(panel.look));
