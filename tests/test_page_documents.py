@@ -78,7 +78,7 @@ def entered(page: Page, url: str, key: str = CLERK) -> None:
 def documents(page: Page, url: str, key: str = CLERK) -> Locator:
     """The dialog, once it knows what there is."""
     entered(page, url, key)
-    page.locator("#shelf").click()
+    page.locator("#documents-open").click()
     dialog = page.get_by_role("dialog", name="Documents of docs")
     expect(dialog.locator("#documents-count")).not_to_have_text("Looking…")
     return dialog
@@ -93,6 +93,14 @@ def choose(page: Page, *files: tuple[str, bytes]) -> None:
         page.get_by_role("button", name="Choose files").click()
     assert chooser.value.is_multiple()
     chooser.value.set_files([FilePayload(name=name, mimeType="application/octet-stream", buffer=data) for name, data in files])
+
+
+def slowly(page: Page, bytes_a_second: int) -> None:
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+    line.send(
+        "Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_a_second}
+    )
 
 
 # What is there
@@ -130,9 +138,9 @@ def test_the_group_sees_its_own(page: Page, server: str) -> None:
 
 def test_only_an_app_with_documents_shows_them(page: Page, server: str) -> None:
     entered(page, server)
-    expect(page.locator("#shelf")).to_be_visible()
+    expect(page.locator("#documents-open")).to_be_visible()
     page.get_by_label("Answers come from").select_option("open")
-    expect(page.locator("#shelf")).to_be_hidden()
+    expect(page.locator("#documents-open")).to_be_hidden()
 
 
 def test_many_documents_are_filtered_by_words_of_path_title_and_tags(page: Page, server: str) -> None:
@@ -199,7 +207,7 @@ def test_an_upload_can_be_asked_about(page: Page, server: str) -> None:
     expect(dialog.locator("#documents-count")).to_contain_text("5 documents")
     expect(dialog.get_by_role("button", name="Choose files")).to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.locator("#shelf")).to_be_focused()
+    expect(page.locator("#documents-open")).to_be_focused()
     expect(page.locator("#empty-about")).to_contain_text("5 documents")
     ask(page, "What do pelicans eat at noon?")
     settled(page)
@@ -213,9 +221,7 @@ def test_a_file_is_told_as_it_is_sent_and_read(page: Page, server: str) -> None:
         const line = document.querySelector("#documents [role=status]");
         new MutationObserver(() => spoken.push([performance.now(), line.textContent])).observe(line, { childList: true, characterData: true, subtree: true });
     }""")
-    slowly = page.context.new_cdp_session(page)
-    slowly.send("Network.enable")
-    slowly.send("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 150_000})
+    slowly(page, 150_000)
     choose(page, ("tortoise.html", SLOW))
     upload = dialog.locator("#documents-uploads li")
     expect(upload).to_contain_text("tortoise.html")
@@ -241,7 +247,7 @@ def test_a_damaged_upload_ends_as_failed_with_its_reason_and_what_to_do(page: Pa
     expect(failed).to_contain_text(f"{FAILING} Print it to a new PDF, or remove it.")
     expect(dialog.locator(".document").first).to_contain_text("minutes.pdf")  # the newest first
     expect(dialog.get_by_role("status")).to_have_text("minutes.pdf could not be read: A page of it is damaged (page 2).")
-    expect(page.locator("#shelf")).to_have_text("Documents · 2 failed")
+    expect(page.locator("#documents-open")).to_have_text("Documents · 2 failed")
     expect(failed.get_by_role("button", name="Remove uploads/minutes.pdf")).to_be_visible()
 
 
@@ -297,6 +303,41 @@ def test_an_upload_that_did_not_come_through_keeps_its_file_and_is_tried_again(
     watched.errors.clear()
 
 
+def test_a_file_that_went_away_meanwhile_is_told_from_a_server_out_of_reach(
+    watched: Watched, context: BrowserContext, server: str, tmp_path: Path
+) -> None:
+    page = watched.page
+    dialog = documents(page, server)
+    (tmp_path / "brief.md").write_text("# Brief\n\nIt was here.\n")
+    context.set_offline(True)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose files").click()
+    chooser.value.set_files(tmp_path / "brief.md")
+    upload = dialog.locator("#documents-uploads li")
+    expect(upload).to_contain_text("The server cannot be reached.")
+    (tmp_path / "brief.md").unlink()
+    context.set_offline(False)
+    page.get_by_role("button", name="Try brief.md again").click()
+    expect(upload).to_contain_text("The file cannot be read any more. Choose it again.")
+    expect(upload.get_by_role("button", name=re.compile("^Try"))).to_be_hidden()
+    watched.errors.clear()
+
+
+def test_a_server_out_of_reach_is_told_and_looked_at_again(watched: Watched, context: BrowserContext, server: str) -> None:
+    page = watched.page
+    entered(page, server)
+    context.set_offline(True)
+    page.locator("#documents-open").click()
+    dialog = page.get_by_role("dialog", name="Documents of docs")
+    expect(dialog.get_by_role("alert")).to_contain_text("The server cannot be reached. Check your connection and try again.")
+    context.set_offline(False)
+    dialog.get_by_role("button", name="Try again").click()
+    expect(item(dialog, "harbor.md")).to_be_visible()
+    expect(dialog.get_by_role("alert")).to_have_count(0)
+    expect(dialog.get_by_role("button", name="Close")).to_be_focused()
+    watched.errors.clear()
+
+
 def test_the_servers_own_words_are_shown_where_it_refuses(watched: Watched, server: str) -> None:
     page = watched.page
     dialog = documents(page, server)
@@ -309,14 +350,22 @@ def test_the_servers_own_words_are_shown_where_it_refuses(watched: Watched, serv
     watched.errors.clear()
 
 
-def test_a_file_on_its_way_is_called_back(page: Page, server: str) -> None:
+def test_a_file_on_its_way_is_called_back(page: Page, server: str, folder: Path) -> None:
     dialog = documents(page, server)
-    page.route("**/v1/documents", lambda route: None)  # never answered
-    choose(page, *[(f"{n}.md", b"# One\n\nText.\n") for n in range(3)])
+    slowly(page, 20_000)
+    choose(page, *[(f"{n}.md", b"# One\n\n" + b"Text. " * 50_000) for n in range(3)])
     uploads = dialog.locator("#documents-uploads li")
+    expect(uploads.nth(0)).to_contain_text(re.compile("Sending: [1-9]"))
     expect(uploads.nth(2)).to_contain_text("Waiting")
     page.get_by_role("button", name="Cancel 2.md").click()
-    expect(uploads).to_have_count(2)
+    page.get_by_role("button", name="Cancel 0.md").click()
+    expect(uploads).to_have_count(1)
+    expect(dialog.get_by_role("button", name="Choose files")).to_be_focused()
+    page.get_by_role("button", name="Cancel 1.md").click()
+    expect(uploads).to_have_count(0)
+    known = httpx.get(f"{server}/v1/documents", headers={"authorization": f"Bearer {CLERK}"}).json()["data"]
+    assert not [each for each in known if each["uploaded"]]
+    assert "defect" not in (folder / "serve.log").read_text()
 
 
 # Removing
@@ -364,7 +413,7 @@ def test_keys_alone_are_enough(page: Page, server: str) -> None:
     expect(item(dialog, "keys.md")).to_have_count(0)
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    expect(page.locator("#shelf")).to_be_focused()
+    expect(page.locator("#documents-open")).to_be_focused()
 
 
 # Sources and looks

@@ -45,6 +45,7 @@ async function look() {
     if (app !== panel.app) return;
     Object.assign(panel, { list, state: state.knowledge[app] });
     panel.tell(state);
+    dropFocus(part("failure"), part("close"));
     part("failure").replaceChildren();
   } catch (error) {
     if (app === panel.app) showFailure(error);
@@ -56,10 +57,10 @@ async function look() {
 }
 
 function showFailure({ what = "This page failed in a way that it should not.", next = "Reload it, and try again." }) {
+  if (part("failure").firstChild?.said === what + next) return; // it would be read out once more
   const again = el("button", { type: "button", textContent: "Try again", onclick: look });
   const box = el("div", { className: "failure" }, el("p", {}, el("strong", {}, ...phrase(what)), " ", ...phrase(next)), again);
-  box.role = "alert";
-  dropFocus(part("failure"), part("close"));
+  Object.assign(box, { role: "alert", said: what + next });
   part("failure").replaceChildren(box);
 }
 
@@ -82,7 +83,7 @@ function draw() {
   const shown = all.filter(matcher(part("filter").value));
   const failed = shown.filter((each) => each.state === "failed");
   const others = shown.filter((each) => each.state !== "failed");
-  part("count").textContent = list ? countWords(all) : "Looking…";
+  part("count").textContent = list ? countWords(all) : part("failure").firstChild ? "" : "Looking…";
   drawNote(state, all);
   part("add").hidden = !list?.may_add;
   if (list?.may_add) drawRules(list);
@@ -260,6 +261,8 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   take(event.dataTransfer.files);
 });
+
+addEventListener("beforeunload", (event) => uploads.unsent && event.preventDefault()); // the browser asks
 
 part("close").onclick = () => dialog.close();
 dialog.addEventListener("click", (event) => {

@@ -99,22 +99,22 @@ function showState() {
   $("empty").hidden = nothing || page.turns.length > 0;
   $("anew").hidden = !page.turns.length;
   $("log").hidden = !page.turns.length;
-  fillShelf(knowledge);
+  fillDocuments(knowledge);
   $("empty-about").textContent = nothing ? "" : about(row, knowledge);
   const examples = row?.slipway?.examples ?? []; // questions that the documents themselves ask
   $("examples").replaceChildren(...examples.map((textContent) => el("button", { type: "button", textContent })));
 }
 
 /** The way to the documents; those that failed are counted for who may do something about them. */
-function fillShelf(knowledge) {
+function fillDocuments(knowledge) {
   const failed = knowledge?.failed ?? 0;
   const count = el("span", { className: "count" }, String(failed), el("span", { className: "wide", textContent: " failed" }));
   const words = failed ? ["Documents", el("span", { className: "unseen", textContent: " · " }), count] : ["Documents"];
-  $("shelf").hidden = !knowledge;
-  if ($("shelf").textContent !== words.map((each) => each.textContent ?? each).join("")) $("shelf").replaceChildren(...words);
+  $("documents-open").hidden = !knowledge;
+  if ($("documents-open").textContent !== words.map((each) => each.textContent ?? each).join("")) $("documents-open").replaceChildren(...words);
 }
 
-$("shelf").onclick = () =>
+$("documents-open").onclick = () =>
   openDocuments(chosen().id, (state) => {
     page.state = state;
     showState();

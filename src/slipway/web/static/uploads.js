@@ -60,6 +60,10 @@ export class Uploads {
     for (const upload of this.all) upload.element.hidden = upload.rules.app !== app;
   }
 
+  get unsent() {
+    return this.all.some((upload) => ["waiting", "sending"].includes(upload.state));
+  }
+
   has = (id) => this.all.some((upload) => upload.id === id);
 }
 
