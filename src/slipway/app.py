@@ -86,7 +86,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     door = build(found.settings, store, live)
     socket = bind(found.settings.listen)
     if any(app.knowledge for app in found.settings.apps.values()):
-        store().announce(address_of(socket.getsockname()))
+        store().announce(address_of(reached(socket.getsockname())))
     for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
     Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
@@ -95,6 +95,11 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
 def address_of(name: tuple[str, int]) -> str:
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"http://{host}:{name[1]}"
+
+
+def reached(name: tuple[str, int]) -> tuple[str, int]:
+    """Where a server is reached from this machine that listens on all of its addresses."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0]), name[1]
 
 
 def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
@@ -202,7 +207,7 @@ def local_road(flags: Flags) -> answer.Road:
     return road_of(settings, keepers, lambda record: None, LiveAccess(settings))
 
 
-def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
+def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, ingesting.Report]:
     """Reads the documents of all apps, here or by the server that uses the store. Raises SlipwayError."""
     settings = loaded(flags).settings
     if not any(app.knowledge for app in settings.apps.values()):
@@ -213,10 +218,15 @@ def ingest(flags: Flags, *, shown: bool) -> dict[str, ingesting.Report]:
     except InUse as error:
         if error.holder is None:
             raise Conflict("The store is in use by another process.", "Try again when it has ended.") from None
-        return ingesting.there(error.holder, shown=shown)
+        if verify:
+            raise Conflict(
+                f"The store is in use by process {error.holder.pid}.", "End it first: --verify needs the store for itself."
+            ) from None
+        sources = [[str(Path(k).resolve()) for k in app.knowledge] for app in settings.apps.values() if app.knowledge]
+        return ingesting.there(error.holder, sources, shown=shown)
     keepers = keepers_of(settings, lambda: store)
     names = {id(keeper): name for name, keeper in reversed(keepers.items())}
-    reports = ingesting.here({names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown)
+    reports = ingesting.here({names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown, verify=verify)
     store.close()
     return reports
 

@@ -107,20 +107,22 @@ def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], 
 
 @main.command()
 @settings_options
+@click.option("--verify", is_flag=True, help="Look whether documents, index and vectors fit together; reads all files.")
 @click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
-def ingest(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> None:
+def ingest(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], verify: bool, as_json: bool) -> None:
     """Read the documents now, with a progress bar, and say which could not be read and why.
 
-    Only what changed is read. Where a server uses the same store, it does the work. The exit code is 1 where a document failed.
+    Only what changed is read. Where a server uses the same store, it does the work. The exit code is 1 where a document failed, or where
+    --verify found something wrong.
     """
     from slipway import app, ingesting
 
-    reports = app.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json)
+    reports = app.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json, verify=verify)
     if as_json:
         click.echo(json.dumps({name: msgspec.to_builtins(report) for name, report in reports.items()}, indent=2))
     else:
         ingesting.lines(reports, click.echo)
-    sys.exit(int(any(report.failed for report in reports.values())))
+    sys.exit(int(any(report.failed or report.wrong for report in reports.values())))
 
 
 @main.command()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -29,6 +29,7 @@ class Report(Record, frozen=True, kw_only=True):
     dense: str
     seconds: float
     failed: Mapping[str, str]
+    wrong: Sequence[str] | None = None  # what does not fit together, where that was looked for
 
 
 class Bar:
@@ -52,12 +53,12 @@ class Bar:
             self._bar.__exit__(None, None, None)
 
 
-def here(keepers: Mapping[str, Keeper], *, shown: bool) -> dict[str, Report]:
-    """Reads and embeds in this process."""
-    return {name: _one(keeper, shown) for name, keeper in keepers.items()}
+def here(keepers: Mapping[str, Keeper], *, shown: bool, verify: bool = False) -> dict[str, Report]:
+    """Reads and embeds in this process; with `verify`, looks whether all that is kept fits together."""
+    return {name: _one(keeper, shown, verify) for name, keeper in keepers.items()}
 
 
-def _one(keeper: Keeper, shown: bool) -> Report:
+def _one(keeper: Keeper, shown: bool, verify: bool) -> Report:
     started = time.monotonic()
     bar = Bar("reading  ", shown)
     done = keeper.build(lambda done: bar.tell(done.seen, done.total))
@@ -72,24 +73,32 @@ def _one(keeper: Keeper, shown: bool) -> Report:
         read=done.read, unchanged=done.unchanged, dropped=done.dropped, embedded=embedded, dense=keeper.dense_state(),
         seconds=time.monotonic() - started,
         failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
+        wrong=keeper.collection.verify() if verify else None,
     )  # fmt: skip
 
 
-def there(holder: Holder, *, shown: bool) -> dict[str, Report]:
-    """Has the server that uses the store do it, and follows it. Raises Conflict where that is no server, InternalError where it went away."""
+def there(holder: Holder, sources: Collection[Sequence[str]], *, shown: bool) -> dict[str, Report]:
+    """Has the server that uses the store do it, and follows it. Raises Conflict where that is no server, or one without these `sources`;
+    InternalError where it went away.
+    """
     if not holder.url:
         raise Conflict(f"The store is in use by process {holder.pid}.", "Try again when it has ended, or set another `store:`.")
-    with httpx.Client(base_url=holder.url, headers={"Authorization": f"Bearer {holder.token}"}, timeout=30) as server:
+    with httpx.Client(base_url=holder.url, headers={"Authorization": f"Bearer {holder.token}"}, timeout=30, trust_env=False) as server:
         try:
-            return _followed(server, shown)
+            return _followed(server, sources, shown)
         except (httpx.HTTPError, KeyError) as error:
             raise InternalError(f"The server at {holder.url} did not answer ({type(error).__name__}).", "Look at its log.") from None
 
 
-def _followed(server: httpx.Client, shown: bool) -> dict[str, Report]:
+def _followed(server: httpx.Client, sources: Collection[Sequence[str]], shown: bool) -> dict[str, Report]:
     started = time.monotonic()
     bars: dict[str, Bar] = {}
     states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
+    if others := [each for each in sources if each not in [state["sources"] for state in states]]:
+        raise Conflict(
+            f"The server at {server.base_url} uses the store, and does not serve {', '.join(others[0])}.",
+            "Set another `store:`, or end it.",
+        )
     while any(state["scanning"] for state in states):
         for state in states:
             bars.setdefault(state["app"], Bar(f"reading {state['app']}", shown)).tell(state["seen"], state["total"])
@@ -117,3 +126,7 @@ def lines(reports: Mapping[str, Report], say: Callable[[str], None]) -> None:
         say(f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} gone, {len(r.failed)} failed; by meaning: {r.dense}")
         for path, reason in r.failed.items():
             say(f"  failed: {path}: {reason}")
+        for each in r.wrong or ():
+            say(f"  wrong: {each}")
+        if r.wrong == []:
+            say("  verified: documents, index and vectors fit together")

@@ -64,11 +64,19 @@ class Store:
         self._writer = threading.RLock()
         self._writing = 0
         try:
-            with self.writing() as db:
+            with self.sound(), self.writing() as db:
                 self.secret = _secret(db)
-        except sqlite3.DatabaseError as error:
+        except SettingsError:
             self.close()
-            raise SettingsError([f"store: {file} cannot be used ({error}); move it away, and the documents are read anew"]) from None
+            raise
+
+    @contextlib.contextmanager
+    def sound(self) -> Iterator[None]:
+        """Raises SettingsError where the file turns out to be broken."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise SettingsError([f"store: {self.file} cannot be used ({error}); move it away, and the documents are read anew"]) from None
 
     @classmethod
     def temporary(cls) -> "Store":

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
-from typing import IO
+from typing import IO, Any
 
 from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import answerable, files, fusion
@@ -72,7 +72,8 @@ def check(sources: Sequence[Path]) -> None:
 def opened(store: Store, sources: Sequence[Path], *, embedding: str = OFF, largest_mb: float = 50.0, deadline_s: float = 60.0) -> Keeper:
     """The documents of these folders and files as the store knows them, not yet looked at anew. Raises SettingsError, as `check` does."""
     check(sources)
-    collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
+    with store.sound():
+        collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
     return Keeper(collection, None if embedding == OFF else Dense(collection, embedding, embedder_of))
 
 
@@ -143,17 +144,31 @@ class Knowledge:
     def _ranked(
         self, text: str, asker: Asker, limit: int, within: Within | None, *, by_meaning: bool = True
     ) -> tuple[list[Ranked], dict[str, Doc]]:
-        """Places, best first; and the documents of what was found, by the passages' ids."""
+        """Places, best first; and the documents of what was found, by the passages' ids. Where documents are replaced meanwhile, what was found
+        of them is neither the old nor the new: then it is searched again.
+        """
+        for _ in range(_REFRESHES):
+            ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
+            if whole:
+                break
+            self.keeper.collection.settle()
+        return ranked, documents
+
+    def _searched(
+        self, text: str, asker: Asker, limit: int, within: Within | None, by_meaning: bool
+    ) -> tuple[list[Ranked], dict[str, Doc], bool]:
+        """And whether all that was found is still there."""
         collection, dense = self.keeper.collection, self.keeper.dense if by_meaning else None
         known = collection.known
         reach = self.access.reach(asker, within, known.documents, known.epoch)
         places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), reach)
         near = dense.near(text, max(limit, fusion.DENSE_DEPTH), [place.passage for place in places], reach) if dense else {}
-        rows = collection.shelf.passages(list({*(place.passage for place in places), *near}))
+        wanted = {*(place.passage for place in places), *near}
+        rows = collection.shelf.passages(list(wanted))
         rows = {n: row for n, row in rows.items() if row.document in known.documents and (reach is None or row.document in reach)}
         keyword = [Hit(passage=rows[place.passage].passage, score=place.score) for place in places if place.passage in rows]
         ranked = fusion.fuse(keyword, [(rows[n].passage, cosine) for n, cosine in near.items() if n in rows], limit)
-        return ranked, {row.passage.id: known.documents[row.document] for row in rows.values()}
+        return ranked, {row.passage.id: known.documents[row.document] for row in rows.values()}, len(rows) == len(wanted)
 
     def ranked(self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True) -> list[Ranked]:
         """The places with what speaks for each, for measuring; `by_meaning` off leaves the vectors out."""
@@ -174,7 +189,11 @@ class Knowledge:
         return answerable.answerable(text, ranked, self.keeper.collection.index, embed)
 
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002 - the field's name on the wire
-        row = self.keeper.collection.shelf.passage(id)
+        """As it is now: None where its document has changed, or may not be read any more."""
+        collection = self.keeper.collection
+        row = collection.shelf.passage(id)
+        if row is not None and (stale := collection.stale(filter(None, [collection.documents.get(row.document)]))):
+            row = collection.shelf.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
     def _readable(self, row: Row, asker: Asker) -> bool:
@@ -183,23 +202,29 @@ class Knowledge:
 
     def documents(self, asker: Asker) -> list[Doc]:
         """Those that failed are for who may do something about them: who may read them is not known, since that may stand in them."""
-        documents = self.keeper.collection.documents.values()
+        return sorted(self._mine(asker), key=lambda doc: doc.path)
+
+    def _mine(self, asker: Asker) -> list[Doc]:
+        known = self.keeper.collection.known
+        reach = self.access.reach(asker, None, known.documents, known.epoch)
         keeps = asker.documents or asker.everything
-        return sorted((d for d in documents if (keeps or d.state == "done") and self.access.may_read(asker, d)), key=lambda doc: doc.path)
+        return [doc for n, doc in known.documents.items() if (keeps or doc.state == "done") and (reach is None or n in reach)]
 
     def document(self, id: str, asker: Asker) -> Doc | None:  # noqa: A002 - the field's name on the wire
-        return next((doc for doc in self.documents(asker) if doc.public == id), None)
+        return next((doc for doc in self._mine(asker) if doc.public == id), None)
 
     def add(self, name: str, content: IO[bytes], asker: Asker, tags: frozenset[str], groups: frozenset[str] | None) -> tuple[str, str]:
         """Keeps an uploaded file; (the id of its document, its path). It is read by `read`, and lost in no case. It takes the place of an
         upload of the same name that this asker may read; another's, of which nothing must be told, stays.
         """
         collection = self.keeper.collection
-        before = collection.by_path.get(collection.path_of(name))
-        if before is not None and not self.access.may_read(asker, before):
-            stem, dot, kind = name.rpartition(".")
-            name = f"{stem}-{token_hex(4)}{dot}{kind}"
-        path = collection.upload(name, content, tags, groups, asker.owner)
+        with collection.uploading:
+            path = collection.path_of(name)
+            before = [doc for doc in (collection.by_path.get(path), collection.waiting.get(path)) if doc is not None]
+            if not all(self.access.may_read(asker, doc) for doc in before):
+                stem, dot, kind = name.rpartition(".")
+                name = f"{stem}-{token_hex(4)}{dot}{kind}"
+            path = collection.upload(name, content, tags, groups, asker.owner)
         return collection.shelf.public(path), path
 
     @property
@@ -207,14 +232,10 @@ class Knowledge:
         """Uploads that are being read, by their paths."""
         return list(self.keeper.collection.waiting)
 
-    def expect(self, path: str) -> None:
-        """Says of an upload that it will be read."""
-        self.keeper.collection.expect(path)
-
     def coming(self, asker: Asker) -> list[Doc]:
         """Uploads that are being read for the first time, for those who may change them: their paths, and no more."""
         collection = self.keeper.collection
-        docs = (collection.unread(path) for path in self.waiting if asker.documents and path not in collection.by_path)
+        docs = [doc for doc in list(collection.waiting.values()) if asker.documents and doc.path not in collection.by_path]
         return [doc for doc in docs if self.access.may_read(asker, doc)]
 
     def read(self, path: str) -> None:
@@ -230,14 +251,28 @@ class Knowledge:
         self.keeper.collection.remove(doc)
 
     def counts(self, asker: Asker) -> Counts:
-        mine = self.documents(asker)
+        mine = self._mine(asker)
         failed = sum(doc.state == "failed" for doc in mine)
         return Counts(documents=len(mine) - failed, failed=failed, passages=sum(doc.passages for doc in mine))
 
     def dense_state(self, asker: Asker) -> str:
         """How many passages are found by their meaning; as a share to those who may not know how many there are."""
+        return self.keeper.dense_state(counted=self._may_count(asker))
+
+    def _may_count(self, asker: Asker) -> bool:
         known = self.keeper.collection.known
-        return self.keeper.dense_state(counted=self.access.reach(asker, None, known.documents, known.epoch) is None)
+        return self.access.reach(asker, None, known.documents, known.epoch) is None
+
+    def status(self, asker: Asker) -> dict[str, Any]:
+        """How far the reading is; in percent to those who may not know how many documents there are."""
+        status = self.keeper.status()
+        if asker.everything:
+            return status
+        del status["sources"]
+        if self._may_count(asker):
+            return status
+        share = {"total": 100, "seen": int(100 * self.read_share)}
+        return {"ready": status["ready"], "scanning": status["scanning"], "dense": self.dense_state(asker), **share}
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Headings that are questions, the first of each document: what could be asked."""

@@ -18,55 +18,74 @@ from slipway.settings import AccessRule
 from slipway.types import Asker, Within
 
 EVERYBODY = "*"
-_KEPT = 256  # reaches remembered, of one generation
+_KEPT = 32  # reaches remembered, of one generation: each may hold a number for every other document
+_SPELLINGS = 8
+
+
+Rules = Sequence[tuple["Glob", frozenset[str]]]
 
 
 class Access:
-    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where nothing has changed.
+    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where nothing has changed. Used by any threads.
 
     `rules` is asked each time: rules that were changed count from the next question on. It gives the same object as long as nothing has.
     """
 
     def __init__(self, rules: Callable[[], Sequence[AccessRule]] = tuple) -> None:
         self._source = rules
-        self._compiled: Sequence[AccessRule] | None = None
-        self._rules: list[tuple[re.Pattern[str], frozenset[str]]] = []
-        self._known: dict[tuple[Any, ...], Reach | None] = {}
+        self._compiled: tuple[Sequence[AccessRule] | None, Rules] = (None, ())
+        self._known: tuple[Rules, object, dict[Any, tuple[Reach | None]]] = (
+            (),
+            None,
+            {},
+        )  # replaced together: another thread may be at work
 
-    def _renew(self) -> None:
-        rules = self._source()
-        if rules is not self._compiled:
-            self._rules, self._known = [(glob(rule.path), frozenset(rule.groups)) for rule in rules], {}
-            self._compiled = rules
+    def _rules(self) -> Rules:
+        rules, (source, compiled) = self._source(), self._compiled
+        if rules is not source:
+            compiled = [(glob(rule.path), frozenset(rule.groups)) for rule in rules]
+            self._compiled = (rules, compiled)
+        return compiled
 
     def may_read(self, asker: Asker, doc: Doc) -> bool:
-        self._renew()
-        return self._may_read(asker, doc)
-
-    def _may_read(self, asker: Asker, doc: Doc) -> bool:
-        if asker.everything:
-            return True
-        groups = next((groups for pattern, groups in self._rules if pattern.match(_plain(doc.path))), None)
-        return _within(asker, groups) and all(_within(asker, each) for each in doc.groups)
+        return _may_read(self._rules(), asker, doc)
 
     def reach(self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object) -> Reach | None:
         """Which documents this asker's question may find; None where it is all of them. `documents` are those of `generation`."""
-        self._renew()
-        key = (generation, asker.everything, asker.groups, within)
-        if key not in self._known:
-            if len(self._known) >= _KEPT or any(known[0] != generation for known in self._known):
-                self._known = {}
-            self._known[key] = self._reach(asker, within, documents)
-        return self._known[key]
+        rules, key = self._rules(), (asker.everything, asker.groups, within)
+        known_rules, known_generation, known = self._known
+        if known_rules is not rules or known_generation != generation:
+            known = {}
+            self._known = (rules, generation, known)
+        kept = known.get(key)
+        if kept is None:
+            if len(known) >= _KEPT:
+                known.clear()
+            kept = known[key] = (_reach(rules, asker, within, documents),)
+        return kept[0]
 
-    def _reach(self, asker: Asker, within: Within | None, documents: Mapping[int, Doc]) -> Reach | None:
-        wanted = matcher(within)
-        out = frozenset(number for number, doc in documents.items() if not (self._may_read(asker, doc) and wanted(doc)))
-        if not out:
-            return None
-        if 2 * len(out) < len(documents):
-            return Reach(documents=out, others=True)
-        return Reach(documents=frozenset(documents) - out)
+
+def _may_read(rules: Rules, asker: Asker, doc: Doc) -> bool:
+    if asker.everything:
+        return True
+    names = _names(doc)
+    groups = next((groups for pattern, groups in rules if any(map(pattern.match, names))), None)
+    return _within(asker, groups) and all(_within(asker, each) for each in doc.groups)
+
+
+def _names(doc: Doc) -> Sequence[str]:
+    """What a rule may call a document. Where there are several folders, its path depends on what the others hold; a rule must not."""
+    return (doc.path, doc.home, doc.home.partition("/")[2]) if doc.home else (doc.path,)
+
+
+def _reach(rules: Rules, asker: Asker, within: Within | None, documents: Mapping[int, Doc]) -> Reach | None:
+    wanted = matcher(within)
+    out = frozenset(number for number, doc in documents.items() if not (_may_read(rules, asker, doc) and wanted(doc)))
+    if not out:
+        return None
+    if 2 * len(out) < len(documents):
+        return Reach(documents=out, others=True)
+    return Reach(documents=frozenset(documents) - out)
 
 
 def _within(asker: Asker, groups: frozenset[str] | None) -> bool:
@@ -82,7 +101,7 @@ def matcher(within: Within | None) -> Any:
     since, until = _day(within.since, "since"), _day(within.until, "until")
 
     def wanted(doc: Doc) -> bool:
-        if pattern is not None and not pattern.match(_plain(doc.path)):
+        if pattern is not None and not pattern.match(doc.path):
             return False
         if tags and not tags <= {tag.casefold() for tag in doc.tags}:
             return False
@@ -100,13 +119,63 @@ def _day(text: str, field: str) -> str:
         raise BadRequest(f"`within.{field}` is not a day.", "Write it as 2026-01-31.", param=f"within.{field}") from None
 
 
+class Glob:
+    """Matched folder by folder: the time is bounded by lengths, whatever a client sends as a pattern."""
+
+    def __init__(self, pattern: str) -> None:
+        names = [name for name in _plain(pattern).removeprefix("./").split("/") if name]
+        if pattern.count("**") > _SPELLINGS:
+            names = [name if name == "**" else re.sub(r"\*+", "*", name) for name in names]
+        self._spellings = [[None if name == "**" else _name(name) for name in spelling] for spelling in _spellings(names)]
+
+    def match(self, path: str) -> bool:
+        names = _plain(path).split("/")
+        return any(_leads(spelling, names) for spelling in self._spellings)
+
+
 @lru_cache(maxsize=1024)
-def glob(pattern: str) -> re.Pattern[str]:
+def glob(pattern: str) -> Glob:
     """`hr/**`, `*.pdf`, `guide`: `*` stays inside a folder, `**` does not, and a folder's name means all that is in it."""
-    pattern = _plain(pattern).removeprefix("./").rstrip("/")
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
-    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(signs.get(part, re.escape(part)) for part in parts) + r"(?:/.*)?\Z", re.DOTALL)
+    return Glob(pattern)
+
+
+def _spellings(names: Sequence[str]) -> list[list[str]]:
+    """`**` beside other letters crosses folders or does not: `**.pdf` is `*.pdf` or `*/**/*.pdf`."""
+    for at, name in enumerate(names):
+        before, crossing, after = name.partition("**")
+        if crossing and name != "**":
+            rest = _spellings([f"*{after.lstrip('*')}", *names[at + 1 :]])[:_SPELLINGS]
+            inside = [[*names[:at], f"{before}{first}", *others] for first, *others in rest]
+            return inside + [[*names[:at], f"{before}*", "**", *each] for each in rest]
+    return [list(names)]
+
+
+def _name(pattern: str) -> re.Pattern[str]:
+    """Each `*` takes as little as it can, and is not tried again: what follows it is found no worse further left."""
+    first, *more = ["".join("." if sign == "?" else re.escape(sign) for sign in part) for part in re.split(r"\*+", pattern)]
+    if not more:
+        return re.compile(first, re.DOTALL)
+    *middle, last = more
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in middle) + ".*" + last, re.DOTALL)
+
+
+def _leads(pattern: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
+    """Whether the pattern means this path, or a folder above it."""
+    at = _onward(pattern, {0})
+    for name in names:
+        if len(pattern) in at:
+            return True
+        through = {n for n in at if pattern[n] is None}
+        at = _onward(pattern, through | {n + 1 for n in at if (each := pattern[n]) is not None and each.fullmatch(name)})
+    return len(pattern) in at
+
+
+def _onward(pattern: Sequence[re.Pattern[str] | None], at: set[int]) -> set[int]:
+    """`**` may also mean no folder at all."""
+    for n, each in enumerate(pattern):
+        if n in at and each is None:
+            at.add(n + 1)
+    return at
 
 
 def _plain(path: str) -> str:

@@ -9,13 +9,15 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection as Collected
 from pathlib import Path
 from queue import LifoQueue
 from secrets import token_hex
 from shutil import copyfileobj
 from stat import S_ISREG
-from threading import RLock
+from threading import Lock, RLock
 from typing import IO, Literal
 
 import msgspec
@@ -26,7 +28,7 @@ from slipway.knowledge.index import Index
 from slipway.knowledge.parsing import Parser, TooSlow
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
-from slipway.knowledge.shelf import Doc, Fresh, Shelf
+from slipway.knowledge.shelf import Doc, Fresh, Row, Said, Shelf
 from slipway.store import Store
 from slipway.types import Passage, Record
 
@@ -36,7 +38,8 @@ UPLOADS = "uploads"
 _BATCH_FILES, _BATCH_PASSAGES, _BATCH_S = 64, 2000, 1.0
 _QUICK_S = 5.0  # a file that takes longer waits until the others are read
 _SETTLED_NS = 50_000_000  # a file changed less than this before it was read may change again under the same time stamp
-NOTHING_SAID: tuple[frozenset[str], frozenset[str] | None] = (frozenset(), None)
+_SETTLED_COARSE_NS = 2_500_000_000  # the same where times are kept in whole seconds, or even ones
+_UNSETTLED = -1  # a stamp that no file has
 _AT_ONCE = 3  # files parsed at once, each in its own process
 
 
@@ -63,14 +66,22 @@ class _Slow(Exception):
     """The file was not read in the short time; it gets its long time later."""
 
 
+class _Unread(Unreadable):
+    """The file's bytes could not be had this time."""
+
+
+class _Unsaid(Unreadable):
+    """Who may read an upload is not known."""
+
+
 class Collection:
     """`sources` are folders and files; `uploads` is a folder of our own."""
 
     def __init__(self, store: Store, sources: Sequence[Path], *, largest_mb: float = 50.0, deadline_s: float = 60.0) -> None:
         self.sources, self.store = tuple(sources), store
-        name = "\0".join(str(source.resolve()) for source in sources)
+        name = os.fsencode("\0".join(str(source.resolve()) for source in sources)).decode("utf-8", "backslashreplace")
         self.shelf = Shelf(store, name)
-        home = store.folder.resolve() / "knowledge" / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        home = store.folder.resolve() / "knowledge" / hashlib.sha256(name.encode()).hexdigest()[:16]
         self.uploads = home / UPLOADS
         owner = hashlib.sha256(store.secret).hexdigest()[:16]
         self.index = Index(home / "index", owner)
@@ -79,26 +90,31 @@ class Collection:
         self.changed: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: None  # told of each batch: who embeds, listens
         self._largest, self._deadline_s = int(largest_mb * 1024 * 1024), deadline_s
         self._change = RLock()
-        self.waiting: dict[str, float] = {}  # uploads that are being read, by path: since when
+        self.uploading = Lock()  # what is said of an upload, and its file, are changed together
+        self.waiting: dict[str, Doc] = {}  # uploads that are not yet read, by path: what is known of them
+        self._refreshing = Lock()  # a file that several questions hit is read once
+        self._slow: dict[str, int] = {}  # files, by path, that were too slow for a question, with their stamps
+        self._all_parsers = [Parser(deadline_s) for _ in range(_AT_ONCE)]
         self._parsers: LifoQueue[Parser] = LifoQueue()
-        for _ in range(_AT_ONCE):
-            self._parsers.put(Parser(deadline_s))
-        self._catch_up()
+        for parser in self._all_parsers:
+            self._parsers.put(parser)
+        self._know(self.shelf.documents())
+        self._bring_index()
 
     # from the store
 
-    def _catch_up(self) -> None:
-        """What the shelf knows, and the index brought up to it."""
-        self._know(self.shelf.documents())
-        at = self.index.generation
-        if at > self.shelf.generation or (at == 0 and len(self.index)):
+    def _bring_index(self) -> None:
+        """The index brought up to the shelf: after an end, or an error such as a full disk, between the two."""
+        at, to = self.index.generation, self.shelf.generation
+        if at > to or (at == 0 and len(self.index)):
             self.index.clear()
             at = 0
-        behind = [doc.id for doc in self.shelf.documents(since=at)] if at else list(self.documents)
-        if behind or at < self.shelf.generation:
-            for some in _batches(behind, _BATCH_PASSAGES // 10):
-                self.index.update(self.shelf.rows(some), some, at)
-            self.index.update((), self.shelf.gone(at), self.shelf.generation)
+        if at == to:
+            return
+        for some in _batches([doc.id for doc in self.shelf.documents(since=at)] if at else list(self.documents), _BATCH_PASSAGES // 10):
+            self.index.update(self.shelf.rows(some), some, at)
+        self.index.update((), self.shelf.gone(at), to)
+        self.shelf.caught_up(to)
 
     def _know(self, documents: Iterable[Doc]) -> None:
         by_number = {doc.id: doc for doc in documents}
@@ -120,19 +136,28 @@ class Collection:
 
     def found(self) -> list[files.Found]:
         """The files there are now. Sources that cannot be reached just now are left out, with all that was read from them."""
-        here = [source for source in self.sources if source.exists()]
-        found = files.find(here)
+        lost = self._lost()
+        found = files.find(
+            self.sources, {source: [d.file for d in self.documents.values() if _is_under(d.file, [real])] for source, real in lost}
+        )
         if self.uploads.is_dir():
             taken = {each.path for each in found}
             found += [msgspec.structs.replace(each, path=_free(each.path, taken)) for each in files.find([self.uploads])]
         return found
 
+    def _lost(self) -> list[tuple[Path, str]]:
+        """The sources that cannot be reached just now, each with its real path."""
+        return [(source, str(source.resolve())) for source in self.sources if not _is_there(source)]
+
     def scan(self, tell: Callable[[Done], None] = lambda done: None, stop: Callable[[], bool] = lambda: False) -> Done:
         """Brings the shelf to what the files say; blocks. `tell` hears how far it is; `stop` is asked between files."""
+        with self._change:
+            self._bring_index()
+        known, lost = self.by_path, [real for _, real in self._lost()]  # first: what comes while the files are looked for is not gone
         found = self.found()
         there = {each.path for each in found}
-        lost = [str(source.resolve()) for source in self.sources if not source.exists()]
-        gone = [doc.id for doc in self.by_path.values() if doc.path not in there and not _is_under(doc.file, lost)]
+        lost += [real for _, real in self._lost()] + [each.file for each in found if each.unreachable]
+        gone = [doc.id for doc in known.values() if doc.path not in there and not _is_under(doc.file, lost)]
         new = [each for each in found if not self._is_known(each)]
         done = Done(total=len(found), seen=len(found) - len(new), unchanged=len(found) - len(new), dropped=len(gone))
         self._tell(done, tell)
@@ -146,7 +171,9 @@ class Collection:
 
     def _is_known(self, found: files.Found) -> bool:
         doc = self.by_path.get(found.path)
-        if doc is None or (doc.mtime_ns, doc.size, doc.file, doc.format) != (found.mtime_ns, found.size, found.file, FORMAT):
+        if doc is None or (doc.stamp, doc.size, doc.file, doc.home, doc.format) != (
+            found.stamp, found.size, found.file, found.home, FORMAT,
+        ):  # fmt: skip
             return False
         return not found.refused or doc.state == "failed"
 
@@ -163,6 +190,8 @@ class Collection:
             except _Slow:
                 slow.append(each)
                 continue
+            if stop():  # what ended because we end is not the file's fault
+                break
             batch.add(outcome)
             done = _counted(done, outcome)
             if batch.full:
@@ -179,8 +208,8 @@ class Collection:
     def _flush(self, batch: "_Batch") -> None:
         self._put(batch.fresh, ())
         if batch.touched:
-            self.shelf.touched(batch.touched)
             with self._change:
+                self.shelf.touched(batch.touched)
                 self._know({**self.documents, **{doc.id: doc for doc in batch.touched if doc.id in self.documents}}.values())
         batch.clear()
 
@@ -190,41 +219,99 @@ class Collection:
             fresh = [each for each in fresh if not _changed_since(each.doc)]
             if not fresh and not gone:
                 return
+            known = {(doc.path, doc.reason) for each in fresh if (doc := self.by_path.get(each.doc.path))}
             out = {*gone, *(self.by_path[each.doc.path].id for each in fresh if each.doc.path in self.by_path)}
             put = self.shelf.put(fresh, gone)
             kept = (doc for doc in self.documents.values() if doc.id not in out)
-            self._know([*kept, *put])
-            generation = self.shelf.generation
-            self.index.update(self.shelf.rows([doc.id for doc in put if doc.passages]), sorted(out), generation)
-            self.shelf.caught_up(generation)
+            try:
+                self._index(put, sorted(out))
+            finally:
+                self.changed(put, sorted(out))
+                self._know([*kept, *put])
+                for doc in put:
+                    if (new := self.waiting.get(doc.path)) and new.version == doc.version:
+                        del self.waiting[doc.path]
         for doc in put:
-            if doc.state == "failed":
+            if doc.state == "failed" and (doc.path, doc.reason) not in known:
                 log.warning("%s was left out: %s", doc.path, failure(doc))
-        self.changed(put, sorted(out))
+
+    def _index(self, put: Sequence[Doc], out: Sequence[int]) -> None:
+        generation = self.shelf.generation
+        if self.index.generation < generation - 1:
+            self._bring_index()
+            return
+        self.index.update(self.shelf.rows([doc.id for doc in put if doc.passages]), out, generation)
+        self.shelf.caught_up(generation)
+
+    def settle(self) -> None:
+        """Waits until the change that is under way is complete in shelf, index and vectors."""
+        with self._change:
+            pass
 
     def stale(self, docs: Iterable[Doc]) -> list[Doc]:
         """Those whose files are no longer what was read. Where a whole source cannot be reached, what was read of it still counts."""
         return [doc for doc in docs if not _is_fresh(doc) and self._reachable(doc)]
 
     def _reachable(self, doc: Doc) -> bool:
-        return not _is_under(doc.file, [str(source.resolve()) for source in self.sources if not source.exists()])
+        return not _is_under(doc.file, [real for _, real in self._lost()])
 
     def refresh(self, stale: Iterable[Doc], deadline_s: float = 2.0) -> set[str]:
         """Reads these documents again, now; those whose files are gone are dropped. The paths of those that could be read in that time."""
         batch, gone, read = _Batch(), list[int](), set[str]()
-        for doc in stale:
-            try:
-                stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
-                found = files.Found(path=doc.path, file=doc.file, mtime_ns=stat.st_mtime_ns, size=stat.st_size)
-                batch.add(self._read(found, deadline_s))
-                read.add(doc.path)
-            except OSError:
-                gone.append(doc.id)
-            except _Slow:
-                log.info("%s is being read again", doc.path)
-        self._put((), gone)
-        self._flush(batch)
+        with self._refreshing:
+            for doc in stale:
+                now = self.by_path.get(doc.path)
+                if now is None or (now is not doc and _is_fresh(now)):  # another question has seen to it
+                    continue
+                try:
+                    stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
+                    found = files.Found(path=doc.path, file=doc.file, home=doc.home, stamp=files.stamp(stat), size=stat.st_size)
+                    if self._slow.get(doc.path) != found.stamp:
+                        batch.add(self._read(found, deadline_s))
+                        read.add(doc.path)
+                except OSError as error:
+                    gone += [now.id] if files.is_gone(error) else []
+                except _Slow:
+                    self._slow[doc.path] = found.stamp
+                    log.info("%s is being read again", doc.path)
+            self._put((), gone)
+            self._flush(batch)
         return read
+
+    # checked
+
+    def verify(self) -> list[str]:
+        """What does not fit together, a sentence each: shelf, index and vectors against each other, and the shelf against unchanged files."""
+        with self._change:
+            rows = {row.id: row for row in self.shelf.rows(list(self.documents))}
+            parts, places = self.index.numbers()
+            wrong = [f"The store is damaged: {each}" for each in self.shelf.damage()]
+            wrong += _uneven("passages", parts, rows) + _uneven("places", places, {row.place for row in rows.values()})
+            if {doc.id: doc for doc in self.shelf.documents()} != dict(self.documents):
+                wrong.append("What the process knows is not what the store has.")
+            counted = Counter(row.document for row in rows.values())
+            wrong += [f"{doc.path} has {counted[doc.id]} passages, not {doc.passages}." for doc in self.documents.values()
+                      if counted[doc.id] != doc.passages]  # fmt: skip
+            if odd := self.shelf.vector_keys()[1]:
+                wrong.append(f"{odd} vectors have another length than the others.")
+        by_document = defaultdict[int, list[Row]](list)
+        for row in rows.values():
+            by_document[row.document].append(row)
+        return wrong + [
+            f"{doc.path} is not what its file says." for doc in list(self.documents.values()) if self._differs(doc, by_document)
+        ]
+
+    def _differs(self, doc: Doc, rows: Mapping[int, Sequence[Row]]) -> bool:
+        """Whether an unchanged file says something else than what is kept of it."""
+        if doc.state == "failed" or not _is_fresh(doc):
+            return False
+        try:
+            data, _ = self._bytes(files.Found(path=doc.path, file=doc.file))
+            fresh = self._fresh(msgspec.structs.replace(doc, version=_version(hashlib.sha256(data).hexdigest()), groups=()),
+                                self._parsed(data, doc.path, self._deadline_s))  # fmt: skip
+        except Unreadable:
+            return True
+        return not _is_fresh(doc) or [row.passage for row in rows[doc.id]] != list(fresh.passages)
 
     # uploads
 
@@ -242,37 +329,31 @@ class Collection:
         self.uploads.mkdir(parents=True, exist_ok=True)
         part = self.uploads / f".{token_hex(8)}.part"
         try:
-            with part.open("wb") as file:
+            with part.open("w+b") as file:
                 copyfileobj(content, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
-            self.shelf.put_upload(name, tags, groups, by)
+                file.seek(0)
+                version = _version(hashlib.file_digest(file, "sha256").hexdigest())
+            self.shelf.put_upload(name, version, tags, groups, by)
             part.replace(self.uploads / name)
         finally:
             part.unlink(missing_ok=True)
         _synced(self.uploads)
+        self.shelf.drop_upload(name, but=version)
+        said = () if groups is None else (groups,)
+        self.waiting[path] = Doc(
+            id=0, public=self.shelf.public(path), path=path, file=str(self.uploads / name), state="done", stamp=0, size=0, version=version,
+            format=FORMAT, tags=tags, groups=said,
+        )  # fmt: skip
         return path
-
-    def expect(self, path: str) -> None:
-        self.waiting[path] = time.time()
-
-    def unread(self, path: str) -> Doc:
-        """An upload of which nothing is known yet but what its sender said."""
-        name = path.rsplit("/", 1)[-1]
-        tags, groups = self.shelf.uploads().get(name, NOTHING_SAID)
-        file = str(self.uploads / name)
-        doc = Doc(
-            id=0, public=self.shelf.public(path), path=path, file=file, state="failed", mtime_ns=-1, size=0, version="", format=FORMAT
-        )
-        return msgspec.structs.replace(doc, tags=tags, groups=() if groups is None else (groups,))
 
     def take(self, path: str, name: str) -> None:
         """Reads an upload now, however long it may take."""
         file = self.uploads / name
-        self.expect(path)
         try:
             stat = file.stat()
-            self._put_now(files.Found(path=path, file=str(file), mtime_ns=stat.st_mtime_ns, size=stat.st_size))
+            self._put_now(files.Found(path=path, file=str(file), stamp=files.stamp(stat), size=stat.st_size))
         except FileNotFoundError:
             log.info("%s was removed before it was read", path)
         finally:
@@ -285,33 +366,50 @@ class Collection:
 
     def remove(self, doc: Doc) -> None:
         """Deletes an upload: its file, and at once what was read of it."""
-        Path(doc.file).unlink(missing_ok=True)
-        _synced(self.uploads)
-        self.shelf.drop_upload(Path(doc.file).name)
-        self._put((), [doc.id])
+        with self.uploading:
+            Path(doc.file).unlink(missing_ok=True)
+            _synced(self.uploads)
+            self.shelf.drop_upload(Path(doc.file).name)
+            self._put((), [now.id] if (now := self.by_path.get(doc.path)) else [])
 
     # one file
 
     def _read(self, found: files.Found, deadline_s: float) -> "Fresh | Doc":
-        """What the file says now; or its document with new times, where it says what it said. Raises _Slow."""
-        read_at = time.time_ns()
-        mtime_ns = found.mtime_ns if read_at - found.mtime_ns > _SETTLED_NS else -1
+        """What the file says now; or its document with a new stamp, where it says what it said. Raises _Slow."""
         known = self.by_path.get(found.path)
         doc = Doc(
-            id=0, public="", path=found.path, file=found.file, state="done", mtime_ns=mtime_ns, size=found.size, version="", format=FORMAT
+            id=0, public="", path=found.path, file=found.file, home=found.home, state="done", stamp=found.stamp, size=found.size,
+            version="", format=FORMAT,
         )  # fmt: skip
         try:
-            data = self._bytes(found)
-            version = hashlib.sha256(data).hexdigest()[:16]
-            uploaded = self.is_upload(found.file)  # its sender may have said something else of it this time
-            if known and not uploaded and (known.version, known.format, known.state, known.file) == (version, FORMAT, "done", found.file):
-                return msgspec.structs.replace(known, mtime_ns=mtime_ns, size=found.size)
-            doc = msgspec.structs.replace(doc, version=version)
+            data, stamp = self._bytes(found)
+            version = _version(hashlib.sha256(data).hexdigest())
+            doc = msgspec.structs.replace(doc, version=version, stamp=stamp, size=len(data))
+            said = self._said(doc)
+            doc = msgspec.structs.replace(doc, tags=said.tags, groups=() if said.groups is None else (said.groups,))
+            if known and not self.is_upload(doc.file) and _is_same(known, doc):  # an upload's sender may have said something else of it
+                return msgspec.structs.replace(known, stamp=stamp, size=len(data))
             return self._fresh(doc, self._parsed(data, found.path, deadline_s))
+        except _Unread as error:  # it may be had the next time
+            doc = msgspec.structs.replace(doc, stamp=_UNSETTLED, state="failed", reason=_sentence(error.what), next=_sentence(error.fix))
+            return Fresh(doc=doc)
+        except _Unsaid as error:
+            doc = msgspec.structs.replace(
+                doc, groups=(frozenset(),), state="failed", reason=_sentence(error.what), next=_sentence(error.fix)
+            )
+            return Fresh(doc=doc)
         except Unreadable as error:
             doc = msgspec.structs.replace(doc, state="failed", reason=_sentence(error.what), page=error.page, next=_sentence(error.fix))
-            _, groups = self._sender_said(doc)  # what stands in the file is not known, but this is
-            return Fresh(doc=msgspec.structs.replace(doc, groups=() if groups is None else (groups,)))
+            return Fresh(doc=doc)
+
+    def _said(self, doc: Doc) -> Said:
+        """What its sender said of an upload. Raises _Unsaid where that is lost, with the store say: then nobody can tell who may read it."""
+        if not self.is_upload(doc.file):
+            return Said()
+        said = self.shelf.upload(Path(doc.file).name, doc.version)
+        if said is None:
+            raise _Unsaid("It was uploaded, and who may read it is not known any more", "upload it again")
+        return said
 
     def _parsed(self, data: bytes, path: str, deadline_s: float) -> Document:
         parser = self._parsers.get()
@@ -326,43 +424,38 @@ class Collection:
 
     def _fresh(self, doc: Doc, document: Document) -> Fresh:
         """Raises Unreadable."""
-        tags, groups = self._sender_said(doc)
         meta = {name.casefold(): said for name, said in document.meta.items()}
         doc = msgspec.structs.replace(
             doc,
             title=document.title,
             date=_day(meta.get("date")),
-            tags=tags | _names(meta.get("tags"), "tags"),
-            groups=tuple(each for each in (groups, _groups(meta)) if each is not None),
+            tags=doc.tags | _names(meta.get("tags"), "tags"),
+            groups=(*doc.groups, *_groups(document.meta)),
         )
         cut = [self._with_id(each) for each in passages(document, doc.path, doc.version)]
         return Fresh(doc=doc, text=document.text, passages=cut, keys=[embedding_key(each) for each in cut])
 
-    def _sender_said(self, doc: Doc) -> tuple[frozenset[str], frozenset[str] | None]:
-        """The tags and groups that an upload came with."""
-        return self.shelf.uploads().get(Path(doc.file).name, NOTHING_SAID) if self.is_upload(doc.file) else NOTHING_SAID
-
     def _with_id(self, passage: Passage) -> Passage:
         return msgspec.structs.replace(passage, id=self.shelf.passage_id(passage.path, passage.start, passage.end, passage.version))
 
-    def _bytes(self, found: files.Found) -> bytes:
-        """Raises Unreadable."""
+    def _bytes(self, found: files.Found) -> tuple[bytes, int]:
+        """And the stamp of what was read. Raises Unreadable."""
         if found.refused:
             what, _, fix = found.refused.rpartition("; ")
             raise Unreadable(what, fix)
         try:
-            with os.fdopen(os.open(found.file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-                stat = os.fstat(file.fileno())
+            with os.fdopen(files.opened(found.file), "rb") as file:
+                read_at, stat = time.time_ns(), os.fstat(file.fileno())
                 if not S_ISREG(stat.st_mode):
                     raise Unreadable("It is not a regular file", "remove it")
                 if stat.st_size > self._largest:
                     raise self._too_large(stat.st_size)
                 data = file.read(self._largest + 1)
         except OSError as error:
-            raise Unreadable(f"It cannot be read ({error.strerror})", "let the server's user read it") from None
+            raise _Unread(f"It cannot be read ({error.strerror})", "let the server's user read it") from None
         if len(data) > self._largest:
             raise self._too_large(len(data))
-        return data
+        return data, files.stamp(stat) if _is_settled(stat, read_at) and len(data) == stat.st_size else _UNSETTLED
 
     def _too_large(self, size: int) -> Unreadable:
         limit = self._largest / 1024 / 1024
@@ -372,11 +465,18 @@ class Collection:
         )
 
     def rest(self) -> None:
-        """Ends the child processes; the next file to be read starts one anew."""
+        """Ends the child processes, and gives memory back; the next file to be read starts them anew."""
+        with self._change:
+            self.index.rest()
         parsers = [self._parsers.get() for _ in range(_AT_ONCE)]
         for parser in parsers:
             parser.close()
             self._parsers.put(parser)
+
+    def interrupt(self) -> None:
+        """Ends the child processes at once: what they are reading fails. For who has told `stop` to say so."""
+        for parser in self._all_parsers:
+            parser.kill()
 
 
 class _Batch:
@@ -399,6 +499,16 @@ class _Batch:
     def full(self) -> bool:
         files = len(self.fresh) + len(self.touched)
         return files >= _BATCH_FILES or self._passages >= _BATCH_PASSAGES or time.monotonic() - self._since > _BATCH_S
+
+
+def _uneven(what: str, indexed: Iterable[int], known: Collected[int]) -> list[str]:
+    counts = Counter(indexed)
+    sets = {
+        "missing from the index": sum(1 for number in known if number not in counts),
+        "in the index though they are gone": sum(1 for number in counts if number not in known),
+        "in the index more than once": sum(1 for times in counts.values() if times > 1),
+    }
+    return [f"{count} {what} are {how}." for how, count in sets.items() if count]
 
 
 def _free(name: str, taken: Container[str]) -> str:
@@ -426,19 +536,43 @@ def failure(doc: Doc) -> str:
 def _is_fresh(doc: Doc) -> bool:
     """Whether the file still is what was read; also where that cannot be told because the disk does not answer."""
     try:
-        stat = os.stat(doc.file)  # noqa: PTH116 - for every hit of every question
+        stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116 - for every hit of every question
     except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    return stat.st_mtime_ns == doc.mtime_ns and stat.st_size == doc.size
+        return not files.is_gone(error)
+    return files.stamp(stat) == doc.stamp and stat.st_size == doc.size
+
+
+def _is_there(source: Path) -> bool:
+    try:
+        return source.exists()
+    except OSError:
+        return False
+
+
+def _is_settled(stat: os.stat_result, now_ns: int) -> bool:
+    """Whether a change from now on would get another stamp."""
+    changed = max(stat.st_mtime_ns, stat.st_ctime_ns) if os.name == "nt" else stat.st_ctime_ns
+    return abs(now_ns - changed) > (_SETTLED_NS if changed % 1_000_000_000 else _SETTLED_COARSE_NS)
 
 
 def _changed_since(doc: Doc) -> bool:
-    """Whether the file changed between being looked at and now; what failed is put in any case."""
+    """Whether the file changed between being looked at and now, or is gone; of one that was never looked at, nothing can be told."""
     try:
-        stat = os.stat(doc.file)  # noqa: PTH116
-    except OSError:
-        return doc.state == "done"
-    return doc.state == "done" and (stat.st_size != doc.size or (doc.mtime_ns >= 0 and stat.st_mtime_ns != doc.mtime_ns))
+        stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
+    except OSError as error:
+        return doc.state == "done" or isinstance(error, FileNotFoundError)
+    if not doc.stamp:
+        return False
+    return stat.st_size != doc.size or (doc.stamp != _UNSETTLED and files.stamp(stat) != doc.stamp)
+
+
+def _is_same(known: Doc, doc: Doc) -> bool:
+    """Whether reading the file would come to what is known."""
+    return (known.version, known.format, known.state, known.file, known.home) == (doc.version, FORMAT, "done", doc.file, doc.home)
+
+
+def _version(digest: str) -> str:
+    return digest[:16]
 
 
 def _counted(done: Done, outcome: Fresh | Doc) -> Done:
@@ -457,14 +591,13 @@ def _day(value: object) -> str:
     return text if len(text) == 10 and text[4] == text[7] == "-" and text.replace("-", "").isdigit() else ""
 
 
-def _groups(meta: dict[str, object]) -> frozenset[str] | None:
-    """The groups that a document is kept to by its own word. Raises Unreadable where that word cannot be understood: it is not guessed at."""
-    said = next((meta[name] for name in ("access", "groups") if name in meta), None)
-    if isinstance(said, dict):
-        said = said.get("groups")
-    if said is None and not {"access", "groups"} & set(meta):
-        return None
-    return _names(said, "access")
+def _groups(meta: Mapping[str, object]) -> Iterator[frozenset[str]]:
+    """The groups that a document is kept to by its own word; where it has several words, by each. Raises Unreadable where one cannot be
+    understood: it is not guessed at.
+    """
+    for name, said in meta.items():
+        if name.strip().casefold() in ("access", "groups"):
+            yield _names(said.get("groups") if isinstance(said, dict) else said, "access")
 
 
 def _names(said: object, field: str) -> frozenset[str]:

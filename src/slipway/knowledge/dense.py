@@ -29,6 +29,8 @@ _BATCH = 32  # passages embedded between two transactions
 _NICE = 10  # how far the background thread stands back behind questions
 _LOADED = 4096  # vectors brought into memory at once
 _MASKS = 64
+_FORGET_AFTER = 5000  # vectors made; forgetting reads all that there are
+_OPEN_AGAIN_S = 30.0  # for weights that were fetched meanwhile
 
 Opener = Callable[[str], Embedder]  # raises WeightsError, SettingsError, ImportError where the model cannot be had
 
@@ -48,11 +50,13 @@ class Dense:
         self.off = ""
         self._opener = opener
         self._serving: Served | None = None
+        self._filled: list[Served] = []  # all that are told of changes: those two, and one that is being filled
         self._coming: Served | None = None  # where it is another than the one that serves
         self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
         self._first: dict[int, tuple[int, int]] = {}  # a document's passages: the first one's number, and how many
         self._alive: set[int] = set()  # the passages that there are
         self._lock = threading.Lock()  # of the three above
+        self._made = _FORGET_AFTER - 1  # vectors made since those were forgotten that nothing needs: the first time soon
         self._stop, self._more = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         collection.changed = self._changed
@@ -106,6 +110,12 @@ class Dense:
         ]
         return parts[0] if coming is None else f"{parts[0]} by the model before, {parts[1]} by the new one"
 
+    @property
+    def loaded(self) -> set[int]:
+        """The numbers of the passages whose vectors of the wanted model are in memory."""
+        served = self._coming or self._serving
+        return served.vectors.ids if served else set()
+
     # kept
 
     def start(self) -> None:
@@ -115,8 +125,9 @@ class Dense:
     def _keep(self) -> None:
         with suppress(OSError, AttributeError):  # where threads have no priorities of their own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        if not self.open():
-            return
+        while not self.open():
+            if self._stop.wait(_OPEN_AGAIN_S):
+                return
         while not self._stop.is_set():
             self._more.clear()
             try:
@@ -131,12 +142,16 @@ class Dense:
 
         try:
             wanted = self._load(self._opener(self.wanted))
-        except (SlipwayError, ImportError, OSError) as error:
-            self.off = f"off: {error}"
-            log.warning("search is by keywords only: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever is in the file of a model, or is not
+            why = f"{error.what} {error.next}".strip() if isinstance(error, SlipwayError) else f"{self.wanted} cannot be used ({error})"
+            if self.off != (off := f"off: {why}"):
+                log.warning("search is by keywords only: %s", why)
+            self.off = off
             return False
+        self.off = ""
         before = None if self._is_complete(wanted) else self._before(wanted)
         self._serving, self._coming = (before, wanted) if before else (wanted, None)
+        self._filled = [each for each in (before, wanted) if each]
         self.collection.shelf.note_model(wanted.embedder.model, self.wanted)
         return True
 
@@ -147,6 +162,7 @@ class Dense:
         with self._lock:
             self._first = self.collection.shelf.spans()
             self._alive = {number for span in self._first.values() for number in _numbers(span)}
+            self._filled = [*self._filled, served]
         self._fill(served, None)
         return served
 
@@ -203,9 +219,12 @@ class Dense:
         if len(served.vectors) < len(self._alive):
             self._fill(served, None)  # passages with a text that another one has
         if not self._stop.is_set() and self._coming is served and self._is_complete(served):
-            self._serving, self._coming = served, None
+            self._serving, self._coming, self._filled = served, None, [served]
             log.info("vectors of %s serve now", served.embedder.model)
-        if made and not self._stop.is_set() and self._coming is None:
+            self._made = _FORGET_AFTER
+        self._made += made
+        if self._made >= _FORGET_AFTER and not self._stop.is_set() and self._coming is None:
+            self._made = 0
             shelf.forget_vectors(served.embedder.model)
         return made
 
@@ -225,14 +244,13 @@ class Dense:
             out = [self._first.pop(document) for document in dropped if document in self._first]
             gone = [number for span in out for number in _numbers(span)]
             self._first |= spans
-            self._alive = self._alive.difference(gone).union(number for span in spans.values() for number in _numbers(span))
+            self._alive.difference_update(gone)
+            self._alive.update(number for span in spans.values() for number in _numbers(span))
             self._masks.clear()
-            for served in (self._serving, self._coming):
-                if served is not None:
-                    served.vectors.drop(gone)
-        for served in (self._serving, self._coming):
-            if served is not None:
-                self._fill(served, list(spans))
+            for served in self._filled:
+                served.vectors.drop(gone)
+        for served in self._filled:
+            self._fill(served, list(spans))
         self._more.set()
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -15,14 +15,48 @@ from slipway.types import Record
 class Found(Record, frozen=True, kw_only=True):
     """`path` is what people see: relative to the knowledge folder, with `/`, unique. `refused` says why the file must not be read.
 
-    `mtime_ns` and `size` are 0 where they could not be had.
+    `unreachable` is a folder that does not answer: nothing is known of what is in it.
+    `home` is the path behind its folder's name, where there are several folders: it stays when `path` changes with what other folders hold.
+    `stamp` and `size` tell one state of the file from another; they are 0 where they could not be had.
     """
 
     path: str
     file: str
+    home: str = ""
     refused: str = ""
-    mtime_ns: int = 0
+    stamp: int = 0
     size: int = 0
+    unreachable: bool = False
+
+
+def stamp(stat: os.stat_result) -> int:
+    """Differs where a file was changed. The time of the last change is not enough: whoever writes may set it back, as reproducible builds do;
+    the time of the entry's change (on Windows, of its making) is the system's own.
+    """
+    return stat.st_mtime_ns + stat.st_ctime_ns
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether there is no such file any more, or none for us; otherwise, the disk does not answer."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
+
+
+def opened(file: str) -> int:
+    """The file descriptor of a file by its real path. Raises OSError where a link has taken the place of the file or of a folder above."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    if os.open not in os.supports_dir_fd:
+        return os.open(file, flags)
+    top, *names = Path(file).parts
+    *above, name = names
+    folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for each in above:
+            inner = os.open(each, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def problems(sources: Sequence[Path]) -> list[str]:
@@ -44,19 +78,36 @@ def _problem(source: Path) -> str:
     return f"{source} has no {kinds} files; put documents there or name another folder with --docs.{refused}"
 
 
-def find(sources: Sequence[Path]) -> list[Found]:
-    """In a stable order, each file once, however many ways lead to it. The same path under several sources gets the folder's name before it."""
-    known: dict[str, tuple[str, Found]] = {}
+def find(sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = None) -> list[Found]:
+    """In a stable order, each file once, however many ways lead to it. The same path under several sources gets the folder's name before it.
+
+    Of the sources that are `lost` just now, the files that were known still count when names are given; they are not found.
+    """
+    lost = lost or {}
+    known: dict[str, tuple[str, Found, bool]] = {}
     for source in sources:
-        folder = source if source.is_dir() else source.parent
-        for found in _walk(source) if source.is_dir() else [_look(source, source.resolve().parent, source.name)]:
-            known.setdefault(found.file, (folder.resolve().name, found))
-    shared = Counter(found.path for _, found in known.values())
-    named: dict[str, Found] = {}
-    for owner, found in known.values():
+        real = source.resolve()
+        here, single = source not in lost, real.is_file() or list(lost.get(source, ())) == [str(real)]
+        folder = real.parent if single else real
+        for found in _of(source, folder) if here else (_known(file, folder) for file in lost[source]):
+            known.setdefault(found.file, (folder.name, found, here))
+    shared = Counter(found.path for _, found, _ in known.values())
+    named: dict[str, Found | None] = {}
+    for owner, found, here in known.values():
         path = next(each for each in _names(owner, found.path, alone=shared[found.path] == 1) if each not in named)
-        named[path] = found if path == found.path else msgspec.structs.replace(found, path=path)
-    return list(named.values())
+        home = f"{owner}/{found.path}" if len(sources) > 1 else ""
+        named[path] = msgspec.structs.replace(found, path=path, home=home) if here else None
+    return [found for found in named.values() if found is not None]
+
+
+def _of(source: Path, folder: Path) -> Iterator[Found]:
+    if source.is_dir():
+        return _walk(source)
+    return iter([_look(source, folder, source.name)])
+
+
+def _known(file: str, folder: Path) -> Found:
+    return Found(path=_shown(os.path.relpath(file, folder).replace(os.sep, "/")), file=file)
 
 
 def _names(folder: str, path: str, *, alone: bool) -> Iterator[str]:
@@ -86,6 +137,7 @@ def _walk(root: Path) -> Iterator[Found]:
                     path=_shown(above) or ".",
                     file=str(inside / above),
                     refused=f"It cannot be opened ({error.strerror}); let the server's user read it.",
+                    unreachable=not is_gone(error),
                 )
             )
             continue
@@ -107,7 +159,7 @@ def _seen(entry: os.DirEntry[str], path: str) -> Found:
     except OSError:
         return Found(path=_shown(path), file=entry.path, refused=_GONE)
     refused = "" if S_ISREG(stat.st_mode) else "It is not a regular file; remove it."
-    return Found(path=_shown(path), file=entry.path, refused=refused, mtime_ns=stat.st_mtime_ns, size=stat.st_size)
+    return Found(path=_shown(path), file=entry.path, refused=refused, stamp=stamp(stat), size=stat.st_size)
 
 
 _GONE = "It is gone, or a link to nothing; mend or remove it."
@@ -125,7 +177,7 @@ def _look(file: Path, inside: Path, path: str) -> Found:
         )
     if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
         return Found(path=_shown(path), file=str(file), refused="It is not a regular file; remove it.")
-    return Found(path=_shown(path), file=str(real), mtime_ns=stat.st_mtime_ns, size=stat.st_size)
+    return Found(path=_shown(path), file=str(real), stamp=stamp(stat), size=stat.st_size)
 
 
 def _shown(path: str) -> str:

@@ -8,14 +8,17 @@ a query parser.
 
 import hashlib
 import json
+import logging
 import math
 import re
 import shutil
 import unicodedata
+import zlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -23,8 +26,9 @@ from slipway.knowledge.shelf import Row
 from slipway.types import Record
 
 if TYPE_CHECKING:
-    from tantivy import IndexWriter, Query, TextAnalyzer
+    from tantivy import IndexWriter, Query, Searcher, TextAnalyzer
 
+log = logging.getLogger("slipway")
 _BOOSTS = {"heading": 1.0, "trail": 0.5, "title": 0.25, "path": 0.25, "body": 1.0}
 _PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}  # scripts that put no space between words are indexed as pairs of characters
 _UNSPACED = re.compile(
@@ -42,6 +46,8 @@ _FEW = 1000  # passages
 _DEPTH = 100  # how many places are weighed for each that is wanted, at least
 
 _NUMBERS = ("passage", "place", "document")
+_TABLES = ("places", "passages")
+_SEGMENT_FILES, _MARK = ("idx", "term", "pos", "fast", "fieldnorm", "store"), 1337
 
 Fields = dict[str, str]
 
@@ -68,35 +74,35 @@ class Place(Record, frozen=True, kw_only=True):
 class Index:
     """Kept in `folder`, or in memory without one. Searches may run in several threads while one thread updates.
 
-    A folder that cannot be read, or was made by another version or for another store (`owner`), is made anew, empty.
+    A folder that is broken, or was made by another version or for another store (`owner`), is made anew, empty.
     """
 
     def __init__(self, folder: Path | None, owner: str = "") -> None:
         self._folder, self._owner = folder, owner
-        self.generation = _generation(folder, owner) if folder else 0
-        try:
+        self.generation, self._home = _told(folder, owner) if folder else (0, "")
+        if folder is None or (self.generation and all(_is_whole(folder / self._home / name) for name in _TABLES)):
             self._open()
-        except Exception:  # tantivy raises ValueError, OSError and its own for what is broken
-            if folder is None:
-                raise
+        else:
+            if self.generation:
+                log.warning("the index of the documents is broken: it is made anew")
             self.clear()
         self._words = _Words()
 
     def _open(self) -> None:
-        folder = self._folder
-        self._whole = _Table(folder / "places" if folder and self.generation else self._made("places"))
-        self._parts = _Table(folder / "passages" if folder and self.generation else self._made("passages"))
-
-    def _made(self, name: str) -> Path | None:
-        """An empty folder of that name."""
-        if self._folder is None:
-            return None
-        shutil.rmtree(self._folder / name, ignore_errors=True)
-        (self._folder / name).mkdir(parents=True)
-        return self._folder / name
+        home = self._folder / self._home if self._folder else None
+        self._whole, self._parts = (_Table(home / name if home else None) for name in _TABLES)
+        self._searchers = self._whole.searcher(), self._parts.searcher()
 
     def clear(self) -> None:
+        """In a folder of its own, since files of the one before may still be open."""
+        if self._folder is not None:
+            self._home = token_hex(4)
+            for name in _TABLES:
+                (self._folder / self._home / name).mkdir(parents=True)
         self._tell(0)
+        for other in self._folder.iterdir() if self._folder else ():
+            if other.is_dir() and other.name != self._home:
+                shutil.rmtree(other, ignore_errors=True)
         self._open()
 
     def update(self, put: Iterable[Row], dropped: Sequence[int], generation: int) -> None:
@@ -111,6 +117,7 @@ class Index:
         out = [*dropped, *documents]
         self._parts.update([(row, row.passage.text) for row in rows], out)
         self._whole.update([(some[0], "\n".join(row.passage.text for row in some)) for some in places.values()], out)
+        self._searchers = self._whole.searcher(), self._parts.searcher()
         self._tell(generation)
 
     def _tell(self, generation: int) -> None:
@@ -118,12 +125,22 @@ class Index:
         if self._folder is not None:
             written = self._folder / "generation.new"
             self._folder.mkdir(parents=True, exist_ok=True)
-            written.write_text(json.dumps({"format": _format(self._owner), "generation": generation}))
+            written.write_text(json.dumps({"format": _format(self._owner), "generation": generation, "home": self._home}))
             written.replace(self._folder / "generation")
 
     def __len__(self) -> int:
         """Passages."""
-        return self._parts.count
+        return int(self._searchers[1].num_docs)
+
+    def rest(self) -> None:
+        """Gives the writers' memory back, and their hold of the folder; the next update makes new ones."""
+        for table in (self._parts, self._whole):
+            table.rest()
+
+    def numbers(self) -> tuple[list[int], list[int]]:
+        """Of all passages that are indexed, and of all places."""
+        whole, parts = self._searchers
+        return self._parts.numbers(parts, "passage"), self._whole.numbers(whole, "place")
 
     def words(self, text: str) -> Sequence[str]:
         """All words of a text, as the index keeps them."""
@@ -137,7 +154,7 @@ class Index:
         """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it; the empty word is one that none has. Few
         passages are weighed as if there were more without it: in a handful, a word that they all have may still be what is asked about.
         """
-        count, total = self._parts.count_of(word) if word else 0, max(len(self), _FEW)
+        count, total = self._parts.count_of(self._searchers[1], word) if word else 0, max(len(self), _FEW)
         return math.log(1 + (total - min(count, total) + 0.5) / (count + 0.5))
 
     def search(self, text: str, limit: int, reach: Reach | None = None) -> list[Place]:
@@ -145,12 +162,12 @@ class Index:
         terms = self._words.of(text)
         if not any(terms.values()) or limit < 1:
             return []
-        depth = _DEPTH + 4 * limit
+        (whole, parts), depth = self._searchers, _DEPTH + 4 * limit
         best: dict[int, tuple[float, int]] = {}
-        for (passage, place, _), score in self._parts.search(terms, 2 * depth, reach):
+        for (passage, place, _), score in self._parts.search(parts, terms, 2 * depth, reach):
             best.setdefault(place, (score, passage))
         found = []
-        for (_, place, document), score in self._whole.search(terms, depth, reach):
+        for (_, place, document), score in self._whole.search(whole, terms, depth, reach):
             part, passage = best.get(place, (0.0, place))
             found.append(Place(number=place, document=document, passage=passage, score=(score + part) / 2))
         return sorted(found, key=lambda each: (-each.score, each.number))[:limit]
@@ -162,13 +179,36 @@ def _format(owner: str) -> str:
     return hashlib.sha256(made.encode()).hexdigest()[:16]
 
 
-def _generation(folder: Path, owner: str) -> int:
-    """0 where there is no index, or one of another format."""
+def _told(folder: Path, owner: str) -> tuple[int, str]:
+    """The generation, and the folder inside; 0 where there is no index, or one of another format."""
     try:
         told = json.loads((folder / "generation").read_text())
-        return int(told["generation"]) if told["format"] == _format(owner) else 0
+        return (int(told["generation"]), str(told["home"])) if told["format"] == _format(owner) else (0, "")
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return 0, ""
+
+
+def _is_whole(folder: Path) -> bool:  # its `.managed.json` lists what may be deleted
+    """Whether all files of a tantivy index are there with what was written: opening a broken one ends in a panic, or shows nothing at all.
+
+    Each file ends with a JSON that holds the CRC-32 of what is before it, that JSON's length, and a mark (tantivy's directory/footer.rs).
+    """
+    try:
+        json.loads((folder / ".managed.json").read_text())
+        for segment in json.loads((folder / "meta.json").read_text())["segments"]:
+            name = segment["segment_id"].replace("-", "")
+            gone = segment.get("deletes")
+            kinds = [*_SEGMENT_FILES, *([f"{gone['opstamp']}.del"] if gone else [])]
+            if not all(_is_sound((folder / f"{name}.{kind}").read_bytes()) for kind in kinds):
+                return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _is_sound(data: bytes) -> bool:
+    length, mark = int.from_bytes(data[-8:-4], "little"), int.from_bytes(data[-4:], "little")
+    return mark == _MARK and zlib.crc32(data[: -8 - length]) == json.loads(data[-8 - length : -8])["crc"]
 
 
 def _fields(row: Row, body: str) -> Fields:
@@ -249,35 +289,49 @@ class _Table:
         self._index.register_tokenizer("words", _analyzer())
         self._index.register_tokenizer("pairs", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
         self._writer: IndexWriter | None = None
-        self._searcher = self._index.searcher()
 
-    @property
-    def count(self) -> int:
-        return int(self._searcher.num_docs)
+    def rest(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.wait_merging_threads()
 
-    def count_of(self, term: str) -> int:
+    def searcher(self) -> "Searcher":
+        """Over what there is now: it sees no later update."""
+        return self._index.searcher()
+
+    @staticmethod
+    def count_of(searcher: "Searcher", term: str) -> int:
         """How many rows have it, in their text or in a heading."""
         fields = ("body", "heading", "trail") if not _UNSPACED.match(term) else ("body_pairs", "heading_pairs")
-        return max(int(self._searcher.doc_freq(field, term)) for field in fields)
+        return max(int(searcher.doc_freq(field, term)) for field in fields)
 
     def update(self, rows: Iterable[tuple[Row, str]], dropped: Iterable[int]) -> None:
         import tantivy
 
-        if self._writer is None:
-            self._writer = self._index.writer(_WRITER_BYTES, 1)  # one thread: the same documents always get the same order
+        writer, self._writer = self._writer, None  # one that failed, on a full disk say, is not used again
+        if writer is None:
+            writer = self._index.writer(_WRITER_BYTES, 1)  # one thread: the same documents always get the same order
         for document in dropped:
-            self._writer.delete_documents_by_term("document", document)
+            writer.delete_documents_by_term("document", document)
         for row, body in rows:
             fields = {field: _plain(text) for field, text in _fields(row, body).items()}
-            self._writer.add_document(tantivy.Document(passage=row.id, place=row.place, document=row.document, **fields))
-        self._writer.commit()
+            writer.add_document(tantivy.Document(passage=row.id, place=row.place, document=row.document, **fields))
+        writer.commit()
+        self._writer = writer
         self._index.reload()
-        self._searcher = self._index.searcher()
 
-    def search(self, terms: dict[str, list[str]], limit: int, reach: Reach | None) -> list[tuple[tuple[int, ...], float]]:
+    @staticmethod
+    def numbers(searcher: "Searcher", name: str) -> list[int]:
+        from tantivy import Query
+
+        hits = searcher.search(Query.all_query(), max(searcher.num_docs, 1), count=False).hits
+        return [int(number or 0) for number in searcher.fast_field_values(name, [address for _, address in hits])]
+
+    def search(
+        self, searcher: "Searcher", terms: dict[str, list[str]], limit: int, reach: Reach | None
+    ) -> list[tuple[tuple[int, ...], float]]:
         """The numbers of the best rows, with their scores."""
-        searcher = self._searcher
-        hits = searcher.search(self._within(self._query(terms), reach), limit, count=False).hits
+        hits = searcher.search(self._within(self._query(searcher, terms), reach), limit, count=False).hits
         columns = [searcher.fast_field_values(name, [address for _, address in hits]) for name in _NUMBERS]
         return [(tuple(int(n or 0) for n in numbers), hit[0]) for *numbers, hit in zip(*columns, hits, strict=True)]
 
@@ -289,7 +343,7 @@ class _Table:
         named = Query.const_score_query(Query.term_set_query(self._schema, "document", list(reach.documents)), 0.0)
         return Query.boolean_query([(Occur.Must, query), (Occur.MustNot if reach.others else Occur.Must, named)])
 
-    def _query(self, terms: dict[str, list[str]]) -> "Query":
+    def _query(self, searcher: "Searcher", terms: dict[str, list[str]]) -> "Query":
         from tantivy import Occur, Query
 
         wanted = [("body", _BOOSTS, terms["words"]), ("body_pairs", _PAIR_BOOSTS, terms["pairs"])]
@@ -297,14 +351,15 @@ class _Table:
             [
                 (Occur.Should, Query.boost_query(Query.term_query(self._schema, field, term, "freq"), boost))
                 for main, boosts, found in wanted
-                for term in self._rarest(main, found)
+                for term in _rarest(searcher, main, found)
                 for field, boost in boosts.items()
             ]
         )
 
-    def _rarest(self, field: str, terms: list[str]) -> list[str]:
-        """The terms that tell most, where there are too many; those that no body has come last."""
-        if len(terms) <= _QUERY_TERMS:
-            return terms
-        counts = {term: self._searcher.doc_freq(field, term) for term in terms}
-        return sorted(terms, key=lambda term: (counts[term] == 0, counts[term]))[:_QUERY_TERMS]
+
+def _rarest(searcher: "Searcher", field: str, terms: list[str]) -> list[str]:
+    """The terms that tell most, where there are too many; those that no body has come last."""
+    if len(terms) <= _QUERY_TERMS:
+        return terms
+    counts = {term: searcher.doc_freq(field, term) for term in terms}
+    return sorted(terms, key=lambda term: (counts[term] == 0, counts[term]))[:_QUERY_TERMS]

@@ -3,14 +3,16 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import msgspec
 
 from slipway.knowledge.collection import Collection, Done
 from slipway.knowledge.dense import Dense
+from slipway.knowledge.files import stamp
 
 log = logging.getLogger("slipway")
 _LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as with network drives
@@ -69,6 +71,7 @@ class Keeper:
             "ready": self.ready,
             "scanning": self.scanning or self._wake.is_set(),
             "dense": self.dense_state(),
+            "sources": [str(source.resolve()) for source in self.collection.sources],
             **msgspec.to_builtins(self.collection.progress),
         }
 
@@ -112,20 +115,18 @@ class Keeper:
         )  # fmt: skip
 
     def _watch(self) -> None:
-        folders = [source for source in self.collection.sources if source.is_dir()]
-        single = [source for source in self.collection.sources if not source.is_dir()]
-        if folders:
-            for _ in _changes(folders, self._stop, bool(single)):
-                self._wake.set()
-        else:
-            before = _times(single)
-            while not self._stop.wait(_POLL_S):
-                if before != (before := _times(single)):
-                    self._wake.set()
+        """The system tells of changes below a folder; whether a source itself is another now, or there again, has to be looked for."""
+        while not self._stop.is_set():
+            before = _sources(self.collection.sources)
+            for _ in _changes([source for source in self.collection.sources if source.is_dir()], self._stop, self._wake):
+                if _sources(self.collection.sources) != before:
+                    break
+            self._wake.set()
 
     def close(self) -> None:
         self._stop.set()
         self._wake.set()
+        self.collection.interrupt()
         for thread in self._threads:
             thread.join(5)
         if self.dense:
@@ -133,19 +134,40 @@ class Keeper:
         self.collection.rest()
 
 
-def _times(paths: list[Path]) -> list[Any]:
-    return [path.stat().st_mtime_ns if path.exists() else None for path in paths]
+def _sources(paths: Sequence[Path]) -> list[Any]:
+    """What tells one state of the sources themselves from another: which folder it is, and of a file when it changed."""
+    return [_source(path) for path in paths]
 
 
-def _changes(folders: list[Path], stop: threading.Event, often: bool) -> Iterator[object]:
-    """Something each time that something changed in the folders. `often`: and every _POLL_S besides."""
+def _source(path: Path) -> Any:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, None if S_ISDIR(stat.st_mode) else stamp(stat)
+
+
+def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) -> Iterator[None]:
+    """Ends never of itself, but with `stop`; sets `wake` when something changed in the folders, and gives a turn each _POLL_S besides."""
     from watchfiles import watch
 
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells each change
-    timeout_ms = int((_POLL_S if often else 5.0) * 1000)
+    tops = [os.path.realpath(folder) for folder in folders]
     try:
-        yield from watch(
-            *folders, stop_event=stop, debounce=300, step=30, rust_timeout=timeout_ms, yield_on_timeout=often, raise_interrupt=False
-        )
+        for changes in watch(
+            *tops, watch_filter=lambda _, path: not _is_hidden(path, tops), stop_event=stop, debounce=300, step=30,
+            rust_timeout=int(_POLL_S * 1000), yield_on_timeout=True, raise_interrupt=False,
+        ) if tops else ():  # fmt: skip
+            if changes:
+                wake.set()
+            yield
     except (OSError, RuntimeError) as error:  # too many watches, say
         log.warning("changes of the documents are not told here (%s): they are looked for every %g s", error, _LOOK_AGAIN_S)
+    while not stop.wait(_POLL_S):
+        yield
+
+
+def _is_hidden(path: str, tops: Sequence[str]) -> bool:
+    """Below a name with a leading dot nothing is read, so nothing there matters; our own store may lie there."""
+    inner = min((path.removeprefix(top) for top in tops), key=len)
+    return f"{os.sep}." in inner

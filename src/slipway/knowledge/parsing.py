@@ -99,6 +99,11 @@ class Parser:
         with self._turn:
             self._end()
 
+    def kill(self) -> None:
+        """Ends the child, also in the middle of a file, which then fails."""
+        if child := self._child:
+            child.process.kill()
+
     @property
     def child(self) -> int | None:
         """The child's process id, where there is one."""

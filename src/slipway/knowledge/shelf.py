@@ -7,6 +7,7 @@ by the hash of the text that they stand for, so that the same text is never embe
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -16,16 +17,16 @@ from slipway.knowledge.fusion import embedded_text, place
 from slipway.store import Store
 from slipway.types import Passage, Record
 
-_TABLES_VERSION = 1
+_TABLES_VERSION = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS collections (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, generation INTEGER NOT NULL DEFAULT 0, scanned INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS documents (
     id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL, path TEXT NOT NULL, public TEXT NOT NULL UNIQUE,
-    file TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, page INTEGER, next TEXT NOT NULL,
-    mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, version TEXT NOT NULL, format INTEGER NOT NULL,
+    file BLOB NOT NULL, home TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, page INTEGER, next TEXT NOT NULL,
+    stamp INTEGER NOT NULL, size INTEGER NOT NULL, version TEXT NOT NULL, format INTEGER NOT NULL,
     title TEXT NOT NULL, date TEXT NOT NULL, tags TEXT NOT NULL, groups TEXT NOT NULL,
-    text TEXT NOT NULL, passages INTEGER NOT NULL, generation INTEGER NOT NULL, read_at REAL NOT NULL,
+    passages INTEGER NOT NULL, generation INTEGER NOT NULL, read_at REAL NOT NULL, text TEXT NOT NULL,
     UNIQUE (collection, path));
 CREATE INDEX IF NOT EXISTS documents_by_generation ON documents (collection, generation);
 CREATE TABLE IF NOT EXISTS passages (
@@ -37,8 +38,8 @@ CREATE INDEX IF NOT EXISTS passages_by_key ON passages (key);
 CREATE TABLE IF NOT EXISTS gone (collection INTEGER NOT NULL, document INTEGER NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS vectors (model TEXT NOT NULL, key BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (model, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS models (model TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS uploads (collection INTEGER NOT NULL, name TEXT NOT NULL, tags TEXT NOT NULL, groups TEXT, by TEXT NOT NULL,
-    at REAL NOT NULL, PRIMARY KEY (collection, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (collection INTEGER NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, tags TEXT NOT NULL, groups TEXT,
+    by TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (collection, name, version)) WITHOUT ROWID;
 """
 _AT_ONCE = 500  # parameters of one statement
 
@@ -47,7 +48,7 @@ State = Literal["done", "failed"]
 
 class Doc(Record, frozen=True, kw_only=True):
     """A document as it was last read. `groups` are the sets of groups that it is kept to, by its own word and by its sender's: a reader must be
-    in one of each. `reason`, `page` and `next` say why it failed, and what to do.
+    in one of each. `reason`, `page` and `next` say why it failed, and what to do. `home` and `stamp`: see `files.Found`.
     """
 
     id: int
@@ -55,10 +56,11 @@ class Doc(Record, frozen=True, kw_only=True):
     path: str
     file: str
     state: State
-    mtime_ns: int
+    stamp: int
     size: int
     version: str
     format: int
+    home: str = ""
     title: str = ""
     date: str = ""
     tags: frozenset[str] = frozenset()
@@ -79,6 +81,13 @@ class Fresh(Record, frozen=True, kw_only=True):
     keys: Sequence[bytes] = ()
 
 
+class Said(Record, frozen=True, kw_only=True):
+    """What the sender of an upload said of it: its tags, and the groups that it is kept to."""
+
+    tags: frozenset[str] = frozenset()
+    groups: frozenset[str] | None = None
+
+
 class Row(Record, frozen=True, kw_only=True):
     """A passage and its numbers: its own, its document's, and that of the first passage under its heading."""
 
@@ -94,7 +103,7 @@ class Shelf:
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name = store, name
         with store.writing() as db:
-            _check_version(int(db.execute("PRAGMA user_version").fetchone()[0]))
+            _check_version(db, int(db.execute("PRAGMA user_version").fetchone()[0]))
             for statement in _TABLES.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_TABLES_VERSION}")
@@ -178,8 +187,8 @@ class Shelf:
         d = fresh.doc
         groups = json.dumps([sorted(each) for each in d.groups])
         values = (
-            self.id, d.path, self.public(d.path), d.file, d.state, d.reason, d.page, d.next, d.mtime_ns, d.size, d.version, d.format,
-            d.title, d.date, json.dumps(sorted(d.tags)), groups, fresh.text, len(fresh.passages), generation, time.time(),
+            self.id, d.path, self.public(d.path), os.fsencode(d.file), d.home, d.state, d.reason, d.page, d.next, d.stamp, d.size, d.version,
+            d.format, d.title, d.date, json.dumps(sorted(d.tags)), groups, len(fresh.passages), generation, time.time(), fresh.text,
         )  # fmt: skip
         number = db.execute(f"INSERT INTO documents ({_PUT}) VALUES ({_marks(values)})", values).lastrowid
         first: dict[object, int] = {}
@@ -194,9 +203,7 @@ class Shelf:
     def touched(self, docs: Iterable[Doc]) -> None:
         """Files that have new times and the old content."""
         with self.store.writing() as db:
-            db.executemany(
-                "UPDATE documents SET mtime_ns = ?, size = ?, file = ? WHERE id = ?", [(d.mtime_ns, d.size, d.file, d.id) for d in docs]
-            )
+            db.executemany("UPDATE documents SET stamp = ?, size = ? WHERE id = ?", [(d.stamp, d.size, d.id) for d in docs])
 
     def complete(self) -> None:
         with self.store.writing() as db:
@@ -240,6 +247,17 @@ class Shelf:
             rows = [row for some in _slices(documents) for row in self._db.execute(each.format(_marks(some)), (self.id, *some)).fetchall()]
         return {int(document): (int(first), int(count)) for document, first, count in rows}
 
+    def vector_keys(self) -> tuple[int, int]:
+        """How many vectors there are that no passage has, and how many whose length is not that of the others of their model."""
+        alone = "SELECT count(*) FROM vectors v WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.key = v.key)"
+        odd = """SELECT count(*) FROM vectors v WHERE length(v.vector) % 4 OR
+                 length(v.vector) != (SELECT length(w.vector) FROM vectors w WHERE w.model = v.model LIMIT 1)"""
+        return int(self._db.execute(alone).fetchone()[0]), int(self._db.execute(odd).fetchone()[0])
+
+    def damage(self) -> list[str]:
+        """What SQLite itself finds broken in the file."""
+        return [str(row[0]) for row in self._db.execute("PRAGMA quick_check(20)") if row[0] != "ok"]
+
     def note_model(self, model: str, source: str) -> None:
         """How the settings named the model whose vectors are kept."""
         with self.store.writing() as db:
@@ -273,24 +291,28 @@ class Shelf:
 
     # uploads: what their senders said of them
 
-    def put_upload(self, name: str, tags: frozenset[str], groups: frozenset[str] | None, by: str) -> None:
-        said = (self.id, name, json.dumps(sorted(tags)), None if groups is None else json.dumps(sorted(groups)), by, time.time())
+    def put_upload(self, name: str, version: str, tags: frozenset[str], groups: frozenset[str] | None, by: str) -> None:
+        """What is said holds for this version of the file only: it never opens what was there before to others."""
+        said = (self.id, name, version, json.dumps(sorted(tags)), None if groups is None else json.dumps(sorted(groups)), by, time.time())
         with self.store.writing() as db:
-            db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?)", said)
+            db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", said)
 
-    def drop_upload(self, name: str) -> None:
+    def drop_upload(self, name: str, but: str = "") -> None:
+        """Forgets all versions `but` this one."""
         with self.store.writing() as db:
-            db.execute("DELETE FROM uploads WHERE collection = ? AND name = ?", (self.id, name))
+            db.execute("DELETE FROM uploads WHERE collection = ? AND name = ? AND version != ?", (self.id, name, but))
 
-    def uploads(self) -> dict[str, tuple[frozenset[str], frozenset[str] | None]]:
-        """Name -> its tags and the groups that it is kept to."""
-        rows = self._db.execute("SELECT name, tags, groups FROM uploads WHERE collection = ?", (self.id,)).fetchall()
-        return {str(name): (_set(tags) or frozenset(), _set(groups)) for name, tags, groups in rows}
+    def upload(self, name: str, version: str) -> Said | None:
+        row = self._db.execute(
+            "SELECT tags, groups FROM uploads WHERE collection = ? AND name = ? AND version = ?", (self.id, name, version)
+        )
+        found = row.fetchone()
+        return Said(tags=_set(found[0]) or frozenset(), groups=_set(found[1])) if found else None
 
 
-_DOC = "id, public, path, file, state, mtime_ns, size, version, format, title, date, tags, groups, passages, reason, page, next, read_at"
-_PUT = """collection, path, public, file, state, reason, page, next, mtime_ns, size, version, format, title, date, tags, groups, text,
-          passages, generation, read_at"""
+_DOC = "id, public, path, file, home, state, stamp, size, version, format, title, date, tags, groups, passages, reason, page, next, read_at"
+_PUT = """collection, path, public, file, home, state, reason, page, next, stamp, size, version, format, title, date, tags, groups,
+          passages, generation, read_at, text"""
 _PUT_PASSAGE = "document, public, place, start, stop, page, heading, trail, text, key"
 _ROW = "p.id, p.document, p.place, p.public, d.path, d.title, p.heading, p.trail, p.start, p.stop, p.text, d.version, p.page"
 _FROM = "FROM passages p JOIN documents d ON d.id = p.document"
@@ -299,7 +321,7 @@ _FROM = "FROM passages p JOIN documents d ON d.id = p.document"
 def _doc(row: Sequence[Any]) -> Doc:
     values = dict(zip(_DOC.split(", "), row, strict=True))
     groups = tuple(frozenset(each) for each in json.loads(values["groups"]))
-    return Doc(**{**values, "tags": frozenset(json.loads(values["tags"])), "groups": groups})
+    return Doc(**{**values, "file": os.fsdecode(values["file"]), "tags": frozenset(json.loads(values["tags"])), "groups": groups})
 
 
 def _set(text: str | None) -> frozenset[str] | None:
@@ -324,6 +346,10 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _check_version(version: int) -> None:
+def _check_version(db: Any, version: int) -> None:
+    """What an older Slipway kept of the files is read anew; the vectors stay."""
     if version > _TABLES_VERSION:
         raise SettingsError(["store: it was written by a newer Slipway; use that one, or set another `store:`"])
+    if version and version < _TABLES_VERSION:
+        for table in ("passages", "documents", "gone", "uploads", "collections"):
+            db.execute(f"DROP TABLE IF EXISTS {table}")

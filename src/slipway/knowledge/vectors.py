@@ -61,6 +61,11 @@ class Vectors:
     def __contains__(self, id: int) -> bool:  # noqa: A002
         return id in self._row_of
 
+    @property
+    def ids(self) -> set[int]:
+        with self._lock:
+            return set(self._row_of)
+
     def put(self, ids: Sequence[int], matrix: "Floats") -> None:
         """Adds rows, or replaces those whose id is known. Raises ValueError where the shape is not [len(ids), dimensions]."""
         if matrix.shape != (len(ids), self.dimensions):

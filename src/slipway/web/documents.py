@@ -124,7 +124,6 @@ class Documents:
 
     def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
         """Reads an upload, a few at a time, so that threads are left for questions. From now on it is told as being read."""
-        knowledge.expect(path)
 
         async def read() -> None:
             async with self.few:
@@ -155,8 +154,8 @@ class Documents:
     async def scanned(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
-        keepers = {id(k.keeper): (name, k.keeper) for name, k in self.apps(asker, None).items()}
-        return reply({"data": [{"app": name, **keeper.status()} for name, keeper in keepers.values()]})
+        distinct = {id(knowledge.keeper): (name, knowledge) for name, knowledge in self.apps(asker, None).items()}
+        return reply({"data": [{"app": name, **knowledge.status(asker)} for name, knowledge in distinct.values()]})
 
     def apps(self, asker: Asker, name: str | None) -> dict[str, Knowledge]:
         """The apps with knowledge that this asker may call, or the one of that name. Raises NotFound."""
