@@ -50,6 +50,7 @@ bench: .venv/dev
 	$(BIN)/python bench/gateway.py --shared
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
+	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/citations.py
 	$(BIN)/python bench/quotes.py
 

@@ -14,13 +14,13 @@ import re
 import shutil
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.shelf import Row
 from slipway.types import Record
@@ -164,10 +164,10 @@ class Index:
             return []
         (whole, parts), depth = self._searchers, _DEPTH + 4 * limit
         best: dict[int, tuple[float, int]] = {}
-        for (passage, place, _), score in self._parts.search(parts, terms, 2 * depth, reach):
+        for passage, place, _, score in self._parts.search(parts, terms, 2 * depth, reach):
             best.setdefault(place, (score, passage))
         found = []
-        for (_, place, document), score in self._whole.search(whole, terms, depth, reach):
+        for _, place, document, score in self._whole.search(whole, terms, depth, reach):
             part, passage = best.get(place, (0.0, place))
             found.append(Place(number=place, document=document, passage=passage, score=(score + part) / 2))
         return sorted(found, key=lambda each: (-each.score, each.number))[:limit]
@@ -327,13 +327,12 @@ class _Table:
         hits = searcher.search(Query.all_query(), max(searcher.num_docs, 1), count=False).hits
         return [int(number or 0) for number in searcher.fast_field_values(name, [address for _, address in hits])]
 
-    def search(
-        self, searcher: "Searcher", terms: dict[str, list[str]], limit: int, reach: Reach | None
-    ) -> list[tuple[tuple[int, ...], float]]:
+    def search(self, searcher: "Searcher", terms: dict[str, list[str]], limit: int, reach: Reach | None) -> Iterator[tuple[Any, ...]]:
         """The numbers of the best rows, with their scores."""
         hits = searcher.search(self._within(self._query(searcher, terms), reach), limit, count=False).hits
-        columns = [searcher.fast_field_values(name, [address for _, address in hits]) for name in _NUMBERS]
-        return [(tuple(int(n or 0) for n in numbers), hit[0]) for *numbers, hit in zip(*columns, hits, strict=True)]
+        scores, addresses = [score for score, _ in hits], [address for _, address in hits]
+        columns = [searcher.fast_field_values(name, addresses) for name in _NUMBERS]
+        return zip(*columns, scores, strict=True)
 
     def _within(self, query: "Query", reach: Reach | None) -> "Query":
         from tantivy import Occur, Query

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from slipway.errors import SettingsError
 from slipway.knowledge.fusion import embedded_text, place
 from slipway.store import Store
@@ -318,6 +320,9 @@ _ROW = "p.id, p.document, p.place, p.public, d.path, d.title, p.heading, p.trail
 _FROM = "FROM passages p JOIN documents d ON d.id = p.document"
 
 
+_trail = msgspec.json.Decoder(tuple[str, ...]).decode  # for some 200 rows of each question
+
+
 def _doc(row: Sequence[Any]) -> Doc:
     values = dict(zip(_DOC.split(", "), row, strict=True))
     groups = tuple(frozenset(each) for each in json.loads(values["groups"]))
@@ -331,7 +336,7 @@ def _set(text: str | None) -> frozenset[str] | None:
 def _row(row: Sequence[Any]) -> Row:
     number, document, place, public, path, title, heading, trail, start, stop, text, version, page = row
     passage = Passage(
-        id=public, path=path, title=title, heading=heading, trail=tuple(json.loads(trail)), start=start, end=stop, text=text,
+        id=public, path=path, title=title, heading=heading, trail=_trail(trail), start=start, end=stop, text=text,
         version=version, page=page,
     )  # fmt: skip
     return Row(id=number, document=document, place=place, passage=passage)
