@@ -1,6 +1,7 @@
 """Who may read what: a document that an asker may not read does not exist for him, wherever he looks."""
 
 import asyncio
+import io
 import json
 import random
 import time
@@ -181,6 +182,38 @@ def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path)
     room.build()
     assert "secret" not in "".join(hit.passage.text for hit in room.search("tariff"))
     assert {doc.path: doc.state for doc in room.reports} == {"sub": "failed"}
+
+
+def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Path) -> None:
+    """Whoever is killed between saying and writing, or uploads at the same time under the same name."""
+    room = known(tmp_path, {"docs/a.md": "# Other"})
+    keeper = replace_asker(BOARD, documents=True)
+    _, path = room.room.add("plan.md", io.BytesIO(b"# Tariff\n\nThe tariff is secret."), keeper, frozenset(), frozenset({"board"}))
+    assert room.search("tariff", asker=BOARD) == []
+    assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
+    room.room.read(path)
+    room.room.keeper.collection.shelf.put_upload("plan.md", "0" * 16, frozenset(), None, "killed now")
+    file = room.room.keeper.collection.uploads / "plan.md"
+    file.touch()
+    room.build()
+    assert room.search("tariff", asker=STAFF) == []
+    assert len(room.search("tariff", asker=BOARD)) == 1
+
+    def add(n: int) -> None:
+        text = b"# Tariff\n\nThe tariff is %s." % (b"secret" if n % 2 else b"public")
+        _, path = room.room.add("same.md", io.BytesIO(text), keeper, frozenset(), frozenset({"board"}) if n % 2 else None)
+        room.room.read(path)
+
+    for _ in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(add, range(4)))
+        room.build()
+        found = room.search("tariff", asker=STAFF)
+        assert [hit.passage.text for hit in found] in ([], ["The tariff is public."])
+
+
+def replace_asker(asker: Asker, **fields: Any) -> Asker:
+    return msgspec.structs.replace(asker, **fields)
 
 
 # Everywhere, at random

@@ -276,7 +276,7 @@ class Knowledge:
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Headings that are questions, the first of each document: what could be asked."""
-        asked = self.keeper.collection.shelf.asked()
+        asked = self.keeper.collection.asked()
         return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]
 
 

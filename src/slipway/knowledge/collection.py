@@ -35,7 +35,7 @@ from slipway.types import Passage, Record
 log = logging.getLogger("slipway")
 FORMAT = 1  # of what is made of a file: another number has every file read again
 UPLOADS = "uploads"
-_BATCH_FILES, _BATCH_PASSAGES, _BATCH_S = 64, 2000, 1.0
+_BATCH_FILES, _BATCH_PASSAGES, _BATCH_S = 256, 2000, 1.0
 _QUICK_S = 5.0  # a file that takes longer waits until the others are read
 _SETTLED_NS = 50_000_000  # a file changed less than this before it was read may change again under the same time stamp
 _SETTLED_COARSE_NS = 2_500_000_000  # the same where times are kept in whole seconds, or even ones
@@ -93,6 +93,7 @@ class Collection:
         self.uploading = Lock()  # what is said of an upload, and its file, are changed together
         self.waiting: dict[str, Doc] = {}  # uploads that are not yet read, by path: what is known of them
         self._refreshing = Lock()  # a file that several questions hit is read once
+        self._asked: tuple[int, Mapping[int, str]] = (-1, {})
         self._slow: dict[str, int] = {}  # files, by path, that were too slow for a question, with their stamps
         self._all_parsers = [Parser(deadline_s) for _ in range(_AT_ONCE)]
         self._parsers: LifoQueue[Parser] = LifoQueue()
@@ -247,6 +248,15 @@ class Collection:
         """Waits until the change that is under way is complete in shelf, index and vectors."""
         with self._change:
             pass
+
+    def asked(self) -> Mapping[int, str]:
+        """See `Shelf.asked`; kept until something changes, since it looks through all passages."""
+        epoch, asked = self._asked
+        if epoch != self.known.epoch:
+            epoch = self.known.epoch
+            asked = self.shelf.asked()
+            self._asked = (epoch, asked)
+        return asked
 
     def stale(self, docs: Iterable[Doc]) -> list[Doc]:
         """Those whose files are no longer what was read. Where a whole source cannot be reached, what was read of it still counts."""

@@ -308,13 +308,14 @@ class Api:
     # the rest
     async def models(self, request: Request) -> Response:
         names = self.callable_by(request.scope["slipway.asker"])
-        return reply({"object": "list", "data": [self.model_row(n, request.scope["slipway.asker"]) for n in names]})
+        rows = await asyncio.to_thread(lambda: [self.model_row(n, request.scope["slipway.asker"]) for n in names])
+        return reply({"object": "list", "data": rows})
 
     async def model(self, request: Request) -> Response:
         name, asker = request.path_params["name"], request.scope["slipway.asker"]
         if name not in self.callable_by(asker):
             raise self.unknown(name, asker)
-        return reply(self.model_row(name, asker))
+        return reply(await asyncio.to_thread(self.model_row, name, asker))
 
     def model_row(self, name: str, asker: Asker) -> dict[str, Any]:
         road = self.road
@@ -328,8 +329,10 @@ class Api:
         asker: Asker = request.scope["slipway.asker"]
         for app in self.road.apps.values():
             mine = app.knowledge is not None and self.road.admission.may_call(asker, app.name)
-            if mine and app.knowledge and (passage := app.knowledge.passage(request.path_params["id"], asker)):
-                return reply(passage)
+            if mine and app.knowledge:  # in a thread: its file is read again where it has changed
+                passage = await asyncio.to_thread(app.knowledge.passage, request.path_params["id"], asker)
+                if passage is not None:
+                    return reply(passage)
         raise NotFound("There is no passage of that id.", "Ask again: a passage gets a new id when its document changes.", param="id")
 
     async def healthz(self, request: Request) -> Response:
