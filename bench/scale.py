@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import statistics
@@ -32,6 +33,7 @@ from slipway.store import Store
 from slipway.types import Asker
 
 BUILD = Path(__file__).resolve().parent / ".build"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 INGEST = [sys.executable, "-c", "from slipway.cli import main; main()", "ingest", "--json"]
 OPERATOR = Asker(owner="bench", everything=True)
 MODEL = "all-MiniLM-L6-v2-int8/256"
@@ -39,11 +41,12 @@ SECTIONS = 10  # of a document of the large store
 
 
 def vocabulary() -> list[str]:
+    """The words of our own documents in any order, the frequent ones first to be chosen; then made-up rare ones."""
     draw = random.Random(1)
-    return [
-        "".join(draw.choices("bcdfglmnprst", k=2)[n % 2] + draw.choice("aeiou") for n in range(draw.choice([2, 3, 4])))
-        for _ in range(20_000)
-    ]
+    words = sorted({word for file in sorted(DOCS.glob("*.md")) for word in re.findall(r"[a-z]{2,}", file.read_text().lower())})
+    draw.shuffle(words)
+    rare = ["".join(draw.choice("bcdfglmnprst") + draw.choice("aeiou") for _ in range(draw.choice([2, 3, 4]))) for _ in range(17_000)]
+    return words + rare
 
 
 def prose(draw: random.Random, words: Sequence[str], count: int) -> str:
