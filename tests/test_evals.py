@@ -15,7 +15,8 @@ from slipway.knowledge.terms import CountedTerms
 from slipway.types import Passage
 
 QUESTIONS = ROOT / "tests" / "data" / "docs-questions.jsonl"
-PAGES = sorted(page for page in (ROOT / "docs").glob("*.md"))
+NAMED = ("api", "deploy", "documents", "metrics", "mock", "models", "security", "settings", "start")  # a new page must not move the gate
+PAGES = [ROOT / "docs" / f"{name}.md" for name in NAMED]
 
 
 def searched(search: Search, known: list[Passage]) -> dict[str, float]:
@@ -27,15 +28,15 @@ def searched(search: Search, known: list[Passage]) -> dict[str, float]:
 def test_gate_the_keywords_find_what_answers_in_our_own_docs() -> None:
     known = passages_of(PAGES)
     found = searched(by_keywords(Index(known)), known)
-    assert found["recall@3"] >= 0.58
-    assert found["mrr@3"] >= 0.46
+    assert found["recall@3"] >= 0.55
+    assert found["mrr@3"] >= 0.48
 
 
 def test_gate_keywords_and_vectors_find_more(embedder: Embedder) -> None:
     known = passages_of(PAGES)
     found = searched(by_both(Index(known), known, embedder), known)
-    assert found["recall@3"] >= 0.60
-    assert found["mrr@3"] >= 0.56
+    assert found["recall@3"] >= 0.66
+    assert found["mrr@3"] >= 0.59
 
 
 def passage(path: str, heading: str) -> Passage:
