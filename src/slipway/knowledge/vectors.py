@@ -37,7 +37,7 @@ class Vectors:
 
     A search sees a state between two changes, each `put` and `drop` being one change. Raises ImportError without the extra `vectors`.
     Making one limits numpy to one thread for each product, in the whole process: BLAS threads spin where other threads have work to do
-    (measured with eight searches at once on two cores, embedding and all: 59 ms with two threads each, 37 ms with one).
+    (measured with eight searches at once on two cores, embedding and all: 59 ms with two threads each, 44 ms with one).
     """
 
     def __init__(self, dimensions: int = 384) -> None:
