@@ -6,12 +6,17 @@
 `find` asks a fresh process that has only opened a store of so many passages with a vector each (random ones: how good they are is not measured
 here, and comparing them costs the same), by one and by eight threads; queries are embedded where the weights are here, each another one. Its RSS is
 taken after the questions. `cpu` counts chunks a CPU-second of `slipway ingest`, the parsing children included. Median, least and most.
+
+Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s with a fresh process. Among 50,000 passages
+14 ms at p50 and 19 ms at p95 for one thread; 106 and 152 ms for eight that ask without a pause, which is what 14 ms of work for each
+comes to. 330 MiB, keywords ready in 0.1 s, vectors in 1.6 s. 4,570 chunks a CPU-second without vectors, 23 with (256 tokens each).
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import statistics
@@ -32,6 +37,7 @@ from slipway.store import Store
 from slipway.types import Asker
 
 BUILD = Path(__file__).resolve().parent / ".build"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 INGEST = [sys.executable, "-c", "from slipway.cli import main; main()", "ingest", "--json"]
 OPERATOR = Asker(owner="bench", everything=True)
 MODEL = "all-MiniLM-L6-v2-int8/256"
@@ -39,11 +45,12 @@ SECTIONS = 10  # of a document of the large store
 
 
 def vocabulary() -> list[str]:
+    """The words of our own documents in any order, the frequent ones first to be chosen; then made-up rare ones."""
     draw = random.Random(1)
-    return [
-        "".join(draw.choices("bcdfglmnprst", k=2)[n % 2] + draw.choice("aeiou") for n in range(draw.choice([2, 3, 4])))
-        for _ in range(20_000)
-    ]
+    words = sorted({word for file in sorted(DOCS.glob("*.md")) for word in re.findall(r"[a-z]{2,}", file.read_text().lower())})
+    draw.shuffle(words)
+    rare = ["".join(draw.choice("bcdfglmnprst") + draw.choice("aeiou") for _ in range(draw.choice([2, 3, 4]))) for _ in range(17_000)]
+    return words + rare
 
 
 def prose(draw: random.Random, words: Sequence[str], count: int) -> str:
