@@ -6,6 +6,10 @@
 `find` asks a fresh process that has only opened a store of so many passages with a vector each (random ones: how good they are is not measured
 here, and comparing them costs the same), by one and by eight threads; queries are embedded where the weights are here, each another one. Its RSS is
 taken after the questions. `cpu` counts chunks a CPU-second of `slipway ingest`, the parsing children included. Median, least and most.
+
+Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s with a fresh process. Among 50,000 passages
+14 ms at p50 and 19 ms at p95 for one thread; 106 and 152 ms for eight that ask without a pause, which is what 14 ms of work for each
+comes to. 330 MiB, keywords ready in 0.1 s, vectors in 1.6 s. 4,570 chunks a CPU-second without vectors, 23 with (256 tokens each).
 """
 
 import argparse
