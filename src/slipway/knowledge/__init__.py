@@ -163,12 +163,22 @@ class Knowledge:
         reach = self.access.reach(asker, within, known.documents, known.epoch)
         places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), reach)
         near = dense.near(text, max(limit, fusion.DENSE_DEPTH), [place.passage for place in places], reach) if dense else {}
-        wanted = {*(place.passage for place in places), *near}
-        rows = collection.shelf.passages(list(wanted))
-        rows = {n: row for n, row in rows.items() if row.document in known.documents and (reach is None or row.document in reach)}
-        keyword = [Hit(passage=rows[place.passage].passage, score=place.score) for place in places if place.passage in rows]
-        ranked = fusion.fuse(keyword, [(rows[n].passage, cosine) for n, cosine in near.items() if n in rows], limit)
-        return ranked, {row.passage.id: known.documents[row.document] for row in rows.values()}, len(rows) == len(wanted)
+        stands = {place.passage: (place.number, place.document) for place in places}
+        stands |= collection.shelf.stands([number for number in near if number not in stands])
+        mine = {n: place for n, (place, document) in stands.items() if document in known.documents and (reach is None or document in reach)}
+        chosen = fusion.order(
+            [(place.number, place.passage, place.score) for place in places if place.passage in mine],
+            [(mine[n], n, cosine) for n, cosine in near.items() if n in mine],
+            limit,
+        )
+        rows = collection.shelf.passages([each.passage for each in chosen])
+        ranked = [
+            Ranked(passage=rows[each.passage].passage, score=each.score, keyword=each.keyword, cosine=each.cosine)
+            for each in chosen
+            if each.passage in rows
+        ]
+        whole = len(rows) == len(chosen) and len(mine) == len({*near, *(place.passage for place in places)})
+        return ranked, {row.passage.id: known.documents[row.document] for row in rows.values()}, whole
 
     def ranked(self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True) -> list[Ranked]:
         """The places with what speaks for each, for measuring; `by_meaning` off leaves the vectors out."""

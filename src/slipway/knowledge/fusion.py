@@ -4,15 +4,18 @@ A place's score is a weighted sum of its keyword score, as a share of the best p
 found such sums better than reciprocal ranks: they keep how far the best is ahead.) Measured by bench/fusion.py; see docs/decisions/006.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from slipway.types import Hit, Passage, Record
 
-KEYWORD_DEPTH, DENSE_DEPTH = 100, 100  # how many of each are worth fusing, for a handful of places
+KEYWORD_DEPTH, DENSE_DEPTH = 50, 50  # how many of each are worth fusing, for a handful of places
 WEIGHT = 0.6  # of the cosine
 FLOOR = 0.35  # the cosine from which a place counts that shares no word with the question
 
 Place = tuple[str, str, int | None]
+K = TypeVar("K", bound=Hashable)
+P = TypeVar("P")
 
 
 class Ranked(Record, frozen=True, kw_only=True):
@@ -50,22 +53,33 @@ def fuse(
     `keyword` are places as `Index.search` gives them, best first. `dense` are passages with their cosines, in any order: the nearest ones
     (`Vectors.search`) and those of the keyword hits (`Vectors.compare`). Without `dense` the keywords' order stays as it is.
     """
-    nearest: dict[Place, tuple[Passage, float]] = {}
-    for passage, cosine in dense:
-        if cosine > nearest.get(place(passage), (passage, -2.0))[1]:
-            nearest[place(passage)] = (passage, cosine)
-    best = keyword[0].score if keyword else 0.0
-    shared = {place(hit.passage): hit for hit in keyword}
-    ranked = [_ranked(hit, nearest.get(each), best, weight) for each, hit in shared.items()]
-    ranked += [
-        Ranked(passage=passage, score=weight * cosine, cosine=cosine)
-        for each, (passage, cosine) in nearest.items()
-        if each not in shared and cosine >= floor
-    ]
-    return sorted(ranked, key=lambda each: -each.score)[:limit]
+    words = [(place(hit.passage), hit.passage, hit.score) for hit in keyword]
+    fused = order(words, ((place(passage), passage, cosine) for passage, cosine in dense), limit, weight=weight, floor=floor)
+    return [Ranked(passage=each.passage, score=each.score, keyword=each.keyword, cosine=each.cosine) for each in fused]
 
 
-def _ranked(hit: Hit, near: tuple[Passage, float] | None, best: float, weight: float) -> Ranked:
-    passage, cosine = near or (hit.passage, 0.0)
-    share = hit.score / best if best > 0 else 0.0
-    return Ranked(passage=passage, score=(1 - weight) * share + weight * max(cosine, 0.0), keyword=hit.score, cosine=cosine)
+class Fused(NamedTuple, Generic[P]):
+    """As `Ranked`, of whatever stands for a passage."""
+
+    passage: P
+    score: float
+    keyword: float
+    cosine: float
+
+
+def order(
+    keyword: Iterable[tuple[K, P, float]], dense: Iterable[tuple[K, P, float]], limit: int, *, weight: float = WEIGHT, floor: float = FLOOR
+) -> list[Fused[P]]:
+    """What `fuse` does, of (place, passage, score) and (place, passage, cosine) by numbers: the texts are fetched for the best alone."""
+    nearest: dict[K, tuple[P, float]] = {}
+    for place_, passage, cosine in dense:
+        if place_ not in nearest or cosine > nearest[place_][1]:
+            nearest[place_] = passage, cosine
+    fused, best = list[Fused[P]](), 0.0
+    for place_, passage, score in keyword:
+        best = best or score
+        passage, cosine = nearest.pop(place_, (passage, 0.0))
+        share = score / best if best > 0 else 0.0
+        fused.append(Fused(passage, (1 - weight) * share + weight * max(cosine, 0.0), score, cosine))
+    fused += [Fused(passage, weight * cosine, 0.0, cosine) for passage, cosine in nearest.values() if cosine >= floor]
+    return sorted(fused, key=lambda each: -each.score)[:limit]

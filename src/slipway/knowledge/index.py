@@ -43,7 +43,7 @@ _LONGEST_WORD = 64
 _QUERY_CHARACTERS, _QUERY_TERMS = 8000, 64
 _WRITER_BYTES = 50_000_000
 _FEW = 1000  # passages
-_DEPTH = 100  # how many places are weighed for each that is wanted, at least
+_DEPTH = 50  # places that are weighed beyond those that are wanted; of passages, twice as many
 
 _NUMBERS = ("passage", "place", "document")
 _TABLES = ("places", "passages")
@@ -162,7 +162,7 @@ class Index:
         terms = self._words.of(text)
         if not any(terms.values()) or limit < 1:
             return []
-        (whole, parts), depth = self._searchers, _DEPTH + 4 * limit
+        (whole, parts), depth = self._searchers, _DEPTH + limit
         best: dict[int, tuple[float, int]] = {}
         for passage, place, _, score in self._parts.search(parts, terms, 2 * depth, reach):
             best.setdefault(place, (score, passage))

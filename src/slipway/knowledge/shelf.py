@@ -155,6 +155,14 @@ class Shelf:
                 found[int(row[0])] = _row(row)
         return found
 
+    def stands(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Where passages stand: the numbers of their place and their document. Those that are gone are missing."""
+        found = {}
+        for some in _slices(numbers):
+            for row in self._db.execute(f"SELECT id, place, document FROM passages WHERE id IN ({_marks(some)})", some):
+                found[int(row[0])] = int(row[1]), int(row[2])
+        return found
+
     def passage(self, public: str) -> Row | None:
         query = f"SELECT {_ROW} {_FROM} WHERE p.public = ? AND d.collection = ?"
         row = self._db.execute(query, (public, self.id)).fetchone()
