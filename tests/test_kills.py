@@ -70,7 +70,7 @@ def wrong(keeper: Keeper) -> list[str]:
     found = keeper.collection.verify()
     if keeper.dense is not None and keeper.dense.open():
         passages = {row.id for row in keeper.collection.shelf.rows(list(keeper.collection.documents))}
-        vectors = {number for number, _ in keeper.collection.shelf.vectors("all-MiniLM-L6-v2-int8/256")}
+        vectors = {number for number, _ in keeper.collection.shelf.vectors("all-MiniLM-L6-v2-int8/256/8")}
         found += ["There are vectors of passages that are gone."] if vectors - passages else []
         served = keeper.dense.loaded
         found += ["The vectors in memory are not those of the store."] if served != vectors else []

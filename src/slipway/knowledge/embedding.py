@@ -1,19 +1,20 @@
 """Text to vectors: all-MiniLM-L6-v2 (Reimers & Gurevych 2019; mean of the last layer, normalised) in int8, on onnxruntime.
 
-Each text goes through the model by itself. Batches would not be faster on a CPU (measured: 25 long passages a second and core alone, 16 in
-fours), they cost memory, and an int8 model scales its activations over the whole batch, so that a vector would depend on its neighbours.
-Alone it depends on nothing but the text.
+Each text goes through the model by itself. Batches would not be faster on a CPU (measured in floats: 25 long passages a second and core alone,
+16 in fours), they cost memory, and the order of sums would depend on the neighbours. Alone a vector depends on nothing but the text.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import weights
 from slipway.errors import WeightsError
+from slipway.knowledge.integers import in_integers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,8 +58,10 @@ class Embedder:
     dimensions = 384
 
     def __init__(self, files: Mapping[str, Path], *, threads: int = 1, model: str = "all-MiniLM-L6-v2-int8/256") -> None:
-        self.model = model
-        self._session, self._tokenizer = _session(files["model.onnx"], threads), _tokenizer(files["tokenizer.json"])
+        with files["model.onnx"].open("rb") as file:
+            integers = in_integers(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)))
+        self.model = f"{model}/8" if integers else model  # other sums, other vectors
+        self._session, self._tokenizer = _session(integers or str(files["model.onnx"]), threads), _tokenizer(files["tokenizer.json"])
         self._query = lru_cache(_QUERIES_KEPT)(self._one)
 
     def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> "Floats":
@@ -95,7 +98,8 @@ class Embedder:
         return vector
 
 
-def _session(file: Path, threads: int) -> "InferenceSession":
+def _session(model: bytes | str, threads: int) -> "InferenceSession":
+    """Of a model or a file; one may keep its weights in further files beside it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -103,7 +107,7 @@ def _session(file: Path, threads: int) -> "InferenceSession":
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # the memory of a long text is given back
     options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _tokenizer(file: Path) -> "Tokenizer":
