@@ -43,7 +43,7 @@ from slipway.types import (
 
 Say = Callable[[Event], None]
 NOTHING = "Nothing in the documents matches."
-QUOTED = 0.3  # how likely it must be that the sources answer, for them to be quoted; measured by bench/abstention.py ...
+QUOTED = 0.25  # how likely it must be that the sources answer, for them to be quoted; measured by bench/abstention.py ...
 ASKED = 0.1  # ... and for a model to be asked, which reads them and may still say that they do not
 FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
