@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from slipway.types import Hit, Passage, Record
 
-KEYWORD_DEPTH, DENSE_DEPTH = 50, 50  # how many of each are worth fusing, for a handful of places
+KEYWORD_DEPTH, DENSE_DEPTH = 70, 70  # how many of each are worth fusing, for a handful of places
 WEIGHT = 0.6  # of the cosine
 FLOOR = 0.35  # the cosine from which a place counts that shares no word with the question
 
