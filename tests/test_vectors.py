@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -58,15 +58,74 @@ def test_search_finds_what_comparing_all_finds(changes: list[tuple[str, list[int
         assert [id_ for id_, _ in found] == [id_ for id_, _ in expected]
 
 
-def test_rows_are_found_across_blocks_and_memory_is_given_back() -> None:
+def exactly(rows: Floats, ids: Sequence[int], query: Floats, limit: int) -> list[tuple[int, float]]:
+    """Plain numpy over all rows, in float64."""
+    cosines = (rows * query.astype(np.float64)).sum(axis=1)
+    best = np.lexsort((ids, -cosines))[:limit]
+    return [(ids[row], float(cosines[row])) for row in best]
+
+
+def made(kind: str, count: int, size: int, draw: np.random.Generator) -> Floats:
+    """Rows that rounding can hardly tell apart, or rounds badly."""
+    rows = draw.normal(size=(count, size))
+    if kind == "clusters":
+        rows = draw.normal(size=(3, size))[draw.integers(0, 3, count)] + rows * 1e-4
+    elif kind == "equals":
+        rows = rows[draw.integers(0, min(count, 4), count)]
+    elif kind == "one number outweighs":
+        rows[np.arange(count), draw.integers(0, min(size, 3), count)] += 50
+    elif kind == "nearly nothing":
+        rows *= 10.0 ** -draw.choice([1, 8, 25, 32, 43, 50], size=(count, 1))
+    elif kind == "halves of a step":  # where each number is rounded as far as can be
+        rows = (draw.integers(-126, 126, size=(count, size)) + 0.5) / 127
+        rows[:, 0] = 1
+    if kind != "nearly nothing":
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    single = rows.astype(np.float32)
+    if kind == "the last bit":
+        up = np.where(draw.random((count, size)) < 2 / size, np.float32(np.inf), single[0])
+        single = np.nextafter(single[:1].repeat(count, axis=0), up)
+    return single
+
+
+KINDS = ["random", "clusters", "equals", "one number outweighs", "nearly nothing", "halves of a step", "the last bit"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 3000), size=st.sampled_from([1, 3, 64, 384]), limit=st.integers(1, 60))
+def test_search_is_exact_to_the_bit(kind: str, seed: int, count: int, size: int, limit: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows = made(kind, count, size, draw)
+    ids = [int(id_) for id_ in draw.permutation(2 * count)[:count]]
+    query = made(kind if kind != "nearly nothing" else "random", 1, size, draw)[0]
+    vectors = Vectors(size)
+    for start in range(0, count, 700):
+        vectors.put(ids[start : start + 700], rows[start : start + 700])
+    mask = draw.random(2 * count) < 0.3
+    for asked in (query, rows[-1], -rows[0]):
+        assert vectors.search(asked, limit) == exactly(rows, ids, asked, limit)
+        inside = [row for row, id_ in enumerate(ids) if mask[id_]]
+        found = vectors.search(asked, limit, mask)
+        assert found == exactly(rows[inside], [ids[row] for row in inside], asked, limit)
+        assert vectors.compare(asked, [id_ for id_, _ in found]) == dict(found)
+
+
+def test_a_row_that_is_not_finite_spoils_no_search() -> None:
     vectors = Vectors(SIZE)
-    made = np.random.default_rng(1).normal(size=(10_000, SIZE)).astype(np.float32)
-    made /= np.linalg.norm(made, axis=1, keepdims=True)
-    vectors.put(range(10_000), made)
-    assert all(vectors.search(made[id_], 1)[0][0] == id_ for id_ in (0, 4095, 4096, 9999))
+    vectors.put([1, 2, 3], np.array([vector(1), [np.nan] * SIZE, [np.inf] * SIZE], np.float32))
+    assert vectors.search(vector(1), 3) == [(1, pytest.approx(1)), (2, 0), (3, 0)]
+
+
+def test_rows_are_found_after_memory_was_taken_and_given_back() -> None:
+    vectors = Vectors(SIZE)
+    rows = np.random.default_rng(1).normal(size=(10_000, SIZE)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    vectors.put(range(10_000), rows)
+    assert all(vectors.search(rows[id_], 1)[0][0] == id_ for id_ in (0, 4095, 4096, 9999))
     vectors.drop(range(9_990))
-    assert next(id_ for id_, _ in vectors.search(made[9_995], 20)) == 9_995
-    assert {id_ for id_, _ in vectors.search(made[0], 20)} == set(range(9_990, 10_000))
+    assert next(id_ for id_, _ in vectors.search(rows[9_995], 20)) == 9_995
+    assert {id_ for id_, _ in vectors.search(rows[0], 20)} == set(range(9_990, 10_000))
 
 
 def test_wrong_shapes_are_refused_and_nothing_is_changed() -> None:

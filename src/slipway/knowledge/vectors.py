@@ -1,12 +1,13 @@
-"""Exact search over vectors: every row is compared, nothing is approximate.
+"""Exact search over vectors, most of it in a byte a number.
 
-Rows lie in blocks, so that growing copies nothing and shrinking gives memory back. Comparing a query with all rows is bound by reading the
-rows from memory: whoever comes to search first compares for all who wait by then, block by block, so that a block is read once for them all.
+Comparing a query with all rows is bound by reading the rows from memory. So each row is kept twice: in float32, and rounded to int8 with a scale
+of its own, a quarter of the bytes. A search compares all rows in int8, where the most that the rounding can have changed is known for each
+row; whatever might still be among the nearest is compared again in full. Nothing is approximate: the bound is proved, not hoped for.
 """
 
 from collections.abc import Collection, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,45 +16,38 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Allowed = NDArray[np.bool_] | Collection[int]
 
-_BLOCK_ROWS = 1024  # 1.5 MB: small enough for a processor's cache, large enough that Python's part does not count
-_AT_ONCE = 32  # queries in one product: the scores of more would need memory of their own
+_STEP = 1024  # rows: of memory that is taken and given back
+_FEW = 256  # rows handled at once: a copy of them in float64, 0.8 MB, stays in the processor's cache and leaves no holes in the memory
+_LEAST = 1e-30  # the largest number of a row that is not rounded to zeros
+_SLACK = 4e-6  # the float32 arithmetic of the bound itself: fewer than 20 roundings of 2**-24 each, and as many again
 
 
-class _Search:
-    """A search until it is served: `found` is None before. `turn` is released when it is served, or when it shall serve all who wait."""
+class _Rounded(NamedTuple):
+    """`bytes * scale` is the row but for a vector no longer than `error`; `length` is the most that `bytes * scale` can have."""
 
-    __slots__ = ("allowed", "error", "found", "limit", "query", "turn")
-
-    def __init__(self, query: "Floats", limit: int, allowed: "Allowed | None") -> None:
-        self.query, self.limit, self.allowed = query, limit, allowed
-        self.found: list[tuple[int, float]] | None = None
-        self.error: Exception | None = None
-        self.turn = Lock()
-        self.turn.acquire()
+    bytes: "NDArray[np.int8]"
+    scale: "Floats"
+    error: "Floats"
+    length: "Floats"
 
 
 class Vectors:
-    """Vectors of length 1 by a number of yours; may be searched and changed by any threads. Memory: 4 bytes a dimension and row, in blocks.
+    """Vectors of length 1 by a number of yours; may be searched and changed by any threads. Memory: 5 bytes a dimension and row.
 
-    A search sees a state between two changes, each `put` and `drop` being one change. Raises ImportError without the extra `vectors`.
-    Making one limits numpy to one thread for each product, in the whole process: BLAS threads spin where other threads have work to do
-    (measured with eight searches at once on two cores, embedding and all: 59 ms with two threads each, 44 ms with one).
+    A search sees a state between two changes, each `put` and `drop` being one change. A row that is not finite counts as zeros. Raises
+    ImportError without the extra `vectors`.
     """
 
     def __init__(self, dimensions: int = 384) -> None:
         import numpy as np
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(limits=1, user_api="blas")
+        import simsimd  # noqa: F401 - here rather than with the first question
 
         self.dimensions = dimensions
-        self._blocks: list[Floats] = []
         self._ids = np.empty(0, np.int64)
+        self._rows = np.empty((0, dimensions), np.float32)
+        self._rounded = _Rounded(np.empty((0, dimensions), np.int8), *(np.empty(0, np.float32) for _ in range(3)))
         self._row_of: dict[int, int] = {}
-        self._lock = Lock()  # of the matrix
-        self._waiting: list[_Search] = []
-        self._served = False  # somebody serves; it is handed on, so that nobody overtakes
-        self._gate = Lock()  # of these two
+        self._lock = Lock()  # of all these
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -68,14 +62,20 @@ class Vectors:
 
     def put(self, ids: Sequence[int], matrix: "Floats") -> None:
         """Adds rows, or replaces those whose id is known. Raises ValueError where the shape is not [len(ids), dimensions]."""
+        import numpy as np
+
         if matrix.shape != (len(ids), self.dimensions):
             raise ValueError(f"{len(ids)} ids of {self.dimensions} dimensions, but the matrix is {matrix.shape}")
         with self._lock:
-            self._make_room(len(self._row_of) + sum(int(id_) not in self._row_of for id_ in dict.fromkeys(ids)))
-            for id_, vector in zip(ids, matrix, strict=True):
-                row = self._row_of.setdefault(int(id_), len(self._row_of))
-                self._ids[row] = id_
-                self._blocks[row // _BLOCK_ROWS][row % _BLOCK_ROWS] = vector
+            self._resize(len(self._row_of) + len({int(id_) for id_ in ids} - self._row_of.keys()))
+            rows = np.array([self._row_of.setdefault(int(id_), len(self._row_of)) for id_ in ids], np.intp)
+            numbers = np.array(ids, np.int64)
+            for start in range(0, len(rows), _FEW):
+                part = slice(start, start + _FEW)
+                few = np.where(np.isfinite(matrix[part]).all(axis=1, keepdims=True), matrix[part], np.float32(0))
+                new: tuple[NDArray[Any], ...] = (few, *_round(few), numbers[part])
+                for kept, column in zip(self._columns, new, strict=True):
+                    kept[rows[part]] = column
 
     def drop(self, ids: Collection[int]) -> None:
         """Unknown ids are passed over."""
@@ -83,7 +83,7 @@ class Vectors:
             for id_ in ids:
                 if (row := self._row_of.pop(int(id_), None)) is not None:
                     self._fill(row, len(self._row_of))
-            del self._blocks[-(-len(self._row_of) // _BLOCK_ROWS) :]
+            self._resize(len(self._row_of))
 
     def search(self, query: "Floats", limit: int, allowed: "Allowed | None" = None) -> list[tuple[int, float]]:
         """The nearest ids with their cosine, best first; of equals, the smaller id first.
@@ -91,92 +91,92 @@ class Vectors:
         `allowed` are the ids that may be found, or a mask over all ids (`allowed[id]`; ids behind its end may not). `query` has length 1.
         Raises ValueError where it has not as many dimensions.
         """
+        import numpy as np
+
         if query.shape != (self.dimensions,):
             raise ValueError(f"a query has {self.dimensions} dimensions, and this one {query.shape}")
-        mine = _Search(query, limit, allowed)
-        with self._gate:
-            self._waiting.append(mine)
-            waits, self._served = self._served, True
-        if waits:
-            mine.turn.acquire()
-        if mine.found is None:
-            self._serve()
-        if mine.error:
-            raise mine.error
-        return mine.found or []
+        rounded = _round(np.asarray(query, np.float32).reshape(1, -1))
+        with self._lock:
+            most = self._bounds(rounded)
+            if allowed is not None:
+                may = _may(self._ids[: len(most)], allowed)
+                most[~may] = -np.inf
+                limit = min(limit, int(np.count_nonzero(may)))
+            if (limit := min(limit, len(most))) < 1:
+                return []
+            likely = np.argpartition(most, len(most) - limit)[len(most) - limit :]
+            least = self._cosines(likely, query).min()  # `limit` rows have at least that, so no row that has less is found
+            rows = np.flatnonzero(most >= least - _LEAST)
+            cosines, ids = self._cosines(rows, query), self._ids[rows]
+        best = np.lexsort((ids, -cosines))[:limit]
+        return list(zip(ids[best].tolist(), cosines[best].tolist(), strict=True))
 
     def compare(self, query: "Floats", ids: Collection[int]) -> dict[int, float]:
-        """The cosines of these ids; unknown ones are left out. For a few: each is fetched by itself."""
+        """The cosines of these ids, the same as a search has; unknown ones are left out."""
+        import numpy as np
+
         with self._lock:
             rows = {id_: row for id_ in ids if (row := self._row_of.get(int(id_))) is not None}
-            return {id_: float(self._blocks[row // _BLOCK_ROWS][row % _BLOCK_ROWS] @ query) for id_, row in rows.items()}
-
-    def _serve(self) -> None:
-        """All who wait at this moment; then whoever came meanwhile serves the next."""
-        with self._gate:
-            served, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-        try:
-            with self._lock:
-                self._answer(served)
-        except Exception as error:  # noqa: BLE001 - whoever's search it was, nobody may wait for ever
-            for each in served:
-                if each.found is None:
-                    each.error, each.found = error, []
-        for each in served[1:]:
-            each.turn.release()
-        with self._gate:
-            self._served = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].turn.release()
+            return dict(zip(rows, self._cosines(np.fromiter(rows.values(), np.intp, len(rows)), query).tolist(), strict=True))
 
     # All below: with the lock held
 
-    def _make_room(self, rows: int) -> None:
-        import numpy as np
+    @property
+    def _columns(self) -> "tuple[NDArray[Any], ...]":
+        return (self._rows, *self._rounded, self._ids)
 
-        while len(self._blocks) * _BLOCK_ROWS < rows:
-            self._blocks.append(np.empty((_BLOCK_ROWS, self.dimensions), np.float32))
-        if len(self._ids) < rows:
-            self._ids = np.concatenate([self._ids, np.empty(max(rows, _BLOCK_ROWS), np.int64)])
+    def _resize(self, rows: int) -> None:
+        """Where the system moves pages instead of bytes (Linux), nothing is copied. Nobody outside has these arrays, so no reference is checked."""
+        steps = -(-rows // _STEP) * _STEP
+        if steps != len(self._ids):  # which come last: where memory did not suffice, the next one starts again
+            for kept in self._columns:
+                kept.resize((steps, *kept.shape[1:]), refcheck=False)
 
     def _fill(self, row: int, last: int) -> None:
         """The last row moves to the place of one that is gone."""
         if row != last:
-            self._blocks[row // _BLOCK_ROWS][row % _BLOCK_ROWS] = self._blocks[last // _BLOCK_ROWS][last % _BLOCK_ROWS]
-            self._ids[row] = moved = int(self._ids[last])
-            self._row_of[moved] = row
+            for kept in self._columns:
+                kept[row] = kept[last]
+            self._row_of[int(self._ids[row])] = row
 
-    def _answer(self, searches: Sequence[_Search]) -> None:
-        for scores, each in zip(self._scores([each.query for each in searches]), searches, strict=True):
-            each.found = self._best(scores, each)
+    def _bounds(self, query: _Rounded) -> "Floats":
+        """The most that each row's cosine can be.
 
-    def _scores(self, queries: Sequence["Floats"]) -> "Floats":
-        """[queries, rows]. A block is read once from memory, and for the further queries from the processor's cache."""
+        With x = s + e and q = t + f, where s and t are the rounded ones: x.q = s.t + e.q + s.f, and Cauchy-Schwarz bounds the last two.
+        """
         import numpy as np
+        import simsimd
 
         count = len(self._row_of)
-        columns = [np.ascontiguousarray(query, np.float32) for query in queries]
-        scores = np.empty((len(columns), count), np.float32)
-        for number, block in enumerate(self._blocks):
-            start, end = number * _BLOCK_ROWS, min((number + 1) * _BLOCK_ROWS, count)
-            for row, column in enumerate(columns):
-                np.matmul(block[: end - start], column, out=scores[row, start:end])
-        return scores
+        if not count:
+            return np.empty(0, np.float32)
+        bytes_, scale, error, length = (each[:count] for each in self._rounded)
+        most = np.asarray(simsimd.cdist(bytes_, query.bytes, metric="dot", out_dtype="f32")).reshape(count)
+        most *= scale
+        most *= query.scale
+        most += error * query.length
+        most += length * query.error
+        return most
 
-    def _best(self, scores: "Floats", wanted: _Search) -> list[tuple[int, float]]:
+    def _cosines(self, rows: "NDArray[np.intp]", query: "Floats") -> "NDArray[np.float64]":
+        """Each summed in float64 by itself, so that a cosine depends on nothing but the row and the query: equal rows have equal ones."""
         import numpy as np
 
-        ids = self._ids[: len(scores)]
-        if wanted.allowed is not None:
-            rows = np.flatnonzero(_may(ids, wanted.allowed))
-            ids, scores = ids[rows], scores[rows]
-        limit = min(wanted.limit, len(ids))
-        if limit < 1:
-            return []
-        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-        rows = np.flatnonzero(scores >= least)  # more than `limit` where there are equals
-        rows = rows[np.lexsort((ids[rows], -scores[rows]))][:limit]
-        return [(int(ids[row]), float(scores[row])) for row in rows]
+        wide = query.astype(np.float64)
+        parts = (rows[start : start + _FEW] for start in range(0, len(rows), _FEW))
+        return np.concatenate([np.empty(0), *((self._rows[part] * wide).sum(axis=1) for part in parts)])
+
+
+def _round(matrix: "Floats") -> _Rounded:
+    import numpy as np
+
+    largest = np.abs(matrix).max(axis=1, initial=0)
+    scale = np.where(largest > _LEAST, largest / np.float32(127), np.float32(0))
+    rounded = np.rint(matrix / np.where(scale > 0, scale, np.inf)[:, None]).astype(np.int8)
+    near = rounded * scale[:, None].astype(np.float64)
+    error, length = np.linalg.norm(matrix - near, axis=1), np.linalg.norm(near, axis=1)
+    error = error + _SLACK * (length + error) + _LEAST
+    return _Rounded(rounded, scale, error.astype(np.float32), (length + error).astype(np.float32))
 
 
 def _may(ids: "NDArray[np.int64]", allowed: "Allowed") -> "NDArray[np.bool_]":
