@@ -33,6 +33,7 @@ import numpy as np
 
 from slipway import weights
 from slipway.knowledge import Knowledge, opened
+from slipway.knowledge.embedding import opened as opened_model
 from slipway.store import Store
 from slipway.types import Asker
 
@@ -40,7 +41,6 @@ BUILD = Path(__file__).resolve().parent / ".build"
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INGEST = [sys.executable, "-c", "from slipway.cli import main; main()", "ingest", "--json"]
 OPERATOR = Asker(owner="bench", everything=True)
-MODEL = "all-MiniLM-L6-v2-int8/256"
 SECTIONS = 10  # of a document of the large store
 
 
@@ -123,12 +123,12 @@ def large(chunks: int) -> Path:
     knowledge = room(store, home / "docs")
     knowledge.build()
     draw, shelf = np.random.default_rng(1), knowledge.keeper.collection.shelf
-    after = 0
-    while missing := shelf.without_vector(MODEL, after, 5000):
+    model, after = opened_model("minilm").model if weights.found("minilm") else "none", 0
+    while missing := shelf.without_vector(model, after, 5000):
         after = missing[-1][0]
         made = draw.normal(size=(len(missing), 384)).astype(np.float32)
         made /= np.linalg.norm(made, axis=1, keepdims=True)
-        shelf.put_vectors(MODEL, {key: row.tobytes() for (_, key, _), row in zip(missing, made, strict=True)})
+        shelf.put_vectors(model, {key: row.tobytes() for (_, key, _), row in zip(missing, made, strict=True)})
     knowledge.keeper.close()
     store.close()
     (home / "made").touch()
