@@ -115,9 +115,9 @@ def ingest(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...],
     Only what changed is read. Where a server uses the same store, it does the work. The exit code is 1 where a document failed, or where
     --verify found something wrong.
     """
-    from slipway import app, ingesting
+    from slipway import ingesting
 
-    reports = app.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json, verify=verify)
+    reports = ingesting.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json, verify=verify)
     if as_json:
         click.echo(json.dumps({name: msgspec.to_builtins(report) for name, report in reports.items()}, indent=2))
     else:
@@ -204,10 +204,10 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
     \b
     slipway eval knowledge --docs ./docs --questions questions.jsonl
     """
-    from slipway import app
+    from slipway import ingesting
     from slipway.evals import reports
 
-    report = reports.of_knowledge(app.read_knowledge(docs, shown=not as_json), questions)
+    report = reports.of_knowledge(ingesting.read_knowledge(docs, shown=not as_json), questions)
     click.echo(json.dumps(reports.as_json(report), indent=2) if as_json else "\n".join(reports.as_text(report)))
     if len(report.measured) == 1:
         click.echo(f"\n{reports.KEYWORDS_ONLY}", err=True)
