@@ -15,8 +15,9 @@ import msgspec
 from slipway.app import distinct, keepers_of, loaded, store_of
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
-from slipway.knowledge.collection import failure
 from slipway.knowledge.keeper import Keeper
+from slipway.knowledge.reading import failure
+from slipway.knowledge.verification import misfits
 from slipway.settings import Flags
 from slipway.store import Holder, InUse, Store, file_of
 from slipway.types import Record
@@ -113,7 +114,7 @@ def _one(keeper: Keeper, shown: bool, verify: bool) -> Report:
         read=done.read, unchanged=done.unchanged, dropped=done.dropped, embedded=embedded, dense=keeper.dense_state(),
         seconds=time.monotonic() - started,
         failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
-        wrong=keeper.collection.verify() if verify else None,
+        wrong=misfits(keeper.collection) if verify else None,
     )  # fmt: skip
 
 

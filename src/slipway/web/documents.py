@@ -15,8 +15,8 @@ from starlette.responses import Response
 from slipway.answer import Road
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
-from slipway.knowledge.collection import failure
 from slipway.knowledge.readers import READERS
+from slipway.knowledge.reading import failure
 from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
 from slipway.settings import Limits
@@ -239,7 +239,7 @@ def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker) -> Document:
 
 
 def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
-    uploaded = knowledge.keeper.collection.is_upload(doc.file)
+    uploaded = knowledge.keeper.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
     return Document(
         id=doc.public, app=app, path=doc.path, state=doc.state, title=doc.title, passages=doc.passages, version=doc.version,
