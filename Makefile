@@ -26,10 +26,10 @@ help:
 run: .venv/run
 	@$(MAKE) --no-print-directory -j2 serve weights
 
-serve:
+serve: .venv/run
 	$(BIN)/slipway serve --docs docs --port $(PORT)
 
-weights:
+weights: .venv/run
 	-@exec $(BIN)/slipway weights pull minilm >/dev/null 2>&1
 
 test: .venv/dev
@@ -52,10 +52,12 @@ fix: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/printed.py
 
-bench: .venv/dev
+bench: .venv/dev weights
 	$(BIN)/python bench/gateway.py --shared
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
+	$(BIN)/python bench/fusion.py
+	$(BIN)/python bench/abstention.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/citations.py
 	$(BIN)/python bench/quotes.py
