@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: run test lint fix docs bench soak lock clean help
+.PHONY: run serve weights test lint fix docs bench soak lock clean help
 
 help:
 	@echo "make run     serve the project's own docs, with the chat page at http://127.0.0.1:$(PORT)/"
@@ -22,9 +22,15 @@ help:
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r lock/dev.txt
 	@touch $@
 
+# Side by side: the server is up at once, and takes the weights when they are there.
 run: .venv/run
-	-@$(BIN)/slipway weights pull minilm >/dev/null
+	@$(MAKE) --no-print-directory -j2 serve weights
+
+serve: .venv/run
 	$(BIN)/slipway serve --docs docs --port $(PORT)
+
+weights: .venv/run
+	-@exec $(BIN)/slipway weights pull minilm >/dev/null 2>&1
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -46,10 +52,12 @@ fix: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/printed.py
 
-bench: .venv/dev
+bench: .venv/dev weights
 	$(BIN)/python bench/gateway.py --shared
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
+	$(BIN)/python bench/fusion.py
+	$(BIN)/python bench/abstention.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/citations.py
 	$(BIN)/python bench/quotes.py

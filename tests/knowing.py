@@ -4,7 +4,7 @@ from pathlib import Path
 
 from slipway.knowledge import OFF, Counts, Done, Knowledge, opened
 from slipway.knowledge.access import Access
-from slipway.knowledge.collection import failure
+from slipway.knowledge.reading import failure
 from slipway.knowledge.shelf import Doc
 from slipway.settings import AccessRule
 from slipway.store import Store

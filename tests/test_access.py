@@ -193,7 +193,7 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
     assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
     room.room.read(path)
     room.room.keeper.collection.shelf.put_upload("plan.md", "0" * 16, frozenset(), None, "killed now")
-    file = room.room.keeper.collection.uploads / "plan.md"
+    file = room.room.keeper.collection.uploads.folder / "plan.md"
     file.touch()
     room.build()
     assert room.search("tariff", asker=STAFF) == []

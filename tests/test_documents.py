@@ -20,10 +20,10 @@ from fpdf import FPDF
 import hostile
 import papers
 from knowing import Known
-from slipway.knowledge.collection import failure
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
+from slipway.knowledge.reading import failure
 from slipway.types import Passage
 
 

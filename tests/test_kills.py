@@ -16,6 +16,7 @@ from processes import COMMAND, run
 from slipway import weights
 from slipway.knowledge import opened
 from slipway.knowledge.keeper import Keeper
+from slipway.knowledge.verification import misfits
 from slipway.store import Store
 
 FILES = 200
@@ -67,7 +68,7 @@ def reopened(home: Path, docs: Path) -> Any:
 
 
 def wrong(keeper: Keeper) -> list[str]:
-    found = keeper.collection.verify()
+    found = misfits(keeper.collection)
     if keeper.dense is not None and keeper.dense.open():
         passages = {row.id for row in keeper.collection.shelf.rows(list(keeper.collection.documents))}
         vectors = {number for number, _ in keeper.collection.shelf.vectors("all-MiniLM-L6-v2-int8/256/8")}

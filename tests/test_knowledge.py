@@ -155,6 +155,15 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None:
+    heavy = ("httpx", "sqlite3", "numpy", "tantivy", "nh3", "markdown_it", "yaml", "xml.etree", "ctypes", "prometheus_client")
+    build = (
+        "import sys, slipway.cli; from slipway import app; app.build(app.loaded(app.Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
+    )
+    code = f"{build}; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 # Files
 
 

@@ -517,9 +517,10 @@ def test_documents_that_are_still_being_read_are_counted(page: Page, quoting: st
         "models": 0,
         "knowledge": {"docs": {"ready": False, "read": "27 %", "documents": 0, "passages": 0, "failed": 0}},
     }
-    page.route("**/readyz", lambda route: route.fulfill(json=early), times=3)
+    page.route("**/readyz", lambda route: route.fulfill(json=early))
     page.goto(quoting)
     expect(page.locator("#notices")).to_contain_text("Reading the documents… 27 %")
+    page.unroute("**/readyz")
     expect(page.locator("#notices")).not_to_contain_text("Reading the documents")
     expect(page.locator("#empty-about")).to_contain_text("3 documents")
 

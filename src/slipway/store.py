@@ -7,19 +7,22 @@ The folder of the file also holds what is derived from it, and the lock, which n
 import contextlib
 import os
 import secrets
-import sqlite3
 import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
 from slipway.types import Record
+
+if TYPE_CHECKING:
+    import sqlite3
 
 try:
     import fcntl
@@ -73,6 +76,8 @@ class Store:
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
         """Raises SettingsError where the file turns out to be broken."""
+        import sqlite3  # 1 MB, and only needed where there is a store
+
         try:
             yield
         except sqlite3.DatabaseError as error:
@@ -92,7 +97,7 @@ class Store:
         os.pwrite(self._lock, msgspec.json.encode(holder).ljust(_HOLDER_BYTES), 0)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator["sqlite3.Connection"]:
         """One transaction: committed at the end, undone by any error. One thread at a time; may be nested."""
         with self._writer:
             db = self.reading()
@@ -110,14 +115,18 @@ class Store:
             finally:
                 self._writing -= 1
 
-    def reading(self) -> sqlite3.Connection:
+    def reading(self) -> "sqlite3.Connection":
         """This thread's connection."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False, timeout=30)
-            self._connections.append(db)
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"cache_size=-{MEMORY_KB}", "busy_timeout=30000"):
-                db.execute(f"PRAGMA {pragma}")
+        db: sqlite3.Connection = getattr(self._local, "db", None) or self._connect()
+        return db
+
+    def _connect(self) -> "sqlite3.Connection":
+        import sqlite3
+
+        db = self._local.db = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False, timeout=30)
+        self._connections.append(db)
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"cache_size=-{MEMORY_KB}", "busy_timeout=30000"):
+            db.execute(f"PRAGMA {pragma}")
         return db
 
     def close(self) -> None:
@@ -148,7 +157,7 @@ def _holder(told: bytes) -> Holder | None:
         return None
 
 
-def _secret(db: sqlite3.Connection) -> bytes:
+def _secret(db: "sqlite3.Connection") -> bytes:
     """What ids are keyed with, so that nobody can compute them."""
     db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
     db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))

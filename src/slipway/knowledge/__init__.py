@@ -1,6 +1,6 @@
 """THE ROOM of what we know: files in, ranked places with exact character spans out, each asker's share of them.
 
-`files` finds documents, `parsing` has a child process read them (`readers`), `passages` cuts them, `shelf` keeps them, `index` ranks them;
+`files` finds documents, `reading` turns each into passages (in a child process: `parsing`, `readers`), `shelf` keeps them, `index` ranks them;
 `collection` does all of that in batches that survive a crash, `keeper` does it again whenever a file changes, `access` says who may read what.
 """
 
@@ -227,25 +227,26 @@ class Knowledge:
         """Keeps an uploaded file; (the id of its document, its path). It is read by `read`, and lost in no case. It takes the place of an
         upload of the same name that this asker may read; another's, of which nothing must be told, stays.
         """
-        collection = self.keeper.collection
-        with collection.uploading:
-            path = collection.path_of(name)
-            before = [doc for doc in (collection.by_path.get(path), collection.waiting.get(path)) if doc is not None]
+        collection, uploads = self.keeper.collection, self.keeper.collection.uploads
+        with uploads.changing:
+            path = uploads.path_of(name, collection.by_path)
+            before = [doc for doc in (collection.by_path.get(path), uploads.waiting.get(path)) if doc is not None]
             if not all(self.access.may_read(asker, doc) for doc in before):
                 stem, dot, kind = name.rpartition(".")
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
-            path = collection.upload(name, content, tags, groups, asker.owner)
+                path = uploads.path_of(name, collection.by_path)
+            uploads.keep(name, path, content, tags, groups, asker.owner)
         return collection.shelf.public(path), path
 
     @property
     def waiting(self) -> list[str]:
         """Uploads that are being read, by their paths."""
-        return list(self.keeper.collection.waiting)
+        return list(self.keeper.collection.uploads.waiting)
 
     def coming(self, asker: Asker) -> list[Doc]:
         """Uploads that are being read for the first time, for those who may change them: their paths, and no more."""
         collection = self.keeper.collection
-        docs = [doc for doc in list(collection.waiting.values()) if asker.documents and doc.path not in collection.by_path]
+        docs = [doc for doc in list(collection.uploads.waiting.values()) if asker.documents and doc.path not in collection.by_path]
         return [doc for doc in docs if self.access.may_read(asker, doc)]
 
     def read(self, path: str) -> None:
@@ -254,7 +255,7 @@ class Knowledge:
 
     def remove(self, doc: Doc) -> None:
         """Raises Conflict for a document that was not uploaded."""
-        if not self.keeper.collection.is_upload(doc.file):
+        if not self.keeper.collection.uploads.holds(doc.file):
             raise Conflict(
                 f"`{doc.path}` is a file of the knowledge folder.", "Remove the file there; it is gone from the answers at once."
             )

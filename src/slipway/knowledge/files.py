@@ -8,6 +8,7 @@ from stat import S_ISDIR, S_ISREG
 
 import msgspec
 
+from slipway.knowledge.freshness import is_gone, stamp
 from slipway.knowledge.readers import READERS
 from slipway.types import Record
 
@@ -27,18 +28,6 @@ class Found(Record, frozen=True, kw_only=True):
     stamp: int = 0
     size: int = 0
     unreachable: bool = False
-
-
-def stamp(stat: os.stat_result) -> int:
-    """Differs where a file was changed. The time of the last change is not enough: whoever writes may set it back, as reproducible builds do;
-    the time of the entry's change (on Windows, of its making) is the system's own.
-    """
-    return stat.st_mtime_ns + stat.st_ctime_ns
-
-
-def is_gone(error: OSError) -> bool:
-    """Whether there is no such file any more, or none for us; otherwise, the disk does not answer."""
-    return isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
 
 
 def opened(file: str) -> int:

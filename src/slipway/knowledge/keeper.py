@@ -12,7 +12,7 @@ import msgspec
 
 from slipway.knowledge.collection import Collection, Done
 from slipway.knowledge.dense import Dense
-from slipway.knowledge.files import stamp
+from slipway.knowledge.freshness import stamp
 
 log = logging.getLogger("slipway")
 _LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as with network drives
@@ -126,7 +126,7 @@ class Keeper:
     def close(self) -> None:
         self._stop.set()
         self._wake.set()
-        self.collection.interrupt()
+        self.collection.reader.interrupt()
         for thread in self._threads:
             thread.join(5)
         if self.dense:

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from slipway.answer import Road
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
-from slipway.knowledge.collection import failure
 from slipway.knowledge.readers import READERS
+from slipway.knowledge.reading import failure
 from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
 from slipway.settings import Limits
@@ -74,14 +74,14 @@ class Documents:
 
     async def one(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
-        name, knowledge, document = self.find(request)
-        return reply(seen(name, knowledge, document, asker))
+        name, knowledge, document, waits = self.find(request)
+        return reply(seen(name, knowledge, document, asker, waits=waits))
 
     async def remove(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
-        name, knowledge, document = self.find(request)
+        name, knowledge, document, waits = self.find(request)
         may_change(asker)
-        if document.path in knowledge.waiting:
+        if waits:
             raise Conflict("This document is still being read.", "Remove it when that is done.", param="id")
         await asyncio.to_thread(knowledge.remove, document)
         log.info("%s removed %s from %s", asker.owner, document.path, name)
@@ -140,8 +140,11 @@ class Documents:
             log.error("an upload could not be read", exc_info=error)
 
     def state_of(self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker) -> Document:
+        waits = path in knowledge.waiting  # asked first: see `find`
         doc = knowledge.document(id_, asker)
-        return seen(app, knowledge, doc, asker) if doc else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+        return (
+            seen(app, knowledge, doc, asker, waits=waits) if doc else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+        )
 
     async def scan(self, request: Request) -> Response:
         """Has the files looked at now; for those who may change documents."""
@@ -168,12 +171,14 @@ class Documents:
         what = f"There is no app `{name[:100]}` with documents here." if name else "There is no app with documents here."
         raise NotFound(what, known, param="app")
 
-    def find(self, request: Request) -> tuple[str, Knowledge, Doc]:
+    def find(self, request: Request) -> tuple[str, Knowledge, Doc, bool]:
+        """And whether it waits to be read. That is asked first: what was read since then is found as it is now, and never as it was."""
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
         for name, knowledge in self.apps(asker, None).items():
-            if doc := knowledge.document(wanted, asker) or next((d for d in knowledge.coming(asker) if d.public == wanted), None):
-                return name, knowledge, doc
+            waiting, coming = knowledge.waiting, knowledge.coming(asker)
+            if doc := knowledge.document(wanted, asker) or next((d for d in coming if d.public == wanted), None):
+                return name, knowledge, doc, doc.path in waiting
         raise NotFound("There is no document of that id.", "GET /v1/documents lists them.", param="id")
 
     def paths(self) -> list[Path]:
@@ -228,18 +233,21 @@ def may_change(asker: Asker) -> None:
 
 
 def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
-    return [seen(app, knowledge, doc, asker) for doc in [*knowledge.documents(asker), *knowledge.coming(asker)]]
+    waiting, coming = knowledge.waiting, knowledge.coming(asker)  # asked first: see `find`
+    known = {doc.path: doc for doc in knowledge.documents(asker)}
+    docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
+    return [seen(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
 
 
-def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker) -> Document:
+def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool) -> Document:
     """To those who may change it, a document that is being read, or read anew, is just that; the others have it as it was until then."""
-    if asker.documents and doc.path in knowledge.waiting:
+    if asker.documents and waits:
         return Document(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
     return shown(app, knowledge, doc)
 
 
 def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
-    uploaded = knowledge.keeper.collection.is_upload(doc.file)
+    uploaded = knowledge.keeper.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
     return Document(
         id=doc.public, app=app, path=doc.path, state=doc.state, title=doc.title, passages=doc.passages, version=doc.version,

@@ -3,14 +3,16 @@
 import hashlib
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-import nh3
-from markdown_it import MarkdownIt
 from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import NotFound
 from slipway.web.paths import Path
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
@@ -38,8 +40,10 @@ ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": 
 
 
 @cache
-def markdown() -> MarkdownIt:
+def markdown() -> "MarkdownIt":
     """Without definitions of links: one for `[1]` would turn every citation of source 1 into a link of the model's choice."""
+    from markdown_it import MarkdownIt
+
     return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"]).disable("reference")
 
 
@@ -50,6 +54,8 @@ def only_web_links(tag: str, name: str, value: str) -> str | None:
 
 def clean_html(text: str) -> str:
     """Markdown -> HTML in which model and document text is only data: no scripts, no images, http(s) links only, opened apart."""
+    import nh3  # 2 MB with MarkdownIt, which only the page asks for
+
     return nh3.clean(
         markdown().render(text),
         tags=TAGS,

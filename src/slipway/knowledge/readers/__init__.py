@@ -1,22 +1,16 @@
 """A file's bytes become a `Document`: its text, its headings and the places where it may be cut, all as offsets in that text.
 
 For Markdown, reStructuredText and plain text the text is the decoded file: the byte order mark dropped, line ends normalised to `\\n`,
-nothing else changed. For the other kinds it is the readable text, with tables as in Markdown. A kind of document is one row of `READERS`;
-each reader imports its library when it is first called.
+nothing else changed. For the other kinds it is the readable text, with tables as in Markdown. A kind of document is one row of `READERS`.
 """
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import PurePosixPath
+from typing import cast
 
 from slipway.knowledge.readers.document import Document, Heading, OnPage, Unreadable, one_line
-from slipway.knowledge.readers.docx import docx
-from slipway.knowledge.readers.html import html
-from slipway.knowledge.readers.markdown import markdown
-from slipway.knowledge.readers.pdf import pdf
-from slipway.knowledge.readers.pptx import pptx
-from slipway.knowledge.readers.text import plain, restructured
-from slipway.knowledge.readers.xlsx import separated, xlsx
 
 __all__ = ["READERS", "Document", "Heading", "Reader", "Unreadable", "read"]
 
@@ -24,19 +18,19 @@ _LONGEST_TEXT = 20_000_000
 
 Reader = Callable[[bytes, str, OnPage], Document]  # (the file, a title if it has none of its own, progress) -> Document
 
-READERS: dict[str, Reader] = {
-    ".md": markdown,
-    ".markdown": markdown,
-    ".html": html,
-    ".htm": html,
-    ".txt": plain,
-    ".rst": restructured,
-    ".pdf": pdf,
-    ".docx": docx,
-    ".pptx": pptx,
-    ".xlsx": xlsx,
-    ".csv": separated,
-    ".tsv": separated,
+READERS: dict[str, tuple[str, str]] = {  # suffix -> (module, function); imported where such a file is read, and its library with it
+    ".md": (".markdown", "markdown"),
+    ".markdown": (".markdown", "markdown"),
+    ".html": (".html", "html"),
+    ".htm": (".html", "html"),
+    ".txt": (".text", "plain"),
+    ".rst": (".text", "restructured"),
+    ".pdf": (".pdf", "pdf"),
+    ".docx": (".docx", "docx"),
+    ".pptx": (".pptx", "pptx"),
+    ".xlsx": (".xlsx", "xlsx"),
+    ".csv": (".xlsx", "separated"),
+    ".tsv": (".xlsx", "separated"),
 }
 
 
@@ -44,7 +38,9 @@ def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> Documen
     """Reads a file by its suffix, in this process: `parsing` does it for files that nobody vouches for. Raises Unreadable."""
     if not data.strip():
         raise Unreadable("It is empty", "add text, or remove the file")
-    document = READERS[PurePosixPath(path).suffix.lower()](data, _humanised(path), on_page)
+    module, function = READERS[PurePosixPath(path).suffix.lower()]
+    reader = cast(Reader, getattr(import_module(module, __package__), function))
+    document = reader(data, _humanised(path), on_page)
     if not document.text[document.body :].strip():
         raise Unreadable("It has no readable text", "add some, or remove the file")
     if len(document.text) > _LONGEST_TEXT:
