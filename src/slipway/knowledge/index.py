@@ -36,7 +36,7 @@ _UNSPACED = re.compile(
 )
 # Beside tantivy's own stop words (Lucene's 33): they say that something is asked, not what. Left out of questions, never of the index.
 _ASKING = """
-    about am any been can could did do does each explain from had has have he her here him his how i its just may me might must my our
+    about am any been can could did do does each explain from had has have he her here him his how i its just many may me might much must my our
     please she should so some tell than too us very we were what when where which who whom whose why would you your
 """
 _LONGEST_WORD = 64
