@@ -201,6 +201,48 @@ def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None
     assert [heading.text for heading in document.headings] == ["On ships 1", "On ships 2"]
 
 
+class _Book(FPDF):
+    """Chapters with bookmarks, sections in larger letters without, and a header that names the chapter and the page."""
+
+    def header(self) -> None:
+        self.set_font("helvetica", size=9)
+        self.cell(0, 6, f"Chapter {(self.page_no() - 2) // 2 + 1}: Ships {self.page_no() - 1}", new_x="LMARGIN", new_y="NEXT")
+        self.ln(8)
+
+
+def book(chapters: int) -> bytes:
+    paper = _Book()
+    paper.add_page()
+    for number in range(chapters):
+        paper.set_font("helvetica", "B", 13)
+        paper.cell(0, 8, f"{number + 1} Ships . . . . . . . . . . {number * 2 + 1}", new_x="LMARGIN", new_y="NEXT")
+    for number in range(chapters):
+        for side in ("bow", "stern"):
+            paper.add_page()
+            if side == "bow":
+                paper.start_section(f"{number + 1} Ships")
+                paper.set_font("helvetica", "B", 18)
+                paper.cell(0, 12, f"{number + 1} Ships", new_x="LMARGIN", new_y="NEXT")
+            paper.set_font("helvetica", "B", 13)
+            paper.cell(0, 8, f"Of the {side}", new_x="LMARGIN", new_y="NEXT")
+            paper.set_font("helvetica", size=11)
+            paper.multi_cell(0, 6, papers.fact(number) + " " + papers.FILLER * 3, new_x="LMARGIN", new_y="NEXT")
+    return bytes(paper.output())
+
+
+def test_sections_below_the_bookmarks_are_told_by_their_letters(parser: Parser) -> None:
+    document = parser.parse(book(4), "a.pdf")
+    trails = [passage.trail for passage in passages(document, "a.pdf", "v") if passage.page != 1]
+    assert trails == [(f"{number} Ships", f"Of the {side}") for number in range(1, 5) for side in ("bow", "stern")]
+    assert all("Ships . ." not in heading.text for heading in document.headings), "a line of the table of contents is none"
+
+
+def test_a_header_with_the_chapter_and_the_page_is_left_out(parser: Parser) -> None:
+    text = parser.parse(book(4), "a.pdf").text
+    assert "Chapter" not in text
+    assert text.count("Of the stern") == 4
+
+
 def test_columns_are_read_one_after_the_other(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         with paper.text_columns(ncols=2, gutter=8) as columns:

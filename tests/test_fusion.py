@@ -1,5 +1,6 @@
 """Fusion: two rankings in, one ranking of places out."""
 
+import msgspec
 import pytest
 
 from slipway.knowledge.fusion import FLOOR, embedded_text, fuse
@@ -22,9 +23,21 @@ def test_a_place_that_is_good_in_both_comes_first_and_the_nearest_passage_stands
     assert len(fuse([Hit(passage=words, score=10)], [(both, 0.9)], 1)) == 1
 
 
-def test_places_are_told_apart_by_heading() -> None:
+def test_places_are_told_apart_by_heading_by_what_is_above_it_and_by_page() -> None:
     one, other = passage("page.md", "One"), passage("page.md", "Other")
-    assert [each.place for each in fuse([], [(one, 0.5), (other, 0.6)], 5)] == [("page.md", "Other", None), ("page.md", "One", None)]
+    below = msgspec.structs.replace(one, trail=("Annex", "One"))
+    here, there = (msgspec.structs.replace(one, path="page.pdf", page=number) for number in (3, 4))
+    found = fuse([], [(each, 0.5) for each in (one, other, below, here, there, one)], 9)
+    assert [each.passage for each in found] == [one, other, below, here, there]
+    assert [each.place[:2] for each in found[:2]] == [("page.md", "One"), ("page.md", "Other")]
+
+
+def test_what_has_no_vector_yet_is_weighed_as_if_it_were_as_near_as_the_others() -> None:
+    new, old, last = passage("new.md"), passage("old.md"), passage("last.md")
+    found = fuse([Hit(passage=new, score=10), Hit(passage=old, score=8), Hit(passage=last, score=5)], [(old, 0.5), (last, 0.3)], 5)
+    assert [each.passage for each in found] == [new, old, last]
+    assert found[0].score == pytest.approx(0.4 + 0.6 * 0.4)
+    assert found[0].cosine == 0.0
 
 
 def test_what_shares_no_word_must_be_near() -> None:

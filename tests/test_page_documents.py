@@ -432,6 +432,38 @@ def test_a_source_names_its_page_or_slide(page: Page, server: str) -> None:
     expect(page.locator("#passage-path")).to_have_text("talk.pptx, slide 7")
 
 
+def test_what_is_quoted_is_marked_in_its_passage(page: Page, server: str) -> None:
+    dialog = documents(page, server)
+    choose(page, ("otters.md", b"# Otters\n\nThey are small. Otters sleep in the old boathouse. They like rain.\n"))
+    expect(item(dialog, "otters.md").locator(".tag.new")).to_be_visible()
+    page.keyboard.press("Escape")
+    ask(page, "Where do otters sleep?")
+    settled(page)
+    page.locator(".answer .mark").first.click()
+    expect(page.locator("#passage-text mark")).to_have_text("Otters sleep in the old boathouse.")
+    expect(page.locator("#passage-text")).to_have_text("They are small. Otters sleep in the old boathouse. They like rain.")
+
+
+def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight(page: Page, server: str) -> None:
+    dialog = documents(page, server)
+    bad = "<img src=x onerror='window.pwned=1'>"
+    rows = [f"Pier {n},{40 + n},{bad if n == 16 else 'stone|wood'}" for n in range(30)]
+    choose(page, ("piers.csv", "\n".join(["Pier,Length,Remark", *rows]).encode()))
+    expect(item(dialog, "piers.csv").locator(".tag.new")).to_be_visible()
+    page.keyboard.press("Escape")
+    ask(page, "What is the length of pier 17?")
+    settled(page)
+    page.locator(".answer .mark").first.click()
+    said = page.locator("#passage-text tr.said")
+    expect(said).to_have_count(1)
+    assert said.locator("td").all_text_contents() == ["Pier 17", "57", "stone|wood"]
+    expect(page.locator("#passage-text td", has_text=bad)).to_have_count(1)
+    expect(page.locator("#passage-text img")).to_have_count(0)
+    expect(said).to_be_in_viewport()
+    assert page.locator("#passage-text thead th").all_text_contents() == ["Pier", "Length", "Remark"]
+    looked_at(page, "passage-of-a-sheet")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_documents_are_accessible_and_fit_a_phone(page: Page, server: str, scheme: str) -> None:
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")

@@ -54,6 +54,20 @@ def test_a_table_is_quoted_whole_and_its_marker_stands_with_the_sentence_above_i
     assert quoted("What is the default port?", [bare]).text == f"{bare.text}\n\n[3]"
 
 
+def test_of_a_long_table_the_names_of_its_columns_and_the_rows_that_answer_are_quoted() -> None:
+    rows = [f"{house} | {flat} | {500 + flat}" for house in ("Mill", "Tower") for flat in range(1, 11)]
+    rents = source(1, "Rents", "\n".join(["House | Flat | Rent", "--- | --- | ---", *rows]), "book.xlsx")
+    top = "House | Flat | Rent\n--- | --- | ---\n"
+    assert quoted("What is the rent of flat 7 in the Tower?", [rents]).text == f"{top}Tower | 7 | 507\n\n[1]"
+    both = quoted("What is the rent of flat 7?", [rents]).text
+    assert both == f"{top}Mill | 7 | 507\nTower | 7 | 507\n\n[1]", "all that answer equally well"
+    assert quoted("What is the rent of a house or flat?", [rents]).text == f"{rents.text}\n\n[1]", "no row tells more than another"
+    shown = source(1, "Rents", f"The rents:\n\n```\n{rents.text}\n```")
+    assert quoted("How do I show the rent of flat 7 in the Tower?", [shown]).text.count("\n") > len(rows), (
+        "what is shown as code stays whole"
+    )
+
+
 def test_code_comes_with_the_sentence_before_it() -> None:
     text = "Restart it after each change.\n\n```sh\nslipway restart --server\n```"
     found = quoted("How do I restart the server?", [source(1, "Restarting the server", text)])

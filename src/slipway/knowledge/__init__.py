@@ -22,6 +22,7 @@ from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
 from slipway.knowledge.keeper import Keeper
 from slipway.knowledge.shelf import Doc, Row
+from slipway.knowledge.spots import READ, spotted
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
@@ -107,7 +108,7 @@ class Knowledge:
         return Findings(hits=_hits(self._reranked(text, ranked)[:limit]), sureness=self.sureness(text, ranked))
 
     def search(self, text: str, asker: Asker, limit: int = 5, within: Within | None = None) -> list[Hit]:
-        """The places, distinct by path and heading, best first, each with its best passage. Blocks for a few milliseconds; takes any text.
+        """The places, distinct by path, heading and page, best first, each with its best passage. Blocks for a few milliseconds; takes any text.
 
         Nothing is served from a file that has changed since it was read: it is read again first, or left out.
         """
@@ -162,8 +163,11 @@ class Knowledge:
         known = collection.known
         reach = self.access.reach(asker, within, known.documents, known.epoch)
         places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), reach)
-        near = dense.near(text, max(limit, fusion.DENSE_DEPTH), [place.passage for place in places], reach) if dense else {}
-        stands = {place.passage: (place.number, place.document) for place in places}
+        spots = {place.number: place.passages for place in places}
+        near = (
+            dense.near(text, max(limit, fusion.DENSE_DEPTH), [number for some in spots.values() for number in some], reach) if dense else {}
+        )
+        stands = {number: (place.number, place.document) for place in places for number in place.passages}
         stands |= collection.shelf.stands([number for number in near if number not in stands])
         mine = {n: place for n, (place, document) in stands.items() if document in known.documents and (reach is None or document in reach)}
         chosen = fusion.order(
@@ -171,13 +175,16 @@ class Knowledge:
             [(mine[n], n, cosine) for n, cosine in near.items() if n in mine],
             limit,
         )
-        rows = collection.shelf.passages([each.passage for each in chosen])
+        more = [[n for n in spots.get(mine[each.passage], ()) if n != each.passage] for each in chosen[:READ]]
+        rows = collection.shelf.passages([*(each.passage for each in chosen), *(n for some in more for n in some)])
         ranked = [
             Ranked(passage=rows[each.passage].passage, score=each.score, keyword=each.keyword, cosine=each.cosine)
             for each in chosen
             if each.passage in rows
         ]
-        whole = len(rows) == len(chosen) and len(mine) == len({*near, *(place.passage for place in places)})
+        whole = len(rows) == len(chosen) + sum(map(len, more)) and len(mine) == len({*near, *stands})
+        if whole:
+            ranked = spotted(text, ranked, [[(rows[n].passage, near.get(n, 0.0)) for n in some] for some in more], collection.index)
         return ranked, {row.passage.id: known.documents[row.document] for row in rows.values()}, whole
 
     def ranked(self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True) -> list[Ranked]:
@@ -194,8 +201,9 @@ class Knowledge:
         return self.keeper.dense is not None and self.keeper.dense.serves
 
     def sureness(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
-        """How sure it is, from 0 to 1, that these places answer."""
-        embed = self.keeper.dense.embedder(text) if by_meaning and self.keeper.dense else None
+        """How sure it is, from 0 to 1, that these places answer; told by their words alone until all of them have vectors."""
+        near = by_meaning and all(each.cosine for each in ranked)
+        embed = self.keeper.dense.embedder(text) if near and self.keeper.dense else None
         return answerable.answerable(text, ranked, self.keeper.collection.index, embed)
 
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002 - the field's name on the wire

@@ -7,7 +7,7 @@ of the others, which would be first if it were not there. Measured by bench/abst
 
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from slipway.knowledge.fusion import Ranked
@@ -24,7 +24,8 @@ _NEAR, _HEADINGS, _READ = 10, 5, 3  # of them: that may match, whose headings co
 _RIVALS = 5
 _DOUBT = 0.3  # of the weight of a word that nothing has: a question of one word is not answered by each place that has it
 _EMBEDDED = 2  # sentences; each costs about 6 ms
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[。！？])")
+_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+_RULE = re.compile(r"\s*\|?[\s:|-]*--[\s:|-]*\|[\s:|-]*")  # below the names of a table's columns
 _SHORTEST, _LONGEST = 20, 400
 
 
@@ -33,6 +34,9 @@ class Terms(Protocol):
 
     def words(self, text: str) -> Sequence[str]:
         """All words of a text, stemmed."""
+
+    def words_of_each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
+        """The same of many short texts."""
 
     def telling(self, text: str) -> Sequence[str]:
         """Those of a question that say what is asked, stemmed; there may be none."""
@@ -85,7 +89,7 @@ def threshold(embed: "Embed | None" = None) -> float:
 
 
 def signals(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None) -> Signals:
-    asked = _Asked(question, terms)
+    asked = Asked(question, terms)
     matches = [_match(each, asked, vectors=embed is not None) for each in ranked[:_NEAR]]
     best, *rivals = sorted(matches, reverse=True)
     headings = [frozenset(terms.words(" ".join(_headings(each)))) for each in ranked[:_HEADINGS]]
@@ -100,7 +104,7 @@ def signals(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed
     )
 
 
-class _Asked:
+class Asked:
     """The question's words, weighed by how rare they are among the passages."""
 
     def __init__(self, question: str, terms: Terms) -> None:
@@ -109,9 +113,9 @@ class _Asked:
         self._rarity = {word: terms.rarity(word) for word in terms.telling(question)}
         self._total = sum(self._rarity.values()) + _DOUBT * terms.rarity("")
 
-    def share(self, words: Collection[str]) -> float:
+    def share(self, words: Iterable[str]) -> float:
         """How much of the question these words have."""
-        return sum(rarity for word, rarity in self._rarity.items() if word in words) / self._total
+        return sum(self._rarity[word] for word in self._rarity.keys() & words) / self._total
 
     def part(self, words: Collection[str]) -> float:
         """How much of these words the question has."""
@@ -131,17 +135,31 @@ def _headings(each: Ranked) -> Sequence[str]:
     return each.passage.trail[1:] or each.passage.trail
 
 
-def _match(each: Ranked, asked: _Asked, *, vectors: bool) -> float:
+def _match(each: Ranked, asked: Asked, *, vectors: bool) -> float:
     text = " ".join([*each.passage.trail, each.passage.path.replace("-", " "), each.passage.text])
     near = max(each.cosine, 0.0) if vectors else 1.0
     return near * math.sqrt(asked.share(frozenset(asked.terms.words(text))))
 
 
-def _sentences(ranked: Sequence[Ranked], asked: _Asked) -> list[_Sentence]:
+def sentences(text: str) -> Iterator[str]:
+    """And lines; of a table each row, below the names of its columns, without which it says little."""
+    names, before = "", ""
+    for line in text.split("\n"):
+        if _RULE.fullmatch(line):
+            names = before
+        elif names and "|" in line:
+            yield f"{names}\n{line}"
+        else:
+            names = ""
+            yield from _END.split(line)
+        before = line
+
+
+def _sentences(ranked: Sequence[Ranked], asked: Asked) -> list[_Sentence]:
     found = []
     for each in ranked:
         above = frozenset(asked.terms.words(" ".join(each.passage.trail)))
-        for text in _SENTENCE.split(each.passage.text):
+        for text in sentences(each.passage.text):
             if len(text) >= _SHORTEST:
                 words = frozenset(asked.terms.words(text[:_LONGEST]))
                 found.append(

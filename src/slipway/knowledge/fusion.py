@@ -13,7 +13,7 @@ KEYWORD_DEPTH, DENSE_DEPTH = 70, 70  # how many of each are worth fusing, for a 
 WEIGHT = 0.6  # of the cosine
 FLOOR = 0.35  # the cosine from which a place counts that shares no word with the question
 
-Place = tuple[str, str, int | None]
+Place = tuple[str, str, Hashable]  # path, heading, and what tells it from others of that name
 K = TypeVar("K", bound=Hashable)
 P = TypeVar("P")
 
@@ -36,8 +36,10 @@ class Ranked(Record, frozen=True, kw_only=True):
 
 
 def place(passage: Passage) -> Place:
-    """A document's places are told apart by their headings; where it has none, by its pages."""
-    return passage.path, passage.heading, passage.page if len(passage.trail) < 2 and passage.heading == passage.title else None
+    """A document's places are told apart by their headings and those above them, and by their pages where it has pages: chapters go on
+    over many, and slides are often called the same.
+    """
+    return passage.path, passage.heading, passage.page or passage.trail[:-1]
 
 
 def embedded_text(passage: Passage) -> str:
@@ -75,11 +77,15 @@ def order(
     for place_, passage, cosine in dense:
         if place_ not in nearest or cosine > nearest[place_][1]:
             nearest[place_] = passage, cosine
+    words = list(keyword)
+    cosines = [max(nearest[place_][1], 0.0) for place_, _, _ in words if place_ in nearest]
+    usual = sum(cosines) / len(cosines) if cosines else 0.0  # of those whose vectors are not made yet: else they came behind all others
     fused, best = list[Fused[P]](), 0.0
-    for place_, passage, score in keyword:
+    for place_, passage, score in words:
         best = best or score
-        passage, cosine = nearest.pop(place_, (passage, 0.0))
         share = score / best if best > 0 else 0.0
-        fused.append(Fused(passage, (1 - weight) * share + weight * max(cosine, 0.0), score, cosine))
+        near = max(nearest[place_][1], 0.0) if place_ in nearest else usual
+        passage, cosine = nearest.pop(place_, (passage, 0.0))
+        fused.append(Fused(passage, (1 - weight) * share + weight * near, score, cosine))
     fused += [Fused(passage, weight * cosine, 0.0, cosine) for passage, cosine in nearest.values() if cosine >= floor]
     return sorted(fused, key=lambda each: -each.score)[:limit]

@@ -36,14 +36,17 @@ _UNSPACED = re.compile(
 )
 # Beside tantivy's own stop words (Lucene's 33): they say that something is asked, not what. Left out of questions, never of the index.
 _ASKING = """
-    about am any been can could did do does each explain from had has have he her here him his how i its just may me might must my our
+    about am any been can could did do does each explain from had has have he her here him his how i its just many may me might much must my our
     please she should so some tell than too us very we were what when where which who whom whose why would you your
 """
 _LONGEST_WORD = 64
+_LINE_END = "7h3l1n33nd5"  # a word that nobody says, and that its stemmer leaves alone
 _QUERY_CHARACTERS, _QUERY_TERMS = 8000, 64
 _WRITER_BYTES = 50_000_000
 _FEW = 1000  # passages
 _DEPTH = 50  # places that are weighed beyond those that are wanted; of passages, twice as many
+
+SPOTS = 8  # passages of a place that are worth reading
 
 _NUMBERS = ("passage", "place", "document")
 _TABLES = ("places", "passages")
@@ -63,12 +66,18 @@ class Reach(Record, frozen=True, kw_only=True):
 
 
 class Place(Record, frozen=True, kw_only=True):
-    """A place that was found: its number (its first passage's), its document's, and its best passage's; `score` is comparable within a search."""
+    """A place that was found: its number (its first passage's), its document's, and those of its best passages, at most `SPOTS`, best first;
+    `score` is comparable within a search.
+    """
 
     number: int
     document: int
-    passage: int
+    passages: tuple[int, ...]
     score: float
+
+    @property
+    def passage(self) -> int:
+        return self.passages[0]
 
 
 class Index:
@@ -146,6 +155,10 @@ class Index:
         """All words of a text, as the index keeps them."""
         return self._words.all(text)
 
+    def words_of_each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
+        """All words of many short texts."""
+        return self._words.each(texts)
+
     def telling(self, text: str) -> Sequence[str]:
         """Those words of a question that say what is asked; there may be none."""
         return self._words.telling(text)
@@ -163,13 +176,15 @@ class Index:
         if not any(terms.values()) or limit < 1:
             return []
         (whole, parts), depth = self._searchers, _DEPTH + limit
-        best: dict[int, tuple[float, int]] = {}
+        best: dict[int, list[tuple[float, int]]] = {}
         for passage, place, _, score in self._parts.search(parts, terms, 2 * depth, reach):
-            best.setdefault(place, (score, passage))
+            best.setdefault(place, []).append((score, passage))
         found = []
         for _, place, document, score in self._whole.search(whole, terms, depth, reach):
-            part, passage = best.get(place, (0.0, place))
-            found.append(Place(number=place, document=document, passage=passage, score=(score + part) / 2))
+            spots = best.get(place, [(0.0, place)])[:SPOTS]
+            found.append(
+                Place(number=place, document=document, passages=tuple(passage for _, passage in spots), score=(score + spots[0][0]) / 2)
+            )
         return sorted(found, key=lambda each: (-each.score, each.number))[:limit]
 
 
@@ -242,6 +257,18 @@ class _Words:
         with self._lock:
             words = self._all.analyze(plain)
         return (*words, *_pairs(plain))
+
+    def each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Analyzed in one go: a call costs more than a line."""
+        text = _plain(f" {_LINE_END} ".join(texts))
+        if _UNSPACED.search(text):
+            return [self.all(each) for each in texts]
+        with self._lock:
+            words = self._all.analyze(text)
+        ends = [number for number, word in enumerate(words) if word == _LINE_END]
+        if len(ends) != max(len(texts) - 1, 0):  # one of them says it
+            return [self.all(each) for each in texts]
+        return [words[start:stop] for start, stop in zip([0, *(end + 1 for end in ends)], [*ends, len(words)], strict=True)][: len(texts)]
 
     def telling(self, text: str) -> list[str]:
         plain = _plain(text[:_QUERY_CHARACTERS])

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
+import msgspec
+
 from slipway.types import Citation, Record, Source
 
 _ENOUGH = (
@@ -25,6 +27,7 @@ _WORTH = 0.3  # a further span must bring this share of what the first one broug
 _POINTS = 0.5  # what a sentence counts that only sends the reader elsewhere
 _SAME = 0.75  # of the words of the shorter of two spans: they say the same
 _LONGEST_SENTENCE, _LONGEST_BLOCK = 800, 1500
+_SHORT_TABLE = 8  # rows; of longer ones, those are quoted that answer
 
 Weights = Mapping[str, float]
 
@@ -39,7 +42,7 @@ class Quote(Record, frozen=True, kw_only=True):
 class _Span(Record, frozen=True, kw_only=True):
     """[start, end) of a text, quotable by itself. A block needs lines of its own; `item` marks those of lists.
 
-    `lead` is where the sentence ends that leads to a block, `start` where there is none.
+    `lead` is where the sentence ends that leads to a block, `start` where there is none. `rows` are the lines that are quoted of a long table.
     """
 
     start: int
@@ -47,6 +50,7 @@ class _Span(Record, frozen=True, kw_only=True):
     block: bool = False
     item: bool = False
     lead: int = 0
+    rows: tuple[tuple[int, int], ...] = ()
 
 
 class _Candidate(Record, frozen=True, kw_only=True):
@@ -61,7 +65,7 @@ class _Candidate(Record, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        return self.source.text[self.span.start : self.span.end]
+        return _said_in(self.source.text, self.span)
 
 
 def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | None:
@@ -83,8 +87,8 @@ def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | N
 
 def _candidates(rank: int, source: Source, asked: frozenset[str], *, shows: bool) -> Iterator[_Candidate]:
     named = asked.intersection(_terms(f"{source.heading} {source.path}"))
-    for position, span in enumerate(_spans(source.text, shows=shows)):
-        text = source.text[span.start : span.end]
+    for position, span in enumerate(_in_short(source.text, each, asked) for each in _spans(source.text, shows=shows)):
+        text = _said_in(source.text, span)
         words = _terms(text)
         terms = asked.intersection(words)
         code = bool(_FENCE.match(text)) or _looks_like_code(text)
@@ -94,6 +98,32 @@ def _candidates(rank: int, source: Source, asked: frozenset[str], *, shows: bool
         factor *= _POINTS if _POINTER.match(text) else 1.0
         above = frozenset[str]() if scrap else named - terms
         yield _Candidate(source=source, span=span, rank=rank, terms=terms, above=above, named=named, factor=factor, code=code)
+
+
+def _said_in(text: str, span: _Span) -> str:
+    return "\n".join(text[start:end] for start, end in span.rows) if span.rows else text[span.start : span.end]
+
+
+def _in_short(text: str, span: _Span, asked: frozenset[str]) -> _Span:
+    """Of a long table, the names of its columns and the rows that have most of the question's words; all of it where none has more."""
+    lines = list(_lines(text, span))
+    rule = next((number for number, (start, end) in enumerate(lines) if _is_rule(text[start:end])), 0)
+    if rule < 1 or len(lines) - rule - 1 <= _SHORT_TABLE or any(_FENCE.match(text, start) for start, _ in lines):
+        return span
+    told = [len(asked.intersection(_terms(text[start:end]))) for start, end in lines[rule + 1 :]]
+    best = [line for line, count in zip(lines[rule + 1 :], told, strict=True) if count == max(told)]
+    return msgspec.structs.replace(span, rows=(*lines[: rule + 1], *best)) if len(best) <= _SHORT_TABLE else span
+
+
+def _lines(text: str, span: _Span) -> Iterator[tuple[int, int]]:
+    start = span.start
+    for line in text[span.start : span.end].split("\n"):
+        yield start, start + len(line)
+        start += len(line) + 1
+
+
+def _is_rule(line: str) -> bool:
+    return "|" in line and bool(_TABLE_RULE.match(line))
 
 
 def _looks_like_code(text: str) -> bool:
@@ -336,7 +366,7 @@ def _run_end(pattern: re.Pattern[str]) -> "Extent":
 
 
 def _is_table(rows: Sequence[str], number: int) -> bool:
-    return "|" in rows[number] and number + 1 < len(rows) and "|" in rows[number + 1] and bool(_TABLE_RULE.match(rows[number + 1]))
+    return "|" in rows[number] and number + 1 < len(rows) and _is_rule(rows[number + 1])
 
 
 def _is_code(rows: Sequence[str], number: int) -> bool:

@@ -1,4 +1,4 @@
-"""PDF: text by page, its lines joined to paragraphs; headings from the bookmarks, or else from the sizes of the letters.
+"""PDF: text by page, its lines joined to paragraphs; headings from the bookmarks, and from the sizes of the letters.
 
 pdfium (Chrome's reader; Apache and BSD licences) gives characters with their places. What is a line, a paragraph, a heading or a running
 header is told here, from the habits of the whole file.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_PAGES, _MOST_SIGNS, _MOST_BOOKMARKS = 5_000, 200_000, 20_000
 _LARGER = 1.12  # how much larger than the text a heading's letters are
 _LONGEST_HEADING, _RANKS = 120, 4
+_OFTEN = 3  # how often letters below the bookmarked headings must stand out: what does so once is an address or a figure
 _SIMPLER = "print it to a new PDF, or remove it"
 
 
@@ -52,11 +53,11 @@ def pdf(data: bytes, fallback: str, on_page: OnPage) -> Document:
         raise Unreadable("It has no text, only pictures of it", "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`")
     meta, marks = _meta(file) | _pictures(file, pages), _marks(file, len(pages))
     texts = _without_running_lines(pages)
-    ranks = _ranks(texts)
+    ranks = _ranks_below(marks, texts) if marks else _ranks(texts)
     draft = Draft()
     for number, lines in enumerate(texts):
         draft.page()
-        _write(draft, lines, [mark for mark in marks if mark.page == number], {} if marks else ranks)
+        _write(draft, lines, [mark for mark in marks if mark.page == number], ranks)
     return draft.document(meta.get("title") or _shown_title(texts) or fallback, meta)
 
 
@@ -222,16 +223,20 @@ _PAGE_NUMBER = re.compile(
 
 
 def _without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
-    """Headers and footers stand apart from the text, at the same height of many pages, and say the same but for numbers. Larger letters are
-    headings, of which only the very same words run.
+    """Headers and footers stand apart from the text, at the same height of many pages, and say the same but for numbers, or name a chapter and
+    the page's number. Larger letters are headings, of which only the very same words run.
     """
     text_size = _text_size(pages)
     edges = [_edge(lines, top=True) + _edge(lines, top=False) for lines in pages]
-    seen = Counter(key for lines in edges for key in {_running(line, text_size) for line in lines})
+    seen = Counter(key for page, lines in enumerate(edges) for key in {key for line in lines for key in _running(line, page, text_size)})
     often = max(3, 0.4 * sum(map(bool, pages)))
+
+    def runs(line: Line, page: int) -> bool:
+        return bool(_PAGE_NUMBER.match(line.text)) or any(seen[key] >= often for key in _running(line, page, text_size))
+
     return [
-        [line for line in lines if line not in edge or not (seen[_running(line, text_size)] >= often or _PAGE_NUMBER.match(line.text))]
-        for lines, edge in zip(pages, edges, strict=True)
+        [line for line in lines if line not in edge or not runs(line, page)]
+        for page, (lines, edge) in enumerate(zip(pages, edges, strict=True))
     ]
 
 
@@ -244,9 +249,13 @@ def _edge(lines: list[Line], *, top: bool) -> list[Line]:
     return []
 
 
-def _running(line: Line, text_size: float) -> tuple[str, int]:
-    said = line.text if line.size >= text_size * _LARGER else re.sub(r"\d+", "#", line.text)
-    return said, round(line.bottom / 4)
+def _running(line: Line, page: int, text_size: float) -> set[tuple[str | int, int]]:
+    """What other pages have alike, each with its height: the words; and how far a number at either end is from the page's own."""
+    height = round(line.bottom / 4)
+    if line.size >= text_size * _LARGER:
+        return {(line.text, height)}
+    numbers = (found[0] for found in (re.match(r"\d{1,5}(?= )", line.text), re.search(r"(?<= )\d{1,5}$", line.text)) if found)
+    return {(re.sub(r"\d+", "#", line.text), height), *((int(number) - page, height) for number in numbers)}
 
 
 def _text_size(pages: Sequence[Sequence[Line]]) -> float:
@@ -272,8 +281,22 @@ def _ranks(pages: list[list[Line]]) -> dict[tuple[float, bool], int]:
     return {look: min(rank, _RANKS) for rank, look in enumerate(sorted(looks, reverse=True), start=1)}
 
 
+def _ranks_below(marks: list[Mark], pages: list[list[Line]]) -> dict[tuple[float, bool], int]:
+    """The same below the bookmarks, which often name the chapters alone: letters between the bookmarked headings' and the text's in size."""
+    located = ((pages[mark.page], *_located(pages[mark.page], mark, 0)) for mark in marks)
+    known = {(line.size, line.bold) for lines, start, stop in located for line in lines[max(start, 0) : max(stop, 0)]}
+    largest, usual = max(known, default=(0.0, False))[0], _text_size(pages)
+    counts = Counter((line.size, line.bold) for line in itertools.chain.from_iterable(pages) if _stands_out(line, usual))
+    looks = [look for look in _ranks(pages) if look not in known and usual * _LARGER <= look[0] < largest and counts[look] >= _OFTEN]
+    lowest = max(mark.level for mark in marks)
+    return {look: lowest + rank for rank, look in enumerate(looks, start=1)}
+
+
+_LEADER = re.compile(r"(?:\. ?){4}|…{2}")  # of a table of contents
+
+
 def _stands_out(line: Line, usual: float) -> bool:
-    short = len(line.text) <= _LONGEST_HEADING and any(sign.isalpha() for sign in line.text)
+    short = len(line.text) <= _LONGEST_HEADING and any(sign.isalpha() for sign in line.text) and not _LEADER.search(line.text)
     return short and (line.size >= usual * _LARGER or (line.bold and line.size >= usual and not line.text.endswith((".", ",", ";", ":"))))
 
 
@@ -309,7 +332,7 @@ class Head(Record, frozen=True, kw_only=True):
 
 def _write(draft: Draft, lines: list[Line], marks: list[Mark], ranks: dict[tuple[float, bool], int]) -> None:
     at = 0
-    for head in [*_by_marks(lines, marks), *_by_rank(lines, ranks)]:
+    for head in _heads(lines, marks, ranks):
         for block in _blocks(lines[at : head.start]):
             draft.block(block)
         if head.stop > head.start:
@@ -319,6 +342,14 @@ def _write(draft: Draft, lines: list[Line], marks: list[Mark], ranks: dict[tuple
         at = head.stop
     for block in _blocks(lines[at:]):
         draft.block(block)
+
+
+def _heads(lines: list[Line], marks: list[Mark], ranks: dict[tuple[float, bool], int]) -> list[Head]:
+    """In their order; of two for the same lines, the bookmark's."""
+    marked = list(_by_marks(lines, marks))
+    taken = {number for head in marked for number in range(head.start, head.stop)}
+    ranked = [head for head in _by_rank(lines, ranks) if taken.isdisjoint(range(head.start, head.stop))]
+    return sorted([*marked, *ranked], key=lambda head: (head.start, head.stop))
 
 
 def _by_marks(lines: list[Line], marks: list[Mark]) -> Iterator[Head]:

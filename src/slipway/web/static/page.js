@@ -141,7 +141,7 @@ function about(row, knowledge) {
 // Asking
 
 function add(turn) {
-  const view = new TurnView(turn, { again: () => again(turn), open: openPassage });
+  const view = new TurnView(turn, { again: () => again(turn), open: (source) => openPassage(source, turn.text) });
   page.turns.push(turn);
   page.views.set(turn, view);
   $("turns").append(view.element);
