@@ -78,6 +78,7 @@ BAD_LINES = {
     '{"question": "Why?", "gold": [{"page": "a.md"}, {"page": "a.md", "heading": "Z"}]}': ":1: gold[1].heading: `Z` is no heading of a.md",
     '{"question": "Why?", "gold": [{"page": "z.md", "heading": "A"}]}': ":1: gold[0].page: `z.md` is not there",
     "{": ":1: input data was truncated",
+    "Why?": ":1: JSON is malformed: invalid character",
     "": ": there are no questions in it;",
 }
 
@@ -89,6 +90,18 @@ def test_a_bad_line_is_named_with_its_field(tmp_path: Path, line: str) -> None:
     with pytest.raises(SettingsError) as raised:
         questions_in(file, [("a.md", "A", None)])
     assert [problem.startswith(f"{file}{BAD_LINES[line]}") for problem in raised.value.problems] == [True], raised.value.problems
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_bytes(b'\xef\xbb\xbf{"question": "Why?", "gold": [{"page": "a.md"}]}\r\n')
+    assert [each.question for each in questions_in(tmp_path / "q.jsonl", [("a.md", "A", None)])] == ["Why?"]
+
+
+def test_bad_questions_are_told_before_any_document_is_read(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\ntext\n")
+    done = run("eval", "knowledge", "--docs", str(tmp_path / "docs"), "--questions", str(tmp_path / "none.jsonl"))
+    assert done.stderr == f"slipway: --questions: {tmp_path / 'none.jsonl'} cannot be read: no such file or directory\n"
 
 
 @pytest.fixture

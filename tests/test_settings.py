@@ -96,6 +96,8 @@ keys: [{key: "${OUR_KEY}"}, {key: in-the-file-1}]
     [
         (["--docs", "nowhere"], "--docs: there is no folder or file `nowhere`"),
         (["--docs", "empty"], "empty"),
+        (["--docs", ""], "--docs: it is empty; name a file or a folder, `.` for this one"),
+        (["--config", ""], "--config: it is empty"),
         (["--model", "dashscope/qwen-plus"], "`export DASHSCOPE_API_KEY=…`"),
         (["--model", "dashscop/qwen-plus"], "write PROVIDER/MODEL"),
         (["--model", "http://127.0.0.1:9/v1"], "nothing listens there. Start that server, or name the model"),

@@ -102,6 +102,40 @@ def test_what_is_kept_to_a_group_is_hidden_while_it_is_read_and_where_it_fails(s
     assert read(server, "hr", slow["id"])["state"] == "done"
 
 
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+PART = b'--b\r\ncontent-disposition: form-data; name="file"; filename="half.md"\r\n\r\n# Half\n'
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "text": ({"files": [("file", (None, b"report.md"))]}, "`file` must be a file, not text. With curl, write an @"),
+    "nameless": ({"content": PART.replace(b"half.md", b" ") + b"\r\n--b--\r\n", "headers": FORM}, "A file has no name."),
+    "cut": ({"content": PART, "headers": FORM}, "The form ends in the middle of a part."),
+    "cut behind the first": ({"content": PART + b"\r\n" + PART, "headers": FORM}, "The form ends in the middle of a part."),
+    "tags": (
+        {"files": [("file", ("a.md", TEXT))], "data": {"tags": "x" * 101}},
+        "`tags` are more than 50, or one is longer than 100 signs.",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_form_that_is_wrong_is_refused_as_a_whole(server: Serving, mistake: str) -> None:
+    sends, says = MISTAKES[mistake]
+    before = paths(server, "clerk")
+    reply = httpx.post(f"{server.url}/v1/documents", **{**sends, "headers": of("clerk") | sends.get("headers", {})})
+    assert reply.status_code == 400
+    assert says in reply.json()["error"]["message"]
+    assert paths(server, "clerk") == before
+
+
+def test_what_a_list_cannot_be_narrowed_by_is_told(server: Serving) -> None:
+    error = server.get("/v1/documents?stat=failed", headers=of("clerk")).json()["error"]
+    assert (error["message"], error["param"]) == ("There is no parameter `stat`. Known: app, state.", "stat")
+
+
+def test_a_wrong_method_is_told_with_all_that_are_taken(server: Serving) -> None:
+    said = [httpx.request("PUT", f"{server.url}/v1/documents{rest}", headers=of("clerk")).json()["error"]["message"] for rest in ("", "/x")]
+    assert [each.rpartition(". ")[2] for each in said] == ["Use GET or POST.", "Use DELETE or GET."]
+
+
 def test_an_upload_over_a_slow_line_may_take_longer_than_a_request_may(server: Serving) -> None:
     """`limits.head_timeout` is 2 s here."""
     head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="patience.md"\r\n\r\n# Patience\n\n'

@@ -186,6 +186,14 @@ def test_the_commands_say_what_is_here_and_what_to_do(tmp_path: Path) -> None:
     assert unknown.stderr == "slipway: there are no weights called `nope`; known are minilm, qwen2.5-coder-0.5b.\n"
 
 
+def test_a_folder_that_cannot_be_written_is_told_with_another_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("weights", "pull", "minilm", env={"SLIPWAY_CACHE": str(tmp_path / "file")})
+    assert done.returncode == 1
+    assert "cannot be stored in" in done.stderr
+    assert done.stderr.endswith("Make room there, or name another folder in SLIPWAY_CACHE.\n")
+
+
 def test_the_table_is_whole() -> None:
     for name, each in weights.WEIGHTS.items():
         assert name == each.name

@@ -64,7 +64,7 @@ def test_a_question_is_limited_to_a_path_to_tags_and_to_days(server: Serving, wi
     [
         ({"since": "May"}, "within.since"),
         ({"until": "2026-02-30"}, "within.until"),
-        ({"paths": "x"}, "paths"),
+        ({"paths": "x"}, "within.paths"),
         ({"tags": "kitchen"}, "within.tags"),
         ("products", "within"),
     ],

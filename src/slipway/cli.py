@@ -40,11 +40,25 @@ def main() -> None:
     """Answers questions over your documents, and stands between your users and their language models."""
 
 
+class Named(click.Path):
+    """A path as it was typed. An empty one is no name for this folder: a variable of the shell that is not set must not publish it. What may
+    not be read is told by who reads it, with what to do.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            raise SettingsError([f"{param.opts[0] if param else 'path'}: it is empty; name a file or a folder, `.` for this one"])
+        return super().convert(value, param, ctx)
+
+
 def settings_options(command: Any) -> Any:
     """The flags that say what to serve, for each command that needs the settings."""
     for option in (
-        click.option("--config", type=click.Path(path_type=Path), help="Settings file; `slipway.yaml` here where there is one."),
-        click.option("--docs", "docs", type=click.Path(path_type=Path), multiple=True, help="Folder or file to answer from. Repeatable."),
+        click.option("--config", type=Named(), help="Settings file; `slipway.yaml` here where there is one."),
+        click.option("--docs", "docs", type=Named(), multiple=True, help="Folder or file to answer from. Repeatable."),
         click.option(
             "--model", "models", multiple=True, metavar="MODEL", help="PROVIDER/MODEL, an address, or a model of the file. Repeatable."
         ),
@@ -195,10 +209,8 @@ def evals() -> None:
 
 
 @evals.command("knowledge")
-@click.option("--docs", type=click.Path(path_type=Path), multiple=True, required=True, help="Folder or file to search in. Repeatable.")
-@click.option(
-    "--questions", type=click.Path(path_type=Path), required=True, help='JSONL: {"question": …, "gold": [{"page": …, "heading": …}]}.'
-)
+@click.option("--docs", type=Named(), multiple=True, required=True, help="Folder or file to search in. Repeatable.")
+@click.option("--questions", type=Named(), required=True, help='JSONL: {"question": …, "gold": [{"page": …, "heading": …}]}.')
 @JSON
 def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> None:
     """Does the search find the places that answer, and is it known when nothing does?
@@ -208,7 +220,9 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
     """
     from slipway import ingesting
     from slipway.evals import reports
+    from slipway.evals.knowledge import questions_in
 
+    questions_in(questions)  # what is wrong with them is told before the documents are read, which may take long
     report = reports.of_knowledge(ingesting.read_knowledge(docs, shown=not as_json), questions)
     click.echo(json.dumps(reports.as_json(report), indent=2) if as_json else "\n".join(reports.as_text(report)))
     if len(report.measured) == 1:

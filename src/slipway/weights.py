@@ -218,7 +218,10 @@ def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s:
                     _is_whole(file, target / file.name)
                     return
     except OSError as error:
-        raise WeightsError(f"{file.name} cannot be stored in {target} ({error.strerror or error}).") from None
+        raise WeightsError(
+            f"{file.name} cannot be stored in {target} ({error.strerror or error}).",
+            "Make room there, or name another folder in SLIPWAY_CACHE.",
+        ) from None
     tried = "\n".join(missed)
     raise WeightsError(f"{file.name} could not be had from any of its sources:\n{tried}\n", f"Or put it at {target / file.name} yourself.")
 

@@ -4,6 +4,7 @@ A search is `(question, limit) -> places, best first`; whatever can do that can 
 is, and with its gold places taken out of what was found.
 """
 
+import codecs
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,10 @@ class Report(Record, frozen=True, kw_only=True):
 # What is asked
 
 
-def questions_in(file: Path, places: Sequence[Place]) -> list[Question]:
-    """The questions of a JSONL file. Raises SettingsError that names each bad line and its field, and gold that the documents do not have."""
+def questions_in(file: Path, places: Sequence[Place] | None = None) -> list[Question]:
+    """The questions of a JSONL file. Raises SettingsError that names each bad line and its field, and gold that is not among the places, where
+    they are known.
+    """
     problems, found = list[str](), list[Question]()
     for number, line in _numbered(file):
         try:
@@ -95,7 +98,7 @@ def _parsed(line: bytes, number: int) -> Question:
 
 def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        lines = file.read_bytes().splitlines()
+        lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
         raise SettingsError([f"--questions: {file} cannot be read: {(error.strerror or str(error)).lower()}"]) from None
     return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
@@ -104,17 +107,17 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
 def _field(error: str) -> str:
     """msgspec's sentence with the field first: "Expected `str`, got `int` - at `$.gold[0].page`" -> "gold[0].page: expected …"."""
     what, _, where = error.partition(" - at `$")
-    what = what[:1].lower() + what[1:]
+    what = what[:1].lower() + what[1:] if what[1:2].islower() else what
     return f"{where.strip('.`')}: {what}" if where.strip(".`") else what
 
 
-def _problems(question: Question, places: Sequence[Place]) -> Iterator[str]:
+def _problems(question: Question, places: Sequence[Place] | None) -> Iterator[str]:
     if not question.question.strip():
         yield "question: it is empty"
     if not question.gold:
         yield "gold: it names no place; a question needs one that answers it"
     for number, gold in enumerate(question.gold):
-        if not any(gold.is_at(place) for place in places):
+        if places is not None and not any(gold.is_at(place) for place in places):
             on_page = any(Gold(page=gold.page).is_at(place) for place in places)
             field, what = (
                 ("heading", f"`{gold.heading}` is no heading of {gold.page}") if on_page else ("page", f"`{gold.page}` is not there")

@@ -65,9 +65,9 @@ class Model(Record, frozen=True, kw_only=True):
 
 
 WITH_VECTORS = Model(
-    weights=Signals(match=0.01, lead=6.61, heading=1.25, named=1.08, sentence=1.37, spoken=2.37), bias=-3.52, threshold=0.25
+    weights=Signals(match=0.32, lead=6.84, heading=1.56, named=1.04, sentence=0.95, spoken=2.57), bias=-3.65, threshold=0.25
 )
-KEYWORDS_ONLY = Model(weights=Signals(match=1.25, lead=4.83, heading=1.18, named=1.60, spoken=3.47), bias=-4.03, threshold=0.3)
+KEYWORDS_ONLY = Model(weights=Signals(match=1.16, lead=5.12, heading=1.34, named=1.61, spoken=3.39), bias=-4.04, threshold=0.3)
 
 
 def answerable(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 import unicodedata
 from pathlib import PurePath
@@ -28,6 +29,8 @@ _WAIT_S = 2.0  # how long an upload waits to be read, before the reply says that
 _LONGEST_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
 _MOST_FILES = 100
+_MOST_TAGS, _LONGEST_TAG = 50, 100
+_ASKED = ("app", "state")  # what a list may be narrowed by
 _AT_ONCE = 2  # uploads read at once
 
 
@@ -64,6 +67,8 @@ class Documents:
 
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
+        if unknown := next((key for key in request.query_params if key not in _ASKED), None):
+            raise BadRequest(f"There is no parameter `{unknown[:50]}`.", f"Known: {', '.join(_ASKED)}.", param=unknown[:50])
         apps = self.apps(asker, request.query_params.get("app"))
         state = request.query_params.get("state")
         if state not in (None, "done", "failed", "reading"):
@@ -192,25 +197,31 @@ class Documents:
         ]
 
 
+_TAIL = 1_000  # bytes of a body's end that are kept: its last boundary, and what some clients write behind it
+
+
 class _Counted:
     """A request's body, counted as it comes, so that no more of it is kept than is allowed."""
 
     def __init__(self, request: Request, most: int, too_large: Any) -> None:
-        self.request, self.most, self.too_large, self.size = request, most, too_large, 0
+        self.request, self.most, self.too_large, self.size, self.tail = request, most, too_large, 0, b""
 
     async def receive(self) -> Any:
         message = await self.request.receive()
         self.request.scope["extensions"]["slipway"].still_sending()
-        self.size += len(message.get("body", b""))
+        body = message.get("body", b"")
+        self.size += len(body)
+        self.tail = (self.tail + body)[-_TAIL:]
         if self.size > self.most:
             raise self.too_large()
         return message
 
 
 class _Form:
-    """The form of a request, its files closed at the end."""
+    """The form of a request, its files closed at the end. A part that is not ended would be left out in silence: such a form is refused."""
 
     def __init__(self, counted: _Counted, max_files: int, max_fields: int) -> None:
+        self.counted = counted
         self.request = Request(counted.request.scope, counted.receive)
         self.most = {"max_files": max_files, "max_fields": max_fields}
         self.form: FormData | None = None
@@ -220,7 +231,15 @@ class _Form:
             self.form = await self.request.form(**self.most)
         except MultiPartException as error:
             raise BadRequest(f"The form cannot be read: {error.message}", "Send it as curl does: curl -F file=@report.pdf …") from None
+        if not self.is_whole():
+            await self.form.close()
+            raise BadRequest("The form ends in the middle of a part.", "Send it whole, with the boundary and `--` behind it.")
         return self.form
+
+    def is_whole(self) -> bool:
+        """Whether it ends with its boundary (RFC 2046, 5.1.1)."""
+        boundary = re.search(r"boundary=\"?([^\";,]+)", self.request.headers["content-type"])
+        return boundary is not None and f"--{boundary[1].strip()}--".encode("latin-1") in self.counted.tail
 
     async def __aexit__(self, *_: object) -> None:
         if self.form is not None:
@@ -260,6 +279,10 @@ def files_of(form: FormData) -> list[UploadFile]:
     if unknown := next((key for key in form if key not in _FIELDS), None):
         raise BadRequest(f"There is no field `{unknown[:50]}`.", f"Known: {', '.join(_FIELDS)}.", param=unknown[:50])
     files = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
+    if len(files) < len(form.getlist("file")):
+        raise BadRequest(
+            "`file` must be a file, not text.", "With curl, write an @ before its name: curl -F file=@report.pdf …", param="file"
+        )
     if not files:
         raise BadRequest("`file` is missing.", "Send at least one file: curl -F file=@report.pdf …", param="file")
     return files
@@ -270,7 +293,9 @@ def named(upload: UploadFile) -> str:
     name = unicodedata.normalize("NFC", PurePath((upload.filename or "").replace("\\", "/")).name)
     name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
     kind = PurePath(name).suffix.lower()
-    if not name or kind not in READERS:
+    if not name:
+        raise BadRequest("A file has no name.", f"Send its name with it, ending in one of {', '.join(READERS)}.", param="file")
+    if kind not in READERS:
         raise BadRequest(
             f"`{name[:100]}` is not a kind of document that can be read.", f"The kinds are {', '.join(READERS)}.", param="file"
         )
@@ -291,6 +316,10 @@ def marks(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] 
     tags, groups = (
         frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip()) for name in ("tags", "groups")
     )
+    if len(tags) > _MOST_TAGS or any(len(tag) > _LONGEST_TAG for tag in tags):
+        raise BadRequest(
+            f"`tags` are more than {_MOST_TAGS}, or one is longer than {_LONGEST_TAG} signs.", "Send fewer, shorter ones.", param="tags"
+        )
     if strange := sorted(groups - asker.groups):
         yours = ", ".join(sorted(asker.groups)) or "none"
         raise Forbidden(f"This key is not of the group `{strange[0][:50]}`.", f"Its groups: {yours}.", param="groups")

@@ -13,7 +13,8 @@ class Path(Route):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.methods and scope["method"] not in self.methods:
-            known = " or ".join(sorted(self.methods - {"HEAD"}))
+            here = [route for route in scope["router"].routes if isinstance(route, Path) and route.path_regex.match(scope["path"])]
+            known = " or ".join(sorted({method for route in here for method in route.methods or ()} - {"HEAD"}))
             raise MethodNotAllowed(f"`{scope['path'][:200]}` does not take {scope['method']}.", f"Use {known}.")
         await self.app(scope, receive, send)
 

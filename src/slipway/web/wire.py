@@ -100,7 +100,7 @@ def invalid(message: str) -> BadRequest:
         param = f"{param}.{found[1]}" if param else found[1]
         what = f"`{param}` is missing."
     elif found := UNKNOWN.search(what):
-        param = found[1]
+        param = f"{param}.{found[1]}" if param else found[1]
         what = f"There is no field `{param}`."
     elif found := WRONG_TYPE.search(what):
         expected, got = (" or ".join(KINDS.get(k, k) for k in g.split(" | ")) for g in found.groups())
