@@ -1,5 +1,6 @@
 """The last rung: answers without a model."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +67,14 @@ def test_of_a_long_table_the_names_of_its_columns_and_the_rows_that_answer_are_q
     assert quoted("How do I show the rent of flat 7 in the Tower?", [shown]).text.count("\n") > len(rows), (
         "what is shown as code stays whole"
     )
+
+
+def test_a_number_that_no_source_has_is_not_answered_with_its_neighbours() -> None:
+    rows = "\n".join(f"R-{2000 + n} | gate | {100 + n}" for n in range(12))
+    repairs = source(1, "Repairs", f"Number | What | Cost\n--- | --- | ---\n{rows}", "book.xlsx")
+    assert "R-2007 | gate | 107" in quoted("What did repair R-2007 of the gate cost?", [repairs]).text
+    assert quote("What did repair R-9999 of the gate cost?", [repairs]) is None
+    assert quote("What did repair R-2000 of the gate cost?", [msgspec.structs.replace(repairs, text="R-200 of the gate cost 12.")]) is None
 
 
 def test_code_comes_with_the_sentence_before_it() -> None:

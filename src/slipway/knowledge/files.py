@@ -63,6 +63,8 @@ def _problem(source: Path) -> str:
     for found in _walk(source):
         if not found.refused:
             return ""
+        if found.path == ".":
+            return f"{source}: {found.refused}"
         refused = refused or f" ({found.path}: {found.refused})"
     return f"{source} has no {kinds} files; put documents there or name another folder with --docs.{refused}"
 

@@ -27,6 +27,7 @@ _WORTH = 0.3  # a further span must bring this share of what the first one broug
 _POINTS = 0.5  # what a sentence counts that only sends the reader elsewhere
 _SAME = 0.75  # of the words of the shorter of two spans: they say the same
 _LONGEST_SENTENCE, _LONGEST_BLOCK = 800, 1500
+_LONG_NUMBER = 4  # digits
 _SHORT_TABLE = 8  # rows; of longer ones, those are quoted that answer
 
 Weights = Mapping[str, float]
@@ -137,8 +138,13 @@ def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights
 
 
 def _answers(weights: Weights, candidates: Sequence[_Candidate], shares: Mapping[int, float]) -> bool:
-    """Whether a source speaks of what is asked, and a span says much of that at once; an example in code only mentions it."""
+    """Whether a source speaks of what is asked, and a span says much of that at once; an example in code only mentions it. A long number that
+    is asked for and stands nowhere, such as that of an order, is of something that the sources do not know: its neighbours are no answer.
+    """
     total = sum(weights.values())
+    said = frozenset[str]().union(*(each.terms | each.named for each in candidates))
+    if any(len(term) >= _LONG_NUMBER and term.isdecimal() and term not in said for term in weights):
+        return False
     at_once = max(
         (_weight(weights, each.terms | each.above) / total for each in candidates if not (each.code and each.span.block)), default=0.0
     )
@@ -453,8 +459,10 @@ def _asked(question: str) -> frozenset[str]:
 
 @lru_cache(maxsize=20_000)
 def _stem(word: str) -> str:
-    """`configure`, `configuring` and `configurations` are one term: up to two English suffixes are cut, three letters and a vowel kept."""
-    return _cut(_cut(word))
+    """`configure`, `configuring` and `configurations` are one term: up to two English suffixes are cut, three letters and a vowel kept. 1000
+    stays apart from 100.
+    """
+    return word if word.isdecimal() else _cut(_cut(word))
 
 
 def _cut(word: str) -> str:
