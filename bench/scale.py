@@ -8,8 +8,8 @@ here, and comparing them costs the same), by one and by eight threads; queries a
 taken after the questions. `cpu` counts chunks a CPU-second of `slipway ingest`, the parsing children included. Median, least and most.
 
 Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s with a fresh process. Among 50,000 passages
-14 ms at p50 and 19 ms at p95 for one thread; 106 and 152 ms for eight that ask without a pause, which is what 14 ms of work for each
-comes to. 330 MiB, keywords ready in 0.1 s, vectors in 1.6 s. 4,570 chunks a CPU-second without vectors, 23 with (256 tokens each).
+7 ms at p50 and 10 ms at p95 for one thread; 39 and 52 ms (45 to 55 from run to run) for eight that ask without a pause. 344 MiB, keywords
+ready in 0.1 s, vectors in 1.5 s.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,21 +42,21 @@ BUILD = Path(__file__).resolve().parent / ".build"
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INGEST = [sys.executable, "-c", "from slipway.cli import main; main()", "ingest", "--json"]
 OPERATOR = Asker(owner="bench", everything=True)
+WORDS = 12  # of a question
 SECTIONS = 10  # of a document of the large store
 
 
 def vocabulary() -> list[str]:
-    """The words of our own documents in any order, the frequent ones first to be chosen; then made-up rare ones."""
+    """The words of our own documents, the frequent ones first, as `the` is; then made-up rare ones."""
     draw = random.Random(1)
-    words = sorted({word for file in sorted(DOCS.glob("*.md")) for word in re.findall(r"[a-z]{2,}", file.read_text().lower())})
-    draw.shuffle(words)
+    counts = Counter(word for file in sorted(DOCS.glob("*.md")) for word in re.findall(r"[a-z]{2,}", file.read_text().lower()))
     rare = ["".join(draw.choice("bcdfglmnprst") + draw.choice("aeiou") for _ in range(draw.choice([2, 3, 4]))) for _ in range(17_000)]
-    return words + rare
+    return [word for word, _ in counts.most_common()] + rare
 
 
 def prose(draw: random.Random, words: Sequence[str], count: int) -> str:
-    """Words as often as in a language: few of them make up most of a text."""
-    return " ".join(words[int(draw.paretovariate(0.5)) % len(words)] for _ in range(count))
+    """Words as often as in a language: the tenth a tenth as often as the first (Zipf)."""
+    return " ".join(words[int(len(words) ** draw.random()) - 1] for _ in range(count))
 
 
 def write(folder: Path, files: int, sections: int, words_each: int) -> None:
@@ -148,7 +149,7 @@ def finding(home: Path, questions: int) -> dict[str, float]:
     while knowledge.keeper.status()["scanning"]:
         time.sleep(0.05)
     draw, words = random.Random(time.time_ns()), vocabulary()
-    asked = [prose(draw, words, 8) for _ in range(2 * questions)]
+    asked = [prose(draw, words, WORDS) for _ in range(2 * questions)]
     one(knowledge, asked[0])
     for name, threads, some in (("1", 1, asked[:questions]), ("8", 8, asked[questions:])):
         with ThreadPoolExecutor(threads) as pool:

@@ -5,6 +5,7 @@
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -23,6 +24,7 @@ from slipway.knowledge.fusion import Ranked
 from slipway.knowledge.keeper import Keeper
 from slipway.knowledge.shelf import Doc, Row
 from slipway.knowledge.spots import READ, spotted
+from slipway.knowledge.turns import Turns
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
@@ -37,6 +39,7 @@ _NEEDED = (
 )  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
+_TURNS = Turns((os.cpu_count() or 1) + 1)  # of all searches in this process; one more than cores, since each waits a little for the others
 _REFRESHES = 3  # how often a question waits for files that changed
 
 
@@ -149,7 +152,8 @@ class Knowledge:
         of them is neither the old nor the new: then it is searched again.
         """
         for _ in range(_REFRESHES):
-            ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
+            with _TURNS:
+                ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
             if whole:
                 break
             self.keeper.collection.settle()

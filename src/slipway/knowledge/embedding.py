@@ -7,14 +7,14 @@ Each text goes through the model by itself. Batches would not be faster on a CPU
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import weights
 from slipway.errors import WeightsError
-from slipway.knowledge.integers import in_integers
+from slipway.knowledge.integers import exact_if_signed, in_integers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ class Embedder:
 
     def __init__(self, files: Mapping[str, Path], *, threads: int = 1, model: str = "all-MiniLM-L6-v2-int8/256") -> None:
         with files["model.onnx"].open("rb") as file:
-            integers = in_integers(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)))
+            integers = in_integers(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)), signed=_signed_is_exact())
         self.model = f"{model}/8" if integers else model  # other sums, other vectors
         self._session, self._tokenizer = _session(integers or str(files["model.onnx"]), threads), _tokenizer(files["tokenizer.json"])
         self._query = lru_cache(_QUERIES_KEPT)(self._one)
@@ -96,6 +96,12 @@ class Embedder:
         vector: Floats = mean / np.linalg.norm(mean)
         vector.flags.writeable = False
         return vector
+
+
+@cache
+def _signed_is_exact() -> bool:
+    sums = _session(exact_if_signed(), 1).run(None, {})[0]
+    return bool((sums == 64 * 255 * 127).all())
 
 
 def _session(model: bytes | str, threads: int) -> "InferenceSession":

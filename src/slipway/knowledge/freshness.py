@@ -4,7 +4,7 @@ import os
 
 from slipway.knowledge.shelf import Doc
 
-FORMAT = 1  # of what is made of a file: another number has every file read again
+FORMAT = 2  # of what is made of a file: another number has every file read again
 UNSETTLED = -1  # a stamp that no file has
 _SETTLED_NS = 50_000_000  # a file changed less than this before it was read may change again under the same time stamp
 _SETTLED_COARSE_NS = 2_500_000_000  # the same where times are kept in whole seconds, or even ones

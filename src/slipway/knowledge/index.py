@@ -176,16 +176,17 @@ class Index:
         if not any(terms.values()) or limit < 1:
             return []
         (whole, parts), depth = self._searchers, _DEPTH + limit
-        best: dict[int, list[tuple[float, int]]] = {}
+        spots: dict[int, list[int]] = {}
+        best: dict[int, float] = {}
         for passage, place, _, score in self._parts.search(parts, terms, 2 * depth, reach):
-            best.setdefault(place, []).append((score, passage))
-        found = []
-        for _, place, document, score in self._whole.search(whole, terms, depth, reach):
-            spots = best.get(place, [(0.0, place)])[:SPOTS]
-            found.append(
-                Place(number=place, document=document, passages=tuple(passage for _, passage in spots), score=(score + spots[0][0]) / 2)
-            )
-        return sorted(found, key=lambda each: (-each.score, each.number))[:limit]
+            spots.setdefault(place, []).append(passage)
+            best.setdefault(place, score)
+        whole_scores = self._whole.search(whole, terms, depth, reach)
+        found = sorted((-(score + best.get(place, 0.0)) / 2, place, document) for _, place, document, score in whole_scores)
+        return [
+            Place(number=place, document=document, passages=tuple(spots.get(place, (place,))[:SPOTS]), score=-score)
+            for score, place, document in found[:limit]
+        ]
 
 
 def _format(owner: str) -> str:

@@ -1,10 +1,10 @@
 """A model's products in integers: weights that a file keeps as int8 are multiplied as they are, not unpacked to floats first.
 
-Each token's values get a scale of their own, so that a text's vector depends on nothing but the text, not on its neighbours in a batch. Both sides
-are unsigned: the products of signed weights overflow on processors that have no instructions for int8 (onnxruntime's quantization docs, "S8U8
-saturation"), and there vectors would be others. Only what the file's own bytes tell is read: the wire format of protocol buffers, and
-onnx.proto's numbers of fields. Measured with all-MiniLM-L6-v2: the vectors' cosine with those by floats is 0.998, search and abstention are as
-good, a question takes two thirds of the time, and the model 80 MB instead of 160.
+Each token's values get a scale of their own, so that a text's vector depends on nothing but the text, not on its neighbours in a batch. Signed weights
+are the fast ones, but their sums overflow on processors that have no instructions for int8 (onnxruntime's quantization docs, "S8U8
+saturation"). Whether they do is tried here; then both sides are unsigned, which gives the same integers everywhere, and so the same vectors. Only
+what the file's own bytes tell is read: the wire format of protocol buffers, and onnx.proto's numbers of fields. How fast and how good it is:
+docs/decisions/006.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _TENSOR = 1, 5  # of GraphProto
-_FLOAT, _UINT8, _INT8 = 1, 2, 3  # of TensorProto.DataType
+_FLOAT, _UINT8, _INT8, _INT32 = 1, 2, 3, 6  # of TensorProto.DataType
 _NEWEST = 17  # operators: from 18 on ReduceMax takes its axes another way
 _ZERO, _STEPS = 128, 127
+_PRODUCT, _DOMAIN = "MatMulIntegerToFloat", "com.microsoft"  # onnxruntime's own: columns are scaled while they are summed up
 _UP = bytes((byte + 128) % 256 for byte in range(256))
 
 Bytes = bytes | memoryview
@@ -34,8 +35,9 @@ class _Node(NamedTuple):
     raw: Bytes
 
 
-def in_integers(model: Bytes) -> bytes | None:
-    """The same ONNX model with products of int8 weights in integers; None where it has none, or is of a newer kind.
+def in_integers(model: Bytes, *, signed: bool) -> bytes | None:
+    """The same ONNX model with products of int8 weights in integers; None where it has none, or is of a newer kind. `signed` leaves the weights
+    as they are, for where `exact_if_signed` says so.
 
     What is looked for is `MatMul(x, Mul(Cast(int8), scale))`, and `Gather(Mul(Cast(int8), scale), ids)` for tables of tokens.
     Raises ValueError where the bytes are no message.
@@ -43,14 +45,24 @@ def in_integers(model: Bytes) -> bytes | None:
     whole = list(_fields(memoryview(model)))
     if any(_opset(field) > _NEWEST for field in whole if field.number == _OPSET):
         return None
-    graph = next((_graph(_of(field)) for field in whole if field.number == _GRAPH), None)
+    graph = next((_graph(_of(field), signed) for field in whole if field.number == _GRAPH), None)
     if graph is None:
         return None
     head = _head(_GRAPH, sum(map(len, graph)))
-    return b"".join(part for field in whole for part in ([head, *graph] if field.number == _GRAPH else [field.raw]))
+    operators = _message(_OPSET, _message(1, _DOMAIN.encode()) + _number(2, 1))
+    return b"".join([*(part for field in whole for part in ([head, *graph] if field.number == _GRAPH else [field.raw])), operators])
 
 
-def _graph(graph: memoryview) -> list[Bytes] | None:
+def exact_if_signed() -> bytes:
+    """A model whose only output is the sum of 64 times 255 * 127, as the processor at hand adds up signed weights."""
+    product = _made("MatMulInteger", ["values", "weights"], "sum")
+    tensors = _tensor("values", _UINT8, b"\xff" * 128, (2, 64)) + _tensor("weights", _INT8, b"\x7f" * 1024, (64, 16))
+    output = _message(12, _message(1, b"sum") + _message(2, _message(1, _number(1, _INT32))))
+    graph = _message(_NODE, bytes(product.raw)) + _message(2, b"sum") + tensors + output
+    return _number(1, 8) + _message(_GRAPH, graph) + _message(_OPSET, _number(2, _NEWEST))
+
+
+def _graph(graph: memoryview, signed: bool) -> list[Bytes] | None:
     """In pieces, since most of it stays: a large model is copied once."""
     fields = list(_fields(graph))
     nodes = [_node(field) for field in fields if field.number == _NODE]
@@ -59,26 +71,29 @@ def _graph(graph: memoryview) -> list[Bytes] | None:
     packed = {node.outputs[0]: (casts[node.inputs[0]], node.inputs[1]) for node in nodes if node.kind == "Mul" and node.inputs[0] in casts}
     if not packed:
         return None
-    made = list(_rewritten(nodes, packed))
+    made = list(_rewritten(nodes, packed, "slipway.none" if signed else "slipway.zero"))
     read = {name for node in made if node.outputs[0] not in packed for name in node.inputs}
     read |= {name for node in made if node.outputs[0] in read for name in node.inputs}
     kept = [node for node in made if node.outputs[0] in read or node.outputs[0] not in {*packed, *casts}]
     constants = [
+        _tensor("slipway.one", _FLOAT, pack("<f", 1)),
         _tensor("slipway.zero", _UINT8, bytes([_ZERO])),
+        _tensor("slipway.none", _INT8, bytes([0])),
         _tensor("slipway.middle", _FLOAT, pack("<f", _ZERO + 0.5)),
         _tensor("slipway.step", _FLOAT, pack("<f", 1 / _STEPS)),
         _tensor("slipway.least", _FLOAT, pack("<f", 1e-30)),
     ]
-    moved = {node.inputs[1] for node in made if node.kind == "MatMulInteger"}
+    products = [node for node in made if node.kind == _PRODUCT]
+    changed = {node.inputs[3]: _flat for node in products} | ({} if signed else {node.inputs[1]: _unsigned for node in products})
     others = [
-        _unsigned(field) if field.number == _TENSOR and _named(field)[0] in moved else field.raw
+        changed[name](field) if field.number == _TENSOR and (name := _named(field)[0]) in changed else field.raw
         for field in fields
         if field.number != _NODE
     ]
     return [*(part for node in kept for part in (_head(_NODE, len(node.raw)), node.raw)), *others, *constants]
 
 
-def _rewritten(nodes: Iterable[_Node], packed: dict[str, tuple[str, str]]) -> Iterator[_Node]:
+def _rewritten(nodes: Iterable[_Node], packed: dict[str, tuple[str, str]], zero: str) -> Iterator[_Node]:
     scaled = set[str]()  # what has been brought to integers: several products may read it
     for node in nodes:
         if node.kind == "MatMul" and node.inputs[1] in packed:
@@ -86,10 +101,8 @@ def _rewritten(nodes: Iterable[_Node], packed: dict[str, tuple[str, str]]) -> It
             if values not in scaled:
                 scaled.add(values)
                 yield from _scaled_rows(values)
-            yield _made("MatMulInteger", [f"{values}.bits", weights, "slipway.zero", "slipway.zero"], f"{out}.integers")
-            yield _made("Cast", [f"{out}.integers"], f"{out}.floats", to=_FLOAT)
-            yield _made("Mul", [f"{out}.floats", f"{values}.scale"], f"{out}.scaled")
-            yield _made("Mul", [f"{out}.scaled", scale], out)
+            yield _made(_PRODUCT, [f"{values}.bits", weights, "slipway.one", scale, "slipway.zero", zero], f"{out}.columns")
+            yield _made("Mul", [f"{out}.columns", f"{values}.scale"], out)
         elif node.kind == "Gather" and node.inputs[0] in packed:
             (weights, scale), ids, out = packed[node.inputs[0]], node.inputs[1], node.outputs[0]
             yield _made("Gather", [weights, ids], f"{out}.integers")
@@ -106,8 +119,7 @@ def _scaled_rows(values: str) -> Iterator[_Node]:
     yield _made("ReduceMax", [f"{values}.sizes"], f"{values}.size", axes=[-1])
     yield _made("Max", [f"{values}.size", "slipway.least"], f"{values}.above")  # a row of zeros has no scale
     yield _made("Mul", [f"{values}.above", "slipway.step"], f"{values}.scale")
-    yield _made("Reciprocal", [f"{values}.scale"], f"{values}.finer")
-    yield _made("Mul", [values, f"{values}.finer"], f"{values}.steps")
+    yield _made("Div", [values, f"{values}.scale"], f"{values}.steps")
     yield _made("Add", [f"{values}.steps", "slipway.middle"], f"{values}.moved")
     yield _made("Cast", [f"{values}.moved"], f"{values}.bits", to=_UINT8)  # cuts off, hence the half in the middle
 
@@ -139,6 +151,13 @@ def _unsigned(field: _Field) -> bytes:
         for each in _inside(field)
     ]
     return _message(_TENSOR, b"".join(parts))
+
+
+def _flat(field: _Field) -> bytes:
+    """A tensor of one dimension, instead of several of which only one is not 1."""
+    inside = list(_inside(field))
+    size = max((each.value for each in inside if each.number == 1 and isinstance(each.value, int)), default=1)
+    return _message(_TENSOR, b"".join([_number(1, size), *(bytes(each.raw) for each in inside if each.number != 1)]))
 
 
 def _inside(field: _Field) -> Iterator[_Field]:
@@ -188,6 +207,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 def _made(kind: str, inputs: Sequence[str], output: str, **attributes: int | list[int]) -> _Node:
     parts = [*(_message(1, name.encode()) for name in inputs), _message(2, output.encode()), _message(4, kind.encode())]
+    parts += [_message(7, _DOMAIN.encode())] if kind == _PRODUCT else []
     parts += [_message(5, _attribute(name, value)) for name, value in attributes.items()]
     return _Node(kind, inputs, [output], b"".join(parts))
 
@@ -198,9 +218,10 @@ def _attribute(name: str, value: int | list[int]) -> bytes:
     return _message(1, name.encode()) + b"".join(_number(8, each) for each in value) + _number(20, 7)
 
 
-def _tensor(name: str, kind: int, raw: bytes) -> bytes:
-    """Of one value."""
-    return _message(_TENSOR, _number(2, kind) + _message(8, name.encode()) + _message(9, raw))
+def _tensor(name: str, kind: int, raw: bytes, shape: Sequence[int] = ()) -> bytes:
+    return _message(
+        _TENSOR, b"".join(_number(1, size) for size in shape) + _number(2, kind) + _message(8, name.encode()) + _message(9, raw)
+    )
 
 
 def _message(number: int, content: bytes) -> bytes:
