@@ -9,7 +9,7 @@ taken after the questions. `cpu` counts chunks a CPU-second of `slipway ingest`,
 
 Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s with a fresh process. Among 50,000 passages
 7 ms at p50 and 10 ms at p95 for one thread; 39 and 52 ms (45 to 55 from run to run) for eight that ask without a pause. 344 MiB, keywords
-ready in 0.1 s, vectors in 1.5 s.
+ready in 0.1 s, vectors in 1.5 s. 3,920 chunks a CPU-second without vectors, 62 with (of 80 words each).
 """
 
 import argparse

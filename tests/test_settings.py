@@ -33,6 +33,12 @@ def test_good_settings(tmp_path: Path) -> None:
     assert "The settings are fine." in said
 
 
+def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
+    code, said = check(tmp_path, f"{GOOD}embedding: qwen2.5-coder-0.5b\n")
+    assert code == 2
+    assert said == "slipway: embedding: `qwen2.5-coder-0.5b` is not known; write minilm, a folder such as ./model, or none\n"
+
+
 @pytest.mark.parametrize(
     ("yaml", "says"),
     [

@@ -67,7 +67,7 @@ def check(flags: Flags) -> list[str]:
     settings = found.settings
     for app in settings.apps.values():
         if app.knowledge:
-            knowledge.check([Path(k) for k in app.knowledge])
+            knowledge.check([Path(k) for k in app.knowledge], settings.embedding)
     lines = [f"warning: {w}" for w in found.warnings]
     for kind, names in (("model", settings.models), ("route", settings.routes), ("app", settings.apps)):
         lines += [f"{kind:6} {name}" for name in names]
@@ -141,7 +141,7 @@ def keepers_of(settings: Settings, store: Callable[[], Store]) -> dict[str, Keep
     by_folders: dict[tuple[str, ...], Keeper] = {}
     for app in settings.apps.values():
         if app.knowledge and app.knowledge not in by_folders:
-            knowledge.check([Path(k) for k in app.knowledge])  # before a store is made
+            knowledge.check([Path(k) for k in app.knowledge], settings.embedding)  # before a store is made
             by_folders[app.knowledge] = knowledge.opened(
                 store(),
                 [Path(k) for k in app.knowledge],

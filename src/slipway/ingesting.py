@@ -163,7 +163,7 @@ def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> R
 def lines(reports: Mapping[str, Report], say: Callable[[str], None]) -> None:
     """The summary that a person reads."""
     for name, r in reports.items():
-        say(f"{name}: {r.documents} documents with {r.passages} passages, {r.seconds:.1f} s")
+        say(f"{name}: {_counted(r.documents, 'document')} with {_counted(r.passages, 'passage')}, {r.seconds:.1f} s")
         say(f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} gone, {len(r.failed)} failed; by meaning: {r.dense}")
         for path, reason in r.failed.items():
             say(f"  failed: {path}: {reason}")
@@ -171,3 +171,7 @@ def lines(reports: Mapping[str, Report], say: Callable[[str], None]) -> None:
             say(f"  wrong: {each}")
         if r.wrong == []:
             say("  verified: documents, index and vectors fit together")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -19,6 +19,7 @@ from slipway.knowledge import answerable, files, fusion
 from slipway.knowledge.access import Access
 from slipway.knowledge.collection import Collection, Done
 from slipway.knowledge.dense import Dense
+from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
 from slipway.knowledge.keeper import Keeper
@@ -65,17 +66,21 @@ class Counts(Record, frozen=True, kw_only=True):
     passages: int
 
 
-def check(sources: Sequence[Path]) -> None:
-    """Raises SettingsError where a source does not exist or has nothing to read, or where the extra is not installed."""
+def check(sources: Sequence[Path], embedding: str = OFF) -> None:
+    """Raises SettingsError where a source does not exist or has nothing to read, where the extra is not installed, or where there is no such
+    embedding; its weights need not be here yet.
+    """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise SettingsError([f"knowledge needs the extra: pip install 'slipway[knowledge]' (missing: {', '.join(missing)})."])
     if problems := files.problems(sources):
         raise SettingsError(problems)
+    if embedding not in (OFF, *EMBEDDERS) and not is_folder(embedding):
+        raise SettingsError([f"embedding: `{embedding}` is not known; write {', '.join(EMBEDDERS)}, a folder such as ./model, or {OFF}"])
 
 
 def opened(store: Store, sources: Sequence[Path], *, embedding: str = OFF, largest_mb: float = 50.0, deadline_s: float = 60.0) -> Keeper:
     """The documents of these folders and files as the store knows them, not yet looked at anew. Raises SettingsError, as `check` does."""
-    check(sources)
+    check(sources, embedding)
     with store.sound():
         collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
     return Keeper(collection, None if embedding == OFF else Dense(collection, embedding, embedder_of))

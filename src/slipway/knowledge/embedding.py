@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+_MODEL = "model.onnx"
+EMBEDDERS = tuple(name for name, each in weights.WEIGHTS.items() if any(file.name == _MODEL for file in each.files))
 LONGEST = 256  # tokens; what lies behind them is not seen
 _QUERIES_KEPT = 2048
 _QUERY_CHARACTERS = 8000
@@ -31,17 +33,22 @@ _STRANGE = 0.4  # of the pieces
 _SIGN = re.compile(r"\[UNK\]|##.|[\u2e80-\U0003ffff]")  # an unknown piece, a letter torn out of a word, a sign of a script without spaces
 
 
+def is_folder(named: str) -> bool:
+    """Whether the settings name a folder, and not weights."""
+    return "/" in named or "\\" in named
+
+
 def opened(named: str, *, threads: int = 1) -> "Embedder":
     """The embedder of the settings: weights by their name, or a folder with `model.onnx` and `tokenizer.json` of the same architecture.
 
     Raises WeightsError where they are not here, SettingsError for a name that is not known, ImportError without the extra `vectors`.
     """
-    if "/" not in named and "\\" not in named:
+    if not is_folder(named):
         files = weights.found(named)
         if files is None:
             raise WeightsError(f"the weights {named} are not here.", f"Fetch them: slipway weights pull {named}")
         return Embedder(files, threads=threads)
-    files = {name: Path(named).expanduser() / name for name in ("model.onnx", "tokenizer.json")}
+    files = {name: Path(named).expanduser() / name for name in (_MODEL, "tokenizer.json")}
     if missing := [str(path) for path in files.values() if not path.is_file()]:
         raise WeightsError(f"{missing[0]} is missing.", "Put it there, or set `embedding: minilm`.")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
@@ -58,10 +65,10 @@ class Embedder:
     dimensions = 384
 
     def __init__(self, files: Mapping[str, Path], *, threads: int = 1, model: str = "all-MiniLM-L6-v2-int8/256") -> None:
-        with files["model.onnx"].open("rb") as file:
+        with files[_MODEL].open("rb") as file:
             integers = in_integers(memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)), signed=_signed_is_exact())
         self.model = f"{model}/8" if integers else model  # other sums, other vectors
-        self._session, self._tokenizer = _session(integers or str(files["model.onnx"]), threads), _tokenizer(files["tokenizer.json"])
+        self._session, self._tokenizer = _session(integers or str(files[_MODEL]), threads), _tokenizer(files["tokenizer.json"])
         self._query = lru_cache(_QUERIES_KEPT)(self._one)
 
     def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> "Floats":
