@@ -6,8 +6,9 @@ row; whatever might still be among the nearest is compared again in full. Nothin
 """
 
 from collections.abc import Collection, Sequence
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from slipway.knowledge.turns import Turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ class Vectors:
         self._rows = np.empty((0, dimensions), np.float32)
         self._rounded = _Rounded(np.empty((0, dimensions), np.int8), *(np.empty(0, np.float32) for _ in range(3)))
         self._row_of: dict[int, int] = {}
-        self._lock = Lock()  # of all these
+        self._lock = Turns(1)  # of all these; a change after the other must not keep searches out
 
     def __len__(self) -> int:
         return len(self._row_of)
