@@ -11,13 +11,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from slipway import ledger, prompt
+from slipway import ledger
 from slipway.abstention import Opening, abstention
 from slipway.admission import Admission
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
+from slipway.prompt import OURS, Prompt, build
 from slipway.providers import Call, encode_json
 from slipway.providers.quote import quote
 from slipway.routing import Opened, Route, attempt_done, open_route
@@ -54,7 +55,7 @@ class App(Record, frozen=True, kw_only=True):
     name: str
     knowledge: Knowledge | None = None
     route: Route | None = None
-    instructions: str = ""
+    prompt: Prompt = OURS
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
 
@@ -112,6 +113,7 @@ class Tally:
         self.usage: Usage | None = None
         self.price: Price | None = None
         self.attempts = 0
+        self.prompt: str | None = None
         self.error: str | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
@@ -220,6 +222,7 @@ async def answer(road: Road, app: App, question: Question, door: str, say: Say) 
                     abstained=abstained,
                     ttft_s=tally.ttft_s,
                     duration_s=tally.since(),
+                    prompt=tally.prompt if tally.rung != "quote" else None,
                 )
             )
     except SlipwayError as error:
@@ -266,7 +269,7 @@ async def write(
     that is said, with no citation. `sureness` is how likely it is that they do; where that is little, no model is asked.
     """
     say(SectionState(index=0, title="", state="started"))
-    if app.route is not None and sureness >= ASKED and (sources or app.knowledge is None):
+    if app.route is not None and is_asked(app, sources, sureness):
         try:
             answered = await write_by_model(road, app, app.route, question, sources, tally, say)
         except ProviderError as error:
@@ -285,6 +288,11 @@ async def write(
     return not answered
 
 
+def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
+    """Whether a model is asked, where there is one: not where the documents hardly answer."""
+    return app.knowledge is None or (bool(sources) and sureness >= ASKED)
+
+
 def write_quote(question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
     """The last rung: the sentences that answer, verbatim. False where there are none, and nothing was said."""
     found = quote(question.text, sources)
@@ -297,7 +305,8 @@ def write_quote(question: Question, sources: Sequence[Source], tally: Tally, say
 
 async def write_by_model(road: Road, app: App, route: Route, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said."""
-    messages = prompt.build(question, sources, app.instructions)
+    messages = build(question, sources, app.prompt)
+    tally.prompt = app.prompt.version
     body = {"model": "", **app.defaults, **question.options, "messages": messages, "stream": True}
     call = Call(body=encode_json(body), name_at=(9, 11), stream=True)
     say(Progress(stage="write", label="Writing the answer…", done=0, total=1, unit="sections", elapsed_s=tally.since()))

@@ -15,11 +15,13 @@ from starlette.routing import Router
 
 import slipway
 from slipway import answer, knowledge, providers
+from slipway.abstention import SENTINEL
 from slipway.admission import Admission
 from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
+from slipway.prompt import WITH_PASSAGES, Prompt
 from slipway.providers.known import ENDPOINTS
 from slipway.routing import Candidate, Route
 from slipway.settings import App, Flags, Settings, load
@@ -42,7 +44,12 @@ log = logging.getLogger("slipway")
 def loaded(flags: Flags) -> Loaded:
     """The settings, checked against the providers that there are. An address without a model's name is asked for its models."""
     models = tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models)
-    return load(msgspec.structs.replace(flags, models=models), tuple(providers.KINDS), ENDPOINTS)
+    found = load(msgspec.structs.replace(flags, models=models), tuple(providers.KINDS), ENDPOINTS)
+    mute = [name for name, app in found.settings.apps.items() if app.prompt is not None and SENTINEL not in prompt_of(app).standing]
+    said = (
+        f"apps.{name}.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer" for name in mute
+    )
+    return msgspec.structs.replace(found, warnings=(*found.warnings, *said))
 
 
 def named(url: str) -> str:
@@ -177,10 +184,16 @@ def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route],
         name=name,
         knowledge=Knowledge(keeper, Access(rules), reranker(name, app)) if keeper is not None else None,
         route=routes[app.route] if app.route is not None else None,
-        instructions=app.instructions,
+        prompt=prompt_of(app),
         defaults=app.defaults,
         passages=app.passages,
     )
+
+
+def prompt_of(app: App) -> Prompt:
+    """The file was read when the settings were checked; as it is at the start, it counts until the end."""
+    standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else WITH_PASSAGES
+    return Prompt(standing, app.instructions)
 
 
 def reranker(name: str, app: App) -> Rerank | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.answer import Road, answer
+from slipway.answer import App, Road, answer
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.http import Pool, Timeouts, head_of
@@ -21,8 +21,8 @@ Told = tuple[str, dict[str, Any]]  # an event's name and its data
 ESC = "\x1b["
 
 
-async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
-    """Asks in this process. Raises SlipwayError."""
+def asked(road: Road, app_name: str | None, text: str) -> tuple[App, Question]:
+    """The app that is meant, and the question to it by whoever sits here. Raises BadRequest."""
     names = list(road.apps) or road.names
     if not names:
         raise BadRequest("There is nothing to ask.", "Add --docs FOLDER or --model MODEL.")
@@ -40,6 +40,12 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
         asker=Asker(owner="local", everything=True),
         asked_at=time.monotonic(),
     )
+    return app, question
+
+
+async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
+    """Asks in this process. Raises SlipwayError."""
+    app, question = asked(road, app_name, text)
 
     async def work(question: Question, say: Callable[[Event], None]) -> None:
         await answer(road, app, question, "ask", say)

@@ -120,6 +120,54 @@ def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], 
     sys.exit(asking.ask(events, how["as_json"]))
 
 
+@main.group("prompt")
+def prompts() -> None:
+    """What the model reads: look at it, and at how much of it stays the same."""
+
+
+@prompts.command("show")
+@click.argument("question", nargs=-1, required=True)
+@settings_options
+@click.option("--app", "app_name", help="App to ask, where there are several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the messages as JSON.")
+def prompt_show(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], **how: Any) -> None:
+    """Print exactly what the model reads for QUESTION: no model is called.
+
+    \b
+    slipway prompt show --docs ./docs "How do I add a model?"
+    """
+    from slipway import app, prompting
+
+    shown = prompting.show(app.local_road(Flags(config=config, docs=docs, models=models)), how["app_name"], " ".join(question))
+    click.echo(
+        json.dumps(msgspec.to_builtins(shown), indent=2, ensure_ascii=False) if how["as_json"] else "\n".join(prompting.lines(shown))
+    )
+
+
+@prompts.command("lint")
+@click.argument("questions", nargs=-1, required=True, metavar="QUESTION QUESTION...")
+@settings_options
+@click.option("--app", "app_name", help="App to ask, where there are several.")
+def prompt_lint(
+    questions: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], app_name: str | None
+) -> None:
+    """Show the first byte in which the prompts of several questions differ: what stands before it, a provider's prefix cache holds.
+
+    The exit code is 1 where they differ in what should never change.
+
+    \b
+    slipway prompt lint --docs ./docs "How do I add a model?" "How do I add a key?"
+    """
+    from slipway import app, prompting
+
+    if len(questions) < 2:
+        raise SettingsError(["QUESTION: give at least two, each in quotes"])
+    road = app.local_road(Flags(config=config, docs=docs, models=models))
+    found, right = prompting.lint([prompting.show(road, app_name, text) for text in questions])
+    click.echo("\n".join(found))
+    sys.exit(0 if right else 1)
+
+
 @main.command()
 @settings_options
 @click.option("--verify", is_flag=True, help="Look whether documents, index and vectors fit together; reads all files.")

@@ -208,6 +208,7 @@ class Done(Event, frozen=True, kw_only=True):
     abstained: bool
     duration_s: float
     ttft_s: float | None = None
+    prompt: str | None = None  # the version of what the model was told, where one wrote
 
 
 class AnswerDone(Record, frozen=True, kw_only=True):

@@ -107,6 +107,18 @@ def check_app(name: str, app: App, settings: Settings, tell: Tell) -> None:
         if not Path(folder).exists():
             path = f"apps.{name}.knowledge"
             tell(f"{path}[{i}]" if len(app.knowledge) > 1 else path, f"there is no folder or file `{folder}`")
+    if app.prompt is not None:
+        check_prompt(f"apps.{name}.prompt", Path(app.prompt), tell)
+
+
+def check_prompt(path: str, file: Path, tell: Tell) -> None:
+    try:
+        if not file.read_text(encoding="utf-8").strip():
+            tell(path, f"`{file}` is empty; leave `prompt` out for our own instructions")
+    except UnicodeDecodeError:
+        tell(path, f"`{file}` is not UTF-8 text; save it as that")
+    except OSError as error:
+        tell(path, f"`{file}` cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 def check_keys(settings: Settings, tell: Tell) -> None:

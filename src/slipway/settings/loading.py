@@ -93,7 +93,11 @@ def _read(file: Path, environ: Mapping[str, str], problems: list[str]) -> tuple[
 def _resolved(settings: Settings, folder: Path) -> Settings:
     """Paths in the file are relative to the file."""
     apps = {
-        name: msgspec.structs.replace(app, knowledge=tuple(str(folder / Path(k).expanduser()) for k in app.knowledge))
+        name: msgspec.structs.replace(
+            app,
+            knowledge=tuple(str(folder / Path(k).expanduser()) for k in app.knowledge),
+            prompt=str(folder / Path(app.prompt).expanduser()) if app.prompt else app.prompt,
+        )
         for name, app in settings.apps.items()
     }
     models = {

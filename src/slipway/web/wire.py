@@ -306,6 +306,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         "notices": notices,
         "attempts": done.attempts if done else 0,
         "ttft_s": done.ttft_s if done else None,
+        "prompt": done.prompt if done else None,
         "duration_s": done.duration_s if done else None,
     }
 
