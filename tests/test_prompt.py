@@ -120,12 +120,14 @@ def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(t
 
 
 def test_another_text_is_another_version_and_the_same_text_the_same() -> None:
-    ours = prompt.Prompt().version
-    assert re.fullmatch(r"[0-9a-f]{12}", ours)
-    assert prompt.Prompt(f"{prompt.WITH_PASSAGES}\n").version == ours
-    assert (
-        len({ours, prompt.Prompt("Other.").version, prompt.Prompt(instructions="x").version, prompt.Prompt(instructions="y").version}) == 4
-    )
+    def version(*args: str, **kwargs: str) -> str | None:
+        return prompt.Prompt(*args, **kwargs).version(passages=True)
+
+    ours = version()
+    assert re.fullmatch(r"[0-9a-f]{12}", ours or "")
+    assert version(f"{prompt.WITH_PASSAGES}\n") == ours
+    assert len({ours, version("Other."), version(instructions="x"), version(instructions="y")}) == 4
+    assert prompt.OURS.version(passages=False) is None
 
 
 def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> None:

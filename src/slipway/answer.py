@@ -306,7 +306,7 @@ def write_quote(question: Question, sources: Sequence[Source], tally: Tally, say
 async def write_by_model(road: Road, app: App, route: Route, question: Question, sources: Sequence[Source], tally: Tally, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said."""
     messages = build(question, sources, app.prompt)
-    tally.prompt = app.prompt.version
+    tally.prompt = app.prompt.version(passages=bool(sources))
     body = {"model": "", **app.defaults, **question.options, "messages": messages, "stream": True}
     call = Call(body=encode_json(body), name_at=(9, 11), stream=True)
     say(Progress(stage="write", label="Writing the answer…", done=0, total=1, unit="sections", elapsed_s=tally.since()))

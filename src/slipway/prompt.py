@@ -6,7 +6,6 @@ The standing instructions are a file: `prompts/documents.md`, or an app's own.
 import os
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any
@@ -29,10 +28,10 @@ class Prompt:
     def system(self, *, passages: bool) -> str:
         return "\n\n".join(part for part in (self.standing if passages else "", self.instructions) if part)
 
-    @cached_property
-    def version(self) -> str:
-        """Another one for each other text."""
-        return blake2b(self.system(passages=True).encode(), digest_size=6).hexdigest()
+    def version(self, *, passages: bool) -> str | None:
+        """Another one for each other text; None where the model is told nothing."""
+        system = self.system(passages=passages)
+        return blake2b(system.encode(), digest_size=6).hexdigest() if system else None
 
 
 OURS = Prompt()

@@ -19,7 +19,7 @@ class Shown(Record, frozen=True, kw_only=True):
     """
 
     app: str
-    version: str
+    version: str | None
     asked: bool
     messages: Sequence[dict[str, Any]]
 
@@ -44,7 +44,9 @@ def show(road: Road, app_name: str | None, text: str) -> Shown:
     tally = Tally(question.id, "prompt", app.name, question.asker.tenant, False)
     sources, sureness = asyncio.run(retrieve(app, question, tally, lambda event: None))
     messages = build(question, sources, app.prompt)
-    return Shown(app=app.name, version=app.prompt.version, asked=is_asked(app, sources, sureness), messages=messages)
+    return Shown(
+        app=app.name, version=app.prompt.version(passages=bool(sources)), asked=is_asked(app, sources, sureness), messages=messages
+    )
 
 
 def difference(one: Shown, other: Shown) -> Difference | None:
@@ -69,7 +71,8 @@ def _around(text: bytes, at: int) -> str:
 
 
 def lines(shown: Shown) -> list[str]:
-    found = [f"app {shown.app}, prompt {shown.version}: {len(shown.messages)} messages, {len(shown.bytes):,} bytes"]
+    version, plural = shown.version or "without instructions", "" if len(shown.messages) == 1 else "s"
+    found = [f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, {len(shown.bytes):,} bytes"]
     if not shown.asked:
         found.append("It is unlikely that the documents answer this, so no model would be asked.")
     for message in shown.messages:
