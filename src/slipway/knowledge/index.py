@@ -178,11 +178,11 @@ class Index:
         (whole, parts), depth = self._searchers, _DEPTH + limit
         spots: dict[int, list[int]] = {}
         best: dict[int, float] = {}
-        for passage, place, _, score in self._parts.search(parts, terms, 2 * depth, reach):
+        for passage, place, score in self._parts.search(parts, terms, ("passage", "place"), 2 * depth, reach):
             spots.setdefault(place, []).append(passage)
             best.setdefault(place, score)
-        whole_scores = self._whole.search(whole, terms, depth, reach)
-        found = sorted((-(score + best.get(place, 0.0)) / 2, place, document) for _, place, document, score in whole_scores)
+        whole_scores = self._whole.search(whole, terms, ("place", "document"), depth, reach)
+        found = sorted((-(score + best.get(place, 0.0)) / 2, place, document) for place, document, score in whole_scores)
         return [
             Place(number=place, document=document, passages=tuple(spots.get(place, (place,))[:SPOTS]), score=-score)
             for score, place, document in found[:limit]
@@ -355,11 +355,13 @@ class _Table:
         hits = searcher.search(Query.all_query(), max(searcher.num_docs, 1), count=False).hits
         return [int(number or 0) for number in searcher.fast_field_values(name, [address for _, address in hits])]
 
-    def search(self, searcher: "Searcher", terms: dict[str, list[str]], limit: int, reach: Reach | None) -> Iterator[tuple[Any, ...]]:
-        """The numbers of the best rows, with their scores."""
+    def search(
+        self, searcher: "Searcher", terms: dict[str, list[str]], names: Sequence[str], limit: int, reach: Reach | None
+    ) -> Iterator[tuple[Any, ...]]:
+        """These numbers of the best rows, with their scores."""
         hits = searcher.search(self._within(self._query(searcher, terms), reach), limit, count=False).hits
         scores, addresses = [score for score, _ in hits], [address for _, address in hits]
-        columns = [searcher.fast_field_values(name, addresses) for name in _NUMBERS]
+        columns = [searcher.fast_field_values(name, addresses) for name in names]
         return zip(*columns, scores, strict=True)
 
     def _within(self, query: "Query", reach: Reach | None) -> "Query":
