@@ -48,11 +48,11 @@ def value(field: int, name: str) -> bytes:
     return message(field, message(1, name.encode()) + message(2, message(1, number(1, 1) + two)))
 
 
-def model(kept: NDArray[np.int8], scale: Floats, opset: int = 17) -> bytes:
+def model(kept: NDArray[np.int8], scale: Floats, opset: int = 17, *more: bytes) -> bytes:
     to_float = message(5, message(1, b"to") + number(3, 1) + number(20, 2))
     nodes = [node("Cast", ["kept"], "wide", to_float), node("Mul", ["wide", "scale"], "weights"), node("MatMul", ["x", "weights"], "y")]
     tensors = [tensor("kept", 3, kept), tensor("scale", 1, scale)]
-    graph = b"".join([*nodes, message(2, b"one"), *tensors, value(11, "x"), value(12, "y")])
+    graph = b"".join([*nodes, *more, message(2, b"one"), *tensors, value(11, "x"), value(12, "y")])
     return number(1, 8) + message(7, graph) + message(8, number(2, opset))
 
 
@@ -112,6 +112,11 @@ def test_what_is_not_understood_stays_as_it_is() -> None:
     kept, ones = np.ones((3, 2), np.int8), np.ones((1, 2), np.float32)
     assert in_integers(model(kept, ones, opset=18), signed=True) is None
     assert in_integers(b"", signed=True) is None
+    square = np.ones((2, 2), np.int8)
+    assert in_integers(model(square, ones), signed=True) is not None
+    assert in_integers(model(square, ones.T), signed=True) is None  # a scale for each row
+    for reader in (node("Neg", ["weights"], "z"), node("Neg", ["kept"], "z"), node("MatMul", ["weights", "x"], "z")):
+        assert in_integers(model(square, ones, 17, reader), signed=True) is None  # something else reads them too
     for broken in (model(kept, ones)[:-3], b"\x3a\xff", b"\xff" * 20, b"\x38\x05"):
         with pytest.raises(ValueError, match=r"message|field"):
             in_integers(broken, signed=False)

@@ -7,6 +7,7 @@ what the file's own bytes tell is read: the wire format of protocol buffers, and
 docs/decisions/006.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from struct import pack
 from typing import NamedTuple
@@ -33,6 +34,13 @@ class _Node(NamedTuple):
     inputs: Sequence[str]
     outputs: Sequence[str]
     raw: Bytes
+
+
+class _Tensor(NamedTuple):
+    name: str
+    kind: int
+    shape: tuple[int, ...]
+    whole: bool  # its values stand in the file as bytes
 
 
 def in_integers(model: Bytes, *, signed: bool) -> bytes | None:
@@ -66,9 +74,18 @@ def _graph(graph: memoryview, signed: bool) -> list[Bytes] | None:
     """In pieces, since most of it stays: a large model is copied once."""
     fields = list(_fields(graph))
     nodes = [_node(field) for field in fields if field.number == _NODE]
-    int8 = {name for name, kind in (_named(field) for field in fields if field.number == _TENSOR) if kind == _INT8}
-    casts = {node.outputs[0]: node.inputs[0] for node in nodes if node.kind == "Cast" and node.inputs[0] in int8}
+    tensors = {each.name: each for each in (_tensor_of(field) for field in fields if field.number == _TENSOR)}
+    casts = {node.outputs[0]: node.inputs[0] for node in nodes if node.kind == "Cast" and node.inputs[0] in tensors}
     packed = {node.outputs[0]: (casts[node.inputs[0]], node.inputs[1]) for node in nodes if node.kind == "Mul" and node.inputs[0] in casts}
+    readers = defaultdict[str, list[str]](list)
+    for node in nodes:
+        for at, name in enumerate(node.inputs):
+            readers[name].append(f"{node.kind} {at}")
+    packed = {
+        name: (weights, scale)
+        for name, (weights, scale) in packed.items()
+        if len(readers[weights]) == 1 and _is_known(tensors.get(weights), tensors.get(scale), set(readers[name]))
+    }
     if not packed:
         return None
     made = list(_rewritten(nodes, packed, "slipway.none" if signed else "slipway.zero"))
@@ -86,7 +103,7 @@ def _graph(graph: memoryview, signed: bool) -> list[Bytes] | None:
     products = [node for node in made if node.kind == _PRODUCT]
     changed = {node.inputs[3]: _flat for node in products} | ({} if signed else {node.inputs[1]: _unsigned for node in products})
     others = [
-        changed[name](field) if field.number == _TENSOR and (name := _named(field)[0]) in changed else field.raw
+        changed[name](field) if field.number == _TENSOR and (name := _tensor_of(field).name) in changed else field.raw
         for field in fields
         if field.number != _NODE
     ]
@@ -137,11 +154,23 @@ def _node(field: _Field) -> _Node:
     return _Node(kind="".join(names[4]), inputs=names[1], outputs=names[2], raw=_of(field))
 
 
-def _named(field: _Field) -> tuple[str, int]:
-    """A tensor's name and the kind of its values."""
+def _tensor_of(field: _Field) -> _Tensor:
     inside = list(_inside(field))
-    kind = next((each.value for each in inside if each.number == 2 and isinstance(each.value, int)), 0)
-    return "".join(_text(each) for each in inside if each.number == 8), kind
+    numbers = [(each.number, each.value) for each in inside if isinstance(each.value, int)]
+    return _Tensor(
+        name="".join(_text(each) for each in inside if each.number == 8),
+        kind=next((value for number, value in numbers if number == 2), 0),
+        shape=tuple(value for number, value in numbers if number == 1),
+        whole=any(each.number == 9 for each in inside),
+    )
+
+
+def _is_known(weights: _Tensor | None, scale: _Tensor | None, readers: set[str]) -> bool:
+    """Whether these are weights with a scale for each column that are only multiplied by, or a table with one for each row."""
+    if weights is None or scale is None or (weights.kind, scale.kind) != (_INT8, _FLOAT) or not weights.whole or len(weights.shape) != 2:
+        return False
+    rows, columns = weights.shape
+    return (readers == {"MatMul 1"} and scale.shape == (1, columns)) or (readers == {"Gather 0"} and scale.shape == (rows, 1))
 
 
 def _unsigned(field: _Field) -> bytes:

@@ -15,6 +15,8 @@ def spotted(question: str, ranked: Sequence[Ranked], others: Sequence[Sequence[t
     """The first `READ` places, each by that of its passages whose best sentence or row has most of the question; where there are vectors, its
     cosine counts as much. `others` are further passages of each place with their cosines, which are 0 where there are none.
     """
+    if not any(others):
+        return list(ranked)
     asked, telling = Asked(question, terms), frozenset(terms.telling(question))
     pairs = frozenset(pair for pair in pairwise(terms.words(question)) if telling.issuperset(pair))
 
