@@ -132,7 +132,7 @@ class Dense:
             self._more.clear()
             try:
                 self.embed(threads=1)
-            except Exception:
+            except Exception:  # the thread must live: what is missing is made with the next batch
                 log.exception("passages could not be embedded")
             self._more.wait()
 

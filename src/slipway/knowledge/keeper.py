@@ -37,7 +37,7 @@ class Keeper:
         """Reads what is new; blocks."""
         try:
             done = self.collection.scan(self._told(tell), self._stop.is_set)
-        except BaseException:
+        except BaseException:  # whatever ended it, who waits must know
             self.failed = not self.ready
             raise
         finally:
@@ -94,7 +94,7 @@ class Keeper:
             self._wake.clear()
             try:
                 done = self.build()
-            except Exception:
+            except Exception:  # the thread must live: it tries again at the next change
                 log.exception("the documents could not be read")
             else:
                 self._report(done, first=first)

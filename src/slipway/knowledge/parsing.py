@@ -197,7 +197,7 @@ class _Child:
                 start_new_session=True,  # Ctrl+C is for the parent
                 pass_fds=[line] if line >= 0 else [],
             )
-        except BaseException:
+        except BaseException:  # no pipe stays open
             self._hang_up()
             raise
         finally:
