@@ -18,14 +18,15 @@ from markdown_it import MarkdownIt
 
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
-from slipway.answer import App, Road, Tally, answer, write
+from slipway.answer import App, Road, answer
+from slipway.draft import Draft
 from slipway.knowledge import Knowledge, opened
 from slipway.providers import Call, Whole
 from slipway.providers.mock import lies, words
 from slipway.routing import Candidate, Route
 from slipway.settings import Price
 from slipway.store import Store
-from slipway.types import AnswerDone, Asker, AttemptDone, Citation, Delta, Done, Event, Message, Piece, Question, Source, SourceFound
+from slipway.types import AnswerDone, Asker, AttemptDone, Citation, Delta, Done, Event, Message, Piece, Question, SourceFound
 
 TEA = """# Tea
 
@@ -83,6 +84,7 @@ class Liar:
 
     name, kind, zone = "liar", "mock", "here"
     price: Price | None = None
+    parallel: int | None = None
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -124,7 +126,7 @@ async def lied_to(road: Road, count: int) -> Counter[str]:
         text = QUESTIONS[n % len(QUESTIONS)]
         events: list[Event] = []
         question = Question(id="ans-1", app="tea", text=text, messages=(Message(role="user", content=text),), asker=asker, asked_at=0.0)
-        await answer(road, app, question, "test", events.append)
+        await answer(road, app, question, Draft(), "test", events.append)
         sources = {e.source.n: e.source for e in events if isinstance(e, SourceFound)}
         shown = "".join(e.text for e in events if isinstance(e, Delta))
         citations = [e for e in events if isinstance(e, Citation)]
@@ -156,25 +158,18 @@ def test_a_hundred_thousand_lies(tmp_path: Path) -> None:
     check(tmp_path, 100_000, seed=2)
 
 
-async def known_unanswerable(road: Road, text: str) -> tuple[bool, list[Event]]:
-    events: list[Event] = []
+def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_path: Path) -> None:
+    records: list[AnswerDone | AttemptDone] = []
+    road, events, text = road_of_lies(tmp_path, 3, records), list[Event](), "Which bicycle was sold to the mayor?"
     question = Question(
         id="ans-1", app="tea", text=text, messages=(Message(role="user", content=text),), asker=Asker(owner="x"), asked_at=0.0
     )
-    sources = [Source(n=1, id="psg-1", path="tea.md", heading="Tea", start=0, end=len(TEA), text=TEA, version="v")]
-    abstained = await write(
-        road, road.apps["tea"], question, sources, Tally("ans-1", "test", "tea", "x", True), events.append, sureness=0.0
-    )
-    return abstained, events
-
-
-def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_path: Path) -> None:
-    records: list[AnswerDone | AttemptDone] = []
-    abstained, events = asyncio.run(known_unanswerable(road_of_lies(tmp_path, 3, records), QUESTIONS[0]))
-    assert abstained
-    assert [e.text for e in events if isinstance(e, Delta)] == ["The documents do not say. Nearest pages: Tea (tea.md)."]
+    asyncio.run(answer(road, road.apps["tea"], question, Draft(), "test", events.append))
+    assert isinstance(done := events[-1], Done)
+    assert done.abstained
+    assert next(e.text for e in events if isinstance(e, Delta)).startswith("The documents do not say.")
+    assert [type(record) for record in records] == [AnswerDone]
     assert not any(isinstance(e, Citation) for e in events)
-    assert records == []
 
 
 # Through a real server
@@ -303,7 +298,7 @@ def test_what_a_source_lacks_is_told_everywhere(tmp_path: Path) -> None:
         with serving(tmp_path, settings=settings) as server, httpx.Client(base_url=server.url, timeout=20) as client:
             whole = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
             assert [c["flags"] for c in whole["citations"]] == [["95"]]
-            assert whole["notices"] == [{"code": "unsupported", "text": "Not found in the cited source: 95."}]
+            assert whole["notices"] == [{"code": "unsupported", "text": "Not found in the cited source: 95.", "section": 0}]
             for stream in (False, True):
                 found = ask(client, "/v1/chat/completions", QUESTIONS[0], stream, app="tea")
                 assert [a["slipway"] for a in found["annotations"]] == [{"flags": ["95"]}]

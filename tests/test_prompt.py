@@ -108,7 +108,7 @@ def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(t
         file.write_text(json.dumps(settings(docs, f"{mock.url}/v1", prompt="own.md", instructions="Be brief.")))
         shown = run("prompt", "show", "--config", str(file), "--json", "How many days of leave are there?", cwd=tmp_path)
         assert shown.returncode == 0, shown.stderr
-        told = json.loads(shown.stdout)
+        told = json.loads(shown.stdout)[0]
         with serving(tmp_path, "--config", str(file)) as server:
             answer = server.post("/v1/answers", {"question": "How many days of leave are there?"}).json()
         sent = (mock.requests[-1].body or {})["messages"]

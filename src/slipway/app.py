@@ -21,6 +21,7 @@ from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
+from slipway.pace import Pace
 from slipway.prompt import WITH_PASSAGES, Prompt
 from slipway.providers.known import ENDPOINTS
 from slipway.routing import Candidate, Route
@@ -169,6 +170,7 @@ def road_of(
     emit: Callable[[AnswerDone | AttemptDone], None],
     live: LiveAccess,
     operator: str | None = None,
+    pace: Pace | None = None,
 ) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
@@ -176,7 +178,8 @@ def road_of(
     for name, entries in settings.routes.items():
         routes[name] = Route(name=name, candidates=tuple(Candidate(model=models[e.model], role=e.role) for e in entries))
     apps = {name: app_of(name, app, keepers.get(name), routes, live.of(name)) for name, app in settings.apps.items()}
-    return answer.Road(admission=Admission(settings.keys, settings.limits.answers, operator), apps=apps, routes=routes, emit=emit)
+    admission = Admission(settings.keys, settings.limits.answers, operator)
+    return answer.Road(admission=admission, apps=apps, routes=routes, emit=emit, pace=pace or Pace())
 
 
 def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules) -> answer.App:
@@ -187,6 +190,7 @@ def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route],
         prompt=prompt_of(app),
         defaults=app.defaults,
         passages=app.passages,
+        sections=app.sections,
     )
 
 
@@ -231,15 +235,19 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
-    road = road_of(settings, keepers, emit, live or LiveAccess(settings), store().token if keepers else None)
+    pace = Pace(store if keepers else None)
+    road = road_of(settings, keepers, emit, live or LiveAccess(settings), store().token if keepers else None, pace)
     api = Api(road, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         for keeper in distinct(keepers):
             keeper.start()
+        saving = asyncio.get_running_loop().create_task(pace.keep())
         yield
         await api.runs.close(settings.listen.grace)
+        saving.cancel()
+        await asyncio.to_thread(pace.save)
         for route in road.routes.values():
             for candidate in route.candidates:
                 await candidate.model.close()

@@ -3,19 +3,20 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from slipway.answer import App, Road, answer
+from slipway.draft import Draft, Say
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.http import Pool, Timeouts, head_of
 from slipway.providers.sse import LINE, Framer, data_of
-from slipway.types import Asker, Event, Message, Question, new_id
+from slipway.types import Asker, Message, Question, new_id
 from slipway.web.runs import Run
-from slipway.web.wire import NAMES, event_data, fold
+from slipway.web.wire import NAMES, event_data, fold, heading
 
 Told = tuple[str, dict[str, Any]]  # an event's name and its data
 ESC = "\x1b["
@@ -47,8 +48,8 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
     """Asks in this process. Raises SlipwayError."""
     app, question = asked(road, app_name, text)
 
-    async def work(question: Question, say: Callable[[Event], None]) -> None:
-        await answer(road, app, question, "ask", say)
+    async def work(question: Question, draft: Draft, say: Say) -> None:
+        await answer(road, app, question, draft, "ask", say)
 
     run = Run(question)
     run.begin(work)
@@ -92,6 +93,8 @@ class Screen:
         self.sources: list[dict[str, Any]] = []
         self.cited: set[int] = set()
         self.any_text = False
+        self.titles: dict[int, str] = {}
+        self.section: int | None = None  # the one that is shown
         self.failed = False
 
     def event(self, name: str, data: dict[str, Any]) -> None:
@@ -112,9 +115,14 @@ class Screen:
     def on_source(self, data: dict[str, Any]) -> None:
         self.sources.append(data)
 
+    def on_section(self, data: dict[str, Any]) -> None:
+        self.titles[data["index"]] = data["title"]
+
     def on_delta(self, data: dict[str, Any]) -> None:
         self.clear()
-        self.any_text = True
+        if data["section"] != self.section:
+            sys.stdout.write(heading(self.titles.get(data["section"], ""), first=not self.any_text))
+        self.section, self.any_text = data["section"], True
         sys.stdout.write(data["text"])
         sys.stdout.flush()
 

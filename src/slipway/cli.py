@@ -140,7 +140,9 @@ def prompt_show(question: tuple[str, ...], config: Path | None, docs: tuple[Path
 
     shown = prompting.show(app.local_road(Flags(config=config, docs=docs, models=models)), how["app_name"], " ".join(question))
     click.echo(
-        json.dumps(msgspec.to_builtins(shown), indent=2, ensure_ascii=False) if how["as_json"] else "\n".join(prompting.lines(shown))
+        json.dumps(msgspec.to_builtins(shown), indent=2, ensure_ascii=False)
+        if how["as_json"]
+        else "\n".join(line for each in shown for line in prompting.lines(each))
     )
 
 
@@ -163,7 +165,7 @@ def prompt_lint(
     if len(questions) < 2:
         raise SettingsError(["QUESTION: give at least two, each in quotes"])
     road = app.local_road(Flags(config=config, docs=docs, models=models))
-    found, right = prompting.lint([prompting.show(road, app_name, text) for text in questions])
+    found, right = prompting.lint([shown for text in questions for shown in prompting.show(road, app_name, text)])
     click.echo("\n".join(found))
     sys.exit(0 if right else 1)
 

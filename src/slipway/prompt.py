@@ -13,6 +13,7 @@ from typing import Any
 from slipway.types import Message, Question, Source
 
 WITH_PASSAGES = (files("slipway") / "prompts" / "documents.md").read_text(encoding="utf-8").strip()
+ONE_PART = "\n\nAnswer only this part of it, without a heading; the other parts are answered apart: {part}"
 HISTORY_CHARS = 24_000  # earlier turns are left out, oldest first, past this
 _SECRET = os.urandom(16)
 _TAG = re.compile(r"<\s*(/?\s*passages?)", re.IGNORECASE)
@@ -37,17 +38,18 @@ class Prompt:
 OURS = Prompt()
 
 
-def build(question: Question, sources: Sequence[Source], prompt: Prompt = OURS) -> list[dict[str, Any]]:
+def build(question: Question, sources: Sequence[Source], prompt: Prompt = OURS, part: str = "") -> list[dict[str, Any]]:
     """OpenAI messages. What never changes stands first, so that a provider's prefix cache holds it; passages are in the last user turn.
 
-    Without passages, the conversation is passed on as it is, images and all.
+    Without passages, the conversation is passed on as it is, images and all. `part` is what alone is to be answered of a broad question.
     """
     system = prompt.system(passages=bool(sources))
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     if not sources:
         return messages + [{"role": m.role, "content": m.content} for m in trimmed(question.messages)]
     messages += [{"role": m.role, "content": m.content} for m in trimmed(question.messages[:-1])]
-    return [*messages, {"role": "user", "content": f"{as_data(sources, question.text)}\n\nQuestion: {question.text}"}]
+    asked = f"Question: {question.text}" + (ONE_PART.format(part=part) if part else "")
+    return [*messages, {"role": "user", "content": f"{as_data(sources, question.text)}\n\n{asked}"}]
 
 
 def as_data(sources: Sequence[Source], question: str) -> str:

@@ -4,21 +4,24 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from slipway.answer import Road, Tally, is_asked, retrieve
+from slipway.answer import App, Road, is_asked, messages_for, plan
 from slipway.asking import asked
-from slipway.prompt import build
+from slipway.draft import Draft, Section
+from slipway.pace import Pace
+from slipway.progress import Teller
 from slipway.providers import encode_json
-from slipway.types import Record
+from slipway.types import Event, Question, Record
 
 _SHOWN = 40  # bytes around a difference
 
 
 class Shown(Record, frozen=True, kw_only=True):
-    """`messages` are what goes to the model; `version` changes with the text that is the same for all questions. A model is `asked` only where the
-    documents are at all likely to answer.
+    """What goes to the model: for the `section` of that title where the answer has several. `version` changes with the text that is the same for
+    all questions. A model is `asked` only where the documents are at all likely to answer.
     """
 
     app: str
+    section: str
     version: str | None
     asked: bool
     messages: Sequence[dict[str, Any]]
@@ -38,14 +41,34 @@ class Difference(Record, frozen=True, kw_only=True):
     other: str
 
 
-def show(road: Road, app_name: str | None, text: str) -> Shown:
-    """Raises SlipwayError."""
+def show(road: Road, app_name: str | None, text: str) -> list[Shown]:
+    """For each section of the answer. Raises SlipwayError."""
     app, question = asked(road, app_name, text)
-    tally = Tally(question.id, "prompt", app.name, question.asker.tenant, False)
-    sources, sureness = asyncio.run(retrieve(app, question, tally, lambda event: None))
-    messages = build(question, sources, app.prompt)
+    draft = asyncio.run(planned(app, question))
+    return [shown(app, question, section, alone=len(draft.sections) == 1) for section in draft.sections]
+
+
+async def planned(app: App, question: Question) -> Draft:
+    draft, progress = Draft(), Teller(ignored, question.asked_at, Pace())
+    try:
+        await plan(app, question, draft, progress, ignored)
+    finally:
+        progress.close()
+    return draft
+
+
+def ignored(event: Event) -> None:
+    """Nobody watches."""
+
+
+def shown(app: App, question: Question, section: Section, *, alone: bool) -> Shown:
+    sources = section.sources or []
     return Shown(
-        app=app.name, version=app.prompt.version(passages=bool(sources)), asked=is_asked(app, sources, sureness), messages=messages
+        app=app.name,
+        section=section.title,
+        version=app.prompt.version(passages=bool(sources)),
+        asked=is_asked(app, sources, section.sureness),
+        messages=messages_for(app, question, section, alone=alone),
     )
 
 
@@ -72,7 +95,8 @@ def _around(text: bytes, at: int) -> str:
 
 def lines(shown: Shown) -> list[str]:
     version, plural = shown.version or "without instructions", "" if len(shown.messages) == 1 else "s"
-    found = [f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, {len(shown.bytes):,} bytes"]
+    found = [f"--- section: {shown.section}"] if shown.section else []
+    found += [f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, {len(shown.bytes):,} bytes"]
     if not shown.asked:
         found.append("It is unlikely that the documents answer this, so no model would be asked.")
     for message in shown.messages:

@@ -9,6 +9,8 @@ from slipway.errors import ProviderError
 from slipway.providers import Call, ModelReply, Provider, Whole
 from slipway.types import AttemptDone, Emit, Piece, Record, Role, Rung
 
+AT_ONCE = 8
+
 
 class Candidate(Record, frozen=True, kw_only=True):
     model: Provider
@@ -22,6 +24,11 @@ class Candidate(Record, frozen=True, kw_only=True):
 class Route(Record, frozen=True, kw_only=True):
     name: str
     candidates: tuple[Candidate, ...]
+
+    @property
+    def at_once(self) -> int:
+        """How many calls its narrowest model takes side by side; AT_ONCE where none of them says."""
+        return min((each.model.parallel for each in self.candidates if each.model.parallel is not None), default=AT_ONCE)
 
 
 class Opened(Record, frozen=True, kw_only=True):

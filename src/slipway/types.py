@@ -12,6 +12,7 @@ import msgspec
 
 Rung = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
+Stage = Literal["admit", "plan", "retrieve", "write"]
 
 
 _random: list[bytes] = []
@@ -142,7 +143,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(Event, frozen=True, kw_only=True):
-    stage: Literal["admit", "retrieve", "write"]
+    """`eta_s` is the time left until the end, as a range that it falls in nine times of ten; None where that is not known well enough."""
+
+    stage: Stage
     label: str
     done: int
     total: int
@@ -156,9 +159,13 @@ class SourceFound(Event, frozen=True, kw_only=True):
 
 
 class SectionState(Event, frozen=True, kw_only=True):
+    """`started` again after a failure: what this section had said is said anew. `rung` and `model` tell what wrote it, once it is done."""
+
     index: int
     title: str
     state: Literal["started", "done", "failed"]
+    rung: Rung | None = None
+    model: str | None = None
 
 
 class Delta(Event, frozen=True, kw_only=True):
@@ -167,7 +174,7 @@ class Delta(Event, frozen=True, kw_only=True):
 
 
 class Citation(Event, frozen=True, kw_only=True):
-    """The source numbered `n` is cited at [start, end) of the answer's text (character offsets).
+    """The source numbered `n` is cited at [start, end) of its section's text (character offsets).
 
     `flags` are words of that sentence, such as numbers and names, that the sources it cites do not have.
     """
@@ -180,8 +187,11 @@ class Citation(Event, frozen=True, kw_only=True):
 
 
 class Notice(Event, frozen=True, kw_only=True):
+    """`section` where it is about one of several."""
+
     code: str
     text: str
+    section: int | None = None
 
 
 class UsageReport(Event, frozen=True, kw_only=True):

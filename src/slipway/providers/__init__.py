@@ -56,6 +56,7 @@ class Provider(Protocol):
     kind: str  # the provider as metrics name it
     zone: str
     price: Price | None
+    parallel: int | None  # calls that it takes side by side, where it has a limit
 
     async def chat(self, call: Call) -> ModelReply:
         """Starts an answer: returns when its head is here. Raises ProviderError."""

@@ -85,6 +85,7 @@ class OpenAIProvider:
 
     def __init__(self, name: str, model: Model, kind: str) -> None:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
+        self.parallel: int | None = None
         self.model = model
         self.url = f"{model.base_url}/chat/completions" + (f"?{urlencode(model.query)}" if model.query else "")
         self.upstream_name = encode_json(model.name)

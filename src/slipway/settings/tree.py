@@ -124,7 +124,10 @@ class App(Branch, frozen=True, kw_only=True):
     rerank: Annotated[str | None, Meta(description="`module:function` that scores texts for a question: (question, texts) -> numbers")] = (
         None
     )
-    passages: Annotated[int, Meta(ge=1, le=50, description="places of the documents that an answer may draw on")] = 5
+    passages: Annotated[int, Meta(ge=1, le=50, description="places of the documents that an answer, or a section of it, may draw on")] = 5
+    sections: Annotated[
+        int, Meta(ge=1, le=8, description="sections at most of a broad question's answer, each a call; 1 for never more")
+    ] = 4
 
 
 class Settings(Branch, frozen=True, kw_only=True):

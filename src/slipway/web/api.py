@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Facts, Road, answer, proxy
+from slipway.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
@@ -128,11 +129,11 @@ class Api:
         self.runs = Runs(self.work)
         self.door: Door  # set by app.py, which builds both
 
-    async def work(self, question: Question, say: Any) -> None:
+    async def work(self, question: Question, draft: Draft, say: Say) -> None:
         app = self.road.app(question.app)
         if app is None:
             raise ModelNotFound(f"There is no `{question.app}` any more.")
-        await answer(self.road, app, question, "answers", say)
+        await answer(self.road, app, question, draft, "answers", say)
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,8 +185,8 @@ class Api:
         )  # fmt: skip
         run = Run(question)
 
-        async def work(question: Question, say: Any) -> None:
-            await answer(self.road, app, question, "chat", say)
+        async def work(question: Question, draft: Draft, say: Say) -> None:
+            await answer(self.road, app, question, draft, "chat", say)
 
         run.begin(work)
         try:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
+from slipway.draft import Draft
 from slipway.errors import Cancelled, Conflict, Gone, InternalError, NotFound, SlipwayError
 from slipway.types import Event, Question
 from slipway.web.wire import event_sse, failed
@@ -22,7 +23,7 @@ ORPHAN_S = 60.0
 HEARTBEAT_S = 10.0
 FORGOTTEN = 10_000  # ids remembered as gone
 
-Work = Callable[[Question, Callable[[Event], None]], Awaitable[None]]
+Work = Callable[[Question, Draft, Callable[[Event], None]], Awaitable[None]]
 State = Literal["running", "done", "failed", "cancelled"]
 
 
@@ -31,6 +32,7 @@ class Run:
 
     def __init__(self, question: Question) -> None:
         self.question = question
+        self.draft = Draft()
         self.log: deque[tuple[bytes, Event]] = deque()
         self.first = 1
         self.size = 0
@@ -67,7 +69,7 @@ class Run:
 
     async def _do(self, work: Work) -> None:
         try:
-            await work(self.question, self.say)
+            await work(self.question, self.draft, self.say)
             self.state = "done"
         except asyncio.CancelledError:
             self.state, self.error = "cancelled", Cancelled("The answer was stopped.")
@@ -81,7 +83,8 @@ class Run:
         if self.error is not None:
             if not isinstance(self.error, Cancelled):
                 log.warning("%s: %s (%s)", self.question.id, self.error.what, self.error.code)
-            self.say(failed(self.error, self.question.id, section=0))
+            missing = self.draft.missing
+            self.say(failed(self.error, self.question.id, section=missing[0].index if missing else 0))
         for reader in self.readers:
             reader.set()
 

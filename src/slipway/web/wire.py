@@ -262,53 +262,92 @@ def event_sse(number: int, event: Event) -> bytes:
 # An app's answer as OpenAI would give it
 
 
-def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
-    """A whole answer from its events: the body of `/v1/answers` when it is not streamed."""
-    texts, citations, sources, sections, notices = (
-        dict[int, list[str]](),
-        list[Citation](),
-        dict[int, Source](),
-        dict[int, dict[str, Any]](),
-        list[Notice](),
-    )
-    usage: UsageReport | None = None
-    done: Done | None = None
-    for event in events:
+def heading(title: str, *, first: bool) -> str:
+    """What stands before a section's text where the whole is one text."""
+    return ("" if first else "\n\n") + (f"## {title}\n\n" if title else "")
+
+
+class Folding:
+    """What the events so far come to."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, list[str]] = {}
+        self.citations: list[Citation] = []
+        self.sources: dict[int, Source] = {}
+        self.sections: dict[int, SectionState] = {}
+        self.notices: list[Notice] = []
+        self.usage: UsageReport | None = None
+        self.done: Done | None = None
+
+    def take(self, event: Event) -> None:
         if isinstance(event, Delta):
-            texts.setdefault(event.section, []).append(event.text)
+            self.texts.setdefault(event.section, []).append(event.text)
         elif isinstance(event, Citation):
-            citations.append(event)
+            self.citations.append(event)
         elif isinstance(event, SourceFound):
-            sources[event.source.n] = event.source
+            self.sources[event.source.n] = event.source
         elif isinstance(event, SectionState):
-            if event.state == "started":  # begun again after a failure: what it had said is said anew
-                texts[event.index] = []
-                citations = [c for c in citations if c.section != event.index]
-            sections[event.index] = {"index": event.index, "title": event.title, "state": event.state}
+            self.section(event)
         elif isinstance(event, Notice):
-            notices.append(event)
+            self.notices.append(event)
         elif isinstance(event, UsageReport):
-            usage = event
+            self.usage = event
         elif isinstance(event, Done):
-            done = event
-    cited = {c.n for c in citations}
+            self.done = event
+
+    def section(self, event: SectionState) -> None:
+        if event.state == "started":  # begun again after a failure: what it had said is said anew
+            self.texts[event.index] = []
+            self.citations = [c for c in self.citations if c.section != event.index]
+            self.notices = [n for n in self.notices if n.section != event.index]
+        self.sections[event.index] = event
+
+    def whole(self) -> tuple[str, dict[int, tuple[int, int]]]:
+        """The text, and where in it each section's own stands."""
+        text, places = "", dict[int, tuple[int, int]]()
+        for index in sorted(self.texts):
+            own = "".join(self.texts[index])
+            state = self.sections.get(index)
+            if own:
+                text += heading(state.title if state else "", first=not text)
+            places[index] = (len(text), len(text) + len(own))
+            text += own
+        return text, places
+
+
+def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
+    """A whole answer from its events: the body of `/v1/answers` when it is not streamed. Citations are offsets in the whole text here."""
+    folding = Folding()
+    for event in events:
+        folding.take(event)
+    usage, done = folding.usage, folding.done
+    text, places = folding.whole()
+    cited = {c.n for c in folding.citations}
     return {
         "id": answer_id,
-        "text": "".join(part for index in sorted(texts) for part in texts[index]),
+        "text": text,
         "rung": done.rung if done else None,
         "model": done.model if done else None,
         "abstained": done.abstained if done else False,
-        "sources": [msgspec.structs.replace(s, cited=s.n in cited) for s in sources.values()],
-        "citations": citations,
-        "sections": list(sections.values()),
+        "sources": [msgspec.structs.replace(s, cited=s.n in cited) for s in folding.sources.values()],
+        "citations": [moved(c, places[c.section][0]) for c in folding.citations],
+        "sections": [section_wire(section, *places.get(section.index, (0, 0))) for section in folding.sections.values()],
         "usage": usage.usage if usage else None,
         "cost_usd": usage.cost_usd if usage else None,
-        "notices": notices,
+        "notices": folding.notices,
         "attempts": done.attempts if done else 0,
         "ttft_s": done.ttft_s if done else None,
         "prompt": done.prompt if done else None,
         "duration_s": done.duration_s if done else None,
     }
+
+
+def moved(citation: Citation, by: int) -> Citation:
+    return msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by) if by else citation
+
+
+def section_wire(section: SectionState, start: int, end: int) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(section), "start": start, "end": end}
 
 
 def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dict[str, Any]]:
@@ -375,6 +414,8 @@ class ChunkWriter:
         self.citations: list[Citation] = []
         self.notices: list[Notice] = []
         self.usage: Usage | None = None
+        self.titles: dict[int, str] = {}
+        self.section, self.said, self.starts = -1, 0, 0  # the section that is written, the characters said, and where its text starts
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.app}
@@ -388,14 +429,17 @@ class ChunkWriter:
 
     def event(self, event: Event) -> bytes:
         if isinstance(event, Delta):
-            return self.delta({"content": event.text})
+            return self.delta({"content": self.text(event)})
+        if isinstance(event, SectionState):
+            self.titles[event.index] = event.title
+            return self.chunk([], slipway={"section": event}) if self.progress_wanted else b""
         if isinstance(event, Progress):
             return self.chunk([], slipway={"progress": event}) if self.progress_wanted else b""
         if isinstance(event, SourceFound):
             self.sources.append(event.source)
             return self.chunk([], slipway={"source": event.source}) if self.progress_wanted else b""
         if isinstance(event, Citation):
-            self.citations.append(event)
+            self.citations.append(moved(event, self.starts))
         elif isinstance(event, Notice):
             self.notices.append(event)
         elif isinstance(event, UsageReport):
@@ -403,6 +447,16 @@ class ChunkWriter:
         elif isinstance(event, Done):
             return self.end(event)
         return b""
+
+    def text(self, event: Delta) -> str:
+        """With the section's title before its first words."""
+        text = event.text
+        if event.section != self.section:
+            title = heading(self.titles.get(event.section, ""), first=not self.said)
+            self.section, self.starts = event.section, self.said + len(title)
+            text = title + text
+        self.said += len(text)
+        return text
 
     def end(self, done: Done) -> bytes:
         marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}

@@ -1,0 +1,356 @@
+"""Answers in sections: which questions have several, written at once and shown in order, kept through failures, redone where they are missing."""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processes import Serving, mocking, models, serving
+from slipway.draft import InOrder
+from slipway.sections import asked_for, is_broad, subject
+from slipway.types import Delta, Event
+
+Told = tuple[int, str, dict[str, Any]]
+PAGES = {
+    "leave.md": "# Leave\n\n## How many days of leave are there?\n\nEveryone has 30 days of leave a year.\n",
+    "travel.md": "# Travel\n\n## Which trains may I book?\n\nTrains of first class may be booked for trips over three hours.\n",
+    "parking.md": "# Parking\n\n## Where may I park?\n\nCars may park in garage 4, behind the bakery.\n",
+    "laptops.md": "# Laptops\n\n## Who repairs laptops?\n\nBroken laptops are repaired by the workshop in room 12.\n",
+    "garden.md": "# Garden\n\n## Trees\n\nThe garden has nine apple trees. Apple trees want sun.\n\n## Flowers\n\nThe garden has roses and tulips.\n\n"
+    "## Tools\n\nSpades for the garden hang in the shed of the garden.\n",
+}
+FOUR = "How many days of leave are there? Which trains may I book? Where may I park my car? Who repairs broken laptops?"
+TITLES = ["How many days of leave are there?", "Which trains may I book?", "Where may I park my car?", "Who repairs broken laptops?"]
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("handbook") / "docs"
+    folder.mkdir()
+    for name, text in PAGES.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def settings(docs: Path, url: str, **app: Any) -> dict[str, Any]:
+    return {**models(url, "m"), "apps": {"handbook": {"knowledge": str(docs), "route": "m", **app}}}
+
+
+@pytest.fixture(scope="module")
+def quoting(docs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(tmp_path_factory.mktemp("quoting"), "--docs", str(docs)) as server:
+        yield server
+
+
+def events(lines: Iterator[str]) -> Iterator[Told]:
+    number, name = 0, ""
+    for line in lines:
+        if line.startswith("id: "):
+            number = int(line[4:])
+        elif line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield number, name, json.loads(line[6:])
+
+
+def stream(server: Serving, question: str = FOUR, path: str = "/v1/answers") -> tuple[str, list[Told]]:
+    body = {"question": question, "stream": True} if path == "/v1/answers" else {"stream": True}
+    with httpx.stream("POST", server.url + path, json=body, timeout=30) as r:
+        assert r.status_code == 200, r.read()
+        return r.headers["x-slipway-answer-id"], list(events(r.iter_lines()))
+
+
+def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
+    with httpx.stream("GET", f"{server.url}/v1/answers/{answer_id}/events", headers={"last-event-id": str(after)}, timeout=30) as r:
+        return list(events(r.iter_lines()))
+
+
+def of(told: list[Told], name: str) -> list[dict[str, Any]]:
+    return [data for _, each, data in told if each == name]
+
+
+def texts(told: list[Told]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for _, name, data in told:
+        if name == "section" and data["state"] == "started":
+            found[data["index"]] = ""
+        elif name == "delta":
+            found[data["section"]] += data["text"]
+    return found
+
+
+# Which questions have several
+
+
+@pytest.mark.parametrize(
+    ("question", "titles"),
+    [
+        (FOUR, TITLES),
+        ("What is RPM? And why? What are the limits of Haiku?", ["What is RPM? And why?", "What are the limits of Haiku?"]),
+        ("How hot is green tea brewed, and what does black tea take?", ["How hot is green tea brewed", "What does black tea take?"]),
+        ("1. How do I add a key?\n2. What is a route?\n- Where are logs?", ["How do I add a key?", "What is a route?", "Where are logs?"]),
+        ("怎么添加模型？价格怎么设置？日志在哪里？", ["怎么添加模型？", "价格怎么设置？", "日志在哪里？"]),
+        (
+            "Who am I? Who are you? Who is she? Who was he? Who is left?",
+            ["Who am I?", "Who are you?", "Who is she?", "Who was he? Who is left?"],
+        ),
+    ],
+)
+def test_a_question_that_holds_several_is_taken_apart(question: str, titles: list[str]) -> None:
+    assert [part.title for part in asked_for(question, 4)] == titles
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How do I add a model?",
+        "What is the difference between streaming and what the batch API does?",
+        "I have a server. It fails. What does 502 mean?",
+        "My card was stolen. What happens now? Can I stop it?",
+        "How does that work, and why?",
+        "Which models are there and what do they cost?",
+        "Compare how leave works and how travel works.",
+        "What do A and B mean?",
+        "?",
+        "",
+    ],
+)
+def test_a_narrow_question_stays_one(question: str) -> None:
+    assert [(part.text, part.title) for part in asked_for(question, 4)] == [(question, "")]
+    assert not is_broad(question)
+
+
+@pytest.mark.parametrize(
+    ("question", "about"),
+    [
+        ("Give me an overview of the garden", "garden"),
+        ("Please tell me everything about rate limits!", "rate limits"),
+        ("请概述一下花园", "花园"),
+        ("What are all the ways to add a model?", "What are add model"),
+        ("Overview?", "Overview?"),
+    ],
+)
+def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: str) -> None:
+    assert is_broad(question)
+    assert subject(question) == about
+
+
+@given(st.data())
+def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -> None:
+    shown: list[Event] = []
+    order = InOrder(shown.append, [0, 2, 3])
+    left = {index: [Delta(section=index, text=str(n)) for n in range(data.draw(st.integers(0, 4)))] for index in (0, 2, 3)}
+    whole = [event for index in (0, 2, 3) for event in left[index]]
+    first = list(left[0])
+    while left:
+        index = data.draw(st.sampled_from(sorted(left)))
+        if left[index]:
+            order.lane(index)(left[index].pop(0))
+        else:
+            order.end(index)
+            del left[index]
+        assert [event for event in shown if event in first] == first[: len(first) - len(left.get(0, []))]  # what comes first never waits
+    assert shown == whole
+
+
+# How they are written
+
+
+def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_path: Path) -> None:
+    with mocking(ttft_s=0.2, tpot_s=0.005, tokens=40) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, told = stream(server)
+        calls = [seen for seen in mock.requests if seen.path.endswith("completions")]
+        whole = server.get(f"/v1/answers/{answer_id}").json()
+    assert len(calls) == 4
+    assert max(call.arrived_at for call in calls) < min(call.sent[0] for call in calls)  # all were asked before any had said a word
+    assert [s["title"] for s in of(told, "section")[:4]] == TITLES
+    states = [(s["index"], s["state"]) for s in of(told, "section")]
+    assert states == [*((n, "started") for n in range(4)), *((n, "done") for n in range(4))]
+    order = [int(data.get("section", data.get("index", -1))) for _, name, data in told if name == "delta" or data.get("state") == "done"]
+    assert order == sorted(order)
+    assert whole["text"] == "\n\n".join(f"## {title}\n\n{text}" for title, text in zip(TITLES, texts(told).values(), strict=True))
+    for section, text in zip(whole["sections"], texts(told).values(), strict=True):
+        assert whole["text"][section["start"] : section["end"]] == text
+        assert (section["rung"], section["model"]) == ("model", "m")
+    assert whole["attempts"] == 4
+
+
+def test_each_section_reads_its_own_sources_and_the_whole_question(docs: Path, tmp_path: Path) -> None:
+    says = "It is so. [1] And so. [2] And so. [3] And so. [4]"
+    with mocking(text=says) as mock, serving(tmp_path, settings=settings(docs, mock.url, passages=1)) as server:
+        whole = server.post("/v1/answers", {"question": FOUR}).json()
+        asked = sorted((seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body)
+    assert [s["path"] for s in whole["sources"]] == ["leave.md", "travel.md", "parking.md", "laptops.md"]
+    assert [c["n"] for c in whole["citations"]] == [1, 2, 3, 4]  # what a section does not have, it cannot cite
+    for citation in whole["citations"]:
+        assert whole["text"][citation["start"] : citation["end"]].endswith(f"[{citation['n']}]")
+    for title, page in zip(TITLES, PAGES.values(), strict=False):
+        mine = [text for text in asked if text.endswith(f"the other parts are answered apart: {title}")]
+        assert len(mine) == 1
+        assert page.splitlines()[-1] in mine[0]
+        assert mine[0].count("<passage ") == 1
+        assert f"Question: {FOUR}" in mine[0]
+
+
+def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path) -> None:
+    with mocking(text="It is so. [1] And so. [2]") as mock, serving(tmp_path, settings=settings(docs, mock.url, passages=1)) as server:
+        body = {"model": "handbook", "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}]}
+        message = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]
+        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**body, "stream": True}, timeout=20) as r:
+            chunks = [json.loads(line[6:]) for line in r.iter_lines() if line.startswith("data: {")]
+    text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
+    assert (
+        text
+        == message["content"]
+        == "## Which trains may I book?\n\nIt is so. [1] And so.\n\n## Where may I park?\n\nIt is so. And so. [2]"
+    )
+    marks = [c["choices"][0]["delta"]["annotations"] for c in chunks if c["choices"] and "annotations" in c["choices"][0]["delta"]]
+    assert marks == [message["annotations"]]
+    spans = [text[m["url_citation"]["start_index"] : m["url_citation"]["end_index"]] for m in message["annotations"]]
+    assert [span[-3:] for span in spans] == ["[1]", "[2]"]
+
+
+def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
+    whole = quoting.post("/v1/answers", {"question": FOUR}).json()
+    assert whole["rung"] == "quote"
+    assert [s["title"] for s in whole["sections"]] == TITLES
+    for fact in ("30 days", "first class", "garage 4", "room 12"):
+        assert fact in whole["text"]
+
+
+def test_what_one_part_does_not_find_does_not_cost_the_others(quoting: Serving) -> None:
+    whole = quoting.post("/v1/answers", {"question": "How many days of leave are there? Which whales live in Norway?"}).json()
+    assert not whole["abstained"]
+    first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
+    assert "30 days" in first
+    assert second.startswith("The documents do not say.")
+
+
+def test_a_broad_question_has_a_section_for_each_topic(quoting: Serving) -> None:
+    whole = quoting.post("/v1/answers", {"question": "Give me an overview of the garden"}).json()
+    assert sorted(s["title"] for s in whole["sections"]) == ["Flowers", "Tools", "Trees"]
+    assert "tulips" in whole["text"]
+
+
+def test_sections_can_be_turned_off(docs: Path, tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=settings(docs, mock.url, sections=1)) as server:
+        whole = server.post("/v1/answers", {"question": FOUR}).json()
+        assert [s["title"] for s in whole["sections"]] == [""]
+        assert len(mock.requests) == 1
+
+
+# What a failure costs
+
+
+def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("cut-9@2",), tpot_s=0.002) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, told = stream(server)
+        assert sorted(s["state"] for s in of(told, "section")[4:]) == ["done", "done", "done", "failed"]
+        failed = next(s["index"] for s in of(told, "section") if s["state"] == "failed")
+        error = told[-1]
+        assert error[1] == "error"
+        assert (error[2]["code"], error[2]["section"], error[2]["retryable"]) == ("provider_cut", failed, True)
+        assert len(mock.requests) == 4
+        _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
+        assert len(mock.requests) == 5
+        whole = server.get(f"/v1/answers/{answer_id}").json()
+    assert [(s["index"], s["state"]) for s in of(again, "section")] == [(failed, "started"), (failed, "done")]
+    assert {data["section"] for data in of(again, "delta")} == {failed}
+    assert of(again, "source") == []
+    assert again[-1][1] == "done"
+    before, after = texts(told), texts(again)
+    kept = [after[n] if n == failed else before[n] for n in range(4)]
+    assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == kept
+    assert whole["usage"]["output_tokens"] == 4 * 48  # the finished ones of the first time count too
+    assert whole["usage"]["estimated"]  # what the cut one had cost is not known
+
+
+def test_stopped_in_the_middle_it_goes_on_with_what_is_missing(docs: Path, tmp_path: Path) -> None:
+    with mocking(tpot_s=0.02, tokens=40) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        told: list[Told] = []
+        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r:
+            answer_id = r.headers["x-slipway-answer-id"]
+            for event in events(r.iter_lines()):
+                told.append(event)
+                if len(of(told, "delta")) == 5:
+                    server.post(f"/v1/answers/{answer_id}/cancel", {})
+        assert told[-1][2]["code"] == "cancelled"
+        _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
+        assert server.get(f"/v1/answers/{answer_id}").json()["state"] == "done"
+    assert [s["index"] for s in of(again, "section") if s["state"] == "done"] == [0, 1, 2, 3]
+
+
+def test_the_model_down_all_sections_are_quoted_and_it_is_said_once(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("status-503",)) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": FOUR}).json()
+    assert (whole["rung"], whole["model"]) == ("quote", None)
+    assert [n["code"] for n in whole["notices"]] == ["degraded"]
+    assert "garage 4" in whole["text"]
+
+
+def test_cut_at_every_event_and_resumed_the_answer_is_the_same_and_no_call_is_made(docs: Path, tmp_path: Path) -> None:
+    with mocking(tokens=12, tpot_s=0.002) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, told = stream(server)
+        for after in range(len(told) + 1):
+            assert resume(server, answer_id, after) == told[after:]
+        assert len(mock.requests) == 4
+
+
+def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> None:
+    """The reader leaves after each event in turn, and comes back at once."""
+    with mocking(tokens=12, tpot_s=0.01) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r:
+            answer_id = r.headers["x-slipway-answer-id"]
+            told = [next(events(r.iter_lines()))]
+        while told[-1][1] != "done":
+            headers = {"last-event-id": str(told[-1][0])}
+            with httpx.stream("GET", f"{server.url}/v1/answers/{answer_id}/events", headers=headers, timeout=30) as r:
+                told.append(next(events(r.iter_lines())))
+        assert resume(server, answer_id, 0) == told
+        assert len(mock.requests) == 4
+
+
+# Progress
+
+
+def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path: Path) -> None:
+    with mocking(ttft_s=1.6, tpot_s=0.01, tokens=20) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        at, told = [time.monotonic()], list[Told]()
+        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r:
+            for event in events(r.iter_lines()):
+                at.append(time.monotonic())
+                told.append(event)
+    assert max(later - earlier for earlier, later in pairwise(at)) < 1.0
+    found = [p for p in of(told, "progress") if p["stage"] == "retrieve"][-1]
+    assert found["done"] == found["total"] == len(of(told, "source"))
+    written = 0
+    for _, name, data in told:
+        written += name == "section" and data["state"] == "done"
+        if name == "progress" and data["stage"] == "write":
+            assert data["total"] == 4
+            assert data["done"] >= written  # a section that is written may wait for those before it to be shown
+    assert [p["done"] for p in of(told, "progress") if p["stage"] == "write"][-1] == 4
+
+
+def test_the_time_left_is_learnt_and_outlives_a_restart(docs: Path, tmp_path: Path) -> None:
+    with mocking(ttft_s=0.1, tpot_s=0.05, tokens=40) as mock:
+        file = {**settings(docs, mock.url), "store": f"sqlite:///{tmp_path}/s.db"}
+        with serving(tmp_path, settings=file) as server:
+            _, told = stream(server, "Where may I park?")
+            assert {p["eta_s"] for p in of(told, "progress")} == {None}  # nothing is known yet
+            for _ in range(3):
+                stream(server)
+        with serving(tmp_path, settings=file) as server:
+            _, told = stream(server, "Which trains may I book?")
+    ranges = [(p["elapsed_s"], *p["eta_s"]) for p in of(told, "progress") if p["eta_s"]]
+    assert ranges
+    at, low, high = ranges[0]
+    assert 0 < low < high
+    assert low - 1 <= told[-1][2]["duration_s"] - at <= high + 1
