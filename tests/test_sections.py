@@ -173,7 +173,9 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
     assert [s["title"] for s in of(told, "section")[:4]] == TITLES
     states = [(s["index"], s["state"]) for s in of(told, "section")]
     assert states == [*((n, "started") for n in range(4)), *((n, "done") for n in range(4))]
-    order = [int(data.get("section", data.get("index", -1))) for _, name, data in told if name == "delta" or data.get("state") == "done"]
+    order: list[int] = [
+        data["section"] if name == "delta" else data["index"] for _, name, data in told if name == "delta" or data.get("state") == "done"
+    ]
     assert order == sorted(order)
     assert whole["text"] == "\n\n".join(f"## {title}\n\n{text}" for title, text in zip(TITLES, texts(told).values(), strict=True))
     for section, text in zip(whole["sections"], texts(told).values(), strict=True):

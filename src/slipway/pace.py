@@ -32,6 +32,7 @@ SCENARIOS = 100
 MISSES = 0.1  # the share of ranges that may miss
 _STEP = 0.05  # how fast the quantiles move
 _WIDEST = 0.7  # of a range, as a share of its middle
+_LEAST = 0.03  # of each end, outwards: no machine is that even
 _SOON_S = 1.0  # nothing is said where so little is left
 _KNOWN_CHARS = 40.0  # after so many, the speed so far counts as much as what was learnt
 _RIDGE = 3.0
@@ -157,7 +158,7 @@ class Pace:
             self._fresh.append((writing.model, time.time(), took))
 
     def left(self, writings: Sequence[Writing], at_once: int, now: float) -> tuple[float, float] | None:
-        """Seconds until the last of these is written, as a range; None where that is not known well enough."""
+        """Seconds until the last of these is written, as a range in tenths; None where that is not known well enough."""
         open_ = [writing for writing in writings if writing.ended_at is None]
         ends = [self.of(writing.model).ends(writing, now) for writing in open_]
         if not ends or min(map(len, ends)) < ENOUGH // 2 or any(len(self.of(writing.model).took) < ENOUGH for writing in open_):
@@ -167,7 +168,7 @@ class Pace:
         low, high = _quantile(totals, misses / 2), _quantile(totals, 1 - misses / 2)
         if high + low < 2 * _SOON_S or high - low > _WIDEST * (high + low) / 2:
             return None
-        return max(low, 0.0), high
+        return math.floor(max(low * (1 - _LEAST), 0.0) * 10) / 10, math.ceil(high * (1 + _LEAST) * 10) / 10
 
     def judge(self, model: str, shown: Sequence[tuple[float, tuple[float, float]]], ended_at: float) -> None:
         """`shown` are the ranges that were given, each with its time: where more miss than should, ranges widen."""

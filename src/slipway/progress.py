@@ -26,7 +26,6 @@ class Teller:
         left = self._pace.left(self.writings, self.at_once, now) if self.writings else None
         if left is not None:
             self._shown.append((now, left))
-            left = round(left[0], 1), round(left[1], 1)
         self._last = Progress(stage=stage, label=label, done=done, total=total, unit=unit, elapsed_s=now - self._started_at, eta_s=left)
         self._say(self._last)
         self._again()

@@ -44,8 +44,8 @@ _BROAD = re.compile(
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    r"\b(?:please|could you|can you|would you|will you|i(?:'d| would) like|i want|i need|give|tell|teach|provide|write|show|me|us|short|brief|quick|full|complete"
-    r"|an?|the|of|about|on|for|to|with|in|there is|know)\b|[?？!.。]|请|给我|一下|关于|的|介绍",
+    r"\b(?:please|(?:could|can|will|would) you|i(?:'d| would) like|i want|i need|give|tell|teach|provide|write|show|me|us|short|brief|quick|full"
+    r"|complete|an?|the|of|about|on|for|to|with|in|there is|know)\b|[?？!.。]|请|给我|一下|关于|的|介绍",
     re.IGNORECASE,
 )
 
