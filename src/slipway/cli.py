@@ -285,6 +285,8 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
 @click.option("--ttft", "ttft_s", default=0.05, show_default=True, help="Seconds to the first token.")
 @click.option("--tpot", "tpot_s", default=0.01, show_default=True, help="Seconds between tokens.")
 @click.option("--tokens", default=48, show_default=True, help="Tokens of an answer.")
+@click.option("--spread", default=0.0, show_default=True, help="How much length and speed vary between answers: 0.2 is by a fifth.")
+@click.option("--prefill", default=0.0, show_default=True, help="Tokens of a prompt read in a second; 0 takes no time for them.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same answers and faults.")
 @click.option("--api-key", help="Key to ask for; any is taken where left out.")
 @click.option("--text", help="Say exactly this.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("slipway")
 SAVE_S = 10.0
 WINDOW = 200  # sections remembered of each model
-ENOUGH = 12  # of them, before anything is said
+ENOUGH = 20  # of them, before anything is said
 SCENARIOS = 100
 MISSES = 0.1  # the share of ranges that may miss
 _STEP = 0.05  # how fast the quantiles move
@@ -241,7 +241,8 @@ def _totals(ends: Sequence[Sequence[float]], at_once: int) -> list[float]:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
+    """With as few values as these, one more would fall outside of them as often as it should: the rank counts in n + 1."""
+    ordered, last = sorted(values), len(values) - 1
+    place = min(max(share * (len(ordered) + 1) - 1, 0.0), last)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
     return low + (high - low) * (place - math.floor(place))

@@ -4,6 +4,7 @@ A `Draft` is what would be said, a `Reply` the exact pieces in which it goes out
 """
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -107,6 +108,10 @@ def envelope(message: str, kind: str, code: str | None, param: str | None = None
 def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
     """Equal seeds and messages give equal words and times; `number` goes into the reply's id alone."""
     limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
+    seed = f"{settings.seed}:{hashlib.sha256(encode(body.messages)).hexdigest()}"
+    prompt_tokens = tokens_in(sum(len(message.text()) for message in body.messages))
+    rng = random.Random(f"{seed}:spread")  # noqa: S311 - repeatable on purpose
+    longer, slower, later = (math.exp(rng.gauss(0, settings.spread)) for _ in range(3))
     return Draft(
         number=number,
         model=body.model,
@@ -114,12 +119,12 @@ def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
         choices=body.n or 1,
         asked=next((message.text() for message in reversed(body.messages) if message.role == "user"), ""),
         text=settings.text,
-        tokens=settings.tokens,
+        tokens=max(1, round(settings.tokens * longer)),
         limit=min(limits, default=None),
-        prompt_tokens=tokens_in(sum(len(message.text()) for message in body.messages)),
-        seed=f"{settings.seed}:{hashlib.sha256(encode(body.messages)).hexdigest()}",
-        ttft_s=settings.ttft_s,
-        tpot_s=settings.tpot_s,
+        prompt_tokens=prompt_tokens,
+        seed=seed,
+        ttft_s=settings.ttft_s * later + (prompt_tokens / settings.prefill if settings.prefill else 0.0),
+        tpot_s=settings.tpot_s * slower,
         jitter=settings.jitter,
         usage_chunk=bool(body.stream_options and body.stream_options.include_usage),
     )

@@ -8,7 +8,9 @@ import msgspec
 class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times are seconds. `port` 0 takes a free one. `tokens` is the length of a reply, unless `text` fixes its words.
 
-    `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the seed. With `api_key`, every request
+    `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the seed. `spread` draws the length, the speed and the
+    time to the first token of each reply anew: it is the standard deviation of their logarithms. `prefill` is how many tokens of a prompt are read
+    in a second, 0 for all at once. With `api_key`, every request
     but `GET /healthz` must carry it as `Authorization: Bearer KEY` or `api-key: KEY`. `script` is explained in the package's docstring.
     """
 
@@ -23,6 +25,8 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     script: tuple[str, ...] = ()
     text: str | None = None
     jitter: float = 0.0
+    spread: float = 0.0
+    prefill: float = 0.0
 
 
 class Seen(msgspec.Struct, kw_only=True):

@@ -1,0 +1,211 @@
+"""How an answer feels: is the progress true, does the time left hold, and what do sections save?
+
+    python bench/answers.py                    # 1,000 runs, a few minutes
+    python bench/answers.py --runs 100 --spread 0.1
+
+`slipway serve` over docs-qa before a mock whose answers vary in length and speed; half of the questions have one section, half two to four.
+
+counts true        runs in which every count of the progress is what the events say, and the model was called once a section
+first event        time to the first event (p99); longest silence: the longest time without one in any run
+shown              runs of over 5 s in which the time left was shown, and for which share of their time
+covered            ranges of the time left that the end fell into, of those over 5 s and of all
+width              a range's width as a share of the time that was really left (median)
+first words        of four sections to those of one (medians); whole: four sections to four questions asked one after another
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+from gateway import ROOT, free_port
+
+COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
+DOCS = ROOT.parent / "shared" / "data" / "rag" / "docs-qa"
+
+
+class Run(NamedTuple):
+    """`told` are (seconds since the question, event's name, data)."""
+
+    told: list[tuple[float, str, dict[str, Any]]]
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [data for _, each, data in self.told if each == name]
+
+    @property
+    def took_s(self) -> float:
+        return float(self.of("done")[0]["duration_s"])
+
+    @property
+    def silence_s(self) -> float:
+        times = [0.0, *(at for at, _, _ in self.told)]
+        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+
+    @property
+    def first_words_s(self) -> float:
+        return next(at for at, name, _ in self.told if name == "delta")
+
+    @property
+    def ranges(self) -> list[tuple[float, float, float]]:
+        """(left really, low, high) for each range that was shown."""
+        return [(self.took_s - p["elapsed_s"], *p["eta_s"]) for p in self.of("progress") if p["eta_s"]]
+
+    @property
+    def counts_are_true(self) -> bool:
+        progress = self.of("progress")
+        sections = {s["index"] for s in self.of("section")}
+        found = [p for p in progress if p["unit"] == "passages"][-1]
+        right = found["done"] == found["total"] == len(self.of("source"))
+        done = 0
+        for _, name, data in self.told:
+            done += name == "section" and data["state"] == "done"
+            if name == "progress" and data["unit"] == "sections":
+                right = right and data["total"] == len(sections) and done <= data["done"] <= len(sections)
+        written = [p["done"] for p in progress if p["unit"] == "sections"]
+        return right and written[-1] == done == len(sections)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures progress and sections.")
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=24, help="questions under way")
+    parser.add_argument("--spread", type=float, default=0.15, help="of length, speed and time to the first token, as slipway mock has it")
+    parser.add_argument("--tokens", type=int, default=120)
+    parser.add_argument("--tpot", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=7, help="of four sections beside one")
+    options = parser.parse_args()
+    questions = [json.loads(line)["question"] for line in (DOCS / "questions.jsonl").read_text().splitlines()]
+    flags = ["--spread", options.spread, "--tokens", options.tokens, "--tpot", options.tpot, "--ttft", 0.3, "--prefill", 2000]
+    if options.runs:
+        with serving(flags) as (url, mock):
+            show_progress(asyncio.run(progress(url, mock, questions, options.runs, options.at_once)))
+    if options.rounds:
+        with serving(["--tokens", 100, "--tpot", 0.02, "--ttft", 0.3]) as (url, _):
+            show_sections(asyncio.run(sections(url, questions, options.rounds)))
+
+
+@contextlib.contextmanager
+def serving(mock_flags: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """(Slipway's address, the mock's): two processes, so that neither's work is the other's delay."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        port, up = free_port(), free_port()
+        file = Path(folder) / "slipway.yaml"
+        model = {"base_url": f"http://127.0.0.1:{up}/v1", "name": "mock-model"}
+        app = {"knowledge": str(DOCS / "pages"), "route": "m"}
+        file.write_text(json.dumps({"embedding": "none", "listen": {"port": port}, "models": {"m": model}, "apps": {"docs": app}}))
+        for command in (["mock", "--port", str(up), *map(str, mock_flags)], ["serve", "--quiet", "--config", str(file)]):
+            process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.DEVNULL, cwd=folder)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        wait_for(f"http://127.0.0.1:{up}/healthz")
+        wait_for(f"http://127.0.0.1:{port}/readyz")
+        yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}"
+
+
+def wait_for(url: str) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"{url} did not get ready")
+
+
+async def ask(client: httpx.AsyncClient, url: str, question: str) -> Run:
+    told, name, began = list[tuple[float, str, dict[str, Any]]](), "", time.monotonic()
+    async with client.stream("POST", f"{url}/v1/answers", json={"question": question, "stream": True}, timeout=300) as reply:
+        async for line in reply.aiter_lines():
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: "):
+                told.append((time.monotonic() - began, name, json.loads(line[6:])))
+    return Run(told)
+
+
+# Progress
+
+
+async def progress(url: str, mock: str, questions: list[str], runs: int, at_once: int) -> tuple[list[Run], int]:
+    """The runs in the order of their ends, and the calls that the mock got."""
+    rng, gate, done = random.Random(1), asyncio.Semaphore(at_once), list[Run]()
+
+    async def one(n: int) -> None:
+        several = rng.sample(questions, rng.choice([1, 1, 1, 2, 3, 4]))
+        async with gate, httpx.AsyncClient() as client:
+            run = await ask(client, url, " ".join(f"{re.sub(r'[?].*', '', each, flags=re.S)}?" for each in several))
+        done.append(run)
+        print(f"\r{len(done)}/{runs}", end="", file=sys.stderr)
+
+    await asyncio.gather(*(one(n) for n in range(runs)))
+    print(file=sys.stderr)
+    async with httpx.AsyncClient() as client:
+        seen = (await client.get(f"{mock}/requests", timeout=60)).json()
+    return done, sum(each["path"].endswith("/chat/completions") for each in seen["requests"] if isinstance(seen, dict)) if isinstance(
+        seen, dict
+    ) else sum(each["path"].endswith("/chat/completions") for each in seen)
+
+
+def show_progress(found: tuple[list[Run], int]) -> None:
+    runs, calls = found
+    written = sum(s["state"] == "done" and s["model"] is not None for run in runs for s in run.of("section"))
+    right = sum(run.counts_are_true for run in runs)
+    long = [run for run in runs if run.took_s > 5]
+    print(f"runs            {len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), {len(long)} over 5 s")
+    print(f"counts true     {right}/{len(runs)}; {calls} calls for {written} sections that a model wrote")
+    firsts = sorted(run.told[0][0] for run in runs)
+    print(
+        f"first event     p50 {firsts[len(firsts) // 2] * 1000:.0f} ms, p99 {firsts[int(0.99 * len(firsts))] * 1000:.0f} ms, max {firsts[-1] * 1000:.0f} ms"
+    )
+    print(f"longest silence {max(run.silence_s for run in runs):.2f} s")
+    shown = [run for run in long if run.ranges]
+    shares = [len(run.ranges) / len(run.of("progress")) for run in shown]
+    print(
+        f"shown           in {len(shown) / len(long):.1%} of the runs over 5 s, there for {statistics.median(shares):.0%} of the progress events (median)"
+    )
+    for name, some in (("over 5 s", long), ("all runs", runs)):
+        ranges = [each for run in some for each in run.ranges]
+        covered = sum(low <= left <= high for left, low, high in ranges) / len(ranges)
+        widths = sorted((high - low) / left for left, low, high in ranges if left > 0)
+        spread = f"{widths[len(widths) // 4]:.2f}-{widths[3 * len(widths) // 4]:.2f}"
+        print(f"{name:15} covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} of what was left ({spread})")
+
+
+# Sections
+
+
+async def sections(url: str, questions: list[str], rounds: int) -> list[dict[str, float]]:
+    four = [f"{re.sub(r'[?].*', '', each, flags=re.S)}?" for each in questions[:4]]
+    found = []
+    async with httpx.AsyncClient() as client:
+        for _ in range(rounds):
+            singles = [await ask(client, url, each) for each in four]
+            together = await ask(client, url, " ".join(four))
+            if len({s["index"] for s in together.of("section")}) != 4:
+                raise SystemExit("four questions did not get four sections")
+            single = statistics.median(run.first_words_s for run in singles)
+            found.append(
+                {"first words": together.first_words_s / single, "whole": together.told[-1][0] / sum(run.told[-1][0] for run in singles)}
+            )
+    return found
+
+
+def show_sections(found: list[dict[str, float]]) -> None:
+    for name in found[0]:
+        values = sorted(each[name] for each in found)
+        print(f"{name:15} {statistics.median(values):.2f} times ({values[0]:.2f}-{values[-1]:.2f})")
+
+
+if __name__ == "__main__":
+    main()
