@@ -1,0 +1,61 @@
+"""THE ROOM of follow-ups: a question that leans on what was said before ("and for the other plan?") is understood before anything is searched.
+
+By rules, in English and Chinese. A question leans where it is a fragment ("and in Canada?", "IPv6?"), where a pronoun has nothing to stand for in
+an earlier clause of its own (the two are never in one clause: Chomsky 1981, principle B), or where it has no word of its own ("why?"). A fragment
+takes the place of its like in the question before; a pronoun is replaced by that question's topic; else the topic is added. A question that
+stands by itself never changes: old words in a new topic cost more than a follow-up that is missed. Measured by bench/followups.py.
+"""
+
+import re
+from collections.abc import Sequence
+from types import ModuleType
+
+from slipway.followups import chinese, english
+from slipway.types import Message
+
+LONGEST = 240  # characters: what is longer says by itself what it is about
+_READ = 1_000  # characters of an earlier turn
+_BACK = 4  # questions that lean on one another, at most
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def understood(text: str, messages: Sequence[Message]) -> str:
+    """The text to search with: `text` itself where it stands by itself, or where nothing was asked before. `messages` end with this question."""
+    if len(messages) < 2 or not leans(text):
+        return text
+    before, answer = _before(messages[:-1])
+    return _of(text).joined(text.strip(), before, answer) if before else text
+
+
+def leans(text: str) -> bool:
+    """Whether it cannot be understood without what was said before."""
+    return bool(text.strip()) and len(text) <= LONGEST and bool(_of(text).leans(text.strip()))
+
+
+def may_lean(text: str) -> bool:
+    """Whether it is worth asking a model: it leans, or has a word that would lean where the sentence did not hold it."""
+    return leans(text) or (len(text) <= LONGEST and bool(_of(text).points(text.strip())))
+
+
+def _of(text: str) -> ModuleType:
+    return chinese if _HAN.search(text) else english
+
+
+def _before(messages: Sequence[Message]) -> tuple[str, str]:
+    """The last question as it was understood then, back to the nearest one that stands by itself, and the last answer."""
+    asked = [
+        text for message in reversed(messages) if message.role == "user" and (text := _plain(message)) and not _of(text).is_courtesy(text)
+    ]
+    answer = next((_plain(message) for message in reversed(messages) if message.role == "assistant"), "")
+    stands = next((n for n, text in enumerate(asked[:_BACK]) if not leans(text)), len(asked[:_BACK]) - 1)
+    before = asked[stands] if asked else ""
+    for text in reversed(asked[:stands]):
+        before = _of(text).joined(text, before, "")
+    return before, answer
+
+
+def _plain(message: Message) -> str:
+    content = message.content
+    if isinstance(content, list):
+        content = "\n".join(str(part.get("text", "")) for part in content if part.get("type") == "text")
+    return (content or "").strip()[:_READ]
