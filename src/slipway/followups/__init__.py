@@ -4,14 +4,20 @@ By rules, in English and Chinese. A question leans where it is a fragment ("and 
 an earlier clause of its own (the two are never in one clause: Chomsky 1981, principle B), or where it has no word of its own ("why?"). A fragment
 takes the place of its like in the question before; a pronoun is replaced by that question's topic; else the topic is added. A question that
 stands by itself never changes: old words in a new topic cost more than a follow-up that is missed. Measured by bench/followups.py.
+
+A small model does it better where there is one: it is handed in as a callable, asked only where a question may lean, and believed only where it
+says a question (`rewriting`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import ModuleType
+from typing import Any
 
-from slipway.followups import chinese, english
+from slipway.followups import chinese, english, rewriting
 from slipway.types import Message
+
+Think = Callable[[list[dict[str, Any]]], Awaitable[str | None]]  # OpenAI messages -> what a small model says; None where it fails
 
 LONGEST = 240  # characters: what is longer says by itself what it is about
 _READ = 1_000  # characters of an earlier turn
@@ -27,13 +33,23 @@ def understood(text: str, messages: Sequence[Message]) -> str:
     return _of(text).joined(text.strip(), before, answer) if before else text
 
 
+async def understood_by(think: Think, text: str, messages: Sequence[Message]) -> str:
+    """The same with a small model's help; by rules where it fails, is late, or says something else than the question."""
+    turns = [(message.role, plain) for message in messages[:-1] if (plain := _plain(message))]
+    said = await think(rewriting.told(text, turns))
+    found = rewriting.accepted(said, text, turns) if said else None
+    return found if found is not None else understood(text, messages)
+
+
 def leans(text: str) -> bool:
     """Whether it cannot be understood without what was said before."""
     return bool(text.strip()) and len(text) <= LONGEST and bool(_of(text).leans(text.strip()))
 
 
-def may_lean(text: str) -> bool:
-    """Whether it is worth asking a model: it leans, or has a word that would lean where the sentence did not hold it."""
+def may_lean(text: str, messages: Sequence[Message]) -> bool:
+    """Whether it is worth asking a model: something was asked before, and this leans, or has a word that would lean in another sentence."""
+    if not any(message.role == "user" for message in messages[:-1]):
+        return False
     return leans(text) or (len(text) <= LONGEST and bool(_of(text).points(text.strip())))
 
 

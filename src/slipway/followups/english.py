@@ -300,7 +300,7 @@ def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
 def _object(words: Sequence[_Word]) -> tuple[int, int]:
     start = next((n for n, word in enumerate(words) if word.tells and not _is_verb(words, n)), 0)
     end = start
-    while end < len(words) and words[end].low not in _PREPOSITIONS | _AUXILIARIES | _JOINTS:
+    while end < len(words) and words[end].low not in _PREPOSITIONS | _AUXILIARIES | _JOINTS | _DETERMINERS:
         end += 1
     return start - (start > 0 and words[start - 1].low in _DETERMINERS), end
 
