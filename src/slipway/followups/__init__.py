@@ -59,13 +59,17 @@ def _of(text: str) -> ModuleType:
 
 def _before(messages: Sequence[Message]) -> tuple[str, str]:
     """The last question as it was understood then, back to the nearest one that stands by itself, and the last answer."""
-    asked = [
-        text for message in reversed(messages) if message.role == "user" and (text := _plain(message)) and not _of(text).is_courtesy(text)
-    ]
     answer = next((_plain(message) for message in reversed(messages) if message.role == "assistant"), "")
-    stands = next((n for n, text in enumerate(asked[:_BACK]) if not leans(text)), len(asked[:_BACK]) - 1)
-    before = asked[stands] if asked else ""
-    for text in reversed(asked[:stands]):
+    chain = list[str]()
+    for message in reversed(messages):
+        text = _plain(message) if message.role == "user" else ""
+        if text and not _of(text).is_courtesy(text):
+            chain.append(text)
+            if len(chain) == _BACK or not leans(text):
+                break
+    before = chain.pop() if chain else ""
+    while chain:
+        text = chain.pop()
         before = _of(text).joined(text, before, "")
     return before, answer
 

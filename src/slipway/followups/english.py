@@ -10,6 +10,7 @@ from slipway.types import Record
 
 _TOPIC = 14  # words of an earlier question that are taken, at most
 _NAMED = 2  # words of an answer
+_ENOUGH = 5  # words that tell: who says so many says what it is about
 
 
 def _some(words: str) -> frozenset[str]:
@@ -40,7 +41,9 @@ _TELL_NOTHING = """
 _SMALL = _PREPOSITIONS | _ASKS | _AUXILIARIES | _JOINTS | _ENTITIES | _POINTERS | _ACTORS | _some(_TELL_NOTHING)
 _IMPERATIVES = _some("compare describe explain give list name show tell")
 _DETERMINERS = _some("a an the my your our")
-_TIMES = _some("version way case time year month week day moment page server machine")  # `this version` says which by itself
+_TIMES = _some(
+    "version way case time year month week weekend day morning evening moment page server machine"
+)  # `this version` says which by itself
 
 _COURTESY = re.compile(
     r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|so|well)\b"
@@ -48,17 +51,22 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _OPENER = re.compile(r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also|then)\b[\s,]*)+", re.IGNORECASE)
-_EXPLETIVE = re.compile(
-    r"\b(?:is|was|be|make|makes|find|would) it(?= \w+(?: \w+)? (?:to|that|if|whether|for)\b)|\bit(?= (?:is|was|seems|takes) \w+(?: \w+)? (?:to|that|if)\b)"
-    r"|\b(?:does|did|will|would) it (?=(?:take|cost|matter|mean)(?: \w+)? (?:to|if|when|that|whether|which|where|how)\b)",
+_EXPLETIVE = re.compile(  # `it` that stands for nothing
+    r"\bit(?:'s| has| had)? (?=been\b|appears\b|seems\b|looks like\b)"
+    r"|\b(?:is|was|be|make|makes|find|would) it(?= \w+(?: \w+)? (?:to|that|if|whether|for)\b)"
+    r"|\bit(?= (?:is|was|seems|takes) \w+(?: \w+)? (?:to|that|if)\b)"
+    r"|\b(?:does|did|will|would|should|can) it (?=(?:take|cost)\b[^,;.?!]* to\b|(?:matter|mean)(?: \w+)? (?:if|when|that|whether|which|where|how)\b)",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
-    r"[,;:.?!](?=\s)|\s(?=(?:if|when|because|so that|while|where|whether|although|and|but|or|which|who)\b)", re.IGNORECASE
+    r"[,;:.?!](?=\s)|\s(?=(?:if|when|because|so that|while|where|whether|although|and|but|or|which|who)\b)"
+    r"|\s(?=(?:after|before|until|once|since|as|though|so|unless|that)\s(?:can |do |does )?(?:it|its|they|their|i|you|we)\b)"
+    r"|(?<=\w{3})\s(?=that \w+ (?:it|them)\b)",
+    re.IGNORECASE,
 )
 _REST = re.compile(
-    r"\b(?:the|an)?other ones?\b|\bthe (?:other|former|latter|second|first|last|third|same)(?= ones?\b|\s*\?|\s*\Z| (?:over|with|in|for|from|on|by)\b)"
-    r"|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me |any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
+    r"\b(?:the|an)?other ones?\b|\bthe (?:other|former|latter|second|first|last|third)(?= ones?\b|\s*\?|\s*\Z| (?:over|with|in|for|from|on|by)\b)"
+    r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me |any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
     re.IGNORECASE,
 )
 _ONE = re.compile(
@@ -107,10 +115,13 @@ def leans(text: str) -> bool:
         return False
     opened, rest = _opened(text)
     telling = sum(word.tells for word in _words(rest))
+    if telling >= _ENOUGH:
+        return False
     if telling == 0 or _REST.search(_free(rest)) or _WHICH.match(rest) or _pronoun(rest) is not None:
         return True
     fragment = _is_fragment(rest)
-    return (telling <= 1 and (opened or fragment)) or (fragment and (opened or _words(rest)[0].low in _PREPOSITIONS))
+    asks = fragment and rest.rstrip().endswith("?")  # one word alone is looked for as it is
+    return (telling <= 1 and (opened or asks)) or (fragment and (opened or _words(rest)[0].low in _PREPOSITIONS))
 
 
 def points(text: str) -> bool:
@@ -121,14 +132,26 @@ def points(text: str) -> bool:
 
 def joined(text: str, before: str, answer: str) -> str:
     """What is asked, in full: `before` is the question before, `answer` what was answered to it."""
+    before = _sentence(before)
     _, rest = _opened(text)
     pronoun = _pronoun(rest)
+    noun = pronoun.noun.lower() if pronoun is not None else ""
+    if noun and noun not in f"{before} {answer}".lower():
+        return text  # `this card` is the one that the reader has before them
+    if noun and noun in before.lower():
+        pronoun = None
     if _is_fragment(rest) and (pronoun is None or rest[pronoun.start : pronoun.end].lower().startswith("one")):
         return _swapped(before, rest)
     if pronoun is not None and (found := _named(pronoun, before, answer)):
         return f"{rest[: pronoun.start]}{found}{rest[pronoun.end :]}"
     topic = _topic(before, verb=True)
     return f"{rest.rstrip(' ?.')} ({topic})" if topic else text
+
+
+def _sentence(text: str) -> str:
+    """The last one that asks; the last one where none does."""
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    return next((each for each in reversed(sentences) if each.endswith("?")), sentences[-1])
 
 
 def _opened(text: str) -> tuple[bool, str]:
@@ -188,19 +211,23 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
     after = words[place + 1] if place + 1 < len(words) else None
     found = _Pronoun(start=word.start, end=word.end)
     if word.low in _ENTITIES:
-        own = after is not None and after.low == "own" and any(each.tells for each in words[:place])
-        return None if own else _done(found, words, place)
+        own = after is not None and (after.low == "own" or (word.low in ("its", "their") and words[0].tells))
+        has = any(each.low in ("have", "has") for each in words[:place]) and before in _PREPOSITIONS  # `do cards have limits on them`
+        return None if (own or has) and any(each.tells for each in words[: min(place, 4)]) else _done(found, words, place)
     if word.low == "there":
-        be = ("is", "are", "was", "were", "be")
         there = before not in _PREPOSITIONS
-        return None if before in be or (after is not None and after.low in be) else msgspec.structs.replace(found, there=there)
+        return (
+            None
+            if before in _AUXILIARIES or (after is not None and after.low in _AUXILIARIES)
+            else msgspec.structs.replace(found, there=there)
+        )
     if word.low not in _POINTERS:
         return None
     if after is None or after.low in _PREPOSITIONS:
         return _done(found, words, place)
-    if word.low == "that" and before and words[place - 1].tells:
-        return None  # `the port that the server listens on`
-    if not after.tells:
+    if word.low == "that" and before and (words[place - 1].tells or after.low in _DETERMINERS | _ACTORS | _ENTITIES):
+        return None  # `the port that the server listens on`, `is it possible that I …`
+    if not after.tells or (word.low == "that" and before in ("is", "are", "was", "were")):
         return msgspec.structs.replace(found, does=True)
     return None if after.low in _TIMES else msgspec.structs.replace(found, noun=after.text)
 
@@ -238,7 +265,7 @@ def _topic(before: str, *, verb: bool = False) -> str:
     if verb:
         start = next((n for n in range(start, 0, -1) if words[n - 1].low in _ACTORS), start)
     else:
-        end = next((n for n in range(start, end) if words[n].low in _AUXILIARIES), end)
+        end = next((n for n in range(start + 1, end) if words[n].low in _AUXILIARIES | _JOINTS | _ACTORS - {"to"}), end)
     if start and words[start - 1].low in _DETERMINERS:
         start -= 1
     return before[words[start].start : words[end - 1].end]

@@ -13,7 +13,8 @@ _LONGEST = 300  # characters
 _SHOWN = 600  # characters of each earlier turn
 _TURNS = 4
 _PREFACE = re.compile(
-    r"(?:sure|certainly|of course|here(?:'s| is)|rewritten|the (?:rewritten|last) question|question|as an ai|i |好的|当然|以下|改写|问题[：:])",
+    r"sure\b|certainly\b|of course\b|here(?:'s| is)\b|rewritten\b|(?:the )?(?:last |rewritten )?question(?:, by itself)?:|as an ai\b"
+    r"|i(?:'m| am| can't| cannot| don't)\b|好的|当然|以下|改写|问题[：:]",
     re.IGNORECASE,
 )
 _QUOTES = {'"': '"', "'": "'", "“": "”", "「": "」", "`": "`"}
