@@ -7,7 +7,7 @@ _LONGEST_FRAGMENT = 14
 _OPENER = re.compile(r"(?:那么|那|还有|以及|另外|然后|而且|但是|和)[，, ]?")
 _COURTESY = re.compile(r"(?:(?:好的?|谢谢(?:你|您)?|多谢|明白了?|知道了|您好|你好|嗯|哦)[啊呀了]?[！!，,。.\s]*)+")
 _POINTER = re.compile(
-    r"[它牠她他]们?|(?<![在从到])[这那](?:个|些|样|种|段|里|边|款|项|时|次)|其中|前者|后者|另一个|另外一个|第[一二三]个|上面|刚才"
+    r"[它牠她他]们?|(?<![在从到])[这那](?:个|些|样|种|段|里|边|款|项|时|次)|[这那](?=是)|其中|前者|后者|另一个|另外一个|第[一二三]个|上面|刚才"
 )
 _CLAUSE_END = re.compile(r"[，,。；;：:？?！!]")
 _ASKING = re.compile(
@@ -92,5 +92,4 @@ def _swapped(before: str, new: str) -> str:
         for n in places:
             if before[n : n + size][end] == new[end]:
                 return f"{before[:n]}{new}{before[n + size :]}"
-    asks = _ASKING.search(before)
-    return f"{_topic(before)} {new}{before[asks.start() :] if asks else ''}"
+    return f"{_topic(before)} {new}"

@@ -31,6 +31,7 @@ _AUXILIARIES = _some(
 _JOINTS = _some("although and because but if or that when where whether which while who")
 _ENTITIES = _some("it its itself they them their theirs themselves")
 _POINTERS = _some("this that these those")
+_SHORTENED = _some("it that there what where who how when")
 _ACTORS = _some("i you we to")  # a verb follows
 _TELL_NOTHING = """
     a all also an another any anything as both called came come each else ever every example explain few first get give given go happen happens hello
@@ -39,14 +40,14 @@ _TELL_NOTHING = """
     then there thing things too two up us use used using very want way ways well work works yes your
 """
 _SMALL = _PREPOSITIONS | _ASKS | _AUXILIARIES | _JOINTS | _ENTITIES | _POINTERS | _ACTORS | _some(_TELL_NOTHING)
-_IMPERATIVES = _some("compare describe explain give list name show tell")
+_IMPERATIVES = _some("compare describe explain give go help list name show tell")
 _DETERMINERS = _some("a an the my your our")
 _TIMES = _some(
     "version way case time year month week weekend day morning evening moment page server machine"
 )  # `this version` says which by itself
 
 _COURTESY = re.compile(
-    r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|so|well)\b"
+    r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|please|so|well)\b"
     r"[\s,.!:–-]*)+",
     re.IGNORECASE,
 )
@@ -83,7 +84,9 @@ class _Word(Record, frozen=True, kw_only=True):
 
     @property
     def low(self) -> str:
-        return self.text.lower()
+        """In small letters; `it's` is `it`."""
+        low = self.text.lower().replace("’", "'")
+        return low.removesuffix("'s") if low.removesuffix("'s") in _SHORTENED else low
 
     @property
     def tells(self) -> bool:
@@ -283,6 +286,9 @@ def _swapped(before: str, fragment: str) -> str:
         return f"{before} {fragment}"
     if new[0].low in _JOINTS or new[0].low in _PREPOSITIONS:
         start, end = _phrase_like(words, new[0].low)
+        if start == end and new[-1].tells and any(word.low == new[-1].low for word in words[1:]):
+            start, end = _like(words, new[1:])
+            fragment = fragment[new[1].start :]
     else:
         start, end = _like(words, new)
         if new[-1].low in ("one", "ones"):
@@ -313,6 +319,12 @@ def _phrase_end(words: Sequence[_Word], place: int) -> int:
 def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
     """Where in the question the phrase stands that is most like the new one: a number, a path, a name, a word that begins alike; or its object."""
     telling = [word for word in new if word.tells] or list(new)
+    head = next((n for n in range(len(words) - 1, 0, -1) if words[n].low == telling[-1].low), 0)
+    if head and len(telling) > 1:  # `the Team plan` for `the Basic plan`
+        start = head
+        while start > 1 and words[start - 1].tells and not _is_verb(words, start - 1):
+            start -= 1
+        return start - (words[start - 1].low in _DETERMINERS), head + 1
     for kind in _KINDS:
         wanted = kind(telling[-1], telling[-1]) and kind
         places = [n for n, word in enumerate(words) if n > 0 and wanted and any(kind(word, each) for each in telling)]
