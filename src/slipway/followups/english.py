@@ -70,6 +70,7 @@ _REST = re.compile(
     r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me |any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
     re.IGNORECASE,
 )
+_MORE = re.compile(r"\b(?:more|else)\b", re.IGNORECASE)  # asks for what was not said yet: nothing is swapped
 _ONE = re.compile(
     r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b|(?<=\b(?:can|did) )one\b|(?<=\bdoes )one\b",
     re.IGNORECASE,
@@ -140,10 +141,12 @@ def joined(text: str, before: str, answer: str) -> str:
     pronoun = _pronoun(rest)
     noun = pronoun.noun.lower() if pronoun is not None else ""
     if noun and noun not in f"{before} {answer}".lower():
-        return text  # `this card` is the one that the reader has before them
-    if noun and noun in before.lower():
+        if pronoun is None or not pronoun.does:
+            return text  # `this card` is the one that the reader has before them
+        pronoun = msgspec.structs.replace(pronoun, noun="")
+    elif noun and noun in before.lower():
         pronoun = None
-    if _is_fragment(rest) and (pronoun is None or rest[pronoun.start : pronoun.end].lower().startswith("one")):
+    if _is_fragment(rest) and not _MORE.search(rest) and (pronoun is None or rest[pronoun.start : pronoun.end].lower().startswith("one")):
         return _swapped(before, rest)
     if pronoun is not None and (found := _named(pronoun, before, answer)):
         return f"{rest[: pronoun.start]}{found}{rest[pronoun.end :]}"
@@ -232,7 +235,8 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
         return None  # `the port that the server listens on`, `is it possible that I …`
     if not after.tells or (word.low == "that" and before in ("is", "are", "was", "were")):
         return msgspec.structs.replace(found, does=True)
-    return None if after.low in _TIMES else msgspec.structs.replace(found, noun=after.text)
+    verb = word.low == "that" and before in ("does", "did", "will", "would", "can", "could")  # perhaps: `does that cut answers?`
+    return None if after.low in _TIMES else msgspec.structs.replace(found, noun=after.text, does=verb)
 
 
 def _done(pronoun: _Pronoun, words: Sequence[_Word], place: int) -> _Pronoun:
