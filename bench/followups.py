@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measures how follow-ups are understood.")
     parser.add_argument("--part", choices=("held", "tune"), default="held")
     parser.add_argument("--docs-qa", type=Path, default=CORPORA["docs-qa"], help="folder of docs-qa's pages")
-    parser.add_argument("--embedding", default=OFF, help="minilm: search by meaning too (embeds 900 passages first)")
+    parser.add_argument("--embedding", default=OFF, help="minilm: search by meaning too; embeds 1,000 passages first")
     parser.add_argument("--show", action="store_true", help="print the leaning questions that are not found")
     options = parser.parse_args()
     cases = [case for case in map(json.loads, CASES.read_text(encoding="utf-8").splitlines()) if case["part"] == options.part]
@@ -51,7 +51,7 @@ def main() -> None:
 def room(folder: Path, embedding: str) -> Knowledge:
     knowledge = Knowledge(opened(Store.temporary(), [folder], embedding=embedding))
     knowledge.build()
-    knowledge.keeper.remember()
+    knowledge.keeper.embed()
     return knowledge
 
 
