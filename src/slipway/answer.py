@@ -11,11 +11,12 @@ from typing import Any, Protocol, get_args
 
 import msgspec
 
-from slipway import ledger, sections
+from slipway import followups, ledger, sections
 from slipway.abstention import Opening, abstention
 from slipway.admission import Admission
 from slipway.draft import Draft, InOrder, Part, Say, Section
 from slipway.errors import InternalError, ProviderError, SlipwayError
+from slipway.followups.rewriting import MAX_TOKENS
 from slipway.knowledge import Knowledge
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
@@ -25,9 +26,10 @@ from slipway.progress import Teller
 from slipway.prompt import OURS, Prompt, build
 from slipway.providers import Call, encode_json
 from slipway.providers.quote import quote
-from slipway.routing import Opened, Route, attempt_done, open_route
+from slipway.routing import Opened, Route, Thought, attempt_done, open_route, think
 from slipway.types import (
     AnswerDone,
+    Beside,
     Citation,
     Delta,
     Done,
@@ -58,6 +60,7 @@ class App(Record, frozen=True, kw_only=True):
     name: str
     knowledge: Knowledge | None = None
     route: Route | None = None
+    small: Route | None = None
     prompt: Prompt = OURS
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
@@ -116,6 +119,7 @@ class Tally:
         self.model: str | None = None
         self.provider = "none"
         self.spent: list[Spent] = []
+        self.beside: list[Beside] = []
         self.attempts = 0
         self.error: str | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
@@ -136,6 +140,12 @@ class Tally:
         spent = Spent(model=opened.model.name, price=opened.model.price, usage=usage)
         self.spent.append(spent)
         return spent
+
+    def thought(self, thought: Thought) -> Spent:
+        """A call that does not write."""
+        if thought.usage is not None:
+            self.beside.append(Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage))
+        return Spent(model=thought.model.name, price=thought.model.price, usage=thought.usage)
 
     @property
     def cost_usd(self) -> str | None:
@@ -165,6 +175,7 @@ class Tally:
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
+            beside=tuple(self.beside),
         )
 
 
@@ -230,14 +241,19 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
     progress = Teller(say, tally.started_at, road.pace)
     try:
         with road.admission.enter():  # 1 admit
-            await plan(app, question, draft, progress, say)  # 4 plan, knowledge
+            small = thinker(road, app.small, question, draft, tally) if app.small is not None else None
+            await plan(app, question, draft, progress, say, small)  # 4 plan, knowledge
             await write_all(road, app, question, draft, tally, progress, say)  # 5 prompt, 6 route
             if draft.failed is not None and draft.failed.error is not None:
                 raise draft.failed.error
             progress.ended()
             settle(draft, tally)
-            if (usage := ledger.used(draft.spent)) is not None and tally.model is not None:
-                say(UsageReport(model=tally.model, usage=usage, cost_usd=ledger.plain(ledger.total_usd(draft.spent))))
+            if (usage := ledger.used(draft.spent)) is not None:
+                say(
+                    UsageReport(
+                        model=tally.model or draft.spent[0].model, usage=usage, cost_usd=ledger.plain(ledger.total_usd(draft.spent))
+                    )
+                )
             say(done(question, draft, tally))
     except SlipwayError as error:
         tally.error = error.code
@@ -274,7 +290,7 @@ def done(question: Question, draft: Draft, tally: Tally) -> Done:
 # Plan and knowledge
 
 
-async def plan(app: App, question: Question, draft: Draft, progress: Teller, say: Say) -> None:
+async def plan(app: App, question: Question, draft: Draft, progress: Teller, say: Say, small: followups.Think | None = None) -> None:
     """Which sections there are, and the places that each may draw on, said as they are found. On trying again, what is missing."""
     if app.knowledge is None:
         if not draft.sections:
@@ -282,13 +298,42 @@ async def plan(app: App, question: Question, draft: Draft, progress: Teller, say
         for section in draft.missing:
             section.sources = []
     else:
+        meant = question if draft.sections else await understand(question, progress, say, small)
         await readiness(app.knowledge, app, progress)
         if not draft.sections:
-            draft.plan(await parts_of(app, app.knowledge, question))
+            draft.plan(await parts_of(app, app.knowledge, meant))
         await retrieve(app, app.knowledge, question, draft, progress, say)
     for section in draft.missing:
         section.state = "missing"
         say(SectionState(index=section.index, title=section.title, state="started"))
+
+
+async def understand(question: Question, progress: Teller, say: Say, small: followups.Think | None) -> Question:
+    """The question in full, where it leans on what was said before; what is searched for then is said."""
+    if len(question.messages) < 2:
+        return question
+    if small is not None and followups.may_lean(question.text, question.messages):
+        progress.tell("plan", "Understanding the question…", 0, 1, "questions")
+        text = await followups.understood_by(small, question.text, question.messages)
+    else:
+        text = followups.understood(question.text, question.messages)
+    if text == question.text:
+        return question
+    say(Notice(code="understood", text=f"Searched for: {text}"))
+    return msgspec.structs.replace(question, text=text)
+
+
+def thinker(road: Road, route: Route, question: Question, draft: Draft, tally: Tally) -> followups.Think:
+    """A small model as rooms know it: a callable, whose calls are booked with the answer."""
+
+    async def ask(messages: list[dict[str, Any]]) -> str | None:
+        thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
+        if thought is None:
+            return None
+        draft.spent.append(tally.thought(thought))
+        return thought.text
+
+    return ask
 
 
 async def readiness(knowledge: Knowledge, app: App, progress: Teller) -> None:
@@ -468,7 +513,11 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         raise ModelFailed(error, spoke=False) from None
     tally.opened(opened)
     writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
-    text = Text(section, Marker({s.n for s in sources}, Claims(sources, question.text).lacking), Opening(listens=bool(sources)))
+    text = Text(
+        section,
+        Marker({s.n for s in sources}, Claims(sources, f"{question.text}\n{section.part.text}").lacking),
+        Opening(listens=bool(sources)),
+    )
     usage: Usage | None = None
     try:
         pieces = opened.first

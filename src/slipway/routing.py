@@ -3,11 +3,13 @@
 A bare model is a route of one. A candidate is passed over only before its first words: what has been shown is never said twice.
 """
 
+import asyncio
 import time
+from typing import Any
 
-from slipway.errors import ProviderError
-from slipway.providers import Call, ModelReply, Provider, Whole
-from slipway.types import AttemptDone, Emit, Piece, Record, Role, Rung
+from slipway.errors import ProviderError, ProviderSlow
+from slipway.providers import Call, ModelReply, Provider, Whole, encode_json
+from slipway.types import AnswerDone, AttemptDone, Emit, Piece, Record, Role, Rung, Usage
 
 AT_ONCE = 8
 
@@ -63,6 +65,42 @@ async def open_route(route: Route, call: Call, answer_id: str, emit: Emit) -> Op
         else:
             return Opened(model=model, rung=candidate.rung, reply=reply, attempts=n, first=first, whole=whole, started_at=started_at)
     raise AssertionError("a route has at least one model")
+
+
+class Thought(Record, frozen=True, kw_only=True):
+    """What a model said in between: `text` is None where it was late, and `usage` where it did not tell what that took."""
+
+    text: str | None
+    model: Provider
+    usage: Usage | None
+
+
+async def think(
+    route: Route, messages: list[dict[str, Any]], answer_id: str, emit: Emit, *, max_tokens: int, deadline_s: float = 2.0
+) -> Thought | None:
+    """A short question to a small model, on the way to an answer; None where all of the route fail. A record of each attempt tells."""
+    body = encode_json({"model": "", "messages": messages, "max_tokens": max_tokens, "temperature": 0})
+    failed = list[AttemptDone]()
+
+    def told(record: AnswerDone | AttemptDone) -> None:
+        emit(record)
+        if isinstance(record, AttemptDone):
+            failed.append(record)
+
+    started_at = time.monotonic()
+    try:
+        async with asyncio.timeout(deadline_s):
+            opened = await open_route(route, Call(body=body, name_at=(9, 11), stream=False), answer_id, told)
+    except ProviderError:
+        return None
+    except TimeoutError:
+        model = route.candidates[len(failed)].model
+        late = ProviderSlow(f"{model.name} did not answer within {deadline_s:g} s.", model=model.name)
+        emit(attempt_done(answer_id, model, started_at, error=late))
+        return Thought(text=None, model=model, usage=None)
+    opened.reply.close()
+    emit(attempt_done(answer_id, opened.model, opened.started_at))
+    return Thought(text=opened.whole.text, model=opened.model, usage=opened.whole.usage) if opened.whole is not None else None
 
 
 def attempt_done(

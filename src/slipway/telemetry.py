@@ -101,9 +101,10 @@ class Telemetry:
             h["ttft"].observe(labels, a.ttft_s)
             if a.usage is not None and a.usage.output_tokens > 1:
                 h["tpot"].observe(labels, (a.duration_s - a.ttft_s) / (a.usage.output_tokens - 1))
-        if a.usage is not None:
-            h["tokens"].observe((*labels, "input"), a.usage.input_tokens)
-            h["tokens"].observe((*labels, "output"), a.usage.output_tokens)
+        written = ((*labels, a.usage),) if a.usage is not None else ()
+        for app, name, provider, usage in (*written, *((a.app, each.model, each.provider, each.usage) for each in a.beside)):
+            h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
+            h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # imported by the first scrape

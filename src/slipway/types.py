@@ -221,10 +221,19 @@ class Done(Event, frozen=True, kw_only=True):
     prompt: str | None = None  # the version of what the model was told, where one wrote
 
 
+class Beside(Record, frozen=True, kw_only=True):
+    """What a call took to understand or plan an answer, beside those that write it."""
+
+    model: str
+    provider: str
+    usage: Usage
+
+
 class AnswerDone(Record, frozen=True, kw_only=True):
     """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered.
 
-    Citations are counted once: kept, flagged (kept as well, but with words that their sources lack), or dropped (they named no source).
+    `usage` is of the model that wrote; what others took is `beside` it. Citations are counted once: kept, flagged (kept as well, but with words
+    that their sources lack), or dropped (they named no source).
     """
 
     id: str
@@ -242,6 +251,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     citations_kept: int = 0
     citations_flagged: int = 0
     citations_dropped: int = 0
+    beside: tuple[Beside, ...] = ()
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):

@@ -99,8 +99,12 @@ def check_model(path: str, model: Model, providers: list[str], tell: Tell) -> No
 
 
 def check_app(name: str, app: App, settings: Settings, tell: Tell) -> None:
-    if app.route is not None and app.route not in settings.routes and app.route not in settings.models:
-        tell(f"apps.{name}.route", f"there is no route or model `{app.route}`; {near(app.route, [*settings.routes, *settings.models])}")
+    known = [*settings.routes, *settings.models]
+    for field, route in (("route", app.route), ("small", app.small)):
+        if route is not None and route not in known:
+            tell(f"apps.{name}.{field}", f"there is no route or model `{route}`; {near(route, known)}")
+    if app.small is not None and not app.knowledge:
+        tell(f"apps.{name}.small", "without `knowledge` nothing is searched, and no small model is asked; add documents, or leave it out")
     if app.route is None and not app.knowledge:
         tell(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
     for i, folder in enumerate(app.knowledge):

@@ -117,6 +117,9 @@ class AccessRule(Branch, frozen=True, kw_only=True):
 class App(Branch, frozen=True, kw_only=True):
     knowledge: Annotated[tuple[str, ...], Meta(description="folders or files to answer from, relative to this file")] = ()
     route: Annotated[str | None, Meta(description="route or model that writes; without one, answers are quotes")] = None
+    small: Annotated[
+        str | None, Meta(description="a small model that understands follow-ups and plans sections; rules alone where left out")
+    ] = None
     prompt: Annotated[str | None, Meta(description="file with standing instructions in place of ours, relative to this file")] = None
     instructions: Annotated[str, Meta(description="what the model is told beside the standing instructions")] = ""
     defaults: Annotated[dict[str, Any], Meta(description="model parameters, such as `temperature`, where a request gives none")] = {}
