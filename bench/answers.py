@@ -1,7 +1,7 @@
 """How an answer feels: is the progress true, does the time left hold, and what do sections save?
 
     python bench/answers.py                    # 1,000 runs, a few minutes
-    python bench/answers.py --runs 100 --spread 0.1
+    python bench/answers.py --runs 200 --spread 0.2
 
 `slipway serve` over docs-qa before a mock whose answers vary in length and speed; half of the questions have one section, half two to four.
 
@@ -18,17 +18,18 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+
 from gateway import ROOT, free_port
 
 COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
@@ -50,7 +51,7 @@ class Run(NamedTuple):
     @property
     def silence_s(self) -> float:
         times = [0.0, *(at for at, _, _ in self.told)]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in pairwise(times))
 
     @property
     def first_words_s(self) -> float:
@@ -73,14 +74,14 @@ class Run(NamedTuple):
             if name == "progress" and data["unit"] == "sections":
                 right = right and data["total"] == len(sections) and done <= data["done"] <= len(sections)
         written = [p["done"] for p in progress if p["unit"] == "sections"]
-        return right and written[-1] == done == len(sections)
+        return bool(right and written[-1] == done == len(sections))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures progress and sections.")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=24, help="questions under way")
-    parser.add_argument("--spread", type=float, default=0.15, help="of length, speed and time to the first token, as slipway mock has it")
+    parser.add_argument("--spread", type=float, default=0.1, help="of length, speed and time to the first token, as slipway mock has it")
     parser.add_argument("--tokens", type=int, default=120)
     parser.add_argument("--tpot", type=float, default=0.05)
     parser.add_argument("--rounds", type=int, default=7, help="of four sections beside one")
@@ -141,20 +142,22 @@ async def progress(url: str, mock: str, questions: list[str], runs: int, at_once
     """The runs in the order of their ends, and the calls that the mock got."""
     rng, gate, done = random.Random(1), asyncio.Semaphore(at_once), list[Run]()
 
-    async def one(n: int) -> None:
+    async def one(client: httpx.AsyncClient) -> None:
         several = rng.sample(questions, rng.choice([1, 1, 1, 2, 3, 4]))
-        async with gate, httpx.AsyncClient() as client:
-            run = await ask(client, url, " ".join(f"{re.sub(r'[?].*', '', each, flags=re.S)}?" for each in several))
-        done.append(run)
+        async with gate:
+            done.append(await ask(client, url, " ".join(map(alone, several))))
         print(f"\r{len(done)}/{runs}", end="", file=sys.stderr)
 
-    await asyncio.gather(*(one(n) for n in range(runs)))
-    print(file=sys.stderr)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=at_once)) as client:
+        await asyncio.gather(*(one(client) for _ in range(runs)))
+        print(file=sys.stderr)
         seen = (await client.get(f"{mock}/requests", timeout=60)).json()
-    return done, sum(each["path"].endswith("/chat/completions") for each in seen["requests"] if isinstance(seen, dict)) if isinstance(
-        seen, dict
-    ) else sum(each["path"].endswith("/chat/completions") for each in seen)
+    return done, sum(each["path"].endswith("/chat/completions") for each in seen)
+
+
+def alone(question: str) -> str:
+    """The first of its questions, since each is to be one section."""
+    return question.partition("?")[0] + "?"
 
 
 def show_progress(found: tuple[list[Run], int]) -> None:
@@ -162,32 +165,35 @@ def show_progress(found: tuple[list[Run], int]) -> None:
     written = sum(s["state"] == "done" and s["model"] is not None for run in runs for s in run.of("section"))
     right = sum(run.counts_are_true for run in runs)
     long = [run for run in runs if run.took_s > 5]
-    print(f"runs            {len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), {len(long)} over 5 s")
-    print(f"counts true     {right}/{len(runs)}; {calls} calls for {written} sections that a model wrote")
-    firsts = sorted(run.told[0][0] for run in runs)
-    print(
-        f"first event     p50 {firsts[len(firsts) // 2] * 1000:.0f} ms, p99 {firsts[int(0.99 * len(firsts))] * 1000:.0f} ms, max {firsts[-1] * 1000:.0f} ms"
-    )
-    print(f"longest silence {max(run.silence_s for run in runs):.2f} s")
+    firsts = sorted(run.told[0][0] * 1000 for run in runs)
     shown = [run for run in long if run.ranges]
-    shares = [len(run.ranges) / len(run.of("progress")) for run in shown]
-    print(
-        f"shown           in {len(shown) / len(long):.1%} of the runs over 5 s, there for {statistics.median(shares):.0%} of the progress events (median)"
-    )
-    for name, some in (("over 5 s", long), ("all runs", runs)):
-        ranges = [each for run in some for each in run.ranges]
-        covered = sum(low <= left <= high for left, low, high in ranges) / len(ranges)
-        widths = sorted((high - low) / left for left, low, high in ranges if left > 0)
-        spread = f"{widths[len(widths) // 4]:.2f}-{widths[3 * len(widths) // 4]:.2f}"
-        print(f"{name:15} covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} of what was left ({spread})")
+    share = statistics.median(len(run.ranges) / len(run.of("progress")) for run in shown)
+    say("runs", f"{len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), {len(long)} over 5 s")
+    say("counts true", f"{right}/{len(runs)}; {calls} calls for {written} sections that a model wrote")
+    say("first event", f"p50 {firsts[len(runs) // 2]:.0f} ms, p99 {firsts[int(0.99 * len(runs))]:.0f} ms, longest {firsts[-1]:.0f} ms")
+    say("longest silence", f"{max(run.silence_s for run in runs):.2f} s")
+    say("shown", f"in {len(shown) / len(long):.1%} of the runs over 5 s, in {share:.0%} of their progress events (median)")
+    show_ranges("over 5 s", long)
+    show_ranges("all runs", runs)
+
+
+def show_ranges(name: str, runs: list[Run]) -> None:
+    ranges = [each for run in runs for each in run.ranges]
+    covered = sum(low <= left <= high for left, low, high in ranges) / len(ranges)
+    widths = sorted((high - low) / left for left, low, high in ranges if left > 0)
+    spread = f"{widths[len(widths) // 4]:.2f}-{widths[3 * len(widths) // 4]:.2f}"
+    say(name, f"covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} of what was left ({spread})")
+
+
+def say(name: str, figures: str) -> None:
+    print(f"{name:16}{figures}")
 
 
 # Sections
 
 
 async def sections(url: str, questions: list[str], rounds: int) -> list[dict[str, float]]:
-    four = [f"{re.sub(r'[?].*', '', each, flags=re.S)}?" for each in questions[:4]]
-    found = []
+    found, four = [], [alone(each) for each in questions[:4]]
     async with httpx.AsyncClient() as client:
         for _ in range(rounds):
             singles = [await ask(client, url, each) for each in four]
@@ -195,16 +201,15 @@ async def sections(url: str, questions: list[str], rounds: int) -> list[dict[str
             if len({s["index"] for s in together.of("section")}) != 4:
                 raise SystemExit("four questions did not get four sections")
             single = statistics.median(run.first_words_s for run in singles)
-            found.append(
-                {"first words": together.first_words_s / single, "whole": together.told[-1][0] / sum(run.told[-1][0] for run in singles)}
-            )
+            whole = sum(run.told[-1][0] for run in singles)
+            found.append({"first words": together.first_words_s / single, "whole": together.told[-1][0] / whole})
     return found
 
 
 def show_sections(found: list[dict[str, float]]) -> None:
     for name in found[0]:
         values = sorted(each[name] for each in found)
-        print(f"{name:15} {statistics.median(values):.2f} times ({values[0]:.2f}-{values[-1]:.2f})")
+        say(name, f"{statistics.median(values):.2f} times ({values[0]:.2f}-{values[-1]:.2f})")
 
 
 if __name__ == "__main__":

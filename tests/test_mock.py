@@ -243,6 +243,18 @@ def test_jitter_spreads_the_times_the_same_way_each_time() -> None:
     assert one != pytest.approx(calm, abs=0.015)
 
 
+def test_spread_varies_lengths_between_answers_and_prefill_takes_its_time() -> None:
+    async def use(mock: MockServer) -> list[tuple[int, float]]:
+        for n in range(8):
+            await ask(mock.port, wire(chat(f"{'long ' * 80} question {n}", stream=True)))
+        return [(len(seen.sent), seen.sent[0] - seen.arrived_at) for seen in mock.requests]
+
+    for spread in (0.0, 0.3):
+        found = with_mock(use, tokens=20, ttft_s=0.0, tpot_s=0.0, prefill=1000.0, spread=spread)
+        assert (len({chunks for chunks, _ in found}) > 1) == (spread > 0)
+        assert min(first_s for _, first_s in found) >= 0.1  # for a hundred tokens
+
+
 def test_embeddings_are_unit_vectors_of_their_input() -> None:
     async def use(mock: MockServer) -> list[Any]:
         inputs: list[Any] = ["a", ["a", "b"], [[1, 2], [3]], [1, 2]]

@@ -347,7 +347,7 @@ def test_the_time_left_is_learnt_and_outlives_a_restart(docs: Path, tmp_path: Pa
         with serving(tmp_path, settings=file) as server:
             _, told = stream(server, "Where may I park?")
             assert {p["eta_s"] for p in of(told, "progress")} == {None}  # nothing is known yet
-            for _ in range(3):
+            for _ in range(5):
                 stream(server)
         with serving(tmp_path, settings=file) as server:
             _, told = stream(server, "Which trains may I book?")

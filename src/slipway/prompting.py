@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from slipway.answer import App, Road, is_asked, messages_for, plan
+from slipway.answer import App, Road
+from slipway.answer.planning import plan
+from slipway.answer.writing import is_asked, messages_for
 from slipway.asking import asked
 from slipway.draft import Draft, Section
 from slipway.pace import Pace

@@ -1,0 +1,94 @@
+"""What is known of an answer by the time it is settled."""
+
+import time
+
+from slipway import ledger
+from slipway.ledger import Spent
+from slipway.routing import Opened, Thought
+from slipway.types import (
+    AnswerDone,
+    Beside,
+    Record,
+    Rung,
+    Usage,
+)
+
+
+class Facts(Record, frozen=True, kw_only=True):
+    """What is known of a proxied answer when its head goes out; `cost_usd` is None in streams, and where the price is not known."""
+
+    rung: Rung
+    model: str
+    attempts: int
+    cost_usd: str | None = None
+
+
+class Tally:
+    """What is known of an answer by the time it is settled."""
+
+    def __init__(self, answer_id: str, door: str, app: str, tenant: str, streamed: bool) -> None:
+        self.id, self.door, self.app, self.tenant, self.streamed = answer_id, door, app, tenant, streamed
+        self.started_at = time.monotonic()
+        self.first_at: float | None = None
+        self.rung: Rung | None = None
+        self.model: str | None = None
+        self.provider = "none"
+        self.spent: list[Spent] = []
+        self.beside: list[Beside] = []
+        self.attempts = 0
+        self.error: str | None = None
+        self.cited, self.flagged, self.dangling = 0, 0, 0
+
+    def since(self) -> float:
+        return time.monotonic() - self.started_at
+
+    def words(self) -> None:
+        """The first words came."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+
+    def opened(self, opened: Opened) -> None:
+        self.rung, self.model, self.provider = opened.rung, opened.model.name, opened.model.kind
+        self.attempts += opened.attempts
+
+    def book(self, opened: Opened, usage: Usage | None) -> Spent:
+        spent = Spent(model=opened.model.name, price=opened.model.price, usage=usage)
+        self.spent.append(spent)
+        return spent
+
+    def thought(self, thought: Thought) -> Spent:
+        """A call that does not write."""
+        if thought.usage is not None:
+            self.beside.append(Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage))
+        return Spent(model=thought.model.name, price=thought.model.price, usage=thought.usage)
+
+    @property
+    def cost_usd(self) -> str | None:
+        return ledger.plain(ledger.total_usd(self.spent))
+
+    def facts(self) -> Facts:
+        return Facts(rung=self.rung or "model", model=self.model or "", attempts=self.attempts, cost_usd=self.cost_usd)
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.first_at is None else self.first_at - self.started_at
+
+    def done(self) -> AnswerDone:
+        return AnswerDone(
+            id=self.id,
+            door=self.door,
+            app=self.app,
+            model=self.model,
+            provider=self.provider,
+            rung=self.rung,
+            streamed=self.streamed,
+            error=self.error,
+            duration_s=self.since(),
+            ttft_s=self.ttft_s,
+            usage=ledger.used(self.spent),
+            tenant=self.tenant,
+            citations_kept=self.cited - self.flagged,
+            citations_flagged=self.flagged,
+            citations_dropped=self.dangling,
+            beside=tuple(self.beside),
+        )

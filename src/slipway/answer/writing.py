@@ -1,0 +1,231 @@
+"""Prompt and route: the sections' texts, written at once and shown in their order."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from slipway.abstention import Opening, abstention
+from slipway.answer.apps import App, Road
+from slipway.answer.planning import ASKED, QUOTED
+from slipway.answer.tally import Tally
+from slipway.draft import Draft, InOrder, Say, Section
+from slipway.errors import ProviderError, SlipwayError
+from slipway.knowledge.citations import Marker
+from slipway.knowledge.claims import Claims
+from slipway.pace import Writing
+from slipway.progress import Teller
+from slipway.prompt import build
+from slipway.providers import Call, encode_json
+from slipway.providers.quote import quote
+from slipway.routing import Route, attempt_done, open_route
+from slipway.types import (
+    Citation,
+    Delta,
+    Notice,
+    Question,
+    Record,
+    SectionState,
+    Source,
+    Usage,
+)
+
+FLAGS_SHOWN = 12  # in a notice; the citations have them all
+
+
+class Desk(Record, frozen=True, kw_only=True):
+    """What all sections of an answer share while they are written."""
+
+    road: Road
+    app: App
+    question: Question
+    draft: Draft
+    tally: Tally
+    progress: Teller
+
+    def tell(self) -> None:
+        """How many sections are written."""
+        sections = self.draft.sections
+        written = sum(section.state == "done" for section in sections)
+        label = "Writing the answer…" if len(sections) == 1 else f"Writing {len(sections)} sections… ({written}/{len(sections)})"
+        self.progress.tell("write", label, written, len(sections), "sections")
+
+    def notice(self, code: str, text: str, say: Say) -> None:
+        """Said once, however many sections it is true of."""
+        if code not in self.draft.notices:
+            self.draft.notices.add(code)
+            say(Notice(code=code, text=text))
+
+
+async def write_all(road: Road, app: App, question: Question, draft: Draft, tally: Tally, progress: Teller, say: Say) -> None:
+    """All sections that are missing, at once as far as the route goes, shown in their order. One that fails does not end the others."""
+    missing = draft.missing
+    progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
+    gate, order = asyncio.Semaphore(at_once), InOrder(say, [section.index for section in missing])
+    desk = Desk(road=road, app=app, question=question, draft=draft, tally=tally, progress=progress)
+
+    async def one(section: Section) -> None:
+        lane = order.lane(section.index)
+        try:
+            async with gate:
+                await write(desk, section, lane)
+            section.state = "done"
+            lane(SectionState(index=section.index, title=section.title, state="done", rung=section.rung, model=section.model))
+        except SlipwayError as error:
+            section.state, section.error = "failed", error
+            lane(SectionState(index=section.index, title=section.title, state="failed"))
+        finally:
+            order.end(section.index)
+        desk.tell()
+
+    if len(missing) == 1:
+        await one(missing[0])
+        return
+    async with asyncio.TaskGroup() as group:
+        for section in missing:
+            group.create_task(one(section))
+
+
+async def write(desk: Desk, section: Section, say: Say) -> None:
+    """The text: by the route's model, else, where there are documents, quoted from them. Where they do not say, that is all that is said, with
+    no citation.
+    """
+    app, sources = desk.app, section.sources or []
+    if app.route is not None and is_asked(app, sources, section.sureness):
+        try:
+            answered = await write_by_model(desk, app.route, section, say)
+        except ModelFailed as failed:
+            if not sources or failed.spoke:
+                raise failed.error from None
+            desk.notice("degraded", "The model cannot be reached, so this answer is quoted from the documents.", say)
+            desk.tally.attempts += len(app.route.candidates) if failed.error.another_may_help else 1
+            answered = write_quote(desk, section, say)
+    else:
+        answered = write_quote(desk, section, say)
+    section.abstained = not answered
+    if not answered:
+        say(Delta(section=section.index, text=abstention(desk.question.text, sources)))
+
+
+def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
+    """Whether a model is asked, where there is one: not where the documents hardly answer."""
+    return app.knowledge is None or (bool(sources) and sureness >= ASKED)
+
+
+def write_quote(desk: Desk, section: Section, say: Say) -> bool:
+    """The last rung: the sentences that answer, verbatim. False where there are none, and nothing was said."""
+    found = quote(section.part.text, section.sources or ()) if section.sureness >= QUOTED else None
+    section.rung, section.model = "quote", None
+    if found is not None:
+        tell(desk.tally, section, (found.text, list(found.citations)), say)
+    return found is not None
+
+
+class ModelFailed(Exception):
+    """What a model's call ended with, and whether it had said anything by then."""
+
+    def __init__(self, error: ProviderError, *, spoke: bool) -> None:
+        super().__init__(error.what)
+        self.error, self.spoke = error, spoke
+
+
+def call_for(app: App, question: Question, section: Section, *, alone: bool) -> Call:
+    body = {"model": "", **app.defaults, **question.options, "messages": messages_for(app, question, section, alone=alone), "stream": True}
+    return Call(body=encode_json(body), name_at=(9, 11), stream=True)
+
+
+def messages_for(app: App, question: Question, section: Section, *, alone: bool) -> list[dict[str, Any]]:
+    """What a model reads for a section; `alone` where it is the only one."""
+    return build(question, section.sources or [], app.prompt, "" if alone else section.title)
+
+
+async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
+    """False where the model says that the passages do not answer, and nothing else was said. Raises ModelFailed."""
+    app, question, tally, sources = desk.app, desk.question, desk.tally, section.sources or []
+    desk.draft.prompt = app.prompt.version(passages=bool(sources))
+    call = call_for(app, question, section, alone=len(desk.draft.sections) == 1)
+    writing = Writing(route.candidates[0].model.name, len(call.body))
+    desk.progress.writings.append(writing)
+    writing.began_at = time.monotonic()
+    desk.tell()
+    try:
+        opened = await open_route(route, call, question.id, desk.road.emit)
+    except ProviderError as error:
+        desk.progress.writings.remove(writing)
+        raise ModelFailed(error, spoke=False) from None
+    tally.opened(opened)
+    writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
+    text = Text(
+        section,
+        Marker({s.n for s in sources}, Claims(sources, f"{question.text}\n{section.part.text}").lacking),
+        Opening(listens=bool(sources)),
+    )
+    usage: Usage | None = None
+    try:
+        pieces = opened.first
+        while pieces:
+            for piece in pieces:
+                usage = piece.usage or usage
+                if piece.text:
+                    writing.wrote(len(piece.text))
+                    text.feed(piece.text, tally, say)
+            pieces = await opened.reply.pieces()
+        text.end(tally, say, whole=True)
+    except ProviderError as error:
+        if text.spoke:
+            text.end(tally, say, whole=False)
+        desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, error=error))
+        raise ModelFailed(error, spoke=text.spoke) from None
+    else:
+        writing.ended_at = time.monotonic()
+        desk.road.pace.learn(writing)
+        first_s = None if writing.first_at is None else writing.first_at - opened.started_at
+        desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, ttft_s=first_s))
+    finally:
+        writing.ended_at = writing.ended_at or time.monotonic()
+        desk.draft.spent.append(tally.book(opened, usage))
+        tally.dangling += text.marker.dropped
+        opened.reply.close()
+    return not text.opening.abstained
+
+
+class Text:
+    """A section's text on its way from the model to the reader."""
+
+    def __init__(self, section: Section, marker: Marker, opening: Opening) -> None:
+        self.section, self.marker, self.opening = section, marker, opening
+        self.spoke = False
+        self.cited = 0
+
+    def feed(self, text: str, tally: Tally, say: Say) -> None:
+        if shown := self.opening.feed(text):
+            self._tell(self.marker.feed(shown), tally, say)
+
+    def _tell(self, found: tuple[str, list[Citation]], tally: Tally, say: Say) -> None:
+        self.spoke = self.spoke or bool(found[0])
+        self.cited += len(found[1])
+        tell(tally, self.section, found, say)
+
+    def end(self, tally: Tally, say: Say, *, whole: bool) -> None:
+        """What was held back, and what the reader should know about the sources of the whole."""
+        if text := self.opening.end():
+            self._tell(self.marker.feed(text), tally, say)
+        self._tell(self.marker.end(), tally, say)
+        if words := list(self.marker.flags):
+            more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
+            said = f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}."
+            say(Notice(code="unsupported", text=said, section=self.section.index))
+        if whole and self.section.sources and self.spoke and not self.cited:
+            say(Notice(code="uncited", text="No source is named for this answer.", section=self.section.index))
+
+
+def tell(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:
+    text, citations = found
+    if text:
+        say(Delta(section=section.index, text=text))
+    for citation in citations:
+        tally.cited += 1
+        tally.flagged += bool(citation.flags)
+        say(msgspec.structs.replace(citation, section=section.index) if section.index else citation)
