@@ -246,7 +246,7 @@ def test_jitter_spreads_the_times_the_same_way_each_time() -> None:
 def test_spread_varies_lengths_between_answers_and_prefill_takes_its_time() -> None:
     async def use(mock: MockServer) -> list[tuple[int, float]]:
         for n in range(8):
-            await ask(mock.port, wire(chat(f"{'long ' * 80} question {n}", stream=True)))
+            await ask(mock.port, wire(chat(content=f"{'long ' * 80} question {n}", stream=True)))
         return [(len(seen.sent), seen.sent[0] - seen.arrived_at) for seen in mock.requests]
 
     for spread in (0.0, 0.3):
