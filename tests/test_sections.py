@@ -1,8 +1,11 @@
 """Answers in sections: which questions have several, written at once and shown in order, kept through failures, redone where they are missing."""
 
 import json
+import random
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processes import Serving, mocking, models, serving
+from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.draft import InOrder
 from slipway.sections import asked_for, is_broad, subject
 from slipway.types import Delta, Event
@@ -317,6 +320,72 @@ def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> N
                 told.append(next(events(r.iter_lines())))
         assert resume(server, answer_id, 0) == told
         assert len(mock.requests) == 4
+
+
+@contextmanager
+def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, to be killed."""
+    flags = ["--port", str(port), "--ttft", "0.01", "--tpot", "0.002", "--tokens", "40", "--spread", "0.8", "--seed", str(seed)]
+    process = subprocess.Popen([*COMMAND, "mock", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            with suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/healthz")
+                break
+            time.sleep(0.02)
+        assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
+    """The model's process is killed when so many tokens were read. Whether that was before the end; then it is tried again."""
+    with (
+        real_mock(port, seed) as mock,
+        httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r,
+    ):
+        answer_id, told = r.headers["x-slipway-answer-id"], list[Told]()
+        for event in events(r.iter_lines()):
+            told.append(event)
+            if len(of(told, "delta")) == tokens:
+                mock.kill()
+    failed = {s["index"] for s in of(told, "section") if s["state"] == "failed"}
+    kept = {s["index"] for s in of(told, "section") if s["state"] == "done"}
+    assert failed | kept == {0, 1, 2, 3}
+    assert told[-1][1] == ("error" if failed else "done")
+    if not failed:
+        return False
+    with real_mock(port, seed + 1):
+        _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
+        calls = httpx.get(f"http://127.0.0.1:{port}/requests").json()
+    whole = server.get(f"/v1/answers/{answer_id}").json()
+    assert again[-1][1] == "done"
+    assert len(calls) == len(failed)
+    assert {data["section"] for data in of(again, "delta")} == failed
+    before, after = texts(told), texts(again)
+    assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == [(after if n in failed else before)[n] for n in range(4)]
+    return True
+
+
+def kill(docs: Path, tmp_path: Path, times: int) -> None:
+    draw, port, kills = random.Random(times), free_port(), 0
+    with serving(tmp_path, settings=settings(docs, f"http://127.0.0.1:{port}/v1")) as server:
+        for n in range(10 * times):
+            kills += killed_at(server, port, draw.randint(1, 160), n)
+            if kills == times:
+                return
+    pytest.fail(f"only {kills} of the kills came before the end")
+
+
+def test_a_model_killed_anywhere_leaves_what_is_finished_and_no_call_is_made_for_it_again(docs: Path, tmp_path: Path) -> None:
+    kill(docs, tmp_path, 4)
+
+
+@pytest.mark.soak
+def test_a_model_killed_at_200_tokens(docs: Path, tmp_path: Path) -> None:
+    kill(docs, tmp_path, 200)
 
 
 # Progress
