@@ -14,7 +14,7 @@ import msgspec
 from starlette.routing import Router
 
 import slipway
-from slipway import answer, knowledge, providers, weights
+from slipway import answer, fetching, knowledge, providers, weights
 from slipway.abstention import SENTINEL
 from slipway.admission import Admission
 from slipway.errors import ProviderError, SettingsError
@@ -102,7 +102,8 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         store().announce(address_of(reached(socket.getsockname())))
     for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
-    Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
+    with fetching.beside(flags.models, shown=not quiet):
+        Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
 
 
 def address_of(name: tuple[str, int]) -> str:

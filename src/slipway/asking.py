@@ -51,6 +51,8 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
     async def work(question: Question, say: Callable[[Event], None]) -> None:
         await answer(road, app, question, "ask", say)
 
+    for candidate in app.route.candidates if app.route is not None else ():
+        candidate.model.start()
     run = Run(question)
     run.begin(work)
     try:

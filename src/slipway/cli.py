@@ -114,13 +114,15 @@ def check(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], 
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
 def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], **how: Any) -> None:
     """Ask QUESTION in the terminal; the answer comes as it is written, with its sources."""
-    from slipway import app, asking
+    from slipway import app, asking, fetching
 
     text = " ".join(question)
     if how["url"]:
         events = asking.there(how["url"], how["key"], how["app"], text)
     else:
-        events = asking.here(app.local_road(Flags(config=config, docs=docs, models=models)), how["app"], text)
+        road = app.local_road(Flags(config=config, docs=docs, models=models))
+        fetching.fetch(models, shown=not how["as_json"])
+        events = asking.here(road, how["app"], text)
     sys.exit(asking.ask(events, how["as_json"]))
 
 

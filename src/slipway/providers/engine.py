@@ -26,7 +26,7 @@ log = logging.getLogger("slipway")
 LOOK_S = 1.0  # between two looks for weights that are not here yet
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0  # before a child that ended is followed by another
 SOUND_S = 30.0  # who lived as long is followed at once
-PATIENCE_S = 1.0  # a pause that questions wait out
+PATIENCE_S = 2.0  # a pause that questions wait out
 TAIL = 4000  # characters of what the child said last
 CACHE_MIB = 256  # prompts that left their slot are kept in so much memory, for the next question that begins like them
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "HOME", "CUDA_", "HIP_", "ROCR_", "GGML_", "VK_")  # no key of a provider is among them
@@ -40,7 +40,7 @@ class Job(Record, frozen=True, kw_only=True):
     path: str
     context: int
     parallel: int
-    threads: int | None
+    threads: int
     key: str
 
 
@@ -118,7 +118,7 @@ class Engine:
             else:
                 self._is(f"failed: {how}; tried again in {pause_s:g} s")
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 4, LONGEST_PAUSE_S)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _weights(self) -> Path:
         while (path := await asyncio.to_thread(self._find)) is None:

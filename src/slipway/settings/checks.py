@@ -108,8 +108,8 @@ def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
     if not model.weights:
         tell(path, f"`weights` is missing; name what to run: {', '.join(known.weights)}, or a `.gguf` file")
     elif model.weights not in known.weights and not model.weights.endswith(GGUF):
-        what = f"there are no weights `{model.weights}`; {near(model.weights, known.weights)}"
-        tell(f"{path}.weights", f"{what} A file of your own is named by its path, which ends in `{GGUF}`")
+        what = f"there are no weights `{model.weights}` that a model can be run from; {near(model.weights, known.weights)}"
+        tell(f"{path}.weights", f"{what}; a file of your own is named by its path, which ends in `{GGUF}`")
     elif model.weights not in known.weights and not Path(model.weights).is_file():
         tell(f"{path}.weights", f"there is no file `{model.weights}`")
     if model.base_url:

@@ -83,9 +83,7 @@ class Model(Branch, frozen=True, kw_only=True):
     ] = ""
     context: Annotated[int, Meta(ge=256, description="tokens of prompt and answer together, where the model runs here")] = 8192
     parallel: Annotated[int, Meta(ge=1, le=64, description="answers written at once, where the model runs here; more wait their turn")] = 2
-    threads: Annotated[int | None, Meta(ge=1, description="processor threads, where the model runs here; as many as there are cores")] = (
-        None
-    )
+    threads: Annotated[int, Meta(ge=0, description="processor threads, where the model runs here; 0 is one for each core")] = 0
     price: Annotated[Price | None, Meta(description="what tokens cost; left out means unknown, never zero")] = None
     headers: Annotated[dict[str, str], Meta(description="extra headers for every call")] = {}
     query: Annotated[dict[str, str], Meta(description="extra query parameters for every call, such as Azure's `api-version`")] = {}
