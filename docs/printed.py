@@ -78,6 +78,7 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "weights": "`weights` is about the small models that Slipway runs itself",
     "weights list": "`weights list` shows which there are, and which are here",
     "weights pull": "`weights pull` fetches what is missing",
+    "weights add": "`weights add` keeps a file of your own under a name",
     "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
     "eval": "`eval` measures how good the answers are",
     "eval knowledge": "`eval knowledge` measures how well the documents are searched",

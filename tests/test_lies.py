@@ -85,6 +85,7 @@ class Liar:
     name, kind, zone = "liar", "mock", "here"
     price: Price | None = None
     parallel: int | None = None
+    state: str | None = None
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -92,6 +93,8 @@ class Liar:
     async def chat(self, call: Call) -> "Lie":
         asked = json.loads(call.body)["messages"][-1]["content"]
         return Lie(lies.shred(self.rng, lies.write(self.rng, words.numbered_passages(asked), asked)), self.rng)
+
+    def start(self) -> None: ...
 
     async def close(self) -> None: ...
 

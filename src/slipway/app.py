@@ -14,7 +14,7 @@ import msgspec
 from starlette.routing import Router
 
 import slipway
-from slipway import answer, knowledge, providers
+from slipway import answer, fetching, knowledge, providers, weights
 from slipway.abstention import SENTINEL
 from slipway.admission import Admission
 from slipway.errors import ProviderError, SettingsError
@@ -24,8 +24,8 @@ from slipway.knowledge.keeper import Keeper
 from slipway.pace import Pace
 from slipway.prompt import WITH_PASSAGES, Prompt
 from slipway.providers.known import ENDPOINTS
-from slipway.routing import Candidate, Route
-from slipway.settings import App, Flags, Settings, load
+from slipway.routing import Candidate, Route, models_of
+from slipway.settings import App, Flags, Known, Model, Settings, load
 from slipway.settings.live import LiveAccess, Rules
 from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
@@ -45,7 +45,7 @@ log = logging.getLogger("slipway")
 def loaded(flags: Flags) -> Loaded:
     """The settings, checked against the providers that there are. An address without a model's name is asked for its models."""
     models = tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models)
-    found = load(msgspec.structs.replace(flags, models=models), tuple(providers.KINDS), ENDPOINTS)
+    found = load(msgspec.structs.replace(flags, models=models), known())
     mute = [name for name, app in found.settings.apps.items() if app.prompt is not None and SENTINEL not in prompt_of(app).standing]
     said = (
         f"apps.{name}.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer" for name in mute
@@ -53,11 +53,15 @@ def loaded(flags: Flags) -> Loaded:
     return msgspec.structs.replace(found, warnings=(*found.warnings, *said))
 
 
+def known() -> Known:
+    return Known(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+
+
 def named(url: str) -> str:
     """`URL` -> `URL#MODEL`, the first that the endpoint lists. SettingsError where it lists none."""
     from slipway.providers.openai import models_at  # only such an address is asked before the start
 
-    model = load(Flags(models=(f"{url}#unknown",)), tuple(providers.KINDS), ENDPOINTS).settings.models["unknown"]
+    model = load(Flags(models=(f"{url}#unknown",)), known()).settings.models["unknown"]
     try:
         found = asyncio.run(models_at(model))
     except ProviderError as error:
@@ -76,6 +80,8 @@ def check(flags: Flags) -> list[str]:
     for app in settings.apps.values():
         if app.knowledge:
             knowledge.check([Path(k) for k in app.knowledge], settings.embedding)
+    for name, model in settings.models.items():
+        providers.create(name, model, model.provider)
     lines = [f"warning: {w}" for w in found.warnings]
     for kind, names in (("model", settings.models), ("route", settings.routes), ("app", settings.apps)):
         lines += [f"{kind:6} {name}" for name in names]
@@ -97,7 +103,8 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         store().announce(address_of(reached(socket.getsockname())))
     for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
-    Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
+    with fetching.beside(flags.models, shown=not quiet):
+        Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
 
 
 def address_of(name: tuple[str, int]) -> str:
@@ -118,7 +125,7 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
         parts = [f"answers from {', '.join(app.knowledge)}"] if app.knowledge else []
         lines.append(f"  app    {name}: {', '.join([*parts, app.route or 'no model'])}")
     lines += [f"  route  {name}: {' > '.join(e.model for e in route)}" for name, route in settings.routes.items()]
-    lines += [f"  model  {name}: {model.name} at {model.base_url}" for name, model in settings.models.items()]
+    lines += [f"  model  {name}: {whereabouts(model)}" for name, model in settings.models.items()]
     if not settings.models:
         lines.append(
             "  No model is set up: answers are quoted from the documents. Add one with --model, such as --model dashscope/qwen-plus"
@@ -126,6 +133,10 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     if not settings.models and not settings.apps:
         lines.append("  Nothing to serve yet: add --docs FOLDER, --model MODEL, or a settings file")
     return [*lines, f"  page   {url}/", f"  API    {url}/v1   (OPENAI_BASE_URL)"]
+
+
+def whereabouts(model: Model) -> str:
+    return f"{model.weights}, run here" if model.weights else f"{model.name} at {model.base_url}"
 
 
 def store_of(settings: Settings) -> Store:
@@ -244,14 +255,15 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
     async def lifespan(_: object) -> AsyncIterator[None]:
         for keeper in distinct(keepers):
             keeper.start()
+        for model in models_of(road.routes.values()):
+            model.start()
         saving = asyncio.get_running_loop().create_task(pace.keep())
         yield
         await api.runs.close(settings.listen.grace)
         saving.cancel()
         await asyncio.to_thread(pace.save)
-        for route in road.routes.values():
-            for candidate in route.candidates:
-                await candidate.model.close()
+        for model in models_of(road.routes.values()):
+            await model.close()
         for keeper in distinct(keepers):
             await asyncio.to_thread(keeper.close)
         if keepers:

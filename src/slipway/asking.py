@@ -14,6 +14,7 @@ from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.http import Pool, Timeouts, head_of
 from slipway.providers.sse import LINE, Framer, data_of
+from slipway.routing import models_of
 from slipway.types import Asker, Message, Question, new_id
 from slipway.web.runs import Run
 from slipway.web.wire import NAMES, event_data, fold, heading
@@ -51,11 +52,17 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
     async def work(question: Question, draft: Draft, say: Say) -> None:
         await answer(road, app, question, draft, "ask", say)
 
+    for candidate in app.route.candidates if app.route is not None else ():
+        candidate.model.start()
     run = Run(question)
     run.begin(work)
-    async for _, event in run.follow():
-        if event is not None:
-            yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
+    try:
+        async for _, event in run.follow():
+            if event is not None:
+                yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
+    finally:
+        for model in models_of(road.routes.values()):
+            await model.close()
 
 
 async def there(url: str, key: str | None, app_name: str | None, text: str) -> AsyncIterator[Told]:

@@ -60,7 +60,11 @@ def settings_options(command: Any) -> Any:
         click.option("--config", type=Named(), help="Settings file; `slipway.yaml` here where there is one."),
         click.option("--docs", "docs", type=Named(), multiple=True, help="Folder or file to answer from. Repeatable."),
         click.option(
-            "--model", "models", multiple=True, metavar="MODEL", help="PROVIDER/MODEL, an address, or a model of the file. Repeatable."
+            "--model",
+            "models",
+            multiple=True,
+            metavar="MODEL",
+            help="PROVIDER/MODEL, an address, weights to run here, or a model of the file. Repeatable.",
         ),
     )[::-1]:
         command = option(command)
@@ -110,13 +114,15 @@ def check(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], 
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
 def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], **how: Any) -> None:
     """Ask QUESTION in the terminal; the answer comes as it is written, with its sources."""
-    from slipway import app, asking
+    from slipway import app, asking, fetching
 
     text = " ".join(question)
     if how["url"]:
         events = asking.there(how["url"], how["key"], how["app"], text)
     else:
-        events = asking.here(app.local_road(Flags(config=config, docs=docs, models=models)), how["app"], text)
+        road = app.local_road(Flags(config=config, docs=docs, models=models))
+        fetching.fetch(models, shown=not how["as_json"])
+        events = asking.here(road, how["app"], text)
     sys.exit(asking.ask(events, how["as_json"]))
 
 
@@ -219,7 +225,7 @@ def weights_list(as_json: bool) -> None:
     """Which weights there are, and which are here."""
     from slipway import weights as room
 
-    rows = [{"name": w.name, "bytes": w.size, "here": room.found(w.name) is not None, "purpose": w.purpose} for w in room.WEIGHTS.values()]
+    rows = [{"name": w.name, "bytes": w.size, "here": room.found(w.name) is not None, "purpose": w.purpose} for w in room.table().values()]
     text = (f"{r['name']:20} {int(str(r['bytes'])) / 1e6:4.0f} MB  {'here' if r['here'] else '-':5} {r['purpose']}" for r in rows)
     click.echo(json.dumps(rows) if as_json else "\n".join(text))
 
@@ -238,6 +244,33 @@ def weights_pull(name: str, as_json: bool) -> None:
     click.echo(json.dumps({"name": name, "files": found}) if as_json else "\n".join(found.values()))
 
 
+@weights.command("add")
+@click.argument("name")
+@click.argument("origin", metavar="FILE_OR_URL")
+@click.option("--sha256", default="", help="What its SHA-256 must be; whatever it is, it is recorded.")
+@JSON
+def weights_add(name: str, origin: str, sha256: str, as_json: bool) -> None:
+    """Keep a copy of a file, such as a model's GGUF, as weights called NAME.
+
+    \b
+    slipway weights add mine ./mine.gguf
+    slipway serve --docs ./docs --model mine
+    """
+    from slipway import weights as room
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: nothing is left
+    with click.progressbar(length=1, label=name, file=sys.stderr, hidden=as_json) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = max(total, done)
+            bar.update(done - bar.pos)
+
+        path = room.add(name, origin, sha256, progress)
+    file = room.known(name).files[0]
+    found = {"name": name, "file": str(path), "bytes": file.size, "sha256": file.sha256}
+    click.echo(json.dumps(found) if as_json else f"{path}\nsha256 {file.sha256}")
+
+
 @weights.command("verify")
 @click.argument("name", required=False)
 @JSON
@@ -245,7 +278,7 @@ def weights_verify(name: str | None, as_json: bool) -> None:
     """Read the weights called NAME through again; all that are here where it is left out."""
     from slipway import weights as room
 
-    names = [name] if name else [each for each in room.WEIGHTS if room.found(each)]
+    names = [name] if name else [each for each in room.table() if room.found(each)]
     whole = {each: room.verify(each) for each in names}
     words = {True: "whole", False: "missing or broken: slipway weights pull "}
     text = [f"{file}: {words[right]}{'' if right else each}" for each, files in whole.items() for file, right in files.items()]

@@ -20,6 +20,7 @@
     ├── InternalError             our own fault                                                     500  retry
     └── ProviderError             the model's provider
         ├── ProviderRefused       it says the request is wrong                                      its own 4xx
+        ├── ProviderTooLong       the question does not fit into the model's context                400
         ├── ProviderKey           it does not take our key                                          502
         ├── ProviderLimit         it is limiting us                                                 429  retry
         ├── ProviderDown          no connection, or a 5xx                                           502  retry
@@ -158,6 +159,13 @@ class ProviderRefused(ProviderError):
     status, code, type, retryable = 400, "provider_refused", "invalid_request_error", False
     another_may_help = False
     next_step = "Correct the request and send it again."
+
+
+class ProviderTooLong(ProviderError):
+    """Another model of the route may hold more."""
+
+    status, code, type, retryable = 400, "context_length_exceeded", "invalid_request_error", False
+    next_step = "Ask a shorter question, or begin a new conversation; the operator can raise the model's `context`."
 
 
 class ProviderKey(ProviderError):

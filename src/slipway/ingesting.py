@@ -1,18 +1,17 @@
 """`slipway ingest`: the documents read now, with how far it is; by the server, where one uses the same store."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import httpx
 import msgspec
 
 from slipway.app import distinct, keepers_of, loaded, store_of
+from slipway.bar import Bar
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.keeper import Keeper
@@ -38,27 +37,6 @@ class Report(Record, frozen=True, kw_only=True):
     seconds: float
     failed: Mapping[str, str]
     wrong: Sequence[str] | None = None  # what does not fit together, where that was looked for
-
-
-class Bar:
-    """A progress bar with the time left, where a person watches; otherwise nothing."""
-
-    def __init__(self, label: str, shown: bool) -> None:
-        self._bar: Any = None
-        self._label, self._shown = label, shown
-
-    def tell(self, done: int, total: int) -> None:
-        if not self._shown or not total:
-            return
-        if self._bar is None:
-            self._bar = click.progressbar(length=total, label=self._label, show_eta=True, show_pos=True, file=sys.stderr)
-            self._bar.__enter__()
-        self._bar.length = total
-        self._bar.update(done - self._bar.pos)
-
-    def end(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
 
 
 def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Report]:

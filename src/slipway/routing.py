@@ -5,7 +5,10 @@ A bare model is a route of one. A candidate is passed over only before its first
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Any
+
+import msgspec
 
 from slipway.errors import ProviderError, ProviderSlow
 from slipway.providers import Call, ModelReply, Provider, Whole, encode_json
@@ -33,6 +36,11 @@ class Route(Record, frozen=True, kw_only=True):
         return min((each.model.parallel for each in self.candidates if each.model.parallel is not None), default=AT_ONCE)
 
 
+def models_of(routes: Iterable[Route]) -> list[Provider]:
+    """Each model once."""
+    return list({id(c.model): c.model for route in routes for c in route.candidates}.values())
+
+
 class Opened(Record, frozen=True, kw_only=True):
     """An answer that has begun: the first pieces of a stream, or the whole. Whoever holds it closes `reply`."""
 
@@ -46,12 +54,13 @@ class Opened(Record, frozen=True, kw_only=True):
 
 
 async def open_route(route: Route, call: Call, answer_id: str, emit: Emit) -> Opened:
-    """Raises the ProviderError of the last candidate tried."""
+    """Raises the ProviderError of the last candidate tried. Only the last is waited for where it is still being loaded."""
+    hasty = msgspec.structs.replace(call, patient=False) if len(route.candidates) > 1 else call
     for n, candidate in enumerate(route.candidates, 1):
         model = candidate.model
         started_at = time.monotonic()
         try:
-            reply = await model.chat(call)
+            reply = await model.chat(call if n == len(route.candidates) else hasty)
             try:
                 first = await reply.pieces() if call.stream else []
                 whole = None if call.stream else await reply.whole()

@@ -6,7 +6,9 @@ nothing else is ever kept. A server only looks for what is `found`; fetching is 
 
 import fnmatch
 import hashlib
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,17 +16,27 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
+
+import msgspec
 
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
+from slipway.settings.tree import GGUF
 from slipway.types import Record
 
 _CONNECT_S = 3.0
 _BLOCK = 1 << 20
 _STALE_S = 86_400
+_NOTE = "weights.json"  # what is known of weights that were added, beside their file
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAGIC = b"GGUF"
+
+log = logging.getLogger("slipway")
 
 Progress = Callable[[int, int], None]
 
@@ -152,13 +164,121 @@ def known(wanted: str | Weights) -> Weights:
     """Those of that name in the table; weights of one's own are as they are. Raises SettingsError for a name that is not in the table."""
     if isinstance(wanted, Weights):
         return wanted
-    if wanted not in WEIGHTS:
-        raise SettingsError([f"there are no weights called `{wanted}`; known are {', '.join(WEIGHTS)}."])
-    return WEIGHTS[wanted]
+    there = table()
+    if wanted not in there:
+        raise SettingsError([f"there are no weights called `{wanted}`; known are {', '.join(there)}."])
+    return there[wanted]
+
+
+def table() -> dict[str, Weights]:
+    """Ours, and those that were added here, by their names."""
+    notes = sorted((folders.cache() / "weights").glob(f"*/{_NOTE}"))
+    added = {note.parent.name: weights for note in notes if (weights := _read(note)) is not None}
+    return {**added, **WEIGHTS}
+
+
+def runnable() -> list[str]:
+    """The names of those that a model can be run from."""
+    return [name for name, weights in table().items() if [Path(file.name).suffix for file in weights.files] == [GGUF]]
 
 
 def folder(weights: Weights) -> Path:
     return folders.cache() / "weights" / weights.name
+
+
+# Weights of one's own
+
+
+def add(name: str, origin: str, sha256: str = "", progress: Progress = lambda done, total: None) -> Path:
+    """Keeps a copy of the file at this path or address under that name, and returns where; blocks. Its hash is recorded.
+
+    Raises SettingsError for what cannot be added, WeightsError where it cannot be had or kept; then nothing is left.
+    """
+    if name in table():
+        raise SettingsError([f"NAME: there are weights called `{name}` already; choose another name"])
+    if not _NAME.fullmatch(name):
+        raise SettingsError([f"NAME: `{name}` cannot be one; use small letters, digits, `.`, `-` and `_`"])
+    if sha256 and not _SHA256.fullmatch(sha256.lower()):
+        raise SettingsError([f"--sha256: `{sha256}` is none; it has 64 digits of 0-9 and a-f"])
+    target = folders.cache() / "weights" / name
+    try:
+        with _workroom(target) as room:
+            return _kept(name, origin, sha256.lower(), room, progress)
+    except OSError as error:
+        raise _unstored(name, target, error) from None
+    finally:
+        with suppress(OSError):  # it stays where there is something in it
+            target.rmdir()
+
+
+def _kept(name: str, origin: str, sha256: str, room: Path, progress: Progress) -> Path:
+    file = _brought(origin, room / "whole", progress)
+    if sha256 not in ("", file.sha256):
+        raise SettingsError([f"--sha256: the file at {origin} has another, {file.sha256}"])
+    kept = room.parent / file.name
+    (room / "whole").replace(kept)
+    weights = Weights(name=name, purpose="added here", licence="its own", files=(file,))
+    (room / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(weights)))
+    (room / _NOTE).replace(kept.with_name(_NOTE))
+    _is_whole(file, kept)
+    return kept
+
+
+def _brought(origin: str, whole: Path, progress: Progress) -> File:
+    """Copies it to `whole`. What begins like a GGUF file is called one."""
+    name, seen, size, is_gguf = Path(urlsplit(origin).path).name, hashlib.sha256(), 0, False
+    with whole.open("wb") as into:
+        for block, total in _blocks(origin):
+            is_gguf = block.startswith(_MAGIC) if size == 0 else is_gguf
+            if name.endswith(GGUF) and not is_gguf:
+                raise SettingsError([f"FILE_OR_URL: {origin} is no GGUF file, whatever its name says"])
+            into.write(block)
+            seen.update(block)
+            size += len(block)
+            progress(size, total)
+        into.flush()
+        os.fsync(into.fileno())
+    if size == 0:
+        raise SettingsError([f"FILE_OR_URL: {origin} is empty"])
+    name = name if name.endswith(GGUF) or not is_gguf else f"{name}{GGUF}"
+    return File(name=name, sha256=seen.hexdigest(), size=size, sources=(origin,) if "://" in origin else ())
+
+
+def _blocks(origin: str) -> Iterator[tuple[bytes, int]]:
+    """The blocks of a file, each with the size of the whole; 0 where that is not known."""
+    if "://" in origin:
+        yield from _blocks_at(origin)
+        return
+    try:
+        with Path(origin).expanduser().open("rb") as opened:
+            total = os.fstat(opened.fileno()).st_size
+            while block := opened.read(_BLOCK):
+                yield block, total
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise SettingsError([f"FILE_OR_URL: `{origin}` cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+
+
+def _blocks_at(address: str) -> Iterator[tuple[bytes, int]]:
+    import httpx  # nobody but a pull needs it here
+
+    try:
+        with httpx.stream("GET", address, timeout=httpx.Timeout(30.0, connect=_CONNECT_S), follow_redirects=True) as reply:
+            reply.raise_for_status()
+            total = int(reply.headers.get("content-length", 0))
+            for block in reply.iter_bytes(_BLOCK):
+                yield block, total
+    except httpx.HTTPStatusError as error:
+        raise WeightsError(f"{address} answered {error.response.status_code}.", "Check the address.") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise WeightsError(f"{address} cannot be had ({error or type(error).__name__}).", "Check the address and the network.") from None
+
+
+def _read(note: Path) -> Weights | None:
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=Weights)
+    except (OSError, msgspec.MsgspecError) as error:
+        log.warning("the weights `%s` are left out: %s cannot be read (%s)", note.parent.name, note, error)
+        return None
 
 
 # What is whole
@@ -218,12 +338,14 @@ def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s:
                     _is_whole(file, target / file.name)
                     return
     except OSError as error:
-        raise WeightsError(
-            f"{file.name} cannot be stored in {target} ({error.strerror or error}).",
-            "Make room there, or name another folder in SLIPWAY_CACHE.",
-        ) from None
-    tried = "\n".join(missed)
+        raise _unstored(file.name, target, error) from None
+    tried = "\n".join(missed) or "  none is known, since it was added from a file"
     raise WeightsError(f"{file.name} could not be had from any of its sources:\n{tried}\n", f"Or put it at {target / file.name} yourself.")
+
+
+def _unstored(name: str, target: Path, error: OSError) -> WeightsError:
+    what = f"{name} cannot be stored in {target} ({error.strerror or error})."
+    return WeightsError(what, "Make room there, or name another folder in SLIPWAY_CACHE.")
 
 
 def _origin(source: str | Sequence[Wheel]) -> str:

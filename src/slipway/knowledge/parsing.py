@@ -19,6 +19,7 @@ from typing import IO, Self
 import msgspec
 
 from slipway.knowledge.readers import Document, Unreadable, read
+from slipway.lifeline import Lifeline, hold
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
@@ -180,12 +181,12 @@ class Parser:
 
 
 class _Child:
-    """The process, and a pipe into it that says nothing: it only closes, when we are gone."""
+    """The process, which ends when we do."""
 
     def __init__(self, deadline_s: float, memory_mb: int) -> None:
-        line, self._line = os.pipe() if sys.platform != "win32" else (-1, -1)
+        self._line = Lifeline()
         needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
-        code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {line})"
+        code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd})"
         try:
             self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
@@ -195,27 +196,21 @@ class _Child:
                 env={**needed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 cwd=Path(sys.executable).anchor,
                 start_new_session=True,  # Ctrl+C is for the parent
-                pass_fds=[line] if line >= 0 else [],
+                pass_fds=self._line.fds,
             )
         except BaseException:  # no pipe stays open
-            self._hang_up()
+            self._line.cut()
             raise
         finally:
-            if line >= 0:
-                os.close(line)
+            self._line.handed_over()
 
     def end(self) -> int:
         """Closes the pipes and waits; what was not yet written is lost. Returns how the process ended."""
         self.process.kill()
         with contextlib.suppress(OSError), self.process:
             pass
-        self._hang_up()
+        self._line.cut()
         return self.process.wait()
-
-    def _hang_up(self) -> None:
-        if self._line >= 0:
-            os.close(self._line)
-        self._line = -1
 
 
 # In the child
@@ -223,7 +218,7 @@ class _Child:
 
 def serve(deadline_s: float, memory_mb: int, line: int) -> None:
     """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line` closes."""
-    _end_with_parent(line)
+    hold(line)
     asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get between the answers
     fat = _limit(memory_mb)
@@ -278,18 +273,6 @@ def _held() -> int:
         return int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def _end_with_parent(line: int) -> None:
-    """When the parent is gone, its end of `line` closes, and the system sends SIGIO, which nobody handles: it ends a library's endless loop
-    too. (Linux; elsewhere SIGALRM ends it after the deadline. PR_SET_PDEATHSIG would be sent when the thread ends that started the child.)
-    """
-    if sys.platform != "win32" and line >= 0:
-        import fcntl
-
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
-        fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _alarm(after_s: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from slipway.settings import Model, Price
+from slipway.settings import Model, Needs, Price
 from slipway.types import Piece, Record, Usage
 
 
@@ -18,7 +18,8 @@ class Call(Record, frozen=True, kw_only=True):
     """What a model is asked: an OpenAI chat-completions body, and where in it the model's name stands.
 
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with its own. `usage_wanted` tells whether
-    the client asked for the usage chunk of a stream; `stream_options` holds what else it asked of the stream.
+    the client asked for the usage chunk of a stream; `stream_options` holds what else it asked of the stream. A `patient` call waits for a
+    model that is being loaded; one that another model may answer does not.
     """
 
     body: bytes
@@ -26,6 +27,7 @@ class Call(Record, frozen=True, kw_only=True):
     stream: bool
     usage_wanted: bool = False
     stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
+    patient: bool = True
 
 
 class Whole(Record, frozen=True, kw_only=True):
@@ -58,6 +60,15 @@ class Provider(Protocol):
     price: Price | None
     parallel: int | None  # calls that it takes side by side, where it has a limit
 
+    @property
+    def state(self) -> str | None:
+        """How a model is that runs here: `starting`, `ready`, `waiting: why` or `failed: why`. None for an endpoint, which is not asked."""
+        ...
+
+    def start(self) -> None:
+        """Begins what a model needs before its first call, where the loop runs; returns at once."""
+        ...
+
     async def chat(self, call: Call) -> ModelReply:
         """Starts an answer: returns when its head is here. Raises ProviderError."""
         ...
@@ -65,15 +76,27 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
-KINDS: dict[str, tuple[str, str]] = {  # kind -> (module, class); imported when a model uses it
-    "openai": (".openai", "OpenAIProvider"),
+class Kind(Record, frozen=True, kw_only=True):
+    """Where a kind's class is, which is imported when a model uses it; and the setting that such a model cannot be without."""
+
+    module: str
+    attribute: str
+    needs: Needs
+
+
+KINDS = {
+    "openai": Kind(module=".openai", attribute="OpenAIProvider", needs="base_url"),
+    "local": Kind(module=".local", attribute="LocalProvider", needs="weights"),
 }
+NEEDS = {name: kind.needs for name, kind in KINDS.items()}
 
 
 def create(name: str, model: Model, endpoint: str) -> Provider:
-    """The provider of one model of the settings; `endpoint` is the well-known provider's name, or the kind's own."""
-    module, attribute = KINDS[model.provider if model.provider in KINDS else "openai"]
-    make = cast("Callable[[str, Model, str], Provider]", getattr(import_module(module, __package__), attribute))
+    """The provider of one model of the settings; `endpoint` is the well-known provider's name, or the kind's own. SettingsError where an
+    extra is missing.
+    """
+    kind = KINDS[model.provider if model.provider in KINDS else "openai"]
+    make = cast("Callable[[str, Model, str], Provider]", getattr(import_module(kind.module, __package__), kind.attribute))
     return make(name, model, endpoint)
 
 

@@ -83,6 +83,9 @@ decode_completion = msgspec.json.Decoder(WireCompletion).decode
 class OpenAIProvider:
     """One model behind one endpoint. Made at load time; its connections are opened by the first call."""
 
+    parallel: int | None = None
+    state: str | None = None
+
     def __init__(self, name: str, model: Model, kind: str) -> None:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = None
@@ -110,6 +113,9 @@ class OpenAIProvider:
             asked = {"include_usage": True} if self.model.stream_usage or call.usage_wanted else {}
             options = b'"stream_options":%b,' % encode_json({**call.stream_options, **asked})
         return b"{%b%b%b%b" % (options, call.body[call.body.index(b"{") + 1 : start], self.upstream_name, call.body[end:])
+
+    def start(self) -> None:
+        """There is nothing to begin."""
 
     async def chat(self, call: Call) -> "OpenAIReply":
         try:

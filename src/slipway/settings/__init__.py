@@ -3,7 +3,7 @@
 Every wrong value stops the start with a SettingsError that names file, line, field and fix; all problems are told at once.
 """
 
-from slipway.settings.checks import Endpoint, is_loopback
+from slipway.settings.checks import Endpoint, Known, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import AccessRule, App, Connection, Key, Limits, Listen, Model, Price, Route, RouteEntry, Settings, json_schema
 
@@ -15,9 +15,11 @@ __all__ = [
     "Endpoint",
     "Flags",
     "Key",
+    "Known",
     "Limits",
     "Listen",
     "Model",
+    "Needs",
     "Price",
     "Route",
     "RouteEntry",

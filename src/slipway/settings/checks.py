@@ -2,14 +2,16 @@
 
 import difflib
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from slipway.settings.tree import SQLITE, App, Model, Settings
+from slipway.settings.tree import GGUF, SQLITE, App, Model, Settings
 
+Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
 Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
 
 
@@ -37,10 +39,23 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(sorted(known))}" if known else "none is defined"
 
 
-def check(settings: Settings, kinds: Iterable[str], endpoints: Mapping[str, Endpoint], tell: Tell) -> None:
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What settings may name: kinds of providers with what each needs, well-known providers, and weights that a model can be run from."""
+
+    kinds: Mapping[str, Needs]
+    endpoints: Mapping[str, Endpoint]
+    weights: Collection[str] = ()
+
+    @property
+    def runner(self) -> str:
+        """The kind of provider that runs weights."""
+        return next(kind for kind, needs in self.kinds.items() if needs == "weights")
+
+
+def check(settings: Settings, known: Known, tell: Tell) -> None:
     check_names(settings, tell)
     for name, model in settings.models.items():
-        check_model(f"models.{name}", model, [*kinds, *endpoints], tell)
+        check_model(f"models.{name}", model, known, tell)
     for name, route in settings.routes.items():
         if not route:
             tell(f"routes.{name}", "this route is empty; name at least one model")
@@ -79,10 +94,31 @@ def check_names(settings: Settings, tell: Tell) -> None:
                 tell(f"{kind}.{name}", "a name must not be empty or hold white space")
 
 
-def check_model(path: str, model: Model, providers: list[str], tell: Tell) -> None:
+def check_model(path: str, model: Model, known: Known, tell: Tell) -> None:
+    providers = [*known.kinds, *known.endpoints]
     if model.provider not in providers:
         tell(f"{path}.provider", f"there is no provider `{model.provider}`; {near(model.provider, providers)}")
-        return
+    elif known.kinds.get(model.provider) == "weights":
+        check_weights(path, model, known, tell)
+    else:
+        check_endpoint(path, model, known, tell)
+
+
+def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
+    if not model.weights:
+        tell(path, f"`weights` is missing; name what to run: {', '.join(known.weights)}, or a `.gguf` file")
+    elif model.weights not in known.weights and not model.weights.endswith(GGUF):
+        what = f"there are no weights `{model.weights}` that a model can be run from; {near(model.weights, known.weights)}"
+        tell(f"{path}.weights", f"{what}; a file of your own is named by its path, which ends in `{GGUF}`")
+    elif model.weights not in known.weights and not Path(model.weights).is_file():
+        tell(f"{path}.weights", f"there is no file `{model.weights}`")
+    if model.base_url:
+        tell(f"{path}.base_url", "a model that runs here has no address; remove it")
+
+
+def check_endpoint(path: str, model: Model, known: Known, tell: Tell) -> None:
+    if model.weights:
+        tell(f"{path}.weights", f"weights are run here only with `provider: {known.runner}`; add that, or remove `weights`")
     url = urlsplit(model.base_url)
     if not model.base_url:
         tell(path, "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`")

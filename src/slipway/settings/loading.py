@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.settings.checks import Endpoint, check, doubtful, is_loopback
-from slipway.settings.tree import SQLITE, App, Connection, Model, RouteEntry, Settings
+from slipway.settings.checks import Endpoint, Known, check, doubtful, is_loopback
+from slipway.settings.tree import GGUF, SQLITE, App, Connection, Model, RouteEntry, Settings
 
 DEFAULT_FILE = "slipway.yaml"
 
@@ -30,13 +30,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def load(
-    flags: Flags, kinds: tuple[str, ...], endpoints: Mapping[str, Endpoint], environ: Mapping[str, str] | None = None
-) -> Loaded:  # fmt: skip
+def load(flags: Flags, known: Known, environ: Mapping[str, str] | None = None) -> Loaded:
     """The settings to start with, or a SettingsError with every problem found.
 
-    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one. `kinds` and `endpoints` name the providers
-    that may be used.
+    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -45,8 +42,8 @@ def load(
     file = flags.config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     if file is not None:
         settings, warnings, lines = _read(file, environ, problems)
-    settings = _with_flags(settings, flags, endpoints, environ, problems)
-    settings = _with_endpoints(settings, endpoints, environ, problems, file, lines)
+    settings = _with_flags(settings, flags, known, environ, problems)
+    settings = _with_endpoints(settings, known.endpoints, environ, problems, file, lines)
 
     def tell(path: str, what: str) -> None:
         line = next((lines[p] for p in _ancestors(path) if p in lines), None)
@@ -54,7 +51,7 @@ def load(
         problems.append(f"{place}{path}: {what}")
 
     if not problems:
-        check(settings, kinds, endpoints, tell)
+        check(settings, known, tell)
     if problems:
         raise SettingsError(problems)
     return Loaded(settings=settings, file=file, warnings=(*warnings, *doubtful(settings)))
@@ -100,13 +97,17 @@ def _resolved(settings: Settings, folder: Path) -> Settings:
         )
         for name, app in settings.apps.items()
     }
-    models = {
-        name: msgspec.structs.replace(m, connection=msgspec.structs.replace(m.connection, ca_file=str(folder / m.connection.ca_file)))
-        if m.connection.ca_file
-        else m
-        for name, m in settings.models.items()
-    }
+    models = {name: _model_in(folder, model) for name, model in settings.models.items()}
     return msgspec.structs.replace(settings, apps=apps, models=models, store=_beside(settings.store, folder))
+
+
+def _model_in(folder: Path, model: Model) -> Model:
+    if model.connection.ca_file:
+        connection = msgspec.structs.replace(model.connection, ca_file=str(folder / model.connection.ca_file))
+        model = msgspec.structs.replace(model, connection=connection)
+    if model.weights.endswith(GGUF):
+        model = msgspec.structs.replace(model, weights=str(folder / Path(model.weights).expanduser()))
+    return model
 
 
 def _beside(store: str, folder: Path) -> str:
@@ -115,8 +116,8 @@ def _beside(store: str, folder: Path) -> str:
 
 
 def _with_flags(
-    settings: Settings, flags: Flags, endpoints: Mapping[str, Endpoint], environ: Mapping[str, str], problems: list[str]
-) -> Settings:
+    settings: Settings, flags: Flags, known: Known, environ: Mapping[str, str], problems: list[str]
+) -> Settings:  # fmt: skip
     listen = msgspec.structs.replace(
         settings.listen,
         host=flags.host if flags.host is not None else settings.listen.host,
@@ -127,8 +128,8 @@ def _with_flags(
     for reference in flags.models:
         if reference in models or reference in routes:
             names.append(reference)
-        elif model := _referenced(reference, endpoints, environ, problems):
-            names.append(reference if "://" not in reference else model.name)
+        elif model := _referenced(reference, known, environ, problems):
+            names.append(model.name if "://" in reference or model.weights else reference)
             models[names[-1]] = model
     route = names[0] if names else None
     if len(names) > 1 and "main" not in {*models, *routes, *apps}:
@@ -149,19 +150,23 @@ def _only_route(settings: Settings) -> str | None:
     return None
 
 
-def _referenced(reference: str, endpoints: Mapping[str, Endpoint], environ: Mapping[str, str], problems: list[str]) -> Model | None:
-    """`provider/model`, or an OpenAI-compatible address with the model's name behind `#`."""
+def _referenced(reference: str, known: Known, environ: Mapping[str, str], problems: list[str]) -> Model | None:
+    """`provider/model`, weights by their name or file, or an OpenAI-compatible address with the model's name behind `#`."""
     if "://" in reference:
         url, _, name = reference.partition("#")
         if not name:
             problems.append(f"--model {reference}: the address names no model; write {url}#NAME")
             return None
         return Model(base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY"))
+    if reference in known.weights or reference.endswith(GGUF):
+        name = reference if reference in known.weights else Path(reference).stem
+        return Model(provider=known.runner, weights=reference, name=name)
     provider, _, name = reference.partition("/")
-    if not name or provider not in endpoints:
-        known = ", ".join(f"{e}/…" for e in endpoints)
+    if not name or provider not in known.endpoints:
+        providers, weights = ", ".join(f"{e}/…" for e in known.endpoints), ", ".join(known.weights)
         problems.append(
-            f"--model {reference}: write PROVIDER/MODEL ({known}), an address as http://host:port/v1#MODEL, or a model of the settings"
+            f"--model {reference}: write PROVIDER/MODEL ({providers}), an address as http://host:port/v1#MODEL, weights to run here "
+            f"({weights}, or a {GGUF} file), or a model of the settings"
         )
         return None
     return Model(provider=provider, name=name)
@@ -193,7 +198,7 @@ def _with_proxy(connection: Connection, base_url: str, environ: Mapping[str, str
         return msgspec.structs.replace(connection, proxy=connection.proxy or None)  # "" switches it off
     url = urlsplit(base_url)
     host = url.hostname or ""
-    if is_loopback(host) or _bypassed(host, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
+    if not host or is_loopback(host) or _bypassed(host, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
         return connection
     names = (f"{url.scheme}_proxy", f"{url.scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
     proxy = next((environ[n] for n in names if environ.get(n)), None)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 SQLITE = "sqlite:///"
+GGUF = ".gguf"
 DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
@@ -77,6 +78,12 @@ class Model(Branch, frozen=True, kw_only=True):
     api_key: Annotated[str | None, Meta(description="the provider's key, best as `${NAME}`")] = None
     name: Annotated[str, Meta(description="the model's name at the provider; the entry's own key where left out")] = ""
     zone: Annotated[str, Meta(description="failure domain: models of one zone fail together")] = "default"
+    weights: Annotated[
+        str, Meta(description="for a model that runs here: weights by their name, or a `.gguf` file relative to this file")
+    ] = ""
+    context: Annotated[int, Meta(ge=256, description="tokens of prompt and answer together, where the model runs here")] = 8192
+    parallel: Annotated[int, Meta(ge=1, le=64, description="answers written at once, where the model runs here; more wait their turn")] = 2
+    threads: Annotated[int, Meta(ge=0, description="processor threads, where the model runs here; 0 is one for each core")] = 0
     price: Annotated[Price | None, Meta(description="what tokens cost; left out means unknown, never zero")] = None
     headers: Annotated[dict[str, str], Meta(description="extra headers for every call")] = {}
     query: Annotated[dict[str, str], Meta(description="extra query parameters for every call, such as Azure's `api-version`")] = {}

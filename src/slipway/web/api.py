@@ -16,6 +16,7 @@ from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, St
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
+from slipway.routing import models_of
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
 from slipway.types import Asker, Failed, Message, Question, Within, new_id
@@ -345,7 +346,13 @@ class Api:
         known = {name: app.knowledge for name, app in road.apps.items() if app.knowledge is not None}
         ready = bool(road.routes) or any(knowledge.ready for knowledge in known.values())
         told = {n: readiness(k, asker) for n, k in known.items() if road.admission.may_call(asker, n)} if asker is not None else {}
-        body = {"status": "ready" if ready else "starting", "models": len(road.routes), "knowledge": told}
+        local = local_models(road, asker) if asker is not None else {}
+        body = {
+            "status": "ready" if ready else "starting",
+            "models": len(road.routes),
+            "knowledge": told,
+            **({"local": local} if local else {}),
+        }
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
@@ -387,6 +394,12 @@ def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
     if not (request.question or "").strip():
         raise BadRequest("`question` is missing or empty.", 'Send `{"question": "…"}`.', param="question")
     return (Message(role="user", content=request.question),)
+
+
+def local_models(road: Road, asker: Asker) -> dict[str, str]:
+    """How each model is that runs here, of those that this asker may call."""
+    models = models_of(road.routes.values())
+    return {m.name: m.state for m in models if m.state is not None and road.admission.may_call(asker, m.name)}
 
 
 def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""A model that Slipway runs itself, from a GGUF file, as one more endpoint that speaks OpenAI's protocol."""
+
+import asyncio
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from slipway import weights
+from slipway.errors import ProviderDown, ProviderError, ProviderLimit, ProviderTooLong, SettingsError
+from slipway.providers import Call, ModelReply, Whole
+from slipway.providers.engine import Engine, Job, Up
+from slipway.providers.http import Reply
+from slipway.providers.openai import OpenAIProvider
+from slipway.settings import Model
+from slipway.types import Piece
+
+START_S = 30.0  # how long a question waits for a model that is being loaded, where no other may answer
+NOTICE_S = 1.0  # how long after a failed call the end of its process may become known
+TOO_LONG = "exceed_context_size_error"
+
+
+class LocalProvider:
+    """The child's endpoint, whichever child it is now. A call waits here for its turn: `parallel` are worked on at once."""
+
+    def __init__(self, name: str, model: Model, kind: str) -> None:
+        if find_spec("xllamacpp") is None:
+            raise SettingsError([f"models.{name}: running a model here needs the extra: pip install 'slipway[local]'"])
+        self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
+        self.parallel: int | None = model.parallel
+        self.model = msgspec.structs.replace(model, connection=msgspec.structs.replace(model.connection, proxy=None))
+        job = Job(name=name, path="", context=model.context, parallel=model.parallel, threads=model.threads, key="")
+        self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
+        self._turns = asyncio.Semaphore(model.parallel)
+        self._endpoint: tuple[Up, Endpoint] | None = None
+
+    def start(self) -> None:
+        self.engine.start()
+
+    @property
+    def state(self) -> str:
+        return self.engine.state
+
+    async def chat(self, call: Call) -> ModelReply:
+        await self._turn()
+        try:
+            return InTurn(await self._sent(call), self._turns.release)
+        except BaseException:
+            self._turns.release()
+            raise
+
+    async def _turn(self) -> None:
+        within_s = self.model.connection.first_byte
+        try:
+            async with asyncio.timeout(within_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            what = f"The local model {self.name} was busy with {self.parallel} other questions for {within_s:g} s."
+            raise ProviderLimit(what, model=self.name, retry_after_s=5.0) from None
+
+    async def _sent(self, call: Call) -> ModelReply:
+        """Where the child turns out to be gone before it said anything, the next one is asked, once."""
+        try:
+            up = await self.engine.ready(START_S if call.patient else 0.0)
+            try:
+                return await self._at(up).chat(call)
+            except ProviderDown:
+                if not await self.engine.gone(up, NOTICE_S):
+                    raise
+            return await self._at(await self.engine.ready(START_S)).chat(call)
+        except ProviderError as error:
+            error.model = self.name
+            raise
+
+    def _at(self, up: Up) -> "Endpoint":
+        if self._endpoint is None or self._endpoint[0] is not up:
+            model = msgspec.structs.replace(self.model, base_url=f"{up.url}/v1", api_key=up.key)
+            self._endpoint = up, Endpoint(self.name, model, self.kind)  # the old one's connections ended with its process
+        return self._endpoint[1]
+
+    async def close(self) -> None:
+        if self._endpoint is not None:
+            await self._endpoint[1].close()
+        await self.engine.close()
+
+
+class Endpoint(OpenAIProvider):
+    """The child. What does not fit into its context is told apart, since another model of the route may hold more."""
+
+    def refusal(self, reply: Reply, body: bytes) -> ProviderError:
+        found = super().refusal(reply, body)
+        if TOO_LONG.encode() not in body:
+            return found
+        what = f"The question with its sources and history does not fit into the context of {self.name}, {self.model.context} tokens."
+        return ProviderTooLong(what, model=self.name, upstream_status=reply.status)
+
+
+class InTurn:
+    """A reply that gives its turn back when it is closed."""
+
+    def __init__(self, reply: ModelReply, release: Callable[[], None]) -> None:
+        self._reply = reply
+        self._release: Callable[[], None] | None = release
+
+    async def pieces(self) -> list[Piece]:
+        return await self._reply.pieces()
+
+    async def whole(self) -> Whole:
+        return await self._reply.whole()
+
+    def close(self) -> None:
+        self._reply.close()
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+def missing(name: str) -> str:
+    pull = f"; fetch them with `slipway weights pull {name}`" if name in weights.table() else ""
+    return f"its weights are not here yet{pull}"
+
+
+def finder(name: str) -> Callable[[], Path | None]:
+    """Looks for the file of these weights: a name of the table, or a path."""
+    if name in weights.table():
+        return lambda: next(iter((weights.found(name) or {}).values()), None)
+    path = Path(name).expanduser().absolute()
+    return lambda: path if path.is_file() else None
