@@ -268,7 +268,7 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
     """
     from slipway import ingesting
     from slipway.evals import reports
-    from slipway.evals.knowledge import questions_in
+    from slipway.evals.questions import questions_in
 
     questions_in(questions)  # what is wrong with them is told before the documents are read, which may take long
     report = reports.of_knowledge(ingesting.read_knowledge(docs, shown=not as_json), questions)

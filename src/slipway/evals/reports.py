@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.admission import OPERATOR
-from slipway.evals.knowledge import Report, Search, Sureness, measure, questions_in
+from slipway.evals.knowledge import Report, Search, Sureness, measure
+from slipway.evals.questions import questions_in
 from slipway.evals.statistics import Measured
 from slipway.knowledge import Knowledge
 
@@ -16,7 +17,7 @@ KEYWORDS_ONLY = (
 
 def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
     """Keyword search, and beside it the fused search where there are vectors. `knowledge` is read and embedded. Raises SettingsError."""
-    asked = questions_in(questions, knowledge.places(OPERATOR))
+    asked = [each for each in questions_in(questions, knowledge.places(OPERATOR)) if not each.unanswerable]
 
     def searched(*, by_meaning: bool) -> tuple[Search, Sureness]:
         return (
