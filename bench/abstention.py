@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from fusion import Place, embedded
 from retrieval import DATA, abstract, judged, lines
 from slipway import weights
-from slipway.evals.knowledge import Corpus, passages_of, questions_in
+from slipway.evals.knowledge import Corpus, passages_of
+from slipway.evals.questions import questions_in
 from slipway.evals.statistics import auroc, paired_auroc
 from slipway.knowledge.answerable import DEPTH, KEYWORDS_ONLY, WITH_VECTORS, Model, Signals, answerable, signals
 from slipway.knowledge.embedding import Embedder

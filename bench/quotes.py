@@ -11,14 +11,14 @@ loose            the share of quoted spans that have none of the gold answer's w
 
 import argparse
 import json
-import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slipway.evals.facts import covered, precision, said
 from slipway.knowledge import Knowledge, opened
-from slipway.providers.quote import _TELLS_NOTHING, Quote, _stem, _words, quote
+from slipway.providers.quote import quote
 from slipway.store import Store
 from slipway.types import Asker, Source
 
@@ -64,18 +64,14 @@ def numbered(passages: Sequence[Any]) -> list[Source]:
     ]
 
 
-def content(text: str) -> set[str]:
-    return {_stem(word) for word in _words(re.sub(r"\[\d+\]", "", text)) if word not in _TELLS_NOTHING}
-
-
 def measured(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
     found = [(case, quote(case.question, case.sources)) for case in cases]
     quoted = [(case, each) for case, each in found if each is not None]
-    covers = [covered(case, each) for case, each in quoted]
+    covers = [covered(each.text, case.answer, case.question) or 0.0 for case, each in quoted]
     for cover, case, each in sorted(zip(covers, *zip(*quoted, strict=True), strict=True), key=lambda row: row[0])[:8] if show else ():
         print(f"{cover:.2f} Q: {case.question}\n  GOLD: {case.answer}\n  QUOTE: {each.text}\n")
     spans = [(case, each.text[c.start : c.end]) for case, each in quoted for c in each.citations]
-    precise = [len(content(q.text) & (content(c.answer) | content(c.question))) / max(1, len(content(q.text))) for c, q in quoted]
+    precise = [precision(each.text, case.answer, case.question) or 0.0 for case, each in quoted]
     return {
         "questions": len(cases),
         "abstained, gold pages there": f"{len(cases) - len(quoted)} ({1 - len(quoted) / len(cases):.0%})",
@@ -85,13 +81,8 @@ def measured(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
         "characters": f"{statistics.median(len(q.text) for _, q in quoted):.0f}",
         "spans a quote": f"{len(spans) / len(quoted):.2f}",
         "sources a quote": f"{statistics.fmean(len({c.n for c in q.citations}) for _, q in quoted):.2f}",
-        "loose spans": f"{sum(not (content(s) & (content(c.answer) - content(c.question))) for c, s in spans) / len(spans):.1%}",
+        "loose spans": f"{sum(not (said(s) & (said(c.answer) - said(c.question))) for c, s in spans) / len(spans):.1%}",
     }
-
-
-def covered(case: Case, found: Quote) -> float:
-    wanted = content(case.answer) - content(case.question)
-    return len(wanted & content(found.text)) / len(wanted) if wanted else 1.0
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
     "eval": "`eval` measures how good the answers are",
     "eval knowledge": "`eval knowledge` measures how well the documents are searched",
+    "eval answers": "`eval answers` measures how good the answers are, of apps and models side by side",
     "mock": "`mock` starts a provider to test against",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {

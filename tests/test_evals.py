@@ -8,7 +8,8 @@ import pytest
 from knowing import OPERATOR, Known
 from processes import ROOT, run
 from slipway.errors import SettingsError
-from slipway.evals.knowledge import METRICS, Gold, Question, measure, questions_in
+from slipway.evals.knowledge import METRICS, measure
+from slipway.evals.questions import Gold, Question, questions_in
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import Ranked
 from slipway.types import Passage
@@ -71,12 +72,13 @@ def test_a_search_is_measured_against_hand_made_rankings() -> None:
 
 BAD_LINES = {
     '{"question": 3, "gold": []}': ":1: question: expected `str`, got `int`",
-    '{"question": "Why?"}': ":1: object missing required field `gold`",
+    '{"question": "Why?"}': ":1: gold: it names no place; a question needs one that answers it",
     '{"question": "Why?", "gold": []}': ":1: gold: it names no place; a question needs one that answers it",
     '{"question": " ", "gold": [{"page": "a.md"}]}': ":1: question: it is empty",
     '{"question": "Why?", "gold": [{"heading": "A"}]}': ":1: gold[0]: object missing required field `page`",
     '{"question": "Why?", "gold": [{"page": "a.md"}, {"page": "a.md", "heading": "Z"}]}': ":1: gold[1].heading: `Z` is no heading of a.md",
     '{"question": "Why?", "gold": [{"page": "z.md", "heading": "A"}]}': ":1: gold[0].page: `z.md` is not there",
+    '{"question": "Why?", "gold": [{"page": "a.md"}], "unanswerable": true}': ":1: unanswerable: it has gold places too",
     "{": ":1: input data was truncated",
     "Why?": ":1: JSON is malformed: invalid character",
     "": ": there are no questions in it;",

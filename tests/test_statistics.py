@@ -4,7 +4,20 @@ import math
 
 import pytest
 
-from slipway.evals.statistics import auroc, difference, mean, mrr_at, ndcg_at, paired_auroc, recall_at
+from slipway.evals.statistics import (
+    all_or_none,
+    auroc,
+    compared,
+    difference,
+    mean,
+    measured,
+    mrr_at,
+    ndcg_at,
+    paired_auroc,
+    quantile,
+    ratio,
+    recall_at,
+)
 
 
 def test_recall_is_the_share_of_gold_among_the_first() -> None:
@@ -57,3 +70,36 @@ def test_pairs_stay_together() -> None:
     assert 0.5 < area.low < area.value < area.high < 1
     with pytest.raises(ValueError, match="1 positives and 2 negatives"):
         paired_auroc([1], [1, 2])
+
+
+def test_a_share_of_many_is_not_a_mean_of_shares() -> None:
+    """One answer with nine wrong citations and one right, and one answer with one right: 2 of 11, not (0.1 + 1) / 2."""
+    assert measured(ratio([(1, 10), (1, 1)]), 2).value == pytest.approx(2 / 11)
+    assert measured(ratio([(1, 2), None, (0, 0)]), 3).value == 0.5
+    assert math.isnan(measured(ratio([None, (0, 0)]), 2).value)
+
+
+def test_draws_in_which_there_is_nothing_are_left_out() -> None:
+    share = measured(ratio([(1, 1), *[None] * 9]), 10)
+    assert (share.low, share.value, share.high) == (1, 1, 1)
+
+
+def test_quantiles_lie_between_their_neighbours() -> None:
+    values = [4.0, None, 1.0, 2.0, 3.0]
+    assert measured(quantile(0.5, values), 5).value == 2.5
+    assert measured(quantile(0.95, values), 5).value == pytest.approx(3.85)
+    assert measured(quantile(1.0, values), 5).value == 4.0
+    assert math.isnan(measured(quantile(0.5, [None]), 1).value)
+
+
+def test_two_statistics_are_compared_on_the_same_questions() -> None:
+    before, after = [(float(i % 7), 1.0) for i in range(40)], [(float(i % 7) + 1, 1.0) for i in range(40)]
+    gain = measured(compared(ratio(after), ratio(before)), 40)
+    assert (gain.low, gain.value, gain.high) == pytest.approx((1, 1, 1))
+
+
+def test_none_of_fifty_is_not_surely_none() -> None:
+    """3.7 / n is the known approximation of the two-sided bound."""
+    none, every = all_or_none(mean([0.0] * 50)), all_or_none(mean([1.0] * 50))
+    assert (none.low, none.high) == (0, pytest.approx(0.0711, abs=1e-4))
+    assert (every.low, every.high) == (pytest.approx(1 - 0.0711, abs=1e-4), 1)

@@ -228,12 +228,25 @@ def reranker(name: str, app: App) -> Rerank | None:
 
 def local_road(flags: Flags) -> answer.Road:
     """The road of `slipway ask`: its knowledge is read before it is handed out, and nobody counts."""
-    settings = loaded(flags).settings
+    return read_road(loaded(flags).settings, remembered)
+
+
+def remembered(keeper: Keeper) -> None:
+    """Reads the documents; vectors are used where there are some, and none are made."""
+    keeper.build()
+    keeper.remember()
+
+
+def read_road(
+    settings: Settings,
+    read: Callable[[Keeper], object],
+    emit: Callable[[AnswerDone | AttemptDone], None] = lambda record: None,
+) -> answer.Road:
+    """A road in this process, without a server; `read` is called for each set of documents before it is handed out."""
     keepers = keepers_of(settings, cache(lambda: store_of(settings)))
     for keeper in distinct(keepers):
-        keeper.build()
-        keeper.remember()
-    return road_of(settings, keepers, lambda record: None, LiveAccess(settings))
+        read(keeper)
+    return road_of(settings, keepers, emit, LiveAccess(settings))
 
 
 def build(settings: Settings, store: Callable[[], Store] | None = None, live: LiveAccess | None = None) -> Door:

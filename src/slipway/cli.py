@@ -303,13 +303,43 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
     """
     from slipway import ingesting
     from slipway.evals import reports
-    from slipway.evals.knowledge import questions_in
+    from slipway.evals.questions import questions_in
 
     questions_in(questions)  # what is wrong with them is told before the documents are read, which may take long
     report = reports.of_knowledge(ingesting.read_knowledge(docs, shown=not as_json), questions)
     click.echo(json.dumps(reports.as_json(report), indent=2) if as_json else "\n".join(reports.as_text(report)))
     if len(report.measured) == 1:
         click.echo(f"\n{reports.KEYWORDS_ONLY}", err=True)
+
+
+@evals.command("answers")
+@click.option("--questions", type=Named(), required=True, help='JSONL: {"question": …, "gold": [{"page": …, "heading": …}], "answer": …}.')
+@settings_options
+@click.option("--app", "apps", multiple=True, help="App to ask, as a column; all where left out. Repeatable.")
+@click.option("--against", metavar="COLUMN", help="Column that the others are compared with; the first where left out.")
+@click.option("--without-gold", is_flag=True, help="Ask once more while the pages that answer are withheld: is that noticed?")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Ask the first N questions only.")
+@click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Questions under way at once.")
+@click.option("--save", type=Named(), help="Keep each answer in this file, and ask only what it does not have yet.")
+@click.option("--url", help="Ask a running server instead, such as http://127.0.0.1:8080.")
+@click.option("--key", envvar="SLIPWAY_KEY", help="Key for --url; SLIPWAY_KEY is read too.")
+@JSON
+def eval_answers(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], as_json: bool, **wanted: Any) -> None:
+    """How good are the answers, beside answers that are known to be right? Apps and models stand side by side, each a column.
+
+    Each model is a column of its own, and so are the documents quoted without one. The exit code is 1 where an answer failed.
+
+    \b
+    slipway eval answers --docs ./docs --questions questions.jsonl
+    slipway eval answers --docs ./docs --questions questions.jsonl --model dashscope/qwen-plus --save runs.jsonl
+    """
+    from slipway import evaluating
+    from slipway.evals import reports
+
+    asked = evaluating.Wanted(flags=Flags(config=config, docs=docs, models=models), **wanted)
+    report = evaluating.evaluate(asked, lambda line: click.echo(line, err=True), shown=not as_json)
+    click.echo(json.dumps(reports.answers_as_json(report), indent=2) if as_json else "\n".join(reports.answers_as_text(report)))
+    sys.exit(int(any(total.failed for total in report.totals.values())))
 
 
 @main.command()

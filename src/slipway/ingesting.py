@@ -74,10 +74,10 @@ def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
 
 def here(keepers: Mapping[str, Keeper], *, shown: bool, verify: bool = False) -> dict[str, Report]:
     """Reads and embeds in this process; with `verify`, looks whether all that is kept fits together."""
-    return {name: _one(keeper, shown, verify) for name, keeper in keepers.items()}
+    return {name: one(keeper, shown=shown, verify=verify) for name, keeper in keepers.items()}
 
 
-def _one(keeper: Keeper, shown: bool, verify: bool) -> Report:
+def one(keeper: Keeper, *, shown: bool, verify: bool = False) -> Report:
     started = time.monotonic()
     bar = Bar("reading  ", shown)
     done = keeper.build(lambda done: bar.tell(done.seen, done.total))

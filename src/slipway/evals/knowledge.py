@@ -4,14 +4,12 @@ A search is `(question, limit) -> places, best first`; whatever can do that can 
 is, and with its gold places taken out of what was found.
 """
 
-import codecs
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from slipway.errors import SettingsError
+from slipway.evals.questions import Gold, Question
 from slipway.evals.statistics import Measured, difference, mean, mrr_at, ndcg_at, paired_auroc, recall_at
 from slipway.knowledge import files
 from slipway.knowledge.answerable import DEPTH
@@ -26,23 +24,6 @@ Search = Callable[[str, int], Sequence[Ranked]]
 Sureness = Callable[[str, Sequence[Ranked]], float]
 
 _MOST_GOLD = 30  # places that are looked for behind those that are wanted, since some are taken out
-
-
-class Gold(Record, frozen=True, kw_only=True):
-    """A place that answers: a page by its path or the last part of it; where no heading is named, anywhere on it."""
-
-    page: str
-    heading: str | None = None
-
-    def is_at(self, place: Place) -> bool:
-        path, heading, *_ = place
-        return (path == self.page or path.endswith(f"/{self.page}")) and self.heading in (None, heading)
-
-
-class Question(Record, frozen=True, kw_only=True):
-    id: str
-    question: str
-    gold: tuple[Gold, ...]
 
 
 METRICS: dict[str, Callable[[Sequence[Gold | Place], Sequence[Gold]], float]] = {
@@ -60,69 +41,6 @@ class Report(Record, frozen=True, kw_only=True):
     n: int
     measured: Mapping[str, Mapping[str, Measured]]
     differences: Mapping[str, Measured]
-
-
-# What is asked
-
-
-def questions_in(file: Path, places: Sequence[Place] | None = None) -> list[Question]:
-    """The questions of a JSONL file. Raises SettingsError that names each bad line and its field, and gold that is not among the places, where
-    they are known.
-    """
-    problems, found = list[str](), list[Question]()
-    for number, line in _numbered(file):
-        try:
-            question = _parsed(line, number)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            problems.append(f"{file}:{number}: {_field(str(error))}")
-            continue
-        problems += [f"{file}:{number}: {problem}" for problem in _problems(question, places)]
-        found.append(question)
-    if not found and not problems:
-        problems.append(f'{file}: there are no questions in it; a line is {{"question": "…", "gold": [{{"page": "…", "heading": "…"}}]}}')
-    if problems:
-        raise SettingsError(problems)
-    return found
-
-
-class _Line(msgspec.Struct):
-    question: str
-    gold: list[Gold]
-    id: str | int | None = None
-
-
-def _parsed(line: bytes, number: int) -> Question:
-    read_ = msgspec.json.decode(line, type=_Line)
-    return Question(id=str(read_.id if read_.id is not None else number), question=read_.question, gold=tuple(read_.gold))
-
-
-def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
-    except OSError as error:
-        raise SettingsError([f"--questions: {file} cannot be read: {(error.strerror or str(error)).lower()}"]) from None
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-
-
-def _field(error: str) -> str:
-    """msgspec's sentence with the field first: "Expected `str`, got `int` - at `$.gold[0].page`" -> "gold[0].page: expected …"."""
-    what, _, where = error.partition(" - at `$")
-    what = what[:1].lower() + what[1:] if what[1:2].islower() else what
-    return f"{where.strip('.`')}: {what}" if where.strip(".`") else what
-
-
-def _problems(question: Question, places: Sequence[Place] | None) -> Iterator[str]:
-    if not question.question.strip():
-        yield "question: it is empty"
-    if not question.gold:
-        yield "gold: it names no place; a question needs one that answers it"
-    for number, gold in enumerate(question.gold):
-        if places is not None and not any(gold.is_at(place) for place in places):
-            on_page = any(Gold(page=gold.page).is_at(place) for place in places)
-            field, what = (
-                ("heading", f"`{gold.heading}` is no heading of {gold.page}") if on_page else ("page", f"`{gold.page}` is not there")
-            )
-            yield f"gold[{number}].{field}: {what}"
 
 
 # What is searched

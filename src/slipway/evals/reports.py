@@ -1,11 +1,17 @@
 """What `slipway eval` runs and prints."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from slipway.admission import OPERATOR
-from slipway.evals.knowledge import Report, Search, Sureness, measure, questions_in
+from slipway.evals import answers
+from slipway.evals.answers import METRICS, Case, Kind
+from slipway.evals.knowledge import Report, Search, Sureness, measure
+from slipway.evals.questions import questions_in
 from slipway.evals.statistics import Measured
 from slipway.knowledge import Knowledge
 
@@ -16,7 +22,7 @@ KEYWORDS_ONLY = (
 
 def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
     """Keyword search, and beside it the fused search where there are vectors. `knowledge` is read and embedded. Raises SettingsError."""
-    asked = questions_in(questions, knowledge.places(OPERATOR))
+    asked = [each for each in questions_in(questions, knowledge.places(OPERATOR)) if not each.unanswerable]
 
     def searched(*, by_meaning: bool) -> tuple[Search, Sureness]:
         return (
@@ -54,3 +60,98 @@ def _cell(m: Measured, sign: str = "") -> str:
 
 def _interval(m: Measured) -> list[float]:
     return [round(m.low, 4), round(m.high, 4)]
+
+
+# Answers
+
+
+def told(kind: Kind, value: float, sign: str = "") -> str:
+    """A number of this kind as people read it."""
+    if math.isnan(value):
+        return "-"
+    if kind == "seconds":
+        return f"{value:{sign}.1f} s" if abs(value) >= 1 else f"{1000 * value:{sign}.0f} ms"
+    return {"share": f"{value:{sign}.3f}", "tokens": f"{value:{sign},.0f}", "usd": f"${value:{sign}.6f}"}[kind]
+
+
+def interval(kind: Kind, m: Measured, sign: str = "") -> str:
+    return "" if math.isnan(m.value) else f"[{told(kind, m.low, sign)}, {told(kind, m.high, sign)}]"
+
+
+def shown_metrics(rows: Mapping[str, Mapping[str, Measured]]) -> list[str]:
+    """Those that could be measured in any column."""
+    return [metric for metric in METRICS if any(not math.isnan(row[metric].value) for row in rows.values())]
+
+
+def answers_as_text(report: answers.Report) -> Iterator[str]:
+    yield f"{report.n} questions, with 95 % intervals"
+    yield from _rows(report.measured)
+    if report.differences:
+        yield ""
+        yield f"differences to {report.against}, question by question; * where the interval leaves 0 out"
+        yield from _rows(report.differences, "+")
+    yield ""
+    for name, total in report.totals.items():
+        yield f"{name}: {spent(total)}"
+    for note in report.notes:
+        yield f"Note: {note}"
+
+
+def spent(total: answers.Total) -> str:
+    rungs = ", ".join(f"{count} by {rung}" if rung != "failed" else f"{count} failed" for rung, count in total.rungs.items())
+    tokens = f"; {total.input_tokens:,} tokens in, {total.output_tokens:,} out" if total.input_tokens or total.output_tokens else ""
+    cost = f"; ${total.cost_usd}" if float(total.cost_usd) else ""
+    return f"{total.asked} answers ({rungs}){tokens}{cost}"
+
+
+def is_sure(difference: Measured) -> bool:
+    return difference.low > 0 or difference.high < 0
+
+
+def _rows(rows: Mapping[str, Mapping[str, Measured]], sign: str = "") -> Iterator[str]:
+    metrics = shown_metrics(rows)
+    cells = [["", *rows], *([each, *(_told(METRICS[each].kind, row[each], sign) for row in rows.values())] for each in metrics)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *rest in cells:
+        yield "  ".join([f"{first:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))]).rstrip()
+
+
+def _told(kind: Kind, m: Measured, sign: str) -> str:
+    mark = (" *" if is_sure(m) else "  ") if sign else ""
+    return f"{told(kind, m.value, sign)} {interval(kind, m, sign)}{mark}".rstrip("" if sign else None)
+
+
+def answers_as_json(report: answers.Report) -> dict[str, Any]:
+    """What was not measured is null."""
+    questions: Sequence[Case] = report.cases[report.against]
+    return {
+        "n": report.n,
+        "against": report.against,
+        "columns": report.columns,
+        "measured": {name: _values(row) for name, row in report.measured.items()},
+        "differences": {name: _values(row) for name, row in report.differences.items()},
+        "totals": msgspec.to_builtins(report.totals),
+        "notes": list(report.notes),
+        "questions": [
+            {
+                "id": case.question.id,
+                "question": case.question.question,
+                "answers": {name: _judged(rows[number]) for name, rows in report.cases.items()},
+            }
+            for number, case in enumerate(questions)
+        ],
+    }
+
+
+def _values(row: Mapping[str, Measured]) -> dict[str, Any]:
+    return {
+        metric: None if math.isnan(m.value) else {"value": round(m.value, 6), "interval": [round(m.low, 6), round(m.high, 6)], "n": m.n}
+        for metric, m in row.items()
+    }
+
+
+def _judged(case: Case) -> dict[str, Any]:
+    parts = {metric: each.of(case) for metric, each in METRICS.items()}
+    scores = {metric: None if part is None or not part[1] else round(part[0] / part[1], 6) for metric, part in parts.items()}
+    answer = case.answer
+    return {"text": answer.text, "rung": answer.rung, "model": answer.model, "error": answer.error or None, "scores": scores}

@@ -7,11 +7,16 @@ Tibshirani 1993) that resample questions: what was measured on the same question
 import math
 import random
 from collections.abc import Callable, Collection, Hashable, Sequence
+from functools import lru_cache
 from statistics import fmean
+
+import msgspec
 
 from slipway.types import Record
 
 _DRAWS, _SEED = 2000, 0
+
+Statistic = Callable[[Sequence[int]], float]  # (which questions were drawn, some of them more than once) -> a number, or NaN
 
 
 class Measured(Record, frozen=True, kw_only=True):
@@ -46,12 +51,44 @@ def ndcg_at(k: int, ranking: Sequence[Hashable], gold: Collection[Hashable]) -> 
 
 
 def mean(values: Sequence[float]) -> Measured:
-    return _measured(lambda drawn: fmean(values[i] for i in drawn), len(values))
+    return measured(lambda drawn: fmean(values[i] for i in drawn), len(values))
 
 
 def difference(better: Sequence[float], than: Sequence[float]) -> Measured:
     """The mean of `better - than`, question by question; more than chance where the interval leaves 0 out."""
     return mean([a - b for a, b in zip(better, than, strict=True)])
+
+
+def ratio(parts: Sequence[tuple[float, float] | None]) -> Statistic:
+    """The sum of the first parts by that of the second ones: a share of all citations, not a mean of each answer's share."""
+    over, under = [part[0] if part else 0.0 for part in parts], [part[1] if part else 0.0 for part in parts]
+
+    def statistic(drawn: Sequence[int]) -> float:
+        whole = sum(map(under.__getitem__, drawn))
+        return sum(map(over.__getitem__, drawn)) / whole if whole else math.nan
+
+    return statistic
+
+
+def quantile(q: float, values: Sequence[float | None]) -> Statistic:
+    """Of the values that there are, linear between neighbours (Hyndman & Fan 1996, type 7)."""
+
+    def statistic(drawn: Sequence[int]) -> float:
+        there = sorted(value for i in drawn if (value := values[i]) is not None)
+        at = q * (len(there) - 1)
+        return _between(there, at) if there else math.nan
+
+    return statistic
+
+
+def _between(there: Sequence[float], at: float) -> float:
+    low, part = there[int(at)], at - int(at)
+    return low + part * (there[min(int(at) + 1, len(there) - 1)] - low) if part else low
+
+
+def compared(better: Statistic, than: Statistic) -> Statistic:
+    """`better - than` on the same questions."""
+    return lambda drawn: better(drawn) - than(drawn)
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -75,12 +112,25 @@ def paired_auroc(positive: Sequence[float], negative: Sequence[float]) -> Measur
     """Both scores of a question are drawn together: `positive[i]` and `negative[i]` are the same question's."""
     if len(positive) != len(negative):
         raise ValueError(f"{len(positive)} positives and {len(negative)} negatives are no pairs")
-    return _measured(lambda drawn: auroc([positive[i] for i in drawn], [negative[i] for i in drawn]), len(positive))
+    return measured(lambda drawn: auroc([positive[i] for i in drawn], [negative[i] for i in drawn]), len(positive))
 
 
-def _measured(statistic: Callable[[Sequence[int]], float], n: int) -> Measured:
-    if n == 0:
-        return Measured(value=math.nan, low=math.nan, high=math.nan, n=0)
+def measured(statistic: Statistic, n: int) -> Measured:
+    """A statistic of `n` questions; draws for which it is NaN, such as a share of no citations at all, tell nothing and are left out."""
+    value = statistic(range(n)) if n else math.nan
+    if math.isnan(value):
+        return Measured(value=math.nan, low=math.nan, high=math.nan, n=n)
+    found = sorted(each for drawn in _draws(n) if not math.isnan(each := statistic(drawn)))
+    return Measured(value=value, low=found[int(0.025 * len(found))], high=found[max(0, int(0.975 * len(found)) - 1)], n=n)
+
+
+def all_or_none(share: Measured) -> Measured:
+    """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934): drawn anew, they would always give the same."""
+    width = 1 - 0.025 ** (1 / share.n)
+    return msgspec.structs.replace(share, low=share.value and 1 - width, high=share.value or width)
+
+
+@lru_cache(maxsize=2)
+def _draws(n: int) -> list[list[int]]:
     chance = random.Random(_SEED)  # noqa: S311 - drawn again in the same way each time
-    drawn = sorted(statistic(chance.choices(range(n), k=n)) for _ in range(_DRAWS))
-    return Measured(value=statistic(range(n)), low=drawn[int(0.025 * _DRAWS)], high=drawn[int(0.975 * _DRAWS) - 1], n=n)
+    return [chance.choices(range(n), k=n) for _ in range(_DRAWS)]

@@ -93,6 +93,10 @@ class Knowledge:
         """`rerank` scores texts for a question; the places found are put into the order of its scores."""
         self.keeper, self.access, self._rerank = keeper, access or Access(), rerank
 
+    def under(self, access: Access) -> "Knowledge":
+        """The same documents under other rules."""
+        return Knowledge(self.keeper, access, self._rerank)
+
     @property
     def ready(self) -> bool:
         return self.keeper.ready

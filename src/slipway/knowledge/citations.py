@@ -67,7 +67,7 @@ _BETWEEN = re.compile(r" ?(?:[,;，、；&]|and|und|和|及)? ?", re.IGNORECASE)
 _MAY_BE_BETWEEN = re.compile(r" ?(?:[,;，、；&]|an?d?|un?d?|和|及)? ?", re.IGNORECASE)
 _IDENTIFIER = re.compile(r"(?:(?<![^\W_])[a-z]|_\w+|\w_|(?<![^\W_])[a-z]{2,}[A-Z][a-z]\w*|\w\.[a-z]\w*)(?:\[\w{1,9}\])*\Z", re.ASCII)
 _LINE_START = re.compile(r"[ \t>]*(?:[-*+] +|\d{1,3}[.)] +)?")
-_ENDS = re.compile(
+SENTENCE_ENDS = re.compile(
     r"(?:(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bapprox)[.!?][\"')*_”’]*\s+|\n\s*|[。！？][」』”’)]*\s*|\|\s*)(?:\[\d+\]\s*)*",
     re.IGNORECASE,
 )
@@ -281,7 +281,7 @@ class Marker:
             return True
         if _STOPPED.search(_MARKS.sub("", self.open[0][1])):
             return bool(self.since.strip())
-        end = _ENDS.search(self.since)
+        end = SENTENCE_ENDS.search(self.since)
         return bool(end and self.since[end.end() :].strip())
 
     def _line(self, but: int = 0) -> str:
@@ -303,7 +303,7 @@ class Marker:
 
 def _begins(text: str, start: int, end: int) -> int:
     """Where the last sentence of text[start:end] begins; 0 where that is not in there."""
-    return max((found.end() for found in _ENDS.finditer(text, max(0, start), end) if found.end() < end), default=0)
+    return max((found.end() for found in SENTENCE_ENDS.finditer(text, max(0, start), end) if found.end() < end), default=0)
 
 
 def _is_index(before: str, numbers: list[int]) -> bool:

@@ -71,7 +71,7 @@ class _Candidate(Record, frozen=True, kw_only=True):
 
 def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | None:
     """At most `limit` spans, grouped by source in the sources' order, in reading order within each. None where the sources do not answer."""
-    asked = _asked(question)
+    asked = content_words(question)
     if not asked:
         return None
     candidates = [each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked, shows=_asks_how(question))]
@@ -453,8 +453,9 @@ def _terms(text: str) -> list[str]:
     return [_stem(word) for word in _words(text)]
 
 
-def _asked(question: str) -> frozenset[str]:
-    return frozenset(_stem(word) for word in _words(question) if word not in _TELLS_NOTHING)
+def content_words(text: str) -> frozenset[str]:
+    """The stems of the words and numbers of a text that tell something."""
+    return frozenset(_stem(word) for word in _words(text) if word not in _TELLS_NOTHING)
 
 
 @lru_cache(maxsize=20_000)

@@ -1,0 +1,209 @@
+"""`slipway eval answers`, against the mock provider: what is right and wrong in known answers, side by side, and never paid for twice."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import mocking, run, serving
+from slipway.providers.mock import MockServer
+
+LEAVE = "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office before nine.\n"
+TEA = "# Tea\n\n## Brewing\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
+QUESTIONS = [
+    {
+        "id": "leave",
+        "question": "How many days of leave does everyone have?",
+        "gold": [{"page": "leave.md", "heading": "Days"}],
+        "answer": "Everyone has 30 days of leave each year.",
+    },
+    {
+        "id": "tea",
+        "question": "At how many degrees is green tea brewed?",
+        "gold": [{"page": "tea.md", "heading": "Brewing"}],
+        "answer": "80 degrees, for two minutes.",
+    },
+]
+RIGHT = "Everyone has 30 days of leave a year [1]. It is so [9]."
+
+
+class Desk:
+    """Documents and questions in a folder; commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "docs").mkdir()
+        (folder / "docs" / "leave.md").write_text(LEAVE)
+        (folder / "docs" / "tea.md").write_text(TEA)
+        self.ask(QUESTIONS)
+
+    def ask(self, questions: list[dict[str, Any]]) -> None:
+        (self.folder / "questions.jsonl").write_text("\n".join(json.dumps(each) for each in questions))
+
+    def settings(self, **settings: Any) -> None:
+        (self.folder / "slipway.yaml").write_text(json.dumps({"embedding": "none", **settings}))
+
+    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return run("eval", "answers", "--questions", "questions.jsonl", *more, cwd=self.folder)
+
+    def told(self, *more: str, code: int = 0) -> dict[str, Any]:
+        done = self.run("--json", *more)
+        assert done.returncode == code, done.stderr
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def two_apps(mock: MockServer) -> dict[str, Any]:
+    """Apps over the same documents: one quotes, one has a model write."""
+    model = {"base_url": f"{mock.url}/v1", "name": "mock-model", "price": {"input": 1, "output": 2}}
+    return {"models": {"m": model}, "apps": {"plain": {"knowledge": "docs"}, "written": {"knowledge": "docs", "route": "m"}}}
+
+
+def calls(mock: MockServer) -> int:
+    return sum(seen.path.endswith("/chat/completions") for seen in mock.requests)
+
+
+def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
+    with mocking(text=RIGHT) as mock:
+        desk.settings(**two_apps(mock))
+        told = desk.told("--app", "written")
+    written = {metric: each["value"] for metric, each in told["measured"]["written"].items() if each}
+    assert told["totals"]["written"]["rungs"] == {"model": 2}
+    leave, tea = (each["answers"]["written"]["scores"] for each in told["questions"])
+    assert (leave["fact overlap"], tea["fact overlap"]) == (1.0, 0.0)  # of `30`, `year`; of `80`, `two`, `minute`
+    assert written["fact overlap"] == 0.5
+    assert (leave["right citations"], tea["right citations"]) == (1.0, 1.0)  # each is cited by its first source
+    assert written["dangling citations"] == 0.5  # [9] names no source
+    assert written["uncited sentences"] == 0.0  # "It is so." says nothing that a source could have
+    assert written["false abstentions"] == written["failed"] == 0.0
+    assert written["cost"] > 0
+    assert told["measured"]["written"]["false answers"] is None
+    assert any("Nothing is said of false answers" in note for note in told["notes"])
+
+
+def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: Desk) -> None:
+    with mocking(text=RIGHT) as mock:
+        desk.settings(**two_apps(mock))
+        both = desk.told()
+        assert list(both["columns"]) == ["plain", "written"]
+        assert both["differences"]["written"]["fact overlap"]["value"] == pytest.approx(
+            both["measured"]["written"]["fact overlap"]["value"] - both["measured"]["plain"]["fact overlap"]["value"]
+        )
+        assert list(desk.told("--against", "written")["differences"]) == ["plain"]
+        assert list(desk.told("--app", "written")["columns"]) == ["quote", "written"]
+        crossed = desk.told("--app", "plain", "--app", "written", "--model", f"{mock.url}/v1#other", "--model", "m")
+    assert list(crossed["columns"]) == ["quote", "plain/other", "plain/m", "written/other", "written/m"]
+    assert crossed["columns"]["written/other"] == "app written, written by other"
+
+
+def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(desk: Desk) -> None:
+    with mocking(text=RIGHT) as mock:
+        desk.settings(**two_apps(mock))
+        first = desk.told("--save", "runs.jsonl", "--limit", "1")
+        assert calls(mock) == 1
+        desk.told("--save", "runs.jsonl")
+        assert calls(mock) == 2
+        again = desk.run("--save", "runs.jsonl", "--json")
+        assert calls(mock) == 2
+        assert "4 of 4 answers are in runs.jsonl already" in again.stderr
+        assert json.loads(again.stdout)["questions"][0] == first["questions"][0]
+        (desk.folder / "docs" / "tea.md").write_text(TEA.replace("80", "85"))
+        done = desk.run("--save", "runs.jsonl")
+        assert calls(mock) == 4
+    assert "4 answers there are of other settings, documents or questions, and do not count" in done.stderr
+
+
+def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
+    with mocking(text=RIGHT) as mock:
+        desk.settings(**two_apps(mock))
+        desk.told("--save", "runs.jsonl", "--concurrency", "1")
+        saved = desk.folder / "runs.jsonl"
+        whole = saved.read_bytes()
+        saved.write_bytes(whole[:-20])
+        desk.told("--save", "runs.jsonl", "--concurrency", "1")
+        assert calls(mock) == 3
+    lines = [json.loads(line) for line in saved.read_text().splitlines()]
+    assert [(each["column"], each["question"]) for each in lines] == [(c, q) for q in ("leave", "tea") for c in ("plain", "written")]
+
+
+def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) -> None:
+    with mocking(text=RIGHT, script=("cut-5@1",)) as mock:
+        desk.settings(**two_apps(mock))
+        asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
+        told = desk.told(*asked, code=1)
+        assert told["measured"]["written"]["failed"]["value"] == 0.5
+        assert told["measured"]["written"]["fact overlap"]["value"] == 0.0  # the answer on leave is the one that failed
+        assert any(note.startswith("written: 1 of 2 answers failed and count as none; the first one said: ") for note in told["notes"])
+        assert desk.told(*asked)["measured"]["written"]["fact overlap"]["value"] == 0.5
+        assert calls(mock) == 3
+
+
+def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: Desk) -> None:
+    with mocking(text=RIGHT, script=("status-500",)) as mock:
+        desk.settings(**two_apps(mock))
+        told = desk.told("--app", "written")
+    assert told["totals"]["written"]["degraded"] == 2
+    assert any("written: 2 of 2 answers are quotes, since the model could not be reached" in note for note in told["notes"])
+
+
+def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_answers(desk: Desk) -> None:
+    desk.ask([*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}])
+    with mocking(text="NOT IN THE DOCUMENTS") as mock:
+        desk.settings(**two_apps(mock))
+        told = desk.told("--without-gold")
+    measured = told["measured"]
+    assert measured["written"]["false abstentions"]["value"] == 1.0
+    assert measured["written"]["fact overlap"]["value"] == 0.0
+    assert measured["plain"]["false abstentions"]["value"] == 0.0
+    assert measured["plain"]["false answers"] == {"value": 0.0, "interval": [0.0, 0.975], "n": 1}
+    assert measured["plain"]["false answers without gold"] == {"value": 0.0, "interval": [0.0, 0.841886], "n": 2}
+    assert told["totals"]["plain"]["asked"] == 5
+    assert not any("false answers" in note for note in told["notes"])
+
+
+def test_a_running_server_is_asked(desk: Desk) -> None:
+    with serving(desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}) as server:
+        told = desk.told("--url", server.url, "--app", "docs")
+        failed = desk.told("--url", server.url, "--app", "nobody", code=1)
+    assert told["measured"]["docs"]["answers rightly cited"]["value"] == 1.0
+    assert told["measured"]["docs"]["dangling citations"] is None  # a server does not tell
+    assert failed["measured"]["nobody"]["failed"]["value"] == 1.0
+    assert "nobody" in failed["notes"][0]
+
+
+WRONG = {
+    ("--app", "nobody"): "--app: there is no app `nobody`; known: plain, written",
+    ("--against", "nobody"): "--against: there is no column `nobody`; there are plain, written",
+    ("--url", "http://127.0.0.1:1", "--docs", "docs"): "--url: a running server has settings of its own; leave out --docs",
+    ("--url", "http://127.0.0.1:1", "--without-gold"): "--without-gold: pages can be withheld here only; leave out --url",
+    ("--save", "nowhere/runs.jsonl"): "--save: nowhere/runs.jsonl cannot be written: no such file or directory",
+    ("--save", "questions.jsonl"): "--save: questions.jsonl:1: this is no answer that was saved; name another file",
+    ("--model", "m", "--model", "m"): "--model: two have the same name; give them names of their own in the settings file",
+}
+
+
+@pytest.mark.parametrize("more", WRONG)
+def test_what_is_wrong_is_named_with_the_way_out(desk: Desk, more: tuple[str, ...]) -> None:
+    with mocking() as mock:
+        desk.settings(**two_apps(mock))
+        done = desk.run(*more)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"slipway: {WRONG[more]}")
+    assert calls(mock) == 0
+
+
+def test_gold_that_the_documents_do_not_have_is_told_before_anything_is_asked(desk: Desk) -> None:
+    desk.ask([{**QUESTIONS[0], "gold": [{"page": "leave.md", "heading": "Dayz"}]}])
+    done = desk.run("--docs", "docs")
+    assert done.stderr.splitlines()[-1] == "slipway: questions.jsonl:1: gold[0].heading: `Dayz` is no heading of leave.md"
+
+
+def test_there_must_be_something_to_ask(desk: Desk) -> None:
+    assert "slipway: there is nothing to ask; add --docs FOLDER, --model MODEL" in desk.run().stderr
