@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+
 from gateway import free_port
-from quotes import DATA, content
+from quotes import DATA
+from slipway.evals.facts import covered
 
 
 class Heard(NamedTuple):
@@ -116,10 +118,14 @@ def ask(url: str, app: str, question: str) -> Heard:
 
 
 def summary(rows: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str, str]:
-    facts = [covered(row, each.text) for row, each in zip(rows, heard, strict=True)]
+    facts = [covered(each.text, row["answer"], row["question"]) or 0.0 for row, each in zip(rows, heard, strict=True)]
     told = [each for each in heard if each.usage]
     written = [each for each in told if not each.abstained]
-    shares = {"facts": facts, "cited": [each.cited for each in heard], "abstained": [each.abstained for each in heard]}
+    shares: dict[str, Sequence[float]] = {
+        "facts": facts,
+        "cited": [each.cited for each in heard],
+        "abstained": [each.abstained for each in heard],
+    }
     times = {"ttft_s": [each.ttft_s for each in heard], "tpot_s": [each.tpot_s for each in written]}
     tokens = {name: [each.usage[name] for each in told] for name in ("input_tokens", "cached_tokens", "output_tokens")}
     return {
@@ -128,11 +134,6 @@ def summary(rows: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str,
         **{name: f"{statistics.median(found):.3f}" for name, found in times.items() if found},
         **{name: f"{statistics.median(found):.0f}" for name, found in tokens.items() if found},
     }
-
-
-def covered(row: dict[str, Any], text: str) -> float:
-    wanted = content(row["answer"]) - content(row["question"])
-    return len(wanted & content(text)) / len(wanted) if wanted else 1.0
 
 
 if __name__ == "__main__":

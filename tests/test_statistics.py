@@ -101,5 +101,5 @@ def test_two_statistics_are_compared_on_the_same_questions() -> None:
 def test_none_of_fifty_is_not_surely_none() -> None:
     """3.7 / n is the known approximation of the two-sided bound."""
     none, every = all_or_none(mean([0.0] * 50)), all_or_none(mean([1.0] * 50))
-    assert (none.low, none.high) == (0, pytest.approx(0.0711, abs=1e-4))
-    assert (every.low, every.high) == (pytest.approx(1 - 0.0711, abs=1e-4), 1)
+    assert (none.low, none.high) == pytest.approx((0, 0.0711), abs=1e-4)
+    assert (every.low, every.high) == pytest.approx((1 - 0.0711, 1), abs=1e-4)

@@ -52,14 +52,21 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
     async def work(question: Question, draft: Draft, say: Say) -> None:
         await answer(road, app, question, draft, "ask", say)
 
-    for candidate in app.route.candidates if app.route is not None else ():
-        candidate.model.start()
     run = Run(question)
     run.begin(work)
+    async for _, event in run.follow():
+        if event is not None:
+            yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
+
+
+async def once(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
+    """The only question of this process: a model that runs here begins to load before the search, and ends after the answer."""
+    app, _ = asked(road, app_name, text)
+    for candidate in app.route.candidates if app.route is not None else ():
+        candidate.model.start()
     try:
-        async for _, event in run.follow():
-            if event is not None:
-                yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
+        async for told in here(road, app_name, text):
+            yield told
     finally:
         for model in models_of(road.routes.values()):
             await model.close()

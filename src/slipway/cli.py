@@ -122,7 +122,7 @@ def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], 
     else:
         road = app.local_road(Flags(config=config, docs=docs, models=models))
         fetching.fetch(models, shown=not how["as_json"])
-        events = asking.here(road, how["app"], text)
+        events = asking.once(road, how["app"], text)
     sys.exit(asking.ask(events, how["as_json"]))
 
 

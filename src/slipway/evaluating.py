@@ -15,16 +15,18 @@ from slipway.admission import OPERATOR
 from slipway.answer import Road
 from slipway.app import loaded, named, prompt_of, read_road
 from slipway.asking import Told
+from slipway.bar import Bar
 from slipway.errors import SettingsError, SlipwayError
 from slipway.evals.answers import Answered, At, Case, Report, report
 from slipway.evals.questions import Gold, Question, questions_in
-from slipway.ingesting import Bar, one
+from slipway.ingesting import one
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
 from slipway.knowledge.fusion import Place
 from slipway.knowledge.index import Reach
 from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
+from slipway.routing import models_of
 from slipway.settings import App, Flags, Settings
 from slipway.types import AnswerDone, Asker, AttemptDone, Record, Within
 
@@ -220,7 +222,7 @@ def _state(app: App, settings: Settings, knowledge: Knowledge | None) -> str:
     entries = [entry.model for entry in settings.routes.get(app.route or "", ())] or ([app.route] if app.route else [])
     models = [(name, model.provider, model.base_url, model.name) for name in entries for model in [settings.models[name]]]
     documents = sorted((doc.path, doc.version) for doc in knowledge.documents(OPERATOR)) if knowledge else []
-    own = (prompt.standing, prompt.instructions, app.defaults, app.passages, app.rerank)
+    own = (prompt.standing, prompt.instructions, app.defaults, app.passages, app.rerank, app.sections)
     return _digest([slipway.__version__, own, models, documents, settings.embedding])
 
 
@@ -261,9 +263,8 @@ async def _collect(asked: Columns, missing: Sequence[Todo], kept: "Kept", concur
         await asyncio.gather(*(work() for _ in range(concurrency)))
     finally:
         bar.end()
-        for route in asked.road.routes.values() if asked.road else ():
-            for candidate in route.candidates:
-                await candidate.model.close()
+        for model in models_of(asked.road.routes.values()) if asked.road else ():
+            await model.close()
 
 
 async def _answer(asked: Columns, todo: Todo) -> Answered:
