@@ -15,6 +15,7 @@ import msgspec
 from slipway import errors, types
 from slipway.app import build
 from slipway.cli import main
+from slipway.feedback import REASONS
 from slipway.providers.known import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
@@ -37,6 +38,8 @@ ROUTES = {
     "POST /v1/answers/{id}/cancel": "stops it",
     "POST /v1/answers/{id}/retry": "does again what is missing",
     "GET /v1/passages/{id}": "a passage of a document",
+    "POST /v1/feedback": "keeps what somebody says of an answer",
+    "DELETE /v1/feedback/{answer}": "takes a vote back",
     "GET /v1/documents": "the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
     "POST /v1/documents": "adds documents: a form with `file`, and perhaps `app`, `tags`, `groups`",
     "GET /v1/documents/{id}": "one of them",
@@ -80,6 +83,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "weights pull": "`weights pull` fetches what is missing",
     "weights add": "`weights add` keeps a file of your own under a name",
     "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
+    "feedback": "`feedback` shows what people said of the answers",
+    "feedback list": "`feedback list` shows the latest",
     "eval": "`eval` measures how good the answers are",
     "eval knowledge": "`eval knowledge` measures how well the documents are searched",
     "eval answers": "`eval answers` measures how good the answers are, of apps and models side by side",
@@ -286,6 +291,11 @@ def data_of(kind: type[types.Event]) -> list[str]:
     return [*kind.__struct_fields__]
 
 
+def reasons() -> str:
+    rows = [[code(reason), said] for reason, said in REASONS.items()]
+    return "The reasons are:\n\n" + table(["reason", "what it means"], rows)
+
+
 def faults() -> str:
     items = [f"- {code(form)}: {said}." for form, said in (meaning.split(": ", 1) for meaning in FAULTS.values())]
     return f"The faults are {listed(FAULTS)}. A number that is left out has its default:\n\n" + "\n".join(items)
@@ -300,6 +310,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
     "events": events,
     "faults": faults,
+    "reasons": reasons,
 }
 
 

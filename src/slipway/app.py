@@ -18,6 +18,7 @@ from slipway import answer, fetching, knowledge, providers, weights
 from slipway.abstention import SENTINEL
 from slipway.admission import Admission
 from slipway.errors import ProviderError, SettingsError
+from slipway.feedback import Feedback
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
@@ -31,10 +32,11 @@ from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
-from slipway.types import AnswerDone, AttemptDone
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.api import Api
 from slipway.web.documents import Documents
 from slipway.web.door import Door
+from slipway.web.feedback import Opinions
 from slipway.web.pages import page_paths
 from slipway.web.paths import nothing_there
 from slipway.web.server import Server, bind
@@ -146,11 +148,13 @@ def store_of(settings: Settings) -> Store:
         return Store(file)
     except InUse as error:
         where = f" at {error.holder.url}" if error.holder and error.holder.url else ""
-        log.warning("the store %s is %s%s: documents are kept in a temporary one, and read anew", file, error, where)
+        log.warning("the store %s is %s%s: documents are kept in a temporary one, and read anew; no feedback is kept", file, error, where)
     except SettingsError as error:
         if not settings.store.endswith(DEFAULT_STORE.removeprefix(SQLITE)) or file.exists():
             raise
-        log.warning("%s; until then documents are kept in a temporary one, and read anew at each start", error.problems[0])
+        log.warning(
+            "%s; until then documents are kept in a temporary one, and read anew at each start; no feedback is kept", error.problems[0]
+        )
     return Store.temporary()
 
 
@@ -255,14 +259,15 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
     keepers = keepers_of(settings, store)
     telemetry = Telemetry(lambda: road.admission.in_flight)
 
-    def emit(record: AnswerDone | AttemptDone) -> None:
+    def emit(record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         telemetry.emit(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
     pace = Pace(store if keepers else None)
     road = road_of(settings, keepers, emit, live or LiveAccess(settings), store().token if keepers else None, pace)
-    api = Api(road, telemetry)
+    feedback = Feedback(store, emit)
+    api = Api(road, telemetry, feedback.note)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -279,10 +284,16 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
             await model.close()
         for keeper in distinct(keepers):
             await asyncio.to_thread(keeper.close)
-        if keepers:
+        await feedback.close()
+        if keepers or feedback.opened:
             store().close()
 
-    paths = [*api.paths(), *Documents(road, settings.limits).paths(), *page_paths()]
+    paths = [
+        *api.paths(),
+        *Opinions(feedback, api.runs, lambda: api.door).paths(),
+        *Documents(road, settings.limits).paths(),
+        *page_paths(),
+    ]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
     here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown)]
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)

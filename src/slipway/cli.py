@@ -286,6 +286,30 @@ def weights_verify(name: str | None, as_json: bool) -> None:
     sys.exit(0 if all(all(files.values()) for files in whole.values()) else 1)
 
 
+@main.group("feedback")
+def feedbacks() -> None:
+    """What people said of the answers."""
+
+
+@feedbacks.command("list")
+@click.option("--config", type=Named(), help="Settings file; `slipway.yaml` here where there is one.")
+@click.option("--app", help="Only of this app.")
+@click.option("--helpful", type=click.Choice(["yes", "no"]), help="Only votes that say so.")
+@click.option("--since", metavar="DURATION", help="Only what came in the last `7d`, `12h` …")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The latest so many.")
+@JSON
+def feedback_list(config: Path | None, as_json: bool, **which: Any) -> None:
+    """Show the latest feedback, also while a server is running.
+
+    \b
+    slipway feedback list --helpful no --since 7d
+    """
+    from slipway import hearing
+
+    rows = hearing.heard(Flags(config=config), **which)
+    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else "\n".join(hearing.lines(rows)))
+
+
 @main.group("eval")
 def evals() -> None:
     """Measure how good the answers are, with intervals that say how sure that is."""

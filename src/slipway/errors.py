@@ -16,6 +16,7 @@
     │   └── HeadTooLarge          the request's head is                                             431
     ├── Overloaded                too much at once                                                  503  retry
     ├── Stopping                  the server stops, and this answer did not end in time             503  retry
+    ├── NotKept                   the store cannot keep what was sent                               503  retry
     ├── Cancelled                 stopped on request                                                499
     ├── InternalError             our own fault                                                     500  retry
     └── ProviderError             the model's provider
@@ -122,6 +123,11 @@ class Overloaded(SlipwayError):
 
 class Stopping(Overloaded):
     code = "stopping"
+
+
+class NotKept(SlipwayError):
+    status, code, retryable = 503, "not_kept", True
+    next_step = "Try again in a moment; if it happens again, tell the operator the reference."
 
 
 class Cancelled(SlipwayError):

@@ -52,6 +52,8 @@ class InUse(Exception):
 class Store:
     """Raises InUse, and SettingsError for a file that cannot be opened or is not ours."""
 
+    lasting = True  # not of one that ends with this process
+
     def __init__(self, file: Path) -> None:
         self.file, self.folder = file, file.parent
         try:
@@ -88,6 +90,7 @@ class Store:
         """A store that ends with its last user."""
         folder = Path(tempfile.mkdtemp(prefix="slipway-"))
         store = cls(folder / "slipway.db")
+        store.lasting = False
         weakref.finalize(store, rmtree, folder, ignore_errors=True)
         return store
 

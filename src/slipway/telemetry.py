@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.types import AnswerDone, AttemptDone
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -38,6 +38,11 @@ METRICS = {
         "slipway_citations",
         "Citations by outcome: kept, flagged (its source lacks words of the sentence), dropped (it named no source).",
         ("app", "model", "outcome"),
+    ),
+    "feedback": Metric(
+        "slipway_feedback",
+        "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
+        ("app", "helpful"),
     ),
     "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
     "duration": Metric(
@@ -75,12 +80,14 @@ class Telemetry:
     def __init__(self, in_flight: Callable[[], int]) -> None:
         self.started_at = int(time.time())
         self.in_flight = in_flight
-        self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}}
+        self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}, "feedback": {}}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
-    def emit(self, record: AnswerDone | AttemptDone) -> None:
+    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         if isinstance(record, AnswerDone):
             self.answer(record)
+        elif isinstance(record, FeedbackGiven):
+            self.count("feedback", (record.app, "report" if record.kind == "report" else "yes" if record.helpful else "no"))
         else:
             self.count("attempts", (record.model, record.provider, record.zone, record.error or ""))
 

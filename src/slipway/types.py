@@ -267,4 +267,33 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     ttft_s: float | None
 
 
+class Answered(Record, frozen=True, kw_only=True):
+    """An answer that has ended, as feedback needs it. `text` is None where only that it was given is still known."""
+
+    id: str
+    at: float  # seconds since the epoch
+    tenant: str
+    owner: str
+    app: str
+    model: str | None
+    rung: str | None
+    prompt: str | None
+    question: str | None = None
+    text: str | None = None
+    sources: tuple[dict[str, Any], ...] = ()  # those that it cites
+
+    @property
+    def size(self) -> int:
+        """Characters, roughly."""
+        return 500 + len(self.question or "") + len(self.text or "") + 200 * len(self.sources)
+
+
+class FeedbackGiven(Record, frozen=True, kw_only=True):
+    """The one record of a vote or report that was kept; none for one that replaced another."""
+
+    app: str
+    kind: str
+    helpful: bool | None
+
+
 Emit = Callable[[AnswerDone | AttemptDone], None]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -19,8 +19,9 @@ from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
-from slipway.types import Asker, Failed, Message, Question, Within, new_id
+from slipway.types import Answered, Asker, Failed, Message, Question, Within, new_id
 from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
+from slipway.web.feedback import note_of
 from slipway.web.pages import clean_html
 from slipway.web.paths import Handled, Path
 from slipway.web.runs import HEARTBEAT_S, Run, Runs
@@ -124,8 +125,9 @@ class Streams:
 class Api:
     """The handlers, over one road."""
 
-    def __init__(self, road: Road, telemetry: Telemetry) -> None:
-        self.road, self.telemetry = road, telemetry
+    def __init__(self, road: Road, telemetry: Telemetry, note: Callable[[Answered], None]) -> None:
+        """`note` is told of each answer that has ended."""
+        self.road, self.telemetry, self.note = road, telemetry, note
         self.streams = Streams()
         self.runs = Runs(self.work)
         self.door: Door  # set by app.py, which builds both
@@ -190,6 +192,7 @@ class Api:
             await answer(self.road, app, question, draft, "chat", say)
 
         run.begin(work)
+        self.watch(run)
         try:
             if chat.call.stream:
                 await self.stream_app(run, app, chat, send)
@@ -239,7 +242,13 @@ class Api:
         run = self.runs.start(
             Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within)
         )  # fmt: skip
+        self.watch(run)
         await self.tell(run, request.stream, 0, scope, receive, send)
+
+    def watch(self, run: Run) -> None:
+        """Once it has ended, it can be voted on."""
+        if run.task is not None:
+            run.task.add_done_callback(lambda _: self.note(note_of(run)))
 
     def app_name(self, request: AnswerRequest, asker: Asker) -> str:
         """The app asked for, or the only one there is."""
@@ -305,6 +314,7 @@ class Api:
         run = self.run_of(Request(scope))
         after = run.last
         self.runs.retry(run)
+        self.watch(run)
         await self.tell(run, options.stream, after, scope, receive, send)
 
     # the rest

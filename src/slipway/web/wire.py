@@ -74,6 +74,11 @@ FIXES = {
     "messages": 'Send a list, such as `"messages": [{"role": "user", "content": "Hello"}]`.',
     "model": 'Name a model, such as `"model": "NAME"`; GET /v1/models lists them.',
     "stream": "Send `true` or `false`.",
+    "answer": "Send the id of an answer, such as `ans-…`.",
+    "kind": "Send `vote` or `report`.",
+    "helpful": "Send `true` or `false`.",
+    "reasons": 'Send a list, such as `"reasons": ["wrong"]`.',
+    "section": "Send the index of a section, from 0; leave it out for the whole answer.",
     "within": 'Send any of `{"path": "guide/**", "tags": ["a"], "since": "2026-01-01", "until": "2026-12-31"}`.',
 }
 
