@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -19,10 +19,10 @@ from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
-from slipway.types import Answered, Asker, Failed, Message, Question, Within, new_id
+from slipway.types import Answered, Asker, Delta, Event, Failed, Message, Question, SectionState, Within, new_id
 from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
 from slipway.web.feedback import note_of
-from slipway.web.pages import clean_html
+from slipway.web.pages import clean_html, settled
 from slipway.web.paths import Handled, Path
 from slipway.web.runs import HEARTBEAT_S, Run, Runs
 from slipway.web.server import at_once
@@ -298,9 +298,16 @@ class Api:
         return reply({**fold(run.question.id, run.events), "state": run.state})
 
     async def html(self, request: Request) -> Response:
-        """The answer's text as clean HTML, for the page."""
+        """The answer's text as clean HTML, for the page; of a section that is still being written, the blocks that are whole."""
         run = self.run_of(request)
-        return reply({"html": clean_html(fold(run.question.id, run.events)["text"])})
+        events = run.events
+        written = texts_of(events)
+        ended = {e.index for e in events if isinstance(e, SectionState) and e.state != "started"} if run.state == "running" else set(written)
+        parts = {index: text if index in ended else text[: settled(text)] for index, text in sorted(written.items())}
+        clean = await asyncio.to_thread(lambda: {index: clean_html(text) for index, text in parts.items()})
+        titles = {e.index: clean_html(f"## {e.title}") for e in events if isinstance(e, SectionState) and e.title}
+        sections = [{"index": index, "html": html, "end": len(parts[index])} for index, html in clean.items()]
+        return reply({"html": "".join(titles.get(index, "") + html for index, html in clean.items()), "sections": sections})
 
     async def cancel(self, request: Request) -> Response:
         run = self.run_of(request)
@@ -429,6 +436,17 @@ def limited(sent: Any) -> Within | None:
         raise invalid(f"{error}".replace("`$.", "`$.within.") if " - at " in f"{error}" else f"{error} - at `$.within`") from None
     matcher(within)
     return within
+
+
+def texts_of(events: Iterable[Event]) -> dict[int, str]:
+    """What each section says; one that was begun again says only what came since."""
+    texts: dict[int, list[str]] = {}
+    for event in events:
+        if isinstance(event, SectionState) and event.state == "started":
+            texts[event.index] = []
+        elif isinstance(event, Delta):
+            texts.setdefault(event.section, []).append(event.text)
+    return {index: "".join(parts) for index, parts in texts.items()}
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:

@@ -30,6 +30,7 @@ KINDS = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".png": "image/png",
     ".webmanifest": "application/manifest+json",
 }
 TAGS = {
@@ -65,6 +66,20 @@ def clean_html(text: str) -> str:
         link_rel="noopener noreferrer nofollow",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
+
+
+def settled(text: str) -> int:
+    """How many characters of a text that is still being written make whole blocks: what stands before the last blank line outside of code."""
+    end = at = 0
+    fence = ""
+    for line in text.splitlines(keepends=True):
+        at += len(line)
+        mark = line.lstrip()[:3]
+        if mark in ("```", "~~~") and fence in ("", mark):
+            fence = "" if fence else mark
+        elif not fence and not line.strip():
+            end = at
+    return end
 
 
 @cache

@@ -3,7 +3,8 @@
 import { speak } from "./notices.js";
 import { call, get, readiness } from "./server.js";
 import { Uploads, kindNames } from "./uploads.js";
-import { dropFocus, el, failureWords, phrase, plural, size } from "./view.js";
+import { button, dropFocus, el, failureNodes, unreadWords } from "./dom.js";
+import { failureWords, say } from "./words.js";
 
 const MANY = 20; // from here on there is a filter
 const MOST = 300; // shown at once
@@ -28,7 +29,7 @@ const panel = {
 export function openDocuments(app, tell) {
   if (panel.app !== app) Object.assign(panel, { list: null, state: null, added: [] });
   Object.assign(panel, { app, tell, wait: FIRST_LOOK_MS });
-  part("title").textContent = `Documents of ${app}`;
+  part("title").textContent = say("documentsOf", app);
   part("filter").value = "";
   uploads.show(app);
   draw();
@@ -56,11 +57,12 @@ async function look() {
   panel.wait = Math.min(panel.wait * 1.3, SLOWEST_LOOK_MS);
 }
 
-function showFailure({ what = "This page failed in a way that it should not.", next = "Reload it, and try again." }) {
-  if (part("failure").firstChild?.said === what + next) return; // it would be read out once more
-  const again = el("button", { type: "button", textContent: "Try again", onclick: look });
-  const box = el("div", { className: "failure" }, el("p", {}, el("strong", {}, ...phrase(what)), " ", ...phrase(next)), again);
-  Object.assign(box, { role: "alert", said: what + next });
+function showFailure(error) {
+  const words = failureWords(error.what ? error : { code: "page" });
+  const said = words.what + words.next;
+  if (part("failure").firstChild?.said === said) return; // it would be read out once more
+  const box = el("div", { className: "failure", role: "alert" }, el("p", {}, ...failureNodes(words)), button(say("again"), look));
+  box.said = said;
   part("failure").replaceChildren(box);
 }
 
@@ -83,15 +85,15 @@ function draw() {
   const shown = all.filter(matcher(part("filter").value));
   const failed = shown.filter((each) => each.state === "failed");
   const others = shown.filter((each) => each.state !== "failed");
-  part("count").textContent = list ? countWords(all) : part("failure").firstChild ? "" : "Looking…";
+  part("count").textContent = list ? countWords(all) : part("failure").firstChild ? "" : say("looking");
   drawNote(state, all);
   part("add").hidden = !list?.may_add;
   if (list?.may_add) drawRules(list);
   part("search").hidden = all.length <= MANY;
-  fill("failed", failed, `Could not be read (${failed.length})`);
-  fill("others", others, failed.length || all.length > MANY ? `Documents (${others.length})` : "");
-  const none = !list || shown.length ? "" : all.length ? "No document has these words in its name, title or tags." : "There are no documents yet.";
-  part("none").textContent = shown.length > MOST ? `Only the first ${MOST} are shown: the filter finds the others.` : none;
+  fill("failed", failed, say("unreadTitle", failed.length));
+  fill("others", others, failed.length || all.length > MANY ? say("documentsTitle", others.length) : "");
+  const none = !list || shown.length ? "" : all.length ? say("filterNone") : say("noDocuments");
+  part("none").textContent = shown.length > MOST ? say("onlyFirst", MOST) : none;
   part("none").hidden = !part("none").textContent;
 }
 
@@ -99,15 +101,15 @@ function countWords(all) {
   const failed = all.filter((each) => each.state === "failed").length;
   const done = all.filter((each) => each.state === "done");
   const passages = done.reduce((sum, each) => sum + each.passages, 0);
-  return [plural(done.length, "document"), plural(passages, "passage"), failed && `${failed} could not be read`].filter(Boolean).join(" · ");
+  return [say("countDocuments", done.length), say("countPassages", passages), failed && say("countUnread", failed)].filter(Boolean).join(" · ");
 }
 
 /** A quiet line: what is still being read, and how far the search by meaning is. */
 function drawNote(state, all) {
   const reading = all.filter((each) => each.state === "reading").length;
   const parts = [];
-  if (state && !state.ready) parts.push(`The documents are being read: ${state.read}.`);
-  else if (reading) parts.push(`${plural(reading, "document")} ${reading === 1 ? "is" : "are"} being read.`);
+  if (state && !state.ready) parts.push(say("beingRead", state.read));
+  else if (reading) parts.push(say("someBeingRead", reading));
   if (state) parts.push(denseWords(state).words);
   part("note").textContent = parts.filter(Boolean).join(" ");
   part("note").hidden = !part("note").textContent;
@@ -116,17 +118,17 @@ function drawNote(state, all) {
 /** `dense` of /readyz as a sentence; none where the search by meaning is complete. `coming` where it is being built. */
 function denseWords({ dense = "", ready }) {
   const off = /^off: *(.*?)\.?$/s.exec(dense);
-  if (off) return { words: `Search is by words only: ${off[1]}.`, coming: false };
+  if (off) return { words: say("wordsOnly", off[1]), coming: false };
   const [, done, total] = /^(\d+)\/(\d+)$/.exec(dense) ?? [];
   const complete = dense === "100 %" || (done !== undefined && Number(done) >= Number(total));
   if (complete || !dense || !ready) return { words: "", coming: false };
-  const far = done === undefined ? dense : `${done} of ${total} passages`;
-  return { words: `Search by meaning is being built: ${far}.`, coming: true };
+  const far = done === undefined ? dense : say("ofPassages", done, total);
+  return { words: say("meaningComing", far), coming: true };
 }
 
 function drawRules({ kinds, largest_mb: largest }) {
   part("files").accept = kinds.join(",");
-  part("kinds").textContent = `${kindNames(kinds)} · up to ${largest} MB each`;
+  part("kinds").textContent = say("kinds", kindNames(kinds), largest);
 }
 
 /** Every word must stand in the path, the title or a tag. */
@@ -167,12 +169,12 @@ function itemOf(document) {
 
 function row(document) {
   const { path, title, state, tags, date, passages, uploaded } = document;
-  const facts = { reading: ["Reading…"], failed: [date], done: [plural(passages, "passage"), date, size(document.size)] }[state];
+  const facts = { reading: [say("reading")], failed: [date], done: [say("countPassages", passages), date, say("bytes", document.size)] }[state];
   const about = el("div", { className: "about" }, el("p", { className: "name", textContent: title || path, dir: "auto" }));
   if (title && title !== path) about.append(el("p", { className: "path", textContent: path }));
   if (state === "failed") about.append(reason(document));
   const line = el("p", { className: "facts" }, facts.filter(Boolean).join(" · "), ...tags.map((tag) => el("span", { className: "tag", textContent: tag })));
-  if (panel.added.includes(document.id)) line.prepend(el("span", { className: "tag new", textContent: "Just added" }));
+  if (panel.added.includes(document.id)) line.prepend(el("span", { className: "tag new", textContent: say("justAdded") }));
   if (line.textContent) about.append(line);
   const item = el("li", { className: `document ${state}` }, about);
   if (uploaded && state !== "reading" && panel.list.may_add) item.append(removal(document, item));
@@ -180,39 +182,39 @@ function row(document) {
 }
 
 function reason(document) {
-  return el("p", { className: "reason", dir: "auto" }, el("strong", {}, ...phrase(failureWords(document))), " ", ...phrase(document.next ?? ""));
+  return el("p", { className: "reason", dir: "auto" }, ...failureNodes({ what: unreadWords(document), next: document.next }));
 }
 
 // Removing
 
 function removal(document, item) {
-  const button = el("button", { className: "quiet", type: "button", textContent: "Remove", ariaLabel: `Remove ${document.path}` });
-  button.onclick = () => {
-    const sure = el("button", { className: "danger", type: "button", textContent: "Remove", onclick: () => remove(document, item, sure) });
-    const keep = el("button", { type: "button", textContent: "Keep it" });
-    const said = el("p", { textContent: "Remove it for good? The file is deleted, and no answer draws on it any more." });
-    const box = el("div", { className: "confirm", role: "group", ariaLabel: `Remove ${document.path}?` }, said, el("div", { className: "row" }, sure, keep));
+  const opener = button(say("remove"), null, { className: "quiet", ariaLabel: say("removeOne", document.path) });
+  opener.onclick = () => {
+    const sure = button(say("remove"), () => remove(document, item, sure), { className: "danger" });
+    const keep = button(say("keepIt"), null);
+    const said = el("p", { textContent: say("removeWhat") });
+    const box = el("div", { className: "confirm", role: "group", ariaLabel: say("removeSure", document.path) }, said, el("div", { className: "row" }, sure, keep));
     keep.onclick = () => {
       box.remove();
-      button.hidden = false;
-      button.focus();
+      opener.hidden = false;
+      opener.focus();
     };
-    button.hidden = true;
+    opener.hidden = true;
     item.append(box);
     box.scrollIntoView({ block: "nearest" });
     keep.focus();
   };
-  return el("div", { className: "acts" }, button);
+  return el("div", { className: "acts" }, opener);
 }
 
-async function remove({ id, path }, item, button) {
-  button.disabled = true;
+async function remove({ id, path }, item, presser) {
+  presser.disabled = true;
   try {
     await call(`v1/documents/${encodeURIComponent(id)}`, { method: "DELETE" });
   } catch (error) {
-    if (error.status !== 404) return notRemoved(error, item, button);
+    if (error.status !== 404) return notRemoved(error, item, presser);
   }
-  speak(`${path} was removed.`);
+  speak(say("removed", path));
   const neighbour = item.nextElementSibling ?? item.previousElementSibling;
   (neighbour?.querySelector("button:not([hidden])") ?? part("title")).focus();
   panel.list.data = panel.list.data.filter((each) => each.id !== id);
@@ -220,11 +222,12 @@ async function remove({ id, path }, item, button) {
   await look();
 }
 
-function notRemoved({ what, next }, item, button) {
-  button.disabled = false;
-  item.querySelector(".confirm > p").replaceChildren(el("strong", {}, ...phrase(what)), " ", ...phrase(next ?? ""));
-  button.focus();
-  speak(`${what} ${next}`);
+function notRemoved(error, item, presser) {
+  const words = failureWords(error.failure ?? { code: "page" });
+  presser.disabled = false;
+  item.querySelector(".confirm > p").replaceChildren(...failureNodes(words));
+  presser.focus();
+  speak(`${words.what} ${words.next}`);
 }
 
 // Choosing, dropping, closing
@@ -243,7 +246,7 @@ part("files").onchange = ({ target }) => {
 };
 part("filter").oninput = () => {
   draw();
-  speak(plural(part("failed").children.length + part("others").children.length, "document"));
+  speak(say("countDocuments", part("failed").children.length + part("others").children.length));
 };
 
 const hasFiles = (event) => dialog.open && event.dataTransfer?.types.includes("Files");

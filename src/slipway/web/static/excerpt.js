@@ -1,6 +1,7 @@
 /** A passage's text as nodes: its tables as tables, and what an answer says word for word marked. All of it is only ever text. */
 
-import { el } from "./view.js";
+import { el } from "./dom.js";
+import { say } from "./words.js";
 
 const SHORTEST = 12; // what is shorter stands in many places
 const RULE = /^\s*\|?[\s:|-]*--[\s:|-]*\|?[\s:|-]*$/;
@@ -40,11 +41,11 @@ function tableOf({ head, rows }, said) {
   const line = (name, row) => cells(row).map((cell) => el(name, { textContent: cell, dir: "auto" }));
   const body = rows.map((row) => {
     const shown = el("tr", {}, ...line("td", row));
-    if (said.includes(row.trim())) shown.classList.add("said");
+    if (said.includes(row.trim())) shown.classList.add("said-row");
     return shown;
   });
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...line("th", head))), el("tbody", {}, ...body));
-  return [el("div", { className: "scroller", tabIndex: 0, role: "region", ariaLabel: "Table" }, table)];
+  return [el("div", { className: "scroller", tabIndex: 0, role: "region", ariaLabel: say("table") }, table)];
 }
 
 /** The text with the places that are quoted, in their order; those that overlap count once. */

@@ -1,13 +1,14 @@
 /** What is said beside the conversation: notices above it, each once, and sentences for screen readers. */
 
-import { copyText, el } from "./view.js";
+import { button, copyText, el } from "./dom.js";
+import { say } from "./words.js";
 
 const SPEAK_MS = 2000; // screen readers get one sentence at a time
 
 /** Shows `content` under its own `id`; `act` is what its button does. An alert is read out at once. */
 export function notice(id, content, { label, act, alert = false } = {}) {
   const box = el("div", { className: alert ? "failure" : "notice", id: `notice-${id}`, role: alert ? "alert" : null }, el("p", {}, ...content));
-  if (act) box.append(el("button", { type: "button", textContent: label, onclick: act }));
+  if (act) box.append(button(label, act));
   if (document.getElementById(box.id)?.textContent === box.textContent) return;
   withdraw(id);
   document.getElementById("notices").append(box);
@@ -15,8 +16,7 @@ export function notice(id, content, { label, act, alert = false } = {}) {
 
 export function command(id, text, line) {
   const code = el("code", { textContent: line });
-  const copy = el("button", { type: "button", textContent: "Copy", ariaLabel: "Copy the command" });
-  copy.onclick = () => copyText(line, copy, code);
+  const copy = button(say("copy"), () => copyText(line, copy, code), { ariaLabel: say("command") });
   notice(id, [text, el("span", { className: "command" }, code, copy)]);
 }
 

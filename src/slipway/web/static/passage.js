@@ -1,45 +1,89 @@
-/** A source in its dialog: what is known of it at once, then its passage as the server has it now. */
+/** A source opened in place, beneath what cites it: what is known of it at once, then its passage as the server has it now. One at a time. */
 
+import { button, el, pageOf, place } from "./dom.js";
 import { excerpt } from "./excerpt.js";
 import { get } from "./server.js";
-import { pageOf } from "./view.js";
+import { say } from "./words.js";
 
-const dialog = document.querySelector("#passage");
-const part = (name) => document.querySelector(`#passage-${name}`);
-let shown = null;
-let written = null; // what is drawn, so that it is not drawn anew under the reader
+let open = null; // {trigger, panel}
+let count = 0;
 
-/** `answer` is the text that cites it: what it says word for word is marked, and in sight. */
-export async function openPassage(source, answer) {
-  shown = source;
-  written = null;
-  fill(source, answer);
-  if (!dialog.open) dialog.showModal();
-  part("text").scrollTop = 0;
-  part("text").querySelector("mark, .said")?.scrollIntoView({ block: "center", inline: "nearest" });
+/** What opens and closes a passage: `home()` is the element at whose end it is shown, `answer()` the text that cites it: what that says word for word is marked. */
+export function opens(trigger, source, home, answer) {
+  trigger.setAttribute("aria-expanded", "false");
+  trigger.onclick = () => {
+    const again = open?.trigger === trigger;
+    closePassage();
+    if (!again) show(trigger, source(), home(), answer());
+  };
+  return trigger;
+}
+
+/** Closes the passage that is open, and gives the focus back to what opened it. False where none is. */
+export function closePassage() {
+  if (!open) return false;
+  const { trigger, panel } = open;
+  open = null;
+  const had = panel.contains(document.activeElement);
+  panel.remove();
+  trigger.setAttribute("aria-expanded", "false");
+  trigger.removeAttribute("aria-controls");
+  if (had) trigger.focus({ preventScroll: true });
+  return true;
+}
+
+function show(trigger, source, home, answer) {
+  const panel = el("section", { className: "passage", id: `passage-${++count}`, tabIndex: -1, ariaLabel: say("source", source.n, place(source)) });
+  const parts = { head: el("div", { className: "head" }), note: el("p", { className: "notice", hidden: true }) };
+  parts.text = el("div", { className: "text", tabIndex: 0, role: "region", ariaLabel: say("passageText"), dir: "auto" });
+  panel.append(parts.head, parts.note, parts.text);
+  home.append(panel);
+  open = { trigger, panel };
+  trigger.setAttribute("aria-expanded", "true");
+  trigger.setAttribute("aria-controls", panel.id);
+  fill(parts, source, answer);
+  panel.focus({ preventScroll: true });
+  panel.scrollIntoView({ block: "nearest" });
+  toQuoted(parts.text);
+  look(panel, parts, source, answer);
+}
+
+/** The passage as it is now; where it cannot be had, a note says that this is how it was. */
+async function look(panel, parts, source, answer) {
   try {
     const passage = await get(`v1/passages/${encodeURIComponent(source.id)}`);
-    if (shown === source) fill(passage, answer);
+    if (panel.isConnected) fill(parts, passage, answer);
   } catch (error) {
-    if (shown !== source) return;
-    const note = error.status === 404 ? "The documents have been read anew since. This is the passage as it was then." : `${error.what} This is the passage as it was found.`;
-    Object.assign(part("note"), { textContent: note, hidden: false });
+    const note = error.status === 404 ? say("passageChanged") : say("passageAsFound", error.what);
+    Object.assign(parts.note, { textContent: note, hidden: false });
   }
 }
 
-function fill({ path, page, heading, title, trail, text }, answer) {
+function fill(parts, { path, page, heading, title, trail, text }, answer) {
   const above = (trail ?? []).filter((step) => step !== heading);
   if (title && title !== heading && title !== above[0]) above.unshift(title);
-  part("path").textContent = [path, pageOf({ path, page })].filter(Boolean).join(", ");
-  part("heading").textContent = heading || title || path;
-  part("trail").textContent = above.join(" › ");
-  part("trail").hidden = !above.length;
-  if (written !== text) part("text").replaceChildren(...excerpt((written = text), answer));
-  part("note").hidden = true;
+  const closer = parts.head.querySelector("button") ?? button(say("close"), closePassage, { className: "quiet" });
+  const about = el(
+    "div",
+    {},
+    el("p", { className: "path", textContent: [path, pageOf({ path, page })].filter(Boolean).join(", ") }),
+    el("p", { className: "heading", textContent: heading || title || path }),
+    el("p", { className: "trail", textContent: above.join(" › "), hidden: !above.length }),
+  );
+  parts.head.querySelector("div")?.remove();
+  parts.head.prepend(about);
+  if (!closer.isConnected) parts.head.append(closer);
+  if (parts.written === text) return; // it must not be drawn anew under the reader
+  parts.written = text;
+  parts.text.replaceChildren(...excerpt(text, answer));
 }
 
-part("close").onclick = () => dialog.close();
-dialog.addEventListener("click", (event) => {
-  if (event.target === dialog) dialog.close(); // beside it
+/** What the answer says word for word comes into sight, within the panel alone. */
+function toQuoted(text) {
+  const said = text.querySelector("mark, .said-row");
+  if (said) text.scrollTop = said.getBoundingClientRect().top - text.getBoundingClientRect().top - text.clientHeight / 3;
+}
+
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && !document.querySelector("dialog[open]") && closePassage()) event.preventDefault(); // it stops no answer
 });
-dialog.addEventListener("close", () => (shown = null));

@@ -1,5 +1,7 @@
 /** The server's side: requests with this tab's key, refusals as errors with words, and streams of events that survive a dropped line. */
 
+import { failureWords, say } from "./words.js";
+
 const TRIES = 5;
 const FIRST_WAIT_MS = 500;
 const SILENCE_MS = 30_000; // the server sends a heartbeat every 10 s
@@ -47,11 +49,10 @@ export class Refused extends Error {
   }
 }
 
-const unreachable = () =>
-  new Refused({ what: "The server cannot be reached.", next: "Check your connection and try again.", code: "unreachable", retryable: true });
-
-const lost = () =>
-  new Refused({ what: "The connection was lost before the answer was complete.", next: "Check your connection and try again.", code: "lost", retryable: true });
+/** A failure of the line, by its code. */
+const broken = (code) => new Refused({ ...failureWords({ code }), code, retryable: true });
+const unreachable = () => broken("unreachable");
+const lost = () => broken("lost");
 
 async function refused(response) {
   const { status } = response;
@@ -59,7 +60,7 @@ async function refused(response) {
   const ours = error?.slipway;
   const ref = ours?.ref ?? response.headers.get("x-slipway-answer-id") ?? "";
   if (ours) return new Refused({ ...ours, code: error.code, ref, status });
-  return new Refused({ what: `The server answered with status ${status}.`, next: "Try again in a moment.", retryable: status >= 500, ref, status });
+  return new Refused({ what: say("status", status), next: say("againInAMoment"), retryable: status >= 500, ref, status });
 }
 
 function authorization() {

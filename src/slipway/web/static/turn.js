@@ -1,9 +1,9 @@
-/** One question and what became of it, folded from the events of its answer; and the turns that a tab keeps. */
+/** One question and what became of it, folded from the events of its answer. */
 
-import { tab } from "./server.js";
+import { place } from "./dom.js";
+import { say } from "./words.js";
 
-const KEPT = "slipway.turns";
-const FIELDS = ["question", "app", "id", "last", "sections", "sources", "citations", "notices", "done", "failure", "state"];
+const FIELDS = ["question", "app", "id", "last", "sections", "sources", "citations", "notices", "usage", "done", "failure", "state", "opinion"];
 
 /** What each event does to a turn; those that are not here change nothing that is seen. */
 const EVENTS = {
@@ -12,18 +12,20 @@ const EVENTS = {
     turn.sources = [...turn.sources.filter((s) => s.n !== source.n), source].sort((a, b) => a.n - b.n);
   },
   section(turn, { index, title, state }) {
-    if (state !== "started") return;
-    turn.sections[index] = { title, text: "" }; // also where it is begun again after a failure
+    if (state !== "started") return (turn.section(index).state = state);
+    turn.sections[index] = { title, text: "", state: "waiting" }; // also where it is begun again after a failure
     turn.citations = turn.citations.filter((c) => c.section !== index);
   },
   delta(turn, { section, text }) {
-    turn.sections[section] ??= { title: "", text: "" };
-    turn.sections[section].text += text;
+    const found = turn.section(section);
+    found.text += text;
+    if (found.state === "waiting") found.state = "writing";
   },
   citation: (turn, { section, n, flags }) => turn.citations.push({ section, n, flags }),
   notice(turn, notice) {
-    if (!turn.notices.some((n) => n.text === notice.text)) turn.notices.push(notice);
+    if (!turn.notices.some((n) => n.text === notice.text && n.section === notice.section)) turn.notices.push(notice);
   },
+  usage: (turn, usage) => (turn.usage = usage),
   error: (turn, failure) => turn.fail(failure),
   done: (turn, done) => Object.assign(turn, { state: "done", done, failure: null, progress: null }),
 };
@@ -31,13 +33,15 @@ const EVENTS = {
 export class Turn {
   id = "";
   last = 0; // the number of the last event seen
-  sections = []; // {title, text}
+  sections = []; // {title, text, state: waiting | writing | done | failed, html: the server's, once the text is whole}
   sources = [];
   citations = [];
   notices = [];
+  usage = null;
   done = null;
   failure = null;
   state = "running"; // or done, stopped, failed
+  opinion = null; // {helpful, reported}: what the reader said of it
   progress = null;
   waiting = null; // what to say while the line is down
   began = 0;
@@ -51,7 +55,8 @@ export class Turn {
   begin(how) {
     Object.assign(this, { state: "running", failure: null, done: null, progress: null, began: performance.now() });
     if (how !== "resume") this.notices = [];
-    if (how === "ask") Object.assign(this, { id: "", last: 0, sections: [], sources: [], citations: [] });
+    if (how === "ask") Object.assign(this, { id: "", last: 0, sections: [], sources: [], citations: [], usage: null, opinion: null });
+    for (const section of this.sections) if (section?.state === "failed") section.state = "waiting";
     this.changed();
   }
 
@@ -66,9 +71,18 @@ export class Turn {
     Object.assign(this, { state: failure.code === "cancelled" ? "stopped" : "failed", failure, progress: null });
   }
 
+  section(index) {
+    return (this.sections[index] ??= { title: "", text: "", state: "waiting" });
+  }
+
+  /** Several sections, each with its title in sight. */
+  get many() {
+    return this.sections.length > 1;
+  }
+
   get text() {
-    const parts = this.sections.filter(Boolean).map(({ title, text }) => (title ? `${title}\n\n${text}` : text));
-    return parts.filter(Boolean).join("\n\n");
+    const parts = this.sections.filter((section) => section?.text).map(({ title, text }) => (this.many && title ? `## ${title}\n\n${text}` : text));
+    return parts.join("\n\n");
   }
 
   get seconds() {
@@ -79,31 +93,26 @@ export class Turn {
     return this.citations.some((c) => c.n === source.n);
   }
 
+  /** The answer with the places that it cites, to be taken along. */
+  get markdown() {
+    const cited = this.sources.filter((source) => this.isCited(source)).map((source) => `[${source.n}] ${place(source)}`);
+    return cited.length ? `${this.text}\n\n${say("sources")}:\n\n${cited.join("  \n")}` : this.text;
+  }
+
   toJSON() {
     return Object.fromEntries(FIELDS.map((name) => [name, this[name]]));
   }
 }
-
-/** Keeps the turns in the tab; where there is no room for all, the oldest go first. */
-export function keepTurns(turns) {
-  for (let from = 0; from <= turns.length; from = Math.max(from + 1, Math.ceil(turns.length / 2))) {
-    if (tab.write(KEPT, JSON.stringify(turns.slice(from)))) return;
-  }
-}
-
-export function keptTurns() {
-  try {
-    return JSON.parse(tab.read(KEPT) ?? "[]").map((fields) => new Turn(fields));
-  } catch {
-    return [];
-  }
-}
-
-export const forgetTurns = () => tab.forget(KEPT);
 
 /** The conversation before `turn`, as the server reads it: the questions that were answered, and their answers. */
 export function messagesFor(turn, turns) {
   const before = turns.slice(0, turns.indexOf(turn)).filter((t) => t.state === "done" && t.text);
   const history = before.flatMap((t) => [{ role: "user", content: t.question }, { role: "assistant", content: t.text }]);
   return [...history, { role: "user", content: turn.question }];
+}
+
+/** All of it as a Markdown file. */
+export function conversationOf(turns) {
+  const parts = turns.map((turn) => `## ${turn.question.replaceAll("\n", " ")}\n\n${turn.markdown.replace(/^(#{1,5}) /gm, "#$1 ")}`);
+  return `# ${say("conversation")}\n\n${parts.join("\n\n")}\n`;
 }

@@ -2,27 +2,28 @@
 
 import { speak } from "./notices.js";
 import { Refused, get, send } from "./server.js";
-import { dropFocus, el, failureWords, phrase, size } from "./view.js";
+import { button, dropFocus, el, failureNodes, unreadWords } from "./dom.js";
+import { failureWords, say } from "./words.js";
 
 const AT_ONCE = 2;
 const FIRST_LOOK_MS = 500;
 const SLOWEST_LOOK_MS = 5000;
 const NAMES = {
   ".pdf": "PDF", ".docx": "Word", ".pptx": "PowerPoint", ".xlsx": "Excel", ".csv": "CSV", ".tsv": "CSV", ".html": "HTML", ".htm": "HTML",
-  ".md": "Markdown", ".markdown": "Markdown", ".txt": "text", ".rst": "reStructuredText",
+  ".md": "Markdown", ".markdown": "Markdown", ".rst": "reStructuredText",
 };
 const NEWER = { ".doc": ".docx", ".ppt": ".pptx", ".xls": ".xlsx" };
 
 /** The kinds of file as people call them. */
-export const kindNames = (kinds) => [...new Set(kinds.map((kind) => NAMES[kind] ?? kind))].join(", ");
+export const kindNames = (kinds) => [...new Set(kinds.map((kind) => (kind === ".txt" ? say("fileText") : (NAMES[kind] ?? kind))))].join(", ");
 
 /** Why this file would not be taken, as `what` and `next`; undefined where nothing speaks against it. */
 function objection({ name, size: bytes }, { kinds, largest_mb: largest }) {
   const kind = /\.[^.]*$/.exec(name)?.[0].toLowerCase();
-  if (NEWER[kind] && !kinds.includes(kind)) return { what: `Files of the kind ${kind} cannot be read.`, next: `Save it as ${NEWER[kind]}, and choose that.` };
-  if (!kinds.includes(kind)) return { what: "This kind of file cannot be read.", next: `These can: ${kindNames(kinds)}.` };
+  if (NEWER[kind] && !kinds.includes(kind)) return { what: say("wrongKind", kind), next: say("saveAs", NEWER[kind]) };
+  if (!kinds.includes(kind)) return { what: say("wrongKinds"), next: say("theseKinds", kindNames(kinds)) };
   if (bytes <= largest * 2 ** 20) return undefined;
-  return { what: `It has ${size(bytes)}, and ${largest} MB is the limit.`, next: "Split it into smaller files, or have the operator raise `limits.document_mb`." };
+  return { what: say("tooLarge", say("bytes", bytes), largest), next: say("splitIt") };
 }
 
 export class Uploads {
@@ -39,7 +40,7 @@ export class Uploads {
     const fine = added.filter((upload) => upload.state === "waiting");
     const first = added.find((upload) => upload.failure);
     if (first) speak(`${first.file.name}: ${first.failure.what} ${first.failure.next}`);
-    else if (fine.length) speak(fine.length === 1 ? `Sending ${fine[0].file.name}.` : `Sending ${fine.length} files.`);
+    else if (fine.length) speak(say("sendingFiles", fine.length, fine[0].file.name));
     this.next();
   }
 
@@ -74,11 +75,11 @@ class Upload {
 
   constructor(file, rules, uploads) {
     Object.assign(this, { file, rules, uploads });
-    this.bar = el("progress", { max: 1, ariaLabel: `Progress of ${file.name}` });
+    this.bar = el("progress", { max: 1, ariaLabel: say("progressOf", file.name) });
     this.words = el("p", { className: "facts" });
-    this.cancel = el("button", { className: "quiet", type: "button", textContent: "Cancel", ariaLabel: `Cancel ${file.name}`, onclick: () => this.leave() });
-    this.again = el("button", { type: "button", textContent: "Try again", ariaLabel: `Try ${file.name} again`, onclick: () => this.retry() });
-    this.dismiss = el("button", { className: "quiet", type: "button", textContent: "Dismiss", ariaLabel: `Dismiss ${file.name}`, onclick: () => this.leave() });
+    this.cancel = button(say("cancel"), () => this.leave(), { className: "quiet", ariaLabel: say("cancelOne", file.name) });
+    this.again = button(say("again"), () => this.retry(), { ariaLabel: say("tryOne", file.name) });
+    this.dismiss = button(say("dismiss"), () => this.leave(), { className: "quiet", ariaLabel: say("dismissOne", file.name) });
     const about = el("div", { className: "about" }, el("p", { className: "name", textContent: file.name, dir: "auto" }), this.words, this.bar);
     this.element = el("li", { className: "document" }, about, el("div", { className: "acts" }, this.cancel, this.again, this.dismiss));
     const failure = objection(file, rules);
@@ -89,10 +90,10 @@ class Upload {
   draw() {
     const { state, share, failure } = this;
     const percent = Math.floor(share * 100);
-    const words = { waiting: "Waiting", sending: share < 1 ? `Sending: ${percent} % of ${size(this.file.size)}` : "Reading…", reading: "Reading…" };
+    const words = { waiting: say("fileWaiting"), sending: share < 1 ? say("fileSending", percent, say("bytes", this.file.size)) : say("reading"), reading: say("reading") };
     this.element.classList.toggle("failed", state === "failed");
-    if (failure) this.words.replaceChildren(el("strong", {}, ...phrase(failure.what)), " ", ...phrase(failure.next ?? ""));
-    else this.words.textContent = words[state] + (this.rules.known.has(this.file.name) ? " · takes the place of the file of this name" : "");
+    if (failure) this.words.replaceChildren(...failureNodes(failure));
+    else this.words.textContent = words[state] + (this.rules.known.has(this.file.name) ? say("fileReplaces") : "");
     this.bar.hidden = state === "failed" || state === "waiting";
     if (share < 1) this.bar.value = share;
     else this.bar.removeAttribute("value");
@@ -135,16 +136,16 @@ class Upload {
         return document; // the line is down; it will be back
       });
     }
-    speak(document.state === "done" ? `${this.file.name} can be asked about now.` : `${this.file.name} could not be read: ${failureWords(document)}`);
+    speak(document.state === "done" ? say("fileDone", this.file.name) : say("fileUnread", this.file.name, unreadWords(document)));
     await this.uploads.settled(document);
     this.uploads.drop(this);
   }
 
   /** What to say of an error; a file that was moved or changed since it was chosen looks like a server out of reach. */
   async why(error) {
-    if (!(error instanceof Refused)) return { what: "This page failed in a way that it should not.", next: "Reload it, and try again." };
+    if (!(error instanceof Refused)) return failureWords({ code: "page" });
     const there = await this.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
-    return there ? error.failure : { what: "The file cannot be read any more.", next: "Choose it again." };
+    return there ? { ...error.failure, ...failureWords(error.failure), retryable: error.failure.retryable } : { what: say("fileGone"), next: say("chooseAgain") };
   }
 
   fail(failure) {

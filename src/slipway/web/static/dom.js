@@ -1,0 +1,54 @@
+/** Making elements, and small things that many parts of the page do with them. Text from a model or a document is only ever text. */
+
+import { say } from "./words.js";
+
+export function el(name, props = {}, ...children) {
+  const node = Object.assign(document.createElement(name), props);
+  node.append(...children);
+  return node;
+}
+
+export const button = (textContent, onclick, more = {}) => el("button", { type: "button", textContent, onclick, ...more });
+
+/** A sentence as nodes: what stands in backticks is code, or what `name` says. */
+export const phrase = (text, name = "code") => text.split(/`([^`]+)`/).map((part, n) => (n % 2 ? el(name, { textContent: part }) : part));
+
+/** What happened, what to do, and the server's own words where they are not the reader's. */
+export function failureNodes({ what, next, foreign }) {
+  const nodes = [el("strong", {}, ...phrase(what)), ...(next ? [" ", ...phrase(next)] : [])];
+  return foreign ? [...nodes, el("span", { className: "foreign", lang: "en" }, ...phrase(foreign))] : nodes;
+}
+
+/** Before `element` goes: the focus that is in it moves to `home`. */
+export function dropFocus(element, home) {
+  if (element.contains(document.activeElement)) home.focus({ preventScroll: true });
+}
+
+/** "page 12" or "slide 12"; nothing where no page is known. */
+export const pageOf = ({ path, page }) => (page == null ? "" : say(/\.pptx$/i.test(path) ? "slide" : "page", page));
+
+/** Why a document could not be read, and on which page, as a sentence. */
+export function unreadWords(document) {
+  const where = pageOf(document);
+  return `${(document.reason ?? document.error ?? say("unread")).replace(/\.$/, "")}${where && ` (${where})`}.`;
+}
+
+export const place = (source) => [source.path, source.heading, pageOf(source)].filter(Boolean).join(", ");
+
+/** Sets the text where it is another: what is written anew is read out anew. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Copies, and says so on the button. Where the browser does not allow it, `fallback` is selected, and false comes back. */
+export async function copyText(text, copier, fallback) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    if (fallback) getSelection().selectAllChildren(fallback);
+    return false;
+  }
+  copier.textContent = say("copied");
+  setTimeout(() => (copier.textContent = say("copy")), 1500);
+  return true;
+}

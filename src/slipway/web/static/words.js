@@ -1,0 +1,44 @@
+/** The page's words, in the language of the reader: `?lang=zh` or `?lang=en`, else the browser's first that there is, else English. */
+
+const LANGUAGES = { en: "./english.js", zh: "./chinese.js" };
+
+function wanted() {
+  const asked = [new URLSearchParams(location.search).get("lang"), ...navigator.languages];
+  return asked.map((each) => each?.toLowerCase().split("-")[0]).find((each) => each in LANGUAGES) ?? "en";
+}
+
+const language = wanted();
+const { default: words } = await import(LANGUAGES[language]);
+
+export const locale = { en: "en", zh: "zh-CN" }[language];
+
+/** What is called `name`, with what it speaks of. */
+export function say(name, ...about) {
+  const found = words[name];
+  if (found === undefined) console.error(`there are no words for ${name}`);
+  return typeof found === "function" ? found(...about) : found;
+}
+
+/** The words for `key` in the list called `name`; null where there are none. */
+export const among = (name, key) => words[name][key] ?? null;
+
+/** What the server says of a failure, in the reader's language where that is known. `foreign` are the server's own words where they are not. */
+export function failureWords({ code, what = "", next = "" }) {
+  const [ours, hint] = among("failures", code) ?? [];
+  if (ours) return { what: ours, next: hint ?? "", foreign: [what, next].filter((text) => text && ours !== what && hint !== next).join(" ") };
+  return { what, next, foreign: "" };
+}
+
+/** A notice's sentence; in English it is the server's own. */
+export function noticeWords({ code, text }) {
+  const found = among("notices", code);
+  return typeof found === "function" ? found(text) : (found ?? text);
+}
+
+/** Puts its words into the page as it was sent: the text of `data-say`, and the labels of `data-label` and `data-placeholder`. */
+export function sayAll(root = document) {
+  document.documentElement.lang = locale;
+  for (const each of root.querySelectorAll("[data-say]")) each.textContent = say(each.dataset.say);
+  for (const each of root.querySelectorAll("[data-label]")) each.ariaLabel = say(each.dataset.label);
+  for (const each of root.querySelectorAll("[data-placeholder]")) each.placeholder = say(each.dataset.placeholder);
+}
