@@ -124,8 +124,15 @@ def ask(page: Page, question: str) -> None:
 
 def settled(page: Page) -> None:
     """The last answer is complete, and stands there as HTML."""
-    expect(page.locator(".turn").last.locator(".facts")).to_be_visible()
+    expect(page.locator(".turn").last.locator(".how")).to_be_visible()
     expect(page.locator(".turn").last.locator(".answer")).not_to_have_class(re.compile("raw"))
+
+
+def kept(page: Page) -> list[dict[str, Any]]:
+    """The turns of the conversation that this tab shows, as the browser keeps them."""
+    name = page.evaluate("Object.keys(localStorage).find((name) => name.endsWith(sessionStorage.getItem('slipway.talk')))")
+    found: list[dict[str, Any]] = page.evaluate("(name) => JSON.parse(localStorage.getItem(name)).turns", name)
+    return found
 
 
 def answer_text(page: Page) -> str:

@@ -429,7 +429,7 @@ def test_a_source_names_its_page_or_slide(page: Page, server: str) -> None:
     if not slide.is_visible():
         page.locator("summary").last.click()
     slide.click()
-    expect(page.locator("#passage-path")).to_have_text("talk.pptx, slide 7")
+    expect(page.locator(".passage .path")).to_have_text("talk.pptx, slide 7")
 
 
 def test_what_is_quoted_is_marked_in_its_passage(page: Page, server: str) -> None:
@@ -440,8 +440,8 @@ def test_what_is_quoted_is_marked_in_its_passage(page: Page, server: str) -> Non
     ask(page, "Where do otters sleep?")
     settled(page)
     page.locator(".answer .mark").first.click()
-    expect(page.locator("#passage-text mark")).to_have_text("Otters sleep in the old boathouse.")
-    expect(page.locator("#passage-text")).to_have_text("They are small. Otters sleep in the old boathouse. They like rain.")
+    expect(page.locator(".passage mark")).to_have_text("Otters sleep in the old boathouse.")
+    expect(page.locator(".passage .text")).to_have_text("They are small. Otters sleep in the old boathouse. They like rain.")
 
 
 def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight(page: Page, server: str) -> None:
@@ -454,13 +454,13 @@ def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight
     ask(page, "What is the length of pier 17?")
     settled(page)
     page.locator(".answer .mark").first.click()
-    said = page.locator("#passage-text tr.said")
+    said = page.locator(".passage tr.said-row")
     expect(said).to_have_count(1)
     assert said.locator("td").all_text_contents() == ["Pier 17", "57", "stone|wood"]
-    expect(page.locator("#passage-text td", has_text=bad)).to_have_count(1)
-    expect(page.locator("#passage-text img")).to_have_count(0)
+    expect(page.locator(".passage td", has_text=bad)).to_have_count(1)
+    expect(page.locator(".passage img")).to_have_count(0)
     expect(said).to_be_in_viewport()
-    assert page.locator("#passage-text thead th").all_text_contents() == ["Pier", "Length", "Remark"]
+    assert page.locator(".passage thead th").all_text_contents() == ["Pier", "Length", "Remark"]
     looked_at(page, "passage-of-a-sheet")
 
 
