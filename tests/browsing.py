@@ -143,8 +143,12 @@ def tab_to(page: Page, name: str, key: str) -> None:
     """Presses `key` until a visible focus ring is around what is called `name`."""
     for _ in range(20):
         page.keyboard.press(key)
-        if page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent").startswith(name):
-            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        found, outline = page.evaluate(
+            "(({ ariaLabel, textContent }, { outlineStyle }) => [ariaLabel ?? textContent, outlineStyle])"
+            "(document.activeElement, getComputedStyle(document.activeElement))"
+        )
+        if found.startswith(name):
+            assert outline == "solid", f"{found} shows no focus"
             return
     raise AssertionError(f"{name} was not reached")
 

@@ -302,7 +302,9 @@ class Api:
         run = self.run_of(request)
         events = run.events
         written = texts_of(events)
-        ended = {e.index for e in events if isinstance(e, SectionState) and e.state != "started"} if run.state == "running" else set(written)
+        ended = (
+            {e.index for e in events if isinstance(e, SectionState) and e.state != "started"} if run.state == "running" else set(written)
+        )
         parts = {index: text if index in ended else text[: settled(text)] for index, text in sorted(written.items())}
         clean = await asyncio.to_thread(lambda: {index: clean_html(text) for index, text in parts.items()})
         titles = {e.index: clean_html(f"## {e.title}") for e in events if isinstance(e, SectionState) and e.title}
