@@ -60,9 +60,9 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def two_apps(mock: MockServer) -> dict[str, Any]:
+def two_apps(url: str) -> dict[str, Any]:
     """Apps over the same documents: one quotes, one has a model write."""
-    model = {"base_url": f"{mock.url}/v1", "name": "mock-model", "price": {"input": 1, "output": 2}}
+    model = {"base_url": f"{url}/v1", "name": "mock-model", "price": {"input": 1, "output": 2}}
     return {"models": {"m": model}, "apps": {"plain": {"knowledge": "docs"}, "written": {"knowledge": "docs", "route": "m"}}}
 
 
@@ -72,7 +72,7 @@ def calls(mock: MockServer) -> int:
 
 def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         told = desk.told("--app", "written")
     written = {metric: each["value"] for metric, each in told["measured"]["written"].items() if each}
     assert told["totals"]["written"]["rungs"] == {"model": 2}
@@ -90,7 +90,7 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
 
 def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: Desk) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         both = desk.told()
         assert list(both["columns"]) == ["plain", "written"]
         assert both["differences"]["written"]["fact overlap"]["value"] == pytest.approx(
@@ -105,7 +105,7 @@ def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: 
 
 def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(desk: Desk) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         first = desk.told("--save", "runs.jsonl", "--limit", "1")
         assert calls(mock) == 1
         desk.told("--save", "runs.jsonl")
@@ -122,7 +122,7 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
 
 def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         desk.told("--save", "runs.jsonl", "--concurrency", "1")
         saved = desk.folder / "runs.jsonl"
         whole = saved.read_bytes()
@@ -135,7 +135,7 @@ def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
 
 def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) -> None:
     with mocking(text=RIGHT, script=("cut-5@1",)) as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
         told = desk.told(*asked, code=1)
         assert told["measured"]["written"]["failed"]["value"] == 0.5
@@ -147,7 +147,7 @@ def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) 
 
 def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: Desk) -> None:
     with mocking(text=RIGHT, script=("status-500",)) as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         told = desk.told("--app", "written")
     assert told["totals"]["written"]["degraded"] == 2
     assert any("written: 2 of 2 answers are quotes, since the model could not be reached" in note for note in told["notes"])
@@ -156,7 +156,7 @@ def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: Desk) -> None:
 def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_answers(desk: Desk) -> None:
     desk.ask([*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}])
     with mocking(text="NOT IN THE DOCUMENTS") as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         told = desk.told("--without-gold")
     measured = told["measured"]
     assert measured["written"]["false abstentions"]["value"] == 1.0
@@ -192,7 +192,7 @@ WRONG = {
 @pytest.mark.parametrize("more", WRONG)
 def test_what_is_wrong_is_named_with_the_way_out(desk: Desk, more: tuple[str, ...]) -> None:
     with mocking() as mock:
-        desk.settings(**two_apps(mock))
+        desk.settings(**two_apps(mock.url))
         done = desk.run(*more)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"slipway: {WRONG[more]}")

@@ -347,21 +347,27 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
 @click.option("--save", type=Named(), help="Keep each answer in this file, and ask only what it does not have yet.")
 @click.option("--url", help="Ask a running server instead, such as http://127.0.0.1:8080.")
 @click.option("--key", envvar="SLIPWAY_KEY", help="Key for --url; SLIPWAY_KEY is read too.")
+@click.option("--html", type=Named(), help="Write a report with plots and every answer into this file too.")
 @JSON
-def eval_answers(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], as_json: bool, **wanted: Any) -> None:
+def eval_answers(
+    config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], html: Path | None, as_json: bool, **wanted: Any
+) -> None:
     """How good are the answers, beside answers that are known to be right? Apps and models stand side by side, each a column.
 
     Each model is a column of its own, and so are the documents quoted without one. The exit code is 1 where an answer failed.
 
     \b
     slipway eval answers --docs ./docs --questions questions.jsonl
-    slipway eval answers --docs ./docs --questions questions.jsonl --model dashscope/qwen-plus --save runs.jsonl
+    slipway eval answers --docs ./docs --questions questions.jsonl --model dashscope/qwen-plus --save runs.jsonl --html report.html
     """
     from slipway import evaluating
     from slipway.evals import reports
 
     asked = evaluating.Wanted(flags=Flags(config=config, docs=docs, models=models), **wanted)
+    out = evaluating.page_at(html)
     report = evaluating.evaluate(asked, lambda line: click.echo(line, err=True), shown=not as_json)
+    if out is not None:
+        click.echo(f"the report is in {evaluating.write_page(out, report)}", err=True)
     click.echo(json.dumps(reports.answers_as_json(report), indent=2) if as_json else "\n".join(reports.answers_as_text(report)))
     sys.exit(int(any(total.failed for total in report.totals.values())))
 

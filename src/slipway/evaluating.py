@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -124,6 +125,26 @@ def _announce(
         say(f"{len(todo) - len(missing)} of {len(todo)} answers are in {wanted.save} already")
         if kept.old(todo):
             say(f"{kept.old(todo)} answers there are of other settings, documents or questions, and do not count")
+
+
+# The page
+
+
+def page_at(file: Path | None) -> TextIO | None:
+    """Opened before anything is asked: that it cannot be written would be learnt too late. Raises SettingsError."""
+    try:
+        return file.open("a", encoding="utf-8") if file is not None else None
+    except OSError as error:
+        raise SettingsError([f"--html: {file} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
+
+
+def write_page(out: TextIO, report: Report) -> str:
+    from slipway.evals.pages import html  # only where one is wanted
+
+    with out:
+        out.truncate(0)
+        out.write(html(report, datetime.now().astimezone()))
+    return out.name
 
 
 # Whom to ask
