@@ -111,6 +111,26 @@ def test_a_process_that_was_killed_is_followed_by_another(server: Serving) -> No
     assert "its process ended (SIGKILL), and is started again" in server.log
 
 
+def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server: Serving) -> None:
+    old = child(server)
+    os.kill(old, signal.SIGKILL)
+    (new,) = until(lambda: [pid for pid in children(server.process.pid) if pid != old and alive(pid)])
+    os.kill(new, signal.SIGSTOP)
+    try:
+        assert state(server) == "starting"
+        body = {"question": QUESTION, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=30) as reply:
+            lines = reply.iter_lines()
+            for _ in range(4):
+                assert next(line for line in lines if line.startswith("event: ")) != "event: delta"
+            os.kill(new, signal.SIGCONT)
+            rest = list(lines)
+    finally:
+        os.kill(new, signal.SIGCONT)
+    done = json.loads(rest[rest.index("event: done") + 1].removeprefix("data: "))
+    assert (done["rung"], done["model"]) == ("model", "tiny")
+
+
 def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(endless: Serving) -> None:
     pid = child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}

@@ -19,6 +19,7 @@ from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
 from slipway.weights import File, Weights, Wheel
+from tiny import write_tiny
 
 CONTENT = bytes(range(256)) * 4000
 NOWHERE = "http://127.0.0.1:9/model.bin"
@@ -184,6 +185,47 @@ def test_the_commands_say_what_is_here_and_what_to_do(tmp_path: Path) -> None:
     unknown = run("weights", "pull", "nope", env=env)
     assert unknown.returncode == 2
     assert unknown.stderr == "slipway: there are no weights called `nope`; known are minilm, qwen2.5-coder-0.5b.\n"
+
+
+def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
+    env, file = {"SLIPWAY_CACHE": str(tmp_path / "cache")}, write_tiny(tmp_path / "tiny.gguf")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    added = run("weights", "add", "mine", str(file), "--sha256", sha256, env=env)
+    assert added.returncode == 0, added.stderr
+    file.unlink()  # the copy stays
+    listed = {each["name"]: each["here"] for each in json.loads(run("weights", "list", "--json", env=env).stdout)}
+    assert listed == {"mine": True, "minilm": False, "qwen2.5-coder-0.5b": False}
+    assert run("weights", "pull", "mine", env=env).returncode == 0
+    assert run("weights", "verify", "mine", env=env).returncode == 0
+    kept = tmp_path / "cache" / "weights" / "mine" / "tiny.gguf"
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    assert run("weights", "verify", "mine", env=env).returncode == 1
+    lost = run("weights", "pull", "mine", env=env)
+    assert lost.returncode == 1
+    assert "none is known, since it was added from a file" in lost.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "sha256", "said"),
+    [
+        ("minilm", "good.gguf", "", "NAME: there are weights called `minilm` already; choose another name"),
+        ("../up", "good.gguf", "", "NAME: `../up` cannot be one"),
+        ("mine", "text.gguf", "", "is no GGUF file, whatever its name says"),
+        ("mine", "empty.bin", "", "is empty"),
+        ("mine", "none.gguf", "", "cannot be read: no such file or directory"),
+        ("mine", "good.gguf", "abc", "--sha256: `abc` is none"),
+        ("mine", "good.gguf", "0" * 64, "has another"),
+    ],
+)
+def test_what_cannot_be_added_is_told_and_leaves_nothing(tmp_path: Path, name: str, file: str, sha256: str, said: str) -> None:
+    write_tiny(tmp_path / "good.gguf")
+    (tmp_path / "text.gguf").write_text("not a model")
+    (tmp_path / "empty.bin").write_bytes(b"")
+    given = ["--sha256", sha256] if sha256 else []
+    done = run("weights", "add", name, str(tmp_path / file), *given, env={"SLIPWAY_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_another_way(tmp_path: Path) -> None:

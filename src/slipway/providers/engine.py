@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ LOOK_S = 1.0  # between two looks for weights that are not here yet
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0  # before a child that ended is followed by another
 SOUND_S = 30.0  # who lived as long is followed at once
 PATIENCE_S = 2.0  # a pause that questions wait out
+LAST_WORDS_S = 0.5  # the library says why it cannot go on from a thread of its own, which an exit cuts short
 TAIL = 4000  # characters of what the child said last
 CACHE_MIB = 256  # prompts that left their slot are kept in so much memory, for the next question that begins like them
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "HOME", "CUDA_", "HIP_", "ROCR_", "GGML_", "VK_")  # no key of a provider is among them
@@ -110,7 +112,10 @@ class Engine:
             path = await self._weights()
             self._is("starting")
             began = loop.time()
-            how = await self._live(msgspec.structs.replace(self.job, path=str(path), key=secrets.token_hex(16)))
+            try:
+                how = await self._live(msgspec.structs.replace(self.job, path=str(path), key=secrets.token_hex(16)))
+            except OSError as error:  # no memory, processes or files are left for a child: that may pass
+                how = f"it cannot be started: {error.strerror or error}"
             pause_s = FIRST_PAUSE_S if loop.time() - began > SOUND_S else pause_s
             if pause_s <= PATIENCE_S and self.up is not None:
                 self._is("starting")
@@ -128,8 +133,8 @@ class Engine:
 
     async def _live(self, job: Job) -> str:
         """The child's life; returns how it ended. `up` stays what it was, so that one sees whether it ever was."""
-        line = Lifeline()
         self._said, self.up = "", None
+        line = Lifeline()
         try:
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-s", "-X", "utf8", "-c", f"from slipway.providers.engine import serve; serve({line.fd})",
@@ -207,7 +212,8 @@ def serve(line: int) -> None:
     params.verbosity = 2  # warnings and errors
     try:
         server = xllamacpp.Server(params)
-    except RuntimeError:  # the library has said why
+    except RuntimeError:
+        time.sleep(LAST_WORDS_S)
         os._exit(1)
     print(server.listening_address, file=told, flush=True)
     sys.stdin.buffer.read()  # until we are no longer wanted
