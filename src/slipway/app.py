@@ -23,7 +23,7 @@ from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
 from slipway.pace import Pace
-from slipway.prompt import WITH_PASSAGES, Prompt
+from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers.known import ENDPOINTS
 from slipway.routing import Candidate, Route, models_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
@@ -42,6 +42,10 @@ from slipway.web.paths import nothing_there
 from slipway.web.server import Server, bind
 
 log = logging.getLogger("slipway")
+PASSAGES = 5
+# Where only models that run here write: they read slowly, and some find no end. Measured by bench/local.py
+SMALL_PASSAGES = 3
+SMALL_DEFAULTS: dict[str, Any] = {"temperature": 0, "max_tokens": 400}
 
 
 def loaded(flags: Flags) -> Loaded:
@@ -198,21 +202,31 @@ def road_of(
 
 
 def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules) -> answer.App:
+    route = routes[app.route] if app.route is not None else None
+    small = is_local(route)
+    matches = app.cite == "match" or (app.cite is None and small)
     return answer.App(
         name=name,
         knowledge=Knowledge(keeper, Access(rules), reranker(name, app)) if keeper is not None else None,
-        route=routes[app.route] if app.route is not None else None,
+        route=route,
         small=routes[app.small] if app.small is not None else None,
-        prompt=prompt_of(app),
-        defaults=app.defaults,
-        passages=app.passages,
+        prompt=prompt_of(app, matches=matches),
+        matches=matches,
+        defaults={**SMALL_DEFAULTS, **app.defaults} if small else app.defaults,
+        passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
         sections=app.sections,
     )
 
 
-def prompt_of(app: App) -> Prompt:
+def is_local(route: Route | None) -> bool:
+    """Whether all its models run here: they are small, read slowly, seldom name their sources, and may not find an end."""
+    return route is not None and all(candidate.model.kind == "local" for candidate in route.candidates)
+
+
+def prompt_of(app: App, *, matches: bool = False) -> Prompt:
     """The file was read when the settings were checked; as it is at the start, it counts until the end."""
-    standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else WITH_PASSAGES
+    ours = MATCHED if matches else WITH_PASSAGES
+    standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
 
 

@@ -27,6 +27,7 @@ class App(Record, frozen=True, kw_only=True):
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
     sections: int = 4
+    matches: bool = False  # sources are matched to sentences by their words, for models that do not name them
 
 
 class Road(Record, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from slipway.answer.planning import ASKED, QUOTED
 from slipway.answer.tally import Tally
 from slipway.draft import Draft, InOrder, Say, Section
 from slipway.errors import ProviderError, SlipwayError
+from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
 from slipway.pace import Writing
@@ -157,10 +158,12 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         raise ModelFailed(error, spoke=False) from None
     tally.opened(opened)
     writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
+    lacking = Claims(sources, f"{question.text}\n{section.part.text}").lacking
     text = Text(
         section,
-        Marker({s.n for s in sources}, Claims(sources, f"{question.text}\n{section.part.text}").lacking),
+        Marker({s.n for s in sources}, lacking),
         Opening(listens=bool(sources)),
+        Attributor(sources, lacking) if app.matches and sources else None,
     )
     usage: Usage | None = None
     try:
@@ -173,6 +176,8 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
                     text.feed(piece.text, tally, say)
             pieces = await opened.reply.pieces()
         text.end(tally, say, whole=True)
+        if text.attributor is not None and text.attributor.marked:
+            desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
     except ProviderError as error:
         if text.spoke:
             text.end(tally, say, whole=False)
@@ -194,14 +199,17 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
 class Text:
     """A section's text on its way from the model to the reader."""
 
-    def __init__(self, section: Section, marker: Marker, opening: Opening) -> None:
-        self.section, self.marker, self.opening = section, marker, opening
+    def __init__(self, section: Section, marker: Marker, opening: Opening, attributor: Attributor | None = None) -> None:
+        self.section, self.marker, self.opening, self.attributor = section, marker, opening, attributor
         self.spoke = False
         self.cited = 0
 
     def feed(self, text: str, tally: Tally, say: Say) -> None:
-        if shown := self.opening.feed(text):
+        if shown := self._attributed(self.opening.feed(text)):
             self._tell(self.marker.feed(shown), tally, say)
+
+    def _attributed(self, text: str) -> str:
+        return self.attributor.feed(text) if self.attributor is not None and text else text
 
     def _tell(self, found: tuple[str, list[Citation]], tally: Tally, say: Say) -> None:
         self.spoke = self.spoke or bool(found[0])
@@ -210,7 +218,8 @@ class Text:
 
     def end(self, tally: Tally, say: Say, *, whole: bool) -> None:
         """What was held back, and what the reader should know about the sources of the whole."""
-        if text := self.opening.end():
+        text = self._attributed(self.opening.end()) + (self.attributor.end() if self.attributor is not None else "")
+        if text:
             self._tell(self.marker.feed(text), tally, say)
         self._tell(self.marker.end(), tally, say)
         if words := list(self.marker.flags):

@@ -134,7 +134,20 @@ class App(Branch, frozen=True, kw_only=True):
     rerank: Annotated[str | None, Meta(description="`module:function` that scores texts for a question: (question, texts) -> numbers")] = (
         None
     )
-    passages: Annotated[int, Meta(ge=1, le=50, description="places of the documents that an answer, or a section of it, may draw on")] = 5
+    cite: Annotated[
+        Literal["model", "match"] | None,
+        Meta(
+            description="who names the sources: the `model`, or Slipway, which `match`es words; `match` where all models of the route run here"
+        ),
+    ] = None
+    passages: Annotated[
+        int | None,
+        Meta(
+            ge=1,
+            le=50,
+            description="places that an answer, or a section of it, may draw on; 5, or 3 where all models of the route run here",
+        ),
+    ] = None
     sections: Annotated[
         int, Meta(ge=1, le=8, description="sections at most of a broad question's answer, each a call; 1 for never more")
     ] = 4
