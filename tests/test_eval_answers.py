@@ -1,13 +1,16 @@
 """`slipway eval answers`, against the mock provider: what is right and wrong in known answers, side by side, and never paid for twice."""
 
+import fcntl
 import json
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from processes import mocking, run, serving
+from processes import COMMAND, mocking, run, serving
 from slipway.providers.mock import MockServer
 
 LEAVE = "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office before nine.\n"
@@ -131,6 +134,61 @@ def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
         assert calls(mock) == 3
     lines = [json.loads(line) for line in saved.read_text().splitlines()]
     assert [(each["column"], each["question"]) for each in lines] == [(c, q) for q in ("leave", "tea") for c in ("plain", "written")]
+
+
+def test_each_change_that_may_change_an_answer_asks_again(desk: Desk) -> None:
+    with mocking(text=RIGHT) as mock:
+        settings = two_apps(mock.url)
+        asked = ("--app", "written", "--save", "runs.jsonl", "--limit", "1")
+        desk.settings(**settings)
+        desk.told(*asked)
+        settings["models"]["m"]["price"] = {"input": 3, "output": 3}  # not this one
+        desk.settings(**settings)
+        desk.told(*asked)
+        assert calls(mock) == 1
+        for n, (of, change) in enumerate(
+            [("models", {"name": "other"}), ("apps", {"instructions": "Be brief."}), ("apps", {"passages": 2})], 2
+        ):
+            settings[of]["m" if of == "models" else "written"].update(change)
+            desk.settings(**settings)
+            desk.told(*asked)
+            assert calls(mock) == n
+
+
+def test_what_is_no_file_of_ours_is_left_as_it_is(desk: Desk) -> None:
+    file = desk.folder / "questions.jsonl"
+    for data in (file.read_bytes(), b"a line without an end", file.read_bytes() + b"\n"):
+        saved = desk.folder / "other.txt"
+        saved.write_bytes(data)
+        done = desk.run("--docs", "docs", "--save", "other.txt")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == "slipway: --save: other.txt:1: this is no answer that was saved; name another file"
+        assert saved.read_bytes() == data
+
+
+def test_two_runs_do_not_write_to_one_file(desk: Desk) -> None:
+    with (desk.folder / "runs.jsonl").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = desk.run("--docs", "docs", "--save", "runs.jsonl")
+    assert done.returncode == 2
+    assert "--save: another run is writing to runs.jsonl; wait for its end, or name another file" in done.stderr
+
+
+def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(desk: Desk) -> None:
+    asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
+    with mocking(text=RIGHT, script=("hang@2",)) as mock:
+        desk.settings(**two_apps(mock.url))
+        command = [*COMMAND, "eval", "answers", "--questions", "questions.jsonl", *asked]
+        process = subprocess.Popen(command, cwd=desk.folder, stderr=subprocess.PIPE, text=True)
+        while calls(mock) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert said.endswith("Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n")
+        assert "3 of 4 answers are in runs.jsonl already" in desk.run(*asked).stderr
+        assert calls(mock) == 3
 
 
 def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) -> None:

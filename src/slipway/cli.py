@@ -365,7 +365,11 @@ def eval_answers(
 
     asked = evaluating.Wanted(flags=Flags(config=config, docs=docs, models=models), **wanted)
     out = evaluating.page_at(html)
-    report = evaluating.evaluate(asked, lambda line: click.echo(line, err=True), shown=not as_json)
+    try:
+        report = evaluating.evaluate(asked, lambda line: click.echo(line, err=True), shown=not as_json)
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped. {evaluating.stopped(asked)}", err=True)
+        sys.exit(130)
     if out is not None:
         click.echo(f"the report is in {evaluating.write_page(out, report)}", err=True)
     click.echo(json.dumps(reports.answers_as_json(report), indent=2) if as_json else "\n".join(reports.answers_as_text(report)))

@@ -1,6 +1,7 @@
 """`slipway eval answers`: questions whose answers are known, asked of apps and models side by side. An answer is kept as soon as it is there."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from slipway.asking import Told
 from slipway.bar import Bar
 from slipway.errors import SettingsError, SlipwayError
 from slipway.evals.answers import Answered, At, Case, Report, report
+from slipway.evals.kept import Kept, Todo
 from slipway.evals.questions import Gold, Question, questions_in
 from slipway.ingesting import one
 from slipway.knowledge import Knowledge
@@ -28,7 +30,7 @@ from slipway.knowledge.index import Reach
 from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
 from slipway.routing import models_of
-from slipway.settings import App, Flags, Settings
+from slipway.settings import App, Connection, Flags, Model, RouteEntry, Settings
 from slipway.types import AnswerDone, Asker, AttemptDone, Record, Within
 
 QUOTE = "quote"  # the column of the documents quoted, beside those where a model writes
@@ -57,7 +59,7 @@ class Column(Record, frozen=True, kw_only=True):
     state: str
     asks: Callable[[Question, bool], AsyncIterator[Told]]
     withholds: bool = False
-    calls: bool = True  # a model
+    calls: str = "each at least a call of its model"
 
 
 class Columns(Record, frozen=True, kw_only=True):
@@ -69,36 +71,40 @@ class Columns(Record, frozen=True, kw_only=True):
     road: Road | None = None
 
 
-class Todo(Record, frozen=True, kw_only=True):
-    column: str
-    question: Question
-    without_gold: bool
-    made: str
-
-
 def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Report:
     """Raises SlipwayError; KeyboardInterrupt where it was stopped, and then `save` has what is there."""
     questions_in(wanted.questions)  # what is wrong with them is told before the documents are read, which may take long
-    kept = Kept(wanted.save)
-    asked = _there(wanted) if wanted.url else _here(wanted, shown=shown)
-    against = _against(wanted, asked)
-    questions = questions_in(wanted.questions, asked.places)[: wanted.limit]
-    todo = [
-        Todo(column=name, question=question, without_gold=without, made=_made(column, question, without))
-        for question in questions  # side by side also in time, so that one minute's weather is everybody's
-        for name, column in asked.columns.items()
-        for without in (False, True)[: 1 + (wanted.without_gold and column.withholds and not question.unanswerable)]
-    ]
-    missing = [each for each in todo if kept.answer(each) is None]
-    _announce(asked, todo, missing, kept, wanted, say)
-    logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
-    asyncio.run(_collect(asked, missing, kept, wanted.concurrency, shown=shown))
-    found = {(each.column, each.question.id, each.without_gold): kept.answer(each, failed=True) for each in todo}
+    with contextlib.closing(Kept(wanted.save)) as kept:
+        asked = _there(wanted) if wanted.url else _here(wanted, shown=shown)
+        against = _against(wanted, asked)
+        questions = questions_in(wanted.questions, asked.places)[: wanted.limit]
+        todo = _todo(asked, questions, without_gold=wanted.without_gold)
+        missing = [each for each in todo if kept.answer(each) is None]
+        _announce(asked, todo, missing, kept, wanted, say)
+        logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
+        asyncio.run(_collect(asked, missing, kept, wanted.concurrency, shown=shown))
+        found = {(each.column, each.question.id, each.without_gold): kept.answer(each, failed=True) for each in todo}
     cases = {
         name: [_case(question, found[name, question.id, False], found.get((name, question.id, True))) for question in questions]
         for name in asked.columns
     }
     return report({name: column.about for name, column in asked.columns.items()}, cases, against)
+
+
+def stopped(wanted: Wanted) -> str:
+    """What to tell who stopped a run."""
+    if wanted.save is None:
+        return "Nothing is kept; with --save FILE, the same command would go on from here."
+    return f"What was answered is in {wanted.save}; the same command goes on from there."
+
+
+def _todo(asked: Columns, questions: Sequence[Question], *, without_gold: bool) -> list[Todo]:
+    return [
+        Todo(column=name, question=question, without_gold=without, made=_made(column, question, without))
+        for question in questions  # side by side also in time, so that one minute's weather is everybody's
+        for name, column in asked.columns.items()
+        for without in (False, True)[: 1 + (without_gold and column.withholds and not question.unanswerable)]
+    ]
 
 
 def _case(question: Question, answer: Answered | None, without_gold: Answered | None) -> Case:
@@ -115,16 +121,16 @@ def _against(wanted: Wanted, asked: Columns) -> str:
 
 
 def _announce(
-    asked: Columns, todo: Sequence[Todo], missing: Sequence[Todo], kept: "Kept", wanted: Wanted, say: Callable[[str], None]
+    asked: Columns, todo: Sequence[Todo], missing: Sequence[Todo], kept: Kept, wanted: Wanted, say: Callable[[str], None]
 ) -> None:
     for name, column in asked.columns.items():
-        mine = [each for each in missing if each.column == name]
-        calls = f"at most {len(mine)} calls of its model" if column.calls else "without a model"
-        say(f"{name} ({column.about}): {len(mine)} questions to ask, {calls}")
+        say(f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions to ask, {column.calls}")
     if wanted.save is not None:
         say(f"{len(todo) - len(missing)} of {len(todo)} answers are in {wanted.save} already")
         if kept.old(todo):
             say(f"{kept.old(todo)} answers there are of other settings, documents or questions, and do not count")
+        if wanted.url and len(missing) < len(todo):
+            say("A server does not tell whether its settings or documents have changed since; where they have, name another file by --save")
 
 
 # The page
@@ -229,7 +235,7 @@ def _column(name: str, app: App, of: str, settings: Settings, road: Road) -> Col
         state=_state(app, settings, knowledge),
         asks=asks,
         withholds=knowledge is not None,
-        calls=app.route is not None,
+        calls=_calls(app),
     )
 
 
@@ -237,17 +243,29 @@ def _written_by(settings: Settings, route: str) -> str:
     return " > ".join(entry.model for entry in settings.routes[route]) if route in settings.routes else route
 
 
+def _calls(app: App) -> str:
+    if app.route is None:
+        return "without a model"
+    most = f", a broad one up to {app.sections}" if app.sections > 1 and app.knowledge else ""
+    return f"each a call of its model{most}; more where one fails"
+
+
 def _state(app: App, settings: Settings, knowledge: Knowledge | None) -> str:
-    """Another one for each change that may change an answer. Prices and keys may not."""
-    prompt = prompt_of(app)
-    entries = [entry.model for entry in settings.routes.get(app.route or "", ())] or ([app.route] if app.route else [])
-    models = [(name, model.provider, model.base_url, model.name) for name in entries for model in [settings.models[name]]]
+    """Another one for each change that may change an answer: all but who may read, since the operator asks, and how a model is reached."""
+    standing = prompt_of(app).standing
+    own = msgspec.structs.replace(app, knowledge=(), access=(), prompt=None)
+    names = {entry.model for route in (app.route, app.small) if route for entry in settings.routes.get(route, (RouteEntry(model=route),))}
+    models = {name: _model_state(settings.models[name]) for name in sorted(names)}
     documents = sorted((doc.path, doc.version) for doc in knowledge.documents(OPERATOR)) if knowledge else []
-    own = (prompt.standing, prompt.instructions, app.defaults, app.passages, app.rerank, app.sections)
-    return _digest([slipway.__version__, own, models, documents, settings.embedding])
+    return _digest([slipway.__version__, standing, own, settings.routes.get(app.route or ""), models, documents, settings.embedding])
+
+
+def _model_state(model: Model) -> Model:
+    return msgspec.structs.replace(model, api_key=None, price=None, connection=Connection(), headers={}, parallel=1, threads=0)
 
 
 def _made(column: Column, question: Question, without_gold: bool) -> str:
+    """Gold may change without a new answer, unless it says which pages are withheld."""
     return _digest([column.state, question.question, question.gold if without_gold else ()])
 
 
@@ -270,7 +288,7 @@ class Without(Access):
 # Asking
 
 
-async def _collect(asked: Columns, missing: Sequence[Todo], kept: "Kept", concurrency: int, *, shown: bool) -> None:
+async def _collect(asked: Columns, missing: Sequence[Todo], kept: Kept, concurrency: int, *, shown: bool) -> None:
     bar, waiting, done = Bar("asking   ", shown), iter(missing), 0
 
     async def work() -> None:
@@ -321,53 +339,3 @@ async def _answer(asked: Columns, todo: Todo) -> Answered:
         usage=whole["usage"],
         cost_usd=whole["cost_usd"],
     )
-
-
-class Kept:
-    """The answers so far, in a file where there is one, a line each: what was paid for once is not asked again. The latest line counts."""
-
-    def __init__(self, file: Path | None) -> None:
-        self.file = file
-        self._answers: dict[str, Answered] = {}
-        try:
-            self._out = file.open("a+b") if file is not None else None
-        except OSError as error:
-            raise SettingsError([f"--save: {file} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
-        if self._out is not None:
-            self._out.seek(0)
-            self._read(self._out.read())
-
-    def _read(self, data: bytes) -> None:
-        whole = data[: data.rfind(b"\n") + 1]
-        if self._out is not None and len(whole) < len(data):
-            self._out.truncate(len(whole))  # a line that was being written when the process ended
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                answer = msgspec.json.decode(line, type=Answered)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                raise SettingsError([f"--save: {self.file}:{number}: this is no answer that was saved; name another file"]) from None
-            self._answers[_key(answer.column, answer.made, answer.without_gold)] = answer
-
-    def answer(self, todo: Todo, *, failed: bool = False) -> Answered | None:
-        """A failed or degraded one is asked again, unless those too are wanted."""
-        found = self._answers.get(_key(todo.column, todo.made, todo.without_gold))
-        return found if found is not None and (failed or not (found.error or found.degraded)) else None
-
-    def old(self, todo: Sequence[Todo]) -> int:
-        """How many there are to these questions that were made otherwise."""
-        wanted = {(each.column, each.question.id, each.without_gold): each.made for each in todo}
-        made = [(wanted.get((each.column, each.question, each.without_gold)), each.made) for each in self._answers.values()]
-        return sum(now is not None and now != then for now, then in made)
-
-    def keep(self, answer: Answered) -> None:
-        self._answers[_key(answer.column, answer.made, answer.without_gold)] = answer
-        if self._out is not None:
-            try:
-                self._out.write(encode_json(answer) + b"\n")
-                self._out.flush()
-            except OSError as error:
-                raise SettingsError([f"--save: {self.file} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
-
-
-def _key(column: str, made: str, without_gold: bool) -> str:
-    return f"{made} {without_gold:d} {column}"

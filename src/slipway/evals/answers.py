@@ -300,7 +300,10 @@ def _notes(
         if total.degraded:
             yield f"{name}: {total.degraded} of {total.asked} answers are quotes, since the model could not be reached: they are not its own."
         if total.unpriced:
-            yield f"{name}: what {total.unpriced} of {total.asked} answers cost is not known; give its model a `price`."
+            yield (
+                f"{name}: what {total.unpriced} of {total.asked} answers cost is not known: their model has no `price`, or they ended before "
+                "its tokens were told."
+            )
     rows = next(iter(cases.values()))
     if all(case.answerable and case.without_gold is None for case in rows):
         yield (

@@ -1,0 +1,112 @@
+"""The answers so far, in a file where there is one, a line each: what was paid for once is not asked again."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from slipway.errors import SettingsError
+from slipway.evals.answers import Answered
+from slipway.evals.questions import Question
+from slipway.providers import encode_json
+from slipway.types import Record
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs may then ask the same
+    fcntl = None  # type: ignore[assignment]
+
+_BEGINS = b'{"column":"'  # each line of ours
+
+
+class Todo(Record, frozen=True, kw_only=True):
+    """One question to one column. `made` tells one state of settings and documents from another."""
+
+    column: str
+    question: Question
+    without_gold: bool
+    made: str
+
+
+class Kept:
+    """Of two lines for the same thing, the latest counts. The file is one run's until its end; it raises SettingsError where it is another's, or
+    holds something else, and then leaves it as it is.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self._answers: dict[str, Answered] = {}
+        self._out = None if file is None else self._opened(file)
+
+    def _opened(self, file: Path) -> BinaryIO:
+        with contextlib.ExitStack() as undo:
+            try:
+                out = undo.enter_context(file.open("a+b"))
+            except OSError as error:
+                raise self._unwritable(error) from None
+            self._lock(out)
+            out.seek(0)
+            data = out.read()
+            whole, part = data[: data.rfind(b"\n") + 1], data[data.rfind(b"\n") + 1 :]
+            for number, line in enumerate(whole.splitlines(), 1):
+                self._read(number, line)
+            if part:
+                self._cut(out, len(whole), part, whole.count(b"\n") + 1)
+            undo.pop_all()
+        return out
+
+    def _lock(self, out: BinaryIO) -> None:
+        try:
+            if fcntl is not None:
+                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError([f"--save: another run is writing to {self.file}; wait for its end, or name another file"]) from None
+
+    def _read(self, number: int, line: bytes) -> None:
+        try:
+            answer = msgspec.json.decode(line, type=Answered)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise self._alien(number) from None
+        self._answers[_key(answer.column, answer.made, answer.without_gold)] = answer
+
+    def _cut(self, out: BinaryIO, at: int, part: bytes, number: int) -> None:
+        """Takes away a line that was being written when the process ended."""
+        if not (part.startswith(_BEGINS) or _BEGINS.startswith(part)):
+            raise self._alien(number)
+        out.truncate(at)
+
+    def _alien(self, number: int) -> SettingsError:
+        return SettingsError([f"--save: {self.file}:{number}: this is no answer that was saved; name another file"])
+
+    def _unwritable(self, error: OSError) -> SettingsError:
+        return SettingsError([f"--save: {self.file} cannot be written: {(error.strerror or str(error)).lower()}"])
+
+    def answer(self, todo: Todo, *, failed: bool = False) -> Answered | None:
+        """A failed or degraded one is asked again, unless those too are wanted."""
+        found = self._answers.get(_key(todo.column, todo.made, todo.without_gold))
+        return found if found is not None and (failed or not (found.error or found.degraded)) else None
+
+    def old(self, todo: Sequence[Todo]) -> int:
+        """How many there are to these questions that were made otherwise."""
+        wanted = {(each.column, each.question.id, each.without_gold): each.made for each in todo}
+        made = [(wanted.get((each.column, each.question, each.without_gold)), each.made) for each in self._answers.values()]
+        return sum(now is not None and now != then for now, then in made)
+
+    def keep(self, answer: Answered) -> None:
+        self._answers[_key(answer.column, answer.made, answer.without_gold)] = answer
+        if self._out is not None:
+            try:
+                self._out.write(encode_json(answer) + b"\n")
+                self._out.flush()
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    def close(self) -> None:
+        if self._out is not None:
+            self._out.close()
+
+
+def _key(column: str, made: str, without_gold: bool) -> str:
+    return f"{made} {without_gold:d} {column}"
