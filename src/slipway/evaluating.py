@@ -15,7 +15,7 @@ import slipway
 from slipway import asking
 from slipway.admission import OPERATOR
 from slipway.answer import Road
-from slipway.app import loaded, named, prompt_of, read_road
+from slipway.app import loaded, named, read_road
 from slipway.asking import Told
 from slipway.bar import Bar
 from slipway.errors import SettingsError, SlipwayError
@@ -232,7 +232,7 @@ def _column(name: str, app: App, of: str, settings: Settings, road: Road) -> Col
     writes = f"written by {_written_by(settings, app.route)}" if app.route else "quoted without a model"
     return Column(
         about=f"app {of}, {writes}" if of else writes,
-        state=_state(app, settings, knowledge),
+        state=_state(app, road.apps[name].prompt.standing, settings, knowledge),
         asks=asks,
         withholds=knowledge is not None,
         calls=_calls(app),
@@ -250,9 +250,8 @@ def _calls(app: App) -> str:
     return f"each a call of its model{most}; more where one fails"
 
 
-def _state(app: App, settings: Settings, knowledge: Knowledge | None) -> str:
+def _state(app: App, standing: str, settings: Settings, knowledge: Knowledge | None) -> str:
     """Another one for each change that may change an answer: all but who may read, since the operator asks, and how a model is reached."""
-    standing = prompt_of(app).standing
     own = msgspec.structs.replace(app, knowledge=(), access=(), prompt=None)
     names = {entry.model for route in (app.route, app.small) if route for entry in settings.routes.get(route, (RouteEntry(model=route),))}
     models = {name: _model_state(settings.models[name]) for name in sorted(names)}
