@@ -36,10 +36,12 @@ def fields_of(kind: type[Branch]) -> dict[str, msgspec.structs.FieldInfo]:
 
 def bare(kind: Any) -> Any:
     """The type without its `Annotated` and `| None` wrappings."""
-    while typing.get_origin(kind) is typing.Annotated:
-        kind = typing.get_args(kind)[0]
-    if isinstance(kind, types.UnionType):
-        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
+    while (origin := typing.get_origin(kind)) in (typing.Annotated, types.UnionType, typing.Union):
+        kind = (
+            next(k for k in typing.get_args(kind) if k is not types.NoneType)
+            if origin is not typing.Annotated
+            else typing.get_args(kind)[0]
+        )
     return kind
 
 

@@ -141,10 +141,8 @@ class App(Branch, frozen=True, kw_only=True):
         ),
     ] = None
     passages: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=1, le=50)] | None,
         Meta(
-            ge=1,
-            le=50,
             description="places that an answer, or a section of it, may draw on; 5, or 3 where all models of the route run here",
         ),
     ] = None
