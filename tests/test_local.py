@@ -140,7 +140,7 @@ def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(e
         os.kill(pid, signal.SIGKILL)
         rest = [line for line in lines if line]
     assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "provider_cut"
-    assert endless.chat("tiny", max_tokens=5).status_code == 200
+    until(lambda: endless.chat("tiny", max_tokens=5).status_code == 200)  # a busy machine may need more than its second
 
 
 def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
@@ -152,7 +152,7 @@ def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
         refused = endless.chat("tiny", max_tokens=5)
     assert refused.status_code == 429
     assert "was busy with 1 other questions for 1 s" in refused.json()["error"]["message"]
-    assert endless.chat("tiny", max_tokens=5).status_code == 200  # who left has given the turn back
+    until(lambda: endless.chat("tiny", max_tokens=5).status_code == 200)  # who left has given the turn back
 
 
 def test_what_does_not_fit_is_refused_and_another_model_may_take_it(tmp_path: Path) -> None:
