@@ -80,7 +80,7 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
     written = {metric: each["value"] for metric, each in told["measured"]["written"].items() if each}
     assert told["totals"]["written"]["rungs"] == {"model": 2}
     leave, tea = (each["answers"]["written"]["scores"] for each in told["questions"])
-    assert (leave["fact overlap"], tea["fact overlap"]) == (1.0, 0.0)  # of `30`, `year`; of `80`, `two`, `minute`
+    assert (leave["fact overlap"], tea["fact overlap"]) == (1.0, 0.0)  # of `30`, `year`; of `80`, `minute`
     assert written["fact overlap"] == 0.5
     assert (leave["right citations"], tea["right citations"]) == (1.0, 1.0)  # each is cited by its first source
     assert written["dangling citations"] == 0.5  # [9] names no source
@@ -89,6 +89,26 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
     assert written["cost"] > 0
     assert told["measured"]["written"]["false answers"] is None
     assert any("Nothing is said of false answers" in note for note in told["notes"])
+    by_name = told["questions"][0]["answers"]["written"]
+    assert by_name["facts"] == {"found": ["30", "year"], "missing": []}
+    assert by_name["cited"] == [{"path": "leave.md", "heading": "Days", "right": True}]
+    assert by_name["without_gold"] is None
+    assert told["questions"][1]["answers"]["written"]["facts"] == {"found": [], "missing": ["80", "minutes"]}
+
+
+def test_too_few_questions_have_no_interval_and_enough_have_one(desk: Desk) -> None:
+    with mocking(text=RIGHT) as mock:
+        desk.settings(**two_apps(mock.url))
+        few = desk.told()
+        desk.ask([{**each, "id": f"{each['id']} {n}"} for n in range(3) for each in QUESTIONS])
+        enough = desk.told()
+    assert few["measured"]["written"]["fact overlap"] == {"value": 0.5, "interval": None, "n": 2}
+    assert few["differences"]["written"]["dangling citations"] == {"value": 0.5, "interval": None, "n": 2}
+    assert any("on fewer than 6 questions has no interval" in note for note in few["notes"])
+    low, high = enough["measured"]["written"]["fact overlap"]["interval"]
+    assert (low, high) == pytest.approx((1 / 6, 5 / 6), abs=1e-6)  # of six coins, 1 or fewer fall on one side 11 times of 100, none 2 times
+    assert enough["measured"]["written"]["failed"]["interval"] == pytest.approx([0.0, 0.459258])  # none of six: Clopper and Pearson
+    assert not any("fewer than 6" in note for note in enough["notes"])
 
 
 def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: Desk) -> None:
@@ -124,16 +144,20 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
 
 
 def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
+    asked = ("--app", "written", "--app", "plain", "--save", "runs.jsonl", "--concurrency", "1")
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
-        desk.told("--save", "runs.jsonl", "--concurrency", "1")
+        desk.told(*asked)
         saved = desk.folder / "runs.jsonl"
         whole = saved.read_bytes()
         saved.write_bytes(whole[:-20])
-        desk.told("--save", "runs.jsonl", "--concurrency", "1")
+        desk.told(*asked)
         assert calls(mock) == 3
     lines = [json.loads(line) for line in saved.read_text().splitlines()]
-    assert [(each["column"], each["question"]) for each in lines] == [(c, q) for q in ("leave", "tea") for c in ("plain", "written")]
+    assert [(each["column"], each["question"]) for each in lines] == [
+        *(("written", "leave"), ("plain", "leave")),
+        *(("plain", "tea"), ("written", "tea")),  # who is first takes turns
+    ]
 
 
 def test_each_change_that_may_change_an_answer_asks_again(desk: Desk) -> None:
@@ -187,7 +211,7 @@ def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(desk: De
         _, said = process.communicate(timeout=20)
         assert process.returncode == 130
         assert said.endswith("Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n")
-        assert "3 of 4 answers are in runs.jsonl already" in desk.run(*asked).stderr
+        assert "2 of 4 answers are in runs.jsonl already" in desk.run(*asked).stderr
         assert calls(mock) == 3
 
 
@@ -234,6 +258,15 @@ def test_a_running_server_is_asked(desk: Desk) -> None:
     assert told["measured"]["docs"]["dangling citations"] is None  # a server does not tell
     assert failed["measured"]["nobody"]["failed"]["value"] == 1.0
     assert "nobody" in failed["notes"][0]
+
+
+def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(desk: Desk) -> None:
+    with serving(desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}) as server:
+        asked = ("--url", server.url, "--app", "docs", "--save", "runs.jsonl")
+        assert "name another file" not in desk.run(*asked).stderr
+        again = desk.run(*asked)
+    assert "2 of 2 answers are in runs.jsonl already" in again.stderr
+    assert "A server does not tell whether its settings or documents have changed since; where they have, name another file" in again.stderr
 
 
 WRONG = {

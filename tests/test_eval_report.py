@@ -10,7 +10,7 @@ from browsing import DESK, SMALL, command, looked_at, needs_chromium
 from test_eval_answers import QUESTIONS, Desk, two_apps
 
 pytestmark = needs_chromium
-BAD = 'Everyone has 30 days of leave a year [1]. <script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
+BAD = 'Everyone has 30 days of leave a year [1]. [9] <script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
 
 
 @pytest.fixture
@@ -41,10 +41,15 @@ def test_the_report_shows_numbers_plots_and_every_answer(desk: Desk, browser: Br
     first = page.locator("details").first
     first.locator("summary").click()
     written = first.locator("section", has_text="written")
-    expect(written.locator(".text")).to_have_text(BAD)
+    expect(written.locator(".text")).to_have_text(BAD.replace(" [9]", ""))
     assert written.locator("mark").all_text_contents() == ["30", "year"]
     expect(written.locator(".citations .good")).to_have_text("right")
+    expect(written.locator(".citations li").last).to_have_text("1 more named no source, and were removed")
     expect(page.locator("details", has_text="dog").locator("summary")).to_contain_text("written: no answer")
+    page.emulate_media(media="print")
+    expect(page.locator("details").nth(1).locator(".gold")).to_contain_text("80 degrees")  # on paper, nothing is folded
+    assert page.evaluate("getComputedStyle(document.querySelectorAll('details')[1], '::details-content').contentVisibility") == "visible"
+    page.emulate_media(media="screen")
     assert page.evaluate("window.pwned") is None
     looked_at(page, f"report-{scheme}", sizes=[DESK, SMALL])
     context.close()
@@ -59,6 +64,8 @@ def test_a_failed_answer_stands_in_the_report(desk: Desk, browser: Browser) -> N
     page.goto((desk.folder / "report.html").as_uri())
     expect(page.locator("summary .verdict", has_text="failed")).to_have_count(1)
     expect(page.locator(".notes")).to_contain_text("1 of 2 answers failed and count as none")
+    page.locator("details").first.locator("summary").click()
+    expect(page.locator("details").first.locator(".text").last).to_have_text("Everyone has 30 days of ")  # what came before it broke
     page.close()
 
 

@@ -370,9 +370,9 @@ def eval_answers(
     except KeyboardInterrupt:
         click.echo(f"\nStopped. {evaluating.stopped(asked)}", err=True)
         sys.exit(130)
+    click.echo(json.dumps(reports.answers_as_json(report), indent=2) if as_json else "\n".join(reports.answers_as_text(report)))
     if out is not None:
         click.echo(f"the report is in {evaluating.write_page(out, report)}", err=True)
-    click.echo(json.dumps(reports.answers_as_json(report), indent=2) if as_json else "\n".join(reports.answers_as_text(report)))
     sys.exit(int(any(total.failed for total in report.totals.values())))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
@@ -99,12 +100,17 @@ def stopped(wanted: Wanted) -> str:
 
 
 def _todo(asked: Columns, questions: Sequence[Question], *, without_gold: bool) -> list[Todo]:
-    return [
-        Todo(column=name, question=question, without_gold=without, made=_made(column, question, without))
-        for question in questions  # side by side also in time, so that one minute's weather is everybody's
-        for name, column in asked.columns.items()
-        for without in (False, True)[: 1 + (without_gold and column.withholds and not question.unanswerable)]
-    ]
+    """Side by side also in time, so that one minute's weather is everybody's; and who is first, and finds nothing warm, takes turns."""
+    columns = deque(asked.columns.items())
+    found = list[Todo]()
+    for question in questions:
+        found += [
+            Todo(column=name, question=question, without_gold=without, made=_made(column, question, without))
+            for name, column in columns
+            for without in (False, True)[: 1 + (without_gold and column.withholds and not question.unanswerable)]
+        ]
+        columns.rotate(-1)
+    return found
 
 
 def _case(question: Question, answer: Answered | None, without_gold: Answered | None) -> Case:
@@ -145,11 +151,16 @@ def page_at(file: Path | None) -> TextIO | None:
 
 
 def write_page(out: TextIO, report: Report) -> str:
+    """Raises SettingsError."""
     from slipway.evals.pages import html  # only where one is wanted
 
-    with out:
-        out.truncate(0)
-        out.write(html(report, datetime.now().astimezone()))
+    page = html(report, datetime.now().astimezone())
+    try:
+        with out:
+            out.truncate(0)
+            out.write(page)
+    except OSError as error:
+        raise SettingsError([f"--html: {out.name} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
     return out.name
 
 

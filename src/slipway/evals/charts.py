@@ -10,8 +10,8 @@ from slipway.evals.markup import Markup, tag
 from slipway.evals.statistics import Measured
 from slipway.types import Record
 
-WIDTH, LABELS, RIGHT = 720, 190, 24
-LANE, PAD = 16, 10  # of one dot; above and below a row
+WIDTH, LEFT, RIGHT = 720, 48, 24
+LANE, PAD, LABEL = 16, 8, 28  # of one dot; above and below a row; of its label, which stands above it and is larger on a phone
 HEIGHT = 220  # of curves
 SERIES = 8  # colours
 
@@ -24,17 +24,17 @@ class Row(Record, frozen=True, kw_only=True):
 
 
 def intervals(title: str, rows: Sequence[Row], told: Callable[[float], str], *, span: tuple[float, float] | None = None) -> Markup:
-    """A dot with its interval for each series of each row. `span` is the least that the axis covers."""
-    ends = [end for row in rows for m in row.values.values() for end in (m.low, m.high)] + list(span or ())
-    axis = Axis(min(ends), max(ends), LABELS, WIDTH - RIGHT)
-    heights = [2 * PAD + LANE * len(row.values) for row in rows]
+    """A dot with its interval, where it has one, for each series of each row. `span` is the least that the axis covers."""
+    ends = [end for row in rows for m in row.values.values() for end in (m.value, m.low, m.high) if not math.isnan(end)] + list(span or ())
+    axis = Axis(min(ends), max(ends), LEFT, WIDTH - RIGHT)
+    heights = [LABEL + LANE * len(row.values) + PAD for row in rows]
     bottom = sum(heights)
     shapes: list[Markup] = [*_grid(axis, bottom, told)]
     top = 0
     for row, height in zip(rows, heights, strict=True):
-        shapes.append(tag("text", row.label, x=LABELS - 14, y=top + height / 2 + 4, text_anchor="end"))
+        shapes.append(tag("text", row.label, x=0, y=top + LABEL - 7, class_="label"))
         for lane, (series, m) in enumerate(row.values.items()):
-            shapes += _dot(axis, series, m, top + PAD + LANE * (lane + 0.5))
+            shapes += _dot(axis, series, m, top + LABEL + LANE * (lane + 0.5))
         top += height
         shapes.append(tag("line", x1=0, x2=WIDTH, y1=top, y2=top, class_="rule"))
     return _picture(title, bottom + 26, shapes)
@@ -42,11 +42,11 @@ def intervals(title: str, rows: Sequence[Row], told: Callable[[float], str], *, 
 
 def curves(title: str, series: Mapping[int, Sequence[float]], told: Callable[[float], str]) -> Markup:
     """Which share of the values is at most so large: a line that rises early is a fast column."""
-    axis = Axis(0.0, max(max(values) for values in series.values()), LABELS / 4, WIDTH - RIGHT)
+    axis = Axis(0.0, max(max(values) for values in series.values()), LEFT, WIDTH - RIGHT)
     shapes: list[Markup] = [*_grid(axis, HEIGHT, told)]
     for share in (0.0, 0.5, 0.95):
         y = HEIGHT * (1 - share)
-        shapes.append(tag("text", f"{share:.0%}", x=LABELS / 4 - 8, y=y + 4, text_anchor="end", class_="tick"))
+        shapes.append(tag("text", f"{share:.0%}", x=LEFT - 8, y=y + 4, text_anchor="end", class_="tick"))
         shapes.append(tag("line", x1=axis.left, x2=axis.right, y1=y, y2=y, class_="rule"))
     for number, values in series.items():
         ordered = sorted(values)
@@ -93,7 +93,8 @@ def _grid(axis: Axis, bottom: float, told: Callable[[float], str]) -> Iterator[M
 
 
 def _dot(axis: Axis, series: int, m: Measured, y: float) -> Iterator[Markup]:
-    yield tag("line", x1=axis.x(m.low), x2=axis.x(m.high), y1=y, y2=y, class_=f"whisker {_class(series)}")
+    if not math.isnan(m.low):
+        yield tag("line", x1=axis.x(m.low), x2=axis.x(m.high), y1=y, y2=y, class_=f"whisker {_class(series)}")
     yield _form(series, axis.x(m.value), y)
 
 

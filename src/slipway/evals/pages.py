@@ -13,6 +13,7 @@ from slipway.evals.reports import interval, is_sure, shown_metrics, spent, told
 from slipway.evals.statistics import Measured
 
 KINDS: dict[Kind, str] = {"share": "Shares", "seconds": "Times", "tokens": "Tokens in an answer", "usd": "Cost of an answer"}
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # whatever an answer says, nothing runs and nothing is fetched
 
 
 def html(report: Report, at: datetime) -> str:
@@ -21,6 +22,7 @@ def html(report: Report, at: datetime) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("title", f"Answers measured: {title}"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
@@ -53,7 +55,10 @@ def _results(report: Report) -> Markup:
     plots = [_plot(kind, [each for each in metrics if METRICS[each].kind == kind], report) for kind in KINDS]
     return joined(
         tag("h2", "Results"),
-        tag("p", "Each dot is a column's value, the line its 95 % interval: where questions like these are drawn anew, it falls in there."),
+        tag(
+            "p",
+            "Each dot is a column's value, the line its 95 % interval. Behind each number stands on how many questions it could be measured.",
+        ),
         charts.key(names),
         *(plot for plot in plots if plot),
         _scrolled(tag("table", _head(["", *names]), tag("tbody", (_row(each, report) for each in metrics)), class_="numbers"), "Results"),
@@ -80,11 +85,16 @@ def _short(kind: Kind, value: float) -> str:
 def _row(metric: str, report: Report) -> Markup:
     each = METRICS[metric]
     cells = [
-        tag("td", told(each.kind, row[metric].value), " ", tag("small", interval(each.kind, row[metric])))
+        tag("td", told(each.kind, row[metric].value), " ", tag("small", _behind(each.kind, row[metric])))
         for row in report.measured.values()
     ]
     about = tag("small", f"{each.meaning}; {each.better} is better")
     return tag("tr", tag("th", metric, tag("br"), about, scope="row"), *cells)
+
+
+def _behind(kind: Kind, m: Measured) -> str:
+    """The interval, and on how many questions it could be measured."""
+    return f"{interval(kind, m)} of {m.n}".strip() if m.n else ""
 
 
 def _differences(report: Report) -> Markup:
@@ -108,7 +118,11 @@ def _differences(report: Report) -> Markup:
     )
     return joined(
         tag("h2", title),
-        tag("p", "Question by question. A line that does not touch 0 is a difference that chance hardly explains; those are bold below."),
+        tag(
+            "p",
+            "On the same questions. A line that does not touch 0 is a difference that chance hardly explains; those are bold below. Shares of answers, "
+            "citations and sentences are of what each column answered: who leaves hard questions out has it easier.",
+        ),
         tag("figure", plot, tag("figcaption", "To the right is more, which is not always better.")) if rows else "",
         _scrolled(tag("table", _head(["", *report.differences]), tag("tbody", cells), class_="numbers"), title),
     )
@@ -122,8 +136,14 @@ def _difference(kind: Kind, m: Measured) -> Markup:
 def _times(report: Report) -> Markup:
     found = list[Markup]()
     for title, times in (
-        ("Seconds to the first words", [[case.answer.ttft_s for case in cases] for cases in report.cases.values()]),
-        ("Seconds to the last word", [[case.answer.duration_s for case in cases] for cases in report.cases.values()]),
+        (
+            "Seconds to the first words",
+            [[case.answer.ttft_s for case in cases if not case.answer.error] for cases in report.cases.values()],
+        ),
+        (
+            "Seconds to the last word",
+            [[case.answer.duration_s for case in cases if not case.answer.error] for cases in report.cases.values()],
+        ),
     ):
         series = {n: there for n, each in enumerate(times) if (there := [time for time in each if time is not None])}
         if series:
@@ -180,29 +200,33 @@ def _answer(name: str, case: Case) -> Markup:
     return tag(
         "section",
         tag("h3", name),
-        tag("p", answer.error, class_="bad") if answer.error else tag("p", pieces, class_="text"),
+        tag("p", f"Failed: {answer.error}", class_="bad") if answer.error else "",
+        tag("p", pieces, class_="text") if answer.text else "",
         tag("p", tag("b", "Missing"), f" {', '.join(missing)}") if missing and answer.answers else "",
-        tag("ul", _citations(case), class_="citations") if answer.citations else "",
+        tag("ul", cited, class_="citations") if (cited := joined(_citations(case))) else "",
         tag("p", _about(answer), class_="soft"),
         _withheld(case),
     )
 
 
 def _citations(case: Case) -> Iterator[Markup]:
-    """Each source that is cited, once, with whether it is a gold place."""
-    places = {source.n: source for source in case.answer.sources}
-    right = {n: source for n, source in places.items() if any(g.is_at((source.path, source.heading, None)) for g in case.question.gold)}
-    for n in dict.fromkeys(citation.n for citation in case.answer.citations):
-        flags = [word for citation in case.answer.citations if citation.n == n for word in citation.flags]
+    """Each source that is cited, once, with whether it is a gold place; and how many named none."""
+    for source in case.cited:
+        flags = dict.fromkeys(word for citation in case.answer.citations if citation.n == source.n for word in citation.flags)
         doubt = f"; not in it: {', '.join(flags)}" if flags else ""
-        where = f"{places[n].path}: {places[n].heading}" if n in places else "no such source"
-        verdict = tag("span", "right" if n in right else "another place", class_="good" if n in right else "bad") if case.answerable else ""
-        yield tag("li", f"[{n}] {where} ", verdict, doubt)
+        right = case.is_gold(source)
+        verdict = tag("span", "right" if right else "another place", class_="good" if right else "bad") if case.answerable else ""
+        yield tag("li", f"[{source.n}] {source.path}: {source.heading} ", verdict, doubt)
+    if case.answer.dangling:
+        yield tag("li", f"{case.answer.dangling} more named ", tag("span", "no source", class_="bad"), ", and were removed")
+    if case.answer.answers and not case.cited:
+        yield tag("li", "no source is cited")
 
 
 def _about(answer: Answered) -> str:
     known = [
         answer.rung and f"by {answer.model or answer.rung}",
+        "since the model could not be reached" if answer.degraded else None,
         None if answer.ttft_s is None else f"first words {told('seconds', answer.ttft_s)}",
         None if answer.duration_s is None else f"all {told('seconds', answer.duration_s)}",
         answer.usage and f"{answer.usage.input_tokens:,} tokens in, {answer.usage.output_tokens:,} out",
@@ -215,7 +239,7 @@ def _withheld(case: Case) -> Markup:
     found = case.without_gold
     if found is None:
         return Markup()
-    words = found.error or ("rightly no answer" if found.abstained else f"answered: {found.text}")
+    words = f"failed: {found.error}" if found.error else ("rightly no answer" if found.abstained else f"answered: {found.text}")
     return tag("p", tag("b", "Gold withheld"), f" {words}", class_="text")
 
 

@@ -10,6 +10,7 @@ import msgspec
 from slipway.admission import OPERATOR
 from slipway.evals import answers
 from slipway.evals.answers import METRICS, Case, Kind
+from slipway.evals.facts import facts, said, words_of
 from slipway.evals.knowledge import Report, Search, Sureness, measure
 from slipway.evals.questions import questions_in
 from slipway.evals.statistics import Measured
@@ -75,7 +76,7 @@ def told(kind: Kind, value: float, sign: str = "") -> str:
 
 
 def interval(kind: Kind, m: Measured, sign: str = "") -> str:
-    return "" if math.isnan(m.value) else f"[{told(kind, m.low, sign)}, {told(kind, m.high, sign)}]"
+    return "" if math.isnan(m.low) else f"[{told(kind, m.low, sign)}, {told(kind, m.high, sign)}]"
 
 
 def shown_metrics(rows: Mapping[str, Mapping[str, Measured]]) -> list[str]:
@@ -144,14 +145,29 @@ def answers_as_json(report: answers.Report) -> dict[str, Any]:
 
 
 def _values(row: Mapping[str, Measured]) -> dict[str, Any]:
-    return {
-        metric: None if math.isnan(m.value) else {"value": round(m.value, 6), "interval": [round(m.low, 6), round(m.high, 6)], "n": m.n}
-        for metric, m in row.items()
-    }
+    return {metric: None if math.isnan(m.value) else _value(m) for metric, m in row.items()}
+
+
+def _value(m: Measured) -> dict[str, Any]:
+    """Without an interval where there were too few questions for one."""
+    edges = None if math.isnan(m.low) else [round(m.low, 6), round(m.high, 6)]
+    return {"value": round(m.value, 6), "interval": edges, "n": m.n}
 
 
 def _judged(case: Case) -> dict[str, Any]:
     parts = {metric: each.of(case) for metric, each in METRICS.items()}
     scores = {metric: None if part is None or not part[1] else round(part[0] / part[1], 6) for metric, part in parts.items()}
-    answer = case.answer
-    return {"text": answer.text, "rung": answer.rung, "model": answer.model, "error": answer.error or None, "scores": scores}
+    answer, question, withheld = case.answer, case.question, case.without_gold
+    wanted = facts(question.answer, question.question)
+    has = wanted & said(answer.text) if answer.answers else frozenset[str]()
+    return {
+        "text": answer.text,
+        "rung": answer.rung,
+        "model": answer.model,
+        "abstained": answer.abstained,
+        "error": answer.error or None,
+        "scores": scores,
+        "facts": {"found": words_of(question.answer, has), "missing": words_of(question.answer, wanted - has)},
+        "cited": [{"path": each.path, "heading": each.heading, "right": case.is_gold(each)} for each in case.cited],
+        "without_gold": withheld and {"text": withheld.text, "abstained": withheld.abstained, "error": withheld.error or None},
+    }
