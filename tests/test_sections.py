@@ -150,7 +150,7 @@ def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -
     shown: list[Event] = []
     order = InOrder(shown.append, [0, 2, 3])
     left = {index: [Delta(section=index, text=str(n)) for n in range(data.draw(st.integers(0, 4)))] for index in (0, 2, 3)}
-    whole = [event for index in (0, 2, 3) for event in left[index]]
+    whole = {index: "".join(event.text for event in events) for index, events in left.items()}
     first = list(left[0])
     while left:
         index = data.draw(st.sampled_from(sorted(left)))
@@ -160,7 +160,9 @@ def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -
             order.end(index)
             del left[index]
         assert [event for event in shown if event in first] == first[: len(first) - len(left.get(0, []))]  # what comes first never waits
-    assert shown == whole
+    told = [event for event in shown if isinstance(event, Delta)]
+    assert [event.section for event in told] == sorted(event.section for event in told)
+    assert {index: "".join(event.text for event in told if event.section == index) for index in whole} == whole
 
 
 # How they are written
@@ -185,6 +187,14 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
         assert whole["text"][section["start"] : section["end"]] == text
         assert (section["rung"], section["model"]) == ("model", "m")
     assert whole["attempts"] == 4
+
+
+def test_long_sections_that_wait_for_the_first_are_not_lost(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("slow-2@1",), tokens=8000) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": FOUR})
+        assert whole.status_code == 200, whole.text
+    assert [s["state"] for s in whole.json()["sections"]] == ["done"] * 4
+    assert whole.json()["usage"]["output_tokens"] == 4 * 8000
 
 
 def test_each_section_reads_its_own_sources_and_the_whole_question(docs: Path, tmp_path: Path) -> None:
