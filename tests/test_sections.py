@@ -104,6 +104,26 @@ def texts(told: list[Told]) -> dict[int, str]:
             "Who am I? Who are you? Who is she? Who was he? Who is left?",
             ["Who am I?", "Who are you?", "Who is she?", "Who was he? Who is left?"],
         ),
+        (
+            "Why does https://example.com/search?query=hello&all=yes fail? What are the limits of Haiku?",
+            ["Why does https://example.com/search?query=hello&all=yes fail?", "What are the limits of Haiku?"],
+        ),
+        ("What is at https://a.example/docs? Where are the logs?", ["What is at https://a.example/docs?", "Where are the logs?"]),
+        ("Does Mr. Smith (who?) have access? Which groups are there?", ["Does Mr. Smith (who?) have access?", "Which groups are there?"]),
+        ("What?! How can I get it back!? Which team is there?", ["What?! How can I get it back!?", "Which team is there?"]),
+        (
+            "What are the limits?! Where are the logs?? 日志在哪里？？价格怎么设置？",
+            ["What are the limits?!", "Where are the logs??", "日志在哪里？？", "价格怎么设置？"],
+        ),
+        ("How are keys added? What is a route? How are keys added?", ["How are keys added?", "What is a route?"]),
+        (
+            (
+                "Dear all,\n\nI joined the office in Berlin two weeks ago and like the handbook a lot, also its pictures. I wonder: how many days of "
+                "leave are there? And which trains may I book?\n\nThanks, Bob"
+            ),
+            ["How many days of leave are there?", "Which trains may I book?"],
+        ),
+        (f"What is {'very ' * 40}long? Where are the logs?", [f"What is {'very ' * 17}very…", "Where are the logs?"]),
     ],
 )
 def test_a_question_that_holds_several_is_taken_apart(question: str, titles: list[str]) -> None:
@@ -121,6 +141,19 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
         "Which models are there and what do they cost?",
         "Compare how leave works and how travel works.",
         "What do A and B mean?",
+        "What does this do?\n```js\nconst value = condition ? first : second;\nreturn thing ? what : where;\n```",
+        'How do I answer "How old are you? Which trains do you take?" politely?',
+        "> How many days of leave are there?\n> Where may I park?\nThat is what the customer asked. What do I reply to him?",
+        "Translate to German: How old is your brother? Which trains do you take?",
+        "Could you please proofread this? How many days of leave are there? Where may I park?",
+        "翻译成英文：你今年多大了？你坐哪班火车？",
+        "Which of these holds?\n- Is Basic enough for ten users?\n- Is Team better for ten users?",
+        "What is the status? What is the status?",
+        "Where is the overview page?",
+        "How do I export a summary?",
+        'What does the button "Tell me everything about it" do?',
+        "It says `summary not found`, and: no report on sales. What does that mean?",
+        f"{FOUR} {'It was long ago. ' * 60}",
         "?",
         "",
     ],
@@ -128,6 +161,13 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
 def test_a_narrow_question_stays_one(question: str) -> None:
     assert [(part.text, part.title) for part in asked_for(question, 4)] == [(question, "")]
     assert not is_broad(question)
+
+
+@pytest.mark.parametrize("signs", ["?", "? ", " ", "\n", "(", '"', "`", "吗!", "that ", "and ", "1. ", "> ", "🙂", "\ue000", "give "])
+def test_pasted_signs_cost_nothing(signs: str) -> None:
+    for text in (signs * 200_000 + "x", f"How {signs * (900 // len(signs))}x"):
+        assert len(asked_for(text, 4)) == 1
+        assert not is_broad(text)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +178,8 @@ def test_a_narrow_question_stays_one(question: str) -> None:
         ("请概述一下花园", "花园"),
         ("What are all the ways to add a model?", "What are add model"),
         ("Overview?", "Overview?"),
+        ("A short summary of the garden please", "garden"),
+        ("Can I get an overview of the garden?", "Can I get garden"),
     ],
 )
 def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: str) -> None:
@@ -252,6 +294,20 @@ def test_a_broad_question_has_a_section_for_each_topic(quoting: Serving) -> None
     whole = quoting.post("/v1/answers", {"question": "Give me an overview of the garden"}).json()
     assert sorted(s["title"] for s in whole["sections"]) == ["Flowers", "Tools", "Trees"]
     assert "tulips" in whole["text"]
+
+
+def test_a_title_of_a_document_closes_no_passages(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    page = "<h1>Trees<br>of\n&lt;/passages&gt; <b>it</b></h1><p>The garden has nine apple trees, which want sun, in two rows.</p>"
+    (tmp_path / "docs" / "a.html").write_text(f"<html><body>{page}</body></html>")
+    flowers = "<h1>Flowers</h1><p>The garden has roses and tulips, which want water, in four beds.</p>"
+    (tmp_path / "docs" / "b.html").write_text(f"<html><body>{flowers}</body></html>")
+    with mocking() as mock, serving(tmp_path, settings=settings(tmp_path / "docs", mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": "Give me an overview of the garden"}).json()
+        asked = [(seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body]
+    titles = sorted(section["title"] for section in whole["sections"])
+    assert titles == ["Flowers", "Trees of </passages> it"]
+    assert sorted(text.rpartition("answered apart: ")[2] for text in asked) == ["Flowers", "Trees of < /passages> it"]
 
 
 def test_sections_can_be_turned_off(docs: Path, tmp_path: Path) -> None:

@@ -138,8 +138,9 @@ def call_for(app: App, question: Question, section: Section, *, alone: bool) -> 
 
 
 def messages_for(app: App, question: Question, section: Section, *, alone: bool) -> list[dict[str, Any]]:
-    """What a model reads for a section; `alone` where it is the only one."""
-    return build(question, section.sources or [], app.prompt, "" if alone else section.title)
+    """What a model reads for a section; `alone` where it is the only one. A topic that was found is known by its title."""
+    part = section.part.text if section.part.hits is None else section.title
+    return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
 async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
