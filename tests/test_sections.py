@@ -274,6 +274,24 @@ def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path)
     assert [span[-3:] for span in spans] == ["[1]", "[2]"]
 
 
+@pytest.mark.parametrize(
+    ("more", "calls"),
+    [
+        ({"response_format": {"type": "json_object"}}, 1),
+        ({"max_tokens": 50}, 1),
+        ({"max_completion_tokens": 50}, 1),
+        ({"stop": ["END"]}, 1),
+        ({"response_format": {"type": "text"}, "stop": None, "temperature": 0.1}, 2),
+    ],
+)
+def test_a_client_that_wants_json_or_limits_the_whole_gets_one_text(docs: Path, tmp_path: Path, more: dict[str, Any], calls: int) -> None:
+    with mocking() as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        body = {"model": "handbook", "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}], **more}
+        text = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+        assert len(mock.requests) == calls
+        assert text.startswith("## ") == (calls > 1)
+
+
 def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
     whole = quoting.post("/v1/answers", {"question": FOUR}).json()
     assert whole["rung"] == "quote"
@@ -386,6 +404,38 @@ def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> N
                 told.append(next(events(r.iter_lines())))
         assert resume(server, answer_id, 0) == told
         assert len(mock.requests) == 4
+
+
+@pytest.mark.parametrize("after", ["²", "9" * 5000, "-1", "1.5", "x"])
+def test_a_number_that_no_event_has_is_told(quoting: Serving, after: str) -> None:
+    answer_id = quoting.post("/v1/answers", {"question": FOUR}).json()["id"]
+    headers = {"last-event-id": after.encode("latin-1")}
+    for reply in (
+        quoting.get(f"/v1/answers/{answer_id}/events", headers=headers),
+        quoting.get(f"/v1/answers/{answer_id}/events?after={after}"),
+    ):
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == "Last-Event-ID"
+
+
+def test_try_again_is_asked_for_in_pieces(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("cut-5@1",)) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, _ = stream(server, "Where may I park?")
+        headers = {"content-type": "application/json"}
+        again = httpx.post(
+            f"{server.url}/v1/answers/{answer_id}/retry", content=iter([b'{"stream"', b": true}"]), headers=headers, timeout=20
+        )
+    assert again.headers["content-type"].startswith("text/event-stream")
+
+
+def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("cut-19000@1",), tokens=20_000) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, told = stream(server, "Where may I park?")
+        assert told[-1][1] == "error"
+        assert server.post(f"/v1/answers/{answer_id}/retry", {}).status_code == 410
+        assert len(mock.requests) == 1  # nothing is spent on what cannot be shown
+        _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
+    assert again[-1][1] == "done"
 
 
 @contextmanager
