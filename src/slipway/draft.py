@@ -55,10 +55,11 @@ class Draft:
     def missing(self) -> list[Section]:
         return [section for section in self.sections if section.state != "done"]
 
-    @property
-    def failed(self) -> Section | None:
-        """The first that failed."""
-        return next((section for section in self.sections if section.state == "failed"), None)
+    def check(self) -> None:
+        """Raises the error of the first section that failed."""
+        for section in self.sections:
+            if section.state == "failed" and section.error is not None:
+                raise section.error
 
     def source(self, hit: Hit) -> Source:
         """The passage as a source, with the next number where it has none: what several sections draw on has one."""

@@ -14,7 +14,7 @@ from slipway.answer.proxying import Outlet, proxy
 from slipway.answer.tally import Facts, Tally
 from slipway.answer.writing import write_all
 from slipway.draft import Draft, Say
-from slipway.errors import SlipwayError
+from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.progress import Teller
 from slipway.routing import Route, think
@@ -42,8 +42,7 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
             small = thinker(road, app.small, question, draft, tally) if app.small is not None else None
             await plan(app, question, draft, progress, say, small)  # 4 plan, knowledge
             await write_all(road, app, question, draft, tally, progress, say)  # 5 prompt, 6 route
-            if draft.failed is not None and draft.failed.error is not None:
-                raise draft.failed.error
+            draft.check()
             progress.ended()
             settle(draft, tally)
             if (usage := ledger.used(draft.spent)) is not None:
@@ -58,6 +57,9 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
         raise
     except asyncio.CancelledError:
         tally.error = "cancelled"
+        raise
+    except Exception:  # a defect: whoever started this tells it, and it is no success
+        tally.error = InternalError.code
         raise
     finally:
         progress.close()
