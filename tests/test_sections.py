@@ -306,6 +306,11 @@ def test_what_one_part_does_not_find_does_not_cost_the_others(quoting: Serving) 
     first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
     assert "30 days" in first
     assert second.startswith("The documents do not say.")
+    whole = quoting.post("/v1/answers", {"question": "Which whales live in Norway? 日志在哪里？"}).json()
+    assert whole["abstained"]
+    first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
+    assert first.startswith("The documents do not say.")  # each in its own language
+    assert second.startswith("文档中没有说明。")
 
 
 def test_a_broad_question_has_a_section_for_each_topic(quoting: Serving) -> None:

@@ -170,6 +170,19 @@ def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_pat
     assert whole["cost_usd"] is None
 
 
+def test_what_a_failed_answer_took_is_told_and_counted_once(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("cut-5@2",), tokens=20) as mock, handbook(docs, tmp_path, mock.url) as server:
+        failed = server.post("/v1/answers", {"question": TWO})
+        assert failed.status_code == 502
+        answer_id = failed.json()["error"]["slipway"]["ref"]
+        before = server.get(f"/v1/answers/{answer_id}").json()
+        assert before["usage"]["output_tokens"] == tokens(server, "a") == 20
+        assert (before["usage"]["estimated"], before["cost_usd"]) == (True, None)
+        after = server.post(f"/v1/answers/{answer_id}/retry", {}).json()
+        assert after["usage"]["output_tokens"] == tokens(server, "a") == 40
+        assert after["usage"]["estimated"]
+
+
 def test_a_model_cut_before_its_first_words_was_tried_once(docs: Path, tmp_path: Path) -> None:
     with mocking(script=("cut-0",)) as mock, handbook(docs, tmp_path, mock.url) as server:
         reply = server.chat("handbook", messages=[{"role": "user", "content": "Where may I park?"}])

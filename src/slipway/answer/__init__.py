@@ -45,18 +45,15 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
             draft.check()
             progress.ended()
             settle(draft, tally)
-            if (usage := ledger.used(draft.spent)) is not None:
-                say(
-                    UsageReport(
-                        model=tally.model or draft.spent[0].model, usage=usage, cost_usd=ledger.plain(ledger.total_usd(draft.spent))
-                    )
-                )
+            paid(draft, tally, say)
             say(done(question, draft, tally))
     except SlipwayError as error:
         tally.error = error.code
+        paid(draft, tally, say)
         raise
     except asyncio.CancelledError:
         tally.error = "cancelled"
+        paid(draft, tally, say)
         raise
     except Exception:  # a defect: whoever started this tells it, and it is no success
         tally.error = InternalError.code
@@ -77,6 +74,13 @@ def thinker(road: Road, route: Route, question: Question, draft: Draft, tally: T
         return thought.text
 
     return ask
+
+
+def paid(draft: Draft, tally: Tally, say: Say) -> None:
+    """What all calls so far took, those of earlier tries too: also where the answer failed."""
+    if (usage := ledger.used(draft.spent)) is not None:
+        cost_usd = ledger.plain(ledger.total_usd(draft.spent))
+        say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
 
 
 def settle(draft: Draft, tally: Tally) -> None:

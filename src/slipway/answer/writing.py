@@ -126,7 +126,7 @@ async def write(desk: Desk, section: Section, say: Say) -> None:
         answered = write_quote(desk, section, say)
     section.abstained = not answered
     if not answered:
-        say(Delta(section=section.index, text=abstention(desk.question.text, sources)))
+        say(Delta(section=section.index, text=abstention(section.part.text, sources)))
 
 
 def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
