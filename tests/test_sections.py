@@ -109,6 +109,7 @@ def texts(told: list[Told]) -> dict[int, str]:
             ["Why does https://example.com/search?query=hello&all=yes fail?", "What are the limits of Haiku?"],
         ),
         ("What is at https://a.example/docs? Where are the logs?", ["What is at https://a.example/docs?", "Where are the logs?"]),
+        ("How are 日志 kept here? How is 缓存 cleared here?", ["How are 日志 kept here?", "How is 缓存 cleared here?"]),
         ("Does Mr. Smith (who?) have access? Which groups are there?", ["Does Mr. Smith (who?) have access?", "Which groups are there?"]),
         ("What?! How can I get it back!? Which team is there?", ["What?! How can I get it back!?", "Which team is there?"]),
         (
@@ -290,6 +291,14 @@ def test_a_client_that_wants_json_or_limits_the_whole_gets_one_text(docs: Path, 
         text = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
         assert len(mock.requests) == calls
         assert text.startswith("## ") == (calls > 1)
+
+
+def test_an_answer_is_called_by_what_says_something(docs: Path, tmp_path: Path) -> None:
+    with mocking(text="30 days. [1]") as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": "How many days of leave are there? Which xylophones hum?"}).json()
+        assert len(mock.requests) == 1  # nothing that was found could answer the second
+    assert [(section["rung"], section["model"]) for section in whole["sections"]] == [("model", "m"), ("quote", None)]
+    assert (whole["rung"], whole["model"], whole["abstained"]) == ("model", "m", False)
 
 
 def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:

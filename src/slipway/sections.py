@@ -139,9 +139,8 @@ def _leans(part: str) -> bool:
 
 
 def _says(part: str, words: int = 2) -> bool:
-    if _HAN.search(part):
-        return len(_HAN.findall(part)) >= 2 * words
-    return sum(len(word) >= _LETTERS for word in re.findall(r"\w+", part)) >= words
+    told = sum(len(word) >= _LETTERS for word in re.findall(r"[^\W\u4e00-\u9fff]+", part))
+    return told + len(_HAN.findall(part)) // 2 >= words
 
 
 def _titled(part: str) -> str:

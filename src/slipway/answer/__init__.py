@@ -84,9 +84,12 @@ def paid(draft: Draft, tally: Tally, say: Say) -> None:
 
 
 def settle(draft: Draft, tally: Tally) -> None:
-    """The whole is called by the lowest rung of its sections, and by the first model that wrote one."""
-    tally.rung = max((section.rung for section in draft.sections if section.rung is not None), key=RUNGS.index, default=None)
-    tally.model = next((section.model for section in draft.sections if section.model is not None), None)
+    """The whole is called by the lowest rung of its sections, and by the first model that wrote one; those that say nothing do not count beside
+    others.
+    """
+    said = [section for section in draft.sections if not section.abstained] or draft.sections
+    tally.rung = max((section.rung for section in said if section.rung is not None), key=RUNGS.index, default=None)
+    tally.model = next((section.model for section in said if section.model is not None), None)
     if tally.model is None:
         tally.provider = "quote"
 
