@@ -190,19 +190,14 @@ class Pace:
         """Loads what was learnt before, and from then on stores what is new, every SAVE_S, off the event loop."""
         if self._store is None:
             return
-        await asyncio.to_thread(self._load, self._store)
+        took, misses = await asyncio.to_thread(_stored, self._store)
+        for model, each in took:
+            self.of(model).learn(each)
+        for model, share in misses:
+            self.of(model).misses = share
         while True:
             await asyncio.sleep(SAVE_S)
             await asyncio.to_thread(self.save)
-
-    def _load(self, store: "Callable[[], Store]") -> None:
-        with _telling("read"), store().writing() as db:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                db.execute(statement)
-            for model, size, first_s, chars, write_s in db.execute(_KEPT):
-                self.of(model).learn(Took(size=size, first_s=first_s, chars=chars, write_s=write_s))
-            for model, share in db.execute(_MISSES_KEPT):
-                self.of(model).misses = share
 
     def save(self) -> None:
         """Writes what is new; blocks. What cannot be written now is tried again the next time."""
@@ -218,6 +213,18 @@ class Pace:
                 db.execute(_PRUNE, (model, model, WINDOW))
             for _ in fresh:
                 self._fresh.popleft()
+
+
+def _stored(store: "Callable[[], Store]") -> tuple[list[tuple[str, Took]], list[tuple[str, float]]]:
+    """What was learnt of each model, oldest first, and its share of misses; blocks."""
+    took, misses = list[tuple[str, Took]](), list[tuple[str, float]]()
+    with _telling("read"), store().writing() as db:
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        for model, size, first_s, chars, write_s in db.execute(_KEPT):
+            took.append((model, Took(size=size, first_s=first_s, chars=chars, write_s=write_s)))
+        misses += db.execute(_MISSES_KEPT)
+    return took, misses
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from slipway.draft import Draft, Say
 from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.progress import Teller
-from slipway.routing import Route, think
+from slipway.routing import Route, Thought, think
 from slipway.types import Delta, Done, Event, Question, Rung, UsageReport
 
 __all__ = ["App", "Facts", "Outlet", "Road", "answer", "proxy"]
@@ -67,7 +67,11 @@ def thinker(road: Road, route: Route, question: Question, draft: Draft, tally: T
     """A small model as rooms know it: a callable, whose calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
-        thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
+        try:
+            thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
+        except asyncio.CancelledError:  # it was asked, and nobody tells what it took
+            draft.spent.append(tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None)))
+            raise
         if thought is None:
             return None
         draft.spent.append(tally.thought(thought))
