@@ -1,6 +1,7 @@
 """How sections are written: defects, turns, what is paid where something goes wrong, and what is counted."""
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -181,6 +182,20 @@ def test_what_a_failed_answer_took_is_told_and_counted_once(docs: Path, tmp_path
         after = server.post(f"/v1/answers/{answer_id}/retry", {}).json()
         assert after["usage"]["output_tokens"] == tokens(server, "a") == 40
         assert after["usage"]["estimated"]
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "why"), [((), {"max_tokens": 5}, "length"), (("filter",), {}, "content_filter"), ((), {"max_tokens": 500}, "stop")]
+)
+def test_why_a_text_ended_is_told(docs: Path, tmp_path: Path, script: tuple[str, ...], more: dict[str, Any], why: str) -> None:
+    body = {"messages": [{"role": "user", "content": "Where may I park?"}], **more}
+    with mocking(script=script, text="In garage 4, behind the bakery. [2]") as mock, handbook(docs, tmp_path, mock.url) as server:
+        whole = server.chat("handbook", **body).json()
+        lines = server.chat("handbook", **body, stream=True).text.splitlines()
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    for said in (whole, chunks[-1]):
+        assert said["choices"][0]["finish_reason"] == why
+        assert [notice["code"] for notice in said["slipway"]["notices"] if notice["code"] in (why, "length")] == [why] * (why != "stop")
 
 
 def test_a_model_cut_before_its_first_words_was_tried_once(docs: Path, tmp_path: Path) -> None:

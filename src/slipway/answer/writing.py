@@ -35,6 +35,10 @@ from slipway.types import (
 )
 
 log = logging.getLogger("slipway")
+CUT = {  # what a model may say of its end -> what the reader should know
+    "length": "The text was cut where the model's longest length was reached.",
+    "content_filter": "The model's provider held back a part of the text.",
+}
 FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
@@ -188,11 +192,12 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         Attributor(sources, lacking) if desk.app.matches and sources else None,
     )
     usage: Usage | None = None
+    finish = ""
     try:
         pieces = opened.first
         while pieces:
             for piece in pieces:
-                usage = piece.usage or usage
+                usage, finish = piece.usage or usage, piece.finish or finish
                 if piece.text:
                     writing.wrote(len(piece.text))
                     text.feed(piece.text, tally, say)
@@ -200,6 +205,8 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         text.end(tally, say, whole=True)
         if text.attributor is not None and text.attributor.marked:
             desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
+        if finish in CUT:
+            say(Notice(code=finish, text=CUT[finish], section=section.index))
     except ProviderError as error:
         if text.spoke:
             text.end(tally, say, whole=False)

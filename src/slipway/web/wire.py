@@ -389,7 +389,7 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "finish_reason": "stop",
+                "finish_reason": finish_reason(answer["notices"]),
                 "logprobs": None,
                 "message": {
                     "role": "assistant",
@@ -403,6 +403,11 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
         "slipway": {k: answer[k] for k in ("id", "rung", "model", "abstained", "attempts", "cost_usd", "notices")}
         | {"sources": answer["sources"]},
     }
+
+
+def finish_reason(notices: Iterable[Notice]) -> str:
+    """Why the text ended, as the model's provider said: the notices that tell of it are called like that."""
+    return next((notice.code for notice in notices if notice.code in ("length", "content_filter")), "stop")
 
 
 def usage_wire(usage: Usage | None) -> dict[str, Any]:
@@ -473,6 +478,7 @@ class ChunkWriter:
         marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}
         sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
         facts = {"id": done.id, "rung": done.rung, "model": done.model, "abstained": done.abstained, "attempts": done.attempts}
-        last = self.delta({"annotations": marks} if marks else {}, "stop", slipway={**facts, "notices": self.notices, "sources": sources})
+        why = finish_reason(self.notices)
+        last = self.delta({"annotations": marks} if marks else {}, why, slipway={**facts, "notices": self.notices, "sources": sources})
         usage = self.chunk([], usage=usage_wire(self.usage)) if self.usage_wanted else b""
         return last + usage + b"data: [DONE]\n\n"
