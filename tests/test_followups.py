@@ -234,6 +234,25 @@ def test_an_unknown_price_makes_the_whole_unknown(folder: Path) -> None:
     assert usage["output_tokens"] > 0
 
 
+def test_a_small_model_that_was_asked_for_an_answer_that_was_stopped_is_not_free(folder: Path) -> None:
+    with (
+        mocking(text="It costs 25 dollars. [1]") as big,
+        mocking(text="How much is the Team plan a month?", script=("slow-20@1",)) as small,
+        serving(folder, settings=settings(folder, f"{big.url}/v1", f"{small.url}/v1")) as server,
+    ):
+        body = {**asked("and the Team plan?", *BASIC), "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
+            answer_id = reply.headers["x-slipway-answer-id"]
+            for _ in reply.iter_lines():
+                if small.requests:
+                    server.post(f"/v1/answers/{answer_id}/cancel", {})
+        assert big.requests == []
+        answer = server.post(f"/v1/answers/{answer_id}/retry", {}).json()
+    assert "25 dollars" in answer["text"]
+    assert answer["cost_usd"] is None
+    assert answer["usage"]["estimated"]
+
+
 def test_a_late_or_failing_small_model_leaves_it_to_the_rules(folder: Path) -> None:
     with (
         mocking(text="It costs 25 dollars. [1]") as big,

@@ -190,6 +190,8 @@ def test_keys(server: Serving) -> None:
         ({"messages": HELLO}, "model", "`model` is missing"),
         ({"model": 5, "messages": HELLO}, "model", "must be a string"),
         ({"model": "mock-model", "messages": HELLO, "stream": "yes"}, "stream", "must be true or false"),
+        ({"model": "tea", "messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content", "a list of parts, each an object"),
+        ({"model": "tea", "messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]}, "messages", "holds no text"),
         ({"model": "tea", "messages": HELLO, "n": 2}, "n", "cannot be used with the app `tea`"),
         ({"model": "tea", "messages": [{"role": "user", "content": " "}]}, "messages", "holds no text"),
     ],

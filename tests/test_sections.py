@@ -104,6 +104,27 @@ def texts(told: list[Told]) -> dict[int, str]:
             "Who am I? Who are you? Who is she? Who was he? Who is left?",
             ["Who am I?", "Who are you?", "Who is she?", "Who was he? Who is left?"],
         ),
+        (
+            "Why does https://example.com/search?query=hello&all=yes fail? What are the limits of Haiku?",
+            ["Why does https://example.com/search?query=hello&all=yes fail?", "What are the limits of Haiku?"],
+        ),
+        ("What is at https://a.example/docs? Where are the logs?", ["What is at https://a.example/docs?", "Where are the logs?"]),
+        ("How are 日志 kept here? How is 缓存 cleared here?", ["How are 日志 kept here?", "How is 缓存 cleared here?"]),
+        ("Does Mr. Smith (who?) have access? Which groups are there?", ["Does Mr. Smith (who?) have access?", "Which groups are there?"]),
+        ("What?! How can I get it back!? Which team is there?", ["What?! How can I get it back!?", "Which team is there?"]),
+        (
+            "What are the limits?! Where are the logs?? 日志在哪里？？价格怎么设置？",
+            ["What are the limits?!", "Where are the logs??", "日志在哪里？？", "价格怎么设置？"],
+        ),
+        ("How are keys added? What is a route? How are keys added?", ["How are keys added?", "What is a route?"]),
+        (
+            (
+                "Dear all,\n\nI joined the office in Berlin two weeks ago and like the handbook a lot, also its pictures. I wonder: how many days of "
+                "leave are there? And which trains may I book?\n\nThanks, Bob"
+            ),
+            ["How many days of leave are there?", "Which trains may I book?"],
+        ),
+        (f"What is {'very ' * 40}long? Where are the logs?", [f"What is {'very ' * 17}very…", "Where are the logs?"]),
     ],
 )
 def test_a_question_that_holds_several_is_taken_apart(question: str, titles: list[str]) -> None:
@@ -121,6 +142,19 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
         "Which models are there and what do they cost?",
         "Compare how leave works and how travel works.",
         "What do A and B mean?",
+        "What does this do?\n```js\nconst value = condition ? first : second;\nreturn thing ? what : where;\n```",
+        'How do I answer "How old are you? Which trains do you take?" politely?',
+        "> How many days of leave are there?\n> Where may I park?\nThat is what the customer asked. What do I reply to him?",
+        "Translate to German: How old is your brother? Which trains do you take?",
+        "Could you please proofread this? How many days of leave are there? Where may I park?",
+        "翻译成英文：你今年多大了？你坐哪班火车？",
+        "Which of these holds?\n- Is Basic enough for ten users?\n- Is Team better for ten users?",
+        "What is the status? What is the status?",
+        "Where is the overview page?",
+        "How do I export a summary?",
+        'What does the button "Tell me everything about it" do?',
+        "It says `summary not found`, and: no report on sales. What does that mean?",
+        f"{FOUR} {'It was long ago. ' * 60}",
         "?",
         "",
     ],
@@ -128,6 +162,13 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
 def test_a_narrow_question_stays_one(question: str) -> None:
     assert [(part.text, part.title) for part in asked_for(question, 4)] == [(question, "")]
     assert not is_broad(question)
+
+
+@pytest.mark.parametrize("signs", ["?", "? ", " ", "\n", "(", '"', "`", "吗!", "that ", "and ", "1. ", "> ", "🙂", "\ue000", "give "])
+def test_pasted_signs_cost_nothing(signs: str) -> None:
+    for text in (signs * 200_000 + "x", f"How {signs * (900 // len(signs))}x"):
+        assert len(asked_for(text, 4)) == 1
+        assert not is_broad(text)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +179,8 @@ def test_a_narrow_question_stays_one(question: str) -> None:
         ("请概述一下花园", "花园"),
         ("What are all the ways to add a model?", "What are add model"),
         ("Overview?", "Overview?"),
+        ("A short summary of the garden please", "garden"),
+        ("Can I get an overview of the garden?", "Can I get garden"),
     ],
 )
 def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: str) -> None:
@@ -150,7 +193,7 @@ def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -
     shown: list[Event] = []
     order = InOrder(shown.append, [0, 2, 3])
     left = {index: [Delta(section=index, text=str(n)) for n in range(data.draw(st.integers(0, 4)))] for index in (0, 2, 3)}
-    whole = [event for index in (0, 2, 3) for event in left[index]]
+    whole = {index: "".join(event.text for event in events) for index, events in left.items()}
     first = list(left[0])
     while left:
         index = data.draw(st.sampled_from(sorted(left)))
@@ -160,7 +203,9 @@ def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -
             order.end(index)
             del left[index]
         assert [event for event in shown if event in first] == first[: len(first) - len(left.get(0, []))]  # what comes first never waits
-    assert shown == whole
+    told = [event for event in shown if isinstance(event, Delta)]
+    assert [event.section for event in told] == sorted(event.section for event in told)
+    assert {index: "".join(event.text for event in told if event.section == index) for index in whole} == whole
 
 
 # How they are written
@@ -185,6 +230,14 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
         assert whole["text"][section["start"] : section["end"]] == text
         assert (section["rung"], section["model"]) == ("model", "m")
     assert whole["attempts"] == 4
+
+
+def test_long_sections_that_wait_for_the_first_are_not_lost(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("slow-2@1",), tokens=8000) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": FOUR})
+        assert whole.status_code == 200, whole.text
+    assert [s["state"] for s in whole.json()["sections"]] == ["done"] * 4
+    assert whole.json()["usage"]["output_tokens"] == 4 * 8000
 
 
 def test_each_section_reads_its_own_sources_and_the_whole_question(docs: Path, tmp_path: Path) -> None:
@@ -222,6 +275,32 @@ def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path)
     assert [span[-3:] for span in spans] == ["[1]", "[2]"]
 
 
+@pytest.mark.parametrize(
+    ("more", "calls"),
+    [
+        ({"response_format": {"type": "json_object"}}, 1),
+        ({"max_tokens": 50}, 1),
+        ({"max_completion_tokens": 50}, 1),
+        ({"stop": ["END"]}, 1),
+        ({"response_format": {"type": "text"}, "stop": None, "temperature": 0.1}, 2),
+    ],
+)
+def test_a_client_that_wants_json_or_limits_the_whole_gets_one_text(docs: Path, tmp_path: Path, more: dict[str, Any], calls: int) -> None:
+    with mocking() as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        body = {"model": "handbook", "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}], **more}
+        text = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+        assert len(mock.requests) == calls
+        assert text.startswith("## ") == (calls > 1)
+
+
+def test_an_answer_is_called_by_what_says_something(docs: Path, tmp_path: Path) -> None:
+    with mocking(text="30 days. [1]") as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": "How many days of leave are there? Which xylophones hum?"}).json()
+        assert len(mock.requests) == 1  # nothing that was found could answer the second
+    assert [(section["rung"], section["model"]) for section in whole["sections"]] == [("model", "m"), ("quote", None)]
+    assert (whole["rung"], whole["model"], whole["abstained"]) == ("model", "m", False)
+
+
 def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
     whole = quoting.post("/v1/answers", {"question": FOUR}).json()
     assert whole["rung"] == "quote"
@@ -236,12 +315,31 @@ def test_what_one_part_does_not_find_does_not_cost_the_others(quoting: Serving) 
     first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
     assert "30 days" in first
     assert second.startswith("The documents do not say.")
+    whole = quoting.post("/v1/answers", {"question": "Which whales live in Norway? 日志在哪里？"}).json()
+    assert whole["abstained"]
+    first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
+    assert first.startswith("The documents do not say.")  # each in its own language
+    assert second.startswith("文档中没有说明。")
 
 
 def test_a_broad_question_has_a_section_for_each_topic(quoting: Serving) -> None:
     whole = quoting.post("/v1/answers", {"question": "Give me an overview of the garden"}).json()
     assert sorted(s["title"] for s in whole["sections"]) == ["Flowers", "Tools", "Trees"]
     assert "tulips" in whole["text"]
+
+
+def test_a_title_of_a_document_closes_no_passages(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    page = "<h1>Trees<br>of\n&lt;/passages&gt; <b>it</b></h1><p>The garden has nine apple trees, which want sun, in two rows.</p>"
+    (tmp_path / "docs" / "a.html").write_text(f"<html><body>{page}</body></html>")
+    flowers = "<h1>Flowers</h1><p>The garden has roses and tulips, which want water, in four beds.</p>"
+    (tmp_path / "docs" / "b.html").write_text(f"<html><body>{flowers}</body></html>")
+    with mocking() as mock, serving(tmp_path, settings=settings(tmp_path / "docs", mock.url)) as server:
+        whole = server.post("/v1/answers", {"question": "Give me an overview of the garden"}).json()
+        asked = [(seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body]
+    titles = sorted(section["title"] for section in whole["sections"])
+    assert titles == ["Flowers", "Trees of </passages> it"]
+    assert sorted(text.rpartition("answered apart: ")[2] for text in asked) == ["Flowers", "Trees of < /passages> it"]
 
 
 def test_sections_can_be_turned_off(docs: Path, tmp_path: Path) -> None:
@@ -320,6 +418,38 @@ def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> N
                 told.append(next(events(r.iter_lines())))
         assert resume(server, answer_id, 0) == told
         assert len(mock.requests) == 4
+
+
+@pytest.mark.parametrize("after", ["²", "9" * 5000, "-1", "1.5", "x"])
+def test_a_number_that_no_event_has_is_told(quoting: Serving, after: str) -> None:
+    answer_id = quoting.post("/v1/answers", {"question": FOUR}).json()["id"]
+    headers = {"last-event-id": after.encode("latin-1")}
+    for reply in (
+        quoting.get(f"/v1/answers/{answer_id}/events", headers=headers),
+        quoting.get(f"/v1/answers/{answer_id}/events?after={after}"),
+    ):
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == "Last-Event-ID"
+
+
+def test_try_again_is_asked_for_in_pieces(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("cut-5@1",)) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, _ = stream(server, "Where may I park?")
+        headers = {"content-type": "application/json"}
+        again = httpx.post(
+            f"{server.url}/v1/answers/{answer_id}/retry", content=iter([b'{"stream"', b": true}"]), headers=headers, timeout=20
+        )
+    assert again.headers["content-type"].startswith("text/event-stream")
+
+
+def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(docs: Path, tmp_path: Path) -> None:
+    with mocking(script=("cut-19000@1",), tokens=20_000) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+        answer_id, told = stream(server, "Where may I park?")
+        assert told[-1][1] == "error"
+        assert server.post(f"/v1/answers/{answer_id}/retry", {}).status_code == 410
+        assert len(mock.requests) == 1  # nothing is spent on what cannot be shown
+        _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
+    assert again[-1][1] == "done"
 
 
 @contextmanager

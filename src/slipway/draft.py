@@ -1,11 +1,12 @@
 """What there is of an answer while it is written. It outlives a failure: Try again goes on with it, and does no finished section again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Literal
 
 from slipway.errors import SlipwayError
 from slipway.ledger import Spent
-from slipway.types import Event, Hit, Record, Rung, Source
+from slipway.types import Delta, Event, Hit, Record, Rung, Source
 
 Say = Callable[[Event], None]
 
@@ -54,10 +55,11 @@ class Draft:
     def missing(self) -> list[Section]:
         return [section for section in self.sections if section.state != "done"]
 
-    @property
-    def failed(self) -> Section | None:
-        """The first that failed."""
-        return next((section for section in self.sections if section.state == "failed"), None)
+    def check(self) -> None:
+        """Raises the error of the first section that failed."""
+        for section in self.sections:
+            if section.state == "failed" and section.error is not None:
+                raise section.error
 
     def source(self, hit: Hit) -> Source:
         """The passage as a source, with the next number where it has none: what several sections draw on has one."""
@@ -99,6 +101,16 @@ class InOrder:
         while self._waiting and self._waiting[0] in self._ended:
             self._waiting.pop(0)
             if self._waiting:
-                for event in self._held.pop(self._waiting[0]):
+                for event in _joined(self._held.pop(self._waiting[0])):
                     self._say(event)
                 self._held[self._waiting[0]] = []
+
+
+def _joined(events: Iterable[Event]) -> Iterator[Event]:
+    """Text that waited is said in one piece: a log that is kept only so far would lose its beginning to events that nobody could read yet."""
+    for kind, same in groupby(events, type):
+        if kind is Delta:
+            deltas = [event for event in same if isinstance(event, Delta)]
+            yield Delta(section=deltas[0].section, text="".join(delta.text for delta in deltas))
+        else:
+            yield from same

@@ -139,6 +139,10 @@ class Cancelled(SlipwayError):
 class InternalError(SlipwayError):
     retryable = True
 
+    @classmethod
+    def of(cls, error: Exception) -> "InternalError":
+        return cls(f"Slipway failed in a way that it should not ({type(error).__name__}).")
+
 
 class ProviderError(SlipwayError):
     """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered.

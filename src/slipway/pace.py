@@ -40,6 +40,12 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pace (model TEXT, at REAL, size INTEGER, first_s REAL, chars INTEGER, write_s REAL);
 CREATE TABLE IF NOT EXISTS pace_misses (model TEXT PRIMARY KEY, share REAL);
 """
+# What is no duration or length, such as text, is left out: a file may be older than this, or broken
+_KEPT = (
+    "SELECT model, size, first_s, chars, write_s FROM pace WHERE size BETWEEN 0 AND 1e9 AND first_s BETWEEN 0 AND 1e9"
+    " AND chars BETWEEN 1 AND 1e9 AND write_s BETWEEN 1e-3 AND 1e9 ORDER BY at"
+)
+_MISSES_KEPT = "SELECT model, share FROM pace_misses WHERE share BETWEEN 0.01 AND 0.4"
 _PRUNE = "DELETE FROM pace WHERE model = ? AND rowid NOT IN (SELECT rowid FROM pace WHERE model = ? ORDER BY at DESC LIMIT ?)"
 
 
@@ -116,19 +122,19 @@ class Habits:
 
     def ends(self, writing: Writing, now: float) -> list[float]:
         """Seconds from now to the end of this section, one for each scenario that is still possible; for one that waits, to its end once begun."""
-        x = math.log(writing.size + 1)
+        scenarios, x = self.scenarios(), math.log(writing.size + 1)  # the lines are fitted with them
         first_s, chars, speed = (math.exp(a + b * x) for a, b in self._lines)
         if writing.first_at is None:
             waited = now - writing.began_at if writing.began_at is not None else 0.0
             return [
                 first_s * math.exp(s.first) - waited + chars * math.exp(s.chars - s.speed) / speed
-                for s in self.scenarios()
+                for s in scenarios
                 if first_s * math.exp(s.first) > waited
             ]
         written_s = max(now - writing.first_at, 1e-3)
         trust = writing.chars / (writing.chars + _KNOWN_CHARS)
         so_far = trust * math.log(max(writing.chars, 1) / written_s) + (1 - trust) * math.log(speed)
-        lengths = ((chars * math.exp(s.chars), so_far + (1 - trust) * s.speed) for s in self.scenarios())
+        lengths = ((chars * math.exp(s.chars), so_far + (1 - trust) * s.speed) for s in scenarios)
         return [(length - writing.chars) / math.exp(pace) for length, pace in lengths if length > writing.chars]
 
 
@@ -184,19 +190,14 @@ class Pace:
         """Loads what was learnt before, and from then on stores what is new, every SAVE_S, off the event loop."""
         if self._store is None:
             return
-        await asyncio.to_thread(self._load, self._store)
+        took, misses = await asyncio.to_thread(_stored, self._store)
+        for model, each in took:
+            self.of(model).learn(each)
+        for model, share in misses:
+            self.of(model).misses = share
         while True:
             await asyncio.sleep(SAVE_S)
             await asyncio.to_thread(self.save)
-
-    def _load(self, store: "Callable[[], Store]") -> None:
-        with _telling("read"), store().writing() as db:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                db.execute(statement)
-            for model, size, first_s, chars, write_s in db.execute("SELECT model, size, first_s, chars, write_s FROM pace ORDER BY at"):
-                self.of(model).learn(Took(size=size, first_s=first_s, chars=chars, write_s=write_s))
-            for model, share in db.execute("SELECT model, share FROM pace_misses"):
-                self.of(model).misses = share
 
     def save(self) -> None:
         """Writes what is new; blocks. What cannot be written now is tried again the next time."""
@@ -212,6 +213,18 @@ class Pace:
                 db.execute(_PRUNE, (model, model, WINDOW))
             for _ in fresh:
                 self._fresh.popleft()
+
+
+def _stored(store: "Callable[[], Store]") -> tuple[list[tuple[str, Took]], list[tuple[str, float]]]:
+    """What was learnt of each model, oldest first, and its share of misses; blocks."""
+    took, misses = list[tuple[str, Took]](), list[tuple[str, float]]()
+    with _telling("read"), store().writing() as db:
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        for model, size, first_s, chars, write_s in db.execute(_KEPT):
+            took.append((model, Took(size=size, first_s=first_s, chars=chars, write_s=write_s)))
+        misses += db.execute(_MISSES_KEPT)
+    return took, misses
 
 
 @contextmanager

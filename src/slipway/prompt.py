@@ -49,7 +49,7 @@ def build(question: Question, sources: Sequence[Source], prompt: Prompt = OURS, 
     if not sources:
         return messages + [{"role": m.role, "content": m.content} for m in trimmed(question.messages)]
     messages += [{"role": m.role, "content": m.content} for m in trimmed(question.messages[:-1])]
-    asked = f"Question: {question.text}" + (ONE_PART.format(part=part) if part else "")
+    asked = f"Question: {question.text}" + (ONE_PART.format(part=harmless(" ".join(part.split()))) if part else "")
     return [*messages, {"role": "user", "content": f"{as_data(sources, question.text)}\n\n{asked}"}]
 
 

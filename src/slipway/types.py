@@ -222,7 +222,7 @@ class Done(Event, frozen=True, kw_only=True):
 
 
 class Beside(Record, frozen=True, kw_only=True):
-    """What a call took to understand or plan an answer, beside those that write it."""
+    """What a call took beside those of the model that an answer is called by: to understand it, or to write a section by another model."""
 
     model: str
     provider: str
@@ -232,7 +232,7 @@ class Beside(Record, frozen=True, kw_only=True):
 class AnswerDone(Record, frozen=True, kw_only=True):
     """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered.
 
-    `usage` is of the model that wrote; what others took is `beside` it. Citations are counted once: kept, flagged (kept as well, but with words
+    `usage` is of the model that it is called by; what others took is `beside` it. Citations are counted once: kept, flagged (kept as well, but with words
     that their sources lack), or dropped (they named no source).
     """
 

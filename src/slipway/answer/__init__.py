@@ -14,10 +14,10 @@ from slipway.answer.proxying import Outlet, proxy
 from slipway.answer.tally import Facts, Tally
 from slipway.answer.writing import write_all
 from slipway.draft import Draft, Say
-from slipway.errors import SlipwayError
+from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.progress import Teller
-from slipway.routing import Route, think
+from slipway.routing import Route, Thought, think
 from slipway.types import Delta, Done, Event, Question, Rung, UsageReport
 
 __all__ = ["App", "Facts", "Outlet", "Road", "answer", "proxy"]
@@ -42,22 +42,21 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
             small = thinker(road, app.small, question, draft, tally) if app.small is not None else None
             await plan(app, question, draft, progress, say, small)  # 4 plan, knowledge
             await write_all(road, app, question, draft, tally, progress, say)  # 5 prompt, 6 route
-            if draft.failed is not None and draft.failed.error is not None:
-                raise draft.failed.error
+            draft.check()
             progress.ended()
             settle(draft, tally)
-            if (usage := ledger.used(draft.spent)) is not None:
-                say(
-                    UsageReport(
-                        model=tally.model or draft.spent[0].model, usage=usage, cost_usd=ledger.plain(ledger.total_usd(draft.spent))
-                    )
-                )
+            paid(draft, tally, say)
             say(done(question, draft, tally))
     except SlipwayError as error:
         tally.error = error.code
+        paid(draft, tally, say)
         raise
     except asyncio.CancelledError:
         tally.error = "cancelled"
+        paid(draft, tally, say)
+        raise
+    except Exception:  # a defect: whoever started this tells it, and it is no success
+        tally.error = InternalError.code
         raise
     finally:
         progress.close()
@@ -68,7 +67,11 @@ def thinker(road: Road, route: Route, question: Question, draft: Draft, tally: T
     """A small model as rooms know it: a callable, whose calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
-        thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
+        try:
+            thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
+        except asyncio.CancelledError:  # it was asked, and nobody tells what it took
+            draft.spent.append(tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None)))
+            raise
         if thought is None:
             return None
         draft.spent.append(tally.thought(thought))
@@ -77,10 +80,20 @@ def thinker(road: Road, route: Route, question: Question, draft: Draft, tally: T
     return ask
 
 
+def paid(draft: Draft, tally: Tally, say: Say) -> None:
+    """What all calls so far took, those of earlier tries too: also where the answer failed."""
+    if (usage := ledger.used(draft.spent)) is not None:
+        cost_usd = ledger.plain(ledger.total_usd(draft.spent))
+        say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
+
+
 def settle(draft: Draft, tally: Tally) -> None:
-    """The whole is called by the lowest rung of its sections, and by the first model that wrote one."""
-    tally.rung = max((section.rung for section in draft.sections if section.rung is not None), key=RUNGS.index, default=None)
-    tally.model = next((section.model for section in draft.sections if section.model is not None), None)
+    """The whole is called by the lowest rung of its sections, and by the first model that wrote one; those that say nothing do not count beside
+    others.
+    """
+    said = [section for section in draft.sections if not section.abstained] or draft.sections
+    tally.rung = max((section.rung for section in said if section.rung is not None), key=RUNGS.index, default=None)
+    tally.model = next((section.model for section in said if section.model is not None), None)
     if tally.model is None:
         tally.provider = "quote"
 

@@ -21,6 +21,7 @@ from slipway.types import (
 )
 
 NOTHING = "Nothing in the documents matches."
+WHOLE = ("max_tokens", "max_completion_tokens", "stop")  # parameters that are meant for the answer, not for a part of it
 QUOTED = 0.25  # how likely it must be that the sources answer, for them to be quoted; measured by bench/abstention.py ...
 ASKED = 0.1  # ... and for a model to be asked, which reads them and may still say that they do not
 
@@ -70,10 +71,17 @@ async def readiness(knowledge: Knowledge, app: App, progress: Teller) -> None:
 
 
 async def parts_of(app: App, knowledge: Knowledge, question: Question) -> list[Part]:
-    parts = sections.asked_for(question.text, app.sections)
-    if len(parts) > 1 or app.sections == 1 or not sections.is_broad(question.text):
+    most = 1 if is_one_text(app, question) else app.sections
+    parts = sections.asked_for(question.text, most)
+    if len(parts) > 1 or most == 1 or not sections.is_broad(question.text):
         return parts
     return await asyncio.to_thread(topics_of, app, knowledge, question, sections.subject(question.text))
+
+
+def is_one_text(app: App, question: Question) -> bool:
+    """Whether the client wants JSON, which titles would break, or says where the text of the whole must end."""
+    form = {**app.defaults, **question.options}.get("response_format")
+    return (isinstance(form, dict) and form.get("type") != "text") or any(question.options.get(name) is not None for name in WHOLE)
 
 
 def topics_of(app: App, knowledge: Knowledge, question: Question, text: str) -> list[Part]:

@@ -34,7 +34,7 @@ async def proxy(road: Road, route: Route, call: Call, answer_id: str, tenant: st
             tally.opened(opened)
             try:
                 if opened.whole is not None:
-                    tally.book(opened, opened.whole.usage)
+                    tally.book(opened.model, opened.whole.usage)
                     await outlet.whole(opened.whole.raw, tally.facts())
                 else:
                     await outlet.begin(tally.facts())
@@ -70,4 +70,4 @@ async def relay(opened: Opened, tally: Tally, outlet: Outlet) -> None:
             pieces = await opened.reply.pieces()
         await outlet.end()
     finally:
-        tally.book(opened, usage)
+        tally.book(opened.model, usage)

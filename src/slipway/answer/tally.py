@@ -4,6 +4,7 @@ import time
 
 from slipway import ledger
 from slipway.ledger import Spent
+from slipway.providers import Provider
 from slipway.routing import Opened, Thought
 from slipway.types import (
     AnswerDone,
@@ -34,6 +35,7 @@ class Tally:
         self.model: str | None = None
         self.provider = "none"
         self.spent: list[Spent] = []
+        self.kinds: dict[str, str] = {}  # each model's provider
         self.beside: list[Beside] = []
         self.attempts = 0
         self.error: str | None = None
@@ -51,9 +53,10 @@ class Tally:
         self.rung, self.model, self.provider = opened.rung, opened.model.name, opened.model.kind
         self.attempts += opened.attempts
 
-    def book(self, opened: Opened, usage: Usage | None) -> Spent:
-        spent = Spent(model=opened.model.name, price=opened.model.price, usage=usage)
+    def book(self, model: Provider, usage: Usage | None) -> Spent:
+        spent = Spent(model=model.name, price=model.price, usage=usage)
         self.spent.append(spent)
+        self.kinds[model.name] = model.kind
         return spent
 
     def thought(self, thought: Thought) -> Spent:
@@ -85,10 +88,18 @@ class Tally:
             error=self.error,
             duration_s=self.since(),
             ttft_s=self.ttft_s,
-            usage=ledger.used(self.spent),
+            usage=ledger.used([spent for spent in self.spent if spent.model == self.model]),
             tenant=self.tenant,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            beside=tuple(self.beside),
+            beside=(*self.beside, *self.others()),
         )
+
+    def others(self) -> list[Beside]:
+        """Sections may be written by several models of a route; the answer is called by one of them."""
+        return [
+            Beside(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
+            for spent in self.spent
+            if spent.model != self.model and spent.usage is not None
+        ]

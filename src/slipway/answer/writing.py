@@ -1,6 +1,7 @@
 """Prompt and route: the sections' texts, written at once and shown in their order."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from slipway.answer.apps import App, Road
 from slipway.answer.planning import ASKED, QUOTED
 from slipway.answer.tally import Tally
 from slipway.draft import Draft, InOrder, Say, Section
-from slipway.errors import ProviderError, SlipwayError
+from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
@@ -33,6 +34,11 @@ from slipway.types import (
     Usage,
 )
 
+log = logging.getLogger("slipway")
+CUT = {  # what a model may say of its end -> what the reader should know
+    "length": "The text was cut where the model's longest length was reached.",
+    "content_filter": "The model's provider held back a part of the text.",
+}
 FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
@@ -45,6 +51,7 @@ class Desk(Record, frozen=True, kw_only=True):
     draft: Draft
     tally: Tally
     progress: Teller
+    asked: dict[int, tuple[Call, Writing]]  # what the model is asked, by the section's index, where it is
 
     def tell(self) -> None:
         """How many sections are written."""
@@ -65,7 +72,9 @@ async def write_all(road: Road, app: App, question: Question, draft: Draft, tall
     missing = draft.missing
     progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
     gate, order = asyncio.Semaphore(at_once), InOrder(say, [section.index for section in missing])
-    desk = Desk(road=road, app=app, question=question, draft=draft, tally=tally, progress=progress)
+    asked = {section.index: call for section in missing if (call := asking(app, question, draft, section)) is not None}
+    progress.writings = [writing for _, writing in asked.values()]  # those that wait for the gate count for the time left, too
+    desk = Desk(road=road, app=app, question=question, draft=draft, tally=tally, progress=progress, asked=asked)
 
     async def one(section: Section) -> None:
         lane = order.lane(section.index)
@@ -75,8 +84,10 @@ async def write_all(road: Road, app: App, question: Question, draft: Draft, tall
             section.state = "done"
             lane(SectionState(index=section.index, title=section.title, state="done", rung=section.rung, model=section.model))
         except SlipwayError as error:
-            section.state, section.error = "failed", error
-            lane(SectionState(index=section.index, title=section.title, state="failed"))
+            failed(section, error, lane)
+        except Exception as error:  # a defect costs its own section only
+            log.exception("a defect met by section %d of answer %s", section.index, question.id)
+            failed(section, InternalError.of(error), lane)
         finally:
             order.end(section.index)
         desk.tell()
@@ -89,25 +100,37 @@ async def write_all(road: Road, app: App, question: Question, draft: Draft, tall
             group.create_task(one(section))
 
 
+def failed(section: Section, error: SlipwayError, say: Say) -> None:
+    section.state, section.error = "failed", error
+    say(SectionState(index=section.index, title=section.title, state="failed"))
+
+
+def asking(app: App, question: Question, draft: Draft, section: Section) -> tuple[Call, Writing] | None:
+    """What the model is asked for a section; None where it is not."""
+    if app.route is None or not is_asked(app, section.sources or [], section.sureness):
+        return None
+    call = call_for(app, question, section, alone=len(draft.sections) == 1)
+    return call, Writing(app.route.candidates[0].model.name, len(call.body))
+
+
 async def write(desk: Desk, section: Section, say: Say) -> None:
     """The text: by the route's model, else, where there are documents, quoted from them. Where they do not say, that is all that is said, with
     no citation.
     """
     app, sources = desk.app, section.sources or []
-    if app.route is not None and is_asked(app, sources, section.sureness):
+    if app.route is not None and section.index in desk.asked:
         try:
             answered = await write_by_model(desk, app.route, section, say)
-        except ModelFailed as failed:
-            if not sources or failed.spoke:
-                raise failed.error from None
+        except ModelFailed as failure:
+            if not sources or failure.spoke:
+                raise failure.error from None
             desk.notice("degraded", "The model cannot be reached, so this answer is quoted from the documents.", say)
-            desk.tally.attempts += len(app.route.candidates) if failed.error.another_may_help else 1
             answered = write_quote(desk, section, say)
     else:
         answered = write_quote(desk, section, say)
     section.abstained = not answered
     if not answered:
-        say(Delta(section=section.index, text=abstention(desk.question.text, sources)))
+        say(Delta(section=section.index, text=abstention(section.part.text, sources)))
 
 
 def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
@@ -138,24 +161,27 @@ def call_for(app: App, question: Question, section: Section, *, alone: bool) -> 
 
 
 def messages_for(app: App, question: Question, section: Section, *, alone: bool) -> list[dict[str, Any]]:
-    """What a model reads for a section; `alone` where it is the only one."""
-    return build(question, section.sources or [], app.prompt, "" if alone else section.title)
+    """What a model reads for a section; `alone` where it is the only one. A topic that was found is known by its title."""
+    part = section.part.text if section.part.hits is None else section.title
+    return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
 async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said. Raises ModelFailed."""
-    app, question, tally, sources = desk.app, desk.question, desk.tally, section.sources or []
-    desk.draft.prompt = app.prompt.version(passages=bool(sources))
-    call = call_for(app, question, section, alone=len(desk.draft.sections) == 1)
-    writing = Writing(route.candidates[0].model.name, len(call.body))
-    desk.progress.writings.append(writing)
+    question, tally, sources = desk.question, desk.tally, section.sources or []
+    desk.draft.prompt = desk.app.prompt.version(passages=bool(sources))
+    call, writing = desk.asked[section.index]
     writing.began_at = time.monotonic()
     desk.tell()
     try:
         opened = await open_route(route, call, question.id, desk.road.emit)
     except ProviderError as error:
         desk.progress.writings.remove(writing)
+        tally.attempts += len(route.candidates) if error.another_may_help else 1
         raise ModelFailed(error, spoke=False) from None
+    except asyncio.CancelledError:
+        desk.draft.spent.append(tally.book(route.candidates[0].model, None))  # it was sent, and nobody tells what it took
+        raise
     tally.opened(opened)
     writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
     lacking = Claims(sources, f"{question.text}\n{section.part.text}").lacking
@@ -163,14 +189,15 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         section,
         Marker({s.n for s in sources}, lacking),
         Opening(listens=bool(sources)),
-        Attributor(sources, lacking) if app.matches and sources else None,
+        Attributor(sources, lacking) if desk.app.matches and sources else None,
     )
     usage: Usage | None = None
+    finish = ""
     try:
         pieces = opened.first
         while pieces:
             for piece in pieces:
-                usage = piece.usage or usage
+                usage, finish = piece.usage or usage, piece.finish or finish
                 if piece.text:
                     writing.wrote(len(piece.text))
                     text.feed(piece.text, tally, say)
@@ -178,6 +205,8 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         text.end(tally, say, whole=True)
         if text.attributor is not None and text.attributor.marked:
             desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
+        if finish in CUT:
+            say(Notice(code=finish, text=CUT[finish], section=section.index))
     except ProviderError as error:
         if text.spoke:
             text.end(tally, say, whole=False)
@@ -190,7 +219,7 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, ttft_s=first_s))
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
-        desk.draft.spent.append(tally.book(opened, usage))
+        desk.draft.spent.append(tally.book(opened.model, usage))
         tally.dangling += text.marker.dropped
         opened.reply.close()
     return not text.opening.abstained

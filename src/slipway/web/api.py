@@ -286,7 +286,7 @@ class Api:
     async def resume(self, request: Request) -> Response:
         after = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
         run = self.run_of(request)
-        if not after.isdigit():
+        if not (after.isascii() and after.isdigit() and len(after) < 20):
             raise BadRequest(
                 "`Last-Event-ID` must be the number of an event.", "Send the id of the last event that you saw.", param="Last-Event-ID"
             )
@@ -318,10 +318,14 @@ class Api:
         return reply({"id": run.question.id, "state": "cancelled" if run.state == "running" else run.state})
 
     async def retry(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self.door.body(scope, receive) if scope["slipway.headers"].get(b"content-length", b"0") != b"0" else b"{}"
+        headers = scope["slipway.headers"]
+        sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        body = await self.door.body(scope, receive) if sent else b"{}"
         options = parse_json(body, msgspec.json.Decoder(RetryRequest).decode)
         run = self.run_of(Request(scope))
         after = run.last
+        if not options.stream:
+            run.check(0)  # before anything is spent: the whole is asked for
         self.runs.retry(run)
         self.watch(run)
         await self.tell(run, options.stream, after, scope, receive, send)

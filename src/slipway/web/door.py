@@ -101,7 +101,7 @@ class Door:
                 connection.transport.close()
         except Exception as error:
             log.exception("a defect met by %s %s", scope["method"], scope["path"])
-            await self.refused(scope, send, InternalError(f"Slipway failed in a way that it should not ({type(error).__name__})."), started)
+            await self.refused(scope, send, InternalError.of(error), started)
 
     async def refused(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
         ref = scope.get("slipway.ref") or new_id("ref")

@@ -77,7 +77,7 @@ class Run:
             self.state, self.error = "failed", error
         except Exception as error:
             log.exception("a defect met by answer %s", self.question.id)
-            self.state, self.error = "failed", InternalError(f"Slipway failed in a way that it should not ({type(error).__name__}).")
+            self.state, self.error = "failed", InternalError.of(error)
         finally:
             self.ended_at = asyncio.get_running_loop().time()
         if self.error is not None:

@@ -57,6 +57,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 decode_chat = msgspec.json.Decoder(ChatRequest).decode
 decode_answer = msgspec.json.Decoder(AnswerRequest).decode
+decode_content = msgspec.json.Decoder(str | list[dict[str, Any]] | None).decode
 PLACE = re.compile(r" - at `\$\.?(.*)`$")
 MISSING = re.compile(r"Object missing required field `(\w+)`")
 UNKNOWN = re.compile(r"Object contains unknown field `(\w+)`")
@@ -179,10 +180,15 @@ def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
 
 def conversation(request: ChatRequest) -> tuple[Message, ...]:
     """The messages of a chat request, as an app reads them."""
-    return tuple(
-        Message(role=m.role, content=msgspec.json.decode(m.content, type=str | list[dict[str, Any]] | None) if bytes(m.content) else None)
-        for m in request.messages
-    )
+    return tuple(Message(role=m.role, content=content_of(i, m)) for i, m in enumerate(request.messages))
+
+
+def content_of(i: int, message: WireMessage) -> str | list[dict[str, Any]] | None:
+    try:
+        return decode_content(message.content) if bytes(message.content) else None
+    except msgspec.ValidationError:
+        what = f"`messages[{i}].content` must be a string or a list of parts, each an object."
+        raise BadRequest(what, FIXES["messages"], param=f"messages[{i}].content") from None
 
 
 def asked(messages: Iterable[Message]) -> str:
@@ -191,7 +197,7 @@ def asked(messages: Iterable[Message]) -> str:
         if message.role == "user":
             content = message.content
             if isinstance(content, list):
-                content = "\n".join(str(p.get("text", "")) for p in content if p.get("type") == "text")
+                content = "\n".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
             if content and content.strip():
                 return content.strip()
             break
@@ -383,7 +389,7 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "finish_reason": "stop",
+                "finish_reason": finish_reason(answer["notices"]),
                 "logprobs": None,
                 "message": {
                     "role": "assistant",
@@ -397,6 +403,11 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
         "slipway": {k: answer[k] for k in ("id", "rung", "model", "abstained", "attempts", "cost_usd", "notices")}
         | {"sources": answer["sources"]},
     }
+
+
+def finish_reason(notices: Iterable[Notice]) -> str:
+    """Why the text ended, as the model's provider said: the notices that tell of it are called like that."""
+    return next((notice.code for notice in notices if notice.code in ("length", "content_filter")), "stop")
 
 
 def usage_wire(usage: Usage | None) -> dict[str, Any]:
@@ -467,6 +478,7 @@ class ChunkWriter:
         marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}
         sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
         facts = {"id": done.id, "rung": done.rung, "model": done.model, "abstained": done.abstained, "attempts": done.attempts}
-        last = self.delta({"annotations": marks} if marks else {}, "stop", slipway={**facts, "notices": self.notices, "sources": sources})
+        why = finish_reason(self.notices)
+        last = self.delta({"annotations": marks} if marks else {}, why, slipway={**facts, "notices": self.notices, "sources": sources})
         usage = self.chunk([], usage=usage_wire(self.usage)) if self.usage_wanted else b""
         return last + usage + b"data: [DONE]\n\n"
