@@ -1,6 +1,7 @@
 """What the page makes of long answers, of what readers say of them, and of languages: real server, mock provider, headless Chromium."""
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -27,7 +28,7 @@ from browsing import (
     settled,
     tab_to,
 )
-from processes import run
+from processes import ROOT, run
 from slipway import errors
 from slipway.feedback import REASONS
 
@@ -404,6 +405,11 @@ def test_little_is_kept_and_the_oldest_goes_first(page: Page, server: str) -> No
 # Languages
 
 
+def section_of(heading: str) -> str:
+    """A section of docs/api.md."""
+    return (ROOT / "docs" / "api.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
 def words(page: Page, server: str) -> dict[str, dict[str, Any]]:
     """Both dictionaries, with functions as their arity."""
     page.goto(server)
@@ -424,6 +430,7 @@ def test_both_languages_have_the_same_words(page: Page, server: str) -> None:
     }
     assert both["zh"]["failures"].keys() >= both["en"]["failures"].keys()
     assert both["en"]["reasons"].keys() == REASONS.keys()
+    assert both["zh"]["notices"].keys() == set(re.findall(r"^\| `(\w+)` \|", section_of("What does a notice say?"), re.MULTILINE))
     codes = {code for each in vars(errors).values() if isinstance(each, type) and isinstance(code := getattr(each, "code", None), str)}
     assert both["zh"]["failures"].keys() >= codes - {"settings", "weights"}  # those end a command, not an answer
 

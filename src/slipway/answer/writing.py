@@ -22,7 +22,7 @@ from slipway.progress import Teller
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.providers.quote import quote
-from slipway.routing import Route, attempt_done, open_route
+from slipway.routing import Opened, Route, attempt_done, open_route
 from slipway.types import (
     Citation,
     Delta,
@@ -168,48 +168,22 @@ def messages_for(app: App, question: Question, section: Section, *, alone: bool)
 
 async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said. Raises ModelFailed."""
-    question, tally, sources = desk.question, desk.tally, section.sources or []
-    desk.draft.prompt = desk.app.prompt.version(passages=bool(sources))
-    call, writing = desk.asked[section.index]
-    writing.began_at = time.monotonic()
-    desk.tell()
-    try:
-        opened = await open_route(route, call, question.id, desk.road.emit)
-    except ProviderError as error:
-        desk.progress.writings.remove(writing)
-        tally.attempts += len(route.candidates) if error.another_may_help else 1
-        raise ModelFailed(error, spoke=False) from None
-    except asyncio.CancelledError:
-        desk.draft.spent.append(tally.book(route.candidates[0].model, None))  # it was sent, and nobody tells what it took
-        raise
-    tally.opened(opened)
-    writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
-    lacking = Claims(sources, f"{question.text}\n{section.part.text}").lacking
-    text = Text(
-        section,
-        Marker({s.n for s in sources}, lacking),
-        Opening(listens=bool(sources)),
-        Attributor(sources, lacking) if desk.app.matches and sources else None,
-    )
+    opened, writing = await begin(desk, route, section)
+    text, question = Text.of(desk, section), desk.question
     usage: Usage | None = None
-    finish = ""
     try:
         pieces = opened.first
         while pieces:
             for piece in pieces:
-                usage, finish = piece.usage or usage, piece.finish or finish
+                usage, text.finish = piece.usage or usage, piece.finish or text.finish
                 if piece.text:
                     writing.wrote(len(piece.text))
-                    text.feed(piece.text, tally, say)
+                    text.feed(piece.text, say)
             pieces = await opened.reply.pieces()
-        text.end(tally, say, whole=True)
-        if text.attributor is not None and text.attributor.marked:
-            desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
-        if finish in CUT:
-            say(Notice(code=finish, text=CUT[finish], section=section.index))
+        text.end(say, whole=True)
     except ProviderError as error:
         if text.spoke:
-            text.end(tally, say, whole=False)
+            text.end(say, whole=False)
         desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, error=error))
         raise ModelFailed(error, spoke=text.spoke) from None
     else:
@@ -219,44 +193,80 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, ttft_s=first_s))
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
-        desk.draft.spent.append(tally.book(opened.model, usage))
-        tally.dangling += text.marker.dropped
+        desk.draft.spent.append(desk.tally.book(opened.model, usage))
+        desk.tally.dangling += text.marker.dropped
         opened.reply.close()
     return not text.opening.abstained
 
 
-class Text:
-    """A section's text on its way from the model to the reader."""
+async def begin(desk: Desk, route: Route, section: Section) -> tuple[Opened, Writing]:
+    """The first words of a model of the route. Raises ModelFailed."""
+    tally = desk.tally
+    desk.draft.prompt = desk.app.prompt.version(passages=bool(section.sources))
+    call, writing = desk.asked[section.index]
+    writing.began_at = time.monotonic()
+    desk.tell()
+    try:
+        opened = await open_route(route, call, desk.question.id, desk.road.emit)
+    except ProviderError as error:
+        desk.progress.writings.remove(writing)
+        tally.attempts += len(route.candidates) if error.another_may_help else 1
+        raise ModelFailed(error, spoke=False) from None
+    except asyncio.CancelledError:
+        desk.draft.spent.append(tally.book(route.candidates[0].model, None))  # it was sent, and nobody tells what it took
+        raise
+    tally.opened(opened)
+    writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
+    return opened, writing
 
-    def __init__(self, section: Section, marker: Marker, opening: Opening, attributor: Attributor | None = None) -> None:
-        self.section, self.marker, self.opening, self.attributor = section, marker, opening, attributor
+
+class Text:
+    """A section's text on its way from the model to the reader: what it says of the documents, its sources, and how it ended."""
+
+    def __init__(self, desk: Desk, section: Section, marker: Marker, attributor: Attributor | None) -> None:
+        self.desk, self.section, self.marker, self.attributor = desk, section, marker, attributor
+        self.opening = Opening(listens=bool(section.sources))
         self.spoke = False
         self.cited = 0
+        self.finish = ""  # why the model stopped, as it says
 
-    def feed(self, text: str, tally: Tally, say: Say) -> None:
+    @classmethod
+    def of(cls, desk: Desk, section: Section) -> "Text":
+        sources = section.sources or []
+        lacking = Claims(sources, f"{desk.question.text}\n{section.part.text}").lacking
+        attributor = Attributor(sources, lacking) if desk.app.matches and sources else None
+        return cls(desk, section, Marker({s.n for s in sources}, lacking), attributor)
+
+    def feed(self, text: str, say: Say) -> None:
         if shown := self._attributed(self.opening.feed(text)):
-            self._tell(self.marker.feed(shown), tally, say)
+            self._tell(self.marker.feed(shown), say)
 
     def _attributed(self, text: str) -> str:
         return self.attributor.feed(text) if self.attributor is not None and text else text
 
-    def _tell(self, found: tuple[str, list[Citation]], tally: Tally, say: Say) -> None:
+    def _tell(self, found: tuple[str, list[Citation]], say: Say) -> None:
         self.spoke = self.spoke or bool(found[0])
         self.cited += len(found[1])
-        tell(tally, self.section, found, say)
+        tell(self.desk.tally, self.section, found, say)
 
-    def end(self, tally: Tally, say: Say, *, whole: bool) -> None:
-        """What was held back, and what the reader should know about the sources of the whole."""
+    def end(self, say: Say, *, whole: bool) -> None:
+        """What was held back, and what the reader should know about the sources and the end; not `whole`, it broke off."""
         text = self._attributed(self.opening.end()) + (self.attributor.end() if self.attributor is not None else "")
         if text:
-            self._tell(self.marker.feed(text), tally, say)
-        self._tell(self.marker.end(), tally, say)
+            self._tell(self.marker.feed(text), say)
+        self._tell(self.marker.end(), say)
         if words := list(self.marker.flags):
             more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
-            said = f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}."
-            say(Notice(code="unsupported", text=said, section=self.section.index))
+            self._notice("unsupported", f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}.", say)
         if whole and self.section.sources and self.spoke and not self.cited:
-            say(Notice(code="uncited", text="No source is named for this answer.", section=self.section.index))
+            self._notice("uncited", "No source is named for this answer.", say)
+        if self.attributor is not None and self.attributor.marked:
+            self.desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
+        if whole and self.finish in CUT:
+            self._notice(self.finish, CUT[self.finish], say)
+
+    def _notice(self, code: str, text: str, say: Say) -> None:
+        say(Notice(code=code, text=text, section=self.section.index))
 
 
 def tell(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:

@@ -196,7 +196,10 @@ export default {
   status: (status) => `服务器返回状态 ${status}。`,
   againInAMoment: "请稍后重试。",
   notices: {
+    content_filter: "模型服务隐去了部分内容。",
     degraded: "无法连接模型，因此回答直接摘自文档。",
+    length: "已达到模型的最大长度，内容到此中断。",
+    matched: "模型没有注明出处：出处是按词句对应到各句的。",
     understood: (text) => text.replace(/^Searched for: /, "检索的问题："),
     uncited: "此回答没有注明出处。",
     unsupported: (text) => text.replace(/^Not found in the cited source: (.*)\.$/s, (_, found) => `所引出处中没有：${found.replaceAll(", ", "、")}。`),
