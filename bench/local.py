@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/")
     parser.add_argument("--weights", default="qwen2.5-coder-0.5b", help="name of weights, or a .gguf file")
     parser.add_argument("--questions", type=int, default=20, help="how many")
-    parser.add_argument("--passages", type=int, default=5, help="places that an answer may draw on")
+    parser.add_argument("--passages", type=int, help="places that an answer may draw on; as an app has it where left out")
     parser.add_argument("--prompt", help="file with other standing instructions")
     parser.add_argument("--defaults", type=json.loads, default={}, help="model parameters, such as '{\"temperature\": 0}'")
     parser.add_argument("--show", action="store_true", help="print every answer")
@@ -66,7 +66,7 @@ def main() -> None:
 @contextmanager
 def serving(options: argparse.Namespace) -> Iterator[str]:
     """A server with the model loaded and the pages read."""
-    app: dict[str, Any] = {"knowledge": str(options.data / "pages"), "passages": options.passages}
+    app: dict[str, Any] = {"knowledge": str(options.data / "pages"), **({"passages": options.passages} if options.passages else {})}
     written = {
         **app,
         "route": "model",
