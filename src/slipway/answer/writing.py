@@ -202,11 +202,9 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
                     writing.wrote(len(piece.text))
                     text.feed(piece.text, tally, say)
             pieces = await opened.reply.pieces()
-        text.end(tally, say, whole=True)
+        text.end(tally, say, whole=True, finish=finish)
         if text.attributor is not None and text.attributor.marked:
             desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
-        if finish in CUT:
-            say(Notice(code=finish, text=CUT[finish], section=section.index))
     except ProviderError as error:
         if text.spoke:
             text.end(tally, say, whole=False)
@@ -245,8 +243,8 @@ class Text:
         self.cited += len(found[1])
         tell(tally, self.section, found, say)
 
-    def end(self, tally: Tally, say: Say, *, whole: bool) -> None:
-        """What was held back, and what the reader should know about the sources of the whole."""
+    def end(self, tally: Tally, say: Say, *, whole: bool, finish: str = "") -> None:
+        """What was held back, and what the reader should know about the sources of the whole, and its end."""
         text = self._attributed(self.opening.end()) + (self.attributor.end() if self.attributor is not None else "")
         if text:
             self._tell(self.marker.feed(text), tally, say)
@@ -257,6 +255,8 @@ class Text:
             say(Notice(code="unsupported", text=said, section=self.section.index))
         if whole and self.section.sources and self.spoke and not self.cited:
             say(Notice(code="uncited", text="No source is named for this answer.", section=self.section.index))
+        if finish in CUT:
+            say(Notice(code=finish, text=CUT[finish], section=self.section.index))
 
 
 def tell(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:
