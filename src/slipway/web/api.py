@@ -154,7 +154,7 @@ class Api:
             return
         outlet = HttpOutlet(send, answer_id, self.streams)
         try:
-            await proxy(road, route, chat.call, answer_id, asker.tenant, outlet)
+            await proxy(road, route, chat.call, answer_id, asker, outlet)
         except SlipwayError as error:
             if not outlet.begun:
                 raise
