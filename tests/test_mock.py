@@ -8,146 +8,16 @@ import os
 import re
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from slipway.providers.mock import FAULTS, MockServer, MockSettings, parse_fault, serve
-
-Result = TypeVar("Result")
-CHAT = "/v1/chat/completions"
-
-
-class Got(NamedTuple):
-    """What came over the wire. `end` is how: `end` of the body, connection `closed` before it, `reset`, or still `open` after a while."""
-
-    status: int
-    headers: dict[str, str]
-    pieces: list[bytes]
-    end: str
-    first_s: float | None
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.pieces)
-
-    @property
-    def events(self) -> list[Any]:
-        """The stream's events; `DONE` for [DONE] and `BROKEN` for what is no JSON."""
-        return [_event(line.removeprefix("data: ")) for line in self.body.decode().split("\n\n") if line]
-
-    @property
-    def texts(self) -> list[str]:
-        return [text for event in self.events if isinstance(event, dict) and (text := _delta(event))]
-
-    @property
-    def finishes(self) -> list[str]:
-        choices = [choice for event in self.events if isinstance(event, dict) for choice in event.get("choices", [])]
-        return [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
-
-
-def _event(data: str) -> Any:
-    if data == "[DONE]":
-        return "DONE"
-    try:
-        return json.loads(data)
-    except ValueError:
-        return "BROKEN"
-
-
-def _delta(event: dict[str, Any]) -> str:
-    return "".join(choice["delta"].get("content", "") for choice in event.get("choices", []))
-
-
-def chat(model: str = "m", content: Any = "hello", **more: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": content}], **more}
-
-
-def wire(body: Any, *, path: str = CHAT, method: str = "POST", version: str = "1.1", headers: str = "") -> bytes:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"{method} {path} HTTP/{version}\r\nHost: mock\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode() + data
-
-
-async def ask(port: int, request: bytes, *, patience_s: float = 5) -> Got:
-    """Sends bytes as they are and reads one reply. An HTTP chunk of the reply is a piece: what the mock wrote at once."""
-    started = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    try:
-        return await read(reader, started, patience_s)
-    finally:
-        writer.transport.abort()
-
-
-async def read(reader: asyncio.StreamReader, started: float, patience_s: float = 5) -> Got:
-    status, headers, pieces, end, first_s = 0, dict[str, str](), list[bytes](), "end", None
-    try:
-        async with asyncio.timeout(patience_s):
-            line, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
-        first_s = time.monotonic() - started
-        status = int(line.split(" ")[1])
-        headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in rest)}
-        await _body(reader, headers, pieces, patience_s)
-    except TimeoutError:
-        end = "open"
-    except asyncio.IncompleteReadError as error:
-        pieces += [error.partial] if error.partial else []
-        end = "closed"
-    except ConnectionResetError:
-        end = "reset"
-    return Got(status, headers, pieces, end, first_s)
-
-
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str], pieces: list[bytes], patience_s: float) -> None:
-    if "content-length" in headers:
-        left = int(headers["content-length"])
-        while left:
-            async with asyncio.timeout(patience_s):
-                pieces.append(await reader.read(left))
-            if not pieces[-1]:
-                raise asyncio.IncompleteReadError(b"", left)
-            left -= len(pieces[-1])
-        return
-    if "transfer-encoding" not in headers:
-        pieces.append(await reader.read())
-        return
-    while True:
-        async with asyncio.timeout(patience_s):
-            size = int((await reader.readuntil(b"\r\n"))[:-2], 16)
-            data = (await reader.readexactly(size + 2))[:-2]
-        if not size:
-            return
-        pieces.append(data)
-
-
-def settings(**more: Any) -> MockSettings:
-    return MockSettings(**{"port": 0, "ttft_s": 0.01, "tpot_s": 0.001, "tokens": 12, **more})
-
-
-def with_mock(use: Callable[[MockServer], Awaitable[Result]], **more: Any) -> Result:
-    async def run() -> Result:
-        async with MockServer(settings(**more)) as mock:
-            return await use(mock)
-
-    return asyncio.run(run())
-
-
-def get(request: Any, *, patience_s: float = 5, **more: Any) -> Got:
-    """One request to a fresh mock."""
-    data = request if isinstance(request, bytes) else wire(request)
-    return with_mock(lambda mock: ask(mock.port, data, patience_s=patience_s), **more)
-
-
-def json_of(got: Got) -> Any:
-    return json.loads(got.body)
-
-
-def code_of(got: Got) -> Any:
-    return json_of(got)["error"]["code"]
-
+from slipway.providers.mock import FAULTS, MockServer, parse_fault, serve
+from wires import CHAT, Got, ask, chat, code_of, event, get, json_of, read, settings, wire, with_mock
 
 # An ordinary provider
 
@@ -292,6 +162,13 @@ def test_the_openai_client_is_content() -> None:
 # Faults
 
 Check = Callable[[Got], bool]
+
+
+def ahead_s(got: Got) -> float:
+    """How far ahead the date in Retry-After is."""
+    return parsedate_to_datetime(got.headers["retry-after"]).timestamp() - time.time()
+
+
 FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks like, what a whole reply looks like
     (
         "fault-cut-4",
@@ -304,7 +181,7 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
     (
         "fault-malformed-3",
         lambda g: (g.events.index("BROKEN"), len(g.texts), g.end) == (4, 11, "end"),
-        lambda g: _event(g.body.decode()) == "BROKEN",
+        lambda g: event(g.body.decode()) == "BROKEN",
     ),
     ("fault-status-503", lambda g: g.status == 503 and "retry-after" not in g.headers, lambda g: code_of(g) == "server_error"),
     ("fault-status-429-2", lambda g: (g.status, g.headers["retry-after"]) == (429, "2"), lambda g: code_of(g) == "rate_limit_exceeded"),
@@ -328,6 +205,32 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
         lambda g: (len(g.texts), list(g.events[-1]), g.finishes, g.end) == (4, ["error"], [], "end"),
         lambda g: g.status == 500,
     ),
+    ("fault-down", lambda g: g.status == 503, lambda g: code_of(g) == "server_error"),
+    ("fault-limit-0", lambda g: (g.status, g.headers["retry-after"]) == (429, "1"), lambda g: g.status == 429),
+    ("fault-limit-1", lambda g: len(g.texts) == 12, lambda g: g.status == 200),
+    ("fault-policy", lambda g: (g.status, code_of(g)) == (400, "content_policy_violation"), lambda g: g.status == 400),
+    ("fault-statusdate-429-60", lambda g: 58 < ahead_s(g) <= 61, lambda g: g.status == 429),
+    ("fault-cutat-300", lambda g: (len(g.body), g.end) == (300, "closed"), lambda g: (len(g.body), g.end) == (300, "closed")),
+    ("fault-cutat-0", lambda g: (g.status, g.body, g.end) == (200, b"", "closed"), lambda g: (g.body, g.end) == (b"", "closed")),
+    ("fault-cutat-99999", lambda g: (g.events[-1], g.end) == ("DONE", "closed"), lambda g: g.end == "end"),
+    ("fault-cutany", lambda g: g.end == "closed" and b"[DONE]\n\n" not in g.body, lambda g: g.end == "closed"),
+    ("fault-cutchar-2", lambda g: (g.body.count(b'"content":') > 2, g.end) == (True, "closed"), lambda g: g.end == "closed"),
+    (
+        "fault-cutend",
+        lambda g: (len(g.texts), g.finishes, g.end, "DONE" in g.events) == (12, ["stop"], "closed", False),
+        lambda g: g.end == "closed" and event(g.body.decode() + "}")["usage"]["completion_tokens"] == 12,
+    ),
+    (
+        "fault-badfinish",
+        lambda g: (len(g.texts), g.finishes, g.events[-1]) == (12, ["error"], "DONE"),
+        lambda g: json_of(g)["choices"][0]["finish_reason"] == "error",
+    ),
+    (
+        "fault-nofinish",
+        lambda g: (len(g.texts), g.finishes, g.events[-1]) == (12, [], "DONE"),
+        lambda g: json_of(g)["choices"][0]["finish_reason"] is None,
+    ),
+    ("fault-split-1", lambda g: {len(p) for p in g.pieces} == {1} and len(g.texts) == 12, lambda g: len(json_of(g)["choices"]) == 1),
     ("fault-hang", lambda g: (g.status, g.end) == (0, "open"), lambda g: (g.status, g.end) == (0, "open")),
     ("fault-reset", lambda g: (g.status, g.end) == (0, "reset"), lambda g: (g.status, g.end) == (0, "reset")),
     ("fault-redirect", lambda g: (g.status, ".invalid/" in g.headers["location"]) == (307, True), lambda g: g.status == 307),
@@ -361,7 +264,7 @@ def test_fault(model: str, streamed: Check, whole: Check, stream: bool) -> None:
 
 
 def test_every_fault_has_a_row_and_a_meaning() -> None:
-    assert {parse_fault(model).name for model, *_ in FAULT_ROWS} == set(FAULTS)
+    assert {parse_fault(model).name for model, *_ in FAULT_ROWS} == set(FAULTS) - {"refuse"}  # which no call has alone
     assert all(meaning.startswith(name) and "\n" not in meaning for name, meaning in FAULTS.items())
 
 
@@ -400,7 +303,7 @@ def test_embeddings_fail_by_model_too() -> None:
     ("text", "says"),
     [
         ("stal-5", "Did you mean 'stall'?"),
-        ("fault-zzzz", "Known faults: context, cut, drip"),
+        ("fault-zzzz", "Known faults: badfinish, context, cut, cutany"),
         ("cut-5-6", "too many arguments"),
         ("status-200", "between 400 and 599"),
         ("", "no fault ''"),
