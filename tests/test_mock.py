@@ -7,16 +7,22 @@ import math
 import os
 import re
 import signal
+import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import openai
 import pytest
 
-from slipway.providers.mock import FAULTS, MockServer, parse_fault, serve
+from processes import COMMAND, run
+from slipway.cli import main
+from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
 from wires import CHAT, Got, ask, chat, code_of, event, get, json_of, read, settings, wire, with_mock
 
 # An ordinary provider
@@ -322,29 +328,6 @@ def test_an_unknown_fault_as_a_model_is_not_found() -> None:
     assert "Did you mean 'stall'?" in json_of(got)["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("script", "statuses"),
-    [
-        ((), [200, 200, 200, 200]),
-        (("status-503",), [503, 503, 503, 503]),
-        (("status-503@1x3",), [503, 503, 503, 200]),
-        (("status-503@2",), [200, 503, 200, 200]),
-        (("status-503x2",), [503, 503, 200, 200]),
-        (("status-429@1", "status-500@3x2"), [429, 200, 500, 500]),
-        (("context@2x2",), [200, 400, 400, 200]),
-    ],
-)
-def test_a_script_picks_calls_by_number(script: tuple[str, ...], statuses: list[int]) -> None:
-    async def use(mock: MockServer) -> list[int]:
-        got = []
-        for _ in statuses:
-            await ask(mock.port, wire(b"", path="/v1/models", method="GET"))  # does not count
-            got.append((await ask(mock.port, wire(chat()))).status)
-        return got
-
-    assert with_mock(use, script=script) == statuses
-
-
 def test_faults_add_up() -> None:
     got = get(chat("fault-cut-3", stream=True), script=("split", "slow-0.1", "wrongmodel@1"))
     assert (len(got.texts), got.end, got.events[0]["model"]) == (3, "closed", "another-model")
@@ -561,3 +544,83 @@ def test_serve_runs_until_sigterm() -> None:
         return status
 
     assert asyncio.run(run()) == 200
+
+
+# TLS
+
+
+def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> None:
+    async def use(mock: MockServer) -> list[str]:
+        url, body = f"{mock.url}/chat/completions", chat(stream=True)
+        assert url.startswith("https://127.0.0.1:")
+        ends = []
+        async with (
+            httpx.AsyncClient(verify=ssl.create_default_context(cafile=str(certificate[0]))) as trusting,
+            httpx.AsyncClient() as wary,
+        ):
+            assert (await trusting.post(url, json=body)).text.endswith("data: [DONE]\n\n")
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await wary.post(url, json=body)
+            for fault in ("fault-cut-3", "fault-reset"):
+                with pytest.raises(httpx.TransportError) as ended:
+                    await trusting.post(url, json=chat(fault, stream=True))
+                ends.append(type(ended.value).__name__)
+            mock.script("refuse@0s-100ms")
+            with pytest.raises(httpx.ConnectError):
+                await trusting.post(url, json=body)
+            await asyncio.sleep(0.15)
+            assert (await trusting.post(url, json=body)).status_code == 200
+        return ends
+
+    assert with_mock(use, tls_cert=certificate[0], tls_key=certificate[1]) == ["RemoteProtocolError", "ReadError"]
+
+
+def test_tls_needs_a_certificate_and_its_key(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certificate
+    with pytest.raises(ValueError, match="needs both"):
+        MockServer(settings(tls_cert=cert))
+    for wrong in ({"tls_cert": key, "tls_key": cert}, {"tls_cert": cert, "tls_key": tmp_path / "none.pem"}):
+        with pytest.raises(ValueError, match=r"no certificate \(tls_cert\) with its key"):
+            MockServer(settings(**wrong))
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': behind @ stands a call"),
+        (["--script", "refuse@3"], "refuse is the whole server's and goes by time"),
+        (["--tls-cert", "cert.pem"], "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key)."),
+        (["--continues", "always"], "'always' is not one of 'exact', 'repeat', 'restart', 'preface', 'space'"),
+    ],
+)
+def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
+    done = run("mock", *args)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_the_command_takes_each_habit_of_going_on() -> None:
+    (option,) = (param for param in main.commands["mock"].params if param.name == "continues")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == tuple(CONTINUES)
+
+
+def test_the_command_steered_from_outside(certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    more = ("--bad-key", "sk-bad", "--continues", "restart", "--tls-cert", cert, "--tls-key", key)
+    process = subprocess.Popen([*COMMAND, "mock", "--port", "0", "--ttft", "0", "--tpot", "0", *more], stdout=subprocess.PIPE, text=True)
+    try:
+        url = (process.stdout.readline() if process.stdout else "").split()[-1]
+        with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=cert)) as client:
+            truth = client.post("/truth", json=chat()).json()["text"]
+            body = chat()
+            body["messages"].append({"role": "assistant", "content": truth[:30]})
+            assert client.post("/chat/completions", json=body).json()["choices"][0]["message"]["content"] == truth
+            assert client.post("/chat/completions", json=body, headers={"Authorization": "Bearer sk-bad"}).status_code == 401
+            assert client.put("/script", json=["status-503@1", "down@1h"]).json() == ["status-503@1", "down@1h"]
+            assert [client.post("/chat/completions", json=chat()).status_code for _ in range(2)] == [503, 200]
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
