@@ -195,14 +195,14 @@ def test_refuse_closes_the_door_and_what_is_inside_and_opens_it_again_on_the_sam
         under_way = asyncio.create_task(ask(mock.port, wire(chat("say-5000", stream=True))))
         await asyncio.sleep(0.1)
         seen = [await models(mock.port)]
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         started = time.monotonic()
         while (now := await models(mock.port)) != 200:
             seen.append(now)
             await asyncio.sleep(0.02)
         return await under_way, seen, time.monotonic() - started
 
-    cut, (before, *during), took_s = with_mock(use, script=("refuse@200ms-500ms",))
+    cut, (before, *during), took_s = with_mock(use, script=("refuse@600ms-1s",))
     assert (cut.status, cut.end, "DONE" in cut.body.decode()) == (200, "closed", False)
     assert before == 200
     assert set(during) == {REFUSED}

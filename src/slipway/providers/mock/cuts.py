@@ -33,7 +33,7 @@ def at_chunk(reply: Reply, count: int) -> Writes:
 def in_character(reply: Reply, count: int) -> Writes:
     """Ends inside the first character of several bytes after `count` content chunks; where there is none, inside a chunk."""
     for index in range(len(reply.writes)) if reply.length is not None else content(reply)[count:]:
-        if found := _MULTI_BYTE.search(reply.writes[index].data):
+        if found := _MULTI_BYTE.match(reply.writes[index].data):
             return (*reply.writes[:index], reply.writes[index]._replace(data=found[0]))
     kept = at_chunk(reply, count)
     broken = reply.writes[len(kept) : len(kept) + 1] if reply.length is None else ()
