@@ -73,8 +73,8 @@ def test_connections_are_kept_and_a_stale_one_is_replaced(tmp_path: Path) -> Non
         assert seen[:3] == [3, 1, 0]  # the third request met the end of the first connection, and was sent again on a second
 
 
-def test_a_fresh_connection_that_ends_is_not_tried_again(tmp_path: Path) -> None:
-    with scripted([None]) as (port, seen), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+def test_a_fresh_connection_that_ends_is_no_stale_one(tmp_path: Path) -> None:
+    with scripted([None]) as (port, seen), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", retries=0)) as server:
         response = server.chat("m")
         assert response.status_code == 502
         assert response.json()["error"]["code"] == "provider_down"

@@ -4,9 +4,12 @@ A bare model is a route of one. `attempts` decides, `calling` does, `health` kno
 """
 
 import asyncio
+import time
 from typing import Any
 
-from slipway.errors import ProviderError
+import msgspec
+
+from slipway.errors import ProviderError, ProviderSlow
 from slipway.providers import Call, Provider, encode_json
 from slipway.routing.attempts import Prefill, Traits
 from slipway.routing.calling import Answering, Asked, Took
@@ -16,6 +19,8 @@ from slipway.routing.turns import Turns
 from slipway.types import Emit, Record, Usage
 
 __all__ = ["Answering", "Asked", "Candidate", "Health", "Prefill", "Route", "Thought", "Took", "Traits", "Turns", "models_of", "think"]
+
+GRACE_S = 0.2  # behind a deadline, for the call itself to say that it is late
 
 
 class Thought(Record, frozen=True, kw_only=True):
@@ -31,15 +36,17 @@ async def think(
 ) -> Thought | None:
     """A short question to a small model, on the way to an answer; None where all of the route fail."""
     body = encode_json({"model": "", "messages": messages, "max_tokens": max_tokens, "temperature": 0})
-    answering = Answering(route, Call(body=body, name_at=(9, 11), stream=False), Asked(answer_id=answer_id, emit=emit, patient_until=0.0))
+    asked = Asked(answer_id=answer_id, emit=emit, until=time.monotonic() + deadline_s, patient_until=0.0)
+    answering = Answering(route, Call(body=body, name_at=(9, 11), stream=False), asked)
+    late = Thought(text=None, model=route.candidates[0].model, usage=None)
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout(deadline_s + GRACE_S):  # a model that is being loaded, say
             await answering.open()
-    except ProviderError:
-        return None
+    except ProviderError as error:
+        return msgspec.structs.replace(late, model=answering.asking.model) if isinstance(error, ProviderSlow) else None
     except TimeoutError:
-        return Thought(text=None, model=answering.asking.model, usage=None)
+        return msgspec.structs.replace(late, model=answering.asking.model)
     finally:
         answering.close()
     whole = answering.whole
-    return Thought(text=whole.text, model=answering.candidate.model, usage=whole.usage) if whole is not None else None
+    return msgspec.structs.replace(late, text=whole.text, model=answering.candidate.model, usage=whole.usage) if whole is not None else None

@@ -9,7 +9,7 @@ what became of it.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -165,6 +165,10 @@ class Attempts:
                 self._left[index] -= 1
                 return self._try(index, "continue" if self.breaks else "retry")
         return Stop(error=self.error(now))
+
+    def look_again(self, indices: Iterable[int]) -> None:
+        """Some that were away may be well again."""
+        self._waiting.extend(indices)
 
     def failed(self, index: int, error: ProviderError, now: float, jitter: float) -> None:
         """An attempt ended without a word. `jitter` is drawn from [0, 1)."""

@@ -140,7 +140,7 @@ class Answering:
         self._attempt: Attempt | None = None
         self._opening: Sequence[Piece] = ()  # how the stream began: who goes on does so under its id
         self._text: list[str] = []
-        self._finished = False
+        self._finished = self._looked = False
         self._splice: Splice | None = None
 
     # who answers
@@ -224,6 +224,8 @@ class Answering:
         """One step of the way: a call that has begun to answer, or None where it is not over yet. Raises the last word."""
         step = self.attempts.next(time.monotonic(), self._standing, self._may_retry)
         if isinstance(step, Stop):
+            if await self._someone_is_back():
+                return None
             raise step.error
         if isinstance(step, Wait):
             await asyncio.sleep(max(0.0, step.until - time.monotonic()))
@@ -248,6 +250,16 @@ class Answering:
         if attempt.began:
             self.took.append(Took(candidate=attempt.candidate, usage=None))
         attempt.end(cancelled=True, used=used)
+
+    async def _someone_is_back(self) -> bool:
+        """Before a question is given up that nobody was asked: whether one that was away can be reached now. Once, and for free."""
+        if self.attempts.count or self._looked:
+            return False
+        self._looked = True
+        healths = [candidate.health for candidate in self.route.candidates]
+        back = await asyncio.gather(*(health.look() for health in healths))
+        self.attempts.look_again(index for index, is_back in enumerate(back) if is_back)
+        return any(back)
 
     def _begin(self, index: int, kind: AttemptKind) -> Attempt:
         self.asking = self.route.candidates[index]

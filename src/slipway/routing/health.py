@@ -5,8 +5,9 @@ It is kept by the model's name and outlives a reload of the settings, unless the
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from slipway.errors import ModelBusy, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
 from slipway.routing.attempts import READY, TRIAL, Standing
@@ -16,6 +17,8 @@ from slipway.types import Record
 
 log = logging.getLogger("slipway")
 PROBE_S = 0.5  # between two looks whether a model that failed can be reached again
+LOOK_S = 0.3  # how long a question that nobody else can answer waits for a look
+SOON_S = 0.1
 FIRST_REST_S, LONGEST_REST_S = 1.0, 30.0  # of a model that limits us and does not say for how long; it doubles
 OURS = (ProviderRefused, ProviderTooLong)  # what says nothing against a model
 
@@ -41,6 +44,8 @@ class Health:
         self._rests_until = 0.0
         self._rest_s = 0.0
         self._probing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = -math.inf
         self._trials = set[asyncio.Task[None]]()
 
     def standing(self, now: float) -> Standing:
@@ -48,9 +53,9 @@ class Health:
             return Standing(state="away", why="it is limiting us", until=self._rests_until)
         if self.breaker.state == "closed":
             return READY
-        if self.breaker.state == "half-open" and not self.breaker.on_trial:
-            return TRIAL
-        return Standing(state="away", why=self.why)
+        if self.breaker.state == "open":
+            return Standing(state="away", why=self.why)
+        return Standing(state="away", why="it is being tried", until=now + SOON_S) if self.breaker.on_trial else TRIAL
 
     def began(self, *, again: bool) -> None:
         if not again:
@@ -80,7 +85,7 @@ class Health:
         if self.breaker.failed(now, at_once=isinstance(error, ProviderKey)):
             self.why = error.what
             log.warning("model %s is not asked until it can be reached again: %s", self.name, error.what)
-            self._probe()
+            self._keep_looking()
 
     def _rest(self, error: ProviderError, now: float) -> None:
         self.breaker.give_back()
@@ -92,15 +97,27 @@ class Health:
         """A call was given up by us: it says nothing."""
         self.breaker.give_back()
 
-    def _probe(self) -> None:
-        if self.probe is not None and (self._probing is None or self._probing.done()):
-            self._probing = asyncio.get_running_loop().create_task(self._keep_probing(self.probe))
+    def _keep_looking(self) -> None:
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(self._until_reached())
 
-    async def _keep_probing(self, probe: Probe) -> None:
-        while True:
+    async def _until_reached(self) -> None:
+        while self.breaker.state == "open":
             await asyncio.sleep(PROBE_S)
-            if self.breaker.state != "open" or (await probe() and self.breaker.reached(time.monotonic())):
-                return
+            await self._look()
+
+    async def _look(self) -> None:
+        if self.probe is not None and await self.probe():
+            self.breaker.reached(time.monotonic())
+        self._looked_at = time.monotonic()
+
+    async def look(self) -> bool:
+        """For a question that nobody else can answer: whether it may be tried now. All who ask at the same time share one look."""
+        if self.breaker.state == "open" and time.monotonic() - self._looked_at > SOON_S:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.get_running_loop().create_task(self._look())
+            await asyncio.wait({self._looking}, timeout=LOOK_S)
+        return self.breaker.state != "open"
 
     def watch(self, trial: "asyncio.Task[None]") -> None:
         """A trial that nobody waits for goes on to its verdict."""
@@ -119,10 +136,7 @@ class Health:
         )
 
     async def close(self) -> None:
-        tasks = [task for task in (self._probing, *self._trials) if task is not None]
+        tasks = [task for task in (self._probing, self._looking, *self._trials) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-Healths = Mapping[str, Health]
