@@ -219,7 +219,8 @@ def candidate_of(model: Provider, settings: Model) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    turns = Turns(model.name, settings.at_once, settings.wait) if settings.at_once is not None else None
+    at_once = settings.at_once or model.parallel
+    turns = Turns(model.name, at_once, settings.wait) if at_once is not None else None
     return Candidate(model=model, traits=traits, health=Health(model.name, model.probe, turns))
 
 
