@@ -25,6 +25,7 @@ from slipway.telemetry import METRICS, Telemetry
 from slipway.web.wire import NAMES
 
 DOCS = Path(__file__).resolve().parent
+LONGEST = 1400  # characters of a table
 PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DOTALL)
 
 ROUTES = {
@@ -101,6 +102,17 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tables(head: list[str], rows: list[list[str]]) -> str:
+    """One table, or several where one would be so long that a search would cut it."""
+    parts = [rows[:1]]
+    for row in rows[1:]:
+        if len(table(head, [*parts[-1], row])) > LONGEST:
+            parts.append([row])
+        else:
+            parts[-1].append(row)
+    return "\n\nThere are also these:\n\n".join(table(head, part) for part in parts)
 
 
 def code(text: object) -> str:
@@ -181,7 +193,7 @@ def settings() -> str:
             if path
             else f"## Which settings are there?\n\nThe settings are {listed(fields_of(branch))}. Each is optional"
         )
-        parts.append(f"{heading}:\n\n{table(['field', 'type', 'default', 'meaning'], rows)}")
+        parts.append(f"{heading}:\n\n{tables(['field', 'type', 'default', 'meaning'], rows)}")
         if branch.shorthand:
             parts.append(f"An item may be written as its `{branch.shorthand}` alone.")
     return "\n\n".join([parts[0], VALUES, *parts[1:]])
@@ -214,7 +226,7 @@ def metrics() -> str:
     for key, m in METRICS.items():
         kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
         rows.append([code(m.name + "_total" * (kind == "counter")), kind, ", ".join(map(code, m.labels)), m.help])
-    return "There are these metrics:\n\n" + table(["metric", "kind", "labels", "meaning"], rows)
+    return "There are these metrics:\n\n" + tables(["metric", "kind", "labels", "meaning"], rows)
 
 
 def provider(error: type[errors.SlipwayError]) -> bool:
