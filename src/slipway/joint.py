@@ -18,6 +18,8 @@ Found = Literal["exact", "repeat", "restart", "diverged", "preface", "fence", "s
 _WINDOW = 4000  # characters: repeats are looked for in no more of the end of what was shown
 _SLACK = 400  # characters: a restart in other words may be so much longer than what was shown
 _ROOM = 8  # characters: nothing shorter is a repeat where words are kept apart
+_ROUND = 12  # characters: a text that says so much as it did one repeat ago goes round
+_MIDSENTENCE = 100  # characters: a longer repeat begins with a sentence or a line
 _MARKS = "“”\"'…."  # models put these before words that they repeat
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -26,7 +28,7 @@ _FENCE = re.compile(r"^ {0,3}(?P<marks>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)$", re
 _LAST_SENTENCE = re.compile(r".*(?:[.!?][\"')*_”’]*\s+|[。！？][」』”’)]*\s*|\n\s*)", re.DOTALL)
 _ELLIPSIS = re.compile(r"(?:…|\.{3})(?=[^\W\d_])")
 _WORD_THEN_SPACE = re.compile(r"\w \Z")
-_OPENS = re.compile(r"(?:\A|[.!?][\"')*_”’]*\s+|\n\s*)[\"'“(*]*\Z")
+_OPENS = re.compile(r"(?:\A|[.!?][\"')*_”’]*\s+|\n\s*|[。！？]\s*)(?:[-*+>] +|\d+[.)] +)?[\"'“(*]*\Z")
 _SENTENCE_OVER = re.compile(r"(?:[.!?:。！？：…][\"'*_)\]”’」』）]*\s*|\n\s*)\Z")
 
 
@@ -214,7 +216,7 @@ class _Overlap:
                 self._anchor = self._shown.anchor
         elif n == len(words):
             self._along = False
-            self._whole = n, self._read
+            self._whole = n, self._read - (self._last == " ")
 
     def _look(self) -> None:
         """For places in the window, of which the first is the longest repeat."""
@@ -225,13 +227,13 @@ class _Overlap:
         if window[self._at + n - 1 : self._at + n] != self._last:
             self._at = self._next(self._at + 1)
         if window.endswith(self._begun):
-            self._whole = n, self._read
+            self._whole = n, self._read - (self._last == " ")
         if self._at + n >= len(window):
             self._at = -1
 
     def _next(self, start: int) -> int:
         window = self._shown.window
-        while (at := window.find(self._begun, start)) >= 0 and len(window) - at >= (_ROOM if self._lead else _ROOM // 2):
+        while (at := window.find(self._begun, start)) >= 0 and len(window) - at >= (_ROOM if self._lead else 3):
             if at == 0 or not (_is_letter(window[at - 1]) and _is_letter(window[at])):
                 return at
             start = at + 1
@@ -314,29 +316,40 @@ class _Shown:
         Less is enough where it is everything that was shown, and where a text that goes on would run two words into one.
         """
         again = self.words[-said:]
-        if self._goes_round(again) or self._is_lines(again, lead):
+        whole = said == len(self.words)
+        if whole and self.is_surely(again):
+            return True
+        if lead.count(".") not in (0, 3) or self._is_natural(again, lead, whole=whole):
             return False
         if prefilled:
             return self.is_surely(again)
-        if _is_long(again, words=3, columns=16):
-            return True
-        if said == len(self.words) and _is_long(again, words=2, columns=6):
+        if _is_long(again, words=3, columns=16) or (whole and _is_long(again, words=2, columns=6)):
             return True
         runs_on = not lead and not self.gap and _is_letter(again[0]) and _is_letter(again[-1]) and not self.is_code
-        return runs_on and (_is_long(again, words=2, columns=6) or (again.isalpha() and len(again) > 4) or self._opens_sentence(again))
+        return runs_on and (_is_long(again, words=2, columns=4) or (again.isalpha() and len(again) > 4) or self._opens_sentence(again))
+
+    def _is_natural(self, again: str, lead: str, *, whole: bool) -> bool:
+        """Whether a text may well say this twice itself."""
+        start = self._start(again)
+        if len(again) > _MIDSENTENCE and not self._begins_at(start):
+            return True
+        if whole and not (self.is_code or self.is_row):
+            return False
+        return self._goes_round(again) or self._is_lines(start, lead)
 
     def _opens_sentence(self, again: str) -> bool:
-        return again.istitle() and len(again) > 2 and bool(_OPENS.search(self.text[: -len(again)][-10:]))
+        return again.istitle() and len(again) > 2 and self._begins_at(self._start(again))
+
+    def _begins_at(self, start: int) -> bool:
+        """Whether a sentence or a line begins there."""
+        return bool(_OPENS.search(self.text[max(0, start - 20) : start]))
 
     def _goes_round(self, again: str) -> bool:
         """Where the words before these are the last ones too, the text says things several times itself."""
-        return self.words[: -len(again)].rstrip().endswith(min(self.anchor or again, again, key=len).rstrip())
+        return self.words[: -len(again)].rstrip().endswith(again.rstrip()[-_ROUND:])
 
-    def _is_lines(self, again: str, lead: str) -> bool:
-        """Whole lines may come twice: rows of tables, code, refrains. What was everything so far does not."""
-        if len(again) == len(self.words) and not (self.is_code or self.is_row):
-            return False
-        start = self._start(again)
+    def _is_lines(self, start: int, lead: str) -> bool:
+        """Whole lines may come twice: rows of tables, code, refrains."""
         before, said = self.text[:start].rpartition("\n")[2], self.text[start:]
         last = "" if "\n" in lead else said.rpartition("\n")[2]
         return "\n" in said + lead and before.strip(_MARKS + " \t") == last.strip(_MARKS + " \t")

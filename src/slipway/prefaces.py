@@ -161,7 +161,7 @@ _SPEAKS = re.compile(
 _CLOSES = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\Z")
 # White space that sets it apart; more of it may belong to the answer
 _BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?| ?")
-_SMALL = re.compile(r"\W*[a-z]")
+_SMALL = re.compile(r"[^\w(\[]*[a-z]")
 
 
 def preface(text: str, *, sentence_open: bool, last: bool) -> int | None:
@@ -176,7 +176,7 @@ def preface(text: str, *, sentence_open: bool, last: bool) -> int | None:
     found = 0
     for form in (*_CERTAIN, *_DOUBTFUL) if sentence_open else _CERTAIN:
         for end in _ends(low, start, (*_OPENED, *form, *_CLOSED)):
-            if not last and (end is None or not low[end:].strip()):
+            if not last and (end is None or not low[end:].strip(" \n-")):
                 return None
             if end is not None and _speaks_and_closes(low[start:end], low[end:]):
                 found = max(found, end)
