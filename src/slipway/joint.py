@@ -16,7 +16,7 @@ from slipway.prefaces import preface
 Found = Literal["exact", "repeat", "restart", "diverged", "preface", "fence", "space"]
 
 _WINDOW = 4000  # characters: repeats are looked for in no more of the end of what was shown
-_SLACK = 400  # characters: a restart in other words may be so much longer than what was shown
+_SLACK = 400  # characters that may be held back beyond as many as were shown: a restart in other words may be longer
 _ROOM = 8  # characters: nothing shorter is a repeat where words are kept apart
 _ROUND = 12  # characters: a text that says so much as it did one repeat ago goes round
 _MIDSENTENCE = 100  # characters: a longer repeat begins with a sentence or a line
@@ -56,6 +56,7 @@ class Joint:
         self._prefilled = prefilled
         self._overlap = _Overlap(self._shown, prefilled=prefilled)
         self._held = list[str]()  # characters
+        self._most = len(shown) + _SLACK
         self._behind_repeat = False
 
     def feed(self, text: str) -> str:
@@ -65,7 +66,7 @@ class Joint:
             self._held.append(character)
             if not self._behind_repeat:
                 self._overlap.step(character)
-            told = self._tell(last=False)
+            told = self._tell(last=False) if len(self._held) < self._most else self.end()
             if told is not None:
                 return told + text[n:]
         return ""
@@ -254,8 +255,6 @@ class _Overlap:
         self._tail = (self._tail + self._last)[-len(self._anchor) :]
         if self._anchor and self._tail == self._anchor:
             self._close("restart", self._read)
-        elif self._read > len(self._shown.text) + _SLACK:
-            self._close("diverged", self._parted)
 
     def _close(self, found: Found, taken: int) -> None:
         self.open, self.found, self.taken = False, found, taken
