@@ -251,10 +251,10 @@ class _Overlap:
                 return
         if not self._parted:
             self.open = False
-            return
-        self._tail = (self._tail + self._last)[-len(self._anchor) :]
-        if self._anchor and self._tail == self._anchor:
-            self._close("restart", self._read)
+        elif self._anchor:
+            self._tail = (self._tail + self._last)[-len(self._anchor) :]
+            if self._tail == self._anchor:
+                self._close("restart", self._read)
 
     def _close(self, found: Found, taken: int) -> None:
         self.open, self.found, self.taken = False, found, taken
