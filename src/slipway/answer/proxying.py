@@ -8,9 +8,7 @@ from slipway.answer.tally import Facts, Tally
 from slipway.errors import ProviderError, SlipwayError
 from slipway.providers import Call
 from slipway.routing import Opened, Route, attempt_done, open_route
-from slipway.types import (
-    Usage,
-)
+from slipway.types import Asker, Usage
 
 
 class Outlet(Protocol):
@@ -25,9 +23,9 @@ class Outlet(Protocol):
     async def end(self) -> None: ...
 
 
-async def proxy(road: Road, route: Route, call: Call, answer_id: str, tenant: str, outlet: Outlet) -> None:
+async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Asker, outlet: Outlet) -> None:
     """A bare model or a route: the model's own bytes, checked event by event, on their way to the client."""
-    tally = Tally(answer_id, "chat", route.name, tenant, call.stream)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream)
     try:
         with road.admission.enter():  # 1 admit
             opened = await open_route(route, call, answer_id, road.emit)  # 6 route
