@@ -32,6 +32,7 @@ from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
+from slipway.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.api import Api
 from slipway.web.documents import Documents
@@ -40,6 +41,7 @@ from slipway.web.feedback import Opinions
 from slipway.web.pages import page_paths
 from slipway.web.paths import nothing_there
 from slipway.web.server import Server, bind
+from slipway.web.traces import Tracks
 
 log = logging.getLogger("slipway")
 PASSAGES = 5
@@ -271,10 +273,11 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
     """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread."""
     store = store or cache(lambda: store_of(settings))
     keepers = keepers_of(settings, store)
-    telemetry = Telemetry(lambda: road.admission.in_flight)
+    telemetry, traces = Telemetry(lambda: road.admission.in_flight), Traces()
 
     def emit(record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         telemetry.emit(record)
+        traces.emit(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
@@ -306,6 +309,7 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
         *api.paths(),
         *Opinions(feedback, api.runs, lambda: api.door).paths(),
         *Documents(road, settings.limits).paths(),
+        *Tracks(road, traces.find).paths(),
         *page_paths(),
     ]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]

@@ -45,7 +45,7 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
     },
     "conflict": {
         "en": ("That is not possible as things stand now.", "Reload the page to see how they stand."),
-        "zh": ("目前的状态下无法这样做。", "请刷新页面查看最新状态。"),
+        "zh": ("目前还不能这样做。", "请刷新页面查看最新情况。"),
     },
     "gone": {
         "en": ("This answer is kept no longer.", "Ask the question again."),
@@ -64,8 +64,8 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "zh": ("当前正在回答的问题很多。", AGAIN),
     },
     "stopping": {
-        "en": ("The server was stopped before this answer was complete.", AGAIN),
-        "zh": ("服务器已停止，此回答未能完成。", AGAIN),
+        "en": ("The service was stopped before this answer was complete.", AGAIN),
+        "zh": ("服务已停止，此回答未能完成。", AGAIN),
     },
     "not_kept": {
         "en": ("What was sent could not be kept.", f"{AGAIN} If it happens again, tell the operator."),
