@@ -1,5 +1,7 @@
 """What all tests share. One option: `--skips-fail`, with which CI makes a hole of every skipped test that is not listed here with its reason."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +42,17 @@ def embedder() -> Embedder:
     """Needs the weights, which tests do not fetch: `slipway weights pull minilm` does, as `.ci/run` and `make run` do."""
     files = weights.found("minilm")
     return Embedder(files) if files else pytest.skip("the weights are not here: slipway weights pull minilm")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of localhost, and its key: both PEM files."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert, *names],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key

@@ -109,15 +109,16 @@ def test_a_providers_own_code_is_told_as_a_refusal() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """`main` fails over from a model that is down to one that answers; `limited` and `cut` answer once they were asked before."""
-    with mocking() as mock, mocking(script=("status-429-20@1",)) as limited, mocking(script=("cut-3@1",)) as cut:
+    """`main` fails over from `away` to a model that answers; `limited` says that it can be asked in ten minutes, `cut` never comes to an end."""
+    with mocking() as mock:
         settings: dict[str, Any] = models(mock.url, "mock-model", zone="b")
         settings["models"] |= {
+            "away": {"base_url": "http://127.0.0.1:9/v1", "zone": "a"},
             "down": {"base_url": "http://127.0.0.1:9/v1", "zone": "a"},
-            "limited": {"base_url": limited.url, "name": "mock-model"},
-            "cut": {"base_url": cut.url, "name": "mock-model"},
+            "limited": {"base_url": mock.url, "name": "fault-status-429-600"},
+            "cut": {"base_url": mock.url, "name": "fault-cut-3"},
         }
-        settings["routes"] = {"main": ["down", {"model": "mock-model", "role": "twin"}]}
+        settings["routes"] = {"main": ["away", {"model": "mock-model", "role": "twin"}]}
         settings["keys"] = [{"key": "sw-ann-of-tests"}, {"key": "sw-ben-of-tests"}]
         with serving(tmp_path_factory.mktemp("errors"), settings=settings) as server:
             yield server
@@ -147,8 +148,8 @@ def test_a_refusal_speaks_to_the_reader_and_to_the_developer(server: Serving, bo
 def test_how_long_to_wait_is_said_to_the_reader(server: Serving) -> None:
     refused = chat(server, "limited", ANN | CHINESE)
     assert refused.status_code == 429
-    assert reader(refused)["next"] == "请约 20 秒后重试。"
-    assert refused.json()["error"]["slipway"]["retry_after_s"] == 20
+    assert reader(refused)["next"] == "请约 10 分钟后重试。"
+    assert 590 < refused.json()["error"]["slipway"]["retry_after_s"] <= 600
 
 
 def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:
@@ -211,12 +212,16 @@ def trace(server: Serving, ref: str, who: dict[str, str] = ANN) -> Any:
     return server.get(f"/v1/traces/{ref}", headers=who).json()
 
 
-def test_a_reference_finds_which_models_were_tried_and_how_that_ended(server: Serving) -> None:
-    ref = answered(server, "main")
-    found = trace(server, ref)
-    assert found["id"] == ref
+@pytest.fixture(scope="module")
+def failed_over(server: Serving) -> str:
+    return answered(server, "main")
+
+
+def test_a_reference_finds_which_models_were_tried_and_how_that_ended(server: Serving, failed_over: str) -> None:
+    found = trace(server, failed_over)
+    assert found["id"] == failed_over
     (tried,) = found["tries"]
-    assert [(a["model"], a["zone"], a["error"]) for a in tried["attempts"]] == [("down", "a", "provider_down"), ("mock-model", "b", None)]
+    assert [(a["model"], a["zone"], a["error"]) for a in tried["attempts"]] == [("away", "a", "provider_down"), ("mock-model", "b", None)]
     assert (tried["answer"]["app"], tried["answer"]["model"], tried["answer"]["error"]) == ("main", "mock-model", None)
     assert abs(tried["answer"]["ended_at"] - time.time()) < 60
     assert "secret" not in str(found)
@@ -250,18 +255,17 @@ def test_a_reference_without_a_trace_is_sent_to_the_log(server: Serving) -> None
         assert says in unknown.json()["error"]["message"]
 
 
-def test_the_command_prints_a_trace_as_lines(server: Serving, tmp_path: Path) -> None:
-    ref = answered(server, "main")
-    told = run("trace", ref, "--url", server.url, "--key", "sw-ann-of-tests", cwd=tmp_path)
+def test_the_command_prints_a_trace_as_lines(server: Serving, failed_over: str, tmp_path: Path) -> None:
+    told = run("trace", failed_over, "--url", server.url, "--key", "sw-ann-of-tests", cwd=tmp_path)
     assert told.returncode == 0
     said = told.stdout.splitlines()
-    assert said[0] == ref
-    assert re.search(r"model down: provider_down after \d+\.\d\d s$", said[1])
+    assert said[0] == failed_over
+    assert re.search(r"model away: provider_down after \d+\.\d\d s$", said[1])
     assert "zone a" in said[2]
     assert re.search(r"model mock-model: done after \d+\.\d\d s, first words after", said[3])
     assert re.search(r"answer of main: done after", said[5])
-    as_json = run("trace", ref, "--url", server.url, "--json", cwd=tmp_path, env={"SLIPWAY_KEY": "sw-ann-of-tests"})
-    assert msgspec.json.decode(as_json.stdout) == trace(server, ref)
+    as_json = run("trace", failed_over, "--url", server.url, "--json", cwd=tmp_path, env={"SLIPWAY_KEY": "sw-ann-of-tests"})
+    assert msgspec.json.decode(as_json.stdout) == trace(server, failed_over)
 
 
 def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path) -> None:

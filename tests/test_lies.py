@@ -96,6 +96,9 @@ class Liar:
 
     def start(self) -> None: ...
 
+    async def probe(self) -> bool:
+        return True
+
     async def close(self) -> None: ...
 
 

@@ -7,147 +7,23 @@ import math
 import os
 import re
 import signal
+import ssl
+import subprocess
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
 
+import click
 import httpx
 import openai
 import pytest
 
-from slipway.providers.mock import FAULTS, MockServer, MockSettings, parse_fault, serve
-
-Result = TypeVar("Result")
-CHAT = "/v1/chat/completions"
-
-
-class Got(NamedTuple):
-    """What came over the wire. `end` is how: `end` of the body, connection `closed` before it, `reset`, or still `open` after a while."""
-
-    status: int
-    headers: dict[str, str]
-    pieces: list[bytes]
-    end: str
-    first_s: float | None
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.pieces)
-
-    @property
-    def events(self) -> list[Any]:
-        """The stream's events; `DONE` for [DONE] and `BROKEN` for what is no JSON."""
-        return [_event(line.removeprefix("data: ")) for line in self.body.decode().split("\n\n") if line]
-
-    @property
-    def texts(self) -> list[str]:
-        return [text for event in self.events if isinstance(event, dict) and (text := _delta(event))]
-
-    @property
-    def finishes(self) -> list[str]:
-        choices = [choice for event in self.events if isinstance(event, dict) for choice in event.get("choices", [])]
-        return [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
-
-
-def _event(data: str) -> Any:
-    if data == "[DONE]":
-        return "DONE"
-    try:
-        return json.loads(data)
-    except ValueError:
-        return "BROKEN"
-
-
-def _delta(event: dict[str, Any]) -> str:
-    return "".join(choice["delta"].get("content", "") for choice in event.get("choices", []))
-
-
-def chat(model: str = "m", content: Any = "hello", **more: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": content}], **more}
-
-
-def wire(body: Any, *, path: str = CHAT, method: str = "POST", version: str = "1.1", headers: str = "") -> bytes:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"{method} {path} HTTP/{version}\r\nHost: mock\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode() + data
-
-
-async def ask(port: int, request: bytes, *, patience_s: float = 5) -> Got:
-    """Sends bytes as they are and reads one reply. An HTTP chunk of the reply is a piece: what the mock wrote at once."""
-    started = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    try:
-        return await read(reader, started, patience_s)
-    finally:
-        writer.transport.abort()
-
-
-async def read(reader: asyncio.StreamReader, started: float, patience_s: float = 5) -> Got:
-    status, headers, pieces, end, first_s = 0, dict[str, str](), list[bytes](), "end", None
-    try:
-        async with asyncio.timeout(patience_s):
-            line, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip().split("\r\n")
-        first_s = time.monotonic() - started
-        status = int(line.split(" ")[1])
-        headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in rest)}
-        await _body(reader, headers, pieces, patience_s)
-    except TimeoutError:
-        end = "open"
-    except asyncio.IncompleteReadError as error:
-        pieces += [error.partial] if error.partial else []
-        end = "closed"
-    except ConnectionResetError:
-        end = "reset"
-    return Got(status, headers, pieces, end, first_s)
-
-
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str], pieces: list[bytes], patience_s: float) -> None:
-    if "content-length" in headers:
-        left = int(headers["content-length"])
-        while left:
-            async with asyncio.timeout(patience_s):
-                pieces.append(await reader.read(left))
-            if not pieces[-1]:
-                raise asyncio.IncompleteReadError(b"", left)
-            left -= len(pieces[-1])
-        return
-    if "transfer-encoding" not in headers:
-        pieces.append(await reader.read())
-        return
-    while True:
-        async with asyncio.timeout(patience_s):
-            size = int((await reader.readuntil(b"\r\n"))[:-2], 16)
-            data = (await reader.readexactly(size + 2))[:-2]
-        if not size:
-            return
-        pieces.append(data)
-
-
-def settings(**more: Any) -> MockSettings:
-    return MockSettings(**{"port": 0, "ttft_s": 0.01, "tpot_s": 0.001, "tokens": 12, **more})
-
-
-def with_mock(use: Callable[[MockServer], Awaitable[Result]], **more: Any) -> Result:
-    async def run() -> Result:
-        async with MockServer(settings(**more)) as mock:
-            return await use(mock)
-
-    return asyncio.run(run())
-
-
-def get(request: Any, *, patience_s: float = 5, **more: Any) -> Got:
-    """One request to a fresh mock."""
-    data = request if isinstance(request, bytes) else wire(request)
-    return with_mock(lambda mock: ask(mock.port, data, patience_s=patience_s), **more)
-
-
-def json_of(got: Got) -> Any:
-    return json.loads(got.body)
-
-
-def code_of(got: Got) -> Any:
-    return json_of(got)["error"]["code"]
-
+from processes import COMMAND, run
+from slipway.cli import main
+from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
+from wires import CHAT, Got, ask, chat, code_of, event, get, json_of, read, settings, wire, with_mock
 
 # An ordinary provider
 
@@ -292,6 +168,13 @@ def test_the_openai_client_is_content() -> None:
 # Faults
 
 Check = Callable[[Got], bool]
+
+
+def ahead_s(got: Got) -> float:
+    """How far ahead the date in Retry-After is."""
+    return parsedate_to_datetime(got.headers["retry-after"]).timestamp() - time.time()
+
+
 FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks like, what a whole reply looks like
     (
         "fault-cut-4",
@@ -304,7 +187,7 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
     (
         "fault-malformed-3",
         lambda g: (g.events.index("BROKEN"), len(g.texts), g.end) == (4, 11, "end"),
-        lambda g: _event(g.body.decode()) == "BROKEN",
+        lambda g: event(g.body.decode()) == "BROKEN",
     ),
     ("fault-status-503", lambda g: g.status == 503 and "retry-after" not in g.headers, lambda g: code_of(g) == "server_error"),
     ("fault-status-429-2", lambda g: (g.status, g.headers["retry-after"]) == (429, "2"), lambda g: code_of(g) == "rate_limit_exceeded"),
@@ -328,6 +211,32 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
         lambda g: (len(g.texts), list(g.events[-1]), g.finishes, g.end) == (4, ["error"], [], "end"),
         lambda g: g.status == 500,
     ),
+    ("fault-down", lambda g: g.status == 503, lambda g: code_of(g) == "server_error"),
+    ("fault-limit-0", lambda g: (g.status, g.headers["retry-after"]) == (429, "1"), lambda g: g.status == 429),
+    ("fault-limit-1", lambda g: len(g.texts) == 12, lambda g: g.status == 200),
+    ("fault-policy", lambda g: (g.status, code_of(g)) == (400, "content_policy_violation"), lambda g: g.status == 400),
+    ("fault-statusdate-429-60", lambda g: 58 < ahead_s(g) <= 61, lambda g: g.status == 429),
+    ("fault-cutat-300", lambda g: (len(g.body), g.end) == (300, "closed"), lambda g: (len(g.body), g.end) == (300, "closed")),
+    ("fault-cutat-0", lambda g: (g.status, g.body, g.end) == (200, b"", "closed"), lambda g: (g.body, g.end) == (b"", "closed")),
+    ("fault-cutat-99999", lambda g: (g.events[-1], g.end) == ("DONE", "closed"), lambda g: g.end == "end"),
+    ("fault-cutany", lambda g: g.end == "closed" and b"[DONE]\n\n" not in g.body, lambda g: g.end == "closed"),
+    ("fault-cutchar-2", lambda g: (g.body.count(b'"content":') > 2, g.end) == (True, "closed"), lambda g: g.end == "closed"),
+    (
+        "fault-cutend",
+        lambda g: (len(g.texts), g.finishes, g.end, "DONE" in g.events) == (12, ["stop"], "closed", False),
+        lambda g: g.end == "closed" and event(g.body.decode() + "}")["usage"]["completion_tokens"] == 12,
+    ),
+    (
+        "fault-badfinish",
+        lambda g: (len(g.texts), g.finishes, g.events[-1]) == (12, ["error"], "DONE"),
+        lambda g: json_of(g)["choices"][0]["finish_reason"] == "error",
+    ),
+    (
+        "fault-nofinish",
+        lambda g: (len(g.texts), g.finishes, g.events[-1]) == (12, [], "DONE"),
+        lambda g: json_of(g)["choices"][0]["finish_reason"] is None,
+    ),
+    ("fault-split-1", lambda g: {len(p) for p in g.pieces} == {1} and len(g.texts) == 12, lambda g: len(json_of(g)["choices"]) == 1),
     ("fault-hang", lambda g: (g.status, g.end) == (0, "open"), lambda g: (g.status, g.end) == (0, "open")),
     ("fault-reset", lambda g: (g.status, g.end) == (0, "reset"), lambda g: (g.status, g.end) == (0, "reset")),
     ("fault-redirect", lambda g: (g.status, ".invalid/" in g.headers["location"]) == (307, True), lambda g: g.status == 307),
@@ -361,7 +270,7 @@ def test_fault(model: str, streamed: Check, whole: Check, stream: bool) -> None:
 
 
 def test_every_fault_has_a_row_and_a_meaning() -> None:
-    assert {parse_fault(model).name for model, *_ in FAULT_ROWS} == set(FAULTS)
+    assert {parse_fault(model).name for model, *_ in FAULT_ROWS} == set(FAULTS) - {"refuse"}  # which no call has alone
     assert all(meaning.startswith(name) and "\n" not in meaning for name, meaning in FAULTS.items())
 
 
@@ -400,7 +309,7 @@ def test_embeddings_fail_by_model_too() -> None:
     ("text", "says"),
     [
         ("stal-5", "Did you mean 'stall'?"),
-        ("fault-zzzz", "Known faults: context, cut, drip"),
+        ("fault-zzzz", "Known faults: badfinish, context, cut, cutany"),
         ("cut-5-6", "too many arguments"),
         ("status-200", "between 400 and 599"),
         ("", "no fault ''"),
@@ -417,29 +326,6 @@ def test_an_unknown_fault_as_a_model_is_not_found() -> None:
     got = get(chat("fault-stal-5"))
     assert (got.status, code_of(got)) == (404, "model_not_found")
     assert "Did you mean 'stall'?" in json_of(got)["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("script", "statuses"),
-    [
-        ((), [200, 200, 200, 200]),
-        (("status-503",), [503, 503, 503, 503]),
-        (("status-503@1x3",), [503, 503, 503, 200]),
-        (("status-503@2",), [200, 503, 200, 200]),
-        (("status-503x2",), [503, 503, 200, 200]),
-        (("status-429@1", "status-500@3x2"), [429, 200, 500, 500]),
-        (("context@2x2",), [200, 400, 400, 200]),
-    ],
-)
-def test_a_script_picks_calls_by_number(script: tuple[str, ...], statuses: list[int]) -> None:
-    async def use(mock: MockServer) -> list[int]:
-        got = []
-        for _ in statuses:
-            await ask(mock.port, wire(b"", path="/v1/models", method="GET"))  # does not count
-            got.append((await ask(mock.port, wire(chat()))).status)
-        return got
-
-    assert with_mock(use, script=script) == statuses
 
 
 def test_faults_add_up() -> None:
@@ -658,3 +544,83 @@ def test_serve_runs_until_sigterm() -> None:
         return status
 
     assert asyncio.run(run()) == 200
+
+
+# TLS
+
+
+def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> None:
+    async def use(mock: MockServer) -> list[str]:
+        url, body = f"{mock.url}/chat/completions", chat(stream=True)
+        assert url.startswith("https://127.0.0.1:")
+        ends = []
+        async with (
+            httpx.AsyncClient(verify=ssl.create_default_context(cafile=str(certificate[0]))) as trusting,
+            httpx.AsyncClient() as wary,
+        ):
+            assert (await trusting.post(url, json=body)).text.endswith("data: [DONE]\n\n")
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await wary.post(url, json=body)
+            for fault in ("fault-cut-3", "fault-reset"):
+                with pytest.raises(httpx.TransportError) as ended:
+                    await trusting.post(url, json=chat(fault, stream=True))
+                ends.append(type(ended.value).__name__)
+            mock.script("refuse@0s-100ms")
+            with pytest.raises(httpx.ConnectError):
+                await trusting.post(url, json=body)
+            await asyncio.sleep(0.15)
+            assert (await trusting.post(url, json=body)).status_code == 200
+        return ends
+
+    assert with_mock(use, tls_cert=certificate[0], tls_key=certificate[1]) == ["RemoteProtocolError", "ReadError"]
+
+
+def test_tls_needs_a_certificate_and_its_key(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certificate
+    with pytest.raises(ValueError, match="needs both"):
+        MockServer(settings(tls_cert=cert))
+    for wrong in ({"tls_cert": key, "tls_key": cert}, {"tls_cert": cert, "tls_key": tmp_path / "none.pem"}):
+        with pytest.raises(ValueError, match=r"no certificate \(tls_cert\) with its key"):
+            MockServer(settings(**wrong))
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': behind @ stands a call"),
+        (["--script", "refuse@3"], "refuse is the whole server's and goes by time"),
+        (["--tls-cert", "cert.pem"], "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key)."),
+        (["--continues", "always"], "'always' is not one of 'exact', 'repeat', 'restart', 'preface', 'space'"),
+    ],
+)
+def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
+    done = run("mock", *args)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_the_command_takes_each_habit_of_going_on() -> None:
+    (option,) = (param for param in main.commands["mock"].params if param.name == "continues")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == tuple(CONTINUES)
+
+
+def test_the_command_steered_from_outside(certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    more = ("--bad-key", "sk-bad", "--continues", "restart", "--tls-cert", cert, "--tls-key", key)
+    process = subprocess.Popen([*COMMAND, "mock", "--port", "0", "--ttft", "0", "--tpot", "0", *more], stdout=subprocess.PIPE, text=True)
+    try:
+        url = (process.stdout.readline() if process.stdout else "").split()[-1]
+        with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=cert)) as client:
+            truth = client.post("/truth", json=chat()).json()["text"]
+            body = chat()
+            body["messages"].append({"role": "assistant", "content": truth[:30]})
+            assert client.post("/chat/completions", json=body).json()["choices"][0]["message"]["content"] == truth
+            assert client.post("/chat/completions", json=body, headers={"Authorization": "Bearer sk-bad"}).status_code == 401
+            assert client.put("/script", json=["status-503@1", "down@1h"]).json() == ["status-503@1", "down@1h"]
+            assert [client.post("/chat/completions", json=chat()).status_code for _ in range(2)] == [503, 200]
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)

@@ -1,12 +1,8 @@
 """The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is sent upstream."""
 
-import asyncio
 import itertools
 import socket
-import ssl
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +12,6 @@ import httpx
 import pytest
 
 from processes import mocking, models, run, serving
-from slipway.providers.mock import MockServer
 
 WHOLE = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
@@ -78,8 +73,8 @@ def test_connections_are_kept_and_a_stale_one_is_replaced(tmp_path: Path) -> Non
         assert seen[:3] == [3, 1, 0]  # the third request met the end of the first connection, and was sent again on a second
 
 
-def test_a_fresh_connection_that_ends_is_not_tried_again(tmp_path: Path) -> None:
-    with scripted([None]) as (port, seen), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+def test_a_fresh_connection_that_ends_is_no_stale_one(tmp_path: Path) -> None:
+    with scripted([None]) as (port, seen), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", retries=0)) as server:
         response = server.chat("m")
         assert response.status_code == 502
         assert response.json()["error"]["code"] == "provider_down"
@@ -150,59 +145,9 @@ def test_usage_is_not_asked_for_where_the_endpoint_refuses_it(tmp_path: Path) ->
         assert mock.requests[-1].body["stream_options"] == {"include_usage": True, "theirs": 1}
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert, *names],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
-
-
-@contextmanager
-def tls_in_front_of(mock: MockServer, certificate: tuple[Path, Path]) -> Iterator[int]:
-    """Ends TLS and passes the bytes on to the mock."""
-    loop = asyncio.new_event_loop()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*certificate)
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", mock.port)
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
-
-    server = loop.run_until_complete(asyncio.start_server(talk, "127.0.0.1", 0, ssl=context))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        time.sleep(0.1)
-        for task in asyncio.all_tasks(loop):
-            loop.call_soon_threadsafe(task.cancel)
-        time.sleep(0.1)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-        loop.close()
-
-
 def test_tls_with_an_authority_of_ones_own_and_not_without(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    with mocking() as mock, tls_in_front_of(mock, certificate) as port:
-        url = f"https://localhost:{port}/v1"
+    with mocking(tls_cert=certificate[0], tls_key=certificate[1]) as mock:
+        url = f"https://localhost:{mock.port}/v1"
         settings = models(url, "mock-model", connection={"ca_file": str(certificate[0])})
         settings["models"]["untrusted"] = {"base_url": url, "name": "mock-model"}
         with serving(tmp_path, settings=settings) as server:

@@ -61,6 +61,9 @@ class Scripted:
 
     def start(self) -> None: ...
 
+    async def probe(self) -> bool:
+        return True
+
     async def close(self) -> None: ...
 
 
@@ -198,11 +201,11 @@ def test_why_a_text_ended_is_told(docs: Path, tmp_path: Path, script: tuple[str,
         assert [notice["code"] for notice in said["slipway"]["notices"] if notice["code"] in (why, "length")] == [why] * (why != "stop")
 
 
-def test_a_model_cut_before_its_first_words_was_tried_once(docs: Path, tmp_path: Path) -> None:
+def test_a_model_cut_before_its_first_words_is_counted_as_often_as_it_was_tried(docs: Path, tmp_path: Path) -> None:
     with mocking(script=("cut-0",)) as mock, handbook(docs, tmp_path, mock.url) as server:
         reply = server.chat("handbook", messages=[{"role": "user", "content": "Where may I park?"}])
         assert reply.json()["slipway"]["rung"] == "quote"
-        assert reply.headers["x-slipway-attempts"] == str(len(mock.requests)) == "1"
+        assert reply.headers["x-slipway-attempts"] == str(len(mock.requests)) == "3"
 
 
 def test_what_is_broken_in_the_store_ends_no_answer(docs: Path, tmp_path: Path) -> None:

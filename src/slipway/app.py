@@ -24,8 +24,9 @@ from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
 from slipway.pace import Pace
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
-from slipway.providers.known import ENDPOINTS
-from slipway.routing import Candidate, Route, models_of
+from slipway.providers import Provider
+from slipway.providers.known import ENDPOINTS, PREFILLS
+from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, models_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
 from slipway.settings.live import LiveAccess, Rules
 from slipway.settings.loading import Loaded
@@ -195,12 +196,33 @@ def road_of(
 ) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
-    routes = {name: Route(name=name, candidates=(Candidate(model=model),)) for name, model in models.items()}
+    candidates = {name: candidate_of(model, settings.models[name]) for name, model in models.items()}
+    routes = {name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()}
     for name, entries in settings.routes.items():
-        routes[name] = Route(name=name, candidates=tuple(Candidate(model=models[e.model], role=e.role) for e in entries))
+        routes[name] = Route(name=name, candidates=tuple(msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries))
     apps = {name: app_of(name, app, keepers.get(name), routes, live.of(name)) for name, app in settings.apps.items()}
     admission = Admission(settings.keys, settings.limits.answers, operator)
-    return answer.Road(admission=admission, apps=apps, routes=routes, emit=emit, pace=pace or Pace())
+    return answer.Road(
+        admission=admission, apps=apps, routes=routes, emit=emit, answer_s=settings.limits.answer_time, pace=pace or Pace()
+    )  # fmt: skip
+
+
+def candidate_of(model: Provider, settings: Model) -> Candidate:
+    """What a route needs to know of a model beside how to call it."""
+    runs_here = model.parallel is not None
+    continuation = settings.continuation or ("prefill" if runs_here else "prompt")
+    message, request = PREFILLS.get(settings.provider, ({}, {}))
+    traits = Traits(
+        name=model.name,
+        retries=settings.retries,
+        context=settings.context,
+        goes_on=continuation != "none",
+        prefill=Prefill(message=message, request=request) if continuation == "prefill" else None,
+        first_token_s=settings.connection.first_token,
+        total_s=settings.connection.total,
+    )
+    turns = Turns(model.name, settings.at_once, settings.wait) if settings.at_once is not None else None
+    return Candidate(model=model, traits=traits, health=Health(model.name, model.probe, turns))
 
 
 def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules) -> answer.App:

@@ -87,6 +87,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "en": ("The model did not take this question.", "Ask it another way."),
         "zh": ("模型没有接受这个问题。", "请换一种问法。"),
     },
+    "content_policy": {
+        "en": ("The model does not answer this question.", "Ask it in other words."),
+        "zh": ("模型不回答这个问题。", "请换一种说法。"),
+    },
     "context_length_exceeded": {
         "en": ("The question, with all that belongs to it, is too long for the model.", "Shorten it, or begin a new conversation."),
         "zh": ("问题连同相关内容太长，模型读不下。", "请缩短问题，或开始新的对话。"),
@@ -98,6 +102,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
     "provider_limit": {
         "en": ("The model is asked more than it can answer right now.", AGAIN),
         "zh": ("当前向模型提的问题太多。", AGAIN),
+    },
+    "model_busy": {
+        "en": ("The model is busy with other questions right now.", AGAIN),
+        "zh": ("模型正忙于回答其他问题。", AGAIN),
     },
     "provider_down": {
         "en": ("The model cannot be reached right now.", AGAIN),

@@ -16,6 +16,7 @@ from slipway.admission import key_hash
 from slipway.errors import SettingsError, SlipwayError
 from slipway.settings import Flags, json_schema
 
+GOING_ON = ("exact", "repeat", "restart", "preface", "space")  # the mock's `CONTINUES`
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -406,8 +407,12 @@ def eval_answers(
 @click.option("--prefill", default=0.0, show_default=True, help="Tokens of a prompt read in a second; 0 takes no time for them.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same answers and faults.")
 @click.option("--api-key", help="Key to ask for; any is taken where left out.")
+@click.option("--bad-key", "bad_keys", multiple=True, metavar="KEY", help="Key to refuse. Repeatable.")
 @click.option("--text", help="Say exactly this.")
-@click.option("--script", multiple=True, metavar="FAULT[@N][xM]", help="Fault for the Nth call (and M-1 more), or for all. Repeatable.")
+@click.option("--script", multiple=True, metavar="FAULT[%P][@WHEN][xM]", help="Fault, by number, time and chance of calls. Repeatable.")
+@click.option("--continues", type=click.Choice(GOING_ON), default="exact", show_default=True, help="How it goes on with an answer.")
+@click.option("--tls-cert", type=Named(), help="Certificate to speak TLS with, a PEM file.")
+@click.option("--tls-key", type=Named(), help="Its key, a PEM file.")
 @click.option("--faults", is_flag=True, help="List the faults, and stop.")
 def mock(faults: bool, **settings: Any) -> None:
     """A provider to test against: OpenAI's API with set times, lengths and faults.
@@ -427,6 +432,6 @@ def mock(faults: bool, **settings: Any) -> None:
     try:
         asyncio.run(provider.serve(provider.MockSettings(**settings), lambda server: click.echo(f"mock provider at {server.url}")))
     except ValueError as error:
-        raise SettingsError([f"--script: {error}"]) from None
+        raise SettingsError([str(error)]) from None
     except OSError as error:
         raise SettingsError([f"--port: {settings['port']} cannot be had ({error.strerror}); choose another"]) from None

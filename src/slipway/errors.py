@@ -21,9 +21,11 @@
     ├── InternalError             our own fault                                                     500  retry
     └── ProviderError             the model's provider
         ├── ProviderRefused       it says the request is wrong                                      its own 4xx
+        │   └── ProviderDeclined  it will not answer what is asked                                  its own 4xx
         ├── ProviderTooLong       the question does not fit into the model's context                400
         ├── ProviderKey           it does not take our key                                          502
         ├── ProviderLimit         it is limiting us                                                 429  retry
+        ├── ModelBusy             it has as many calls as we let it have                            503  retry
         ├── ProviderDown          no connection, or a 5xx                                           502  retry
         ├── ProviderSlow          no answer in time                                                 504  retry
         ├── ProviderCut           the answer ended before its end                                   502  retry
@@ -147,11 +149,12 @@ class InternalError(SlipwayError):
 class ProviderError(SlipwayError):
     """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered.
 
-    `another_may_help` tells a route whether its next model may do better.
+    `another_may_help` tells a route whether its next model may do better; never where the refusal `is_about_content`, which is not shopped around.
     """
 
     status, code, type, retryable = 502, "provider_error", "provider_error", True
     another_may_help = True
+    is_about_content = False
     next_step = "Try again in a moment."
 
     def __init__(
@@ -171,6 +174,14 @@ class ProviderRefused(ProviderError):
     next_step = "Correct the request and send it again."
 
 
+class ProviderDeclined(ProviderRefused):
+    """Its content policy forbids an answer."""
+
+    code = "content_policy"
+    is_about_content = True
+    next_step = "Ask in other words."
+
+
 class ProviderTooLong(ProviderError):
     """Another model of the route may hold more."""
 
@@ -185,6 +196,10 @@ class ProviderKey(ProviderError):
 
 class ProviderLimit(ProviderError):
     status, code, type = 429, "provider_limit", "rate_limit_error"
+
+
+class ModelBusy(ProviderError):
+    status, code, type = 503, "model_busy", "rate_limit_error"
 
 
 class ProviderDown(ProviderError):

@@ -66,4 +66,6 @@ def plain(value: Any) -> str:
     """A value of JSON on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{name} ({plain(each)})" if isinstance(each, dict | list) else f"{name} {each}" for name, each in value.items())
-    return "; ".join(plain(each) for each in value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "; ".join(": ".join(map(plain, each)) if isinstance(each, list) else plain(each) for each in value)
+    return str(value)

@@ -12,6 +12,7 @@ import msgspec
 
 Rung = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
+AttemptKind = Literal["first", "retry", "trial", "continue"]
 Stage = Literal["admit", "plan", "retrieve", "write"]
 Language = Literal["en", "zh"]  # in which people are told of errors
 
@@ -266,10 +267,13 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     citations_flagged: int = 0
     citations_dropped: int = 0
     beside: tuple[Beside, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()  # models that were passed over, and why
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
-    """The one record of a call to a model."""
+    """The one record of a call to a model: `error` is the code of what it ended with, `cancelled` where it was given up, None where it was well;
+    `why` says it in words. `shown_chars` of the answer had been shown when it began. An unneeded trial was not `used`.
+    """
 
     answer_id: str
     model: str
@@ -279,6 +283,11 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     error: str | None
     duration_s: float
     ttft_s: float | None
+    role: Role = "primary"
+    kind: AttemptKind = "first"
+    why: str | None = None
+    shown_chars: int = 0
+    used: bool = True
 
 
 class Answered(Record, frozen=True, kw_only=True):

@@ -438,7 +438,7 @@ def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]
     with _running(command, room / "pip.log") as process:
         got, grown_at = 0, time.monotonic()
         while _still_running(process):
-            size = sum(each.stat().st_size for each in growing.rglob("*.whl"))
+            size = _grown(growing, got)
             got, grown_at = (size, time.monotonic()) if size != got else (got, grown_at)
             progress(got)
             if time.monotonic() - grown_at > errand.silence_s:
@@ -447,6 +447,14 @@ def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]
     if process.returncode:
         raise _Missed(_last_error(room / "pip.log"))
     return next(wheels.glob("*.whl"))
+
+
+def _grown(folder: Path, before: int) -> int:
+    """The bytes of the wheels in it; what pip takes away while we look counts as `before`."""
+    try:
+        return sum(each.stat().st_size for each in folder.rglob("*.whl"))
+    except FileNotFoundError:
+        return before
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class Road(Record, frozen=True, kw_only=True):
     apps: dict[str, App]
     routes: dict[str, Route]
     emit: Emit
+    answer_s: float = 600.0  # how long an answer may take as a whole
     pace: Pace = msgspec.field(default_factory=Pace)
 
     def app(self, name: str) -> App | None:

@@ -5,10 +5,10 @@ from typing import Protocol
 
 from slipway.answer.apps import Road
 from slipway.answer.tally import Facts, Tally
-from slipway.errors import ProviderError, SlipwayError
+from slipway.errors import SlipwayError
 from slipway.providers import Call
-from slipway.routing import Opened, Route, attempt_done, open_route
-from slipway.types import Asker, Usage
+from slipway.routing import Answering, Asked, Route
+from slipway.types import Asker
 
 
 class Outlet(Protocol):
@@ -26,24 +26,18 @@ class Outlet(Protocol):
 async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Asker, outlet: Outlet) -> None:
     """A bare model or a route: the model's own bytes, checked event by event, on their way to the client."""
     tally = Tally(answer_id, "chat", route.name, asker, call.stream)
+    asked = Asked(answer_id=answer_id, emit=road.emit, owner=asker.owner, until=tally.started_at + road.answer_s)
+    answering = Answering(route, call, asked)
     try:
         with road.admission.enter():  # 1 admit
-            opened = await open_route(route, call, answer_id, road.emit)  # 6 route
-            tally.opened(opened)
-            try:
-                if opened.whole is not None:
-                    tally.book(opened.model, opened.whole.usage)
-                    await outlet.whole(opened.whole.raw, tally.facts())
-                else:
-                    await outlet.begin(tally.facts())
-                    await relay(opened, tally, outlet)
-            except ProviderError as error:
-                road.emit(attempt_done(answer_id, opened.model, opened.started_at, error=error))
-                raise
-            else:
-                road.emit(attempt_done(answer_id, opened.model, opened.started_at, ttft_s=tally.ttft_s))
-            finally:
-                opened.reply.close()
+            with tally.along(answering):  # 6 route
+                await answering.open()
+                tally.written_by(answering)
+                if answering.whole is None:
+                    await outlet.begin(tally.facts(answering.attempts.count))
+                    await relay(answering, tally, outlet)
+            if answering.whole is not None:
+                await outlet.whole(answering.whole.raw, tally.facts(tally.attempts))
     except SlipwayError as error:
         tally.error = error.code
         raise
@@ -54,18 +48,9 @@ async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Ask
         road.emit(tally.done())  # settle
 
 
-async def relay(opened: Opened, tally: Tally, outlet: Outlet) -> None:
-    usage: Usage | None = None
-    pieces = opened.first
-    try:
-        while pieces:
-            for piece in pieces:
-                if piece.spoke and tally.first_at is None:
-                    tally.words()
-                if piece.usage is not None:
-                    usage = piece.usage
-            await outlet.write(pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces]))
-            pieces = await opened.reply.pieces()
-        await outlet.end()
-    finally:
-        tally.book(opened.model, usage)
+async def relay(answering: Answering, tally: Tally, outlet: Outlet) -> None:
+    tally.words()
+    while pieces := await answering.pieces():
+        await outlet.write(pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces]))
+    tally.written_by(answering)
+    await outlet.end()

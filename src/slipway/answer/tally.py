@@ -1,11 +1,13 @@
 """What is known of an answer by the time it is settled."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from slipway import ledger
 from slipway.ledger import Spent
 from slipway.providers import Provider
-from slipway.routing import Opened, Thought
+from slipway.routing import Answering, Thought
 from slipway.types import (
     AnswerDone,
     Asker,
@@ -39,6 +41,7 @@ class Tally:
         self.kinds: dict[str, str] = {}  # each model's provider
         self.beside: list[Beside] = []
         self.attempts = 0
+        self.skipped: dict[str, str] = {}
         self.error: str | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
@@ -50,9 +53,22 @@ class Tally:
         if self.first_at is None:
             self.first_at = time.monotonic()
 
-    def opened(self, opened: Opened) -> None:
-        self.rung, self.model, self.provider = opened.rung, opened.model.name, opened.model.kind
-        self.attempts += opened.attempts
+    def written_by(self, answering: Answering) -> None:
+        """Who writes now."""
+        model = answering.candidate.model
+        self.rung, self.model, self.provider = answering.candidate.rung, model.name, model.kind
+
+    @contextmanager
+    def along(self, answering: Answering) -> Iterator[list[Spent]]:
+        """A way along a route, however it ends: what it took is booked (and in the list, then), who was passed over is kept."""
+        spent = list[Spent]()
+        try:
+            yield spent
+        finally:
+            answering.close()
+            self.attempts += answering.attempts.count
+            self.skipped |= answering.attempts.skipped
+            spent += [self.book(took.candidate.model, took.usage) for took in answering.took]
 
     def book(self, model: Provider, usage: Usage | None) -> Spent:
         spent = Spent(model=model.name, price=model.price, usage=usage)
@@ -70,8 +86,8 @@ class Tally:
     def cost_usd(self) -> str | None:
         return ledger.plain(ledger.total_usd(self.spent))
 
-    def facts(self) -> Facts:
-        return Facts(rung=self.rung or "model", model=self.model or "", attempts=self.attempts, cost_usd=self.cost_usd)
+    def facts(self, attempts: int) -> Facts:
+        return Facts(rung=self.rung or "model", model=self.model or "", attempts=attempts, cost_usd=self.cost_usd)
 
     @property
     def ttft_s(self) -> float | None:
@@ -96,6 +112,7 @@ class Tally:
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
             beside=(*self.beside, *self.others()),
+            skipped=tuple(self.skipped.items()),
         )
 
     def others(self) -> list[Beside]:

@@ -17,12 +17,13 @@ from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
+from slipway.ledger import Spent
 from slipway.pace import Writing
 from slipway.progress import Teller
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.providers.quote import quote
-from slipway.routing import Opened, Route, attempt_done, open_route
+from slipway.routing import Answering, Asked, Route
 from slipway.types import (
     Citation,
     Delta,
@@ -31,7 +32,6 @@ from slipway.types import (
     Record,
     SectionState,
     Source,
-    Usage,
 )
 
 log = logging.getLogger("slipway")
@@ -39,6 +39,7 @@ CUT = {  # what a model may say of its end -> what the reader should know
     "length": "The text was cut where the model's longest length was reached.",
     "content_filter": "The model's provider held back a part of the text.",
 }
+PATIENCE_S = 2.0  # how long a model that failed is waited for, where the documents can be quoted instead
 FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
@@ -168,56 +169,67 @@ def messages_for(app: App, question: Question, section: Section, *, alone: bool)
 
 async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said. Raises ModelFailed."""
-    opened, writing = await begin(desk, route, section)
-    text, question = Text.of(desk, section), desk.question
-    usage: Usage | None = None
+    call, writing = begin(desk, section)
+    answering = Answering(route, call, asked(desk, section))
+    text, spent = Text.of(desk, section), list[Spent]()
     try:
-        pieces = opened.first
-        while pieces:
-            for piece in pieces:
-                usage, text.finish = piece.usage or usage, piece.finish or text.finish
-                if piece.text:
-                    writing.wrote(len(piece.text))
-                    text.feed(piece.text, say)
-            pieces = await opened.reply.pieces()
+        with desk.tally.along(answering) as spent:
+            await answering.open()
+            writing.model = answering.candidate.model.name
+            await hear(answering, text, writing, desk, say)
         text.end(say, whole=True)
     except ProviderError as error:
         if text.spoke:
             text.end(say, whole=False)
-        desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, error=error))
+        if writing.first_at is None:
+            desk.progress.writings.remove(writing)
         raise ModelFailed(error, spoke=text.spoke) from None
     else:
         writing.ended_at = time.monotonic()
-        desk.road.pace.learn(writing)
-        first_s = None if writing.first_at is None else writing.first_at - opened.started_at
-        desk.road.emit(attempt_done(question.id, opened.model, opened.started_at, ttft_s=first_s))
+        if not answering.went_on:
+            desk.road.pace.learn(writing)
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
-        desk.draft.spent.append(desk.tally.book(opened.model, usage))
+        desk.draft.spent += spent
         desk.tally.dangling += text.marker.dropped
-        opened.reply.close()
+    written_by(desk, section, answering)
     return not text.opening.abstained
 
 
-async def begin(desk: Desk, route: Route, section: Section) -> tuple[Opened, Writing]:
-    """The first words of a model of the route. Raises ModelFailed."""
-    tally = desk.tally
+def begin(desk: Desk, section: Section) -> tuple[Call, Writing]:
     desk.draft.prompt = desk.app.prompt.version(passages=bool(section.sources))
     call, writing = desk.asked[section.index]
     writing.began_at = time.monotonic()
     desk.tell()
-    try:
-        opened = await open_route(route, call, desk.question.id, desk.road.emit)
-    except ProviderError as error:
-        desk.progress.writings.remove(writing)
-        tally.attempts += len(route.candidates) if error.another_may_help else 1
-        raise ModelFailed(error, spoke=False) from None
-    except asyncio.CancelledError:
-        desk.draft.spent.append(tally.book(route.candidates[0].model, None))  # it was sent, and nobody tells what it took
-        raise
-    tally.opened(opened)
-    writing.model, section.rung, section.model = opened.model.name, opened.rung, opened.model.name
-    return opened, writing
+    return call, writing
+
+
+def asked(desk: Desk, section: Section) -> Asked:
+    """Where the documents can be quoted instead, a model that fails is not waited for long."""
+    tally = desk.tally
+    until = tally.started_at + desk.road.answer_s
+    patient_until = time.monotonic() + PATIENCE_S if section.sources else until
+    owner, answer_id = desk.question.asker.owner, desk.question.id
+    return Asked(answer_id=answer_id, emit=desk.road.emit, owner=owner, until=until, patient_until=patient_until)
+
+
+async def hear(answering: Answering, text: "Text", writing: Writing, desk: Desk, say: Say) -> None:
+    """What the model writes, as it comes; and what was done to have it."""
+    told = 0
+    while pieces := await answering.pieces():
+        for notice in answering.notices[told:]:
+            desk.notice(notice.code, notice.text, say)
+        told = len(answering.notices)
+        for piece in pieces:
+            text.finish = piece.finish or text.finish
+            if piece.text:
+                writing.wrote(len(piece.text))
+                text.feed(piece.text, say)
+
+
+def written_by(desk: Desk, section: Section, answering: Answering) -> None:
+    desk.tally.written_by(answering)
+    section.rung, section.model = answering.candidate.rung, answering.candidate.model.name
 
 
 class Text:

@@ -4,6 +4,7 @@ A provider speaks one protocol to one endpoint. `quote` answers without a model,
 their own doors (`quote.quote`, `slipway mock`).
 """
 
+import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -19,7 +20,8 @@ class Call(Record, frozen=True, kw_only=True):
 
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with its own. `usage_wanted` tells whether
     the client asked for the usage chunk of a stream; `stream_options` holds what else it asked of the stream. A `patient` call waits for a
-    model that is being loaded; one that another model may answer does not.
+    model that is being loaded; one that another model may answer does not. The first words must be here at `words_by`, the last at `ends_by` (readings of
+    the monotonic clock).
     """
 
     body: bytes
@@ -28,6 +30,8 @@ class Call(Record, frozen=True, kw_only=True):
     usage_wanted: bool = False
     stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
     patient: bool = True
+    words_by: float = math.inf
+    ends_by: float = math.inf
 
 
 class Whole(Record, frozen=True, kw_only=True):
@@ -71,6 +75,10 @@ class Provider(Protocol):
 
     async def chat(self, call: Call) -> ModelReply:
         """Starts an answer: returns when its head is here. Raises ProviderError."""
+        ...
+
+    async def probe(self) -> bool:
+        """Whether it can be reached, asked without paying for anything."""
         ...
 
     async def close(self) -> None: ...

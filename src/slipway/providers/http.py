@@ -9,6 +9,7 @@ and that the close was seen within STALE_S of sending: then the peer cannot have
 """
 
 import asyncio
+import math
 import socket
 import ssl
 from collections import deque
@@ -53,6 +54,10 @@ class Reply(Protocol):
         """The next bytes of the body as they come; b"" is its proper end. A cut raises ProviderCut."""
         ...
 
+    def limit(self, until: float) -> None:
+        """What is not here at `until` is too late: ProviderSlow."""
+        ...
+
     def close(self, *, nearly_done: bool = False) -> None:
         """Keeps the connection if the reply was read to its end, ends it at once if not.
 
@@ -64,7 +69,9 @@ class Reply(Protocol):
 class Client(Protocol):
     """The seam: one origin. `head` is everything of the request's head up to and without Content-Length, as `head_of` makes it."""
 
-    async def send(self, head: bytes, body: bytes) -> Reply: ...
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
+        """The reply, once its head is here; `until` as in `Reply.limit`."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -121,12 +128,13 @@ class Connection(asyncio.Protocol):
         self.any_byte = self.draining = False
         self.error: Exception | None = None
         self.waiter: asyncio.Future[None] | None = None
-        self.deadline = float("inf")
+        self.deadline = self.until = math.inf
         self.sent_at = 0.0
 
-    def send(self, head: bytes, body: bytes) -> None:
+    def send(self, head: bytes, body: bytes, until: float) -> None:
         self._begin()
         self.busy = True
+        self.until = until
         self.sent_at = self.loop.time()
         self.deadline = self.sent_at + self.pool.timeouts.first_byte_s
         transport = cast("asyncio.Transport", self.transport)
@@ -233,7 +241,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             self.paused = True
             self.transport.pause_reading()
-            self.deadline = float("inf")
+            self.deadline = math.inf
 
     def resume(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -248,7 +256,9 @@ class Connection(asyncio.Protocol):
 
     def overdue(self, now: float) -> None:
         timeouts = self.pool.timeouts
-        if self.any_byte:
+        if self.until <= now:
+            self.fail(ProviderSlow(f"{self.pool.who} took too long: {now - self.sent_at:.1f} s."))
+        elif self.any_byte:
             self.fail(ProviderSlow(f"{self.pool.who} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."))
         else:
             self.fail(ProviderSlow(f"{self.pool.who} did not begin to answer within {timeouts.first_byte_s:g} s."))
@@ -293,6 +303,9 @@ class PooledReply:
             c.resume()
         return data
 
+    def limit(self, until: float) -> None:
+        self._open().until = until
+
     def close(self, *, nearly_done: bool = False) -> None:
         connection, self.connection = self.connection, None
         if connection is None:
@@ -326,11 +339,11 @@ class Pool:
         self.ticker: asyncio.TimerHandle | None = None
         self.closed = False
 
-    async def send(self, head: bytes, body: bytes) -> Reply:
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
         while True:
-            connection, reused = await self._take()
+            connection, reused = await self._take(until)
             try:
-                connection.send(head, body)
+                connection.send(head, body, until)
                 while not connection.has_head:
                     connection.raise_error()
                     await connection.wait()
@@ -344,7 +357,7 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self) -> tuple[Connection, bool]:
+    async def _take(self, until: float) -> tuple[Connection, bool]:
         now = self.loop.time()
         while True:
             while self.idle:
@@ -354,7 +367,7 @@ class Pool:
                     return connection, True
                 connection.end()
             if len(self.active) + self.connecting < self.most:
-                return await self._connect(), False
+                return await self._connect(until), False
             await self._turn()
 
     async def _turn(self) -> None:
@@ -373,15 +386,16 @@ class Pool:
                 raise
             raise Overloaded(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, until: float) -> Connection:
         self.connecting += 1
+        within_s = min(self.timeouts.connect_s, max(0.0, until - self.loop.time()))
         try:
             if self.tls and self.context is None:
                 self.context = tls_context(self.ca_file)
-            async with asyncio.timeout(self.timeouts.connect_s):
+            async with asyncio.timeout(within_s):
                 _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port, ssl=self.context)
         except TimeoutError:
-            raise ProviderSlow(f"{self.who} could not be reached within {self.timeouts.connect_s:g} s.") from None
+            raise ProviderSlow(f"{self.who} could not be reached within {within_s:.3g} s.") from None
         except OSError as error:
             raise ProviderDown(f"{self.who} cannot be reached: {reason(error)}.") from None
         finally:
@@ -397,7 +411,7 @@ class Pool:
 
     def _tick(self) -> None:
         now = self.loop.time()
-        for connection in [c for c in self.active if c.deadline <= now]:
+        for connection in [c for c in self.active if c.deadline <= now or c.until <= now]:
             connection.overdue(now)
         for connection in [c for c in self.idle if now - c.idle_since >= self.keep_alive_s]:
             connection.end()

@@ -3,6 +3,8 @@
 A row is the API's base URL and the environment variable that people keep its key in (None: it needs no key).
 """
 
+from typing import Any
+
 from slipway.settings import Endpoint
 
 ENDPOINTS: dict[str, Endpoint] = {
@@ -23,4 +25,14 @@ ENDPOINTS: dict[str, Endpoint] = {
     "lmstudio": Endpoint("http://127.0.0.1:1234/v1", None),
     "ollama": Endpoint("http://127.0.0.1:11434/v1", None),
     "vllm": Endpoint("http://127.0.0.1:8000/v1", None),
+}
+
+# What a provider wants to have beside an unfinished turn to go on with it: (in the turn's message, in the request). Others take the turn as it is.
+PREFILLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "dashscope": ({"partial": True}, {}),
+    "dashscope-intl": ({"partial": True}, {}),
+    "deepseek": ({"prefix": True}, {}),  # at https://api.deepseek.com/beta
+    "mistral": ({"prefix": True}, {}),
+    "moonshot": ({"partial": True}, {}),
+    "vllm": ({}, {"continue_final_message": True, "add_generation_prompt": False}),
 }

@@ -8,17 +8,16 @@ from pathlib import Path
 import msgspec
 
 from slipway import weights
-from slipway.errors import ProviderDown, ProviderError, ProviderLimit, ProviderTooLong, SettingsError
+from slipway.errors import ProviderDown, ProviderError, ProviderLimit, SettingsError
 from slipway.providers import Call, ModelReply, Whole
 from slipway.providers.engine import Engine, Job, Up
-from slipway.providers.http import Reply
 from slipway.providers.openai import OpenAIProvider
 from slipway.settings import Model
 from slipway.types import Piece
 
 START_S = 30.0  # how long a question waits for a model that is being loaded, where no other may answer
+CONTEXT = 8192  # tokens, where the settings do not say
 NOTICE_S = 1.0  # how long after a failed call the end of its process may become known
-TOO_LONG = "exceed_context_size_error"
 
 
 class LocalProvider:
@@ -30,10 +29,10 @@ class LocalProvider:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = model.parallel
         self.model = msgspec.structs.replace(model, connection=msgspec.structs.replace(model.connection, proxy=None))
-        job = Job(name=name, path="", context=model.context, parallel=model.parallel, threads=model.threads, key="")
+        job = Job(name=name, path="", context=model.context or CONTEXT, parallel=model.parallel, threads=model.threads, key="")
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
         self._turns = asyncio.Semaphore(model.parallel)
-        self._endpoint: tuple[Up, Endpoint] | None = None
+        self._endpoint: tuple[Up, OpenAIProvider] | None = None
 
     def start(self) -> None:
         self.engine.start()
@@ -73,27 +72,19 @@ class LocalProvider:
             error.model = self.name
             raise
 
-    def _at(self, up: Up) -> "Endpoint":
+    def _at(self, up: Up) -> OpenAIProvider:
         if self._endpoint is None or self._endpoint[0] is not up:
             model = msgspec.structs.replace(self.model, base_url=f"{up.url}/v1", api_key=up.key)
-            self._endpoint = up, Endpoint(self.name, model, self.kind)  # the old one's connections ended with its process
+            self._endpoint = up, OpenAIProvider(self.name, model, self.kind)  # the old one's connections ended with its process
         return self._endpoint[1]
+
+    async def probe(self) -> bool:
+        return self.engine.state == "ready"
 
     async def close(self) -> None:
         if self._endpoint is not None:
             await self._endpoint[1].close()
         await self.engine.close()
-
-
-class Endpoint(OpenAIProvider):
-    """The child. What does not fit into its context is told apart, since another model of the route may hold more."""
-
-    def refusal(self, reply: Reply, body: bytes) -> ProviderError:
-        found = super().refusal(reply, body)
-        if TOO_LONG.encode() not in body:
-            return found
-        what = f"The question with its sources and history does not fit into the context of {self.name}, {self.model.context} tokens."
-        return ProviderTooLong(what, model=self.name, upstream_status=reply.status)
 
 
 class InTurn:

@@ -10,7 +10,9 @@ import msgspec
 
 import slipway
 from slipway.errors import (
+    Overloaded,
     ProviderCut,
+    ProviderDeclined,
     ProviderDown,
     ProviderError,
     ProviderKey,
@@ -18,6 +20,7 @@ from slipway.errors import (
     ProviderNonsense,
     ProviderRefused,
     ProviderSlow,
+    ProviderTooLong,
 )
 from slipway.providers import Call, Whole, encode_json
 from slipway.providers.http import Client, Pool, Reply, Timeouts, head_of, retry_after_s
@@ -26,6 +29,15 @@ from slipway.settings import Model
 from slipway.types import Piece, Usage
 
 SECRET = re.compile(r"\b(sk|key|pk|api)[-_][A-Za-z0-9_\-*]{6,}")
+PROBE_S = 1.0
+# What providers say of a question that is too long, and of one that they will not answer: OpenAI, Azure, llama.cpp, vLLM, Anthropic; OpenAI, Azure, DashScope
+TOO_LONG = re.compile(
+    rb"context_length_exceeded|exceed_context_size_error|maximum context length|context window|prompt is too long", re.IGNORECASE
+)
+DECLINED = re.compile(
+    rb"content_policy|content_filter|content management policy|ResponsibleAIPolicyViolation|data_inspection_failed", re.IGNORECASE
+)
+BROKEN_OFF = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})  # finish reasons that tell of no end
 USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -96,6 +108,7 @@ class OpenAIProvider:
         if model.api_key:
             headers["Authorization"] = f"Bearer {model.api_key}"
         self.head = head_of("POST", self.url, {**headers, **model.headers})
+        self.probe_head = head_of("GET", f"{model.base_url}/models", {**headers, **model.headers})
         self._client: Client | None = None
 
     def client(self) -> Client:
@@ -119,7 +132,7 @@ class OpenAIProvider:
 
     async def chat(self, call: Call) -> "OpenAIReply":
         try:
-            reply = await self.client().send(self.head, self.body(call))
+            reply = await self.client().send(self.head, self.body(call), call.words_by)
         except ProviderError as error:
             error.model = self.name
             raise
@@ -148,11 +161,28 @@ class OpenAIProvider:
         if status < 400:
             what = f"{who} answered with status {status}, which is not followed."
             return ProviderNonsense(what, model=self.name, upstream_status=status)
-        refused = ProviderRefused(
-            said or f"The provider of {self.name} refused the request ({status}).", param=param, model=self.name, upstream_status=status
-        )
+        return self.refused(status, said or f"{who} refused the request ({status}).", param, code, body)
+
+    def refused(self, status: int, said: str, param: str | None, code: str | None, body: bytes) -> ProviderError:
+        """The request's own fault, in the provider's words and with its status and code."""
+        if TOO_LONG.search(body):
+            fits = f", {self.model.context} tokens" if self.model.context else ""
+            what = f"The question with its sources and history does not fit into the context of {self.name}{fits}."
+            return ProviderTooLong(what, model=self.name, upstream_status=status)
+        kind = ProviderDeclined if DECLINED.search(body) else ProviderRefused
+        refused = kind(said, param=param, model=self.name, upstream_status=status)
         refused.status, refused.code = status, code or refused.code
+        refused.another_may_help = status == 404  # it does not know the name that we call it by
         return refused
+
+    async def probe(self) -> bool:
+        """Asks for the list of models. Who has none answers all the same; who does not take our key, or fails, is not well."""
+        try:
+            reply = await self.client().send(self.probe_head, b"", asyncio.get_running_loop().time() + PROBE_S)
+        except (ProviderError, Overloaded):
+            return False
+        reply.close()
+        return reply.status < 500 and reply.status not in (401, 402, 403, 429)
 
     def redacted(self, text: str) -> str:
         """Provider errors may echo keys: ours, or what looks like one."""
@@ -172,6 +202,8 @@ class OpenAIReply:
         self.provider, self.reply = provider, reply
         self.framer = Framer()
         self.hide_usage = not call.usage_wanted
+        self.ends_by = call.ends_by
+        self.silent = True
         self.finished = self.ended = False
 
     async def whole(self) -> Whole:
@@ -188,6 +220,8 @@ class OpenAIReply:
         if not completion.choices:
             raise self.nonsense("answered with no choices")
         choice, usage = completion.choices[0], completion.usage
+        if choice.finish_reason in BROKEN_OFF:
+            raise self.named(ProviderCut(f"{self.provider.name} broke off its answer ({choice.finish_reason})."))
         return Whole(
             raw=raw, text=text_of(choice.message.content), finish=choice.finish_reason, usage=usage.usage() if usage is not None else None
         )
@@ -204,6 +238,9 @@ class OpenAIReply:
                 raise self.named(error) from None
             except ValueError:
                 raise self.nonsense("sent an event that is too large") from None
+        if self.silent and any(piece.spoke or piece.finish for piece in found):
+            self.silent = False
+            self.reply.limit(self.ends_by)
         return found
 
     def piece(self, event: bytes) -> Piece:
@@ -225,14 +262,23 @@ class OpenAIReply:
         if not chunk.choices:
             hidden = usage is not None and self.hide_usage
             return Piece(raw=b"" if hidden else event, usage=usage)
+        return self.said(event, chunk.choices, usage)
+
+    def said(self, event: bytes, choices: list[WireChunkChoice], usage: Usage | None) -> Piece:
         text, finish, spoke = "", None, False
-        for choice in chunk.choices:
+        for choice in choices:
             if choice.finish_reason is not None:
-                finish, self.finished = choice.finish_reason, True
+                finish = self.finish(choice.finish_reason)
             if (delta := choice.delta) is not None:
                 text += text_of(delta.content) if delta.content else ""
                 spoke = spoke or bool(delta.content or delta.reasoning_content or delta.tool_calls)
         return Piece(raw=event, text=text, spoke=spoke, finish=finish, usage=usage)
+
+    def finish(self, reason: str) -> str:
+        if reason in BROKEN_OFF:
+            raise ProviderCut(f"{self.provider.name} broke off its answer ({reason}).")
+        self.finished = True
+        return reason
 
     def cut(self) -> ProviderError:
         if self.framer.rest or self.finished:

@@ -1,6 +1,7 @@
 """The same Client through an HTTP proxy, by httpx: right with every kind of proxy, and fast enough where one stands between."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from slipway.providers.http import LARGEST_REPLY, Reply, Timeouts, tls_context
 class ProxiedReply:
     def __init__(self, response: httpx.Response, client: "ProxiedClient") -> None:
         self.status = response.status_code
-        self.response, self.client = response, client
+        self.response, self.client, self.until = response, client, math.inf
         self._chunks: AsyncIterator[bytes] = response.aiter_raw()
 
     def header(self, name: bytes) -> bytes | None:
@@ -31,13 +32,19 @@ class ProxiedReply:
 
     async def chunk(self) -> bytes:
         who, silence_s = self.client.who, self.client.timeouts.between_bytes_s
+        left_s = self.until - asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(silence_s):
+            async with asyncio.timeout(min(silence_s, left_s)):
                 return await anext(self._chunks, b"")
         except TimeoutError:
+            if left_s <= silence_s:
+                raise ProviderSlow(f"{who} took too long.") from None
             raise ProviderSlow(f"{who} fell silent for {silence_s:g} s in the middle of its answer.") from None
         except httpx.HTTPError:
             raise ProviderCut(f"{who} ended the connection in the middle of its answer.") from None
+
+    def limit(self, until: float) -> None:
+        self.until = until
 
     def close(self, *, nearly_done: bool = False) -> None:
         self.client.closing_soon(self.response)
@@ -53,14 +60,17 @@ class ProxiedClient:
         self.http = httpx.AsyncClient(proxy=proxy, verify=verify, timeout=limits, follow_redirects=False, trust_env=False)
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def send(self, head: bytes, body: bytes) -> Reply:
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
         first, *lines = head.decode("latin-1").splitlines()
         method, target, _ = first.split(" ")
         headers = [(k, v) for k, _, v in (line.partition(": ") for line in lines) if k.lower() != "host"]
         request = self.http.build_request(method, self.origin + target, headers=headers, content=body)
         try:
-            async with asyncio.timeout(self.timeouts.connect_s + self.timeouts.first_byte_s):
-                return ProxiedReply(await self.http.send(request, stream=True), self)
+            left_s = until - asyncio.get_running_loop().time()
+            async with asyncio.timeout(min(self.timeouts.connect_s + self.timeouts.first_byte_s, left_s)):
+                reply = ProxiedReply(await self.http.send(request, stream=True), self)
+                reply.limit(until)
+                return reply
         except TimeoutError:
             raise ProviderSlow(f"{self.who} did not begin to answer within {self.timeouts.first_byte_s:g} s.") from None
         except httpx.TimeoutException:

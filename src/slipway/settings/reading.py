@@ -46,7 +46,10 @@ def bare(kind: Any) -> Any:
 
 
 def is_duration(kind: Any) -> bool:
-    return any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("duration") for m in getattr(kind, "__metadata__", ()))
+    """Also of one that may be left out."""
+    if any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("duration") for m in getattr(kind, "__metadata__", ())):
+        return True
+    return typing.get_origin(kind) in (typing.Annotated, types.UnionType, typing.Union) and any(map(is_duration, typing.get_args(kind)))
 
 
 def in_words(message: str) -> str:

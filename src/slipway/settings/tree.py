@@ -50,6 +50,7 @@ class Limits(Branch, frozen=True, kw_only=True):
     head_timeout: Annotated[Duration, Meta(description="how long a client may take to send a request's head and body")] = 60.0
     slow_reader: Annotated[Duration, Meta(description="how long a client may leave a stream unread before it is dropped")] = 30.0
     answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 2048
+    answer_time: Annotated[Duration, Meta(description="how long an answer may take, with all tries and waiting")] = 600.0
     document_mb: Annotated[float, Meta(gt=0, description="largest document that is read or uploaded, in MiB")] = 50.0
     document_time: Annotated[Duration, Meta(description="how long reading one document may take; one that takes longer fails")] = 60.0
 
@@ -66,6 +67,13 @@ class Connection(Branch, frozen=True, kw_only=True):
     connect: Annotated[Duration, Meta(description="time to reach the provider, TLS included")] = 5.0
     first_byte: Annotated[Duration, Meta(description="time from sending the request to the first byte of the reply")] = 60.0
     between_bytes: Annotated[Duration, Meta(description="longest silence inside a reply")] = 30.0
+    first_token: Annotated[
+        Duration | None,
+        Meta(
+            description="time to the first words of a stream; later, the call has failed. 20 s where left out and another model of the route may be asked"
+        ),
+    ] = None
+    total: Annotated[Duration, Meta(description="time for the whole of a reply")] = 600.0
     keep_alive: Annotated[Duration, Meta(description="how long an idle connection is kept for the next call")] = 30.0
     max: Annotated[int, Meta(ge=1, description="open connections to this model at most; further calls wait")] = 1024
     ca_file: Annotated[str | None, Meta(description="PEM file of the certificate authority to trust instead of the system's")] = None
@@ -81,7 +89,29 @@ class Model(Branch, frozen=True, kw_only=True):
     weights: Annotated[
         str, Meta(description="for a model that runs here: weights by their name, or a `.gguf` file relative to this file")
     ] = ""
-    context: Annotated[int, Meta(ge=256, description="tokens of prompt and answer together, where the model runs here")] = 8192
+    context: Annotated[
+        Annotated[int, Meta(ge=256)] | None,
+        Meta(description="tokens of prompt and answer together; 8192 for a model that runs here, unknown for others"),
+    ] = None
+    at_once: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="calls at once, at most; more wait their turn, in turn between keys. No limit where left out, and for a model that runs here `parallel`"
+        ),
+    ] = None
+    wait: Annotated[Duration, Meta(description="how long a call may wait for its turn; one that would wait longer is told so at once")] = (
+        10.0
+    )
+    retries: Annotated[
+        int, Meta(ge=0, le=10, description="how often a call that failed before its first words is tried again, at most")
+    ] = 2
+    continuation: Annotated[
+        Literal["prefill", "prompt", "none"] | None,
+        Meta(
+            description="how it goes on with what another model left unfinished: with the text as its own turn (`prefill`), asked in words (`prompt`), or not; "
+            "`prefill` for a model that runs here, `prompt` for others"
+        ),
+    ] = None
     parallel: Annotated[int, Meta(ge=1, le=64, description="answers written at once, where the model runs here; more wait their turn")] = 2
     threads: Annotated[int, Meta(ge=0, description="processor threads, where the model runs here; 0 is one for each core")] = 0
     price: Annotated[Price | None, Meta(description="what tokens cost; left out means unknown, never zero")] = None

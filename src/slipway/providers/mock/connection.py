@@ -153,6 +153,13 @@ class Connection(asyncio.Protocol):
         self._stop()
         self.transport.abort()
 
+    def hang_up(self) -> None:
+        """Ends the connection at once, too, but what was answered in full arrives."""
+        if self._sending:
+            self.drop()
+        else:
+            self.transport.close()
+
     def ended(self, reply: Reply, request: Request) -> None:
         """A reply's last byte is written, or never will be."""
         if reply.ending == "keep" and request.keep_alive:

@@ -5,17 +5,20 @@ what is said, what replaces it, which events are missing or wrong, how the bytes
 """
 
 import difflib
+import email.utils
 import math
 import random
 import re
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import msgspec
 
-from slipway.providers.mock import lies, words
-from slipway.providers.mock.reply import DONE, HTML, JSON, Draft, Reply, Write, envelope, sse, whole
+from slipway.providers.mock import cuts, lies, words
+from slipway.providers.mock.reply import DONE, HTML, JSON, Draft, Ending, Reply, Write, envelope, sse, whole
 
 OTHER_MODEL = "another-model"
 BROKEN = b'data: {"id":"chatcmpl-broken","choices":[{"index":0,"del\n\n'
@@ -42,11 +45,16 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What a fault may go by: its arguments, the server's age, and a seed that is the same for the same request."""
+    """What a fault may go by. `number` and `age_s` count calls and seconds since the script began; `seed` is the same for the same request.
 
-    args: tuple[float, ...]
-    uptime_s: float
+    `passed` is what faults remember from call to call: when the latest calls passed a limit, for each limit.
+    """
+
     seed: str
+    number: int = 0
+    age_s: float = 0.0
+    passed: dict[float, deque[float]] = {}
+    args: tuple[float, ...] = ()
 
     @property
     def first(self) -> float:
@@ -82,13 +90,38 @@ def _lies(draft: Draft, given: Given) -> Draft:
 
 def _status(_: Reply, given: Given) -> Reply:
     code, retry_after_s = given.count, given.args[1]
+    return failed(code, f"{retry_after_s:g}" if retry_after_s else "")
+
+
+def _statusdate(_: Reply, given: Given) -> Reply:
+    code, retry_after_s = given.count, given.args[1]
+    return failed(code, email.utils.formatdate(math.ceil(time.time() + retry_after_s), usegmt=True))
+
+
+def failed(code: int, retry_after: str = "") -> Reply:
+    """`retry_after` is the header's value."""
     reply = refusal(code, f"The mock provider was asked to fail with {code}.")
-    return _with(reply, headers=(JSON, ("Retry-After", f"{retry_after_s:g}"))) if retry_after_s else reply
+    return _with(reply, headers=(JSON, ("Retry-After", retry_after))) if retry_after else reply
+
+
+def _limit(reply: Reply, given: Given) -> Reply:
+    """Over any second, as a sliding window; refused calls do not count."""
+    passed = given.passed.setdefault(given.first, deque())
+    while passed and passed[0] <= given.age_s - 1:
+        passed.popleft()
+    if len(passed) >= given.count:
+        return failed(429, "1")
+    passed.append(given.age_s)
+    return reply
 
 
 def _flap(reply: Reply, given: Given) -> Reply:
-    down = given.uptime_s // given.first % 2 == 1
+    down = given.age_s // given.first % 2 == 1
     return refusal(503, "The mock provider is in a bad phase.") if down else reply
+
+
+def _policy(_: Reply, __: Given) -> Reply:
+    return refusal(400, "Your request was rejected by our safety system.", code="content_policy_violation")
 
 
 def _context(_: Reply, __: Given) -> Reply:
@@ -111,40 +144,28 @@ def _redirect(_: Reply, __: Given) -> Reply:
 # Which events are missing or wrong
 
 
-def _until(reply: Reply, count: int) -> tuple[Write, ...]:
-    """A stream's writes up to its content chunk number `count`, never to its finish; half of a whole body."""
-    if reply.length is not None:
-        return tuple(write._replace(data=write.data[: len(write.data) // 2]) for write in reply.writes)
-    marks = _content(reply)
-    if not marks:
-        return ()
-    return reply.writes[: marks[count] if count < len(marks) else marks[-1] + 1]
+def _ends(reply: Reply, writes: tuple[Write, ...], ending: Ending = "cut") -> Reply:
+    return _with(reply, writes=writes, ending=ending)
 
 
-def _content(reply: Reply) -> list[int]:
-    return [index for index, write in enumerate(reply.writes) if write.content]
-
-
-def _cut(reply: Reply, given: Given) -> Reply:
-    return _with(reply, writes=_until(reply, given.count), ending="cut")
-
-
-def _stall(reply: Reply, given: Given) -> Reply:
-    return _with(reply, writes=_until(reply, given.count), ending="hold")
+def _cutany(reply: Reply, given: Given) -> Reply:
+    rng = random.Random(f"{given.seed}:{given.number}:cutany")  # noqa: S311 - repeatable on purpose
+    length = sum(len(write.data) for write in reply.writes)
+    return _ends(reply, cuts.at_byte(reply, rng.randrange(max(length, 1))))
 
 
 def _malformed(reply: Reply, given: Given) -> Reply:
     if reply.length is not None:
-        half = _until(reply, 0)
+        half = cuts.at_chunk(reply, 0)
         return _with(reply, writes=half, length=sum(len(write.data) for write in half))
-    broken = _content(reply)[given.count : given.count + 1]
+    broken = cuts.content(reply)[given.count : given.count + 1]
     return _with(reply, writes=tuple(w._replace(data=BROKEN) if i in broken else w for i, w in enumerate(reply.writes)))
 
 
 def _errorevent(reply: Reply, given: Given) -> Reply:
     if reply.length is not None:
         return refusal(500, "The mock provider failed while it was writing.")
-    kept = _until(reply, given.count)
+    kept = cuts.at_chunk(reply, given.count)
     error = {"message": "The mock provider failed while it was writing.", "type": "server_error", "param": None, "code": "server_error"}
     return _with(reply, writes=(*kept, Write(kept[-1].at_s if kept else reply.at_s, sse({"error": error}))))
 
@@ -169,12 +190,13 @@ def _drip(reply: Reply, given: Given) -> Reply:
 
 def _split(reply: Reply, given: Given) -> Reply:
     rng = random.Random(given.seed)  # noqa: S311 - repeatable on purpose
-    return _with(reply, writes=tuple(Write(write.at_s, part) for write in reply.writes for part in _parts(write.data, rng)))
+    parts = (Write(write.at_s, part) for write in reply.writes for part in _parts(write.data, given.count, rng))
+    return _with(reply, writes=tuple(parts))
 
 
-def _parts(data: bytes, rng: random.Random) -> Iterator[bytes]:
+def _parts(data: bytes, longest: int, rng: random.Random) -> Iterator[bytes]:
     while data:
-        size = rng.randint(1, 7)
+        size = rng.randint(1, longest)
         yield data[:size]
         data = data[size:]
 
@@ -186,12 +208,13 @@ def _packed(reply: Reply, given: Given) -> Reply:
 
 
 class _Row(msgspec.Struct, Generic[Act], frozen=True):
-    """`args` are the defaults, and so the greatest number of arguments; the first must lie in `limits`."""
+    """`args` are the defaults, and so the greatest number of arguments; the first must lie in `limits`. `by_time`: no call has it alone."""
 
     meaning: str
     act: Act
     args: tuple[float, ...] = ()
     limits: tuple[float, float] = (0, 1_000_000)
+    by_time: bool = False
 
 
 _SAID: dict[str, _Row[Shape]] = {
@@ -209,15 +232,28 @@ _SAID: dict[str, _Row[Shape]] = {
     "wrongmodel": _Row("wrongmodel: the reply names another model", lambda d, _: _with(d, model=OTHER_MODEL)),
     "nousage": _Row("nousage: no usage, even where it was asked for", lambda d, _: _with(d, usage=False)),
     "filter": _Row("filter: the finish reason is content_filter", lambda d, _: _with(d, finish="content_filter")),
+    "badfinish": _Row("badfinish: the finish reason is error, then [DONE]", lambda d, _: _with(d, finish="error")),
+    "nofinish": _Row("nofinish: [DONE] without a finish reason (not streamed: null)", lambda d, _: _with(d, finish=None)),
 }
 _REPLACED: dict[str, _Row[Bend]] = {
+    "refuse": _Row(
+        "refuse: the whole server refuses connections and drops those there are; goes by time, such as refuse@5s-10s",
+        lambda _, __: Reply(head=False, ending="reset"),
+        by_time=True,
+    ),
+    "down": _Row("down: 503; by time or always, every route but those that steer the mock", lambda _, __: failed(503)),
+    "limit": _Row("limit-N: 429 with a Retry-After of 1 second for all but N calls in any second; 0 for all", _limit, (1,)),
     "flap": _Row("flap-S: healthy for S seconds, then 503 for S seconds, by the server's clock", _flap, (3,), (0.001, 1_000_000)),
     "empty": _Row("empty: status 200 and an empty body", _empty),
     "html": _Row("html: status 200 and a web page", lambda _, __: whole(PAGE, headers=(HTML,))),
     "error200": _Row("error200: status 200 and an error object", _error200),
     "redirect": _Row("redirect: 307 to another host", _redirect),
     "context": _Row("context: 400 context_length_exceeded", _context),
+    "policy": _Row("policy: 400 content_policy_violation", _policy),
     "status": _Row("status-CODE[-R]: fails with this status; with R, a Retry-After of R seconds", _status, (500, 0), (400, 599)),
+    "statusdate": _Row(
+        "statusdate-CODE[-R]: fails with this status, and a Retry-After that is the date R seconds ahead", _statusdate, (503, 2), (400, 599)
+    ),
     "hang": _Row("hang: accepts the request and never answers", lambda _, __: Reply(head=False, ending="hold")),
     "reset": _Row("reset: resets the connection (RST) once the request is read", lambda _, __: Reply(head=False, ending="reset")),
 }
@@ -225,12 +261,31 @@ _INCOMPLETE: dict[str, _Row[Bend]] = {
     "malformed": _Row("malformed-N: the chunk after N content chunks is broken JSON (not streamed: half of the JSON)", _malformed, (3,)),
     "errorevent": _Row("errorevent-N: an error event after N content chunks, then a clean end (not streamed: 500)", _errorevent, (3,)),
     "nodone": _Row("nodone: all chunks but no [DONE], and a clean end", _nodone),
-    "cut": _Row("cut-N: the connection closes after N content chunks (not streamed: after half of the body)", _cut, (5,)),
-    "stall": _Row("stall-N: nothing more after N content chunks, the connection stays open (not streamed: after half)", _stall, (5,)),
+    "cut": _Row(
+        "cut-N: the connection closes after N content chunks (not streamed: after half of the body)",
+        lambda r, g: _ends(r, cuts.at_chunk(r, g.count)),
+        (5,),
+    ),
+    "cutat": _Row("cutat-B: the connection closes after B bytes of the body", lambda r, g: _ends(r, cuts.at_byte(r, g.count)), (500,)),
+    "cutany": _Row("cutany: the connection closes after any number of bytes, another for each call", _cutany),
+    "cutchar": _Row(
+        "cutchar-N: the connection closes inside the first character of several bytes after N content chunks, or inside a chunk",
+        lambda r, g: _ends(r, cuts.in_character(r, g.count)),
+        (0,),
+    ),
+    "cutend": _Row(
+        "cutend: the connection closes after the finish reason (not streamed: before the last byte)",
+        lambda r, _: _ends(r, cuts.behind_finish(r)),
+    ),
+    "stall": _Row(
+        "stall-N: nothing more after N content chunks, the connection stays open (not streamed: after half)",
+        lambda r, g: _ends(r, cuts.at_chunk(r, g.count), "hold"),
+        (5,),
+    ),
 }
 _BYTES: dict[str, _Row[Bend]] = {
     "packed": _Row("packed-N: N events in one write", _packed, (4,), (1, 1_000_000)),
-    "split": _Row("split: written in pieces of 1 to 7 bytes, also inside characters", _split),
+    "split": _Row("split-N: written in pieces of 1 to N bytes, also inside characters", _split, (7,), (1, 1_000_000)),
     "drip": _Row("drip-MS: the body comes one byte at a time, MS milliseconds apart", _drip, (5,)),
     "slow": _Row("slow-S: the first byte comes after S seconds", _slow, (3,)),
 }
@@ -241,7 +296,6 @@ FAULTS: Mapping[str, str] = MappingProxyType({name: row.meaning for name, row in
 """Every fault by name, with its arguments and meaning in one line."""
 
 _FAULT = re.compile(r"(?:fault-)?(?P<name>[a-z][a-z0-9]*)(?P<args>(?:-\d+(?:\.\d+)?)*)")
-_ENTRY = re.compile(r"(?P<fault>.+?)(?:@(?P<first>\d+))?(?:x(?P<times>\d+))?")
 _BARE = re.compile(r"say-\d+|echo")
 
 
@@ -269,44 +323,29 @@ def _unknown(text: str) -> str:
 
 def fault_of_model(model: str) -> Fault | None:
     """The fault that a model's name asks for, None for an ordinary name. Raises ValueError like `parse_fault`."""
-    return parse_fault(model) if model.startswith("fault-") or _BARE.fullmatch(model) else None
+    if not model.startswith("fault-") and not _BARE.fullmatch(model):
+        return None
+    fault = parse_fault(model)
+    if goes_by_time(fault):
+        raise ValueError(f"Fault {fault.name!r} is the whole server's, and stands in a script. {FAULTS[fault.name]}.")
+    return fault
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One line of a script: a fault for the requests numbered from `first` to `last`, both included."""
-
-    fault: Fault
-    first: int
-    last: float
+def goes_by_time(fault: Fault) -> bool:
+    """Whether it is the whole server's, so that no call can have it alone."""
+    return _ROWS[fault.name].by_time
 
 
-def parse_script(script: Sequence[str]) -> tuple[Entry, ...]:
-    """`FAULT[@N][xM]` each: from request N (1 if absent) for M requests. With N alone one request, with neither all of them."""
-    return tuple(_entry(text) for text in script)
-
-
-def _entry(text: str) -> Entry:
-    match = _ENTRY.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(_unknown(text))
-    first = int(match["first"] or 1)
-    if not match["first"] and not match["times"]:
-        return Entry(parse_fault(match["fault"]), 1, math.inf)
-    if first < 1 or int(match["times"] or 1) < 1:
-        raise ValueError(f"Script entry {text!r}: requests are counted from 1, and at least one must fail.")
-    return Entry(parse_fault(match["fault"]), first, first + int(match["times"] or 1) - 1)
-
-
-def shape(draft: Draft, faults: Sequence[Fault], uptime_s: float) -> Draft:
+def shape(draft: Draft, faults: Sequence[Fault], given: Given) -> Draft:
     for fault in faults:
         if row := _SAID.get(fault.name):
-            draft = row.act(draft, Given(fault.args, uptime_s, draft.seed))
+            draft = row.act(draft, _with(given, args=fault.args))
     return draft
 
 
-def bend(reply: Reply, faults: Sequence[Fault], uptime_s: float, seed: str) -> Reply:
+def bend(reply: Reply, faults: Sequence[Fault], given: Given) -> Reply:
     for stage in _BENDS:
         for fault in faults:
             if row := stage.get(fault.name):
-                reply = row.act(reply, Given(fault.args, uptime_s, seed))
+                reply = row.act(reply, _with(given, args=fault.args))
     return reply

@@ -8,15 +8,14 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from slipway.providers.mock import lies, words
+from slipway.providers.mock import continuing, lies, words
+from slipway.providers.mock.asked import ChatBody, parted
 from slipway.providers.mock.settings import MockSettings
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-Choices = Annotated[int, msgspec.Meta(ge=1, le=8)]
 Ending = Literal["keep", "cut", "hold", "reset"]  # go on, close without ending the body, send no more, reset the connection
 
 JSON = ("Content-Type", "application/json")
@@ -25,42 +24,22 @@ EVENTS = (("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control"
 DONE = b"data: [DONE]\n\n"
 
 encode = msgspec.json.encode
-
-
-class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-class ChatMessage(msgspec.Struct):
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
-        return self.content or ""
-
-
-class ChatBody(msgspec.Struct):
-    """The part of a chat completion's request that the mock heeds."""
-
-    model: str
-    messages: list[ChatMessage]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Choices | None = None
-    max_tokens: Positive | None = None
-    max_completion_tokens: Positive | None = None
+_with = msgspec.structs.replace
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply before it has a form. `text` None means words from the seed, `tokens` of them; `limit` holds for both."""
+    """A reply before it has a form. `text` None means words from the seed, `tokens` of them; `limit` holds for both.
+
+    With `partial`, only what follows it is said, in the way that `continues` names.
+    """
 
     number: int
     model: str
     stream: bool
     choices: int
     asked: str
+    partial: str
+    continues: str
     text: str | None
     tokens: int
     limit: int | None
@@ -71,16 +50,17 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float
     usage_chunk: bool
     usage: bool = True
-    finish: str = "stop"
+    finish: str | None = "stop"
     shredded: bool = False  # `text` comes in pieces of a few characters
 
 
 class Write(NamedTuple):
-    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text."""
+    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text, `finish` one that tells its end's reason."""
 
     at_s: float
     data: bytes
     content: bool = False
+    finish: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,9 +86,10 @@ def envelope(message: str, kind: str, code: str | None, param: str | None = None
 
 
 def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
-    """Equal seeds and messages give equal words and times; `number` goes into the reply's id alone."""
+    """Equal seeds and messages give equal words and times, also where the request asks to go on; `number` goes into the reply's id alone."""
+    messages, partial = parted(body.messages)
     limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
-    seed = f"{settings.seed}:{hashlib.sha256(encode(body.messages)).hexdigest()}"
+    seed = f"{settings.seed}:{hashlib.sha256(encode(messages)).hexdigest()}"
     prompt_tokens = tokens_in(sum(len(message.text()) for message in body.messages))
     rng = random.Random(f"{seed}:spread")  # noqa: S311 - repeatable on purpose
     longer, slower, later = (math.exp(rng.gauss(0, settings.spread)) for _ in range(3))
@@ -117,7 +98,9 @@ def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
         model=body.model,
         stream=bool(body.stream),
         choices=body.n or 1,
-        asked=next((message.text() for message in reversed(body.messages) if message.role == "user"), ""),
+        asked=next((message.text() for message in reversed(messages) if message.role == "user"), ""),
+        partial=partial,
+        continues=settings.continues,
         text=settings.text,
         tokens=max(1, round(settings.tokens * longer)),
         limit=min(limits, default=None),
@@ -143,19 +126,36 @@ def render(draft: Draft) -> Reply:
     return Reply(headers=EVENTS, writes=tuple(_events(draft, said, times)), at_s=times[0])
 
 
+def truth(draft: Draft) -> str:
+    """What a draft says in all, its partial answer included."""
+    return "".join(_say(_with(draft, partial=""), 0).pieces)
+
+
 class _Said(NamedTuple):
     pieces: tuple[str, ...]
-    finish: str
+    finish: str | None
 
 
 def _say(draft: Draft, index: int) -> _Said:
-    if draft.text is not None:
-        pieces = lies.shred(_rng(draft, f"pieces {index}"), draft.text) if draft.shredded else words.split(draft.text)
-    else:
-        pieces = words.write(_rng(draft, f"choice {index}"), draft.tokens, words.numbered_passages(draft.asked))
+    pieces = _rest(draft, index) if draft.partial else _pieces(draft, index)
     if draft.limit is not None and len(pieces) > draft.limit:
-        return _Said(pieces[: draft.limit], "length")
+        return _Said(pieces[: draft.limit], "length" if draft.finish == "stop" else draft.finish)
     return _Said(pieces, draft.finish)
+
+
+def _pieces(draft: Draft, index: int) -> tuple[str, ...]:
+    if draft.text is not None:
+        return _split(draft, draft.text, index)
+    return words.write(_rng(draft, f"choice {index}"), draft.tokens, words.numbered_passages(draft.asked))
+
+
+def _rest(draft: Draft, index: int) -> tuple[str, ...]:
+    joint = _rng(draft, f"joint {index} {draft.partial}")
+    return _split(draft, continuing.go_on(draft.continues, draft.partial, "".join(_pieces(draft, index)), joint), index)
+
+
+def _split(draft: Draft, text: str, index: int) -> tuple[str, ...]:
+    return lies.shred(_rng(draft, f"pieces {index}"), text) if draft.shredded else words.split(text)
 
 
 def _rng(draft: Draft, purpose: str) -> random.Random:
@@ -213,7 +213,8 @@ def _events(draft: Draft, said: list[_Said], times: list[float]) -> Iterator[Wri
             if turn < len(choice.pieces):
                 yield Write(at_s, event(index, {"content": choice.pieces[turn]}), content=True)
     for index, choice in enumerate(said):
-        yield Write(times[-1], event(index, {}, choice.finish))
+        if choice.finish:
+            yield Write(times[-1], event(index, {}, choice.finish), finish=True)
     if usage_chunk:
         yield Write(times[-1], sse({**base, "choices": [], "usage": _usage(draft, said)}))
     yield Write(times[-1], DONE)

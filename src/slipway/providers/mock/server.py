@@ -15,9 +15,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from slipway.providers.mock.asked import ChatBody
 from slipway.providers.mock.connection import Connection
-from slipway.providers.mock.faults import Fault, bend, fault_of_model, parse_script, refusal, shape
-from slipway.providers.mock.reply import ChatBody, Reply, draft_of, encode, render, whole
+from slipway.providers.mock.continuing import CONTINUES
+from slipway.providers.mock.faults import Fault, Given, bend, failed, fault_of_model, refusal, shape
+from slipway.providers.mock.listening import Listening, tls_context
+from slipway.providers.mock.reply import Reply, draft_of, encode, render, truth, whole
+from slipway.providers.mock.script import Script
 from slipway.providers.mock.settings import MockSettings, Seen
 
 REMEMBERED = 10_000
@@ -47,49 +51,85 @@ class _Route(NamedTuple):
     handler: "Callable[[MockServer, Seen, bytes], Reply]"
     remembered: bool = True
     open: bool = False  # needs no key
+    steers: bool = False  # for tests, which must see and steer a mock that is down
 
 
 class MockServer:
-    """Use it as `async with MockServer(settings) as mock:`, or start and close it. Raises ValueError where the script is wrong.
+    """Use it as `async with MockServer(settings) as mock:`, or start and close it. Raises ValueError where settings or script are wrong.
 
-    `port` is the bound one after the start. `requests` holds the last 10,000 requests, without those to /healthz and /requests.
+    `port` is the bound one after the start. `requests` holds the last 10,000 requests, without those to /healthz and those that steer.
     """
 
     def __init__(self, settings: MockSettings) -> None:
+        if settings.continues not in CONTINUES:
+            raise ValueError(f"continues: there is no {settings.continues!r}. Known: {', '.join(CONTINUES)}.")
         self.settings = settings
         self.port = settings.port
         self.requests: list[Seen] = []
-        self._script = parse_script(settings.script)
+        self._script = Script(settings.script, settings.seed)
         self._calls = 0
         self._started_at = 0.0
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._listening = Listening(lambda: Connection(self._answer, self._connections), tls_context(settings.tls_cert, settings.tls_key))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._next_turn: asyncio.TimerHandle | None = None
 
     @property
     def url(self) -> str:
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
-        return f"http://{host}:{self.port}/v1"
+        return f"http{'s' if self.settings.tls_cert else ''}://{host}:{self.port}/v1"
 
     async def start(self) -> None:
         """Raises OSError where the address is in use or not ours."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self._answer, self._connections), self.settings.host, self.settings.port, backlog=2048
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listening.start(self.settings.host, self.settings.port)
+        self._loop = asyncio.get_running_loop()
         self._started_at = time.monotonic()
+        self._script.start()
+        self._turn()
 
     async def close(self) -> None:
         """Stops listening and drops every connection, whatever is under way."""
-        if self._server is None:
+        if self._loop is None:
             return
-        self._server.close()
+        self._loop = None
+        if self._next_turn:
+            self._next_turn.cancel()
         open_now = list(self._connections)
         for connection in open_now:
             connection.drop()
         await asyncio.gather(*(connection.lost for connection in open_now))
-        await self._server.wait_closed()
-        self._server = None
+        await self._listening.close()
+
+    def script(self, *entries: str) -> None:
+        """Replaces the script as a whole, from any thread; calls and seconds are counted anew. It is in force when this returns.
+
+        Raises ValueError where an entry cannot be understood; the script stays as it was then.
+        """
+        script = Script(entries, self.settings.seed)
+        if self._loop is None or self._loop is _running_loop():
+            self._follow(script)
+        else:
+            asyncio.run_coroutine_threadsafe(self._followed(script), self._loop).result()
+
+    async def _followed(self, script: Script) -> None:
+        self._follow(script)
+
+    def _follow(self, script: Script) -> None:
+        self._script = script
+        self._turn()
+
+    def _turn(self) -> None:
+        """Refuses connections or accepts them, as the script says for now, and comes back when it says otherwise."""
+        if self._next_turn:
+            self._next_turn.cancel()
+        if self._loop is None:
+            return
+        refusing = self._script.refuses()
+        self._listening.turn(refusing=refusing)
+        for connection in list(self._connections) if refusing else ():
+            connection.hang_up()
+        after_s = self._script.next_turn_s()
+        self._next_turn = None if after_s is None else self._loop.call_later(after_s, self._turn)
 
     async def __aenter__(self) -> "MockServer":
         await self.start()
@@ -108,48 +148,54 @@ class MockServer:
         try:
             if not route.open:
                 self._check_key(seen)
-            return route.handler(self, seen, body)
+            reply = route.handler(self, seen, body)
         except Refused as refused:
-            return refused.reply
+            reply = refused.reply
+        return failed(503) if not route.steers and self._script.is_down() else reply
 
     def _check_key(self, seen: Seen) -> None:
-        if self.settings.api_key is None:
-            return
+        key, bad_keys = self.settings.api_key, self.settings.bad_keys
         given = seen.headers.get("authorization", "").removeprefix("Bearer ") or seen.headers.get("api-key", "")
-        if not secrets.compare_digest(given.encode(), self.settings.api_key.encode()):
+        if given in bad_keys or (key is not None and not secrets.compare_digest(given.encode(), key.encode())):
             raise Refused(refusal(401, f"Incorrect API key provided: {_redacted(given)}."))
-
-    def _faults(self, model: str) -> list[Fault]:
-        """The script's faults for this call, then the model's own."""
-        faults = [entry.fault for entry in self._script if entry.first <= self._calls <= entry.last]
-        try:
-            own = fault_of_model(model)
-        except ValueError as error:
-            raise Refused(refusal(404, str(error), code="model_not_found", param="model")) from None
-        return [*faults, own] if own else faults
-
-    def _uptime_s(self) -> float:
-        return time.monotonic() - self._started_at
 
     def _chat(self, seen: Seen, body: bytes) -> Reply:
         self._calls += 1
+        given, faults = self._script.call()
         request = _parse(seen, body, ChatBody)
-        faults, uptime_s = self._faults(request.model), self._uptime_s()
-        draft = shape(draft_of(request, self.settings, self._calls), faults, uptime_s)
-        return bend(render(draft), faults, uptime_s, draft.seed)
+        faults += _own_faults(request.model)
+        draft = draft_of(request, self.settings, self._calls)
+        given = msgspec.structs.replace(given, seed=draft.seed)
+        return bend(render(shape(draft, faults, given)), faults, given)
 
     def _embeddings(self, seen: Seen, body: bytes) -> Reply:
         self._calls += 1
+        given, faults = self._script.call()
         request = _parse(seen, body, EmbeddingsBody)
-        reply = whole(encode(_embedded(request)), at_s=self.settings.ttft_s)
-        return bend(reply, self._faults(request.model), self._uptime_s(), seed=f"{self.settings.seed}")
+        faults += _own_faults(request.model)
+        return bend(whole(encode(_embedded(request)), at_s=self.settings.ttft_s), faults, given)
+
+    def _truth(self, seen: Seen, body: bytes) -> Reply:
+        request = _parse(seen, body, ChatBody)
+        draft = draft_of(request, self.settings, 0)
+        faults = [*self._script.standing(), *_own_faults(request.model)]
+        return whole(encode({"text": truth(shape(draft, faults, Given(draft.seed)))}))
+
+    def _put_script(self, seen: Seen, body: bytes) -> Reply:
+        entries = _parse(seen, body, list[str])
+        try:
+            self._script = Script(entries, self.settings.seed)
+        except ValueError as error:
+            raise Refused(refusal(400, str(error))) from None
+        asyncio.get_running_loop().call_soon(self._turn)  # behind this reply, which would be dropped with its connection
+        return whole(encode(entries))
 
     def _models(self, _: Seen, __: bytes) -> Reply:
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "slipway-mock"} for name in self.settings.models]
         return whole(encode({"object": "list", "data": models}))
 
     def _healthz(self, _: Seen, __: bytes) -> Reply:
-        return whole(encode({"status": "ok", "uptime_s": round(self._uptime_s(), 3), "calls": self._calls}))
+        return whole(encode({"status": "ok", "uptime_s": round(time.monotonic() - self._started_at, 3), "calls": self._calls}))
 
     def _nowhere(self, seen: Seen, _: bytes) -> Reply:
         return refusal(404, f"There is no {seen.method} {seen.path} here.")
@@ -163,8 +209,10 @@ ROUTES = (
     _Route("POST", "/chat/completions", MockServer._chat),
     _Route("POST", "/embeddings", MockServer._embeddings),
     _Route("GET", "/models", MockServer._models),
-    _Route("GET", "/healthz", MockServer._healthz, remembered=False, open=True),
-    _Route("GET", "/requests", MockServer._list_requests, remembered=False),
+    _Route("GET", "/healthz", MockServer._healthz, remembered=False, open=True, steers=True),
+    _Route("GET", "/requests", MockServer._list_requests, remembered=False, steers=True),
+    _Route("PUT", "/script", MockServer._put_script, remembered=False, steers=True),
+    _Route("POST", "/truth", MockServer._truth, remembered=False, steers=True),
 )
 NOWHERE = _Route("", "", MockServer._nowhere)
 
@@ -183,6 +231,22 @@ async def serve(settings: MockSettings, ready: Callable[[MockServer], None] | No
         finally:
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _own_faults(model: str) -> list[Fault]:
+    """What the model's name asks for. Raises Refused with a 404 where there is no such fault."""
+    try:
+        own = fault_of_model(model)
+    except ValueError as error:
+        raise Refused(refusal(404, str(error), code="model_not_found", param="model")) from None
+    return [own] if own else []
 
 
 def _parse(seen: Seen, body: bytes, kind: type[Body]) -> Body:

@@ -1,5 +1,6 @@
 """What a mock provider is told at its start, and what it remembers of each request."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the seed. `spread` draws the length, the speed and the
     time to the first token of each reply anew: it is the standard deviation of their logarithms. `prefill` is how many tokens of a prompt are read
-    in a second, 0 for all at once. With `api_key`, every request
-    but `GET /healthz` must carry it as `Authorization: Bearer KEY` or `api-key: KEY`. `script` is explained in the package's docstring.
+    in a second, 0 for all at once. With `api_key`, every request but `GET /healthz` must carry it as `Authorization: Bearer KEY` or
+    `api-key: KEY`; one that carries one of the `bad_keys` is refused. `script` is explained in the package's docstring. `continues` is one of
+    `CONTINUES`. With `tls_cert` and `tls_key`, both PEM files, the mock speaks TLS.
     """
 
     host: str = "127.0.0.1"
@@ -22,11 +24,15 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     models: tuple[str, ...] = ("mock-model",)
     api_key: str | None = None
+    bad_keys: tuple[str, ...] = ()
     script: tuple[str, ...] = ()
     text: str | None = None
     jitter: float = 0.0
     spread: float = 0.0
     prefill: float = 0.0
+    continues: str = "exact"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 class Seen(msgspec.Struct, kw_only=True):
