@@ -109,13 +109,13 @@ def test_a_providers_own_code_is_told_as_a_refusal() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """`main` fails over from `away` to a model that answers; `limited` says that it can be asked in ten minutes, `cut` never comes to an end."""
+    """`main` fails over from `away` to a model that answers; `limited` says that it can be asked in an hour, `cut` never comes to an end."""
     with mocking() as mock:
         settings: dict[str, Any] = models(mock.url, "mock-model", zone="b")
         settings["models"] |= {
             "away": {"base_url": "http://127.0.0.1:9/v1", "zone": "a"},
             "down": {"base_url": "http://127.0.0.1:9/v1", "zone": "a"},
-            "limited": {"base_url": mock.url, "name": "fault-status-429-600"},
+            "limited": {"base_url": mock.url, "name": "fault-status-429-3600"},
             "cut": {"base_url": mock.url, "name": "fault-cut-3"},
         }
         settings["routes"] = {"main": ["away", {"model": "mock-model", "role": "twin"}]}
@@ -148,8 +148,8 @@ def test_a_refusal_speaks_to_the_reader_and_to_the_developer(server: Serving, bo
 def test_how_long_to_wait_is_said_to_the_reader(server: Serving) -> None:
     refused = chat(server, "limited", ANN | CHINESE)
     assert refused.status_code == 429
-    assert reader(refused)["next"] == "请约 10 分钟后重试。"
-    assert 590 < refused.json()["error"]["slipway"]["retry_after_s"] <= 600
+    assert reader(refused)["next"] == "请约 60 分钟后重试。"
+    assert 3590 < refused.json()["error"]["slipway"]["retry_after_s"] <= 3600
 
 
 def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:

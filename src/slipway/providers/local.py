@@ -1,6 +1,6 @@
 """A model that Slipway runs itself, from a GGUF file, as one more endpoint that speaks OpenAI's protocol."""
 
-import asyncio
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,12 +8,11 @@ from pathlib import Path
 import msgspec
 
 from slipway import weights
-from slipway.errors import ProviderDown, ProviderError, ProviderLimit, SettingsError
-from slipway.providers import Call, ModelReply, Whole
+from slipway.errors import ProviderDown, ProviderError, SettingsError
+from slipway.providers import Call, ModelReply
 from slipway.providers.engine import Engine, Job, Up
 from slipway.providers.openai import OpenAIProvider
 from slipway.settings import Model
-from slipway.types import Piece
 
 START_S = 30.0  # how long a question waits for a model that is being loaded, where no other may answer
 CONTEXT = 8192  # tokens, where the settings do not say
@@ -21,7 +20,7 @@ NOTICE_S = 1.0  # how long after a failed call the end of its process may become
 
 
 class LocalProvider:
-    """The child's endpoint, whichever child it is now. A call waits here for its turn: `parallel` are worked on at once."""
+    """The child's endpoint, whichever child it is now. It works on `parallel` calls at once: those who route let no more come."""
 
     def __init__(self, name: str, model: Model, kind: str) -> None:
         if find_spec("xllamacpp") is None:
@@ -31,7 +30,6 @@ class LocalProvider:
         self.model = msgspec.structs.replace(model, connection=msgspec.structs.replace(model.connection, proxy=None))
         job = Job(name=name, path="", context=model.context or CONTEXT, parallel=model.parallel, threads=model.threads, key="")
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
-        self._turns = asyncio.Semaphore(model.parallel)
         self._endpoint: tuple[Up, OpenAIProvider] | None = None
 
     def start(self) -> None:
@@ -42,26 +40,9 @@ class LocalProvider:
         return self.engine.state
 
     async def chat(self, call: Call) -> ModelReply:
-        await self._turn()
-        try:
-            return InTurn(await self._sent(call), self._turns.release)
-        except BaseException:
-            self._turns.release()
-            raise
-
-    async def _turn(self) -> None:
-        within_s = self.model.connection.first_byte
-        try:
-            async with asyncio.timeout(within_s):
-                await self._turns.acquire()
-        except TimeoutError:
-            what = f"The local model {self.name} was busy with {self.parallel} other questions for {within_s:g} s."
-            raise ProviderLimit(what, model=self.name, retry_after_s=5.0) from None
-
-    async def _sent(self, call: Call) -> ModelReply:
         """Where the child turns out to be gone before it said anything, the next one is asked, once."""
         try:
-            up = await self.engine.ready(START_S if call.patient else 0.0)
+            up = await self.engine.ready(min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0)
             try:
                 return await self._at(up).chat(call)
             except ProviderDown:
@@ -85,26 +66,6 @@ class LocalProvider:
         if self._endpoint is not None:
             await self._endpoint[1].close()
         await self.engine.close()
-
-
-class InTurn:
-    """A reply that gives its turn back when it is closed."""
-
-    def __init__(self, reply: ModelReply, release: Callable[[], None]) -> None:
-        self._reply = reply
-        self._release: Callable[[], None] | None = release
-
-    async def pieces(self) -> list[Piece]:
-        return await self._reply.pieces()
-
-    async def whole(self) -> Whole:
-        return await self._reply.whole()
-
-    def close(self) -> None:
-        self._reply.close()
-        release, self._release = self._release, None
-        if release is not None:
-            release()
 
 
 def missing(name: str) -> str:

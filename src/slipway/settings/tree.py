@@ -100,7 +100,7 @@ class Model(Branch, frozen=True, kw_only=True):
         ),
     ] = None
     wait: Annotated[Duration, Meta(description="how long a call may wait for its turn; one that would wait longer is told so at once")] = (
-        10.0
+        30.0
     )
     retries: Annotated[
         int, Meta(ge=0, le=10, description="how often a call that failed before its first words is tried again, at most")
