@@ -33,6 +33,7 @@ from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
+from slipway.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.api import Api
 from slipway.web.documents import Documents
@@ -41,6 +42,7 @@ from slipway.web.feedback import Opinions
 from slipway.web.pages import page_paths
 from slipway.web.paths import nothing_there
 from slipway.web.server import Server, bind
+from slipway.web.traces import Tracks
 
 log = logging.getLogger("slipway")
 PASSAGES = 5
@@ -295,9 +297,11 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
     store = store or cache(lambda: store_of(settings))
     keepers = keepers_of(settings, store)
     telemetry = Telemetry(lambda: road.admission.in_flight, lambda: healths_of(road.routes.values()))
+    traces = Traces()
 
     def emit(record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         telemetry.emit(record)
+        traces.emit(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
@@ -331,6 +335,7 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
         *api.paths(),
         *Opinions(feedback, api.runs, lambda: api.door).paths(),
         *Documents(road, settings.limits).paths(),
+        *Tracks(road, traces.find).paths(),
         *page_paths(),
     ]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]

@@ -25,7 +25,7 @@ class Outlet(Protocol):
 
 async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Asker, outlet: Outlet) -> None:
     """A bare model or a route: the model's own bytes, checked event by event, on their way to the client."""
-    tally = Tally(answer_id, "chat", route.name, asker.tenant, call.stream)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream)
     asked = Asked(answer_id=answer_id, emit=road.emit, owner=asker.owner, until=tally.started_at + road.answer_s)
     answering = Answering(route, call, asked)
     try:

@@ -86,12 +86,15 @@ def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n"
 
 
+A_DAY_S = 86_400.0
+
+
 def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3); `now` is the wall clock."""
+    """Seconds of a Retry-After header, given as seconds, of which a day is believed, or as a date (RFC 9110, 10.2.3); `now` is the wall clock."""
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        return max(0.0, min(float(value), A_DAY_S))
     except ValueError:
         pass
     try:

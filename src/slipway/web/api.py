@@ -19,8 +19,8 @@ from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
-from slipway.types import Answered, Asker, Delta, Event, Failed, Message, Question, SectionState, Within, new_id
-from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
+from slipway.types import Answered, Asker, Delta, Event, Failed, Language, Message, Question, SectionState, Within, new_id
+from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
 from slipway.web.feedback import note_of
 from slipway.web.pages import clean_html, settled
 from slipway.web.paths import Handled, Path
@@ -89,10 +89,10 @@ class HttpOutlet:
             self.last_write = time.monotonic()
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
-    async def fail(self, error: SlipwayError, ref: str) -> None:
+    async def fail(self, error: SlipwayError, ref: str, language: Language) -> None:
         """An error after the headers: an event of its own, and no [DONE]."""
         log.warning("%s: %s (%s)", ref, error.what, error.code)
-        await self.write(sse(envelope(error, ref)))
+        await self.write(sse(envelope(error, ref, language)))
         await self.end()
 
     async def end(self) -> None:
@@ -158,7 +158,7 @@ class Api:
         road.admission.check_call(asker, chat.model)
         answer_id = scope["slipway.ref"] = new_id("ans")
         if route is None:
-            await self.chat_app(road.apps[chat.model], chat, body, answer_id, asker, send)
+            await self.chat_app(road.apps[chat.model], chat, body, answer_id, scope, send)
             return
         outlet = HttpOutlet(send, answer_id, self.streams)
         if chat.call.stream:
@@ -168,10 +168,11 @@ class Api:
         except SlipwayError as error:
             if not outlet.begun:
                 raise
-            await outlet.fail(error, answer_id)
+            await outlet.fail(error, answer_id, language_of(scope["slipway.headers"]))
         except asyncio.CancelledError:
             if outlet.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
-                await outlet.fail(Stopping("The server stopped before the end of this answer."), answer_id)
+                stopped = Stopping("The server stopped before the end of this answer.")
+                await outlet.fail(stopped, answer_id, language_of(scope["slipway.headers"]))
             raise
         finally:
             self.streams.discard(outlet)
@@ -183,7 +184,7 @@ class Api:
     def callable_by(self, asker: Asker) -> list[str]:
         return [n for n in self.road.names if self.road.admission.may_call(asker, n)]
 
-    async def chat_app(self, app: App, chat: Chat, body: bytes, answer_id: str, asker: Asker, send: Send) -> None:
+    async def chat_app(self, app: App, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send) -> None:
         sent = msgspec.json.decode(body)
         options = {k: v for k, v in sent.items() if k not in OURS}
         within = limited(sent.get("within"))
@@ -193,8 +194,8 @@ class Api:
             )
         messages = conversation(chat.request)
         question = Question(
-            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=asker, asked_at=time.monotonic(), options=options,
-            within=within,
+            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=scope["slipway.asker"], asked_at=time.monotonic(),
+            options=options, within=within, language=language_of(scope["slipway.headers"]),
         )  # fmt: skip
         run = Run(question)
 
@@ -234,7 +235,7 @@ class Api:
         if run.error is not None:
             if not outlet.begun:
                 raise run.error
-            await outlet.fail(run.error, run.question.id)
+            await outlet.fail(run.error, run.question.id, run.question.language)
         else:
             await outlet.end()
 
@@ -250,7 +251,10 @@ class Api:
         self.road.admission.check_call(asker, app.name)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
-            Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within)
+            Question(
+                id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within,
+                language=language_of(scope["slipway.headers"]),
+            )
         )  # fmt: skip
         self.watch(run)
         await self.tell(run, request.stream, 0, scope, receive, send)

@@ -84,7 +84,7 @@ class Run:
             if not isinstance(self.error, Cancelled):
                 log.warning("%s: %s (%s)", self.question.id, self.error.what, self.error.code)
             missing = self.draft.missing
-            self.say(failed(self.error, self.question.id, section=missing[0].index if missing else 0))
+            self.say(failed(self.error, self.question.id, self.question.language, section=missing[0].index if missing else 0))
         for reader in self.readers:
             reader.set()
 

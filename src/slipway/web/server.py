@@ -19,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
 from slipway.settings import Limits, Listen
+from slipway.types import new_id
+from slipway.web.door import language_of
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
@@ -123,11 +125,13 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LINGER_S, self._close_if_idle)
 
     def refuse(self, error: SlipwayError) -> None:
-        body = encode_json(envelope(error, ""))
+        ref = new_id("ref")
+        log.info("%s: a connection was refused: %d (%s)", ref, error.status, error.code)
+        body = encode_json(envelope(error, ref, language_of(dict(self.headers or ()))))
         head = (
-            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nx-request-id: {ref}\r\n"
         )
-        self.transport.write(head.encode() + body)
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.close()
 
     # slow clients
