@@ -34,12 +34,16 @@ def main() -> None:
     options = parser.parse_args()
     tokens = int(options.mib * 1024 * 1024 / EVENT_BYTES)
     port = free_port()
-    mock = subprocess.Popen([*COMMAND, "mock", "--port", str(port), "--tokens", str(tokens), "--ttft", "0", "--tpot", "0"], stdout=subprocess.DEVNULL)
+    mock = subprocess.Popen(
+        [*COMMAND, "mock", "--port", str(port), "--tokens", str(tokens), "--ttft", "0", "--tpot", "0"], stdout=subprocess.DEVNULL
+    )
     try:
         wait_for(f"http://127.0.0.1:{port}/healthz")
         for name in ("m", "main", "app"):
             longest = [asyncio.run(round_of(options.streams, port, name)) for _ in range(options.rounds)]
-            print(f"{name:8} longest CPU time of the loop between two ticks: median {statistics.median(longest):.1f} ms, worst {max(longest):.1f} ms")
+            print(
+                f"{name:8} longest CPU time of the loop between two ticks: median {statistics.median(longest):.1f} ms, worst {max(longest):.1f} ms"
+            )
     finally:
         mock.terminate()
         mock.wait()
@@ -59,8 +63,7 @@ async def round_of(streams: int, port: int, name: str) -> float:
     ticking = asyncio.create_task(tick(longest))
     clients = multiprocessing.get_context("spawn").Process(target=drop, args=(socket.getsockname()[1], streams, name))
     clients.start()
-    while clients.is_alive():
-        await asyncio.sleep(0.05)
+    await asyncio.to_thread(clients.join)
     await asyncio.sleep(0.5)
     ticking.cancel()
     server.should_exit = True

@@ -203,7 +203,7 @@ def road_of(
     apps = {name: app_of(name, app, keepers.get(name), routes, live.of(name)) for name, app in settings.apps.items()}
     admission = Admission(settings.keys, settings.limits.answers, operator)
     return answer.Road(
-        admission=admission, apps=apps, routes=routes, emit=emit, answer_s=settings.limits.answer_time, pace=pace or Pace()
+        admission=admission, apps=apps, routes=routes, emit=emit, answer_s=settings.limits.answer_time, patience_s=settings.limits.patience, pace=pace or Pace()
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from slipway.errors import ModelBusy, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
+from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
 from slipway.routing.attempts import READY, TRIAL, Standing
 from slipway.routing.breaker import Breaker, RetryBudget
 from slipway.routing.turns import Turns
@@ -41,6 +41,7 @@ class Health:
         self.name, self.probe, self.turns = name, probe, turns
         self.breaker, self.budget = Breaker(), RetryBudget()
         self.why = ""
+        self._error: type[ProviderError] = ProviderDown
         self._rests_until = 0.0
         self._rest_s = 0.0
         self._probing: asyncio.Task[None] | None = None
@@ -50,11 +51,11 @@ class Health:
 
     def standing(self, now: float) -> Standing:
         if now < self._rests_until:
-            return Standing(state="away", why="it is limiting us", until=self._rests_until)
+            return Standing(state="away", why="it is limiting us", until=self._rests_until, error=ProviderLimit)
         if self.breaker.state == "closed":
             return READY
         if self.breaker.state == "open":
-            return Standing(state="away", why=self.why)
+            return Standing(state="away", why=self.why, error=self._error)
         return Standing(state="away", why="it is being tried", until=now + SOON_S) if self.breaker.on_trial else TRIAL
 
     def began(self, *, again: bool) -> None:
@@ -83,7 +84,7 @@ class Health:
             self.succeeded(began_at)
             return
         if self.breaker.failed(now, at_once=isinstance(error, ProviderKey)):
-            self.why = error.what
+            self.why, self._error = error.what, ProviderKey if isinstance(error, ProviderKey) else ProviderDown
             log.warning("model %s is not asked until it can be reached again: %s", self.name, error.what)
             self._keep_looking()
 
