@@ -239,9 +239,7 @@ class OpenAIReply:
         try:
             await self.more()
             some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
-            for event in some:
-                if not self.ended:
-                    found.append(self.piece(event))
+            found.extend(self.piece(event) for event in some if not self.ended)  # keeps those before one that raises
         except ProviderError as error:
             self.broken = self.named(error)
             if not found:
