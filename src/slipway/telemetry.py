@@ -44,6 +44,11 @@ METRICS = {
         "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
+    "reloads": Metric(
+        "slipway_settings_reloads",
+        "Settings that were read again, by what came of it: applied, or refused because they do not stand.",
+        ("outcome",),
+    ),
     "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
     "duration": Metric(
         "gen_ai_server_request_duration_seconds",
@@ -81,6 +86,7 @@ class Telemetry:
         self.started_at = int(time.time())
         self.in_flight = in_flight
         self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}, "feedback": {}}
+        self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:

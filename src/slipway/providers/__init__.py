@@ -73,7 +73,13 @@ class Provider(Protocol):
         """Starts an answer: returns when its head is here. Raises ProviderError."""
         ...
 
-    async def close(self) -> None: ...
+    def retire(self) -> None:
+        """Other settings count from now on: what is not in use ends at once, the rest with the last call. A call that comes later still works."""
+        ...
+
+    async def close(self) -> None:
+        """Ends everything at once."""
+        ...
 
 
 class Kind(Record, frozen=True, kw_only=True):

@@ -34,6 +34,9 @@ class LocalProvider:
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
         self._turns = asyncio.Semaphore(model.parallel)
         self._endpoint: tuple[Up, Endpoint] | None = None
+        self._calls = 0
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self.engine.start()
@@ -43,12 +46,30 @@ class LocalProvider:
         return self.engine.state
 
     async def chat(self, call: Call) -> ModelReply:
-        await self._turn()
+        self._calls += 1
         try:
-            return InTurn(await self._sent(call), self._turns.release)
+            await self._turn()
+            try:
+                return InTurn(await self._sent(call), self._ended)
+            except BaseException:
+                self._turns.release()
+                raise
         except BaseException:
-            self._turns.release()
+            self._left()
             raise
+
+    def _ended(self) -> None:
+        self._turns.release()
+        self._left()
+
+    def _left(self) -> None:
+        self._calls -= 1
+        self._rest()
+
+    def _rest(self) -> None:
+        """The last call of a retired model takes the child with it."""
+        if self._retired and not self._calls:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def _turn(self) -> None:
         within_s = self.model.connection.first_byte
@@ -78,6 +99,10 @@ class LocalProvider:
             model = msgspec.structs.replace(self.model, base_url=f"{up.url}/v1", api_key=up.key)
             self._endpoint = up, Endpoint(self.name, model, self.kind)  # the old one's connections ended with its process
         return self._endpoint[1]
+
+    def retire(self) -> None:
+        self._retired = True
+        self._rest()
 
     async def close(self) -> None:
         if self._endpoint is not None:
