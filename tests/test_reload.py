@@ -3,7 +3,10 @@
 import asyncio
 import json
 import os
+import pty
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from processes import Serving, mocking, models, serving
+from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.providers.mock import MockServer
 from test_local import alive, child, children, until
 from tiny import write_tiny
@@ -324,6 +327,26 @@ def test_sighup_asks_for_it_at_once_and_is_told_also_where_nothing_changed(tmp_p
         os.kill(site.server.process.pid, signal.SIGHUP)
         site.wait(lambda: site.server.log.count("do not stand") == 2)
         assert site.count("refused") == 2
+
+
+def answers(port: int) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    return False
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="util-linux's setsid makes the terminal")
+def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
+    (tmp_path / "slipway.yaml").write_text("models: {}")
+    terminal, theirs = pty.openpty()
+    command = ["setsid", "--ctty", *COMMAND, "serve", "--port", str(port := free_port())]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as server:
+        os.close(theirs)
+        until(lambda: answers(port))
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: b"settings applied: nothing changed" in os.read(terminal, 10_000))
+        os.close(terminal)
+        assert server.wait(10) == 0
 
 
 def test_flags_go_on_before_the_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ process, documents with their index. A question keeps the road that it began wit
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 import time
@@ -65,6 +66,7 @@ class Reloading:
         self._retired: WeakSet[Provider] = WeakSet()
         self._wake, self._stopped = threading.Event(), False
         self._thread: threading.Thread | None = None
+        self._terminal = os.isatty(0)
 
     # on the loop
 
@@ -77,9 +79,16 @@ class Reloading:
             return
         loop = asyncio.get_running_loop()
         with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):  # Windows, or not the main thread
-            loop.add_signal_handler(signal.SIGHUP, self._wake.set)
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         self._thread = threading.Thread(target=self._watch, args=[loop], name="slipway settings", daemon=True)
         self._thread.start()
+
+    def _hung_up(self) -> None:
+        """SIGHUP asks for the file to be read; where it tells that our terminal was closed, it ends us, as without a file."""
+        if self._terminal and not os.isatty(0):
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            self._wake.set()
 
     async def stop(self) -> None:
         """Nothing changes from now on."""
