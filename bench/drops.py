@@ -68,7 +68,7 @@ def round_of(streams: int, port: int, name: str) -> list[float]:
 
     async def serve() -> None:
         socket = bind(settings.listen)
-        server = Server(build(settings), settings.listen, settings.limits)
+        server = Server(build(settings), settings)
         serving = asyncio.create_task(server.serve(sockets=[socket]))
         await asyncio.sleep(0.3)
         took.clear()  # the start is not what is measured

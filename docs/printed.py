@@ -226,11 +226,13 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 def metrics() -> str:
     counters = Telemetry(lambda: 0).counts
-    rows = []
+    counts, histograms = list[list[str]](), list[list[str]]()
     for key, m in METRICS.items():
         kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+        rows = histograms if m.buckets else counts
         rows.append([code(m.name + "_total" * (kind == "counter")), kind, ", ".join(map(code, m.labels)), m.help])
-    return "There are these metrics:\n\n" + tables(["metric", "kind", "labels", "meaning"], rows)
+    head = ["metric", "kind", "labels", "meaning"]
+    return f"These metrics count:\n\n{tables(head, counts)}\n\nThese measure times and tokens:\n\n{tables(head, histograms)}"
 
 
 def provider(error: type[errors.SlipwayError]) -> bool:

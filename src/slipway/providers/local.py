@@ -1,5 +1,6 @@
 """A model that Slipway runs itself, from a GGUF file, as one more endpoint that speaks OpenAI's protocol."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,10 +10,11 @@ import msgspec
 
 from slipway import weights
 from slipway.errors import ProviderDown, ProviderError, SettingsError
-from slipway.providers import Call, ModelReply
+from slipway.providers import Call, ModelReply, Whole
 from slipway.providers.engine import Engine, Job, Up
 from slipway.providers.openai import OpenAIProvider
 from slipway.settings import Model
+from slipway.types import Piece
 
 START_S = 30.0  # how long a question waits for a model that is being loaded, where no other may answer
 CONTEXT = 8192  # tokens, where the settings do not say
@@ -31,6 +33,9 @@ class LocalProvider:
         job = Job(name=name, path="", context=model.context or CONTEXT, parallel=model.parallel, threads=model.threads, key="")
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
         self._endpoint: tuple[Up, OpenAIProvider] | None = None
+        self._calls = 0
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self.engine.start()
@@ -40,6 +45,23 @@ class LocalProvider:
         return self.engine.state
 
     async def chat(self, call: Call) -> ModelReply:
+        self._calls += 1
+        try:
+            return Held(await self._sent(call), self._left)
+        except BaseException:
+            self._left()
+            raise
+
+    def _left(self) -> None:
+        self._calls -= 1
+        self._rest()
+
+    def _rest(self) -> None:
+        """The last call of a retired model takes the child with it."""
+        if self._retired and not self._calls:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
+
+    async def _sent(self, call: Call) -> ModelReply:
         """Where the child turns out to be gone before it said anything, the next one is asked, once."""
         try:
             up = await self.engine.ready(min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0)
@@ -62,10 +84,34 @@ class LocalProvider:
     async def probe(self) -> bool:
         return self.engine.state == "ready"
 
+    def retire(self) -> None:
+        self._retired = True
+        self._rest()
+
     async def close(self) -> None:
         if self._endpoint is not None:
             await self._endpoint[1].close()
         await self.engine.close()
+
+
+class Held:
+    """A reply whose end is told once."""
+
+    def __init__(self, reply: ModelReply, ended: Callable[[], None]) -> None:
+        self._reply = reply
+        self._ended: Callable[[], None] | None = ended
+
+    async def pieces(self) -> list[Piece]:
+        return await self._reply.pieces()
+
+    async def whole(self) -> Whole:
+        return await self._reply.whole()
+
+    def close(self) -> None:
+        self._reply.close()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
 
 def missing(name: str) -> str:

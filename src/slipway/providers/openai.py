@@ -111,10 +111,13 @@ class OpenAIProvider:
         self.head = head_of("POST", self.url, {**headers, **model.headers})
         self.probe_head = head_of("GET", f"{model.base_url}/models", {**headers, **model.headers})
         self._client: Client | None = None
+        self._retired = False
 
     def client(self) -> Client:
         if self._client is None:
             self._client = connect(self.model, f"The provider of {self.name}")
+            if self._retired:
+                self._client.retire()
         return self._client
 
     def body(self, call: Call) -> bytes:
@@ -190,6 +193,11 @@ class OpenAIProvider:
         if self.model.api_key:
             text = text.replace(self.model.api_key, "[key]")
         return SECRET.sub("[key]", text)[:2000]
+
+    def retire(self) -> None:
+        if self._client is not None:
+            self._client.retire()
+        self._retired = True
 
     async def close(self) -> None:
         if self._client is not None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from slipway.admission import Admission
+from slipway.answer import Road
 from slipway.catalogue import preferred
 from slipway.errors import BadRequest, Forbidden, InternalError, MethodNotAllowed, SlipwayError, TooLarge, UnsupportedMedia
 from slipway.providers import encode_json
@@ -66,8 +66,12 @@ class Door:
     all other requests.
     """
 
-    def __init__(self, settings: Settings, admission: Admission, fast: Mapping[str, Handler], rest: Handler) -> None:
-        self.admission, self.fast, self.rest = admission, fast, rest
+    def __init__(self, settings: Settings, road: Road, fast: Mapping[str, Handler], rest: Handler) -> None:
+        self.fast, self.rest = fast, rest
+        self.take(settings, road)
+
+    def take(self, settings: Settings, road: Road) -> None:
+        self.admission = road.admission
         self.body_mb = settings.limits.body_mb
         self.largest_body = int(self.body_mb * 1024 * 1024)
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}

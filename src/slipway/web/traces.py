@@ -9,6 +9,7 @@ from starlette.responses import Response
 from slipway.answer import Road
 from slipway.errors import NotFound
 from slipway.providers import encode_json
+from slipway.settings import Settings
 from slipway.types import Asker
 from slipway.web.paths import Path
 
@@ -18,10 +19,13 @@ REFUSED = "What begins with `ref-` was refused before an answer began: the serve
 
 
 class Tracks:
-    """The handler, over one road."""
+    """The handler, over the road that counts."""
 
     def __init__(self, road: Road, find: Find) -> None:
         self.road, self.find = road, find
+
+    def take(self, _: Settings, road: Road) -> None:
+        self.road = road
 
     async def one(self, request: Request) -> Response:
         """An answer belongs to its key; the operator, and everybody where there are no keys, may see all."""
