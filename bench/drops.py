@@ -71,9 +71,9 @@ def round_of(streams: int, port: int, name: str) -> list[float]:
         server = Server(build(settings), settings)
         serving = asyncio.create_task(server.serve(sockets=[socket]))
         await asyncio.sleep(0.3)
-        took.clear()  # the start is not what is measured
         clients = multiprocessing.get_context("spawn").Process(target=drop, args=(socket.getsockname()[1], streams, name))
         clients.start()
+        took.clear()  # the start is not what is measured
         await asyncio.to_thread(clients.join)
         await asyncio.sleep(0.5)
         server.should_exit = True
