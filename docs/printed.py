@@ -154,7 +154,7 @@ def default_words(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "needed"
     value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
-    if is_duration(field.type):
+    if is_duration(field.type) and value is not None:
         return code(duration(value))
     if isinstance(value, Branch) or value in ((), {}, "", None):
         return ""

@@ -26,7 +26,7 @@ from slipway.pace import Pace
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers import Provider
 from slipway.providers.known import ENDPOINTS, PREFILLS
-from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, models_of
+from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, healths_of, models_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
 from slipway.settings.live import LiveAccess, Rules
 from slipway.settings.loading import Loaded
@@ -293,7 +293,7 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
     """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread."""
     store = store or cache(lambda: store_of(settings))
     keepers = keepers_of(settings, store)
-    telemetry = Telemetry(lambda: road.admission.in_flight)
+    telemetry = Telemetry(lambda: road.admission.in_flight, lambda: healths_of(road.routes.values()))
 
     def emit(record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         telemetry.emit(record)
@@ -316,6 +316,8 @@ def build(settings: Settings, store: Callable[[], Store] | None = None, live: Li
         await api.runs.close(settings.listen.grace)
         saving.cancel()
         await asyncio.to_thread(pace.save)
+        for health in healths_of(road.routes.values()).values():
+            await health.close()
         for model in models_of(road.routes.values()):
             await model.close()
         for keeper in distinct(keepers):

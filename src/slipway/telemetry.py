@@ -6,12 +6,14 @@ the unit a suffix, as Prometheus wants it.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
 import msgspec
 
+from slipway.routing import Health
+from slipway.routing.breaker import STATES
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -43,6 +45,12 @@ METRICS = {
         "slipway_feedback",
         "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
         ("app", "helpful"),
+    ),
+    "model_state": Metric(
+        "slipway_model_state", "Whether a model is asked: 1 for the state that it is in, 0 for the others.", ("model", "state")
+    ),
+    "model_calls": Metric(
+        "slipway_model_calls", "Calls of a model with a limit: `running`, or `waiting` for their turn.", ("model", "state")
     ),
     "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
     "duration": Metric(
@@ -77,9 +85,9 @@ class Histogram:
 class Telemetry:
     """Subscribes to records (`emit`), and is a collector of Prometheus' client library, which writes the exposition formats."""
 
-    def __init__(self, in_flight: Callable[[], int]) -> None:
+    def __init__(self, in_flight: Callable[[], int], healths: Callable[[], Mapping[str, Health]] = dict) -> None:
         self.started_at = int(time.time())
-        self.in_flight = in_flight
+        self.in_flight, self.healths = in_flight, healths
         self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}, "feedback": {}}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
@@ -122,6 +130,7 @@ class Telemetry:
             for labels, value in rows.items():
                 counter.add_metric(labels, value)
             yield counter
+        yield from self.models()
         gauge = METRICS["in_flight"]
         yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
         for name, histogram in self.histograms.items():
@@ -131,6 +140,19 @@ class Telemetry:
                 bounds = [*map(str, m.buckets), "+Inf"]
                 family.add_metric(labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1])
             yield family
+
+    def models(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        states, calls = (GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in (METRICS["model_state"], METRICS["model_calls"]))
+        for name, health in self.healths().items():
+            shown = health.shown()
+            for state in STATES:
+                states.add_metric((name, state), int(shown.state == state))
+            if health.turns is not None:
+                calls.add_metric((name, "running"), shown.busy)
+                calls.add_metric((name, "waiting"), shown.waiting)
+        yield from (states, calls)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition that a scraper asks for, and its content type."""

@@ -14,11 +14,25 @@ from slipway.providers import Call, Provider, encode_json
 from slipway.routing.attempts import Prefill, Traits
 from slipway.routing.calling import Answering, Asked, Took
 from slipway.routing.health import Health
-from slipway.routing.routes import Candidate, Route, models_of
+from slipway.routing.routes import Candidate, Route, healths_of, models_of
 from slipway.routing.turns import Turns
 from slipway.types import Emit, Record, Usage
 
-__all__ = ["Answering", "Asked", "Candidate", "Health", "Prefill", "Route", "Thought", "Took", "Traits", "Turns", "models_of", "think"]
+__all__ = [
+    "Answering",
+    "Asked",
+    "Candidate",
+    "Health",
+    "Prefill",
+    "Route",
+    "Thought",
+    "Took",
+    "Traits",
+    "Turns",
+    "healths_of",
+    "models_of",
+    "think",
+]
 
 GRACE_S = 0.2  # behind a deadline, for the call itself to say that it is late
 

@@ -8,7 +8,7 @@
 """
 
 from collections import deque
-from typing import Literal
+from typing import Literal, get_args
 
 FAILURES = 3
 WINDOW = 20
@@ -17,6 +17,7 @@ ENOUGH = 10  # of the window, before the share counts
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 State = Literal["closed", "open", "half-open"]
+STATES = get_args(State)
 
 
 class Breaker:

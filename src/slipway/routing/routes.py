@@ -44,6 +44,11 @@ class Route(Record, frozen=True, kw_only=True):
         return min((each.model.parallel for each in self.candidates if each.model.parallel is not None), default=AT_ONCE)
 
 
+def healths_of(routes: Iterable[Route]) -> dict[str, Health]:
+    """How each model is, by its name."""
+    return {c.model.name: c.health for route in routes for c in route.candidates}
+
+
 def models_of(routes: Iterable[Route]) -> list[Provider]:
     """Each model once."""
     return list({id(c.model): c.model for route in routes for c in route.candidates}.values())

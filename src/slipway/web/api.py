@@ -16,7 +16,7 @@ from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, St
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
-from slipway.routing import models_of
+from slipway.routing import healths_of, models_of
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
 from slipway.types import Answered, Asker, Delta, Event, Failed, Message, Question, SectionState, Within, new_id
@@ -73,10 +73,16 @@ class HttpOutlet:
         if not at_once(self.send, 200, headers, body):
             await respond(self.send, 200, headers, body)
 
-    async def begin(self, facts: Facts) -> None:
-        self.begun = True
-        self.streams.add(self)
-        await self.send({"type": "http.response.start", "status": 200, "headers": STREAM + self.facts(facts)})
+    async def begin(self, facts: Facts | None = None) -> None:
+        """The head; without the facts where the first words take so long that a heartbeat goes before them."""
+        if not self.begun:
+            self.begun = True
+            headers = self.headers if facts is None else self.facts(facts)
+            await self.send({"type": "http.response.start", "status": 200, "headers": STREAM + headers})
+
+    async def beat(self) -> None:
+        await self.begin()
+        await self.write(HEARTBEAT)
 
     async def write(self, events: bytes) -> None:
         if events:
@@ -95,7 +101,9 @@ class HttpOutlet:
 
 
 class Streams:
-    """The streams under way: one that has been silent for HEARTBEAT_S gets a comment, which clients ignore and proxies count as life."""
+    """The streams under way, also those that wait for their first words: one that has been silent for HEARTBEAT_S gets a comment, which clients
+    ignore and proxies count as life.
+    """
 
     def __init__(self) -> None:
         self.open: set[HttpOutlet] = set()
@@ -116,7 +124,7 @@ class Streams:
         loop = asyncio.get_running_loop()
         for outlet in self.open:
             if now - outlet.last_write >= HEARTBEAT_S:
-                task = loop.create_task(outlet.write(HEARTBEAT))
+                task = loop.create_task(outlet.beat())
                 self.beating.add(task)
                 task.add_done_callback(self.beating.discard)
         self.timer = loop.call_later(1.0, self._tick) if self.open else None
@@ -153,6 +161,8 @@ class Api:
             await self.chat_app(road.apps[chat.model], chat, body, answer_id, asker, send)
             return
         outlet = HttpOutlet(send, answer_id, self.streams)
+        if chat.call.stream:
+            self.streams.add(outlet)
         try:
             await proxy(road, route, chat.call, answer_id, asker, outlet)
         except SlipwayError as error:
@@ -374,6 +384,7 @@ class Api:
             "status": "ready" if ready else "starting",
             "models": len(road.routes),
             "knowledge": told,
+            "health": healths(road, asker) if asker is not None else {},
             **({"local": local} if local else {}),
         }
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
@@ -423,6 +434,11 @@ def local_models(road: Road, asker: Asker) -> dict[str, str]:
     """How each model is that runs here, of those that this asker may call."""
     models = models_of(road.routes.values())
     return {m.name: m.state for m in models if m.state is not None and road.admission.may_call(asker, m.name)}
+
+
+def healths(road: Road, asker: Asker) -> dict[str, Any]:
+    """How each model is that this asker may call: whether it is asked now, why not, and how many calls it works on."""
+    return {name: health.shown() for name, health in healths_of(road.routes.values()).items() if road.admission.may_call(asker, name)}
 
 
 def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:

@@ -1,0 +1,300 @@
+"""Which model is asked next: the state machine of a route by itself, against every way in which models can behave."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from slipway.errors import (
+    ModelBusy,
+    ProviderCut,
+    ProviderDeclined,
+    ProviderDown,
+    ProviderError,
+    ProviderKey,
+    ProviderLimit,
+    ProviderNonsense,
+    ProviderRefused,
+    ProviderSlow,
+    ProviderTooLong,
+)
+from slipway.routing.attempts import MOST_BREAKS, READY, TRIAL, Attempts, Standing, Step, Stop, Traits, Try, Wait
+from slipway.routing.breaker import Breaker, RetryBudget
+
+AWAY = Standing(state="away", why="it cannot be reached")
+KINDS: dict[str, Callable[[], ProviderError]] = {
+    "down": lambda: ProviderDown("down"),
+    "slow": lambda: ProviderSlow("slow"),
+    "nonsense": lambda: ProviderNonsense("nonsense"),
+    "limit": lambda: ProviderLimit("limit", retry_after_s=3.0),
+    "limit soon": lambda: ProviderLimit("limit", retry_after_s=0.1),
+    "key": lambda: ProviderKey("key"),
+    "busy": lambda: ModelBusy("busy", retry_after_s=2.0),
+    "too long": lambda: ProviderTooLong("too long"),
+    "refused": lambda: ProviderRefused("refused"),
+    "declined": lambda: ProviderDeclined("declined"),
+}
+STANDINGS = st.sampled_from([READY, READY, READY, TRIAL, AWAY, Standing(state="away", why="it is limiting us", until=1.0)])
+
+
+@dataclass
+class World:
+    """How models behave: what each try of each ends with (None: well), in turn, the last for ever; how each stands."""
+
+    outcomes: list[list[str | None]]
+    standings: list[Standing]
+    retries: int = 2
+    now: float = 0.0
+    steps: list[Step] = field(default_factory=list)
+    tried: Counter[int] = field(default_factory=Counter)
+    errors: list[ProviderError] = field(default_factory=list)
+
+    def outcome(self, index: int) -> ProviderError | None:
+        kinds = self.outcomes[index]
+        kind = kinds[min(self.tried[index], len(kinds) - 1)]
+        self.tried[index] += 1
+        error = KINDS[kind]() if kind is not None else None
+        if error is not None:
+            self.errors.append(error)
+        return error
+
+    def walk(self, attempts: Attempts, draw: random.Random) -> int | ProviderError:
+        """Who answers, or what the reader is told."""
+        for _ in range(200):
+            step = attempts.next(self.now, lambda index: self.stands(index), lambda _: True)
+            self.steps.append(step)
+            if isinstance(step, Stop):
+                return step.error
+            if isinstance(step, Wait):
+                assert step.until > self.now
+                self.now = step.until
+                continue
+            for index in (step.index, step.beside):
+                if index is None:
+                    continue
+                if (error := self.outcome(index)) is None:
+                    return index
+                self.now += 0.01
+                attempts.failed(index, error, self.now, draw.random())
+        raise AssertionError("it does not end")
+
+    def stands(self, index: int) -> Standing:
+        stands = self.standings[index]
+        return READY if stands.until is not None and stands.until <= self.now else stands
+
+
+WORLDS = st.integers(1, 4).flatmap(
+    lambda n: st.builds(
+        World,
+        st.lists(st.lists(st.sampled_from([None, *KINDS]), min_size=1, max_size=4), min_size=n, max_size=n),
+        st.lists(STANDINGS, min_size=n, max_size=n),
+        st.integers(0, 3),
+    )
+)
+
+
+def names(world: World) -> list[Traits]:
+    return [Traits(name=f"m{n}", retries=world.retries) for n in range(len(world.outcomes))]
+
+
+@given(WORLDS, st.integers(0, 1000), st.sampled_from([0.0, 2.0, 60.0]))
+def test_whatever_models_do(world: World, seed: int, patience_s: float) -> None:
+    attempts = Attempts(names(world), patient_until=patience_s)
+    ended = world.walk(attempts, random.Random(seed))
+    tries = [step for step in world.steps if isinstance(step, Try)]
+    busy = {index for index, kinds in enumerate(world.outcomes) if "busy" in kinds}
+    for index, count in world.tried.items():  # no model is tried more often than it may be
+        assert count <= 1 + world.retries + (index in busy)
+    again = [n for n, step in enumerate(tries) if step.kind == "retry"]
+    if again:  # all who could be were asked before one was asked again
+        asked = {index for step in tries[: again[0]] for index in (step.index, step.beside)}
+        assert asked >= {n for n, stands in enumerate(world.standings) if stands in (READY, TRIAL)}
+    for step in tries:
+        assert step.beside is None or (step.kind == "trial" and step.beside != step.index)
+    for n, stands in enumerate(world.standings):
+        if stands is AWAY:
+            assert n not in world.tried
+    waits = [step.until for step in world.steps if isinstance(step, Wait)]
+    assert all(until <= patience_s for until in waits)
+    if isinstance(ended, ProviderError):
+        assert ended in world.errors or not world.tried
+        if not world.tried:
+            assert all(f"m{n}" in ended.what for n in range(len(world.outcomes)))
+    else:
+        assert world.outcomes[ended][min(world.tried[ended], len(world.outcomes[ended])) - 1] is None
+
+
+@given(WORLDS)
+def test_whoever_is_ready_and_well_is_found(world: World) -> None:
+    well = [n for n, kinds in enumerate(world.outcomes) if kinds[0] is None and world.standings[n] is READY]
+    forbids = any(kinds[0] in ("refused", "declined") for kinds in world.outcomes)
+    ended = world.walk(Attempts(names(world), patient_until=60.0), random.Random(1))
+    if well and not forbids:
+        assert isinstance(ended, int)
+
+
+def test_what_the_content_forbids_is_not_shopped_around() -> None:
+    for first in ("declined", "refused"):
+        world = World([[first], [None]], [READY, READY])
+        assert isinstance(world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused)
+        assert world.tried == {0: 1}
+    world = World([["down"], ["declined"], [None]], [READY] * 3)
+    assert isinstance(world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderDeclined)
+    assert world.tried[2] == 0
+
+
+def test_a_fallback_that_refuses_does_not_hide_what_was_wrong_with_the_first() -> None:
+    world = World([["down"], ["refused"]], [READY, READY], retries=0)
+    ended = world.walk(Attempts(names(world), patient_until=9.0), random.Random(1))
+    assert isinstance(ended, ProviderDown)
+
+
+@pytest.mark.parametrize("kind", ["key", "refused", "declined", "too long"])
+def test_what_a_retry_cannot_help_is_not_retried(kind: str) -> None:
+    world = World([[kind]], [READY])
+    world.walk(Attempts(names(world), patient_until=9.0), random.Random(1))
+    assert world.tried == {0: 1}
+
+
+def test_retry_after_is_kept_within_the_patience_and_told_beyond_it() -> None:
+    world = World([["limit", None]], [READY])
+    assert world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)) == 0
+    assert world.now >= 3.0
+    world = World([["limit", None]], [READY])
+    ended = world.walk(Attempts(names(world), patient_until=2.0), random.Random(1))
+    assert isinstance(ended, ProviderLimit)
+    assert ended.retry_after_s == 3.0
+    assert world.tried == {0: 1}
+
+
+def test_pauses_are_drawn_from_all_of_a_range_that_doubles() -> None:
+    highest = list[float]()
+    for jitter in (0.0, 0.999):
+        attempts, now = Attempts([Traits(name="a", retries=4)], patient_until=100.0), 0.0
+        pauses = list[float]()
+        for _ in range(5):
+            step = attempts.next(now, lambda _: READY, lambda _: True)
+            if isinstance(step, Wait):
+                pauses.append(step.until - now)
+                now = step.until
+                step = attempts.next(now, lambda _: READY, lambda _: True)
+            attempts.failed(0, ProviderDown("down"), now, jitter)
+        highest = pauses or highest
+    assert [round(pause, 2) for pause in highest] == [0.25, 0.5, 1.0, 2.0]
+
+
+def test_without_a_budget_nothing_is_retried() -> None:
+    attempts = Attempts([Traits(name="a")], patient_until=100.0)
+    assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), Try)
+    attempts.failed(0, ProviderDown("down"), 0.0, 0.0)
+    assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), Stop)
+
+
+def test_too_long_goes_to_a_model_with_room() -> None:
+    small, unknown, same, large = (Traits(name=n, context=c) for n, c in (("s", 1000), ("u", None), ("t", 1000), ("l", 9000)))
+    attempts = Attempts([small, same, unknown, large], patient_until=9.0)
+    order = []
+    for _ in range(3):
+        step = attempts.next(0, lambda _: READY, lambda _: True)
+        assert isinstance(step, Try)
+        order.append(step.index)
+        attempts.failed(step.index, ProviderTooLong("too long"), 0.0, 0.0)
+    assert order == [0, 2, 3]  # the second has no more room than the first
+    assert "context" in attempts.skipped["t"]
+    surely = Attempts([small, large], patient_until=9.0, least_tokens=2000)
+    step = surely.next(0, lambda _: READY, lambda _: True)
+    assert isinstance(step, Try)
+    assert step.index == 1
+
+
+def test_a_trial_keeps_nobody_waiting() -> None:
+    attempts = Attempts([Traits(name="a"), Traits(name="b"), Traits(name="c")], patient_until=9.0)
+    step = attempts.next(0, lambda index: (TRIAL, AWAY, READY)[index], lambda _: True)
+    assert step == Try(index=0, kind="trial", beside=2, waits=False)
+
+
+@given(st.integers(2, 4), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))
+def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go_on(n: int, goes_on: list[bool], first: int) -> None:
+    traits = [Traits(name=f"m{i}", goes_on=goes_on[i]) for i in range(n)]
+    attempts, at, seen = Attempts(traits, patient_until=9.0), first % n, []
+    for _ in range(at + 1):
+        attempts.next(0, lambda _: READY, lambda _: True)
+    for _ in range(MOST_BREAKS + 3):
+        if not attempts.broke(at, ProviderCut("cut")):
+            break
+        step = attempts.next(0, lambda _: READY, lambda _: True)
+        if isinstance(step, Stop):
+            assert not any(goes_on[:n])
+            return
+        assert isinstance(step, Try)
+        assert step.kind == "continue"
+        assert goes_on[step.index]
+        behind = [i for i in [*range(at + 1, n), *range(at + 1)] if goes_on[i]]
+        assert step.index == behind[0]
+        at = step.index
+        seen.append(at)
+    assert len(seen) == MOST_BREAKS  # and not for ever
+
+
+# The breaker and the budget
+
+
+@given(st.lists(st.sampled_from(["well", "fails", "reached", "trial"]), max_size=60))
+def test_a_breaker_is_always_in_one_of_its_states_and_lets_one_trial_through(events: list[str]) -> None:
+    breaker, now = Breaker(), 0.0
+    for event in events:
+        now += 0.6
+        before = breaker.state
+        if event == "well" and before != "open":
+            breaker.succeeded()
+            assert breaker.state == "closed"
+        elif event == "fails" and before != "open":
+            opened = breaker.failed(now)
+            assert opened == (breaker.state == "open")
+            assert breaker.state == "open" or before == "closed"
+        elif event == "reached":
+            breaker.reached(now)
+            assert breaker.state in ({"half-open", "open"} if before == "open" else {before})
+        elif event == "trial" and before == "half-open" and not breaker.on_trial:
+            breaker.begin_trial()
+        assert not (breaker.on_trial and breaker.state != "half-open")
+
+
+def test_three_failures_in_a_row_open_it_and_half_of_many_do_too() -> None:
+    breaker = Breaker()
+    assert [breaker.failed(0.0) for _ in range(3)] == [False, False, True]
+    breaker = Breaker()
+    for _ in range(20):
+        breaker.succeeded()
+    opened = False
+    for n in range(40):
+        opened = opened or breaker.failed(float(n))
+        if breaker.state == "closed":
+            breaker.succeeded()
+    assert opened
+    assert Breaker().failed(0.0, at_once=True)
+
+
+def test_a_trial_that_fails_doubles_the_pause() -> None:
+    breaker, now, pauses = Breaker(), 0.0, []
+    breaker.failed(now, at_once=True)
+    for _ in range(9):
+        began = now
+        while not breaker.reached(now):
+            now += 0.125
+        pauses.append(now - began)
+        breaker.begin_trial()
+        breaker.failed(now)
+    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+def test_retries_are_a_tenth_of_the_requests() -> None:
+    budget, retries = RetryBudget(), 0
+    for _ in range(1000):
+        budget.asked()
+        retries += budget.spend()
+    assert retries <= 0.1 * 1000 + budget.MOST
