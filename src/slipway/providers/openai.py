@@ -205,6 +205,7 @@ class OpenAIReply:
         self.ends_by = call.ends_by
         self.silent = True
         self.finished = self.ended = False
+        self.error: ProviderError | None = None  # raised once what came before it was taken
 
     async def whole(self) -> Whole:
         try:
@@ -230,10 +231,12 @@ class OpenAIReply:
         found: list[Piece] = []
         while not found and not self.ended:
             try:
+                if self.error is not None:
+                    raise self.error
                 data = await self.reply.chunk()
                 if not data:
                     raise self.cut()
-                found = [self.piece(event) for event in self.framer.feed(data)]
+                found = self.read(data)
             except ProviderError as error:
                 raise self.named(error) from None
             except ValueError:
@@ -241,6 +244,18 @@ class OpenAIReply:
         if self.silent and any(piece.spoke or piece.finish for piece in found):
             self.silent = False
             self.reply.limit(self.ends_by)
+        return found
+
+    def read(self, data: bytes) -> list[Piece]:
+        """The events of a packet, up to one that is wrong."""
+        found = list[Piece]()
+        try:
+            for event in self.framer.feed(data):
+                found.append(self.piece(event))
+        except ProviderError as error:
+            if not found:
+                raise
+            self.error = error
         return found
 
     def piece(self, event: bytes) -> Piece:
