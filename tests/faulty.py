@@ -5,8 +5,8 @@ well. An app is told what its route is told, but quotes its documents where no m
 """
 
 import contextlib
-import json
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -131,10 +131,14 @@ class Cell(NamedTuple):
         return self.fault.calls if self.door == "alone" else self.fault.with_twin
 
     @property
+    def asked(self) -> str:
+        return f"{self.name}.first" if self.door == "alone" else f"{self.door}.{self.name}"
+
+    @property
     def body(self) -> dict[str, Any]:
         """The name of the cell travels as the `user`, so that the mock knows whose call it is."""
         messages = [{"role": "user", "content": QUESTION}]
-        return {"model": f"{self.door}.{self.name}", "messages": messages, "stream": self.streamed, "user": self.name}
+        return {"model": self.asked, "messages": messages, "stream": self.streamed, "user": self.name}
 
 
 CELLS = [Cell(fault, door, streamed) for fault in FAULTS for door in DOORS for streamed in (True, False)]
@@ -155,20 +159,16 @@ class Estate(NamedTuple):
     mock: MockServer
     urls: dict[Where, str]
 
-    def calls(self, cell: Cell) -> int:
-        """How many the mock received; of those that cannot reach it, how many were tried."""
-        if cell.fault.where in ("mock", "bad key"):
-            return len(self.received(cell))
-        return self.attempts(cell)
-
     def received(self, cell: Cell) -> list[Any]:
         return [seen.body for seen in list(self.mock.requests) if seen.body is not None and seen.body.get("user") == cell.name]
 
-    def attempts(self, cell: Cell) -> int:
-        """How many calls to models Slipway counts for a cell."""
-        lines = self.server.get("/metrics").text.splitlines()
-        mine = [line for line in lines if line.startswith("slipway_attempts_total") and f'model="{cell.name}.' in line]
-        return round(sum(float(line.rpartition(" ")[2]) for line in mine))
+    def attempts(self) -> Counter[str]:
+        """How many calls to models Slipway counts, by the cell's name."""
+        found = Counter[str]()
+        for line in self.server.get("/metrics").text.splitlines():
+            if line.startswith("slipway_attempts_total"):
+                found[line.partition('model="')[2].partition('"')[0].rpartition(".")[0]] += round(float(line.rpartition(" ")[2]))
+        return found
 
     def truth(self, cell: Cell) -> str:
         """What an undisturbed answer to this cell's question says."""
@@ -202,9 +202,8 @@ def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> 
     found: dict[str, Any] = {"embedding": "none", "models": {}, "routes": {}, "apps": {}}
     for cell in cells:
         fault, first, twin, route = cell.fault, f"{cell.name}.first", f"{cell.name}.twin", f"routed.{cell.name}"
-        name = f"alone.{cell.name}" if cell.door == "alone" else first
         model = {"base_url": urls[fault.where], "name": fault.says or "m", "connection": TIMES, "zone": "north"}
-        found["models"][name] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
+        found["models"][first] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
         if cell.door != "alone":
             found["models"][twin] = {"base_url": urls["mock"], "name": "m", "connection": TIMES, "zone": "south"}
             found["routes"][route] = [first, {"model": twin, "role": "twin"}]
@@ -232,8 +231,3 @@ def full() -> Iterator[int]:
             with contextlib.suppress(BlockingIOError):
                 filler.connect(("127.0.0.1", port))
         yield port
-
-
-def shown(value: Any) -> str:
-    """For the message of an assertion."""
-    return json.dumps(value, ensure_ascii=False)[:500]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.routing.joint import Joint
 from slipway.providers.mock.words import write
+from slipway.routing.joint import Joint
 
 CHINESE = "港口清晨有船缓慢驶过灯塔下面几个孩子正在看书他们问老师为什么海水会涨又退去答案写墙上但没人读懂它直到第二天雨停了风也小"
 PREFACES = [
