@@ -14,6 +14,7 @@ import msgspec
 
 from slipway import errors, types
 from slipway.app import build
+from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
 from slipway.providers.known import ENDPOINTS
@@ -25,6 +26,7 @@ from slipway.telemetry import METRICS, Telemetry
 from slipway.web.wire import NAMES
 
 DOCS = Path(__file__).resolve().parent
+LONGEST = 1400  # characters of a table
 PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DOTALL)
 
 ROUTES = {
@@ -38,6 +40,7 @@ ROUTES = {
     "POST /v1/answers/{id}/cancel": "stops it",
     "POST /v1/answers/{id}/retry": "does again what is missing",
     "GET /v1/passages/{id}": "a passage of a document",
+    "GET /v1/traces/{id}": "what happened to an answer, by its reference",
     "POST /v1/feedback": "keeps what somebody says of an answer",
     "DELETE /v1/feedback/{answer}": "takes a vote back",
     "GET /v1/documents": "the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
@@ -83,6 +86,7 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "weights pull": "`weights pull` fetches what is missing",
     "weights add": "`weights add` keeps a file of your own under a name",
     "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
+    "trace": "`trace` shows what happened to an answer",
     "feedback": "`feedback` shows what people said of the answers",
     "feedback list": "`feedback list` shows the latest",
     "eval": "`eval` measures how good the answers are",
@@ -91,7 +95,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "mock": "`mock` starts a provider to test against",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
-    "Which errors mean that the request is wrong?": lambda e: not provider(e) and e.status < 499,
+    "Which errors mean that the request is wrong?": lambda e: not provider(e) and e.status < 499 and not missing(e),
+    "Which errors mean that what was asked for cannot be had?": lambda e: missing(e),
     "Which errors come from the server itself?": lambda e: not provider(e) and e.status >= 499,
     "Which errors come from the model's provider?": lambda e: provider(e),
 }
@@ -101,6 +106,17 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tables(head: list[str], rows: list[list[str]]) -> str:
+    """One table, or several where one would be so long that a search would cut it."""
+    parts = [rows[:1]]
+    for row in rows[1:]:
+        if len(table(head, [*parts[-1], row])) > LONGEST:
+            parts.append([row])
+        else:
+            parts[-1].append(row)
+    return "\n\nThere are also these:\n\n".join(table(head, part) for part in parts)
 
 
 def code(text: object) -> str:
@@ -181,7 +197,7 @@ def settings() -> str:
             if path
             else f"## Which settings are there?\n\nThe settings are {listed(fields_of(branch))}. Each is optional"
         )
-        parts.append(f"{heading}:\n\n{table(['field', 'type', 'default', 'meaning'], rows)}")
+        parts.append(f"{heading}:\n\n{tables(['field', 'type', 'default', 'meaning'], rows)}")
         if branch.shorthand:
             parts.append(f"An item may be written as its `{branch.shorthand}` alone.")
     return "\n\n".join([parts[0], VALUES, *parts[1:]])
@@ -210,11 +226,13 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 def metrics() -> str:
     counters = Telemetry(lambda: 0).counts
-    rows = []
+    counts, histograms = list[list[str]](), list[list[str]]()
     for key, m in METRICS.items():
         kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+        rows = histograms if m.buckets else counts
         rows.append([code(m.name + "_total" * (kind == "counter")), kind, ", ".join(map(code, m.labels)), m.help])
-    return "There are these metrics:\n\n" + table(["metric", "kind", "labels", "meaning"], rows)
+    head = ["metric", "kind", "labels", "meaning"]
+    return f"These metrics count:\n\n{tables(head, counts)}\n\nThese measure times and tokens:\n\n{tables(head, histograms)}"
 
 
 def provider(error: type[errors.SlipwayError]) -> bool:
@@ -227,6 +245,10 @@ def all_errors(base: type[errors.SlipwayError] = errors.SlipwayError) -> list[ty
     return [e for e in found if e not in (errors.SettingsError, errors.WeightsError, errors.ProviderError)]
 
 
+def missing(error: type[errors.SlipwayError]) -> bool:
+    return issubclass(error, errors.NotFound | errors.Conflict | errors.Gone)
+
+
 def meaning(error: type[errors.SlipwayError]) -> str:
     """The words beside its name in the tree that errors.py begins with, or its nearest relative's."""
     if error.code in MEANINGS:
@@ -235,9 +257,13 @@ def meaning(error: type[errors.SlipwayError]) -> str:
     return found[1] if found else meaning(error.__bases__[0])
 
 
-def error_tables() -> str:
+def listed_errors() -> list[type[errors.SlipwayError]]:
     unique = {e.code: e for e in reversed(all_errors())}  # where two share a code, the first tells what it means
-    listed = sorted(unique.values(), key=lambda e: e.status)
+    return sorted(unique.values(), key=lambda e: e.status)
+
+
+def error_tables() -> str:
+    listed = listed_errors()
     parts = []
     for heading, belongs in ERROR_GROUPS.items():
         rows = [
@@ -255,6 +281,20 @@ def error_tables() -> str:
         head = ["code", "status", "again?", "meaning", "what to do"]
         parts.append(f"## {heading}\n\nThese errors {said}:\n\n{table(head, rows)}")
     return "\n\n".join(parts)
+
+
+def catalogue() -> str:
+    parts = []
+    for heading, belongs in ERROR_GROUPS.items():
+        said = heading.removeprefix("Which errors ").removesuffix("?")
+        rows = [[code(e.code), *(reader_words(e.code, language) for language in LANGUAGES)] for e in listed_errors() if belongs(e)]
+        parts.append(f"Of errors that {said}:\n\n{table(['code', 'in English', 'in Chinese'], rows)}")
+    return "\n\n".join(parts)
+
+
+def reader_words(name: str, language: types.Language) -> str:
+    what, then = CATALOGUE[name][language]
+    return (" " if language == "en" else "").join((what, then.replace(AGAIN, SOON[language])))
 
 
 def known_routes() -> list[str]:
@@ -307,6 +347,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "metrics": metrics,
     "errors": error_tables,
+    "catalogue": catalogue,
     "routes": routes,
     "events": events,
     "faults": faults,

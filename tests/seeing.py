@@ -44,10 +44,10 @@ class Seen(msgspec.Struct, kw_only=True):
         if self.status != 200:
             return f"error {self.status}"
         if self.error is not None:
-            return "error and an end" if self.is_done or not self.streamed else "error event"
+            return "error and an end" if self.is_done else "error event" if self.streamed else "error in a 200"
         if not self.is_done:
             return "no end, no error"
-        if self.finish in (None, "error") and self.streamed:
+        if self.finish == "error" or (self.finish is None and self.streamed):
             return "false success"
         if self.facts.get("rung") == "quote":
             return "quote"
@@ -123,6 +123,8 @@ def first_of(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _take_whole(seen: Seen, body: bytes) -> None:
+    if seen.status != 200 and not body.startswith(b"{"):
+        return
     said = json.loads(body)
     if "error" in said:
         seen.error = said["error"]

@@ -113,7 +113,7 @@ def test_the_complete_example_passes_the_check(tmp_path: Path) -> None:
 
 SETTINGS_SHOWN = [
     (page, yaml)
-    for page in ("models.md", "documents.md", "deploy.md", "security.md")
+    for page in ("models.md", "reliability.md", "documents.md", "deploy.md", "security.md")
     for yaml in yaml_blocks(page)
     if not yaml.startswith(("livenessProbe:", "scrape_configs:"))  # Kubernetes' and Prometheus' own
 ]

@@ -5,7 +5,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.providers.mock.words import write
@@ -72,6 +72,7 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
     return [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
 
 
+@settings(deadline=None)
 @given(broken(), st.data())
 def test_what_goes_on_exactly_is_never_changed(text: tuple[str, str], data: st.DataObject) -> None:
     shown, rest = text
@@ -79,11 +80,13 @@ def test_what_goes_on_exactly_is_never_changed(text: tuple[str, str], data: st.D
     assert joined(shown, rest, prefilled=True) == (rest, "exact")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab .,\n|`今天…", max_size=60), st.text(alphabet="ab .,\n|`今天…", max_size=60), st.data())
 def test_how_it_is_cut_into_pieces_makes_no_difference(shown: str, text: str, data: st.DataObject) -> None:
     assert joined(shown, *data.draw(pieces(text))) == joined(shown, text) == joined(shown, *text)
 
 
+@settings(deadline=None)
 @given(broken(), st.sampled_from(["", *PREFACES]), st.integers(0, 400), st.data())
 def test_nor_where_it_repeats(text: tuple[str, str], preface: str, back: int, data: st.DataObject) -> None:
     shown, rest = text
@@ -97,6 +100,7 @@ def prose(seed: int, cut: float) -> tuple[str, str]:
     return text[:at], text[at:]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0, 1), st.integers(6, 20))
 def test_words_that_are_said_again_are_seen_once(seed: int, cut: float, count: int) -> None:
     shown, rest = prose(seed, cut)
@@ -106,6 +110,7 @@ def test_words_that_are_said_again_are_seen_once(seed: int, cut: float, count: i
         assert joined(shown, again + rest)[0] == rest
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0, 1), st.sampled_from(["", *PREFACES]))
 def test_an_answer_that_begins_again_is_seen_once(seed: int, cut: float, preface: str) -> None:
     shown, rest = prose(seed, cut)
@@ -114,6 +119,7 @@ def test_an_answer_that_begins_again_is_seen_once(seed: int, cut: float, preface
     assert joined(words, "\n" + words.replace(" ", " \n") + rest) == (rest, "restart")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.floats(0, 1), st.sampled_from(PREFACES))
 def test_a_preface_is_not_seen(seed: int, cut: float, preface: str) -> None:
     shown, rest = prose(seed, cut)
@@ -232,6 +238,17 @@ def test_little_is_held_back() -> None:
         waits.append(next(n for n, character in enumerate(text[cut:], 1) if joint.feed(character)))
     assert sorted(waits)[150] <= 6
     assert max(waits) <= 60
+
+
+@settings(deadline=None)
+@given(broken(), st.integers(0, 400), st.sampled_from(["", " ", "\n"]))
+def test_not_much_more_is_held_back_than_was_shown(text: tuple[str, str], cut: int, space: str) -> None:
+    shown, rest = text
+    for said in (shown[:cut] + space * 2000 + rest, PREFACES[0] + shown[:cut] + rest * 3):
+        joint, held = Joint(shown), 0
+        for character in said:
+            held = 0 if joint.feed(character) or joint.settled else held + 1
+            assert held <= len(PREFACES[0]) + len(shown) + len(shown) + 400  # a preface, a restart, and what may follow it
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,8 @@ class Liar:
     async def probe(self) -> bool:
         return True
 
+    def retire(self) -> None: ...
+
     async def close(self) -> None: ...
 
 

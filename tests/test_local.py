@@ -78,7 +78,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """Its model never stops by itself, and takes one call at a time."""
     folder = tmp_path_factory.mktemp("endless")
     file = write_tiny(folder / "tiny.gguf", ends=False)
-    with serving(folder, settings=settings(folder, file, context=150_000, parallel=1, connection={"first_byte": 1})) as server:
+    with serving(folder, settings=settings(folder, file, context=150_000, parallel=1, wait="1s")) as server:
         yield server
 
 
@@ -150,8 +150,9 @@ def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
         lines = reply.iter_lines()  # dropped, it would close the reply
         assert next(lines)
         refused = endless.chat("tiny", max_tokens=5)
-    assert refused.status_code == 429
-    assert "was busy with 1 other questions for 1 s" in refused.json()["error"]["message"]
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "model_busy"
+    assert "tiny is busy with 1 other calls" in refused.json()["error"]["message"]
     until(lambda: endless.chat("tiny", max_tokens=5).status_code == 200)  # who left has given the turn back
 
 

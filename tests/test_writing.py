@@ -64,6 +64,8 @@ class Scripted:
     async def probe(self) -> bool:
         return True
 
+    def retire(self) -> None: ...
+
     async def close(self) -> None: ...
 
 

@@ -22,17 +22,25 @@ def stored_hash(key: str) -> str:
     return key.removeprefix("sha256:") if key.startswith("sha256:") else key_hash(key)
 
 
+class Places:
+    """How many answers are under way, whatever the settings were that each began with."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+
 class Admission:
     """Prepared at load time. Without keys, everybody who reaches the server may enter."""
 
-    def __init__(self, keys: Iterable[Key], most: int, operator: str | None = None) -> None:
-        """`operator` is a key for commands at the machine itself."""
+    def __init__(self, keys: Iterable[Key], most: int, operator: str | None = None, places: Places | None = None) -> None:
+        """`operator` is a key for commands at the machine itself; `places` are those of the settings before."""
         self.by_hash = {h: asker_of(h, k) for k in keys for h in [stored_hash(k.key)]}
         self.open = not self.by_hash
         if operator is not None:
             self.by_hash[key_hash(operator)] = OPERATOR
         self.most = most
-        self.in_flight = 0
+        self.places = places or Places()
+        self.in_flight = 0  # answers that entered here, and not under other settings
 
     def asker(self, authorization: bytes | None) -> Asker:
         """Who asks, by the value of the Authorization header (`Bearer KEY`). Raises Unauthorized."""
@@ -64,13 +72,15 @@ class Admission:
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Holds a place among the answers under way. Raises Overloaded where there is none."""
-        if self.in_flight >= self.most:
+        if self.places.taken >= self.most:
             raise Overloaded(f"{self.most} answers are being written already.", retry_after_s=1.0)
+        self.places.taken += 1
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
+            self.places.taken -= 1
 
 
 def asker_of(digest: str, key: Key) -> Asker:

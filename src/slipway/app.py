@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import msgspec
@@ -16,7 +17,7 @@ from starlette.routing import Router
 import slipway
 from slipway import answer, fetching, knowledge, providers, weights
 from slipway.abstention import SENTINEL
-from slipway.admission import Admission
+from slipway.admission import Admission, Places
 from slipway.errors import ProviderError, SettingsError
 from slipway.feedback import Feedback
 from slipway.knowledge import Knowledge, Rerank
@@ -24,16 +25,17 @@ from slipway.knowledge.access import Access
 from slipway.knowledge.keeper import Keeper
 from slipway.pace import Pace
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
-from slipway.providers import Provider
 from slipway.providers.known import ENDPOINTS, PREFILLS
-from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, healths_of, models_of
+from slipway.reloading import Fitted, Folders, Made, Reloading
+from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, healths_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
-from slipway.settings.live import LiveAccess, Rules
+from slipway.settings.live import Live, Rules
 from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
 from slipway.telemetry import Telemetry
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.traces import Traces
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, Record
 from slipway.web.api import Api
 from slipway.web.documents import Documents
 from slipway.web.door import Door
@@ -41,6 +43,7 @@ from slipway.web.feedback import Opinions
 from slipway.web.pages import page_paths
 from slipway.web.paths import nothing_there
 from slipway.web.server import Server, bind
+from slipway.web.traces import Tracks
 
 log = logging.getLogger("slipway")
 PASSAGES = 5
@@ -49,10 +52,14 @@ SMALL_PASSAGES = 3
 SMALL_DEFAULTS: dict[str, Any] = {"temperature": 0, "max_tokens": 400}
 
 
-def loaded(flags: Flags) -> Loaded:
-    """The settings, checked against the providers that there are. An address without a model's name is asked for its models."""
-    models = tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models)
-    found = load(msgspec.structs.replace(flags, models=models), known())
+def addressed(flags: Flags) -> Flags:
+    """Flags whose models all have names: an address without one is asked for its models."""
+    return msgspec.structs.replace(flags, models=tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models))
+
+
+def loaded(flags: Flags, running: Settings | None = None) -> Loaded:
+    """The settings, checked against the providers that there are."""
+    found = load(addressed(flags), known(), running=running)
     mute = [name for name, app in found.settings.apps.items() if app.prompt is not None and SENTINEL not in prompt_of(app).standing]
     said = (
         f"apps.{name}.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer" for name in mute
@@ -80,15 +87,23 @@ def named(url: str) -> str:
     return f"{url}#{found[0]}"
 
 
-def check(flags: Flags) -> list[str]:
-    """What these settings come to, line by line. SettingsError where they do not stand."""
-    found = loaded(flags)
+def checked(flags: Flags, running: Settings | None = None) -> Loaded:
+    """Settings that can be compiled, apart from what the store may say. SettingsError where they do not stand."""
+    found = loaded(flags, running)
     settings = found.settings
-    for app in settings.apps.values():
+    for name, app in settings.apps.items():
         if app.knowledge:
             knowledge.check([Path(k) for k in app.knowledge], settings.embedding)
+        reranker(name, app)
     for name, model in settings.models.items():
         providers.create(name, model, model.provider)
+    return found
+
+
+def check(flags: Flags) -> list[str]:
+    """What these settings come to, line by line. SettingsError where they do not stand."""
+    found = checked(flags)
+    settings = found.settings
     lines = [f"warning: {w}" for w in found.warnings]
     for kind, names in (("model", settings.models), ("route", settings.routes), ("app", settings.apps)):
         lines += [f"{kind:6} {name}" for name in names]
@@ -101,17 +116,24 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING if quiet else logging.INFO
     )
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    flags = addressed(flags)
     found = loaded(flags)
-    store = cache(lambda: store_of(found.settings))
-    live = LiveAccess(found.settings, found.file, lambda: loaded(flags).settings)
-    door = build(found.settings, store, live)
+    flags = msgspec.structs.replace(flags, config=found.file)  # the same one, also where it is gone for a moment
+    store = Opened(found.settings)
+    door, reloading = assembled(store, Live(found, partial(checked, flags)))
     socket = bind(found.settings.listen)
-    if any(app.knowledge for app in found.settings.apps.values()):
-        store().announce(address_of(reached(socket.getsockname())))
+    server = Server(door, found.settings)
+
+    def announce(settings: Settings, road: answer.Road) -> None:
+        if knows(settings):
+            store().announce(address_of(reached(socket.getsockname())))
+
+    announce(found.settings, reloading.made.road)
+    reloading.takers += [server.take, announce]
     for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
     with fetching.beside(flags.models, shown=not quiet):
-        Server(door, found.settings.listen, found.settings.limits).run(sockets=[socket])
+        server.run(sockets=[socket])
 
 
 def address_of(name: tuple[str, int]) -> str:
@@ -163,52 +185,104 @@ def store_of(settings: Settings) -> Store:
     return Store.temporary()
 
 
-def keepers_of(settings: Settings, store: Callable[[], Store]) -> dict[str, Keeper]:
-    """For each app that has knowledge: who keeps its documents; apps over the same folders share one."""
-    limits = settings.limits
-    by_folders: dict[tuple[str, ...], Keeper] = {}
-    for app in settings.apps.values():
-        if app.knowledge and app.knowledge not in by_folders:
-            knowledge.check([Path(k) for k in app.knowledge], settings.embedding)  # before a store is made
-            by_folders[app.knowledge] = knowledge.opened(
+class Opened:
+    """The store, opened by the first who asks for it, in whichever thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store: Store | None = None
+        self._settings, self._lock = settings, Lock()
+
+    def __call__(self) -> Store:
+        with self._lock:
+            self.store = self.store or store_of(self._settings)
+            return self.store
+
+
+def knows(settings: Settings) -> bool:
+    return any(app.knowledge for app in settings.apps.values())
+
+
+def keepers_of(settings: Settings, store: Callable[[], Store], before: Mapping[Folders, Keeper]) -> dict[str, Keeper]:
+    """For each app that has knowledge: who keeps its documents; apps over the same folders share one, which may be from `before`."""
+    limits, by_folders = settings.limits, dict[Folders, Keeper]()
+    wanted = {name: app.knowledge for name, app in settings.apps.items() if app.knowledge}
+    for folders in wanted.values():
+        knowledge.check([Path(k) for k in folders], settings.embedding)  # before a store is made
+    for folders in wanted.values():
+        by_folders[folders] = (
+            by_folders.get(folders)
+            or before.get(folders)
+            or knowledge.opened(
                 store(),
-                [Path(k) for k in app.knowledge],
+                [Path(k) for k in folders],
                 embedding=settings.embedding,
                 largest_mb=limits.document_mb,
                 deadline_s=limits.document_time,
             )
-    return {name: by_folders[app.knowledge] for name, app in settings.apps.items() if app.knowledge}
+        )
+    return {name: by_folders[folders] for name, folders in wanted.items()}
 
 
 def distinct(keepers: dict[str, Keeper]) -> list[Keeper]:
     return list({id(keeper): keeper for keeper in keepers.values()}.values())
 
 
+def models_for(settings: Settings, before: Mapping[str, Fitted]) -> dict[str, Fitted]:
+    """Each model with its settings. One whose settings are those of `before` stays the same, with its connections or its process."""
+    kept = {name: fitted for name, fitted in before.items() if settings.models.get(name) == fitted.settings}
+    return {name: kept.get(name) or fitted_out(name, model, before.get(name)) for name, model in settings.models.items()}
+
+
+def fitted_out(name: str, settings: Model, before: Fitted | None) -> Fitted:
+    """Where it is still the same endpoint, what was learnt of it counts on."""
+    provider = providers.create(name, settings, settings.provider)
+    at_once = settings.at_once or provider.parallel
+    turns = Turns(name, at_once, settings.wait) if at_once is not None else None
+    is_same = before is not None and endpoint_of(settings) == endpoint_of(before.settings)
+    return Fitted(settings, provider, Health(name, provider.probe, turns, before.health if before and is_same else None))
+
+
+def endpoint_of(settings: Model) -> tuple[str, ...]:
+    return settings.provider, settings.base_url, settings.name, settings.api_key or "", settings.weights
+
+
+class Shared(Record, frozen=True, kw_only=True):
+    """What one road hands on to the next."""
+
+    emit: Callable[[AnswerDone | AttemptDone], None]
+    live: Live
+    pace: Pace = msgspec.field(default_factory=Pace)
+    places: Places = msgspec.field(default_factory=Places)
+
+
 def road_of(
     settings: Settings,
+    models: Mapping[str, Fitted],
     keepers: dict[str, Keeper],
-    emit: Callable[[AnswerDone | AttemptDone], None],
-    live: LiveAccess,
+    shared: Shared,
     operator: str | None = None,
-    pace: Pace | None = None,
 ) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
-    models = {name: providers.create(name, model, model.provider) for name, model in settings.models.items()}
-    candidates = {name: candidate_of(model, settings.models[name]) for name, model in models.items()}
+    candidates = {name: candidate_of(fitted) for name, fitted in models.items()}
     routes = {name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()}
     for name, entries in settings.routes.items():
         routes[name] = Route(name=name, candidates=tuple(msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries))
-    apps = {name: app_of(name, app, keepers.get(name), routes, live.of(name)) for name, app in settings.apps.items()}
-    admission = Admission(settings.keys, settings.limits.answers, operator)
+    apps = {name: app_of(name, app, keepers.get(name), routes, shared.live.of(name)) for name, app in settings.apps.items()}
     return answer.Road(
-        admission=admission, apps=apps, routes=routes, emit=emit, answer_s=settings.limits.answer_time, pace=pace or Pace()
-    )  # fmt: skip
+        admission=Admission(settings.keys, settings.limits.answers, operator, shared.places),
+        apps=apps,
+        routes=routes,
+        emit=shared.emit,
+        answer_s=settings.limits.answer_time,
+        patience_s=settings.limits.patience,
+        pace=shared.pace,
+    )
 
 
-def candidate_of(model: Provider, settings: Model) -> Candidate:
+def candidate_of(fitted: Fitted) -> Candidate:
     """What a route needs to know of a model beside how to call it."""
-    runs_here = model.parallel is not None
-    continuation = settings.continuation or ("prefill" if runs_here else "prompt")
+    settings, model = fitted.settings, fitted.provider
+    continuation = settings.continuation or ("prefill" if model.parallel is not None else "prompt")
     message, request = PREFILLS.get(settings.provider, ({}, {}))
     traits = Traits(
         name=model.name,
@@ -219,8 +293,7 @@ def candidate_of(model: Provider, settings: Model) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    turns = Turns(model.name, settings.at_once, settings.wait) if settings.at_once is not None else None
-    return Candidate(model=model, traits=traits, health=Health(model.name, model.probe, turns))
+    return Candidate(model=model, traits=traits, health=fitted.health)
 
 
 def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules) -> answer.App:
@@ -246,7 +319,7 @@ def is_local(route: Route | None) -> bool:
 
 
 def prompt_of(app: App, *, matches: bool = False) -> Prompt:
-    """The file was read when the settings were checked; as it is at the start, it counts until the end."""
+    """The file was read when the settings were checked; as it is now, it counts until the settings are read again."""
     ours = MATCHED if matches else WITH_PASSAGES
     standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
@@ -283,57 +356,71 @@ def read_road(
     emit: Callable[[AnswerDone | AttemptDone], None] = lambda record: None,
 ) -> answer.Road:
     """A road in this process, without a server; `read` is called for each set of documents before it is handed out."""
-    keepers = keepers_of(settings, cache(lambda: store_of(settings)))
+    keepers = keepers_of(settings, Opened(settings), {})
     for keeper in distinct(keepers):
         read(keeper)
-    return road_of(settings, keepers, emit, LiveAccess(settings))
+    return road_of(settings, models_for(settings, {}), keepers, Shared(emit=emit, live=Live(Loaded(settings=settings, file=None))))
 
 
-def build(settings: Settings, store: Callable[[], Store] | None = None, live: LiveAccess | None = None) -> Door:
-    """The ASGI app of these settings; access rules are `live` where that is given. Knowledge is read after the start, in a thread."""
-    store = store or cache(lambda: store_of(settings))
-    keepers = keepers_of(settings, store)
-    telemetry = Telemetry(lambda: road.admission.in_flight, lambda: healths_of(road.routes.values()))
+def build(settings: Settings) -> Door:
+    """The ASGI app of these settings, which never change."""
+    return assembled(Opened(settings), Live(Loaded(settings=settings, file=None)))[0]
+
+
+def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
+    """The ASGI app of the settings as they are read now, and who changes them under it. Knowledge is read after the start, in a thread."""
+    settings = live.found.settings
+    traces = Traces()
 
     def emit(record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         telemetry.emit(record)
+        traces.emit(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
-    pace = Pace(store if keepers else None)
-    road = road_of(settings, keepers, emit, live or LiveAccess(settings), store().token if keepers else None, pace)
+    shared = Shared(emit=emit, live=live, pace=Pace(store))
+    telemetry = Telemetry(lambda: shared.places.taken, lambda: healths_of(reloading.made.road.routes.values()))
+
+    def made(settings: Settings, before: Made | None) -> Made:
+        models = models_for(settings, before.models if before else {})
+        keepers = keepers_of(settings, store, before.keepers if before else {})
+        road = road_of(settings, models, keepers, shared, store().token if keepers else None)
+        by_folders = {settings.apps[name].knowledge: keeper for name, keeper in keepers.items()}
+        return Made(settings=settings, road=road, models=models, keepers=by_folders)
+
+    reloading = Reloading(live, made(settings, None), made, lambda outcome: telemetry.count("reloads", (outcome,)))
+    road = reloading.made.road
     feedback = Feedback(store, emit)
-    api = Api(road, telemetry, feedback.note)
+    api = Api(road, telemetry, feedback.note, reloading.status)
+    documents, tracks = Documents(settings, road), Tracks(road, traces.find)
+
+    def remember(settings: Settings, road: answer.Road) -> None:
+        if knows(settings):
+            shared.pace.keep()
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        for keeper in distinct(keepers):
-            keeper.start()
-        for model in models_of(road.routes.values()):
-            model.start()
-        saving = asyncio.get_running_loop().create_task(pace.keep())
+        reloading.start()
+        remember(settings, road)
         yield
-        await api.runs.close(settings.listen.grace)
-        saving.cancel()
-        await asyncio.to_thread(pace.save)
-        for health in healths_of(road.routes.values()).values():
-            await health.close()
-        for model in models_of(road.routes.values()):
-            await model.close()
-        for keeper in distinct(keepers):
-            await asyncio.to_thread(keeper.close)
+        await reloading.stop()
+        await api.runs.close(reloading.made.settings.listen.grace)
+        await shared.pace.close()
+        await reloading.close()
         await feedback.close()
-        if keepers or feedback.opened:
-            store().close()
+        if store.store is not None:
+            store.store.close()
 
     paths = [
         *api.paths(),
         *Opinions(feedback, api.runs, lambda: api.door).paths(),
-        *Documents(road, settings.limits).paths(),
+        *documents.paths(),
+        *tracks.paths(),
         *page_paths(),
     ]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
     here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown)]
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
-    api.door = Door(settings, road.admission, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router)
-    return api.door
+    api.door = Door(settings, road, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router)
+    reloading.takers += [api.take, documents.take, tracks.take, api.door.take, remember]
+    return api.door, reloading

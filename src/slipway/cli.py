@@ -287,6 +287,26 @@ def weights_verify(name: str | None, as_json: bool) -> None:
     sys.exit(0 if all(all(files.values()) for files in whole.values()) else 1)
 
 
+@main.command()
+@click.argument("ref")
+@click.option("--config", type=Named(), help="Settings file of the server; `slipway.yaml` here where there is one.")
+@click.option("--url", help="Ask this server instead, such as http://127.0.0.1:8080.")
+@click.option("--key", envvar="SLIPWAY_KEY", help="Key that asked the question; SLIPWAY_KEY is read too.")
+@JSON
+def trace(ref: str, config: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+    """Show what happened to the answer with the reference REF: each model that was tried, how that ended, and when.
+
+    The server keeps this of the latest 2,000 answers, until it ends.
+
+    \b
+    slipway trace ans-9fa37b23d3459b667ac4c5e7e6caa026
+    """
+    from slipway import tracing
+
+    found = tracing.traced(ref, Flags(config=config), url, key)
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(tracing.lines(found)))
+
+
 @main.group("feedback")
 def feedbacks() -> None:
     """What people said of the answers."""

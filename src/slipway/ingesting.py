@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
-from slipway.app import distinct, keepers_of, loaded, store_of
+from slipway.app import Opened, distinct, keepers_of, loaded
 from slipway.bar import Bar
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
@@ -56,7 +55,7 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Repo
             ) from None
         sources = [[str(Path(k).resolve()) for k in app.knowledge] for app in settings.apps.values() if app.knowledge]
         return there(error.holder, sources, shown=shown)
-    keepers = keepers_of(settings, lambda: store)
+    keepers = keepers_of(settings, lambda: store, {})
     names = {id(keeper): name for name, keeper in reversed(keepers.items())}
     reports = here({names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown, verify=verify)
     store.close()
@@ -67,7 +66,7 @@ def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
     """These documents, read and embedded, with progress where that is `shown`; what the store has of them is not read again."""
     settings = loaded(Flags(docs=docs)).settings
     logging.getLogger("slipway").setLevel(logging.ERROR)
-    keeper = keepers_of(msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}), cache(lambda: store_of(settings)))["docs"]
+    keeper = keepers_of(msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}), Opened(settings), {})["docs"]
     here({"docs": keeper}, shown=shown)
     return Knowledge(keeper)
 

@@ -147,12 +147,13 @@ def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
 
 
 class Pace:
-    """All models' habits; kept in a store where there is one."""
+    """All models' habits; kept in a store where there is one, from `keep` on."""
 
     def __init__(self, store: "Callable[[], Store] | None" = None) -> None:
         self.habits: dict[str, Habits] = {}
         self._store = store
         self._fresh: deque[tuple[str, float, Took]] = deque(maxlen=10 * WINDOW)  # not stored yet
+        self._keeping: asyncio.Task[None] | None = None
 
     def of(self, model: str) -> Habits:
         return self.habits.setdefault(model, Habits())
@@ -186,11 +187,19 @@ class Pace:
 
     # kept across restarts
 
-    async def keep(self) -> None:
-        """Loads what was learnt before, and from then on stores what is new, every SAVE_S, off the event loop."""
-        if self._store is None:
-            return
-        took, misses = await asyncio.to_thread(_stored, self._store)
+    def keep(self) -> None:
+        """Loads what was learnt before, and from then on stores what is new, every SAVE_S, off the event loop. Called again, does nothing."""
+        if self._store is not None and self._keeping is None:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep(self._store))
+
+    async def close(self) -> None:
+        """Stores what is new, for the last time."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.to_thread(self.save)
+
+    async def _keep(self, store: "Callable[[], Store]") -> None:
+        took, misses = await asyncio.to_thread(_stored, store)
         for model, each in took:
             self.of(model).learn(each)
         for model, share in misses:

@@ -140,6 +140,14 @@ class Store:
         self._unlock()
 
 
+def holder_of(file: Path) -> Holder | None:
+    """Who used the store last, and perhaps still does; None where that was nobody, or cannot be read."""
+    try:
+        return _holder((file.parent / "lock").read_bytes())
+    except OSError:
+        return None
+
+
 def _locked(path: Path) -> int:
     """The open lock file, held until it is closed or the process ends, however it ends. Raises InUse."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -46,6 +46,11 @@ METRICS = {
         "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
+    "reloads": Metric(
+        "slipway_settings_reloads",
+        "Settings that were read again, by what came of it: applied, or refused because they do not stand.",
+        ("outcome",),
+    ),
     "model_state": Metric(
         "slipway_model_state", "Whether a model is asked: 1 for the state that it is in, 0 for the others.", ("model", "state")
     ),
@@ -89,6 +94,7 @@ class Telemetry:
         self.started_at = int(time.time())
         self.in_flight, self.healths = in_flight, healths
         self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}, "feedback": {}}
+        self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:

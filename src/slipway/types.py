@@ -14,6 +14,7 @@ Rung = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
 Stage = Literal["admit", "plan", "retrieve", "write"]
+Language = Literal["en", "zh"]  # in which people are told of errors
 
 
 _random: list[bytes] = []
@@ -71,6 +72,7 @@ class Question(Record, frozen=True, kw_only=True):
     asked_at: float
     options: dict[str, Any] = {}  # the client's model parameters, passed through to the model untouched
     within: Within | None = None
+    language: Language = "en"
 
 
 class Passage(Record, frozen=True, kw_only=True):
@@ -201,7 +203,17 @@ class UsageReport(Event, frozen=True, kw_only=True):
     cost_usd: str | None = None  # None where the price is unknown
 
 
+class ForReader(Record, frozen=True, kw_only=True):
+    """What a person who asked is told of an error: what happened, and what to do."""
+
+    what: str
+    next: str
+    language: Language
+
+
 class Failed(Event, frozen=True, kw_only=True):
+    """`what` and `next` are for who builds on the API or runs the server, `reader` for the person who asked."""
+
     code: str
     what: str
     next: str
@@ -209,6 +221,7 @@ class Failed(Event, frozen=True, kw_only=True):
     ref: str
     retry_after_s: float | None = None
     section: int | None = None
+    reader: ForReader | None = None
 
 
 class Done(Event, frozen=True, kw_only=True):
@@ -249,6 +262,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     ttft_s: float | None
     usage: Usage | None
     tenant: str
+    owner: str = ""
     citations_kept: int = 0
     citations_flagged: int = 0
     citations_dropped: int = 0

@@ -29,7 +29,7 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
     """An app's answer, as events: what the draft does not have yet. The last is `done`; where a section cannot be had, the others are written,
     a SlipwayError is raised, and `done` is not said.
     """
-    tally = Tally(question.id, door, app.name, question.asker.tenant, True)
+    tally = Tally(question.id, door, app.name, question.asker, True)
 
     def say(event: Event) -> None:
         if type(event) is Delta:

@@ -38,6 +38,7 @@ class Road(Record, frozen=True, kw_only=True):
     routes: dict[str, Route]
     emit: Emit
     answer_s: float = 600.0  # how long an answer may take as a whole
+    patience_s: float = 20.0  # how long a model that failed is waited for
     pace: Pace = msgspec.field(default_factory=Pace)
 
     def app(self, name: str) -> App | None:

@@ -25,8 +25,11 @@ class Outlet(Protocol):
 
 async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Asker, outlet: Outlet) -> None:
     """A bare model or a route: the model's own bytes, checked event by event, on their way to the client."""
-    tally = Tally(answer_id, "chat", route.name, asker.tenant, call.stream)
-    asked = Asked(answer_id=answer_id, emit=road.emit, owner=asker.owner, until=tally.started_at + road.answer_s)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream)
+    began_at = tally.started_at
+    asked = Asked(
+        answer_id=answer_id, emit=road.emit, owner=asker.owner, until=began_at + road.answer_s, patient_until=began_at + road.patience_s
+    )  # fmt: skip
     answering = Answering(route, call, asked)
     try:
         with road.admission.enter():  # 1 admit

@@ -10,6 +10,7 @@ from slipway.providers import Provider
 from slipway.routing import Answering, Thought
 from slipway.types import (
     AnswerDone,
+    Asker,
     Beside,
     Record,
     Rung,
@@ -29,8 +30,8 @@ class Facts(Record, frozen=True, kw_only=True):
 class Tally:
     """What is known of an answer by the time it is settled."""
 
-    def __init__(self, answer_id: str, door: str, app: str, tenant: str, streamed: bool) -> None:
-        self.id, self.door, self.app, self.tenant, self.streamed = answer_id, door, app, tenant, streamed
+    def __init__(self, answer_id: str, door: str, app: str, asker: Asker, streamed: bool) -> None:
+        self.id, self.door, self.app, self.asker, self.streamed = answer_id, door, app, asker, streamed
         self.started_at = time.monotonic()
         self.first_at: float | None = None
         self.rung: Rung | None = None
@@ -105,7 +106,8 @@ class Tally:
             duration_s=self.since(),
             ttft_s=self.ttft_s,
             usage=ledger.used([spent for spent in self.spent if spent.model == self.model]),
-            tenant=self.tenant,
+            tenant=self.asker.tenant,
+            owner=self.asker.owner,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,

@@ -208,9 +208,9 @@ def asked(desk: Desk, section: Section) -> Asked:
     """Where the documents can be quoted instead, a model that fails is not waited for long."""
     tally = desk.tally
     until = tally.started_at + desk.road.answer_s
-    patient_until = time.monotonic() + PATIENCE_S if section.sources else until
+    patience_s = min(PATIENCE_S, desk.road.patience_s) if section.sources else desk.road.patience_s
     owner, answer_id = desk.question.asker.owner, desk.question.id
-    return Asked(answer_id=answer_id, emit=desk.road.emit, owner=owner, until=until, patient_until=patient_until)
+    return Asked(answer_id=answer_id, emit=desk.road.emit, owner=owner, until=until, patient_until=time.monotonic() + patience_s)
 
 
 async def hear(answering: Answering, text: "Text", writing: Writing, desk: Desk, say: Say) -> None:

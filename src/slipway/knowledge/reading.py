@@ -35,11 +35,16 @@ class FileReader:
 
     def __init__(self, shelf: Shelf, uploads: Uploads, *, largest_mb: float, deadline_s: float) -> None:
         self._shelf, self._uploads = shelf, uploads
-        self._largest, self._deadline_s = int(largest_mb * 1024 * 1024), deadline_s
+        self.allow(largest_mb)
+        self._deadline_s = deadline_s
         self._all_parsers = [Parser(deadline_s) for _ in range(_AT_ONCE)]
         self._parsers: LifoQueue[Parser] = LifoQueue()
         for parser in self._all_parsers:
             self._parsers.put(parser)
+
+    def allow(self, largest_mb: float) -> None:
+        """Files that are read from now on may be as large."""
+        self._largest = int(largest_mb * 1024 * 1024)
 
     def read(self, found: files.Found, known: Doc | None, within_s: float | None = None) -> Fresh | Doc:
         """What the file says now; or the `known` document with a new stamp, where it says what it said. Raises Slow where it takes longer than

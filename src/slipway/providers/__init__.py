@@ -81,7 +81,13 @@ class Provider(Protocol):
         """Whether it can be reached, asked without paying for anything."""
         ...
 
-    async def close(self) -> None: ...
+    def retire(self) -> None:
+        """Other settings count from now on: what is not in use ends at once, the rest with the last call. A call that comes later still works."""
+        ...
+
+    async def close(self) -> None:
+        """Ends everything at once."""
+        ...
 
 
 class Kind(Record, frozen=True, kw_only=True):

@@ -94,8 +94,10 @@ class Engine:
         return self.up is not up
 
     async def close(self) -> None:
+        """Ends the child. Whoever asks for it later starts another."""
         keeping, self._keeping = self._keeping, None
         if keeping is not None:
+            self.state, self.up = "starting", None
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 

@@ -73,6 +73,10 @@ class Client(Protocol):
         """The reply, once its head is here; `until` as in `Reply.limit`."""
         ...
 
+    def retire(self) -> None:
+        """Keeps no connection from now on: idle ones end at once, the others with their reply. It may still be sent to."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -86,12 +90,15 @@ def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n"
 
 
+A_DAY_S = 86_400.0
+
+
 def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3); `now` is the wall clock."""
+    """Seconds of a Retry-After header, given as seconds, of which a day is believed, or as a date (RFC 9110, 10.2.3); `now` is the wall clock."""
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        return max(0.0, min(float(value), A_DAY_S))
     except ValueError:
         pass
     try:
@@ -334,7 +341,7 @@ class Pool:
         self.connecting = 0
         self.queue: deque[asyncio.Future[None]] = deque()
         self.ticker: asyncio.TimerHandle | None = None
-        self.closed = False
+        self.keeps = True
 
     async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
         while True:
@@ -417,7 +424,7 @@ class Pool:
     def release(self, connection: Connection) -> None:
         """Takes a connection back: kept if its exchange is over and the peer keeps it too, ended if not."""
         self.active.discard(connection)
-        if connection.complete and connection.keep_alive and not connection.until_close and not connection.lost and not self.closed:
+        if connection.complete and connection.keep_alive and not connection.until_close and not connection.lost and self.keeps:
             connection.busy = False
             connection.idle_since = self.loop.time()
             self.idle.append(connection)
@@ -437,11 +444,16 @@ class Pool:
         if connection in self.idle:
             self.idle.remove(connection)
 
-    async def close(self) -> None:
-        self.closed = True
-        for connection in [*self.idle, *self.active]:
+    def retire(self) -> None:
+        self.keeps = False
+        for connection in self.idle:
             connection.end()
         self.idle.clear()
+
+    async def close(self) -> None:
+        self.retire()
+        for connection in [*self.active]:
+            connection.end()
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None

@@ -1,6 +1,7 @@
 """A model that Slipway runs itself, from a GGUF file, as one more endpoint that speaks OpenAI's protocol."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from slipway import weights
-from slipway.errors import ProviderDown, ProviderError, ProviderLimit, SettingsError
+from slipway.errors import ProviderDown, ProviderError, SettingsError
 from slipway.providers import Call, ModelReply, Whole
 from slipway.providers.engine import Engine, Job, Up
 from slipway.providers.openai import OpenAIProvider
@@ -21,7 +22,7 @@ NOTICE_S = 1.0  # how long after a failed call the end of its process may become
 
 
 class LocalProvider:
-    """The child's endpoint, whichever child it is now. A call waits here for its turn: `parallel` are worked on at once."""
+    """The child's endpoint, whichever child it is now. It works on `parallel` calls at once: those who route let no more come."""
 
     def __init__(self, name: str, model: Model, kind: str) -> None:
         if find_spec("xllamacpp") is None:
@@ -31,8 +32,10 @@ class LocalProvider:
         self.model = msgspec.structs.replace(model, connection=msgspec.structs.replace(model.connection, proxy=None))
         job = Job(name=name, path="", context=model.context or CONTEXT, parallel=model.parallel, threads=model.threads, key="")
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
-        self._turns = asyncio.Semaphore(model.parallel)
         self._endpoint: tuple[Up, OpenAIProvider] | None = None
+        self._calls = 0
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self.engine.start()
@@ -42,26 +45,26 @@ class LocalProvider:
         return self.engine.state
 
     async def chat(self, call: Call) -> ModelReply:
-        await self._turn()
+        self._calls += 1
         try:
-            return InTurn(await self._sent(call), self._turns.release)
+            return Held(await self._sent(call), self._left)
         except BaseException:
-            self._turns.release()
+            self._left()
             raise
 
-    async def _turn(self) -> None:
-        within_s = self.model.connection.first_byte
-        try:
-            async with asyncio.timeout(within_s):
-                await self._turns.acquire()
-        except TimeoutError:
-            what = f"The local model {self.name} was busy with {self.parallel} other questions for {within_s:g} s."
-            raise ProviderLimit(what, model=self.name, retry_after_s=5.0) from None
+    def _left(self) -> None:
+        self._calls -= 1
+        self._rest()
+
+    def _rest(self) -> None:
+        """The last call of a retired model takes the child with it."""
+        if self._retired and not self._calls:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def _sent(self, call: Call) -> ModelReply:
         """Where the child turns out to be gone before it said anything, the next one is asked, once."""
         try:
-            up = await self.engine.ready(START_S if call.patient else 0.0)
+            up = await self.engine.ready(min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0)
             try:
                 return await self._at(up).chat(call)
             except ProviderDown:
@@ -81,18 +84,22 @@ class LocalProvider:
     async def probe(self) -> bool:
         return self.engine.state == "ready"
 
+    def retire(self) -> None:
+        self._retired = True
+        self._rest()
+
     async def close(self) -> None:
         if self._endpoint is not None:
             await self._endpoint[1].close()
         await self.engine.close()
 
 
-class InTurn:
-    """A reply that gives its turn back when it is closed."""
+class Held:
+    """A reply whose end is told once."""
 
-    def __init__(self, reply: ModelReply, release: Callable[[], None]) -> None:
+    def __init__(self, reply: ModelReply, ended: Callable[[], None]) -> None:
         self._reply = reply
-        self._release: Callable[[], None] | None = release
+        self._ended: Callable[[], None] | None = ended
 
     async def pieces(self) -> list[Piece]:
         return await self._reply.pieces()
@@ -102,9 +109,9 @@ class InTurn:
 
     def close(self) -> None:
         self._reply.close()
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
 
 def missing(name: str) -> str:

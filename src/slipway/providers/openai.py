@@ -30,6 +30,7 @@ from slipway.types import Piece, Usage
 
 SECRET = re.compile(r"\b(sk|key|pk|api)[-_][A-Za-z0-9_\-*]{6,}")
 PROBE_S = 1.0
+AT_A_TIME = 64  # events; reading them takes about 0.1 ms
 # What providers say of a question that is too long, and of one that they will not answer: OpenAI, Azure, llama.cpp, vLLM, Anthropic; OpenAI, Azure, DashScope
 TOO_LONG = re.compile(
     rb"context_length_exceeded|exceed_context_size_error|maximum context length|context window|prompt is too long", re.IGNORECASE
@@ -110,10 +111,13 @@ class OpenAIProvider:
         self.head = head_of("POST", self.url, {**headers, **model.headers})
         self.probe_head = head_of("GET", f"{model.base_url}/models", {**headers, **model.headers})
         self._client: Client | None = None
+        self._retired = False
 
     def client(self) -> Client:
         if self._client is None:
             self._client = connect(self.model, f"The provider of {self.name}")
+            if self._retired:
+                self._client.retire()
         return self._client
 
     def body(self, call: Call) -> bytes:
@@ -190,6 +194,11 @@ class OpenAIProvider:
             text = text.replace(self.model.api_key, "[key]")
         return SECRET.sub("[key]", text)[:2000]
 
+    def retire(self) -> None:
+        if self._client is not None:
+            self._client.retire()
+        self._retired = True
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
@@ -204,8 +213,9 @@ class OpenAIReply:
         self.hide_usage = not call.usage_wanted
         self.ends_by = call.ends_by
         self.silent = True
+        self.events: list[bytes] = []  # whole ones that were not looked at yet
+        self.broken: ProviderError | None = None
         self.finished = self.ended = False
-        self.error: ProviderError | None = None  # raised once what came before it was taken
 
     async def whole(self) -> Whole:
         try:
@@ -228,35 +238,35 @@ class OpenAIReply:
         )
 
     async def pieces(self) -> list[Piece]:
+        """A few at a time of what came in one block, so that others go in between. What stands before something broken is given first."""
+        if self.broken is not None:
+            raise self.broken
+        if self.events:
+            await asyncio.sleep(0)
         found: list[Piece] = []
-        while not found and not self.ended:
-            try:
-                if self.error is not None:
-                    raise self.error
-                data = await self.reply.chunk()
-                if not data:
-                    raise self.cut()
-                found = self.read(data)
-            except ProviderError as error:
-                raise self.named(error) from None
-            except ValueError:
-                raise self.nonsense("sent an event that is too large") from None
+        try:
+            await self.more()
+            some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
+            found.extend(self.piece(event) for event in some if not self.ended)  # keeps those before one that raises
+        except ProviderError as error:
+            self.broken = self.named(error)
+            if not found:
+                raise
         if self.silent and any(piece.spoke or piece.finish for piece in found):
             self.silent = False
             self.reply.limit(self.ends_by)
         return found
 
-    def read(self, data: bytes) -> list[Piece]:
-        """The events of a packet, up to one that is wrong."""
-        found = list[Piece]()
-        try:
-            for event in self.framer.feed(data):
-                found.append(self.piece(event))
-        except ProviderError as error:
-            if not found:
-                raise
-            self.error = error
-        return found
+    async def more(self) -> None:
+        """Waits until there are whole events, or the end was there."""
+        while not self.events and not self.ended:
+            data = await self.reply.chunk()
+            if not data:
+                raise self.cut()
+            try:
+                self.events = self.framer.feed(data)
+            except ValueError:
+                raise self.nonsense("sent an event that is too large") from None
 
     def piece(self, event: bytes) -> Piece:
         data = data_of(event)
@@ -264,6 +274,7 @@ class OpenAIReply:
             if not self.finished:
                 raise ProviderCut(f"{self.provider.name} ended its answer without saying why.")
             self.ended = True
+            self.events = []
             return Piece(raw=event)
         if not data:
             return Piece(raw=event)

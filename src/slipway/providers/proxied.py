@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +16,7 @@ class ProxiedReply:
     def __init__(self, response: httpx.Response, client: "ProxiedClient") -> None:
         self.status = response.status_code
         self.response, self.client, self.until = response, client, math.inf
+        self.closed = False
         self._chunks: AsyncIterator[bytes] = response.aiter_raw()
 
     def header(self, name: bytes) -> bytes | None:
@@ -47,7 +49,9 @@ class ProxiedReply:
         self.until = until
 
     def close(self, *, nearly_done: bool = False) -> None:
-        self.client.closing_soon(self.response)
+        if not self.closed:
+            self.closed = True
+            self.client.closing_soon(self.response)
 
 
 class ProxiedClient:
@@ -55,12 +59,27 @@ class ProxiedClient:
         parts = urlsplit(url)
         self.origin, self.who = f"{parts.scheme}://{parts.netloc}", who
         self.timeouts = timeouts
-        limits = httpx.Timeout(None, connect=timeouts.connect_s)
-        verify = tls_context(ca_file) if parts.scheme == "https" else False
-        self.http = httpx.AsyncClient(proxy=proxy, verify=verify, timeout=limits, follow_redirects=False, trust_env=False)
+        self._proxy, self._verify = proxy, tls_context(ca_file) if parts.scheme == "https" else False
+        self.http = self._made()
+        self._calls = 0
+        self._retired = False
         self._closing: set[asyncio.Task[None]] = set()
 
+    def _made(self) -> httpx.AsyncClient:
+        limits = httpx.Timeout(None, connect=self.timeouts.connect_s)
+        return httpx.AsyncClient(proxy=self._proxy, verify=self._verify, timeout=limits, follow_redirects=False, trust_env=False)
+
     async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
+        self._calls += 1
+        try:
+            reply = ProxiedReply(await self._sent(head, body, until), self)
+        except BaseException:
+            self._left()
+            raise
+        reply.limit(until)
+        return reply
+
+    async def _sent(self, head: bytes, body: bytes, until: float) -> httpx.Response:
         first, *lines = head.decode("latin-1").splitlines()
         method, target, _ = first.split(" ")
         headers = [(k, v) for k, _, v in (line.partition(": ") for line in lines) if k.lower() != "host"]
@@ -68,9 +87,7 @@ class ProxiedClient:
         try:
             left_s = until - asyncio.get_running_loop().time()
             async with asyncio.timeout(min(self.timeouts.connect_s + self.timeouts.first_byte_s, left_s)):
-                reply = ProxiedReply(await self.http.send(request, stream=True), self)
-                reply.limit(until)
-                return reply
+                return await self.http.send(request, stream=True)
         except TimeoutError:
             raise ProviderSlow(f"{self.who} did not begin to answer within {self.timeouts.first_byte_s:g} s.") from None
         except httpx.TimeoutException:
@@ -80,10 +97,34 @@ class ProxiedClient:
 
     def closing_soon(self, response: httpx.Response) -> None:
         """httpx closes in a coroutine only, and a reply may be let go of where nothing can be awaited."""
-        task = asyncio.get_running_loop().create_task(response.aclose())
+        self._beside(self._ended(response))
+
+    async def _ended(self, response: httpx.Response) -> None:
+        try:
+            await response.aclose()
+        finally:
+            self._left()
+
+    def _left(self) -> None:
+        self._calls -= 1
+        self._rest()
+
+    def _rest(self) -> None:
+        """httpx ends kept connections only with their client: a call that comes later meets a new one."""
+        if self._retired and not self._calls:
+            before, self.http = self.http, self._made()
+            self._beside(before.aclose())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def retire(self) -> None:
+        self._retired = True
+        self._rest()
+
     async def close(self) -> None:
-        await asyncio.gather(*self._closing)
+        while self._closing:
+            await asyncio.gather(*self._closing)
         await self.http.aclose()

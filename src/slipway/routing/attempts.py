@@ -48,6 +48,7 @@ class Standing(Record, frozen=True, kw_only=True):
     state: Literal["ready", "trial", "away"]
     why: str = ""
     until: float | None = None
+    error: type[ProviderError] = ProviderDown  # what a reader is told of it, where nobody else can be asked
 
 
 READY = Standing(state="ready")
@@ -80,6 +81,7 @@ class Attempts:
     __slots__ = (
         "_due",
         "_first",
+        "_kind",
         "_left",
         "_too_long",
         "_traits",
@@ -98,6 +100,7 @@ class Attempts:
         self._left = [each.retries for each in traits]
         self._due: dict[int, float] = {}  # by candidate: when it may be tried again
         self._first: ProviderError | None = None  # what the reader is told, where nothing helps
+        self._kind: type[ProviderError] | None = None  # of the first that was passed over
         self._too_long = 0  # the largest context that was too small
         self._tried, self._waited = set[int](), set[int]()
         self.patient_until = patient_until
@@ -136,6 +139,7 @@ class Attempts:
 
     def _pass_over(self, index: int, stands: Standing) -> None:
         self.skipped[self._traits[index].name] = stands.why
+        self._kind = self._kind or stands.error
         if stands.until is not None:
             self._due.setdefault(index, stands.until)
 
@@ -213,7 +217,7 @@ class Attempts:
         soonest = min((due - now for due in self._due.values()), default=None)
         if self._first is None:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
-            return ProviderDown(f"No model can be asked now ({reasons}).", retry_after_s=max(1.0, soonest or 1.0))
+            return (self._kind or ProviderDown)(f"No model can be asked now ({reasons}).", retry_after_s=max(1.0, soonest or 1.0))
         if soonest is not None and self._first.retryable and self._first.retry_after_s is None:
             self._first.retry_after_s = max(1.0, soonest)
         return self._first

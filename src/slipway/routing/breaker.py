@@ -10,6 +10,8 @@
 from collections import deque
 from typing import Literal, get_args
 
+from slipway.errors import ProviderDown, ProviderError
+
 FAILURES = 3
 WINDOW = 20
 SHARE = 0.5
@@ -21,10 +23,12 @@ STATES = get_args(State)
 
 
 class Breaker:
-    __slots__ = ("_in_a_row", "_last", "_pause_s", "_trial_at", "on_trial", "opened_at", "state")
+    __slots__ = ("_in_a_row", "_last", "_pause_s", "_trial_at", "kind", "on_trial", "opened_at", "state", "why")
 
     def __init__(self) -> None:
         self.state: State = "closed"
+        self.why = ""  # it was opened, in words, and as a kind of error
+        self.kind: type[ProviderError] = ProviderDown
         self.on_trial = False
         self.opened_at = 0.0
         self._in_a_row = 0

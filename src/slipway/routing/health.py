@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from slipway.errors import ModelBusy, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
+from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
 from slipway.routing.attempts import READY, TRIAL, Standing
 from slipway.routing.breaker import Breaker, RetryBudget
 from slipway.routing.turns import Turns
@@ -35,26 +35,39 @@ class Shown(Record, frozen=True, kw_only=True):
     waiting: int = 0
 
 
+class Rest:
+    """How long a model that limits us is left alone."""
+
+    __slots__ = ("pause_s", "until")
+
+    def __init__(self) -> None:
+        self.until = self.pause_s = 0.0
+
+
 class Health:
-    def __init__(self, name: str = "", probe: Probe | None = None, turns: Turns | None = None) -> None:
-        """`probe` asks, for free, whether the model can be reached."""
-        self.name, self.probe, self.turns = name, probe, turns
-        self.breaker, self.budget = Breaker(), RetryBudget()
-        self.why = ""
-        self._rests_until = 0.0
-        self._rest_s = 0.0
+    def __init__(self, name: str = "", probe: Probe | None = None, turns: Turns | None = None, before: "Health | None" = None) -> None:
+        """`probe` asks, for free, whether the model can be reached. What `before` has learnt counts on, and who has a turn there keeps it."""
+        self.name, self.probe = name, probe
+        self.turns: Turns | None = before.turns if before is not None and before.turns == turns else turns
+        self.breaker: Breaker = before.breaker if before is not None else Breaker()
+        self.budget: RetryBudget = before.budget if before is not None else RetryBudget()
+        self.rest: Rest = before.rest if before is not None else Rest()
         self._probing: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -math.inf
         self._trials = set[asyncio.Task[None]]()
 
+    def start(self) -> None:
+        if self.breaker.state == "open":
+            self._keep_looking()
+
     def standing(self, now: float) -> Standing:
-        if now < self._rests_until:
-            return Standing(state="away", why="it is limiting us", until=self._rests_until)
+        if now < self.rest.until:
+            return Standing(state="away", why="it is limiting us", until=self.rest.until, error=ProviderLimit)
         if self.breaker.state == "closed":
             return READY
         if self.breaker.state == "open":
-            return Standing(state="away", why=self.why)
+            return Standing(state="away", why=self.breaker.why, error=self.breaker.kind)
         return Standing(state="away", why="it is being tried", until=now + SOON_S) if self.breaker.on_trial else TRIAL
 
     def began(self, *, again: bool) -> None:
@@ -65,7 +78,7 @@ class Health:
 
     def succeeded(self, began_at: float) -> None:
         """It spoke in time. What comes after may still break off."""
-        self._rest_s = 0.0
+        self.rest.pause_s = 0.0
         if self.breaker.state == "closed":
             self.breaker.succeeded()
         elif began_at >= self.breaker.opened_at:  # one that began before it was opened says nothing of now
@@ -83,15 +96,15 @@ class Health:
             self.succeeded(began_at)
             return
         if self.breaker.failed(now, at_once=isinstance(error, ProviderKey)):
-            self.why = error.what
+            self.breaker.why, self.breaker.kind = error.what, ProviderKey if isinstance(error, ProviderKey) else ProviderDown
             log.warning("model %s is not asked until it can be reached again: %s", self.name, error.what)
             self._keep_looking()
 
     def _rest(self, error: ProviderError, now: float) -> None:
         self.breaker.give_back()
-        self._rest_s = min(LONGEST_REST_S, 2 * self._rest_s or FIRST_REST_S)
-        wait_s = self._rest_s if error.retry_after_s is None else error.retry_after_s
-        self._rests_until = max(self._rests_until, now + wait_s)
+        self.rest.pause_s = min(LONGEST_REST_S, 2 * self.rest.pause_s or FIRST_REST_S)
+        wait_s = self.rest.pause_s if error.retry_after_s is None else error.retry_after_s
+        self.rest.until = max(self.rest.until, now + wait_s)
 
     def given_back(self) -> None:
         """A call was given up by us: it says nothing."""
@@ -129,11 +142,16 @@ class Health:
         is_well = breaker.state == "closed"
         return Shown(
             state=breaker.state,
-            why=None if is_well else self.why,
+            why=None if is_well else breaker.why,
             for_s=None if is_well else round(time.monotonic() - breaker.opened_at, 1),
             busy=turns.busy if turns is not None else 0,
             waiting=turns.waiting if turns is not None else 0,
         )
+
+    def retire(self) -> None:
+        """Another looks on, where there is one."""
+        if self._probing is not None:
+            self._probing.cancel()
 
     async def close(self) -> None:
         tasks = [task for task in (self._probing, self._looking, *self._trials) if task is not None]

@@ -8,6 +8,7 @@ words looks like a word that was cut.
 
 import re
 import unicodedata
+from collections import deque
 from functools import cached_property
 from typing import Literal
 
@@ -16,7 +17,8 @@ from slipway.routing.prefaces import preface
 Found = Literal["exact", "repeat", "restart", "diverged", "preface", "fence", "space"]
 
 _WINDOW = 4000  # characters: repeats are looked for in no more of the end of what was shown
-_SLACK = 400  # characters: a restart in other words may be so much longer than what was shown
+_SLACK = 400  # characters that may be held back beyond as many as were shown: a restart in other words may be longer
+_ENDS = 4  # repeats, one within the other, of which the longest counts that is no chance
 _ROOM = 8  # characters: nothing shorter is a repeat where words are kept apart
 _ROUND = 12  # characters: a text that says so much as it did one repeat ago goes round
 _MIDSENTENCE = 100  # characters: a longer repeat begins with a sentence or a line
@@ -56,6 +58,7 @@ class Joint:
         self._prefilled = prefilled
         self._overlap = _Overlap(self._shown, prefilled=prefilled)
         self._held = list[str]()  # characters
+        self._most = len(shown) + _SLACK
         self._behind_repeat = False
 
     def feed(self, text: str) -> str:
@@ -65,7 +68,7 @@ class Joint:
             self._held.append(character)
             if not self._behind_repeat:
                 self._overlap.step(character)
-            told = self._tell(last=False)
+            told = self._tell(last=False) if len(self._held) < self._most else self.end()
             if told is not None:
                 return told + text[n:]
         return ""
@@ -168,7 +171,7 @@ class _Overlap:
         self._along = True  # so far it is what `shown` begins with
         self._at = 0  # the first place in the window that goes on as the continuation begins; -1 where there is none
         self._begun = ""  # how it begins, for as long as there is one
-        self._whole: tuple[int, int] | None = None  # (compared, read) when it came to the end of `shown` last
+        self._ends = deque[tuple[int, int]](maxlen=_ENDS)  # (compared, read) whenever it came to the end of `shown`
         self._parted = 0  # characters read when it parted from `shown` after a sure restart
         self._tail = ""  # the last characters since
         self._anchor = ""
@@ -189,7 +192,7 @@ class _Overlap:
         if self._last.strip():
             self.step(" ")
         self._along, self._at = False, -1
-        if along and self._whole is None and self._shown.is_surely(self._shown.words[: self._said].rstrip()):
+        if along and not self._ends and self._shown.is_surely(self._shown.words[: self._said].rstrip()):
             self._close("restart", self._read)
         if self.open:
             self._judge()
@@ -216,7 +219,7 @@ class _Overlap:
                 self._anchor = self._shown.anchor
         elif n == len(words):
             self._along = False
-            self._whole = n, self._read - (self._last == " ")
+            self._ends.append((n, self._read - (self._last == " ")))
 
     def _look(self) -> None:
         """For places in the window, of which the first is the longest repeat."""
@@ -227,7 +230,7 @@ class _Overlap:
         if window[self._at + n - 1 : self._at + n] != self._last:
             self._at = self._next(self._at + 1)
         if window.endswith(self._begun):
-            self._whole = n, self._read - (self._last == " ")
+            self._ends.append((n, self._read - (self._last == " ")))
         if self._at + n >= len(window):
             self._at = -1
 
@@ -242,20 +245,17 @@ class _Overlap:
     def _judge(self) -> None:
         if self._along or self._at >= 0:
             return
-        if self._whole is not None:
-            said, read = self._whole
-            self._whole = None
+        while self._ends:
+            said, read = self._ends.pop()
             if self._shown.is_repeat(said, self._lead, prefilled=self._prefilled):
                 self._close("restart" if said == len(self._shown.words) else "repeat", read)
                 return
         if not self._parted:
             self.open = False
-            return
-        self._tail = (self._tail + self._last)[-len(self._anchor) :]
-        if self._anchor and self._tail == self._anchor:
-            self._close("restart", self._read)
-        elif self._read > len(self._shown.text) + _SLACK:
-            self._close("diverged", self._parted)
+        elif self._anchor:
+            self._tail = (self._tail + self._last)[-len(self._anchor) :]
+            if self._tail == self._anchor:
+                self._close("restart", self._read)
 
     def _close(self, found: Found, taken: int) -> None:
         self.open, self.found, self.taken = False, found, taken

@@ -160,7 +160,7 @@ _SPEAKS = re.compile(
 )
 _CLOSES = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\Z")
 # White space that sets it apart; more of it may belong to the answer
-_BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?| ?")
+_BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?|(?<![：…）】]) |")
 _SMALL = re.compile(r"[^\w(\[]*[a-z]")
 
 

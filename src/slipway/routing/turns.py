@@ -22,6 +22,12 @@ class Turns:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by who asks; the first is next
         self.waiting = 0
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it lets in the same number of calls, for as long."""
+        return isinstance(other, Turns) and (self.name, self.most, self.longest_s) == (other.name, other.most, other.longest_s)
+
+    __hash__ = object.__hash__
+
     @property
     def free(self) -> bool:
         return self.busy < self.most

@@ -30,10 +30,11 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def load(flags: Flags, known: Known, environ: Mapping[str, str] | None = None) -> Loaded:
-    """The settings to start with, or a SettingsError with every problem found.
+def load(flags: Flags, known: Known, environ: Mapping[str, str] | None = None, running: Settings | None = None) -> Loaded:
+    """The settings to start with, or to go on with where some are `running`; or a SettingsError with every problem found.
 
-    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one.
+    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one. What needs a restart stays as it runs, and a warning
+    says so.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -41,15 +42,21 @@ def load(flags: Flags, known: Known, environ: Mapping[str, str] | None = None) -
     settings, warnings = Settings(), tuple[str, ...]()
     file = flags.config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     if file is not None:
-        settings, warnings, lines = _read(file, environ, problems)
+        settings, warnings, lines = _read(file, environ, problems, again=running is not None)
     settings = _with_flags(settings, flags, known, environ, problems)
     settings = _with_endpoints(settings, known.endpoints, environ, problems, file, lines)
 
-    def tell(path: str, what: str) -> None:
+    def said(path: str, what: str) -> str:
         line = next((lines[p] for p in _ancestors(path) if p in lines), None)
         place = f"{file}:{line}: " if line is not None and file is not None else ""
-        problems.append(f"{place}{path}: {what}")
+        return f"{place}{path}: {what}"
 
+    def tell(path: str, what: str) -> None:
+        problems.append(said(path, what))
+
+    if running is not None:
+        settings, waits = _as_running(settings, running)
+        warnings = (*warnings, *(said(path, what) for path, what in waits))
     if not problems:
         check(settings, known, tell)
     if problems:
@@ -67,7 +74,23 @@ def _ancestors(path: str) -> list[str]:
     return found
 
 
-def _read(file: Path, environ: Mapping[str, str], problems: list[str]) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
+def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[tuple[str, str]]]:
+    """These settings as far as they count before a restart; and what waits for one, with a sentence."""
+    rows = (
+        ("listen.host", settings.listen.host, running.listen.host),
+        ("listen.port", settings.listen.port, running.listen.port),
+        ("limits.document_time", settings.limits.document_time, running.limits.document_time),
+        ("store", settings.store, running.store),
+        ("embedding", settings.embedding, running.embedding),
+    )
+    waits = [(path, f"`{new}` needs a restart; until then it is `{old}`") for path, new, old in rows if new != old]
+    listen = msgspec.structs.replace(settings.listen, host=running.listen.host, port=running.listen.port)
+    limits = msgspec.structs.replace(settings.limits, document_time=running.limits.document_time)
+    return msgspec.structs.replace(settings, listen=listen, limits=limits, store=running.store, embedding=running.embedding), waits
+
+
+def _read(file: Path, environ: Mapping[str, str], problems: list[str], *, again: bool) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
+    """An empty file is no reason to give everything up that is served: read `again`, it does not stand."""
     from slipway.settings.reading import Reader, extended, parse  # YAML is imported only where a file is read
 
     reader = Reader(str(file), environ)
@@ -77,6 +100,8 @@ def _read(file: Path, environ: Mapping[str, str], problems: list[str]) -> tuple[
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
         raise SettingsError([f"{file}: the settings cannot be read: {reason}; check --config"]) from None
     root = parse(text, str(file), reader)
+    if again and root is None and not reader.problems:
+        reader.problems.append(f"{file}: nothing is set there any more; write `models: {{}}` if that is meant")
     extended(root, reader)
     settings = reader.read(root)
     problems += reader.problems

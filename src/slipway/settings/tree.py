@@ -51,6 +51,9 @@ class Limits(Branch, frozen=True, kw_only=True):
     slow_reader: Annotated[Duration, Meta(description="how long a client may leave a stream unread before it is dropped")] = 30.0
     answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 2048
     answer_time: Annotated[Duration, Meta(description="how long an answer may take, with all tries and waiting")] = 600.0
+    patience: Annotated[
+        Duration, Meta(description="how long a question may wait for a model to be tried again; a longer `Retry-After` is passed on")
+    ] = 20.0
     document_mb: Annotated[float, Meta(gt=0, description="largest document that is read or uploaded, in MiB")] = 50.0
     document_time: Annotated[Duration, Meta(description="how long reading one document may take; one that takes longer fails")] = 60.0
 
@@ -100,7 +103,7 @@ class Model(Branch, frozen=True, kw_only=True):
         ),
     ] = None
     wait: Annotated[Duration, Meta(description="how long a call may wait for its turn; one that would wait longer is told so at once")] = (
-        10.0
+        30.0
     )
     retries: Annotated[
         int, Meta(ge=0, le=10, description="how often a call that failed before its first words is tried again, at most")

@@ -17,14 +17,15 @@ from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
+from slipway.settings import Settings
 from slipway.settings.checks import near
 from slipway.telemetry import Telemetry
-from slipway.types import Answered, Asker, Delta, Event, Failed, Message, Question, SectionState, Within, new_id
-from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, respond
+from slipway.types import Answered, Asker, Delta, Event, Failed, Language, Message, Question, SectionState, Within, new_id
+from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
 from slipway.web.feedback import note_of
 from slipway.web.pages import clean_html, settled
 from slipway.web.paths import Handled, Path
-from slipway.web.runs import HEARTBEAT_S, Run, Runs
+from slipway.web.runs import HEARTBEAT_S, Run, Runs, Work
 from slipway.web.server import at_once
 from slipway.web.wire import (
     OURS,
@@ -89,10 +90,10 @@ class HttpOutlet:
             self.last_write = time.monotonic()
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
-    async def fail(self, error: SlipwayError, ref: str) -> None:
+    async def fail(self, error: SlipwayError, ref: str, language: Language) -> None:
         """An error after the headers: an event of its own, and no [DONE]."""
         log.warning("%s: %s (%s)", ref, error.what, error.code)
-        await self.write(sse(envelope(error, ref)))
+        await self.write(sse(envelope(error, ref, language)))
         await self.end()
 
     async def end(self) -> None:
@@ -131,20 +132,19 @@ class Streams:
 
 
 class Api:
-    """The handlers, over one road."""
+    """The handlers. Each takes the road once: a question keeps the one that it began with."""
 
-    def __init__(self, road: Road, telemetry: Telemetry, note: Callable[[Answered], None]) -> None:
-        """`note` is told of each answer that has ended."""
-        self.road, self.telemetry, self.note = road, telemetry, note
+    def __init__(
+        self, road: Road, telemetry: Telemetry, note: Callable[[Answered], None], settings_state: Callable[[Asker], dict[str, Any]]
+    ) -> None:
+        """`note` is told of each answer that has ended; `settings_state` tells how the settings are, empty where they never change."""
+        self.road, self.telemetry, self.note, self.settings_state = road, telemetry, note, settings_state
         self.streams = Streams()
-        self.runs = Runs(self.work)
+        self.runs = Runs()
         self.door: Door  # set by app.py, which builds both
 
-    async def work(self, question: Question, draft: Draft, say: Say) -> None:
-        app = self.road.app(question.app)
-        if app is None:
-            raise ModelNotFound(f"There is no `{question.app}` any more.")
-        await answer(self.road, app, question, draft, "answers", say)
+    def take(self, settings: Settings, road: Road) -> None:
+        self.road = road
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +158,7 @@ class Api:
         road.admission.check_call(asker, chat.model)
         answer_id = scope["slipway.ref"] = new_id("ans")
         if route is None:
-            await self.chat_app(road.apps[chat.model], chat, body, answer_id, asker, send)
+            await self.chat_app(road, chat, body, answer_id, scope, send)
             return
         outlet = HttpOutlet(send, answer_id, self.streams)
         if chat.call.stream:
@@ -168,10 +168,11 @@ class Api:
         except SlipwayError as error:
             if not outlet.begun:
                 raise
-            await outlet.fail(error, answer_id)
+            await outlet.fail(error, answer_id, language_of(scope["slipway.headers"]))
         except asyncio.CancelledError:
             if outlet.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
-                await outlet.fail(Stopping("The server stopped before the end of this answer."), answer_id)
+                stopped = Stopping("The server stopped before the end of this answer.")
+                await outlet.fail(stopped, answer_id, language_of(scope["slipway.headers"]))
             raise
         finally:
             self.streams.discard(outlet)
@@ -183,7 +184,8 @@ class Api:
     def callable_by(self, asker: Asker) -> list[str]:
         return [n for n in self.road.names if self.road.admission.may_call(asker, n)]
 
-    async def chat_app(self, app: App, chat: Chat, body: bytes, answer_id: str, asker: Asker, send: Send) -> None:
+    async def chat_app(self, road: Road, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send) -> None:
+        app = road.apps[chat.model]
         sent = msgspec.json.decode(body)
         options = {k: v for k, v in sent.items() if k not in OURS}
         within = limited(sent.get("within"))
@@ -193,15 +195,11 @@ class Api:
             )
         messages = conversation(chat.request)
         question = Question(
-            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=asker, asked_at=time.monotonic(), options=options,
-            within=within,
+            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=scope["slipway.asker"], asked_at=time.monotonic(),
+            options=options, within=within, language=language_of(scope["slipway.headers"]),
         )  # fmt: skip
         run = Run(question)
-
-        async def work(question: Question, draft: Draft, say: Say) -> None:
-            await answer(self.road, app, question, draft, "chat", say)
-
-        run.begin(work)
+        run.begin(working(road, "chat"))
         self.watch(run)
         try:
             if chat.call.stream:
@@ -234,7 +232,7 @@ class Api:
         if run.error is not None:
             if not outlet.begun:
                 raise run.error
-            await outlet.fail(run.error, run.question.id)
+            await outlet.fail(run.error, run.question.id, run.question.language)
         else:
             await outlet.end()
 
@@ -244,13 +242,18 @@ class Api:
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
         text, within = asked(messages), limited(msgspec.to_builtins(request.within))
-        app = self.road.app(self.app_name(request, asker))
+        road = self.road
+        app = road.app(self.app_name(request, asker))
         if app is None:
             raise self.unknown(request.app or "", asker)
-        self.road.admission.check_call(asker, app.name)
+        road.admission.check_call(asker, app.name)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
-            Question(id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within)
+            Question(
+                id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within,
+                language=language_of(scope["slipway.headers"]),
+            ),
+            working(road, "answers"),
         )  # fmt: skip
         self.watch(run)
         await self.tell(run, request.stream, 0, scope, receive, send)
@@ -332,28 +335,30 @@ class Api:
         sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         body = await self.door.body(scope, receive) if sent else b"{}"
         options = parse_json(body, msgspec.json.Decoder(RetryRequest).decode)
-        run = self.run_of(Request(scope))
+        run, road, asker = self.run_of(Request(scope)), self.road, scope["slipway.asker"]
+        road.admission.check_call(asker, run.question.app)
         after = run.last
         if not options.stream:
             run.check(0)  # before anything is spent: the whole is asked for
-        self.runs.retry(run)
+        self.runs.retry(run, working(road, "answers"))
+        run.question = msgspec.structs.replace(run.question, asker=asker)  # what its key may read now counts
         self.watch(run)
         await self.tell(run, options.stream, after, scope, receive, send)
 
     # the rest
     async def models(self, request: Request) -> Response:
-        names = self.callable_by(request.scope["slipway.asker"])
-        rows = await asyncio.to_thread(lambda: [self.model_row(n, request.scope["slipway.asker"]) for n in names])
+        road, asker = self.road, request.scope["slipway.asker"]
+        names = self.callable_by(asker)
+        rows = await asyncio.to_thread(lambda: [self.model_row(road, n, asker) for n in names])
         return reply({"object": "list", "data": rows})
 
     async def model(self, request: Request) -> Response:
         name, asker = request.path_params["name"], request.scope["slipway.asker"]
         if name not in self.callable_by(asker):
             raise self.unknown(name, asker)
-        return reply(await asyncio.to_thread(self.model_row, name, asker))
+        return reply(await asyncio.to_thread(self.model_row, self.road, name, asker))
 
-    def model_row(self, name: str, asker: Asker) -> dict[str, Any]:
-        road = self.road
+    def model_row(self, road: Road, name: str, asker: Asker) -> dict[str, Any]:
         kind = "app" if name in road.apps else "route" if len(road.routes[name].candidates) > 1 else "model"
         owner = "slipway" if name in road.apps else road.routes[name].candidates[0].model.kind
         knowledge = road.apps[name].knowledge if name in road.apps else None
@@ -361,9 +366,9 @@ class Api:
         return {"id": name, "object": "model", "created": self.telemetry.started_at, "owned_by": owner, "slipway": ours}
 
     async def passage(self, request: Request) -> Response:
-        asker: Asker = request.scope["slipway.asker"]
-        for app in self.road.apps.values():
-            mine = app.knowledge is not None and self.road.admission.may_call(asker, app.name)
+        road, asker = self.road, request.scope["slipway.asker"]
+        for app in road.apps.values():
+            mine = app.knowledge is not None and road.admission.may_call(asker, app.name)
             if mine and app.knowledge:  # in a thread: its file is read again where it has changed
                 passage = await asyncio.to_thread(app.knowledge.passage, request.path_params["id"], asker)
                 if passage is not None:
@@ -380,12 +385,14 @@ class Api:
         ready = bool(road.routes) or any(knowledge.ready for knowledge in known.values())
         told = {n: readiness(k, asker) for n, k in known.items() if road.admission.may_call(asker, n)} if asker is not None else {}
         local = local_models(road, asker) if asker is not None else {}
+        settings = self.settings_state(asker) if asker is not None else {}
         body = {
             "status": "ready" if ready else "starting",
             "models": len(road.routes),
             "knowledge": told,
             "health": healths(road, asker) if asker is not None else {},
             **({"local": local} if local else {}),
+            **({"settings": settings} if settings else {}),
         }
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
 
@@ -411,6 +418,18 @@ class Api:
             Path("/metrics", self.metrics, methods=["GET"]),
             Path("/preflight", self.preflight, methods=["OPTIONS"]),
         ]
+
+
+def working(road: Road, door: str) -> Work:
+    """What is done for a question, on this road to its end."""
+
+    async def work(question: Question, draft: Draft, say: Say) -> None:
+        app = road.app(question.app)
+        if app is None:
+            raise ModelNotFound(f"There is no `{question.app}` any more.")
+        await answer(road, app, question, draft, door, say)
+
+    return work
 
 
 class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):

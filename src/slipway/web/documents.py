@@ -20,7 +20,7 @@ from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure
 from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
-from slipway.settings import Limits
+from slipway.settings import Settings
 from slipway.types import Asker, Record
 from slipway.web.paths import Path
 
@@ -56,14 +56,17 @@ class Document(Record, frozen=True, kw_only=True):
 
 
 class Documents:
-    """The handlers, over one road."""
+    """The handlers."""
 
-    def __init__(self, road: Road, limits: Limits) -> None:
-        self.road = road
-        self.largest = int(limits.document_mb * 1024 * 1024)
-        self.largest_mb = limits.document_mb
+    def __init__(self, settings: Settings, road: Road) -> None:
+        self.take(settings, road)
         self.reading: set[asyncio.Task[None]] = set()
         self.few = asyncio.Semaphore(_AT_ONCE)
+
+    def take(self, settings: Settings, road: Road) -> None:
+        self.road = road
+        self.largest_mb = settings.limits.document_mb
+        self.largest = int(self.largest_mb * 1024 * 1024)
 
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]

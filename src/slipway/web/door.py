@@ -8,11 +8,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from slipway.admission import Admission
+from slipway.answer import Road
+from slipway.catalogue import preferred
 from slipway.errors import BadRequest, Forbidden, InternalError, MethodNotAllowed, SlipwayError, TooLarge, UnsupportedMedia
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback
-from slipway.types import new_id
+from slipway.types import Language, new_id
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
@@ -40,14 +41,19 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-async def respond_error(send: Send, error: SlipwayError, ref: str) -> None:
+def language_of(headers: Mapping[bytes, bytes]) -> Language:
+    """In which a person reads what comes back."""
+    return preferred(headers.get(b"accept-language", b"").decode("latin-1"))
+
+
+async def respond_error(send: Send, error: SlipwayError, ref: str, language: Language) -> None:
     headers = [*JSON, (b"x-slipway-answer-id", ref.encode()), (b"x-request-id", ref.encode())]
     headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))  # the OpenAI clients go by it
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    await respond(send, error.status, headers, encode_json(envelope(error, ref)))
+    await respond(send, error.status, headers, encode_json(envelope(error, ref, language)))
 
 
 def check_post(scope: Scope) -> None:
@@ -60,8 +66,12 @@ class Door:
     all other requests.
     """
 
-    def __init__(self, settings: Settings, admission: Admission, fast: Mapping[str, Handler], rest: Handler) -> None:
-        self.admission, self.fast, self.rest = admission, fast, rest
+    def __init__(self, settings: Settings, road: Road, fast: Mapping[str, Handler], rest: Handler) -> None:
+        self.fast, self.rest = fast, rest
+        self.take(settings, road)
+
+    def take(self, settings: Settings, road: Road) -> None:
+        self.admission = road.admission
         self.body_mb = settings.limits.body_mb
         self.largest_body = int(self.body_mb * 1024 * 1024)
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
@@ -107,10 +117,12 @@ class Door:
         ref = scope.get("slipway.ref") or new_id("ref")
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
+        else:  # the sentence may name what was sent, which stays out of the log
+            log.info("%s: %s %r was refused: %d (%s)", ref, scope["method"], scope["path"][:100], error.status, type(error).code)
         if started:  # the handler has said what it could; only the connection can tell the rest
             scope["extensions"]["slipway"].transport.close()
         else:
-            await respond_error(send, error, ref)
+            await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
 
     def checked(self, scope: Scope, send: Send) -> Send:
         """Raises for what may not enter; gives the `send` to go on with. Reads the headers once, into `scope["slipway.headers"]`."""

@@ -84,7 +84,7 @@ class Run:
             if not isinstance(self.error, Cancelled):
                 log.warning("%s: %s (%s)", self.question.id, self.error.what, self.error.code)
             missing = self.draft.missing
-            self.say(failed(self.error, self.question.id, section=missing[0].index if missing else 0))
+            self.say(failed(self.error, self.question.id, self.question.language, section=missing[0].index if missing else 0))
         for reader in self.readers:
             reader.set()
 
@@ -133,19 +133,18 @@ class Run:
 
 
 class Runs:
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.forgotten: deque[str] = deque(maxlen=FORGOTTEN)
         self.sweeper: asyncio.Task[None] | None = None
 
-    def start(self, question: Question) -> Run:
+    def start(self, question: Question, work: Work) -> Run:
         run = self.runs[question.id] = Run(question)
-        self._go(run)
+        self._go(run, work)
         return run
 
-    def _go(self, run: Run) -> None:
-        run.begin(self.work)
+    def _go(self, run: Run, work: Work) -> None:
+        run.begin(work)
         if self.sweeper is None or self.sweeper.done():
             self.sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
@@ -158,13 +157,13 @@ class Runs:
             raise NotFound("There is no answer of that id.", "Check the id; answers belong to the key that asked.", param="id")
         return run
 
-    def retry(self, run: Run) -> None:
+    def retry(self, run: Run, work: Work) -> None:
         """Does again what is missing: its events follow in the same log. Raises Conflict where nothing is."""
         if run.state == "running":
             raise Conflict("This answer is still being written.", f"Read /v1/answers/{run.question.id}/events.")
         if run.state == "done":
             raise Conflict("Nothing of this answer is missing.", "Ask anew for another answer.")
-        self._go(run)
+        self._go(run, work)
 
     async def _sweep(self) -> None:
         while self.runs:

@@ -16,9 +16,12 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from slipway.answer import Road
 from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
-from slipway.settings import Limits, Listen
+from slipway.settings import Limits, Listen, Settings
+from slipway.types import new_id
+from slipway.web.door import language_of
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
@@ -123,11 +126,13 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LINGER_S, self._close_if_idle)
 
     def refuse(self, error: SlipwayError) -> None:
-        body = encode_json(envelope(error, ""))
+        ref = new_id("ref")
+        log.info("%s: a connection was refused: %d (%s)", ref, error.status, error.code)
+        body = encode_json(envelope(error, ref, language_of(dict(self.headers or ()))))
         head = (
-            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nx-request-id: {ref}\r\n"
         )
-        self.transport.write(head.encode() + body)
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.close()
 
     # slow clients
@@ -192,14 +197,19 @@ def bind(listen: Listen) -> socket.socket:
         raise SettingsError([f"listen: port {listen.port} of {listen.host} {what}; {fix}"]) from None
 
 
+def whole_seconds(time_s: float) -> int:
+    return max(1, round(time_s))
+
+
 class Server(uvicorn.Server):
     """Runs until SIGTERM or SIGINT, then drains within the grace. A second signal ends at once."""
 
-    def __init__(self, app: Any, listen: Listen, limits: Limits) -> None:
+    def __init__(self, app: Any, settings: Settings) -> None:
+        self.limited, self.grace_s = connection_class(settings.limits), settings.listen.grace
         super().__init__(
             uvicorn.Config(
                 app,
-                http=connection_class(limits),
+                http=self.limited,
                 loop="auto",
                 ws="none",
                 lifespan="on",
@@ -209,10 +219,15 @@ class Server(uvicorn.Server):
                 date_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=max(1, round(listen.grace)),
+                timeout_graceful_shutdown=whole_seconds(self.grace_s),
             )
         )
-        self.grace_s = listen.grace
+
+    def take(self, settings: Settings, road: Road) -> None:
+        """Limits count at once, also for connections that are open."""
+        self.limited.limits = settings.limits
+        self.grace_s = settings.listen.grace
+        self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

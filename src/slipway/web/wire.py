@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from slipway.catalogue import sentences
 from slipway.errors import BadRequest, SlipwayError
 from slipway.providers import Call, encode_json
 from slipway.types import (
@@ -15,6 +16,8 @@ from slipway.types import (
     Done,
     Event,
     Failed,
+    ForReader,
+    Language,
     Message,
     Notice,
     Progress,
@@ -207,8 +210,8 @@ def asked(messages: Iterable[Message]) -> str:
 # Errors
 
 
-def envelope(error: SlipwayError, ref: str) -> dict[str, Any]:
-    """OpenAI's error envelope, with our fields beside its own."""
+def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any]:
+    """OpenAI's error envelope, with our fields beside its own; `language` is that of the person who asked."""
     return {
         "error": {
             "message": f"{error.what} {error.next}".strip(),
@@ -221,12 +224,18 @@ def envelope(error: SlipwayError, ref: str) -> dict[str, Any]:
                 "retryable": error.retryable,
                 "retry_after_s": error.retry_after_s,
                 "ref": ref,
+                "reader": for_reader(error, language),
             },
         }
     }
 
 
-def failed(error: SlipwayError, ref: str, section: int | None = None) -> Failed:
+def for_reader(error: SlipwayError, language: Language) -> ForReader:
+    what, then = sentences(error, language)
+    return ForReader(what=what, next=then, language=language)
+
+
+def failed(error: SlipwayError, ref: str, language: Language, section: int | None = None) -> Failed:
     return Failed(
         code=error.code,
         what=error.what,
@@ -235,6 +244,7 @@ def failed(error: SlipwayError, ref: str, section: int | None = None) -> Failed:
         retry_after_s=error.retry_after_s,
         ref=ref,
         section=section,
+        reader=for_reader(error, language),
     )
 
 

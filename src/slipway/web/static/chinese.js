@@ -1,4 +1,4 @@
-/** The page's words in Chinese; those of the server that have a code are said in Chinese too. */
+/** The page's words in Chinese. Of failures, only those stand here that the page itself finds; notices of the server are said in Chinese by their code. */
 
 const number = (n) => n.toLocaleString("zh-CN");
 const whole = (s) => (s < 90 ? `${s} 秒` : `${Math.floor(s / 60)} 分 ${s % 60} 秒`);
@@ -28,7 +28,7 @@ export default {
   // who can answer
   lock: "此服务器需要密钥",
   lockWhy: "密钥只保存在当前标签页，关闭标签页后即被清除。",
-  lockWrong: () => "此密钥无效。请检查，或向管理员索取新的密钥。",
+  lockWrong: "此密钥无效。请检查，或向管理员索取新的密钥。",
   key: "密钥",
   open: "进入",
   whatToKnow: "您想了解什么？",
@@ -160,47 +160,23 @@ export default {
   reportWhat: "出了什么问题？",
   reportWords: "请说明问题所在。",
 
-  // failures, by their code: what happened and what to do
+  // failures that the page itself finds, as what happened and what to do
   failures: {
     unreachable: ["无法连接服务器。", "请检查网络连接后重试。"],
     lost: ["回答完成前连接中断。", "请检查网络连接后重试。"],
     left: ["回答到来之前页面已离开。"],
     page: ["页面出现了不应有的错误。", "请刷新页面后重试。"],
-    invalid_api_key: ["此密钥无效。", "请检查，或向管理员索取新的密钥。"],
-    permission_error: ["此密钥无权进行该操作。", "请联系管理员。"],
-    forbidden: ["此密钥无权进行该操作。", "请联系管理员。"],
-    not_found: ["已找不到该内容。", "请重新提问。"],
-    model_not_found: ["没有这个模型或应用。", "请换一个。"],
-    gone: ["此回答已不再保留。", "请重新提问。"],
-    too_large: ["内容太长。", "请缩短后再发送。"],
-    context_length_exceeded: ["问题连同出处和对话超出了模型的长度。", "请缩短问题，或开始新的对话。"],
-    head_too_large: ["请求头太大。", "请开始新的对话。"],
-    bad_request: ["请求中有服务器无法理解的内容。", "请修改问题后重试。"],
-    unsupported_media_type: ["服务器不接受这种格式。", "请刷新页面后重试。"],
-    method_not_allowed: ["服务器不支持该操作。", "请刷新页面后重试。"],
-    cancelled: ["已停止。", "可以重试。"],
-    overloaded: ["当前回答过多。", "请稍后重试。"],
-    stopping: ["服务器已停止，回答未能完成。", "请稍后重试。"],
-    internal_error: ["服务器出现内部错误。", "请重试；若再次发生，请把编号告诉管理员。"],
-    not_kept: ["反馈无法保存。", "请稍后重试；若再次发生，请告诉管理员。"],
-    conflict: ["当前状态下无法进行该操作。", "请稍后重试。"],
-    provider_error: ["模型服务出错。", "请稍后重试。"],
-    provider_refused: ["模型服务拒绝了该请求。", "请修改问题后重试。"],
-    provider_key: ["模型服务的密钥无效。", "请告诉管理员。"],
-    provider_limit: ["模型服务限制了调用频率。", "请稍后重试。"],
-    provider_down: ["无法连接模型服务。", "请稍后重试。"],
-    provider_slow: ["模型服务没有及时回应。", "请稍后重试。"],
-    provider_cut: ["回答在完成前中断。", "请重试。"],
-    provider_nonsense: ["模型服务的回复无法理解。", "请稍后重试。"],
+    strange: ["返回的内容页面无法理解。", "请稍后重试。"],
   },
-  status: (status) => `服务器返回状态 ${status}。`,
-  againInAMoment: "请稍后重试。",
   notices: {
     content_filter: "模型服务隐去了部分内容。",
+    continued: "模型中途停止，由另一个模型接着写完。",
     degraded: "无法连接模型，因此回答直接摘自文档。",
+    failover: "平时回答的模型不可用，由另一个模型回答。",
     length: "已达到模型的最大长度，内容到此中断。",
     matched: "模型没有注明出处：出处是按词句对应到各句的。",
     understood: (text) => text.replace(/^Searched for: /, "检索的问题："),
+    smaller: "平时回答的模型不可用，由较小的模型回答：重要内容请核对。",
     uncited: "此回答没有注明出处。",
     unsupported: (text) => text.replace(/^Not found in the cited source: (.*)\.$/s, (_, found) => `所引出处中没有：${found.replaceAll(", ", "、")}。`),
   },

@@ -4,7 +4,7 @@ import { speak } from "./notices.js";
 import { call, get, readiness } from "./server.js";
 import { Uploads, kindNames } from "./uploads.js";
 import { button, dropFocus, el, failureNodes, unreadWords } from "./dom.js";
-import { failureWords, say } from "./words.js";
+import { exactWords, failureWords, say } from "./words.js";
 
 const MANY = 20; // from here on there is a filter
 const MOST = 300; // shown at once
@@ -58,7 +58,7 @@ async function look() {
 }
 
 function showFailure(error) {
-  const words = failureWords(error.what ? error : { code: "page" });
+  const words = failureWords(error.failure);
   const said = words.what + words.next;
   if (part("failure").firstChild?.said === said) return; // it would be read out once more
   const box = el("div", { className: "failure", role: "alert" }, el("p", {}, ...failureNodes(words)), button(say("again"), look));
@@ -223,7 +223,7 @@ async function remove({ id, path }, item, presser) {
 }
 
 function notRemoved(error, item, presser) {
-  const words = failureWords(error.failure ?? { code: "page" });
+  const words = exactWords(error.failure);
   presser.disabled = false;
   item.querySelector(".confirm > p").replaceChildren(...failureNodes(words));
   presser.focus();

@@ -19,6 +19,18 @@ export function failureNodes({ what, next, foreign }) {
   return foreign ? [...nodes, el("span", { className: "foreign", lang: "en" }, ...phrase(foreign))] : nodes;
 }
 
+/** The time left `until` trying again helps, beside a button that can be pressed all the same; what is read out is the sentence. */
+export function countdown(until) {
+  const node = el("span", { className: "until", ariaHidden: "true" });
+  const tick = () => {
+    const left = Math.ceil((until - Date.now()) / 1000);
+    node.textContent = left > 0 ? say("elapsed", left) : "";
+    if (left > 0) setTimeout(() => node.isConnected && tick(), 1000);
+  };
+  tick();
+  return node;
+}
+
 /** Before `element` goes: the focus that is in it moves to `home`. */
 export function dropFocus(element, home) {
   if (element.contains(document.activeElement)) home.focus({ preventScroll: true });

@@ -1,4 +1,4 @@
-/** The page's words in English. A server's own sentences are English already, so that only the page's own failures stand here. */
+/** The page's words in English. Of failures, only those stand here that the page itself finds: the others come from the server with their words. */
 
 const number = (n) => n.toLocaleString("en");
 const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
@@ -27,7 +27,7 @@ export default {
   // who can answer
   lock: "This server asks for a key",
   lockWhy: "It is kept in this tab only, and forgotten when the tab is closed.",
-  lockWrong: (what) => `${what} Check it, or ask the operator for another.`,
+  lockWrong: "This key is not known here. Check it, or ask the operator for another.",
   key: "Key",
   open: "Open",
   whatToKnow: "What would you like to know?",
@@ -161,15 +161,14 @@ export default {
   reportWhat: "What is the problem?",
   reportWords: "Please say what the problem is.",
 
-  // failures of the page's own, as what happened and what to do
+  // failures that the page itself finds, as what happened and what to do
   failures: {
     unreachable: ["The server cannot be reached.", "Check your connection and try again."],
     lost: ["The connection was lost before the answer was complete.", "Check your connection and try again."],
     left: ["The page was left before the answer came."],
-    page: ["This page failed in a way that it should not.", "Reload it, and try again."],
+    page: ["Something happened in this page that should not.", "Reload it, and try again."],
+    strange: ["What came back is not what this page understands.", "Try again in a moment."],
   },
-  status: (status) => `The server answered with status ${status}.`,
-  againInAMoment: "Try again in a moment.",
   notices: {},
 
   // documents

@@ -140,8 +140,7 @@ export class Opinion {
       this.box.querySelector(".failure")?.remove();
       return true;
     } catch (error) {
-      const { what, next, foreign } = failureWords(error.failure ?? { code: "page" });
-      const failure = el("div", { className: "failure", role: "alert" }, el("p", {}, ...failureNodes({ what, next, foreign })));
+      const failure = el("div", { className: "failure", role: "alert" }, el("p", {}, ...failureNodes(failureWords(error.failure))));
       if (again) failure.append(button(say("again"), () => (dropFocus(failure, home), failure.remove(), again())));
       for (const old of this.box.querySelectorAll(".failure, .said")) old.remove();
       this.box.prepend(failure);

@@ -27,8 +27,8 @@ async function begin() {
     page.state = await readiness();
     page.names = (await get("v1/models")).data;
   } catch (error) {
-    if (error.status === 401) askForKey(error);
-    else notice("failed", failureNodes(failureWords(error)), { label: say("again"), act: begin, alert: true });
+    if (error.status === 401) askForKey();
+    else notice("failed", failureNodes(failureWords(error.failure)), { label: say("again"), act: begin, alert: true });
     return;
   }
   $("lock").hidden = true;
@@ -41,12 +41,12 @@ async function begin() {
   if (!matchMedia("(pointer: coarse)").matches) $("question").focus({ preventScroll: true });
 }
 
-function askForKey(error) {
+function askForKey() {
   const tried = tab.read("slipway.key");
   tab.forget("slipway.key");
-  if (tried) $("lock-why").textContent = say("lockWrong", error.what);
+  if (tried) $("lock-why").textContent = say("lockWrong");
   $("lock-why").classList.toggle("wrong", Boolean(tried));
-  $("key").ariaInvalid = String(Boolean(tried) && error.code === "invalid_api_key");
+  $("key").ariaInvalid = String(Boolean(tried));
   $("lock").hidden = false;
   $("empty").hidden = true;
   withdraw("failed");

@@ -1,6 +1,6 @@
 /** One section of an answer: the blocks that are whole as the server's clean HTML, what is being written behind them as plain text. */
 
-import { button, el, failureNodes, place } from "./dom.js";
+import { button, countdown, el, failureNodes, place } from "./dom.js";
 import { opens } from "./passage.js";
 import { failureWords, noticeWords, say } from "./words.js";
 
@@ -167,7 +167,7 @@ export class Part {
     this.lack.replaceChildren();
     if (!failed) return;
     const box = el("div", { className: "failure" }, el("p", {}, ...failureNodes(about ? failureWords(about) : { what: say("sectionFailed") })));
-    if (turn.failure?.retryable !== false) box.append(this.again);
+    if (turn.failure?.retryable !== false) box.append(el("span", { className: "again" }, this.again, countdown(about?.until)));
     if (about?.ref) box.append(el("p", { className: "ref" }, `${say("reference")} `, el("code", { textContent: about.ref })));
     if (about) box.role = "alert";
     this.lack.append(box);

@@ -3,7 +3,7 @@
 import { button, el, pageOf, place } from "./dom.js";
 import { excerpt } from "./excerpt.js";
 import { get } from "./server.js";
-import { say } from "./words.js";
+import { failureWords, say } from "./words.js";
 
 let open = null; // {trigger, panel}
 let count = 0;
@@ -54,7 +54,7 @@ async function look(panel, parts, source, answer) {
     const passage = await get(`v1/passages/${encodeURIComponent(source.id)}`);
     if (panel.isConnected) fill(parts, passage, answer);
   } catch (error) {
-    const note = error.status === 404 ? say("passageChanged") : say("passageAsFound", error.what);
+    const note = error.status === 404 ? say("passageChanged") : say("passageAsFound", failureWords(error.failure).what);
     Object.assign(parts.note, { textContent: note, hidden: false });
   }
 }

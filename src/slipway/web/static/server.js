@@ -1,6 +1,6 @@
 /** The server's side: requests with this tab's key, refusals as errors with words, and streams of events that survive a dropped line. */
 
-import { failureWords, say } from "./words.js";
+import { failureWords, locale } from "./words.js";
 
 const TRIES = 5;
 const FIRST_WAIT_MS = 500;
@@ -36,41 +36,35 @@ export const tab = {
   },
 };
 
-/** `what` happened and what to do `next`, as sentences; `status` 0 where no answer came at all. */
+/** `failure` is what a turn can keep of it: its `code`, and the server's words where it said any; `status` 0 where no answer came at all. */
 export class Refused extends Error {
-  constructor({ what, next = "", code = "refused", retryable = false, ref = "", status = 0 }) {
-    super(what);
-    Object.assign(this, { what, next, code, retryable, ref, status });
-  }
-
-  get failure() {
-    const { what, next, code, retryable, ref } = this;
-    return { what, next, code, retryable, ref };
+  constructor(failure, status = 0) {
+    super(failure.what);
+    Object.assign(this, { failure, status });
   }
 }
 
-/** A failure of the line, by its code. */
-const broken = (code) => new Refused({ ...failureWords({ code }), code, retryable: true });
+/** A failure that the page itself finds, by its code. */
+const broken = (code, status, more) => new Refused({ ...failureWords({ code }), code, retryable: true, ...more }, status);
 const unreachable = () => broken("unreachable");
 const lost = () => broken("lost");
 
 async function refused(response) {
   const { status } = response;
   const error = await response.json().then((body) => body.error, () => null);
-  const ours = error?.slipway;
-  const ref = ours?.ref ?? response.headers.get("x-slipway-answer-id") ?? "";
-  if (ours) return new Refused({ ...ours, code: error.code, ref, status });
-  return new Refused({ what: say("status", status), next: say("againInAMoment"), retryable: status >= 500, ref, status });
+  if (error?.slipway) return new Refused({ code: error.code, ...error.slipway }, status);
+  return broken("strange", status, { retryable: status >= 500, ref: response.headers.get("x-slipway-answer-id") ?? "" });
 }
 
-function authorization() {
+/** Who asks, and in which language they read. */
+function asker() {
   const key = tab.read("slipway.key");
-  return key ? { authorization: `Bearer ${key}` } : {};
+  return { "accept-language": locale, ...(key && { authorization: `Bearer ${key}` }) };
 }
 
 /** The response, once it is a good one. Raises Refused. Paths are relative, so that the page may live below a prefix. */
 export async function call(path, { body, method = body ? "POST" : "GET", headers = {}, signal } = {}) {
-  const all = { ...authorization(), ...(body && { "content-type": "application/json" }), ...headers };
+  const all = { ...asker(), ...(body && { "content-type": "application/json" }), ...headers };
   let response;
   try {
     response = await fetch(path, { method, body: body && JSON.stringify(body), headers: all, signal, cache: "no-store" });
@@ -86,7 +80,7 @@ export function send(path, form, { tell, signal }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch does not say how much has gone
     request.open("POST", path);
-    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(asker())) request.setRequestHeader(name, value);
     request.upload.onprogress = ({ loaded, total, lengthComputable }) => lengthComputable && tell(loaded / total);
     request.onerror = () => reject(unreachable());
     request.onabort = () => reject(signal.reason);
@@ -105,7 +99,7 @@ export const get = async (path) => (await call(path)).json();
 /** The state of the server, also while it is not ready yet. */
 export async function readiness() {
   try {
-    return await (await fetch("readyz", { headers: authorization(), cache: "no-store" })).json();
+    return await (await fetch("readyz", { headers: asker(), cache: "no-store" })).json();
   } catch {
     throw unreachable();
   }

@@ -77,7 +77,7 @@ function settle(turn, how, error) {
   const forgotten = how !== "ask" && (error.status === 404 || error.status === 410); // it can be asked anew
   if (talk.running?.stopping || error.name === "AbortError") turn.fail({ code: "cancelled" });
   else if (error.status === 401) giveBack(turn, error);
-  else if (error instanceof Refused) turn.fail({ ...error.failure, retryable: error.retryable || forgotten });
+  else if (error instanceof Refused) turn.fail({ ...error.failure, retryable: error.failure.retryable || forgotten });
   else turn.fail({ code: "page", retryable: true });
 }
 
@@ -88,7 +88,7 @@ function giveBack(turn, error) {
   talk.views.get(turn).element.remove();
   talk.views.delete(turn);
   if (!$("question").value) $("question").value = turn.question;
-  talk.locked(error);
+  talk.locked();
 }
 
 /** The page's last word on a turn: its text as the server's clean HTML where that can be had, and all of it kept. */

@@ -67,7 +67,9 @@ export class Turn {
     this.changed();
   }
 
-  fail(failure) {
+  /** Where it is known how long to wait, `until` says when that is over. */
+  fail({ retry_after_s: wait, ...failure }) {
+    if (wait) failure.until = Date.now() + 1000 * wait;
     Object.assign(this, { state: failure.code === "cancelled" ? "stopped" : "failed", failure, progress: null });
   }
 

@@ -3,7 +3,7 @@
 import { speak } from "./notices.js";
 import { Refused, get, send } from "./server.js";
 import { button, dropFocus, el, failureNodes, unreadWords } from "./dom.js";
-import { failureWords, say } from "./words.js";
+import { exactWords, failureWords, say } from "./words.js";
 
 const AT_ONCE = 2;
 const FIRST_LOOK_MS = 500;
@@ -143,9 +143,9 @@ class Upload {
 
   /** What to say of an error; a file that was moved or changed since it was chosen looks like a server out of reach. */
   async why(error) {
-    if (!(error instanceof Refused)) return failureWords({ code: "page" });
+    if (!(error instanceof Refused)) return failureWords();
     const there = await this.file.slice(0, 1).arrayBuffer().then(() => true, () => false);
-    return there ? { ...error.failure, ...failureWords(error.failure), retryable: error.failure.retryable } : { what: say("fileGone"), next: say("chooseAgain") };
+    return there ? { ...error.failure, ...exactWords(error.failure) } : { what: say("fileGone"), next: say("chooseAgain") };
   }
 
   fail(failure) {

@@ -1,6 +1,6 @@
 /** What a turn looks like. `draw()` may be called as often as anything changes. */
 
-import { button, copyText, el, failureNodes } from "./dom.js";
+import { button, copyText, countdown, el, failureNodes } from "./dom.js";
 import { Facts } from "./facts.js";
 import { speak } from "./notices.js";
 import { Opinion } from "./opinion.js";
@@ -83,7 +83,7 @@ export class TurnView {
       const box = el("div", { className: "failure", role: "alert" });
       this.failure.append(box);
       box.append(el("p", {}, ...failureNodes(failureWords(failure))));
-      if (failure.retryable) box.append(this.again);
+      if (failure.retryable) box.append(el("span", { className: "again" }, this.again, countdown(failure.until)));
       if (failure.ref) box.append(el("p", { className: "ref" }, `${say("reference")} `, el("code", { textContent: failure.ref })));
     }
   }

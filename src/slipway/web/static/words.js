@@ -22,11 +22,18 @@ export function say(name, ...about) {
 /** The words for `key` in the list called `name`; null where there are none. */
 export const among = (name, key) => words[name][key] ?? null;
 
-/** What the server says of a failure, in the reader's language where that is known. `foreign` are the server's own words where they are not. */
-export function failureWords({ code, what = "", next = "" }) {
-  const [ours, hint] = among("failures", code) ?? [];
-  if (ours) return { what: ours, next: hint ?? "", foreign: [what, next].filter((text) => text && ours !== what && hint !== next).join(" ") };
-  return { what, next, foreign: "" };
+/** What happened, and what to do: the server's words for readers, in their language, or the page's own by the code. */
+export function failureWords({ code, reader, what = "", next = "" } = { code: "page" }) {
+  const [ours, hint = ""] = among("failures", code) ?? [];
+  if (reader) return { what: reader.what, next: reader.next };
+  return ours ? { what: ours, next: hint } : { what, next };
+}
+
+/** The same for who looks after documents: what exactly was said, in English, beneath words for readers that are not. */
+export function exactWords(failure) {
+  const { reader, what, next } = failure ?? {};
+  if (!reader) return failureWords(failure);
+  return reader.language === "en" ? { what, next } : { ...failureWords(failure), foreign: `${what} ${next}`.trim() };
 }
 
 /** A notice's sentence; in English it is the server's own. */
