@@ -31,6 +31,7 @@ class Seen(msgspec.Struct, kw_only=True):
     notices: list[str] = []
     facts: dict[str, Any] = {}
     broken: str | None = None
+    began_at: float = msgspec.field(default_factory=time.monotonic)
     took_s: float = 0.0
     first_s: float | None = None
     last_at: float = 0.0
@@ -58,16 +59,27 @@ class Seen(msgspec.Struct, kw_only=True):
         """Whether its error is OpenAI's, with ours beside it."""
         return self.error is not None and self.error.keys() >= ENVELOPE and {"what", "next", "ref"} <= self.error.get("slipway", {}).keys()
 
+    def say(self, text: str) -> None:
+        """Text has come."""
+        if not text:
+            return
+        now = time.monotonic()
+        if self.first_s is None:
+            self.first_s = now - self.began_at
+        if "continued" in self.notices and self.gap_s is None and self.last_at:
+            self.gap_s = now - self.last_at
+        self.text, self.last_at = self.text + text, now
+
 
 async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any], *, patience_s: float = 20.0) -> Seen:
     """POSTs to `url`/chat/completions and reads what comes, however it ends. Nothing is raised for what the other side does wrong."""
-    seen, began = Seen(streamed=bool(body.get("stream"))), time.monotonic()
+    seen = Seen(streamed=bool(body.get("stream")))
     try:
         async with asyncio.timeout(patience_s), client.stream("POST", f"{url}/chat/completions", json=body, timeout=None) as reply:
             seen.status, seen.headers = reply.status_code, dict(reply.headers)
             if seen.streamed and reply.status_code == 200 and "event-stream" in reply.headers.get("content-type", ""):
                 async for line in reply.aiter_lines():
-                    _take_line(seen, line, began)
+                    _take_line(seen, line)
             else:
                 _take_whole(seen, await reply.aread())
     except TimeoutError:
@@ -78,20 +90,20 @@ async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any], *, pati
         seen.broken = "cut"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         seen.broken = "nonsense"
-    seen.took_s = time.monotonic() - began
+    seen.took_s = time.monotonic() - seen.began_at
     return seen
 
 
-def _take_line(seen: Seen, line: str, began: float) -> None:
+def _take_line(seen: Seen, line: str) -> None:
     if not line.startswith("data: "):
         return
     if line == "data: [DONE]":
         seen.is_done = True
         return
-    _take_chunk(seen, json.loads(line[6:]), began)
+    _take_chunk(seen, json.loads(line[6:]))
 
 
-def _take_chunk(seen: Seen, chunk: dict[str, Any], began: float) -> None:
+def _take_chunk(seen: Seen, chunk: dict[str, Any]) -> None:
     if "error" in chunk:
         seen.error = chunk["error"]
         return
@@ -103,18 +115,7 @@ def _take_chunk(seen: Seen, chunk: dict[str, Any], began: float) -> None:
     seen.notices += [notice["code"] for notice in told.get("notices", [])]
     for choice in first_of(chunk):
         seen.finish = choice["finish_reason"] or seen.finish
-        _say(seen, choice["delta"].get("content") or "", began, goes_on="continued" in seen.notices)
-
-
-def _say(seen: Seen, text: str, began: float, *, goes_on: bool) -> None:
-    if not text:
-        return
-    now = time.monotonic()
-    if seen.first_s is None:
-        seen.first_s = now - began
-    if goes_on and seen.gap_s is None and seen.last_at:
-        seen.gap_s = now - seen.last_at
-    seen.text, seen.last_at = seen.text + text, now
+        seen.say(choice["delta"].get("content") or "")
 
 
 def first_of(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
