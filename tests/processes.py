@@ -116,6 +116,26 @@ def mocking(**settings: Any) -> Iterator[MockServer]:
         loop.close()
 
 
+@contextmanager
+def mock_process(*args: str) -> Iterator[str]:
+    """`slipway mock` with these arguments, in a process of its own, so that its work is nobody else's delay. Gives its address."""
+    port = free_port()
+    process = subprocess.Popen([*COMMAND, "mock", "--port", str(port), *args], stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/healthz")
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def models(url: str, *names: str, **fields: Any) -> dict[str, Any]:
     """Settings of models at one endpoint, called by the same names there."""
     return {"models": {name: {"base_url": url, **fields} for name in names}}

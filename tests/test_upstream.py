@@ -112,6 +112,18 @@ def test_a_reply_without_a_length_ends_with_its_connection(tmp_path: Path) -> No
         assert server.chat("m").json()["choices"][0]["message"]["content"] == "hi"
 
 
+@pytest.mark.parametrize("wrong", [b'data: {"cho\n\n', b'data: {"error":{"message":"no"}}\n\n'])
+def test_words_before_an_event_that_is_wrong_are_kept_also_in_one_packet(tmp_path: Path, wrong: bytes) -> None:
+    words = b'data: {"choices":[{"index":0,"delta":{"content":"Ships float"}}]}\n\n'
+    stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + words + wrong
+    with scripted([stream, None]) as (port, _), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+        answer = server.chat("m", stream=True)
+        assert answer.status_code == 200
+        assert '"content":"Ships float"' in answer.text
+        assert '"error":' in answer.text
+        assert "[DONE]" not in answer.text
+
+
 def test_more_calls_than_connections_wait_their_turn(tmp_path: Path) -> None:
     with mocking(ttft_s=0.1) as mock, serving(tmp_path, settings=models(mock.url, "mock-model", connection={"max": 2})) as server:
         with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,222 @@
+"""Routes survive what providers do: every fault of `faulty.py`, streamed and not, for a model alone, with a twin, and for an app."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from faulty import CELLS, SLOWEST_S, TIMES, Cell, Estate, estate
+from processes import Serving, mocking, serving
+from seeing import Seen, ask
+from slipway.providers.mock import MockServer
+
+AT_ONCE = 24
+MOST_CALLS_BEHIND_WORDS = 11  # of two models that break off again and again: one call, then four times one of each, and a retry of each
+HELLO = [{"role": "user", "content": "Hello"}]
+SAYS_ALL = ("whole", "continued")
+BEHIND_THE_END = ("cut after the last token", "cut after the finish reason", "no [DONE]", "finish reason `error`", "no finish reason")
+
+
+async def ask_all(url: str, cells: list[Cell]) -> dict[str, Seen]:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(client: httpx.AsyncClient, cell: Cell) -> Seen:
+        async with gate:
+            return await ask(client, f"{url}/v1", cell.body, patience_s=SLOWEST_S)
+
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=AT_ONCE)) as client:
+        seen = await asyncio.gather(*(one(client, cell) for cell in cells))
+    return {cell.name: each for cell, each in zip(cells, seen, strict=True)}
+
+
+class Asked:
+    """All cells, asked once."""
+
+    def __init__(self, estate: Estate) -> None:
+        self.estate = estate
+        self.seen = asyncio.run(ask_all(estate.server.url, CELLS))
+        self.calls = estate.attempts()
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Asked]:
+    with estate(tmp_path_factory.mktemp("faults"), certificate, *CELLS) as everything:
+        yield Asked(everything)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_what_a_client_sees(asked: Asked, cell: Cell) -> None:
+    seen, truth = asked.seen[cell.name], asked.estate.truth(cell)
+    assert seen.word in cell.words, seen
+    if seen.word in SAYS_ALL or (seen.word == "error event" and cell.fault.name in BEHIND_THE_END):
+        assert seen.text == truth
+    elif seen.word == "quote":
+        assert "80 degrees" in seen.text
+        assert "degraded" in seen.notices
+    else:
+        assert truth.startswith(seen.text)
+        assert bool(seen.text) == (seen.word == "error event")
+        assert seen.has_envelope
+    assert len(seen.ids) <= 1
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_no_more_calls_than_need_be(asked: Asked, cell: Cell) -> None:
+    calls = asked.calls[cell.name]
+    assert 1 <= calls <= cell.calls
+    assert len(asked.estate.received(cell)) <= calls
+    told = asked.seen[cell.name].headers.get("x-slipway-attempts")
+    assert told is None or int(told) <= calls
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.door == "routed"], ids=lambda cell: cell.name)
+def test_who_wrote_is_told(asked: Asked, cell: Cell) -> None:
+    seen = asked.seen[cell.name]
+    if seen.status != 200:
+        return
+    first, twin = f"{cell.name}.first", f"{cell.name}.twin"
+    helped = seen.word == "whole" and asked.calls[cell.name] > 1
+    assert seen.headers["x-slipway-model"] == (twin if helped else first)
+    if seen.word == "continued":
+        assert seen.models == [cell.fault.says, "m"]  # each chunk names who wrote it
+
+
+@pytest.mark.parametrize("cell", [c for c in CELLS if c.door == "alone" and c.fault.name.startswith("429")], ids=lambda c: c.name)
+def test_who_is_limited_is_told_when_to_come_back(asked: Asked, cell: Cell) -> None:
+    assert int(asked.seen[cell.name].headers["retry-after"]) >= 1
+
+
+def test_what_is_odd_but_well_is_passed_on(asked: Asked) -> None:
+    seen = {name: asked.seen[f"{name}.routed.streamed"] for name in ("content-filter", "another-model-s-name", "no-usage")}
+    assert seen["content-filter"].finish == "content_filter"
+    assert seen["another-model-s-name"].models == ["another-model"]
+    assert seen["no-usage"].usage is None
+
+
+def test_nothing_is_left_behind(asked: Asked) -> None:
+    server = asked.estate.server
+    assert "slipway_answers_in_flight 0.0" in server.get("/metrics").text
+    assert server.get("/readyz").status_code == 200
+    assert "Traceback" not in server.log
+
+
+# What only one model can write, and who fails as well
+
+
+def route(tmp_path: Path, *models: dict[str, Any], **more: Any) -> Any:
+    """A server with one route, `r`, over these models."""
+    named = {f"m{n}": {"connection": TIMES, **model} for n, model in enumerate(models)}
+    return serving(tmp_path, settings={"models": named, "routes": {"r": list(named)}, **more})
+
+
+def chat(server: Serving, **more: Any) -> Seen:
+    async def one() -> Seen:
+        async with httpx.AsyncClient() as client:
+            return await ask(client, f"{server.url}/v1", {"model": "r", "messages": HELLO, **more})
+
+    return asyncio.run(one())
+
+
+def truth(mock: MockServer) -> str:
+    return str(httpx.post(f"{mock.url}/truth", json={"model": "m", "messages": HELLO}).json()["text"])
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+        {"response_format": {"type": "json_object"}},
+        {"logprobs": True},
+        {"n": 2},
+    ],
+    ids=lambda asks: next(iter(asks)),
+)
+def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[str, Any]) -> None:
+    with mocking() as mock, route(tmp_path, {"base_url": mock.url, "name": "fault-cut-6"}, {"base_url": mock.url, "name": "m"}) as server:
+        seen = chat(server, stream=True, **asks)
+        assert seen.word == "error event"
+        assert seen.has_envelope
+        assert seen.text
+        assert truth(mock).startswith(seen.text)
+        assert len(mock.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("fault-status-503", "fault-html", ("error 502", "error 502")),
+        ("fault-hang", "fault-status-500", ("error 504", "error 504")),
+        ("fault-status-429", "fault-status-503", ("error 429", "error 429")),
+        ("fault-cut-5", "fault-status-503", ("error event", "error 502")),
+        ("fault-cut-5", "fault-policy", ("error event", "error 400")),
+        ("fault-stall-5", "fault-malformed-0", ("error event", "error 504")),
+    ],
+)
+def test_the_next_model_fails_as_well(tmp_path: Path, first: str, second: str, words: tuple[str, str], stream: bool) -> None:
+    """What the first one said is told, unless the second one refuses what is asked."""
+    with mocking() as mock, route(tmp_path, {"base_url": mock.url, "name": first}, {"base_url": mock.url, "name": second}) as server:
+        seen = chat(server, stream=stream)
+        assert seen.word == words[0 if stream else 1]
+        assert seen.has_envelope
+        assert truth(mock).startswith(seen.text)
+        calls = [request for request in mock.requests if request.method == "POST"]
+        assert len(calls) <= (MOST_CALLS_BEHIND_WORDS if seen.text else 6)
+
+
+# Zones
+
+
+def test_zones_die_and_come_back_one_by_one(tmp_path: Path) -> None:
+    with mocking(seed=1) as north, mocking(seed=1) as south, mocking(seed=1) as west:
+        zones = {"north": north, "south": south, "west": west}
+        models = [{"base_url": mock.url, "name": "m", "zone": zone} for zone, mock in zones.items()]
+        with route(tmp_path, *models) as server:
+            assert writers(server) == {"m0"}
+            north.script("refuse")
+            assert writers(server) == {"m1"}
+            south.script("down")
+            assert writers(server) == {"m2"}
+            west.script("refuse")
+            dead = [chat(server, stream=stream) for stream in (True, False) for _ in range(5)]
+            assert {seen.word for seen in dead} == {"error 502"}
+            assert all(seen.has_envelope for seen in dead)
+            for mock, writer in ((west, "m2"), (south, "m1"), (north, "m0")):
+                mock.script()
+                assert until(partial(is_written_by, server, writer), within_s=5.0)
+                assert writers(server) == {writer}
+
+
+def is_written_by(server: Serving, writer: str) -> bool:
+    return writers(server, 1) == {writer}
+
+
+def writers(server: Serving, count: int = 6) -> set[str]:
+    """Who answers questions, one after the other; each must have a whole answer, or none comes from the route."""
+    seen = [chat(server, stream=n % 2 == 0) for n in range(count)]
+    return {each.headers.get("x-slipway-model", each.word) if each.word == "whole" else each.word for each in seen}
+
+
+def until(what: Callable[[], bool], within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def test_a_model_that_flaps_is_not_noticed(tmp_path: Path) -> None:
+    with mocking(seed=1) as first, mocking(seed=1) as second:
+        first.script("flap-1")
+        with route(tmp_path, {"base_url": first.url, "name": "m"}, {"base_url": second.url, "name": "m"}) as server:
+            end = time.monotonic() + 4.5
+            seen = list[Seen]()
+            while time.monotonic() < end:
+                seen.append(chat(server, stream=len(seen) % 2 == 0))
+                time.sleep(0.02)
+        assert {each.word for each in seen} == {"whole"}
+        assert {each.headers["x-slipway-model"] for each in seen} == {"m0", "m1"}
