@@ -196,7 +196,8 @@ class Answering:
                 self._finished = True
         if self._splice is not None:
             pieces = self._splice.pieces(pieces)
-        self._text += [piece.text for piece in pieces if piece.text]
+        if len(self.route.candidates) > 1:  # another may have to go on from it
+            self._text += [piece.text for piece in pieces if piece.text]
         return pieces
 
     async def _go_on(self, error: ProviderError) -> list[Piece]:
@@ -252,13 +253,13 @@ class Answering:
         attempt.end(cancelled=True, used=used)
 
     async def _someone_is_back(self) -> bool:
-        """Before a question is given up that nobody was asked: whether one that was away can be reached now. Once, and for free."""
-        if self.attempts.count or self._looked:
+        """Before a question is given up: whether one that was away can be reached now. Once, and for free."""
+        away = [index for index, candidate in enumerate(self.route.candidates) if candidate.health.breaker.state == "open"]
+        if self._looked or not away:
             return False
         self._looked = True
-        healths = [candidate.health for candidate in self.route.candidates]
-        back = await asyncio.gather(*(health.look() for health in healths))
-        self.attempts.look_again(index for index, is_back in enumerate(back) if is_back)
+        back = await asyncio.gather(*(self.route.candidates[index].health.look() for index in away))
+        self.attempts.look_again(index for index, is_back in zip(away, back, strict=True) if is_back)
         return any(back)
 
     def _begin(self, index: int, kind: AttemptKind) -> Attempt:
@@ -303,7 +304,9 @@ class Answering:
     def _lose(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
         """Another was faster. A trial goes on to its verdict, and a call that was asked beside one is given up."""
         for task, attempt in running.items():
-            if attempt.kind == "trial":
+            if task.done() and isinstance(error := task.exception(), ProviderError):  # in the same moment
+                attempt.end(error)
+            elif attempt.kind == "trial":
                 self.took.append(Took(candidate=attempt.candidate, usage=None))
                 attempt.candidate.health.watch(asyncio.get_running_loop().create_task(verdict(task, attempt)))
             else:

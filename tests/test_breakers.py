@@ -1,0 +1,147 @@
+"""A model that keeps failing is not asked until it is found well again, and nobody waits for finding out."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from processes import Serving, free_port, mocking, models, serving
+
+
+def state(server: Serving, name: str) -> str:
+    return str(server.get("/readyz").json()["health"][name]["state"])
+
+
+def until(what: Callable[[], bool], within_s: float = 5.0) -> None:
+    end = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def chats(mock: Any) -> int:
+    return sum(seen.path.endswith("/chat/completions") for seen in mock.requests)
+
+
+def two(first: str, second: str) -> dict[str, Any]:
+    file = models(first, "first", retries=0)
+    file["models"]["second"] = {"base_url": second}
+    return {**file, "routes": {"main": ["first", "second"]}}
+
+
+def test_a_dead_model_costs_three_calls_and_is_back_once_it_lives(tmp_path: Path) -> None:
+    with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
+        first.script("down")
+        for _ in range(20):
+            assert server.chat("main").headers["x-slipway-model"] == "second"
+        assert chats(first) == 3
+        health = server.get("/readyz").json()["health"]["first"]
+        assert health["state"] == "open"
+        assert "failed (503)" in health["why"]
+        assert 'slipway_model_state{model="first",state="open"} 1.0' in server.get("/metrics").text
+        first.script()
+        until(lambda: state(server, "first") == "half-open", 2.0)
+        until(lambda: server.chat("main").headers["x-slipway-model"] == "first", 2.0)
+        until(lambda: state(server, "first") == "closed")
+
+
+def test_nobody_waits_for_a_trial(tmp_path: Path) -> None:
+    with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
+        first.script("down")
+        for _ in range(3):
+            server.chat("main")
+        first.script("slow-3")  # it can be reached again, but is slow
+        until(lambda: state(server, "first") == "half-open")
+        asked = len(second.requests)
+        began = time.monotonic()
+        answer = server.chat("main")
+        assert time.monotonic() - began < 1.5
+        assert answer.headers["x-slipway-model"] == "second"
+        assert len(second.requests) == asked + 1
+        assert "x-slipway-cost-usd" not in answer.headers  # what the trial takes is not known
+        until(lambda: state(server, "first") == "closed")  # its verdict was waited for
+
+
+def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "m", retries=0)) as server:
+        mock.script("down")
+        for _ in range(3):
+            assert server.chat("m").status_code == 502
+        refused = server.chat("m")
+        assert refused.status_code == 502
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "m: The provider of m failed (503)" in refused.json()["error"]["message"]
+        assert chats(mock) == 3
+        mock.script()
+        assert server.chat("m").status_code in (200, 502)  # who asks in that moment has it looked at again
+        until(lambda: server.chat("m").status_code == 200, 2.0)
+
+
+def test_a_key_that_is_not_taken_is_not_sent_again(tmp_path: Path) -> None:
+    with mocking(bad_keys=("sk-wrong",)) as mock:
+        file = models(mock.url, "wrong", api_key="sk-wrong")
+        file["models"]["right"] = {"base_url": mock.url, "api_key": "sk-right"}
+        file["routes"] = {"main": ["wrong", "right"]}
+        with serving(tmp_path, settings=file) as server:
+            for _ in range(5):
+                assert server.chat("main").headers["x-slipway-model"] == "right"
+            time.sleep(1.2)  # a look finds the key no better
+            assert state(server, "wrong") == "open"
+            refused = server.chat("wrong")
+    assert refused.json()["error"]["code"] == "provider_key"
+    assert sum(seen.headers["authorization"] == "Bearer sk-wrong" and seen.method == "POST" for seen in mock.requests) == 1
+
+
+def test_who_limits_us_rests_as_long_as_it_says(tmp_path: Path) -> None:
+    with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
+        first.script("status-429-1")
+        assert server.chat("main").headers["x-slipway-model"] == "second"
+        first.script()
+        began = time.monotonic()
+        assert server.chat("main").headers["x-slipway-model"] == "second"
+        until(lambda: server.chat("main").headers["x-slipway-model"] == "first", 3.0)
+        assert time.monotonic() - began > 0.7
+        assert state(server, "first") == "closed"
+
+
+def test_what_was_learnt_outlives_a_reload_but_not_another_address(tmp_path: Path) -> None:
+    with mocking() as dead, mocking() as second:
+        dead.script("down")
+        file = two(dead.url, second.url)
+        with serving(tmp_path, settings=file) as server:
+            for _ in range(3):
+                server.chat("main")
+            path = next(tmp_path.glob("settings-*.yaml"))
+            apply(server, path, {**file, "limits": {"answers": 77}})
+            assert state(server, "first") == "open"
+            file["models"]["first"]["price"] = {"input": 1, "output": 1}
+            apply(server, path, file)
+            assert state(server, "first") == "open"
+            assert server.chat("main").headers["x-slipway-attempts"] == "1"
+            file["models"]["first"]["base_url"] = f"http://127.0.0.1:{free_port()}/v1"
+            apply(server, path, file)
+            assert state(server, "first") == "closed"
+
+
+def apply(server: Serving, path: Path, settings: dict[str, Any]) -> None:
+    before = server.get("/readyz").json()["settings"]["applied_at"]
+    path.write_text(json.dumps(settings))
+    until(lambda: bool(server.get("/readyz").json()["settings"]["applied_at"] > before))
+
+
+def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
+    with mocking(ttft_s=2.0) as slow, mocking() as second:
+        file = two(slow.url, second.url)
+        file["models"]["first"]["connection"] = {"first_token": "300ms"}
+        with serving(tmp_path, settings=file) as server, httpx.Client(base_url=server.url, timeout=20) as client:
+            body = {"model": "main", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+            for _ in range(5):
+                began = time.monotonic()
+                reply = client.post("/v1/chat/completions", json=body)
+                assert reply.headers["x-slipway-model"] == "second"
+                assert time.monotonic() - began < 1.5
+            assert chats(slow) == 3
+            assert state(server, "first") in ("open", "half-open")
