@@ -14,9 +14,10 @@ from slipway.routing.attempts import Traits
 from slipway.routing.joint import Joint
 from slipway.types import Notice, Piece
 
+# A new message seldom begins with the white space that belongs at the joint. Words that stand on both sides of it tell, and are taken out by the joint
 GO_ON = (
-    "Your last message was cut off by a broken connection. Go on exactly where you stopped: begin with the very next character, also in the middle of a word, "
-    "repeat nothing, say nothing else before it, and keep its language and form."
+    "Your last message was cut off by a broken connection. Go on exactly where you stopped: write its last six words again, letter for letter "
+    "(in Chinese or Japanese, its last twelve characters), and then what follows. Say nothing before them, leave nothing out, and keep its language and form."
 )
 BYTES_A_TOKEN = 8  # hardly any text has more, so that a body of N bytes has at least N / 8 tokens
 CHARS_A_TOKEN = 4
