@@ -1,6 +1,6 @@
 """What an outage costs: calls to models that are down, the wait for the first words, the time until the first model writes again; and what overload does.
 
-    python bench/outage.py                     # about ten minutes
+    python bench/outage.py                     # about fifteen minutes
     python bench/outage.py --seconds 10        # shorter outages
 
 Slipway and each of its models are processes of their own; questions come at a fixed rate, whatever becomes of those before. Each answer is a stream.
@@ -9,7 +9,7 @@ outage      the first model of the route is gone for a minute: it refuses connec
             list of models, by which it is probed, is well. Wasted are calls that were made to it meanwhile; those that it had begun before and broke
             off are counted apart. First words are those of the fallback once the breaker is open, beside those of the first model before. Back is
             when the first question was asked that the first model answered again
-all down    every model of the route is; calls that each gets are counted by the mock, or by Slipway where they cannot reach it
+all down    every model of the route is; how many calls each gets, as Slipway counts them, and when the client is told
 overload    five times as many questions as a model with eight turns can answer; who is shed, when it is told, and how long the others took
 """
 
