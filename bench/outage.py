@@ -1,14 +1,15 @@
 """What an outage costs: calls to models that are down, the wait for the first words, the time until the first model writes again; and what overload does.
 
-    python bench/outage.py                     # about ten minutes
+    python bench/outage.py                     # about fifteen minutes
     python bench/outage.py --seconds 10        # shorter outages
 
 Slipway and each of its models are processes of their own; questions come at a fixed rate, whatever becomes of those before. Each answer is a stream.
 
 outage      the first model of the route is gone for a minute: it refuses connections; it answers 503 on all of its routes; or only to chats, while its
-            list of models, by which it is probed, is well. Wasted are calls to it that failed. First words are those of the fallback once the breaker is
-            open, beside those of the first model before. Back is when the first question was asked that the first model answered again
-all down    every model of the route is; calls that each gets are counted by the mock, or by Slipway where they cannot reach it
+            list of models, by which it is probed, is well. Wasted are calls that were made to it meanwhile; those that it had begun before and broke
+            off are counted apart. First words are those of the fallback once the breaker is open, beside those of the first model before. Back is
+            when the first question was asked that the first model answered again
+all down    every model of the route is; how many calls each gets, as Slipway counts them, and when the client is told
 overload    five times as many questions as a model with eight turns can answer; who is shed, when it is told, and how long the others took
 """
 
@@ -36,7 +37,7 @@ HEALTHY_S, AFTER_S = 8.0, 12.0  # before and behind an outage
 SPEED = ["--ttft", "0.2", "--tpot", "0.005", "--tokens", "40", "--seed", "1"]
 OUTAGES = {"refuses connections": "refuse", "503 on every route": "down", "503 to chats alone": "status-503"}
 TURNS, WAIT_S, OVERLOAD = 8, 1.0, 5
-ANSWER_S = 0.2 + 40 * 0.005  # what one takes at SPEED
+FIRST_S, ANSWER_S = 0.2, 0.4  # what first words and a whole answer take at SPEED
 
 
 class Asked(NamedTuple):
@@ -106,8 +107,9 @@ async def outage(server: Serving, url: str, fault: str, seconds: float) -> list[
     return await running
 
 
-def show_outage(name: str, count: int, asked: list[Asked], wasted: int, seconds: float) -> None:
+def show_outage(name: str, count: int, asked: list[Asked], failures: int, seconds: float) -> None:
     over_s = HEALTHY_S + seconds
+    broken = sum(each.at_s < HEALTHY_S and (each.writer != "m0" or "continued" in each.seen.notices) for each in asked)
     before = [each.seen.first_s for each in asked if each.at_s < HEALTHY_S - 1 and each.seen.first_s is not None]
     during = [
         each.seen.first_s for each in asked if HEALTHY_S + 1 < each.at_s < over_s and each.seen.first_s is not None and each.writer == "m1"
@@ -115,7 +117,8 @@ def show_outage(name: str, count: int, asked: list[Asked], wasted: int, seconds:
     back_s = min((each.at_s for each in asked if each.at_s >= over_s and each.writer == "m0"), default=float("inf")) - over_s
     words = Counter(each.seen.word for each in asked)
     print(
-        f"{name}, {count} models: {len(asked)} questions, {words['whole'] + words['continued']} answered; {wasted} wasted calls; first words p50 "
+        f"{name}, {count} models: {len(asked)} questions, {words['whole'] + words['continued']} answered; "
+        f"{failures - broken} wasted calls, {broken} that were under way; first words p50 "
         f"{statistics.median(before) * 1000:.0f} -> {statistics.median(during) * 1000:.0f} ms ({statistics.median(during) / statistics.median(before):.2f}x), "
         f"p95 {percentile(before, 0.95) * 1000:.0f} -> {percentile(during, 0.95) * 1000:.0f} ms; back after {max(0.0, back_s):.1f} s",
         flush=True,
@@ -161,17 +164,19 @@ def overload(seconds: float) -> None:
     with route(1, at_once=TURNS, wait=f"{WAIT_S}s") as (server, _):
         asked = asyncio.run(load(server, rate, seconds))
     shed = [each.seen for each in asked if each.seen.status == 503]
-    at_once = [seen for seen in shed if seen.took_s <= 0.02]
     answered = [each.seen for each in asked if each.seen.word == "whole"]
-    told = sum("retry-after" in seen.headers for seen in shed)
+    told, at_once = sum("retry-after" in seen.headers for seen in shed), sum(seen.took_s <= 0.02 for seen in shed)
     print(
-        f"overload, {rate:.0f} questions a second for {TURNS / ANSWER_S:.0f} that can be answered: {len(answered) / seconds:.1f} a second answered, "
-        f"{len(shed)} of {len(asked)} shed, {told} with Retry-After, {len(at_once)} within 20 ms (p50 {percentile([s.took_s for s in shed], 0.5) * 1000:.0f}, "
-        f"p95 {percentile([s.took_s for s in shed], 0.95) * 1000:.0f} ms); answers took p50 {percentile([s.took_s for s in answered], 0.5):.2f}, "
-        f"p95 {percentile([s.took_s for s in answered], 0.95):.2f}, at most {max(s.took_s for s in answered):.2f} s, where {WAIT_S + ANSWER_S:.2f} s are allowed; "
-        f"others: {len(asked) - len(answered) - len(shed)}",
+        f"overload, {rate:.0f} questions a second where {TURNS / ANSWER_S:.0f} can be answered: {len(answered) / seconds:.1f} a second answered, "
+        f"{len(shed)} of {len(asked)} shed, {told} of them with Retry-After, {at_once} within 20 ms ({spread([s.took_s for s in shed])}); "
+        f"first words after {spread([s.first_s for s in answered if s.first_s is not None])} where {1000 * (WAIT_S + FIRST_S):.0f} ms are allowed, "
+        f"answers after {spread([s.took_s for s in answered])}; {len(asked) - len(answered) - len(shed)} others",
         flush=True,
     )
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"p50 {percentile(values, 0.5) * 1000:.0f}, p95 {percentile(values, 0.95) * 1000:.0f}, at most {max(values) * 1000:.0f} ms"
 
 
 def main() -> None:
