@@ -279,6 +279,26 @@ def test_three_failures_in_a_row_open_it_and_half_of_many_do_too() -> None:
     assert Breaker().failed(0.0, at_once=True)
 
 
+def test_slower_calls_from_before_do_not_hide_an_outage() -> None:
+    breaker = Breaker()
+    numbers = [breaker.began() for _ in range(9)]
+    opened = list[bool]()
+    for number in numbers[4:7]:  # refused at once, while those before still answer
+        opened.append(breaker.failed(0.0, number=number))
+        breaker.succeeded()
+    assert opened == [False, False, True]
+
+
+def test_failures_here_and_there_do_not_open_it() -> None:
+    breaker = Breaker()
+    for _ in range(200):
+        breaker.failed(0.0, number=breaker.began())
+        for _ in range(2):
+            breaker.began()
+            breaker.succeeded()
+    assert breaker.state == "closed"
+
+
 def test_a_trial_that_fails_doubles_the_pause() -> None:
     breaker, now, pauses = Breaker(), 0.0, []
     breaker.failed(now, at_once=True)

@@ -1,6 +1,7 @@
 """A circuit breaker, and a retry budget: both pure, with the time handed in.
 
-    closed      questions are asked; FAILURES in a row, or half of the last WINDOW, open it
+    closed      questions are asked; FAILURES in a row, or half of the last WINDOW, open it. In a row are also calls that began one after the other,
+                whatever slower ones that began before say meanwhile
     open        none is; whoever holds it probes for free until the model can be reached (`reached`), a trial's pause at the soonest after one that failed
     half-open   one question tries it: well, it closes; not, it opens, and its pause doubles
 
@@ -23,7 +24,7 @@ STATES = get_args(State)
 
 
 class Breaker:
-    __slots__ = ("_in_a_row", "_last", "_pause_s", "_trial_at", "kind", "on_trial", "opened_at", "state", "why")
+    __slots__ = ("_begun", "_failed", "_in_a_row", "_last", "_pause_s", "_trial_at", "kind", "on_trial", "opened_at", "state", "why")
 
     def __init__(self) -> None:
         self.state: State = "closed"
@@ -31,10 +32,17 @@ class Breaker:
         self.kind: type[ProviderError] = ProviderDown
         self.on_trial = False
         self.opened_at = 0.0
+        self._begun = 0
+        self._failed = deque[int](maxlen=FAILURES)  # the numbers of those that failed last without a word
         self._in_a_row = 0
         self._last = deque[bool](maxlen=WINDOW)
         self._pause_s = 0.0
         self._trial_at = 0.0
+
+    def began(self) -> int:
+        """A call's number."""
+        self._begun += 1
+        return self._begun
 
     def succeeded(self) -> None:
         """A model spoke in time, or refused for a reason of the request. It closes an open one too: what works, works."""
@@ -45,19 +53,24 @@ class Breaker:
             self.state, self.on_trial, self._pause_s = "closed", False, 0.0
             self._last.clear()
 
-    def failed(self, now: float, *, at_once: bool = False) -> bool:
-        """Whether this opened it. `at_once`: no second failure is needed to know."""
+    def failed(self, now: float, *, number: int | None = None, at_once: bool = False) -> bool:
+        """Whether this opened it. `number` is that of a call that failed without a word; `at_once`: no second failure is needed to know."""
         if self.state == "open":
             return False
         self._in_a_row += 1
+        if number is not None:
+            self._failed.append(number)
         self._last.append(False)
         if self.state == "half-open":
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
-        elif not (at_once or self._in_a_row >= FAILURES or self._mostly_fails()):
+        elif not (at_once or self._in_a_row >= FAILURES or self._neighbours_failed() or self._mostly_fails()):
             return False
         self.state, self.on_trial, self.opened_at = "open", False, now
         self._trial_at = now + self._pause_s
         return True
+
+    def _neighbours_failed(self) -> bool:
+        return len(self._failed) == FAILURES and max(self._failed) - min(self._failed) == FAILURES - 1
 
     def _mostly_fails(self) -> bool:
         return len(self._last) >= ENOUGH and self._last.count(False) >= SHARE * len(self._last)

@@ -45,6 +45,7 @@ class Attempt:
         self.first: list[Piece] = []
         self.whole: Whole | None = None
         self.usage: Usage | None = None
+        self.number: int | None = None
         self._reply: ModelReply | None = None
         self.began = self.ended = self._holds_turn = False
 
@@ -61,7 +62,7 @@ class Attempt:
             await health.turns.enter(self.asked.owner, self.asked.until - time.monotonic() if waits else 0.0)
             self._holds_turn = True
         self.began = True
-        health.began(again=self.kind == "retry")
+        self.number = health.began(again=self.kind == "retry")
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.asked.until, others=others)
         call = Call(
             body=call.body, name_at=call.name_at, stream=call.stream, usage_wanted=call.usage_wanted, stream_options=call.stream_options,
@@ -95,7 +96,7 @@ class Attempt:
         if self._holds_turn and health.turns is not None:
             health.turns.leave(now - self.started_at if error is None and not cancelled else None)
         if error is not None:
-            health.failed(error, self.started_at)
+            health.failed(error, self.started_at, self.number if self.first_at is None else None)
         elif cancelled and self.first_at is None:
             health.given_back()
         if self.began:

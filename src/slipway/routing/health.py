@@ -70,11 +70,13 @@ class Health:
             return Standing(state="away", why=self.breaker.why, error=self.breaker.kind)
         return Standing(state="away", why="it is being tried", until=now + SOON_S) if self.breaker.on_trial else TRIAL
 
-    def began(self, *, again: bool) -> None:
+    def began(self, *, again: bool) -> int:
+        """The call's number."""
         if not again:
             self.budget.asked()
         if self.breaker.state == "half-open":
             self.breaker.begin_trial()
+        return self.breaker.began()
 
     def succeeded(self, began_at: float) -> None:
         """It spoke in time. What comes after may still break off."""
@@ -85,7 +87,8 @@ class Health:
             log.info("model %s answers again", self.name)
             self.breaker.succeeded()
 
-    def failed(self, error: ProviderError, began_at: float) -> None:
+    def failed(self, error: ProviderError, began_at: float, number: int | None = None) -> None:
+        """`number` is that of a call that ended without a word."""
         now = time.monotonic()
         if isinstance(error, ProviderLimit):
             self._rest(error, now)
@@ -95,7 +98,7 @@ class Health:
         if isinstance(error, OURS):
             self.succeeded(began_at)
             return
-        if self.breaker.failed(now, at_once=isinstance(error, ProviderKey)):
+        if self.breaker.failed(now, number=number, at_once=isinstance(error, ProviderKey)):
             self.breaker.why, self.breaker.kind = error.what, ProviderKey if isinstance(error, ProviderKey) else ProviderDown
             log.warning("model %s is not asked until it can be reached again: %s", self.name, error.what)
             self._keep_looking()
