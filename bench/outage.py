@@ -115,12 +115,13 @@ def show_outage(name: str, count: int, asked: list[Asked], failures: int, second
         each.seen.first_s for each in asked if HEALTHY_S + 1 < each.at_s < over_s and each.seen.first_s is not None and each.writer == "m1"
     ]
     back_s = min((each.at_s for each in asked if each.at_s >= over_s and each.writer == "m0"), default=float("inf")) - over_s
+    back = f"back after {max(0.0, back_s):.1f} s" if back_s < AFTER_S else f"not back within {AFTER_S:.0f} s"
     words = Counter(each.seen.word for each in asked)
     print(
         f"{name}, {count} models: {len(asked)} questions, {words['whole'] + words['continued']} answered; "
         f"{failures - broken} wasted calls, {broken} that were under way; first words p50 "
         f"{statistics.median(before) * 1000:.0f} -> {statistics.median(during) * 1000:.0f} ms ({statistics.median(during) / statistics.median(before):.2f}x), "
-        f"p95 {percentile(before, 0.95) * 1000:.0f} -> {percentile(during, 0.95) * 1000:.0f} ms; back after {max(0.0, back_s):.1f} s",
+        f"p95 {percentile(before, 0.95) * 1000:.0f} -> {percentile(during, 0.95) * 1000:.0f} ms; {back}",
         flush=True,
     )
 
