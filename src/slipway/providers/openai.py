@@ -231,6 +231,8 @@ class OpenAIReply:
         if not completion.choices:
             raise self.nonsense("answered with no choices")
         choice, usage = completion.choices[0], completion.usage
+        if choice.finish_reason is None:
+            raise self.cut()
         if choice.finish_reason in BROKEN_OFF:
             raise self.named(ProviderCut(f"{self.provider.name} broke off its answer ({choice.finish_reason})."))
         return Whole(

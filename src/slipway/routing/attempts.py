@@ -81,6 +81,7 @@ class Attempts:
     __slots__ = (
         "_due",
         "_first",
+        "_is_over",
         "_kind",
         "_left",
         "_too_long",
@@ -100,6 +101,7 @@ class Attempts:
         self._left = [each.retries for each in traits]
         self._due: dict[int, float] = {}  # by candidate: when it may be tried again
         self._first: ProviderError | None = None  # what the reader is told, where nothing helps
+        self._is_over = False
         self._kind: type[ProviderError] | None = None  # of the first that was passed over
         self._too_long = 0  # the largest context that was too small
         self._tried, self._waited = set[int](), set[int]()
@@ -170,12 +172,17 @@ class Attempts:
                 return self._try(index, "continue" if self.breaks else "retry")
         return Stop(error=self.error(now))
 
+    def tried(self, index: int) -> bool:
+        return index in self._tried
+
     def look_again(self, indices: Iterable[int]) -> None:
         """Some that were away may be well again."""
         self._waiting.extend(indices)
 
     def failed(self, index: int, error: ProviderError, now: float, jitter: float) -> None:
         """An attempt ended without a word. `jitter` is drawn from [0, 1)."""
+        if self._is_over:
+            return  # what was called beside a trial that settled it
         if self._first is None:
             self._first = error
         if isinstance(error, ModelBusy):
@@ -183,6 +190,7 @@ class Attempts:
         if isinstance(error, ProviderTooLong):
             self._too_long = max(self._too_long, self._traits[index].context or 0)
         if not error.another_may_help and (self._first is error or error.is_about_content):
+            self._is_over = True
             self._waiting.clear()  # the request itself is wrong, or what it asks for: no other model is asked
             self._due.clear()
             self._first = error

@@ -255,7 +255,8 @@ class Answering:
 
     async def _someone_is_back(self) -> bool:
         """Before a question is given up: whether one that was away can be reached now. Once, and for free."""
-        away = [index for index, candidate in enumerate(self.route.candidates) if candidate.health.breaker.state == "open"]
+        breakers = [candidate.health.breaker for candidate in self.route.candidates]
+        away = [index for index, breaker in enumerate(breakers) if breaker.state == "open" and not self.attempts.tried(index)]
         if self._looked or not away:
             return False
         self._looked = True
