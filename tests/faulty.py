@@ -98,7 +98,7 @@ FAULTS = (
     Fault("error event before the first words", "fault-errorevent-0", alone=DOWN),
     Fault("error event in the middle", "fault-errorevent-3", alone=BREAKS, routed=GOES_ON),
     Fault("finish reason `error`", "fault-badfinish", alone=BREAKS, routed=GOES_ON),
-    Fault("no finish reason", "fault-nofinish", alone=("error event", "whole"), routed=GOES_ON),
+    Fault("no finish reason", "fault-nofinish", alone=("error event", "error 502"), routed=GOES_ON),
     # odd, but well
     Fault("split at every byte", "fault-split-1", calls=1, with_twin=1),
     Fault("four events in one packet", "fault-packed-4", calls=1, with_twin=1),
