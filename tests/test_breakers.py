@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,21 @@ def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
                 assert time.monotonic() - began < 1.5
             assert chats(slow) == 3
             assert state(server, "first") in ("open", "half-open")
+
+
+def test_who_opens_it_is_not_asked_again_at_once(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0)) as server:
+        for asked in range(1, 4):  # the list of models is well, so that a look would find it back
+            assert server.chat("fault-status-503").status_code == 502
+            assert chats(mock) == asked
+
+
+def test_calls_that_waited_for_their_turn_meanwhile_do_not_keep_a_model_away(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0, at_once=1)) as server:
+        mock.script("slow-0.3")
+        with ThreadPoolExecutor(8) as pool:  # the later ones begin when the first have opened it, and it was reached again
+            list(pool.map(lambda _: server.chat("fault-status-503"), range(8)))
+        until(lambda: server.get("/readyz").json()["health"]["fault-status-503"]["busy"] == 0)
+        before = chats(mock)
+        time.sleep(2.5)
+        until(lambda: server.chat("fault-status-503").status_code == 502 and chats(mock) > before, 5.0)

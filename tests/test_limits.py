@@ -121,6 +121,16 @@ def timed(client: httpx.Client) -> tuple[httpx.Response, float]:
     return reply, time.monotonic() - began
 
 
+def test_what_a_call_waited_is_no_part_of_what_it_takes(tmp_path: Path) -> None:
+    with (
+        mocking(ttft_s=0.3) as mock,
+        serving(tmp_path, settings=models(mock.url, "m", at_once=1, wait="1900ms")) as server,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        for _ in range(3):
+            assert [reply.status_code for reply in pool.map(lambda _: server.chat("m"), range(5))] == [200] * 5
+
+
 def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
     with mocking(ttft_s=0.5) as mock, serving(tmp_path, settings=models(mock.url, "m", at_once=1)) as server:
         body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}

@@ -170,6 +170,10 @@ class Attempts:
                 return self._try(index, "continue" if self.breaks else "retry")
         return Stop(error=self.error(now))
 
+    def may_be_back(self, index: int) -> bool:
+        """Whether it was passed over, and would be asked if it were well again. One that was tried is tried again only as `_again` says."""
+        return index not in self._tried
+
     def look_again(self, indices: Iterable[int]) -> None:
         """Some that were away may be well again."""
         self._waiting.extend(indices)
@@ -207,6 +211,7 @@ class Attempts:
         self.breaks += 1
         self._first = error
         self._due.clear()
+        self._tried.clear()
         self._left = [min(left, 1) for left in self._left]
         order = range(len(self._traits))
         self._waiting = deque([*order[index + 1 :], *order[: index + 1]]) if self.breaks <= MOST_BREAKS and len(order) > 1 else deque()

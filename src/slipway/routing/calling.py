@@ -60,7 +60,7 @@ class Attempt:
         if health.turns is not None:
             await health.turns.enter(self.asked.owner, self.asked.until - time.monotonic() if waits else 0.0)
             self._holds_turn = True
-        self.began = True
+        self.began, self.started_at = True, time.monotonic()  # waiting for a turn is no part of the call
         health.began(again=self.kind == "retry")
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.asked.until, others=others)
         call = Call(
@@ -93,10 +93,10 @@ class Attempt:
         if self._reply is not None:
             self._reply.close()
         if self._holds_turn and health.turns is not None:
-            health.turns.leave(now - self.started_at if error is None and not cancelled else None)
+            health.turns.leave(now - self.started_at if error is None and not cancelled and used else None)
         if error is not None:
             health.failed(error, self.started_at)
-        elif cancelled and self.first_at is None:
+        elif cancelled and self.began and self.first_at is None:
             health.given_back()
         if self.began:
             self.asked.emit(self._done(error, CANCELLED if cancelled else None, used=used))
@@ -254,7 +254,8 @@ class Answering:
 
     async def _someone_is_back(self) -> bool:
         """Before a question is given up: whether one that was away can be reached now. Once, and for free."""
-        away = [index for index, candidate in enumerate(self.route.candidates) if candidate.health.breaker.state == "open"]
+        candidates = enumerate(self.route.candidates)
+        away = [index for index, each in candidates if each.health.breaker.state == "open" and self.attempts.may_be_back(index)]
         if self._looked or not away:
             return False
         self._looked = True
@@ -286,12 +287,13 @@ class Answering:
             while running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # the trial first
-                    attempt = running.pop(task)
+                    attempt = running[task]
                     try:
                         task.result()
                     except ProviderError as error:
                         self._failed(attempt, error)
-                    else:
+                    del running[task]
+                    if not attempt.ended:
                         self._lose(running)
                         return attempt
         except BaseException:
