@@ -217,6 +217,28 @@ def test_a_trial_keeps_nobody_waiting() -> None:
     assert step == Try(index=0, kind="trial", beside=2, waits=False)
 
 
+def test_a_model_is_waited_for_where_the_others_are_away() -> None:
+    attempts = Attempts([Traits(name="a"), Traits(name="b")], patient_until=9.0)
+    assert attempts.next(0, lambda index: (READY, AWAY)[index], lambda _: True) == Try(index=0, kind="first", waits=True)
+
+
+def test_no_model_is_asked_when_there_is_no_time_left() -> None:
+    attempts = Attempts([Traits(name="a"), Traits(name="b")], patient_until=1.0, until=1.0)
+    assert isinstance(attempts.next(0.0, lambda _: READY, lambda _: True), Try)
+    slow = ProviderSlow("slow")
+    attempts.failed(0, slow, 1.0, 0.5)
+    assert attempts.next(1.0, lambda _: READY, lambda _: True) == Stop(error=slow)
+    late = Attempts([Traits(name="a")], patient_until=1.0, until=1.0).next(1.0, lambda _: READY, lambda _: True)
+    assert isinstance(late, Stop)
+    assert isinstance(late.error, ProviderSlow)
+
+
+def test_a_model_that_is_busy_does_not_hide_that_the_request_is_wrong() -> None:
+    world = World([["busy"], ["refused"], [None]], [READY] * 3)
+    assert isinstance(world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused)
+    assert world.tried == {0: 1, 1: 1}
+
+
 @given(st.integers(2, 4), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))
 def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go_on(n: int, goes_on: list[bool], first: int) -> None:
     traits = [Traits(name=f"m{i}", goes_on=goes_on[i]) for i in range(n)]

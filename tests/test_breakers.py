@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,49 @@ def apply(server: Serving, path: Path, settings: dict[str, Any]) -> None:
     until(lambda: bool(server.get("/readyz").json()["settings"]["applied_at"] > before))
 
 
+def test_another_key_in_the_headers_is_another_endpoint(tmp_path: Path) -> None:
+    with mocking() as mock:
+        file = models(mock.url, "m", headers={"api-key": "old"}, retries=0)
+        with serving(tmp_path, settings=file) as server:
+            mock.script("status-429-1000")
+            assert server.chat("m").status_code == 429
+            mock.script()
+            assert server.chat("m").status_code == 429
+            file["models"]["m"]["headers"] = {"api-key": "new"}
+            apply(server, next(tmp_path.glob("settings-*.yaml")), file)
+            assert server.chat("m").status_code == 200
+
+
+def test_a_model_is_not_to_blame_for_a_question_that_had_no_more_time(tmp_path: Path) -> None:
+    with mocking() as first, mocking(ttft_s=2.0) as second:
+        first.script("hang")
+        file = two(first.url, second.url)
+        file["models"]["first"]["connection"] = {"first_byte": "700ms"}
+        with serving(tmp_path, settings={**file, "limits": {"answer_time": "1s"}}) as server:
+            for _ in range(4):
+                assert server.chat("main").status_code == 504
+            assert state(server, "second") == "closed"
+
+
+def test_what_a_model_may_have_written_is_not_free(tmp_path: Path) -> None:
+    with mocking() as first, mocking() as second:
+        file = two(first.url, second.url)
+        for model in file["models"].values():
+            model["price"] = {"input": 1, "output": 1}
+        with serving(tmp_path, settings=file) as server:
+            first.script("status-503")
+            assert "x-slipway-cost-usd" in server.chat("main").headers
+            first.script("cut-0")
+            assert "x-slipway-cost-usd" not in server.chat("main").headers
+
+
+def test_how_long_a_model_rests_has_an_end(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "m", retries=0)) as server:
+        mock.script("statusdate-429-90000000")
+        for _ in range(2):
+            assert int(server.chat("m").headers["retry-after"]) <= 86400
+
+
 def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
     with mocking(ttft_s=2.0) as slow, mocking() as second:
         file = two(slow.url, second.url)
@@ -145,3 +189,21 @@ def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
                 assert time.monotonic() - began < 1.5
             assert chats(slow) == 3
             assert state(server, "first") in ("open", "half-open")
+
+
+def test_who_opens_it_is_not_asked_again_at_once(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0)) as server:
+        for asked in range(1, 4):  # the list of models is well, so that a look would find it back
+            assert server.chat("fault-status-503").status_code == 502
+            assert chats(mock) == asked
+
+
+def test_calls_that_waited_for_their_turn_meanwhile_do_not_keep_a_model_away(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0, at_once=1)) as server:
+        mock.script("slow-0.3")
+        with ThreadPoolExecutor(8) as pool:  # the later ones begin when the first have opened it, and it was reached again
+            list(pool.map(lambda _: server.chat("fault-status-503"), range(8)))
+        until(lambda: server.get("/readyz").json()["health"]["fault-status-503"]["busy"] == 0)
+        before = chats(mock)
+        time.sleep(2.5)
+        until(lambda: server.chat("fault-status-503").status_code == 502 and chats(mock) > before, 5.0)

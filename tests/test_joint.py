@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.providers.mock.words import write
+from slipway.routing.continuing import head_of
 from slipway.routing.joint import Joint
+from slipway.types import Piece
 
 CHINESE = "港口清晨有船缓慢驶过灯塔下面几个孩子正在看书他们问老师为什么海水会涨又退去答案写墙上但没人读懂它直到第二天雨停了风也小"
 PREFACES = [
@@ -265,3 +267,9 @@ def test_a_long_answer_takes_no_longer_a_character(shown: str, text: str) -> Non
     began = time.process_time()
     joined(shown, *text)
     assert time.process_time() - began < 20  # quadratic work would take minutes
+
+
+def test_who_goes_on_does_so_under_the_id_of_the_first_chunk_with_text() -> None:
+    """Azure sends what its filters say of the prompt first, without an id."""
+    opening = [b'data: {"id": "", "created": 0, "choices": []}\n\n', b'data: {"id": "c-1", "created": 7, "choices": [{"delta": {}}]}\n\n']
+    assert head_of([Piece(raw=raw) for raw in opening]) == {"id": "c-1", "created": 7}

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import httpx
 import hypothesis.strategies as st
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 
 from processes import mocking, models, serving
 from slipway.errors import ModelBusy
+from slipway.providers import Provider
+from slipway.routing import Candidate, Health, Route
 from slipway.routing.turns import Turns
 
 
@@ -119,6 +122,38 @@ def timed(client: httpx.Client) -> tuple[httpx.Response, float]:
     began = time.monotonic()
     reply = client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": "x"}]})
     return reply, time.monotonic() - began
+
+
+def test_what_a_call_waited_is_no_part_of_what_it_takes(tmp_path: Path) -> None:
+    with (
+        mocking(ttft_s=0.3) as mock,
+        serving(tmp_path, settings=models(mock.url, "m", at_once=1, wait="1900ms")) as server,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        for _ in range(3):
+            assert [reply.status_code for reply in pool.map(lambda _: server.chat("m"), range(5))] == [200] * 5
+
+
+def test_a_model_without_a_free_connection_is_busy(tmp_path: Path) -> None:
+    with mocking(ttft_s=1.0) as one, mocking() as other:
+        file = models(one.url, "first", connection={"max": 1, "connect": "300ms"})
+        file["models"]["second"] = {"base_url": other.url}
+        file["routes"] = {"main": ["first", "second"]}
+        with serving(tmp_path, settings=file) as server, ThreadPoolExecutor(3) as pool:
+            replies = list(pool.map(lambda _: server.chat("main"), range(3)))
+            assert sorted(reply.headers["x-slipway-model"] for reply in replies) == ["first", "second", "second"]
+            assert {reply.headers["x-slipway-attempts"] for reply in replies} == {"1"}
+            alone = list(pool.map(lambda _: server.chat("first"), range(2)))
+            assert server.get("/readyz").json()["health"]["first"]["state"] == "closed"
+    assert sorted(reply.status_code for reply in alone) == [200, 503]
+    assert {reply.json()["error"]["code"] for reply in alone if reply.status_code == 503} == {"model_busy"}
+
+
+def test_sections_are_written_no_more_at_once_than_the_narrowest_model_takes() -> None:
+    narrow, wide, any_number = (Health("m", turns=turns) for turns in (Turns("m", 2, 1.0), Turns("m", 5, 1.0), None))
+    model = cast("Provider", None)
+    route = Route(name="r", candidates=tuple(Candidate(model=model, health=health) for health in (wide, narrow, any_number)))
+    assert route.at_once == 2
 
 
 def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:

@@ -214,6 +214,14 @@ def test_through_a_proxy(tmp_path: Path) -> None:
     assert asked[0].startswith(f"POST {mock.url}/chat/completions")
 
 
+def test_connections_through_a_proxy_have_a_limit_too(tmp_path: Path) -> None:
+    with mocking(ttft_s=1.0) as mock, proxy() as (port, _):
+        through = {"proxy": f"http://127.0.0.1:{port}", "max": 1, "connect": "300ms"}
+        with serving(tmp_path, settings=models(mock.url, "m", retries=0, connection=through)) as server, ThreadPoolExecutor(2) as pool:
+            replies = list(pool.map(lambda _: server.chat("m"), range(2)))
+    assert sorted(reply.status_code for reply in replies) == [200, 503]
+
+
 def test_the_proxy_of_the_environment_is_not_used_for_loopback(tmp_path: Path) -> None:
     with mocking() as mock, serving(tmp_path, settings=models(mock.url, "mock-model"), env={"HTTP_PROXY": "http://127.0.0.1:9"}) as server:
         assert server.chat("mock-model").status_code == 200

@@ -243,8 +243,9 @@ def fitted_out(name: str, settings: Model, before: Fitted | None) -> Fitted:
     return Fitted(settings, provider, Health(name, provider.probe, turns, before.health if before and is_same else None))
 
 
-def endpoint_of(settings: Model) -> tuple[str, ...]:
-    return settings.provider, settings.base_url, settings.name, settings.api_key or "", settings.weights
+def endpoint_of(settings: Model) -> tuple[object, ...]:
+    """Where a model is and who we are there: a key may stand in the headers as well."""
+    return settings.provider, settings.base_url, settings.name, settings.api_key, settings.headers, settings.query, settings.weights
 
 
 class Shared(Record, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from slipway.errors import Overloaded, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
+from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
 
 STALE_S = 1.0  # a close later than this after sending is taken as a failure of the call, not of an old connection
 DRAIN_S = 1.0  # how long the end of a reply may take to come behind its last event
@@ -94,7 +94,7 @@ A_DAY_S = 86_400.0
 
 
 def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Seconds of a Retry-After header, given as seconds, of which a day is believed, or as a date (RFC 9110, 10.2.3); `now` is the wall clock."""
+    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3), of which a day is believed; `now` is the wall clock."""
     if not value:
         return None
     try:
@@ -102,7 +102,7 @@ def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - now())
+        return max(0.0, min(parsedate_to_datetime(value.decode("latin-1")).timestamp() - now(), A_DAY_S))
     except ValueError:
         return None
 
@@ -372,14 +372,14 @@ class Pool:
                 connection.end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
-            await self._turn()
+            await self._turn(until)
 
-    async def _turn(self) -> None:
+    async def _turn(self, until: float) -> None:
         """Waits until a connection may be free, in the order of asking."""
         turn = self.loop.create_future()
         self.queue.append(turn)
         try:
-            async with asyncio.timeout(self.timeouts.connect_s):
+            async with asyncio.timeout(min(self.timeouts.connect_s, max(0.0, until - self.loop.time()))):
                 await turn
         except (TimeoutError, asyncio.CancelledError) as error:
             if turn in self.queue:
@@ -388,7 +388,7 @@ class Pool:
                 self._next_turn()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise Overloaded(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
+            raise ModelBusy(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
 
     async def _connect(self, until: float) -> Connection:
         self.connecting += 1
@@ -398,6 +398,7 @@ class Pool:
                 self.context = tls_context(self.ca_file)
             async with asyncio.timeout(within_s):
                 _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port, ssl=self.context)
+            self._activate(connection)
         except TimeoutError:
             raise ProviderSlow(f"{self.who} could not be reached within {within_s:.3g} s.") from None
         except OSError as error:
@@ -405,7 +406,6 @@ class Pool:
         finally:
             self.connecting -= 1
             self._next_turn()
-        self._activate(connection)
         return connection
 
     def _activate(self, connection: Connection) -> None:

@@ -64,13 +64,13 @@ class LocalProvider:
     async def _sent(self, call: Call) -> ModelReply:
         """Where the child turns out to be gone before it said anything, the next one is asked, once."""
         try:
-            up = await self.engine.ready(min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0)
+            up = await self.engine.ready(within_s(call))
             try:
                 return await self._at(up).chat(call)
             except ProviderDown:
                 if not await self.engine.gone(up, NOTICE_S):
                     raise
-            return await self._at(await self.engine.ready(START_S)).chat(call)
+            return await self._at(await self.engine.ready(within_s(call))).chat(call)
         except ProviderError as error:
             error.model = self.name
             raise
@@ -112,6 +112,11 @@ class Held:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended()
+
+
+def within_s(call: Call) -> float:
+    """How long a call waits for a model that is being loaded."""
+    return min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0
 
 
 def missing(name: str) -> str:

@@ -10,7 +10,6 @@ import msgspec
 
 import slipway
 from slipway.errors import (
-    Overloaded,
     ProviderCut,
     ProviderDeclined,
     ProviderDown,
@@ -183,7 +182,7 @@ class OpenAIProvider:
         """Asks for the list of models. Who has none answers all the same; who does not take our key, or fails, is not well."""
         try:
             reply = await self.client().send(self.probe_head, b"", asyncio.get_running_loop().time() + PROBE_S)
-        except (ProviderError, Overloaded):
+        except ProviderError:
             return False
         reply.close()
         return reply.status < 500 and reply.status not in (401, 402, 403, 429)
@@ -358,7 +357,7 @@ def connect(model: Model, who: str) -> Client:
     if c.proxy:
         from slipway.providers.proxied import ProxiedClient  # httpx is imported only where a proxy is set
 
-        return ProxiedClient(model.base_url, who, c.proxy, timeouts, c.ca_file)
+        return ProxiedClient(model.base_url, who, c.proxy, timeouts, most=c.max, ca_file=c.ca_file)
     return Pool(model.base_url, who, timeouts, keep_alive_s=c.keep_alive, most=c.max, ca_file=c.ca_file)
 
 

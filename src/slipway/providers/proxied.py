@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from slipway.errors import ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
+from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
 from slipway.providers.http import LARGEST_REPLY, Reply, Timeouts, tls_context
 
 
@@ -55,10 +55,10 @@ class ProxiedReply:
 
 
 class ProxiedClient:
-    def __init__(self, url: str, who: str, proxy: str, timeouts: Timeouts, ca_file: str | None = None) -> None:
+    def __init__(self, url: str, who: str, proxy: str, timeouts: Timeouts, *, most: int, ca_file: str | None = None) -> None:
         parts = urlsplit(url)
         self.origin, self.who = f"{parts.scheme}://{parts.netloc}", who
-        self.timeouts = timeouts
+        self.timeouts, self.most = timeouts, most
         self._proxy, self._verify = proxy, tls_context(ca_file) if parts.scheme == "https" else False
         self.http = self._made()
         self._calls = 0
@@ -66,8 +66,14 @@ class ProxiedClient:
         self._closing: set[asyncio.Task[None]] = set()
 
     def _made(self) -> httpx.AsyncClient:
-        limits = httpx.Timeout(None, connect=self.timeouts.connect_s)
-        return httpx.AsyncClient(proxy=self._proxy, verify=self._verify, timeout=limits, follow_redirects=False, trust_env=False)
+        return httpx.AsyncClient(
+            proxy=self._proxy,
+            verify=self._verify,
+            timeout=httpx.Timeout(None, connect=self.timeouts.connect_s, pool=self.timeouts.connect_s),
+            limits=httpx.Limits(max_connections=self.most),
+            follow_redirects=False,
+            trust_env=False,
+        )
 
     async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
         self._calls += 1
@@ -90,6 +96,8 @@ class ProxiedClient:
                 return await self.http.send(request, stream=True)
         except TimeoutError:
             raise ProviderSlow(f"{self.who} did not begin to answer within {self.timeouts.first_byte_s:g} s.") from None
+        except httpx.PoolTimeout:
+            raise ModelBusy(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
         except httpx.TimeoutException:
             raise ProviderSlow(f"{self.who} could not be reached within {self.timeouts.connect_s:g} s.") from None
         except httpx.HTTPError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.errors import ProviderError, ProviderSlow
+from slipway.errors import ProviderError
 from slipway.providers import Call, Provider, encode_json
 from slipway.routing.attempts import Prefill, Traits
 from slipway.routing.calling import Answering, Asked, Took
@@ -38,7 +38,7 @@ GRACE_S = 0.2  # behind a deadline, for the call itself to say that it is late
 
 
 class Thought(Record, frozen=True, kw_only=True):
-    """What a model said in between: `text` is None where it was late, and `usage` where it did not tell what that took."""
+    """What a model said in between: `text` is None where it was late or broke off, and `usage` where it did not tell what that took."""
 
     text: str | None
     model: Provider
@@ -56,8 +56,8 @@ async def think(
     try:
         async with asyncio.timeout(deadline_s + GRACE_S):  # a model that is being loaded, say
             await answering.open()
-    except ProviderError as error:
-        return msgspec.structs.replace(late, model=answering.asking.model) if isinstance(error, ProviderSlow) else None
+    except ProviderError:
+        return msgspec.structs.replace(late, model=answering.asking.model) if answering.took else None
     except TimeoutError:
         return msgspec.structs.replace(late, model=answering.asking.model)
     finally:

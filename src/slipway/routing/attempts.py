@@ -8,13 +8,14 @@ what became of it.
     go on    once words were shown, only a candidate that can go on from them, the one behind the one that broke off first
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderTooLong
+from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderSlow, ProviderTooLong
 from slipway.types import AttemptKind, Record
 
 FIRST_PAUSE_S = 0.25  # the longest first pause before another try of the same model; it doubles with each
@@ -76,7 +77,9 @@ Step = Try | Wait | Stop
 
 
 class Attempts:
-    """`patient_until` is how long a later try is waited for; `least_tokens` is what the question has at the very least."""
+    """`patient_until` is how long a later try is waited for, and `until` when all must be over; `least_tokens` is what the question has at the
+    very least.
+    """
 
     __slots__ = (
         "_due",
@@ -87,6 +90,7 @@ class Attempts:
         "_too_long",
         "_traits",
         "_tried",
+        "_until",
         "_waited",
         "_waiting",
         "breaks",
@@ -95,7 +99,7 @@ class Attempts:
         "skipped",
     )
 
-    def __init__(self, traits: Sequence[Traits], *, patient_until: float, least_tokens: int = 0) -> None:
+    def __init__(self, traits: Sequence[Traits], *, patient_until: float, until: float = math.inf, least_tokens: int = 0) -> None:
         self._traits = traits
         self._waiting = deque(in_order(traits, least_tokens) if len(traits) > 1 else (0,))
         self._left = [each.retries for each in traits]
@@ -105,31 +109,32 @@ class Attempts:
         self._kind: type[ProviderError] | None = None  # of the first that was passed over
         self._too_long = 0  # the largest context that was too small
         self._tried, self._waited = set[int](), set[int]()
-        self.patient_until = patient_until
+        self.patient_until, self._until = patient_until, until
         self.skipped: dict[str, str] = {}  # name -> why it was passed over the last time
         self.count = 0
         self.breaks = 0
 
     def next(self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]) -> Step:
         """What to do now. `may_retry` spends from a model's retry budget where it says yes."""
-        while self._waiting:
+        while self._waiting and now < self._until - SHORTEST_S:
             index = self._waiting.popleft()
             stands = self._standing(index, standing)
             if stands.state == "away":
                 self._pass_over(index, stands)
                 continue
             kind: AttemptKind = "continue" if self.breaks else "trial" if stands.state == "trial" else "first"
-            return self._try(index, kind, beside=self._spare(standing) if kind == "trial" else None)
+            return self._try(index, kind, standing, beside=self._spare(standing) if kind == "trial" else None)
         return self._again(now, standing, may_retry)
 
-    def _try(self, index: int, kind: AttemptKind, beside: int | None = None) -> Try:
+    def _try(self, index: int, kind: AttemptKind, standing: Callable[[int], Standing], beside: int | None = None) -> Try:
         for each in (index, beside):
             if each is not None:
                 self.count += 1
                 self._tried.add(each)
-        if not self._waiting:
+        waits = beside is None and all(self._standing(other, standing).state == "away" for other in self._waiting)
+        if waits:
             self._waited.add(index)
-        return Try(index=index, kind=kind, beside=beside, waits=not self._waiting)
+        return Try(index=index, kind=kind, beside=beside, waits=waits)
 
     def _standing(self, index: int, standing: Callable[[int], Standing]) -> Standing:
         traits = self._traits[index]
@@ -166,14 +171,15 @@ class Attempts:
             if stands.state == "away":
                 self._pass_over(index, stands)
             elif index not in self._tried:  # it was away, and is not any more
-                return self._try(index, "continue" if self.breaks else "first")
+                return self._try(index, "continue" if self.breaks else "first", standing)
             elif self._left[index] > 0 and may_retry(index):
                 self._left[index] -= 1
-                return self._try(index, "continue" if self.breaks else "retry")
+                return self._try(index, "continue" if self.breaks else "retry", standing)
         return Stop(error=self.error(now))
 
-    def tried(self, index: int) -> bool:
-        return index in self._tried
+    def may_be_back(self, index: int) -> bool:
+        """Whether it was passed over, and would be asked if it were well again. One that was tried is tried again only as `_again` says."""
+        return index not in self._tried
 
     def look_again(self, indices: Iterable[int]) -> None:
         """Some that were away may be well again."""
@@ -183,7 +189,7 @@ class Attempts:
         """An attempt ended without a word. `jitter` is drawn from [0, 1)."""
         if self._is_over:
             return  # what was called beside a trial that settled it
-        if self._first is None:
+        if self._first is None or self._says_more(index, error):
             self._first = error
         if isinstance(error, ModelBusy):
             self._stands_back(index, error, now)
@@ -196,6 +202,11 @@ class Attempts:
             self._first = error
         elif error.retryable and self._left[index] > 0 and index in self._tried:
             self._due[index] = now + self._pause_s(index, error, jitter)
+
+    def _says_more(self, index: int, error: ProviderError) -> bool:
+        """A model that was busy was not asked: what it says later counts, and that the request itself is wrong."""
+        first = self._first
+        return isinstance(first, ModelBusy) and (first.model == self._traits[index].name or not error.another_may_help)
 
     def _stands_back(self, index: int, error: ModelBusy, now: float) -> None:
         """It was not called. Where it was not waited for, it is once the others cannot answer either."""
@@ -215,6 +226,7 @@ class Attempts:
         self.breaks += 1
         self._first = error
         self._due.clear()
+        self._tried.clear()
         self._left = [min(left, 1) for left in self._left]
         order = range(len(self._traits))
         self._waiting = deque([*order[index + 1 :], *order[: index + 1]]) if self.breaks <= MOST_BREAKS and len(order) > 1 else deque()
@@ -223,6 +235,8 @@ class Attempts:
     def error(self, now: float) -> ProviderError:
         """What the reader is told: what the first model that was asked said, and when trying again may help at the soonest."""
         soonest = min((due - now for due in self._due.values()), default=None)
+        if self._first is None and not self.skipped:
+            return ProviderSlow("There was no time left to ask a model.")
         if self._first is None:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
             return (self._kind or ProviderDown)(f"No model can be asked now ({reasons}).", retry_after_s=max(1.0, soonest or 1.0))

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 
-from slipway.errors import ProviderError
+from slipway.errors import ModelBusy, ProviderError, ProviderSlow
 from slipway.providers import Call, ModelReply, Whole
 from slipway.routing.attempts import Attempts, Standing, Stop, Try, Wait
 from slipway.routing.continuing import Splice, continuation, is_plain, least_tokens
@@ -14,6 +14,7 @@ from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, Rung, Usage
 
 CANCELLED = "cancelled"
+FAIR_S = 5.0  # a call that was late with less time than this, because its question had no more, says nothing against the model
 WENT_ON = Notice(code="continued", text="The model stopped in the middle; another one went on from there.")
 
 
@@ -61,7 +62,7 @@ class Attempt:
         if health.turns is not None:
             await health.turns.enter(self.asked.owner, self.asked.until - time.monotonic() if waits else 0.0)
             self._holds_turn = True
-        self.began = True
+        self.began, self.started_at = True, time.monotonic()  # waiting for a turn is no part of the call
         self.number = health.began(again=self.kind == "retry")
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.asked.until, others=others)
         call = Call(
@@ -94,13 +95,22 @@ class Attempt:
         if self._reply is not None:
             self._reply.close()
         if self._holds_turn and health.turns is not None:
-            health.turns.leave(now - self.started_at if error is None and not cancelled else None)
-        if error is not None:
+            health.turns.leave(now - self.started_at if error is None and not cancelled and used else None)
+        if error is not None and not self._says_nothing(error, now):
             health.failed(error, self.started_at, self.number if self.first_at is None else None)
-        elif cancelled and self.first_at is None:
+        elif self.began and self.first_at is None:
             health.given_back()
-        if self.began:
+        if self.began and not isinstance(error, ModelBusy):
             self.asked.emit(self._done(error, CANCELLED if cancelled else None, used=used))
+
+    def _says_nothing(self, error: ProviderError, now: float) -> bool:
+        """Whether the model is not to blame: it was not called, or it was the question that had no more time."""
+        was_short = self.first_at is not None or now - self.started_at < FAIR_S
+        return isinstance(error, ModelBusy) or (isinstance(error, ProviderSlow) and now >= self.asked.until and was_short)
+
+    def may_cost(self, error: ProviderError) -> bool:
+        """Whether what it wrote, or read, may have to be paid all the same."""
+        return self._reply is not None or isinstance(error, ProviderSlow)
 
     def _done(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
         model, now = self.candidate.model, time.monotonic()
@@ -133,6 +143,7 @@ class Answering:
         self.attempts = Attempts(
             route.traits,
             patient_until=min(asked.patient_until, asked.until),
+            until=asked.until,
             least_tokens=least_tokens(call.body) if len(candidates) > 1 else 0,
         )
         self.took: list[Took] = []
@@ -255,8 +266,8 @@ class Answering:
 
     async def _someone_is_back(self) -> bool:
         """Before a question is given up: whether one that was away can be reached now. Once, and for free."""
-        breakers = [candidate.health.breaker for candidate in self.route.candidates]
-        away = [index for index, breaker in enumerate(breakers) if breaker.state == "open" and not self.attempts.tried(index)]
+        candidates = enumerate(self.route.candidates)
+        away = [index for index, each in candidates if each.health.breaker.state == "open" and self.attempts.may_be_back(index)]
         if self._looked or not away:
             return False
         self._looked = True
@@ -270,6 +281,8 @@ class Answering:
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
+        if attempt.may_cost(error):
+            self.took.append(Took(candidate=attempt.candidate, usage=attempt.usage))
         self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311 - it spreads load
 
     def _standing(self, index: int) -> Standing:
@@ -288,12 +301,13 @@ class Answering:
             while running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # the trial first
-                    attempt = running.pop(task)
+                    attempt = running[task]
                     try:
                         task.result()
                     except ProviderError as error:
                         self._failed(attempt, error)
-                    else:
+                    del running[task]
+                    if not attempt.ended:
                         self._lose(running)
                         return attempt
         except BaseException:

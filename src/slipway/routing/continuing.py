@@ -108,7 +108,6 @@ def event(chunk: dict[str, Any]) -> bytes:
 def head_of(opening: Sequence[Piece]) -> dict[str, Any]:
     """What all chunks of a stream share."""
     for data in map(data_of, (piece.raw for piece in opening)):
-        if data and data != b"[DONE]":
-            first = msgspec.json.decode(data)
+        if data and data != b"[DONE]" and (first := msgspec.json.decode(data)).get("choices"):  # what stands before them may have no id
             return {name: first[name] for name in ("id", "created") if name in first}
     return {}

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
+from slipway.errors import ProviderDown, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
 from slipway.routing.attempts import READY, TRIAL, Standing
 from slipway.routing.breaker import Breaker, RetryBudget
 from slipway.routing.turns import Turns
@@ -93,7 +93,7 @@ class Health:
         if isinstance(error, ProviderLimit):
             self._rest(error, now)
             return
-        if isinstance(error, ModelBusy) or (self.breaker.state == "half-open" and began_at < self.breaker.opened_at):
+        if self.breaker.state == "half-open" and began_at < self.breaker.opened_at:
             return
         if isinstance(error, OURS):
             self.succeeded(began_at)
@@ -110,7 +110,7 @@ class Health:
         self.rest.until = max(self.rest.until, now + wait_s)
 
     def given_back(self) -> None:
-        """A call was given up by us: it says nothing."""
+        """A call ended that says nothing of it, such as one that we gave up."""
         self.breaker.give_back()
 
     def _keep_looking(self) -> None:

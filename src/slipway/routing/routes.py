@@ -41,7 +41,7 @@ class Route(Record, frozen=True, kw_only=True):
     @property
     def at_once(self) -> int:
         """How many calls its narrowest model takes side by side; AT_ONCE where none of them says."""
-        return min((each.model.parallel for each in self.candidates if each.model.parallel is not None), default=AT_ONCE)
+        return min((each.health.turns.most for each in self.candidates if each.health.turns is not None), default=AT_ONCE)
 
 
 def healths_of(routes: Iterable[Route]) -> dict[str, Health]:
