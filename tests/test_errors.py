@@ -92,6 +92,7 @@ def test_a_wait_is_never_told_shorter_than_it_is() -> None:
         ("zh;q=0", "en"),
         ("*", "en"),
         ("zh;;;q=x, \xff", "en"),
+        pytest.param("z" * 60_000 + "!", "en", id="as long as a head may be"),  # in linear time: anybody may send it
     ],
 )
 def test_the_language_is_the_one_that_the_reader_prefers(header: str, language: str) -> None:
@@ -158,6 +159,14 @@ def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:
     assert event["code"] == "provider_cut"
     assert event["reader"] == {"what": "回答在完成前中断了。", "next": "请稍后重试。", "language": "zh"}
     assert "The provider of cut ended the connection" in event["what"]
+
+
+def test_who_tries_an_answer_again_is_told_in_their_language(server: Serving) -> None:
+    failed = server.post("/v1/answers", {**QUESTION, "app": "cut"}, headers=ANN)
+    assert reader(failed)["language"] == "en"
+    again = server.post(f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry", {"stream": True}, headers=ANN | CHINESE)
+    event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", again.text)[-1])
+    assert event["reader"]["language"] == "zh"
 
 
 def test_a_chat_stream_that_breaks_off_speaks_to_the_reader(tmp_path: Path) -> None:
