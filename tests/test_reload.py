@@ -69,6 +69,11 @@ def edited(tmp_path: Path, settings: Any, *args: str) -> Iterator[Edited]:
         assert "Traceback" not in server.log
 
 
+def said_times(site: Edited, said: str, times: int) -> bool:
+    """Waits for it."""
+    return bool(site.wait(lambda: site.server.log.count(said) == times))
+
+
 def app_of(url: str, **app: Any) -> dict[str, Any]:
     return {**models(url, "mock-model"), "apps": {"docs": {"route": "mock-model", **app}}}
 
@@ -172,7 +177,7 @@ def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None
         for n, wrong in enumerate((unforeseen, reranked), 1):
             site.save({**settings, **wrong})
             assert site.server.post("/v1/answers", {"question": "How many metres does the tide rise?"}).json()["sources"]
-            site.wait(lambda n=n: site.server.log.count("do not stand") == n)
+            assert said_times(site, "do not stand", n)
         assert site.wait(lambda: any("SyntaxError" in each for each in site.readyz()["refused"]))
 
 
@@ -272,6 +277,20 @@ def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connecti
         site.wait(lambda: connections(mock) == 0)
         assert mock.requests[-1].closed_at is None
         assert site.chat("other").status_code == 200
+
+
+def test_nobody_looks_after_a_model_that_is_gone(tmp_path: Path) -> None:
+    """Its last call says that it is not well, which is nobody's business any more."""
+    with mocking(script=("status-401", "slow-0.7")) as mock, edited(tmp_path, models(mock.url, "gone", "other", retries=0)) as site:
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(site.chat, "gone")
+            site.wait(lambda: asked(mock))
+            site.apply(models(mock.url, "other", retries=0))
+            mock.script("down")
+        assert reply.result().json()["error"]["code"] == "provider_key"
+        requests = len(mock.requests)
+        time.sleep(1.2)  # a model that is not well is looked at twice a second
+        assert len(mock.requests) == requests
 
 
 def test_a_model_whose_settings_stay_keeps_its_connection_and_one_that_changes_gets_another(tmp_path: Path) -> None:
@@ -469,7 +488,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
             site.save(settings(knowledge="tides"))
             said = site.server.post("/v1/answers", {"question": "What is the pay of the harbour master?"}, headers=KEY)
             assert "4000" not in said.text
-            site.wait(lambda n=n: site.server.log.count("settings applied") == 2 * n + 1)
+            assert said_times(site, "settings applied", 2 * n + 1)
             site.apply(closed)
 
 

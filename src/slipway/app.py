@@ -333,7 +333,7 @@ def reranker(name: str, app: App) -> Rerank | None:
     module, _, function = app.rerank.partition(":")
     try:
         found = getattr(import_module(module), function)
-    except Exception as error:  # it is somebody else's code
+    except Exception as error:  # noqa: BLE001 - it is somebody else's code
         raise SettingsError(
             [f"apps.{name}.rerank: `{app.rerank}` cannot be had ({type(error).__name__}: {error}); write `module:function`"]
         ) from None

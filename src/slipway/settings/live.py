@@ -79,7 +79,7 @@ class Live:
     def _read(self, again: Callable[[Settings], Loaded], before: Reading | None = None) -> Reading:
         try:
             found = again(self.found.settings)
-        except Exception as error:  # whatever it is: questions look here too, and go on
+        except Exception as error:  # noqa: BLE001 - whatever it is: questions look here too, and go on
             problems = problems_of(error)
             if before is not None and before.problems == problems:
                 return before
