@@ -15,6 +15,7 @@ from slipway import errors
 from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, about, again, preferred, sentences
 from slipway.traces import KEPT, MOST, Traces
 from slipway.types import AnswerDone, AttemptDone
+from test_upstream import scripted
 
 QUESTION = {"question": "Tell me a secret word.", "app": "none"}
 CHINESE = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}
@@ -92,6 +93,7 @@ def test_a_wait_is_never_told_shorter_than_it_is() -> None:
         ("zh;q=0", "en"),
         ("*", "en"),
         ("zh;;;q=x, \xff", "en"),
+        pytest.param("z" * 60_000 + "!", "en", id="as long as a head may be"),  # in linear time: anybody may send it
     ],
 )
 def test_the_language_is_the_one_that_the_reader_prefers(header: str, language: str) -> None:
@@ -160,6 +162,14 @@ def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:
     assert "The provider of cut ended the connection" in event["what"]
 
 
+def test_who_tries_an_answer_again_is_told_in_their_language(server: Serving) -> None:
+    failed = server.post("/v1/answers", {**QUESTION, "app": "cut"}, headers=ANN)
+    assert reader(failed)["language"] == "en"
+    again = server.post(f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry", {"stream": True}, headers=ANN | CHINESE)
+    event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", again.text)[-1])
+    assert event["reader"]["language"] == "zh"
+
+
 def test_a_chat_stream_that_breaks_off_speaks_to_the_reader(tmp_path: Path) -> None:
     with mocking(script=("cut-3",)) as mock, serving(tmp_path, settings=models(mock.url, "mock-model")) as server:
         last = chat(server, "mock-model", CHINESE, stream=True).text.strip().split("\n\n")[-1]
@@ -201,6 +211,28 @@ def test_every_reference_is_in_the_log_without_what_was_sent(server: Serving) ->
         assert "secret" not in found
         assert refused.json()["error"]["code"] in found
     assert "\nof two lines" not in server.log
+
+
+ECHO = b'{"error": {"message": "I cannot:\\nTell me a secret word.", "code": "a secret word"}}'
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_what_a_provider_says_of_a_question_is_read_by_who_asked_it_alone(tmp_path: Path, status: int) -> None:
+    reply = b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n%b" % (status, len(ECHO), ECHO)
+    with scripted([reply] * 50) as (port, _):
+        settings = {**models(f"http://127.0.0.1:{port}/v1", "m", retries=0), "keys": ["sw-ann-of-tests", "sw-ben-of-tests"]}
+        with serving(tmp_path, settings=settings) as server:
+            replies = [server.post("/v1/answers", {**QUESTION, "app": "m"}, headers=ANN) for _ in range(3)]
+            assert all("I cannot: Tell me a secret word." in each.text for each in replies)
+            found = trace(server, replies[0].headers["x-slipway-answer-id"])
+            assert str(status) in found["tries"][0]["attempts"][0]["why"]
+            others = [server.post("/v1/answers", {"question": "Hello", "app": "none"}, headers=BEN), server.get("/readyz", headers=BEN)]
+            if status == 500:  # now the model is not asked any more, and others are told why
+                others.append(server.post("/v1/answers", {"question": "Hello", "app": "m"}, headers=BEN))
+                assert "failed (500)" in others[-1].text
+            assert not any("secret" in each for each in (str(found), server.get("/metrics", headers=BEN).text, *(o.text for o in others)))
+            assert status == 500 or "secret" not in server.log
+            assert all(re.match(r"\d\d:\d\d:\d\d [IW] ", each) for each in server.log.splitlines() if "secret" in each)
 
 
 def answered(server: Serving, app: str, who: dict[str, str] = ANN) -> str:

@@ -69,6 +69,11 @@ def edited(tmp_path: Path, settings: Any, *args: str) -> Iterator[Edited]:
         assert "Traceback" not in server.log
 
 
+def said_times(site: Edited, said: str, times: int) -> bool:
+    """Waits for it."""
+    return bool(site.wait(lambda: site.server.log.count(said) == times))
+
+
 def app_of(url: str, **app: Any) -> dict[str, Any]:
     return {**models(url, "mock-model"), "apps": {"docs": {"route": "mock-model", **app}}}
 
@@ -159,6 +164,21 @@ def test_a_file_that_lost_its_content_gives_nothing_up(tmp_path: Path, text: str
         site.apply(text, "do not stand")
         assert site.chat("mock-model").status_code == 401
         assert site.chat("mock-model", headers=KEY).status_code == 200
+
+
+def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None:
+    written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
+    (tmp_path / "ranks.py").write_text("def score(\n")
+    settings = {"embedding": "none", "apps": {"docs": {"knowledge": "tides"}}}
+    unforeseen = {"models": {"m": {"base_url": "http://127.0.0.1:9/v1", "name": "\ud800"}}}
+    reranked = {"apps": {"docs": {"knowledge": "tides", "rerank": "ranks:score"}}}
+    with edited(tmp_path, settings) as site:
+        site.wait(lambda: "the documents are ready" in site.server.log)
+        for n, wrong in enumerate((unforeseen, reranked), 1):
+            site.save({**settings, **wrong})
+            assert site.server.post("/v1/answers", {"question": "How many metres does the tide rise?"}).json()["sources"]
+            assert said_times(site, "do not stand", n)
+        assert site.wait(lambda: any("SyntaxError" in each for each in site.readyz()["refused"]))
 
 
 def test_a_file_that_is_gone_gives_nothing_up_and_counts_when_it_is_back(tmp_path: Path) -> None:
@@ -257,6 +277,20 @@ def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connecti
         site.wait(lambda: connections(mock) == 0)
         assert mock.requests[-1].closed_at is None
         assert site.chat("other").status_code == 200
+
+
+def test_nobody_looks_after_a_model_that_is_gone(tmp_path: Path) -> None:
+    """Its last call says that it is not well, which is nobody's business any more."""
+    with mocking(script=("status-401", "slow-0.7")) as mock, edited(tmp_path, models(mock.url, "gone", "other", retries=0)) as site:
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(site.chat, "gone")
+            site.wait(lambda: asked(mock))
+            site.apply(models(mock.url, "other", retries=0))
+            mock.script("down")
+        assert reply.result().json()["error"]["code"] == "provider_key"
+        requests = len(mock.requests)
+        time.sleep(1.2)  # a model that is not well is looked at twice a second
+        assert len(mock.requests) == requests
 
 
 def test_a_model_whose_settings_stay_keeps_its_connection_and_one_that_changes_gets_another(tmp_path: Path) -> None:
@@ -438,6 +472,24 @@ def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_i
             assert parsers(pid) == 2
             assert answer.result().json()["sources"][0]["text"].endswith("30 metres long.")
             site.wait(lambda: parsers(pid) == 1)
+
+
+def test_rules_that_were_written_for_other_documents_open_none_before_those_are_there(tmp_path: Path) -> None:
+    written(tmp_path, "pay", "# Pay\n\nThe pay of the harbour master is 4000 a month.\n")
+    written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
+
+    def settings(**app: Any) -> dict[str, Any]:
+        return {"embedding": "none", "keys": ["sw-first-key"], "apps": {"docs": app}}
+
+    closed = settings(knowledge="pay", access=[{"path": "**", "groups": ["hr"]}])
+    with edited(tmp_path, closed) as site:
+        site.wait(lambda: "the documents are ready" in site.server.log)
+        for n in range(5):  # the question is there before the new road, four times of five
+            site.save(settings(knowledge="tides"))
+            said = site.server.post("/v1/answers", {"question": "What is the pay of the harbour master?"}, headers=KEY)
+            assert "4000" not in said.text
+            assert said_times(site, "settings applied", 2 * n + 1)
+            site.apply(closed)
 
 
 def test_a_gateway_that_gets_its_first_documents_can_be_told_to_read_them(tmp_path: Path) -> None:

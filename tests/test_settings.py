@@ -71,12 +71,35 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ("models:\n  m1: {base_url: 'http://h/v1'\n", "this is not YAML"),
         ("a: b: c\n", "s.yaml:1: this is not YAML"),
         ("models:\n  m1: {base_url: http://h/v1, connection: {ca_file: none.pem}}\n", "there is no file"),
+        ("models:\n  m1: {base_url: 'http://[::1/v1'}\n", "s.yaml:2: models.m1.base_url: `http://[::1/v1` is not an address"),
+        ("models:\n  m1: {base_url: 'http://h:80x/v1'}\n", "s.yaml:2: models.m1.base_url: `http://h:80x/v1` is not an address"),
+        ("models:\n  m1: {base_url: http://h/v1, headers: {x: 甲}}\n", "s.yaml:2: models.m1.headers.x: a header must not hold"),
+        ('models:\n  m1: {base_url: http://h/v1, api_key: "sk-a\\n"}\n', "s.yaml:2: models.m1.api_key: a key must not hold"),
+        ("models:\n  m1: {base_url: http://h/v1, name: 2026-02-30}\n", "s.yaml:2: models.m1.name: this cannot be read (day is out of range for month); put it in quotes"),
+        ("models:\n  m1: {base_url: !env URL}\n", "s.yaml:2: models.m1.base_url: this cannot be read (could not determine a constructor for the tag '!env')"),
+        (f"models: {'[' * 3000}{']' * 3000}\n", "s.yaml: this is nested too deeply"),
+        (GOOD.replace("./docs", "~no-such-user/docs"), "apps.support.knowledge: there is no folder or file"),
     ],
 )  # fmt: skip
 def test_each_mistake_names_its_place_and_the_fix(tmp_path: Path, yaml: str, says: str) -> None:
     code, said = check(tmp_path, yaml)
     assert code == 2
     assert says in said
+
+
+def test_a_reranker_that_cannot_be_imported_is_a_mistake_like_others(tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text("def score(\n")
+    code, said = check(tmp_path, GOOD.replace("route: main", "route: main, rerank: 'ranks:score'"))
+    assert code == 2
+    assert "apps.support.rerank: `ranks:score` cannot be had (SyntaxError: " in said
+
+
+def test_a_key_is_not_printed_where_it_will_not_do(tmp_path: Path) -> None:
+    code, said = check(tmp_path, "models:\n  m1: {base_url: http://h/v1, api_key: 12345678}\nkeys: [hush]\n")
+    assert code == 2
+    assert "s.yaml:2: models.m1.api_key: what is written there will not do" in said
+    assert "12345678" not in said
+    assert "hush" not in said
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def road_of(
     routes = {name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()}
     for name, entries in settings.routes.items():
         routes[name] = Route(name=name, candidates=tuple(msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries))
-    apps = {name: app_of(name, app, keepers.get(name), routes, shared.live.of(name)) for name, app in settings.apps.items()}
+    apps = {name: app_of(name, app, keepers.get(name), routes, shared.live.of(name, app)) for name, app in settings.apps.items()}
     return answer.Road(
         admission=Admission(settings.keys, settings.limits.answers, operator, shared.places),
         apps=apps,
@@ -334,8 +334,10 @@ def reranker(name: str, app: App) -> Rerank | None:
     module, _, function = app.rerank.partition(":")
     try:
         found = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError([f"apps.{name}.rerank: `{app.rerank}` cannot be had ({error}); write `module:function`"]) from None
+    except Exception as error:  # noqa: BLE001 - it is somebody else's code
+        raise SettingsError(
+            [f"apps.{name}.rerank: `{app.rerank}` cannot be had ({type(error).__name__}: {error}); write `module:function`"]
+        ) from None
     if not callable(found):
         raise SettingsError([f"apps.{name}.rerank: `{app.rerank}` is not a function"])
     return cast(Rerank, found)

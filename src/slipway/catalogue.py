@@ -128,7 +128,7 @@ SOON_S = 5.0  # a shorter wait is a moment
 SOON: dict[Language, str] = {"en": "Try again in a moment.", "zh": "请稍后重试。"}
 LATER: dict[Language, Callable[[str], str]] = {"en": "Try again in about {}.".format, "zh": "请约 {}后重试。".format}
 UNITS: dict[Language, tuple[str, str, str]] = {"en": ("seconds", "minutes", "hours"), "zh": ("秒", "分钟", "小时")}
-_PREFERRED = re.compile(r"\s*([a-z]+)[a-z0-9-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?")
+_PREFERRED = re.compile(r"\s*([a-z]+)(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?")
 
 
 def sentences(error: SlipwayError, language: Language) -> tuple[str, str]:

@@ -147,7 +147,8 @@ class InternalError(SlipwayError):
 
 
 class ProviderError(SlipwayError):
-    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered.
+    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered. `ours` is `what` without the
+    provider's own words, which may hold what was asked: only who asked may read those.
 
     `another_may_help` tells a route whether its next model may do better; never where the refusal `is_about_content`, which is not shopped around.
     """
@@ -158,10 +159,11 @@ class ProviderError(SlipwayError):
     next_step = "Try again in a moment."
 
     def __init__(
-        self, what: str, next: str | None = None, *, model: str = "", upstream_status: int | None = None,  # noqa: A002
+        self, what: str, next: str | None = None, *, ours: str | None = None, model: str = "", upstream_status: int | None = None,  # noqa: A002
         param: str | None = None, retry_after_s: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(what, next, param=param, retry_after_s=retry_after_s)
+        self.ours = what if ours is None else ours
         self.model = model
         self.upstream_status = upstream_status
 

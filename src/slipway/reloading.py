@@ -18,12 +18,11 @@ from weakref import WeakSet
 import msgspec
 
 from slipway.answer import Road
-from slipway.errors import SettingsError
 from slipway.knowledge.keeper import Keeper
 from slipway.providers import Provider
 from slipway.routing import Health
 from slipway.settings import Model, Settings
-from slipway.settings.live import Live
+from slipway.settings.live import Live, problems_of
 from slipway.settings.loading import Loaded
 from slipway.types import Asker, Record
 
@@ -152,9 +151,9 @@ class Reloading:
             if self._stopped:
                 return
             try:
-                self._look(loop, asked=asked)
                 if not asked:
-                    self._let_go()
+                    self._let_go()  # before the look: a request that has just taken a road is on it by the next time
+                self._look(loop, asked=asked)
             except Exception:  # the thread must live: it looks again
                 log.exception("the settings could not be looked at")
 
@@ -175,8 +174,8 @@ class Reloading:
         before, there = self.made, {**{folders: keeper for folders, (keeper, _) in self._leaving.items()}, **self.made.keepers}
         try:
             made = self._make(found.settings, msgspec.structs.replace(before, keepers=there))
-        except (SettingsError, OSError, UnicodeError) as error:
-            problems = tuple(error.problems) if isinstance(error, SettingsError) else (str(error),)
+        except Exception as error:  # noqa: BLE001 - what the store says, and whatever else: those from before count
+            problems = problems_of(error)
             if problems != self.refused:
                 log.warning("the changed settings cannot be applied, and those from before count: %s", "; ".join(problems))
             return problems

@@ -28,6 +28,7 @@ from slipway.settings import Model
 from slipway.types import Piece, Usage
 
 SECRET = re.compile(r"\b(sk|key|pk|api)[-_][A-Za-z0-9_\-*]{6,}")
+CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)  # what else stands there is no code of an error
 PROBE_S = 1.0
 AT_A_TIME = 64  # events; reading them takes about 0.1 ms
 # What providers say of a question that is too long, and of one that they will not answer: OpenAI, Azure, llama.cpp, vLLM, Anthropic; OpenAI, Azure, DashScope
@@ -151,20 +152,21 @@ class OpenAIProvider:
         status = reply.status
         said, param, code = error_words(body)
         said = self.redacted(said)
-        behind = f": {said}" if said else "."
         who = f"The provider of {self.name}"
         if status in (401, 402, 403):
-            return ProviderKey(f"{who} did not accept our key ({status}){behind}", model=self.name, upstream_status=status)
+            ours = f"{who} did not accept our key ({status})."
+            return ProviderKey(with_theirs(ours, said), ours=ours, model=self.name, upstream_status=status)
         if status in (408, 504):
             return ProviderSlow(f"{who} says that it ran out of time.", model=self.name, upstream_status=status)
         if status == 429 or status >= 500:
             kind, did = (ProviderLimit, "is limiting us") if status == 429 else (ProviderDown, f"failed ({status})")
             wait_s = retry_after_s(reply.header(b"retry-after"), time.time)
-            return kind(f"{who} {did}{behind}", retry_after_s=wait_s, model=self.name, upstream_status=status)
+            ours = f"{who} {did}."
+            return kind(with_theirs(ours, said), ours=ours, retry_after_s=wait_s, model=self.name, upstream_status=status)
         if status < 400:
             what = f"{who} answered with status {status}, which is not followed."
             return ProviderNonsense(what, model=self.name, upstream_status=status)
-        return self.refused(status, said or f"{who} refused the request ({status}).", param, code, body)
+        return self.refused(status, said, param, code, body)
 
     def refused(self, status: int, said: str, param: str | None, code: str | None, body: bytes) -> ProviderError:
         """The request's own fault, in the provider's words and with its status and code."""
@@ -173,8 +175,9 @@ class OpenAIProvider:
             what = f"The question with its sources and history does not fit into the context of {self.name}{fits}."
             return ProviderTooLong(what, model=self.name, upstream_status=status)
         kind = ProviderDeclined if DECLINED.search(body) else ProviderRefused
-        refused = kind(said, param=param, model=self.name, upstream_status=status)
-        refused.status, refused.code = status, code or refused.code
+        ours = f"The provider of {self.name} refused the request ({status})."
+        refused = kind(said or ours, ours=ours, param=param, model=self.name, upstream_status=status)
+        refused.status, refused.code = status, code if code and CODE.fullmatch(code) else refused.code
         refused.another_may_help = status == 404  # it does not know the name that we call it by
         return refused
 
@@ -188,10 +191,10 @@ class OpenAIProvider:
         return reply.status < 500 and reply.status not in (401, 402, 403, 429)
 
     def redacted(self, text: str) -> str:
-        """Provider errors may echo keys: ours, or what looks like one."""
+        """Provider errors may echo keys: ours, or what looks like one. On one line, as the log has it."""
         if self.model.api_key:
             text = text.replace(self.model.api_key, "[key]")
-        return SECRET.sub("[key]", text)[:2000]
+        return SECRET.sub("[key]", " ".join(text.split()))[:2000]
 
     def retire(self) -> None:
         if self._client is not None:
@@ -314,8 +317,9 @@ class OpenAIReply:
 
     def failure(self, data: bytes) -> ProviderError:
         """`{"error": …}` where an answer should be: in a 200, or inside a stream."""
+        ours = f"The provider of {self.provider.name} failed."
         said = self.provider.redacted(error_words(data)[0])
-        return ProviderDown(f"The provider of {self.provider.name} failed{f': {said}' if said else '.'}", model=self.provider.name)
+        return ProviderDown(with_theirs(ours, said), ours=ours, model=self.provider.name)
 
     def nonsense(self, what: str) -> ProviderError:
         return ProviderNonsense(f"The provider of {self.provider.name} {what}.", model=self.provider.name)
@@ -333,6 +337,11 @@ def text_of(content: str | list[Any] | None) -> str:
     if isinstance(content, str):
         return content
     return "".join(str(p.get("text", "")) for p in content or () if isinstance(p, dict) and p.get("type") == "text")
+
+
+def with_theirs(ours: str, said: str) -> str:
+    """Our sentence with the provider's words behind it, where it said any."""
+    return f"{ours.removesuffix('.')}: {said}" if said else ours
 
 
 def error_words(body: bytes) -> tuple[str, str | None, str | None]:

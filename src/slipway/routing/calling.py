@@ -123,7 +123,7 @@ class Attempt:
             kind=self.kind,
             status=error.upstream_status if error is not None else None if code else 200,
             error=error.code if error is not None else code,
-            why=error.what if error is not None else None,
+            why=error.ours if error is not None else None,
             duration_s=now - self.started_at,
             ttft_s=None if self.first_at is None else self.first_at - self.started_at,
             shown_chars=self.shown,

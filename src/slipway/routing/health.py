@@ -56,6 +56,7 @@ class Health:
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -math.inf
         self._trials = set[asyncio.Task[None]]()
+        self._retired = False
 
     def start(self) -> None:
         if self.breaker.state == "open":
@@ -67,6 +68,7 @@ class Health:
         if self.breaker.state == "closed":
             return READY
         if self.breaker.state == "open":
+            self._keep_looking()  # it may be one from before that opened it, by a call that it was still on
             return Standing(state="away", why=self.breaker.why, error=self.breaker.kind)
         return Standing(state="away", why="it is being tried", until=now + SOON_S) if self.breaker.on_trial else TRIAL
 
@@ -99,7 +101,7 @@ class Health:
             self.succeeded(began_at)
             return
         if self.breaker.failed(now, number=number, at_once=isinstance(error, ProviderKey)):
-            self.breaker.why, self.breaker.kind = error.what, ProviderKey if isinstance(error, ProviderKey) else ProviderDown
+            self.breaker.why, self.breaker.kind = error.ours, ProviderKey if isinstance(error, ProviderKey) else ProviderDown
             log.warning("model %s is not asked until it can be reached again: %s", self.name, error.what)
             self._keep_looking()
 
@@ -114,7 +116,7 @@ class Health:
         self.breaker.give_back()
 
     def _keep_looking(self) -> None:
-        if self._probing is None or self._probing.done():
+        if not self._retired and (self._probing is None or self._probing.done()):
             self._probing = asyncio.get_running_loop().create_task(self._until_reached())
 
     async def _until_reached(self) -> None:
@@ -152,7 +154,8 @@ class Health:
         )
 
     def retire(self) -> None:
-        """Another looks on, where there is one."""
+        """Another looks on, where there is one and it is asked for."""
+        self._retired = True
         if self._probing is not None:
             self._probing.cancel()
 

@@ -2,10 +2,11 @@
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -13,6 +14,7 @@ from slipway.settings.tree import GGUF, SQLITE, App, Model, Settings
 
 Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
 Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+SENT = re.compile(r"[\t -~\xa0-\xff]*")  # what may stand in the head of a request
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -29,6 +31,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def parted(address: str) -> SplitResult | None:
+    """None for what is no address of the web."""
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of a port that is none, or a bracket that is not closed
+        return None
+    return parts if good and address.isascii() and address.isprintable() else None
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -119,10 +131,10 @@ def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
 def check_endpoint(path: str, model: Model, known: Known, tell: Tell) -> None:
     if model.weights:
         tell(f"{path}.weights", f"weights are run here only with `provider: {known.runner}`; add that, or remove `weights`")
-    url = urlsplit(model.base_url)
+    url = parted(model.base_url)
     if not model.base_url:
         tell(path, "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`")
-    elif url.scheme not in ("http", "https") or not url.hostname:
+    elif url is None:
         tell(f"{path}.base_url", f"`{model.base_url}` is not an address; write `http://…` or `https://…`")
     elif url.query or url.fragment:
         tell(f"{path}.base_url", "query parameters belong under `query:`")
@@ -130,8 +142,10 @@ def check_endpoint(path: str, model: Model, known: Known, tell: Tell) -> None:
     if ca_file and not Path(ca_file).is_file():
         tell(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")
     for header, value in model.headers.items():
-        if any(c in header + value for c in "\r\n"):
-            tell(f"{path}.headers.{header}", "a header must not hold line breaks")
+        if not SENT.fullmatch(header + value):
+            tell(f"{path}.headers.{header}", "a header must not hold line breaks, nor letters beyond Latin-1")
+    if model.api_key and not SENT.fullmatch(model.api_key):
+        tell(f"{path}.api_key", "a key must not hold line breaks, nor letters beyond Latin-1; copy it again")
 
 
 def check_app(name: str, app: App, settings: Settings, tell: Tell) -> None:
@@ -179,7 +193,7 @@ def check_listen(settings: Settings, tell: Tell) -> None:
         tell("listen.host", f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
              "add `keys:` to the settings (`slipway keys` makes one), or listen on 127.0.0.1")  # fmt: skip
     for origin in settings.listen.allowed_origins:
-        if urlsplit(origin).scheme not in ("http", "https") or urlsplit(origin).path:
+        if (parts := parted(origin)) is None or parts.path:
             tell("listen.allowed_origins", f"`{origin}` is not an origin; write `https://host` without a path")
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.loading import Loaded
-from slipway.settings.tree import AccessRule, Settings
+from slipway.settings.tree import AccessRule, App, Settings
 
 log = logging.getLogger("slipway")
 SETTLE_S = 0.05  # a file that was written so lately may not be whole yet ...
@@ -38,7 +38,7 @@ class Live:
         """`again` reads and checks the file anew, given the settings that count; raises SettingsError. Without it, nothing changes."""
         self.found, self.last = found, Reading(found)
         self._again = again if found.file is not None else None
-        self._rules = {name: app.access for name, app in found.settings.apps.items()}
+        self._rules = rules_of(found.settings)
         self._seen = self._stamps()
         self._lock = Lock()
 
@@ -46,12 +46,14 @@ class Live:
     def watched(self) -> bool:
         return self._again is not None
 
-    def of(self, app: str) -> Rules:
-        """The access rules of an app, as the file has them whenever that is asked; of one that is gone, the last ones."""
+    def of(self, name: str, app: App) -> Rules:
+        """The access rules of an app, as the file has them whenever that is asked; the last ones for these folders, where the app is gone or has
+        others now: a question that began with these may not search them by rules that were written for others.
+        """
 
         def rules() -> Sequence[AccessRule]:
             self.look()
-            return self._rules.get(app, ())
+            return self._rules[name, app.knowledge]
 
         return rules
 
@@ -77,14 +79,15 @@ class Live:
     def _read(self, again: Callable[[Settings], Loaded], before: Reading | None = None) -> Reading:
         try:
             found = again(self.found.settings)
-        except SettingsError as error:
-            if before is not None and before.problems == tuple(error.problems):
+        except Exception as error:  # noqa: BLE001 - whatever it is: questions look here too, and go on
+            problems = problems_of(error)
+            if before is not None and before.problems == problems:
                 return before
-            told = "\n  ".join(["the changed settings do not stand, and those from before count:", *error.problems])
+            told = "\n  ".join(["the changed settings do not stand, and those from before count:", *problems])
             log.warning("%s", told)
-            return Reading(None, tuple(error.problems))
+            return Reading(None, problems)
         self.found = found
-        self._rules |= {name: app.access for name, app in found.settings.apps.items()}
+        self._rules |= rules_of(found.settings)
         return Reading(found)
 
     def _paths(self) -> list[str]:
@@ -101,6 +104,16 @@ class Live:
             if not 0 <= age_s < SETTLE_S:
                 return
             time.sleep(SETTLE_S - age_s)
+
+
+def rules_of(settings: Settings) -> dict[tuple[str, tuple[str, ...]], tuple[AccessRule, ...]]:
+    """By an app's name and its folders."""
+    return {(name, app.knowledge): app.access for name, app in settings.apps.items()}
+
+
+def problems_of(error: Exception) -> tuple[str, ...]:
+    """Why settings cannot be used; in Python's words where nobody has thought of that."""
+    return tuple(error.problems) if isinstance(error, SettingsError) else (f"{type(error).__name__}: {error}",)
 
 
 def _stamp(path: str) -> Stamp | None:

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.settings.checks import Endpoint, Known, check, doubtful, is_loopback
+from slipway.settings.checks import Endpoint, Known, check, doubtful, is_loopback, parted
 from slipway.settings.tree import GGUF, SQLITE, App, Connection, Model, RouteEntry, Settings
 
 DEFAULT_FILE = "slipway.yaml"
@@ -117,8 +116,8 @@ def _resolved(settings: Settings, folder: Path) -> Settings:
     apps = {
         name: msgspec.structs.replace(
             app,
-            knowledge=tuple(str(folder / Path(k).expanduser()) for k in app.knowledge),
-            prompt=str(folder / Path(app.prompt).expanduser()) if app.prompt else app.prompt,
+            knowledge=tuple(str(folder / _at_home(k)) for k in app.knowledge),
+            prompt=str(folder / _at_home(app.prompt)) if app.prompt else app.prompt,
         )
         for name, app in settings.apps.items()
     }
@@ -131,13 +130,18 @@ def _model_in(folder: Path, model: Model) -> Model:
         connection = msgspec.structs.replace(model.connection, ca_file=str(folder / model.connection.ca_file))
         model = msgspec.structs.replace(model, connection=connection)
     if model.weights.endswith(GGUF):
-        model = msgspec.structs.replace(model, weights=str(folder / Path(model.weights).expanduser()))
+        model = msgspec.structs.replace(model, weights=str(folder / _at_home(model.weights)))
     return model
 
 
 def _beside(store: str, folder: Path) -> str:
     path = store.removeprefix(SQLITE)
-    return store if path == store or Path(path).expanduser().is_absolute() else f"{SQLITE}{folder / path}"
+    return store if path == store or _at_home(path).is_absolute() else f"{SQLITE}{folder / path}"
+
+
+def _at_home(path: str) -> Path:
+    """`~` filled in; what names no user is a name like others, and nothing will be found there."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises for a user that there is not
 
 
 def _with_flags(
@@ -221,9 +225,9 @@ def _with_endpoints(
 def _with_proxy(connection: Connection, base_url: str, environ: Mapping[str, str]) -> Connection:
     if connection.proxy is not None:
         return msgspec.structs.replace(connection, proxy=connection.proxy or None)  # "" switches it off
-    url = urlsplit(base_url)
-    host = url.hostname or ""
-    if not host or is_loopback(host) or _bypassed(host, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
+    url = parted(base_url)
+    host = (url.hostname or "") if url is not None else ""
+    if url is None or is_loopback(host) or _bypassed(host, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
         return connection
     names = (f"{url.scheme}_proxy", f"{url.scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
     proxy = next((environ[n] for n in names if environ.get(n)), None)

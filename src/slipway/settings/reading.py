@@ -189,14 +189,24 @@ class Reader:
                 continue
 
     def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
-        value = self.expanded(self._loader.construct_object(node, deep=True), path)
+        value = self.expanded(self.built(node, path), path)
         try:
             return msgspec.convert(seconds(value) if is_duration(kind) else value, kind)
         except msgspec.ValidationError as error:
-            self.problem(path, f"{self.described(node)} will not do; {in_words(str(error))}{choices(kind)}")
+            given = "what is written there" if SECRET.search(path) else self.described(node)
+            self.problem(path, f"{given} will not do; {in_words(str(error))}{choices(kind)}")
         except ValueError as error:
             self.problem(path, str(error))
         raise Unreadable
+
+    def built(self, node: yaml.Node, path: str) -> Any:
+        """What YAML takes a value for: a day that is in no month, a tag of somebody else's or a list within itself is nothing to it."""
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            why = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+            self.problem(path, f"this cannot be read ({why}); put it in quotes if it is meant as text")
+            raise Unreadable from None
 
     def expanded(self, value: Any, path: str) -> Any:
         """`${NAME}` and `${NAME:-default}` filled in from the environment, anywhere in any string."""
@@ -236,6 +246,8 @@ def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
         reader.problems.append(f"{file}{line}: this is not YAML: {error.problem}; check indentation, quotes and colons there")
     except yaml.YAMLError as error:
         reader.problems.append(f"{file}: this is not YAML: {error}")
+    except RecursionError:
+        reader.problems.append(f"{file}: this is nested too deeply; check the brackets")
     return None
 
 

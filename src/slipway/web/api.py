@@ -341,7 +341,7 @@ class Api:
         if not options.stream:
             run.check(0)  # before anything is spent: the whole is asked for
         self.runs.retry(run, working(road, "answers"))
-        run.question = msgspec.structs.replace(run.question, asker=asker)  # what its key may read now counts
+        run.question = msgspec.structs.replace(run.question, asker=asker, language=language_of(headers))  # what its key may read now counts
         self.watch(run)
         await self.tell(run, options.stream, after, scope, receive, send)
 

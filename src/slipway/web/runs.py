@@ -81,12 +81,18 @@ class Run:
         finally:
             self.ended_at = asyncio.get_running_loop().time()
         if self.error is not None:
-            if not isinstance(self.error, Cancelled):
-                log.warning("%s: %s (%s)", self.question.id, self.error.what, self.error.code)
+            self.tell(self.error)
             missing = self.draft.missing
             self.say(failed(self.error, self.question.id, self.question.language, section=missing[0].index if missing else 0))
         for reader in self.readers:
             reader.set()
+
+    def tell(self, error: SlipwayError) -> None:
+        """In the log; what refuses a question may quote it, and is told by its kind alone."""
+        if error.status >= 500:
+            log.warning("%s: %s (%s)", self.question.id, error.what, error.code)
+        elif not isinstance(error, Cancelled):
+            log.info("%s: it was refused: %d (%s)", self.question.id, error.status, type(error).code)
 
     def cancel(self) -> None:
         if self.task is not None and not self.task.done():
