@@ -488,7 +488,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
             site.save(settings(knowledge="tides"))
             said = site.server.post("/v1/answers", {"question": "What is the pay of the harbour master?"}, headers=KEY)
             assert "4000" not in said.json()["text"]
-                assert "4000" not in str(said.json()["sources"])
+            assert "4000" not in str(said.json()["sources"])
             assert said_times(site, "settings applied", 2 * n + 1)
             site.apply(closed)
 
