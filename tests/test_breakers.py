@@ -176,6 +176,22 @@ def test_how_long_a_model_rests_has_an_end(tmp_path: Path) -> None:
             assert int(server.chat("m").headers["retry-after"]) <= 86400
 
 
+def test_a_model_that_its_provider_does_not_know_is_not_asked_for_ever(tmp_path: Path) -> None:
+    with mocking() as first, mocking() as second:
+        file = two(first.url, second.url)
+        file["models"]["first"]["name"] = "fault-status-404"
+        with serving(tmp_path, settings=file) as server:
+            for _ in range(10):
+                assert server.chat("main").headers["x-slipway-model"] == "second"
+            assert state(server, "first") != "closed"
+        assert chats(first) <= 5  # three, and trials
+
+
+def test_an_address_that_can_be_none_is_passed_over(tmp_path: Path) -> None:
+    with mocking() as mock, serving(tmp_path, settings=two("http://no..where/v1", mock.url)) as server:
+        assert server.chat("main").headers["x-slipway-model"] == "second"
+
+
 def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
     with mocking(ttft_s=2.0) as slow, mocking() as second:
         file = two(slow.url, second.url)

@@ -403,6 +403,8 @@ class Pool:
             raise ProviderSlow(f"{self.who} could not be reached within {within_s:.3g} s.") from None
         except OSError as error:
             raise ProviderDown(f"{self.who} cannot be reached: {reason(error)}.") from None
+        except UnicodeError:  # of a name that no name server could be asked for
+            raise ProviderDown(f"{self.who} cannot be reached: its name cannot be resolved.") from None
         finally:
             self.connecting -= 1
             self._next_turn()

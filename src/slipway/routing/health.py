@@ -20,7 +20,6 @@ PROBE_S = 0.5  # between two looks whether a model that failed can be reached ag
 LOOK_S = 0.3  # how long a question that nobody else can answer waits for a look
 SOON_S = 0.1
 FIRST_REST_S, LONGEST_REST_S = 1.0, 30.0  # of a model that limits us and does not say for how long; it doubles
-OURS = (ProviderRefused, ProviderTooLong)  # what says nothing against a model
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -97,7 +96,7 @@ class Health:
             return
         if self.breaker.state == "half-open" and began_at < self.breaker.opened_at:
             return
-        if isinstance(error, OURS):
+        if is_of_the_request(error):
             self.succeeded(began_at)
             return
         if self.breaker.failed(now, number=number, at_once=isinstance(error, ProviderKey)):
@@ -164,3 +163,8 @@ class Health:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_of_the_request(error: ProviderError) -> bool:
+    """Whether it says nothing against the model. That its provider does not know it by its name does."""
+    return isinstance(error, ProviderTooLong) or (isinstance(error, ProviderRefused) and not error.another_may_help)
