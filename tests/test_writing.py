@@ -20,7 +20,7 @@ from slipway.errors import InternalError
 from slipway.knowledge import OFF, Knowledge, opened
 from slipway.pace import Pace, Writing
 from slipway.providers import Call, Whole
-from slipway.routing import Candidate, Route
+from slipway.routing import Candidate, Health, Route, Turns
 from slipway.settings import Price
 from slipway.store import Store
 from slipway.types import AnswerDone, Asker, AttemptDone, Delta, Event, Message, Piece, Progress, Question, SectionState
@@ -87,7 +87,8 @@ class Saying:
 def road_of(docs: Path, model: Scripted, records: list[AnswerDone | AttemptDone], pace: Pace | None = None) -> Road:
     knowledge = Knowledge(opened(Store.temporary(), [docs], embedding=OFF))
     knowledge.build()
-    app = App(name="handbook", knowledge=knowledge, route=Route(name="m", candidates=(Candidate(model=model),)))
+    health = Health(turns=Turns("scripted", model.parallel, 60.0) if model.parallel is not None else None)
+    app = App(name="handbook", knowledge=knowledge, route=Route(name="m", candidates=(Candidate(model=model, health=health),)))
     return Road(admission=Admission([], 10), apps={"handbook": app}, routes={}, emit=records.append, pace=pace or Pace())
 
 
