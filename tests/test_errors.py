@@ -293,7 +293,7 @@ def test_the_command_prints_a_trace_as_lines(server: Serving, failed_over: str, 
     said = told.stdout.splitlines()
     assert said[0] == failed_over
     assert re.search(r"model away: provider_down after \d+\.\d\d s$", said[1])
-    assert "zone a" in said[2]
+    assert said[2].strip() == "provider openai, zone a, why The provider of away cannot be reached: nothing listens there."
     assert re.search(r"model mock-model: done after \d+\.\d\d s, first words after", said[3])
     assert re.search(r"answer of main: done after", said[5])
     as_json = run("trace", failed_over, "--url", server.url, "--json", cwd=tmp_path, env={"SLIPWAY_KEY": "sw-ann-of-tests"})
@@ -304,6 +304,7 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
     for arguments, says in (
         (("ref-1", "--url", server.url, "--key", "sw-ann-of-tests"), "refused before an answer began"),
         (("ref-1", "--url", server.url), "This server asks for a key"),
+        (("../models", "--url", server.url), "`../models` is no reference. References begin with `ans-` or `ref-`."),
         (("ref-1", "--url", "http://127.0.0.1:9"), "No server answers at http://127.0.0.1:9. Name it with --url."),
     ):
         told = run("trace", *arguments, cwd=tmp_path)

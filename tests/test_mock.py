@@ -593,6 +593,9 @@ def test_tls_needs_a_certificate_and_its_key(certificate: tuple[Path, Path], tmp
         (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': behind @ stands a call"),
         (["--script", "refuse@3"], "refuse is the whole server's and goes by time"),
         (["--tls-cert", "cert.pem"], "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key)."),
+        (["--port", "99999"], "99999 is not in the range 0<=x<=65535"),
+        (["--tokens", "0"], "0 is not in the range x>=1"),
+        (["--ttft", "-1"], "-1.0 is not in the range x>=0"),
         (["--continues", "always"], "'always' is not one of 'exact', 'repeat', 'restart', 'preface', 'space'"),
     ],
 )

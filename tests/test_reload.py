@@ -474,6 +474,24 @@ def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_i
             site.wait(lambda: parsers(pid) == 1)
 
 
+def test_documents_that_go_leave_no_file_open(tmp_path: Path) -> None:
+    for name in ("tides", "ropes"):
+        written(tmp_path, name, f"# {name}\n\nThe harbour has {name}.\n")
+
+    def settings(*folders: str) -> dict[str, Any]:
+        return {"embedding": "none", "apps": {name: {"knowledge": name} for name in folders}}
+
+    with edited(tmp_path, settings("tides")) as site:
+        folder, opened = Path(f"/proc/{site.server.process.pid}/fd"), list[int]()
+        for n in range(6):
+            site.apply(settings("tides", "ropes"))
+            assert said_times(site, "the documents are ready", n + 2)
+            site.apply(settings("tides"))
+            time.sleep(0.6)  # now nobody keeps them any more
+            opened.append(sum("slipway.db" in str(each.readlink()) for each in folder.iterdir()))
+        assert opened[-1] <= opened[1] + 2  # those of one thread, more or less
+
+
 def test_rules_that_were_written_for_other_documents_open_none_before_those_are_there(tmp_path: Path) -> None:
     written(tmp_path, "pay", "# Pay\n\nThe pay of the harbour master is 4000 a month.\n")
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")

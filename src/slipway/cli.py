@@ -399,12 +399,24 @@ def eval_answers(
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
-@click.option("--port", default=9100, show_default=True, help="Port to listen on; 0 takes a free one.")
-@click.option("--ttft", "ttft_s", default=0.05, show_default=True, help="Seconds to the first token.")
-@click.option("--tpot", "tpot_s", default=0.01, show_default=True, help="Seconds between tokens.")
-@click.option("--tokens", default=48, show_default=True, help="Tokens of an answer.")
-@click.option("--spread", default=0.0, show_default=True, help="How much length and speed vary between answers: 0.2 is by a fifth.")
-@click.option("--prefill", default=0.0, show_default=True, help="Tokens of a prompt read in a second; 0 takes no time for them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9100, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--ttft", "ttft_s", type=click.FloatRange(0), default=0.05, show_default=True, help="Seconds to the first token.")
+@click.option("--tpot", "tpot_s", type=click.FloatRange(0), default=0.01, show_default=True, help="Seconds between tokens.")
+@click.option("--tokens", type=click.IntRange(1), default=48, show_default=True, help="Tokens of an answer.")
+@click.option(
+    "--spread",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="How much length and speed vary between answers: 0.2 is by a fifth.",
+)
+@click.option(
+    "--prefill",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Tokens of a prompt read in a second; 0 takes no time for them.",
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same answers and faults.")
 @click.option("--api-key", help="Key to ask for; any is taken where left out.")
 @click.option("--bad-key", "bad_keys", multiple=True, metavar="KEY", help="Key to refuse. Repeatable.")
@@ -434,4 +446,6 @@ def mock(faults: bool, **settings: Any) -> None:
     except ValueError as error:
         raise SettingsError([str(error)]) from None
     except OSError as error:
-        raise SettingsError([f"--port: {settings['port']} cannot be had ({error.strerror}); choose another"]) from None
+        raise SettingsError(
+            [f"--port: {settings['port']} of {settings['host']} cannot be had ({error.strerror}); choose another"]
+        ) from None

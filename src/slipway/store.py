@@ -65,7 +65,8 @@ class Store:
         self.token = secrets.token_urlsafe(32)
         self.announce("")
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
+        self._connecting = threading.Lock()
         self._writer = threading.RLock()
         self._writing = 0
         try:
@@ -119,7 +120,7 @@ class Store:
                 self._writing -= 1
 
     def reading(self) -> "sqlite3.Connection":
-        """This thread's connection."""
+        """This thread's connection; it is closed some time after the thread has ended."""
         db: sqlite3.Connection = getattr(self._local, "db", None) or self._connect()
         return db
 
@@ -127,13 +128,16 @@ class Store:
         import sqlite3
 
         db = self._local.db = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False, timeout=30)
-        self._connections.append(db)
+        with self._connecting:
+            for thread in [thread for thread in self._connections if not thread.is_alive()]:
+                self._connections.pop(thread).close()
+            self._connections[threading.current_thread()] = db
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"cache_size=-{MEMORY_KB}", "busy_timeout=30000"):
             db.execute(f"PRAGMA {pragma}")
         return db
 
     def close(self) -> None:
-        for db in self._connections:
+        for db in self._connections.values():
             db.close()
         self._connections.clear()
         self._local = threading.local()

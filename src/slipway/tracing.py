@@ -1,5 +1,6 @@
 """`slipway trace`: what happened to an answer, as the server that gave it remembers."""
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -11,10 +12,13 @@ from slipway.settings import Flags
 from slipway.store import file_of, holder_of
 
 LEAD = ("ended_at", "error", "duration_s", "ttft_s")  # what the first line of a record says, beside its name
+USUAL = {"role": "primary", "kind": "first", "used": True}  # not worth a word
 
 
 def traced(ref: str, flags: Flags, url: str | None, key: str | None) -> dict[str, Any]:
     """The trace that the server has, as GET /v1/traces/{id} gives it. Raises BadRequest where it has none, or cannot be asked."""
+    if not re.fullmatch(r"[\w-]+", ref, re.ASCII):
+        raise BadRequest(f"`{ref}` is no reference.", "References begin with `ans-` or `ref-`.")
     url, key = (url, key) if url else here(flags, key)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -57,9 +61,13 @@ def record_lines(name: str, record: Mapping[str, Any], named: str) -> Iterator[s
     clock = datetime.fromtimestamp(record["ended_at"]).astimezone().strftime("%H:%M:%S")
     first = f", first words after {record['ttft_s']:.2f} s" if record["ttft_s"] is not None else ""
     yield f"  {clock}  {name}: {record['error'] or 'done'} after {record['duration_s']:.2f} s{first}"
-    rest = {field: value for field, value in record.items() if field not in (*LEAD, named) and value not in (None, "", [], {}, 0, False)}
+    rest = {field: value for field, value in record.items() if field not in (*LEAD, named) and says_anything(field, value)}
     if rest:
         yield f"            {plain(rest)}"
+
+
+def says_anything(field: str, value: Any) -> bool:
+    return value != USUAL[field] if field in USUAL else value not in (None, "", [], {}, 0, False)
 
 
 def plain(value: Any) -> str:
