@@ -100,6 +100,7 @@ def test_who_limits_us_rests_as_long_as_it_says(tmp_path: Path) -> None:
     with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
         first.script("status-429-1")
         assert server.chat("main").headers["x-slipway-model"] == "second"
+        assert 0 < server.get("/readyz").json()["health"]["first"]["rests_s"] <= 1
         first.script()
         began = time.monotonic()
         assert server.chat("main").headers["x-slipway-model"] == "second"

@@ -166,5 +166,7 @@ def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> 
                 httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.1)
             assert first.result().status_code == 200
         time.sleep(0.1)
-        assert server.get("/readyz").json()["health"]["m"] == {"state": "closed", "why": None, "for_s": None, "busy": 0, "waiting": 0}
+        assert server.get("/readyz").json()["health"]["m"] == {
+            "state": "closed", "why": None, "for_s": None, "rests_s": None, "busy": 0, "waiting": 0,
+        }  # fmt: skip
     assert len(mock.requests) == 1

@@ -53,6 +53,8 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ("models:\n  m1: {base_url: ftp://h/v1}\n", "`ftp://h/v1` is not an address"),
         ("models:\n  m1: {base_url: http://h/v1, provider: opnai}\n", "there is no provider `opnai`; did you mean `openai`?"),
         ("models:\n  m1: {base_url: http://h/v1, price: {input: cheap, output: 1}}\n", "models.m1.price.input: `cheap` will not do"),
+        ("models:\n  m1: {base_url: http://h/v1, price: {input: .nan, output: 1}}\n", "s.yaml:2: models.m1.price.input: `NaN` is no price"),
+        ("models:\n  m1: {base_url: http://h/v1, price: {input: 1, output: -1}}\n", "models.m1.price.output: `-1` is no price"),
         ("models:\n  m1: {base_url: http://h/v1}\n  m1: {base_url: http://h/v1}\n", "s.yaml:3: models.m1: this name is given twice, first on line 2"),
         ("models:\n  x: {base_url: http://h/v1}\nroutes:\n  x: [x]\n", "s.yaml:4: routes.x: `x` is already the name of one of the models"),
         (GOOD.replace("[m1]", "[m1, qwen]"), "routes.main[1]: there is no model `qwen`; known: m1"),

@@ -160,7 +160,8 @@ class Attempts:
 
     def _again(self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]) -> Step:
         """The soonest of those that may be tried again, if that is soon enough."""
-        for index in sorted(self._due, key=lambda each: self._due[each]):
+        while self._due:
+            index = min(self._due, key=lambda each: self._due[each])
             due = self._due[index]
             if due > self.patient_until - SHORTEST_S:
                 break

@@ -25,11 +25,14 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 class Shown(Record, frozen=True, kw_only=True):
-    """How a model is, for people: `state` is closed, open or half-open; `why` it was opened."""
+    """How a model is, for people: `state` is closed, open or half-open; `why` it was opened, and for how long it is. `rests_s` is how long it is left
+    alone because it limits us.
+    """
 
     state: str
     why: str | None = None
     for_s: float | None = None
+    rests_s: float | None = None
     busy: int = 0
     waiting: int = 0
 
@@ -142,12 +145,13 @@ class Health:
         trial.add_done_callback(self._trials.discard)
 
     def shown(self) -> Shown:
-        turns, breaker = self.turns, self.breaker
+        turns, breaker, now = self.turns, self.breaker, time.monotonic()
         is_well = breaker.state == "closed"
         return Shown(
             state=breaker.state,
             why=None if is_well else breaker.why,
-            for_s=None if is_well else round(time.monotonic() - breaker.opened_at, 1),
+            for_s=None if is_well else round(now - breaker.opened_at, 1),
+            rests_s=round(self.rest.until - now, 1) if now < self.rest.until else None,
             busy=turns.busy if turns is not None else 0,
             waiting=turns.waiting if turns is not None else 0,
         )

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from slipway.settings.tree import GGUF, SQLITE, App, Model, Settings
+from slipway.settings.tree import GGUF, SQLITE, App, Model, Price, Settings
 
 Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
 Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
@@ -108,12 +108,20 @@ def check_names(settings: Settings, tell: Tell) -> None:
 
 def check_model(path: str, model: Model, known: Known, tell: Tell) -> None:
     providers = [*known.kinds, *known.endpoints]
+    if model.price is not None:
+        check_price(f"{path}.price", model.price, tell)
     if model.provider not in providers:
         tell(f"{path}.provider", f"there is no provider `{model.provider}`; {near(model.provider, providers)}")
     elif known.kinds.get(model.provider) == "weights":
         check_weights(path, model, known, tell)
     else:
         check_endpoint(path, model, known, tell)
+
+
+def check_price(path: str, price: Price, tell: Tell) -> None:
+    for field, usd in (("input", price.input), ("output", price.output), ("cached_input", price.cached_input)):
+        if usd is not None and not (usd.is_finite() and usd >= 0):
+            tell(f"{path}.{field}", f"`{usd}` is no price; write USD per million tokens, such as `0.28`")
 
 
 def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
