@@ -27,7 +27,10 @@ def _each(*slots: Slot) -> Slot:
 
 _APOLOGIES = _each(
     ("sorry", "apologies", "my apologies", "i apologize", "i apologise"),
-    ("", *_each((" about", " for"), (" that", " the interruption", " the cut-off", " the cutoff"))),
+    (
+        *("", " about that", " for that", ", i was cut off", ", i got cut off", ", that was cut off"),
+        *_each((" about", " for"), (" the interruption", " the cut-off", " the cutoff")),
+    ),
 )
 _YES = (
     (
@@ -86,6 +89,7 @@ _REST_OF_IT = (
     (" of the", " of my"),
     ("", " previous", " last", " original", " unfinished", " interrupted"),
     (" answer", " response", " reply", " text"),
+    ("", " follows", " is as follows", " is below"),
 )
 _GOING_ON = ("", ",", " -", " –", " —"), ("", " continuing", " resuming", " picking up", " starting")
 _GO_ON = ("continue", "go on", "carry on", "resume", "pick up", "proceed")
@@ -125,7 +129,12 @@ _WHERE = (
         " was interrupted",
     ),
 )
-_FROM = ((" from the last sentence", " from the previous message", " from my last message", " from above", " from before", " from there"),)
+_FROM = (
+    (
+        *(" from the last sentence", " from above", " from before", " from there"),
+        *_each((" from ",), ("", "the ", "my "), ("previous ", "last "), ("message", "response", "answer", "reply", "turn")),
+    ),
+)
 _DOTS = (("...", "…", "……"), ("", " "))
 _OPENED = (("", "**", "*", "_", "(", "[", "（", "【", "> ", "# ", "## ", "### "),)
 _CLOSED = (("", "**", "*", "_", ")", "]", "）", "】", ".", "!", "。"), ("", ":", "：", "...", "…", "……", " ..."), ("", "**", "*", "_", ")"))
@@ -139,6 +148,8 @@ _HAO = (
     ("", "\n", "\n\n"),
 )
 _AGREES_ZH = (_HAO[0][1:], *_HAO[1:])
+# With a mark: without one, "you can go on" begins so too
+_AGREES_FIRST_ZH = (_HAO[0][1:], _HAO[1][1:-1], _HAO[2])
 _REST_ZH = (
     ("以下是", "下面是", "这是", "以下为", "下面为", "这里是"),
     ("", "我", "我的", "回答", "答案", "上文", "前文", "文本", "上一条回答", "之前回答", "刚才回答"),
@@ -149,12 +160,12 @@ _REST_ZH = (
 )
 _CONTINUATION_ZH = (
     _REST_ZH[0],
-    ("", "我的", "回答", "答案", "上文", "上一条回答", "之前回答", "刚才回答"),
-    ("", "的"),
+    ("", "我的"),
     ("剩余", "剩下", "余下", "接续", "续写"),
     ("", "的"),
     ("内容", "回答", "答案", "正文"),
 )
+_REST_OF_ANSWER_ZH = (_REST_ZH[0], ("回答", "我的回答", "答案", "上文", "上一条回答", "之前回答", "刚才回答"), *_REST_ZH[2:])
 _CONTINUING_ZH = (
     ("", "我", "让我", "我来", "我们", "下面", "现在", "那么"),
     ("", "将", "会", "来"),
@@ -166,13 +177,17 @@ _CONTINUING_ZH = (
     ("", "的内容", "的回答", "的部分"),
     ("", "继续", "继续回答", "继续说", "继续写", "接着说", "接着写", "往下写", "往下说", "开始"),
 )
+_WHO_ZH = ("我", "让我", "我来", "下面", "现在", "那么我"), ("", "将", "会", "来")
 _GO_ON_ZH = (
-    ("我", "让我", "我来", "下面", "现在", "那么我"),
-    ("", "将", "会", "来"),
+    *_WHO_ZH,
     ("继续", "接着"),
     ("回答", "说", "写", "作答", "往下写", "往下说", "刚才的回答", "之前的回答", "完成回答"),
 )
-_KEEP_ON_ZH = (("继续", "接着", "接着说", "续", "续上"),)
+_KEEP_ON_ZH = (
+    ("", *_WHO_ZH[0]),
+    _WHO_ZH[1],
+    ("继续", "接着", "接着说", "续", "续上"),
+)
 _CONTINUED = (("continued", "continuation", "continuing", "续", "接上文"),)
 _CONTINUED_APART = (
     _each(("(", "[", "（", "【", "(...", "(…", "（…", "（……"), (*_CONTINUED[0], "cont.", "cont'd", "继续", "接续", "续上文", "上接")),
@@ -194,18 +209,25 @@ _ALONE = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\n\Z")
 _CERTAIN = (
     *_rows(_BROKEN, (*_AGREES, *_REST, *_OF)),
     *_rows(_BROKEN, (*_YES, *_REST, *_OF, *_GOING_ON, *_WHERE)),
-    *_rows(_MARKED, _CONTINUATION, (_HERE, (" ",), *_REST_OF_IT), _CONTINUATION_ZH),
+    *_rows(_MARKED, _CONTINUATION, (_HERE, (" ",), *_REST_OF_IT), _CONTINUATION_ZH, _REST_OF_ANSWER_ZH),
     *_rows(_BROKEN, (*_AGREES, *_CONTINUING), (*_YES, *_CONTINUING, *_WHERE), (*_YES, *_CONTINUING, *_FROM)),
     *_rows(_STOPPED, (*_AGREES, *_CONTINUING, *_WHERE), (*_AGREES, *_CONTINUING, *_FROM)),
     *_rows(_MARKED, (*_APOLOGIZES, *_TO_GO_ON), (*_YES, *_TO_GO_ON, *_WHERE)),
     *_rows(_BROKEN, (*_AGREES_ZH, *_REST_ZH), (*_HAO, *_CONTINUING_ZH), (*_AGREES_ZH, *_GO_ON_ZH)),
-    *_rows(_STOPPED, (*_AGREES_ZH, *_CONTINUING_ZH)),
-    *_rows(_MARKED, (*_AGREES_ZH, *_KEEP_ON_ZH)),
+    *_rows(_STOPPED, (*_AGREES_FIRST_ZH, *_CONTINUING_ZH)),
+    *_rows(_MARKED, (*_AGREES_FIRST_ZH, *_KEEP_ON_ZH)),
 )
 # "The state is over. Continued: 3": behind a sentence only on a line of its own, or behind dots
 _BEHIND_A_SENTENCE = (
-    *_rows(_MARKED, _REST_OF_IT, (*_DOTS, *_CONTINUED), (*_DOTS, *_CONTINUED_APART), (*_DOTS, *_CONTINUING, *_WHERE)),
-    *_rows(_ALONE, _CONTINUED, _CONTINUED_APART, _CONTINUING),
+    *_rows(
+        _MARKED,
+        _REST_OF_IT,
+        (*_DOTS, *_CONTINUED),
+        (*_DOTS, *_CONTINUED_APART),
+        (*_DOTS, *_CONTINUED, *_FROM),
+        (*_DOTS, *_CONTINUING, *_WHERE),
+    ),
+    *_rows(_ALONE, _CONTINUED, _CONTINUED_APART, _CONTINUING, _GO_ON_ZH),
 )
 # "Here is the rest of the list:", "To continue:" may begin a sentence of the answer
 _WITHIN_A_SENTENCE = (
