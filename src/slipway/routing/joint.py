@@ -12,7 +12,7 @@ from collections import deque
 from functools import cached_property
 from typing import Literal
 
-from slipway.routing.prefaces import preface
+from slipway.routing.prefaces import Sentence, preface
 
 Found = Literal["exact", "repeat", "restart", "diverged", "preface", "fence", "space"]
 
@@ -30,8 +30,15 @@ _FENCE = re.compile(r"^ {0,3}(?P<marks>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)$", re
 _LAST_SENTENCE = re.compile(r".*(?:[.!?][\"')*_”’]*\s+|[。！？][」』”’)]*\s*|\n\s*)", re.DOTALL)
 _ELLIPSIS = re.compile(r"(?:…|\.{3})(?=[^\W\d_])")
 _WORD_THEN_SPACE = re.compile(r"\w \Z")
+_SENTENCE_THEN_SPACE = re.compile(r"[^.…\s][.!?][\"')*_”’]*\s+\Z")
 _OPENS = re.compile(r"(?:\A|[.!?][\"')*_”’]*\s+|\n\s*|[。！？]\s*)(?:[-*+>] +|\d+[.)] +)?[\"'“(*]*\Z")
-_SENTENCE_OVER = re.compile(r"(?:[.!?:。！？：…][\"'*_)\]”’」』）]*\s*|\n\s*)\Z")
+_CLOSED = "[\"'*_)\\]”’」』）]*"
+# How a text stops; what matches nothing is open
+_SENTENCE: tuple[tuple[Sentence, re.Pattern[str]], ...] = (
+    ("none", re.compile(r"(?:\A|\n)[ \t]*(?:[-+>#|]+|\*|\d+[.)])[ \t]*[*_]*\Z")),  # the start of an item, a heading, a row
+    ("over", re.compile(rf"[.!?…。！？]{_CLOSED}\s*\Z")),
+    ("none", re.compile(rf"[:：]{_CLOSED}\s*\Z|\n\s*\Z|\|\s*\Z|[\"'*_(\[“‘「『（]\Z")),
+)
 
 
 class Joint:
@@ -137,9 +144,8 @@ class Joint:
         reopened = self._shown.reopened(held, last=last)
         if reopened != 0:
             return reopened, "fence"
-        if dots := self._shown.ellipsis(held):
-            return dots, "preface"
-        return preface(held, sentence_open=self._shown.sentence_open, last=last), "preface"
+        said = preface(held, sentence=self._shown.sentence, last=last)
+        return (self._shown.ellipsis(held) if said == 0 else said), "preface"
 
     def _again(self, rest: str, *, last: bool) -> str | None:
         """What follows a preface may be a repeat, a restart or exact."""
@@ -295,8 +301,10 @@ class _Shown:
         return self.fence is not None or self.text.rpartition("\n")[2].count("`") % 2 == 1
 
     @cached_property
-    def sentence_open(self) -> bool:
-        return not _SENTENCE_OVER.search(self.text[-100:])
+    def sentence(self) -> Sentence:
+        if self.is_code:
+            return "none"
+        return next((state for state, stops in _SENTENCE if stops.search(self.text[-100:])), "open")
 
     @cached_property
     def anchor(self) -> str:
@@ -374,9 +382,12 @@ class _Shown:
         return None if not last and (opening.startswith(line.lower()) or line.strip().lower() == opening) else 0
 
     def ellipsis(self, text: str) -> int:
-        """The length of the dots that stand for all that was said before; in "wait ... so" and `f(a, ...rest)` they are text."""
+        """The length of the dots that stand for all that was said before; in "wait ... so", `f(a, ...rest)` and "...or so." they are text."""
         found = _ELLIPSIS.match(text)
-        return found.end() if found and _WORD_THEN_SPACE.search(self.text[-2:]) and not self.is_code else 0
+        if not found or self.is_code:
+            return 0
+        opens = text[found.end()].isupper() and _SENTENCE_THEN_SPACE.search(self.text[-100:])
+        return found.end() if opens or _WORD_THEN_SPACE.search(self.text[-2:]) else 0
 
     def spaced(self, text: str, *, last: bool) -> str | None:
         """`text` with the white space at the joint put right; None where more must be seen."""

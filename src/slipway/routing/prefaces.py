@@ -1,16 +1,37 @@
 """What models say before they go on with an answer that broke off: "Sure, here is the rest:", "好的，接着上文：".
 
 A closed grammar: each form is a row of slots, each slot the words that may stand there. It knows of a text that is not whole yet whether
-it may still become a preface, so that nothing else is held back. A preface begins with a capital letter, speaks of going on, and closes
-with a colon, an ellipsis, a bracket or the end of its line: "Continuing from where it stopped, the server sends" is none.
+it may still become a preface, so that nothing else is held back. A preface begins with a capital letter or with dots, speaks of going on,
+and closes with a colon, an ellipsis, a bracket or the end of its line; with a full stop only where nobody would say it of anything else.
+"Continuing from where it stopped, the server sends" is none.
+
+An answer may itself be about continuing, so less is a preface where one may begin to say so: behind a whole sentence, and less still at the
+start of a list item, under a heading or behind a colon.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import product
+from types import MappingProxyType
+from typing import Literal
 
 Slot = tuple[str, ...]
 Form = tuple[Slot, ...]
+Sentence = Literal["open", "over", "none"]
+"""How a text stands where it stops: within a sentence, behind one, or where something begins: an item, a row, what a colon announces."""
 
+
+def _each(*slots: Slot) -> Slot:
+    return tuple(map("".join, product(*slots)))
+
+
+_APOLOGIES = _each(
+    ("sorry", "apologies", "my apologies", "i apologize", "i apologise"),
+    (
+        *("", " about that", " for that", ", i was cut off", ", i got cut off", ", that was cut off"),
+        *_each((" about", " for"), (" the interruption", " the cut-off", " the cutoff")),
+    ),
+)
 _YES = (
     (
         *(
@@ -28,15 +49,17 @@ _YES = (
             "got it",
             "understood",
         ),
-        *("no problem", "sorry", "sorry about that", "my apologies", "apologies", "thank you", "thanks"),
-        *("sorry for the interruption", "apologies for the interruption", "i apologize for the interruption"),
+        *("no problem", "thank you", "thanks"),
+        *_APOLOGIES,
     ),
     ("", ",", "!", ".", ":", " -", " –", " —"),
     ("", " ", "\n", "\n\n"),
 )
 _AGREES = (_YES[0][1:], *_YES[1:])
+_APOLOGIZES = (_APOLOGIES, *_YES[1:])
+_HERE = ("here is", "here's", "here are", "below is", "this is", "the following is")
 _REST = (
-    ("here is", "here's", "here are", "below is", "this is", "the following is"),
+    _HERE,
     (" the", " my", " your"),
     ("", " remaining", " missing", " next", " continued", " complete", " full"),
     (" rest", " remainder", " continuation", " completion", " part", " portion", " text", " answer", " response", " content", " message"),
@@ -60,12 +83,20 @@ _OF = (
         " code",
     ),
 )
+_CONTINUATION = (_HERE, (" the", " my"), (" continuation", " continued answer", " continued response"))
+_REST_OF_IT = (
+    ("the rest", "rest", "the remainder", "remainder", "the remaining part", "the continuation", "continuation"),
+    (" of the", " of my"),
+    ("", " previous", " last", " original", " unfinished", " interrupted"),
+    (" answer", " response", " reply", " text"),
+    ("", " follows", " is as follows", " is below"),
+)
 _GOING_ON = ("", ",", " -", " –", " —"), ("", " continuing", " resuming", " picking up", " starting")
+_GO_ON = ("continue", "go on", "carry on", "resume", "pick up", "proceed")
 _CONTINUING = (
     (
-        *("continuing", "resuming", "picking up", "carrying on", "now continuing", "i'm continuing", "i am continuing"),
-        *("i'll continue", "i will continue", "let me continue", "let's continue", "allow me to continue", "i'll go on", "let me go on"),
-        *("i'll resume", "i will resume", "let me resume", "i'll pick up", "i will pick up", "let me pick up", "let's pick up"),
+        *_each(("", "now ", "i'm ", "i am "), ("continuing", "going on", "resuming", "picking up", "carrying on")),
+        *_each(("i'll ", "i will ", "let me ", "let's ", "let us ", "allow me to ", "i'm going to "), _GO_ON),
     ),
     (
         "",
@@ -79,6 +110,7 @@ _CONTINUING = (
         " with it",
     ),
 )
+_TO_GO_ON = (_each(("to ",), _GO_ON),)
 _WHERE = (
     ("", " exactly", " right", " directly"),
     ("", " from", " at"),
@@ -97,7 +129,13 @@ _WHERE = (
         " was interrupted",
     ),
 )
-_FROM = ((" from the last sentence", " from the previous message", " from my last message", " from above", " from before", " from there"),)
+_FROM = (
+    (
+        *(" from the last sentence", " from above", " from before", " from there"),
+        *_each((" from ",), ("", "the ", "my "), ("previous ", "last "), ("message", "response", "answer", "reply", "turn")),
+    ),
+)
+_DOTS = (("...", "…", "……"), ("", " "))
 _OPENED = (("", "**", "*", "_", "(", "[", "（", "【", "> ", "# ", "## ", "### "),)
 _CLOSED = (("", "**", "*", "_", ")", "]", "）", "】", ".", "!", "。"), ("", ":", "：", "...", "…", "……", " ..."), ("", "**", "*", "_", ")"))
 
@@ -110,6 +148,8 @@ _HAO = (
     ("", "\n", "\n\n"),
 )
 _AGREES_ZH = (_HAO[0][1:], *_HAO[1:])
+# With a mark: without one, "you can go on" begins so too
+_AGREES_FIRST_ZH = (_HAO[0][1:], _HAO[1][1:-1], _HAO[2])
 _REST_ZH = (
     ("以下是", "下面是", "这是", "以下为", "下面为", "这里是"),
     ("", "我", "我的", "回答", "答案", "上文", "前文", "文本", "上一条回答", "之前回答", "刚才回答"),
@@ -118,6 +158,14 @@ _REST_ZH = (
     ("", "的"),
     ("部分", "内容", "回答", "答案", "文本", "文字", "正文"),
 )
+_CONTINUATION_ZH = (
+    _REST_ZH[0],
+    ("", "我的"),
+    ("剩余", "剩下", "余下", "接续", "续写"),
+    ("", "的"),
+    ("内容", "回答", "答案", "正文"),
+)
+_REST_OF_ANSWER_ZH = (_REST_ZH[0], ("回答", "我的回答", "答案", "上文", "上一条回答", "之前回答", "刚才回答"), *_REST_ZH[2:])
 _CONTINUING_ZH = (
     ("", "我", "让我", "我来", "我们", "下面", "现在", "那么"),
     ("", "将", "会", "来"),
@@ -129,56 +177,94 @@ _CONTINUING_ZH = (
     ("", "的内容", "的回答", "的部分"),
     ("", "继续", "继续回答", "继续说", "继续写", "接着说", "接着写", "往下写", "往下说", "开始"),
 )
+_WHO_ZH = ("我", "让我", "我来", "下面", "现在", "那么我"), ("", "将", "会", "来")
 _GO_ON_ZH = (
-    ("我", "让我", "我来", "下面", "现在", "那么我"),
-    ("", "将", "会", "来"),
+    *_WHO_ZH,
     ("继续", "接着"),
     ("回答", "说", "写", "作答", "往下写", "往下说", "刚才的回答", "之前的回答", "完成回答"),
 )
-_CONTINUED = (("continued", "continuation", "continuing", "续", "接上文"),)
-
-# Said where an answer may as well go on so ("Here is the rest of the list:"): a preface only where a sentence is open
-_DOUBTFUL: tuple[Form, ...] = (
-    (*_REST, *_OF),
-    _REST_ZH,
-    _CONTINUED,
-    _CONTINUING,
-    _GO_ON_ZH,
+_KEEP_ON_ZH = (
+    ("", *_WHO_ZH[0]),
+    _WHO_ZH[1],
+    ("继续", "接着", "接着说", "续", "续上"),
 )
-_CERTAIN: tuple[Form, ...] = (
-    (*_AGREES, *_REST, *_OF),
-    (*_YES, *_REST, *_OF, *_GOING_ON, *_WHERE),
-    (*_AGREES, *_CONTINUING),
-    (*_YES, *_CONTINUING, *_WHERE),
-    (*_YES, *_CONTINUING, *_FROM),
-    (*_AGREES_ZH, *_REST_ZH),
-    (*_HAO, *_CONTINUING_ZH),
-    (*_AGREES_ZH, *_GO_ON_ZH),
+_CONTINUED = (("continued", "continuation", "continuing", "续", "接上文"),)
+_CONTINUED_APART = (
+    _each(("(", "[", "（", "【", "(...", "(…", "（…", "（……"), (*_CONTINUED[0], "cont.", "cont'd", "继续", "接续", "续上文", "上接")),
+)
+
+Row = tuple[Form, re.Pattern[str]]  # what is said, and how it must close
+
+
+def _rows(closes: re.Pattern[str], *forms: Form) -> tuple[Row, ...]:
+    return tuple(((*_OPENED, *form, *_CLOSED), closes) for form in forms)
+
+
+_MARKED = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\n?\Z")
+_BROKEN = re.compile(_MARKED.pattern + r"|\n\Z")
+_STOPPED = re.compile(_BROKEN.pattern + r"|[.!。][*_)]{0,2}\Z")
+_ALONE = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\n\Z")
+
+# Nobody says this of anything else
+_CERTAIN = (
+    *_rows(_BROKEN, (*_AGREES, *_REST, *_OF)),
+    *_rows(_BROKEN, (*_YES, *_REST, *_OF, *_GOING_ON, *_WHERE)),
+    *_rows(_MARKED, _CONTINUATION, (_HERE, (" ",), *_REST_OF_IT), _CONTINUATION_ZH, _REST_OF_ANSWER_ZH),
+    *_rows(_BROKEN, (*_AGREES, *_CONTINUING), (*_YES, *_CONTINUING, *_WHERE), (*_YES, *_CONTINUING, *_FROM)),
+    *_rows(_STOPPED, (*_AGREES, *_CONTINUING, *_WHERE), (*_AGREES, *_CONTINUING, *_FROM)),
+    *_rows(_MARKED, (*_APOLOGIZES, *_TO_GO_ON), (*_YES, *_TO_GO_ON, *_WHERE)),
+    *_rows(_BROKEN, (*_AGREES_ZH, *_REST_ZH), (*_HAO, *_CONTINUING_ZH), (*_AGREES_ZH, *_GO_ON_ZH)),
+    *_rows(_STOPPED, (*_AGREES_FIRST_ZH, *_CONTINUING_ZH)),
+    *_rows(_MARKED, (*_AGREES_FIRST_ZH, *_KEEP_ON_ZH)),
+)
+# "The state is over. Continued: 3": behind a sentence only on a line of its own, or behind dots
+_BEHIND_A_SENTENCE = (
+    *_rows(
+        _MARKED,
+        _REST_OF_IT,
+        (*_DOTS, *_CONTINUED),
+        (*_DOTS, *_CONTINUED_APART),
+        (*_DOTS, *_CONTINUED, *_FROM),
+        (*_DOTS, *_CONTINUING, *_WHERE),
+    ),
+    *_rows(_ALONE, _CONTINUED, _CONTINUED_APART, _CONTINUING, _GO_ON_ZH),
+)
+# "Here is the rest of the list:", "To continue:" may begin a sentence of the answer
+_WITHIN_A_SENTENCE = (
+    *_rows(_BROKEN, (*_REST, *_OF), _REST_ZH, _CONTINUED, _CONTINUING, _GO_ON_ZH),
+    *_rows(_MARKED, _TO_GO_ON),
+)
+_WHERE_TEXT_IS: Mapping[Sentence, tuple[Row, ...]] = MappingProxyType(
+    {
+        "none": _CERTAIN,
+        "over": (*_CERTAIN, *_BEHIND_A_SENTENCE),
+        "open": (*_CERTAIN, *_BEHIND_A_SENTENCE, *_WITHIN_A_SENTENCE),
+    }
 )
 _SPEAKS = re.compile(
-    r"\b(?:rest|remain|remaining|remainder|continu\w+|resum\w+|complet\w+|missing|full|next|pick\w*|go on)\b|[剩余续后接]|未完|中断|断开"
+    r"\b(?:rest|remain|remaining|remainder|continu\w+|cont|resum\w+|complet\w+|missing|full|next|pick\w*|(?:go|going|carry\w*) on|proceed)\b"
+    r"|[剩余续后接]|未完|中断|断开"
 )
-_CLOSES = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\Z")
 # White space that sets it apart; more of it may belong to the answer
 _BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?|(?<![：…）】]) |")
-_SMALL = re.compile(r"[^\w(\[]*[a-z]")
+_SMALL = re.compile(r"(?!\.\.\.|…)[^\w(\[]*[a-z]")
 
 
-def preface(text: str, *, sentence_open: bool, last: bool) -> int | None:
+def preface(text: str, *, sentence: Sentence, last: bool) -> int | None:
     """How many characters of a preface `text` begins with, the white space that sets it apart among them; None where more must be seen.
 
-    `sentence_open`: what was shown stops within a sentence. `last`: nothing follows.
+    `sentence`: how what was shown stops. `last`: nothing follows.
     """
     start = len(text) - len(text.lstrip())
     low = text.lower()
     if _SMALL.match(text, start) or len(low) != len(text):
         return 0
     found = 0
-    for form in (*_CERTAIN, *_DOUBTFUL) if sentence_open else _CERTAIN:
-        for end in _ends(low, start, (*_OPENED, *form, *_CLOSED)):
+    for form, closes in _WHERE_TEXT_IS[sentence]:
+        for end in _ends(low, start, form):
             if not last and (end is None or not low[end:].strip(" \n-")):
                 return None
-            if end is not None and _speaks_and_closes(low[start:end], low[end:]):
+            if end is not None and _speaks_and_closes(low[start:end], low[end:], closes):
                 found = max(found, end)
     behind = _BEHIND.match(text, found) if found else None
     return behind.end() if behind else 0
@@ -199,5 +285,6 @@ def _ends(text: str, start: int, form: Form) -> Iterator[int | None]:
     yield from at
 
 
-def _speaks_and_closes(said: str, behind: str) -> bool:
-    return bool(_SPEAKS.search(said)) and bool(_CLOSES.search(said) or behind.lstrip(" \t").startswith("\n"))
+def _speaks_and_closes(said: str, behind: str, closes: re.Pattern[str]) -> bool:
+    line = said + "\n" if behind.lstrip(" \t").startswith("\n") else said
+    return bool(_SPEAKS.search(said)) and bool(closes.search(line))
