@@ -5,6 +5,7 @@ there will be room.
 """
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 
 from slipway.errors import ModelBusy
@@ -63,10 +64,10 @@ class Turns:
                 self._forget(owner, turn)
 
     def _expected_s(self, owner: str) -> float:
-        """The wait of one more call of this owner: those of others go before it only as often as its own do."""
+        """The longest wait of one more call of this owner: those of others go before it only as often as its own do, `most` at a time."""
         mine = len(self._queues.get(owner, ())) + 1
         ahead = sum(min(len(queue), mine) for each, queue in self._queues.items() if each != owner) + mine
-        return self.takes_s * ahead / self.most
+        return self.takes_s * math.ceil(ahead / self.most)
 
     def _full(self, after_s: float) -> ModelBusy:
         what = f"{self.name} is busy with {self.most} other calls, and {self.waiting} wait."
