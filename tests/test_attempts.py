@@ -211,6 +211,18 @@ def test_too_long_goes_to_a_model_with_room() -> None:
     assert step.index == 1
 
 
+def test_a_question_is_not_too_long_for_ever_where_a_larger_model_is_away() -> None:
+    traits = [Traits(name="large", context=9000), Traits(name="small", context=1000)]
+    attempts = Attempts(traits, patient_until=9.0)
+    step = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
+    assert isinstance(step, Try)
+    attempts.failed(step.index, ProviderTooLong("too long"), 0.0, 0.0)
+    told = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
+    assert isinstance(told, Stop)
+    assert isinstance(told.error, ProviderDown)
+    assert told.error.retryable
+
+
 def test_a_trial_keeps_nobody_waiting() -> None:
     attempts = Attempts([Traits(name="a"), Traits(name="b"), Traits(name="c")], patient_until=9.0)
     step = attempts.next(0, lambda index: (TRIAL, AWAY, READY)[index], lambda _: True)

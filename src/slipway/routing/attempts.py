@@ -238,12 +238,17 @@ class Attempts:
         soonest = min((due - now for due in self._due.values()), default=None)
         if self._first is None and not self.skipped:
             return ProviderSlow("There was no time left to ask a model.")
-        if self._first is None:
+        if self._first is None or (isinstance(self._first, ProviderTooLong) and self._has_room_elsewhere()):
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
             return (self._kind or ProviderDown)(f"No model can be asked now ({reasons}).", retry_after_s=max(1.0, soonest or 1.0))
         if soonest is not None and self._first.retryable and self._first.retry_after_s is None:
             self._first.retry_after_s = max(1.0, soonest)
         return self._first
+
+    def _has_room_elsewhere(self) -> bool:
+        """Whether a model that may hold more was passed over: then the question is not too long for ever."""
+        passed = [each for index, each in enumerate(self._traits) if index not in self._tried and each.name in self.skipped]
+        return any(each.context is None or each.context > self._too_long for each in passed)
 
 
 def in_order(traits: Sequence[Traits], least_tokens: int) -> list[int]:
