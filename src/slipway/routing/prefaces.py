@@ -246,7 +246,7 @@ _SPEAKS = re.compile(
     r"|[剩余续后接]|未完|中断|断开"
 )
 # White space that sets it apart; more of it may belong to the answer
-_BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?|(?<![：…）】]) |")
+_BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?|(?<![：。…）】]) |")
 _SMALL = re.compile(r"(?!\.\.\.|…)[^\w(\[]*[a-z]")
 
 
