@@ -246,9 +246,9 @@ class Attempts:
         return self._first
 
     def _has_room_elsewhere(self) -> bool:
-        """Whether a model that may hold more was passed over: then the question is not too long for ever."""
+        """Whether a model that is known to hold more was passed over: then the question is not too long for ever."""
         passed = [each for index, each in enumerate(self._traits) if index not in self._tried and each.name in self.skipped]
-        return any(each.context is None or each.context > self._too_long for each in passed)
+        return any(each.context is not None and each.context > self._too_long for each in passed)
 
 
 def in_order(traits: Sequence[Traits], least_tokens: int) -> list[int]:

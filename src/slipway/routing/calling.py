@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 
-from slipway.errors import ModelBusy, ProviderError, ProviderSlow
+from slipway.errors import ModelBusy, ProviderError, ProviderLimit, ProviderSlow
 from slipway.providers import Call, ModelReply, Whole
 from slipway.routing.attempts import Attempts, Standing, Stop, Try, Wait
 from slipway.routing.continuing import Splice, continuation, is_plain, least_tokens
@@ -281,6 +281,9 @@ class Answering:
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
+        rests_until = self._standing(attempt.index).until
+        if isinstance(error, ProviderLimit) and error.retry_after_s is None and rests_until is not None:
+            error.retry_after_s = max(0.0, rests_until - time.monotonic())  # it does not say for how long: so long it is left alone
         if attempt.may_cost(error):
             self.took.append(Took(candidate=attempt.candidate, usage=attempt.usage))
         self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311 - it spreads load
