@@ -53,7 +53,9 @@ async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Ask
 
 async def relay(answering: Answering, tally: Tally, outlet: Outlet) -> None:
     tally.words()
-    while pieces := await answering.pieces():
-        await outlet.write(pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces]))
-    tally.written_by(answering)
+    try:
+        while pieces := await answering.pieces():
+            await outlet.write(pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces]))
+    finally:
+        tally.written_by(answering)  # it may be another by now
     await outlet.end()

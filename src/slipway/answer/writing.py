@@ -176,6 +176,7 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
         with desk.tally.along(answering) as spent:
             await answering.open()
             writing.model = answering.candidate.model.name
+            written_by(desk, section, answering)
             await hear(answering, text, writing, desk, say)
         text.end(say, whole=True)
     except ProviderError as error:
