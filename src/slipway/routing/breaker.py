@@ -90,9 +90,9 @@ class Breaker:
 
 
 class RetryBudget:
-    """Each first call earns a tenth of a retry; a few are there from the start."""
+    """Each first call earns less than a tenth of a retry; a few are there from the start."""
 
-    EARNED, MOST = 0.1, 5.0
+    EARNED, MOST = 0.08, 3.0
 
     __slots__ = ("left",)
 

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 
 from slipway.errors import ModelBusy
 
+GUESS_S = 1.0  # what a call takes, before one has ended
 _SHARE = 0.1  # of each new call in what a call takes on average
 
 
@@ -19,7 +20,8 @@ class Turns:
     def __init__(self, name: str, most: int, longest_s: float) -> None:
         self.name, self.most, self.longest_s = name, most, longest_s
         self.busy = 0
-        self.takes_s = 0.0  # a call, on average; 0 where none has ended yet
+        self.takes_s = GUESS_S  # a call, on average
+        self._is_guess = True
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by who asks; the first is next
         self.waiting = 0
 
@@ -32,10 +34,6 @@ class Turns:
     @property
     def free(self) -> bool:
         return self.busy < self.most
-
-    def wait_s(self) -> float:
-        """How long the next in the queue will wait, as far as is known."""
-        return 0.0 if self.free else self.takes_s * (self.waiting + 1) / self.most
 
     async def enter(self, owner: str, within_s: float) -> None:
         """Waits for a turn; `leave` gives it back. Raises ModelBusy, at once where waiting is in vain."""
@@ -84,7 +82,8 @@ class Turns:
     def leave(self, took_s: float | None = None) -> None:
         """Gives a turn back. `took_s` is what the call took, where it came to its end."""
         if took_s is not None:
-            self.takes_s = took_s if not self.takes_s else self.takes_s + _SHARE * (took_s - self.takes_s)
+            self.takes_s += (1.0 if self._is_guess else _SHARE) * (took_s - self.takes_s)
+            self._is_guess = False
         self.busy -= 1
         while self._queues and self.free:
             owner, queue = self._queues.popitem(last=False)
