@@ -27,7 +27,7 @@ from slipway import weights
 from slipway.evals.knowledge import Corpus, passages_of
 from slipway.evals.questions import questions_in
 from slipway.evals.statistics import auroc, paired_auroc
-from slipway.knowledge.answerable import DEPTH, KEYWORDS_ONLY, WITH_VECTORS, Model, Signals, answerable, signals
+from slipway.knowledge.answerability import DEPTH, KEYWORDS_ONLY, WITH_VECTORS, Model, Signals, answerable, signals
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import DENSE_DEPTH, KEYWORD_DEPTH, Ranked, fuse, place
 from slipway.knowledge.vectors import Vectors

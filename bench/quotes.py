@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from slipway.evals.facts import covered, precision, said
 from slipway.knowledge import Knowledge, opened
-from slipway.providers.quote import quote
+from slipway.knowledge.quoting import quote
 from slipway.store import Store
 from slipway.types import Asker, Source
 

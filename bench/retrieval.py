@@ -22,8 +22,8 @@ from typing import Any
 import httpx
 
 from slipway.knowledge import Knowledge, opened
+from slipway.knowledge.document_store import Row
 from slipway.knowledge.index import Index
-from slipway.knowledge.shelf import Row
 from slipway.store import Store
 from slipway.types import Asker, Passage
 

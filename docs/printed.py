@@ -17,12 +17,12 @@ from slipway.app import build
 from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
-from slipway.providers.known import ENDPOINTS
+from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry import METRICS, Telemetry
+from slipway.telemetry.metrics import METRICS, Telemetry
 from slipway.web.wire import NAMES
 
 DOCS = Path(__file__).resolve().parent

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from slipway.knowledge import OFF, Counts, Done, Knowledge, opened
 from slipway.knowledge.access import Access
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.reading import failure
-from slipway.knowledge.shelf import Doc
 from slipway.settings import AccessRule
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Within

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.abstention import Opening, abstention
+from slipway.answer.abstention import Opening, abstention
 from slipway.types import Source
 
 SAID = [

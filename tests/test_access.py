@@ -18,7 +18,7 @@ import pytest
 from knowing import Known
 from processes import Serving, serving
 from slipway.knowledge.access import Access, glob
-from slipway.knowledge.shelf import Doc
+from slipway.knowledge.document_store import Doc
 from slipway.settings import AccessRule
 from slipway.settings.tree import Key
 from slipway.types import Asker, Within

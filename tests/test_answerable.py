@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from slipway.evals.knowledge import Corpus
-from slipway.knowledge.answerable import WITH_VECTORS, answerable, signals, threshold
+from slipway.knowledge.answerability import WITH_VECTORS, answerable, signals, threshold
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import DENSE_DEPTH, Ranked, embedded_text, fuse
 from slipway.types import Passage

@@ -14,7 +14,7 @@ from slipway.app import build
 from slipway.cli import main
 from slipway.settings import Settings
 from slipway.settings.reading import branches, fields_of
-from slipway.telemetry import METRICS
+from slipway.telemetry.metrics import METRICS
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]

@@ -13,7 +13,7 @@ import pytest
 from processes import Serving, mocking, models, run, serving
 from slipway import errors
 from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, about, again, preferred, sentences
-from slipway.traces import KEPT, MOST, Traces
+from slipway.telemetry.traces import KEPT, MOST, Traces
 from slipway.types import AnswerDone, AttemptDone
 from test_upstream import scripted
 

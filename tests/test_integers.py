@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from slipway import weights
 from slipway.knowledge.embedding import LONGEST, Embedder
-from slipway.knowledge.integers import exact_if_signed, in_integers
+from slipway.knowledge.int8 import exact_if_signed, in_integers
 
 Floats = NDArray[np.float32]
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.providers.mock.words import write
-from slipway.routing.continuing import head_of
-from slipway.routing.joint import Joint
+from slipway.routing.continuation import head_of
+from slipway.routing.overlap import Joint
 from slipway.types import Piece
 
 CHINESE = "港口清晨有船缓慢驶过灯塔下面几个孩子正在看书他们问老师为什么海水会涨又退去答案写墙上但没人读懂它直到第二天雨停了风也小"

@@ -15,7 +15,7 @@ import pytest
 from processes import COMMAND, run
 from slipway import weights
 from slipway.knowledge import opened
-from slipway.knowledge.keeper import Keeper
+from slipway.knowledge.sync import Keeper
 from slipway.knowledge.verification import misfits
 from slipway.store import Store
 

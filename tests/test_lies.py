@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
 from slipway.answer import App, Road, answer
-from slipway.draft import Draft
+from slipway.answer.draft import Draft
 from slipway.knowledge import Knowledge, opened
 from slipway.providers import Call, Whole
 from slipway.providers.mock import lies, words

@@ -16,7 +16,7 @@ from processes import mocking, models, serving
 from slipway.errors import ModelBusy
 from slipway.providers import Provider
 from slipway.routing import Candidate, Health, Route
-from slipway.routing.turns import Turns
+from slipway.routing.slots import Turns
 
 
 @given(st.integers(1, 3), st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["stays", "leaves", "late"])), max_size=25))

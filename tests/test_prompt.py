@@ -9,7 +9,7 @@ import pytest
 
 from processes import mocking, models, run, serving
 from slipway import prompt
-from slipway.abstention import SENTINEL
+from slipway.answer.abstention import SENTINEL
 from slipway.types import Asker, Message, Question, Source
 
 

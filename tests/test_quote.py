@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.providers.quote import Quote, quote
+from slipway.knowledge.quoting import Quote, quote
 from slipway.types import Source
 
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes import COMMAND, Serving, free_port, mocking, models, serving
-from slipway.draft import InOrder
-from slipway.sections import asked_for, is_broad, subject
+from slipway.answer.draft import InOrder
+from slipway.answer.sections import asked_for, is_broad, subject
 from slipway.types import Delta, Event
 
 Told = tuple[int, str, dict[str, Any]]

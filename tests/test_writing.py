@@ -15,10 +15,10 @@ import pytest
 from processes import Serving, mocking, serving
 from slipway.admission import Admission
 from slipway.answer import App, Road, answer
-from slipway.draft import Draft
+from slipway.answer.draft import Draft
+from slipway.answer.pace import Pace, Writing
 from slipway.errors import InternalError
 from slipway.knowledge import OFF, Knowledge, opened
-from slipway.pace import Pace, Writing
 from slipway.providers import Call, Whole
 from slipway.routing import Candidate, Health, Route, Turns
 from slipway.settings import Price

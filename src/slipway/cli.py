@@ -115,7 +115,9 @@ def check(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], 
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
 def ask(question: tuple[str, ...], config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...], **how: Any) -> None:
     """Ask QUESTION in the terminal; the answer comes as it is written, with its sources."""
-    from slipway import app, asking, fetching
+    from slipway import app
+    from slipway.commands import ask as asking
+    from slipway.weights import fetching
 
     text = " ".join(question)
     if how["url"]:
@@ -143,7 +145,8 @@ def prompt_show(question: tuple[str, ...], config: Path | None, docs: tuple[Path
     \b
     slipway prompt show --docs ./docs "How do I add a model?"
     """
-    from slipway import app, prompting
+    from slipway import app
+    from slipway.commands import prompt as prompting
 
     shown = prompting.show(app.local_road(Flags(config=config, docs=docs, models=models)), how["app_name"], " ".join(question))
     click.echo(
@@ -167,7 +170,8 @@ def prompt_lint(
     \b
     slipway prompt lint --docs ./docs "How do I add a model?" "How do I add a key?"
     """
-    from slipway import app, prompting
+    from slipway import app
+    from slipway.commands import prompt as prompting
 
     if len(questions) < 2:
         raise SettingsError(["QUESTION: give at least two, each in quotes"])
@@ -187,7 +191,7 @@ def ingest(config: Path | None, docs: tuple[Path, ...], models: tuple[str, ...],
     Only what changed is read. Where a server uses the same store, it does the work. The exit code is 1 where a document failed, or where
     --verify found something wrong.
     """
-    from slipway import ingesting
+    from slipway.commands import ingest as ingesting
 
     reports = ingesting.ingest(Flags(config=config, docs=docs, models=models), shown=not as_json, verify=verify)
     if as_json:
@@ -301,7 +305,7 @@ def trace(ref: str, config: Path | None, url: str | None, key: str | None, as_js
     \b
     slipway trace ans-9fa37b23d3459b667ac4c5e7e6caa026
     """
-    from slipway import tracing
+    from slipway.commands import trace as tracing
 
     found = tracing.traced(ref, Flags(config=config), url, key)
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(tracing.lines(found)))
@@ -325,7 +329,7 @@ def feedback_list(config: Path | None, as_json: bool, **which: Any) -> None:
     \b
     slipway feedback list --helpful no --since 7d
     """
-    from slipway import hearing
+    from slipway.commands import feedback as hearing
 
     rows = hearing.heard(Flags(config=config), **which)
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else "\n".join(hearing.lines(rows)))
@@ -346,7 +350,7 @@ def eval_knowledge(docs: tuple[Path, ...], questions: Path, as_json: bool) -> No
     \b
     slipway eval knowledge --docs ./docs --questions questions.jsonl
     """
-    from slipway import ingesting
+    from slipway.commands import ingest as ingesting
     from slipway.evals import reports
     from slipway.evals.questions import questions_in
 
@@ -381,7 +385,7 @@ def eval_answers(
     slipway eval answers --docs ./docs --questions questions.jsonl
     slipway eval answers --docs ./docs --questions questions.jsonl --model dashscope/qwen-plus --save runs.jsonl --html report.html
     """
-    from slipway import evaluating
+    from slipway.commands import eval as evaluating
     from slipway.evals import reports
 
     asked = evaluating.Wanted(flags=Flags(config=config, docs=docs, models=models), **wanted)

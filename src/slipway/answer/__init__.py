@@ -8,15 +8,15 @@ import asyncio
 from typing import Any, get_args
 
 from slipway import followups, ledger
-from slipway.answer.apps import App, Road
+from slipway.answer.draft import Draft, Say
+from slipway.answer.pipeline import App, Road
 from slipway.answer.planning import plan
+from slipway.answer.progress import Teller
 from slipway.answer.proxying import Outlet, proxy
-from slipway.answer.tally import Facts, Tally
+from slipway.answer.settlement import Facts, Tally
 from slipway.answer.writing import write_all
-from slipway.draft import Draft, Say
 from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.progress import Teller
 from slipway.routing import Route, Thought, think
 from slipway.types import Delta, Done, Event, Question, Rung, UsageReport
 

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from slipway import followups, sections
-from slipway.answer.apps import App
-from slipway.draft import Draft, Part, Say, Section
+from slipway import followups
+from slipway.answer import sections
+from slipway.answer.draft import Draft, Part, Say, Section
+from slipway.answer.pipeline import App
+from slipway.answer.progress import Teller
 from slipway.errors import InternalError
 from slipway.knowledge import Knowledge
-from slipway.progress import Teller
-from slipway.providers.quote import quote
+from slipway.knowledge.quoting import quote
 from slipway.types import (
     Hit,
     Notice,

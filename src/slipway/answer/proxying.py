@@ -3,8 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from slipway.answer.apps import Road
-from slipway.answer.tally import Facts, Tally
+from slipway.answer.pipeline import Road
+from slipway.answer.settlement import Facts, Tally
 from slipway.errors import SlipwayError
 from slipway.providers import Call
 from slipway.routing import Answering, Asked, Route

@@ -8,21 +8,21 @@ from typing import Any
 
 import msgspec
 
-from slipway.abstention import Opening, abstention
-from slipway.answer.apps import App, Road
+from slipway.answer.abstention import Opening, abstention
+from slipway.answer.draft import Draft, InOrder, Say, Section
+from slipway.answer.pace import Writing
+from slipway.answer.pipeline import App, Road
 from slipway.answer.planning import ASKED, QUOTED
-from slipway.answer.tally import Tally
-from slipway.draft import Draft, InOrder, Say, Section
+from slipway.answer.progress import Teller
+from slipway.answer.settlement import Tally
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
+from slipway.knowledge.quoting import quote
 from slipway.ledger import Spent
-from slipway.pace import Writing
-from slipway.progress import Teller
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
-from slipway.providers.quote import quote
 from slipway.routing import Answering, Asked, Route
 from slipway.types import (
     Citation,

@@ -6,7 +6,7 @@ It is a measure of words, not of meaning: who says the same in other words gets 
 import re
 from collections.abc import Iterator
 
-from slipway.providers.quote import content_words
+from slipway.knowledge.quoting import content_words
 
 _MARKER = re.compile(r"\[\d+\]")
 _WORD = re.compile(r"[^\W_]+")

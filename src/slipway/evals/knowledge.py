@@ -12,12 +12,12 @@ from slipway.errors import SettingsError
 from slipway.evals.questions import Gold, Question
 from slipway.evals.statistics import Measured, difference, mean, mrr_at, ndcg_at, paired_auroc, recall_at
 from slipway.knowledge import files
-from slipway.knowledge.answerable import DEPTH
+from slipway.knowledge.answerability import DEPTH
+from slipway.knowledge.document_store import Row
 from slipway.knowledge.fusion import Place, Ranked, place
 from slipway.knowledge.index import Index
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Unreadable, read
-from slipway.knowledge.shelf import Row
 from slipway.types import Hit, Passage, Record
 
 Search = Callable[[str, int], Sequence[Ranked]]

@@ -15,17 +15,18 @@ from secrets import token_hex
 from typing import IO, Any
 
 from slipway.errors import Conflict, SettingsError
-from slipway.knowledge import answerable, files, fusion
+from slipway.knowledge import answerability as answerable
+from slipway.knowledge import files, fusion
 from slipway.knowledge.access import Access
+from slipway.knowledge.best_passage import READ, spotted
 from slipway.knowledge.collection import Collection, Done
 from slipway.knowledge.dense import Dense
+from slipway.knowledge.document_store import Doc, Row
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
-from slipway.knowledge.keeper import Keeper
-from slipway.knowledge.shelf import Doc, Row
-from slipway.knowledge.spots import READ, spotted
-from slipway.knowledge.turns import Turns
+from slipway.knowledge.search_slots import Turns
+from slipway.knowledge.sync import Keeper
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from slipway.errors import BadRequest
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.index import Reach
-from slipway.knowledge.shelf import Doc
 from slipway.settings import AccessRule
 from slipway.types import Asker, Within
 

@@ -17,10 +17,10 @@ from typing import Literal
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.document_store import Doc, Fresh, Shelf
 from slipway.knowledge.freshness import FORMAT, changed_since, is_fresh, is_gone, stamp
 from slipway.knowledge.index import Index
 from slipway.knowledge.reading import FileReader, Slow, failure
-from slipway.knowledge.shelf import Doc, Fresh, Shelf
 from slipway.knowledge.uploads import Uploads
 from slipway.store import Store
 from slipway.types import Record

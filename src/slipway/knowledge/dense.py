@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from slipway.knowledge.collection import Collection
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.index import Reach
-from slipway.knowledge.shelf import Doc
 from slipway.types import Record
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from slipway import weights
 from slipway.errors import WeightsError
-from slipway.knowledge.integers import exact_if_signed, in_integers
+from slipway.knowledge.int8 import exact_if_signed, in_integers
 
 if TYPE_CHECKING:
     import numpy as np

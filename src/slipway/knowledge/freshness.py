@@ -2,7 +2,7 @@
 
 import os
 
-from slipway.knowledge.shelf import Doc
+from slipway.knowledge.document_store import Doc
 
 FORMAT = 2  # of what is made of a file: another number has every file read again
 UNSETTLED = -1  # a stamp that no file has

@@ -22,7 +22,7 @@ from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from slipway.knowledge.shelf import Row
+from slipway.knowledge.document_store import Row
 from slipway.types import Record
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from stat import S_ISREG
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.document_store import Doc, Fresh, Shelf
 from slipway.knowledge.freshness import FORMAT, UNSETTLED, is_same, is_settled, stamp, version_of
 from slipway.knowledge.fusion import embedded_text
 from slipway.knowledge.parsing import Parser, TooSlow
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
-from slipway.knowledge.shelf import Doc, Fresh, Shelf
 from slipway.knowledge.uploads import Unsaid, Uploads
 from slipway.types import Passage
 

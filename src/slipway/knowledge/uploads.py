@@ -12,9 +12,9 @@ from typing import IO
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.document_store import Doc, Said, Shelf
 from slipway.knowledge.freshness import FORMAT, stamp, version_of
 from slipway.knowledge.readers import Unreadable
-from slipway.knowledge.shelf import Doc, Said, Shelf
 
 UPLOADS = "uploads"
 

@@ -8,7 +8,7 @@ row; whatever might still be among the nearest is compared again in full. Nothin
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slipway.knowledge.turns import Turns
+from slipway.knowledge.search_slots import Turns
 
 if TYPE_CHECKING:
     import numpy as np

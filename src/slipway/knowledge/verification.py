@@ -5,10 +5,10 @@ from collections.abc import Collection as Collected
 from collections.abc import Iterable, Sequence
 
 from slipway.knowledge.collection import Collection
+from slipway.knowledge.document_store import Doc, Row
 from slipway.knowledge.freshness import is_fresh
 from slipway.knowledge.readers import Unreadable
 from slipway.knowledge.reading import FileReader
-from slipway.knowledge.shelf import Doc, Row
 
 
 def misfits(collection: Collection) -> list[str]:

@@ -15,7 +15,7 @@ from slipway.routing.attempts import Prefill, Traits
 from slipway.routing.calling import Answering, Asked, Took
 from slipway.routing.health import Health
 from slipway.routing.routes import Candidate, Route, healths_of, models_of
-from slipway.routing.turns import Turns
+from slipway.routing.slots import Turns
 from slipway.types import Emit, Record, Usage
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from slipway.errors import ModelBusy, ProviderError, ProviderLimit, ProviderSlow
 from slipway.providers import Call, ModelReply, Whole
 from slipway.routing.attempts import Attempts, Standing, Stop, Try, Wait
-from slipway.routing.continuing import Splice, continuation, is_plain, least_tokens
+from slipway.routing.continuation import Splice, continuation, is_plain, least_tokens
 from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, Rung, Usage
 

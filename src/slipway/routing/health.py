@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from slipway.errors import ProviderDown, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
 from slipway.routing.attempts import READY, TRIAL, Standing
 from slipway.routing.breaker import Breaker, RetryBudget
-from slipway.routing.turns import Turns
+from slipway.routing.slots import Turns
 from slipway.types import Record
 
 log = logging.getLogger("slipway")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Road, answer, proxy
-from slipway.draft import Draft, Say
+from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
@@ -19,13 +19,13 @@ from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
 from slipway.settings import Settings
 from slipway.settings.checks import near
-from slipway.telemetry import Telemetry
+from slipway.telemetry.metrics import Telemetry
 from slipway.types import Answered, Asker, Delta, Event, Failed, Message, Question, SectionState, Within, new_id
-from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
+from slipway.web.endpoints import Handled, Path
 from slipway.web.feedback import note_of
-from slipway.web.outlet import HEARTBEAT, HttpOutlet, Streams
+from slipway.web.guard import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
 from slipway.web.pages import clean_html, settled
-from slipway.web.paths import Handled, Path
+from slipway.web.proxy_response import HEARTBEAT, HttpOutlet, Streams
 from slipway.web.runs import Run, Runs, Work
 from slipway.web.wire import (
     OURS,

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from slipway.answer import Road
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure
-from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
 from slipway.settings import Settings
 from slipway.types import Asker, Record
-from slipway.web.paths import Path
+from slipway.web.endpoints import Path
 
 log = logging.getLogger("slipway")
 _WAIT_S = 2.0  # how long an upload waits to be read, before the reply says that it is still being read

@@ -12,8 +12,8 @@ from slipway.errors import BadRequest, Conflict, Gone
 from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Said
 from slipway.providers import encode_json
 from slipway.types import Answered, Asker
-from slipway.web.door import JSON, Door, Receive, Scope, Send, respond
-from slipway.web.paths import Handled, Path
+from slipway.web.endpoints import Handled, Path
+from slipway.web.guard import JSON, Door, Receive, Scope, Send, respond
 from slipway.web.runs import Run, Runs
 from slipway.web.wire import fold, parse_json
 

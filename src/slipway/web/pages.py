@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import NotFound
-from slipway.web.paths import Path
+from slipway.web.endpoints import Path
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

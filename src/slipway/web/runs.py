@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
-from slipway.draft import Draft
+from slipway.answer.draft import Draft
 from slipway.errors import Cancelled, Conflict, Gone, InternalError, NotFound, SlipwayError
 from slipway.types import Event, Question
 from slipway.web.wire import event_sse, failed

@@ -21,7 +21,7 @@ from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, 
 from slipway.providers import encode_json
 from slipway.settings import Limits, Listen, Settings
 from slipway.types import new_id
-from slipway.web.door import language_of
+from slipway.web.guard import language_of
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")

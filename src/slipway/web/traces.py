@@ -11,7 +11,7 @@ from slipway.errors import NotFound
 from slipway.providers import encode_json
 from slipway.settings import Settings
 from slipway.types import Asker
-from slipway.web.paths import Path
+from slipway.web.endpoints import Path
 
 Find = Callable[[str, str | None], dict[str, Any] | None]  # the trace of an answer of this owner; of anybody's where that is None
 ELSEWHERE = "The latest answers are found once they have ended, by the key that asked; look for others in the server's log."

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from slipway.answer import App, Road
+from slipway.answer.draft import Draft, Section
+from slipway.answer.pace import Pace
 from slipway.answer.planning import plan
+from slipway.answer.progress import Teller
 from slipway.answer.writing import is_asked, messages_for
-from slipway.asking import asked
-from slipway.draft import Draft, Section
-from slipway.pace import Pace
-from slipway.progress import Teller
+from slipway.commands.ask import asked
 from slipway.providers import encode_json
 from slipway.types import Event, Question, Record
 

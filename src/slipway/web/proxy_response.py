@@ -7,7 +7,7 @@ import time
 from slipway.answer import Facts
 from slipway.errors import SlipwayError
 from slipway.types import Language
-from slipway.web.door import JSON, STREAM, Send, respond
+from slipway.web.guard import JSON, STREAM, Send, respond
 from slipway.web.runs import HEARTBEAT_S
 from slipway.web.server import at_once
 from slipway.web.wire import envelope, sse

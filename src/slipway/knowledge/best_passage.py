@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from slipway.knowledge.answerable import Asked, Terms, sentences
+from slipway.knowledge.answerability import Asked, Terms, sentences
 from slipway.knowledge.fusion import Ranked
 from slipway.types import Passage
 

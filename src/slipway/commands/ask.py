@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from slipway.answer import App, Road, answer
-from slipway.draft import Draft, Say
+from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.http import Pool, Timeouts, head_of

@@ -16,35 +16,36 @@ import msgspec
 from starlette.routing import Router
 
 import slipway
-from slipway import answer, fetching, knowledge, providers, weights
-from slipway.abstention import SENTINEL
+from slipway import answer, knowledge, providers, weights
 from slipway.admission import Admission, Places
+from slipway.answer.abstention import SENTINEL
+from slipway.answer.pace import Pace
+from slipway.app.reloading import Fitted, Folders, Made, Reloading
 from slipway.errors import ProviderError, SettingsError
 from slipway.feedback import Feedback
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
-from slipway.knowledge.keeper import Keeper
-from slipway.pace import Pace
+from slipway.knowledge.sync import Keeper
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
-from slipway.providers.known import ENDPOINTS, PREFILLS
-from slipway.reloading import Fitted, Folders, Made, Reloading
+from slipway.providers.endpoints import ENDPOINTS, PREFILLS
 from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, healths_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
 from slipway.settings.live import Live, Rules
 from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
-from slipway.telemetry import Telemetry
-from slipway.traces import Traces
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, Record
 from slipway.web.api import Api
 from slipway.web.documents import Documents
-from slipway.web.door import Door
+from slipway.web.endpoints import nothing_there
 from slipway.web.feedback import Opinions
+from slipway.web.guard import Door
 from slipway.web.pages import page_paths
-from slipway.web.paths import nothing_there
 from slipway.web.server import Server, bind
 from slipway.web.traces import Tracks
+from slipway.weights import fetching
 
 log = logging.getLogger("slipway")
 PASSAGES = 5

@@ -11,7 +11,7 @@ import msgspec
 from slipway.providers import Call, encode_json
 from slipway.providers.sse import data_of
 from slipway.routing.attempts import Traits
-from slipway.routing.joint import Joint
+from slipway.routing.overlap import Joint
 from slipway.types import Notice, Piece
 
 # A new message seldom begins with the white space that belongs at the joint. Words that stand on both sides of it tell, and are taken out by the joint

@@ -18,7 +18,7 @@ from weakref import WeakSet
 import msgspec
 
 from slipway.answer import Road
-from slipway.knowledge.keeper import Keeper
+from slipway.knowledge.sync import Keeper
 from slipway.providers import Provider
 from slipway.routing import Health
 from slipway.settings import Model, Settings

@@ -13,25 +13,25 @@ from typing import Any, TextIO
 import msgspec
 
 import slipway
-from slipway import asking
 from slipway.admission import OPERATOR
 from slipway.answer import Road
 from slipway.app import loaded, named, read_road
-from slipway.asking import Told
-from slipway.bar import Bar
+from slipway.commands import ask as asking
+from slipway.commands.ask import Told
+from slipway.commands.ingest import one
 from slipway.errors import SettingsError, SlipwayError
 from slipway.evals.answers import Answered, At, Case, Report, report
 from slipway.evals.kept import Kept, Todo
 from slipway.evals.questions import Gold, Question, questions_in
-from slipway.ingesting import one
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.fusion import Place
 from slipway.knowledge.index import Reach
-from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings import App, Connection, Flags, Model, RouteEntry, Settings
+from slipway.terminal import Bar
 from slipway.types import AnswerDone, Asker, AttemptDone, Record, Within
 
 QUOTE = "quote"  # the column of the documents quoted, beside those where a model writes

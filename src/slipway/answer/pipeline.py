@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from slipway.admission import Admission
+from slipway.answer.pace import Pace
 from slipway.knowledge import Knowledge
-from slipway.pace import Pace
 from slipway.prompt import OURS, Prompt
 from slipway.routing import Route
 from slipway.types import (

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 
-from slipway.draft import Part
+from slipway.answer.draft import Part
 from slipway.types import Hit
 
 DEPTH = 8  # times the places of a narrow answer: so many are looked at for topics

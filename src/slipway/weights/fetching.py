@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import click
 
 from slipway import weights
-from slipway.bar import Bar
 from slipway.errors import WeightsError
+from slipway.terminal import Bar
 
 MB = 1_000_000
 STEPS = 10  # lines of progress where nobody watches a bar

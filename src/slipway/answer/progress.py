@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from slipway.draft import Say
-from slipway.pace import Pace, Writing
+from slipway.answer.draft import Say
+from slipway.answer.pace import Pace, Writing
 from slipway.types import Progress, Stage
 
 TICK_S = 0.8

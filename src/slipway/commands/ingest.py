@@ -10,14 +10,14 @@ import httpx
 import msgspec
 
 from slipway.app import Opened, distinct, keepers_of, loaded
-from slipway.bar import Bar
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
-from slipway.knowledge.keeper import Keeper
 from slipway.knowledge.reading import failure
+from slipway.knowledge.sync import Keeper
 from slipway.knowledge.verification import misfits
 from slipway.settings import Flags
 from slipway.store import Holder, InUse, Store, file_of
+from slipway.terminal import Bar
 from slipway.types import Record
 
 _LOOK_S = 0.2

@@ -1,6 +1,6 @@
 """Room 5, what the model reads: standing instructions, the passages as data, the conversation, and the question.
 
-The standing instructions are a file: `prompts/documents.md`, `prompts/matched.md` for small models, or an app's own.
+The standing instructions are a file: `prompt/documents.md`, `prompt/matched.md` for small models, or an app's own.
 """
 
 import os
@@ -12,8 +12,8 @@ from typing import Any
 
 from slipway.types import Message, Question, Source
 
-WITH_PASSAGES = (files("slipway") / "prompts" / "documents.md").read_text(encoding="utf-8").strip()
-MATCHED = (files("slipway") / "prompts" / "matched.md").read_text(encoding="utf-8").strip()  # for models whose sources are matched
+WITH_PASSAGES = (files("slipway") / "prompt" / "documents.md").read_text(encoding="utf-8").strip()
+MATCHED = (files("slipway") / "prompt" / "matched.md").read_text(encoding="utf-8").strip()  # for models whose sources are matched
 ONE_PART = "\n\nAnswer only this part of it, without a heading; the other parts are answered apart: {part}"
 HISTORY_CHARS = 24_000  # earlier turns are left out, oldest first, past this
 _SECRET = os.urandom(16)
