@@ -17,7 +17,9 @@ class Bar:
         if not self._shown or not total:
             return
         if self._bar is None:
-            self._bar = click.progressbar(length=total, label=self._label, show_eta=True, show_pos=True, file=sys.stderr)
+            self._bar = click.progressbar(
+                length=total, label=self._label, show_eta=True, show_pos=True, file=sys.stderr
+            )
             self._bar.__enter__()
         self._bar.length = total
         self._bar.update(done - self._bar.pos)

@@ -10,7 +10,8 @@ _ENGLISH = ("The documents do not say.", " Nearest pages: ", ", ", "{} ({})", ".
 _CHINESE = ("文档中没有说明。", "最相关的页面：", "、", "{}（{}）", "。")
 _NEAREST = 3
 
-# The sentinel, what a model makes of it that answers in Chinese, and our own words, which it may have read in the conversation
+# The sentinel, what a model makes of it that answers in Chinese, and our own words, which it may
+# have read in the conversation
 _SENTINELS = (
     *(SENTINEL.lower(), SENTINEL.lower().removesuffix("s"), "the documents do not say"),
     *(
@@ -27,9 +28,11 @@ _HAN, _OTHER_EAST = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[\u3040-\u30ff\
 
 
 class Opening:
-    """The beginning of a model's text, held back as long as it may become the sentinel: mostly until the first word.
+    """The beginning of a model's text, held back as long as it may become the sentinel: mostly
+    until the first word.
 
-    Once the model has said it, `abstained` is true and all that follows is left out. In the middle of an answer it is text like any other.
+    Once the model has said it, `abstained` is true and all that follows is left out. In the middle
+    of an answer it is text like any other.
     """
 
     def __init__(self, *, listens: bool = True) -> None:
@@ -50,22 +53,32 @@ class Opening:
 
 
 def abstention(question: str, sources: Sequence[Source]) -> str:
-    """The answer where there is none: a sentence, and the nearest pages. In Chinese where the question is, else in English."""
+    """The answer where there is none: a sentence, and the nearest pages. In Chinese where the
+    question is, else in English.
+    """
     chinese = bool(_HAN.search(question)) and not _OTHER_EAST.search(question)
     sentence, nearest, comma, page, stop = _CHINESE if chinese else _ENGLISH
-    pages = list(dict.fromkeys(page.format(source.heading, source.path) for source in sources))[:_NEAREST]
+    pages = list(dict.fromkeys(page.format(source.heading, source.path) for source in sources))[
+        :_NEAREST
+    ]
     return f"{sentence}{nearest}{comma.join(pages)}{stop}" if pages else sentence
 
 
 def _may_become(text: str) -> bool:
     core = _core(text)
-    return any(said.startswith(core) or (core.startswith(said) and not core[len(said) :].strip(_CLOSING)) for said in _SENTINELS)
+    return any(
+        said.startswith(core) or (core.startswith(said) and not core[len(said) :].strip(_CLOSING))
+        for said in _SENTINELS
+    )
 
 
 def _is_sentinel(text: str) -> bool:
     """In capitals it is one before any sign; else only as a whole sentence or line."""
     core = _core(text)
-    if _SIGNS.sub("", text, count=1).startswith(SENTINEL) and not core[len(SENTINEL) : len(SENTINEL) + 1].isalnum():
+    if (
+        _SIGNS.sub("", text, count=1).startswith(SENTINEL)
+        and not core[len(SENTINEL) : len(SENTINEL) + 1].isalnum()
+    ):
         return True
     rests = [core[len(said) :].lstrip(_CLOSING) for said in _SENTINELS if core.startswith(said)]
     return any(not rest or rest.startswith(_STOPS) for rest in rests)

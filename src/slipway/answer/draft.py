@@ -1,4 +1,6 @@
-"""What there is of an answer while it is written. It outlives a failure: Try again goes on with it, and does no finished section again."""
+"""What there is of an answer while it is written. It outlives a failure: Try again goes on with it,
+and does no finished section again.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -12,8 +14,8 @@ Say = Callable[[Event], None]
 
 
 class Part(Record, frozen=True, kw_only=True):
-    """What a section is about: its `title` for readers, empty where it is the only one; `text` is what is asked. `hits` where they are found
-    already, and how sure it is that they answer.
+    """What a section is about: its `title` for readers, empty where it is the only one; `text` is
+    what is asked. `hits` where they are found already, and how sure it is that they answer.
     """
 
     text: str
@@ -62,7 +64,9 @@ class Draft:
                 raise section.error
 
     def source(self, hit: Hit) -> Source:
-        """The passage as a source, with the next number where it has none: what several sections draw on has one."""
+        """The passage as a source, with the next number where it has none: what several sections
+        draw on has one.
+        """
         p = hit.passage
         if p.id not in self.sources:
             self.sources[p.id] = Source(
@@ -80,7 +84,9 @@ class Draft:
 
 
 class InOrder:
-    """Sections are written at once and shown one after another: what a later one says waits for those before it."""
+    """Sections are written at once and shown one after another: what a later one says waits for
+    those before it.
+    """
 
     def __init__(self, say: Say, indices: Sequence[int]) -> None:
         self._say, self._waiting = say, list(indices)
@@ -107,7 +113,9 @@ class InOrder:
 
 
 def _joined(events: Iterable[Event]) -> Iterator[Event]:
-    """Text that waited is said in one piece: a log that is kept only so far would lose its beginning to events that nobody could read yet."""
+    """Text that waited is said in one piece: a log that is kept only so far would lose its
+    beginning to events that nobody could read yet.
+    """
     for kind, same in groupby(events, type):
         if kind is Delta:
             deltas = [event for event in same if isinstance(event, Delta)]

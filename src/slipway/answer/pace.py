@@ -1,12 +1,16 @@
-"""How long models take, learnt from the answers they wrote, and from that how much time is left, as a range.
+"""How long models take, learnt from the answers they wrote, and from that how much time is left, as
+a range.
 
-A section takes the time to its first words, and its length by its speed. Length and first words grow with the size of what the model reads:
-a power of it, fitted by least squares. How far past sections were from that is the spread: each of them is a scenario of how this one may go.
-Those that are over already (they were shorter than what is written) no longer count, and the speed so far counts more the more is written. The
-time left is that of the last section to end, so the range runs between quantiles of it over the scenarios.
+A section takes the time to its first words, and its length by its speed. Length and first words
+grow with the size of what the model reads: a power of it, fitted by least squares. How far past
+sections were from that is the spread: each of them is a scenario of how this one may go. Those that
+are over already (they were shorter than what is written) no longer count, and the speed so far
+counts more the more is written. The time left is that of the last section to end, so the range runs
+between quantiles of it over the scenarios.
 
-The quantiles are moved as the ranges turn out (adaptive conformal inference, Gibbs and Candès 2021), so that all but MISSES of them hold
-also where models change. A range that says little is not given.
+The quantiles are moved as the ranges turn out (adaptive conformal inference, Gibbs and Candès
+2021), so that all but MISSES of them hold also where models change. A range that says little is not
+given.
 """
 
 import asyncio
@@ -50,7 +54,9 @@ _PRUNE = "DELETE FROM pace WHERE model = ? AND rowid NOT IN (SELECT rowid FROM p
 
 
 class Took(Record, frozen=True, kw_only=True):
-    """One section that a model wrote: it read `size` characters, began after `first_s` seconds, and wrote `chars` in `write_s` more."""
+    """One section that a model wrote: it read `size` characters, began after `first_s` seconds, and
+    wrote `chars` in `write_s` more.
+    """
 
     size: int
     first_s: float
@@ -75,10 +81,18 @@ class Writing:
 
     @property
     def took(self) -> Took | None:
-        if self.began_at is None or self.first_at is None or self.ended_at is None or not self.chars:
+        if (
+            self.began_at is None
+            or self.first_at is None
+            or self.ended_at is None
+            or not self.chars
+        ):
             return None
         return Took(
-            size=self.size, first_s=self.first_at - self.began_at, chars=self.chars, write_s=max(self.ended_at - self.first_at, 1e-3)
+            size=self.size,
+            first_s=self.first_at - self.began_at,
+            chars=self.chars,
+            write_s=max(self.ended_at - self.first_at, 1e-3),
         )
 
 
@@ -113,16 +127,28 @@ class Habits:
         firsts = [math.log(took.first_s + 1e-3) for took in self.took]
         lengths = [math.log(took.chars) for took in self.took]
         speeds = [math.log(took.chars / took.write_s) for took in self.took]
-        self._lines = (_line(sizes, firsts), _line(sizes, lengths), (sum(speeds) / len(speeds), 0.0))
+        self._lines = (
+            _line(sizes, firsts),
+            _line(sizes, lengths),
+            (sum(speeds) / len(speeds), 0.0),
+        )
         said = [
             [y - a - b * x for x, y in zip(sizes, ys, strict=True)]
             for ys, (a, b) in zip((firsts, lengths, speeds), self._lines, strict=True)
         ]
-        self._scenarios = [_Scenario(first=first, chars=chars, speed=speed) for first, chars, speed in zip(*said, strict=True)]
+        self._scenarios = [
+            _Scenario(first=first, chars=chars, speed=speed)
+            for first, chars, speed in zip(*said, strict=True)
+        ]
 
     def ends(self, writing: Writing, now: float) -> list[float]:
-        """Seconds from now to the end of this section, one for each scenario that is still possible; for one that waits, to its end once begun."""
-        scenarios, x = self.scenarios(), math.log(writing.size + 1)  # the lines are fitted with them
+        """Seconds from now to the end of this section, one for each scenario that is still
+        possible; for one that waits, to its end once begun.
+        """
+        scenarios, x = (
+            self.scenarios(),
+            math.log(writing.size + 1),
+        )  # the lines are fitted with them
         first_s, chars, speed = (math.exp(a + b * x) for a, b in self._lines)
         if writing.first_at is None:
             waited = now - writing.began_at if writing.began_at is not None else 0.0
@@ -135,14 +161,20 @@ class Habits:
         trust = writing.chars / (writing.chars + _KNOWN_CHARS)
         so_far = trust * math.log(max(writing.chars, 1) / written_s) + (1 - trust) * math.log(speed)
         lengths = ((chars * math.exp(s.chars), so_far + (1 - trust) * s.speed) for s in scenarios)
-        return [(length - writing.chars) / math.exp(pace) for length, pace in lengths if length > writing.chars]
+        return [
+            (length - writing.chars) / math.exp(pace)
+            for length, pace in lengths
+            if length > writing.chars
+        ]
 
 
 def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
     """Least squares, with a slope that is small where there is little to tell it by."""
     n = len(xs)
     mean_x, mean_y = sum(xs) / n, sum(ys) / n
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / (sum((x - mean_x) ** 2 for x in xs) + _RIDGE * 0.1)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / (
+        sum((x - mean_x) ** 2 for x in xs) + _RIDGE * 0.1
+    )
     return mean_y - slope * mean_x, slope
 
 
@@ -164,21 +196,35 @@ class Pace:
             self.of(writing.model).learn(took)
             self._fresh.append((writing.model, time.time(), took))
 
-    def left(self, writings: Sequence[Writing], at_once: int, now: float) -> tuple[float, float] | None:
-        """Seconds until the last of these is written, as a range in tenths; None where that is not known well enough."""
+    def left(
+        self, writings: Sequence[Writing], at_once: int, now: float
+    ) -> tuple[float, float] | None:
+        """Seconds until the last of these is written, as a range in tenths; None where that is not
+        known well enough.
+        """
         open_ = [writing for writing in writings if writing.ended_at is None]
         ends = [self.of(writing.model).ends(writing, now) for writing in open_]
-        if not ends or min(map(len, ends)) < ENOUGH // 2 or any(len(self.of(writing.model).took) < ENOUGH for writing in open_):
+        if (
+            not ends
+            or min(map(len, ends)) < ENOUGH // 2
+            or any(len(self.of(writing.model).took) < ENOUGH for writing in open_)
+        ):
             return None
         totals = _totals(ends, at_once)
         misses = max(self.of(writing.model).misses for writing in open_)
         low, high = _quantile(totals, misses / 2), _quantile(totals, 1 - misses / 2)
         if high + low < 2 * _SOON_S or high - low > _WIDEST * (high + low) / 2:
             return None
-        return math.floor(max(low * (1 - _LEAST), 0.0) * 10) / 10, math.ceil(high * (1 + _LEAST) * 10) / 10
+        return math.floor(max(low * (1 - _LEAST), 0.0) * 10) / 10, math.ceil(
+            high * (1 + _LEAST) * 10
+        ) / 10
 
-    def judge(self, model: str, shown: Sequence[tuple[float, tuple[float, float]]], ended_at: float) -> None:
-        """`shown` are the ranges that were given, each with its time: where more miss than should, ranges widen."""
+    def judge(
+        self, model: str, shown: Sequence[tuple[float, tuple[float, float]]], ended_at: float
+    ) -> None:
+        """`shown` are the ranges that were given, each with its time: where more miss than should,
+        ranges widen.
+        """
         if not shown:
             return
         missed = sum(not low <= ended_at - at <= high for at, (low, high) in shown) / len(shown)
@@ -188,7 +234,9 @@ class Pace:
     # kept across restarts
 
     def keep(self) -> None:
-        """Loads what was learnt before, and from then on stores what is new, every SAVE_S, off the event loop. Called again, does nothing."""
+        """Loads what was learnt before, and from then on stores what is new, every SAVE_S, off the
+        event loop. Called again, does nothing.
+        """
         if self._store is not None and self._keeping is None:
             self._keeping = asyncio.get_running_loop().create_task(self._keep(self._store))
 
@@ -215,10 +263,14 @@ class Pace:
             return
         with _telling("stored"), self._store().writing() as db:
             db.executemany(
-                "INSERT INTO pace VALUES (?, ?, ?, ?, ?, ?)", [(m, at, t.size, t.first_s, t.chars, t.write_s) for m, at, t in fresh]
+                "INSERT INTO pace VALUES (?, ?, ?, ?, ?, ?)",
+                [(m, at, t.size, t.first_s, t.chars, t.write_s) for m, at, t in fresh],
             )
             for model in {model for model, _, _ in fresh}:
-                db.execute("INSERT OR REPLACE INTO pace_misses VALUES (?, ?)", (model, self.of(model).misses))
+                db.execute(
+                    "INSERT OR REPLACE INTO pace_misses VALUES (?, ?)",
+                    (model, self.of(model).misses),
+                )
                 db.execute(_PRUNE, (model, model, WINDOW))
             for _ in fresh:
                 self._fresh.popleft()
@@ -248,7 +300,9 @@ def _telling(what: str) -> Iterator[None]:
 
 
 def _totals(ends: Sequence[Sequence[float]], at_once: int) -> list[float]:
-    """When all of them are written: one scenario of each, drawn apart, in as many lanes as are written at once."""
+    """When all of them are written: one scenario of each, drawn apart, in as many lanes as are
+    written at once.
+    """
     if len(ends) == 1:
         return list(ends[0])
     draw = random.Random(len(ends))  # noqa: S311 - repeatable on purpose
@@ -263,7 +317,9 @@ def _totals(ends: Sequence[Sequence[float]], at_once: int) -> list[float]:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    """With as few values as these, one more would fall outside of them as often as it should: the rank counts in n + 1."""
+    """With as few values as these, one more would fall outside of them as often as it should: the
+    rank counts in n + 1.
+    """
     ordered, last = sorted(values), len(values) - 1
     place = min(max(share * (len(ordered) + 1) - 1, 0.0), last)
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]

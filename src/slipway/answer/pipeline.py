@@ -27,11 +27,15 @@ class App(Record, frozen=True, kw_only=True):
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
     sections: int = 4
-    matches: bool = False  # sources are matched to sentences by their words, for models that do not name them
+    matches: bool = (
+        False  # sources are matched to sentences by their words, for models that do not name them
+    )
 
 
 class Road(Record, frozen=True, kw_only=True):
-    """One immutable snapshot of everything that questions meet. Apps and routes (a bare model is a route of one) by their names."""
+    """One immutable snapshot of everything that questions meet. Apps and routes (a bare model is a
+    route of one) by their names.
+    """
 
     admission: Admission
     apps: dict[str, App]

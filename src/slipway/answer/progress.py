@@ -1,4 +1,6 @@
-"""Progress: what stage an answer is in, with true counts, never silent for over a second, with the time left where that is known."""
+"""Progress: what stage an answer is in, with true counts, never silent for over a second, with the
+time left where that is known.
+"""
 
 import asyncio
 import time
@@ -26,7 +28,15 @@ class Teller:
         left = self._pace.left(self.writings, self.at_once, now) if self.writings else None
         if left is not None:
             self._shown.append((now, left))
-        self._last = Progress(stage=stage, label=label, done=done, total=total, unit=unit, elapsed_s=now - self._started_at, eta_s=left)
+        self._last = Progress(
+            stage=stage,
+            label=label,
+            done=done,
+            total=total,
+            unit=unit,
+            elapsed_s=now - self._started_at,
+            eta_s=left,
+        )
         self._say(self._last)
         self._again()
 

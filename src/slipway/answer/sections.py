@@ -1,7 +1,9 @@
-"""Room 4, plan: a broad question is answered in sections, each about a part of it; a narrow one in one.
+"""Room 4, plan: a broad question is answered in sections, each about a part of it; a narrow one in
+one.
 
-By rules alone: a question that holds several is taken apart where it says so; one that asks for the whole of something ("Give me an overview of
-…") gets a section for each topic that was found: each document that tells much of it, or, where that is one, each heading.
+By rules alone: a question that holds several is taken apart where it says so; one that asks for the
+whole of something ("Give me an overview of …") gets a section for each topic that was found: each
+document that tells much of it, or, where that is one, each heading.
 """
 
 import re
@@ -17,7 +19,9 @@ _LEAST = 2  # topics; with fewer it is one section
 _UNUSED = 0xE000  # the first of 6,400 signs that mean nothing
 _LETTERS = 3  # or more make a word that says something
 _WORDS = 3  # of those make a clause that can stand by itself
-_LONGEST = 1_000  # characters: what is longer holds pasted text, whose questions are not the reader's
+_LONGEST = (
+    1_000  # characters: what is longer holds pasted text, whose questions are not the reader's
+)
 _TITLE = 100  # characters
 
 _HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -27,7 +31,8 @@ _STOP = re.compile(
     rf"(?<=？)(?![?？!！])\s*|(?<=[?？][!！])\s+|(?<=\?)(?:\s+|(?=[\u4e00-\u9fff])|(?={_ASKS}\s))",
     re.IGNORECASE,
 )
-# What is not the reader's own words, or stands beside them: code, quotations, addresses, brackets; and letters that nobody uses
+# What is not the reader's own words, or stands beside them: code, quotations, addresses, brackets;
+# and letters that nobody uses
 _QUOTED = re.compile(
     r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*|https?://[!-~]*[a-zA-Z0-9/#=&%_-]|\"[^\"]*\"|“[^”]*”|「[^」]*」|‘[^’]*’|(?<!\w)'[^'\n]*'(?!\w)"
     r"|\((?!\d{1,2}\))[^()]*\)|（[^（）]*）|[\ue000-\uf8ff]",
@@ -45,15 +50,21 @@ _AND = re.compile(
     re.IGNORECASE,
 )
 _QUESTION = re.compile(
-    rf"^\W*(?:(?:and|also|then|so|but|please)\W+)*{_ASKS}\b|[?？]\s*$|[吗呢么]\W*$|怎么|如何|什么|哪|多少|几|为什么", re.IGNORECASE
+    rf"^\W*(?:(?:and|also|then|so|but|please)\W+)*{_ASKS}\b|[?？]\s*$|[吗呢么]\W*$|怎么|如何|什么|哪|多少|几|为什么",
+    re.IGNORECASE,
 )
 _LEANS = re.compile(
     r"\b(?:it|its|they|them|their|this|these|those|one|ones|else|both|each|same|other|another)\b|[它其他她这那]"
     r"|\b(?:does|do|did|is|was|can|will|about|for|with|of|to|why)\s+that\b|\bthat\W*$",
     re.IGNORECASE,
 )
-_COMPARES = re.compile(r"\b(?:between|differ\w*|compare\w*|versus|vs)\b|区别|对比|比较", re.IGNORECASE)
-_BARE = re.compile(r"^\W*(?:and\s+)?(?:why|how|when|where|who|what)(?:\s+(?:so|not|else|then|exactly))?\W*$", re.IGNORECASE)
+_COMPARES = re.compile(
+    r"\b(?:between|differ\w*|compare\w*|versus|vs)\b|区别|对比|比较", re.IGNORECASE
+)
+_BARE = re.compile(
+    r"^\W*(?:and\s+)?(?:why|how|when|where|who|what)(?:\s+(?:so|not|else|then|exactly))?\W*$",
+    re.IGNORECASE,
+)
 _FORM = r"\b(?:overview|summary|outline|introduction to|guide (?:to|on|for)|primer|run-?down|report on)\b"
 _NARROW = re.compile(  # then a summary is what is asked about
     r"^\W*(?:(?:and|also|so|but|please|hi|hello)\W+)*(?:where|when|who|whom|whose|which|why|how|is|are|was|were|do|does|did|has|have|should|must"
@@ -82,8 +93,8 @@ _ABOUT = re.compile(
 
 
 def asked_for(text: str, most: int) -> list[Part]:
-    """The questions in one, in their order, at most `most`: one that leans on the one before it stays with it, what is too much joins the last.
-    What is quoted asks nothing.
+    """The questions in one, in their order, at most `most`: one that leans on the one before it
+    stays with it, what is too much joins the last. What is quoted asks nothing.
     """
     if most < 2 or len(text) > _LONGEST or _TASK.search(text):
         return [Part(text=text)]
@@ -99,7 +110,9 @@ def asked_for(text: str, most: int) -> list[Part]:
             told[0] = f"{told[0]} {part}"
         else:
             told.append(part)
-    told = list({re.sub(r"\W+", " ", part).casefold().strip(): part for part in told}.values())  # each once
+    told = list(
+        {re.sub(r"\W+", " ", part).casefold().strip(): part for part in told}.values()
+    )  # each once
     if len(told) < 2:
         return [Part(text=text)]
     told = told if len(told) <= most else [*told[: most - 1], " ".join(told[most - 1 :])]
@@ -107,14 +120,18 @@ def asked_for(text: str, most: int) -> list[Part]:
 
 
 def _masked(text: str) -> tuple[str, dict[int, str]]:
-    """The text with a sign that nobody uses for each thing that is quoted, and what these signs stand for, as `str.translate` takes it."""
+    """The text with a sign that nobody uses for each thing that is quoted, and what these signs
+    stand for, as `str.translate` takes it.
+    """
     quoted = {_UNUSED + n: found[0] for n, found in enumerate(_QUOTED.finditer(text))}
     signs = map(chr, quoted)
     return _QUOTED.sub(lambda _: next(signs), text), quoted
 
 
 def _items(text: str) -> list[str]:
-    """The lines of a list, where each of them asks; not where they are the choices of a question before them."""
+    """The lines of a list, where each of them asks; not where they are the choices of a question
+    before them.
+    """
     first = _ITEM.search(text)
     if first is not None and re.search(r"[?？]\s*\Z", text[: first.start()]):
         return [text]
@@ -127,9 +144,13 @@ def _sentences(text: str) -> list[str]:
 
 
 def _clauses(sentence: str) -> list[str]:
-    """`How do I … and what is …?` as two; not where what stands before `and` asks nothing by itself, or compares."""
+    """`How do I … and what is …?` as two; not where what stands before `and` asks nothing by
+    itself, or compares.
+    """
     parts = _AND.split(sentence)
-    apart = all(_QUESTION.search(part) and _says(part, _WORDS) for part in parts) and not _COMPARES.search(sentence)
+    apart = all(
+        _QUESTION.search(part) and _says(part, _WORDS) for part in parts
+    ) and not _COMPARES.search(sentence)
     return parts if apart else [sentence]
 
 
@@ -145,7 +166,9 @@ def _says(part: str, words: int = 2) -> bool:
 
 def _titled(part: str) -> str:
     """The question as a title: without what leads to it, from a capital letter."""
-    title = re.sub(r"^\W*(?:(?:and|also|then|so|but|please)\W+)+", "", part, flags=re.IGNORECASE).strip()
+    title = re.sub(
+        r"^\W*(?:(?:and|also|then|so|but|please)\W+)+", "", part, flags=re.IGNORECASE
+    ).strip()
     title = " ".join(title.split())
     if asked := re.match(
         r".*[?？][?？!！\"')”’」）]*(?=\s|\Z|[\u4e00-\u9fff])", title
@@ -169,25 +192,38 @@ def is_broad(text: str) -> bool:
 
 
 def subject(text: str) -> str:
-    """What a broad question is about, without the words that ask for all of it; as it is where nothing else is left."""
+    """What a broad question is about, without the words that ask for all of it; as it is where
+    nothing else is left.
+    """
     left = _ABOUT.sub(" ", _BROAD.sub(" ", text))
     return " ".join(left.split()) if _says(left, 1) else text
 
 
-def topics(text: str, hits: Sequence[Hit], sureness: float, *, most: int, passages: int) -> list[Part]:
-    """What was found, by document, or, where one document tells all, by heading: best first. One part where there is but one topic."""
+def topics(
+    text: str, hits: Sequence[Hit], sureness: float, *, most: int, passages: int
+) -> list[Part]:
+    """What was found, by document, or, where one document tells all, by heading: best first. One
+    part where there is but one topic.
+    """
     for key, name in ((_by_document, _document), (_by_heading, _heading)):
         groups = _grouped(hits, key)
         if len(groups) >= _LEAST:
             return [
-                Part(text=text, title=_cut(name(group[0])), hits=tuple(islice(group, passages)), sureness=sureness)
+                Part(
+                    text=text,
+                    title=_cut(name(group[0])),
+                    hits=tuple(islice(group, passages)),
+                    sureness=sureness,
+                )
                 for group in groups[:most]
             ]
     return [Part(text=text, hits=tuple(hits[:passages]), sureness=sureness)]
 
 
 def _grouped(hits: Sequence[Hit], key: Callable[[Hit], Hashable]) -> list[list[Hit]]:
-    """Groups that stand beside the best one, each in the order of its places, the group of the best first."""
+    """Groups that stand beside the best one, each in the order of its places, the group of the best
+    first.
+    """
     groups: dict[Hashable, list[Hit]] = {}
     for hit in hits:
         groups.setdefault(key(hit), []).append(hit)

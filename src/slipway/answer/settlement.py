@@ -19,7 +19,9 @@ from slipway.types import (
 
 
 class Facts(Record, frozen=True, kw_only=True):
-    """What is known of a proxied answer when its head goes out; `cost_usd` is None in streams, and where the price is not known."""
+    """What is known of a proxied answer when its head goes out; `cost_usd` is None in streams, and
+    where the price is not known.
+    """
 
     rung: Rung
     model: str
@@ -31,7 +33,13 @@ class Tally:
     """What is known of an answer by the time it is settled."""
 
     def __init__(self, answer_id: str, door: str, app: str, asker: Asker, streamed: bool) -> None:
-        self.id, self.door, self.app, self.asker, self.streamed = answer_id, door, app, asker, streamed
+        self.id, self.door, self.app, self.asker, self.streamed = (
+            answer_id,
+            door,
+            app,
+            asker,
+            streamed,
+        )
         self.started_at = time.monotonic()
         self.first_at: float | None = None
         self.rung: Rung | None = None
@@ -60,7 +68,9 @@ class Tally:
 
     @contextmanager
     def along(self, answering: Answering) -> Iterator[list[Spent]]:
-        """A way along a route, however it ends: what it took is booked (and in the list, then), who was passed over is kept."""
+        """A way along a route, however it ends: what it took is booked (and in the list, then), who
+        was passed over is kept.
+        """
         spent = list[Spent]()
         try:
             yield spent
@@ -79,7 +89,9 @@ class Tally:
     def thought(self, thought: Thought) -> Spent:
         """A call that does not write."""
         if thought.usage is not None:
-            self.beside.append(Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage))
+            self.beside.append(
+                Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage)
+            )
         return Spent(model=thought.model.name, price=thought.model.price, usage=thought.usage)
 
     @property
@@ -87,7 +99,12 @@ class Tally:
         return ledger.plain(ledger.total_usd(self.spent))
 
     def facts(self, attempts: int) -> Facts:
-        return Facts(rung=self.rung or "model", model=self.model or "", attempts=attempts, cost_usd=self.cost_usd)
+        return Facts(
+            rung=self.rung or "model",
+            model=self.model or "",
+            attempts=attempts,
+            cost_usd=self.cost_usd,
+        )
 
     @property
     def ttft_s(self) -> float | None:
@@ -116,7 +133,9 @@ class Tally:
         )
 
     def others(self) -> list[Beside]:
-        """Sections may be written by several models of a route; the answer is called by one of them."""
+        """Sections may be written by several models of a route; the answer is called by one of
+        them.
+        """
         return [
             Beside(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
             for spent in self.spent

@@ -49,22 +49,30 @@ from slipway.weights import fetching
 
 log = logging.getLogger("slipway")
 PASSAGES = 5
-# Where only models that run here write: they read slowly, and some find no end. Measured by bench/local.py
+# Where only models that run here write: they read slowly, and some find no end. Measured by
+# bench/local.py
 SMALL_PASSAGES = 3
 SMALL_DEFAULTS: dict[str, Any] = {"temperature": 0, "max_tokens": 400}
 
 
 def addressed(flags: Flags) -> Flags:
     """Flags whose models all have names: an address without one is asked for its models."""
-    return msgspec.structs.replace(flags, models=tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models))
+    return msgspec.structs.replace(
+        flags, models=tuple(named(m) if "://" in m and "#" not in m else m for m in flags.models)
+    )
 
 
 def loaded(flags: Flags, running: Settings | None = None) -> Loaded:
     """The settings, checked against the providers that there are."""
     found = load(addressed(flags), known(), running=running)
-    mute = [name for name, app in found.settings.apps.items() if app.prompt is not None and SENTINEL not in prompt_of(app).standing]
+    mute = [
+        name
+        for name, app in found.settings.apps.items()
+        if app.prompt is not None and SENTINEL not in prompt_of(app).standing
+    ]
     said = (
-        f"apps.{name}.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer" for name in mute
+        f"apps.{name}.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer"
+        for name in mute
     )
     return msgspec.structs.replace(found, warnings=(*found.warnings, *said))
 
@@ -81,16 +89,22 @@ def named(url: str) -> str:
     try:
         found = asyncio.run(models_at(model))
     except ProviderError as error:
-        raise SettingsError([f"--model {url}: {error.what} Start that server, or name the model: {url}#NAME"]) from None
+        raise SettingsError(
+            [f"--model {url}: {error.what} Start that server, or name the model: {url}#NAME"]
+        ) from None
     if not found:
         raise SettingsError([f"--model {url}: no models are listed there; name one: {url}#NAME"])
     if len(found) > 1:
-        log.warning("%s lists %d models; `%s` is used. Others: %s#NAME", url, len(found), found[0], url)
+        log.warning(
+            "%s lists %d models; `%s` is used. Others: %s#NAME", url, len(found), found[0], url
+        )
     return f"{url}#{found[0]}"
 
 
 def checked(flags: Flags, running: Settings | None = None) -> Loaded:
-    """Settings that can be compiled, apart from what the store may say. SettingsError where they do not stand."""
+    """Settings that can be compiled, apart from what the store may say. SettingsError where they do
+    not stand.
+    """
     found = loaded(flags, running)
     settings = found.settings
     for name, app in settings.apps.items():
@@ -107,20 +121,32 @@ def check(flags: Flags) -> list[str]:
     found = checked(flags)
     settings = found.settings
     lines = [f"warning: {w}" for w in found.warnings]
-    for kind, names in (("model", settings.models), ("route", settings.routes), ("app", settings.apps)):
+    for kind, names in (
+        ("model", settings.models),
+        ("route", settings.routes),
+        ("app", settings.apps),
+    ):
         lines += [f"{kind:6} {name}" for name in names]
-    return [*lines, f"{len(settings.keys)} keys; would listen on {settings.listen.host}:{settings.listen.port}", "The settings are fine."]
+    return [
+        *lines,
+        f"{len(settings.keys)} keys; would listen on {settings.listen.host}:{settings.listen.port}",
+        "The settings are fine.",
+    ]
 
 
 def serve(flags: Flags, *, quiet: bool = False) -> None:
     """Serves until SIGTERM. SettingsError for settings or an address that do not stand."""
     logging.basicConfig(
-        format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING if quiet else logging.INFO
+        format="%(asctime)s %(levelname).1s %(message)s",
+        datefmt="%H:%M:%S",
+        level=logging.WARNING if quiet else logging.INFO,
     )
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     flags = addressed(flags)
     found = loaded(flags)
-    flags = msgspec.structs.replace(flags, config=found.file)  # the same one, also where it is gone for a moment
+    flags = msgspec.structs.replace(
+        flags, config=found.file
+    )  # the same one, also where it is gone for a moment
     store = Opened(found.settings)
     door, reloading = assembled(store, Live(found, partial(checked, flags)))
     socket = bind(found.settings.listen)
@@ -132,7 +158,10 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
 
     announce(found.settings, reloading.made.road)
     reloading.takers += [server.take, announce]
-    for line in [*(f"warning: {w}" for w in found.warnings), *([] if quiet else banner(found, socket.getsockname()))]:
+    for line in [
+        *(f"warning: {w}" for w in found.warnings),
+        *([] if quiet else banner(found, socket.getsockname())),
+    ]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
     with fetching.beside(flags.models, shown=not quiet):
         server.run(sockets=[socket])
@@ -151,11 +180,16 @@ def reached(name: tuple[str, int]) -> tuple[str, int]:
 def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     settings = found.settings
     url = address_of(address)
-    lines = [f"Slipway {slipway.__version__}" + (f", settings from {found.file}" if found.file else "")]
+    lines = [
+        f"Slipway {slipway.__version__}" + (f", settings from {found.file}" if found.file else "")
+    ]
     for name, app in settings.apps.items():
         parts = [f"answers from {', '.join(app.knowledge)}"] if app.knowledge else []
         lines.append(f"  app    {name}: {', '.join([*parts, app.route or 'no model'])}")
-    lines += [f"  route  {name}: {' > '.join(e.model for e in route)}" for name, route in settings.routes.items()]
+    lines += [
+        f"  route  {name}: {' > '.join(e.model for e in route)}"
+        for name, route in settings.routes.items()
+    ]
     lines += [f"  model  {name}: {whereabouts(model)}" for name, model in settings.models.items()]
     if not settings.models:
         lines.append(
@@ -171,18 +205,26 @@ def whereabouts(model: Model) -> str:
 
 
 def store_of(settings: Settings) -> Store:
-    """The store, or, where it cannot be had and was not asked for by name, one that ends with this process. Raises SettingsError."""
+    """The store, or, where it cannot be had and was not asked for by name, one that ends with this
+    process. Raises SettingsError.
+    """
     file = file_of(settings.store)
     try:
         return Store(file)
     except InUse as error:
         where = f" at {error.holder.url}" if error.holder and error.holder.url else ""
-        log.warning("the store %s is %s%s: documents are kept in a temporary one, and read anew; no feedback is kept", file, error, where)
+        log.warning(
+            "the store %s is %s%s: documents are kept in a temporary one, and read anew; no feedback is kept",
+            file,
+            error,
+            where,
+        )
     except SettingsError as error:
         if not settings.store.endswith(DEFAULT_STORE.removeprefix(SQLITE)) or file.exists():
             raise
         log.warning(
-            "%s; until then documents are kept in a temporary one, and read anew at each start; no feedback is kept", error.problems[0]
+            "%s; until then documents are kept in a temporary one, and read anew at each start; no feedback is kept",
+            error.problems[0],
         )
     return Store.temporary()
 
@@ -204,8 +246,12 @@ def knows(settings: Settings) -> bool:
     return any(app.knowledge for app in settings.apps.values())
 
 
-def keepers_of(settings: Settings, store: Callable[[], Store], before: Mapping[Folders, Keeper]) -> dict[str, Keeper]:
-    """For each app that has knowledge: who keeps its documents; apps over the same folders share one, which may be from `before`."""
+def keepers_of(
+    settings: Settings, store: Callable[[], Store], before: Mapping[Folders, Keeper]
+) -> dict[str, Keeper]:
+    """For each app that has knowledge: who keeps its documents; apps over the same folders share
+    one, which may be from `before`.
+    """
     limits, by_folders = settings.limits, dict[Folders, Keeper]()
     wanted = {name: app.knowledge for name, app in settings.apps.items() if app.knowledge}
     for folders in wanted.values():
@@ -230,9 +276,18 @@ def distinct(keepers: dict[str, Keeper]) -> list[Keeper]:
 
 
 def models_for(settings: Settings, before: Mapping[str, Fitted]) -> dict[str, Fitted]:
-    """Each model with its settings. One whose settings are those of `before` stays the same, with its connections or its process."""
-    kept = {name: fitted for name, fitted in before.items() if settings.models.get(name) == fitted.settings}
-    return {name: kept.get(name) or fitted_out(name, model, before.get(name)) for name, model in settings.models.items()}
+    """Each model with its settings. One whose settings are those of `before` stays the same, with
+    its connections or its process.
+    """
+    kept = {
+        name: fitted
+        for name, fitted in before.items()
+        if settings.models.get(name) == fitted.settings
+    }
+    return {
+        name: kept.get(name) or fitted_out(name, model, before.get(name))
+        for name, model in settings.models.items()
+    }
 
 
 def fitted_out(name: str, settings: Model, before: Fitted | None) -> Fitted:
@@ -241,12 +296,24 @@ def fitted_out(name: str, settings: Model, before: Fitted | None) -> Fitted:
     at_once = settings.at_once or provider.parallel
     turns = Turns(name, at_once, settings.wait) if at_once is not None else None
     is_same = before is not None and endpoint_of(settings) == endpoint_of(before.settings)
-    return Fitted(settings, provider, Health(name, provider.probe, turns, before.health if before and is_same else None))
+    return Fitted(
+        settings,
+        provider,
+        Health(name, provider.probe, turns, before.health if before and is_same else None),
+    )
 
 
 def endpoint_of(settings: Model) -> tuple[object, ...]:
     """Where a model is and who we are there: a key may stand in the headers as well."""
-    return settings.provider, settings.base_url, settings.name, settings.api_key, settings.headers, settings.query, settings.weights
+    return (
+        settings.provider,
+        settings.base_url,
+        settings.name,
+        settings.api_key,
+        settings.headers,
+        settings.query,
+        settings.weights,
+    )
 
 
 class Shared(Record, frozen=True, kw_only=True):
@@ -267,10 +334,20 @@ def road_of(
 ) -> answer.Road:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
     candidates = {name: candidate_of(fitted) for name, fitted in models.items()}
-    routes = {name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()}
+    routes = {
+        name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()
+    }
     for name, entries in settings.routes.items():
-        routes[name] = Route(name=name, candidates=tuple(msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries))
-    apps = {name: app_of(name, app, keepers.get(name), routes, shared.live.of(name, app)) for name, app in settings.apps.items()}
+        routes[name] = Route(
+            name=name,
+            candidates=tuple(
+                msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries
+            ),
+        )
+    apps = {
+        name: app_of(name, app, keepers.get(name), routes, shared.live.of(name, app))
+        for name, app in settings.apps.items()
+    }
     return answer.Road(
         admission=Admission(settings.keys, settings.limits.answers, operator, shared.places),
         apps=apps,
@@ -299,13 +376,17 @@ def candidate_of(fitted: Fitted) -> Candidate:
     return Candidate(model=model, traits=traits, health=fitted.health)
 
 
-def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules) -> answer.App:
+def app_of(
+    name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules
+) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
     matches = app.cite == "match" or (app.cite is None and small)
     return answer.App(
         name=name,
-        knowledge=Knowledge(keeper, Access(rules), reranker(name, app)) if keeper is not None else None,
+        knowledge=Knowledge(keeper, Access(rules), reranker(name, app))
+        if keeper is not None
+        else None,
         route=route,
         small=routes[app.small] if app.small is not None else None,
         prompt=prompt_of(app, matches=matches),
@@ -317,12 +398,18 @@ def app_of(name: str, app: App, keeper: Keeper | None, routes: dict[str, Route],
 
 
 def is_local(route: Route | None) -> bool:
-    """Whether all its models run here: they are small, read slowly, seldom name their sources, and may not find an end."""
-    return route is not None and all(candidate.model.kind == "local" for candidate in route.candidates)
+    """Whether all its models run here: they are small, read slowly, seldom name their sources, and
+    may not find an end.
+    """
+    return route is not None and all(
+        candidate.model.kind == "local" for candidate in route.candidates
+    )
 
 
 def prompt_of(app: App, *, matches: bool = False) -> Prompt:
-    """The file was read when the settings were checked; as it is now, it counts until the settings are read again."""
+    """The file was read when the settings were checked; as it is now, it counts until the settings
+    are read again.
+    """
     ours = MATCHED if matches else WITH_PASSAGES
     standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
@@ -337,7 +424,9 @@ def reranker(name: str, app: App) -> Rerank | None:
         found = getattr(import_module(module), function)
     except Exception as error:  # noqa: BLE001 - it is somebody else's code
         raise SettingsError(
-            [f"apps.{name}.rerank: `{app.rerank}` cannot be had ({type(error).__name__}: {error}); write `module:function`"]
+            [
+                f"apps.{name}.rerank: `{app.rerank}` cannot be had ({type(error).__name__}: {error}); write `module:function`"
+            ]
         ) from None
     if not callable(found):
         raise SettingsError([f"apps.{name}.rerank: `{app.rerank}` is not a function"])
@@ -360,11 +449,18 @@ def read_road(
     read: Callable[[Keeper], object],
     emit: Callable[[AnswerDone | AttemptDone], None] = lambda record: None,
 ) -> answer.Road:
-    """A road in this process, without a server; `read` is called for each set of documents before it is handed out."""
+    """A road in this process, without a server; `read` is called for each set of documents before
+    it is handed out.
+    """
     keepers = keepers_of(settings, Opened(settings), {})
     for keeper in distinct(keepers):
         read(keeper)
-    return road_of(settings, models_for(settings, {}), keepers, Shared(emit=emit, live=Live(Loaded(settings=settings, file=None))))
+    return road_of(
+        settings,
+        models_for(settings, {}),
+        keepers,
+        Shared(emit=emit, live=Live(Loaded(settings=settings, file=None))),
+    )
 
 
 def build(settings: Settings) -> Door:
@@ -373,7 +469,9 @@ def build(settings: Settings) -> Door:
 
 
 def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
-    """The ASGI app of the settings as they are read now, and who changes them under it. Knowledge is read after the start, in a thread."""
+    """The ASGI app of the settings as they are read now, and who changes them under it. Knowledge
+    is read after the start, in a thread.
+    """
     settings = live.found.settings
     traces = Traces()
 
@@ -384,7 +482,9 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
 
     shared = Shared(emit=emit, live=live, pace=Pace(store))
-    telemetry = Telemetry(lambda: shared.places.taken, lambda: healths_of(reloading.made.road.routes.values()))
+    telemetry = Telemetry(
+        lambda: shared.places.taken, lambda: healths_of(reloading.made.road.routes.values())
+    )
 
     def made(settings: Settings, before: Made | None) -> Made:
         models = models_for(settings, before.models if before else {})
@@ -393,7 +493,9 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
         by_folders = {settings.apps[name].knowledge: keeper for name, keeper in keepers.items()}
         return Made(settings=settings, road=road, models=models, keepers=by_folders)
 
-    reloading = Reloading(live, made(settings, None), made, lambda outcome: telemetry.count("reloads", (outcome,)))
+    reloading = Reloading(
+        live, made(settings, None), made, lambda outcome: telemetry.count("reloads", (outcome,))
+    )
     road = reloading.made.road
     feedback = Feedback(store, emit)
     api = Api(road, telemetry, feedback.note, reloading.status)
@@ -407,7 +509,9 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
     async def lifespan(_: object) -> AsyncIterator[None]:
         reloading.start()
         remember(settings, road)
-        gc.freeze()  # what there is now stays: a full collection need not look through it, which holds the loop up for 20 ms
+        # what there is now stays: a full collection need not look through it, which holds the loop
+        # up for 20 ms
+        gc.freeze()
         yield
         await reloading.stop()
         await api.runs.close(reloading.made.settings.listen.grace)
@@ -425,8 +529,14 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
         *page_paths(),
     ]
     shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
-    here = ["POST /v1/chat/completions", "POST /v1/answers", *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown)]
+    here = [
+        "POST /v1/chat/completions",
+        "POST /v1/answers",
+        *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown),
+    ]
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
-    api.door = Door(settings, road, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router)
+    api.door = Door(
+        settings, road, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router
+    )
     reloading.takers += [api.take, documents.take, tracks.take, api.door.take, remember]
     return api.door, reloading

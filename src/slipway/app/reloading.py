@@ -1,7 +1,9 @@
-"""Other settings while the server runs: a new road is made beside the old one, and takes its place between two events of the loop.
+"""Other settings while the server runs: a new road is made beside the old one, and takes its place
+between two events of the loop.
 
-The file is looked at, read and compiled in a thread of its own. What did not change is taken over as it is: models with their connections or
-process, documents with their index. A question keeps the road that it began with; what only such questions use is retired, and ends with them.
+The file is looked at, read and compiled in a thread of its own. What did not change is taken over
+as it is: models with their connections or process, documents with their index. A question keeps the
+road that it began with; what only such questions use is retired, and ends with them.
 """
 
 import asyncio
@@ -57,7 +59,9 @@ class Fitted:
 
 
 class Made(Record, frozen=True, kw_only=True):
-    """Settings, compiled; with what the next ones take over where it did not change: models by their names, documents by their folders."""
+    """Settings, compiled; with what the next ones take over where it did not change: models by
+    their names, documents by their folders.
+    """
 
     settings: Settings
     road: Road
@@ -72,7 +76,9 @@ class Reloading:
     """`made` is what counts now; `takers` are told what counts next."""
 
     def __init__(self, live: Live, made: Made, make: Make, count: Callable[[str], None]) -> None:
-        """`make` compiles settings beside those that count, and raises SettingsError; `count` counts what is `applied` and `refused`."""
+        """`make` compiles settings beside those that count, and raises SettingsError; `count`
+        counts what is `applied` and `refused`.
+        """
         self.live, self.made = live, made
         self.takers: list[Take] = []
         self.applied_at = time.time()
@@ -81,7 +87,9 @@ class Reloading:
         self._seen, self._warned = live.last, live.found.warnings
         self._retry_at = 0.0
         self._roads = [made.road]  # those that a question may be on
-        self._leaving: dict[Folders, tuple[Keeper, Sequence[Road]]] = {}  # documents that are closed when nobody is on these roads
+        self._leaving: dict[
+            Folders, tuple[Keeper, Sequence[Road]]
+        ] = {}  # documents that are closed when nobody is on these roads
         self._retired: WeakSet[Fitted] = WeakSet()
         self._wake, self._stopped = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -97,13 +105,19 @@ class Reloading:
         if not self.live.watched:
             return
         loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):  # Windows, or not the main thread
+        with suppress(
+            NotImplementedError, RuntimeError, ValueError, AttributeError
+        ):  # Windows, or not the main thread
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
-        self._thread = threading.Thread(target=self._watch, args=[loop], name="slipway settings", daemon=True)
+        self._thread = threading.Thread(
+            target=self._watch, args=[loop], name="slipway settings", daemon=True
+        )
         self._thread.start()
 
     def _hung_up(self) -> None:
-        """SIGHUP asks for the file to be read; where it tells that our terminal was closed, it ends us, as without a file."""
+        """SIGHUP asks for the file to be read; where it tells that our terminal was closed, it ends
+        us, as without a file.
+        """
         if self._terminal and not os.isatty(0):
             signal.raise_signal(signal.SIGTERM)
         else:
@@ -119,16 +133,23 @@ class Reloading:
     async def close(self) -> None:
         for model in [*self._retired, *self.made.models.values()]:
             await model.close()
-        for keeper in [*(keeper for keeper, _ in self._leaving.values()), *self.made.keepers.values()]:
+        for keeper in [
+            *(keeper for keeper, _ in self._leaving.values()),
+            *self.made.keepers.values(),
+        ]:
             await asyncio.to_thread(keeper.close)
 
     def status(self, asker: Asker) -> dict[str, Any]:
-        """When the settings were applied, and why newer ones are not. That quotes the file, which is the operator's."""
+        """When the settings were applied, and why newer ones are not. That quotes the file, which
+        is the operator's.
+        """
         if not self.live.watched:
             return {}
         problems = list(self.refused)
         if problems and not (asker.everything or self.made.road.admission.open):
-            problems = [f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: see the server's log"]
+            problems = [
+                f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: see the server's log"
+            ]
         return {"applied_at": round(self.applied_at, 3), "refused": problems}
 
     async def _put(self, made: Made) -> None:
@@ -152,7 +173,9 @@ class Reloading:
                 return
             try:
                 if not asked:
-                    self._let_go()  # before the look: a request that has just taken a road is on it by the next time
+                    # before the look: a request that has just taken a road is on it by the next
+                    # time
+                    self._let_go()
                 self._look(loop, asked=asked)
             except Exception:  # the thread must live: it looks again
                 log.exception("the settings could not be looked at")
@@ -171,13 +194,23 @@ class Reloading:
 
     def _applied(self, loop: asyncio.AbstractEventLoop, found: Loaded) -> tuple[str, ...]:
         """Nothing; or the problems, where these settings stand and cannot be compiled all the same."""
-        before, there = self.made, {**{folders: keeper for folders, (keeper, _) in self._leaving.items()}, **self.made.keepers}
+        before, there = (
+            self.made,
+            {
+                **{folders: keeper for folders, (keeper, _) in self._leaving.items()},
+                **self.made.keepers,
+            },
+        )
         try:
             made = self._make(found.settings, msgspec.structs.replace(before, keepers=there))
-        except Exception as error:  # noqa: BLE001 - what the store says, and whatever else: those from before count
+        # What the store says, and whatever else: those from before count
+        except Exception as error:  # noqa: BLE001
             problems = problems_of(error)
             if problems != self.refused:
-                log.warning("the changed settings cannot be applied, and those from before count: %s", "; ".join(problems))
+                log.warning(
+                    "the changed settings cannot be applied, and those from before count: %s",
+                    "; ".join(problems),
+                )
             return problems
         if self._stopped:
             return ()
@@ -196,15 +229,29 @@ class Reloading:
             keeper.start()
         for keeper in made.keepers.values():
             keeper.collection.reader.allow(made.settings.limits.document_mb)
-        self._roads = [road for road in self._roads if road.admission.in_flight or road is before.road]
-        gone = {folders: (keeper, self._roads) for folders, keeper in before.keepers.items() if folders not in made.keepers}
-        self._leaving = {folders: leaving for folders, leaving in {**self._leaving, **gone}.items() if folders not in made.keepers}
+        self._roads = [
+            road for road in self._roads if road.admission.in_flight or road is before.road
+        ]
+        gone = {
+            folders: (keeper, self._roads)
+            for folders, keeper in before.keepers.items()
+            if folders not in made.keepers
+        }
+        self._leaving = {
+            folders: leaving
+            for folders, leaving in {**self._leaving, **gone}.items()
+            if folders not in made.keepers
+        }
         self._roads = [*self._roads, made.road]
 
     def _let_go(self) -> None:
-        """Closes documents of apps that are gone, once no question is on their roads any more, and no upload of theirs is being read."""
+        """Closes documents of apps that are gone, once no question is on their roads any more, and
+        no upload of theirs is being read.
+        """
         for folders, (keeper, roads) in list(self._leaving.items()):
-            if not keeper.collection.uploads.waiting and not any(road.admission.in_flight for road in roads):
+            if not keeper.collection.uploads.waiting and not any(
+                road.admission.in_flight for road in roads
+            ):
                 del self._leaving[folders]
                 keeper.close()
 
@@ -220,20 +267,34 @@ def changes(before: Made, after: Made) -> str:
     for kind in ("model", "route", "app"):
         was, now = getattr(old, f"{kind}s"), getattr(new, f"{kind}s")
         both = [name for name in now if name in was]
-        differing = [name for name in both if now[name] != was[name] or (kind == "app" and _reworded(name, before, after))]
+        differing = [
+            name
+            for name in both
+            if now[name] != was[name] or (kind == "app" and _reworded(name, before, after))
+        ]
         for how, names in (
             ("added", [name for name in now if name not in was]),
             ("changed", differing),
             ("removed", [name for name in was if name not in now]),
         ):
-            said += [f"{kind if len(names) == 1 else f'{kind}s'} {_listed(names)} {how}"] if names else []
-    said += [f"{part} changed" for part in ("listen", "limits", "keys") if getattr(old, part) != getattr(new, part)]
+            said += (
+                [f"{kind if len(names) == 1 else f'{kind}s'} {_listed(names)} {how}"]
+                if names
+                else []
+            )
+    said += [
+        f"{part} changed"
+        for part in ("listen", "limits", "keys")
+        if getattr(old, part) != getattr(new, part)
+    ]
     return "; ".join(said) or "nothing changed"
 
 
 def _reworded(app: str, before: Made, after: Made) -> bool:
     """Whether the file that it names as its prompt says something else now."""
-    return before.road.apps[app].prompt.version(passages=True) != after.road.apps[app].prompt.version(passages=True)
+    return before.road.apps[app].prompt.version(passages=True) != after.road.apps[
+        app
+    ].prompt.version(passages=True)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,4 +1,6 @@
-"""`slipway ask`: a question in the terminal, answered here or by a running server, shown as it is written."""
+"""`slipway ask`: a question in the terminal, answered here or by a running server, shown as it is
+written.
+"""
 
 import asyncio
 import sys
@@ -60,7 +62,9 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
 
 
 async def once(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
-    """The only question of this process: a model that runs here begins to load before the search, and ends after the answer."""
+    """The only question of this process: a model that runs here begins to load before the search,
+    and ends after the answer.
+    """
     app, _ = asked(road, app_name, text)
     for candidate in app.route.candidates if app.route is not None else ():
         candidate.model.start()
@@ -75,10 +79,15 @@ async def once(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
 async def there(url: str, key: str | None, app_name: str | None, text: str) -> AsyncIterator[Told]:
     """Asks a running server. Raises SlipwayError."""
     pool = Pool(url, url, Timeouts(first_byte_s=120.0, between_bytes_s=120.0))
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
     body = {"question": text, "stream": True, **({"app": app_name} if app_name else {})}
     try:
-        reply = await pool.send(head_of("POST", f"{url.rstrip('/')}/v1/answers", headers), encode_json(body))
+        reply = await pool.send(
+            head_of("POST", f"{url.rstrip('/')}/v1/answers", headers), encode_json(body)
+        )
         if reply.status != 200:
             said = msgspec.json.decode(await reply.read()).get("error", {})
             raise BadRequest(said.get("message", f"The server answered with {reply.status}."), "")
@@ -94,7 +103,9 @@ async def there(url: str, key: str | None, app_name: str | None, text: str) -> A
 
 
 def data_of_event(event: bytes) -> Told | None:
-    name = next((line[6:].strip().decode() for line in LINE.split(event) if line.startswith(b"event:")), "")
+    name = next(
+        (line[6:].strip().decode() for line in LINE.split(event) if line.startswith(b"event:")), ""
+    )
     return (name, msgspec.json.decode(data_of(event))) if name else None
 
 
@@ -156,9 +167,13 @@ class Screen:
         cited = [s for s in self.sources if s["n"] in self.cited]
         print("\n")
         for s in cited:
-            place = f"{s['path']} - {s['heading']}" + (f", page {s['page']}" if s.get("page") else "")
+            place = f"{s['path']} - {s['heading']}" + (
+                f", page {s['page']}" if s.get("page") else ""
+            )
             print(f"{self.dim('[' + str(s['n']) + ']')} {place}")
-        who = data["model"] or ("not found in the documents" if data["abstained"] else "quoted from the documents")
+        who = data["model"] or (
+            "not found in the documents" if data["abstained"] else "quoted from the documents"
+        )
         print(self.dim(f"{who}, {data['duration_s']:.1f} s"))
 
     def dim(self, text: str) -> str:
@@ -166,7 +181,9 @@ class Screen:
 
 
 async def show(events: AsyncIterator[Told], as_json: bool) -> int:
-    """0 for an answer, 1 for none. With `as_json`, one object: the answer as `/v1/answers` gives it."""
+    """0 for an answer, 1 for none. With `as_json`, one object: the answer as `/v1/answers` gives
+    it.
+    """
     screen, seen = Screen(), list[Told]()
     async for name, data in events:
         seen.append((name, data))

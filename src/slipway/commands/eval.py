@@ -1,4 +1,6 @@
-"""`slipway eval answers`: questions whose answers are known, asked of apps and models side by side. An answer is kept as soon as it is there."""
+"""`slipway eval answers`: questions whose answers are known, asked of apps and models side by side.
+An answer is kept as soon as it is there.
+"""
 
 import asyncio
 import contextlib
@@ -54,7 +56,9 @@ class Wanted(Record, frozen=True, kw_only=True):
 
 
 class Column(Record, frozen=True, kw_only=True):
-    """Somebody to ask. `state` is another one after each change of settings or documents; `pages` may be withheld from one that `withholds`."""
+    """Somebody to ask. `state` is another one after each change of settings or documents; `pages`
+    may be withheld from one that `withholds`.
+    """
 
     about: str
     state: str
@@ -64,7 +68,9 @@ class Column(Record, frozen=True, kw_only=True):
 
 
 class Columns(Record, frozen=True, kw_only=True):
-    """All that are asked, by their names; `places` that gold may name, where they are known; `dropped` markers by the answer's id."""
+    """All that are asked, by their names; `places` that gold may name, where they are known;
+    `dropped` markers by the answer's id.
+    """
 
     columns: Mapping[str, Column]
     places: Sequence[Place] | None = None
@@ -73,8 +79,12 @@ class Columns(Record, frozen=True, kw_only=True):
 
 
 def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Report:
-    """Raises SlipwayError; KeyboardInterrupt where it was stopped, and then `save` has what is there."""
-    questions_in(wanted.questions)  # what is wrong with them is told before the documents are read, which may take long
+    """Raises SlipwayError; KeyboardInterrupt where it was stopped, and then `save` has what is
+    there.
+    """
+    questions_in(
+        wanted.questions
+    )  # what is wrong with them is told before the documents are read, which may take long
     with contextlib.closing(Kept(wanted.save)) as kept:
         asked = _there(wanted) if wanted.url else _here(wanted, shown=shown)
         against = _against(wanted, asked)
@@ -84,9 +94,15 @@ def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Repo
         _announce(asked, todo, missing, kept, wanted, say)
         logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
         asyncio.run(_collect(asked, missing, kept, wanted.concurrency, shown=shown))
-        found = {(each.column, each.question.id, each.without_gold): kept.answer(each, failed=True) for each in todo}
+        found = {
+            (each.column, each.question.id, each.without_gold): kept.answer(each, failed=True)
+            for each in todo
+        }
     cases = {
-        name: [_case(question, found[name, question.id, False], found.get((name, question.id, True))) for question in questions]
+        name: [
+            _case(question, found[name, question.id, False], found.get((name, question.id, True)))
+            for question in questions
+        ]
         for name in asked.columns
     }
     return report({name: column.about for name, column in asked.columns.items()}, cases, against)
@@ -100,14 +116,23 @@ def stopped(wanted: Wanted) -> str:
 
 
 def _todo(asked: Columns, questions: Sequence[Question], *, without_gold: bool) -> list[Todo]:
-    """Side by side also in time, so that one minute's weather is everybody's; and who is first, and finds nothing warm, takes turns."""
+    """Side by side also in time, so that one minute's weather is everybody's; and who is first, and
+    finds nothing warm, takes turns.
+    """
     columns = deque(asked.columns.items())
     found = list[Todo]()
     for question in questions:
         found += [
-            Todo(column=name, question=question, without_gold=without, made=_made(column, question, without))
+            Todo(
+                column=name,
+                question=question,
+                without_gold=without,
+                made=_made(column, question, without),
+            )
             for name, column in columns
-            for without in (False, True)[: 1 + (without_gold and column.withholds and not question.unanswerable)]
+            for without in (False, True)[
+                : 1 + (without_gold and column.withholds and not question.unanswerable)
+            ]
         ]
         columns.rotate(-1)
     return found
@@ -122,32 +147,49 @@ def _case(question: Question, answer: Answered | None, without_gold: Answered | 
 def _against(wanted: Wanted, asked: Columns) -> str:
     against = wanted.against or next(iter(asked.columns))
     if against not in asked.columns:
-        raise SettingsError([f"--against: there is no column `{against}`; there are {', '.join(asked.columns)}"])
+        raise SettingsError(
+            [f"--against: there is no column `{against}`; there are {', '.join(asked.columns)}"]
+        )
     return against
 
 
 def _announce(
-    asked: Columns, todo: Sequence[Todo], missing: Sequence[Todo], kept: Kept, wanted: Wanted, say: Callable[[str], None]
+    asked: Columns,
+    todo: Sequence[Todo],
+    missing: Sequence[Todo],
+    kept: Kept,
+    wanted: Wanted,
+    say: Callable[[str], None],
 ) -> None:
     for name, column in asked.columns.items():
-        say(f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions to ask, {column.calls}")
+        say(
+            f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions to ask, {column.calls}"
+        )
     if wanted.save is not None:
         say(f"{len(todo) - len(missing)} of {len(todo)} answers are in {wanted.save} already")
         if kept.old(todo):
-            say(f"{kept.old(todo)} answers there are of other settings, documents or questions, and do not count")
+            say(
+                f"{kept.old(todo)} answers there are of other settings, documents or questions, and do not count"
+            )
         if wanted.url and len(missing) < len(todo):
-            say("A server does not tell whether its settings or documents have changed since; where they have, name another file by --save")
+            say(
+                "A server does not tell whether its settings or documents have changed since; where they have, name another file by --save"
+            )
 
 
 # The page
 
 
 def page_at(file: Path | None) -> TextIO | None:
-    """Opened before anything is asked: that it cannot be written would be learnt too late. Raises SettingsError."""
+    """Opened before anything is asked: that it cannot be written would be learnt too late. Raises
+    SettingsError.
+    """
     try:
         return file.open("a", encoding="utf-8") if file is not None else None
     except OSError as error:
-        raise SettingsError([f"--html: {file} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"--html: {file} cannot be written: {(error.strerror or str(error)).lower()}"]
+        ) from None
 
 
 def write_page(out: TextIO, report: Report) -> str:
@@ -160,7 +202,9 @@ def write_page(out: TextIO, report: Report) -> str:
             out.truncate(0)
             out.write(page)
     except OSError as error:
-        raise SettingsError([f"--html: {out.name} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"--html: {out.name} cannot be written: {(error.strerror or str(error)).lower()}"]
+        ) from None
     return out.name
 
 
@@ -171,31 +215,45 @@ def _there(wanted: Wanted) -> Columns:
     """The apps of a running server."""
     if wanted.flags.docs or wanted.flags.config or wanted.flags.models:
         raise SettingsError(
-            ["--url: a running server has settings of its own; leave out --docs, --config and --model, and name apps by --app"]
+            [
+                "--url: a running server has settings of its own; leave out --docs, --config and --model, and name apps by --app"
+            ]
         )
     if wanted.without_gold:
         raise SettingsError(
-            ["--without-gold: pages can be withheld here only; leave out --url, and name the documents or the settings file"]
+            [
+                "--without-gold: pages can be withheld here only; leave out --url, and name the documents or the settings file"
+            ]
         )
 
     def column(name: str | None) -> Column:
         def asks(question: Question, without_gold: bool) -> AsyncIterator[Told]:
             return asking.there(wanted.url or "", wanted.key, name, question.question)
 
-        return Column(about=f"{f'app {name}' if name else 'the app'} of {wanted.url}", state=f"{wanted.url} {name}", asks=asks)
+        return Column(
+            about=f"{f'app {name}' if name else 'the app'} of {wanted.url}",
+            state=f"{wanted.url} {name}",
+            asks=asks,
+        )
 
     return Columns(columns={name or SERVER: column(name) for name in wanted.apps or (None,)})
 
 
 def _here(wanted: Wanted, *, shown: bool) -> Columns:
     """Apps of these settings, each also with other models, in this process."""
-    models = tuple(named(each) if "://" in each and "#" not in each else each for each in wanted.flags.models)
+    models = tuple(
+        named(each) if "://" in each and "#" not in each else each for each in wanted.flags.models
+    )
     settings = loaded(msgspec.structs.replace(wanted.flags, models=models)).settings
     names = [each.partition("#")[2] if "://" in each else each for each in models]
     if len(set(names)) < len(names):
-        raise SettingsError(["--model: two have the same name; give them names of their own in the settings file"])
+        raise SettingsError(
+            ["--model: two have the same name; give them names of their own in the settings file"]
+        )
     apps = _apps(settings, wanted.apps, names)
-    settings = msgspec.structs.replace(settings, apps={name: app for name, (_, app) in apps.items()})
+    settings = msgspec.structs.replace(
+        settings, apps={name: app for name, (_, app) in apps.items()}
+    )
     dropped: dict[str, int] = {}
 
     def emit(record: AnswerDone | AttemptDone) -> None:
@@ -212,22 +270,43 @@ def _here(wanted: Wanted, *, shown: bool) -> Columns:
     )
 
 
-def _apps(settings: Settings, names: Sequence[str], models: Sequence[str]) -> dict[str, tuple[str, App]]:
-    """The app of each column, and whose it is; with the quotes first, where a model writes in all others. Raises SettingsError."""
+def _apps(
+    settings: Settings, names: Sequence[str], models: Sequence[str]
+) -> dict[str, tuple[str, App]]:
+    """The app of each column, and whose it is; with the quotes first, where a model writes in all
+    others. Raises SettingsError.
+    """
     if unknown := [name for name in names if name not in settings.apps]:
-        raise SettingsError([f"--app: there is no app `{unknown[0]}`; known: {', '.join(settings.apps) or 'none; add --docs FOLDER'}"])
+        raise SettingsError(
+            [
+                f"--app: there is no app `{unknown[0]}`; known: {', '.join(settings.apps) or 'none; add --docs FOLDER'}"
+            ]
+        )
     chosen = {name: settings.apps[name] for name in names or settings.apps}
     if not chosen and not models:
-        raise SettingsError(["there is nothing to ask; add --docs FOLDER, --model MODEL, or a settings file with apps by --config"])
+        raise SettingsError(
+            [
+                "there is nothing to ask; add --docs FOLDER, --model MODEL, or a settings file with apps by --config"
+            ]
+        )
     chosen = chosen or {"": App()}
     found = {
-        (model if len(chosen) == 1 else f"{name}/{model}"): (name, msgspec.structs.replace(app, route=model))
+        (model if len(chosen) == 1 else f"{name}/{model}"): (
+            name,
+            msgspec.structs.replace(app, route=model),
+        )
         for name, app in chosen.items()
         for model in models
     } or {name: (name, app) for name, app in chosen.items()}
     first, app = next(iter(chosen.items()))
     if app.knowledge and all(each.route is not None for _, each in found.values()):
-        found = {QUOTE if QUOTE not in found else f"{first}/{QUOTE}": (first, msgspec.structs.replace(app, route=None)), **found}
+        found = {
+            QUOTE if QUOTE not in found else f"{first}/{QUOTE}": (
+                first,
+                msgspec.structs.replace(app, route=None),
+            ),
+            **found,
+        }
     return found
 
 
@@ -237,10 +316,16 @@ def _column(name: str, app: App, of: str, settings: Settings, road: Road) -> Col
     def asks(question: Question, without_gold: bool) -> AsyncIterator[Told]:
         asked = road.apps[name]
         if without_gold and asked.knowledge is not None:
-            asked = msgspec.structs.replace(asked, knowledge=asked.knowledge.under(Without(question.gold)))
-        return asking.here(msgspec.structs.replace(road, apps={name: asked}), name, question.question)
+            asked = msgspec.structs.replace(
+                asked, knowledge=asked.knowledge.under(Without(question.gold))
+            )
+        return asking.here(
+            msgspec.structs.replace(road, apps={name: asked}), name, question.question
+        )
 
-    writes = f"written by {_written_by(settings, app.route)}" if app.route else "quoted without a model"
+    writes = (
+        f"written by {_written_by(settings, app.route)}" if app.route else "quoted without a model"
+    )
     return Column(
         about=f"app {of}, {writes}" if of else writes,
         state=_state(app, road.apps[name].prompt.standing, settings, knowledge),
@@ -251,7 +336,11 @@ def _column(name: str, app: App, of: str, settings: Settings, road: Road) -> Col
 
 
 def _written_by(settings: Settings, route: str) -> str:
-    return " > ".join(entry.model for entry in settings.routes[route]) if route in settings.routes else route
+    return (
+        " > ".join(entry.model for entry in settings.routes[route])
+        if route in settings.routes
+        else route
+    )
 
 
 def _calls(app: App) -> str:
@@ -262,16 +351,39 @@ def _calls(app: App) -> str:
 
 
 def _state(app: App, standing: str, settings: Settings, knowledge: Knowledge | None) -> str:
-    """Another one for each change that may change an answer: all but who may read, since the operator asks, and how a model is reached."""
+    """Another one for each change that may change an answer: all but who may read, since the
+    operator asks, and how a model is reached.
+    """
     own = msgspec.structs.replace(app, knowledge=(), access=(), prompt=None)
-    names = {entry.model for route in (app.route, app.small) if route for entry in settings.routes.get(route, (RouteEntry(model=route),))}
+    names = {
+        entry.model
+        for route in (app.route, app.small)
+        if route
+        for entry in settings.routes.get(route, (RouteEntry(model=route),))
+    }
     models = {name: _model_state(settings.models[name]) for name in sorted(names)}
-    documents = sorted((doc.path, doc.version) for doc in knowledge.documents(OPERATOR)) if knowledge else []
-    return _digest([slipway.__version__, standing, own, settings.routes.get(app.route or ""), models, documents, settings.embedding])
+    documents = (
+        sorted((doc.path, doc.version) for doc in knowledge.documents(OPERATOR))
+        if knowledge
+        else []
+    )
+    return _digest(
+        [
+            slipway.__version__,
+            standing,
+            own,
+            settings.routes.get(app.route or ""),
+            models,
+            documents,
+            settings.embedding,
+        ]
+    )
 
 
 def _model_state(model: Model) -> Model:
-    return msgspec.structs.replace(model, api_key=None, price=None, connection=Connection(), headers={}, parallel=1, threads=0)
+    return msgspec.structs.replace(
+        model, api_key=None, price=None, connection=Connection(), headers={}, parallel=1, threads=0
+    )
 
 
 def _made(column: Column, question: Question, without_gold: bool) -> str:
@@ -290,15 +402,23 @@ class Without(Access):
         super().__init__()
         self._pages = [Gold(page=each.page) for each in gold]
 
-    def reach(self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object) -> Reach | None:
-        out = frozenset(n for n, doc in documents.items() if any(page.is_at((doc.path, "", None)) for page in self._pages))
+    def reach(
+        self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object
+    ) -> Reach | None:
+        out = frozenset(
+            n
+            for n, doc in documents.items()
+            if any(page.is_at((doc.path, "", None)) for page in self._pages)
+        )
         return Reach(documents=out, others=True) if out else None
 
 
 # Asking
 
 
-async def _collect(asked: Columns, missing: Sequence[Todo], kept: Kept, concurrency: int, *, shown: bool) -> None:
+async def _collect(
+    asked: Columns, missing: Sequence[Todo], kept: Kept, concurrency: int, *, shown: bool
+) -> None:
     bar, waiting, done = Bar("asking   ", shown), iter(missing), 0
 
     async def work() -> None:

@@ -15,7 +15,9 @@ _SHOWN = 300  # characters of a question or answer
 VOTES = {"yes": True, "no": False}
 
 
-def heard(flags: Flags, *, app: str | None, helpful: str | None, since: str | None, limit: int) -> list[dict[str, Any]]:
+def heard(
+    flags: Flags, *, app: str | None, helpful: str | None, since: str | None, limit: int
+) -> list[dict[str, Any]]:
     """What the store of these settings has, the latest first. Raises SettingsError."""
     from slipway.app import loaded
 
@@ -24,7 +26,9 @@ def heard(flags: Flags, *, app: str | None, helpful: str | None, since: str | No
     except ValueError as error:
         raise SettingsError([f"--since: {error}"]) from None
     vote = VOTES[helpful] if helpful is not None else None
-    return feedback.read(file_of(loaded(flags).settings.store), app=app, helpful=vote, since=earliest, limit=limit)
+    return feedback.read(
+        file_of(loaded(flags).settings.store), app=app, helpful=vote, since=earliest, limit=limit
+    )
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -34,11 +38,17 @@ def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         return
     for row in rows:
         when = datetime.fromtimestamp(row["at"]).astimezone().strftime("%Y-%m-%d %H:%M")
-        said = "report" if row["kind"] == "report" else "helpful" if row["helpful"] else "not helpful"
+        said = (
+            "report" if row["kind"] == "report" else "helpful" if row["helpful"] else "not helpful"
+        )
         about = f" (section {row['section']})" if row["section"] is not None else ""
         by = row["model"] or row["rung"] or "no answer"
         yield f"{when}  {said}{about}  {row['app']}, {by}  {', '.join(row['reasons'])}".rstrip()
-        for name, text in (("asked", row["question"]), ("answer", row["text"]), ("says", row["comment"])):
+        for name, text in (
+            ("asked", row["question"]),
+            ("answer", row["text"]),
+            ("says", row["comment"]),
+        ):
             if text:
                 yield f"  {name:7} {_line(text)}"
         yield f"  {row['answer']}"

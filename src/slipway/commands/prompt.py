@@ -1,4 +1,6 @@
-"""`slipway prompt`: what the model reads for a question, and how much of it stays the same from one question to the next."""
+"""`slipway prompt`: what the model reads for a question, and how much of it stays the same from one
+question to the next.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,8 +20,9 @@ _SHOWN = 40  # bytes around a difference
 
 
 class Shown(Record, frozen=True, kw_only=True):
-    """What goes to the model: for the `section` of that title where the answer has several. `version` changes with the text that is the same for
-    all questions. A model is `asked` only where the documents are at all likely to answer.
+    """What goes to the model: for the `section` of that title where the answer has several.
+    `version` changes with the text that is the same for all questions. A model is `asked` only
+    where the documents are at all likely to answer.
     """
 
     app: str
@@ -34,7 +37,9 @@ class Shown(Record, frozen=True, kw_only=True):
 
 
 class Difference(Record, frozen=True, kw_only=True):
-    """Where two prompts part: `alike` bytes are the same; `message` is the index of the first one that differs, `at` the place in its text."""
+    """Where two prompts part: `alike` bytes are the same; `message` is the index of the first one
+    that differs, `at` the place in its text.
+    """
 
     alike: int
     message: int
@@ -47,7 +52,9 @@ def show(road: Road, app_name: str | None, text: str) -> list[Shown]:
     """For each section of the answer. Raises SlipwayError."""
     app, question = asked(road, app_name, text)
     draft = asyncio.run(planned(app, question))
-    return [shown(app, question, section, alone=len(draft.sections) == 1) for section in draft.sections]
+    return [
+        shown(app, question, section, alone=len(draft.sections) == 1) for section in draft.sections
+    ]
 
 
 async def planned(app: App, question: Question) -> Draft:
@@ -75,7 +82,9 @@ def shown(app: App, question: Question, section: Section, *, alone: bool) -> Sho
 
 
 def difference(one: Shown, other: Shown) -> Difference | None:
-    """The first byte that is not the same in both; None where none is. A provider's prefix cache holds what stands before it."""
+    """The first byte that is not the same in both; None where none is. A provider's prefix cache
+    holds what stands before it.
+    """
     if one.bytes == other.bytes:
         return None
     alike = _alike(one.bytes, other.bytes)
@@ -83,7 +92,9 @@ def difference(one: Shown, other: Shown) -> Difference | None:
     message = _alike(*texts)
     first, second = (text[message].encode() if message < len(text) else b"" for text in texts)
     at = _alike(first, second)
-    return Difference(alike=alike, message=message, at=at, one=_around(first, at), other=_around(second, at))
+    return Difference(
+        alike=alike, message=message, at=at, one=_around(first, at), other=_around(second, at)
+    )
 
 
 def _alike(one: Sequence[Any], other: Sequence[Any]) -> int:
@@ -96,9 +107,14 @@ def _around(text: bytes, at: int) -> str:
 
 
 def lines(shown: Shown) -> list[str]:
-    version, plural = shown.version or "without instructions", "" if len(shown.messages) == 1 else "s"
+    version, plural = (
+        shown.version or "without instructions",
+        "" if len(shown.messages) == 1 else "s",
+    )
     found = [f"--- section: {shown.section}"] if shown.section else []
-    found += [f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, {len(shown.bytes):,} bytes"]
+    found += [
+        f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, {len(shown.bytes):,} bytes"
+    ]
     if not shown.asked:
         found.append("It is unlikely that the documents answer this, so no model would be asked.")
     for message in shown.messages:
@@ -111,7 +127,9 @@ def lint(prompts: Sequence[Shown]) -> tuple[list[str], bool]:
     found, right = list[str](), True
     first, *others = [shown for shown in prompts if shown.asked] or prompts[:1]
     if len(others) + 1 < len(prompts):
-        found.append(f"{len(prompts) - len(others) - 1} of the questions would not be put to a model: the documents hardly answer them")
+        found.append(
+            f"{len(prompts) - len(others) - 1} of the questions would not be put to a model: the documents hardly answer them"
+        )
     for other in others:
         apart = difference(first, other)
         if apart is None:
@@ -120,7 +138,11 @@ def lint(prompts: Sequence[Shown]) -> tuple[list[str], bool]:
         standing = apart.message > 0 or first.messages[0]["role"] != "system"
         right = right and standing
         share = f"{apart.alike:,} of {len(other.bytes):,} bytes alike"
-        found.append(f"{share}; then message {apart.message} differs at byte {apart.at}:\n  {apart.one}\n  {apart.other}")
+        found.append(
+            f"{share}; then message {apart.message} differs at byte {apart.at}:\n  {apart.one}\n  {apart.other}"
+        )
         if not standing:
-            found.append("  the system message should be the same for all questions: no prefix cache can hold this")
+            found.append(
+                "  the system message should be the same for all questions: no prefix cache can hold this"
+            )
     return found, right

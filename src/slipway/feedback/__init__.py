@@ -1,7 +1,8 @@
 """What people say of answers: votes and reports, each kept beside the answer that it is about.
 
-Of every answer of an app a small row is noted in the store (no text), so that it can be voted on for KEPT_DAYS; the texts of the latest are
-held in memory, and go into the store only with the vote. One thread writes: a vote is acknowledged once it is on the disk.
+Of every answer of an app a small row is noted in the store (no text), so that it can be voted on
+for KEPT_DAYS; the texts of the latest are held in memory, and go into the store only with the vote.
+One thread writes: a vote is acknowledged once it is on the disk.
 """
 
 import asyncio
@@ -60,7 +61,9 @@ _OLD = "DELETE FROM answers WHERE at < ? OR rowid <= (SELECT max(rowid) FROM ans
 _KNOWN = "SELECT id, at, tenant, owner, app, model, rung, prompt FROM answers WHERE id = ?"
 _KEEP = """INSERT OR REPLACE INTO feedback VALUES (:id, :answer, :kind, :section, :at, :tenant, :owner, :app, :model, :rung, :prompt,
     :helpful, :reasons, :comment, :question, :text, :sources)"""
-_BEFORE = "SELECT id, question, text, sources FROM feedback WHERE answer = ? AND kind = ? AND section = ?"
+_BEFORE = (
+    "SELECT id, question, text, sources FROM feedback WHERE answer = ? AND kind = ? AND section = ?"
+)
 _LISTED = """SELECT * FROM feedback WHERE (:app IS NULL OR app = :app) AND (:helpful IS NULL OR helpful = :helpful) AND at >= :since
     ORDER BY at DESC LIMIT :limit"""
 WHOLE = -1  # the section of what is said of the whole answer
@@ -132,7 +135,9 @@ class Feedback:
         except NotKept as error:
             del self._owed[:-MOST_OWED]
             if not self._warned:
-                log.warning("answers can be voted on only for a while, and no vote is kept: %s", error.what)
+                log.warning(
+                    "answers can be voted on only for a while, and no vote is kept: %s", error.what
+                )
             self._warned = True
 
     @contextmanager
@@ -147,13 +152,20 @@ class Feedback:
         except SettingsError as error:
             raise NotKept(f"Feedback cannot be kept: {error.problems[0]}.", _NEXT) from None
         except sqlite3.Error as error:
-            raise NotKept(f"Feedback cannot be kept: the store cannot be written ({error}).") from None
+            raise NotKept(
+                f"Feedback cannot be kept: the store cannot be written ({error})."
+            ) from None
 
     def _open(self) -> Store:
         store = self._store()
         if not store.lasting:
-            raise NotKept("Feedback cannot be kept: the store is in use by another process, or cannot be written.", _NEXT)
-        store.reading().execute("PRAGMA synchronous=FULL")  # this thread's connection: what is acknowledged outlives a power cut
+            raise NotKept(
+                "Feedback cannot be kept: the store is in use by another process, or cannot be written.",
+                _NEXT,
+            )
+        store.reading().execute(
+            "PRAGMA synchronous=FULL"
+        )  # this thread's connection: what is acknowledged outlives a power cut
         store.reading().executescript(_TABLES)
         self._ready = store
         return store
@@ -161,7 +173,9 @@ class Feedback:
     # what is said of them
 
     async def give(self, said: Said, asker: Asker) -> Kept:
-        """Keeps it, in the place of what the same asker said before. Raises NotFound for an answer of nobody or another, and NotKept."""
+        """Keeps it, in the place of what the same asker said before. Raises NotFound for an answer
+        of nobody or another, and NotKept.
+        """
         kept = await self._in_thread(self._keep, said, asker)
         if not kept.replaced:
             self._emit(FeedbackGiven(app=kept.app, kind=said.kind, helpful=said.helpful))
@@ -171,14 +185,26 @@ class Feedback:
         """Takes back the votes on an answer, not what was reported: how many there were."""
         return await self._in_thread(self._withdraw, answer_id, asker)
 
-    async def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+    async def _in_thread(
+        self, function: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> Result:
         """To its end, also where the client is gone."""
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments))
+        return await asyncio.shield(
+            asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        )
 
     def _answered(self, db: "sqlite3.Connection", answer_id: str, owner: str) -> Answered:
         found = self._texts.get(answer_id)
         if found is None and (row := db.execute(_KNOWN, (answer_id,)).fetchone()):
-            found = Answered(**dict(zip(("id", "at", "tenant", "owner", "app", "model", "rung", "prompt"), row, strict=True)))
+            found = Answered(
+                **dict(
+                    zip(
+                        ("id", "at", "tenant", "owner", "app", "model", "rung", "prompt"),
+                        row,
+                        strict=True,
+                    )
+                )
+            )
         if found is None or found.owner != owner:
             raise NotFound(
                 "There is no answer of that id to vote on.",
@@ -192,21 +218,34 @@ class Feedback:
             about = self._answered(db, said.answer, asker.owner)
             section = WHOLE if said.section is None else said.section
             before = db.execute(_BEFORE, (said.answer, said.kind, section)).fetchone()
-            texts = (about.question, about.text, json.dumps(about.sources, ensure_ascii=False)) if about.text is not None else (None,) * 3
+            texts = (
+                (about.question, about.text, json.dumps(about.sources, ensure_ascii=False))
+                if about.text is not None
+                else (None,) * 3
+            )
             if about.text is None and before is not None:
                 texts = before[1:]  # it was voted on when they were still known
             row = {
-                **_columns(about), "id": before[0] if before else new_id("fb"), "answer": said.answer, "kind": said.kind, "section": section,
-                "at": time.time(), "helpful": said.helpful, "reasons": json.dumps(said.reasons), "comment": said.comment,
+                **_columns(about),
+                "id": before[0] if before else new_id("fb"),
+                "answer": said.answer,
+                "kind": said.kind,
+                "section": section,
+                "at": time.time(),
+                "helpful": said.helpful,
+                "reasons": json.dumps(said.reasons),
+                "comment": said.comment,
                 **dict(zip(("question", "text", "sources"), texts, strict=True)),
-            }  # fmt: skip
+            }
             db.execute(_KEEP, row)
         return _Row(id=row["id"], app=about.app, replaced=before is not None)
 
     def _withdraw(self, answer_id: str, asker: Asker) -> int:
         with self._writing() as db:
             self._answered(db, answer_id, asker.owner)
-            return db.execute("DELETE FROM feedback WHERE answer = ? AND kind = 'vote'", (answer_id,)).rowcount
+            return db.execute(
+                "DELETE FROM feedback WHERE answer = ? AND kind = 'vote'", (answer_id,)
+            ).rowcount
 
     async def close(self) -> None:
         """Writes what was noted last."""
@@ -227,8 +266,12 @@ def _columns(about: Answered) -> dict[str, Any]:
     return {name: getattr(about, name) for name in names}
 
 
-def read(file: Path, *, app: str | None, helpful: bool | None, since: float, limit: int) -> list[dict[str, Any]]:
-    """What is kept, the latest first, also while a server uses the store. Raises SettingsError for a file that is no store."""
+def read(
+    file: Path, *, app: str | None, helpful: bool | None, since: float, limit: int
+) -> list[dict[str, Any]]:
+    """What is kept, the latest first, also while a server uses the store. Raises SettingsError for
+    a file that is no store.
+    """
     import sqlite3
 
     if not file.exists():
@@ -238,14 +281,19 @@ def read(file: Path, *, app: str | None, helpful: bool | None, since: float, lim
             db.row_factory = sqlite3.Row
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'feedback'").fetchone():
                 return []
-            rows = db.execute(_LISTED, {"app": app, "helpful": helpful, "since": since, "limit": limit}).fetchall()
+            rows = db.execute(
+                _LISTED, {"app": app, "helpful": helpful, "since": since, "limit": limit}
+            ).fetchall()
     except sqlite3.Error as error:
         raise SettingsError([f"store: {file} cannot be read ({error})"]) from None
     return [_plain(dict(row)) for row in rows]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    lists = {name: json.loads(row[name]) if row[name] is not None else None for name in ("reasons", "sources")}
+    lists = {
+        name: json.loads(row[name]) if row[name] is not None else None
+        for name in ("reasons", "sources")
+    }
     return {
         **row,
         **lists,

@@ -1,8 +1,10 @@
 """Whether what was found answers the question, or only speaks of the same things.
 
-Six signals, each cheap, in a logistic model. What tells most is a place that is near *and* has the question's words, rare ones first: similarity
-alone cannot tell a section that answers from its neighbour that does not. Then come its headings, its best sentence, and how far it is ahead
-of the others, which would be first if it were not there. Measured by bench/abstention.py, which also fits the weights: docs/decisions/006.
+Six signals, each cheap, in a logistic model. What tells most is a place that is near *and* has the
+question's words, rare ones first: similarity alone cannot tell a section that answers from its
+neighbour that does not. Then come its headings, its best sentence, and how far it is ahead of the
+others, which would be first if it were not there. Measured by bench/abstention.py, which also fits
+the weights: docs/decisions/006.
 """
 
 import math
@@ -20,9 +22,15 @@ if TYPE_CHECKING:
     Embed = Callable[[str], NDArray[np.float32]]
 
 DEPTH = 20  # places that are worth handing over
-_NEAR, _HEADINGS, _READ = 10, 5, 3  # of them: that may match, whose headings count, whose sentences are read
+_NEAR, _HEADINGS, _READ = (
+    10,
+    5,
+    3,
+)  # of them: that may match, whose headings count, whose sentences are read
 _RIVALS = 5
-_DOUBT = 0.3  # of the weight of a word that nothing has: a question of one word is not answered by each place that has it
+# of the weight of a word that nothing has: a question of one word is not answered by each place
+# that has it
+_DOUBT = 0.3
 _EMBEDDED = 2  # sentences; each costs about 6 ms
 _END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _RULE = re.compile(r"\s*\|?[\s:|-]*--[\s:|-]*\|[\s:|-]*")  # below the names of a table's columns
@@ -48,7 +56,8 @@ class Terms(Protocol):
 class Signals(Record, frozen=True, kw_only=True):
     """Each is between 0 and about 1, and speaks for an answer where it is high."""
 
-    match: float = 0.0  # the best place's cosine times the root of its share of the question's words, weighed by rarity
+    # the best place's cosine times the root of its share of the question's words, weighed by rarity
+    match: float = 0.0
     lead: float = 0.0  # how far that is ahead of the next places
     heading: float = 0.0  # the best heading's share of the question's words
     named: float = 0.0  # the share of the first place's heading that the question says
@@ -57,7 +66,9 @@ class Signals(Record, frozen=True, kw_only=True):
 
 
 class Model(Record, frozen=True, kw_only=True):
-    """Probability = 1 / (1 + exp(-(weights · signals + bias))), where half of the questions have an answer."""
+    """Probability = 1 / (1 + exp(-(weights · signals + bias))), where half of the questions have an
+    answer.
+    """
 
     weights: Signals
     bias: float
@@ -65,22 +76,34 @@ class Model(Record, frozen=True, kw_only=True):
 
 
 WITH_VECTORS = Model(
-    weights=Signals(match=0.32, lead=6.84, heading=1.56, named=1.04, sentence=0.95, spoken=2.57), bias=-3.65, threshold=0.25
+    weights=Signals(match=0.32, lead=6.84, heading=1.56, named=1.04, sentence=0.95, spoken=2.57),
+    bias=-3.65,
+    threshold=0.25,
 )
-KEYWORDS_ONLY = Model(weights=Signals(match=1.16, lead=5.12, heading=1.34, named=1.61, spoken=3.39), bias=-4.04, threshold=0.3)
+KEYWORDS_ONLY = Model(
+    weights=Signals(match=1.16, lead=5.12, heading=1.34, named=1.61, spoken=3.39),
+    bias=-4.04,
+    threshold=0.3,
+)
 
 
-def answerable(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None) -> float:
-    """How sure it is, from 0 to 1, that the places answer the question; below `threshold(embed)` it is better to say that they do not.
+def answerable(
+    question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None
+) -> float:
+    """How sure it is, from 0 to 1, that the places answer the question; below `threshold(embed)` it
+    is better to say that they do not.
 
-    `ranked` are the first `DEPTH` places that `fuse` gives, asked for without a smaller limit: those behind the first ones tell how much the
-    first ones stand out. `embed` gives a text's vector (`Embedder.embed_query`); None where search is by keywords only. Nothing found, and a
+    `ranked` are the first `DEPTH` places that `fuse` gives, asked for without a smaller limit:
+    those behind the first ones tell how much the first ones stand out. `embed` gives a text's
+    vector (`Embedder.embed_query`); None where search is by keywords only. Nothing found, and a
     question whose words tell nothing, are 0. Takes about 10 ms with `embed`, below 1 ms without.
     """
     if not ranked or not terms.telling(question):
         return 0.0
     model, found = WITH_VECTORS if embed else KEYWORDS_ONLY, signals(question, ranked, terms, embed)
-    weighed = sum(getattr(model.weights, name) * getattr(found, name) for name in Signals.__struct_fields__)
+    weighed = sum(
+        getattr(model.weights, name) * getattr(found, name) for name in Signals.__struct_fields__
+    )
     return 1 / (1 + math.exp(-(weighed + model.bias)))
 
 
@@ -88,7 +111,9 @@ def threshold(embed: "Embed | None" = None) -> float:
     return (WITH_VECTORS if embed else KEYWORDS_ONLY).threshold
 
 
-def signals(question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None) -> Signals:
+def signals(
+    question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None
+) -> Signals:
     asked = Asked(question, terms)
     matches = [_match(each, asked, vectors=embed is not None) for each in ranked[:_NEAR]]
     best, *rivals = sorted(matches, reverse=True)
@@ -120,7 +145,9 @@ class Asked:
     def part(self, words: Collection[str]) -> float:
         """How much of these words the question has."""
         rarities = {word: self.terms.rarity(word) for word in words}
-        return sum(rarity for word, rarity in rarities.items() if word in self._said) / (sum(rarities.values()) or 1.0)
+        return sum(rarity for word, rarity in rarities.items() if word in self._said) / (
+            sum(rarities.values()) or 1.0
+        )
 
 
 class _Sentence(Record, frozen=True, kw_only=True):
@@ -163,11 +190,18 @@ def _sentences(ranked: Sequence[Ranked], asked: Asked) -> list[_Sentence]:
             if len(text) >= _SHORTEST:
                 words = frozenset(asked.terms.words(text[:_LONGEST]))
                 found.append(
-                    _Sentence(text=text[:_LONGEST], heading=each.passage.heading, own=asked.share(words), all=asked.share(words | above))
+                    _Sentence(
+                        text=text[:_LONGEST],
+                        heading=each.passage.heading,
+                        own=asked.share(words),
+                        all=asked.share(words | above),
+                    )
                 )
     return found
 
 
 def _nearest(question: str, sentences: Sequence[_Sentence], embed: "Embed") -> float:
     asked = embed(question)
-    return max((float(embed(f"{each.heading}\n{each.text}") @ asked) for each in sentences), default=0.0)
+    return max(
+        (float(embed(f"{each.heading}\n{each.text}") @ asked) for each in sentences), default=0.0
+    )

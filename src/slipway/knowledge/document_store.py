@@ -1,8 +1,10 @@
-"""What the store knows of one collection of documents: each document with its state, version and access, its passages, their vectors.
+"""What the store knows of one collection of documents: each document with its state, version and
+access, its passages, their vectors.
 
-A document's row is never changed, only replaced under a new number: whatever was derived from an older version (index entries, search results
-under way) finds nothing any more. `generation` counts the transactions; what is derived says up to which one it has come. Vectors are kept
-by the hash of the text that they stand for, so that the same text is never embedded twice.
+A document's row is never changed, only replaced under a new number: whatever was derived from an
+older version (index entries, search results under way) finds nothing any more. `generation` counts
+the transactions; what is derived says up to which one it has come. Vectors are kept by the hash of
+the text that they stand for, so that the same text is never embedded twice.
 """
 
 import hashlib
@@ -50,8 +52,9 @@ State = Literal["done", "failed"]
 
 
 class Doc(Record, frozen=True, kw_only=True):
-    """A document as it was last read. `groups` are the sets of groups that it is kept to, by its own word and by its sender's: a reader must be
-    in one of each. `reason`, `page` and `next` say why it failed, and what to do. `home` and `stamp`: see `files.Found`.
+    """A document as it was last read. `groups` are the sets of groups that it is kept to, by its
+    own word and by its sender's: a reader must be in one of each. `reason`, `page` and `next` say
+    why it failed, and what to do. `home` and `stamp`: see `files.Found`.
     """
 
     id: int
@@ -76,7 +79,9 @@ class Doc(Record, frozen=True, kw_only=True):
 
 
 class Fresh(Record, frozen=True, kw_only=True):
-    """A document to be put: what was read of it. `passages` carry their numbers among the document's places in `places`."""
+    """A document to be put: what was read of it. `passages` carry their numbers among the
+    document's places in `places`.
+    """
 
     doc: Doc
     text: str = ""
@@ -92,7 +97,9 @@ class Said(Record, frozen=True, kw_only=True):
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """A passage and its numbers: its own, its document's, and that of the first passage under its heading."""
+    """A passage and its numbers: its own, its document's, and that of the first passage under its
+    heading.
+    """
 
     id: int
     document: int
@@ -111,7 +118,9 @@ class Shelf:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_TABLES_VERSION}")
             db.execute("INSERT OR IGNORE INTO collections (name) VALUES (?)", (name,))
-        self.id = int(db.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchone()[0])
+        self.id = int(
+            db.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchone()[0]
+        )
 
     @property
     def _db(self) -> Any:
@@ -139,7 +148,9 @@ class Shelf:
 
     def gone(self, since: int) -> list[int]:
         """Numbers of documents replaced or dropped after the generation `since`."""
-        rows = self._db.execute("SELECT document FROM gone WHERE collection = ? AND generation > ?", (self.id, since))
+        rows = self._db.execute(
+            "SELECT document FROM gone WHERE collection = ? AND generation > ?", (self.id, since)
+        )
         return [int(row[0]) for row in rows]
 
     def rows(self, documents: Sequence[int]) -> Iterator[Row]:
@@ -152,16 +163,22 @@ class Shelf:
         """By their numbers; those that are gone are missing."""
         found = {}
         for some in _slices(numbers):
-            for row in self._db.execute(f"SELECT {_ROW} {_FROM} WHERE p.id IN ({_marks(some)})", some).fetchall():
+            for row in self._db.execute(
+                f"SELECT {_ROW} {_FROM} WHERE p.id IN ({_marks(some)})", some
+            ).fetchall():
                 found[int(row[0])] = _row(row)
         return found
 
     def stands(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Where passages stand: the numbers of their place and their document. Those that are gone are missing."""
+        """Where passages stand: the numbers of their place and their document. Those that are gone
+        are missing.
+        """
         found = dict[int, tuple[int, int]]()
         for some in _slices(numbers):
             query = f"SELECT json_group_array(json_array(id, place, document)) FROM passages WHERE id IN ({_marks(some)})"
-            rows = _NUMBERS.decode(self._db.execute(query, some).fetchone()[0])  # as one row: at each, Python's lock would be given away
+            rows = _NUMBERS.decode(
+                self._db.execute(query, some).fetchone()[0]
+            )  # as one row: at each, Python's lock would be given away
             found |= {number: (place_, document) for number, place_, document in rows}
         return found
 
@@ -175,21 +192,34 @@ class Shelf:
         return str(row[0]) if row else ""
 
     def asked(self) -> dict[int, str]:
-        """For each document that has one: the first heading that is a question, short enough to be shown."""
+        """For each document that has one: the first heading that is a question, short enough to be
+        shown.
+        """
         query = """SELECT p.document, p.heading FROM passages p JOIN documents d ON d.id = p.document
                    WHERE d.collection = ? AND (p.heading LIKE '%?' OR p.heading LIKE '%？') AND length(p.heading) <= 80 ORDER BY p.id DESC"""
-        return {int(document): str(heading) for document, heading in self._db.execute(query, (self.id,)).fetchall()}
+        return {
+            int(document): str(heading)
+            for document, heading in self._db.execute(query, (self.id,)).fetchall()
+        }
 
     # what changes
 
     def put(self, fresh: Sequence[Fresh], dropped: Iterable[int] = ()) -> list[Doc]:
-        """One transaction: each document takes the place of the one at its path; `dropped` are numbers of documents that are gone."""
+        """One transaction: each document takes the place of the one at its path; `dropped` are
+        numbers of documents that are gone.
+        """
         with self.store.writing() as db:
             generation = self.generation + 1
             db.execute("UPDATE collections SET generation = ? WHERE id = ?", (generation, self.id))
             paths = [each.doc.path for each in fresh]
-            replaced = [int(r[0]) for some in _slices(paths) for r in db.execute(
-                f"SELECT id FROM documents WHERE collection = ? AND path IN ({_marks(some)})", (self.id, *some))]  # fmt: skip
+            replaced = [
+                int(r[0])
+                for some in _slices(paths)
+                for r in db.execute(
+                    f"SELECT id FROM documents WHERE collection = ? AND path IN ({_marks(some)})",
+                    (self.id, *some),
+                )
+            ]
             for number in {*replaced, *dropped}:
                 db.execute("DELETE FROM documents WHERE id = ?", (number,))
                 db.execute("INSERT INTO gone VALUES (?, ?, ?)", (self.id, number, generation))
@@ -199,32 +229,75 @@ class Shelf:
         d = fresh.doc
         groups = json.dumps([sorted(each) for each in d.groups])
         values = (
-            self.id, d.path, self.public(d.path), os.fsencode(d.file), d.home, d.state, d.reason, d.page, d.next, d.stamp, d.size, d.version,
-            d.format, d.title, d.date, json.dumps(sorted(d.tags)), groups, len(fresh.passages), generation, time.time(), fresh.text,
-        )  # fmt: skip
-        number = db.execute(f"INSERT INTO documents ({_PUT}) VALUES ({_marks(values)})", values).lastrowid
+            self.id,
+            d.path,
+            self.public(d.path),
+            os.fsencode(d.file),
+            d.home,
+            d.state,
+            d.reason,
+            d.page,
+            d.next,
+            d.stamp,
+            d.size,
+            d.version,
+            d.format,
+            d.title,
+            d.date,
+            json.dumps(sorted(d.tags)),
+            groups,
+            len(fresh.passages),
+            generation,
+            time.time(),
+            fresh.text,
+        )
+        number = db.execute(
+            f"INSERT INTO documents ({_PUT}) VALUES ({_marks(values)})", values
+        ).lastrowid
         first: dict[object, int] = {}
         for passage, key in zip(fresh.passages, fresh.keys, strict=True):
             p = passage
-            row = (number, p.id, 0, p.start, p.end, p.page, p.heading, json.dumps(p.trail, ensure_ascii=False), p.text, key)
-            own = db.execute(f"INSERT INTO passages ({_PUT_PASSAGE}) VALUES ({_marks(row)})", row).lastrowid
-            db.execute("UPDATE passages SET place = ? WHERE id = ?", (first.setdefault(place(p), own), own))
+            row = (
+                number,
+                p.id,
+                0,
+                p.start,
+                p.end,
+                p.page,
+                p.heading,
+                json.dumps(p.trail, ensure_ascii=False),
+                p.text,
+                key,
+            )
+            own = db.execute(
+                f"INSERT INTO passages ({_PUT_PASSAGE}) VALUES ({_marks(row)})", row
+            ).lastrowid
+            db.execute(
+                "UPDATE passages SET place = ? WHERE id = ?", (first.setdefault(place(p), own), own)
+            )
         row = db.execute(f"SELECT {_DOC} FROM documents WHERE id = ?", (number,)).fetchone()
         return _doc(row)
 
     def touched(self, docs: Iterable[Doc]) -> None:
         """Files that have new times and the old content."""
         with self.store.writing() as db:
-            db.executemany("UPDATE documents SET stamp = ?, size = ? WHERE id = ?", [(d.stamp, d.size, d.id) for d in docs])
+            db.executemany(
+                "UPDATE documents SET stamp = ?, size = ? WHERE id = ?",
+                [(d.stamp, d.size, d.id) for d in docs],
+            )
 
     def complete(self) -> None:
         with self.store.writing() as db:
             db.execute("UPDATE collections SET scanned = 1 WHERE id = ?", (self.id,))
 
     def caught_up(self, generation: int) -> None:
-        """What is derived has come to this generation: the dropped documents before it need not be remembered."""
+        """What is derived has come to this generation: the dropped documents before it need not be
+        remembered.
+        """
         with self.store.writing() as db:
-            db.execute("DELETE FROM gone WHERE collection = ? AND generation <= ?", (self.id, generation))
+            db.execute(
+                "DELETE FROM gone WHERE collection = ? AND generation <= ?", (self.id, generation)
+            )
 
     # ids
 
@@ -233,7 +306,9 @@ class Shelf:
         return f"doc-{self._keyed(path)}"
 
     def passage_id(self, path: str, start: int, end: int, version: str) -> str:
-        """128 bits that nobody can compute without the store's secret: a passage is reached by asking, not by guessing."""
+        """128 bits that nobody can compute without the store's secret: a passage is reached by
+        asking, not by guessing.
+        """
         return f"psg-{self._keyed(path, str(start), str(end), version)}"
 
     def _keyed(self, *parts: str) -> str:
@@ -243,24 +318,36 @@ class Shelf:
     # vectors
 
     def without_vector(self, model: str, after: int, limit: int) -> list[tuple[int, bytes, str]]:
-        """Passages behind the number `after` whose text has no vector of this model yet: number, key, text to be embedded."""
+        """Passages behind the number `after` whose text has no vector of this model yet: number,
+        key, text to be embedded.
+        """
         query = f"""SELECT {_ROW}, p.key {_FROM} WHERE d.collection = ? AND p.id > ? AND NOT EXISTS
                     (SELECT 1 FROM vectors v WHERE v.model = ? AND v.key = p.key) ORDER BY p.id LIMIT ?"""
         rows = self._db.execute(query, (self.id, after, model, limit)).fetchall()
-        return [(int(row[0]), bytes(row[-1]), embedded_text(_row(row[:-1]).passage)) for row in rows]
+        return [
+            (int(row[0]), bytes(row[-1]), embedded_text(_row(row[:-1]).passage)) for row in rows
+        ]
 
     def spans(self, documents: Sequence[int] | None = None) -> dict[int, tuple[int, int]]:
-        """Of all documents, or of these, that have passages: the first one's number, and how many; they follow one another."""
+        """Of all documents, or of these, that have passages: the first one's number, and how many;
+        they follow one another.
+        """
         query = "SELECT p.document, min(p.id), count(*) FROM passages p JOIN documents d ON d.id = p.document WHERE d.collection = ?"
         if documents is None:
             rows = self._db.execute(f"{query} GROUP BY p.document", (self.id,)).fetchall()
         else:
             each = f"{query} AND d.id IN ({{}}) GROUP BY p.document"
-            rows = [row for some in _slices(documents) for row in self._db.execute(each.format(_marks(some)), (self.id, *some)).fetchall()]
+            rows = [
+                row
+                for some in _slices(documents)
+                for row in self._db.execute(each.format(_marks(some)), (self.id, *some)).fetchall()
+            ]
         return {int(document): (int(first), int(count)) for document, first, count in rows}
 
     def vector_keys(self) -> tuple[int, int]:
-        """How many vectors there are that no passage has, and how many whose length is not that of the others of their model."""
+        """How many vectors there are that no passage has, and how many whose length is not that of
+        the others of their model.
+        """
         alone = "SELECT count(*) FROM vectors v WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.key = v.key)"
         odd = """SELECT count(*) FROM vectors v WHERE length(v.vector) % 4 OR
                  length(v.vector) != (SELECT length(w.vector) FROM vectors w WHERE w.model = v.model LIMIT 1)"""
@@ -276,23 +363,37 @@ class Shelf:
             db.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (model, source))
 
     def models_before(self, model: str) -> list[tuple[str, str]]:
-        """The other models that there are vectors of, the one with the most first: model, and how the settings named it."""
+        """The other models that there are vectors of, the one with the most first: model, and how
+        the settings named it.
+        """
         query = """SELECT v.model, m.source FROM vectors v JOIN models m ON m.model = v.model WHERE v.model != ?
                    GROUP BY v.model ORDER BY count(*) DESC"""
-        return [(str(name), str(source)) for name, source in self._db.execute(query, (model,)).fetchall()]
+        return [
+            (str(name), str(source))
+            for name, source in self._db.execute(query, (model,)).fetchall()
+        ]
 
     def put_vectors(self, model: str, vectors: Mapping[bytes, bytes]) -> None:
         with self.store.writing() as db:
-            db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", [(model, key, vector) for key, vector in vectors.items()])
+            db.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
+                [(model, key, vector) for key, vector in vectors.items()],
+            )
 
-    def vectors(self, model: str, documents: Sequence[int] | None = None) -> Iterator[tuple[int, bytes]]:
-        """(passage number, float32 bytes) of what is embedded, of all documents or of these; streamed."""
+    def vectors(
+        self, model: str, documents: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """(passage number, float32 bytes) of what is embedded, of all documents or of these;
+        streamed.
+        """
         query = "SELECT p.id, v.vector FROM passages p JOIN documents d ON d.id = p.document JOIN vectors v ON v.key = p.key"
         wanted: Iterable[tuple[str, Sequence[object]]] = [("d.collection = ?", (self.id,))]
         if documents is not None:
             wanted = [(f"p.document IN ({_marks(some)})", some) for some in _slices(documents)]
         for where, values in wanted:
-            for row in self._db.cursor().execute(f"{query} WHERE {where} AND v.model = ?", (*values, model)):
+            for row in self._db.cursor().execute(
+                f"{query} WHERE {where} AND v.model = ?", (*values, model)
+            ):
                 yield int(row[0]), row[1]
 
     def forget_vectors(self, kept_model: str) -> int:
@@ -303,20 +404,36 @@ class Shelf:
 
     # uploads: what their senders said of them
 
-    def put_upload(self, name: str, version: str, tags: frozenset[str], groups: frozenset[str] | None, by: str) -> None:
-        """What is said holds for this version of the file only: it never opens what was there before to others."""
-        said = (self.id, name, version, json.dumps(sorted(tags)), None if groups is None else json.dumps(sorted(groups)), by, time.time())
+    def put_upload(
+        self, name: str, version: str, tags: frozenset[str], groups: frozenset[str] | None, by: str
+    ) -> None:
+        """What is said holds for this version of the file only: it never opens what was there
+        before to others.
+        """
+        said = (
+            self.id,
+            name,
+            version,
+            json.dumps(sorted(tags)),
+            None if groups is None else json.dumps(sorted(groups)),
+            by,
+            time.time(),
+        )
         with self.store.writing() as db:
             db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", said)
 
     def drop_upload(self, name: str, but: str = "") -> None:
         """Forgets all versions `but` this one."""
         with self.store.writing() as db:
-            db.execute("DELETE FROM uploads WHERE collection = ? AND name = ? AND version != ?", (self.id, name, but))
+            db.execute(
+                "DELETE FROM uploads WHERE collection = ? AND name = ? AND version != ?",
+                (self.id, name, but),
+            )
 
     def upload(self, name: str, version: str) -> Said | None:
         row = self._db.execute(
-            "SELECT tags, groups FROM uploads WHERE collection = ? AND name = ? AND version = ?", (self.id, name, version)
+            "SELECT tags, groups FROM uploads WHERE collection = ? AND name = ? AND version = ?",
+            (self.id, name, version),
         )
         found = row.fetchone()
         return Said(tags=_set(found[0]) or frozenset(), groups=_set(found[1])) if found else None
@@ -336,7 +453,14 @@ _trail = msgspec.json.Decoder(tuple[str, ...]).decode  # for some 200 rows of ea
 def _doc(row: Sequence[Any]) -> Doc:
     values = dict(zip(_DOC.split(", "), row, strict=True))
     groups = tuple(frozenset(each) for each in json.loads(values["groups"]))
-    return Doc(**{**values, "file": os.fsdecode(values["file"]), "tags": frozenset(json.loads(values["tags"])), "groups": groups})
+    return Doc(
+        **{
+            **values,
+            "file": os.fsdecode(values["file"]),
+            "tags": frozenset(json.loads(values["tags"])),
+            "groups": groups,
+        }
+    )
 
 
 def _set(text: str | None) -> frozenset[str] | None:
@@ -344,11 +468,33 @@ def _set(text: str | None) -> frozenset[str] | None:
 
 
 def _row(row: Sequence[Any]) -> Row:
-    number, document, place, public, path, title, heading, trail, start, stop, text, version, page = row
+    (
+        number,
+        document,
+        place,
+        public,
+        path,
+        title,
+        heading,
+        trail,
+        start,
+        stop,
+        text,
+        version,
+        page,
+    ) = row
     passage = Passage(
-        id=public, path=path, title=title, heading=heading, trail=_trail(trail), start=start, end=stop, text=text,
-        version=version, page=page,
-    )  # fmt: skip
+        id=public,
+        path=path,
+        title=title,
+        heading=heading,
+        trail=_trail(trail),
+        start=start,
+        end=stop,
+        text=text,
+        version=version,
+        page=page,
+    )
     return Row(id=number, document=document, place=place, passage=passage)
 
 
@@ -364,7 +510,9 @@ def _marks(values: Sequence[object]) -> str:
 def _check_version(db: Any, version: int) -> None:
     """What an older Slipway kept of the files is read anew; the vectors stay."""
     if version > _TABLES_VERSION:
-        raise SettingsError(["store: it was written by a newer Slipway; use that one, or set another `store:`"])
+        raise SettingsError(
+            ["store: it was written by a newer Slipway; use that one, or set another `store:`"]
+        )
     if version and version < _TABLES_VERSION:
         for table in ("passages", "documents", "gone", "uploads", "collections"):
             db.execute(f"DROP TABLE IF EXISTS {table}")

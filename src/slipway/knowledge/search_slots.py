@@ -6,8 +6,9 @@ from types import TracebackType
 
 
 class Turns:
-    """`with turns:` waits for its turn; `at_once` have one at the same time. Threads that only compute gain nothing by being more than there are
-    cores, and one that came early may be passed by all others: a semaphore of `threading` lets newcomers by.
+    """`with turns:` waits for its turn; `at_once` have one at the same time. Threads that only
+    compute gain nothing by being more than there are cores, and one that came early may be passed
+    by all others: a semaphore of `threading` lets newcomers by.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -24,7 +25,12 @@ class Turns:
             self._waiting.append(turn)
         turn.acquire()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()

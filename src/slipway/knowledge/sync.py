@@ -1,4 +1,6 @@
-"""Keeps a collection true to its files: reads them at the start, then whenever they change, in a thread of its own."""
+"""Keeps a collection true to its files: reads them at the start, then whenever they change, in a
+thread of its own.
+"""
 
 import logging
 import os
@@ -20,8 +22,8 @@ _POLL_S = 0.5  # for single files, and where nothing tells
 
 
 class Keeper:
-    """`ready` where questions can be answered: all files were read once, now or by an earlier process. `failed` where reading ended in an
-    error of ours, and nothing is known from earlier.
+    """`ready` where questions can be answered: all files were read once, now or by an earlier
+    process. `failed` where reading ended in an error of ours, and nothing is known from earlier.
     """
 
     def __init__(self, collection: Collection, dense: Dense | None = None) -> None:
@@ -54,11 +56,17 @@ class Keeper:
         return told
 
     def dense_state(self, *, counted: bool = True) -> str:
-        return self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
+        return (
+            self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
+        )
 
     def embed(self, tell: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Makes the vectors that are missing, with all processors; blocks. How many."""
-        return self.dense.embed(tell, threads=os.cpu_count() or 1) if self.dense and self.dense.open() else 0
+        return (
+            self.dense.embed(tell, threads=os.cpu_count() or 1)
+            if self.dense and self.dense.open()
+            else 0
+        )
 
     def remember(self) -> None:
         """Brings the vectors that there are into use, and makes none."""
@@ -110,15 +118,25 @@ class Keeper:
         documents = self.collection.documents.values()
         log.info(
             "the documents are ready: %d with %d passages (%d read, %d unchanged, %d gone, %d failed)",
-            sum(doc.state == "done" for doc in documents), sum(doc.passages for doc in documents),
-            done.read, done.unchanged, done.dropped, sum(doc.state == "failed" for doc in documents),
-        )  # fmt: skip
+            sum(doc.state == "done" for doc in documents),
+            sum(doc.passages for doc in documents),
+            done.read,
+            done.unchanged,
+            done.dropped,
+            sum(doc.state == "failed" for doc in documents),
+        )
 
     def _watch(self) -> None:
-        """The system tells of changes below a folder; whether a source itself is another now, or there again, has to be looked for."""
+        """The system tells of changes below a folder; whether a source itself is another now, or
+        there again, has to be looked for.
+        """
         while not self._stop.is_set():
             before = _sources(self.collection.sources)
-            for _ in _changes([source for source in self.collection.sources if source.is_dir()], self._stop, self._wake):
+            for _ in _changes(
+                [source for source in self.collection.sources if source.is_dir()],
+                self._stop,
+                self._wake,
+            ):
                 if _sources(self.collection.sources) != before:
                     break
             self._wake.set()
@@ -135,7 +153,9 @@ class Keeper:
 
 
 def _sources(paths: Sequence[Path]) -> list[Any]:
-    """What tells one state of the sources themselves from another: which folder it is, and of a file when it changed."""
+    """What tells one state of the sources themselves from another: which folder it is, and of a
+    file when it changed.
+    """
     return [_source(path) for path in paths]
 
 
@@ -148,26 +168,44 @@ def _source(path: Path) -> Any:
 
 
 def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) -> Iterator[None]:
-    """Ends never of itself, but with `stop`; sets `wake` when something changed in the folders, and gives a turn each _POLL_S besides."""
+    """Ends never of itself, but with `stop`; sets `wake` when something changed in the folders, and
+    gives a turn each _POLL_S besides.
+    """
     from watchfiles import watch
 
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells each change
     tops = [os.path.realpath(folder) for folder in folders]
     try:
-        for changes in watch(
-            *tops, watch_filter=lambda _, path: not _is_hidden(path, tops), stop_event=stop, debounce=300, step=30,
-            rust_timeout=int(_POLL_S * 1000), yield_on_timeout=True, raise_interrupt=False,
-        ) if tops else ():  # fmt: skip
+        for changes in (
+            watch(
+                *tops,
+                watch_filter=lambda _, path: not _is_hidden(path, tops),
+                stop_event=stop,
+                debounce=300,
+                step=30,
+                rust_timeout=int(_POLL_S * 1000),
+                yield_on_timeout=True,
+                raise_interrupt=False,
+            )
+            if tops
+            else ()
+        ):
             if changes:
                 wake.set()
             yield
     except (OSError, RuntimeError) as error:  # too many watches, say
-        log.warning("changes of the documents are not told here (%s): they are looked for every %g s", error, _LOOK_AGAIN_S)
+        log.warning(
+            "changes of the documents are not told here (%s): they are looked for every %g s",
+            error,
+            _LOOK_AGAIN_S,
+        )
     while not stop.wait(_POLL_S):
         yield
 
 
 def _is_hidden(path: str, tops: Sequence[str]) -> bool:
-    """Below a name with a leading dot nothing is read, so nothing there matters; our own store may lie there."""
+    """Below a name with a leading dot nothing is read, so nothing there matters; our own store may
+    lie there.
+    """
     inner = min((path.removeprefix(top) for top in tops), key=len)
     return f"{os.sep}." in inner

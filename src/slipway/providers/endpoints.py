@@ -1,6 +1,8 @@
-"""Well-known providers that speak OpenAI's protocol: `--model NAME/MODEL` or `provider: NAME` needs no address.
+"""Well-known providers that speak OpenAI's protocol: `--model NAME/MODEL` or `provider: NAME` needs
+no address.
 
-A row is the API's base URL and the environment variable that people keep its key in (None: it needs no key).
+A row is the API's base URL and the environment variable that people keep its key in (None: it needs
+no key).
 """
 
 from typing import Any
@@ -11,7 +13,9 @@ ENDPOINTS: dict[str, Endpoint] = {
     "openai": Endpoint("https://api.openai.com/v1", "OPENAI_API_KEY"),
     "anthropic": Endpoint("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "dashscope": Endpoint("https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
-    "dashscope-intl": Endpoint("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
+    "dashscope-intl": Endpoint(
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"
+    ),
     "deepseek": Endpoint("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
     "gemini": Endpoint("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
     "groq": Endpoint("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
@@ -27,7 +31,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "vllm": Endpoint("http://127.0.0.1:8000/v1", None),
 }
 
-# What a provider wants to have beside an unfinished turn to go on with it: (in the turn's message, in the request). Others take the turn as it is.
+# What a provider wants to have beside an unfinished turn to go on with it: (in the turn's message,
+# in the request). Others take the turn as it is.
 PREFILLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dashscope": ({"partial": True}, {}),
     "dashscope-intl": ({"partial": True}, {}),

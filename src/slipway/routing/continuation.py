@@ -1,6 +1,8 @@
-"""Going on with an answer that broke off: what the next model is asked, and how its stream becomes the rest of the first one.
+"""Going on with an answer that broke off: what the next model is asked, and how its stream becomes
+the rest of the first one.
 
-Where it declares `prefill`, it gets the text so far as its own unfinished turn; where `prompt`, as a turn and a request to go on.
+Where it declares `prefill`, it gets the text so far as its own unfinished turn; where `prompt`, as
+a turn and a request to go on.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ from slipway.routing.attempts import Traits
 from slipway.routing.overlap import Joint
 from slipway.types import Notice, Piece
 
-# A new message seldom begins with the white space that belongs at the joint. Words that stand on both sides of it tell, and are taken out by the joint
+# A new message seldom begins with the white space that belongs at the joint. Words that stand on
+# both sides of it tell, and are taken out by the joint
 GO_ON = (
     "Your last message was cut off by a broken connection. Go on exactly where you stopped: write its last six words again, letter for letter "
     "(in Chinese or Japanese, its last twelve characters), and then what follows. Say nothing before them, leave nothing out, and keep its language and form."
@@ -30,7 +33,9 @@ def least_tokens(body: bytes) -> int:
 
 
 def is_plain(call: Call) -> bool:
-    """Whether it asks for a stream of one text, which another model can go on with: no tools, JSON, logprobs, audio, or several choices."""
+    """Whether it asks for a stream of one text, which another model can go on with: no tools, JSON,
+    logprobs, audio, or several choices.
+    """
     if not call.stream:
         return False
     asked = msgspec.json.decode(call.body)
@@ -48,7 +53,9 @@ def continuation(call: Call, shown: str, traits: Traits) -> Call:
     """The call for what follows `shown`."""
     asked: dict[str, Any] = msgspec.json.decode(call.body)
     messages = list(asked["messages"])
-    if messages[-1].get("role") == "assistant" and isinstance(messages[-1].get("content"), str):  # the client had begun the answer itself
+    if messages[-1].get("role") == "assistant" and isinstance(
+        messages[-1].get("content"), str
+    ):  # the client had begun the answer itself
         shown = messages.pop()["content"] + shown
     turn: dict[str, Any] = {"role": "assistant", "content": shown}
     if traits.prefill is not None:
@@ -60,14 +67,22 @@ def continuation(call: Call, shown: str, traits: Traits) -> Call:
         if isinstance(asked.get(limit), int):
             asked[limit] = max(1, asked[limit] - len(shown) // CHARS_A_TOKEN)
     asked.pop("model", None)
-    return msgspec.structs.replace(call, body=encode_json({"model": "", **asked, "messages": messages}), name_at=(9, 11))
+    return msgspec.structs.replace(
+        call, body=encode_json({"model": "", **asked, "messages": messages}), name_at=(9, 11)
+    )
 
 
 class Splice:
-    """The pieces of the model that goes on, as the first stream's: under its id, with nothing said twice. `model` names who really writes."""
+    """The pieces of the model that goes on, as the first stream's: under its id, with nothing said
+    twice. `model` names who really writes.
+    """
 
-    def __init__(self, opening: Sequence[Piece], shown: str, *, prefilled: bool, notice: Notice) -> None:
-        """`opening` is how the stream that broke off began; the first chunk that says something carries the notice."""
+    def __init__(
+        self, opening: Sequence[Piece], shown: str, *, prefilled: bool, notice: Notice
+    ) -> None:
+        """`opening` is how the stream that broke off began; the first chunk that says something
+        carries the notice.
+        """
         self._head = head_of(opening)
         self._joint = Joint(shown, prefilled=prefilled)
         self._notice: Notice | None = notice
@@ -83,12 +98,16 @@ class Splice:
         if not chunk.get("choices"):
             return msgspec.structs.replace(piece, raw=event(chunk) if piece.raw else b"")
         choice = chunk["choices"][0]
-        delta = {name: value for name, value in (choice.get("delta") or {}).items() if name != "role"}
+        delta = {
+            name: value for name, value in (choice.get("delta") or {}).items() if name != "role"
+        }
         text = self._joined(piece)
         if piece.text or text:
             delta["content"] = text
         if not text and piece.finish is None and not any(delta.values()):
-            return msgspec.structs.replace(piece, raw=b"", text="", spoke=False)  # held back, or nothing but a role
+            return msgspec.structs.replace(
+                piece, raw=b"", text="", spoke=False
+            )  # held back, or nothing but a role
         chunk["choices"] = [{**choice, "delta": delta}]
         return msgspec.structs.replace(piece, raw=self._told(chunk), text=text)
 
@@ -108,6 +127,8 @@ def event(chunk: dict[str, Any]) -> bytes:
 def head_of(opening: Sequence[Piece]) -> dict[str, Any]:
     """What all chunks of a stream share."""
     for data in map(data_of, (piece.raw for piece in opening)):
-        if data and data != b"[DONE]" and (first := msgspec.json.decode(data)).get("choices"):  # what stands before them may have no id
+        if (
+            data and data != b"[DONE]" and (first := msgspec.json.decode(data)).get("choices")
+        ):  # what stands before them may have no id
             return {name: first[name] for name in ("id", "created") if name in first}
     return {}

@@ -1,9 +1,11 @@
-"""Where an answer broke off and another model goes on: what it says again, says before or spaces otherwise is put right.
+"""Where an answer broke off and another model goes on: what it says again, says before or spaces
+otherwise is put right.
 
-Models that are asked to go on with a text do so exactly, or repeat its last words, or begin again, or say first that they go on. What
-goes on exactly is never changed: so a repeat counts only where it is too long to be chance and reaches the very end of what was shown,
-and white space is changed only where no text has it so. What cannot be known is left as it is: a space that is missing between two
-words looks like a word that was cut.
+Models that are asked to go on with a text do so exactly, or repeat its last words, or begin again,
+or say first that they go on. What goes on exactly is never changed: so a repeat counts only where
+it is too long to be chance and reaches the very end of what was shown, and white space is changed
+only where no text has it so. What cannot be known is left as it is: a space that is missing between
+two words looks like a word that was cut.
 """
 
 import re
@@ -17,7 +19,9 @@ from slipway.routing.prefaces import Sentence, preface
 Found = Literal["exact", "repeat", "restart", "diverged", "preface", "fence", "space"]
 
 _WINDOW = 4000  # characters: repeats are looked for in no more of the end of what was shown
-_SLACK = 400  # characters that may be held back beyond as many as were shown: a restart in other words may be longer
+# characters that may be held back beyond as many as were shown: a restart in other words may be
+# longer
+_SLACK = 400
 _ENDS = 4  # repeats, one within the other, of which the longest counts that is no chance
 _ROOM = 8  # characters: nothing shorter is a repeat where words are kept apart
 _ROUND = 12  # characters: a text that says so much as it did one repeat ago goes round
@@ -31,29 +35,40 @@ _LAST_SENTENCE = re.compile(r".*(?:[.!?][\"')*_”’]*\s+|[。！？][」』”
 _ELLIPSIS = re.compile(r"(?:…|\.{3})(?=[^\W\d_])")
 _WORD_THEN_SPACE = re.compile(r"\w \Z")
 _SENTENCE_THEN_SPACE = re.compile(r"[^.…\s][.!?][\"')*_”’]*\s+\Z")
-_OPENS = re.compile(r"(?:\A|[.!?][\"')*_”’]*\s+|\n\s*|[。！？]\s*)(?:[-*+>] +|\d+[.)] +)?[\"'“(*]*\Z")
+_OPENS = re.compile(
+    r"(?:\A|[.!?][\"')*_”’]*\s+|\n\s*|[。！？]\s*)(?:[-*+>] +|\d+[.)] +)?[\"'“(*]*\Z"
+)
 _CLOSED = "[\"'*_)\\]”’」』）]*"
 # How a text stops; what matches nothing is open
 _SENTENCE: tuple[tuple[Sentence, re.Pattern[str]], ...] = (
-    ("none", re.compile(r"(?:\A|\n)[ \t]*(?:[-+>#|]+|\*|\d+[.)])[ \t]*[*_]*\Z")),  # the start of an item, a heading, a row
+    (
+        "none",
+        re.compile(r"(?:\A|\n)[ \t]*(?:[-+>#|]+|\*|\d+[.)])[ \t]*[*_]*\Z"),
+    ),  # the start of an item, a heading, a row
     ("over", re.compile(rf"[.!?…。！？]{_CLOSED}\s*\Z")),
     ("none", re.compile(rf"[:：]{_CLOSED}\s*\Z|\n\s*\Z|\|\s*\Z|[\"'*_(\[“‘「『（]\Z")),
 )
 
 
 class Joint:
-    """Feed it the continuation of `shown` as it comes; it gives out what the reader is to see behind `shown`.
+    """Feed it the continuation of `shown` as it comes; it gives out what the reader is to see
+    behind `shown`.
 
-    Held back is only what may still become a repeat, a restart or a preface: a few words as a rule, and never more than `shown` is long
-    and 400 characters. How the continuation is cut into pieces makes no difference. `settled`: from now on `feed` returns what it gets.
+    Held back is only what may still become a repeat, a restart or a preface: a few words as a rule,
+    and never more than `shown` is long and 400 characters. How the continuation is cut into pieces
+    makes no difference. `settled`: from now on `feed` returns what it gets.
 
-    `prefilled`: the model went on with its own unfinished turn, token by token; it says nothing before, and only a long repeat is one.
+    `prefilled`: the model went on with its own unfinished turn, token by token; it says nothing
+    before, and only a long repeat is one.
 
     `found` tells what was put right last:
     - `exact`: nothing.
-    - `repeat`: it said the last words again. `restart`: it began again from the start, and came to where `shown` ends.
-    - `diverged`: it began again, but went on in other words, and never came to the last words shown. That cannot be joined: what follows is
-      its text from the sentence that differs, as a paragraph of its own. The reader may see some facts twice.
+    - `repeat`: it said the last words again. `restart`: it began again from the start, and came to
+      where `shown` ends.
+    - `diverged`: it began again, but went on in other words, and never came to the last words
+      shown. That cannot be joined: what follows is
+      its text from the sentence that differs, as a paragraph of its own. The reader may see some
+      facts twice.
     - `preface`: it said that it goes on. `fence`: it opened again the code block that was open.
     - `space`: a space was too many, or lacked behind a full stop or comma.
     """
@@ -137,7 +152,11 @@ class Joint:
         if not words and not last:
             return None
         space = rest[: len(rest) - len(words)]
-        more = space[len(gap) :] if space.startswith(gap) else "\n" * (space.count("\n") - gap.count("\n"))
+        more = (
+            space[len(gap) :]
+            if space.startswith(gap)
+            else "\n" * (space.count("\n") - gap.count("\n"))
+        )
         return self._settle(more + words)
 
     def _said_before(self, held: str, *, last: bool) -> tuple[int | None, Found]:
@@ -158,10 +177,11 @@ class Joint:
 
 
 class _Overlap:
-    """Compares a continuation with what was shown, character by character, any white space being like any other.
+    """Compares a continuation with what was shown, character by character, any white space being
+    like any other.
 
-    While `open`, more must be seen. Then `found` tells what was found, and `taken` how many characters of the continuation were shown
-    before; where it diverged, how many until there.
+    While `open`, more must be seen. Then `found` tells what was found, and `taken` how many
+    characters of the continuation were shown before; where it diverged, how many until there.
     """
 
     def __init__(self, shown: "_Shown", *, prefilled: bool) -> None:
@@ -175,9 +195,13 @@ class _Overlap:
         self._said = 0  # characters compared
         self._last = ""
         self._along = True  # so far it is what `shown` begins with
-        self._at = 0  # the first place in the window that goes on as the continuation begins; -1 where there is none
+        # the first place in the window that goes on as the continuation begins; -1 where there is
+        # none
+        self._at = 0
         self._begun = ""  # how it begins, for as long as there is one
-        self._ends = deque[tuple[int, int]](maxlen=_ENDS)  # (compared, read) whenever it came to the end of `shown`
+        self._ends = deque[tuple[int, int]](
+            maxlen=_ENDS
+        )  # (compared, read) whenever it came to the end of `shown`
         self._parted = 0  # characters read when it parted from `shown` after a sure restart
         self._tail = ""  # the last characters since
         self._anchor = ""
@@ -193,12 +217,18 @@ class _Overlap:
         self._judge()
 
     def end(self) -> None:
-        """Nothing follows: a repeat may be all there is, and a restart that was cut again is one if it is long."""
+        """Nothing follows: a repeat may be all there is, and a restart that was cut again is one if
+        it is long.
+        """
         along = self._along
         if self._last.strip():
             self.step(" ")
         self._along, self._at = False, -1
-        if along and not self._ends and self._shown.is_surely(self._shown.words[: self._said].rstrip()):
+        if (
+            along
+            and not self._ends
+            and self._shown.is_surely(self._shown.words[: self._said].rstrip())
+        ):
             self._close("restart", self._read)
         if self.open:
             self._judge()
@@ -220,7 +250,11 @@ class _Overlap:
             return
         if words[n - 1 : n] != self._last:
             self._along = False
-            if self._shown.is_midline and "\n" not in self._lead and self._shown.is_surely(words[: n - 1]):
+            if (
+                self._shown.is_midline
+                and "\n" not in self._lead
+                and self._shown.is_surely(words[: n - 1])
+            ):
                 self._parted = self._read - 1
                 self._anchor = self._shown.anchor
         elif n == len(words):
@@ -242,7 +276,9 @@ class _Overlap:
 
     def _next(self, start: int) -> int:
         window = self._shown.window
-        while (at := window.find(self._begun, start)) >= 0 and len(window) - at >= (_ROOM if self._lead else 3):
+        while (at := window.find(self._begun, start)) >= 0 and len(window) - at >= (
+            _ROOM if self._lead else 3
+        ):
             if at == 0 or not (_is_letter(window[at - 1]) and _is_letter(window[at])):
                 return at
             start = at + 1
@@ -311,7 +347,9 @@ class _Shown:
         """Its last words, as many as are no chance."""
         words = self.words
         starts = range(len(words) - 1, max(-1, len(words) - _SLACK), -1)
-        begins = (n for n in starts if n == 0 or not (_is_letter(words[n - 1]) and _is_letter(words[n])))
+        begins = (
+            n for n in starts if n == 0 or not (_is_letter(words[n - 1]) and _is_letter(words[n]))
+        )
         return next((words[n:] for n in begins if _is_long(words[n:], words=3, columns=16)), "")
 
     def is_surely(self, said: str) -> bool:
@@ -321,7 +359,8 @@ class _Shown:
     def is_repeat(self, said: int, lead: str, *, prefilled: bool) -> bool:
         """Whether the last `said` characters are too many to be said twice by chance.
 
-        Less is enough where it is everything that was shown, and where a text that goes on would run two words into one.
+        Less is enough where it is everything that was shown, and where a text that goes on would
+        run two words into one.
         """
         again = self.words[-said:]
         whole = said == len(self.words)
@@ -333,8 +372,18 @@ class _Shown:
             return self.is_surely(again)
         if _is_long(again, words=3, columns=16) or (whole and _is_long(again, words=2, columns=6)):
             return True
-        runs_on = not lead and not self.gap and _is_letter(again[0]) and _is_letter(again[-1]) and not self.is_code
-        return runs_on and (_is_long(again, words=2, columns=4) or (again.isalpha() and len(again) > 4) or self._opens_sentence(again))
+        runs_on = (
+            not lead
+            and not self.gap
+            and _is_letter(again[0])
+            and _is_letter(again[-1])
+            and not self.is_code
+        )
+        return runs_on and (
+            _is_long(again, words=2, columns=4)
+            or (again.isalpha() and len(again) > 4)
+            or self._opens_sentence(again)
+        )
 
     def _is_natural(self, again: str, lead: str, *, whole: bool) -> bool:
         """Whether a text may well say this twice itself."""
@@ -353,7 +402,9 @@ class _Shown:
         return bool(_OPENS.search(self.text[max(0, start - 20) : start]))
 
     def _goes_round(self, again: str) -> bool:
-        """Where the words before these are the last ones too, the text says things several times itself."""
+        """Where the words before these are the last ones too, the text says things several times
+        itself.
+        """
         return self.words[: -len(again)].rstrip().endswith(again.rstrip()[-_ROUND:])
 
     def _is_lines(self, start: int, lead: str) -> bool:
@@ -371,7 +422,9 @@ class _Shown:
         return n
 
     def reopened(self, text: str, *, last: bool) -> int | None:
-        """How many characters open the code block again that is open already; None where more must be seen."""
+        """How many characters open the code block again that is open already; None where more must
+        be seen.
+        """
         if self.fence is None or not self.fence[1] or self.fence[1] in ("markdown", "md"):
             return 0
         opening = "".join(self.fence)
@@ -379,10 +432,16 @@ class _Shown:
         line, broken, _ = text[start:].partition("\n")
         if broken:
             return start + len(line) + 1 if line.strip().lower() == opening else 0
-        return None if not last and (opening.startswith(line.lower()) or line.strip().lower() == opening) else 0
+        return (
+            None
+            if not last and (opening.startswith(line.lower()) or line.strip().lower() == opening)
+            else 0
+        )
 
     def ellipsis(self, text: str) -> int:
-        """The length of the dots that stand for all that was said before; in "wait ... so", `f(a, ...rest)` and "...or so." they are text."""
+        """The length of the dots that stand for all that was said before; in "wait ... so", `f(a,
+        ...rest)` and "...or so." they are text.
+        """
         found = _ELLIPSIS.match(text)
         if not found or self.is_code:
             return 0
@@ -396,7 +455,9 @@ class _Shown:
         if self.gap:
             if not text.strip() and not last:
                 return None
-            return next((text.lstrip() for row in _TOO_MUCH if self._has_too_much(text, *row)), text)
+            return next(
+                (text.lstrip() for row in _TOO_MUCH if self._has_too_much(text, *row)), text
+            )
         for ends, openers in _TOO_LITTLE:
             if ends.search(self.text[-100:]):
                 if not last and any(word.startswith(text) for word in openers):
@@ -404,11 +465,16 @@ class _Shown:
                 return " " + text if text.startswith(openers) else text
         return text
 
-    def _has_too_much(self, text: str, ends: re.Pattern[str], begins: re.Pattern[str], usual: re.Pattern[str]) -> bool:
-        return bool(ends.search(self.text[-10:]) and begins.match(text)) and not usual.search(self.text)
+    def _has_too_much(
+        self, text: str, ends: re.Pattern[str], begins: re.Pattern[str], usual: re.Pattern[str]
+    ) -> bool:
+        return bool(ends.search(self.text[-10:]) and begins.match(text)) and not usual.search(
+            self.text
+        )
 
 
-# (what was shown ends so, it goes on so: then white space there is too much, unless the text has it so elsewhere)
+# (what was shown ends so, it goes on so: then white space there is too much, unless the text has it
+# so elsewhere)
 _TOO_MUCH = (
     (re.compile(r"\S \Z"), re.compile(r" \w"), re.compile(r"\S  +\S")),
     (re.compile(r"[\w,] \Z"), re.compile(r"\n+[a-z]"), re.compile(r"\S +\n")),
@@ -421,8 +487,14 @@ Then Both Each Every Most Many Some Such As At By On With Without After Before B
 His Her I My"""
 # A clause ends so, and nothing but a sentence goes on with such a word: a space lacks
 _TOO_LITTLE = (
-    (re.compile(r"(?:\A|\s)[\"'“(*]*[^\s`/_@=]*\w[\"'”)*]*[.!?][\"'”)*]*\Z"), tuple(f"{word} " for word in _OPENING.split())),
-    (re.compile(r"(?:\A|\s)[\"'“(*]*[^\s`/_@=]*\w[\"'”)*]*[,;:]\Z"), tuple(f"{word} " for word in (_LINKING + " " + _OPENING).split())),
+    (
+        re.compile(r"(?:\A|\s)[\"'“(*]*[^\s`/_@=]*\w[\"'”)*]*[.!?][\"'”)*]*\Z"),
+        tuple(f"{word} " for word in _OPENING.split()),
+    ),
+    (
+        re.compile(r"(?:\A|\s)[\"'“(*]*[^\s`/_@=]*\w[\"'”)*]*[,;:]\Z"),
+        tuple(f"{word} " for word in (_LINKING + " " + _OPENING).split()),
+    ),
 )
 
 
@@ -435,4 +507,8 @@ def _is_long(said: str, *, words: int, columns: int) -> bool:
     """Different words count, as 5 each; a Chinese character counts as 3, and is two columns wide."""
     units = set(_UNIT.findall(said))
     weight = sum(3 if len(unit) == 1 and not _is_letter(unit) else 5 for unit in units)
-    return weight >= 5 * words and sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in said.strip()) >= columns
+    return (
+        weight >= 5 * words
+        and sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in said.strip())
+        >= columns
+    )

@@ -1,7 +1,8 @@
-"""How many calls a model works on at once, and who goes next: in turn between those who ask, each in the order of asking.
+"""How many calls a model works on at once, and who goes next: in turn between those who ask, each
+in the order of asking.
 
-Nobody waits in vain: who cannot be served before its deadline, or within the model's longest wait, is told so at once, with the time after which
-there will be room.
+Nobody waits in vain: who cannot be served before its deadline, or within the model's longest wait,
+is told so at once, with the time after which there will be room.
 """
 
 import asyncio
@@ -22,12 +23,18 @@ class Turns:
         self.busy = 0
         self.takes_s = GUESS_S  # a call, on average
         self._is_guess = True
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # by who asks; the first is next
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = (
+            OrderedDict()
+        )  # by who asks; the first is next
         self.waiting = 0
 
     def __eq__(self, other: object) -> bool:
         """Whether it lets in the same number of calls, for as long."""
-        return isinstance(other, Turns) and (self.name, self.most, self.longest_s) == (other.name, other.most, other.longest_s)
+        return isinstance(other, Turns) and (self.name, self.most, self.longest_s) == (
+            other.name,
+            other.most,
+            other.longest_s,
+        )
 
     __hash__ = object.__hash__
 
@@ -36,7 +43,9 @@ class Turns:
         return self.busy < self.most
 
     async def enter(self, owner: str, within_s: float) -> None:
-        """Waits for a turn; `leave` gives it back. Raises ModelBusy, at once where waiting is in vain."""
+        """Waits for a turn; `leave` gives it back. Raises ModelBusy, at once where waiting is in
+        vain.
+        """
         if self.free and not self.waiting:
             self.busy += 1
             return
@@ -62,9 +71,14 @@ class Turns:
                 self._forget(owner, turn)
 
     def _expected_s(self, owner: str) -> float:
-        """The longest wait of one more call of this owner: those of others go before it only as often as its own do, `most` at a time."""
+        """The longest wait of one more call of this owner: those of others go before it only as
+        often as its own do, `most` at a time.
+        """
         mine = len(self._queues.get(owner, ())) + 1
-        ahead = sum(min(len(queue), mine) for each, queue in self._queues.items() if each != owner) + mine
+        ahead = (
+            sum(min(len(queue), mine) for each, queue in self._queues.items() if each != owner)
+            + mine
+        )
         return self.takes_s * math.ceil(ahead / self.most)
 
     def _full(self, after_s: float) -> ModelBusy:

@@ -1,7 +1,8 @@
 """The store: one SQLite file, used by one process at a time. Rooms keep their tables here.
 
-Write-ahead logging: readers never wait for the writer, and a process killed at any moment leaves the last committed state.
-The folder of the file also holds what is derived from it, and the lock, which names the process that uses it.
+Write-ahead logging: readers never wait for the writer, and a process killed at any moment leaves
+the last committed state. The folder of the file also holds what is derived from it, and the lock,
+which names the process that uses it.
 """
 
 import contextlib
@@ -34,7 +35,9 @@ _HOLDER_BYTES = 1024
 
 
 class Holder(Record, frozen=True, kw_only=True):
-    """The process that uses the store. `url` is where its server listens, `token` the key that it takes from whoever may read the lock."""
+    """The process that uses the store. `url` is where its server listens, `token` the key that it
+    takes from whoever may read the lock.
+    """
 
     pid: int
     url: str = ""
@@ -45,7 +48,9 @@ class InUse(Exception):
     """Another process uses the store: `holder`, where it has said who it is."""
 
     def __init__(self, holder: Holder | None) -> None:
-        super().__init__(f"in use by process {holder.pid}" if holder else "in use by another process")
+        super().__init__(
+            f"in use by process {holder.pid}" if holder else "in use by another process"
+        )
         self.holder = holder
 
 
@@ -61,7 +66,11 @@ class Store:
             self._lock = _locked(self.folder / "lock")
             self._unlock = weakref.finalize(self, os.close, self._lock)
         except OSError as error:
-            raise SettingsError([f"store: {self.folder} cannot be written ({error.strerror}); set `store: {SQLITE}PATH`"]) from None
+            raise SettingsError(
+                [
+                    f"store: {self.folder} cannot be written ({error.strerror}); set `store: {SQLITE}PATH`"
+                ]
+            ) from None
         self.token = secrets.token_urlsafe(32)
         self.announce("")
         self._local = threading.local()
@@ -84,7 +93,11 @@ class Store:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            raise SettingsError([f"store: {self.file} cannot be used ({error}); move it away, and the documents are read anew"]) from None
+            raise SettingsError(
+                [
+                    f"store: {self.file} cannot be used ({error}); move it away, and the documents are read anew"
+                ]
+            ) from None
 
     @classmethod
     def temporary(cls) -> "Store":
@@ -102,7 +115,9 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator["sqlite3.Connection"]:
-        """One transaction: committed at the end, undone by any error. One thread at a time; may be nested."""
+        """One transaction: committed at the end, undone by any error. One thread at a time; may be
+        nested.
+        """
         with self._writer:
             db = self.reading()
             self._writing += 1
@@ -127,12 +142,20 @@ class Store:
     def _connect(self) -> "sqlite3.Connection":
         import sqlite3
 
-        db = self._local.db = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False, timeout=30)
+        db = self._local.db = sqlite3.connect(
+            self.file, isolation_level=None, check_same_thread=False, timeout=30
+        )
         with self._connecting:
             for thread in [thread for thread in self._connections if not thread.is_alive()]:
                 self._connections.pop(thread).close()
             self._connections[threading.current_thread()] = db
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"cache_size=-{MEMORY_KB}", "busy_timeout=30000"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"cache_size=-{MEMORY_KB}",
+            "busy_timeout=30000",
+        ):
             db.execute(f"PRAGMA {pragma}")
         return db
 
@@ -145,7 +168,9 @@ class Store:
 
 
 def holder_of(file: Path) -> Holder | None:
-    """Who used the store last, and perhaps still does; None where that was nobody, or cannot be read."""
+    """Who used the store last, and perhaps still does; None where that was nobody, or cannot be
+    read.
+    """
     try:
         return _holder((file.parent / "lock").read_bytes())
     except OSError:
@@ -153,7 +178,9 @@ def holder_of(file: Path) -> Holder | None:
 
 
 def _locked(path: Path) -> int:
-    """The open lock file, held until it is closed or the process ends, however it ends. Raises InUse."""
+    """The open lock file, held until it is closed or the process ends, however it ends. Raises
+    InUse.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if fcntl is not None:

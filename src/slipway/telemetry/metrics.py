@@ -1,7 +1,8 @@
-"""Records -> metrics. Counting costs a dictionary look-up and a few additions; text is made only when somebody scrapes.
+"""Records -> metrics. Counting costs a dictionary look-up and a few additions; text is made only
+when somebody scrapes.
 
-Names and buckets of the `gen_ai.*` metrics follow OpenTelemetry's semantic conventions for generative AI; dots become underscores and
-the unit a suffix, as Prometheus wants it.
+Names and buckets of the `gen_ai.*` metrics follow OpenTelemetry's semantic conventions for
+generative AI; dots become underscores and the unit a suffix, as Prometheus wants it.
 """
 
 import time
@@ -24,7 +25,9 @@ Labels = tuple[str, ...]
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """One row of the table: `labels` are read from the record in this order; docs/metrics.md is printed from here."""
+    """One row of the table: `labels` are read from the record in this order; docs/metrics.md is
+    printed from here.
+    """
 
     name: str
     help: str
@@ -34,8 +37,16 @@ class Metric(msgspec.Struct, frozen=True):
 
 ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
 METRICS = {
-    "answers": Metric("slipway_answers", "Answers finished, by what answered and how it ended.", ("app", "model", "rung", "error")),
-    "attempts": Metric("slipway_attempts", "Calls to models, by how they ended.", ("model", "provider", "zone", "error")),
+    "answers": Metric(
+        "slipway_answers",
+        "Answers finished, by what answered and how it ended.",
+        ("app", "model", "rung", "error"),
+    ),
+    "attempts": Metric(
+        "slipway_attempts",
+        "Calls to models, by how they ended.",
+        ("model", "provider", "zone", "error"),
+    ),
     "citations": Metric(
         "slipway_citations",
         "Citations by outcome: kept, flagged (its source lacks words of the sentence), dropped (it named no source).",
@@ -52,10 +63,14 @@ METRICS = {
         ("outcome",),
     ),
     "model_state": Metric(
-        "slipway_model_state", "Whether a model is asked: 1 for the state that it is in, 0 for the others.", ("model", "state")
+        "slipway_model_state",
+        "Whether a model is asked: 1 for the state that it is in, 0 for the others.",
+        ("model", "state"),
     ),
     "model_calls": Metric(
-        "slipway_model_calls", "Calls of a model with a limit: `running`, or `waiting` for their turn.", ("model", "state")
+        "slipway_model_calls",
+        "Calls of a model with a limit: `running`, or `waiting` for their turn.",
+        ("model", "state"),
     ),
     "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
     "duration": Metric(
@@ -64,10 +79,23 @@ METRICS = {
         (*ANSWER_LABELS, "error_type"),
         SECONDS,
     ),
-    "ttft": Metric("gen_ai_server_time_to_first_token_seconds", "Time from the question to the first words.", ANSWER_LABELS, FIRST),
-    "tpot": Metric("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first.", ANSWER_LABELS, PER_TOKEN),
+    "ttft": Metric(
+        "gen_ai_server_time_to_first_token_seconds",
+        "Time from the question to the first words.",
+        ANSWER_LABELS,
+        FIRST,
+    ),
+    "tpot": Metric(
+        "gen_ai_server_time_per_output_token_seconds",
+        "Time per output token after the first.",
+        ANSWER_LABELS,
+        PER_TOKEN,
+    ),
     "tokens": Metric(
-        "gen_ai_client_token_usage", "Tokens of an answer, as the provider counted them.", (*ANSWER_LABELS, "gen_ai_token_type"), TOKENS
+        "gen_ai_client_token_usage",
+        "Tokens of an answer, as the provider counted them.",
+        (*ANSWER_LABELS, "gen_ai_token_type"),
+        TOKENS,
     ),
 }
 
@@ -77,7 +105,9 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.rows: dict[Labels, list[float]] = {}  # count per bucket and past the last, then the sum
+        self.rows: dict[
+            Labels, list[float]
+        ] = {}  # count per bucket and past the last, then the sum
 
     def observe(self, labels: Labels, value: float) -> None:
         row = self.rows.get(labels)
@@ -88,12 +118,21 @@ class Histogram:
 
 
 class Telemetry:
-    """Subscribes to records (`emit`), and is a collector of Prometheus' client library, which writes the exposition formats."""
+    """Subscribes to records (`emit`), and is a collector of Prometheus' client library, which
+    writes the exposition formats.
+    """
 
-    def __init__(self, in_flight: Callable[[], int], healths: Callable[[], Mapping[str, Health]] = dict) -> None:
+    def __init__(
+        self, in_flight: Callable[[], int], healths: Callable[[], Mapping[str, Health]] = dict
+    ) -> None:
         self.started_at = int(time.time())
         self.in_flight, self.healths = in_flight, healths
-        self.counts: dict[str, dict[Labels, int]] = {"answers": {}, "attempts": {}, "citations": {}, "feedback": {}}
+        self.counts: dict[str, dict[Labels, int]] = {
+            "answers": {},
+            "attempts": {},
+            "citations": {},
+            "feedback": {},
+        }
         self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
@@ -101,7 +140,13 @@ class Telemetry:
         if isinstance(record, AnswerDone):
             self.answer(record)
         elif isinstance(record, FeedbackGiven):
-            self.count("feedback", (record.app, "report" if record.kind == "report" else "yes" if record.helpful else "no"))
+            self.count(
+                "feedback",
+                (
+                    record.app,
+                    "report" if record.kind == "report" else "yes" if record.helpful else "no",
+                ),
+            )
         else:
             self.count("attempts", (record.model, record.provider, record.zone, record.error or ""))
 
@@ -112,7 +157,11 @@ class Telemetry:
     def answer(self, a: AnswerDone) -> None:
         model, error = a.model or "", a.error or ""
         self.count("answers", (a.app, model, a.rung or "", error))
-        for outcome, count in (("kept", a.citations_kept), ("flagged", a.citations_flagged), ("dropped", a.citations_dropped)):
+        for outcome, count in (
+            ("kept", a.citations_kept),
+            ("flagged", a.citations_flagged),
+            ("dropped", a.citations_dropped),
+        ):
             if count:
                 self.count("citations", (a.app, model, outcome), count)
         labels = (a.app, model, a.provider)
@@ -123,12 +172,19 @@ class Telemetry:
             if a.usage is not None and a.usage.output_tokens > 1:
                 h["tpot"].observe(labels, (a.duration_s - a.ttft_s) / (a.usage.output_tokens - 1))
         written = ((*labels, a.usage),) if a.usage is not None else ()
-        for app, name, provider, usage in (*written, *((a.app, each.model, each.provider, each.usage) for each in a.beside)):
+        for app, name, provider, usage in (
+            *written,
+            *((a.app, each.model, each.provider, each.usage) for each in a.beside),
+        ):
             h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # imported by the first scrape
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )  # imported by the first scrape
 
         for name, rows in self.counts.items():
             m = METRICS[name]
@@ -144,13 +200,18 @@ class Telemetry:
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)
             for labels, row in histogram.rows.items():
                 bounds = [*map(str, m.buckets), "+Inf"]
-                family.add_metric(labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1])
+                family.add_metric(
+                    labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1]
+                )
             yield family
 
     def models(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily
 
-        states, calls = (GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in (METRICS["model_state"], METRICS["model_calls"]))
+        states, calls = (
+            GaugeMetricFamily(m.name, m.help, labels=m.labels)
+            for m in (METRICS["model_state"], METRICS["model_calls"])
+        )
         for name, health in self.healths().items():
             shown = health.shown()
             for state in STATES:

@@ -1,6 +1,8 @@
-"""What happened to the latest answers: their records, kept in memory until the server ends, and found by the answer's id.
+"""What happened to the latest answers: their records, kept in memory until the server ends, and
+found by the answer's id.
 
-A record says which models were tried, and how that ended and when; never what was asked or answered.
+A record says which models were tried, and how that ended and when; never what was asked or
+answered.
 """
 
 import time
@@ -38,7 +40,9 @@ class Traces:
             del records[0]
 
     def find(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
-        """The trace of an answer that has ended, of this owner, or of anybody where `owner` is None."""
+        """The trace of an answer that has ended, of this owner, or of anybody where `owner` is
+        None.
+        """
         records = self.records.get(answer_id, [])
         owners = {record.owner for _, record in records if isinstance(record, AnswerDone)}
         if not owners or owner not in (None, *owners):
@@ -47,7 +51,9 @@ class Traces:
 
 
 def tries(records: list[Kept]) -> list[dict[str, Any]]:
-    """Each try with its calls to models; `answer` is None for one that is under way. Fields are those of the records."""
+    """Each try with its calls to models; `answer` is None for one that is under way. Fields are
+    those of the records.
+    """
     found, attempts = list[dict[str, Any]](), list[dict[str, Any]]()
     for at, record in records:
         if isinstance(record, AttemptDone):
@@ -60,4 +66,8 @@ def tries(records: list[Kept]) -> list[dict[str, Any]]:
 
 def fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
     """All but what is said once, and who asked."""
-    return {name: value for name, value in msgspec.to_builtins(record).items() if name not in ("id", "answer_id", "owner")}
+    return {
+        name: value
+        for name, value in msgspec.to_builtins(record).items()
+        if name not in ("id", "answer_id", "owner")
+    }

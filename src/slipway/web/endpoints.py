@@ -13,9 +13,17 @@ class Path(Route):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.methods and scope["method"] not in self.methods:
-            here = [route for route in scope["router"].routes if isinstance(route, Path) and route.path_regex.match(scope["path"])]
-            known = " or ".join(sorted({method for route in here for method in route.methods or ()} - {"HEAD"}))
-            raise MethodNotAllowed(f"`{scope['path'][:200]}` does not take {scope['method']}.", f"Use {known}.")
+            here = [
+                route
+                for route in scope["router"].routes
+                if isinstance(route, Path) and route.path_regex.match(scope["path"])
+            ]
+            known = " or ".join(
+                sorted({method for route in here for method in route.methods or ()} - {"HEAD"})
+            )
+            raise MethodNotAllowed(
+                f"`{scope['path'][:200]}` does not take {scope['method']}.", f"Use {known}."
+            )
         await self.app(scope, receive, send)
 
 
@@ -35,6 +43,9 @@ def nothing_there(known: Iterable[str]) -> ASGIApp:
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            raise NotFound(f"There is no `{scope['method']} {scope['path'][:200]}` here.", f"There are: {there}.")
+            raise NotFound(
+                f"There is no `{scope['method']} {scope['path'][:200]}` here.",
+                f"There are: {there}.",
+            )
 
     return handler

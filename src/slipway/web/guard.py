@@ -1,4 +1,5 @@
-"""The outermost ASGI function: who may knock (Host, Origin, key, size), where it goes, and how an error leaves.
+"""The outermost ASGI function: who may knock (Host, Origin, key, size), where it goes, and how an
+error leaves.
 
 The hot route, chat, is called directly; everything else goes through Starlette's router.
 """
@@ -10,7 +11,15 @@ from typing import Any
 
 from slipway.answer import Road
 from slipway.catalogue import preferred
-from slipway.errors import BadRequest, Forbidden, InternalError, MethodNotAllowed, SlipwayError, TooLarge, UnsupportedMedia
+from slipway.errors import (
+    BadRequest,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    SlipwayError,
+    TooLarge,
+    UnsupportedMedia,
+)
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback
 from slipway.types import Language, new_id
@@ -37,7 +46,13 @@ JSON: Headers = [(b"content-type", b"application/json"), *ALWAYS]
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -48,7 +63,9 @@ def language_of(headers: Mapping[bytes, bytes]) -> Language:
 
 async def respond_error(send: Send, error: SlipwayError, ref: str, language: Language) -> None:
     headers = [*JSON, (b"x-slipway-answer-id", ref.encode()), (b"x-request-id", ref.encode())]
-    headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))  # the OpenAI clients go by it
+    headers.append(
+        (b"x-should-retry", b"true" if error.retryable else b"false")
+    )  # the OpenAI clients go by it
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
     if error.status == 401:
@@ -62,11 +79,13 @@ def check_post(scope: Scope) -> None:
 
 
 class Door:
-    """`fast` maps a path to the handler of its POST, which answers its own errors once it has begun to answer; `rest` is the router of
-    all other requests.
+    """`fast` maps a path to the handler of its POST, which answers its own errors once it has begun
+    to answer; `rest` is the router of all other requests.
     """
 
-    def __init__(self, settings: Settings, road: Road, fast: Mapping[str, Handler], rest: Handler) -> None:
+    def __init__(
+        self, settings: Settings, road: Road, fast: Mapping[str, Handler], rest: Handler
+    ) -> None:
         self.fast, self.rest = fast, rest
         self.take(settings, road)
 
@@ -107,7 +126,10 @@ class Door:
             await self.refused(scope, send, error, started)
         except asyncio.CancelledError:
             if not connection.lost:  # not the client went, but the server's grace ran out
-                log.warning("the grace ran out: answer %s was cut", scope.get("slipway.ref", "without an id"))
+                log.warning(
+                    "the grace ran out: answer %s was cut",
+                    scope.get("slipway.ref", "without an id"),
+                )
                 connection.transport.close()
         except Exception as error:
             log.exception("a defect met by %s %s", scope["method"], scope["path"])
@@ -118,14 +140,23 @@ class Door:
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
         else:  # the sentence may name what was sent, which stays out of the log
-            log.info("%s: %s %r was refused: %d (%s)", ref, scope["method"], scope["path"][:100], error.status, type(error).code)
+            log.info(
+                "%s: %s %r was refused: %d (%s)",
+                ref,
+                scope["method"],
+                scope["path"][:100],
+                error.status,
+                type(error).code,
+            )
         if started:  # the handler has said what it could; only the connection can tell the rest
             scope["extensions"]["slipway"].transport.close()
         else:
             await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
 
     def checked(self, scope: Scope, send: Send) -> Send:
-        """Raises for what may not enter; gives the `send` to go on with. Reads the headers once, into `scope["slipway.headers"]`."""
+        """Raises for what may not enter; gives the `send` to go on with. Reads the headers once,
+        into `scope["slipway.headers"]`.
+        """
         headers = scope["slipway.headers"] = dict(scope["headers"])
         host = headers.get(b"host")
         if host not in self.known_hosts:
@@ -139,11 +170,17 @@ class Door:
         return send
 
     def check_host(self, host: bytes | None) -> None:
-        """Against DNS rebinding: a page of another site must not reach a server on loopback under its own name."""
+        """Against DNS rebinding: a page of another site must not reach a server on loopback under
+        its own name.
+        """
         if host is None:
             raise BadRequest("The request has no Host header.")
         name = host.decode("latin-1").lower()
-        name = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() and not name.endswith("]") else name
+        name = (
+            name.rpartition(":")[0]
+            if name.rpartition(":")[2].isdigit() and not name.endswith("]")
+            else name
+        )
         if not (is_loopback(name) or name.strip("[]") in self.hosts or "*" in self.hosts):
             raise Forbidden(
                 f"This server is not reached under the name `{name[:100]}`.",
@@ -154,20 +191,39 @@ class Door:
             self.known_hosts.add(host)
 
     def check_origin(self, scope: Scope, headers: RequestHeaders, send: Send) -> Send:
-        """Pages of other sites may not call, unless they are in `listen.allowed_origins`; a link to the page may be followed."""
+        """Pages of other sites may not call, unless they are in `listen.allowed_origins`; a link to
+        the page may be followed.
+        """
         origin = headers.get(b"origin")
-        if origin is not None and origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower():
+        if (
+            origin is not None
+            and origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower()
+        ):
             self.check_key(scope, headers)
             return send
         if origin is not None and origin.lower() in self.origins:
             return self.cors(scope, headers, origin, send)
-        if origin is None and scope["method"] == "GET" and headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"] in OPEN:
+        if (
+            origin is None
+            and scope["method"] == "GET"
+            and headers.get(b"sec-fetch-mode") == b"navigate"
+            and scope["path"] in OPEN
+        ):
             return send
-        raise Forbidden("A page of another site may not call this server.", "Add its origin to `listen.allowed_origins`.", param="Origin")
+        raise Forbidden(
+            "A page of another site may not call this server.",
+            "Add its origin to `listen.allowed_origins`.",
+            param="Origin",
+        )
 
     def cors(self, scope: Scope, headers: RequestHeaders, origin: bytes, send: Send) -> Send:
         allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-        allow.append((b"access-control-expose-headers", b"x-slipway-answer-id, x-slipway-rung, x-slipway-model, retry-after"))
+        allow.append(
+            (
+                b"access-control-expose-headers",
+                b"x-slipway-answer-id, x-slipway-rung, x-slipway-model, retry-after",
+            )
+        )
         if scope["method"] == "OPTIONS":
             wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
             allow.append((b"access-control-allow-methods", b"GET, POST, DELETE"))
@@ -192,11 +248,20 @@ class Door:
             scope["slipway.asker"] = self.admission.known(headers.get(b"authorization"))
 
     async def body(self, scope: Scope, receive: Receive) -> bytes:
-        """The request's JSON body. Raises TooLarge before reading more than the limit, UnsupportedMedia for what is not JSON."""
+        """The request's JSON body. Raises TooLarge before reading more than the limit,
+        UnsupportedMedia for what is not JSON.
+        """
         headers: RequestHeaders = scope["slipway.headers"]
         kind = headers.get(b"content-type", b"")
-        if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
-            raise UnsupportedMedia("The body must be JSON.", "Send it with `Content-Type: application/json`.", param="Content-Type")
+        if (
+            kind != b"application/json"
+            and kind.partition(b";")[0].strip().lower() != b"application/json"
+        ):
+            raise UnsupportedMedia(
+                "The body must be JSON.",
+                "Send it with `Content-Type: application/json`.",
+                param="Content-Type",
+            )
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.largest_body:
             raise self.too_large()
@@ -214,4 +279,7 @@ class Door:
         return b"".join(parts)
 
     def too_large(self) -> TooLarge:
-        return TooLarge(f"The body is larger than {self.body_mb:g} MiB.", "Send less, or have the operator raise `limits.body_mb`.")
+        return TooLarge(
+            f"The body is larger than {self.body_mb:g} MiB.",
+            "Send less, or have the operator raise `limits.body_mb`.",
+        )

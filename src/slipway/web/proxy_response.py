@@ -30,7 +30,11 @@ class HttpOutlet:
         self.last_write = 0.0
 
     def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
-        found = [*self.headers, (b"x-slipway-rung", facts.rung.encode()), (b"x-slipway-model", facts.model.encode("latin-1", "replace"))]
+        found = [
+            *self.headers,
+            (b"x-slipway-rung", facts.rung.encode()),
+            (b"x-slipway-model", facts.model.encode("latin-1", "replace")),
+        ]
         found.append((b"x-slipway-attempts", b"%d" % facts.attempts))
         if facts.cost_usd is not None:
             found.append((b"x-slipway-cost-usd", facts.cost_usd.encode()))
@@ -43,11 +47,15 @@ class HttpOutlet:
             await respond(self.send, 200, headers, body)
 
     async def begin(self, facts: Facts | None = None) -> None:
-        """The head; without the facts where the first words take so long that a heartbeat goes before them."""
+        """The head; without the facts where the first words take so long that a heartbeat goes
+        before them.
+        """
         if not self.begun:
             self.begun = True
             headers = self.headers if facts is None else self.facts(facts)
-            await self.send({"type": "http.response.start", "status": 200, "headers": STREAM + headers})
+            await self.send(
+                {"type": "http.response.start", "status": 200, "headers": STREAM + headers}
+            )
 
     async def beat(self) -> None:
         await self.begin()
@@ -70,8 +78,8 @@ class HttpOutlet:
 
 
 class Streams:
-    """The streams under way, also those that wait for their first words: one that has been silent for HEARTBEAT_S gets a comment, which clients
-    ignore and proxies count as life.
+    """The streams under way, also those that wait for their first words: one that has been silent
+    for HEARTBEAT_S gets a comment, which clients ignore and proxies count as life.
     """
 
     def __init__(self) -> None:

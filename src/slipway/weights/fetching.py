@@ -1,4 +1,6 @@
-"""Weights named by --model that are not here yet: a person asked for them, so they are fetched, beside the server or before an answer."""
+"""Weights named by --model that are not here yet: a person asked for them, so they are fetched,
+beside the server or before an answer.
+"""
 
 import sys
 import threading
@@ -54,7 +56,9 @@ def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = 
 
 @contextmanager
 def beside(models: Iterable[str], *, shown: bool) -> Iterator[None]:
-    """They are fetched while the body runs, and no longer. Where one cannot be had, that is told, and the body runs on."""
+    """They are fetched while the body runs, and no longer. Where one cannot be had, that is told,
+    and the body runs on.
+    """
     stop = threading.Event()
 
     def work() -> None:
