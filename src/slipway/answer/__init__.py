@@ -74,7 +74,7 @@ async def answer(
 
 def thinker(
     pipeline: Pipeline, route: Route, question: Question, draft: Draft, tally: Tally
-) -> followups.Think:
+) -> followups.SmallModel:
     """A small model as rooms know it: a callable, whose calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:

@@ -26,7 +26,7 @@ from slipway.feedback import Feedback
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
-from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
+from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import ENDPOINTS, PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits, healths_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
@@ -412,7 +412,7 @@ def prompt_of(app: App, *, matches: bool = False) -> Prompt:
     """The file was read when the settings were checked; as it is now, it counts until the settings
     are read again.
     """
-    ours = MATCHED if matches else WITH_PASSAGES
+    ours = SMALL_MODEL_INSTRUCTIONS if matches else DEFAULT_INSTRUCTIONS
     standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
 

@@ -1,4 +1,4 @@
-"""Chinese: which questions lean on the one before, and how the two are put together."""
+"""Decide which Chinese questions need the history, and combine them with the question before."""
 
 import re
 
@@ -21,37 +21,42 @@ _HELPLESS = re.compile(r"[^A-Za-z]{0,3}怎么办")
 
 
 def is_courtesy(text: str) -> bool:
+    """Tell whether the text only greets or thanks."""
     return bool(_COURTESY.fullmatch(text))
 
 
-def leans(text: str) -> bool:
+def needs_history(text: str) -> bool:
+    """Tell whether the question cannot be understood alone."""
     if is_courtesy(text):
         return False
-    _, rest = _opened(text)
+    _, rest = _strip_opener(text)
     bare = rest.strip(_SIGNS)
-    if not _telling(bare) or _is_fragment(rest):
+    if not _content(bare) or _is_fragment(rest):
         return True
     if len(bare) <= 8 and (_BARE_START.match(bare) or _HELPLESS.fullmatch(bare)):
         return True
     return _unbound(rest) is not None
 
 
-def points(text: str) -> bool:
-    opened, rest = _opened(text)
+def may_refer_back(text: str) -> bool:
+    """Tell whether any word could refer to the history."""
+    opened, rest = _strip_opener(text)
     return opened or bool(_POINTER.search(rest)) or rest.strip(_SIGNS).endswith("呢")
 
 
-def joined(text: str, before: str, answer: str) -> str:
-    _, rest = _opened(text)
+def combine(text: str, before: str, answer: str) -> str:
+    """Return the complete question; `before` is the question before."""
+    _, rest = _strip_opener(text)
     if _is_fragment(rest):
-        return _swapped(before, rest.strip(_SIGNS).removesuffix("呢"))
+        return _substitute(before, rest.strip(_SIGNS).removesuffix("呢"))
     topic = _topic(before)
     if (found := _unbound(rest)) is not None:
         return f"{rest[: found.start()]}{topic}{rest[found.end() :]}"
     return f"{topic} {rest}"
 
 
-def _opened(text: str) -> tuple[bool, str]:
+def _strip_opener(text: str) -> tuple[bool, str]:
+    """Return whether the text starts with a connective (那, 还有), and the rest."""
     text = text.strip()
     if (found := _COURTESY.match(text)) and found.end() < len(text):
         text = text[found.end() :]
@@ -61,12 +66,12 @@ def _opened(text: str) -> tuple[bool, str]:
     return bool(found), text[found.end() :] if found else text
 
 
-def _telling(text: str) -> str:
+def _content(text: str) -> str:
     return _ASKING.sub("", text).strip(_SIGNS)
 
 
 def _is_fragment(text: str) -> bool:
-    """`…呢？` with a noun only."""
+    """Tell whether the text is `…呢？` with only a noun."""
     bare = text.strip(_SIGNS)
     return (
         bare.endswith("呢")
@@ -77,26 +82,26 @@ def _is_fragment(text: str) -> bool:
 
 
 def _unbound(text: str) -> re.Match[str] | None:
-    """A pronoun that no earlier clause has anything for."""
+    """Find a pronoun that no earlier clause explains."""
     found = _POINTER.search(text)
     if found is None:
         return None
     clauses = _CLAUSE_END.split(text[: found.start()])[:-1]
-    return None if any(len(_telling(clause)) > 1 for clause in clauses) else found
+    return None if any(len(_content(clause)) > 1 for clause in clauses) else found
 
 
 def _topic(before: str) -> str:
-    """The question before without what only asks; the first clause that has something."""
+    """Return the question before without its question words; its first clause that has content."""
     clauses = [_ASKING.split(clause) for clause in _CLAUSE_END.split(before)]
     return next(
-        (told for clause in clauses if (told := "".join(clause).strip(_SIGNS))),
+        (topic for clause in clauses if (topic := "".join(clause).strip(_SIGNS))),
         before.strip(_SIGNS),
     )
 
 
-def _swapped(before: str, new: str) -> str:
-    """The question before, with this in the place of what is as long and ends or begins alike; else
-    beside it.
+def _substitute(before: str, new: str) -> str:
+    """Replace a part of the question before that has the same length and shares its first or last
+    character; otherwise put the fragment after its topic.
     """
     size = len(new)
     places = [n for n in range(len(before) - size + 1) if before[n : n + size] != new]
