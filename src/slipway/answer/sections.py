@@ -24,7 +24,10 @@ _TITLE = 100  # characters
 
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\(?\d{1,2}[.)、])\s*(?P<text>\S.*)$", re.MULTILINE)
-_ASKS = r"(?:how|what|which|where|when|why|who|whom|whose|can|could|do|does|did|is|are|should|may|must|will)"
+_ASKS = (
+    r"(?:how|what|which|where|when|why|who|whom|whose|can|could|do|does|did|is|are|should|may|must"
+    r"|will)"
+)
 _STOP = re.compile(
     rf"(?<=？)(?![?？!！])\s*|(?<=[?？][!！])\s+|(?<=\?)(?:\s+|(?=[\u4e00-\u9fff])|(?={_ASKS}\s))",
     re.IGNORECASE,
@@ -32,19 +35,23 @@ _STOP = re.compile(
 # Text that is not the reader's own words: code, quotations, addresses, brackets, and private-use
 # characters
 _QUOTED = re.compile(
-    r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*|https?://[!-~]*[a-zA-Z0-9/#=&%_-]|\"[^\"]*\"|“[^”]*”|「[^」]*」|‘[^’]*’|(?<!\w)'[^'\n]*'(?!\w)"
+    r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*|https?://[!-~]*[a-zA-Z0-9/#=&%_-]"
+    r"|\"[^\"]*\"|“[^”]*”|「[^」]*」|‘[^’]*’|(?<!\w)'[^'\n]*'(?!\w)"
     r"|\((?!\d{1,2}\))[^()]*\)|（[^（）]*）|[\ue000-\uf8ff]",
     re.DOTALL | re.MULTILINE,
 )
 _LED = re.compile(r"(?<=[.!:;])\s+|(?<=[。！：；])")
 _TASK = re.compile(
-    r"^\W*(?:(?:please|kindly|help me|(?:can|could|will|would) you|(?:i want|i need|i'd like) you to)\W+)*"
-    r"(?:translate|proof-?read|rewrite|rephrase|reword|paraphrase|correct|spell-?check|polish|classify|transcribe|repeat)\b"
+    r"^\W*(?:(?:please|kindly|help me|(?:can|could|will|would) you|(?:i want|i need|i'd like) you "
+    r"to)\W+)*"
+    r"(?:translate|proof-?read|rewrite|rephrase|reword|paraphrase|correct|spell-?check|polish"
+    r"|classify|transcribe|repeat)\b"
     r"|^.{0,12}(?:翻译|译成|改写|润色|校对|纠正)[^。？！?!\n]{0,12}[:：\n]",
     re.IGNORECASE,
 )
 _AND = re.compile(
-    r",?\s+(?:and|also|then)\s+(?:also\s+)?(?=(?:how|what|which|where|when|why|who)\s+(?:\w+\s+){2,})|[,，；;]\s*(?:另外|还有|以及|并且)\s*",
+    r",?\s+(?:and|also|then)\s+(?:also\s+)?(?=(?:how|what|which|where|when|why"
+    r"|who)\s+(?:\w+\s+){2,})|[,，；;]\s*(?:另外|还有|以及|并且)\s*",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(
@@ -52,7 +59,8 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 _REFERS_BACK = re.compile(
-    r"\b(?:it|its|they|them|their|this|these|those|one|ones|else|both|each|same|other|another)\b|[它其他她这那]"
+    r"\b(?:it|its|they|them|their|this|these|those|one|ones|else|both|each|same|other|another)\b"
+    r"|[它其他她这那]"
     r"|\b(?:does|do|did|is|was|can|will|about|for|with|of|to|why)\s+that\b|\bthat\W*$",
     re.IGNORECASE,
 )
@@ -63,28 +71,37 @@ _BARE = re.compile(
     r"^\W*(?:and\s+)?(?:why|how|when|where|who|what)(?:\s+(?:so|not|else|then|exactly))?\W*$",
     re.IGNORECASE,
 )
-_FORM = r"\b(?:overview|summary|outline|introduction to|guide (?:to|on|for)|primer|run-?down|report on)\b"
+_FORM = (
+    r"\b(?:overview|summary|outline|introduction to|guide (?:to|on|for)|primer|run-?down|report "
+    r"on)\b"
+)
 _NARROW = re.compile(  # asks about a summary, not for one
-    r"^\W*(?:(?:and|also|so|but|please|hi|hello)\W+)*(?:where|when|who|whom|whose|which|why|how|is|are|was|were|do|does|did|has|have|should|must"
-    r"|(?:may|can|could) (?:i|we|it|they|one) (?!get|have|see)|what(?:'s| is| are| do| does| did| was))\b",
+    r"^\W*(?:(?:and|also|so|but|please|hi|hello)\W+)*(?:where|when|who|whom|whose|which|why|how|is"
+    r"|are|was|were|do|does|did|has|have|should|must"
+    r"|(?:may|can|could) (?:i|we|it|they|one) (?!get|have|see)|what(?:'s| is| are| do| does| did| "
+    r"was))\b",
     re.IGNORECASE,
 )
 _WANTED = re.compile(
     rf"(?:^\W*(?:(?:please|an?|the|short|brief|quick|full|complete|detailed|high-level)\W+)*"
-    rf"|\b(?:give|show|write|provide|get|have|see|need|want|like|make|create|prepare|draft)\b[^.?!\n]{{0,60}}){_FORM}",
+    rf"|\b(?:give|show|write|provide|get|have|see|need|want|like|make|create|prepare"
+    rf"|draft)\b[^.?!\n]{{0,60}}){_FORM}",
     re.IGNORECASE,
 )
 _BROAD = re.compile(
     r"\b(?:summari[sz]e|introduce me|walk me through|"
-    r"comprehensive|everything (?:about|on|there is|i (?:need|should|must))|all about|in (?:full )?detail|in depth|the basics of|the big picture|"
+    r"comprehensive|everything (?:about|on|there is|i (?:need|should|must))|all about|in (?:full "
+    r")?detail|in depth|the basics of|the big picture|"
     r"all (?:the )?(?:ways|options|possibilities|features|kinds|types|aspects|steps|topics)|"
-    r"(?:tell|teach) me (?:more )?about|explain (?:to me )?(?:all|everything)|what can (?:i|we|you|it|one) (?:all )?do with|best practices)\b"
-    r"|概述|概览|总结|综述|概括|全面|详细(?:地)?(?:介绍|说明|解释|讲)|介绍一下|有哪些(?:方面|方法|功能|选项|步骤)|所有(?:的)?(?:方法|功能|选项|步骤)|从头到尾",
+    r"(?:tell|teach) me (?:more )?about|explain (?:to me )?(?:all|everything)|what can (?:i|we|you"
+    r"|it|one) (?:all )?do with|best practices)\b"
+    r"|概述|概览|总结|综述|概括|全面|详细(?:地)?(?:介绍|说明|解释|讲)|介绍一下|有哪些(?:方面|方法|功能|选项|步骤)|所有(?:的)?(?:方法|功能|选项|步骤)"
+    r"|从头到尾",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
-    _FORM
-    + r"|\b(?:please|(?:could|can|will|would) you|i(?:'d| would) like|i want|i need|give|tell|teach|provide|write|show|me|us|short|brief|quick|full"
+    _FORM + r"|\b(?:please|(?:could|can|will|would) you|i(?:'d| would) like|i want|i need|give|tell"
+    r"|teach|provide|write|show|me|us|short|brief|quick|full"
     r"|complete|an?|the|of|about|on|for|to|with|in|there is|know)\b|[?？!.。]|请|给我|一下|关于|的|介绍",
     re.IGNORECASE,
 )

@@ -19,14 +19,16 @@ def _some(words: str) -> frozenset[str]:
 
 _WORD = re.compile(r"/?\w+(?:[-'’./@]\w+)*")
 _PREPOSITIONS = _some(
-    "about after against at before behind below besides between by during for from in inside into like of on over per through to under until via "
+    "about after against at before behind below besides between by during for from in inside into "
+    "like of on over per through to under until via "
     "with without"
 )
 # A phrase that begins so belongs to the word before it and is not replaced by another
 _KEPT = _some("of to like about")
 _ASKS = _some("how what when where which who whom whose why")
 _AUXILIARIES = _some(
-    "am are be been can can't could did didn't do does doesn't don't had has have is isn't may might must shall should was were will won't "
+    "am are be been can can't could did didn't do does doesn't don't had has have is isn't may "
+    "might must shall should was were will won't "
     "would"
 )
 _JOINTS = _some("although and because but if or that when where whether which while who")
@@ -35,10 +37,12 @@ _POINTERS = _some("this that these those")
 _SHORTENED = _some("it that there what where who how when")
 _ACTORS = _some("i you we to")  # a verb follows
 _STOP_WORDS = """
-    a all also an another any anything as both called came come each else ever every example explain few first get give given go happen happens hello
-    help here instead just kind kinds know let long look lot made make makes many me mean means more most much my name need needs no not now off ok
-    okay one ones only other others our out please possible same say second several show so some something sort still such take takes tell than the
-    then there thing things too two up us use used using very want way ways well work works yes your
+    a all also an another any anything as both called came come each else ever every example
+    explain few first get give given go happen happens hello help here instead just kind kinds
+    know let long look lot made make makes many me mean means more most much my name need needs
+    no not now off ok okay one ones only other others our out please possible same say second
+    several show so some something sort still such take takes tell than the then there thing
+    things too two up us use used using very want way ways well work works yes your
 """
 _SMALL = (
     _PREPOSITIONS
@@ -57,39 +61,48 @@ _TIMES = _some(
 )  # `this version` needs no antecedent
 
 _COURTESY = re.compile(
-    r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|please|so|well)\b"
+    r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect"
+    r"|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|please|so|well)\b"
     r"[\s,.!:–-]*)+",
     re.IGNORECASE,
 )
 _OPENER = re.compile(
-    r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also|then)\b[\s,]*)+",
+    r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also"
+    r"|then)\b[\s,]*)+",
     re.IGNORECASE,
 )
 _EXPLETIVE = re.compile(  # `it` without a meaning
     r"\bit(?:'s| has| had)? (?=been\b|appears\b|seems\b|looks like\b)"
     r"|\b(?:is|was|be|make|makes|find|would) it(?= \w+(?: \w+)? (?:to|that|if|whether|for)\b)"
     r"|\bit(?= (?:is|was|seems|takes) \w+(?: \w+)? (?:to|that|if)\b)"
-    r"|\b(?:does|did|will|would|should|can) it (?=(?:take|cost)\b[^,;.?!]* to\b|(?:matter|mean)(?: \w+)? (?:if|when|that|whether|which|where|how)\b)",
+    r"|\b(?:does|did|will|would|should|can) it (?=(?:take|cost)\b[^,;.?!]* to\b|(?:matter|mean)(?: "
+    r"\w+)? (?:if|when|that|whether|which|where|how)\b)",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
-    r"[,;:.?!](?=\s)|\s(?=(?:if|when|because|so that|while|where|whether|although|and|but|or|which|who)\b)"
-    r"|\s(?=(?:after|before|until|once|since|as|though|so|unless|that)\s(?:can |do |does )?(?:it|its|they|their|i|you|we)\b)"
+    r"[,;:.?!](?=\s)|\s(?=(?:if|when|because|so that|while|where|whether|although|and|but|or|which"
+    r"|who)\b)"
+    r"|\s(?=(?:after|before|until|once|since|as|though|so|unless|that)\s(?:can |do |does )?(?:it"
+    r"|its|they|their|i|you|we)\b)"
     r"|(?<=\w{3})\s(?=that \w+ (?:it|them)\b)",
     re.IGNORECASE,
 )
 _REST = re.compile(
-    r"\b(?:the|an)?other ones?\b|\bthe (?:other|former|latter|second|first|last|third)(?= ones?\b|\s*\?|\s*\Z| (?:over|with|in|for|from|on|by)\b)"
-    r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me |any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
+    r"\b(?:the|an)?other ones?\b|\bthe (?:other|former|latter|second|first|last|third)(?= ones?\b"
+    r"|\s*\?|\s*\Z| (?:over|with|in|for|from|on|by)\b)"
+    r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me "
+    r"|any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
     re.IGNORECASE,
 )
 _MORE = re.compile(r"\b(?:more|else)\b", re.IGNORECASE)  # asks for something new: replace nothing
 _ONE = re.compile(
-    r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b|(?<=\b(?:can|did) )one\b|(?<=\bdoes )one\b",
+    r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b"
+    r"|(?<=\b(?:can|did) )one\b|(?<=\bdoes )one\b",
     re.IGNORECASE,
 )
 _WHICH = re.compile(
-    r"which (?:is|are|was|were|do|does|can|of)\b(?! (?:the|a|an|my|your|our)\b)(?: \w+){0,2}\s*\?*\Z",
+    r"which (?:is|are|was|were|do|does|can|of)\b(?! (?:the|a|an|my|your|our)\b)(?: "
+    r"\w+){0,2}\s*\?*\Z",
     re.IGNORECASE,
 )
 
@@ -193,7 +206,7 @@ def combine(text: str, before: str, answer: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """The last one that asks; the last one where none does."""
+    """Return the last sentence that asks, or the last one."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return next((each for each in reversed(sentences) if each.endswith("?")), sentences[-1])
 

@@ -33,7 +33,8 @@ from slipway.types import Asker, Hit, Passage, Record, Within
 
 __all__ = ["OFF", "DocumentCounts", "Done", "Findings", "Knowledge", "check", "opened"]
 
-# The extra `knowledge`; imported by the modules that use them, so that a gateway never loads them
+EXTRA = "slipway[knowledge]"
+# What it installs; imported by the modules that use them, so that a gateway never loads them
 _NEEDED = ("tantivy", "selectolax", "pypdfium2", "python_calamine", "watchfiles")
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
@@ -74,16 +75,15 @@ def check(sources: Sequence[Path], embedding: str = OFF) -> None:
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise SettingsError(
-            [
-                f"knowledge needs the extra: pip install 'slipway[knowledge]' (missing: {', '.join(missing)})."
-            ]
+            [f"knowledge needs the extra: pip install '{EXTRA}' (missing: {', '.join(missing)})."]
         )
     if problems := files.problems(sources):
         raise SettingsError(problems)
     if embedding not in (OFF, *EMBEDDERS) and not is_folder(embedding):
+        known = ", ".join(EMBEDDERS)
         raise SettingsError(
             [
-                f"embedding: `{embedding}` is not known; write {', '.join(EMBEDDERS)}, a folder such as ./model, or {OFF}"
+                f"embedding: `{embedding}` is unknown; write {known}, a folder such as ./model, or {OFF}"
             ]
         )
 
@@ -296,7 +296,7 @@ class Knowledge:
     def ranked(
         self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True
     ) -> list[Ranked]:
-        """Return the places with their scores, for measuring; ignore vectors unless `by_meaning`."""
+        """Return places with their scores, for measuring; ignore vectors unless `by_meaning`."""
         return self._ranked(text, asker, limit, None, by_meaning=by_meaning)[0]
 
     def places(self, asker: Asker) -> list[fusion.PlaceKey]:

@@ -53,7 +53,8 @@ class Attributor:
             said = text[at : end.start()] + end[0].rstrip()
             out += [said, self._mark(self._sentence + said), end[0][len(end[0].rstrip()) :]]
             self._sentence, at = "", end.end()
-        cut = at + _OPEN_END.search(text[at:]).start()  # type: ignore[union-attr]  # also matches the empty end
+        # It always matches, at least the empty end
+        cut = at + _OPEN_END.search(text[at:]).start()  # type: ignore[union-attr]
         out.append(text[at:cut])
         self._sentence += text[at:cut]
         self._held = text[cut:]

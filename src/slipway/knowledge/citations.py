@@ -32,7 +32,10 @@ _YEARS = range(1500, 2200)
 _RANGE = 64  # numbers; a longer range names no sources
 _LONGEST_RUN = 16  # of backticks
 
-_WORD = r"(?:sources?|passages?|documents?|docs?|references?|refs?|citations?|来源|资料|文档|段落|出处|参考|引用)[ .:：#]{0,2}"
+_WORD = (
+    r"(?:sources?|passages?|documents?|docs?|references?|refs?|citations?|来源|资料|文档|段落|出处|参考|引用)[ "
+    r".:：#]{0,2}"
+)
 _NUMBER = rf"(?:{_WORD})?\d{{1,9}}"
 _NUMBERS = rf"{_NUMBER}(?: ?(?:[-–—~～,;，、；&]|and|und|和|及) ?{_NUMBER})*"
 _BODY = re.compile(rf" ?\^?(?P<numbers>{_NUMBERS})(?::\d{{1,4}}(?=†))?(?:†.*)? ?", re.IGNORECASE)
@@ -43,7 +46,8 @@ _BRACKET = re.compile(
     rf"[\[【［]{{2}}{_MAYBE}[\]】］]{{2}}|[\[【［]{_MAYBE}[\]】］]", re.IGNORECASE
 )
 _UNFINISHED = re.compile(
-    rf"[\[【［]{{1,2}}(?:{_MAYBE}| ?\^?(?:[a-z]{{0,10}}|[\u4e00-\u9fff]{{0,2}})[ .:：#]{{0,2}})\Z|[\[【［]{{2}}{_MAYBE}[\]】］]\Z",
+    rf"[\[【［]{{1,2}}(?:{_MAYBE}| ?\^?(?:[a-z]{{0,10}}|[\u4e00-\u9fff]{{0,2}})[ .:：#]{{0,2}})\Z"
+    rf"|[\[【［]{{2}}{_MAYBE}[\]】］]\Z",
     re.IGNORECASE,
 )
 _DEFINES = re.compile(r":[ \t]{0,2}<?(?:https?:|www\.|[/#])")
@@ -80,12 +84,14 @@ _MAY_LEAD = re.compile(
 _BETWEEN = re.compile(r" ?(?:[,;，、；&]|and|und|和|及)? ?", re.IGNORECASE)
 _MAY_BE_BETWEEN = re.compile(r" ?(?:[,;，、；&]|an?d?|un?d?|和|及)? ?", re.IGNORECASE)
 _IDENTIFIER = re.compile(
-    r"(?:(?<![^\W_])[a-z]|_\w+|\w_|(?<![^\W_])[a-z]{2,}[A-Z][a-z]\w*|\w\.[a-z]\w*)(?:\[\w{1,9}\])*\Z",
+    r"(?:(?<![^\W_])[a-z]|_\w+|\w_|(?<![^\W_])[a-z]{2,}[A-Z][a-z]\w*"
+    r"|\w\.[a-z]\w*)(?:\[\w{1,9}\])*\Z",
     re.ASCII,
 )
 _LINE_START = re.compile(r"[ \t>]*(?:[-*+] +|\d{1,3}[.)] +)?")
 SENTENCE_ENDS = re.compile(
-    r"(?:(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bapprox)[.!?][\"')*_”’]*\s+|\n\s*|[。！？][」』”’)]*\s*|\|\s*)(?:\[\d+\]\s*)*",
+    r"(?:(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bapprox)[.!?][\"')*_”’]*\s+|\n\s*"
+    r"|[。！？][」』”’)]*\s*|\|\s*)(?:\[\d+\]\s*)*",
     re.IGNORECASE,
 )
 _STOPPED = re.compile(r"(?:[.!?。！？][\"')*_”’」』]*|\n)\s*\Z")

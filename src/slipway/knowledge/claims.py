@@ -45,8 +45,10 @@ _ROLE = {
     for name, (before, behind) in _ROLES.items()
 }
 _UP_TO_NINETEEN = (
-    "zero no none, one once single first, two twice both second pair, three third triple, four fourth quarter, five fifth, six sixth, "
-    "seven seventh, eight eighth, nine ninth, ten tenth, eleven, twelve dozen, thirteen, fourteen, fifteen, sixteen, seventeen, eighteen, nineteen"
+    "zero no none, one once single first, two twice both second pair, three third triple, four "
+    "fourth quarter, five fifth, six sixth, "
+    "seven seventh, eight eighth, nine ninth, ten tenth, eleven, twelve dozen, thirteen, fourteen, "
+    "fifteen, sixteen, seventeen, eighteen, nineteen"
 )
 _WORDED = {
     name: number
@@ -79,10 +81,12 @@ _MARKUP = re.compile(
 _COUNTED = re.compile(r"(?<![\w.])\(?\d{1,2}\)(?=\s)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _QUOTED = re.compile(
-    r"[\"“]([^\"“”\n]{2,200})[\"”]|(?<!\w)[‘']([^'‘’\n]{2,200})[’'](?!\w)|[「『《«]([^」』》»\n]{1,200})[」』》»]"
+    r"[\"“]([^\"“”\n]{2,200})[\"”]|(?<!\w)[‘']([^'‘’\n]{2,200})[’'](?!\w)"
+    r"|[「『《«]([^」』》»\n]{1,200})[」』》»]"
 )
 _IDENTIFIER = re.compile(
-    r"(?<![\w/.-])(?:--?[a-z][\w-]+|(?:/[\w{}.-]+){2,}|[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?|[a-z]+[A-Z]\w*|[A-Za-z]+-?\d[\w.-]*\w|[A-Z]\d)",
+    r"(?<![\w/.-])(?:--?[a-z][\w-]+|(?:/[\w{}.-]+){2,}|[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?"
+    r"|[a-z]+[A-Z]\w*|[A-Za-z]+-?\d[\w.-]*\w|[A-Z]\d)",
     re.ASCII,
 )
 _NAME = re.compile(r"(?<![\w@/.-])[^\W\d_a-z][^\W\d_]+(?:[-'’][^\W\d_]+)*")

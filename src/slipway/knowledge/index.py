@@ -34,13 +34,15 @@ _BOOSTS = {"heading": 1.0, "trail": 0.5, "title": 0.25, "path": 0.25, "body": 1.
 # Scripts without spaces between words are indexed as pairs of characters
 _PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}
 _UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]+"
 )
-# In addition to tantivy's own stop words (Lucene's 33): they show that something is asked, not what.
-# Removed from questions, never from the index.
+# In addition to tantivy's own stop words (Lucene's 33): they show that something is asked, not
+# what. Removed from questions, never from the index.
 _ASKING = """
-    about am any been can could did do does each explain from had has have he her here him his how i its just many may me might much must my our
-    please she should so some tell than too us very we were what when where which who whom whose why would you your
+    about am any been can could did do does each explain from had has have he her here him his
+    how i its just many may me might much must my our please she should so some tell than too us
+    very we were what when where which who whom whose why would you your
 """
 _LONGEST_WORD = 64
 _LINE_END = "7h3l1n33nd5"  # a word that no text has and the stemmer keeps
@@ -160,7 +162,7 @@ class Index:
         return int(self._searchers[1].num_docs)
 
     def rest(self) -> None:
-        """Release the writers' memory and their lock on the folder; the next update opens new ones."""
+        """Release the writers' memory and their lock on the folder; updates open new ones."""
         for table in (self._parts, self._whole):
             table.rest()
 

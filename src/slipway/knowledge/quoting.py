@@ -340,7 +340,8 @@ _NOISE = re.compile(
     r"\s*(?:#{1,6}\s|!!!|\?\?\?|:::|///|<!--|<[^>]*>\s*$|={3,}\s*$|(?:[-*_]\s*){3,}$|\[[^\]]+\]:\s)"
 )
 _POINTER = re.compile(
-    r"(?:\W*)(?:see|read|learn|check out|visit|explore|refer to|for more|to learn more|follow)\b[^\n]{0,160}\Z",
+    r"(?:\W*)(?:see|read|learn|check out|visit|explore|refer to|for more|to learn more"
+    r"|follow)\b[^\n]{0,160}\Z",
     re.IGNORECASE,
 )
 _CODE_SIGN = re.compile(r"[{}<>=;\\]|\"[,:]|[(\[]\"")
@@ -478,7 +479,7 @@ def _fence_end(rows: Sequence[str], first: int) -> int:
 
 
 def _item_end(rows: Sequence[str], first: int) -> int:
-    """Return an item's last row: it includes deeper rows, and rows that follow without a blank one."""
+    """Return an item's last row; deeper rows and rows without a blank one before belong to it."""
     indent, last = _indent(rows[first]), first
     for number in range(first + 1, len(rows)):
         row = rows[number]
@@ -570,19 +571,25 @@ def _stripped(text: str, start: int, end: int) -> Iterator[_Span]:
 
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]{2,}"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]{2,}"
 )
 # longest first
-_SUFFIX_LIST = "ations ation ators ator ating ated ates ate ments ment ions ion ings ing edly ed ly ies es s e y"
+_SUFFIX_LIST = (
+    "ations ation ators ator ating ated ates ate ments ment ions ion ings ing edly ed ly ies es s "
+    "e y"
+)
 _SUFFIXES = tuple(_SUFFIX_LIST.split())
 _VOWELS = frozenset("aeiouy")
 _SMALL_WORDS = """
-    a about according all also am an and any are as at be been but by can cannot could did do does doing done each either else explain
-    for from get give had happen happens has have he hello her here hey hi him his how i if in instead into is it its just kind kinds
-    let like many may me might mine more most much must my no not of off on one only or other our out please possible same say several
-    shall she should show so some such tell than thank thanks that the their them then there these they thing things this those three
-    through to too two under up us use used using very want was way ways we were what when where whether which while who whom whose
-    why will with within without would you your
+    a about according all also am an and any are as at be been but by can cannot could did do
+    does doing done each either else explain for from get give had happen happens has have he
+    hello her here hey hi him his how i if in instead into is it its just kind kinds let like
+    many may me might mine more most much must my no not of off on one only or other our out
+    please possible same say several shall she should show so some such tell than thank thanks
+    that the their them then there these they thing things this those three through to too two
+    under up us use used using very want was way ways we were what when where whether which
+    while who whom whose why will with within without would you your
 """
 _STOP_WORDS = frozenset(_SMALL_WORDS.split())
 
