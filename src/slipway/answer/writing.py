@@ -300,7 +300,7 @@ async def hear(
         for piece in pieces:
             text.finish = piece.finish or text.finish
             if piece.text:
-                writing.wrote(len(piece.text))
+                writing.add_chars(len(piece.text))
                 text.feed(piece.text, say)
 
 
