@@ -19,14 +19,14 @@ class Lifeline:
     def fds(self) -> list[int]:
         return [self.fd] if self.fd >= 0 else []
 
-    def handed_over(self) -> None:
+    def close_child_end(self) -> None:
         if self._theirs >= 0:
             os.close(self._theirs)
         self._theirs = -1
 
-    def cut(self) -> None:
+    def end_child(self) -> None:
         """The child ends, if it has not. May be called twice."""
-        self.handed_over()
+        self.close_child_end()
         if self._ours >= 0:
             os.close(self._ours)
         self._ours = -1
@@ -35,7 +35,7 @@ class Lifeline:
 # In the child
 
 
-def hold(fd: int) -> None:
+def end_with_parent(fd: int) -> None:
     """When the parent is gone, its end closes, and the system sends SIGIO, which nobody handles: it
     ends a library's endless loop too.
 

@@ -6,14 +6,14 @@ from typing import Any
 import click
 
 
-class Bar:
+class ProgressBar:
     """A progress bar with the time left, where a person watches; otherwise nothing."""
 
     def __init__(self, label: str, shown: bool) -> None:
         self._bar: Any = None
         self._label, self._shown = label, shown
 
-    def tell(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int) -> None:
         if not self._shown or not total:
             return
         if self._bar is None:
@@ -24,6 +24,6 @@ class Bar:
         self._bar.length = total
         self._bar.update(done - self._bar.pos)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         if self._bar is not None:
             self._bar.__exit__(None, None, None)

@@ -18,7 +18,7 @@ from slipway.answer.settlement import Facts, Tally
 from slipway.answer.writing import write_all
 from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.routing import Route, Thought, think
+from slipway.routing import QuickReply, Route, ask_briefly
 from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
 __all__ = ["App", "Facts", "Pipeline", "ResponseWriter", "answer", "proxy"]
@@ -79,12 +79,12 @@ def thinker(
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
         try:
-            thought = await think(
+            thought = await ask_briefly(
                 route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
             )
         except asyncio.CancelledError:  # it was asked, and nobody tells what it took
             draft.spent.append(
-                tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None))
+                tally.thought(QuickReply(text=None, model=route.candidates[0].model, usage=None))
             )
             raise
         if thought is None:

@@ -7,7 +7,7 @@ from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
 from slipway.errors import SlipwayError
 from slipway.providers import Call
-from slipway.routing import Answering, Asked, Route
+from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import Asker
 
 
@@ -36,14 +36,14 @@ async def proxy(
     """
     tally = Tally(answer_id, "chat", route.name, asker, call.stream)
     began_at = tally.started_at
-    asked = Asked(
+    asked = CallContext(
         answer_id=answer_id,
         emit=pipeline.emit,
         owner=asker.owner,
         until=began_at + pipeline.answer_s,
-        patient_until=began_at + pipeline.patience_s,
+        retry_until=began_at + pipeline.patience_s,
     )
-    answering = Answering(route, call, asked)
+    answering = RoutedAnswer(route, call, asked)
     try:
         with pipeline.admission.enter():  # 1 admit
             with tally.along(answering):  # 6 route
@@ -64,7 +64,7 @@ async def proxy(
         pipeline.emit(tally.done())  # settle
 
 
-async def relay(answering: Answering, tally: Tally, writer: ResponseWriter) -> None:
+async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     tally.words()
     try:
         while pieces := await answering.pieces():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from slipway import ledger
 from slipway.ledger import Spent
 from slipway.providers import Provider
-from slipway.routing import Answering, Thought
+from slipway.routing import QuickReply, RoutedAnswer
 from slipway.types import (
     AnswerDone,
     Asker,
@@ -61,7 +61,7 @@ class Tally:
         if self.first_at is None:
             self.first_at = time.monotonic()
 
-    def written_by(self, answering: Answering) -> None:
+    def written_by(self, answering: RoutedAnswer) -> None:
         """Who writes now."""
         model = answering.candidate.model
         self.served_by, self.model, self.provider = (
@@ -71,7 +71,7 @@ class Tally:
         )
 
     @contextmanager
-    def along(self, answering: Answering) -> Iterator[list[Spent]]:
+    def along(self, answering: RoutedAnswer) -> Iterator[list[Spent]]:
         """A way along a route, however it ends: what it took is booked (and in the list, then), who
         was passed over is kept.
         """
@@ -82,7 +82,7 @@ class Tally:
             answering.close()
             self.attempts += answering.attempts.count
             self.skipped |= answering.attempts.skipped
-            spent += [self.book(took.candidate.model, took.usage) for took in answering.took]
+            spent += [self.book(took.candidate.model, took.usage) for took in answering.usages]
 
     def book(self, model: Provider, usage: Usage | None) -> Spent:
         spent = Spent(model=model.name, price=model.price, usage=usage)
@@ -90,7 +90,7 @@ class Tally:
         self.kinds[model.name] = model.kind
         return spent
 
-    def thought(self, thought: Thought) -> Spent:
+    def thought(self, thought: QuickReply) -> Spent:
         """A call that does not write."""
         if thought.usage is not None:
             self.beside.append(

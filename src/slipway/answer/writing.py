@@ -23,7 +23,7 @@ from slipway.knowledge.quoting import quote
 from slipway.ledger import Spent
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
-from slipway.routing import Answering, Asked, Route
+from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import (
     Citation,
     Delta,
@@ -230,7 +230,7 @@ async def write_by_model(desk: WritingContext, route: Route, section: Section, s
     ModelFailed.
     """
     call, writing = begin(desk, section)
-    answering = Answering(route, call, asked(desk, section))
+    answering = RoutedAnswer(route, call, asked(desk, section))
     text, spent = Text.of(desk, section), list[Spent]()
     try:
         with desk.tally.along(answering) as spent:
@@ -247,7 +247,7 @@ async def write_by_model(desk: WritingContext, route: Route, section: Section, s
         raise ModelFailed(error, spoke=text.spoke) from None
     else:
         writing.ended_at = time.monotonic()
-        if not answering.went_on:
+        if not answering.was_continued:
             desk.pipeline.pace.learn(writing)
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
@@ -265,7 +265,7 @@ def begin(desk: WritingContext, section: Section) -> tuple[Call, Writing]:
     return call, writing
 
 
-def asked(desk: WritingContext, section: Section) -> Asked:
+def asked(desk: WritingContext, section: Section) -> CallContext:
     """Where the documents can be quoted instead, a model that fails is not waited for long."""
     tally = desk.tally
     until = tally.started_at + desk.pipeline.answer_s
@@ -273,17 +273,17 @@ def asked(desk: WritingContext, section: Section) -> Asked:
         min(PATIENCE_S, desk.pipeline.patience_s) if section.sources else desk.pipeline.patience_s
     )
     owner, answer_id = desk.question.asker.owner, desk.question.id
-    return Asked(
+    return CallContext(
         answer_id=answer_id,
         emit=desk.pipeline.emit,
         owner=owner,
         until=until,
-        patient_until=time.monotonic() + patience_s,
+        retry_until=time.monotonic() + patience_s,
     )
 
 
 async def hear(
-    answering: Answering, text: "Text", writing: Writing, desk: WritingContext, say: Say
+    answering: RoutedAnswer, text: "Text", writing: Writing, desk: WritingContext, say: Say
 ) -> None:
     """What the model writes, as it comes; and what was done to have it."""
     told = 0
@@ -298,7 +298,7 @@ async def hear(
                 text.feed(piece.text, say)
 
 
-def written_by(desk: WritingContext, section: Section, answering: Answering) -> None:
+def written_by(desk: WritingContext, section: Section, answering: RoutedAnswer) -> None:
     desk.tally.written_by(answering)
     section.served_by, section.model = answering.candidate.served_by, answering.candidate.model.name
 

@@ -28,7 +28,7 @@ from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers.endpoints import ENDPOINTS, PREFILLS
-from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits, healths_of
+from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route, healths_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
 from slipway.settings.live import Live, Rules
 from slipway.settings.loading import Loaded
@@ -163,7 +163,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         *([] if quiet else banner(found, socket.getsockname())),
     ]:
         print(line, file=sys.stderr)  # noqa: T201 - what a person who starts a server wants to see
-    with fetching.beside(flags.models, shown=not quiet):
+    with fetching.in_background(flags.models, shown=not quiet):
         server.run(sockets=[socket])
 
 
@@ -366,11 +366,11 @@ def candidate_of(handle: ModelHandle) -> Candidate:
     settings, model = handle.settings, handle.provider
     continuation = settings.continuation or ("prefill" if model.parallel is not None else "prompt")
     message, request = PREFILLS.get(settings.provider, ({}, {}))
-    traits = Traits(
+    traits = ModelTraits(
         name=model.name,
         retries=settings.retries,
         context=settings.context,
-        goes_on=continuation != "none",
+        can_continue=continuation != "none",
         prefill=Prefill(message=message, request=request) if continuation == "prefill" else None,
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,

@@ -33,7 +33,7 @@ from slipway.knowledge.index import Reach
 from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings import App, Connection, Flags, Model, RouteEntry, Settings
-from slipway.terminal import Bar
+from slipway.terminal import ProgressBar
 from slipway.types import AnswerDone, Asker, AttemptDone, Record, Within
 
 QUOTE = "quote"  # the column of the documents quoted, beside those where a model writes
@@ -421,19 +421,19 @@ class Without(Access):
 async def _collect(
     asked: Columns, missing: Sequence[Todo], kept: Kept, concurrency: int, *, shown: bool
 ) -> None:
-    bar, waiting, done = Bar("asking   ", shown), iter(missing), 0
+    bar, waiting, done = ProgressBar("asking   ", shown), iter(missing), 0
 
     async def work() -> None:
         nonlocal done
         for each in waiting:
             kept.keep(await _answer(asked, each))
             done += 1
-            bar.tell(done, len(missing))
+            bar.update(done, len(missing))
 
     try:
         await asyncio.gather(*(work() for _ in range(concurrency)))
     finally:
-        bar.end()
+        bar.finish()
         for model in models_of(asked.pipeline.routes.values()) if asked.pipeline else ():
             await model.close()
 

@@ -19,7 +19,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import misfits
 from slipway.settings import Flags
 from slipway.store import Holder, InUse, Store, file_of
-from slipway.terminal import Bar
+from slipway.terminal import ProgressBar
 from slipway.types import Record
 
 _LOOK_S = 0.2
@@ -110,12 +110,12 @@ def here(
 
 def one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -> Report:
     started = time.monotonic()
-    bar = Bar("reading  ", shown)
-    done = synchronizer.build(lambda done: bar.tell(done.seen, done.total))
-    bar.end()
-    bar = Bar("embedding", shown)
-    embedded = synchronizer.embed(bar.tell)
-    bar.end()
+    bar = ProgressBar("reading  ", shown)
+    done = synchronizer.build(lambda done: bar.update(done.seen, done.total))
+    bar.finish()
+    bar = ProgressBar("embedding", shown)
+    embedded = synchronizer.embed(bar.update)
+    bar.finish()
     documents = synchronizer.collection.documents.values()
     return Report(
         documents=sum(doc.state == "done" for doc in documents),
@@ -159,7 +159,7 @@ def _followed(
     server: httpx.Client, sources: Collection[Sequence[str]], shown: bool
 ) -> dict[str, Report]:
     started = time.monotonic()
-    bars: dict[str, Bar] = {}
+    bars: dict[str, ProgressBar] = {}
     states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
     if others := [each for each in sources if each not in [state["sources"] for state in states]]:
         raise Conflict(
@@ -168,13 +168,13 @@ def _followed(
         )
     while any(state["scanning"] for state in states):
         for state in states:
-            bars.setdefault(state["app"], Bar(f"reading {state['app']}", shown)).tell(
+            bars.setdefault(state["app"], ProgressBar(f"reading {state['app']}", shown)).update(
                 state["seen"], state["total"]
             )
         time.sleep(_LOOK_S)
         states = server.get("/v1/documents/scan").raise_for_status().json()["data"]
     for bar in bars.values():
-        bar.end()
+        bar.finish()
     return {state["app"]: _report(server, state, time.monotonic() - started) for state in states}
 
 

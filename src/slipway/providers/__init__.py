@@ -36,7 +36,7 @@ class Call(Record, frozen=True, kw_only=True):
     ends_by: float = math.inf
 
 
-class Whole(Record, frozen=True, kw_only=True):
+class Completion(Record, frozen=True, kw_only=True):
     """An answer that came in one piece: its original bytes, and what was read from them."""
 
     raw: bytes
@@ -56,7 +56,7 @@ class ModelReply(Protocol):
         """
         ...
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         """The answer to a call that asked for no stream."""
         ...
 
@@ -100,7 +100,7 @@ class Provider(Protocol):
         ...
 
 
-class Kind(Record, frozen=True, kw_only=True):
+class ProviderKind(Record, frozen=True, kw_only=True):
     """Where a kind's class is, which is imported when a model uses it; and the setting that such a
     model cannot be without.
     """
@@ -111,8 +111,8 @@ class Kind(Record, frozen=True, kw_only=True):
 
 
 KINDS = {
-    "openai": Kind(module=".openai", attribute="OpenAIProvider", needs="base_url"),
-    "local": Kind(module=".local", attribute="LocalProvider", needs="weights"),
+    "openai": ProviderKind(module=".openai", attribute="OpenAIProvider", needs="base_url"),
+    "local": ProviderKind(module=".local", attribute="LocalProvider", needs="weights"),
 }
 NEEDS = {name: kind.needs for name, kind in KINDS.items()}
 

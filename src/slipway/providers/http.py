@@ -44,7 +44,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     between_bytes_s: float = 30.0
 
 
-class Reply(Protocol):
+class HttpReply(Protocol):
     """A reply whose head has arrived. Exactly one task reads it; `close` must be called in any
     case, and may be called twice.
     """
@@ -79,7 +79,7 @@ class Client(Protocol):
     Content-Length, as `head_of` makes it.
     """
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
         """The reply, once its head is here; `until` as in `Reply.limit`."""
         ...
 
@@ -127,11 +127,11 @@ def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None
         return None
 
 
-class Stale(Exception):
+class StaleConnection(Exception):
     """A kept connection turned out to be closed already."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection, and the exchange under way on it, if any."""
 
     def __init__(self, pool: "Pool") -> None:
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
                 ProviderCut(f"{self.pool.who} ended the connection in the middle of its answer.")
             )
         elif self.loop.time() - self.sent_at <= STALE_S:
-            self.fail(Stale())
+            self.fail(StaleConnection())
         else:
             self.fail(ProviderDown(f"{self.pool.who} ended the connection without an answer."))
 
@@ -308,14 +308,14 @@ class PooledReply:
 
     __slots__ = ("connection", "status")
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection: Connection | None = connection
+    def __init__(self, connection: HttpConnection) -> None:
+        self.connection: HttpConnection | None = connection
         self.status = connection.status
 
     def header(self, name: bytes) -> bytes | None:
         return next((v for k, v in self._open().headers if k == name), None)
 
-    def _open(self) -> Connection:
+    def _open(self) -> HttpConnection:
         if self.connection is None:
             raise RuntimeError("this reply is closed")
         return self.connection
@@ -383,14 +383,14 @@ class Pool:
         )
         self.loop = asyncio.get_running_loop()
         self.context: ssl.SSLContext | None = None
-        self.idle: list[Connection] = []
-        self.active: set[Connection] = set()
+        self.idle: list[HttpConnection] = []
+        self.active: set[HttpConnection] = set()
         self.connecting = 0
         self.queue: deque[asyncio.Future[None]] = deque()
         self.ticker: asyncio.TimerHandle | None = None
         self.keeps = True
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
         while True:
             connection, reused = await self._take(until)
             try:
@@ -398,7 +398,7 @@ class Pool:
                 while not connection.has_head:
                     connection.raise_error()
                     await connection.wait()
-            except Stale:
+            except StaleConnection:
                 self.release(connection)
                 if reused:
                     continue
@@ -408,7 +408,7 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self, until: float) -> tuple[Connection, bool]:
+    async def _take(self, until: float) -> tuple[HttpConnection, bool]:
         now = self.loop.time()
         while True:
             while self.idle:
@@ -419,9 +419,9 @@ class Pool:
                 connection.end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
-            await self._turn(until)
+            await self._wait_for_connection(until)
 
-    async def _turn(self, until: float) -> None:
+    async def _wait_for_connection(self, until: float) -> None:
         """Waits until a connection may be free, in the order of asking."""
         turn = self.loop.create_future()
         self.queue.append(turn)
@@ -434,14 +434,14 @@ class Pool:
             if turn in self.queue:
                 self.queue.remove(turn)
             else:  # it was this one's turn, and it leaves all the same: the next may go on
-                self._next_turn()
+                self._wake_next()
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise ModelBusy(
                 f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0
             ) from None
 
-    async def _connect(self, until: float) -> Connection:
+    async def _connect(self, until: float) -> HttpConnection:
         self.connecting += 1
         within_s = min(self.timeouts.connect_s, max(0.0, until - self.loop.time()))
         try:
@@ -449,7 +449,7 @@ class Pool:
                 self.context = tls_context(self.ca_file)
             async with asyncio.timeout(within_s):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(self), self.host, self.port, ssl=self.context
+                    lambda: HttpConnection(self), self.host, self.port, ssl=self.context
                 )
             self._activate(connection)
         except TimeoutError:
@@ -457,17 +457,17 @@ class Pool:
                 f"{self.who} could not be reached within {within_s:.3g} s."
             ) from None
         except OSError as error:
-            raise ProviderDown(f"{self.who} cannot be reached: {reason(error)}.") from None
+            raise ProviderDown(f"{self.who} cannot be reached: {os_error_text(error)}.") from None
         except UnicodeError:  # of a name that no name server could be asked for
             raise ProviderDown(
                 f"{self.who} cannot be reached: its name cannot be resolved."
             ) from None
         finally:
             self.connecting -= 1
-            self._next_turn()
+            self._wake_next()
         return connection
 
-    def _activate(self, connection: Connection) -> None:
+    def _activate(self, connection: HttpConnection) -> None:
         self.active.add(connection)
         if self.ticker is None:
             self.ticker = self.loop.call_later(TICK_S, self._tick)
@@ -484,7 +484,7 @@ class Pool:
             else None
         )
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: HttpConnection) -> None:
         """Takes a connection back: kept if its exchange is over and the peer keeps it too, ended if
         not.
         """
@@ -502,16 +502,16 @@ class Pool:
         else:
             connection.busy = False
             connection.end()
-        self._next_turn()
+        self._wake_next()
 
-    def _next_turn(self) -> None:
+    def _wake_next(self) -> None:
         while self.queue and (self.idle or len(self.active) + self.connecting < self.most):
             turn = self.queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: HttpConnection) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -542,7 +542,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def reason(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     """An OSError in words that do not need an errno table."""
     if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"

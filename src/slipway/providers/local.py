@@ -12,8 +12,8 @@ import msgspec
 
 from slipway import weights
 from slipway.errors import ProviderDown, ProviderError, SettingsError
-from slipway.providers import Call, ModelReply, Whole
-from slipway.providers.engine import Engine, Job, Up
+from slipway.providers import Call, Completion, ModelReply
+from slipway.providers.engine import Engine, EngineJob, RunningEngine
 from slipway.providers.openai import OpenAIProvider
 from slipway.settings import Model
 from slipway.types import Piece
@@ -42,7 +42,7 @@ class LocalProvider:
         self.model = msgspec.structs.replace(
             model, connection=msgspec.structs.replace(model.connection, proxy=None)
         )
-        job = Job(
+        job = EngineJob(
             name=name,
             path="",
             context=model.context or CONTEXT,
@@ -51,7 +51,7 @@ class LocalProvider:
             key="",
         )
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
-        self._endpoint: tuple[Up, OpenAIProvider] | None = None
+        self._endpoint: tuple[RunningEngine, OpenAIProvider] | None = None
         self._calls = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -66,37 +66,37 @@ class LocalProvider:
     async def chat(self, call: Call) -> ModelReply:
         self._calls += 1
         try:
-            return Held(await self._sent(call), self._left)
+            return LocalReply(await self._send(call), self._call_ended)
         except BaseException:
-            self._left()
+            self._call_ended()
             raise
 
-    def _left(self) -> None:
+    def _call_ended(self) -> None:
         self._calls -= 1
-        self._rest()
+        self._close_if_retired()
 
-    def _rest(self) -> None:
+    def _close_if_retired(self) -> None:
         """The last call of a retired model takes the child with it."""
         if self._retired and not self._calls:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    async def _sent(self, call: Call) -> ModelReply:
+    async def _send(self, call: Call) -> ModelReply:
         """Where the child turns out to be gone before it said anything, the next one is asked,
         once.
         """
         try:
-            up = await self.engine.ready(within_s(call))
+            up = await self.engine.ready(load_wait_s(call))
             try:
-                return await self._at(up).chat(call)
+                return await self._provider_at(up).chat(call)
             except ProviderDown:
-                if not await self.engine.gone(up, NOTICE_S):
+                if not await self.engine.has_ended(up, NOTICE_S):
                     raise
-            return await self._at(await self.engine.ready(within_s(call))).chat(call)
+            return await self._provider_at(await self.engine.ready(load_wait_s(call))).chat(call)
         except ProviderError as error:
             error.model = self.name
             raise
 
-    def _at(self, up: Up) -> OpenAIProvider:
+    def _provider_at(self, up: RunningEngine) -> OpenAIProvider:
         if self._endpoint is None or self._endpoint[0] is not up:
             model = msgspec.structs.replace(self.model, base_url=f"{up.url}/v1", api_key=up.key)
             self._endpoint = (
@@ -110,7 +110,7 @@ class LocalProvider:
 
     def retire(self) -> None:
         self._retired = True
-        self._rest()
+        self._close_if_retired()
 
     async def close(self) -> None:
         if self._endpoint is not None:
@@ -118,7 +118,7 @@ class LocalProvider:
         await self.engine.close()
 
 
-class Held:
+class LocalReply:
     """A reply whose end is told once."""
 
     def __init__(self, reply: ModelReply, ended: Callable[[], None]) -> None:
@@ -128,7 +128,7 @@ class Held:
     async def pieces(self) -> list[Piece]:
         return await self._reply.pieces()
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         return await self._reply.whole()
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class Held:
             ended()
 
 
-def within_s(call: Call) -> float:
+def load_wait_s(call: Call) -> float:
     """How long a call waits for a model that is being loaded."""
     return min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0
 

@@ -21,8 +21,8 @@ from slipway.errors import (
     ProviderSlow,
     ProviderTooLong,
 )
-from slipway.providers import Call, Whole, encode_json
-from slipway.providers.http import Client, Pool, Reply, Timeouts, head_of, retry_after_s
+from slipway.providers import Call, Completion, encode_json
+from slipway.providers.http import Client, HttpReply, Pool, Timeouts, head_of, retry_after_s
 from slipway.providers.sse import Framer, data_of
 from slipway.settings import Model
 from slipway.types import Piece, Usage
@@ -83,17 +83,17 @@ class WireChunk(msgspec.Struct):
     error: Any = None
 
 
-class WireMessage(msgspec.Struct):
+class CompletionMessage(msgspec.Struct):
     content: str | list[Any] | None = None
 
 
-class WireChoice(msgspec.Struct):
-    message: WireMessage
+class CompletionChoice(msgspec.Struct):
+    message: CompletionMessage
     finish_reason: str | None = None
 
 
 class WireCompletion(msgspec.Struct):
-    choices: list[WireChoice] | None = None
+    choices: list[CompletionChoice] | None = None
     usage: WireUsage | None = None
     error: Any = None
 
@@ -169,11 +169,11 @@ class OpenAIProvider:
         if reply.status == 200:
             return OpenAIReply(self, reply, call)
         try:
-            raise self.refusal(reply, await reply.read())
+            raise self.error_from_status(reply, await reply.read())
         finally:
             reply.close()
 
-    def refusal(self, reply: Reply, body: bytes) -> ProviderError:
+    def error_from_status(self, reply: HttpReply, body: bytes) -> ProviderError:
         """What a status other than 200 means: for the client, for us, or for the moment."""
         status = reply.status
         said, param, code = error_words(body)
@@ -206,9 +206,9 @@ class OpenAIProvider:
         if status < 400:
             what = f"{who} answered with status {status}, which is not followed."
             return ProviderNonsense(what, model=self.name, upstream_status=status)
-        return self.refused(status, said, param, code, body)
+        return self.request_error(status, said, param, code, body)
 
-    def refused(
+    def request_error(
         self, status: int, said: str, param: str | None, code: str | None, body: bytes
     ) -> ProviderError:
         """The request's own fault, in the provider's words and with its status and code."""
@@ -218,15 +218,17 @@ class OpenAIProvider:
             return ProviderTooLong(what, model=self.name, upstream_status=status)
         kind = ProviderDeclined if DECLINED.search(body) else ProviderRefused
         ours = f"The provider of {self.name} refused the request ({status})."
-        refused = kind(
+        request_error = kind(
             said or ours, ours=ours, param=param, model=self.name, upstream_status=status
         )
-        refused.status, refused.code = (
+        request_error.status, request_error.code = (
             status,
-            code if code and CODE.fullmatch(code) else refused.code,
+            code if code and CODE.fullmatch(code) else request_error.code,
         )
-        refused.another_may_help = status == 404  # it does not know the name that we call it by
-        return refused
+        request_error.another_may_help = (
+            status == 404
+        )  # it does not know the name that we call it by
+        return request_error
 
     async def probe(self) -> bool:
         """Asks for the list of models. Who has none answers all the same; who does not take our
@@ -262,17 +264,17 @@ class OpenAIProvider:
 class OpenAIReply:
     """An answer under way. See ModelReply."""
 
-    def __init__(self, provider: OpenAIProvider, reply: Reply, call: Call) -> None:
+    def __init__(self, provider: OpenAIProvider, reply: HttpReply, call: Call) -> None:
         self.provider, self.reply = provider, reply
         self.framer = Framer()
         self.hide_usage = not call.usage_wanted
         self.ends_by = call.ends_by
-        self.silent = True
+        self.waits_for_words = True
         self.events: list[bytes] = []  # whole ones that were not looked at yet
         self.broken: ProviderError | None = None
         self.finished = self.ended = False
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         try:
             raw = await self.reply.read()
         except ProviderError as error:
@@ -292,7 +294,7 @@ class OpenAIReply:
             raise self.named(
                 ProviderCut(f"{self.provider.name} broke off its answer ({choice.finish_reason}).")
             )
-        return Whole(
+        return Completion(
             raw=raw,
             text=text_of(choice.message.content),
             finish=choice.finish_reason,
@@ -318,8 +320,8 @@ class OpenAIReply:
             self.broken = self.named(error)
             if not found:
                 raise
-        if self.silent and any(piece.spoke or piece.finish for piece in found):
-            self.silent = False
+        if self.waits_for_words and any(piece.spoke or piece.finish for piece in found):
+            self.waits_for_words = False
             self.reply.limit(self.ends_by)
         return found
 

@@ -24,7 +24,7 @@ FIRST_PAUSE_S = (
     0.25  # the longest first pause before another try of the same model; it doubles with each
 )
 LONGEST_PAUSE_S = 8.0
-MOST_BREAKS = 4  # an answer that broke off so often is not gone on with
+MOST_INTERRUPTIONS = 4  # an answer that broke off so often is not gone on with
 SHORTEST_S = 0.05  # no try is begun that has less time left
 
 
@@ -37,7 +37,7 @@ class Prefill(Record, frozen=True, kw_only=True):
     request: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Traits(Record, frozen=True, kw_only=True):
+class ModelTraits(Record, frozen=True, kw_only=True):
     """What a route knows of a model. `context` is in tokens, None where it is not known; `prefill`
     where it goes on with its own unfinished turn.
     """
@@ -45,13 +45,13 @@ class Traits(Record, frozen=True, kw_only=True):
     name: str = ""
     retries: int = 2
     context: int | None = None
-    goes_on: bool = True
+    can_continue: bool = True
     prefill: Prefill | None = None
     first_token_s: float | None = None
     total_s: float = 600.0
 
 
-class Standing(Record, frozen=True, kw_only=True):
+class Availability(Record, frozen=True, kw_only=True):
     """Whether a model may be asked now. `trial`: one question may try whether it is well again.
     `until` is when that may change, if known.
     """
@@ -64,30 +64,30 @@ class Standing(Record, frozen=True, kw_only=True):
     )
 
 
-READY = Standing(state="ready")
-TRIAL = Standing(state="trial")
+READY = Availability(state="ready")
+TRIAL = Availability(state="trial")
 
 
-class Try(Record, frozen=True, kw_only=True):
+class CallModel(Record, frozen=True, kw_only=True):
     """Ask this candidate now; `beside` at the same time, where a trial must keep nobody waiting.
     `waits`: no other is left to ask instead.
     """
 
     index: int
     kind: AttemptKind
-    beside: int | None = None
-    waits: bool = False
+    alongside: int | None = None
+    may_wait: bool = False
 
 
-class Wait(Record, frozen=True, kw_only=True):
+class WaitUntil(Record, frozen=True, kw_only=True):
     until: float
 
 
-class Stop(Record, frozen=True, kw_only=True):
+class GiveUp(Record, frozen=True, kw_only=True):
     error: ProviderError
 
 
-Step = Try | Wait | Stop
+Step = CallModel | WaitUntil | GiveUp
 
 
 class Attempts:
@@ -107,22 +107,22 @@ class Attempts:
         "_until",
         "_waited",
         "_waiting",
-        "breaks",
         "count",
-        "patient_until",
+        "interruptions",
+        "retry_until",
         "skipped",
     )
 
     def __init__(
         self,
-        traits: Sequence[Traits],
+        traits: Sequence[ModelTraits],
         *,
-        patient_until: float,
+        retry_until: float,
         until: float = math.inf,
         least_tokens: int = 0,
     ) -> None:
         self._traits = traits
-        self._waiting = deque(in_order(traits, least_tokens) if len(traits) > 1 else (0,))
+        self._waiting = deque(by_size(traits, least_tokens) if len(traits) > 1 else (0,))
         self._left = [each.retries for each in traits]
         self._due: dict[int, float] = {}  # by candidate: when it may be tried again
         self._first: ProviderError | None = None  # what the reader is told, where nothing helps
@@ -130,100 +130,115 @@ class Attempts:
         self._kind: type[ProviderError] | None = None  # of the first that was passed over
         self._too_long = 0  # the largest context that was too small
         self._tried, self._waited = set[int](), set[int]()
-        self.patient_until, self._until = patient_until, until
+        self.retry_until, self._until = retry_until, until
         self.skipped: dict[str, str] = {}  # name -> why it was passed over the last time
         self.count = 0
-        self.breaks = 0
+        self.interruptions = 0
 
     def next(
-        self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]
+        self,
+        now: float,
+        availability: Callable[[int], Availability],
+        may_retry: Callable[[int], bool],
     ) -> Step:
         """What to do now. `may_retry` spends from a model's retry budget where it says yes."""
         while self._waiting and now < self._until - SHORTEST_S:
             index = self._waiting.popleft()
-            stands = self._standing(index, standing)
-            if stands.state == "away":
-                self._pass_over(index, stands)
+            current = self._availability(index, availability)
+            if current.state == "away":
+                self._pass_over(index, current)
                 continue
             kind: AttemptKind = (
-                "continue" if self.breaks else "trial" if stands.state == "trial" else "first"
+                "continue"
+                if self.interruptions
+                else "trial"
+                if current.state == "trial"
+                else "first"
             )
             return self._try(
-                index, kind, standing, beside=self._spare(standing) if kind == "trial" else None
+                index,
+                kind,
+                availability,
+                alongside=self._take_ready(availability) if kind == "trial" else None,
             )
-        return self._again(now, standing, may_retry)
+        return self._retry(now, availability, may_retry)
 
     def _try(
         self,
         index: int,
         kind: AttemptKind,
-        standing: Callable[[int], Standing],
-        beside: int | None = None,
-    ) -> Try:
-        for each in (index, beside):
+        availability: Callable[[int], Availability],
+        alongside: int | None = None,
+    ) -> CallModel:
+        for each in (index, alongside):
             if each is not None:
                 self.count += 1
                 self._tried.add(each)
-        waits = beside is None and all(
-            self._standing(other, standing).state == "away" for other in self._waiting
+        may_wait = alongside is None and all(
+            self._availability(other, availability).state == "away" for other in self._waiting
         )
-        if waits:
+        if may_wait:
             self._waited.add(index)
-        return Try(index=index, kind=kind, beside=beside, waits=waits)
+        return CallModel(index=index, kind=kind, alongside=alongside, may_wait=may_wait)
 
-    def _standing(self, index: int, standing: Callable[[int], Standing]) -> Standing:
+    def _availability(
+        self, index: int, availability: Callable[[int], Availability]
+    ) -> Availability:
         traits = self._traits[index]
-        if self.breaks and not traits.goes_on:
-            return Standing(state="away", why="it cannot go on from another's words")
+        if self.interruptions and not traits.can_continue:
+            return Availability(state="away", why="it cannot go on from another's words")
         if traits.context is not None and traits.context <= self._too_long:
-            return Standing(
+            return Availability(
                 state="away", why="its context is no larger than one that was too small"
             )
-        return standing(index)
+        return availability(index)
 
-    def _pass_over(self, index: int, stands: Standing) -> None:
-        self.skipped[self._traits[index].name] = stands.why
-        self._kind = self._kind or stands.error
-        if stands.until is not None:
-            self._due.setdefault(index, stands.until)
+    def _pass_over(self, index: int, current: Availability) -> None:
+        self.skipped[self._traits[index].name] = current.why
+        self._kind = self._kind or current.error
+        if current.until is not None:
+            self._due.setdefault(index, current.until)
 
-    def _spare(self, standing: Callable[[int], Standing]) -> int | None:
+    def _take_ready(self, availability: Callable[[int], Availability]) -> int | None:
         """Who answers meanwhile: the next that is ready."""
         for index in self._waiting:
-            if self._standing(index, standing).state == "ready":
+            if self._availability(index, availability).state == "ready":
                 self._waiting.remove(index)
                 return index
         return None
 
-    def _again(
-        self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]
+    def _retry(
+        self,
+        now: float,
+        availability: Callable[[int], Availability],
+        may_retry: Callable[[int], bool],
     ) -> Step:
         """The soonest of those that may be tried again, if that is soon enough."""
         while self._due:
             index = min(self._due, key=lambda each: self._due[each])
             due = self._due[index]
-            if due > self.patient_until - SHORTEST_S:
+            if due > self.retry_until - SHORTEST_S:
                 break
             if due > now:
-                return Wait(until=due)
+                return WaitUntil(until=due)
             del self._due[index]
-            stands = self._standing(index, standing)
-            if stands.state == "away":
-                self._pass_over(index, stands)
+            current = self._availability(index, availability)
+            if current.state == "away":
+                self._pass_over(index, current)
             elif index not in self._tried:  # it was away, and is not any more
-                return self._try(index, "continue" if self.breaks else "first", standing)
+                return self._try(index, "continue" if self.interruptions else "first", availability)
             elif self._left[index] > 0 and may_retry(index):
                 self._left[index] -= 1
-                return self._try(index, "continue" if self.breaks else "retry", standing)
-        return Stop(error=self.error(now))
+                return self._try(index, "continue" if self.interruptions else "retry", availability)
+        return GiveUp(error=self.error(now))
 
-    def may_be_back(self, index: int) -> bool:
+    def was_not_tried(self, index: int) -> bool:
         """Whether it was passed over, and would be asked if it were well again. One that was tried
         is tried again only as `_again` says.
         """
         return index not in self._tried
 
-    def look_again(self, indices: Iterable[int]) -> None:
+    def reconsider(self, indices: Iterable[int]) -> None:
         """Some that were away may be well again."""
         self._waiting.extend(indices)
 
@@ -231,10 +246,10 @@ class Attempts:
         """An attempt ended without a word. `jitter` is drawn from [0, 1)."""
         if self._is_over:
             return  # what was called beside a trial that settled it
-        if self._first is None or self._says_more(index, error):
+        if self._first is None or self._replaces_first(index, error):
             self._first = error
         if isinstance(error, ModelBusy):
-            self._stands_back(index, error, now)
+            self._put_back(index, error, now)
         if isinstance(error, ProviderTooLong):
             self._too_long = max(self._too_long, self._traits[index].context or 0)
         if not error.another_may_help and (self._first is error or error.is_about_content):
@@ -246,7 +261,7 @@ class Attempts:
         elif error.retryable and self._left[index] > 0 and index in self._tried:
             self._due[index] = now + self._pause_s(index, error, jitter)
 
-    def _says_more(self, index: int, error: ProviderError) -> bool:
+    def _replaces_first(self, index: int, error: ProviderError) -> bool:
         """A model that was busy was not asked: what it says later counts, and that the request
         itself is wrong.
         """
@@ -255,7 +270,7 @@ class Attempts:
             first.model == self._traits[index].name or not error.another_may_help
         )
 
-    def _stands_back(self, index: int, error: ModelBusy, now: float) -> None:
+    def _put_back(self, index: int, error: ModelBusy, now: float) -> None:
         """It was not called. Where it was not waited for, it is once the others cannot answer
         either.
         """
@@ -270,11 +285,11 @@ class Attempts:
         pause_s: float = jitter * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**tried)
         return pause_s if error.retry_after_s is None else error.retry_after_s + pause_s
 
-    def broke(self, index: int, error: ProviderError) -> bool:
+    def interrupted(self, index: int, error: ProviderError) -> bool:
         """An answer broke off in the middle. Whether others may go on with it: they are asked in
         their order, the one that broke off last.
         """
-        self.breaks += 1
+        self.interruptions += 1
         self._first = error
         self._due.clear()
         self._tried.clear()
@@ -282,7 +297,7 @@ class Attempts:
         order = range(len(self._traits))
         self._waiting = (
             deque([*order[index + 1 :], *order[: index + 1]])
-            if self.breaks <= MOST_BREAKS and len(order) > 1
+            if self.interruptions <= MOST_INTERRUPTIONS and len(order) > 1
             else deque()
         )
         return bool(self._waiting)
@@ -295,7 +310,7 @@ class Attempts:
         if self._first is None and not self.skipped:
             return ProviderSlow("There was no time left to ask a model.")
         if self._first is None or (
-            isinstance(self._first, ProviderTooLong) and self._has_room_elsewhere()
+            isinstance(self._first, ProviderTooLong) and self._larger_model_was_skipped()
         ):
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
             return (self._kind or ProviderDown)(
@@ -305,7 +320,7 @@ class Attempts:
             self._first.retry_after_s = max(1.0, soonest)
         return self._first
 
-    def _has_room_elsewhere(self) -> bool:
+    def _larger_model_was_skipped(self) -> bool:
         """Whether a model that is known to hold more was passed over: then the question is not too
         long for ever.
         """
@@ -317,7 +332,7 @@ class Attempts:
         return any(each.context is not None and each.context > self._too_long for each in passed)
 
 
-def in_order(traits: Sequence[Traits], least_tokens: int) -> list[int]:
+def by_size(traits: Sequence[ModelTraits], least_tokens: int) -> list[int]:
     """The route's order; those that the question surely does not fit into come last."""
     return sorted(
         range(len(traits)),

@@ -31,7 +31,7 @@ class Breaker:
         "_begun",
         "_failed",
         "_in_a_row",
-        "_last",
+        "_outcomes",
         "_pause_s",
         "_trial_at",
         "kind",
@@ -52,7 +52,7 @@ class Breaker:
             maxlen=FAILURES
         )  # the numbers of those that failed last without a word
         self._in_a_row = 0
-        self._last = deque[bool](maxlen=WINDOW)
+        self._outcomes = deque[bool](maxlen=WINDOW)
         self._pause_s = 0.0
         self._trial_at = 0.0
 
@@ -67,27 +67,27 @@ class Breaker:
         """
         self._in_a_row = 0
         if self.state == "closed":
-            self._last.append(True)
+            self._outcomes.append(True)
         else:
             self.state, self.on_trial, self._pause_s = "closed", False, 0.0
-            self._last.clear()
+            self._outcomes.clear()
 
-    def failed(self, now: float, *, number: int | None = None, at_once: bool = False) -> bool:
+    def failed(self, now: float, *, call_number: int | None = None, at_once: bool = False) -> bool:
         """Whether this opened it. `number` is that of a call that failed without a word; `at_once`:
         no second failure is needed to know.
         """
         if self.state == "open":
             return False
         self._in_a_row += 1
-        if number is not None:
-            self._failed.append(number)
-        self._last.append(False)
+        if call_number is not None:
+            self._failed.append(call_number)
+        self._outcomes.append(False)
         if self.state == "half-open":
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         elif not (
             at_once
             or self._in_a_row >= FAILURES
-            or self._neighbours_failed()
+            or self._consecutive_calls_failed()
             or self._mostly_fails()
         ):
             return False
@@ -95,13 +95,15 @@ class Breaker:
         self._trial_at = now + self._pause_s
         return True
 
-    def _neighbours_failed(self) -> bool:
+    def _consecutive_calls_failed(self) -> bool:
         return (
             len(self._failed) == FAILURES and max(self._failed) - min(self._failed) == FAILURES - 1
         )
 
     def _mostly_fails(self) -> bool:
-        return len(self._last) >= ENOUGH and self._last.count(False) >= SHARE * len(self._last)
+        return len(self._outcomes) >= ENOUGH and self._outcomes.count(False) >= SHARE * len(
+            self._outcomes
+        )
 
     def reached(self, now: float) -> bool:
         """A probe came through. Whether one question may try it now."""
@@ -112,7 +114,7 @@ class Breaker:
     def begin_trial(self) -> None:
         self.on_trial = True
 
-    def give_back(self) -> None:
+    def release_trial(self) -> None:
         """The trial ended without a verdict."""
         self.on_trial = False
 

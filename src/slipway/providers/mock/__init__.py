@@ -36,12 +36,12 @@ the messages before it would get. `MockSettings.continues` has it go wrong at th
 that the mock would not have given is not gone on with; it says its own from the beginning.
 """
 
-from slipway.providers.mock.asked import GO_ON
+from slipway.providers.mock.chat_request import GO_ON
 from slipway.providers.mock.continuing import CONTINUES, PREFACES
 from slipway.providers.mock.faults import FAULTS, Fault, parse_fault
 from slipway.providers.mock.script import parse_entry
 from slipway.providers.mock.server import MockServer, serve
-from slipway.providers.mock.settings import MockSettings, Seen
+from slipway.providers.mock.settings import MockSettings, RecordedRequest
 
 __all__ = [
     "CONTINUES",
@@ -51,7 +51,7 @@ __all__ = [
     "Fault",
     "MockServer",
     "MockSettings",
-    "Seen",
+    "RecordedRequest",
     "parse_entry",
     "parse_fault",
     "serve",

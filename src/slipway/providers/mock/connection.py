@@ -18,8 +18,8 @@ from typing import NamedTuple, cast
 import httptools
 
 from slipway.providers.mock.faults import refusal
-from slipway.providers.mock.reply import Reply
-from slipway.providers.mock.settings import Seen
+from slipway.providers.mock.reply import MockReply
+from slipway.providers.mock.settings import RecordedRequest
 
 BODY_LIMIT = 64 * 1024 * 1024
 # uvloop's clock and timers count in milliseconds; without this, a timer that is a little early
@@ -27,7 +27,7 @@ BODY_LIMIT = 64 * 1024 * 1024
 SLACK_S = 0.0005
 LINGER_NONE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
-Answer = Callable[[Seen, bytes], Reply]
+Answer = Callable[[RecordedRequest, bytes], MockReply]
 
 
 class Request(NamedTuple):
@@ -35,15 +35,15 @@ class Request(NamedTuple):
     nothing follows it.
     """
 
-    seen: Seen
+    seen: RecordedRequest
     body: bytes
     keep_alive: bool
     chunked: bool  # the client understands chunked bodies: it speaks HTTP/1.1
-    refused: Reply | None = None
+    refused: MockReply | None = None
 
 
-class Connection(asyncio.Protocol):
-    def __init__(self, answer: Answer, connections: "set[Connection]") -> None:
+class MockConnection(asyncio.Protocol):
+    def __init__(self, answer: Answer, connections: "set[MockConnection]") -> None:
         self._answer = answer
         self._connections = connections
         self._loop = asyncio.get_running_loop()
@@ -132,9 +132,9 @@ class Connection(asyncio.Protocol):
 
     # our own
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> RecordedRequest:
         method = self._parser.get_method().decode("latin-1")
-        return Seen(
+        return RecordedRequest(
             method=method,
             path=self._url.decode("latin-1"),
             headers=self._headers,
@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
     def _too_large(self) -> None:
         self._refuse(refusal(413, f"The body is over {BODY_LIMIT >> 20} MiB."))
 
-    def _refuse(self, reply: Reply) -> None:
+    def _refuse(self, reply: MockReply) -> None:
         """Answers what cannot be read on, then closes; what comes after it is thrown away."""
         if not self.transport.is_closing() and not (self._waiting and self._waiting[-1].refused):
             self.transport.pause_reading()
@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.close()
 
-    def ended(self, reply: Reply, request: Request) -> None:
+    def ended(self, reply: MockReply, request: Request) -> None:
         """A reply's last byte is written, or never will be."""
         if reply.ending == "keep" and request.keep_alive:
             self._sending = None
@@ -216,7 +216,7 @@ class Sending:
     delays no other.
     """
 
-    def __init__(self, connection: Connection, request: Request, reply: Reply) -> None:
+    def __init__(self, connection: MockConnection, request: Request, reply: MockReply) -> None:
         self.request = request
         self._connection = connection
         self._write = connection.transport.write
@@ -278,7 +278,7 @@ class Sending:
         self._connection.ended(self._reply, self.request)
 
 
-def head(reply: Reply, request: Request) -> bytes:
+def head(reply: MockReply, request: Request) -> bytes:
     """The status line and headers. Without a length, HTTP/1.0 is told the end of the body by the
     end of the connection.
     """

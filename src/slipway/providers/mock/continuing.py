@@ -55,7 +55,7 @@ CONTINUES: Mapping[str, str] = MappingProxyType(
 """Every habit by name, with how such a model goes on."""
 
 
-def go_on(habit: str, partial: str, truth: str, rng: Draw) -> str:
+def continue_from(habit: str, partial: str, truth: str, rng: Draw) -> str:
     """What follows `partial`. A model that never said so begins again, whatever its habit, and where
     nothing is left, nothing is said.
     """

@@ -4,14 +4,14 @@ breaks off half-way instead.
 
 import re
 
-from slipway.providers.mock.reply import Reply, Write
+from slipway.providers.mock.reply import MockReply, TimedWrite
 
-Writes = tuple[Write, ...]
+Writes = tuple[TimedWrite, ...]
 
 _MULTI_BYTE = re.compile(rb'.*?"content":".*?[\x80-\xff]')
 
 
-def at_byte(reply: Reply, size: int) -> Writes:
+def at_byte(reply: MockReply, size: int) -> Writes:
     """Its first `size` bytes."""
     kept = []
     for write in reply.writes:
@@ -22,7 +22,7 @@ def at_byte(reply: Reply, size: int) -> Writes:
     return tuple(kept)
 
 
-def at_chunk(reply: Reply, count: int) -> Writes:
+def at_chunk(reply: MockReply, count: int) -> Writes:
     """A stream's writes up to its content chunk number `count`, never to its finish."""
     if reply.length is not None:
         return at_byte(reply, reply.length // 2)
@@ -32,7 +32,7 @@ def at_chunk(reply: Reply, count: int) -> Writes:
     return reply.writes[: marks[count] if count < len(marks) else marks[-1] + 1]
 
 
-def in_character(reply: Reply, count: int) -> Writes:
+def in_character(reply: MockReply, count: int) -> Writes:
     """Ends inside the first character of several bytes after `count` content chunks; where there is
     none, inside a chunk.
     """
@@ -44,7 +44,7 @@ def in_character(reply: Reply, count: int) -> Writes:
     return (*kept, *(write._replace(data=write.data[: len(write.data) // 2]) for write in broken))
 
 
-def behind_finish(reply: Reply) -> Writes:
+def behind_finish(reply: MockReply) -> Writes:
     """Up to and with the last finish reason; a whole reply lacks its last byte."""
     if reply.length is not None:
         return at_byte(reply, reply.length - 1)
@@ -52,6 +52,6 @@ def behind_finish(reply: Reply) -> Writes:
     return reply.writes[: finished[-1] + 1] if finished else reply.writes
 
 
-def content(reply: Reply) -> list[int]:
+def content(reply: MockReply) -> list[int]:
     """Which of its writes carry text."""
     return [index for index, write in enumerate(reply.writes) if write.content]

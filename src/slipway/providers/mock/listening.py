@@ -10,7 +10,7 @@ BACKLOG = 2048
 TLS_GOODBYE_S = 0.2  # a client that has gone must not hold up the end
 
 
-class Listening:
+class Listener:
     """Raises OSError at its start where the address is in use or not ours.
 
     While it refuses, the port stays ours: its sockets are bound, but do not listen, which is what
@@ -41,7 +41,7 @@ class Listening:
         self._servers = [server]
         return int(server.sockets[0].getsockname()[1])
 
-    def turn(self, *, refusing: bool) -> None:
+    def set_refusing(self, *, refusing: bool) -> None:
         """At once, or, where it has just begun to accept, as soon as that is done."""
         self._refusing = refusing
         if self._opening is None and refusing != bool(self._held):
@@ -89,7 +89,7 @@ class Listening:
                 )
             )
         self._held, self._opening = [], None
-        self.turn(refusing=self._refusing)
+        self.set_refusing(refusing=self._refusing)
 
 
 def _bound(family: int, address: tuple[str, int]) -> socket.socket:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from slipway.providers.mock.faults import Fault, Given, goes_by_time, parse_fault
+from slipway.providers.mock.faults import Fault, FaultContext, goes_by_time, parse_fault
 from slipway.settings.tree import seconds
 
 FORM = "Write FAULT[%P][@WHEN][xM], such as cut-5, status-503@1x3 (calls 1 to 3), down@2s-5s (seconds) or cutany%20 (one call in five)"
@@ -71,7 +71,7 @@ class Script:
         self._number = 0
         self._began_at = time.monotonic()
 
-    def call(self) -> tuple[Given, list[Fault]]:
+    def call(self) -> tuple[FaultContext, list[Fault]]:
         """Counts a call. What its faults may go by, but for its own seed, and those that are in
         force for it.
         """
@@ -82,21 +82,21 @@ class Script:
             for entry in self._parsed
             if entry.due(age_s) and entry.picks(self._number, self._seed)
         ]
-        return Given(f"{self._seed}", self._number, age_s, self._passed), faults
+        return FaultContext(f"{self._seed}", self._number, age_s, self._passed), faults
 
-    def standing(self) -> list[Fault]:
+    def always_active(self) -> list[Fault]:
         """The faults that are in force for every call now, whatever its number."""
         age_s = self._age_s()
         return [entry.fault for entry in self._whole if entry.due(age_s)]
 
     def is_down(self) -> bool:
-        return bool(self._whole) and any(fault.name == "down" for fault in self.standing())
+        return bool(self._whole) and any(fault.name == "down" for fault in self.always_active())
 
     def refuses(self) -> bool:
         age_s = self._age_s()
         return any(entry.due(age_s) for entry in self._refusals)
 
-    def next_turn_s(self) -> float | None:
+    def next_change_s(self) -> float | None:
         """How long until connections may be refused, or accepted again; None for never."""
         age_s = self._age_s()
         turns = [

@@ -38,7 +38,7 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: Path | None = None
 
 
-class Seen(msgspec.Struct, kw_only=True):
+class RecordedRequest(msgspec.Struct, kw_only=True):
     """One request as it was received. `*_at` and `sent` are readings of `time.monotonic()`.
 
     Header names are lower case. `body` is the parsed JSON, None where there was none or it was

@@ -37,7 +37,7 @@ class ChatBody(msgspec.Struct):
     max_completion_tokens: Positive | None = None
 
 
-def parted(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
+def split_partial(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
     """The messages that were to be answered, and how far their answer has come: empty unless the
     request asks to go on with one.
 
