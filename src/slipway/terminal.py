@@ -7,13 +7,14 @@ import click
 
 
 class ProgressBar:
-    """A progress bar with the time left, where a person watches; otherwise nothing."""
+    """A progress bar with the time left. It prints nothing unless `shown`."""
 
     def __init__(self, label: str, shown: bool) -> None:
         self._bar: Any = None
         self._label, self._shown = label, shown
 
     def update(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are finished."""
         if not self._shown or not total:
             return
         if self._bar is None:
@@ -25,5 +26,6 @@ class ProgressBar:
         self._bar.update(done - self._bar.pos)
 
     def finish(self) -> None:
+        """End the bar's line."""
         if self._bar is not None:
             self._bar.__exit__(None, None, None)

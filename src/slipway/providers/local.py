@@ -18,25 +18,18 @@ from slipway.providers.openai import OpenAIProvider
 from slipway.settings import Model
 from slipway.types import Piece
 
-START_S = (
-    30.0  # how long a question waits for a model that is being loaded, where no other may answer
-)
-CONTEXT = 8192  # tokens, where the settings do not say
-NOTICE_S = 1.0  # how long after a failed call the end of its process may become known
+START_S = 30.0  # how long a question waits for a loading model if no other one can answer
+CONTEXT = 8192  # tokens, unless the settings name a number
+NOTICE_S = 1.0  # how long the news of the process's end may take after a failed call
 
 
 class LocalProvider:
-    """The child's endpoint, whichever child it is now. It works on `parallel` calls at once: those
-    who route let no more come.
-    """
+    """The current child's endpoint. It works on `parallel` calls at once; routing sends no more."""
 
     def __init__(self, name: str, model: Model, kind: str) -> None:
         if find_spec("xllamacpp") is None:
-            raise SettingsError(
-                [
-                    f"models.{name}: running a model here needs the extra: pip install 'slipway[local]'"
-                ]
-            )
+            extra = "pip install 'slipway[local]'"
+            raise SettingsError([f"models.{name}: to run a model here, install the extra: {extra}"])
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = model.parallel
         self.model = msgspec.structs.replace(
@@ -76,13 +69,13 @@ class LocalProvider:
         self._close_if_retired()
 
     def _close_if_retired(self) -> None:
-        """The last call of a retired model takes the child with it."""
+        """End the child with the last call of a retired model."""
         if self._retired and not self._calls:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def _send(self, call: Call) -> ModelReply:
-        """Where the child turns out to be gone before it said anything, the next one is asked,
-        once.
+        """Send a call. If the child turns out to have ended before it said anything, ask the next
+        one, once.
         """
         try:
             up = await self.engine.ready(load_wait_s(call))
@@ -119,7 +112,7 @@ class LocalProvider:
 
 
 class LocalReply:
-    """A reply whose end is told once."""
+    """A reply that reports its end once."""
 
     def __init__(self, reply: ModelReply, ended: Callable[[], None]) -> None:
         self._reply = reply
@@ -139,17 +132,20 @@ class LocalReply:
 
 
 def load_wait_s(call: Call) -> float:
-    """How long a call waits for a model that is being loaded."""
+    """Return how long a call waits for a model that is loading."""
     return min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0
 
 
 def missing(name: str) -> str:
+    """Return what to do about weights that are not here."""
     pull = f"; fetch them with `slipway weights pull {name}`" if name in weights.table() else ""
     return f"its weights are not here yet{pull}"
 
 
 def finder(name: str) -> Callable[[], Path | None]:
-    """Looks for the file of these weights: a name of the table, or a path."""
+    """Return a function that looks for the file of these weights: a name of the table,
+    or a path.
+    """
     if name in weights.table():
         return lambda: next(iter((weights.found(name) or {}).values()), None)
     path = Path(name).expanduser().absolute()

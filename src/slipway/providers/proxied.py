@@ -1,5 +1,5 @@
-"""The same Client through an HTTP proxy, by httpx: right with every kind of proxy, and fast enough
-where one stands between.
+"""The same Client through an HTTP proxy, by httpx: correct with every kind of proxy, and fast
+enough there.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from slipway.providers.http import LARGEST_REPLY, HttpReply, Timeouts, tls_conte
 
 
 class ProxiedReply:
+    """An HttpReply of httpx."""
+
     def __init__(self, response: httpx.Response, client: "ProxiedClient") -> None:
         self.status = response.status_code
         self.response, self.client, self.until = response, client, math.inf
@@ -59,6 +61,8 @@ class ProxiedReply:
 
 
 class ProxiedClient:
+    """A Client that sends every request through one proxy."""
+
     def __init__(
         self,
         url: str,
@@ -136,8 +140,8 @@ class ProxiedClient:
             ) from None
 
     def close_in_background(self, response: httpx.Response) -> None:
-        """httpx closes in a coroutine only, and a reply may be let go of where nothing can be
-        awaited.
+        """Close a response in a task, because httpx closes only in a coroutine and the caller
+        cannot wait.
         """
         self._in_background(self._close_response(response))
 
@@ -152,9 +156,7 @@ class ProxiedClient:
         self._replace_if_retired()
 
     def _replace_if_retired(self) -> None:
-        """httpx ends kept connections only with their client: a call that comes later meets a new
-        one.
-        """
+        """Replace httpx's client once no call uses it, which is how it ends kept connections."""
         if self._retired and not self._calls:
             before, self.http = self.http, self._new_client()
             self._in_background(before.aclose())

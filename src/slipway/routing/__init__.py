@@ -1,8 +1,8 @@
-"""Room 6, which model: the candidates of a route until one has answered, and whoever goes on where
-one broke off.
+"""Choose the model that answers: try a route's candidates in order, and continue with another one
+if a stream breaks off.
 
-A bare model is a route of one. `attempts` decides, `calling` does, `health` knows how each model
-is.
+A bare model is a route of one. `attempts` decides what to do next, `calling` does it, `health`
+knows which models may be asked.
 """
 
 import asyncio
@@ -36,12 +36,12 @@ __all__ = [
     "models_of",
 ]
 
-GRACE_S = 0.2  # behind a deadline, for the call itself to say that it is late
+GRACE_S = 0.2  # extra time after a deadline, so that the call can report that it is late
 
 
 class QuickReply(Record, frozen=True, kw_only=True):
-    """What a model said in between: `text` is None where it was late or broke off, and `usage`
-    where it did not tell what that took.
+    """The reply to a short internal question. `text` is None if the model was too late or broke
+    off, `usage` is None if the provider did not report any.
     """
 
     text: str | None
@@ -58,7 +58,10 @@ async def ask_briefly(
     max_tokens: int,
     deadline_s: float = 2.0,
 ) -> QuickReply | None:
-    """A short question to a small model, on the way to an answer; None where all of the route fail."""
+    """Ask a small model a short question on the way to an answer, such as what a follow-up means.
+
+    Returns None if every candidate of the route failed before it was called.
+    """
     body = encode_json(
         {"model": "", "messages": messages, "max_tokens": max_tokens, "temperature": 0}
     )
@@ -68,7 +71,7 @@ async def ask_briefly(
     answering = RoutedAnswer(route, Call(body=body, name_at=(9, 11), stream=False), asked)
     late = QuickReply(text=None, model=route.candidates[0].model, usage=None)
     try:
-        async with asyncio.timeout(deadline_s + GRACE_S):  # a model that is being loaded, say
+        async with asyncio.timeout(deadline_s + GRACE_S):  # a model may still be loading
             await answering.open()
     except ProviderError:
         return (

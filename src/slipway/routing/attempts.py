@@ -1,13 +1,15 @@
-"""Which model is asked next, and when it is enough: the state of one question on its way along a
+"""Decide which model is asked next and when to stop: the state of one question on its way along a
 route.
 
-Pure: it has no clock and does no I/O. Times are seconds of any monotonic clock, handed in.
-`calling.py` does what it says, and tells it what became of it.
+Pure: no clock and no I/O. Times are seconds of any monotonic clock, passed in by `calling.py`,
+which carries out each step and reports the result.
 
-    first    every candidate in the route's order, without waiting: one that is away is passed over,
-    and why is kept again    those whose failure a later try may mend, each after its pause: full
-    jitter (Brooker, AWS 2015) or what Retry-After says go on    once words were shown, only a
-    candidate that can go on from them, the one behind the one that broke off first
+    first      Ask each candidate in the route's order, without waiting. One that may not be asked
+               now is skipped, and the reason is kept.
+    retry      Ask those again whose failure may pass, each after its pause: full jitter
+               (Brooker, AWS 2015) or the time that Retry-After names.
+    continue   Once words were shown, ask only candidates that can continue from them, starting
+               with the one after the candidate that broke off.
 """
 
 import math
@@ -20,17 +22,15 @@ import msgspec
 from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderSlow, ProviderTooLong
 from slipway.types import AttemptKind, Record
 
-FIRST_PAUSE_S = (
-    0.25  # the longest first pause before another try of the same model; it doubles with each
-)
+FIRST_PAUSE_S = 0.25  # upper bound of the pause before the first retry; doubles with each
 LONGEST_PAUSE_S = 8.0
-MOST_INTERRUPTIONS = 4  # an answer that broke off so often is not gone on with
-SHORTEST_S = 0.05  # no try is begun that has less time left
+MOST_INTERRUPTIONS = 4  # after more, an answer is not continued
+SHORTEST_S = 0.05  # no attempt begins with less time left
 
 
 class Prefill(Record, frozen=True, kw_only=True):
-    """What a provider wants to have beside an unfinished turn, in the turn's message and in the
-    request, to go on with it.
+    """The fields that a provider needs in the unfinished turn's message and in the request, so that
+    it continues that turn.
     """
 
     message: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -38,8 +38,8 @@ class Prefill(Record, frozen=True, kw_only=True):
 
 
 class ModelTraits(Record, frozen=True, kw_only=True):
-    """What a route knows of a model. `context` is in tokens, None where it is not known; `prefill`
-    where it goes on with its own unfinished turn.
+    """What a route knows about a model. `context` is in tokens, None if unknown; `prefill` is set
+    if the model continues its own unfinished turn.
     """
 
     name: str = ""
@@ -52,16 +52,15 @@ class ModelTraits(Record, frozen=True, kw_only=True):
 
 
 class Availability(Record, frozen=True, kw_only=True):
-    """Whether a model may be asked now. `trial`: one question may try whether it is well again.
-    `until` is when that may change, if known.
+    """Whether a model may be asked now. `trial`: one question may test whether it has recovered.
+    `until` is when this may change, if known.
     """
 
     state: Literal["ready", "trial", "away"]
     why: str = ""
     until: float | None = None
-    error: type[ProviderError] = (
-        ProviderDown  # what a reader is told of it, where nobody else can be asked
-    )
+    # What the reader gets if no other model can be asked
+    error: type[ProviderError] = ProviderDown
 
 
 READY = Availability(state="ready")
@@ -69,8 +68,8 @@ TRIAL = Availability(state="trial")
 
 
 class CallModel(Record, frozen=True, kw_only=True):
-    """Ask this candidate now; `beside` at the same time, where a trial must keep nobody waiting.
-    `waits`: no other is left to ask instead.
+    """Ask this candidate now, and `alongside` at the same time, so that nobody waits for a trial.
+    `may_wait`: no other candidate is left to ask instead.
     """
 
     index: int
@@ -80,10 +79,14 @@ class CallModel(Record, frozen=True, kw_only=True):
 
 
 class WaitUntil(Record, frozen=True, kw_only=True):
+    """Wait until this time, then ask for the next step."""
+
     until: float
 
 
 class GiveUp(Record, frozen=True, kw_only=True):
+    """Stop with this error."""
+
     error: ProviderError
 
 
@@ -91,8 +94,8 @@ Step = CallModel | WaitUntil | GiveUp
 
 
 class Attempts:
-    """`patient_until` is how long a later try is waited for, and `until` when all must be over;
-    `least_tokens` is what the question has at the very least.
+    """The attempts of one question. A retry begins before `retry_until` or not at all; everything
+    ends by `until`. `least_tokens` is a lower bound of the question's length.
     """
 
     __slots__ = (
@@ -124,14 +127,14 @@ class Attempts:
         self._traits = traits
         self._waiting = deque(by_size(traits, least_tokens) if len(traits) > 1 else (0,))
         self._left = [each.retries for each in traits]
-        self._due: dict[int, float] = {}  # by candidate: when it may be tried again
-        self._first: ProviderError | None = None  # what the reader is told, where nothing helps
+        self._due: dict[int, float] = {}  # candidate -> when it may be asked again
+        self._first: ProviderError | None = None  # what the reader gets if every attempt fails
         self._is_over = False
-        self._kind: type[ProviderError] | None = None  # of the first that was passed over
+        self._kind: type[ProviderError] | None = None  # the first skipped candidate's error
         self._too_long = 0  # the largest context that was too small
         self._tried, self._waited = set[int](), set[int]()
         self.retry_until, self._until = retry_until, until
-        self.skipped: dict[str, str] = {}  # name -> why it was passed over the last time
+        self.skipped: dict[str, str] = {}  # model name -> why it was last skipped
         self.count = 0
         self.interruptions = 0
 
@@ -141,7 +144,9 @@ class Attempts:
         availability: Callable[[int], Availability],
         may_retry: Callable[[int], bool],
     ) -> Step:
-        """What to do now. `may_retry` spends from a model's retry budget where it says yes."""
+        """Return the next step. `may_retry` takes one retry from a model's budget if it returns
+        True.
+        """
         while self._waiting and now < self._until - SHORTEST_S:
             index = self._waiting.popleft()
             current = self._availability(index, availability)
@@ -186,7 +191,7 @@ class Attempts:
     ) -> Availability:
         traits = self._traits[index]
         if self.interruptions and not traits.can_continue:
-            return Availability(state="away", why="it cannot go on from another's words")
+            return Availability(state="away", why="it cannot continue another model's answer")
         if traits.context is not None and traits.context <= self._too_long:
             return Availability(
                 state="away", why="its context is no larger than one that was too small"
@@ -200,7 +205,7 @@ class Attempts:
             self._due.setdefault(index, current.until)
 
     def _take_ready(self, availability: Callable[[int], Availability]) -> int | None:
-        """Who answers meanwhile: the next that is ready."""
+        """Remove and return the next candidate that is ready, to answer while a trial runs."""
         for index in self._waiting:
             if self._availability(index, availability).state == "ready":
                 self._waiting.remove(index)
@@ -213,7 +218,7 @@ class Attempts:
         availability: Callable[[int], Availability],
         may_retry: Callable[[int], bool],
     ) -> Step:
-        """The soonest of those that may be tried again, if that is soon enough."""
+        """Return the retry that is due first, if it is due soon enough."""
         while self._due:
             index = min(self._due, key=lambda each: self._due[each])
             due = self._due[index]
@@ -225,7 +230,7 @@ class Attempts:
             current = self._availability(index, availability)
             if current.state == "away":
                 self._pass_over(index, current)
-            elif index not in self._tried:  # it was away, and is not any more
+            elif index not in self._tried:  # it has recovered meanwhile
                 return self._try(index, "continue" if self.interruptions else "first", availability)
             elif self._left[index] > 0 and may_retry(index):
                 self._left[index] -= 1
@@ -233,19 +238,19 @@ class Attempts:
         return GiveUp(error=self.error(now))
 
     def was_not_tried(self, index: int) -> bool:
-        """Whether it was passed over, and would be asked if it were well again. One that was tried
-        is tried again only as `_again` says.
+        """Return whether this candidate was skipped, so that it may be asked if it has recovered. A
+        candidate that was tried is asked again only by `_retry`.
         """
         return index not in self._tried
 
     def reconsider(self, indices: Iterable[int]) -> None:
-        """Some that were away may be well again."""
+        """Queue candidates that were skipped and may have recovered."""
         self._waiting.extend(indices)
 
     def failed(self, index: int, error: ProviderError, now: float, jitter: float) -> None:
-        """An attempt ended without a word. `jitter` is drawn from [0, 1)."""
+        """Record that an attempt ended without a word. `jitter` is drawn from [0, 1)."""
         if self._is_over:
-            return  # what was called beside a trial that settled it
+            return  # the other call of a race that is already decided
         if self._first is None or self._replaces_first(index, error):
             self._first = error
         if isinstance(error, ModelBusy):
@@ -254,7 +259,7 @@ class Attempts:
             self._too_long = max(self._too_long, self._traits[index].context or 0)
         if not error.another_may_help and (self._first is error or error.is_about_content):
             self._is_over = True
-            # the request itself is wrong, or what it asks for: no other model is asked
+            # The request itself is wrong or unwanted: no other model is asked
             self._waiting.clear()
             self._due.clear()
             self._first = error
@@ -262,8 +267,8 @@ class Attempts:
             self._due[index] = now + self._pause_s(index, error, jitter)
 
     def _replaces_first(self, index: int, error: ProviderError) -> bool:
-        """A model that was busy was not asked: what it says later counts, and that the request
-        itself is wrong.
+        """Return whether this error explains more than the first one, which is a model that was
+        busy and so was not called.
         """
         first = self._first
         return isinstance(first, ModelBusy) and (
@@ -271,8 +276,8 @@ class Attempts:
         )
 
     def _put_back(self, index: int, error: ModelBusy, now: float) -> None:
-        """It was not called. Where it was not waited for, it is once the others cannot answer
-        either.
+        """Undo the count of a call that a busy model did not take. If nobody waited for a slot,
+        queue it behind the other candidates.
         """
         self.count -= 1
         self.skipped[self._traits[index].name] = error.what
@@ -286,8 +291,8 @@ class Attempts:
         return pause_s if error.retry_after_s is None else error.retry_after_s + pause_s
 
     def interrupted(self, index: int, error: ProviderError) -> bool:
-        """An answer broke off in the middle. Whether others may go on with it: they are asked in
-        their order, the one that broke off last.
+        """Record that a stream broke off, and return whether another candidate may continue it. The
+        one that broke off is asked last.
         """
         self.interruptions += 1
         self._first = error
@@ -303,8 +308,8 @@ class Attempts:
         return bool(self._waiting)
 
     def error(self, now: float) -> ProviderError:
-        """What the reader is told: what the first model that was asked said, and when trying again
-        may help at the soonest.
+        """Return the error for the reader: the first called model's own, with the earliest time at
+        which trying again may help.
         """
         soonest = min((due - now for due in self._due.values()), default=None)
         if self._first is None and not self.skipped:
@@ -321,8 +326,8 @@ class Attempts:
         return self._first
 
     def _larger_model_was_skipped(self) -> bool:
-        """Whether a model that is known to hold more was passed over: then the question is not too
-        long for ever.
+        """Return whether a skipped model is known to have a larger context, so that the question is
+        not too long for good.
         """
         passed = [
             each
@@ -333,7 +338,9 @@ class Attempts:
 
 
 def by_size(traits: Sequence[ModelTraits], least_tokens: int) -> list[int]:
-    """The route's order; those that the question surely does not fit into come last."""
+    """Return the candidates in the route's order, with those last that are certainly too small for
+    the question.
+    """
     return sorted(
         range(len(traits)),
         key=lambda index: (context := traits[index].context) is not None and context < least_tokens,

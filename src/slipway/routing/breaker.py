@@ -1,14 +1,15 @@
-"""A circuit breaker, and a retry budget: both pure, with the time handed in.
+"""A circuit breaker and a retry budget. Both are pure: the time is passed in.
 
-    closed      questions are asked; FAILURES in a row, or half of the last WINDOW, open it. In a
-    row are also calls that began one after the other,
-                whatever slower ones that began before say meanwhile
-    open        none is; whoever holds it probes for free until the model can be reached
-    (`reached`), a trial's pause at the soonest after one that failed
-    half-open   one question tries it: well, it closes; not, it opens, and its pause doubles
+    closed      Calls are made. FAILURES in a row, or half of the last WINDOW, open it. Calls that
+                began one after the other count as a row too, even if slower calls that began
+                earlier succeed meanwhile.
+    open        No calls are made. The owner probes for free until the model can be reached
+                (`reached`), and after a failed trial not before its pause is over.
+    half-open   One call is the trial. If it succeeds, the breaker closes; if it fails, it opens
+                again and the pause doubles.
 
-(Nygard, Release It!, 2007; the budget as in Finagle: retries are a share of the requests, so that
-they cannot multiply an outage.)
+Sources: Nygard, Release It!, 2007; the budget follows Finagle: retries are a share of the requests,
+so that they cannot multiply an outage.
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ from slipway.errors import ProviderDown, ProviderError
 FAILURES = 3
 WINDOW = 20
 SHARE = 0.5
-ENOUGH = 10  # of the window, before the share counts
+ENOUGH = 10  # calls in the window before SHARE applies
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 State = Literal["closed", "open", "half-open"]
@@ -43,27 +44,26 @@ class Breaker:
 
     def __init__(self) -> None:
         self.state: State = "closed"
-        self.why = ""  # it was opened, in words, and as a kind of error
+        self.why = ""  # why it opened, as a sentence, and as a kind of error below
         self.kind: type[ProviderError] = ProviderDown
         self.on_trial = False
         self.opened_at = 0.0
         self._begun = 0
-        self._failed = deque[int](
-            maxlen=FAILURES
-        )  # the numbers of those that failed last without a word
+        # The numbers of the last calls that failed without a word
+        self._failed = deque[int](maxlen=FAILURES)
         self._in_a_row = 0
         self._outcomes = deque[bool](maxlen=WINDOW)
         self._pause_s = 0.0
         self._trial_at = 0.0
 
     def began(self) -> int:
-        """A call's number."""
+        """Count a call and return its number."""
         self._begun += 1
         return self._begun
 
     def succeeded(self) -> None:
-        """A model spoke in time, or refused for a reason of the request. It closes an open one too:
-        what works, works.
+        """Record that the model produced words in time, or refused for a reason of the request.
+        This closes an open breaker too.
         """
         self._in_a_row = 0
         if self.state == "closed":
@@ -73,8 +73,10 @@ class Breaker:
             self._outcomes.clear()
 
     def failed(self, now: float, *, call_number: int | None = None, at_once: bool = False) -> bool:
-        """Whether this opened it. `number` is that of a call that failed without a word; `at_once`:
-        no second failure is needed to know.
+        """Record a failure and return whether it opened the breaker.
+
+        `call_number` is set if the call failed without a word. `at_once` opens the breaker on the
+        first failure.
         """
         if self.state == "open":
             return False
@@ -106,7 +108,7 @@ class Breaker:
         )
 
     def reached(self, now: float) -> bool:
-        """A probe came through. Whether one question may try it now."""
+        """Record that a probe succeeded, and return whether one call may be the trial now."""
         if self.state == "open" and now >= self._trial_at:
             self.state = "half-open"
         return self.state != "open"
@@ -115,12 +117,14 @@ class Breaker:
         self.on_trial = True
 
     def release_trial(self) -> None:
-        """The trial ended without a verdict."""
+        """End a trial without a verdict."""
         self.on_trial = False
 
 
 class RetryBudget:
-    """Each first call earns less than a tenth of a retry; a few are there from the start."""
+    """Retries that a model has left. Each first call earns 0.08 of one, up to 3; 3 are there at the
+    start.
+    """
 
     EARNED, MOST = 0.08, 3.0
 

@@ -1,5 +1,5 @@
-"""An answer on its way along a route: calls begun, raced, waited for, broken off and gone on with,
-as `attempts.py` says.
+"""Run one answer along a route: start calls, race and wait for them, and continue streams that
+break off, as `attempts.py` decides.
 """
 
 import asyncio
@@ -16,17 +16,16 @@ from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, ServedBy, Usage
 
 CANCELLED = "cancelled"
-# a call that was late with less time than this, because its question had no more, says nothing
-# against the model
+# A timeout is not held against a model that had less time than this left
 FAIR_TIME_S = 5.0
 CONTINUED = Notice(
-    code="continued", text="The model stopped in the middle; another one went on from there."
+    code="continued", text="The model stopped in the middle; another one continued from there."
 )
 
 
 class CallContext(Record, frozen=True, kw_only=True):
-    """Who asks, and how long there is: until `until` for all of the answer, until `patient_until`
-    for a later try to begin (loop's clock).
+    """Who asks, and how much time there is (event loop's clock): the answer ends by `until`, and no
+    retry begins after `retry_until`.
     """
 
     answer_id: str
@@ -37,22 +36,20 @@ class CallContext(Record, frozen=True, kw_only=True):
 
 
 class AttemptUsage(Record, frozen=True, kw_only=True):
-    """What a call took that wrote something, or may have; `usage` None where nobody told."""
+    """The usage of a call that wrote something, or may have; None if the provider reported none."""
 
     candidate: Candidate
     usage: Usage | None
 
 
 class Attempt:
-    """One call to a model, from its begin to its end, which gives back what it holds and is told in
-    one record.
-    """
+    """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
 
     def __init__(
         self, index: int, candidate: Candidate, kind: AttemptKind, context: CallContext, shown: int
     ) -> None:
-        """`index` is the candidate's place in the route, `shown` how many characters the reader has
-        seen.
+        """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
+        characters that the reader has already seen.
         """
         self.index, self.candidate, self.kind, self.context, self.shown = (
             index,
@@ -73,12 +70,14 @@ class Attempt:
     @property
     def reply(self) -> ModelReply:
         if self._reply is None:
-            raise RuntimeError("this call has not begun")
+            raise RuntimeError("this attempt has not begun")
         return self._reply
 
     async def open(self, call: Call, *, may_wait: bool, others: bool) -> None:
-        """Until the first words are here, or the whole of an answer that is not streamed. `others`
-        may be asked where they are late.
+        """Call the model and return when its first words are here, or the whole answer if it is not
+        streamed.
+
+        `others`: another candidate can be asked if this one is late. Raises ProviderError.
         """
         candidate, health = self.candidate, self.candidate.health
         if health.slots is not None:
@@ -86,10 +85,8 @@ class Attempt:
                 self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
             )
             self._holds_slot = True
-        self.began, self.started_at = (
-            True,
-            time.monotonic(),
-        )  # waiting for a turn is no part of the call
+        # The call begins here: waiting for a slot is not part of it
+        self.began, self.started_at = True, time.monotonic()
         self.call_number = health.began(is_retry=self.kind == "retry")
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
         call = Call(
@@ -112,8 +109,8 @@ class Attempt:
         health.succeeded(self.started_at)
 
     async def _read_first_words(self, reply: ModelReply) -> None:
-        """What comes before the first words waits with them: nothing is shown of a model that may
-        still be passed over.
+        """Buffer events until the first words, so that nothing is shown of a model that may still
+        be replaced.
         """
         while not any(piece.spoke or piece.finish for piece in self.first):
             pieces = await reply.pieces()
@@ -124,7 +121,9 @@ class Attempt:
     def end(
         self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True
     ) -> None:
-        """Safe to call twice; the first counts."""
+        """Release the slot and the connection, update the model's health and emit the record. A
+        second call does nothing.
+        """
         if self.ended:
             return
         self.ended = True
@@ -145,8 +144,8 @@ class Attempt:
             self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
 
     def _is_no_evidence(self, error: ProviderError, now: float) -> bool:
-        """Whether the model is not to blame: it was not called, or it was the question that had no
-        more time.
+        """Return whether the failure says nothing about the model: it was not called, or the
+        question left it too little time.
         """
         was_short = self.first_at is not None or now - self.started_at < FAIR_TIME_S
         return isinstance(error, ModelBusy) or (
@@ -154,7 +153,7 @@ class Attempt:
         )
 
     def may_be_billed(self, error: ProviderError) -> bool:
-        """Whether what it wrote, or read, may have to be paid all the same."""
+        """Return whether the provider may charge for this failed call."""
         return self._reply is not None or isinstance(error, ProviderSlow)
 
     def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
@@ -177,11 +176,11 @@ class Attempt:
 
 
 class RoutedAnswer:
-    """`open` it, take its `pieces` or its `whole`, and `close` it in any case. Everything raises
-    ProviderError.
+    """An answer from a route: `open` it, take its `pieces` or its `whole`, and `close` it in any
+    case. All methods raise ProviderError.
 
-    `model` and `served_by` are those that write now; `took` is what was paid for or may have been;
-    `notices` are for the reader.
+    `model` and `served_by` describe the candidate that writes now. `usages` lists what was or may
+    have been billed. `notices` are for the reader.
     """
 
     def __init__(self, route: Route, call: Call, context: CallContext) -> None:
@@ -195,16 +194,15 @@ class RoutedAnswer:
         )
         self.usages: list[AttemptUsage] = []
         self.notices: list[Notice] = []
-        self.asking = candidates[0]  # who was called last
+        self.asking = candidates[0]  # the candidate that was called last
         self._attempt: Attempt | None = None
-        self._opening: Sequence[
-            Piece
-        ] = ()  # how the stream began: who goes on does so under its id
+        # The stream's first events: a continuation keeps their id
+        self._opening: Sequence[Piece] = ()
         self._text: list[str] = []
         self._finished = self._probed = False
         self._splice: Splice | None = None
 
-    # who answers
+    # Which candidate answers
     @property
     def attempt(self) -> Attempt:
         if self._attempt is None:
@@ -225,12 +223,14 @@ class RoutedAnswer:
 
     @property
     def was_continued(self) -> bool:
-        """Whether more than one model wrote it."""
+        """Return whether more than one model wrote the answer."""
         return self._splice is not None
 
-    # the way
+    # The calls
     async def open(self) -> None:
-        """A model has begun to answer, or, where the answer is not streamed, has answered."""
+        """Return when a model has begun to answer or, if the answer is not
+        streamed, has answered.
+        """
         while (attempt := await self._next_attempt(self.call)) is None:
             pass
         self._attempt = attempt
@@ -238,8 +238,8 @@ class RoutedAnswer:
         self.notices += failover_notices(self.route.candidates[0], attempt.candidate)
 
     async def pieces(self) -> list[Piece]:
-        """The next events; an empty list is the proper end. Where a model breaks off and another
-        can go on, it does.
+        """Return the next events; an empty list is the proper end. If a stream breaks off and
+        another model can continue it, it does.
         """
         attempt = self.attempt
         if attempt.first:
@@ -259,12 +259,12 @@ class RoutedAnswer:
                 self._finished = True
         if self._splice is not None:
             pieces = self._splice.pieces(pieces)
-        if len(self.route.candidates) > 1:  # another may have to go on from it
+        if len(self.route.candidates) > 1:  # another one may have to continue it
             self._text += [piece.text for piece in pieces if piece.text]
         return pieces
 
     async def _continue(self, error: ProviderError) -> list[Piece]:
-        """What another model writes from here on; raises `error` where none can."""
+        """Return the first events of the model that continues; raise `error` if none can."""
         broken = self.attempt
         broken.end(error)
         self.usages.append(AttemptUsage(candidate=broken.candidate, usage=broken.usage))
@@ -294,8 +294,8 @@ class RoutedAnswer:
         return await self.pieces()
 
     async def _next_attempt(self, call: Call, shown: str | None = None) -> Attempt | None:
-        """One step of the way: a call that has begun to answer, or None where it is not over yet.
-        Raises the last word.
+        """Take one step: return the attempt that began to answer, or None if there is more to do.
+        Raises the final error.
         """
         step = self.attempts.next(time.monotonic(), self._availability, self._may_retry)
         if isinstance(step, GiveUp):
@@ -321,14 +321,14 @@ class RoutedAnswer:
         return attempt
 
     def _cancel(self, attempt: Attempt, *, used: bool = True) -> None:
-        """It was asked, and nobody tells what that took."""
+        """Cancel the attempt; record unknown usage, since it may be billed."""
         if attempt.began:
             self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
         attempt.end(cancelled=True, used=used)
 
     async def _probe_all(self) -> bool:
-        """Before a question is given up: whether one that was away can be reached now. Once, and
-        for free.
+        """Probe the skipped candidates once before giving up, and return whether
+        any has recovered.
         """
         candidates = enumerate(self.route.candidates)
         away = [
@@ -359,12 +359,11 @@ class RoutedAnswer:
             and error.retry_after_s is None
             and rests_until is not None
         ):
-            error.retry_after_s = max(
-                0.0, rests_until - time.monotonic()
-            )  # it does not say for how long: so long it is left alone
+            # The provider does not say for how long: report our own pause
+            error.retry_after_s = max(0.0, rests_until - time.monotonic())
         if attempt.may_be_billed(error):
             self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=attempt.usage))
-        # It spreads load
+        # The jitter spreads load; it needs no secure randomness
         self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311
 
     def _availability(self, index: int) -> Availability:
@@ -374,8 +373,8 @@ class RoutedAnswer:
         return self.route.candidates[index].health.budget.spend()
 
     async def _race(self, step: CallModel, alongside: int, call: Call) -> Attempt | None:
-        """A model that may be well again is tried, and another asked at the same time: who speaks
-        first answers, and the trial ends with its verdict.
+        """Call the recovering model and the next one concurrently; return the first to produce
+        words. The trial continues in the background until its verdict.
         """
         running = {
             asyncio.get_running_loop().create_task(
@@ -407,9 +406,7 @@ class RoutedAnswer:
         return None
 
     def _settle_losers(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
-        """Another was faster. A trial goes on to its verdict, and a call that was asked beside one
-        is given up.
-        """
+        """Cancel the slower call of a race; let a trial continue until its verdict."""
         for task, attempt in running.items():
             if task.done() and isinstance(
                 error := task.exception(), ProviderError
@@ -425,7 +422,7 @@ class RoutedAnswer:
                 self._cancel(attempt, used=False)
 
     def close(self) -> None:
-        """Gives back what is held. An answer that is not over is given up."""
+        """Release what is held. An unfinished answer is cancelled."""
         attempt = self._attempt
         if attempt is not None and not attempt.ended:
             is_over = attempt.whole is not None or self._finished
@@ -434,7 +431,7 @@ class RoutedAnswer:
 
 
 async def finish_trial(task: "asyncio.Task[None]", trial: Attempt) -> None:
-    """Waits for a trial's first words, and ends it there."""
+    """Wait for a trial's first words, then end it."""
     try:
         await task
     except ProviderError as error:
@@ -448,14 +445,17 @@ async def finish_trial(task: "asyncio.Task[None]", trial: Attempt) -> None:
 
 
 def failover_notices(first: Candidate, answers: Candidate) -> list[Notice]:
-    """What the reader is told where another model answers than the first of the route."""
+    """Return the notices that tell the reader that another model than the route's first one
+    answers.
+    """
     if answers is first:
         return []
     if answers.served_by == "smaller":
         return [
             Notice(
                 code="smaller",
-                text="The model that usually answers was not available, so a smaller one answered: check what matters.",
+                text="The model that usually answers was not available, so a smaller one "
+                "answered: check what matters.",
             )
         ]
     return [

@@ -1,8 +1,7 @@
-"""How a model is, learnt from its calls: whether it may be asked, how often it may be tried again,
-how many calls it works on at once.
+"""Learn from calls how a model is: whether it may be asked, how often it may be retried, and how
+many calls it takes at once.
 
-It is kept by the model's name and outlives a reload of the settings, unless the model itself is
-another one then.
+Kept by the model's name. It survives a reload of the settings unless the model itself was changed.
 """
 
 import asyncio
@@ -25,8 +24,8 @@ from slipway.routing.slots import ModelSlots
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
-PROBE_S = 0.5  # between two looks whether a model that failed can be reached again
-PROBE_WAIT_S = 0.3  # how long a question that nobody else can answer waits for a look
+PROBE_S = 0.5  # between two probes of a model whose breaker is open
+PROBE_WAIT_S = 0.3  # how long a question waits for a probe if no other model can answer
 SOON_S = 0.1
 FIRST_LIMIT_PAUSE_S, LONGEST_LIMIT_PAUSE_S = (
     1.0,
@@ -37,8 +36,8 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 class HealthReport(Record, frozen=True, kw_only=True):
-    """How a model is, for people: `state` is closed, open or half-open; `why` it was opened, and
-    for how long it is. `rests_s` is how long it is left alone because it limits us.
+    """A model's health for people. `state` is closed, open or half-open; `why` and `for_s` say why
+    it opened and how long ago. `rests_s` is how long it is left alone because of its rate limit.
     """
 
     state: str
@@ -50,7 +49,7 @@ class HealthReport(Record, frozen=True, kw_only=True):
 
 
 class LimitPause:
-    """How long a model that limits us is left alone."""
+    """How long a model that limits our rate is left alone."""
 
     __slots__ = ("pause_s", "until")
 
@@ -59,6 +58,10 @@ class LimitPause:
 
 
 class Health:
+    """A model's breaker, retry budget, rate-limit pause and slots, with the probes that close the
+    breaker again.
+    """
+
     def __init__(
         self,
         name: str = "",
@@ -66,12 +69,12 @@ class Health:
         slots: ModelSlots | None = None,
         previous: "Health | None" = None,
     ) -> None:
-        """`probe` asks, for free, whether the model can be reached. What `before` has learnt counts
-        on, and who has a turn there keeps it.
+        """`probe` asks, without cost, whether the model can be reached. The new object takes over
+        what `previous` has learnt, and its slots if the limits are the same.
         """
         self.name, self.probe = name, probe
         self.slots: ModelSlots | None = (
-            previous.slots if previous is not None and previous.slots == slots else slots
+            previous.slots if previous and slots and slots.same_limits(previous.slots) else slots
         )
         self.breaker: Breaker = previous.breaker if previous is not None else Breaker()
         self.budget: RetryBudget = previous.budget if previous is not None else RetryBudget()
@@ -85,10 +88,12 @@ class Health:
         self._retired = False
 
     def start(self) -> None:
+        """Resume probing if the breaker that was taken over is open."""
         if self.breaker.state == "open":
             self._start_probing()
 
     def availability(self, now: float) -> Availability:
+        """Return whether the model may be asked now."""
         if now < self.limit_pause.until:
             return Availability(
                 state="away",
@@ -99,7 +104,7 @@ class Health:
         if self.breaker.state == "closed":
             return READY
         if self.breaker.state == "open":
-            # it may be one from before that opened it, by a call that it was still on
+            # A call of the previous Health may have opened it, so nobody probes yet
             self._start_probing()
             return Availability(state="away", why=self.breaker.why, error=self.breaker.kind)
         return (
@@ -109,7 +114,7 @@ class Health:
         )
 
     def began(self, *, is_retry: bool) -> int:
-        """The call's number."""
+        """Record that a call began, and return its number."""
         if not is_retry:
             self.budget.asked()
         if self.breaker.state == "half-open":
@@ -117,18 +122,18 @@ class Health:
         return self.breaker.began()
 
     def succeeded(self, began_at: float) -> None:
-        """It spoke in time. What comes after may still break off."""
+        """Record that the model produced words in time. The stream may still break off later."""
         self.limit_pause.pause_s = 0.0
         if self.breaker.state == "closed":
             self.breaker.succeeded()
         elif (
             began_at >= self.breaker.opened_at
-        ):  # one that began before it was opened says nothing of now
-            log.info("model %s answers again", self.name)
+        ):  # a call that began before it opened says nothing about now
+            log.info("model %s answers again and is back in use", self.name)
             self.breaker.succeeded()
 
     def failed(self, error: ProviderError, began_at: float, call_number: int | None = None) -> None:
-        """`number` is that of a call that ended without a word."""
+        """Record that a call failed. `call_number` is set if it ended without a word."""
         now = time.monotonic()
         if isinstance(error, ProviderLimit):
             self._pause(error, now)
@@ -146,7 +151,7 @@ class Health:
                 ProviderKey if isinstance(error, ProviderKey) else ProviderDown,
             )
             log.warning(
-                "model %s is not asked until it can be reached again: %s", self.name, error.what
+                "model %s is taken out of use until a probe reaches it: %s", self.name, error.what
             )
             self._start_probing()
 
@@ -159,7 +164,7 @@ class Health:
         self.limit_pause.until = max(self.limit_pause.until, now + wait_s)
 
     def release_trial(self) -> None:
-        """A call ended that says nothing of it, such as one that we gave up."""
+        """Record that a call ended without a verdict, such as one that was cancelled."""
         self.breaker.release_trial()
 
     def _start_probing(self) -> None:
@@ -177,9 +182,7 @@ class Health:
         self._probed_at = time.monotonic()
 
     async def probe_now(self) -> bool:
-        """For a question that nobody else can answer: whether it may be tried now. All who ask at
-        the same time share one look.
-        """
+        """Probe once, shared by concurrent callers; return True if the model may be tried."""
         if self.breaker.state == "open" and time.monotonic() - self._probed_at > SOON_S:
             if self._probe_task is None or self._probe_task.done():
                 self._probe_task = asyncio.get_running_loop().create_task(self._probe_once())
@@ -187,11 +190,12 @@ class Health:
         return self.breaker.state != "open"
 
     def keep_trial(self, trial: "asyncio.Task[None]") -> None:
-        """A trial that nobody waits for goes on to its verdict."""
+        """Keep a reference to a trial that nobody waits for, until it has its verdict."""
         self._trials.add(trial)
         trial.add_done_callback(self._trials.discard)
 
     def report(self) -> HealthReport:
+        """Return this model's health for people."""
         slots, breaker, now = self.slots, self.breaker, time.monotonic()
         is_well = breaker.state == "closed"
         return HealthReport(
@@ -206,12 +210,13 @@ class Health:
         )
 
     def retire(self) -> None:
-        """Another looks on, where there is one and it is asked for."""
+        """Stop probing; the replacement Health takes over."""
         self._retired = True
         if self._probe_loop is not None:
             self._probe_loop.cancel()
 
     async def close(self) -> None:
+        """Cancel all probes and trials."""
         tasks = [
             task for task in (self._probe_loop, self._probe_task, *self._trials) if task is not None
         ]
@@ -221,8 +226,8 @@ class Health:
 
 
 def is_request_error(error: ProviderError) -> bool:
-    """Whether it says nothing against the model. That its provider does not know it by its name
-    does.
+    """Return whether the error is the request's fault and says nothing about the model. A provider
+    that does not know the model's name is the model's fault.
     """
     return isinstance(error, ProviderTooLong) or (
         isinstance(error, ProviderRefused) and not error.another_may_help

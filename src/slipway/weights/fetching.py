@@ -1,5 +1,5 @@
-"""Weights named by --model that are not here yet: a person asked for them, so they are fetched,
-beside the server or before an answer.
+"""Fetch weights that --model names and that are not here yet, while the server starts or before an
+answer.
 """
 
 import sys
@@ -14,15 +14,17 @@ from slipway.errors import WeightsError
 from slipway.terminal import ProgressBar
 
 MB = 1_000_000
-STEPS = 10  # lines of progress where nobody watches a bar
+STEPS = 10  # lines of progress if there is no terminal
 
 
 class FetchStopped(Exception):
-    """The server ends; what is half fetched is given up."""
+    """The server ends, so an unfinished fetch is given up."""
 
 
 class FetchProgress:
-    """One fetch as a bar in a terminal, as lines elsewhere. `stop` ends it from another thread."""
+    """The progress of one fetch: a bar in a terminal, lines elsewhere. `stop` ends it from another
+    thread.
+    """
 
     def __init__(self, name: str, shown: bool, stop: threading.Event | None = None) -> None:
         self.name, self.shown, self.stop = name, shown, stop
@@ -30,22 +32,25 @@ class FetchProgress:
         self.last_step = -1
 
     def update(self, done: int, total: int) -> None:
+        """Show the progress in bytes. Raises FetchStopped once `stop` is set."""
         if self.stop is not None and self.stop.is_set():
             raise FetchStopped
         self.bar.update(done // MB, total // MB)
         step = STEPS * done // total
         if self.shown and not sys.stderr.isatty() and step > self.last_step:
             self.last_step = step
-            click.echo(f"{self.name}: {done // MB} of {total // MB} MB are here", err=True)
+            click.echo(f"{self.name}: {done // MB} of {total // MB} MB fetched", err=True)
 
 
 def missing(models: Iterable[str]) -> list[str]:
-    """Those of these references that are names of weights, and are not here."""
+    """Return the references that are names of weights and are not here."""
     return [name for name in models if name in weights.table() and weights.found(name) is None]
 
 
 def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = None) -> None:
-    """Blocks until they are here. Raises WeightsError, or Stopped."""
+    """Fetch the weights that are missing; block until they are here. Raises WeightsError or
+    FetchStopped.
+    """
     for name in missing(models):
         seen = FetchProgress(name, shown, stop)
         try:
@@ -56,8 +61,8 @@ def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = 
 
 @contextmanager
 def in_background(models: Iterable[str], *, shown: bool) -> Iterator[None]:
-    """They are fetched while the body runs, and no longer. Where one cannot be had, that is told,
-    and the body runs on.
+    """Fetch while the body runs, and no longer. If weights cannot be fetched, print why; the body
+    continues.
     """
     stop = threading.Event()
 
@@ -75,4 +80,4 @@ def in_background(models: Iterable[str], *, shown: bool) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(2.0)  # a source that says nothing is not waited for
+        thread.join(2.0)  # do not wait for a source that is silent

@@ -1,5 +1,5 @@
-"""Where a reply can break off: what is left of its writes. A whole reply, which has no chunks,
-breaks off half-way instead.
+"""Where a reply can break off: each function returns the writes that are left. A reply in one piece
+has no chunks and breaks off half-way instead.
 """
 
 import re
@@ -12,7 +12,7 @@ _MULTI_BYTE = re.compile(rb'.*?"content":".*?[\x80-\xff]')
 
 
 def at_byte(reply: MockReply, size: int) -> Writes:
-    """Its first `size` bytes."""
+    """Return the first `size` bytes."""
     kept = []
     for write in reply.writes:
         if size <= 0:
@@ -23,7 +23,7 @@ def at_byte(reply: MockReply, size: int) -> Writes:
 
 
 def at_chunk(reply: MockReply, count: int) -> Writes:
-    """A stream's writes up to its content chunk number `count`, never to its finish."""
+    """Return a stream's writes before its content chunk number `count`, never with its finish."""
     if reply.length is not None:
         return at_byte(reply, reply.length // 2)
     marks = content(reply)
@@ -33,8 +33,8 @@ def at_chunk(reply: MockReply, count: int) -> Writes:
 
 
 def in_character(reply: MockReply, count: int) -> Writes:
-    """Ends inside the first character of several bytes after `count` content chunks; where there is
-    none, inside a chunk.
+    """Cut inside the first multi-byte character after `count` content chunks; if there is none,
+    inside a chunk.
     """
     for index in range(len(reply.writes)) if reply.length is not None else content(reply)[count:]:
         if found := _MULTI_BYTE.match(reply.writes[index].data):
@@ -45,7 +45,7 @@ def in_character(reply: MockReply, count: int) -> Writes:
 
 
 def behind_finish(reply: MockReply) -> Writes:
-    """Up to and with the last finish reason; a whole reply lacks its last byte."""
+    """Return everything up to the last finish reason; a reply in one piece lacks its last byte."""
     if reply.length is not None:
         return at_byte(reply, reply.length - 1)
     finished = [index for index, write in enumerate(reply.writes) if write.finish]
@@ -53,5 +53,5 @@ def behind_finish(reply: MockReply) -> Writes:
 
 
 def content(reply: MockReply) -> list[int]:
-    """Which of its writes carry text."""
+    """Return the indices of the writes that carry text."""
     return [index for index, write in enumerate(reply.writes) if write.content]

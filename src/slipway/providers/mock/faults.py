@@ -1,8 +1,8 @@
 """Faults: what can go wrong with a provider, one table row each.
 
-A row shapes the draft (what is said) or bends the reply (how it goes out). Several faults at once
-apply in the order of their stages: what is said, what replaces it, which events are missing or
-wrong, how the bytes are cut up and timed.
+A row changes the draft (what is said) or the reply (how it is sent). Several faults at once apply
+in the order of their stages: what is said, what replaces it, which events are missing or wrong, how
+the bytes are cut up and timed.
 """
 
 import difflib
@@ -34,10 +34,15 @@ from slipway.providers.mock.reply import (
 
 OTHER_MODEL = "another-model"
 BROKEN = b'data: {"id":"chatcmpl-broken","choices":[{"index":0,"del\n\n'
-PAGE = b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>\n"
+PAGE = (
+    b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad "
+    b"Gateway</h1></body></html>\n"
+)
 INJECTION = (
-    'Hello <script>alert("injected")</script> and <img src="http://evil.invalid/x.png" onerror=alert(1)> and '
-    "![x](http://evil.invalid/y.png) and [click](javascript:alert(1)) and http://evil.invalid/plain end."
+    'Hello <script>alert("injected")</script> and <img src="http://evil.invalid/x.png" '
+    "onerror=alert(1)> and "
+    "![x](http://evil.invalid/y.png) and [click](javascript:alert(1)) and "
+    "http://evil.invalid/plain end."
 )
 KINDS = {  # status -> OpenAI's type and code
     400: ("invalid_request_error", "bad_request"),
@@ -50,18 +55,18 @@ KINDS = {  # status -> OpenAI's type and code
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A fault by name, with all its arguments: those not given have their defaults."""
+    """A fault by name, with all its arguments; missing ones have their defaults."""
 
     name: str
     args: tuple[float, ...] = ()
 
 
 class FaultContext(msgspec.Struct, frozen=True):
-    """What a fault may go by. `number` and `age_s` count calls and seconds since the script began;
-    `seed` is the same for the same request.
+    """What a fault may depend on. `number` and `age_s` count calls and seconds since the script
+    began; `seed` is the same for the same request.
 
-    `passed` is what faults remember from call to call: when the latest calls passed a limit, for
-    each limit.
+    `passed` is what faults remember between calls: the times of the latest calls that passed a
+    limit, by limit.
     """
 
     seed: str
@@ -88,9 +93,7 @@ _with = msgspec.structs.replace
 def refusal(
     status: int, message: str, *, kind: str = "", code: str = "", param: str | None = None
 ) -> MockReply:
-    """An error with OpenAI's envelope; type and code follow from the status where they are not
-    given.
-    """
+    """Return an error in OpenAI's envelope; type and code follow from the status unless given."""
     usual = KINDS.get(status) or (("server_error", "server_error") if status >= 500 else KINDS[400])
     return whole(envelope(message, kind or usual[0], code or usual[1], param), status=status)
 
@@ -122,13 +125,13 @@ def _statusdate(_: MockReply, context: FaultContext) -> MockReply:
 
 
 def failed(code: int, retry_after: str = "") -> MockReply:
-    """`retry_after` is the header's value."""
+    """Return a failure with this status. `retry_after` is the header's value."""
     reply = refusal(code, f"The mock provider was asked to fail with {code}.")
     return _with(reply, headers=(JSON, ("Retry-After", retry_after))) if retry_after else reply
 
 
 def _limit(reply: MockReply, context: FaultContext) -> MockReply:
-    """Over any second, as a sliding window; refused calls do not count."""
+    """Limit calls in a sliding window of one second; refused calls do not count."""
     passed = context.passed.setdefault(context.first, deque())
     while passed and passed[0] <= context.age_s - 1:
         passed.popleft()
@@ -150,7 +153,10 @@ def _policy(_: MockReply, __: FaultContext) -> MockReply:
 
 
 def _context(_: MockReply, __: FaultContext) -> MockReply:
-    message = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
+    message = (
+        "This model's maximum context length is 8192 tokens. Please reduce the length of the "
+        "messages."
+    )
     return refusal(400, message, code="context_length_exceeded", param="messages")
 
 
@@ -178,7 +184,8 @@ def _with_ending(
 
 
 def _cutany(reply: MockReply, context: FaultContext) -> MockReply:
-    rng = random.Random(f"{context.seed}:{context.number}:cutany")  # noqa: S311 - repeatable on purpose
+    # Repeatable on purpose
+    rng = random.Random(f"{context.seed}:{context.number}:cutany")  # noqa: S311
     length = sum(len(write.data) for write in reply.writes)
     return _with_ending(reply, cuts.at_byte(reply, rng.randrange(max(length, 1))))
 
@@ -269,8 +276,8 @@ def _packed(reply: MockReply, context: FaultContext) -> MockReply:
 
 
 class _FaultRow(msgspec.Struct, Generic[Act], frozen=True):
-    """`args` are the defaults, and so the greatest number of arguments; the first must lie in
-    `limits`. `by_time`: no call has it alone.
+    """`args` are the defaults, and their number is the most arguments; the first must lie in
+    `limits`. `by_time`: applies to the whole server, not to one call.
     """
 
     meaning: str
@@ -295,8 +302,9 @@ _DRAFT_FAULTS: dict[str, _FaultRow[DraftChange]] = {
         lambda d, _: _with(d, text=INJECTION),
     ),
     "lies": _FaultRow(
-        "lies-N: citations of passages that there are not, in all forms and odd places, in pieces of 1 to 5 characters; lie N of a question, "
-        "0 is another each time",
+        "lies-N: false citations, in all forms and odd places, in pieces of 1 to 5 "
+        "characters; N selects a variant, "
+        "0 is a new one each time",
         _lie,
         (0,),
     ),
@@ -304,7 +312,7 @@ _DRAFT_FAULTS: dict[str, _FaultRow[DraftChange]] = {
         "wrongmodel: the reply names another model", lambda d, _: _with(d, model=OTHER_MODEL)
     ),
     "nousage": _FaultRow(
-        "nousage: no usage, even where it was asked for", lambda d, _: _with(d, usage=False)
+        "nousage: no usage, even if it was requested", lambda d, _: _with(d, usage=False)
     ),
     "filter": _FaultRow(
         "filter: the finish reason is content_filter",
@@ -320,12 +328,13 @@ _DRAFT_FAULTS: dict[str, _FaultRow[DraftChange]] = {
 }
 _REPLY_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
     "refuse": _FaultRow(
-        "refuse: the whole server refuses connections and drops those there are; goes by time, such as refuse@5s-10s",
+        "refuse: the whole server refuses connections and drops the open ones; needs a time, "
+        "such as refuse@5s-10s",
         lambda _, __: MockReply(head=False, ending="reset"),
         by_time=True,
     ),
     "down": _FaultRow(
-        "down: 503; by time or always, every route but those that steer the mock",
+        "down: 503; by time or always, on every route except those that control the mock",
         lambda _, __: failed(503),
     ),
     "limit": _FaultRow(
@@ -354,7 +363,7 @@ _REPLY_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
         (400, 599),
     ),
     "statusdate": _FaultRow(
-        "statusdate-CODE[-R]: fails with this status, and a Retry-After that is the date R seconds ahead",
+        "statusdate-CODE[-R]: fails with this status, with a Retry-After date R seconds from now",
         _statusdate,
         (503, 2),
         (400, 599),
@@ -370,7 +379,8 @@ _REPLY_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
 }
 _EVENT_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
     "malformed": _FaultRow(
-        "malformed-N: the chunk after N content chunks is broken JSON (not streamed: half of the JSON)",
+        "malformed-N: the chunk after N content chunks is broken JSON (not streamed: half of "
+        "the JSON)",
         _malformed,
         (3,),
     ),
@@ -381,7 +391,8 @@ _EVENT_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
     ),
     "nodone": _FaultRow("nodone: all chunks but no [DONE], and a clean end", _nodone),
     "cut": _FaultRow(
-        "cut-N: the connection closes after N content chunks (not streamed: after half of the body)",
+        "cut-N: the connection closes after N content chunks (not streamed: after half of "
+        "the body)",
         lambda r, g: _with_ending(r, cuts.at_chunk(r, g.count)),
         (5,),
     ),
@@ -391,19 +402,23 @@ _EVENT_FAULTS: dict[str, _FaultRow[ReplyChange]] = {
         (500,),
     ),
     "cutany": _FaultRow(
-        "cutany: the connection closes after any number of bytes, another for each call", _cutany
+        "cutany: the connection closes after any number of bytes, a different one for each call",
+        _cutany,
     ),
     "cutchar": _FaultRow(
-        "cutchar-N: the connection closes inside the first character of several bytes after N content chunks, or inside a chunk",
+        "cutchar-N: the connection closes inside the first multi-byte character after N "
+        "content chunks, or inside a chunk",
         lambda r, g: _with_ending(r, cuts.in_character(r, g.count)),
         (0,),
     ),
     "cutend": _FaultRow(
-        "cutend: the connection closes after the finish reason (not streamed: before the last byte)",
+        "cutend: the connection closes after the finish reason (not streamed: before the "
+        "last byte)",
         lambda r, _: _with_ending(r, cuts.behind_finish(r)),
     ),
     "stall": _FaultRow(
-        "stall-N: nothing more after N content chunks, the connection stays open (not streamed: after half)",
+        "stall-N: nothing more after N content chunks, the connection stays open (not "
+        "streamed: after half)",
         lambda r, g: _with_ending(r, cuts.at_chunk(r, g.count), "hold"),
         (5,),
     ),
@@ -437,8 +452,8 @@ _BARE = re.compile(r"say-\d+|echo")
 
 
 def parse_fault(text: str) -> Fault:
-    """`cut-20` or `fault-cut-20`. Raises ValueError with the nearest and all known faults, or with
-    what its arguments must be.
+    """Parse `cut-20` or `fault-cut-20`. Raises ValueError with the nearest and all known faults, or
+    with the arguments' limits.
     """
     match = _FAULT.fullmatch(text)
     row = _ROWS.get(match["name"]) if match else None
@@ -450,7 +465,8 @@ def parse_fault(text: str) -> Fault:
     args += row.args[len(args) :]
     if args and not row.limits[0] <= args[0] <= row.limits[1]:
         raise ValueError(
-            f"Fault {text!r}: the first argument must lie between {row.limits[0]:g} and {row.limits[1]:g}. {row.meaning}."
+            f"Fault {text!r}: the first argument must lie between {row.limits[0]:g} and "
+            f"{row.limits[1]:g}. {row.meaning}."
         )
     return Fault(match["name"], args)
 
@@ -463,25 +479,27 @@ def _unknown(text: str) -> str:
 
 
 def fault_of_model(model: str) -> Fault | None:
-    """The fault that a model's name asks for, None for an ordinary name. Raises ValueError like
-    `parse_fault`.
+    """Return the fault that a model's name asks for, None for an ordinary name. Raises ValueError
+    like `parse_fault`.
     """
     if not model.startswith("fault-") and not _BARE.fullmatch(model):
         return None
     fault = parse_fault(model)
     if goes_by_time(fault):
         raise ValueError(
-            f"Fault {fault.name!r} is the whole server's, and stands in a script. {FAULTS[fault.name]}."
+            f"Fault {fault.name!r} applies to the whole server; put it in a script. "
+            f"{FAULTS[fault.name]}."
         )
     return fault
 
 
 def goes_by_time(fault: Fault) -> bool:
-    """Whether it is the whole server's, so that no call can have it alone."""
+    """Return whether the fault applies to the whole server, so that no single call can have it."""
     return _ROWS[fault.name].by_time
 
 
 def change_draft(draft: ReplyDraft, faults: Sequence[Fault], context: FaultContext) -> ReplyDraft:
+    """Apply the faults that change what is said."""
     for fault in faults:
         if row := _DRAFT_FAULTS.get(fault.name):
             draft = row.act(draft, _with(context, args=fault.args))
@@ -489,6 +507,7 @@ def change_draft(draft: ReplyDraft, faults: Sequence[Fault], context: FaultConte
 
 
 def change_reply(reply: MockReply, faults: Sequence[Fault], context: FaultContext) -> MockReply:
+    """Apply the faults that change how the reply is sent, stage by stage."""
     for stage in _REPLY_STAGES:
         for fault in faults:
             if row := stage.get(fault.name):

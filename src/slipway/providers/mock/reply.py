@@ -1,7 +1,7 @@
-"""Replies: from a request for a chat completion to bytes with the times at which they are due.
+"""Build replies: from a chat completion request to bytes with the times at which they are due.
 
-A `Draft` is what would be said, a `Reply` the exact pieces in which it goes out and how it ends.
-Faults change the one or the other.
+A `ReplyDraft` is what would be said, a `MockReply` the exact pieces that are sent and how it ends.
+Faults change one or the other.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from slipway.providers.mock.settings import MockSettings
 
 Ending = Literal[
     "keep", "cut", "hold", "reset"
-]  # go on, close without ending the body, send no more, reset the connection
+]  # keep the connection, close it before the body's end, send nothing more, reset it
 
 JSON = ("Content-Type", "application/json")
 HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -32,7 +32,7 @@ _with = msgspec.structs.replace
 
 class ReplyDraft(msgspec.Struct, frozen=True, kw_only=True):
     """A reply before it has a form. `text` None means words from the seed, `tokens` of them;
-    `limit` holds for both.
+    `limit` applies to both.
 
     With `partial`, only what follows it is said, in the way that `continues` names.
     """
@@ -59,8 +59,8 @@ class ReplyDraft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimedWrite(NamedTuple):
-    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text,
-    `finish` one that tells its end's reason.
+    """Bytes of a body, due `at_s` after the request. `content` marks an event with text, `finish`
+    one with a finish reason.
     """
 
     at_s: float
@@ -70,8 +70,8 @@ class TimedWrite(NamedTuple):
 
 
 class MockReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`length` is the declared Content-Length; None is a stream. The head goes out at `at_s`, or
-    never where `head` is False.
+    """The bytes of a reply. `length` is the declared Content-Length; None is a stream. The head is
+    sent at `at_s`, or never if `head` is False.
     """
 
     status: int = 200
@@ -90,7 +90,7 @@ def whole(
     at_s: float = 0.0,
     headers: tuple[tuple[str, str], ...] = (JSON,),
 ) -> MockReply:
-    """A reply that is sent in one piece."""
+    """Return a reply that is sent in one piece."""
     return MockReply(
         status=status,
         headers=headers,
@@ -101,13 +101,13 @@ def whole(
 
 
 def envelope(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
-    """OpenAI's error object."""
+    """Return OpenAI's error object as JSON."""
     return encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
 def draft_of(body: ChatBody, settings: MockSettings, number: int) -> ReplyDraft:
-    """Equal seeds and messages give equal words and times, also where the request asks to go on;
-    `number` goes into the reply's id alone.
+    """Draft the reply to a request. Equal seeds and messages give equal words and times, also if
+    the request asks to continue; `number` is used in the reply's id only.
     """
     messages, partial = split_partial(body.messages)
     limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
@@ -139,11 +139,12 @@ def draft_of(body: ChatBody, settings: MockSettings, number: int) -> ReplyDraft:
 
 
 def tokens_in(characters: int) -> int:
-    """The usual estimate, four characters a token, rounded up."""
+    """Estimate tokens: four characters each, rounded up."""
     return -(-characters // 4)
 
 
 def render(draft: ReplyDraft) -> MockReply:
+    """Turn a draft into a reply."""
     said = [_say(draft, index) for index in range(draft.choices)]
     times = _times(draft, max(len(choice.pieces) for choice in said))
     if not draft.stream:
@@ -152,7 +153,7 @@ def render(draft: ReplyDraft) -> MockReply:
 
 
 def truth(draft: ReplyDraft) -> str:
-    """What a draft says in all, its partial answer included."""
+    """Return everything that a draft says, including its partial answer."""
     return "".join(_say(_with(draft, partial=""), 0).pieces)
 
 
@@ -196,7 +197,7 @@ def _rng(draft: ReplyDraft, purpose: str) -> random.Random:
 
 
 def _times(draft: ReplyDraft, count: int) -> list[float]:
-    """When each token is due; at least one time, so that an empty reply has one too."""
+    """Return when each token is due; at least one time, so that an empty reply has one too."""
     rng = _rng(draft, "times")
     times = [draft.ttft_s * (1 + draft.jitter * rng.uniform(-1, 1))]
     for _ in range(count - 1):
@@ -236,8 +237,8 @@ def _completion(draft: ReplyDraft, said: list[_Said]) -> bytes:
 
 
 def _events(draft: ReplyDraft, said: list[_Said], times: list[float]) -> Iterator[TimedWrite]:
-    """The role of each choice, the tokens of all choices in turn, their finishes, the usage if
-    asked for, and [DONE].
+    """Yield the role of each choice, the tokens of all choices in turn, their finishes, the usage
+    if requested, and [DONE].
     """
     base = {
         "id": f"chatcmpl-mock-{draft.number}",
@@ -274,4 +275,5 @@ def _events(draft: ReplyDraft, said: list[_Said], times: list[float]) -> Iterato
 
 
 def sse(value: dict[str, Any]) -> bytes:
+    """Encode one server-sent event."""
     return b"data: " + encode(value) + b"\n\n"

@@ -1,4 +1,4 @@
-"""The mock provider: its routes, what it remembers, its start and end."""
+"""The mock provider: its routes, the requests it remembers, its start and end."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
 
 
 class EmbeddingsBody(msgspec.Struct):
-    """`input` is a text, several texts, or the same as token ids."""
+    """`input` is one text, several texts, or the same as token ids."""
 
     model: str
     input: str | list[str | int | list[int]]
@@ -47,7 +47,7 @@ class EmbeddingsBody(msgspec.Struct):
 
 
 class Refused(Exception):
-    """Carries the reply that says why."""
+    """Carries the reply that refuses the request."""
 
     def __init__(self, reply: MockReply) -> None:
         self.reply = reply
@@ -59,15 +59,15 @@ class _Route(NamedTuple):
     handler: "Callable[[MockServer, RecordedRequest, bytes], MockReply]"
     remembered: bool = True
     open: bool = False  # needs no key
-    steers: bool = False  # for tests, which must see and steer a mock that is down
+    steers: bool = False  # for tests, which must see and control a mock that is down
 
 
 class MockServer:
-    """Use it as `async with MockServer(settings) as mock:`, or start and close it. Raises
-    ValueError where settings or script are wrong.
+    """Use it as `async with MockServer(settings) as mock:`, or call start and close. Raises
+    ValueError if settings or script are wrong.
 
-    `port` is the bound one after the start. `requests` holds the last 10,000 requests, without
-    those to /healthz and those that steer.
+    `port` is the bound port after the start. `requests` holds the last 10,000 requests, without
+    those to /healthz and those that control the mock.
     """
 
     def __init__(self, settings: MockSettings) -> None:
@@ -95,7 +95,7 @@ class MockServer:
         return f"http{'s' if self.settings.tls_cert else ''}://{host}:{self.port}/v1"
 
     async def start(self) -> None:
-        """Raises OSError where the address is in use or not ours."""
+        """Listen. Raises OSError if the address is in use or not ours."""
         self.port = await self._listener.start(self.settings.host, self.settings.port)
         self._loop = asyncio.get_running_loop()
         self._started_at = time.monotonic()
@@ -103,7 +103,7 @@ class MockServer:
         self._apply_refusals()
 
     async def close(self) -> None:
-        """Stops listening and drops every connection, whatever is under way."""
+        """Stop listening and drop every connection, with any reply in progress."""
         if self._loop is None:
             return
         self._loop = None
@@ -116,10 +116,10 @@ class MockServer:
         await self._listener.close()
 
     def script(self, *entries: str) -> None:
-        """Replaces the script as a whole, from any thread; calls and seconds are counted again. It
-        is in force when this returns.
+        """Replace the whole script, from any thread; calls and seconds are counted again. It
+        applies when this returns.
 
-        Raises ValueError where an entry cannot be understood; the script stays as it was then.
+        Raises ValueError if an entry cannot be understood; the old script stays then.
         """
         script = Script(entries, self.settings.seed)
         if self._loop is None or self._loop is _running_loop():
@@ -135,8 +135,8 @@ class MockServer:
         self._apply_refusals()
 
     def _apply_refusals(self) -> None:
-        """Refuses connections or accepts them, as the script says for now, and comes back when it
-        says otherwise.
+        """Refuse or accept connections as the script says for now, and come back when it says
+        otherwise.
         """
         if self._next_change:
             self._next_change.cancel()
@@ -223,7 +223,7 @@ class MockServer:
             raise Refused(refusal(400, str(error))) from None
         asyncio.get_running_loop().call_soon(
             self._apply_refusals
-        )  # behind this reply, which would be dropped with its connection
+        )  # after this reply, which would be dropped with its connection
         return whole(encode(entries))
 
     def _models(self, _: RecordedRequest, __: bytes) -> MockReply:
@@ -265,8 +265,8 @@ UNKNOWN_ROUTE = _Route("", "", MockServer._unknown_route)
 
 
 async def serve(settings: MockSettings, ready: Callable[[MockServer], None] | None = None) -> None:
-    """Runs until cancelled or SIGTERM. `ready` is called once the server listens; OSError is raised
-    where it cannot.
+    """Run until cancelled or SIGTERM. `ready` is called once the server listens. Raises OSError if
+    it cannot.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -292,7 +292,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _own_faults(model: str) -> list[Fault]:
-    """What the model's name asks for. Raises Refused with a 404 where there is no such fault."""
+    """Return what the model's name asks for. Raises Refused with a 404 if there is no
+    such fault.
+    """
     try:
         own = fault_of_model(model)
     except ValueError as error:
@@ -301,7 +303,9 @@ def _own_faults(model: str) -> list[Fault]:
 
 
 def _parse(seen: RecordedRequest, body: bytes, kind: type[Body]) -> Body:
-    """Fills `seen.body`. Raises Refused with a 400 that names the field."""
+    """Decode the body into `seen.body` and `kind`. Raises Refused with a 400 that names
+    the field.
+    """
     try:
         seen.body = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -337,7 +341,7 @@ def _embedded(request: EmbeddingsBody) -> dict[str, Any]:
 
 
 def _vector(data: bytes) -> list[float]:
-    """A vector of length 1 that depends on `data` alone."""
+    """Return a vector of length 1 that depends on `data` alone."""
     numbers = [
         number / 2**31 - 1
         for number in struct.unpack(f"<{DIMENSIONS}I", hashlib.sha256(data).digest())
