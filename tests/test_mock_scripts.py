@@ -164,7 +164,7 @@ def test_every_fault_can_stand_in_a_script_by_time(name: str) -> None:
 def test_refuse_is_no_model() -> None:
     got = get(chat("fault-refuse"))
     assert (got.status, code_of(got)) == (404, "model_not_found")
-    assert "stands in a script" in json_of(got)["error"]["message"]
+    assert "put it in a script" in json_of(got)["error"]["message"]
 
 
 # Over time
