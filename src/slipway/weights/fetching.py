@@ -2,7 +2,6 @@
 answer.
 """
 
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,35 +10,13 @@ import click
 
 from slipway import weights
 from slipway.errors import WeightsError
-from slipway.terminal import ProgressBar
+from slipway.terminal import Bar
 
 MB = 1_000_000
-STEPS = 10  # lines of progress if there is no terminal
 
 
 class FetchStopped(Exception):
     """The server ends, so an unfinished fetch is given up."""
-
-
-class FetchProgress:
-    """The progress of one fetch: a bar in a terminal, lines elsewhere. `stop` ends it from another
-    thread.
-    """
-
-    def __init__(self, name: str, shown: bool, stop: threading.Event | None = None) -> None:
-        self.name, self.shown, self.stop = name, shown, stop
-        self.bar = ProgressBar(f"{name} (MB)", shown and sys.stderr.isatty())
-        self.last_step = -1
-
-    def update(self, done: int, total: int) -> None:
-        """Show the progress in bytes. Raises FetchStopped once `stop` is set."""
-        if self.stop is not None and self.stop.is_set():
-            raise FetchStopped
-        self.bar.update(done // MB, total // MB)
-        step = STEPS * done // total
-        if self.shown and not sys.stderr.isatty() and step > self.last_step:
-            self.last_step = step
-            click.echo(f"{self.name}: {done // MB} of {total // MB} MB fetched", err=True)
 
 
 def missing(models: Iterable[str]) -> list[str]:
@@ -52,11 +29,14 @@ def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = 
     FetchStopped.
     """
     for name in missing(models):
-        seen = FetchProgress(name, shown, stop)
-        try:
-            weights.pull(name, seen.update)
-        finally:
-            seen.bar.finish()
+        with Bar(f"{name} (MB)", shown) as bar:
+
+            def update(done: int, total: int, bar: Bar = bar) -> None:
+                if stop is not None and stop.is_set():
+                    raise FetchStopped
+                bar.update(done // MB, total // MB)
+
+            weights.pull(name, update)
 
 
 @contextmanager
