@@ -61,7 +61,7 @@ async def answer(
 
 def small_model(
     pipeline: Pipeline, route: Route, question: Question, draft: Draft, tally: Tally
-) -> followups.Think:
+) -> followups.SmallModel:
     """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:

@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from slipway.answer.abstention import Opening, abstention
+from slipway.answer.abstention import AbstentionDetector, abstention_text
 from slipway.answer.draft import Draft, InOrder, Say, Section
 from slipway.answer.pace import Writing
 from slipway.answer.pipeline import App, Pipeline
-from slipway.answer.planning import ASKED, QUOTED
+from slipway.answer.planning import MIN_CONFIDENCE_TO_ASK, MIN_CONFIDENCE_TO_QUOTE
 from slipway.answer.progress import ProgressReporter
 from slipway.answer.settlement import Tally
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
-from slipway.knowledge.citations import Marker
+from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.knowledge.quoting import quote
 from slipway.ledger import Spent
@@ -150,7 +150,7 @@ def asking(
     app: App, question: Question, draft: Draft, section: Section
 ) -> tuple[Call, Writing] | None:
     """What the model is asked for a section; None where it is not."""
-    if app.route is None or not is_asked(app, section.sources or [], section.sureness):
+    if app.route is None or not is_asked(app, section.sources or [], section.confidence):
         return None
     call = call_for(app, question, section, alone=len(draft.sections) == 1)
     return call, Writing(app.route.candidates[0].model.name, len(call.body))
@@ -177,19 +177,23 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         answered = write_quote(context, section, say)
     section.abstained = not answered
     if not answered:
-        say(Delta(section=section.index, text=abstention(section.part.text, sources)))
+        say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
 
 
-def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
+def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
     """Whether a model is asked, where there is one: not where the documents hardly answer."""
-    return app.knowledge is None or (bool(sources) and sureness >= ASKED)
+    return app.knowledge is None or (bool(sources) and confidence >= MIN_CONFIDENCE_TO_ASK)
 
 
 def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     """The last served_by: the sentences that answer, verbatim. False where there are none, and nothing
     was said.
     """
-    found = quote(section.part.text, section.sources or ()) if section.sureness >= QUOTED else None
+    found = (
+        quote(section.part.text, section.sources or ())
+        if section.confidence >= MIN_CONFIDENCE_TO_QUOTE
+        else None
+    )
     section.served_by, section.model = "quote", None
     if found is not None:
         tell(context.tally, section, (found.text, list(found.citations)), say)
@@ -314,7 +318,7 @@ class Text:
         self,
         context: WritingContext,
         section: Section,
-        marker: Marker,
+        marker: CitationParser,
         attributor: Attributor | None,
     ) -> None:
         self.context, self.section, self.marker, self.attributor = (
@@ -323,7 +327,7 @@ class Text:
             marker,
             attributor,
         )
-        self.opening = Opening(listens=bool(section.sources))
+        self.opening = AbstentionDetector(listens=bool(section.sources))
         self.spoke = False
         self.cited = 0
         self.finish = ""  # why the model stopped, as it says
@@ -333,7 +337,7 @@ class Text:
         sources = section.sources or []
         lacking = Claims(sources, f"{context.question.text}\n{section.part.text}").lacking
         attributor = Attributor(sources, lacking) if context.app.matches and sources else None
-        return cls(context, section, Marker({s.n for s in sources}, lacking), attributor)
+        return cls(context, section, CitationParser({s.n for s in sources}, lacking), attributor)
 
     def feed(self, text: str, say: Say) -> None:
         if shown := self._attributed(self.opening.feed(text)):

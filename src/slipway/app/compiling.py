@@ -15,7 +15,7 @@ from slipway.errors import SettingsError
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
-from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
+from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
 from slipway.settings import App, Model, Settings
@@ -168,7 +168,7 @@ def is_local(route: Route | None) -> bool:
 
 def prompt_of(app: App, *, matches: bool = False) -> Prompt:
     """Return the app's prompt; its file is read now, and not again until the next reload."""
-    ours = MATCHED if matches else WITH_PASSAGES
+    ours = SMALL_MODEL_INSTRUCTIONS if matches else DEFAULT_INSTRUCTIONS
     standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
 
