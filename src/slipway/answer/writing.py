@@ -23,7 +23,7 @@ from slipway.knowledge.quoting import quote
 from slipway.ledger import Spent
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
-from slipway.routing import Answering, Asked, Route
+from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import (
     Citation,
     Delta,
@@ -234,7 +234,7 @@ async def write_by_model(context: WritingContext, route: Route, section: Section
     ModelFailed.
     """
     call, writing = begin(context, section)
-    answering = Answering(route, call, asked(context, section))
+    answering = RoutedAnswer(route, call, asked(context, section))
     text, spent = Text.of(context, section), list[Spent]()
     try:
         with context.tally.booking(answering) as spent:
@@ -251,7 +251,7 @@ async def write_by_model(context: WritingContext, route: Route, section: Section
         raise ModelFailed(error, spoke=text.spoke) from None
     else:
         writing.ended_at = time.monotonic()
-        if not answering.went_on:
+        if not answering.was_continued:
             context.pipeline.pace.learn(writing)
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
@@ -269,7 +269,7 @@ def begin(context: WritingContext, section: Section) -> tuple[Call, Writing]:
     return call, writing
 
 
-def asked(context: WritingContext, section: Section) -> Asked:
+def asked(context: WritingContext, section: Section) -> CallContext:
     """Where the documents can be quoted instead, a model that fails is not waited for long."""
     tally = context.tally
     until = tally.started_at + context.pipeline.answer_s
@@ -279,17 +279,17 @@ def asked(context: WritingContext, section: Section) -> Asked:
         else context.pipeline.patience_s
     )
     owner, answer_id = context.question.asker.owner, context.question.id
-    return Asked(
+    return CallContext(
         answer_id=answer_id,
         emit=context.pipeline.emit,
         owner=owner,
         until=until,
-        patient_until=time.monotonic() + patience_s,
+        retry_until=time.monotonic() + patience_s,
     )
 
 
 async def hear(
-    answering: Answering, text: "Text", writing: Writing, context: WritingContext, say: Say
+    answering: RoutedAnswer, text: "Text", writing: Writing, context: WritingContext, say: Say
 ) -> None:
     """What the model writes, as it comes; and what was done to have it."""
     told = 0
@@ -304,7 +304,7 @@ async def hear(
                 text.feed(piece.text, say)
 
 
-def written_by(context: WritingContext, section: Section, answering: Answering) -> None:
+def written_by(context: WritingContext, section: Section, answering: RoutedAnswer) -> None:
     context.tally.note_writer(answering)
     section.served_by, section.model = answering.candidate.served_by, answering.candidate.model.name
 

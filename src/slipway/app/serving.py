@@ -41,7 +41,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     announce()
     assembly.reloading.after_apply = announce
     tell_start(found, listening.getsockname(), quiet=quiet)
-    with fetching.beside(flags.models, shown=not quiet):
+    with fetching.in_background(flags.models, shown=not quiet):
         Server(assembly.asgi, assembly.current).run(sockets=[listening])
 
 
