@@ -18,7 +18,7 @@ from processes import COMMAND, run
 from slipway import weights
 from slipway.knowledge import opened
 from slipway.knowledge.sync import Synchronizer
-from slipway.knowledge.verification import misfits
+from slipway.knowledge.verification import inconsistencies
 from slipway.store import Store
 
 FILES = 200
@@ -81,7 +81,7 @@ def reopened(home: Path, docs: Path) -> Any:
 
 
 def wrong(synchronizer: Synchronizer) -> list[str]:
-    found = misfits(synchronizer.collection)
+    found = inconsistencies(synchronizer.collection)
     if synchronizer.dense is not None and synchronizer.dense.open():
         passages = {
             row.id

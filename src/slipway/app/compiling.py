@@ -443,7 +443,7 @@ def local_pipeline(flags: Flags) -> answer.Pipeline:
 def remembered(synchronizer: Synchronizer) -> None:
     """Reads the documents; vectors are used where there are some, and none are made."""
     synchronizer.build()
-    synchronizer.remember()
+    synchronizer.load_vectors()
 
 
 def offline_pipeline(

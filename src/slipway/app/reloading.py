@@ -232,7 +232,7 @@ class Reloading:
         for synchronizer in _only(made.synchronizers, there):
             synchronizer.start()
         for synchronizer in made.synchronizers.values():
-            synchronizer.collection.reader.allow(made.settings.limits.document_mb)
+            synchronizer.collection.reader.set_size_limit(made.settings.limits.document_mb)
         self._pipelines = [
             pipeline
             for pipeline in self._pipelines

@@ -14,9 +14,9 @@ import msgspec
 from slipway.app import Opened, distinct, loaded, synchronizers_for
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
-from slipway.knowledge.reading import failure
+from slipway.knowledge.reading import failure_text
 from slipway.knowledge.sync import Synchronizer
-from slipway.knowledge.verification import misfits
+from slipway.knowledge.verification import inconsistencies
 from slipway.settings import Flags
 from slipway.store import Holder, InUse, Store, file_of
 from slipway.terminal import Bar
@@ -126,8 +126,8 @@ def one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -> Rep
         embedded=embedded,
         dense=synchronizer.dense_state(),
         seconds=time.monotonic() - started,
-        failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
-        wrong=misfits(synchronizer.collection) if verify else None,
+        failed={doc.path: failure_text(doc) for doc in documents if doc.state == "failed"},
+        wrong=inconsistencies(synchronizer.collection) if verify else None,
     )
 
 

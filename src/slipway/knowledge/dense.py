@@ -38,7 +38,7 @@ Opener = Callable[
 ]  # raises WeightsError, SettingsError, ImportError where the model cannot be had
 
 
-class Served(Record, frozen=True, kw_only=True):
+class ModelVectors(Record, frozen=True, kw_only=True):
     """A model and the vectors that are of it."""
 
     embedder: Embedder
@@ -54,11 +54,11 @@ class Dense:
         self.collection, self.wanted = collection, wanted
         self.off = ""
         self._opener = opener
-        self._serving: Served | None = None
+        self._serving: ModelVectors | None = None
         self._filled: list[
-            Served
+            ModelVectors
         ] = []  # all that are told of changes: those two, and one that is being filled
-        self._coming: Served | None = None  # where it is another than the one that serves
+        self._coming: ModelVectors | None = None  # where it is another than the one that serves
         self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
         self._first: dict[
             int, tuple[int, int]
@@ -70,18 +70,18 @@ class Dense:
         )  # vectors made since those were forgotten that nothing needs: the first time soon
         self._stop, self._more = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        collection.changed = self._changed
+        collection.on_change = self._on_change
 
     # asked
 
-    def near(
+    def nearest(
         self, text: str, limit: int, also: Iterable[int], reach: Reach | None
     ) -> dict[int, float]:
         """Cosines to the question: of the nearest `limit` passages within reach, and of those
         `also` asked for. Empty where nothing is known.
         """
         serving = self._serving
-        if serving is None or not len(serving.vectors) or not serving.embedder.reads(text):
+        if serving is None or not len(serving.vectors) or not serving.embedder.understands(text):
             return {}
         query = serving.embedder.embed_query(text)
         found = dict(
@@ -92,7 +92,7 @@ class Dense:
         )
 
     @property
-    def serves(self) -> bool:
+    def is_ready(self) -> bool:
         return self._serving is not None
 
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
@@ -102,7 +102,7 @@ class Dense:
         serving = self._serving
         return (
             serving.embedder.embed_query
-            if serving is not None and serving.embedder.reads(text)
+            if serving is not None and serving.embedder.understands(text)
             else None
         )
 
@@ -154,10 +154,10 @@ class Dense:
     # kept
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._keep, name="slipway embedding", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="slipway embedding", daemon=True)
         self._thread.start()
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         with suppress(OSError, AttributeError):  # where threads have no priorities of their own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self.open():
@@ -196,10 +196,10 @@ class Dense:
         self.collection.document_store.note_model(wanted.embedder.model, self.wanted)
         return True
 
-    def _load(self, embedder: Embedder) -> Served:
+    def _load(self, embedder: Embedder) -> ModelVectors:
         from slipway.knowledge.vectors import Vectors
 
-        served = Served(embedder=embedder, vectors=Vectors(embedder.dimensions))
+        served = ModelVectors(embedder=embedder, vectors=Vectors(embedder.dimensions))
         with self._lock:
             self._first = self.collection.document_store.spans()
             self._alive = {number for span in self._first.values() for number in _numbers(span)}
@@ -207,7 +207,7 @@ class Dense:
         self._fill(served, None)
         return served
 
-    def _fill(self, served: Served, documents: Sequence[int] | None) -> None:
+    def _fill(self, served: ModelVectors, documents: Sequence[int] | None) -> None:
         import numpy as np
 
         numbers, rows = list[int](), list[bytes]()
@@ -235,10 +235,10 @@ class Dense:
                 flush()
         flush()
 
-    def _is_complete(self, served: Served) -> bool:
+    def _is_complete(self, served: ModelVectors) -> bool:
         return not self.collection.document_store.without_vector(served.embedder.model, 0, 1)
 
-    def _before(self, wanted: Served) -> Served | None:
+    def _before(self, wanted: ModelVectors) -> ModelVectors | None:
         """The vectors of another model, where there are more of them and that model can still be
         had.
         """
@@ -257,9 +257,9 @@ class Dense:
         return None
 
     def embed(
-        self, tell: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1
+        self, report: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1
     ) -> int:
-        """Makes the vectors that are missing; blocks. How many were made. `tell(done, total)`
+        """Makes the vectors that are missing; blocks. How many were made. `report(done, total)`
         counts passages.
         """
         served = self._coming or self._serving
@@ -287,7 +287,7 @@ class Dense:
                 )
                 self._take(served, {number: rows[key] for number, key, _ in missing})
                 made += len(missing)
-                tell(len(served.vectors), total)
+                report(len(served.vectors), total)
         if len(served.vectors) < len(self._alive):
             self._fill(served, None)  # passages with a text that another one has
         if not self._stop.is_set() and self._coming is served and self._is_complete(served):
@@ -300,7 +300,7 @@ class Dense:
             document_store.forget_vectors(served.embedder.model)
         return made
 
-    def _take(self, served: Served, rows: "dict[int, NDArray[np.float32]]") -> None:
+    def _take(self, served: ModelVectors, rows: "dict[int, NDArray[np.float32]]") -> None:
         """Only what is still there: a document may have been dropped meanwhile."""
         import numpy as np
 
@@ -309,7 +309,7 @@ class Dense:
             if known:
                 served.vectors.put(known, np.stack([rows[number] for number in known]))
 
-    def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
+    def _on_change(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
         """A batch was put on the document_store: vectors that are known are taken from there, the others are
         made soon.
         """

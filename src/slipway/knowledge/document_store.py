@@ -78,7 +78,7 @@ class Doc(Record, frozen=True, kw_only=True):
     read_at: float = 0.0
 
 
-class Fresh(Record, frozen=True, kw_only=True):
+class ReadDocument(Record, frozen=True, kw_only=True):
     """A document to be put: what was read of it. `passages` carry their numbers among the
     document's places in `places`.
     """
@@ -89,14 +89,14 @@ class Fresh(Record, frozen=True, kw_only=True):
     keys: Sequence[bytes] = ()
 
 
-class Said(Record, frozen=True, kw_only=True):
+class UploadInfo(Record, frozen=True, kw_only=True):
     """What the sender of an upload said of it: its tags, and the groups that it is kept to."""
 
     tags: frozenset[str] = frozenset()
     groups: frozenset[str] | None = None
 
 
-class Row(Record, frozen=True, kw_only=True):
+class StoredPassage(Record, frozen=True, kw_only=True):
     """A passage and its numbers: its own, its document's, and that of the first passage under its
     heading.
     """
@@ -146,20 +146,20 @@ class DocumentStore:
         query = f"SELECT {_DOC} FROM documents WHERE collection = ? AND generation > ? ORDER BY id"
         yield from (_doc(row) for row in self._db.execute(query, (self.id, since)).fetchall())
 
-    def gone(self, since: int) -> list[int]:
+    def dropped_since(self, since: int) -> list[int]:
         """Numbers of documents replaced or dropped after the generation `since`."""
         rows = self._db.execute(
             "SELECT document FROM gone WHERE collection = ? AND generation > ?", (self.id, since)
         )
         return [int(row[0]) for row in rows]
 
-    def rows(self, documents: Sequence[int]) -> Iterator[Row]:
+    def rows(self, documents: Sequence[int]) -> Iterator[StoredPassage]:
         """The passages of these documents, in reading order."""
         for some in _slices(documents):
             query = f"SELECT {_ROW} {_FROM} WHERE p.document IN ({_marks(some)}) ORDER BY p.id"
             yield from (_row(row) for row in self._db.execute(query, some).fetchall())
 
-    def passages(self, numbers: Sequence[int]) -> dict[int, Row]:
+    def passages(self, numbers: Sequence[int]) -> dict[int, StoredPassage]:
         """By their numbers; those that are gone are missing."""
         found = {}
         for some in _slices(numbers):
@@ -169,7 +169,7 @@ class DocumentStore:
                 found[int(row[0])] = _row(row)
         return found
 
-    def stands(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
+    def locations(self, numbers: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Where passages stand: the numbers of their place and their document. Those that are gone
         are missing.
         """
@@ -182,7 +182,7 @@ class DocumentStore:
             found |= {number: (place_, document) for number, place_, document in rows}
         return found
 
-    def passage(self, public: str) -> Row | None:
+    def passage(self, public: str) -> StoredPassage | None:
         query = f"SELECT {_ROW} {_FROM} WHERE p.public = ? AND d.collection = ?"
         row = self._db.execute(query, (public, self.id)).fetchone()
         return _row(row) if row else None
@@ -191,7 +191,7 @@ class DocumentStore:
         row = self._db.execute("SELECT text FROM documents WHERE id = ?", (document,)).fetchone()
         return str(row[0]) if row else ""
 
-    def asked(self) -> dict[int, str]:
+    def example_questions(self) -> dict[int, str]:
         """For each document that has one: the first heading that is a question, short enough to be
         shown.
         """
@@ -204,7 +204,7 @@ class DocumentStore:
 
     # what changes
 
-    def put(self, fresh: Sequence[Fresh], dropped: Iterable[int] = ()) -> list[Doc]:
+    def put(self, fresh: Sequence[ReadDocument], dropped: Iterable[int] = ()) -> list[Doc]:
         """One transaction: each document takes the place of the one at its path; `dropped` are
         numbers of documents that are gone.
         """
@@ -225,7 +225,7 @@ class DocumentStore:
                 db.execute("INSERT INTO gone VALUES (?, ?, ?)", (self.id, number, generation))
             return [self._put(db, each, generation) for each in fresh]
 
-    def _put(self, db: Any, fresh: Fresh, generation: int) -> Doc:
+    def _put(self, db: Any, fresh: ReadDocument, generation: int) -> Doc:
         d = fresh.doc
         groups = json.dumps([sorted(each) for each in d.groups])
         values = (
@@ -278,7 +278,7 @@ class DocumentStore:
         row = db.execute(f"SELECT {_DOC} FROM documents WHERE id = ?", (number,)).fetchone()
         return _doc(row)
 
-    def touched(self, docs: Iterable[Doc]) -> None:
+    def update_stamps(self, docs: Iterable[Doc]) -> None:
         """Files that have new times and the old content."""
         with self.store.writing() as db:
             db.executemany(
@@ -286,11 +286,11 @@ class DocumentStore:
                 [(d.stamp, d.size, d.id) for d in docs],
             )
 
-    def complete(self) -> None:
+    def mark_scanned(self) -> None:
         with self.store.writing() as db:
             db.execute("UPDATE collections SET scanned = 1 WHERE id = ?", (self.id,))
 
-    def caught_up(self, generation: int) -> None:
+    def forget_dropped(self, generation: int) -> None:
         """What is derived has come to this generation: the dropped documents before it need not be
         remembered.
         """
@@ -430,13 +430,15 @@ class DocumentStore:
                 (self.id, name, but),
             )
 
-    def upload(self, name: str, version: str) -> Said | None:
+    def upload(self, name: str, version: str) -> UploadInfo | None:
         row = self._db.execute(
             "SELECT tags, groups FROM uploads WHERE collection = ? AND name = ? AND version = ?",
             (self.id, name, version),
         )
         found = row.fetchone()
-        return Said(tags=_set(found[0]) or frozenset(), groups=_set(found[1])) if found else None
+        return (
+            UploadInfo(tags=_set(found[0]) or frozenset(), groups=_set(found[1])) if found else None
+        )
 
 
 _DOC = "id, public, path, file, home, state, stamp, size, version, format, title, date, tags, groups, passages, reason, page, next, read_at"
@@ -467,7 +469,7 @@ def _set(text: str | None) -> frozenset[str] | None:
     return None if text is None else frozenset(json.loads(text))
 
 
-def _row(row: Sequence[Any]) -> Row:
+def _row(row: Sequence[Any]) -> StoredPassage:
     (
         number,
         document,
@@ -495,7 +497,7 @@ def _row(row: Sequence[Any]) -> Row:
         version=version,
         page=page,
     )
-    return Row(id=number, document=document, place=place, passage=passage)
+    return StoredPassage(id=number, document=document, place=place, passage=passage)
 
 
 def _slices(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -35,8 +35,8 @@ EMBEDDERS = tuple(
 LONGEST = 256  # tokens; what lies behind them is not seen
 _QUERIES_KEPT = 2048
 _QUERY_CHARACTERS = 8000
-_STRANGE = 0.4  # of the pieces
-_SIGN = re.compile(
+_UNKNOWN_SHARE = 0.4  # of the pieces
+_UNKNOWN_PIECE = re.compile(
     r"\[UNK\]|##.|[\u2e80-\U0003ffff]"
 )  # an unknown piece, a letter torn out of a word, a sign of a script without spaces
 
@@ -114,15 +114,15 @@ class Embedder:
         """float32 [384]; not to be written to, since the last 2048 are kept."""
         return self._query(text[:_QUERY_CHARACTERS])
 
-    def reads(self, text: str) -> bool:
+    def understands(self, text: str) -> bool:
         """Whether the model knows the words of this text: a script that it was not taught falls
         into unknown and single signs, and the vector of such a text says nothing.
         """
         pieces = self._tokenizer.encode(
             text[:_QUERY_CHARACTERS].encode("utf-8", "ignore").decode(), add_special_tokens=False
         ).tokens
-        strange = sum(bool(_SIGN.fullmatch(piece)) for piece in pieces)
-        return bool(pieces) and strange < _STRANGE * len(pieces)
+        unknown = sum(bool(_UNKNOWN_PIECE.fullmatch(piece)) for piece in pieces)
+        return bool(pieces) and unknown < _UNKNOWN_SHARE * len(pieces)
 
     def _one(self, text: str) -> "Floats":
         import numpy as np

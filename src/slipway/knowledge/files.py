@@ -15,7 +15,7 @@ from slipway.knowledge.readers import READERS
 from slipway.types import Record
 
 
-class Found(Record, frozen=True, kw_only=True):
+class FoundFile(Record, frozen=True, kw_only=True):
     """`path` is what people see: relative to the knowledge folder, with `/`, unique. `refused` says
     why the file must not be read.
 
@@ -88,7 +88,9 @@ def _problem(source: Path) -> str:
     return f"{source} has no {kinds} files; put documents there or name another folder with --docs.{refused}"
 
 
-def find(sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = None) -> list[Found]:
+def find(
+    sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = None
+) -> list[FoundFile]:
     """In a stable order, each file once, however many ways lead to it. The same path under several
     sources gets the folder's name before it.
 
@@ -96,7 +98,7 @@ def find(sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = No
     given; they are not found.
     """
     lost = lost or {}
-    known: dict[str, tuple[str, Found, bool]] = {}
+    known: dict[str, tuple[str, FoundFile, bool]] = {}
     for source in sources:
         real = source.resolve()
         here, single = (
@@ -109,7 +111,7 @@ def find(sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = No
         ):
             known.setdefault(found.file, (folder.name, found, here))
     shared = Counter(found.path for _, found, _ in known.values())
-    named: dict[str, Found | None] = {}
+    named: dict[str, FoundFile | None] = {}
     for owner, found, here in known.values():
         path = next(
             each
@@ -121,14 +123,14 @@ def find(sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = No
     return [found for found in named.values() if found is not None]
 
 
-def _of(source: Path, folder: Path) -> Iterator[Found]:
+def _of(source: Path, folder: Path) -> Iterator[FoundFile]:
     if source.is_dir():
         return _walk(source)
-    return iter([_look(source, folder, source.name)])
+    return iter([_inspect(source, folder, source.name)])
 
 
-def _known(file: str, folder: Path) -> Found:
-    return Found(path=_shown(os.path.relpath(file, folder).replace(os.sep, "/")), file=file)
+def _known(file: str, folder: Path) -> FoundFile:
+    return FoundFile(path=_shown(os.path.relpath(file, folder).replace(os.sep, "/")), file=file)
 
 
 def _names(folder: str, path: str, *, alone: bool) -> Iterator[str]:
@@ -141,11 +143,11 @@ def _names(folder: str, path: str, *, alone: bool) -> Iterator[str]:
         number += 1
 
 
-def _walk(root: Path) -> Iterator[Found]:
+def _walk(root: Path) -> Iterator[FoundFile]:
     """Names with a leading dot are skipped; a link is followed to a file inside the folder, and
     refused if it leads out. Links come after the files, so that a file is known by its own name.
     """
-    inside, links, closed = root.resolve(), list[Found](), list[Found]()
+    inside, links, closed = root.resolve(), list[FoundFile](), list[FoundFile]()
     folders = [""]
     while folders:
         above = folders.pop()
@@ -157,7 +159,7 @@ def _walk(root: Path) -> Iterator[Found]:
                 )
         except OSError as error:
             closed.append(
-                Found(
+                FoundFile(
                     path=_shown(above) or ".",
                     file=str(inside / above),
                     refused=f"It cannot be opened ({error.strerror}); let the server's user read it.",
@@ -171,20 +173,20 @@ def _walk(root: Path) -> Iterator[Found]:
             # Ten times faster than a Path
             readable = os.path.splitext(entry.name)[1].lower() in READERS  # noqa: PTH122
             if entry.is_symlink() and (readable or entry.is_dir()):
-                links.append(_look(Path(entry.path), inside, above + entry.name))
+                links.append(_inspect(Path(entry.path), inside, above + entry.name))
             elif readable and entry not in below:
                 yield _seen(entry, above + entry.name)
     yield from (link for link in links if link.refused or Path(link.file).is_file())
     yield from closed
 
 
-def _seen(entry: os.DirEntry[str], path: str) -> Found:
+def _seen(entry: os.DirEntry[str], path: str) -> FoundFile:
     try:
         stat = entry.stat(follow_symlinks=False)
     except OSError:
-        return Found(path=_shown(path), file=entry.path, refused=_GONE)
+        return FoundFile(path=_shown(path), file=entry.path, refused=_GONE)
     refused = "" if S_ISREG(stat.st_mode) else "It is not a regular file; remove it."
-    return Found(
+    return FoundFile(
         path=_shown(path), file=entry.path, refused=refused, stamp=stamp(stat), size=stat.st_size
     )
 
@@ -192,23 +194,23 @@ def _seen(entry: os.DirEntry[str], path: str) -> Found:
 _GONE = "It is gone, or a link to nothing; mend or remove it."
 
 
-def _look(file: Path, inside: Path, path: str) -> Found:
+def _inspect(file: Path, inside: Path, path: str) -> FoundFile:
     try:
         real = file.resolve(strict=True)
         stat = real.stat()
     except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
-        return Found(path=_shown(path), file=str(file), refused=_GONE)
+        return FoundFile(path=_shown(path), file=str(file), refused=_GONE)
     if not real.is_relative_to(inside):
-        return Found(
+        return FoundFile(
             path=_shown(path),
             file=str(file),
             refused="It is a link that leads out of the folder; copy the document into the folder.",
         )
     if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
-        return Found(
+        return FoundFile(
             path=_shown(path), file=str(file), refused="It is not a regular file; remove it."
         )
-    return Found(path=_shown(path), file=str(real), stamp=stamp(stat), size=stat.st_size)
+    return FoundFile(path=_shown(path), file=str(real), stamp=stamp(stat), size=stat.st_size)
 
 
 def _shown(path: str) -> str:

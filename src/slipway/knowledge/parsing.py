@@ -20,7 +20,7 @@ from typing import IO, Self
 
 import msgspec
 
-from slipway.knowledge.readers import Document, Unreadable, read
+from slipway.knowledge.readers import ParsedDocument, UnreadableFile, read
 from slipway.lifeline import Lifeline, hold
 from slipway.types import Record
 
@@ -30,40 +30,40 @@ _LONGEST_ANSWER = 400_000_000
 _GRACE_S = 5  # how long after the deadline a child whose parent is gone ends itself
 
 
-class Job(Record, frozen=True, kw_only=True):
+class ParseJob(Record, frozen=True, kw_only=True):
     path: str
     data: bytes
 
 
-class Page(Record, frozen=True, kw_only=True, tag="page"):
-    """Page or slide `number` is read next."""
+class PageStarted(Record, frozen=True, kw_only=True, tag="page"):
+    """PageStarted or slide `number` is read next."""
 
     number: int
 
 
-class Done(Record, frozen=True, kw_only=True, tag="done"):
-    """`tired`: the child holds so much memory now that the next file should get a new one."""
+class FileParsed(Record, frozen=True, kw_only=True, tag="done"):
+    """`needs_restart`: the child holds so much memory now that the next file should get a new one."""
 
-    document: Document
-    tired: bool = False
+    document: ParsedDocument
+    needs_restart: bool = False
 
 
-class Failed(Record, frozen=True, kw_only=True, tag="failed"):
+class ParseFailed(Record, frozen=True, kw_only=True, tag="failed"):
     what: str
     fix: str
     page: int | None
-    tired: bool = False
+    needs_restart: bool = False
 
 
-class TooSlow(Unreadable):
+class ParseTimeout(UnreadableFile):
     """It was not read by its deadline."""
 
 
-_Said = Page | Done | Failed
-_encoder, _jobs, _said = (
+_Message = PageStarted | FileParsed | ParseFailed
+_encoder, _jobs, _messages = (
     msgspec.msgpack.Encoder(),
-    msgspec.msgpack.Decoder(Job),
-    msgspec.msgpack.Decoder(_Said),
+    msgspec.msgpack.Decoder(ParseJob),
+    msgspec.msgpack.Decoder(_Message),
 )
 
 
@@ -127,8 +127,8 @@ class Parser:
         child = self._child
         return child.process.pid if child else None
 
-    def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> Document:
-        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable; TooSlow
+    def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> ParsedDocument:
+        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises UnreadableFile; ParseTimeout
         where that was too short.
         """
         with self._turn:
@@ -137,7 +137,7 @@ class Parser:
             self._page, self._late = None, False
             self._until = time.monotonic() + self._deadline_s
             try:
-                return self._asked(child, Job(path=path, data=data))
+                return self._run(child, ParseJob(path=path, data=data))
             except (
                 EOFError,
                 OSError,
@@ -146,7 +146,7 @@ class Parser:
                 raise self._lost(self._end()) from None
             except BaseException as error:
                 if not isinstance(
-                    error, Unreadable
+                    error, UnreadableFile
                 ):  # interrupted: an answer may still come, to nobody
                     self._end()
                 raise
@@ -156,20 +156,20 @@ class Parser:
                 if self._late:  # just after the answer
                     self._end()
 
-    def _asked(self, child: "_Child", job: Job) -> Document:
-        asked, told = child.process.stdin, child.process.stdout
-        if asked is None or told is None:
+    def _run(self, child: "_Child", job: ParseJob) -> ParsedDocument:
+        requests, replies = child.process.stdin, child.process.stdout
+        if requests is None or replies is None:
             raise EOFError
-        _send(asked, job)
+        _send(requests, job)
         while True:
-            said: _Said = _said.decode(_receive(told))
-            if isinstance(said, Page):
+            said: _Message = _messages.decode(_receive(replies))
+            if isinstance(said, PageStarted):
                 self._page = said.number
                 continue
-            if said.tired:
+            if said.needs_restart:
                 self._end()
-            if isinstance(said, Failed):
-                raise Unreadable(said.what, said.fix, said.page)
+            if isinstance(said, ParseFailed):
+                raise UnreadableFile(said.what, said.fix, said.page)
             return said.document
 
     def _started(self) -> "_Child":
@@ -199,13 +199,13 @@ class Parser:
         child, self._child = self._child, None
         return child.end() if child else 0
 
-    def _lost(self, code: int) -> Unreadable:
+    def _lost(self, code: int) -> UnreadableFile:
         if self._late:
-            return TooSlow(
+            return ParseTimeout(
                 f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page
             )
         how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
-        return Unreadable(
+        return UnreadableFile(
             f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB",
             _SIMPLER,
             self._page,
@@ -257,45 +257,50 @@ def serve(deadline_s: float, memory_mb: int, line: int) -> None:
     closes.
     """
     hold(line)
-    asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get between the answers
     fat = _limit(memory_mb)
     while True:
         try:
-            job = _jobs.decode(_receive(asked))
+            job = _jobs.decode(_receive(requests))
         except EOFError:
             os._exit(0)
         _alarm(deadline_s + _GRACE_S)
-        answer = _answer(job, told, memory_mb)
+        answer = _answer(job, replies, memory_mb)
         _alarm(0)
         del job
-        _send(told, msgspec.structs.replace(answer, tired=answer.tired or _held() > fat))
+        _send(
+            replies,
+            msgspec.structs.replace(answer, needs_restart=answer.needs_restart or _held() > fat),
+        )
 
 
-def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Done | Failed:
+def _answer(job: ParseJob, replies: IO[bytes], memory_mb: int) -> FileParsed | ParseFailed:
     page: int | None = None
 
     def on_page(number: int) -> None:
         nonlocal page
         page = number
-        _send(told, Page(number=number))
+        _send(replies, PageStarted(number=number))
 
     try:
-        return Done(document=read(job.data, job.path, on_page))
-    except Unreadable as error:
-        return Failed(what=error.what, fix=error.fix, page=error.page)
+        return FileParsed(document=read(job.data, job.path, on_page))
+    except UnreadableFile as error:
+        return ParseFailed(what=error.what, fix=error.fix, page=error.page)
     except MemoryError:
-        return Failed(
+        return ParseFailed(
             what=f"It needs more than {memory_mb} MB of memory to read",
             fix=_SIMPLER,
             page=page,
-            tired=True,
+            needs_restart=True,
         )
     except RecursionError:
-        return Failed(what="It is nested too deeply", fix="save it in a simpler form", page=page)
-    # Whatever a parser raises is a file's fault, and told as that
+        return ParseFailed(
+            what="It is nested too deeply", fix="save it in a simpler form", page=page
+        )
+    # Whatever a parser raises is a file's fault, and replies as that
     except Exception as error:  # noqa: BLE001
-        return Failed(
+        return ParseFailed(
             what=f"It could not be parsed ({type(error).__name__})",
             fix="save it in a simpler form, or remove it",
             page=page,

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from slipway.knowledge.readers import Document
+from slipway.knowledge.readers import ParsedDocument
 from slipway.types import Passage, Record
 
 TARGET, LONGEST, LONGEST_FENCE = 1200, 2000, 4000
@@ -23,7 +23,7 @@ _BOUNDARIES = tuple(
 Span = tuple[int, int]
 
 
-class Place(Record, frozen=True, kw_only=True):
+class HeadingSpan(Record, frozen=True, kw_only=True):
     """A heading with the text under it, up to the next heading. `trail` ends with `heading`."""
 
     heading: str
@@ -32,35 +32,37 @@ class Place(Record, frozen=True, kw_only=True):
     end: int
 
 
-def passages(document: Document, path: str, version: str) -> list[Passage]:
+def passages(document: ParsedDocument, path: str, version: str) -> list[Passage]:
     """Without ids: those are the document_store's to give."""
     return [
         Passage(
             id="",
             path=path,
             title=document.title,
-            heading=place.heading,
-            trail=place.trail,
+            heading=span.heading,
+            trail=span.trail,
             start=start,
             end=end,
             text=document.text[start:end],
             version=version,
             page=bisect_right(document.pages, start) or None,
         )
-        for place in places(document)
-        for left, right in _sheets(document, place.start, place.end)
+        for span in heading_spans(document)
+        for left, right in _sheets(document, span.start, span.end)
         for start, end in _spans(document, left, right)
     ]
 
 
-def places(document: Document) -> Iterator[Place]:
+def heading_spans(document: ParsedDocument) -> Iterator[HeadingSpan]:
     """Text before the first heading belongs to the title. A heading with no text of its own and
     with others below it lives on in their trails; one with nothing below it is itself the text.
     """
     text, headings = document.text, document.headings
     first = headings[0].start if headings else len(text)
     if text[document.body : first].strip():
-        yield Place(heading=document.title, trail=(document.title,), start=document.body, end=first)
+        yield HeadingSpan(
+            heading=document.title, trail=(document.title,), start=document.body, end=first
+        )
     above: list[tuple[int, str]] = []
     for index, heading in enumerate(headings):
         following = headings[index + 1] if index + 1 < len(headings) else None
@@ -72,7 +74,7 @@ def places(document: Document) -> Iterator[Place]:
         empty = not text[heading.end : end].strip()
         if empty and following and following.level > heading.level:
             continue
-        yield Place(
+        yield HeadingSpan(
             heading=heading.text,
             trail=tuple(name for _, name in above),
             start=heading.start if empty else heading.end,
@@ -80,13 +82,13 @@ def places(document: Document) -> Iterator[Place]:
         )
 
 
-def _sheets(document: Document, start: int, end: int) -> Iterator[Span]:
-    """The part of a place on each of its pages; all of it where there are no pages."""
+def _sheets(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
+    """The part of a span on each of its pages; all of it where there are no pages."""
     pages = document.pages[bisect_right(document.pages, start) : bisect_left(document.pages, end)]
     return itertools.pairwise([start, *pages, end])
 
 
-def _spans(document: Document, start: int, end: int) -> Iterator[Span]:
+def _spans(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
     """Blocks are gathered up to about `TARGET`; white space around a passage is left out."""
     text = document.text
     held: Span | None = None
@@ -106,7 +108,7 @@ def _belongs(text: str, held: Span, block: Span) -> bool:
     return text.endswith(":", 0, held[1]) and block[1] - held[0] <= LONGEST
 
 
-def _blocks(document: Document, start: int, end: int) -> Iterator[Span]:
+def _blocks(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
     breaks = document.breaks[
         bisect_left(document.breaks, start) : bisect_left(document.breaks, end)
     ]

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from slipway.knowledge.collection import Collection, Done
+from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.freshness import stamp
 
 log = logging.getLogger("slipway")
-_LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as with network drives
+_LOOK_AGAIN_S = 60.0  # for changes that the operating system did not report, as with network drives
 _POLL_S = 0.5  # for single files, and where nothing tells
 
 
@@ -35,40 +35,40 @@ class Synchronizer:
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
+    def build(self, report: Callable[[ScanProgress], None] = lambda done: None) -> ScanProgress:
         """Reads what is new; blocks."""
         try:
-            done = self.collection.scan(self._told(tell), self._stop.is_set)
+            done = self.collection.scan(self._reporting(report), self._stop.is_set)
         except BaseException:  # whatever ended it, who waits must know
             self.failed = not self.ready
             raise
         finally:
             if not self._threads:
-                self.collection.rest()
+                self.collection.release()
         self.ready = self.ready or self.collection.scanned
         return done
 
-    def _told(self, tell: Callable[[Done], None]) -> Callable[[Done], None]:
-        def told(done: Done) -> None:
+    def _reporting(self, report: Callable[[ScanProgress], None]) -> Callable[[ScanProgress], None]:
+        def report_progress(done: ScanProgress) -> None:
             self.ready = self.ready or self.collection.scanned
-            tell(done)
+            report(done)
 
-        return told
+        return report_progress
 
     def dense_state(self, *, counted: bool = True) -> str:
         return (
             self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
         )
 
-    def embed(self, tell: Callable[[int, int], None] = lambda done, total: None) -> int:
+    def embed(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Makes the vectors that are missing, with all processors; blocks. How many."""
         return (
-            self.dense.embed(tell, threads=os.cpu_count() or 1)
+            self.dense.embed(report, threads=os.cpu_count() or 1)
             if self.dense and self.dense.open()
             else 0
         )
 
-    def remember(self) -> None:
+    def load_vectors(self) -> None:
         """Brings the vectors that there are into use, and makes none."""
         if self.dense and self.collection.document_store.models_before(""):
             self.dense.open()
@@ -84,18 +84,18 @@ class Synchronizer:
         }
 
     def start(self) -> None:
-        for work in (self._keep, self._watch):
+        for work in (self._run, self._watch):
             thread = threading.Thread(target=work, name=f"slipway {work.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
         if self.dense:
             self.dense.start()
 
-    def wake(self) -> None:
+    def scan_soon(self) -> None:
         """Has the files looked at, soon."""
         self._wake.set()
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         first = True
         while not self._stop.is_set():
             self.scanning = True
@@ -110,9 +110,9 @@ class Synchronizer:
             finally:
                 self.scanning = False
             if not self._wake.wait(_LOOK_AGAIN_S):
-                self.collection.rest()
+                self.collection.release()
 
-    def _report(self, done: Done, *, first: bool) -> None:
+    def _report(self, done: ScanProgress, *, first: bool) -> None:
         if self._stop.is_set() or not (first or done.read or done.failed or done.dropped):
             return
         documents = self.collection.documents.values()
@@ -149,7 +149,7 @@ class Synchronizer:
             thread.join(5)
         if self.dense:
             self.dense.close()
-        self.collection.rest()
+        self.collection.release()
 
 
 def _sources(paths: Sequence[Path]) -> list[Any]:
@@ -195,7 +195,7 @@ def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) 
             yield
     except (OSError, RuntimeError) as error:  # too many watches, say
         log.warning(
-            "changes of the documents are not told here (%s): they are looked for every %g s",
+            "changes of the documents are not report_progress here (%s): they are looked for every %g s",
             error,
             _LOOK_AGAIN_S,
         )

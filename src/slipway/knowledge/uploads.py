@@ -12,14 +12,14 @@ from typing import IO
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, DocumentStore, Said
+from slipway.knowledge.document_store import Doc, DocumentStore, UploadInfo
 from slipway.knowledge.freshness import FORMAT, stamp, version_of
-from slipway.knowledge.readers import Unreadable
+from slipway.knowledge.readers import UnreadableFile
 
 UPLOADS = "uploads"
 
 
-class Unsaid(Unreadable):
+class UnknownAccess(UnreadableFile):
     """Who may read an upload is not known."""
 
 
@@ -44,37 +44,39 @@ class Uploads:
         their paths.
         """
         file = str(self.folder / name)
-        return next((doc.path for doc in known.values() if doc.file == file), _free(name, known))
+        return next(
+            (doc.path for doc in known.values() if doc.file == file), _free_path(name, known)
+        )
 
-    def found(self, taken: Container[str]) -> list[files.Found]:
+    def found(self, taken: Container[str]) -> list[files.FoundFile]:
         """The files there are now, under paths that are not `taken`."""
         if not self.folder.is_dir():
             return []
         return [
-            msgspec.structs.replace(each, path=_free(each.path, taken))
+            msgspec.structs.replace(each, path=_free_path(each.path, taken))
             for each in files.find([self.folder])
         ]
 
-    def look(self, path: str, name: str) -> files.Found:
+    def locate(self, path: str, name: str) -> files.FoundFile:
         """One of them as it is now. Raises FileNotFoundError."""
         file = self.folder / name
         stat = file.stat()
-        return files.Found(path=path, file=str(file), stamp=stamp(stat), size=stat.st_size)
+        return files.FoundFile(path=path, file=str(file), stamp=stamp(stat), size=stat.st_size)
 
-    def said(self, doc: Doc) -> Said:
-        """What its sender said of an upload. Raises Unsaid where that is lost, with the store say:
+    def info(self, doc: Doc) -> UploadInfo:
+        """What its sender said of an upload. Raises UnknownAccess where that is lost, with the store say:
         then nobody can tell who may read it.
         """
         if not self.holds(doc.file):
-            return Said()
+            return UploadInfo()
         said = self._document_store.upload(Path(doc.file).name, doc.version)
         if said is None:
-            raise Unsaid(
+            raise UnknownAccess(
                 "It was uploaded, and who may read it is not known any more", "upload it again"
             )
         return said
 
-    def keep(
+    def save(
         self,
         name: str,
         path: str,
@@ -99,7 +101,7 @@ class Uploads:
             part.replace(self.folder / name)
         finally:
             part.unlink(missing_ok=True)
-        _synced(self.folder)
+        _sync_folder(self.folder)
         self._document_store.drop_upload(name, but=version)
         said = () if groups is None else (groups,)
         self.waiting[path] = Doc(
@@ -116,7 +118,7 @@ class Uploads:
             groups=said,
         )
 
-    def arrived(self, docs: Iterable[Doc]) -> None:
+    def forget_waiting(self, docs: Iterable[Doc]) -> None:
         """These documents were read: who waited for just these versions waits no more."""
         for doc in docs:
             if (new := self.waiting.get(doc.path)) and new.version == doc.version:
@@ -124,18 +126,18 @@ class Uploads:
 
     def drop(self, file: str) -> None:
         Path(file).unlink(missing_ok=True)
-        _synced(self.folder)
+        _sync_folder(self.folder)
         self._document_store.drop_upload(Path(file).name)
 
 
-def _free(name: str, taken: Container[str]) -> str:
+def _free_path(name: str, taken: Container[str]) -> str:
     path = f"{UPLOADS}/{name}"
     while path in taken:
         path = f"{UPLOADS}/{path}"
     return path
 
 
-def _synced(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """The folder's entries are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

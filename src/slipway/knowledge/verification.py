@@ -5,13 +5,13 @@ from collections.abc import Collection as Collected
 from collections.abc import Iterable, Sequence
 
 from slipway.knowledge.collection import Collection
-from slipway.knowledge.document_store import Doc, Row
+from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.freshness import is_fresh
-from slipway.knowledge.readers import Unreadable
+from slipway.knowledge.readers import UnreadableFile
 from slipway.knowledge.reading import FileReader
 
 
-def misfits(collection: Collection) -> list[str]:
+def inconsistencies(collection: Collection) -> list[str]:
     """What does not fit together, a sentence each: document_store, index and vectors against each other, and
     the document_store against unchanged files.
     """
@@ -20,7 +20,7 @@ def misfits(collection: Collection) -> list[str]:
         rows = {row.id: row for row in document_store.rows(list(collection.documents))}
         parts, places = collection.index.numbers()
         wrong = [f"The store is damaged: {each}" for each in document_store.damage()]
-        wrong += _uneven("passages", parts, rows) + _uneven(
+        wrong += _mismatches("passages", parts, rows) + _mismatches(
             "places", places, {row.place for row in rows.values()}
         )
         if {doc.id: doc for doc in document_store.documents()} != dict(collection.documents):
@@ -33,29 +33,29 @@ def misfits(collection: Collection) -> list[str]:
         ]
         if odd := document_store.vector_keys()[1]:
             wrong.append(f"{odd} vectors have another length than the others.")
-    by_document = defaultdict[int, list[Row]](list)
+    by_document = defaultdict[int, list[StoredPassage]](list)
     for row in rows.values():
         by_document[row.document].append(row)
     documents = list(collection.documents.values())
     return wrong + [
         f"{doc.path} is not what its file says."
         for doc in documents
-        if _differs(collection.reader, doc, by_document[doc.id])
+        if _differs_from_file(collection.reader, doc, by_document[doc.id])
     ]
 
 
-def _differs(reader: FileReader, doc: Doc, rows: Sequence[Row]) -> bool:
+def _differs_from_file(reader: FileReader, doc: Doc, rows: Sequence[StoredPassage]) -> bool:
     """Whether an unchanged file says something else than what is kept of it."""
     if doc.state == "failed" or not is_fresh(doc):
         return False
     try:
-        fresh = reader.again(doc)
-    except Unreadable:
+        fresh = reader.reread(doc)
+    except UnreadableFile:
         return True
     return not is_fresh(doc) or [row.passage for row in rows] != list(fresh.passages)
 
 
-def _uneven(what: str, indexed: Iterable[int], known: Collected[int]) -> list[str]:
+def _mismatches(what: str, indexed: Iterable[int], known: Collected[int]) -> list[str]:
     counts = Counter(indexed)
     sets = {
         "missing from the index": sum(1 for number in known if number not in counts),

@@ -1,4 +1,4 @@
-"""A file's bytes become a `Document`: its text, its headings and the places where it may be cut,
+"""A file's bytes become a `ParsedDocument`: its text, its headings and the places where it may be cut,
 all as offsets in that text.
 
 For Markdown, reStructuredText and plain text the text is the decoded file: the byte order mark
@@ -12,15 +12,21 @@ from importlib import import_module
 from pathlib import PurePosixPath
 from typing import cast
 
-from slipway.knowledge.readers.document import Document, Heading, OnPage, Unreadable, one_line
+from slipway.knowledge.readers.document import (
+    Heading,
+    OnPage,
+    ParsedDocument,
+    UnreadableFile,
+    one_line,
+)
 
-__all__ = ["READERS", "Document", "Heading", "Reader", "Unreadable", "read"]
+__all__ = ["READERS", "Heading", "ParsedDocument", "Reader", "UnreadableFile", "read"]
 
 _LONGEST_TEXT = 20_000_000
 
 Reader = Callable[
-    [bytes, str, OnPage], Document
-]  # (the file, a title if it has none of its own, progress) -> Document
+    [bytes, str, OnPage], ParsedDocument
+]  # (the file, a title if it has none of its own, progress) -> ParsedDocument
 
 READERS: dict[
     str, tuple[str, str]
@@ -40,19 +46,19 @@ READERS: dict[
 }
 
 
-def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> Document:
+def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> ParsedDocument:
     """Reads a file by its suffix, in this process: `parsing` does it for files that nobody vouches
-    for. Raises Unreadable.
+    for. Raises UnreadableFile.
     """
     if not data.strip():
-        raise Unreadable("It is empty", "add text, or remove the file")
+        raise UnreadableFile("It is empty", "add text, or remove the file")
     module, function = READERS[PurePosixPath(path).suffix.lower()]
     reader = cast(Reader, getattr(import_module(module, __package__), function))
     document = reader(data, _humanised(path), on_page)
     if not document.text[document.body :].strip():
-        raise Unreadable("It has no readable text", "add some, or remove the file")
+        raise UnreadableFile("It has no readable text", "add some, or remove the file")
     if len(document.text) > _LONGEST_TEXT:
-        raise Unreadable(
+        raise UnreadableFile(
             f"It has more than {_LONGEST_TEXT / 1e6:.0f} million characters of text",
             "split it into smaller files",
         )

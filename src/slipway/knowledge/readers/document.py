@@ -27,7 +27,7 @@ class Heading(Record, frozen=True, kw_only=True):
     end: int
 
 
-class Document(Record, frozen=True, kw_only=True):
+class ParsedDocument(Record, frozen=True, kw_only=True):
     """Headings and `breaks` (starts of blocks: paragraphs, lists, code, tables) are in order; what
     is before `body` is not for readers.
 
@@ -46,7 +46,7 @@ class Document(Record, frozen=True, kw_only=True):
     meta: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes a new one for each
 
 
-class Unreadable(Exception):
+class UnreadableFile(Exception):
     """`what` is wrong with the file, on which page or slide where that is known, and what to do.
     `str()` is all of it as one sentence.
     """
@@ -64,7 +64,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-class Draft:
+class DocumentBuilder:
     """A document that is written block by block; blocks are set apart by a blank line."""
 
     def __init__(self) -> None:
@@ -99,8 +99,8 @@ class Draft:
                 Heading(level=level, text=name, start=self._length, end=self._length)
             )
 
-    def document(self, title: str, meta: dict[str, Any]) -> Document:
-        return Document(
+    def document(self, title: str, meta: dict[str, Any]) -> ParsedDocument:
+        return ParsedDocument(
             title=title,
             text="".join(self._out),
             headings=tuple(self.headings),

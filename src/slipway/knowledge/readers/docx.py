@@ -5,8 +5,8 @@ makes them when it shows or prints it.
 import re
 from typing import TYPE_CHECKING
 
-from slipway.knowledge.readers.document import Document, Draft, OnPage, table
-from slipway.knowledge.readers.office import Package, attribute, child, descend, local
+from slipway.knowledge.readers.document import DocumentBuilder, OnPage, ParsedDocument, table
+from slipway.knowledge.readers.office import OfficePackage, attribute, child, descend, local
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -36,9 +36,9 @@ _UNREAD = frozenset(
 )  # formats, and what was deleted while changes were tracked
 
 
-def docx(data: bytes, fallback: str, _: OnPage) -> Document:
+def docx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """The title is the paragraph in the style Title, else the file's own, else the first heading."""
-    package = Package(data)
+    package = OfficePackage(data)
     main = package.main("word/document.xml")
     root = package.xml(main)
     reading = _Reading(package, main)
@@ -46,21 +46,21 @@ def docx(data: bytes, fallback: str, _: OnPage) -> Document:
         reading.block(block)
     reading.end_list()
     meta = package.meta()
-    first = reading.draft.headings[0].text if reading.draft.headings else ""
-    return reading.draft.document(reading.title or meta.get("title") or first or fallback, meta)
+    first = reading.builder.headings[0].text if reading.builder.headings else ""
+    return reading.builder.document(reading.title or meta.get("title") or first or fallback, meta)
 
 
 class _Reading:
     """The walk over the body. List items are held until the list ends, so that it is one block."""
 
-    def __init__(self, package: Package, main: str) -> None:
+    def __init__(self, package: OfficePackage, main: str) -> None:
         parts = {kind: part for kind, part in package.relations(main).values() if part in package}
         self._levels = _levels(package.xml(parts["styles"])) if "styles" in parts else {}
         kinds = [kind for kind in ("footnotes", "endnotes") if kind in parts]
         self._notes: dict[str, dict[str, str]] = {
             kind: _notes(package.xml(parts[kind])) for kind in kinds
         }
-        self.draft, self.title = Draft(), ""
+        self.builder, self.title = DocumentBuilder(), ""
         self._items: list[str] = []
         self._shift = 0  # where there is a title, headings stand below it
 
@@ -78,18 +78,18 @@ class _Reading:
             self._items.append(f"{'  ' * depth}- {text}")
         elif text:
             self.end_list()
-            self.draft.block(text)
+            self.builder.block(text)
         for each in more:
             self.block(each)
 
     def end_list(self) -> None:
-        self.draft.block("\n".join(self._items))
+        self.builder.block("\n".join(self._items))
         self._items = []
 
     def _head(self, level: int, text: str) -> None:
         if level == 0 and not self.title:
             self.title, self._shift = text, 1
-        self.draft.heading(level + self._shift if level else 1, text)
+        self.builder.heading(level + self._shift if level else 1, text)
 
     def _level(self, paragraph: "Element") -> int | None:
         """1 for the highest heading, 0 for the document's title, None for text."""
@@ -124,10 +124,10 @@ class _Reading:
         rows = [row for row in rows if any(row)]
         if rows and max(map(len, rows)) == 1:  # a frame around text
             for row in rows:
-                self.draft.block(row[0])
+                self.builder.block(row[0])
         elif rows:
             for part in table(rows):
-                self.draft.block(part)
+                self.builder.block(part)
 
     def _cell(self, cell: "Element") -> str:
         said = (self._text(paragraph) for paragraph in descend(cell, frozenset(["p"])))

@@ -4,7 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from slipway.knowledge.readers.document import LONGEST_HEADING, Document, Heading, OnPage, one_line
+from slipway.knowledge.readers.document import (
+    LONGEST_HEADING,
+    Heading,
+    OnPage,
+    ParsedDocument,
+    one_line,
+)
 from slipway.knowledge.readers.text import decoded
 
 if TYPE_CHECKING:
@@ -29,7 +35,7 @@ _CELLS = frozenset(["td", "th"])
 _SPACES = re.compile(r"[ \t\n\f\r]+")
 
 
-def html(data: bytes, fallback: str, _: OnPage) -> Document:
+def html(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """The readable text of a page: no scripts, menus, page headers and footers; only `main` where
     there is one. Paragraphs are set apart by a blank line, list items stand on lines of their own
     after `- `, table cells are separated by ` | `, `pre` is fenced as in Markdown.
@@ -46,7 +52,7 @@ def html(data: bytes, fallback: str, _: OnPage) -> Document:
     named = tree.css_first("title")
     title = next((heading.text for heading in page.headings if heading.level == 1), "")
     title = title or (one_line(named.text()) if named else "") or fallback
-    return Document(
+    return ParsedDocument(
         title=title,
         text="".join(page.out),
         headings=tuple(page.headings),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import (
     LONGEST_HEADING,
-    Document,
     Heading,
     OnPage,
-    Unreadable,
+    ParsedDocument,
+    UnreadableFile,
     one_line,
 )
 from slipway.knowledge.readers.text import decoded, line_starts
@@ -34,7 +34,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SAYS_TEXT = frozenset({"text", "text_special", "code_inline", "image"})
 
 
-def markdown(data: bytes, fallback: str, _: OnPage) -> Document:
+def markdown(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """CommonMark with tables. Only headings at the outermost level count: not those in lists,
     quotes or code.
     """
@@ -51,7 +51,9 @@ def markdown(data: bytes, fallback: str, _: OnPage) -> Document:
         or fallback
     )
     breaks = tuple(lines[token.map[0]] for token in tokens if token.level == 0 and token.map)
-    return Document(title=title, text=text, headings=headings, breaks=breaks, body=base, meta=meta)
+    return ParsedDocument(
+        title=title, text=text, headings=headings, breaks=breaks, body=base, meta=meta
+    )
 
 
 def _markdown_headings(text: str, tokens: "list[Token]", lines: list[int]) -> list[Heading]:
@@ -124,12 +126,12 @@ _OPENED = re.compile(r"\s*---[ \t]*\n((?:[^\n]+\n){0,50})")
 
 def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
     """Front matter that cannot be understood is ignored, unless it seems to say who may read: then
-    nobody may. Raises Unreadable.
+    nobody may. Raises UnreadableFile.
     """
     if front is None:
         opened = _OPENED.match(text)
         if opened and any(_RIGHTS.match(line.lstrip(" \t{\"'")) for line in opened[1].splitlines()):
-            raise Unreadable(
+            raise UnreadableFile(
                 "Its front matter, which says who may read it, is not closed or not at the start",
                 "put it first, between two lines of ---",
             )
@@ -138,7 +140,7 @@ def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
         return _mapping(front[1])
     except ValueError as error:
         if _RIGHTS.search(front[1]):
-            raise Unreadable(
+            raise UnreadableFile(
                 f"Its front matter, which says who may read it, {error}",
                 "write it as lines of `name: value`",
             ) from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from slipway.knowledge.readers.document import Unreadable, described
+from slipway.knowledge.readers.document import UnreadableFile, described
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -30,8 +30,8 @@ _RELATIONS = "{http://schemas.openxmlformats.org/package/2006/relationships}Rela
 _DUBLIN, _TERMS = "{http://purl.org/dc/elements/1.1/}", "{http://purl.org/dc/terms/}"
 
 
-class Package:
-    """The parts of an office file. Raises Unreadable for what is no archive, is encrypted, or would
+class OfficePackage:
+    """The parts of an office file. Raises UnreadableFile for what is no archive, is encrypted, or would
     unpack to far more than it is.
     """
 
@@ -45,19 +45,23 @@ class Package:
         return name.lower() in self._names
 
     def xml(self, name: str, page: int | None = None) -> "Element":
-        """The part's root. Raises Unreadable where it is missing, damaged, or declares a document
+        """The part's root. Raises UnreadableFile where it is missing, damaged, or declares a document
         type (which office files never do).
         """
         try:
             return _parsed(self._zip.read(self._names[name.lower()]))
         except KeyError:
-            raise Unreadable(f"{_DAMAGED}its part {name} is missing", _SAVE, page) from None
+            raise UnreadableFile(f"{_DAMAGED}its part {name} is missing", _SAVE, page) from None
         except ElementTree.ParseError:
-            raise Unreadable(f"{_DAMAGED}its part {name} is not valid XML", _SAVE, page) from None
+            raise UnreadableFile(
+                f"{_DAMAGED}its part {name} is not valid XML", _SAVE, page
+            ) from None
         except Exception as error:  # zipfile and zlib raise a dozen classes for damaged archives
-            if isinstance(error, Unreadable | MemoryError | RecursionError):
+            if isinstance(error, UnreadableFile | MemoryError | RecursionError):
                 raise
-            raise Unreadable(f"{_DAMAGED}its part {name} cannot be unpacked", _SAVE, page) from None
+            raise UnreadableFile(
+                f"{_DAMAGED}its part {name} cannot be unpacked", _SAVE, page
+            ) from None
 
     def relations(self, name: str) -> dict[str, tuple[str, str]]:
         """What a part refers to: id -> (kind, name of the other part)."""
@@ -93,7 +97,7 @@ class Package:
                 "docProps/core.xml",
             )
             root = self.xml(name)
-        except Unreadable:
+        except UnreadableFile:
             return {}
         said = (root.findtext(f"{_DUBLIN}title"), root.findtext(f"{_DUBLIN}creator"))
         return described(
@@ -111,30 +115,30 @@ def _opened(data: bytes) -> "ZipFile":
     import zipfile  # not needed by the process that only knows the readers
 
     if data.startswith(_OLE):
-        raise Unreadable(
+        raise UnreadableFile(
             "It is protected by a password, or in the format before 2007",
             "save it without a password in today's format",
         )
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError):
-        raise Unreadable(
+        raise UnreadableFile(
             f"{_DAMAGED}it is not a whole office file, or another kind of file under this name",
             _SAVE,
         ) from None
     infos = archive.infolist()
     unpacked = sum(info.file_size for info in infos)
     if len(infos) > _ENTRIES:
-        raise Unreadable(
+        raise UnreadableFile(
             f"It has {len(infos)} parts, and {_ENTRIES} is the limit", "split it into smaller files"
         )
     if unpacked > _UNPACKED or unpacked > max(_SMALL, _RATIO * len(data)):
-        raise Unreadable(
+        raise UnreadableFile(
             f"It would unpack to {unpacked / 1e6:.0f} MB, which is too much for its size",
             "remove it, or save it in a simpler form",
         )
     if any(info.flag_bits & 1 for info in infos):
-        raise Unreadable("It is protected by a password", "save it without one")
+        raise UnreadableFile("It is protected by a password", "save it without one")
     return archive
 
 
@@ -148,7 +152,7 @@ def _parsed(part: bytes) -> "Element":
     """
 
     def refuse(*_: object) -> None:
-        raise Unreadable(
+        raise UnreadableFile(
             "Its XML declares entities, which no office program writes",
             "remove it, or save it again",
         )

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import (
-    Document,
-    Draft,
+    DocumentBuilder,
     OnPage,
-    Unreadable,
+    ParsedDocument,
+    UnreadableFile,
     described,
     one_line,
 )
@@ -26,7 +26,7 @@ from slipway.types import Record
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage
 
-_MOST_PAGES, _MOST_SIGNS, _MOST_BOOKMARKS = 5_000, 200_000, 20_000
+_MOST_PAGES, _MOST_CHARACTERS, _MOST_BOOKMARKS = 5_000, 200_000, 20_000
 _LARGER = 1.12  # how much larger than the text a heading's letters are
 _LONGEST_HEADING, _RANKS = 120, 4
 # how often letters below the bookmarked headings must stand out: what does so once is an address or
@@ -35,7 +35,7 @@ _OFTEN = 3
 _SIMPLER = "print it to a new PDF, or remove it"
 
 
-class Line(Record, frozen=True, kw_only=True):
+class TextLine(Record, frozen=True, kw_only=True):
     """Places are in points from the page's lower left corner; `size` is that of most of its
     letters.
     """
@@ -49,7 +49,7 @@ class Line(Record, frozen=True, kw_only=True):
     bold: bool
 
 
-class Mark(Record, frozen=True, kw_only=True):
+class Bookmark(Record, frozen=True, kw_only=True):
     """A bookmark: what it says, and the index of its page."""
 
     level: int
@@ -57,28 +57,30 @@ class Mark(Record, frozen=True, kw_only=True):
     page: int
 
 
-def pdf(data: bytes, fallback: str, on_page: OnPage) -> Document:
-    """Raises Unreadable for files that are encrypted, damaged (naming the page), only pictures, or
+def pdf(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
+    """Raises UnreadableFile for files that are encrypted, damaged (naming the page), only pictures, or
     have too many pages.
     """
     file = _opened(data)
     pages = [_lines(file, number, on_page) for number in range(_page_count(file))]
     if not any(pages):
-        raise Unreadable(
+        raise UnreadableFile(
             "It has no text, only pictures of it",
             "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`",
         )
-    meta, marks = _meta(file) | _pictures(file, pages), _marks(file, len(pages))
+    meta, bookmarks = _meta(file) | _pictures(file, pages), _bookmarks(file, len(pages))
     texts = _without_running_lines(pages)
-    ranks = _ranks_below(marks, texts) if marks else _ranks(texts)
-    draft = Draft()
+    ranks = _ranks_below(bookmarks, texts) if bookmarks else _ranks(texts)
+    builder = DocumentBuilder()
     for number, lines in enumerate(texts):
-        draft.page()
-        _write(draft, lines, [mark for mark in marks if mark.page == number], ranks)
-    return draft.document(meta.get("title") or _shown_title(texts) or fallback, meta)
+        builder.page()
+        _write(
+            builder, lines, [bookmark for bookmark in bookmarks if bookmark.page == number], ranks
+        )
+    return builder.document(meta.get("title") or _shown_title(texts) or fallback, meta)
 
 
-def _shown_title(pages: list[list[Line]]) -> str:
+def _shown_title(pages: list[list[TextLine]]) -> str:
     """The first words in the largest letters of the first page that says something."""
     page = next((lines for lines in pages if lines), [])
     largest = max((line.size for line in page), default=0.0)
@@ -103,10 +105,10 @@ def _opened(data: bytes) -> "PdfDocument":
         return PdfDocument(data)
     except PdfiumError as error:
         if "assword" in str(error) or "ecurity" in str(error):
-            raise Unreadable(
+            raise UnreadableFile(
                 "It is encrypted, and opens with a password only", "save it without the password"
             ) from None
-        raise Unreadable(
+        raise UnreadableFile(
             "It is damaged, or no PDF", "open it in the program that made it and export it again"
         ) from None
 
@@ -114,15 +116,15 @@ def _opened(data: bytes) -> "PdfDocument":
 def _page_count(file: "PdfDocument") -> int:
     count = len(file)
     if count > _MOST_PAGES:
-        raise Unreadable(
+        raise UnreadableFile(
             f"It has {count} pages, and {_MOST_PAGES} is the limit", "split it into smaller files"
         )
     if count == 0:
-        raise Unreadable("It has no pages, or its list of pages is damaged", _SIMPLER)
+        raise UnreadableFile("It has no pages, or its list of pages is damaged", _SIMPLER)
     return count
 
 
-def _lines(file: "PdfDocument", number: int, on_page: OnPage) -> list[Line]:
+def _lines(file: "PdfDocument", number: int, on_page: OnPage) -> list[TextLine]:
     from pypdfium2 import PdfiumError
 
     on_page(number + 1)
@@ -133,10 +135,10 @@ def _lines(file: "PdfDocument", number: int, on_page: OnPage) -> list[Line]:
         finally:
             page.close()
     except PdfiumError:
-        raise Unreadable("A page of it is damaged", _SIMPLER, number + 1) from None
+        raise UnreadableFile("A page of it is damaged", _SIMPLER, number + 1) from None
 
 
-def _page_lines(page: "PdfPage", number: int) -> Iterator[Line]:
+def _page_lines(page: "PdfPage", number: int) -> Iterator[TextLine]:
     """One call into pdfium for each sign of the text; what is told of a line's place and letters is
     asked of few of its signs.
     """
@@ -144,9 +146,11 @@ def _page_lines(page: "PdfPage", number: int) -> Iterator[Line]:
 
     text = page.get_textpage()
     count = text.count_chars()
-    if count > _MOST_SIGNS:
-        raise Unreadable(
-            f"A page of it has {count} signs, and {_MOST_SIGNS} is the limit", _SIMPLER, number + 1
+    if count > _MOST_CHARACTERS:
+        raise UnreadableFile(
+            f"A page of it has {count} signs, and {_MOST_CHARACTERS} is the limit",
+            _SIMPLER,
+            number + 1,
         )
     codes = [c.FPDFText_GetUnicode(text.raw, index) for index in range(count)]
     start = 0
@@ -162,7 +166,7 @@ _SOFT_HYPHENS = frozenset(
 )  # pdfium writes the first or the last for a hyphen at a line's end
 
 
-def _line(text: Any, codes: list[int], start: int, stop: int) -> Line | None:
+def _line(text: Any, codes: list[int], start: int, stop: int) -> TextLine | None:
     said = "".join(
         "\u00ad" if code in _SOFT_HYPHENS else chr(code) if code > 31 or code == 9 else ""
         for code in codes[start:stop]
@@ -179,7 +183,7 @@ def _line(text: Any, codes: list[int], start: int, stop: int) -> Line | None:
     sizes, bold = zip(
         *(_letters(text, index) for index in (seen[0], seen[len(seen) // 2], seen[-1])), strict=True
     )
-    return Line(
+    return TextLine(
         text=said,
         left=places[0][0],
         right=places[-1][1],
@@ -217,20 +221,20 @@ def _letters(text: Any, index: int) -> tuple[float, bool]:
 _BOLD = re.compile(rb"bold|black|heavy|demi|CMBX|-Bd", re.IGNORECASE)
 
 
-def _marks(file: "PdfDocument", pages: int) -> list[Mark]:
+def _bookmarks(file: "PdfDocument", pages: int) -> list[Bookmark]:
     """Bookmarks that lead to a page, in the order of the pages. Damaged or endless ones are none."""
     from pypdfium2 import PdfiumError
 
-    found = list[Mark]()
+    found = list[Bookmark]()
     try:
         for each in itertools.islice(file.get_toc(max_depth=6), _MOST_BOOKMARKS):
             goal, text = each.get_dest(), one_line(each.get_title())
             page = goal.get_index() if goal else None
             if text and page is not None and 0 <= page < pages:
-                found.append(Mark(level=each.level + 1, text=text, page=page))
+                found.append(Bookmark(level=each.level + 1, text=text, page=page))
     except (PdfiumError, UnicodeError):
         return []
-    return sorted(found, key=lambda mark: mark.page)
+    return sorted(found, key=lambda bookmark: bookmark.page)
 
 
 def _meta(file: "PdfDocument") -> dict[str, Any]:
@@ -242,7 +246,7 @@ def _meta(file: "PdfDocument") -> dict[str, Any]:
     )
 
 
-def _pictures(file: "PdfDocument", pages: list[list[Line]]) -> dict[str, list[int]]:
+def _pictures(file: "PdfDocument", pages: list[list[TextLine]]) -> dict[str, list[int]]:
     """Pages that show pictures and say nothing: scans among the text."""
     import pypdfium2.raw as c
 
@@ -279,7 +283,7 @@ _PAGE_NUMBER = re.compile(
 )
 
 
-def _without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
+def _without_running_lines(pages: list[list[TextLine]]) -> list[list[TextLine]]:
     """Headers and footers stand apart from the text, at the same height of many pages, and say the
     same but for numbers, or name a chapter and the page's number. Larger letters are headings, of
     which only the very same words run.
@@ -293,7 +297,7 @@ def _without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
     )
     often = max(3, 0.4 * sum(map(bool, pages)))
 
-    def runs(line: Line, page: int) -> bool:
+    def runs(line: TextLine, page: int) -> bool:
         return bool(_PAGE_NUMBER.match(line.text)) or any(
             seen[key] >= often for key in _running(line, page, text_size)
         )
@@ -304,7 +308,7 @@ def _without_running_lines(pages: list[list[Line]]) -> list[list[Line]]:
     ]
 
 
-def _edge(lines: list[Line], *, top: bool) -> list[Line]:
+def _edge(lines: list[TextLine], *, top: bool) -> list[TextLine]:
     """The highest or lowest lines of a page, where there are few of them and then a gap."""
     ordered = sorted(lines, key=lambda line: line.bottom, reverse=top)
     for number, (outer, inner) in enumerate(
@@ -315,7 +319,7 @@ def _edge(lines: list[Line], *, top: bool) -> list[Line]:
     return []
 
 
-def _running(line: Line, page: int, text_size: float) -> set[tuple[str | int, int]]:
+def _running(line: TextLine, page: int, text_size: float) -> set[tuple[str | int, int]]:
     """What other pages have alike, each with its height: the words; and how far a number at either
     end is from the page's own.
     """
@@ -333,7 +337,7 @@ def _running(line: Line, page: int, text_size: float) -> set[tuple[str | int, in
     }
 
 
-def _text_size(pages: Sequence[Sequence[Line]]) -> float:
+def _text_size(pages: Sequence[Sequence[TextLine]]) -> float:
     """That of most letters."""
     sizes = Counter[float]()
     for line in itertools.chain.from_iterable(pages):
@@ -344,7 +348,7 @@ def _text_size(pages: Sequence[Sequence[Line]]) -> float:
 # Headings
 
 
-def _ranks(pages: list[list[Line]]) -> dict[tuple[float, bool], int]:
+def _ranks(pages: list[list[TextLine]]) -> dict[tuple[float, bool], int]:
     """(size, bold) -> level of what looks like a heading: larger letters first, then bold ones of
     the text's own size. Where half of the lines look like it, none does.
     """
@@ -358,11 +362,16 @@ def _ranks(pages: list[list[Line]]) -> dict[tuple[float, bool], int]:
     }
 
 
-def _ranks_below(marks: list[Mark], pages: list[list[Line]]) -> dict[tuple[float, bool], int]:
+def _ranks_below(
+    bookmarks: list[Bookmark], pages: list[list[TextLine]]
+) -> dict[tuple[float, bool], int]:
     """The same below the bookmarks, which often name the chapters alone: letters between the
     bookmarked headings' and the text's in size.
     """
-    located = ((pages[mark.page], *_located(pages[mark.page], mark, 0)) for mark in marks)
+    located = (
+        (pages[bookmark.page], *_located(pages[bookmark.page], bookmark, 0))
+        for bookmark in bookmarks
+    )
     known = {
         (line.size, line.bold)
         for lines, start, stop in located
@@ -379,14 +388,14 @@ def _ranks_below(marks: list[Mark], pages: list[list[Line]]) -> dict[tuple[float
         for look in _ranks(pages)
         if look not in known and usual * _LARGER <= look[0] < largest and counts[look] >= _OFTEN
     ]
-    lowest = max(mark.level for mark in marks)
+    lowest = max(bookmark.level for bookmark in bookmarks)
     return {look: lowest + rank for rank, look in enumerate(looks, start=1)}
 
 
 _LEADER = re.compile(r"(?:\. ?){4}|…{2}")  # of a table of contents
 
 
-def _stands_out(line: Line, usual: float) -> bool:
+def _stands_out(line: TextLine, usual: float) -> bool:
     short = (
         len(line.text) <= _LONGEST_HEADING
         and any(sign.isalpha() for sign in line.text)
@@ -403,11 +412,11 @@ def _key(text: str) -> str:
     return "".join(sign for sign in text.casefold() if sign.isalnum())
 
 
-def _located(lines: list[Line], mark: Mark, after: int) -> tuple[int, int]:
+def _located(lines: list[TextLine], bookmark: Bookmark, after: int) -> tuple[int, int]:
     """The lines, up to three, that say what the bookmark says; (-1, -1) where none do. A numbered
     title may lack its number.
     """
-    wanted = _key(mark.text)
+    wanted = _key(bookmark.text)
     for start in range(after, len(lines)):
         for stop in range(start + 1, min(start + 4, len(lines) + 1)):
             said = "".join(_key(line.text) for line in lines[start:stop])
@@ -424,7 +433,7 @@ def _located(lines: list[Line], mark: Mark, after: int) -> tuple[int, int]:
 # Onto the page
 
 
-class Head(Record, frozen=True, kw_only=True):
+class PdfHeading(Record, frozen=True, kw_only=True):
     """A heading on a page: the lines [start, stop) say it, none where it is a bookmark that the
     page does not repeat.
     """
@@ -436,26 +445,29 @@ class Head(Record, frozen=True, kw_only=True):
 
 
 def _write(
-    draft: Draft, lines: list[Line], marks: list[Mark], ranks: dict[tuple[float, bool], int]
+    builder: DocumentBuilder,
+    lines: list[TextLine],
+    bookmarks: list[Bookmark],
+    ranks: dict[tuple[float, bool], int],
 ) -> None:
     at = 0
-    for head in _heads(lines, marks, ranks):
+    for head in _heads(lines, bookmarks, ranks):
         for block in _blocks(lines[at : head.start]):
-            draft.block(block)
+            builder.block(block)
         if head.stop > head.start:
-            draft.heading(head.level, head.text)
+            builder.heading(head.level, head.text)
         else:
-            draft.name(head.level, head.text)
+            builder.name(head.level, head.text)
         at = head.stop
     for block in _blocks(lines[at:]):
-        draft.block(block)
+        builder.block(block)
 
 
 def _heads(
-    lines: list[Line], marks: list[Mark], ranks: dict[tuple[float, bool], int]
-) -> list[Head]:
+    lines: list[TextLine], bookmarks: list[Bookmark], ranks: dict[tuple[float, bool], int]
+) -> list[PdfHeading]:
     """In their order; of two for the same lines, the bookmark's."""
-    marked = list(_by_marks(lines, marks))
+    marked = list(_by_marks(lines, bookmarks))
     taken = {number for head in marked for number in range(head.start, head.stop)}
     ranked = [
         head for head in _by_rank(lines, ranks) if taken.isdisjoint(range(head.start, head.stop))
@@ -463,28 +475,28 @@ def _heads(
     return sorted([*marked, *ranked], key=lambda head: (head.start, head.stop))
 
 
-def _by_marks(lines: list[Line], marks: list[Mark]) -> Iterator[Head]:
+def _by_marks(lines: list[TextLine], bookmarks: list[Bookmark]) -> Iterator[PdfHeading]:
     """What is not found stands where the heading before it ended."""
     after = 0
-    for mark in marks:
-        start, stop = _located(lines, mark, after)
+    for bookmark in bookmarks:
+        start, stop = _located(lines, bookmark, after)
         if start < 0:
             start = stop = after
-        yield Head(start=start, stop=stop, level=mark.level, text=mark.text)
+        yield PdfHeading(start=start, stop=stop, level=bookmark.level, text=bookmark.text)
         after = stop
 
 
-def _by_rank(lines: list[Line], ranks: dict[tuple[float, bool], int]) -> Iterator[Head]:
+def _by_rank(lines: list[TextLine], ranks: dict[tuple[float, bool], int]) -> Iterator[PdfHeading]:
     """Up to three neighbours of one look are one heading."""
     at = 0
     for level, group in itertools.groupby(lines, key=lambda line: _level(line, ranks)):
         said = [line.text for line in group]
         if level and len(said) <= 3:
-            yield Head(start=at, stop=at + len(said), level=level, text=" ".join(said))
+            yield PdfHeading(start=at, stop=at + len(said), level=level, text=" ".join(said))
         at += len(said)
 
 
-def _level(line: Line, ranks: dict[tuple[float, bool], int]) -> int:
+def _level(line: TextLine, ranks: dict[tuple[float, bool], int]) -> int:
     """0 for text."""
     return ranks.get((line.size, line.bold), 0) if len(line.text) <= _LONGEST_HEADING else 0
 
@@ -494,7 +506,7 @@ _COLUMN = 0.3  # of the page's width: what is narrower is no column of prose
 _FULL = 0.85  # a line that reaches this far is continued by the next one
 
 
-def _blocks(lines: list[Line]) -> Iterator[str]:
+def _blocks(lines: list[TextLine]) -> Iterator[str]:
     """Paragraphs: what is set apart by more than the usual distance, or in other letters."""
     distances = [
         above.bottom - below.bottom
@@ -503,7 +515,7 @@ def _blocks(lines: list[Line]) -> Iterator[str]:
     ]
     usual = statistics.median(distances) if distances else 0.0
     narrowest = _COLUMN * max((line.right for line in lines), default=0.0)
-    group = list[Line]()
+    group = list[TextLine]()
     for line in lines:
         if group and _is_apart(group[-1], line, usual):
             yield _joined(group, narrowest)
@@ -513,7 +525,7 @@ def _blocks(lines: list[Line]) -> Iterator[str]:
         yield _joined(group, narrowest)
 
 
-def _is_apart(above: Line, below: Line, usual: float) -> bool:
+def _is_apart(above: TextLine, below: TextLine, usual: float) -> bool:
     distance = above.bottom - below.bottom
     return (
         distance > 1.4 * usual + 0.5
@@ -522,7 +534,7 @@ def _is_apart(above: Line, below: Line, usual: float) -> bool:
     )
 
 
-def _joined(lines: list[Line], narrowest: float) -> str:
+def _joined(lines: list[TextLine], narrowest: float) -> str:
     """Lines that reach the right edge go on in the next one; others, such as rows and list items,
     end where they end.
     """

@@ -4,8 +4,15 @@ slides are not shown, so not read either.
 
 from typing import TYPE_CHECKING
 
-from slipway.knowledge.readers.document import Document, Draft, OnPage, Unreadable, one_line, table
-from slipway.knowledge.readers.office import Package, attribute, child, descend, local
+from slipway.knowledge.readers.document import (
+    DocumentBuilder,
+    OnPage,
+    ParsedDocument,
+    UnreadableFile,
+    one_line,
+    table,
+)
+from slipway.knowledge.readers.office import OfficePackage, attribute, child, descend, local
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -18,31 +25,31 @@ _UNSAID = frozenset(
 _LEVEL = 1  # the level of all titles: slides have no ranks
 
 
-def pptx(data: bytes, fallback: str, on_page: OnPage) -> Document:
+def pptx(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
     """Pages are numbered as PowerPoint numbers slides: in their order, hidden ones counted. Raises
-    Unreadable with the slide as page.
+    UnreadableFile with the slide as page.
     """
-    package, draft = Package(data), Draft()
+    package, builder = OfficePackage(data), DocumentBuilder()
     main = package.main("ppt/presentation.xml")
     parts = package.relations(main)
     listed = child(package.xml(main), "sldIdLst")
     for number, entry in enumerate(listed if listed is not None else [], start=1):
         on_page(number)
-        draft.page()
+        builder.page()
         _, part = parts.get(_relation(entry), ("", f"ppt/slides/slide{number}.xml"))
         if part not in package:
-            raise Unreadable(
+            raise UnreadableFile(
                 "It is damaged: a slide is missing",
                 "open it in PowerPoint and save it again",
                 number,
             )
         slide = package.xml(part, number)
         if slide.get("show") not in ("0", "false"):
-            _read(draft, slide, number)
-            _read_notes(draft, package, part, number)
+            _read(builder, slide, number)
+            _read_notes(builder, package, part, number)
     meta = package.meta()
-    first = draft.headings[0].text if draft.headings else ""
-    return draft.document(meta.get("title") or first or fallback, meta)
+    first = builder.headings[0].text if builder.headings else ""
+    return builder.document(meta.get("title") or first or fallback, meta)
 
 
 def _relation(entry: "Element") -> str:
@@ -50,38 +57,38 @@ def _relation(entry: "Element") -> str:
     return next((value for key, value in entry.attrib.items() if key.endswith("}id")), "")
 
 
-def _read(draft: Draft, slide: "Element", number: int) -> None:
+def _read(builder: DocumentBuilder, slide: "Element", number: int) -> None:
     shapes = [shape for shape in descend(slide, _SHAPES) if _placeholder(shape) not in _UNSAID]
     titles = [shape for shape in shapes if _placeholder(shape) in _TITLES and _words(shape)]
     if titles:
-        draft.heading(_LEVEL, _words(titles[0]))
+        builder.heading(_LEVEL, _words(titles[0]))
     else:
         first = next((found[0][1] for shape in shapes if (found := _paragraphs(shape))), "")
-        draft.name(_LEVEL, first if 0 < len(first) <= 80 else f"Slide {number}")
+        builder.name(_LEVEL, first if 0 < len(first) <= 80 else f"Slide {number}")
     for shape in shapes:
         if local(shape) == "tbl":
-            _write_table(draft, shape)
+            _write_table(builder, shape)
         elif shape not in titles[:1]:
-            draft.block("\n".join(_lines(shape)))
+            builder.block("\n".join(_lines(shape)))
 
 
-def _read_notes(draft: Draft, package: Package, part: str, number: int) -> None:
+def _read_notes(builder: DocumentBuilder, package: OfficePackage, part: str, number: int) -> None:
     notes = next(
         (name for kind, name in package.relations(part).values() if kind == "notesSlide"), ""
     )
     if notes in package:
         shapes = descend(package.xml(notes, number), frozenset(["sp"]))
         said = [line for shape in shapes if _placeholder(shape) == "body" for line in _lines(shape)]
-        draft.block("\n".join(["Notes:", *said]) if said else "")
+        builder.block("\n".join(["Notes:", *said]) if said else "")
 
 
-def _write_table(draft: Draft, element: "Element") -> None:
+def _write_table(builder: DocumentBuilder, element: "Element") -> None:
     rows = [
         [_words(cell) for cell in descend(row, frozenset(["tc"]))]
         for row in descend(element, frozenset(["tr"]))
     ]
     for part in table(rows) if any(map(any, rows)) else []:
-        draft.block(part)
+        builder.block(part)
 
 
 def _placeholder(shape: "Element") -> str:

@@ -2,7 +2,13 @@
 
 import re
 
-from slipway.knowledge.readers.document import Document, Heading, OnPage, Unreadable, one_line
+from slipway.knowledge.readers.document import (
+    Heading,
+    OnPage,
+    ParsedDocument,
+    UnreadableFile,
+    one_line,
+)
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
@@ -11,16 +17,16 @@ _TITLE_LENGTH = 80
 
 def decoded(data: bytes) -> str:
     """UTF-8; the byte order mark dropped, line ends normalised to `\\n`, nothing else changed.
-    Raises Unreadable.
+    Raises UnreadableFile.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(
+        raise UnreadableFile(
             f"It is not UTF-8 text (byte {error.start} does not fit)", "save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise Unreadable(
+        raise UnreadableFile(
             "It is not text (it has zero bytes)", "export it as Markdown, HTML or text"
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -33,7 +39,7 @@ def line_starts(text: str, base: int) -> list[int]:
     return [base, *(found.end() for found in re.compile("\n").finditer(text, base)), len(text)]
 
 
-def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
+def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """reStructuredText: headings are underlined, perhaps overlined too; a style's rank is the order
     in which it first appears.
     """
@@ -52,7 +58,9 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
             Heading(level=level, text=name, start=lines[number - over], end=lines[number + 2])
         )
     title = headings[0].text if headings else fallback
-    return Document(title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text))
+    return ParsedDocument(
+        title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text)
+    )
 
 
 def _is_underlined(before: str, row: str, rule: str) -> bool:
@@ -61,7 +69,7 @@ def _is_underlined(before: str, row: str, rule: str) -> bool:
     return before == rule or (not before and not row[0].isspace())
 
 
-def plain(data: bytes, fallback: str, on_page: OnPage) -> Document:
+def plain(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
     """No headings. A short first line that stands alone and does not end like a sentence is the
     title.
     """
@@ -71,7 +79,7 @@ def plain(data: bytes, fallback: str, on_page: OnPage) -> Document:
     titled = (
         alone and len(first) <= _TITLE_LENGTH and not first.rstrip().endswith((".", ",", ";", ":"))
     )
-    return Document(
+    return ParsedDocument(
         title=one_line(first) if titled else fallback, text=text, breaks=_paragraphs(text)
     )
 

@@ -9,52 +9,60 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from slipway.knowledge.readers.document import Document, Draft, OnPage, Unreadable, table
-from slipway.knowledge.readers.office import Package
+from slipway.knowledge.readers.document import (
+    DocumentBuilder,
+    OnPage,
+    ParsedDocument,
+    UnreadableFile,
+    table,
+)
+from slipway.knowledge.readers.office import OfficePackage
 
 _SAMPLE_LINES = 50
 
 Row = list[str]
 
 
-def xlsx(data: bytes, fallback: str, _: OnPage) -> Document:
+def xlsx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """Values as Excel last computed them; dates as ISO, numbers without a needless fraction. Hidden
     sheets are not read.
     """
     from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
-    meta, draft = Package(data).meta(), Draft()
+    meta, builder = OfficePackage(data).meta(), DocumentBuilder()
     try:
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
         for sheet in book.sheets_metadata:
             if sheet.visible == SheetVisibleEnum.Visible and sheet.typ == SheetTypeEnum.WorkSheet:
-                draft.heading(1, sheet.name)
-                _write(draft, book.get_sheet_by_name(sheet.name).to_python())
+                builder.heading(1, sheet.name)
+                _write(builder, book.get_sheet_by_name(sheet.name).to_python())
     except CalamineError as error:
         what = (
             "It is protected by a password"
             if "assword" in str(error)
             else "It is damaged: a sheet cannot be read"
         )
-        raise Unreadable(what, "open it in Excel and save it again, without a password") from None
-    return draft.document(meta.get("title") or fallback, meta)
+        raise UnreadableFile(
+            what, "open it in Excel and save it again, without a password"
+        ) from None
+    return builder.document(meta.get("title") or fallback, meta)
 
 
-def separated(data: bytes, fallback: str, _: OnPage) -> Document:
+def separated(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """Comma, semicolon, tab or bar: the one that cuts the first lines most evenly. (csv.Sniffer
     guesses letters as separators, and is slow.)
     """
-    text, draft = _decoded(data), Draft()
+    text, builder = _decoded(data), DocumentBuilder()
     csv.field_size_limit(1_000_000)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
     try:
         rows = [[cell.strip() for cell in row] for row in reader]
     except csv.Error as error:
-        raise Unreadable(
+        raise UnreadableFile(
             f"Its line {reader.line_num} is not a row of values ({error})", "mend the line"
         ) from None
-    _write(draft, rows)
-    return draft.document(fallback, {})
+    _write(builder, rows)
+    return builder.document(fallback, {})
 
 
 def _decoded(data: bytes) -> str:
@@ -67,7 +75,9 @@ def _decoded(data: bytes) -> str:
     except UnicodeDecodeError:
         text = _western(data)
     if "\0" in text:
-        raise Unreadable("It is not text (it has zero bytes)", "export it again as CSV in UTF-8")
+        raise UnreadableFile(
+            "It is not text (it has zero bytes)", "export it again as CSV in UTF-8"
+        )
     return text
 
 
@@ -75,12 +85,12 @@ def _western(data: bytes) -> str:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:
-        raise Unreadable(
+        raise UnreadableFile(
             f"It is neither UTF-8 nor Windows text (byte {error.start} does not fit)",
             "save it as CSV in UTF-8",
         ) from None
     if any(sign < " " and sign not in "\t\r\n\f" for sign in set(text)):
-        raise Unreadable(
+        raise UnreadableFile(
             "It is not text (it has control characters)", "export it again as CSV in UTF-8"
         )
     return text
@@ -100,7 +110,7 @@ def _delimiter(text: str) -> str:
     return max(",;\t|", key=evenness)
 
 
-def _write(draft: Draft, rows: Iterable[Sequence[Any]]) -> None:
+def _write(builder: DocumentBuilder, rows: Iterable[Sequence[Any]]) -> None:
     """Rows above the row of names are text. A blank row begins a new table where other names follow
     it.
     """
@@ -113,7 +123,7 @@ def _write(draft: Draft, rows: Iterable[Sequence[Any]]) -> None:
         _place(tables, shown, after_gap=after_gap)
         after_gap = False
     for each in tables:
-        _write_table(draft, each)
+        _write_table(builder, each)
 
 
 def _place(tables: list[list[Row]], row: Row, *, after_gap: bool) -> None:
@@ -136,19 +146,19 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or cell[:2].lstrip("-+").isdigit()
 
 
-def _write_table(draft: Draft, rows: list[Row]) -> None:
+def _write_table(builder: DocumentBuilder, rows: list[Row]) -> None:
     most = max(sum(map(bool, row)) for row in rows)
     head = (
         next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most)
         if len(rows) > 1
         else 1
     )
-    draft.block("\n".join("  ".join(filter(None, row)) for row in rows[:head]))
+    builder.block("\n".join("  ".join(filter(None, row)) for row in rows[:head]))
     width = max(map(len, rows))
     even = [row + [""] * (width - len(row)) for row in rows[head:]]
     used = [number for number, column in enumerate(zip(*even, strict=True)) if any(column)]
     for part in table([[row[number] for number in used] for row in even]) if even else []:
-        draft.block(part)
+        builder.block(part)
 
 
 def shown_as(value: Any) -> str:
