@@ -1,10 +1,9 @@
-"""One set of documents: the files of some folders and what was uploaded beside them, kept on a
-document_store, indexed, and kept true.
+"""One set of documents: the files of some folders and the uploads, stored and indexed.
 
-`scan` brings the document_store to what the files say: new and changed files are read, gone ones dropped,
-the rest is left alone. Everything goes in batches: one transaction of the store, then one commit of
-the index, so that an end at any moment leaves the document_store whole and the index at most one batch
-behind it, which the next start makes good.
+`scan` makes the store match the files: it reads new and changed files, drops deleted ones, and
+leaves the rest alone. It works in batches: one transaction of the store, then one commit of the
+index. If the process ends at any moment, the store is whole and the index at most one batch behind;
+the next start makes up for that.
 """
 
 import hashlib
@@ -29,11 +28,11 @@ from slipway.types import Record
 
 log = logging.getLogger("slipway")
 _BATCH_FILES, _BATCH_PASSAGES, _BATCH_S = 256, 2000, 1.0
-_QUICK_S = 5.0  # a file that takes longer waits until the others are read
+_QUICK_S = 5.0  # a file that takes longer is read after the others
 
 
 class ScanProgress(Record, frozen=True, kw_only=True):
-    """How far a scan is, and what it has done: counts of files."""
+    """How far a scan is and what it did, in counts of files."""
 
     total: int = 0
     seen: int = 0
@@ -44,8 +43,8 @@ class ScanProgress(Record, frozen=True, kw_only=True):
 
 
 class KnownDocuments(Record, frozen=True, kw_only=True):
-    """What is known at one moment: documents by their numbers and by their paths. It is replaced,
-    never changed; `epoch` tells one from another.
+    """A snapshot of the documents by number and by path. It is replaced, never changed; each has
+    another `epoch`.
     """
 
     epoch: int
@@ -54,8 +53,8 @@ class KnownDocuments(Record, frozen=True, kw_only=True):
 
 
 class Collection:
-    """`sources` are folders and files. Whoever holds `changing` sees document_store, index and what is known
-    at one moment.
+    """The documents of `sources` (folders and files). Hold `changing` to see store, index and
+    `known` in one consistent state.
     """
 
     def __init__(
@@ -82,22 +81,18 @@ class Collection:
         self.progress = ScanProgress()
         self.on_change: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: (
             None
-        )  # told of each batch: who embeds, listens
+        )  # called after each batch; the embedding thread subscribes
         self.changing = RLock()
-        self._refreshing = Lock()  # a file that several questions hit is read once
+        self._refreshing = Lock()  # so that a changed file is read once for several questions
         self._examples: tuple[int, Mapping[int, str]] = (-1, {})
-        self._slow: dict[
-            str, int
-        ] = {}  # files, by path, that were too slow for a question, with their stamps
+        self._slow: dict[str, int] = {}  # path -> stamp of files that a question could not wait for
         self._set_known(self.document_store.documents())
         self._update_index()
 
     # from the store
 
     def _update_index(self) -> None:
-        """The index brought up to the document_store: after an end, or an error such as a full disk, between
-        the two.
-        """
+        """Bring the index up to the store, for example after a crash or a full disk between the two."""
         at, to = self.index.generation, self.document_store.generation
         if at > to or (at == 0 and len(self.index)):
             self.index.clear()
@@ -137,9 +132,7 @@ class Collection:
     # from the files
 
     def found(self) -> list[files.FoundFile]:
-        """The files there are now. Sources that cannot be reached just now are left out, with all
-        that was read from them.
-        """
+        """List the files there are now, without those of sources that cannot be reached now."""
         lost = self._unreachable()
         found = files.find(
             self.sources,
@@ -151,7 +144,7 @@ class Collection:
         return found + self.uploads.found({each.path for each in found})
 
     def _unreachable(self) -> list[tuple[Path, str]]:
-        """The sources that cannot be reached just now, each with its real path."""
+        """List the sources that cannot be reached now, each with its real path."""
         return [(source, str(source.resolve())) for source in self.sources if not _is_there(source)]
 
     def scan(
@@ -159,15 +152,15 @@ class Collection:
         report: Callable[[ScanProgress], None] = lambda done: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> ScanProgress:
-        """Brings the document_store to what the files say; blocks. `report` hears how far it is; `stop` is
-        asked between files.
+        """Make the store match the files; block until done. `report` is called with the progress;
+        `stop` is checked between files.
         """
         with self.changing:
             self._update_index()
         known, lost = (
             self.by_path,
             [real for _, real in self._unreachable()],
-        )  # first: what comes while the files are looked for is not gone
+        )  # read before the files are listed: a file that arrives meanwhile is not gone
         found = self.found()
         there = {each.path for each in found}
         lost += [real for _, real in self._unreachable()] + [
@@ -214,8 +207,8 @@ class Collection:
         report: Callable[[ScanProgress], None],
         stop: Callable[[], bool],
     ) -> tuple[ScanProgress, list[files.FoundFile]]:
-        """Reads these and puts them in batches; those that took too long come back where a longer
-        time is left for them.
+        """Read files and store them in batches. Return those that need more than `within_s`, to be
+        read later.
         """
         batch, slow = _Batch(), list[files.FoundFile]()
         for each in new:
@@ -226,7 +219,7 @@ class Collection:
             except NeedsMoreTime:
                 slow.append(each)
                 continue
-            if stop():  # what ended because we end is not the file's fault
+            if stop():  # reading fails when the process stops; that is not a fault of the file
                 break
             batch.add(outcome)
             done = _counted(done, outcome)
@@ -255,8 +248,8 @@ class Collection:
         batch.clear()
 
     def _put(self, fresh: Sequence[ReadDocument], gone: Sequence[int]) -> None:
-        """The only way into document_store and index. What was read before the file changed again is left
-        out: it is read again.
+        """Write a batch to store and index; nothing else does. Documents whose file changed again
+        meanwhile are left out, since they are read again.
         """
         with self.changing:
             fresh = [each for each in fresh if not changed_since(each.doc)]
@@ -296,12 +289,14 @@ class Collection:
         self.document_store.forget_dropped(generation)
 
     def wait_for_changes(self) -> None:
-        """Waits until the change that is under way is complete in document_store, index and vectors."""
+        """Wait until a running change is complete in store, index and vectors."""
         with self.changing:
             pass
 
     def example_questions(self) -> Mapping[int, str]:
-        """See `DocumentStore.example_questions`; kept until something changes, since it looks through all passages."""
+        """Return `DocumentStore.example_questions`, cached until documents change: it reads all
+        passages.
+        """
         epoch, asked = self._examples
         if epoch != self.known.epoch:
             epoch = self.known.epoch
@@ -310,8 +305,8 @@ class Collection:
         return asked
 
     def stale(self, docs: Iterable[Doc]) -> list[Doc]:
-        """Those whose files are no longer what was read. Where a whole source cannot be reached,
-        what was read of it still counts.
+        """Return the documents whose files changed since they were read. Documents of a source that
+        cannot be reached count as unchanged.
         """
         return [doc for doc in docs if not is_fresh(doc) and self._reachable(doc)]
 
@@ -319,8 +314,8 @@ class Collection:
         return not _is_under(doc.file, [real for _, real in self._unreachable()])
 
     def refresh(self, stale: Iterable[Doc], within_s: float = 2.0) -> set[str]:
-        """Reads these documents again, now; those whose files are gone are dropped. The paths of
-        those that could be read in that time.
+        """Read changed documents again and drop deleted ones. Return the paths of those that could be
+        read within `within_s`.
         """
         batch, gone, read = _Batch(), list[int](), set[str]()
         with self._refreshing:
@@ -328,7 +323,7 @@ class Collection:
                 now = self.by_path.get(doc.path)
                 if now is None or (
                     now is not doc and is_fresh(now)
-                ):  # another question has seen to it
+                ):  # another question has refreshed it
                     continue
                 try:
                     stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
@@ -354,7 +349,7 @@ class Collection:
     # uploads
 
     def read_upload(self, path: str, name: str) -> None:
-        """Reads an upload now, however long it may take."""
+        """Read an upload now, with the full deadline."""
         batch = _Batch()
         try:
             batch.add(self.reader.read(self.uploads.locate(path, name), self.by_path.get(path)))
@@ -365,15 +360,13 @@ class Collection:
             self.uploads.waiting.pop(path, None)
 
     def remove(self, doc: Doc) -> None:
-        """Deletes an upload: its file, and at once what was read of it."""
+        """Delete an upload: its file, and at once its passages."""
         with self.uploads.changing:
             self.uploads.drop(doc.file)
             self._put((), [now.id] if (now := self.by_path.get(doc.path)) else [])
 
     def release(self) -> None:
-        """Ends the child processes, and gives memory back; the next file to be read starts them
-        again.
-        """
+        """End the child processes and give memory back; the next file starts them again."""
         with self.changing:
             self.index.rest()
         self.reader.stop_idle()

@@ -1,9 +1,10 @@
-"""Files are parsed in a child process with limits on memory, files and time, so that a bomb or a
-crash there ends nothing here.
+"""Parse files in a child process with limits on memory, open files and time, so that a malicious or
+damaged file cannot harm the server.
 
-The child starts with the first file, reads one after the other, and is replaced after a crash, a
-timeout, or a file that left it fat. It gets no environment of ours, and ends when we do: its input
-closes. What goes over its pipes is MessagePack behind four bytes of length.
+The child starts with the first file, reads files one after the other, and is replaced after a
+crash, a timeout, or a file that left it with too much memory. It gets none of our environment
+variables, and ends when its input closes, as it does when the server ends. Messages on its pipes
+are MessagePack with four bytes of length before them.
 """
 
 import contextlib
@@ -25,30 +26,34 @@ from slipway.lifeline import Lifeline, hold
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
-# bytes; the readers stay far below, and a child that was taken over is believed no more than this
+# bytes: readers return far less; it also limits a child that an attacker controls
 _LONGEST_ANSWER = 400_000_000
-_GRACE_S = 5  # how long after the deadline a child whose parent is gone ends itself
+_GRACE_S = 5  # seconds after its deadline a child whose parent is gone ends itself
 
 
 class ParseJob(Record, frozen=True, kw_only=True):
+    """Parse `data`; the suffix of `path` names the kind."""
+
     path: str
     data: bytes
 
 
 class PageStarted(Record, frozen=True, kw_only=True, tag="page"):
-    """PageStarted or slide `number` is read next."""
+    """The child starts to read page or slide `number`."""
 
     number: int
 
 
 class FileParsed(Record, frozen=True, kw_only=True, tag="done"):
-    """`needs_restart`: the child holds so much memory now that the next file should get a new one."""
+    """`needs_restart`: the child holds so much memory that the next file should get a new one."""
 
     document: ParsedDocument
     needs_restart: bool = False
 
 
 class ParseFailed(Record, frozen=True, kw_only=True, tag="failed"):
+    """The fields of an UnreadableFile; see `FileParsed` for `needs_restart`."""
+
     what: str
     fix: str
     page: int | None
@@ -56,7 +61,7 @@ class ParseFailed(Record, frozen=True, kw_only=True, tag="failed"):
 
 
 class ParseTimeout(UnreadableFile):
-    """It was not read by its deadline."""
+    """The file was not read within its deadline."""
 
 
 _Message = PageStarted | FileParsed | ParseFailed
@@ -75,7 +80,7 @@ def _send(pipe: IO[bytes], message: object) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> bytes:
-    """Raises EOFError where the other side is gone or says too much."""
+    """Return the next message. Raises EOFError if the other side is gone or sends too much."""
     head = pipe.read(4)
     length = int.from_bytes(head, "big")
     body = pipe.read(length) if len(head) == 4 and length <= _LONGEST_ANSWER else b""
@@ -85,20 +90,22 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 
 class Parser:
-    """Parses in a child process; calls from several threads take turns. Use it as a context
-    manager, or `close` it.
+    """Parse files in a child process, one at a time for all threads. Use it as a context manager,
+    or `close` it.
     """
 
     def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
-        """`deadline_s` is the longest that any file may take. `memory_mb` is for the file, on top
-        of what the child needs for itself.
+        """`deadline_s` is the longest time for any file. `memory_mb` is for the file, on top of what
+        the child needs for itself.
         """
         self._longest_s, self._deadline_s, self._memory_mb = deadline_s, deadline_s, memory_mb
         self._child: _Child | None = None
         self._turn = threading.Lock()
         self._page: int | None = None
         self._until, self._late = math.inf, False
-        self._clock = threading.Lock()  # the watch must not end the child of the next file
+        self._clock = (
+            threading.Lock()
+        )  # so that the watching thread never kills the child of the next file
 
     def __enter__(self) -> Self:
         return self
@@ -112,24 +119,25 @@ class Parser:
         self.close()
 
     def close(self) -> None:
-        """Ends the child. A later `parse` starts a new one."""
+        """End the child. A later `parse` starts a new one."""
         with self._turn:
             self._end()
 
     def kill(self) -> None:
-        """Ends the child, also in the middle of a file, which then fails."""
+        """Kill the child, even while it reads a file, which then fails."""
         if child := self._child:
             child.process.kill()
 
     @property
     def child(self) -> int | None:
-        """The child's process id, where there is one."""
+        """The child's process id; None without a child."""
         child = self._child
         return child.process.pid if child else None
 
     def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> ParsedDocument:
-        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises UnreadableFile; ParseTimeout
-        where that was too short.
+        """Read a file by its suffix; block for at most `deadline_s`.
+
+        Raises UnreadableFile, or its subclass ParseTimeout if the deadline passed.
         """
         with self._turn:
             self._deadline_s = min(deadline_s or self._longest_s, self._longest_s)
@@ -142,18 +150,18 @@ class Parser:
                 EOFError,
                 OSError,
                 msgspec.MsgspecError,
-            ):  # the last: what came is no answer of ours
+            ):  # MsgspecError: the answer is not one of our messages
                 raise self._lost(self._end()) from None
             except BaseException as error:
                 if not isinstance(
                     error, UnreadableFile
-                ):  # interrupted: an answer may still come, to nobody
+                ):  # interrupted: an answer may still come that nobody reads
                     self._end()
                 raise
             finally:
                 with self._clock:
                     self._until = math.inf
-                if self._late:  # just after the answer
+                if self._late:  # the deadline passed just after the answer
                     self._end()
 
     def _run(self, child: "_Child", job: ParseJob) -> ParsedDocument:
@@ -183,8 +191,8 @@ class Parser:
         return self._child
 
     def _watch(self, child: "_Child") -> None:
-        """Kills the child where a file takes too long. One thread for each child: one for each file
-        would take longer than a small file.
+        """Kill the child if a file takes too long. One thread serves a child for all its files, since
+        starting a thread takes longer than reading a small file.
         """
         while self._child is child:
             with self._clock:
@@ -195,7 +203,7 @@ class Parser:
             time.sleep(min(0.2, self._deadline_s / 10))
 
     def _end(self) -> int:
-        """How it ended, as `subprocess` tells it; 0 where there is no child."""
+        """End the child; return its `subprocess` return code, 0 without a child."""
         child, self._child = self._child, None
         return child.end() if child else 0
 
@@ -213,13 +221,13 @@ class Parser:
 
 
 class _Child:
-    """The process, which ends when we do."""
+    """The child process; it ends when this process ends."""
 
     def __init__(self, deadline_s: float, memory_mb: int) -> None:
         self._line = Lifeline()
         needed = {
             name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ
-        }  # Windows starts nothing without it
+        }  # Windows starts no process without it
         code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd})"
         try:
             self.process = subprocess.Popen(  # noqa: S603
@@ -239,9 +247,7 @@ class _Child:
             self._line.handed_over()
 
     def end(self) -> int:
-        """Closes the pipes and waits; what was not yet written is lost. Returns how the process
-        ended.
-        """
+        """Kill the process, close its pipes and return its exit code; unwritten bytes are lost."""
         self.process.kill()
         with contextlib.suppress(OSError), self.process:
             pass
@@ -253,13 +259,13 @@ class _Child:
 
 
 def serve(deadline_s: float, memory_mb: int, line: int) -> None:
-    """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line`
-    closes.
+    """Run in the child: read jobs from stdin, write pages and answers to stdout, until stdin or
+    `line` closes.
     """
     hold(line)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a parser prints must not get between the answers
-    fat = _limit(memory_mb)
+    os.dup2(2, 1)  # what a parser prints must not mix with the answers
+    restart_above = _limit(memory_mb)
     while True:
         try:
             job = _jobs.decode(_receive(requests))
@@ -271,7 +277,9 @@ def serve(deadline_s: float, memory_mb: int, line: int) -> None:
         del job
         _send(
             replies,
-            msgspec.structs.replace(answer, needs_restart=answer.needs_restart or _held() > fat),
+            msgspec.structs.replace(
+                answer, needs_restart=answer.needs_restart or _held() > restart_above
+            ),
         )
 
 
@@ -298,7 +306,7 @@ def _answer(job: ParseJob, replies: IO[bytes], memory_mb: int) -> FileParsed | P
         return ParseFailed(
             what="It is nested too deeply", fix="save it in a simpler form", page=page
         )
-    # Whatever a parser raises is a file's fault, and replies as that
+    # Parsers raise anything for damaged files: replies as that
     except Exception as error:  # noqa: BLE001
         return ParseFailed(
             what=f"It could not be parsed ({type(error).__name__})",
@@ -308,8 +316,8 @@ def _answer(job: ParseJob, replies: IO[bytes], memory_mb: int) -> FileParsed | P
 
 
 def _limit(memory_mb: int) -> int:
-    """Sets the limits; returns how much memory is too much to go on with. Where the system has no
-    such limits, the deadline remains.
+    """Set the limits; return how many bytes of memory make a restart necessary. On systems without
+    such limits only the deadline protects.
     """
     own = _held()
     limit = own + memory_mb * 1_000_000
@@ -323,7 +331,7 @@ def _limit(memory_mb: int) -> int:
 
 
 def _held() -> int:
-    """Bytes of address space; 0 where the system does not tell."""
+    """Return the bytes of address space in use; 0 if the system does not report them."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -331,6 +339,6 @@ def _held() -> int:
 
 
 def _alarm(after_s: float) -> None:
-    """The system ends this process then; 0 is never."""
+    """Have the system kill this process after so many seconds; 0 cancels it."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_REAL, after_s)

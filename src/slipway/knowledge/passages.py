@@ -1,8 +1,8 @@
-"""A document is cut into passages: spans that never cross a heading or the end of a page and, where
-it can be avoided, never cut a block.
+"""Cut a document into passages: spans that never cross a heading or a page end and, if possible,
+never split a block.
 
-Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut
-at the best boundary inside it: a blank line, the end of a sentence, of a line, of a word.
+Lengths are in characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is
+split at the best boundary inside it: a blank line, then the end of a sentence, a line, a word.
 """
 
 import itertools
@@ -24,7 +24,9 @@ Span = tuple[int, int]
 
 
 class HeadingSpan(Record, frozen=True, kw_only=True):
-    """A heading with the text under it, up to the next heading. `trail` ends with `heading`."""
+    """The text under a heading, up to the next heading. `trail` holds the headings above it and
+    ends with `heading`.
+    """
 
     heading: str
     trail: tuple[str, ...]
@@ -33,7 +35,7 @@ class HeadingSpan(Record, frozen=True, kw_only=True):
 
 
 def passages(document: ParsedDocument, path: str, version: str) -> list[Passage]:
-    """Without ids: those are the document_store's to give."""
+    """Return the passages in reading order, with empty ids: the store gives the ids."""
     return [
         Passage(
             id="",
@@ -54,8 +56,10 @@ def passages(document: ParsedDocument, path: str, version: str) -> list[Passage]
 
 
 def heading_spans(document: ParsedDocument) -> Iterator[HeadingSpan]:
-    """Text before the first heading belongs to the title. A heading with no text of its own and
-    with others below it lives on in their trails; one with nothing below it is itself the text.
+    """Yield the text under each heading; text before the first heading belongs to the title.
+
+    A heading without own text is skipped if it has subheadings (it is in their trails); else the
+    heading line itself is the text.
     """
     text, headings = document.text, document.headings
     first = headings[0].start if headings else len(text)
@@ -83,13 +87,13 @@ def heading_spans(document: ParsedDocument) -> Iterator[HeadingSpan]:
 
 
 def _sheets(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
-    """The part of a span on each of its pages; all of it where there are no pages."""
+    """Split a span at page starts; without pages, return it whole."""
     pages = document.pages[bisect_right(document.pages, start) : bisect_left(document.pages, end)]
     return itertools.pairwise([start, *pages, end])
 
 
 def _spans(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
-    """Blocks are gathered up to about `TARGET`; white space around a passage is left out."""
+    """Join blocks into spans of about `TARGET`, without the white space around them."""
     text = document.text
     held: Span | None = None
     for block in _blocks(document, start, end):
@@ -104,7 +108,7 @@ def _spans(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
 
 
 def _belongs(text: str, held: Span, block: Span) -> bool:
-    """What a colon announces stays with its announcement if there is room."""
+    """Return whether the block must follow `held`, which ends with a colon, and still fits."""
     return text.endswith(":", 0, held[1]) and block[1] - held[0] <= LONGEST
 
 
@@ -121,7 +125,7 @@ def _blocks(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[Span]:
-    """A block that is too long, cut where it hurts least."""
+    """Split a block that is too long at its best boundaries."""
     longest = LONGEST_FENCE if _FENCE.match(text, start) else LONGEST
     while end - start > longest:
         cut = _cut(text, start, start + LONGEST)
@@ -131,7 +135,7 @@ def _pieces(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """The last boundary of the best kind in the second half of [start, limit)."""
+    """Return the last boundary of the best kind in the second half of [start, limit)."""
     middle = (start + limit) // 2
     for boundary in _BOUNDARIES:
         ends = [found.end() for found in boundary.finditer(text, middle, limit)]

@@ -1,5 +1,5 @@
-"""One file into what is kept of it: its bytes, parsed in a child process, cut into passages, with
-who may read them.
+"""Read one file for the store: parse its bytes in a child process, cut the text into passages, and
+find out who may read it.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ _AT_ONCE = 3  # files parsed at once, each in its own process
 
 
 class NeedsMoreTime(Exception):
-    """The file was not read in the short time that it had."""
+    """The file needs more than the short first deadline; read it again with the full one."""
 
 
 class _CannotOpen(UnreadableFile):
-    """The file's bytes could not be had this time."""
+    """The file cannot be opened now; it may work the next time."""
 
 
 class FileReader:
-    """Used by any number of threads. A file may take `deadline_s`, and have `largest_mb`."""
+    """Read files of at most `largest_mb`, each within `deadline_s`. Safe for any number of threads."""
 
     def __init__(
         self,
@@ -52,15 +52,16 @@ class FileReader:
             self._parsers.put(parser)
 
     def set_size_limit(self, largest_mb: float) -> None:
-        """Files that are read from now on may be as large."""
+        """Set the largest size of a file, for files read from now on."""
         self._largest = int(largest_mb * 1024 * 1024)
 
     def read(
         self, found: files.FoundFile, known: Doc | None, within_s: float | None = None
     ) -> ReadDocument | Doc:
-        """What the file says now; or the `known` document with a new stamp, where it says what it
-        said. Raises NeedsMoreTime where it takes longer than `within_s`, and might be read in the time that
-        a file may take.
+        """Read a file; if its content is that of the `known` document, return that with a new stamp.
+
+        A file that cannot be read gives a ReadDocument whose state is `failed`. Raises
+        NeedsMoreTime if it takes longer than `within_s` and the full deadline is longer.
         """
         doc = Doc(
             id=0,
@@ -83,10 +84,10 @@ class FileReader:
             )
             if (
                 known and not self._uploads.holds(doc.file) and is_same(known, doc)
-            ):  # an upload's sender may have said something else of it
+            ):  # an upload's tags and groups may have changed
                 return msgspec.structs.replace(known, stamp=state, size=len(data))
             return self._cut(doc, self._parsed(data, found.path, within_s))
-        except _CannotOpen as error:  # it may be had the next time
+        except _CannotOpen as error:  # try again at the next scan
             return ReadDocument(doc=_failed(msgspec.structs.replace(doc, stamp=UNSETTLED), error))
         except UnknownAccess as error:
             return ReadDocument(
@@ -96,8 +97,9 @@ class FileReader:
             return ReadDocument(doc=_failed(doc, error))
 
     def reread(self, doc: Doc) -> ReadDocument:
-        """What the file of a document says, whatever was read of it before, and without what an
-        upload's sender said. Raises UnreadableFile.
+        """Read a document's file again, without the tags and groups of an upload.
+
+        Raises UnreadableFile.
         """
         data, _ = self._bytes(files.FoundFile(path=doc.path, file=doc.file))
         return self._cut(
@@ -140,7 +142,7 @@ class FileReader:
         )
 
     def _bytes(self, found: files.FoundFile) -> tuple[bytes, int]:
-        """And the stamp of what was read. Raises UnreadableFile."""
+        """Return the bytes and their stamp. Raises UnreadableFile."""
         if found.refused:
             what, _, fix = found.refused.rpartition("; ")
             raise UnreadableFile(what, fix)
@@ -170,22 +172,20 @@ class FileReader:
         )
 
     def stop_idle(self) -> None:
-        """Ends the child processes; the next file to be read starts them again."""
+        """End the idle child processes; the next file starts them again."""
         parsers = [self._parsers.get() for _ in range(_AT_ONCE)]
         for parser in parsers:
             parser.close()
             self._parsers.put(parser)
 
     def interrupt(self) -> None:
-        """Ends the child processes at once: what they are reading fails. For who has told `stop` to
-        say so.
-        """
+        """Kill the child processes; files that are being read fail. Only call this while stopping."""
         for parser in self._all_parsers:
             parser.kill()
 
 
 def failure_text(doc: Doc) -> str:
-    """Why it failed, where, and what to do, as one sentence or two."""
+    """Return why a document failed, on which page, and what to do, in one or two sentences."""
     page = f" (page {doc.page})" if doc.page else ""
     return f"{doc.reason.rstrip('.')}{page}. {doc.next}".rstrip()
 
@@ -205,11 +205,12 @@ def _version(data: bytes) -> str:
 
 
 def embedding_key(passage: Passage) -> bytes:
+    """Return the key of a passage's vector: a hash of the text that is embedded."""
     return hashlib.sha256(embedded_text(passage).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _day(value: object) -> str:
-    """The day of a date as front matter or a file's own properties give it: 2026-01-31."""
+    """Return the day (2026-01-31) of a date from front matter or file properties; else empty."""
     text = str(value or "")[:10]
     return (
         text
@@ -219,8 +220,9 @@ def _day(value: object) -> str:
 
 
 def _groups(meta: Mapping[str, object]) -> Iterator[frozenset[str]]:
-    """The groups that a document is kept to by its own word; where it has several words, by each.
-    Raises UnreadableFile where one cannot be understood: it is not guessed at.
+    """Yield the groups that a document's own metadata limits it to, one set for each field.
+
+    Raises UnreadableFile if a field cannot be understood: access is never guessed.
     """
     for name, said in meta.items():
         if name.strip().casefold() in ("access", "groups"):

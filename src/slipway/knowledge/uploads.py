@@ -1,4 +1,4 @@
-"""The files that were sent to us: a folder of our own, and what their senders said of them."""
+"""Uploaded files: a folder inside the store, with the tags and groups that the sender gave."""
 
 import hashlib
 import os
@@ -20,28 +20,27 @@ UPLOADS = "uploads"
 
 
 class UnknownAccess(UnreadableFile):
-    """Who may read an upload is not known."""
+    """The record of who may read an upload is lost."""
 
 
 class Uploads:
-    """The uploads of one collection. A file and what is said of it are changed together: whoever
-    changes them holds `changing`.
+    """The uploads of one collection. Hold `changing` while you change a file and its record, so
+    that both change together.
     """
 
     def __init__(self, home: Path, document_store: DocumentStore) -> None:
         self.folder = home / UPLOADS
         self.changing = Lock()
-        self.waiting: dict[
-            str, Doc
-        ] = {}  # those that are not yet read, by path: what is known of them
+        self.waiting: dict[str, Doc] = {}  # uploads that are not read yet, by path
         self._document_store = document_store
 
     def holds(self, file: str) -> bool:
+        """Return whether the file is an upload."""
         return Path(file).parent == self.folder
 
     def path_of(self, name: str, known: Mapping[str, Doc]) -> str:
-        """Where an upload of that name is, or would be, beside the documents that are `known` by
-        their paths.
+        """Return the path of the upload with that name; for a new name, a path that no `known`
+        document has.
         """
         file = str(self.folder / name)
         return next(
@@ -49,7 +48,7 @@ class Uploads:
         )
 
     def found(self, taken: Container[str]) -> list[files.FoundFile]:
-        """The files there are now, under paths that are not `taken`."""
+        """List the uploaded files on disk, under paths that are not `taken`."""
         if not self.folder.is_dir():
             return []
         return [
@@ -58,14 +57,16 @@ class Uploads:
         ]
 
     def locate(self, path: str, name: str) -> files.FoundFile:
-        """One of them as it is now. Raises FileNotFoundError."""
+        """Return one upload with its present stamp and size. Raises FileNotFoundError."""
         file = self.folder / name
         stat = file.stat()
         return files.FoundFile(path=path, file=str(file), stamp=stamp(stat), size=stat.st_size)
 
     def info(self, doc: Doc) -> UploadInfo:
-        """What its sender said of an upload. Raises UnknownAccess where that is lost, with the store say:
-        then nobody can tell who may read it.
+        """Return the tags and groups of an upload; an empty record for other files.
+
+        Raises UnknownAccess if the record is lost (for example with the store): then nobody may
+        read the file.
         """
         if not self.holds(doc.file):
             return UploadInfo()
@@ -85,8 +86,8 @@ class Uploads:
         groups: frozenset[str] | None,
         by: str,
     ) -> None:
-        """Keeps a file, in place of an upload of that name; it is on the disk when this returns,
-        and waits to be read.
+        """Save a file, replacing the upload of that name. The file is safe on disk when this
+        returns; it is read later.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{token_hex(8)}.part"
@@ -119,12 +120,13 @@ class Uploads:
         )
 
     def forget_waiting(self, docs: Iterable[Doc]) -> None:
-        """These documents were read: who waited for just these versions waits no more."""
+        """Stop waiting for uploads that were read in exactly these versions."""
         for doc in docs:
             if (new := self.waiting.get(doc.path)) and new.version == doc.version:
                 del self.waiting[doc.path]
 
     def drop(self, file: str) -> None:
+        """Delete an upload and its record."""
         Path(file).unlink(missing_ok=True)
         _sync_folder(self.folder)
         self._document_store.drop_upload(Path(file).name)
@@ -138,7 +140,7 @@ def _free_path(name: str, taken: Container[str]) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The folder's entries are on the disk."""
+    """Write the folder's entries to disk, so that a renamed file survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

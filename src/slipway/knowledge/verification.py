@@ -1,4 +1,4 @@
-"""Whether what is kept of a collection fits together."""
+"""Check that documents, index and vectors of a collection agree (`slipway ingest --verify`)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection as Collected
@@ -12,8 +12,8 @@ from slipway.knowledge.reading import FileReader
 
 
 def inconsistencies(collection: Collection) -> list[str]:
-    """What does not fit together, a sentence each: document_store, index and vectors against each other, and
-    the document_store against unchanged files.
+    """Return one sentence for each disagreement: store, index and vectors with each other, and the
+    store with files that are unchanged.
     """
     document_store = collection.document_store
     with collection.changing:
@@ -24,7 +24,7 @@ def inconsistencies(collection: Collection) -> list[str]:
             "places", places, {row.place for row in rows.values()}
         )
         if {doc.id: doc for doc in document_store.documents()} != dict(collection.documents):
-            wrong.append("What the process knows is not what the store has.")
+            wrong.append("The documents in memory differ from those in the store.")
         counted = Counter(row.document for row in rows.values())
         wrong += [
             f"{doc.path} has {counted[doc.id]} passages, not {doc.passages}."
@@ -38,14 +38,14 @@ def inconsistencies(collection: Collection) -> list[str]:
         by_document[row.document].append(row)
     documents = list(collection.documents.values())
     return wrong + [
-        f"{doc.path} is not what its file says."
+        f"{doc.path} differs from its file."
         for doc in documents
         if _differs_from_file(collection.reader, doc, by_document[doc.id])
     ]
 
 
 def _differs_from_file(reader: FileReader, doc: Doc, rows: Sequence[StoredPassage]) -> bool:
-    """Whether an unchanged file says something else than what is kept of it."""
+    """Return whether reading an unchanged file gives other passages than the stored ones."""
     if doc.state == "failed" or not is_fresh(doc):
         return False
     try:
@@ -59,7 +59,7 @@ def _mismatches(what: str, indexed: Iterable[int], known: Collected[int]) -> lis
     counts = Counter(indexed)
     sets = {
         "missing from the index": sum(1 for number in known if number not in counts),
-        "in the index though they are gone": sum(1 for number in counts if number not in known),
+        "in the index though they were dropped": sum(1 for number in counts if number not in known),
         "in the index more than once": sum(1 for times in counts.values() if times > 1),
     }
     return [f"{count} {what} are {how}." for how, count in sets.items() if count]

@@ -1,9 +1,8 @@
-"""A file's bytes become a `ParsedDocument`: its text, its headings and the places where it may be cut,
-all as offsets in that text.
+"""Turn a file's bytes into a `ParsedDocument`: its text, with headings and block starts as offsets.
 
-For Markdown, reStructuredText and plain text the text is the decoded file: the byte order mark
-dropped, line ends normalised to `\\n`, nothing else changed. For the other kinds it is the readable
-text, with tables as in Markdown. A kind of document is one row of `READERS`.
+For Markdown, reStructuredText and plain text, the text is the decoded file without byte order mark
+and with line ends as `\\n`. For other kinds it is the readable text, with tables as in Markdown. To
+add a kind of document, add a row to `READERS`.
 """
 
 import re
@@ -24,13 +23,11 @@ __all__ = ["READERS", "Heading", "ParsedDocument", "Reader", "UnreadableFile", "
 
 _LONGEST_TEXT = 20_000_000
 
-Reader = Callable[
-    [bytes, str, OnPage], ParsedDocument
-]  # (the file, a title if it has none of its own, progress) -> ParsedDocument
+# (bytes, fallback title, progress) -> document
+Reader = Callable[[bytes, str, OnPage], ParsedDocument]
 
-READERS: dict[
-    str, tuple[str, str]
-] = {  # suffix -> (module, function); imported where such a file is read, and its library with it
+# suffix -> (module, function), imported with its library at the first such file
+READERS: dict[str, tuple[str, str]] = {
     ".md": (".markdown", "markdown"),
     ".markdown": (".markdown", "markdown"),
     ".html": (".html", "html"),
@@ -47,8 +44,9 @@ READERS: dict[
 
 
 def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> ParsedDocument:
-    """Reads a file by its suffix, in this process: `parsing` does it for files that nobody vouches
-    for. Raises UnreadableFile.
+    """Read a file by its suffix, in this process; use `parsing` for files that you don't trust.
+
+    Raises UnreadableFile.
     """
     if not data.strip():
         raise UnreadableFile("It is empty", "add text, or remove the file")

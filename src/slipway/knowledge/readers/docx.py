@@ -1,5 +1,5 @@
-"""Word: headings by their styles, lists, tables and footnotes. Pages are not in the file: Word
-makes them when it shows or prints it.
+"""Read Word: headings by style, lists, tables and footnotes. The file has no pages: Word makes
+them when it shows or prints it.
 """
 
 import re
@@ -17,7 +17,7 @@ _HEADING = re.compile(
 )
 _TITLES = frozenset(["title", "titel", "titre", "título", "titolo"])
 _BLOCKS = frozenset(["p", "tbl"])
-_BODY_LEVEL = 9  # Word's outline level of what is no heading
+_BODY_LEVEL = 9  # Word's outline level of body text
 _INLINE = frozenset(
     [
         "t",
@@ -33,11 +33,13 @@ _INLINE = frozenset(
 _SAID = {"tab": " ", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _UNREAD = frozenset(
     ["pPr", "rPr", "del", "moveFrom", "instrText"]
-)  # formats, and what was deleted while changes were tracked
+)  # formats, and text deleted while changes were tracked
 
 
 def docx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
-    """The title is the paragraph in the style Title, else the file's own, else the first heading."""
+    """Read a Word file. Its title is the paragraph in style Title, else the file property, else the
+    first heading.
+    """
     package = OfficePackage(data)
     main = package.main("word/document.xml")
     root = package.xml(main)
@@ -51,7 +53,7 @@ def docx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
 
 
 class _Reading:
-    """The walk over the body. List items are held until the list ends, so that it is one block."""
+    """Walk over the body. List items wait until the list ends, so that it becomes one block."""
 
     def __init__(self, package: OfficePackage, main: str) -> None:
         parts = {kind: part for kind, part in package.relations(main).values() if part in package}
@@ -62,7 +64,7 @@ class _Reading:
         }
         self.builder, self.title = DocumentBuilder(), ""
         self._items: list[str] = []
-        self._shift = 0  # where there is a title, headings stand below it
+        self._shift = 0  # 1 if there is a title, so that headings are below it
 
     def block(self, element: "Element") -> None:
         if local(element) == "tbl":
@@ -172,7 +174,7 @@ def _levels(styles: "Element") -> dict[str, int | None]:
 
 
 def _rooted(style: str, own: dict[str, int | None], based: dict[str, str]) -> str:
-    """The nearest style that says what it is; styles may be based on each other in a circle."""
+    """Return the nearest base style with a level; styles may refer to each other in a circle."""
     seen = set[str]()
     while style not in own and style not in seen:
         seen.add(style)

@@ -1,8 +1,7 @@
-"""What Word, PowerPoint and Excel files have in common: a zip archive of XML parts, checked before
-anything is unpacked.
+"""Open Word, PowerPoint and Excel files: zip archives of XML parts, checked before unpacking.
 
-Read with the standard library: python-docx and python-pptx would bring lxml, Pillow and XlsxWriter
-(over 20 MB) for what is a walk over elements.
+This uses the standard library: python-docx and python-pptx would bring lxml, Pillow and XlsxWriter
+(over 20 MB), and walking the elements is all that is needed.
 """
 
 import contextlib
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
     from zipfile import ZipFile
 
-_OLE = bytes.fromhex(
-    "d0cf11e0a1b11ae1"
-)  # what Office wraps around encrypted files, and the format before 2007
+_OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # OLE container: encrypted files, and formats before 2007
 _ENTRIES, _UNPACKED, _RATIO, _SMALL = 10_000, 500_000_000, 150, 20_000_000
 _SAVE = "open it in the program that made it and save it again"
 _DAMAGED = "It is damaged: "
@@ -31,22 +28,22 @@ _DUBLIN, _TERMS = "{http://purl.org/dc/elements/1.1/}", "{http://purl.org/dc/ter
 
 
 class OfficePackage:
-    """The parts of an office file. Raises UnreadableFile for what is no archive, is encrypted, or would
-    unpack to far more than it is.
+    """The parts of an office file. Raises UnreadableFile if it is no archive, is encrypted, or would
+    unpack to far more than its size.
     """
 
     def __init__(self, data: bytes) -> None:
         self._zip = _opened(data)
         self._names = {
             name.lower(): name for name in self._zip.namelist()
-        }  # names of parts ignore case (ECMA-376, part 2)
+        }  # part names ignore case (ECMA-376, part 2)
 
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._names
 
     def xml(self, name: str, page: int | None = None) -> "Element":
-        """The part's root. Raises UnreadableFile where it is missing, damaged, or declares a document
-        type (which office files never do).
+        """Return the part's root. Raises UnreadableFile if it is missing, damaged, or declares a
+        document type (office files never do).
         """
         try:
             return _parsed(self._zip.read(self._names[name.lower()]))
@@ -64,7 +61,7 @@ class OfficePackage:
             ) from None
 
     def relations(self, name: str) -> dict[str, tuple[str, str]]:
-        """What a part refers to: id -> (kind, name of the other part)."""
+        """Return the part's relations: id -> (kind, name of the other part)."""
         folder, file = posixpath.split(name)
         listed = f"{folder}/_rels/{file}.rels".lstrip("/")
         if listed not in self:
@@ -83,14 +80,14 @@ class OfficePackage:
         }
 
     def main(self, default: str) -> str:
-        """The name of the part that everything begins with."""
+        """Return the name of the main part."""
         return next(
             (part for kind, part in self.relations("").values() if kind == "officeDocument"),
             default,
         )
 
     def meta(self) -> dict[str, Any]:
-        """Nothing where that part is missing or damaged: the text is what counts."""
+        """Return title, author and date; empty if that part is missing or damaged."""
         try:
             name = next(
                 (part for kind, part in self.relations("").values() if kind == "core-properties"),
@@ -143,12 +140,12 @@ def _opened(data: bytes) -> "ZipFile":
 
 
 class _Rooted(Exception):
-    """The document's root element was reached."""
+    """The parser reached the root element."""
 
 
 def _parsed(part: bytes) -> "Element":
-    """A document type could declare entities that grow without end or that fetch files, so it is
-    refused. It can only stand before the root.
+    """Parse a part; refuse a document type, which could declare entities that grow without end or
+    read files. It can only be before the root.
     """
 
     def refuse(*_: object) -> None:
@@ -162,29 +159,27 @@ def _parsed(part: bytes) -> "Element":
 
     prolog = expat.ParserCreate()
     prolog.StartDoctypeDeclHandler, prolog.StartElementHandler = refuse, stop
-    with contextlib.suppress(
-        _Rooted, expat.ExpatError
-    ):  # the second is raised below, where all of the part is read
+    with contextlib.suppress(_Rooted, expat.ExpatError):  # fromstring raises it below
         prolog.Parse(part, True)
     return ElementTree.fromstring(part)  # noqa: S314
 
 
 def local(element: "Element") -> str:
-    """The element's name without its namespace: strict and transitional files differ in namespaces
-    only.
+    """Return the element's name without namespace: strict and transitional files differ only in
+    namespaces.
     """
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def attribute(element: "Element", name: str) -> str | None:
-    """By its local name; the attributes of office files are in namespaces, or not, by version."""
+    """Return an attribute by its local name; whether it has a namespace depends on the version."""
     return next(
         (value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), None
     )
 
 
 def child(element: "Element | None", *names: str) -> "Element | None":
-    """Along a path of local names."""
+    """Follow a path of local names; None if a step is missing."""
     for name in names:
         element = (
             next((each for each in element if local(each) == name), None)
@@ -197,8 +192,8 @@ def child(element: "Element | None", *names: str) -> "Element | None":
 def descend(
     element: "Element", wanted: frozenset[str], unread: frozenset[str] = frozenset()
 ) -> Iterator["Element"]:
-    """The outermost elements of the `wanted` names, in order. Of alternatives for older programs
-    only the first is taken.
+    """Yield the outermost elements with `wanted` names, in order. Of alternatives for older
+    programs, only the first is followed.
     """
     stack = [element]
     while stack:

@@ -1,5 +1,5 @@
-"""PowerPoint: each slide is a page, its title a heading, the speaker's notes below it. Hidden
-slides are not shown, so not read either.
+"""Read PowerPoint: each slide is a page with its title as heading and the speaker's notes at the
+end. Hidden slides are left out.
 """
 
 from typing import TYPE_CHECKING
@@ -21,12 +21,12 @@ _SHAPES = frozenset(["sp", "tbl"])
 _TITLES = frozenset(["title", "ctrTitle"])
 _UNSAID = frozenset(
     ["dt", "ftr", "sldNum", "hdr", "sldImg"]
-)  # placeholders that repeat on every slide
-_LEVEL = 1  # the level of all titles: slides have no ranks
+)  # placeholders repeated on every slide
+_LEVEL = 1  # of all titles: slides have no ranks
 
 
 def pptx(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
-    """Pages are numbered as PowerPoint numbers slides: in their order, hidden ones counted. Raises
+    """Read slides in order, numbered as PowerPoint does, hidden ones counted. Raises
     UnreadableFile with the slide as page.
     """
     package, builder = OfficePackage(data), DocumentBuilder()
@@ -53,7 +53,7 @@ def pptx(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
 
 
 def _relation(entry: "Element") -> str:
-    """`r:id`, beside an `id` without namespace that means something else."""
+    """Return `r:id`; the `id` without namespace is something else."""
     return next((value for key, value in entry.attrib.items() if key.endswith("}id")), "")
 
 
@@ -92,7 +92,7 @@ def _write_table(builder: DocumentBuilder, element: "Element") -> None:
 
 
 def _placeholder(shape: "Element") -> str:
-    """Its kind; empty where the shape is none."""
+    """Return the shape's placeholder type; empty if it is no placeholder."""
     found = child(shape, "nvSpPr", "nvPr", "ph")
     return "" if found is None else found.get("type", "obj")
 
@@ -102,13 +102,13 @@ def _words(shape: "Element") -> str:
 
 
 def _lines(shape: "Element") -> list[str]:
-    """Its paragraphs; several are a list, the lower ones indented."""
+    """Return the paragraphs as lines; several become a list, indented by depth."""
     found = _paragraphs(shape)
     return [f"{'  ' * depth}- {text}" if len(found) > 1 else text for depth, text in found]
 
 
 def _paragraphs(shape: "Element") -> list[tuple[int, str]]:
-    """Those that say something, with their depth in the list."""
+    """Return (list depth, text) of the paragraphs with text."""
     found = []
     for paragraph in descend(shape, frozenset(["p"])):
         said = (

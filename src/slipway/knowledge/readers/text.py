@@ -1,4 +1,4 @@
-"""Plain text and reStructuredText, and how the bytes of every text kind are decoded."""
+"""Read plain text and reStructuredText; decode the bytes of all text kinds."""
 
 import re
 
@@ -16,9 +16,7 @@ _TITLE_LENGTH = 80
 
 
 def decoded(data: bytes) -> str:
-    """UTF-8; the byte order mark dropped, line ends normalised to `\\n`, nothing else changed.
-    Raises UnreadableFile.
-    """
+    """Decode UTF-8 without byte order mark, with line ends as `\n`. Raises UnreadableFile."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -33,15 +31,13 @@ def decoded(data: bytes) -> str:
 
 
 def line_starts(text: str, base: int) -> list[int]:
-    """Offsets of the lines from `base` on, and of the end, so that every line has a start and an
-    end.
-    """
+    """Return the offsets of the lines from `base` on, and of the end of the text."""
     return [base, *(found.end() for found in re.compile("\n").finditer(text, base)), len(text)]
 
 
 def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
-    """reStructuredText: headings are underlined, perhaps overlined too; a style's rank is the order
-    in which it first appears.
+    """Read reStructuredText. Headings are underlined, perhaps overlined too; a style's level is the
+    order in which it first appears.
     """
     text = decoded(data)
     rows, lines = text.split("\n"), line_starts(text, 0)
@@ -70,8 +66,8 @@ def _is_underlined(before: str, row: str, rule: str) -> bool:
 
 
 def plain(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
-    """No headings. A short first line that stands alone and does not end like a sentence is the
-    title.
+    """Read plain text, without headings. A short first line followed by a blank line, and without
+    the end of a sentence, is the title.
     """
     text = decoded(data)
     first, _, rest = text.strip().partition("\n")

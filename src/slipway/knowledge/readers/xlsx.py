@@ -1,5 +1,5 @@
-"""Sheets and separated values: each sheet is a heading, its rows are tables that repeat the row of
-names in every passage.
+"""Read Excel sheets and separated values: each sheet is a heading, its rows are tables that repeat
+the column names in every passage.
 """
 
 import csv
@@ -24,9 +24,7 @@ Row = list[str]
 
 
 def xlsx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
-    """Values as Excel last computed them; dates as ISO, numbers without a needless fraction. Hidden
-    sheets are not read.
-    """
+    """Read values as Excel last computed them, dates as ISO 8601. Hidden sheets are left out."""
     from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
     meta, builder = OfficePackage(data).meta(), DocumentBuilder()
@@ -49,8 +47,8 @@ def xlsx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
 
 
 def separated(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
-    """Comma, semicolon, tab or bar: the one that cuts the first lines most evenly. (csv.Sniffer
-    guesses letters as separators, and is slow.)
+    """Read separated values. The separator is the one of comma, semicolon, tab and bar that splits
+    the first lines most evenly. (csv.Sniffer guesses letters, and is slow.)
     """
     text, builder = _decoded(data), DocumentBuilder()
     csv.field_size_limit(1_000_000)
@@ -66,9 +64,7 @@ def separated(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, UTF-16 where the byte order mark says so, else Windows' western code page, which Excel
-    writes by habit.
-    """
+    """Decode UTF-8, UTF-16 with a byte order mark, else Windows-1252, which Excel often writes."""
     code = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         text = data.decode(code)
@@ -111,8 +107,8 @@ def _delimiter(text: str) -> str:
 
 
 def _write(builder: DocumentBuilder, rows: Iterable[Sequence[Any]]) -> None:
-    """Rows above the row of names are text. A blank row begins a new table where other names follow
-    it.
+    """Write rows as tables. Rows above the column names are text; a blank row starts a new table if
+    other column names follow.
     """
     tables, after_gap = list[list[Row]](), True
     for row in rows:
@@ -133,9 +129,7 @@ def _place(tables: list[list[Row]], row: Row, *, after_gap: bool) -> None:
 
 
 def _names(row: Row, before: list[Row]) -> bool:
-    """Whether the row names columns again: all words, in other columns than, or unlike, those of the
-    table before.
-    """
+    """Return whether the row names columns: only words, and other cells filled than in the last row."""
     filled = [bool(cell) for cell in row]
     return not any(_is_number(cell) for cell in row) and filled != [
         bool(cell) for cell in before[-1]
@@ -162,7 +156,7 @@ def _write_table(builder: DocumentBuilder, rows: list[Row]) -> None:
 
 
 def shown_as(value: Any) -> str:
-    """A cell's value as a person sees it."""
+    """Return a cell's value as a person sees it."""
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, float):
@@ -178,6 +172,6 @@ def shown_as(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """15 digits, as Excel keeps them: 0.1 + 0.2 is 0.3."""
+    """Format with 15 digits, as Excel does: 0.1 + 0.2 is 0.3."""
     short = f"{value:.15g}"
     return f"{value:.0f}" if "e+" in short and abs(value) < 1e21 else short
