@@ -317,7 +317,7 @@ def test_hidden_files_are_skipped_and_links_never_lead_out(tmp_path: Path) -> No
         == reasons["leaks"]
         == "It is a link that leads out of the folder. Copy the document into the folder."
     )
-    assert reasons["dead.md"] == "It is gone, or a link to nothing. Mend or remove it."
+    assert reasons["dead.md"] == "It is gone, or a link to a file that does not exist. Fix or remove it."
 
 
 def test_the_same_path_in_two_folders_gets_the_folders_name(tmp_path: Path) -> None:
