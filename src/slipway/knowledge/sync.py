@@ -57,7 +57,9 @@ class Synchronizer:
 
     def dense_state(self, *, counted: bool = True) -> str:
         """Return how many passages have a vector, or why there are none; see `Dense.state`."""
-        return self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
+        return (
+            self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
+        )
 
     def embed(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
         """Make the missing vectors on all processors; block until done. Return how many were made."""
