@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from slipway.errors import Forbidden, Overloaded, Unauthorized
-from slipway.settings import Key
+from slipway.settings import KeySettings
 from slipway.types import Asker
 
 OPERATOR = Asker(owner="operator", documents=True, everything=True)
@@ -22,11 +22,11 @@ def stored_hash(key: str) -> str:
     return key.removeprefix("sha256:") if key.startswith("sha256:") else key_hash(key)
 
 
-class Places:
+class InFlight:
     """How many answers are under way, whatever the settings were that each began with."""
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.count = 0
 
 
 class Admission:
@@ -34,20 +34,20 @@ class Admission:
 
     def __init__(
         self,
-        keys: Iterable[Key],
-        most: int,
+        keys: Iterable[KeySettings],
+        limit: int,
         operator: str | None = None,
-        places: Places | None = None,
+        in_flight_total: InFlight | None = None,
     ) -> None:
         """`operator` is a key for commands at the machine itself; `places` are those of the
         settings before.
         """
-        self.by_hash = {h: asker_of(h, k) for k in keys for h in [stored_hash(k.key)]}
+        self.by_hash = {h: asker_from(h, k) for k in keys for h in [stored_hash(k.key)]}
         self.open = not self.by_hash
         if operator is not None:
             self.by_hash[key_hash(operator)] = OPERATOR
-        self.most = most
-        self.places = places or Places()
+        self.limit = limit
+        self.in_flight_total = in_flight_total or InFlight()
         self.in_flight = 0  # answers that entered here, and not under other settings
 
     def asker(self, authorization: bytes | None) -> Asker:
@@ -90,18 +90,18 @@ class Admission:
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Holds a place among the answers under way. Raises Overloaded where there is none."""
-        if self.places.taken >= self.most:
-            raise Overloaded(f"{self.most} answers are being written already.", retry_after_s=1.0)
-        self.places.taken += 1
+        if self.in_flight_total.count >= self.limit:
+            raise Overloaded(f"{self.limit} answers are being written already.", retry_after_s=1.0)
+        self.in_flight_total.count += 1
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
-            self.places.taken -= 1
+            self.in_flight_total.count -= 1
 
 
-def asker_of(digest: str, key: Key) -> Asker:
+def asker_from(digest: str, key: KeySettings) -> Asker:
     apps = None if key.apps is None else frozenset(key.apps)
     return Asker(
         owner=digest[:16],

@@ -15,7 +15,7 @@ from slipway.errors import SlipwayError
 from slipway.types import Language
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
-AGAIN = "{again}"  # stands for the sentence that says when trying again helps
+RETRY = "{again}"  # stands for the sentence that says when trying again helps
 CATALOGUE: dict[
     str, dict[Language, tuple[str, str]]
 ] = {  # an error's code -> what happened, what to do
@@ -82,19 +82,19 @@ CATALOGUE: dict[
         "zh": ("随问题附带的信息太多。", "请在无痕窗口中打开页面，或告诉管理员。"),
     },
     "overloaded": {
-        "en": ("Many questions are being answered right now.", AGAIN),
-        "zh": ("当前正在回答的问题很多。", AGAIN),
+        "en": ("Many questions are being answered right now.", RETRY),
+        "zh": ("当前正在回答的问题很多。", RETRY),
     },
     "stopping": {
-        "en": ("The service was stopped before this answer was complete.", AGAIN),
-        "zh": ("服务已停止，此回答未能完成。", AGAIN),
+        "en": ("The service was stopped before this answer was complete.", RETRY),
+        "zh": ("服务已停止，此回答未能完成。", RETRY),
     },
     "not_kept": {
         "en": (
             "What was sent could not be kept.",
-            f"{AGAIN} If it happens again, tell the operator.",
+            f"{RETRY} If it happens again, tell the operator.",
         ),
-        "zh": ("发送的内容未能保存。", f"{AGAIN}若再次发生，请告诉管理员。"),
+        "zh": ("发送的内容未能保存。", f"{RETRY}若再次发生，请告诉管理员。"),
     },
     "cancelled": {
         "en": ("The answer was stopped.", "Try again when you want the rest."),
@@ -103,13 +103,13 @@ CATALOGUE: dict[
     "internal_error": {
         "en": (
             "Something happened here that should not.",
-            f"{AGAIN} If it happens again, tell the operator the reference.",
+            f"{RETRY} If it happens again, tell the operator the reference.",
         ),
-        "zh": ("这里出现了不应有的错误。", f"{AGAIN}若再次发生，请把编号告诉管理员。"),
+        "zh": ("这里出现了不应有的错误。", f"{RETRY}若再次发生，请把编号告诉管理员。"),
     },
     "provider_error": {
-        "en": ("The model could not answer.", AGAIN),
-        "zh": ("模型未能回答。", AGAIN),
+        "en": ("The model could not answer.", RETRY),
+        "zh": ("模型未能回答。", RETRY),
     },
     "provider_refused": {
         "en": ("The model did not take this question.", "Ask it another way."),
@@ -134,28 +134,28 @@ CATALOGUE: dict[
         "zh": ("模型的设置有问题。", "重试没有帮助，请告诉管理员。"),
     },
     "provider_limit": {
-        "en": ("The model is asked more than it can answer right now.", AGAIN),
-        "zh": ("当前向模型提的问题太多。", AGAIN),
+        "en": ("The model is asked more than it can answer right now.", RETRY),
+        "zh": ("当前向模型提的问题太多。", RETRY),
     },
     "model_busy": {
-        "en": ("The model is busy with other questions right now.", AGAIN),
-        "zh": ("模型正忙于回答其他问题。", AGAIN),
+        "en": ("The model is busy with other questions right now.", RETRY),
+        "zh": ("模型正忙于回答其他问题。", RETRY),
     },
     "provider_down": {
-        "en": ("The model cannot be reached right now.", AGAIN),
-        "zh": ("暂时联系不上模型。", AGAIN),
+        "en": ("The model cannot be reached right now.", RETRY),
+        "zh": ("暂时联系不上模型。", RETRY),
     },
     "provider_slow": {
-        "en": ("The model took too long to answer.", AGAIN),
-        "zh": ("模型太久没有回答。", AGAIN),
+        "en": ("The model took too long to answer.", RETRY),
+        "zh": ("模型太久没有回答。", RETRY),
     },
     "provider_cut": {
-        "en": ("The answer broke off before its end.", AGAIN),
-        "zh": ("回答在完成前中断了。", AGAIN),
+        "en": ("The answer broke off before its end.", RETRY),
+        "zh": ("回答在完成前中断了。", RETRY),
     },
     "provider_nonsense": {
-        "en": ("What the model answered could not be read.", AGAIN),
-        "zh": ("模型的回答无法读取。", AGAIN),
+        "en": ("What the model answered could not be read.", RETRY),
+        "zh": ("模型的回答无法读取。", RETRY),
     },
 }
 SOON_S = 5.0  # a shorter wait is a moment
@@ -171,7 +171,7 @@ UNITS: dict[Language, tuple[str, str, str]] = {
 _PREFERRED = re.compile(r"\s*([a-z]+)(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?")
 
 
-def sentences(error: SlipwayError, language: Language) -> tuple[str, str]:
+def reader_sentences(error: SlipwayError, language: Language) -> tuple[str, str]:
     """What happened, and what to do, with when to try again where that helps. A provider's own
     code, or one without a row, is told as its class, or the nearest above it that has a row.
     """
@@ -179,16 +179,16 @@ def sentences(error: SlipwayError, language: Language) -> tuple[str, str]:
         code for each in type(error).__mro__ if (code := getattr(each, "code", "")) in CATALOGUE
     )
     what, then = CATALOGUE[code][language]
-    return what, then.replace(AGAIN, again(error.retry_after_s, language))
+    return what, then.replace(RETRY, retry_sentence(error.retry_after_s, language))
 
 
-def again(wait_s: float | None, language: Language) -> str:
+def retry_sentence(wait_s: float | None, language: Language) -> str:
     if wait_s is None or wait_s <= SOON_S:
         return SOON[language]
-    return LATER[language](about(wait_s, language))
+    return LATER[language](wait_in_words(wait_s, language))
 
 
-def about(wait_s: float, language: Language) -> str:
+def wait_in_words(wait_s: float, language: Language) -> str:
     """A time as a person says it, never shorter than it is: whole five seconds, minutes or hours."""
     seconds, minutes, hours = UNITS[language]
     if wait_s <= 90:
@@ -198,7 +198,7 @@ def about(wait_s: float, language: Language) -> str:
     return f"{math.ceil(wait_s / 3600)} {hours}"
 
 
-def preferred(accept_language: str) -> Language:
+def preferred_language(accept_language: str) -> Language:
     """The language that an Accept-Language header (RFC 9110, 12.5.4) likes best of those there are;
     English where it names none of them.
     """

@@ -11,7 +11,7 @@ from slipway.types import Record, Usage
 MILLION = Decimal(1_000_000)
 
 
-class Spent(Record, frozen=True, kw_only=True):
+class CallUsage(Record, frozen=True, kw_only=True):
     """One call to a model. `usage` is None where its provider did not say."""
 
     model: str
@@ -34,7 +34,7 @@ def cost_usd(price: Price | None, usage: Usage | None) -> Decimal | None:
     ) / MILLION
 
 
-def used(spent: Sequence[Spent]) -> Usage | None:
+def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
     """The tokens of several calls; `estimated` where some of them are not known, so that there were
     more. None where none are.
     """
@@ -49,7 +49,7 @@ def used(spent: Sequence[Spent]) -> Usage | None:
     )
 
 
-def total_usd(spent: Sequence[Spent]) -> Decimal | None:
+def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
     """What several calls cost together; None where that of one is not known."""
     costs = [cost_usd(each.price, each.usage) for each in spent]
     return (
@@ -59,6 +59,6 @@ def total_usd(spent: Sequence[Spent]) -> Decimal | None:
     )
 
 
-def plain(amount: Decimal | None) -> str | None:
+def format_usd(amount: Decimal | None) -> str | None:
     """An amount as people write it, without an exponent."""
     return None if amount is None else f"{amount.normalize():f}"

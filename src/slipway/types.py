@@ -223,7 +223,7 @@ class UsageReport(Event, frozen=True, kw_only=True):
     cost_usd: str | None = None  # None where the price is unknown
 
 
-class ForReader(Record, frozen=True, kw_only=True):
+class ReaderText(Record, frozen=True, kw_only=True):
     """What a person who asked is told of an error: what happened, and what to do."""
 
     what: str
@@ -243,7 +243,7 @@ class Failed(Event, frozen=True, kw_only=True):
     ref: str
     retry_after_s: float | None = None
     section: int | None = None
-    reader: ForReader | None = None
+    reader: ReaderText | None = None
 
 
 class Done(Event, frozen=True, kw_only=True):
@@ -257,7 +257,7 @@ class Done(Event, frozen=True, kw_only=True):
     prompt: str | None = None  # the version of what the model was told, where one wrote
 
 
-class Beside(Record, frozen=True, kw_only=True):
+class OtherModelUsage(Record, frozen=True, kw_only=True):
     """What a call took beside those of the model that an answer is called by: to understand it, or
     to write a section by another model.
     """
@@ -277,7 +277,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     """
 
     id: str
-    guard: str  # chat | answers
+    endpoint: str  # chat | answers
     app: str
     model: str | None
     provider: str
@@ -292,7 +292,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     citations_kept: int = 0
     citations_flagged: int = 0
     citations_dropped: int = 0
-    beside: tuple[Beside, ...] = ()
+    other_usage: tuple[OtherModelUsage, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # models that were passed over, and why
 
 

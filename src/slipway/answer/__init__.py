@@ -27,12 +27,12 @@ SERVED_BY = get_args(ServedBy)  # from the highest to the lowest
 
 
 async def answer(
-    pipeline: Pipeline, app: App, question: Question, draft: Draft, guard: str, tell: Say
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, endpoint: str, tell: Say
 ) -> None:
     """An app's answer, as events: what the draft does not have yet. The last is `done`; where a
     section cannot be had, the others are written, a SlipwayError is raised, and `done` is not said.
     """
-    tally = Tally(question.id, guard, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True)
 
     def say(event: Event) -> None:
         if type(event) is Delta:
@@ -97,8 +97,8 @@ def thinker(
 
 def paid(draft: Draft, tally: Tally, say: Say) -> None:
     """What all calls so far took, those of earlier tries too: also where the answer failed."""
-    if (usage := ledger.used(draft.spent)) is not None:
-        cost_usd = ledger.plain(ledger.total_usd(draft.spent))
+    if (usage := ledger.total_usage(draft.spent)) is not None:
+        cost_usd = ledger.format_usd(ledger.total_usd(draft.spent))
         say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
 
 

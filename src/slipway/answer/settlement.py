@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from slipway import ledger
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.providers import Provider
 from slipway.routing import Answering, Thought
 from slipway.types import (
     AnswerDone,
     Asker,
-    Beside,
+    OtherModelUsage,
     Record,
     ServedBy,
     Usage,
@@ -32,10 +32,12 @@ class Facts(Record, frozen=True, kw_only=True):
 class Tally:
     """What is known of an answer by the time it is settled."""
 
-    def __init__(self, answer_id: str, guard: str, app: str, asker: Asker, streamed: bool) -> None:
-        self.id, self.guard, self.app, self.asker, self.streamed = (
+    def __init__(
+        self, answer_id: str, endpoint: str, app: str, asker: Asker, streamed: bool
+    ) -> None:
+        self.id, self.endpoint, self.app, self.asker, self.streamed = (
             answer_id,
-            guard,
+            endpoint,
             app,
             asker,
             streamed,
@@ -45,9 +47,9 @@ class Tally:
         self.served_by: ServedBy | None = None
         self.model: str | None = None
         self.provider = "none"
-        self.spent: list[Spent] = []
+        self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # each model's provider
-        self.beside: list[Beside] = []
+        self.other_usage: list[OtherModelUsage] = []
         self.attempts = 0
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
@@ -71,11 +73,11 @@ class Tally:
         )
 
     @contextmanager
-    def along(self, answering: Answering) -> Iterator[list[Spent]]:
+    def along(self, answering: Answering) -> Iterator[list[CallUsage]]:
         """A way along a route, however it ends: what it took is booked (and in the list, then), who
         was passed over is kept.
         """
-        spent = list[Spent]()
+        spent = list[CallUsage]()
         try:
             yield spent
         finally:
@@ -84,23 +86,25 @@ class Tally:
             self.skipped |= answering.attempts.skipped
             spent += [self.book(took.candidate.model, took.usage) for took in answering.took]
 
-    def book(self, model: Provider, usage: Usage | None) -> Spent:
-        spent = Spent(model=model.name, price=model.price, usage=usage)
+    def book(self, model: Provider, usage: Usage | None) -> CallUsage:
+        spent = CallUsage(model=model.name, price=model.price, usage=usage)
         self.spent.append(spent)
         self.kinds[model.name] = model.kind
         return spent
 
-    def thought(self, thought: Thought) -> Spent:
+    def thought(self, thought: Thought) -> CallUsage:
         """A call that does not write."""
         if thought.usage is not None:
-            self.beside.append(
-                Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage)
+            self.other_usage.append(
+                OtherModelUsage(
+                    model=thought.model.name, provider=thought.model.kind, usage=thought.usage
+                )
             )
-        return Spent(model=thought.model.name, price=thought.model.price, usage=thought.usage)
+        return CallUsage(model=thought.model.name, price=thought.model.price, usage=thought.usage)
 
     @property
     def cost_usd(self) -> str | None:
-        return ledger.plain(ledger.total_usd(self.spent))
+        return ledger.format_usd(ledger.total_usd(self.spent))
 
     def facts(self, attempts: int) -> Facts:
         return Facts(
@@ -117,7 +121,7 @@ class Tally:
     def done(self) -> AnswerDone:
         return AnswerDone(
             id=self.id,
-            guard=self.guard,
+            endpoint=self.endpoint,
             app=self.app,
             model=self.model,
             provider=self.provider,
@@ -126,22 +130,22 @@ class Tally:
             error=self.error,
             duration_s=self.since(),
             ttft_s=self.ttft_s,
-            usage=ledger.used([spent for spent in self.spent if spent.model == self.model]),
+            usage=ledger.total_usage([spent for spent in self.spent if spent.model == self.model]),
             tenant=self.asker.tenant,
             owner=self.asker.owner,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            beside=(*self.beside, *self.others()),
+            other_usage=(*self.other_usage, *self.others()),
             skipped=tuple(self.skipped.items()),
         )
 
-    def others(self) -> list[Beside]:
+    def others(self) -> list[OtherModelUsage]:
         """Sections may be written by several models of a route; the answer is called by one of
         them.
         """
         return [
-            Beside(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
+            OtherModelUsage(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
             for spent in self.spent
             if spent.model != self.model and spent.usage is not None
         ]

@@ -20,7 +20,7 @@ from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
 from slipway.knowledge.quoting import quote
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.routing import Answering, Asked, Route
@@ -231,7 +231,7 @@ async def write_by_model(desk: WritingContext, route: Route, section: Section, s
     """
     call, writing = begin(desk, section)
     answering = Answering(route, call, asked(desk, section))
-    text, spent = Text.of(desk, section), list[Spent]()
+    text, spent = Text.of(desk, section), list[CallUsage]()
     try:
         with desk.tally.along(answering) as spent:
             await answering.open()

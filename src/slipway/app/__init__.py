@@ -17,7 +17,7 @@ from starlette.routing import Router
 
 import slipway
 from slipway import answer, knowledge, providers, weights
-from slipway.admission import Admission, Places
+from slipway.admission import Admission, InFlight
 from slipway.answer.abstention import SENTINEL
 from slipway.answer.pace import Pace
 from slipway.app.reloading import Compiled, Folders, ModelHandle, Reloading
@@ -29,8 +29,8 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers.endpoints import ENDPOINTS, PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits, healths_of
-from slipway.settings import App, Flags, Known, Model, Settings, load
-from slipway.settings.live import Live, Rules
+from slipway.settings import AppSettings, Flags, KnownNames, ModelSettings, Settings, load
+from slipway.settings.live import LiveSettings, Rules
 from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
 from slipway.store import InUse, Store, file_of
@@ -42,7 +42,7 @@ from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
 from slipway.web.pages import page_paths
-from slipway.web.routes import nothing_there
+from slipway.web.routes import not_found
 from slipway.web.server import Server, bind
 from slipway.web.traces import TraceRoutes
 from slipway.weights import fetching
@@ -77,8 +77,8 @@ def loaded(flags: Flags, running: Settings | None = None) -> Loaded:
     return msgspec.structs.replace(found, warnings=(*found.warnings, *said))
 
 
-def known() -> Known:
-    return Known(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+def known() -> KnownNames:
+    return KnownNames(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
 
 
 def named(url: str) -> str:
@@ -148,7 +148,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         flags, config=found.file
     )  # the same one, also where it is gone for a moment
     store = Opened(found.settings)
-    guard, reloading = build_app(store, Live(found, partial(checked, flags)))
+    guard, reloading = build_app(store, LiveSettings(found, partial(checked, flags)))
     socket = bind(found.settings.listen)
     server = Server(guard, found.settings)
 
@@ -200,7 +200,7 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     return [*lines, f"  page   {url}/", f"  API    {url}/v1   (OPENAI_BASE_URL)"]
 
 
-def whereabouts(model: Model) -> str:
+def whereabouts(model: ModelSettings) -> str:
     return f"{model.weights}, run here" if model.weights else f"{model.name} at {model.base_url}"
 
 
@@ -292,7 +292,7 @@ def models_for(settings: Settings, before: Mapping[str, ModelHandle]) -> dict[st
     }
 
 
-def fitted_out(name: str, settings: Model, before: ModelHandle | None) -> ModelHandle:
+def fitted_out(name: str, settings: ModelSettings, before: ModelHandle | None) -> ModelHandle:
     """Where it is still the same endpoint, what was learnt of it counts on."""
     provider = providers.create(name, settings, settings.provider)
     at_once = settings.at_once or provider.parallel
@@ -305,7 +305,7 @@ def fitted_out(name: str, settings: Model, before: ModelHandle | None) -> ModelH
     )
 
 
-def endpoint_of(settings: Model) -> tuple[object, ...]:
+def endpoint_of(settings: ModelSettings) -> tuple[object, ...]:
     """Where a model is and who we are there: a key may stand in the headers as well."""
     return (
         settings.provider,
@@ -322,9 +322,9 @@ class Shared(Record, frozen=True, kw_only=True):
     """What one pipeline hands on to the next."""
 
     emit: Callable[[AnswerDone | AttemptDone], None]
-    live: Live
+    live: LiveSettings
     pace: Pace = msgspec.field(default_factory=Pace)
-    places: Places = msgspec.field(default_factory=Places)
+    in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
 def compile_pipeline(
@@ -351,7 +351,9 @@ def compile_pipeline(
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
-        admission=Admission(settings.keys, settings.limits.answers, operator, shared.places),
+        admission=Admission(
+            settings.keys, settings.limits.answers, operator, shared.in_flight_total
+        ),
         apps=apps,
         routes=routes,
         emit=shared.emit,
@@ -379,7 +381,11 @@ def candidate_of(handle: ModelHandle) -> Candidate:
 
 
 def app_of(
-    name: str, app: App, synchronizer: Synchronizer | None, routes: dict[str, Route], rules: Rules
+    name: str,
+    app: AppSettings,
+    synchronizer: Synchronizer | None,
+    routes: dict[str, Route],
+    rules: Rules,
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
@@ -408,7 +414,7 @@ def is_local(route: Route | None) -> bool:
     )
 
 
-def prompt_of(app: App, *, matches: bool = False) -> Prompt:
+def prompt_of(app: AppSettings, *, matches: bool = False) -> Prompt:
     """The file was read when the settings were checked; as it is now, it counts until the settings
     are read again.
     """
@@ -417,7 +423,7 @@ def prompt_of(app: App, *, matches: bool = False) -> Prompt:
     return Prompt(standing, app.instructions)
 
 
-def reranker(name: str, app: App) -> Rerank | None:
+def reranker(name: str, app: AppSettings) -> Rerank | None:
     """The function that `rerank` names. Raises SettingsError where there is none."""
     if app.rerank is None:
         return None
@@ -461,16 +467,16 @@ def offline_pipeline(
         settings,
         models_for(settings, {}),
         synchronizers,
-        Shared(emit=emit, live=Live(Loaded(settings=settings, file=None))),
+        Shared(emit=emit, live=LiveSettings(Loaded(settings=settings, file=None))),
     )
 
 
 def build(settings: Settings) -> Guard:
     """The ASGI app of these settings, which never change."""
-    return build_app(Opened(settings), Live(Loaded(settings=settings, file=None)))[0]
+    return build_app(Opened(settings), LiveSettings(Loaded(settings=settings, file=None)))[0]
 
 
-def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
+def build_app(store: Opened, live: LiveSettings) -> tuple[Guard, Reloading]:
     """The ASGI app of the settings as they are read now, and who changes them under it. Knowledge
     is read after the start, in a thread.
     """
@@ -485,7 +491,8 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
 
     shared = Shared(emit=emit, live=live, pace=Pace(store))
     telemetry = Telemetry(
-        lambda: shared.places.taken, lambda: healths_of(reloading.made.pipeline.routes.values())
+        lambda: shared.in_flight_total.count,
+        lambda: healths_of(reloading.made.pipeline.routes.values()),
     )
 
     def made(settings: Settings, before: Compiled | None) -> Compiled:
@@ -543,7 +550,7 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
         "POST /v1/answers",
         *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown),
     ]
-    router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
+    router = Router(paths, default=not_found(here), lifespan=lifespan, redirect_slashes=False)
     api.guard = Guard(
         settings, pipeline, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router
     )

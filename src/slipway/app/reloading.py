@@ -23,8 +23,8 @@ from slipway.answer import Pipeline
 from slipway.knowledge.sync import Synchronizer
 from slipway.providers import Provider
 from slipway.routing import Health
-from slipway.settings import Model, Settings
-from slipway.settings.live import Live, problems_of
+from slipway.settings import ModelSettings, Settings
+from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.types import Asker, Record
 
@@ -42,7 +42,7 @@ Take = Callable[[Settings, Pipeline], None]
 class ModelHandle:
     """A model with its settings, who calls it, and what was learnt of it."""
 
-    def __init__(self, settings: Model, provider: Provider, health: Health) -> None:
+    def __init__(self, settings: ModelSettings, provider: Provider, health: Health) -> None:
         self.settings, self.provider, self.health = settings, provider, health
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class Reloading:
     """`made` is what counts now; `subscribers` are told what counts next."""
 
     def __init__(
-        self, live: Live, made: Compiled, make: Make, count: Callable[[str], None]
+        self, live: LiveSettings, made: Compiled, make: Make, count: Callable[[str], None]
     ) -> None:
         """`make` compiles settings beside those that count, and raises SettingsError; `count`
         counts what is `applied` and `refused`.

@@ -15,7 +15,7 @@ from slipway.errors import ProviderDown, ProviderError, SettingsError
 from slipway.providers import Call, ModelReply, Whole
 from slipway.providers.engine import Engine, Job, Up
 from slipway.providers.openai import OpenAIProvider
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 from slipway.types import Piece
 
 START_S = (
@@ -30,7 +30,7 @@ class LocalProvider:
     who route let no more come.
     """
 
-    def __init__(self, name: str, model: Model, kind: str) -> None:
+    def __init__(self, name: str, model: ModelSettings, kind: str) -> None:
         if find_spec("xllamacpp") is None:
             raise SettingsError(
                 [

@@ -5,16 +5,16 @@ Every wrong value stops the start with a SettingsError that names file, line, fi
 problems are told at once.
 """
 
-from slipway.settings.checks import Endpoint, Known, Needs, is_loopback
+from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import (
     AccessRule,
-    App,
-    Connection,
-    Key,
+    AppSettings,
+    ConnectionSettings,
+    KeySettings,
     Limits,
     Listen,
-    Model,
+    ModelSettings,
     Price,
     Route,
     RouteEntry,
@@ -25,15 +25,15 @@ from slipway.settings.tree import (
 __all__ = [
     "DEFAULT_FILE",
     "AccessRule",
-    "App",
-    "Connection",
+    "AppSettings",
+    "ConnectionSettings",
     "Endpoint",
     "Flags",
-    "Key",
-    "Known",
+    "KeySettings",
+    "KnownNames",
     "Limits",
     "Listen",
-    "Model",
+    "ModelSettings",
     "Needs",
     "Price",
     "Route",

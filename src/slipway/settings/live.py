@@ -14,7 +14,7 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.loading import Loaded
-from slipway.settings.tree import AccessRule, App, Settings
+from slipway.settings.tree import AccessRule, AppSettings, Settings
 
 log = logging.getLogger("slipway")
 SETTLE_S = 0.05  # a file that was written so lately may not be whole yet ...
@@ -24,14 +24,14 @@ Rules = Callable[[], Sequence[AccessRule]]
 Stamp = tuple[int, int, int]
 
 
-class Reading(msgspec.Struct, frozen=True):
+class ReadResult(msgspec.Struct, frozen=True):
     """What one reading of the file came to: settings that stand, or the problems why they do not."""
 
     found: Loaded | None
     problems: tuple[str, ...] = ()
 
 
-class Live:
+class LiveSettings:
     """The settings of one file. One that does not stand is told once, and what was read before
     counts. Used by any threads.
     """
@@ -40,7 +40,7 @@ class Live:
         """`again` reads and checks the file again, given the settings that count; raises
         SettingsError. Without it, nothing changes.
         """
-        self.found, self.last = found, Reading(found)
+        self.found, self.last = found, ReadResult(found)
         self._again = again if found.file is not None else None
         self._rules = rules_of(found.settings)
         self._seen = self._stamps()
@@ -50,7 +50,7 @@ class Live:
     def watched(self) -> bool:
         return self._again is not None
 
-    def of(self, name: str, app: App) -> Rules:
+    def of(self, name: str, app: AppSettings) -> Rules:
         """The access rules of an app, as the file has them whenever that is asked; the last ones
         for these folders, where the app is gone or has others now: a question that began with these
         may not search them by rules that were written for others.
@@ -62,7 +62,7 @@ class Live:
 
         return rules
 
-    def look(self, *, asked: bool = False) -> Reading:
+    def look(self, *, asked: bool = False) -> ReadResult:
         """The last reading, or a new one where the file has changed since, or somebody `asked` for
         it. Blocks where it is read.
         """
@@ -78,7 +78,7 @@ class Live:
                 }
             return self.last
 
-    def retry(self) -> Reading:
+    def retry(self) -> ReadResult:
         """Reads a file again that did not stand: a folder or file that it names may be there now.
         The same reading where nothing is better.
         """
@@ -87,7 +87,9 @@ class Live:
                 self.last = self._read(self._again, before=self.last)
             return self.last
 
-    def _read(self, again: Callable[[Settings], Loaded], before: Reading | None = None) -> Reading:
+    def _read(
+        self, again: Callable[[Settings], Loaded], before: ReadResult | None = None
+    ) -> ReadResult:
         try:
             found = again(self.found.settings)
         # Whatever it is: questions look here too, and go on
@@ -99,10 +101,10 @@ class Live:
                 ["the changed settings do not stand, and those from before count:", *problems]
             )
             log.warning("%s", told)
-            return Reading(None, problems)
+            return ReadResult(None, problems)
         self.found = found
         self._rules |= rules_of(found.settings)
-        return Reading(found)
+        return ReadResult(found)
 
     def _paths(self) -> list[str]:
         """The file, and those that it names whose text is part of the settings."""

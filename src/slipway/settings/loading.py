@@ -7,8 +7,23 @@ from pathlib import Path
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.settings.checks import Endpoint, Known, check, doubtful, is_loopback, parted
-from slipway.settings.tree import GGUF, SQLITE, App, Connection, Model, RouteEntry, Settings
+from slipway.settings.checks import (
+    Endpoint,
+    KnownNames,
+    check,
+    find_warnings,
+    is_loopback,
+    parse_url,
+)
+from slipway.settings.tree import (
+    GGUF,
+    SQLITE,
+    AppSettings,
+    ConnectionSettings,
+    ModelSettings,
+    RouteEntry,
+    Settings,
+)
 
 DEFAULT_FILE = "slipway.yaml"
 
@@ -33,7 +48,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(
     flags: Flags,
-    known: Known,
+    known: KnownNames,
     environ: Mapping[str, str] | None = None,
     running: Settings | None = None,
 ) -> Loaded:
@@ -49,29 +64,29 @@ def load(
     settings, warnings = Settings(), tuple[str, ...]()
     file = flags.config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     if file is not None:
-        settings, warnings, lines = _read(file, environ, problems, again=running is not None)
-    settings = _with_flags(settings, flags, known, environ, problems)
-    settings = _with_endpoints(settings, known.endpoints, environ, problems, file, lines)
+        settings, warnings, lines = _read(file, environ, problems, reread=running is not None)
+    settings = _apply_flags(settings, flags, known, environ, problems)
+    settings = _apply_endpoints(settings, known.endpoints, environ, problems, file, lines)
 
-    def said(path: str, what: str) -> str:
-        line = next((lines[p] for p in _ancestors(path) if p in lines), None)
+    def format_problem(path: str, what: str) -> str:
+        line = next((lines[p] for p in _parent_paths(path) if p in lines), None)
         place = f"{file}:{line}: " if line is not None and file is not None else ""
         return f"{place}{path}: {what}"
 
-    def tell(path: str, what: str) -> None:
-        problems.append(said(path, what))
+    def add_problem(path: str, what: str) -> None:
+        problems.append(format_problem(path, what))
 
     if running is not None:
-        settings, waits = _as_running(settings, running)
-        warnings = (*warnings, *(said(path, what) for path, what in waits))
+        settings, waits = _keep_until_restart(settings, running)
+        warnings = (*warnings, *(format_problem(path, what) for path, what in waits))
     if not problems:
-        check(settings, known, tell)
+        check(settings, known, add_problem)
     if problems:
         raise SettingsError(problems)
-    return Loaded(settings=settings, file=file, warnings=(*warnings, *doubtful(settings)))
+    return Loaded(settings=settings, file=file, warnings=(*warnings, *find_warnings(settings)))
 
 
-def _ancestors(path: str) -> list[str]:
+def _parent_paths(path: str) -> list[str]:
     """`a.b[0]`, `a.b`, `a`: the nearest place in the file that a problem can point to. Names may
     hold dots and slashes.
     """
@@ -83,7 +98,9 @@ def _ancestors(path: str) -> list[str]:
     return found
 
 
-def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[tuple[str, str]]]:
+def _keep_until_restart(
+    settings: Settings, running: Settings
+) -> tuple[Settings, list[tuple[str, str]]]:
     """These settings as far as they count before a restart; and what waits for one, with a
     sentence.
     """
@@ -109,14 +126,14 @@ def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[t
 
 
 def _read(
-    file: Path, environ: Mapping[str, str], problems: list[str], *, again: bool
+    file: Path, environ: Mapping[str, str], problems: list[str], *, reread: bool
 ) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
     """An empty file is no reason to give everything up that is served: read `again`, it does not
     stand.
     """
     from slipway.settings.reading import (
         Reader,
-        extended,
+        fill_extends,
         parse,
     )  # YAML is imported only where a file is read
 
@@ -133,60 +150,66 @@ def _read(
             [f"{file}: the settings cannot be read: {reason}; check --config"]
         ) from None
     root = parse(text, str(file), reader)
-    if again and root is None and not reader.problems:
+    if reread and root is None and not reader.problems:
         reader.problems.append(
             f"{file}: nothing is set there any more; write `models: {{}}` if that is meant"
         )
-    extended(root, reader)
+    fill_extends(root, reader)
     settings = reader.read(root)
     problems += reader.problems
     warnings = tuple(
         f"{file}:{reader.lines.get(p, 1)}: {p} is written into the file; `${{NAME}}` keeps it in the environment"
         for p in reader.literal_secrets
     )
-    return _resolved(settings, file.parent), warnings, reader.lines
+    return _resolve_paths(settings, file.parent), warnings, reader.lines
 
 
-def _resolved(settings: Settings, folder: Path) -> Settings:
+def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     """Paths in the file are relative to the file."""
     apps = {
         name: msgspec.structs.replace(
             app,
-            knowledge=tuple(str(folder / _at_home(k)) for k in app.knowledge),
-            prompt=str(folder / _at_home(app.prompt)) if app.prompt else app.prompt,
+            knowledge=tuple(str(folder / _expand_home(k)) for k in app.knowledge),
+            prompt=str(folder / _expand_home(app.prompt)) if app.prompt else app.prompt,
         )
         for name, app in settings.apps.items()
     }
-    models = {name: _model_in(folder, model) for name, model in settings.models.items()}
+    models = {name: _resolve_model(folder, model) for name, model in settings.models.items()}
     return msgspec.structs.replace(
-        settings, apps=apps, models=models, store=_beside(settings.store, folder)
+        settings, apps=apps, models=models, store=_resolve_store(settings.store, folder)
     )
 
 
-def _model_in(folder: Path, model: Model) -> Model:
+def _resolve_model(folder: Path, model: ModelSettings) -> ModelSettings:
     if model.connection.ca_file:
         connection = msgspec.structs.replace(
             model.connection, ca_file=str(folder / model.connection.ca_file)
         )
         model = msgspec.structs.replace(model, connection=connection)
     if model.weights.endswith(GGUF):
-        model = msgspec.structs.replace(model, weights=str(folder / _at_home(model.weights)))
+        model = msgspec.structs.replace(model, weights=str(folder / _expand_home(model.weights)))
     return model
 
 
-def _beside(store: str, folder: Path) -> str:
+def _resolve_store(store: str, folder: Path) -> str:
     path = store.removeprefix(SQLITE)
-    return store if path == store or _at_home(path).is_absolute() else f"{SQLITE}{folder / path}"
+    return (
+        store if path == store or _expand_home(path).is_absolute() else f"{SQLITE}{folder / path}"
+    )
 
 
-def _at_home(path: str) -> Path:
+def _expand_home(path: str) -> Path:
     """`~` filled in; what names no user is a name like others, and nothing will be found there."""
     # Pathlib's own raises for a user that there is not
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
-def _with_flags(
-    settings: Settings, flags: Flags, known: Known, environ: Mapping[str, str], problems: list[str]
+def _apply_flags(
+    settings: Settings,
+    flags: Flags,
+    known: KnownNames,
+    environ: Mapping[str, str],
+    problems: list[str],
 ) -> Settings:
     listen = msgspec.structs.replace(
         settings.listen,
@@ -198,7 +221,7 @@ def _with_flags(
     for reference in flags.models:
         if reference in models or reference in routes:
             names.append(reference)
-        elif model := _referenced(reference, known, environ, problems):
+        elif model := _model_from_reference(reference, known, environ, problems):
             names.append(model.name if "://" in reference or model.weights else reference)
             models[names[-1]] = model
     route = names[0] if names else None
@@ -214,7 +237,7 @@ def _with_flags(
             for folder in flags.docs
             if not folder.exists()
         ]
-        apps["docs"] = App(
+        apps["docs"] = AppSettings(
             knowledge=tuple(map(str, flags.docs)), route=route or _only_route(settings)
         )
     return msgspec.structs.replace(settings, listen=listen, models=models, routes=routes, apps=apps)
@@ -228,9 +251,9 @@ def _only_route(settings: Settings) -> str | None:
     return None
 
 
-def _referenced(
-    reference: str, known: Known, environ: Mapping[str, str], problems: list[str]
-) -> Model | None:
+def _model_from_reference(
+    reference: str, known: KnownNames, environ: Mapping[str, str], problems: list[str]
+) -> ModelSettings | None:
     """`provider/model`, weights by their name or file, or an OpenAI-compatible address with the
     model's name behind `#`.
     """
@@ -239,10 +262,12 @@ def _referenced(
         if not name:
             problems.append(f"--model {reference}: the address names no model; write {url}#NAME")
             return None
-        return Model(base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY"))
+        return ModelSettings(
+            base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY")
+        )
     if reference in known.weights or reference.endswith(GGUF):
         name = reference if reference in known.weights else Path(reference).stem
-        return Model(provider=known.runner, weights=reference, name=name)
+        return ModelSettings(provider=known.runner, weights=reference, name=name)
     provider, _, name = reference.partition("/")
     if not name or provider not in known.endpoints:
         providers, weights = ", ".join(f"{e}/…" for e in known.endpoints), ", ".join(known.weights)
@@ -251,10 +276,10 @@ def _referenced(
             f"({weights}, or a {GGUF} file), or a model of the settings"
         )
         return None
-    return Model(provider=provider, name=name)
+    return ModelSettings(provider=provider, name=name)
 
 
-def _with_endpoints(
+def _apply_endpoints(
     settings: Settings,
     endpoints: Mapping[str, Endpoint],
     environ: Mapping[str, str],
@@ -282,7 +307,7 @@ def _with_endpoints(
                 problems.append(
                     f"{place}model {name} needs a key: `export {known.key_variable}=…` before the start, or give `api_key`"
                 )
-        connection = _with_proxy(model.connection, base_url, environ)
+        connection = _apply_proxy(model.connection, base_url, environ)
         models[name] = msgspec.structs.replace(
             model,
             base_url=base_url.rstrip("/"),
@@ -293,12 +318,14 @@ def _with_endpoints(
     return msgspec.structs.replace(settings, models=models)
 
 
-def _with_proxy(connection: Connection, base_url: str, environ: Mapping[str, str]) -> Connection:
+def _apply_proxy(
+    connection: ConnectionSettings, base_url: str, environ: Mapping[str, str]
+) -> ConnectionSettings:
     if connection.proxy is not None:
         return msgspec.structs.replace(
             connection, proxy=connection.proxy or None
         )  # "" switches it off
-    url = parted(base_url)
+    url = parse_url(base_url)
     host = (url.hostname or "") if url is not None else ""
     if (
         url is None

@@ -28,7 +28,7 @@ TYPE_WORDS = {
 }
 
 
-class Unreadable(Exception):
+class InvalidValue(Exception):
     """A value that a problem was noted for; its parent goes on with the rest."""
 
 
@@ -36,7 +36,7 @@ def fields_of(kind: type[Branch]) -> dict[str, msgspec.structs.FieldInfo]:
     return {f.name: f for f in msgspec.structs.fields(kind)}
 
 
-def bare(kind: Any) -> Any:
+def bare_type(kind: Any) -> Any:
     """The type without its `Annotated` and `| None` wrappings."""
     while (origin := typing.get_origin(kind)) in (typing.Annotated, types.UnionType, typing.Union):
         kind = (
@@ -59,7 +59,7 @@ def is_duration(kind: Any) -> bool:
     )
 
 
-def in_words(message: str) -> str:
+def plain_message(message: str) -> str:
     """msgspec's words -> those of a person who writes YAML."""
     message = message.split(" - at ")[0]
     for theirs, ours in TYPE_WORDS.items():
@@ -67,8 +67,8 @@ def in_words(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def choices(kind: Any) -> str:
-    kind = bare(kind)
+def choices_hint(kind: Any) -> str:
+    kind = bare_type(kind)
     return (
         f"; one of: {', '.join(typing.get_args(kind))}"
         if typing.get_origin(kind) is Literal
@@ -80,7 +80,7 @@ def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[B
     """(path, branch) of the whole tree, `NAME` standing for a key of a table and `[]` for an item
     of a list.
     """
-    kind = bare(kind)
+    kind = bare_type(kind)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Branch):
         yield path, kind
@@ -92,7 +92,7 @@ def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[B
         yield from branches(args[0], f"{path}[]")
 
 
-def suggestion(word: str, kind: type[Branch]) -> str:
+def suggest_field(word: str, kind: type[Branch]) -> str:
     """What may have been meant by an unknown field: a near one here, else a near one elsewhere in
     the file, else the list.
     """
@@ -130,14 +130,14 @@ class Reader:
             return Settings()
         try:
             return typing.cast("Settings", self.value(node, Settings, ""))
-        except Unreadable:
+        except InvalidValue:
             return Settings()
 
     def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag == "tag:yaml.org,2002:null" and self.optional(kind):
             return None
-        plain = bare(kind)
+        plain = bare_type(kind)
         origin, args = typing.get_origin(plain), typing.get_args(plain)
         if isinstance(plain, type) and issubclass(plain, Branch):
             return self.branch(node, plain, path)
@@ -157,7 +157,7 @@ class Reader:
         """(key, value, path) of a mapping; a key given twice is a problem."""
         if not isinstance(node, yaml.MappingNode):
             self.problem(path, f"expected {what}, found {self.described(node)}")
-            raise Unreadable
+            raise InvalidValue
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
@@ -179,24 +179,24 @@ class Reader:
         failed = False
         for key, value_node, at in self.pairs(node, path, f"fields ({', '.join(fields)})"):
             if key not in fields:
-                self.problem(at, f"there is no such field; {suggestion(key, kind)}")
+                self.problem(at, f"there is no such field; {suggest_field(key, kind)}")
                 continue
             try:
                 given[key] = self.value(value_node, fields[key].type, at)
-            except Unreadable:
+            except InvalidValue:
                 failed = True
         missing = [f.name for f in fields.values() if f.required and f.name not in given]
         if missing and not failed:
             self.problem(path, f"`{missing[0]}` is missing; add `{missing[0]}: …`")
         if missing or failed:
-            raise Unreadable
+            raise InvalidValue
         return kind(**given)
 
     def table(self, node: yaml.Node, kind: Any, path: str) -> Iterator[tuple[str, Any]]:
         for key, value_node, at in self.pairs(node, path, "names with their values"):
             try:
                 yield key, self.value(value_node, kind, at)
-            except Unreadable:
+            except InvalidValue:
                 continue
 
     def items(self, node: yaml.Node, kind: Any, path: str) -> Iterator[Any]:
@@ -206,21 +206,23 @@ class Reader:
         for i, item in enumerate(node.value):
             try:
                 yield self.value(item, kind, f"{path}[{i}]")
-            except Unreadable:
+            except InvalidValue:
                 continue
 
     def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
-        value = self.expanded(self.built(node, path), path)
+        value = self.with_variables(self.yaml_value(node, path), path)
         try:
             return msgspec.convert(seconds(value) if is_duration(kind) else value, kind)
         except msgspec.ValidationError as error:
             given = "what is written there" if SECRET.search(path) else self.described(node)
-            self.problem(path, f"{given} will not do; {in_words(str(error))}{choices(kind)}")
+            self.problem(
+                path, f"{given} will not do; {plain_message(str(error))}{choices_hint(kind)}"
+            )
         except ValueError as error:
             self.problem(path, str(error))
-        raise Unreadable
+        raise InvalidValue
 
-    def built(self, node: yaml.Node, path: str) -> Any:
+    def yaml_value(self, node: yaml.Node, path: str) -> Any:
         """What YAML takes a value for: a day that is in no month, a tag of somebody else's or a
         list within itself is nothing to it.
         """
@@ -231,14 +233,14 @@ class Reader:
             self.problem(
                 path, f"this cannot be read ({why}); put it in quotes if it is meant as text"
             )
-            raise Unreadable from None
+            raise InvalidValue from None
 
-    def expanded(self, value: Any, path: str) -> Any:
+    def with_variables(self, value: Any, path: str) -> Any:
         """`${NAME}` and `${NAME:-default}` filled in from the environment, anywhere in any string."""
         if isinstance(value, dict):
-            return {k: self.expanded(v, path) for k, v in value.items()}
+            return {k: self.with_variables(v, path) for k, v in value.items()}
         if isinstance(value, list):
-            return [self.expanded(v, path) for v in value]
+            return [self.with_variables(v, path) for v in value]
         if not isinstance(value, str):
             return value
         if SECRET.search(path) and value and "${" not in value and not value.startswith("sha256:"):
@@ -254,7 +256,7 @@ class Reader:
                 path,
                 f"the environment variable {name} is not set; `export {name}=…` before the start",
             )
-            raise Unreadable
+            raise InvalidValue
         return default
 
     @staticmethod
@@ -281,7 +283,7 @@ def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
     return None
 
 
-def extended(root: yaml.Node | None, reader: Reader) -> None:
+def fill_extends(root: yaml.Node | None, reader: Reader) -> None:
     """Fills each model that `extends` another with that one's fields (but not its `name`), in the
     YAML tree itself.
     """

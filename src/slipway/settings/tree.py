@@ -13,14 +13,14 @@ SQLITE = "sqlite:///"
 GGUF = ".gguf"
 DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
+DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 
 
 Duration = Annotated[
     float,
     Meta(
         extra={"duration": True},
-        extra_json_schema={"type": ["number", "string"], "pattern": WRITTEN.pattern},
+        extra_json_schema={"type": ["number", "string"], "pattern": DURATION.pattern},
     ),
 ]
 
@@ -29,7 +29,7 @@ def seconds(value: object) -> float:
     """A duration as written: `250ms`, `2s`, `5m`, `1h`, `30d`, or a plain number of seconds.
     ValueError says what is expected.
     """
-    found = None if isinstance(value, bool) else WRITTEN.fullmatch(str(value))
+    found = None if isinstance(value, bool) else DURATION.fullmatch(str(value))
     if found is None:
         raise ValueError(f"`{value}` is not a duration; write `250ms`, `2s`, `5m`, `1h` or `30d`")
     return float(found[1]) * UNITS[found[2] or "s"]
@@ -104,7 +104,7 @@ class Price(Branch, frozen=True, kw_only=True):
     ] = None
 
 
-class Connection(Branch, frozen=True, kw_only=True):
+class ConnectionSettings(Branch, frozen=True, kw_only=True):
     connect: Annotated[Duration, Meta(description="time to reach the provider, TLS included")] = 5.0
     first_byte: Annotated[
         Duration, Meta(description="time from sending the request to the first byte of the reply")
@@ -133,7 +133,7 @@ class Connection(Branch, frozen=True, kw_only=True):
     ] = None
 
 
-class Model(Branch, frozen=True, kw_only=True):
+class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
     ] = "openai"
@@ -212,9 +212,9 @@ class Model(Branch, frozen=True, kw_only=True):
         dict[str, str],
         Meta(description="extra query parameters for every call, such as Azure's `api-version`"),
     ] = {}
-    connection: Annotated[Connection, Meta(description="timeouts, pool, CA file, proxy")] = (
-        Connection()
-    )
+    connection: Annotated[
+        ConnectionSettings, Meta(description="timeouts, pool, CA file, proxy")
+    ] = ConnectionSettings()
     stream_usage: Annotated[
         bool,
         Meta(
@@ -240,7 +240,7 @@ class RouteEntry(Branch, frozen=True, kw_only=True):
 Route = tuple[RouteEntry, ...]
 
 
-class Key(Branch, frozen=True, kw_only=True):
+class KeySettings(Branch, frozen=True, kw_only=True):
     shorthand: ClassVar[str | None] = "key"
     key: Annotated[
         str,
@@ -270,7 +270,7 @@ class AccessRule(Branch, frozen=True, kw_only=True):
     ]
 
 
-class App(Branch, frozen=True, kw_only=True):
+class AppSettings(Branch, frozen=True, kw_only=True):
     knowledge: Annotated[
         tuple[str, ...], Meta(description="folders or files to answer from, relative to this file")
     ] = ()
@@ -342,17 +342,19 @@ class Settings(Branch, frozen=True, kw_only=True):
         ),
     ] = "minilm"
     models: Annotated[
-        dict[str, Model], Meta(description="one generator each, behind one endpoint in one zone")
+        dict[str, ModelSettings],
+        Meta(description="one generator each, behind one endpoint in one zone"),
     ] = {}
     routes: Annotated[
         dict[str, Route],
         Meta(description="ordered lists of models: the next answers where one fails"),
     ] = {}
     keys: Annotated[
-        tuple[Key, ...], Meta(description="who may enter; on loopback, none are needed")
+        tuple[KeySettings, ...], Meta(description="who may enter; on loopback, none are needed")
     ] = ()
     apps: Annotated[
-        dict[str, App], Meta(description="named profiles; to a client an app is a model name")
+        dict[str, AppSettings],
+        Meta(description="named profiles; to a client an app is a model name"),
     ] = {}
 
 

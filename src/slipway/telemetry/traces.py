@@ -12,16 +12,18 @@ import msgspec
 
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
-KEPT = 2000  # answers
-MOST = 200  # records of one answer, which may be tried again any number of times; the latest count
-Kept = tuple[float, AnswerDone | AttemptDone]  # seconds since the epoch at which it ended
+KEPT_ANSWERS = 2000  # answers
+MAX_RECORDS = (
+    200  # records of one answer, which may be tried again any number of times; the latest count
+)
+TimedRecord = tuple[float, AnswerDone | AttemptDone]  # seconds since the epoch at which it ended
 
 
 class Traces:
     """Subscribes to records (`emit`)."""
 
     def __init__(self) -> None:
-        self.records: dict[str, list[Kept]] = {}  # by the answer's id, the oldest first
+        self.records: dict[str, list[TimedRecord]] = {}  # by the answer's id, the oldest first
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         if isinstance(record, AttemptDone):
@@ -33,10 +35,10 @@ class Traces:
         records = self.records.get(answer_id)
         if records is None:
             records = self.records[answer_id] = []
-            if len(self.records) > KEPT:
+            if len(self.records) > KEPT_ANSWERS:
                 del self.records[next(iter(self.records))]
         records.append((time.time(), record))
-        if len(records) > MOST:
+        if len(records) > MAX_RECORDS:
             del records[0]
 
     def find(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
@@ -50,21 +52,23 @@ class Traces:
         return {"id": answer_id, "tries": tries(records)}
 
 
-def tries(records: list[Kept]) -> list[dict[str, Any]]:
+def tries(records: list[TimedRecord]) -> list[dict[str, Any]]:
     """Each try with its calls to models; `answer` is None for one that is under way. Fields are
     those of the records.
     """
     found, attempts = list[dict[str, Any]](), list[dict[str, Any]]()
     for at, record in records:
         if isinstance(record, AttemptDone):
-            attempts.append({"ended_at": at, **fields(record)})
+            attempts.append({"ended_at": at, **record_fields(record)})
         else:
-            found.append({"answer": {"ended_at": at, **fields(record)}, "attempts": attempts})
+            found.append(
+                {"answer": {"ended_at": at, **record_fields(record)}, "attempts": attempts}
+            )
             attempts = []
     return [*found, {"answer": None, "attempts": attempts}] if attempts else found
 
 
-def fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
+def record_fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
     """All but what is said once, and who asked."""
     return {
         name: value

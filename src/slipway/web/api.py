@@ -18,7 +18,7 @@ from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
 from slipway.settings import Settings
-from slipway.settings.checks import near
+from slipway.settings.checks import suggest
 from slipway.telemetry.metrics import Telemetry
 from slipway.types import (
     Answered,
@@ -32,25 +32,25 @@ from slipway.types import (
     Within,
     new_id,
 )
-from slipway.web.feedback import note_of
+from slipway.web.feedback import answered_record
 from slipway.web.guard import JSON, STREAM, Guard, Receive, Scope, Send, language_of, respond
 from slipway.web.pages import clean_html, settled
-from slipway.web.response_writer import HEARTBEAT, HttpResponseWriter, Streams
+from slipway.web.response_writer import HEARTBEAT, Heartbeats, HttpResponseWriter
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.runs import Run, Runs, Work
 from slipway.web.wire import (
-    OURS,
+    SLIPWAY_FIELDS,
     AnswerRequest,
     Chat,
     ChunkWriter,
-    asked,
-    completion,
+    bad_request_from,
+    chat_completion,
     conversation,
     decode_answer,
-    fold,
-    invalid,
     parse_chat,
     parse_json,
+    question_text,
+    whole_answer,
 )
 
 log = logging.getLogger("slipway")
@@ -63,19 +63,19 @@ class Api:
         self,
         pipeline: Pipeline,
         telemetry: Telemetry,
-        note: Callable[[Answered], None],
+        note_answered: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
     ) -> None:
         """`note` is told of each answer that has ended; `settings_state` tells how the settings
         are, empty where they never change.
         """
-        self.pipeline, self.telemetry, self.note, self.settings_state = (
+        self.pipeline, self.telemetry, self.note_answered, self.settings_state = (
             pipeline,
             telemetry,
-            note,
+            note_answered,
             settings_state,
         )
-        self.streams = Streams()
+        self.streams = Heartbeats()
         self.runs = Runs()
         self.guard: Guard  # set by app.py, which builds both
 
@@ -117,7 +117,7 @@ class Api:
         known = self.callable_by(asker)
         return ModelNotFound(
             f"There is no model or app `{name[:200]}` here.",
-            f"{near(name, known)[:500].capitalize()}",
+            f"{suggest(name, known)[:500].capitalize()}",
             param="model",
         )
 
@@ -129,8 +129,8 @@ class Api:
     ) -> None:
         app = pipeline.apps[chat.model]
         sent = msgspec.json.decode(body)
-        options = {k: v for k, v in sent.items() if k not in OURS}
-        within = limited(sent.get("within"))
+        options = {k: v for k, v in sent.items() if k not in SLIPWAY_FIELDS}
+        within = parse_within(sent.get("within"))
         if refused := next(
             (o for o in ("tools", "functions") if options.get(o)),
             "n" if options.get("n") not in (None, 1) else None,
@@ -144,7 +144,7 @@ class Api:
         question = Question(
             id=answer_id,
             app=app.name,
-            text=asked(messages),
+            text=question_text(messages),
             messages=messages,
             asker=scope["slipway.asker"],
             asked_at=time.monotonic(),
@@ -153,8 +153,8 @@ class Api:
             language=language_of(scope["slipway.headers"]),
         )
         run = Run(question)
-        run.begin(working(pipeline, "chat"))
-        self.watch(run)
+        run.begin(work_for(pipeline, "chat"))
+        self.note_when_done(run)
         try:
             if chat.call.stream:
                 await self.stream_app(run, app, chat, send)
@@ -167,9 +167,9 @@ class Api:
         events = await run.whole()
         if run.error is not None:
             raise run.error
-        folded = fold(run.question.id, events)
+        folded = whole_answer(run.question.id, events)
         await respond(
-            send, 200, JSON + answer_facts(folded), encode_json(completion(folded, app.name))
+            send, 200, JSON + answer_facts(folded), encode_json(chat_completion(folded, app.name))
         )
 
     async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
@@ -210,7 +210,7 @@ class Api:
         request: AnswerRequest = parse_json(await self.guard.body(scope, receive), decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
-        text, within = asked(messages), limited(msgspec.to_builtins(request.within))
+        text, within = question_text(messages), parse_within(msgspec.to_builtins(request.within))
         pipeline = self.pipeline
         app = pipeline.app(self.app_name(request, asker))
         if app is None:
@@ -228,15 +228,15 @@ class Api:
                 within=within,
                 language=language_of(scope["slipway.headers"]),
             ),
-            working(pipeline, "answers"),
+            work_for(pipeline, "answers"),
         )
-        self.watch(run)
-        await self.tell(run, request.stream, 0, scope, receive, send)
+        self.note_when_done(run)
+        await self.send_answer(run, request.stream, 0, scope, receive, send)
 
-    def watch(self, run: Run) -> None:
+    def note_when_done(self, run: Run) -> None:
         """Once it has ended, it can be voted on."""
         if run.task is not None:
-            run.task.add_done_callback(lambda _: self.note(note_of(run)))
+            run.task.add_done_callback(lambda _: self.note_answered(answered_record(run)))
 
     def app_name(self, request: AnswerRequest, asker: Asker) -> str:
         """The app asked for, or the only one there is."""
@@ -254,7 +254,7 @@ class Api:
             param="app",
         )
 
-    async def tell(
+    async def send_answer(
         self, run: Run, stream: bool, after: int, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """The answer as a stream of events, or whole once it is done."""
@@ -264,7 +264,7 @@ class Api:
         events = await run.whole(after)
         if run.error is not None:
             raise run.error
-        folded = fold(run.question.id, events)
+        folded = whole_answer(run.question.id, events)
         await respond(send, 200, JSON + answer_facts(folded), encode_json(folded))
 
     def events(self, run: Run, after: int) -> StreamingResponse:
@@ -296,7 +296,7 @@ class Api:
 
     async def read(self, request: Request) -> Response:
         run = self.run_of(request)
-        return reply({**fold(run.question.id, run.events), "state": run.state})
+        return reply({**whole_answer(run.question.id, run.events), "state": run.state})
 
     async def html(self, request: Request) -> Response:
         """The answer's text as clean HTML, for the page; of a section that is still being written,
@@ -304,7 +304,7 @@ class Api:
         """
         run = self.run_of(request)
         events = run.events
-        written = texts_of(events)
+        written = section_texts(events)
         ended = (
             {e.index for e in events if isinstance(e, SectionState) and e.state != "started"}
             if run.state == "running"
@@ -351,12 +351,12 @@ class Api:
         after = run.last
         if not options.stream:
             run.check(0)  # before anything is spent: the whole is asked for
-        self.runs.retry(run, working(pipeline, "answers"))
+        self.runs.retry(run, work_for(pipeline, "answers"))
         run.question = msgspec.structs.replace(
             run.question, asker=asker, language=language_of(headers)
         )  # what its key may read now counts
-        self.watch(run)
-        await self.tell(run, options.stream, after, scope, receive, send)
+        self.note_when_done(run)
+        await self.send_answer(run, options.stream, after, scope, receive, send)
 
     # the rest
     async def models(self, request: Request) -> Response:
@@ -421,7 +421,7 @@ class Api:
             name: app.knowledge for name, app in pipeline.apps.items() if app.knowledge is not None
         }
         ready = bool(pipeline.routes) or any(knowledge.ready for knowledge in known.values())
-        told = (
+        visible = (
             {
                 n: readiness(k, asker)
                 for n, k in known.items()
@@ -435,8 +435,8 @@ class Api:
         body = {
             "status": "ready" if ready else "starting",
             "models": len(pipeline.routes),
-            "knowledge": told,
-            "health": healths(pipeline, asker) if asker is not None else {},
+            "knowledge": visible,
+            "health": model_states(pipeline, asker) if asker is not None else {},
             **({"local": local} if local else {}),
             **({"settings": settings} if settings else {}),
         }
@@ -466,14 +466,14 @@ class Api:
         ]
 
 
-def working(pipeline: Pipeline, guard: str) -> Work:
+def work_for(pipeline: Pipeline, endpoint: str) -> Work:
     """What is done for a question, on this pipeline to its end."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
         app = pipeline.app(question.app)
         if app is None:
             raise ModelNotFound(f"There is no `{question.app}` any more.")
-        await answer(pipeline, app, question, draft, guard, say)
+        await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
 
@@ -513,7 +513,7 @@ def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
     }
 
 
-def healths(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
+def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
     """How each model is that this asker may call: whether it is asked now, why not, and how many
     calls it works on.
     """
@@ -540,14 +540,14 @@ def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
     }
 
 
-def limited(sent: Any) -> Within | None:
+def parse_within(sent: Any) -> Within | None:
     """What a question is limited to. Raises BadRequest where that cannot be understood."""
     if sent is None:
         return None
     try:
         within = msgspec.convert(sent, Within)
     except msgspec.ValidationError as error:
-        raise invalid(
+        raise bad_request_from(
             f"{error}".replace("`$.", "`$.within.")
             if " - at " in f"{error}"
             else f"{error} - at `$.within`"
@@ -556,7 +556,7 @@ def limited(sent: Any) -> Within | None:
     return within
 
 
-def texts_of(events: Iterable[Event]) -> dict[int, str]:
+def section_texts(events: Iterable[Event]) -> dict[int, str]:
     """What each section says; one that was begun again says only what came since."""
     texts: dict[int, list[str]] = {}
     for event in events:

@@ -30,15 +30,15 @@ log = logging.getLogger("slipway")
 _WAIT_S = (
     2.0  # how long an upload waits to be read, before the reply says that it is still being read
 )
-_LONGEST_NAME = 150
+_MAX_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
-_MOST_FILES = 100
-_MOST_TAGS, _LONGEST_TAG = 50, 100
-_ASKED = ("app", "state")  # what a list may be narrowed by
-_AT_ONCE = 2  # uploads read at once
+_MAX_FILES = 100
+_MAX_TAGS, _MAX_TAG = 50, 100
+_FILTERS = ("app", "state")  # what a list may be narrowed by
+_PARALLEL_READS = 2  # uploads read at once
 
 
-class Document(Record, frozen=True, kw_only=True):
+class DocumentView(Record, frozen=True, kw_only=True):
     """A document as the API shows it. `error` says of a failed one what is wrong and what to do;
     `page` where.
     """
@@ -67,7 +67,7 @@ class DocumentRoutes:
     def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
         self.take(settings, pipeline)
         self.reading: set[asyncio.Task[None]] = set()
-        self.few = asyncio.Semaphore(_AT_ONCE)
+        self.few = asyncio.Semaphore(_PARALLEL_READS)
 
     def take(self, settings: Settings, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -76,10 +76,10 @@ class DocumentRoutes:
 
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
-        if unknown := next((key for key in request.query_params if key not in _ASKED), None):
+        if unknown := next((key for key in request.query_params if key not in _FILTERS), None):
             raise BadRequest(
                 f"There is no parameter `{unknown[:50]}`.",
-                f"Known: {', '.join(_ASKED)}.",
+                f"Known: {', '.join(_FILTERS)}.",
                 param=unknown[:50],
             )
         apps = self.apps(asker, request.query_params.get("app"))
@@ -92,7 +92,7 @@ class DocumentRoutes:
             )
         found = await asyncio.to_thread(
             lambda: [
-                shown for name, knowledge in apps.items() for shown in every(name, knowledge, asker)
+                view for name, knowledge in apps.items() for view in views(name, knowledge, asker)
             ]
         )
         data = [document for document in found if state in (None, document.state)]
@@ -109,12 +109,12 @@ class DocumentRoutes:
     async def one(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document, waits = self.find(request)
-        return reply(seen(name, knowledge, document, asker, waits=waits))
+        return reply(view_for(name, knowledge, document, asker, waits=waits))
 
     async def remove(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document, waits = self.find(request)
-        may_change(asker)
+        require_documents_key(asker)
         if waits:
             raise Conflict(
                 "This document is still being read.", "Remove it when that is done.", param="id"
@@ -128,15 +128,15 @@ class DocumentRoutes:
         between). Kept before the reply, read at once.
         """
         asker: Asker = request.scope["slipway.asker"]
-        may_change(asker)
+        require_documents_key(asker)
         async with self.form(request) as form:
             app = text_of(form, "app")
             (name, knowledge), *others = self.apps(asker, app).items()
             if others:
                 known = ", ".join(f"`{n}`" for n in [name, *(n for n, _ in others)])
                 raise BadRequest("`app` is missing.", f"Name one of: {known}.", param="app")
-            uploads = [(named(upload), upload.file) for upload in files_of(form)]
-            said = marks(form, asker)
+            uploads = [(file_name_of(upload), upload.file) for upload in files_of(form)]
+            said = tags_and_groups(form, asker)
             added, tasks = list[tuple[str, str]](), list[asyncio.Task[None]]()
             for n, file in uploads:
                 added.append(await asyncio.to_thread(knowledge.add, n, file, asker, *said))
@@ -158,8 +158,8 @@ class DocumentRoutes:
                 "Send it as multipart/form-data: curl -F file=@report.pdf …",
                 param="Content-Type",
             )
-        counted = _Counted(request, self.largest + 1_000_000, self.too_large)
-        return _Form(counted, max_files=_MOST_FILES, max_fields=20)
+        counted = LimitedBody(request, self.largest + 1_000_000, self.too_large)
+        return UploadForm(counted, max_files=_MAX_FILES, max_fields=20)
 
     def too_large(self) -> TooLarge:
         return TooLarge(
@@ -188,26 +188,26 @@ class DocumentRoutes:
 
     def state_of(
         self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker
-    ) -> Document:
+    ) -> DocumentView:
         waits = path in knowledge.waiting  # asked first: see `find`
         doc = knowledge.document(id_, asker)
         return (
-            seen(app, knowledge, doc, asker, waits=waits)
+            view_for(app, knowledge, doc, asker, waits=waits)
             if doc
-            else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+            else DocumentView(id=id_, app=app, path=path, state="reading", uploaded=True)
         )
 
     async def scan(self, request: Request) -> Response:
         """Has the files looked at now; for those who may change documents."""
         asker: Asker = request.scope["slipway.asker"]
-        may_change(asker)
+        require_documents_key(asker)
         for knowledge in self.apps(asker, None).values():
             knowledge.synchronizer.wake()
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
-        may_change(asker)
+        require_documents_key(asker)
         distinct = {
             id(knowledge.synchronizer): (name, knowledge)
             for name, knowledge in self.apps(asker, None).items()
@@ -273,7 +273,7 @@ class DocumentRoutes:
 _TAIL = 1_000
 
 
-class _Counted:
+class LimitedBody:
     """A request's body, counted as it comes, so that no more of it is kept than is allowed."""
 
     def __init__(self, request: Request, most: int, too_large: Any) -> None:
@@ -287,7 +287,7 @@ class _Counted:
 
     async def receive(self) -> Any:
         message = await self.request.receive()
-        self.request.scope["extensions"]["slipway"].still_sending()
+        self.request.scope["extensions"]["slipway"].keep_reading()
         body = message.get("body", b"")
         self.size += len(body)
         self.tail = (self.tail + body)[-_TAIL:]
@@ -296,12 +296,12 @@ class _Counted:
         return message
 
 
-class _Form:
+class UploadForm:
     """The form of a request, its files closed at the end. A part that is not ended would be left
     out in silence: such a form is refused.
     """
 
-    def __init__(self, counted: _Counted, max_files: int, max_fields: int) -> None:
+    def __init__(self, counted: LimitedBody, max_files: int, max_fields: int) -> None:
         self.counted = counted
         self.request = Request(counted.request.scope, counted.receive)
         self.most = {"max_files": max_files, "max_fields": max_fields}
@@ -336,7 +336,7 @@ class _Form:
             await self.form.close()
 
 
-def may_change(asker: Asker) -> None:
+def require_documents_key(asker: Asker) -> None:
     if not asker.documents:
         raise Forbidden(
             "This key may not add or remove documents.",
@@ -344,26 +344,28 @@ def may_change(asker: Asker) -> None:
         )
 
 
-def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
+def views(app: str, knowledge: Knowledge, asker: Asker) -> list[DocumentView]:
     waiting, coming = knowledge.waiting, knowledge.coming(asker)  # asked first: see `find`
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
-    return [seen(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
+    return [view_for(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
 
 
-def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool) -> Document:
+def view_for(
+    app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool
+) -> DocumentView:
     """To those who may change it, a document that is being read, or read again, is just that; the
     others have it as it was until then.
     """
     if asker.documents and waits:
-        return Document(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
-    return shown(app, knowledge, doc)
+        return DocumentView(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
+    return view(app, knowledge, doc)
 
 
-def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
+def view(app: str, knowledge: Knowledge, doc: Doc) -> DocumentView:
     uploaded = knowledge.synchronizer.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
-    return Document(
+    return DocumentView(
         id=doc.public,
         app=app,
         path=doc.path,
@@ -404,7 +406,7 @@ def files_of(form: FormData) -> list[UploadFile]:
     return files
 
 
-def named(upload: UploadFile) -> str:
+def file_name_of(upload: UploadFile) -> str:
     """The file's own name, without folders and what no name may hold."""
     name = unicodedata.normalize("NFC", PurePath((upload.filename or "").replace("\\", "/")).name)
     name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
@@ -421,9 +423,9 @@ def named(upload: UploadFile) -> str:
             f"The kinds are {', '.join(READERS)}.",
             param="file",
         )
-    if len(name.encode()) > _LONGEST_NAME:
+    if len(name.encode()) > _MAX_NAME:
         raise BadRequest(
-            f"`{name[:40]}…` is a name of more than {_LONGEST_NAME} bytes.",
+            f"`{name[:40]}…` is a name of more than {_MAX_NAME} bytes.",
             "Give the file a shorter name.",
             param="file",
         )
@@ -437,7 +439,7 @@ def text_of(form: FormData, name: str) -> str | None:
     return value or None
 
 
-def marks(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
+def tags_and_groups(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
     """The tags, and the groups that the document is kept to: some of the asker's own. Raises
     Forbidden.
     """
@@ -445,9 +447,9 @@ def marks(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] 
         frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip())
         for name in ("tags", "groups")
     )
-    if len(tags) > _MOST_TAGS or any(len(tag) > _LONGEST_TAG for tag in tags):
+    if len(tags) > _MAX_TAGS or any(len(tag) > _MAX_TAG for tag in tags):
         raise BadRequest(
-            f"`tags` are more than {_MOST_TAGS}, or one is longer than {_LONGEST_TAG} signs.",
+            f"`tags` are more than {_MAX_TAGS}, or one is longer than {_MAX_TAG} signs.",
             "Send fewer, shorter ones.",
             param="tags",
         )

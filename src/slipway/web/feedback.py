@@ -15,7 +15,7 @@ from slipway.types import Answered, Asker
 from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.runs import Run, Runs
-from slipway.web.wire import fold, parse_json
+from slipway.web.wire import parse_json, whole_answer
 
 _SOURCE = ("n", "id", "path", "heading", "page", "version")
 
@@ -112,11 +112,11 @@ def checked(request: FeedbackRequest) -> Said:
     )
 
 
-def note_of(run: Run) -> Answered:
+def answered_record(run: Run) -> Answered:
     """An answer that has ended, as feedback keeps it; its text only where all of it is still there."""
     question = run.question
     try:
-        whole = fold(question.id, run.events)
+        whole = whole_answer(question.id, run.events)
     except Gone:
         whole = {"text": None, "sources": [], "model": None, "served_by": None, "prompt": None}
     sources = tuple(

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from slipway.answer import Pipeline
-from slipway.catalogue import preferred
+from slipway.catalogue import preferred_language
 from slipway.errors import (
     BadRequest,
     Forbidden,
@@ -58,7 +58,7 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
 
 def language_of(headers: Mapping[bytes, bytes]) -> Language:
     """In which a person reads what comes back."""
-    return preferred(headers.get(b"accept-language", b"").decode("latin-1"))
+    return preferred_language(headers.get(b"accept-language", b"").decode("latin-1"))
 
 
 async def respond_error(send: Send, error: SlipwayError, ref: str, language: Language) -> None:
@@ -97,7 +97,7 @@ class Guard:
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
         self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
-        self.known_hosts: set[bytes] = set()  # Host values that were checked and may enter
+        self.accepted_hosts: set[bytes] = set()  # Host values that were checked and may enter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,7 +114,7 @@ class Guard:
             await send(message)
 
         try:
-            send_through = self.checked(scope, send)
+            send_through = self.admit(scope, send)
             fast = self.fast.get(scope["path"])
             if fast is not None:
                 check_post(scope)
@@ -123,7 +123,7 @@ class Guard:
                 send = send_through
                 await self.rest(scope, receive, watched)
         except SlipwayError as error:
-            await self.refused(scope, send, error, started)
+            await self.reject(scope, send, error, started)
         except asyncio.CancelledError:
             if not connection.lost:  # not the client went, but the server's grace ran out
                 log.warning(
@@ -133,9 +133,9 @@ class Guard:
                 connection.transport.close()
         except Exception as error:
             log.exception("a defect met by %s %s", scope["method"], scope["path"])
-            await self.refused(scope, send, InternalError.of(error), started)
+            await self.reject(scope, send, InternalError.of(error), started)
 
-    async def refused(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
+    async def reject(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
         ref = scope.get("slipway.ref") or new_id("ref")
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
@@ -153,13 +153,13 @@ class Guard:
         else:
             await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
 
-    def checked(self, scope: Scope, send: Send) -> Send:
+    def admit(self, scope: Scope, send: Send) -> Send:
         """Raises for what may not enter; gives the `send` to go on with. Reads the headers once,
         into `scope["slipway.headers"]`.
         """
         headers = scope["slipway.headers"] = dict(scope["headers"])
         host = headers.get(b"host")
-        if host not in self.known_hosts:
+        if host not in self.accepted_hosts:
             self.check_host(host)
         site = headers.get(b"sec-fetch-site")
         if site not in (b"same-origin", b"none") and (
@@ -187,8 +187,8 @@ class Guard:
                 f"Add it to `listen.allowed_hosts`: [{name[:100]}].",
                 param="Host",
             )
-        if len(self.known_hosts) < 1000:
-            self.known_hosts.add(host)
+        if len(self.accepted_hosts) < 1000:
+            self.accepted_hosts.add(host)
 
     def check_origin(self, scope: Scope, headers: RequestHeaders, send: Send) -> Send:
         """Pages of other sites may not call, unless they are in `listen.allowed_origins`; a link to

@@ -9,7 +9,7 @@ from slipway.errors import SlipwayError
 from slipway.types import Language
 from slipway.web.guard import JSON, STREAM, Send, respond
 from slipway.web.runs import HEARTBEAT_S
-from slipway.web.server import at_once
+from slipway.web.server import write_whole
 from slipway.web.wire import envelope, sse
 
 log = logging.getLogger("slipway")
@@ -21,7 +21,7 @@ class HttpResponseWriter:
 
     __slots__ = ("begun", "headers", "last_write", "send", "streams")
 
-    def __init__(self, send: Send, answer_id: str, streams: "Streams") -> None:
+    def __init__(self, send: Send, answer_id: str, streams: "Heartbeats") -> None:
         ref = answer_id.encode()
         self.send = send
         self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref)]
@@ -43,7 +43,7 @@ class HttpResponseWriter:
     async def whole(self, body: bytes, facts: Facts) -> None:
         self.begun = True
         headers = JSON + self.facts(facts)
-        if not at_once(self.send, 200, headers, body):
+        if not write_whole(self.send, 200, headers, body):
             await respond(self.send, 200, headers, body)
 
     async def begin(self, facts: Facts | None = None) -> None:
@@ -77,7 +77,7 @@ class HttpResponseWriter:
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class Streams:
+class Heartbeats:
     """The streams under way, also those that wait for their first words: one that has been silent
     for HEARTBEAT_S gets a comment, which clients ignore and proxies count as life.
     """

@@ -37,7 +37,7 @@ class AsgiHandler:
         await self.handler(scope, receive, send)
 
 
-def nothing_there(known: Iterable[str]) -> ASGIApp:
+def not_found(known: Iterable[str]) -> ASGIApp:
     """The router's answer to a path that does not exist: what does."""
     there = ", ".join(known)
 

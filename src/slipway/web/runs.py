@@ -14,15 +14,15 @@ from typing import Literal
 from slipway.answer.draft import Draft
 from slipway.errors import Cancelled, Conflict, Gone, InternalError, NotFound, SlipwayError
 from slipway.types import Event, Question
-from slipway.web.wire import event_sse, failed
+from slipway.web.wire import event_sse, failed_event
 
 log = logging.getLogger("slipway")
-PER_ANSWER = 1024 * 1024
-ALL = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_TOTAL_BYTES = 64 * 1024 * 1024
 KEPT_S = 600.0
 ORPHAN_S = 60.0
 HEARTBEAT_S = 10.0
-FORGOTTEN = 10_000  # ids remembered as gone
+KEPT_IDS = 10_000  # ids remembered as gone
 
 Work = Callable[[Question, Draft, Callable[[Event], None]], Awaitable[None]]
 State = Literal["running", "done", "failed", "cancelled"]
@@ -76,7 +76,7 @@ class Run:
 
     async def _do(self, work: Work) -> None:
         try:
-            await work(self.question, self.draft, self.say)
+            await work(self.question, self.draft, self.append)
             self.state = "done"
         except asyncio.CancelledError:
             self.state, self.error = "cancelled", Cancelled("The answer was stopped.")
@@ -90,8 +90,8 @@ class Run:
         if self.error is not None:
             self.tell(self.error)
             missing = self.draft.missing
-            self.say(
-                failed(
+            self.append(
+                failed_event(
                     self.error,
                     self.question.id,
                     self.question.language,
@@ -114,11 +114,11 @@ class Run:
         if self.task is not None and not self.task.done():
             self.task.cancel()
 
-    def say(self, event: Event) -> None:
+    def append(self, event: Event) -> None:
         encoded = event_sse(self.last + 1, event)
         self.log.append((encoded, event))
         self.size += len(encoded)
-        while self.size > PER_ANSWER and len(self.log) > 1:
+        while self.size > MAX_ANSWER_BYTES and len(self.log) > 1:
             self.size -= len(self.log.popleft()[0])
             self.first += 1
         for reader in self.readers:
@@ -161,7 +161,7 @@ class Run:
 class Runs:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
-        self.forgotten: deque[str] = deque(maxlen=FORGOTTEN)
+        self.gone_ids: deque[str] = deque(maxlen=KEPT_IDS)
         self.sweeper: asyncio.Task[None] | None = None
 
     def start(self, question: Question, work: Work) -> Run:
@@ -179,7 +179,7 @@ class Runs:
         key's.
         """
         run = self.runs.get(run_id)
-        if run is None and run_id in self.forgotten:
+        if run is None and run_id in self.gone_ids:
             raise Gone("This answer is kept no longer.")
         if run is None or run.question.asker.owner != owner:
             raise NotFound(
@@ -225,14 +225,14 @@ class Runs:
         total = sum(run.size for run in self.runs.values())
         ended = [run for run in self.runs.values() if run.ended_at is not None and not run.readers]
         for run in sorted(ended, key=lambda r: r.ended_at or 0):
-            if total <= ALL:
+            if total <= MAX_TOTAL_BYTES:
                 return
             total -= run.size
             self._forget(run)
 
     def _forget(self, run: Run) -> None:
         del self.runs[run.question.id]
-        self.forgotten.append(run.question.id)
+        self.gone_ids.append(run.question.id)
 
     @property
     def running(self) -> list[Run]:

@@ -35,7 +35,7 @@ log = logging.getLogger("slipway")
 LINGER_S = 0.5
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     """One client's connection. `limits` is set on a subclass made by `connection_class`."""
 
     limits = Limits()
@@ -50,13 +50,13 @@ class Connection(HttpToolsProtocol):
         self.reading_since: float | None = self.loop.time()
         self.unread_since: float | None = None
         self.head_bytes = 0
-        self.refusal: SlipwayError = BadRequest("This is not an HTTP request.", "Send HTTP/1.1.")
+        self.rejection: SlipwayError = BadRequest("This is not an HTTP request.", "Send HTTP/1.1.")
 
     # connection
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self.refuse(
+            self.reject(
                 Overloaded(
                     f"{self.limits.connections} connections are open already.", retry_after_s=1.0
                 )
@@ -101,10 +101,10 @@ class Connection(HttpToolsProtocol):
     def _head_grew(self, size: int) -> None:
         self.head_bytes += size
         if self.head_bytes > self.limits.header_kb * 1024:
-            self.refusal = HeadTooLarge(
+            self.rejection = HeadTooLarge(
                 f"The request's head is larger than {self.limits.header_kb} KiB."
             )
-            raise self.refusal  # httptools ends the parsing, and data_received refuses
+            raise self.rejection  # httptools ends the parsing, and data_received refuses
 
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -124,7 +124,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self.decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.refuse(self.refusal)
+            self.reject(self.rejection)
 
     def decline_upgrade(self, rest: bytes) -> None:
         """Reads the request again without its Upgrade, as RFC 9110, 7.8 allows: with it (`h2c`,
@@ -132,7 +132,7 @@ class Connection(HttpToolsProtocol):
         """
         method, url = self.parser.get_method(), self.url
         if method == b"CONNECT":
-            self.refuse(BadRequest("This is not a proxy.", "Send the request to its own server."))
+            self.reject(BadRequest("This is not a proxy.", "Send the request to its own server."))
             return
         kept = [
             b"%b: %b\r\n" % h
@@ -148,7 +148,7 @@ class Connection(HttpToolsProtocol):
         if self.stopping:
             self.loop.call_later(LINGER_S, self._close_if_idle)
 
-    def refuse(self, error: SlipwayError) -> None:
+    def reject(self, error: SlipwayError) -> None:
         ref = new_id("ref")
         log.info("%s: a connection was refused: %d (%s)", ref, error.status, error.code)
         body = encode_json(envelope(error, ref, language_of(dict(self.headers or ()))))
@@ -157,7 +157,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     # slow clients
-    def still_sending(self) -> None:
+    def keep_reading(self) -> None:
         """A body that may take long, such as a file over a slow line, is cut only where nothing of
         it comes any more.
         """
@@ -172,7 +172,7 @@ class Connection(HttpToolsProtocol):
         self.unread_since = None
         super().resume_writing()
 
-    def overdue(self, now: float) -> None:
+    def close_if_slow(self, now: float) -> None:
         """Looked at once a second: ends a connection whose client does not send what it began, or
         does not read what it asked for.
         """
@@ -185,7 +185,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-def at_once(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+def write_whole(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
     """Writes a whole response in one go: half the system calls of ASGI's two messages, for the path
     where that counts.
 
@@ -207,8 +207,8 @@ def at_once(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: by
     return True
 
 
-def connection_class(limits: Limits) -> type[Connection]:
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+def connection_class(limits: Limits) -> type[ClientConnection]:
+    return type("LimitedConnection", (ClientConnection,), {"limits": limits})
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -247,11 +247,14 @@ class Server(uvicorn.Server):
     """Runs until SIGTERM or SIGINT, then drains within the grace. A second signal ends at once."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
-        self.limited, self.grace_s = connection_class(settings.limits), settings.listen.grace
+        self.connection_kind, self.grace_s = (
+            connection_class(settings.limits),
+            settings.listen.grace,
+        )
         super().__init__(
             uvicorn.Config(
                 app,
-                http=self.limited,
+                http=self.connection_kind,
                 loop="auto",
                 ws="none",
                 lifespan="on",
@@ -267,7 +270,7 @@ class Server(uvicorn.Server):
 
     def take(self, settings: Settings, pipeline: Pipeline) -> None:
         """Limits count at once, also for connections that are open."""
-        self.limited.limits = settings.limits
+        self.connection_kind.limits = settings.limits
         self.grace_s = settings.listen.grace
         self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
 
@@ -287,6 +290,6 @@ class Server(uvicorn.Server):
         if counter % 10 == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
-                    connection.overdue(now)
+                if isinstance(connection, ClientConnection):
+                    connection.close_if_slow(now)
         return await super().on_tick(counter)

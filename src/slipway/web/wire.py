@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from slipway.catalogue import sentences
+from slipway.catalogue import reader_sentences
 from slipway.errors import BadRequest, SlipwayError
 from slipway.providers import Call, encode_json
 from slipway.types import (
@@ -18,11 +18,11 @@ from slipway.types import (
     Done,
     Event,
     Failed,
-    ForReader,
     Language,
     Message,
     Notice,
     Progress,
+    ReaderText,
     Record,
     SectionState,
     Source,
@@ -33,12 +33,12 @@ from slipway.types import (
 )
 
 Roles = Literal["system", "developer", "user", "assistant", "tool", "function"]
-OURS = frozenset(
+SLIPWAY_FIELDS = frozenset(
     {"model", "messages", "stream", "stream_options", "within"}
 )  # the fields of a chat request that a model's parameters are not
 
 
-class WireMessage(msgspec.Struct):
+class ChatMessageBody(msgspec.Struct):
     role: Roles
     content: msgspec.Raw = msgspec.Raw()
 
@@ -49,7 +49,7 @@ class ChatRequest(msgspec.Struct):
     """
 
     model: str
-    messages: list[WireMessage]
+    messages: list[ChatMessageBody]
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
 
@@ -96,7 +96,7 @@ def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+        raise bad_request_from(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         what = (
             "The body is empty."
@@ -110,7 +110,7 @@ def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
         ) from None
 
 
-def invalid(message: str) -> BadRequest:
+def bad_request_from(message: str) -> BadRequest:
     """msgspec's finding, as a sentence that names the field and the fix."""
     place = PLACE.search(message)
     param = place[1] if place else ""
@@ -165,11 +165,11 @@ def parse_chat(body: bytes) -> Chat:
             )
     options, usage_wanted, progress_wanted = request.stream_options, False, False
     if options is not None:
-        body = without(body, "stream_options")
+        body = without_field(body, "stream_options")
         options = dict(options)
         usage_wanted = bool(options.pop("include_usage", False))
         progress_wanted = bool(options.pop("include_progress", False))
-    body, name_at = name_place(body, request.model)
+    body, name_at = locate_model_name(body, request.model)
     call = Call(
         body=body,
         name_at=name_at,
@@ -180,13 +180,13 @@ def parse_chat(body: bytes) -> Chat:
     return Chat(model=request.model, request=request, call=call, progress_wanted=progress_wanted)
 
 
-def without(body: bytes, field: str) -> bytes:
+def without_field(body: bytes, field: str) -> bytes:
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields.pop(field, None)
     return encode_json(fields)
 
 
-def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
+def locate_model_name(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
     """Where in the body the model's name stands, so that it can be replaced without encoding the
     rest again.
 
@@ -216,7 +216,7 @@ def conversation(request: ChatRequest) -> tuple[Message, ...]:
     )
 
 
-def content_of(i: int, message: WireMessage) -> str | list[dict[str, Any]] | None:
+def content_of(i: int, message: ChatMessageBody) -> str | list[dict[str, Any]] | None:
     try:
         return decode_content(message.content) if bytes(message.content) else None
     except msgspec.ValidationError:
@@ -224,7 +224,7 @@ def content_of(i: int, message: WireMessage) -> str | list[dict[str, Any]] | Non
         raise BadRequest(what, FIXES["messages"], param=f"messages[{i}].content") from None
 
 
-def asked(messages: Iterable[Message]) -> str:
+def question_text(messages: Iterable[Message]) -> str:
     """The text of the last user turn, which is the question."""
     for message in reversed(tuple(messages)):
         if message.role == "user":
@@ -260,18 +260,20 @@ def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any
                 "retryable": error.retryable,
                 "retry_after_s": error.retry_after_s,
                 "ref": ref,
-                "reader": for_reader(error, language),
+                "reader": reader_text(error, language),
             },
         }
     }
 
 
-def for_reader(error: SlipwayError, language: Language) -> ForReader:
-    what, then = sentences(error, language)
-    return ForReader(what=what, next=then, language=language)
+def reader_text(error: SlipwayError, language: Language) -> ReaderText:
+    what, then = reader_sentences(error, language)
+    return ReaderText(what=what, next=then, language=language)
 
 
-def failed(error: SlipwayError, ref: str, language: Language, section: int | None = None) -> Failed:
+def failed_event(
+    error: SlipwayError, ref: str, language: Language, section: int | None = None
+) -> Failed:
     return Failed(
         code=error.code,
         what=error.what,
@@ -280,7 +282,7 @@ def failed(error: SlipwayError, ref: str, language: Language, section: int | Non
         retry_after_s=error.retry_after_s,
         ref=ref,
         section=section,
-        reader=for_reader(error, language),
+        reader=reader_text(error, language),
     )
 
 
@@ -290,7 +292,7 @@ def sse(data: Any) -> bytes:
 
 # Our own events
 
-NAMES: dict[type[Event], str] = {
+EVENT_NAMES: dict[type[Event], str] = {
     Progress: "progress",
     SourceFound: "source",
     SectionState: "section",
@@ -319,7 +321,7 @@ def event_data(event: Event) -> Any:
 def event_sse(number: int, event: Event) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (
         number,
-        NAMES[type(event)].encode(),
+        EVENT_NAMES[type(event)].encode(),
         encode_json(event_data(event)),
     )
 
@@ -327,12 +329,12 @@ def event_sse(number: int, event: Event) -> bytes:
 # An app's answer as OpenAI would give it
 
 
-def heading(title: str, *, first: bool) -> str:
+def section_heading(title: str, *, first: bool) -> str:
     """What stands before a section's text where the whole is one text."""
     return ("" if first else "\n\n") + (f"## {title}\n\n" if title else "")
 
 
-class Folding:
+class WholeAnswer:
     """What the events so far come to."""
 
     def __init__(self) -> None:
@@ -374,17 +376,17 @@ class Folding:
             own = "".join(self.texts[index])
             state = self.sections.get(index)
             if own:
-                text += heading(state.title if state else "", first=not text)
+                text += section_heading(state.title if state else "", first=not text)
             places[index] = (len(text), len(text) + len(own))
             text += own
         return text, places
 
 
-def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
+def whole_answer(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     """A whole answer from its events: the body of `/v1/answers` when it is not streamed. Citations
     are offsets in the whole text here.
     """
-    folding = Folding()
+    folding = WholeAnswer()
     for event in events:
         folding.take(event)
     usage, done = folding.usage, folding.done
@@ -399,7 +401,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         "sources": [
             msgspec.structs.replace(s, cited=s.n in cited) for s in folding.sources.values()
         ],
-        "citations": [moved(c, places[c.section][0]) for c in folding.citations],
+        "citations": [shift_citation(c, places[c.section][0]) for c in folding.citations],
         "sections": [
             section_wire(section, *places.get(section.index, (0, 0)))
             for section in folding.sections.values()
@@ -414,7 +416,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     }
 
 
-def moved(citation: Citation, by: int) -> Citation:
+def shift_citation(citation: Citation, by: int) -> Citation:
     return (
         msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by)
         if by
@@ -444,7 +446,7 @@ def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dic
     ]
 
 
-def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
+def chat_completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
     """A folded answer as a `chat.completion`."""
     return {
         "id": answer["id"],
@@ -545,7 +547,7 @@ class ChunkWriter:
             self.sources.append(event.source)
             return self.chunk([], slipway={"source": event.source}) if self.progress_wanted else b""
         if isinstance(event, Citation):
-            self.citations.append(moved(event, self.starts))
+            self.citations.append(shift_citation(event, self.starts))
         elif isinstance(event, Notice):
             self.notices.append(event)
         elif isinstance(event, UsageReport):
@@ -558,7 +560,7 @@ class ChunkWriter:
         """With the section's title before its first words."""
         text = event.text
         if event.section != self.section:
-            title = heading(self.titles.get(event.section, ""), first=not self.said)
+            title = section_heading(self.titles.get(event.section, ""), first=not self.said)
             self.section, self.starts = event.section, self.said + len(title)
             text = title + text
         self.said += len(text)
