@@ -170,7 +170,7 @@ def test_a_refusal_speaks_to_the_reader_and_to_the_developer(
     refused = server.post(path, body, headers=ANN | (CHINESE if language == "zh" else {}))
     what, then = CATALOGUE["model_not_found"][language]
     assert reader(refused) == {"what": what, "next": then, "language": language}
-    assert refused.json()["error"]["message"].startswith("There is no model or app `none` here.")
+    assert refused.json()["error"]["message"].startswith("There is no model or app `none`.")
     assert "none" not in str(reader(refused))
 
 

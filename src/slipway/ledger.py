@@ -1,6 +1,4 @@
-"""The one authority on usage, price and money. Exact: Decimal throughout; a price that is not known
-is None, never zero.
-"""
+"""The one authority on usage, prices and money: exact Decimals; an unknown price is None, not 0."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -12,7 +10,7 @@ MILLION = Decimal(1_000_000)
 
 
 class CallUsage(Record, frozen=True, kw_only=True):
-    """One call to a model. `usage` is None where its provider did not say."""
+    """The usage of one call to a model; `usage` is None if the provider did not report it."""
 
     model: str
     price: Price | None
@@ -20,8 +18,9 @@ class CallUsage(Record, frozen=True, kw_only=True):
 
 
 def cost_usd(price: Price | None, usage: Usage | None) -> Decimal | None:
-    """What an answer cost; None where the price or the usage is not known. Cached tokens are part
-    of the input tokens.
+    """Return the cost of a call in USD, or None if the price or the usage is unknown.
+
+    `cached_tokens` are part of `input_tokens`.
     """
     if price is None or usage is None:
         return None
@@ -35,8 +34,9 @@ def cost_usd(price: Price | None, usage: Usage | None) -> Decimal | None:
 
 
 def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
-    """The tokens of several calls; `estimated` where some of them are not known, so that there were
-    more. None where none are.
+    """Return the tokens of several calls, or None if no usage is known.
+
+    `estimated` is set if the usage of some calls is unknown; then the sum is too low.
     """
     known = [each.usage for each in spent if each.usage is not None]
     if not known:
@@ -50,7 +50,7 @@ def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
 
 
 def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
-    """What several calls cost together; None where that of one is not known."""
+    """Return the cost of several calls in USD, or None if the cost of one is unknown."""
     costs = [cost_usd(each.price, each.usage) for each in spent]
     return (
         None
@@ -60,5 +60,5 @@ def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
 
 
 def format_usd(amount: Decimal | None) -> str | None:
-    """An amount as people write it, without an exponent."""
+    """Return an amount as plain decimal text without an exponent."""
     return None if amount is None else f"{amount.normalize():f}"

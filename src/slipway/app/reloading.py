@@ -183,7 +183,7 @@ class Reloading:
                 log.exception("the settings could not be looked at")
 
     def _look(self, loop: asyncio.AbstractEventLoop, *, asked: bool) -> None:
-        reading = self.live.look(asked=asked)
+        reading = self.live.current(force=asked)
         due = bool(self.refused) and time.monotonic() >= self._retry_at
         if due and reading is self._seen:
             reading = self.live.retry()

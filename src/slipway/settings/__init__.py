@@ -1,8 +1,7 @@
-"""The settings: one frozen tree, from one YAML file and the flags of `slipway serve`. Nobody else
-reads the environment.
+"""The settings: one frozen tree, from a YAML file and the flags of `slipway serve`.
 
-Every wrong value stops the start with a SettingsError that names file, line, field and fix; all
-problems are told at once.
+Only this package reads the environment. Every invalid value stops the start with a SettingsError
+that names file, line, field and fix; all problems are reported at once.
 """
 
 from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback

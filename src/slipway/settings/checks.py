@@ -1,6 +1,4 @@
-"""What must hold between the parts of the tree: one space of names, routes to known models, keys
-for public addresses.
-"""
+"""Check what the types cannot: unique names, routes to known models, keys for public addresses."""
 
 import difflib
 import ipaddress
@@ -14,14 +12,14 @@ import msgspec
 
 from slipway.settings.tree import GGUF, SQLITE, AppSettings, ModelSettings, Price, Settings
 
-Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
+Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
-HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # what may stand in the head of a request
+HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """A well-known provider: where it is, and the environment variable that people keep its key in
-    (None: it needs no key).
+    """A well-known provider: its address, and the environment variable that usually holds its key
+    (None if it needs no key).
     """
 
     base_url: str
@@ -29,6 +27,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's loopback."""
     if host.strip("[]").lower() == "localhost":
         return True
     try:
@@ -38,16 +37,17 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_url(address: str) -> SplitResult | None:
-    """None for what is no address of the web."""
+    """Return the parts of an http(s) address, or None if it is not one."""
     try:
         parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of a port that is none, or a bracket that is not closed
+    except ValueError:  # an invalid port, or a missing bracket
         return None
     return parts if good and address.isascii() and address.isprintable() else None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a hint for a wrong name: a similar known one, or all known ones."""
     known = list(known)
     found = difflib.get_close_matches(word, known, 1, 0.5)
     if found:
@@ -56,8 +56,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 class KnownNames(msgspec.Struct, frozen=True, kw_only=True):
-    """What settings may name: kinds of providers with what each needs, well-known providers, and
-    weights that a model can be run from.
+    """The names that settings may use: kinds of providers with what each needs, well-known
+    providers, and weights of local models.
     """
 
     kinds: Mapping[str, Needs]
@@ -66,11 +66,12 @@ class KnownNames(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runner(self) -> str:
-        """The kind of provider that runs weights."""
+        """Return the kind of provider that runs weights."""
         return next(kind for kind, needs in self.kinds.items() if needs == "weights")
 
 
 def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
+    """Report every problem of the settings by calling `problem(path, sentence)`."""
     check_names(settings, problem)
     for name, model in settings.models.items():
         check_model(f"models.{name}", model, known, problem)
@@ -88,23 +89,27 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
         problem(
             "store",
-            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, such as `{SQLITE}.slipway/slipway.db`",
+            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, "
+            f"such as `{SQLITE}.slipway/slipway.db`",
         )
     check_keys(settings, problem)
     check_listen(settings, problem)
 
 
 def find_warnings(settings: Settings) -> Iterator[str]:
-    """What stands, and is probably not meant so."""
+    """Yield a warning for settings that are valid but probably a mistake."""
     held = {group for key in settings.keys for group in key.groups}
     for name, app in settings.apps.items():
         asked = {group for rule in app.access for group in rule.groups} - {"*"}
         for group in sorted(asked - held):
-            yield f"apps.{name}.access: no key is of the group `{group}`, so nobody reads what is kept for it"
+            yield (
+                f"apps.{name}.access: no key is in the group `{group}`, "
+                "so nobody can read its documents"
+            )
 
 
 def check_names(settings: Settings, problem: AddProblem) -> None:
-    """Apps, routes and models share one space, since a client calls each of them as `model`."""
+    """Check that names are unique: a client calls apps, routes and models alike as `model`."""
     seen: dict[str, str] = {}
     for kind, names in (
         ("models", settings.models),
@@ -115,11 +120,12 @@ def check_names(settings: Settings, problem: AddProblem) -> None:
             if name in seen:
                 problem(
                     f"{kind}.{name}",
-                    f"`{name}` is already the name of one of the {seen[name]}; clients could not tell them apart: rename one",
+                    f"`{name}` is already a name under `{seen[name]}`, "
+                    "and clients call both as `model`; rename one",
                 )
             seen[name] = kind
             if not name.strip() or any(c.isspace() for c in name):
-                problem(f"{kind}.{name}", "a name must not be empty or hold white space")
+                problem(f"{kind}.{name}", "a name must not be empty or contain spaces")
 
 
 def check_model(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
@@ -146,7 +152,7 @@ def check_price(path: str, price: Price, problem: AddProblem) -> None:
         if usd is not None and not (usd.is_finite() and usd >= 0):
             problem(
                 f"{path}.{field}",
-                f"`{usd}` is no price; write USD per million tokens, such as `0.28`",
+                f"`{usd}` is not a price; write USD per million tokens, such as `0.28`",
             )
 
 
@@ -154,31 +160,34 @@ def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: A
     if not model.weights:
         problem(
             path,
-            f"`weights` is missing; name what to run: {', '.join(known.weights)}, or a `.gguf` file",
+            f"`weights` is missing; write {', '.join(known.weights)}, or the path of a `.gguf` "
+            "file",
         )
     elif model.weights not in known.weights and not model.weights.endswith(GGUF):
-        what = f"there are no weights `{model.weights}` that a model can be run from; {suggest(model.weights, known.weights)}"
+        hint = suggest(model.weights, known.weights)
         problem(
             f"{path}.weights",
-            f"{what}; a file of your own is named by its path, which ends in `{GGUF}`",
+            f"there are no weights `{model.weights}`; {hint}; "
+            f"for a file of your own, write its path, which ends in `{GGUF}`",
         )
     elif model.weights not in known.weights and not Path(model.weights).is_file():
         problem(f"{path}.weights", f"there is no file `{model.weights}`")
     if model.base_url:
-        problem(f"{path}.base_url", "a model that runs here has no address; remove it")
+        problem(f"{path}.base_url", "a local model has no address; remove it")
 
 
 def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
     if model.weights:
         problem(
             f"{path}.weights",
-            f"weights are run here only with `provider: {known.runner}`; add that, or remove `weights`",
+            f"`weights` needs `provider: {known.runner}`; add it, or remove `weights`",
         )
     url = parse_url(model.base_url)
     if not model.base_url:
         problem(
             path,
-            "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`",
+            "`base_url` is missing; add the API's address, "
+            "such as `base_url: https://api.example.com/v1`",
         )
     elif url is None:
         problem(
@@ -194,12 +203,12 @@ def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: 
         if not HEADER_TEXT.fullmatch(header + value):
             problem(
                 f"{path}.headers.{header}",
-                "a header must not hold line breaks, nor letters beyond Latin-1",
+                "a header must not contain line breaks or characters outside Latin-1",
             )
     if model.api_key and not HEADER_TEXT.fullmatch(model.api_key):
         problem(
             f"{path}.api_key",
-            "a key must not hold line breaks, nor letters beyond Latin-1; copy it again",
+            "a key must not contain line breaks or characters outside Latin-1; copy it again",
         )
 
 
@@ -214,7 +223,7 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
     if app.small is not None and not app.knowledge:
         problem(
             f"apps.{name}.small",
-            "without `knowledge` nothing is searched, and no small model is asked; add documents, or leave it out",
+            "`small` has no effect without `knowledge`; add documents, or remove `small`",
         )
     if app.route is None and not app.knowledge:
         problem(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
@@ -232,9 +241,9 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
 def check_prompt(path: str, file: Path, problem: AddProblem) -> None:
     try:
         if not file.read_text(encoding="utf-8").strip():
-            problem(path, f"`{file}` is empty; leave `prompt` out for our own instructions")
+            problem(path, f"`{file}` is empty; remove `prompt` to use the built-in instructions")
     except UnicodeDecodeError:
-        problem(path, f"`{file}` is not UTF-8 text; save it as that")
+        problem(path, f"`{file}` is not UTF-8 text; save it as UTF-8")
     except OSError as error:
         problem(path, f"`{file}` cannot be read: {(error.strerror or str(error)).lower()}")
 
@@ -244,9 +253,7 @@ def check_keys(settings: Settings, problem: AddProblem) -> None:
     seen: dict[str, int] = {}
     for i, key in enumerate(settings.keys):
         if key.key in seen:
-            problem(
-                f"keys[{i}]", f"this key is already the one of keys[{seen[key.key]}]; remove one"
-            )
+            problem(f"keys[{i}]", f"this key is the same as keys[{seen[key.key]}]; remove one")
         seen[key.key] = i
         for app in key.apps or ():
             if app not in callable_names:
@@ -261,8 +268,9 @@ def check_listen(settings: Settings, problem: AddProblem) -> None:
     if not is_loopback(host) and not settings.keys:
         problem(
             "listen.host",
-            f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
-            "add `keys:` to the settings (`slipway keys` makes one), or listen on 127.0.0.1",
+            f"`{host}` can be reached from other machines, and without keys anybody could spend "
+            "your money; add `keys:` to the settings (`slipway keys` creates one), or listen on "
+            "127.0.0.1",
         )
     for origin in settings.listen.allowed_origins:
         if (parts := parse_url(origin)) is None or parts.path:
@@ -273,5 +281,5 @@ def check_listen(settings: Settings, problem: AddProblem) -> None:
 
 
 def secrets_of(settings: Settings) -> Iterator[str]:
-    """Every provider key, so that it can be struck out wherever it might be echoed."""
+    """Yield every provider key, so that it can be removed from error messages and logs."""
     yield from {m.api_key for m in settings.models.values() if m.api_key}

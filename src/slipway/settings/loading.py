@@ -1,4 +1,4 @@
-"""File + flags + environment -> Settings."""
+"""Build the settings from the file, the flags and the environment."""
 
 import os
 from collections.abc import Mapping
@@ -29,8 +29,9 @@ DEFAULT_FILE = "slipway.yaml"
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line may say instead of, or beside, the file. `models` are references such
-    as `dashscope/qwen-plus`.
+    """The flags of the command line that replace or extend the file.
+
+    `models` are references such as `dashscope/qwen-plus`.
     """
 
     config: Path | None = None
@@ -41,6 +42,8 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """Valid settings, the file they come from (None: no file), and warnings about them."""
+
     settings: Settings
     file: Path | None
     warnings: tuple[str, ...] = ()
@@ -52,11 +55,10 @@ def load(
     environ: Mapping[str, str] | None = None,
     running: Settings | None = None,
 ) -> Loaded:
-    """The settings to start with, or to go on with where some are `running`; or a SettingsError
-    with every problem found.
+    """Return the settings to start with. Raise SettingsError with every problem found.
 
-    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one. What
-    needs a restart stays as it runs, and a warning says so.
+    Without `flags.config`, `slipway.yaml` in the working folder is read if it exists. If settings
+    are already `running`, fields that need a restart keep their running value, with a warning.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -87,8 +89,9 @@ def load(
 
 
 def _parent_paths(path: str) -> list[str]:
-    """`a.b[0]`, `a.b`, `a`: the nearest place in the file that a problem can point to. Names may
-    hold dots and slashes.
+    """Return `a.b[0]`, `a.b`, `a`: the fields whose line a problem may point to, nearest first.
+
+    Names may contain dots and slashes.
     """
     found = [path]
     while path:
@@ -101,8 +104,9 @@ def _parent_paths(path: str) -> list[str]:
 def _keep_until_restart(
     settings: Settings, running: Settings
 ) -> tuple[Settings, list[tuple[str, str]]]:
-    """These settings as far as they count before a restart; and what waits for one, with a
-    sentence.
+    """Return the settings with the running values of fields that need a restart.
+
+    The second item lists (field, sentence) for each of them that changed.
     """
     rows = (
         ("listen.host", settings.listen.host, running.listen.host),
@@ -112,7 +116,7 @@ def _keep_until_restart(
         ("embedding", settings.embedding, running.embedding),
     )
     waits = [
-        (path, f"`{new}` needs a restart; until then it is `{old}`")
+        (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
         for path, new, old in rows
         if new != old
     ]
@@ -128,14 +132,15 @@ def _keep_until_restart(
 def _read(
     file: Path, environ: Mapping[str, str], problems: list[str], *, reread: bool
 ) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
-    """An empty file is no reason to give everything up that is served: read `again`, it does not
-    stand.
+    """Return (settings, warnings, lines by field) of the file, and add its problems to `problems`.
+
+    While the server runs (`reread`), an empty file is a problem: it would remove everything.
     """
     from slipway.settings.reading import (
         Reader,
         fill_extends,
         parse,
-    )  # YAML is imported only where a file is read
+    )  # YAML is imported only if there is a file
 
     reader = Reader(str(file), environ)
     try:
@@ -147,25 +152,26 @@ def _read(
             else (error.strerror or str(error)).lower()
         )
         raise SettingsError(
-            [f"{file}: the settings cannot be read: {reason}; check --config"]
+            [f"{file}: the settings file cannot be read: {reason}; check --config"]
         ) from None
     root = parse(text, str(file), reader)
     if reread and root is None and not reader.problems:
         reader.problems.append(
-            f"{file}: nothing is set there any more; write `models: {{}}` if that is meant"
+            f"{file}: the file is empty; write `models: {{}}` if you want no models"
         )
     fill_extends(root, reader)
     settings = reader.read(root)
     problems += reader.problems
     warnings = tuple(
-        f"{file}:{reader.lines.get(p, 1)}: {p} is written into the file; `${{NAME}}` keeps it in the environment"
+        f"{file}:{reader.lines.get(p, 1)}: {p} is a literal secret; "
+        "write `${NAME}` to read it from the environment"
         for p in reader.literal_secrets
     )
     return _resolve_paths(settings, file.parent), warnings, reader.lines
 
 
 def _resolve_paths(settings: Settings, folder: Path) -> Settings:
-    """Paths in the file are relative to the file."""
+    """Make the paths in the file relative to its folder."""
     apps = {
         name: msgspec.structs.replace(
             app,
@@ -199,8 +205,8 @@ def _resolve_store(store: str, folder: Path) -> str:
 
 
 def _expand_home(path: str) -> Path:
-    """`~` filled in; what names no user is a name like others, and nothing will be found there."""
-    # Pathlib's own raises for a user that there is not
+    """Replace a leading `~`; if there is no such user, the path stays as it is."""
+    # Path.expanduser raises for an unknown user
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
@@ -230,7 +236,8 @@ def _apply_flags(
     if flags.docs:
         if "docs" in {*models, *routes, *apps}:
             problems.append(
-                f"--docs: the name `docs` is taken by {flags.config or DEFAULT_FILE}; rename it there, or leave --docs out"
+                f"--docs: {flags.config or DEFAULT_FILE} already uses the name `docs`; "
+                "rename it there, or remove --docs"
             )
         problems += [
             f"--docs: there is no folder or file `{folder}`"
@@ -244,7 +251,7 @@ def _apply_flags(
 
 
 def _only_route(settings: Settings) -> str | None:
-    """The one route, or the one model, that `--docs` beside a file can mean."""
+    """Return the only route, or else the only model, for the app of `--docs`."""
     for names in (list(settings.routes), list(settings.models)):
         if len(names) == 1:
             return names[0]
@@ -254,13 +261,15 @@ def _only_route(settings: Settings) -> str | None:
 def _model_from_reference(
     reference: str, known: KnownNames, environ: Mapping[str, str], problems: list[str]
 ) -> ModelSettings | None:
-    """`provider/model`, weights by their name or file, or an OpenAI-compatible address with the
-    model's name behind `#`.
+    """Return the model that `--model` names, or None after adding a problem.
+
+    A reference is `provider/model`, weights (a name or a file), or an OpenAI-compatible address
+    followed by `#` and the model's name.
     """
     if "://" in reference:
         url, _, name = reference.partition("#")
         if not name:
-            problems.append(f"--model {reference}: the address names no model; write {url}#NAME")
+            problems.append(f"--model {reference}: the model's name is missing; write {url}#NAME")
             return None
         return ModelSettings(
             base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY")
@@ -270,9 +279,11 @@ def _model_from_reference(
         return ModelSettings(provider=known.runner, weights=reference, name=name)
     provider, _, name = reference.partition("/")
     if not name or provider not in known.endpoints:
-        providers, weights = ", ".join(f"{e}/…" for e in known.endpoints), ", ".join(known.weights)
+        providers = ", ".join(f"{e}/…" for e in known.endpoints)
+        weights = ", ".join(known.weights)
         problems.append(
-            f"--model {reference}: write PROVIDER/MODEL ({providers}), an address as http://host:port/v1#MODEL, weights to run here "
+            f"--model {reference}: write PROVIDER/MODEL ({providers}), "
+            "an address such as http://host:port/v1#MODEL, weights of a local model "
             f"({weights}, or a {GGUF} file), or a model of the settings"
         )
         return None
@@ -305,7 +316,8 @@ def _apply_endpoints(
             if not api_key:
                 place = f"{file}:{lines[f'models.{name}']}: " if f"models.{name}" in lines else ""
                 problems.append(
-                    f"{place}model {name} needs a key: `export {known.key_variable}=…` before the start, or give `api_key`"
+                    f"{place}model {name} needs a key: `export {known.key_variable}=…` before "
+                    "starting, or set `api_key`"
                 )
         connection = _apply_proxy(model.connection, base_url, environ)
         models[name] = msgspec.structs.replace(

@@ -1,8 +1,8 @@
-"""Records -> metrics. Counting costs a dictionary look-up and a few additions; text is made only
-when somebody scrapes.
+"""Turn records into Prometheus metrics.
 
-Names and buckets of the `gen_ai.*` metrics follow OpenTelemetry's semantic conventions for
-generative AI; dots become underscores and the unit a suffix, as Prometheus wants it.
+Counting costs a dictionary look-up and a few additions; text is written only for a scrape. Names
+and buckets of the `gen_ai_*` metrics follow OpenTelemetry's semantic conventions for generative AI,
+with underscores for dots and the unit as a suffix.
 """
 
 import time
@@ -25,9 +25,7 @@ Labels = tuple[str, ...]
 
 
 class MetricDefinition(msgspec.Struct, frozen=True):
-    """One row of the table: `labels` are read from the record in this order; docs/metrics.md is
-    printed from here.
-    """
+    """The name, help text, labels and buckets of a metric. docs/metrics.md is printed from it."""
 
     name: str
     help: str
@@ -39,7 +37,7 @@ ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provid
 METRICS = {
     "answers": MetricDefinition(
         "slipway_answers",
-        "Answers finished, by what answered and how it ended.",
+        "Finished answers, by what answered and how it ended.",
         ("app", "model", "served_by", "error"),
     ),
     "attempts": MetricDefinition(
@@ -49,30 +47,32 @@ METRICS = {
     ),
     "citations": MetricDefinition(
         "slipway_citations",
-        "Citations by outcome: kept, flagged (its source lacks words of the sentence), dropped (it named no source).",
+        "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
+        "dropped (it named no source).",
         ("app", "model", "outcome"),
     ),
     "feedback": MetricDefinition(
         "slipway_feedback",
-        "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
+        "Stored votes and reports; one that replaces another is not counted again. "
+        "`helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
     "reloads": MetricDefinition(
         "slipway_settings_reloads",
-        "Settings that were read again, by what came of it: applied, or refused because they do not stand.",
+        "Reloads of the settings by outcome: applied, or refused because they are invalid.",
         ("outcome",),
     ),
     "model_state": MetricDefinition(
         "slipway_model_state",
-        "Whether a model is asked: 1 for the state that it is in, 0 for the others.",
+        "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
         ("model", "state"),
     ),
     "model_calls": MetricDefinition(
         "slipway_model_calls",
-        "Calls of a model with a limit: `running`, or `waiting` for their turn.",
+        "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
     ),
-    "in_flight": MetricDefinition("slipway_answers_in_flight", "Answers being written now.", ()),
+    "in_flight": MetricDefinition("slipway_answers_in_flight", "Answers in progress.", ()),
     "duration": MetricDefinition(
         "gen_ai_server_request_duration_seconds",
         "Time from the question to the end of its answer.",
@@ -81,7 +81,7 @@ METRICS = {
     ),
     "ttft": MetricDefinition(
         "gen_ai_server_time_to_first_token_seconds",
-        "Time from the question to the first words.",
+        "Time from the question to the first token.",
         ANSWER_LABELS,
         TTFT,
     ),
@@ -93,7 +93,7 @@ METRICS = {
     ),
     "tokens": MetricDefinition(
         "gen_ai_client_token_usage",
-        "Tokens of an answer, as the provider counted them.",
+        "Tokens of an answer, as the provider reported them.",
         (*ANSWER_LABELS, "gen_ai_token_type"),
         TOKENS,
     ),
@@ -101,7 +101,7 @@ METRICS = {
 
 
 class Histogram:
-    """Observations in buckets, one set for each combination of labels."""
+    """Observations in buckets, one row for each combination of labels."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -118,8 +118,9 @@ class Histogram:
 
 
 class Telemetry:
-    """Subscribes to records (`emit`), and is a collector of Prometheus' client library, which
-    writes the exposition formats.
+    """The metrics of one server, counted from records (`emit`).
+
+    It is also a collector of Prometheus' client library, which writes the exposition formats.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Telemetry:
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+        """Count a record."""
         if isinstance(record, AnswerDone):
             self.answer(record)
         elif isinstance(record, FeedbackGiven):
@@ -180,11 +182,12 @@ class Telemetry:
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
     def collect(self) -> Iterator[Any]:
+        """Yield all metric families, as Prometheus' client library expects of a collector."""
         from prometheus_client.core import (
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,
-        )  # imported by the first scrape
+        )  # imported by the first scrape: it is heavy
 
         for name, rows in self.counts.items():
             m = METRICS[name]
@@ -206,6 +209,7 @@ class Telemetry:
             yield family
 
     def models(self) -> Iterator[Any]:
+        """Yield the gauges of the models: breaker state and calls."""
         from prometheus_client.core import GaugeMetricFamily
 
         states, calls = (
@@ -222,7 +226,7 @@ class Telemetry:
         yield from (states, calls)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition that a scraper asks for, and its content type."""
+        """Return the exposition text in the format that `accept` asks for, and its content type."""
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 

@@ -1,7 +1,6 @@
-"""What happened to the latest answers: their records, kept in memory until the server ends, and
-found by the answer's id.
+"""Keep the records of the latest answers in memory, to be found by the answer's id.
 
-A record says which models were tried, and how that ended and when; never what was asked or
+A record says which models were tried, when, and how each try ended; never what was asked or
 answered.
 """
 
@@ -12,20 +11,20 @@ import msgspec
 
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
-KEPT_ANSWERS = 2000  # answers
-MAX_RECORDS = (
-    200  # records of one answer, which may be tried again any number of times; the latest count
-)
+KEPT_ANSWERS = 2000
+# An answer may be tried again any number of times; only its latest records are kept.
+MAX_RECORDS = 200
 TimedRecord = tuple[float, AnswerDone | AttemptDone]  # seconds since the epoch at which it ended
 
 
 class Traces:
-    """Subscribes to records (`emit`)."""
+    """The traces of the latest KEPT_ANSWERS answers, filled by `emit`."""
 
     def __init__(self) -> None:
         self.records: dict[str, list[TimedRecord]] = {}  # by the answer's id, the oldest first
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+        """Keep a record of an answer or of a call to a model."""
         if isinstance(record, AttemptDone):
             self._keep(record.answer_id, record)
         elif isinstance(record, AnswerDone):
@@ -42,8 +41,9 @@ class Traces:
             del records[0]
 
     def find(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
-        """The trace of an answer that has ended, of this owner, or of anybody where `owner` is
-        None.
+        """Return the trace of a finished answer of this owner, or None if there is none.
+
+        If `owner` is None, answers of every owner are found.
         """
         records = self.records.get(answer_id, [])
         owners = {record.owner for _, record in records if isinstance(record, AnswerDone)}
@@ -53,9 +53,7 @@ class Traces:
 
 
 def tries(records: list[TimedRecord]) -> list[dict[str, Any]]:
-    """Each try with its calls to models; `answer` is None for one that is under way. Fields are
-    those of the records.
-    """
+    """Group records by try, each with its calls to models. `answer` is None while a try runs."""
     found, attempts = list[dict[str, Any]](), list[dict[str, Any]]()
     for at, record in records:
         if isinstance(record, AttemptDone):
@@ -69,7 +67,7 @@ def tries(records: list[TimedRecord]) -> list[dict[str, Any]]:
 
 
 def record_fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
-    """All but what is said once, and who asked."""
+    """Return the fields of a record without the ids and the owner."""
     return {
         name: value
         for name, value in msgspec.to_builtins(record).items()

@@ -1,4 +1,4 @@
-"""The routes. Each reads its request, calls the pipeline, and writes what comes back."""
+"""The routes of chat, answers, models and health: each calls the pipeline and sends the result."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ log = logging.getLogger("slipway")
 
 
 class Api:
-    """The handlers. Each takes the pipeline once: a question keeps the one that it began with."""
+    """The handlers. Each reads `pipeline` once: a question keeps the one that it began with."""
 
     def __init__(
         self,
@@ -66,8 +66,10 @@ class Api:
         note_answered: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
     ) -> None:
-        """`note` is told of each answer that has ended; `settings_state` tells how the settings
-        are, empty where they never change.
+        """Keep what the handlers need.
+
+        `note_answered` is called with each finished answer. `settings_state` returns the state of
+        the settings for `/readyz`, empty if they never change.
         """
         self.pipeline, self.telemetry, self.note_answered, self.settings_state = (
             pipeline,
@@ -77,13 +79,14 @@ class Api:
         )
         self.streams = Heartbeats()
         self.runs = Runs()
-        self.guard: Guard  # set by app.py, which builds both
+        self.guard: Guard  # set by `app`, which builds both
 
     def take(self, settings: Settings, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a chat completion of a model, a route or an app."""
         body = await self.guard.body(scope, receive)
         chat = parse_chat(body)
         asker: Asker = scope["slipway.asker"]
@@ -106,27 +109,30 @@ class Api:
                 raise
             await writer.fail(error, answer_id, language_of(scope["slipway.headers"]))
         except asyncio.CancelledError:
-            if writer.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
-                stopped = Stopping("The server stopped before the end of this answer.")
+            if writer.begun and chat.call.stream:  # has no effect if the client is gone
+                stopped = Stopping("The server stopped before this answer was complete.")
                 await writer.fail(stopped, answer_id, language_of(scope["slipway.headers"]))
             raise
         finally:
             self.streams.discard(writer)
 
     def unknown(self, name: str, asker: Asker) -> ModelNotFound:
+        """Return the error for a name that does not exist, with a suggestion."""
         known = self.callable_by(asker)
         return ModelNotFound(
-            f"There is no model or app `{name[:200]}` here.",
+            f"There is no model or app `{name[:200]}`.",
             f"{suggest(name, known)[:500].capitalize()}",
             param="model",
         )
 
     def callable_by(self, asker: Asker) -> list[str]:
+        """Return the names that the asker may call."""
         return [n for n in self.pipeline.names if self.pipeline.admission.may_call(asker, n)]
 
     async def chat_app(
         self, pipeline: Pipeline, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send
     ) -> None:
+        """Answer a chat completion of an app."""
         app = pipeline.apps[chat.model]
         sent = msgspec.json.decode(body)
         options = {k: v for k, v in sent.items() if k not in SLIPWAY_FIELDS}
@@ -164,6 +170,7 @@ class Api:
             run.cancel()
 
     async def whole_app(self, run: Run, app: App, send: Send) -> None:
+        """Send an app's answer as one chat completion."""
         events = await run.whole()
         if run.error is not None:
             raise run.error
@@ -173,9 +180,7 @@ class Api:
         )
 
     async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
-        """Chunks as the events come. Until the first of them there is nothing to see, so an error
-        can still be a plain one.
-        """
+        """Send an app's answer as chunks; an error before the first one is a plain response."""
         writer = HttpResponseWriter(send, run.question.id, self.streams)
         chunks = ChunkWriter(
             run.question.id,
@@ -207,6 +212,7 @@ class Api:
 
     # answers
     async def answers(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a question of `/v1/answers`."""
         request: AnswerRequest = parse_json(await self.guard.body(scope, receive), decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
@@ -234,12 +240,12 @@ class Api:
         await self.send_answer(run, request.stream, 0, scope, receive, send)
 
     def note_when_done(self, run: Run) -> None:
-        """Once it has ended, it can be voted on."""
+        """Record the answer for feedback once it has ended."""
         if run.task is not None:
             run.task.add_done_callback(lambda _: self.note_answered(answered_record(run)))
 
     def app_name(self, request: AnswerRequest, asker: Asker) -> str:
-        """The app asked for, or the only one there is."""
+        """Return the requested app, or the only one. Raise BadRequest if there are several."""
         if request.app is not None:
             return request.app
         mine = [
@@ -250,14 +256,14 @@ class Api:
         known = ", ".join(f"`{n}`" for n in mine)
         raise BadRequest(
             "`app` is missing.",
-            f"Name one of: {known}." if known else "No app is set up for this key.",
+            f"Name one of: {known}." if known else "This key has no app.",
             param="app",
         )
 
     async def send_answer(
         self, run: Run, stream: bool, after: int, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """The answer as a stream of events, or whole once it is done."""
+        """Send the answer as a stream of events, or as a whole after its end."""
         if stream:
             await self.events(run, after)(scope, receive, send)
             return
@@ -268,6 +274,8 @@ class Api:
         await respond(send, 200, JSON + answer_facts(folded), encode_json(folded))
 
     def events(self, run: Run, after: int) -> StreamingResponse:
+        """Return the stream of the events after number `after`."""
+
         async def body() -> AsyncIterator[bytes]:
             async for encoded, _ in run.follow(after):
                 yield encoded
@@ -279,10 +287,12 @@ class Api:
         return StreamingResponse(body(), headers=headers)
 
     def run_of(self, request: Request) -> Run:
+        """Return the answer in the path. Raise NotFound or Gone."""
         asker: Asker = request.scope["slipway.asker"]
         return self.runs.get(request.path_params["id"], asker.owner)
 
     async def resume(self, request: Request) -> Response:
+        """Return the events after `Last-Event-ID`."""
         after = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
         run = self.run_of(request)
         if not (after.isascii() and after.isdigit() and len(after) < 20):
@@ -291,16 +301,18 @@ class Api:
                 "Send the id of the last event that you saw.",
                 param="Last-Event-ID",
             )
-        run.check(int(after))  # before the head of the reply goes out
+        run.check(int(after))  # before the response headers are sent
         return self.events(run, int(after))
 
     async def read(self, request: Request) -> Response:
+        """Return the answer as far as it is written."""
         run = self.run_of(request)
         return reply({**whole_answer(run.question.id, run.events), "state": run.state})
 
     async def html(self, request: Request) -> Response:
-        """The answer's text as clean HTML, for the page; of a section that is still being written,
-        the blocks that are whole.
+        """Return the answer's text as clean HTML, for the page.
+
+        Of a section that is still being written, only complete blocks are returned.
         """
         run = self.run_of(request)
         events = run.events
@@ -334,6 +346,7 @@ class Api:
         )
 
     async def cancel(self, request: Request) -> Response:
+        """Stop the answer."""
         run = self.run_of(request)
         run.cancel()
         await asyncio.sleep(0)
@@ -342,6 +355,7 @@ class Api:
         )
 
     async def retry(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write again what is missing of an answer."""
         headers = scope["slipway.headers"]
         sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         body = await self.guard.body(scope, receive) if sent else b"{}"
@@ -350,28 +364,31 @@ class Api:
         pipeline.admission.check_call(asker, run.question.app)
         after = run.last
         if not options.stream:
-            run.check(0)  # before anything is spent: the whole is asked for
+            run.check(0)  # before a model is called: the reply needs all events
         self.runs.retry(run, work_for(pipeline, "answers"))
         run.question = msgspec.structs.replace(
             run.question, asker=asker, language=language_of(headers)
-        )  # what its key may read now counts
+        )  # the groups of the key may have changed since
         self.note_when_done(run)
         await self.send_answer(run, options.stream, after, scope, receive, send)
 
     # the rest
     async def models(self, request: Request) -> Response:
+        """List the names that the asker may call."""
         pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         names = self.callable_by(asker)
         rows = await asyncio.to_thread(lambda: [self.model_row(pipeline, n, asker) for n in names])
         return reply({"object": "list", "data": rows})
 
     async def model(self, request: Request) -> Response:
+        """Return one name."""
         name, asker = request.path_params["name"], request.scope["slipway.asker"]
         if name not in self.callable_by(asker):
             raise self.unknown(name, asker)
         return reply(await asyncio.to_thread(self.model_row, self.pipeline, name, asker))
 
     def model_row(self, pipeline: Pipeline, name: str, asker: Asker) -> dict[str, Any]:
+        """Return a name as OpenAI's model object. Slow: an app's example questions may be read."""
         kind = (
             "app"
             if name in pipeline.apps
@@ -396,26 +413,28 @@ class Api:
         }
 
     async def passage(self, request: Request) -> Response:
+        """Return a passage that the asker may read."""
         pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         for app in pipeline.apps.values():
             mine = app.knowledge is not None and pipeline.admission.may_call(asker, app.name)
-            if mine and app.knowledge:  # in a thread: its file is read again where it has changed
+            if mine and app.knowledge:  # in a thread: its file is read again if it changed
                 passage = await asyncio.to_thread(
                     app.knowledge.passage, request.path_params["id"], asker
                 )
                 if passage is not None:
                     return reply(passage)
         raise NotFound(
-            "There is no passage of that id.",
+            "There is no passage with this id.",
             "Ask again: a passage gets a new id when its document changes.",
             param="id",
         )
 
     async def healthz(self, request: Request) -> Response:
+        """Return 200 while the process is alive."""
         return reply({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 when any served_by can answer; what is degraded, and how far, either way."""
+        """Return 200 if anything can answer, else 503; the body says what is degraded."""
         pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         known = {
             name: app.knowledge for name, app in pipeline.apps.items() if app.knowledge is not None
@@ -443,10 +462,12 @@ class Api:
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
+        """Return the metrics in the format that the scraper asks for."""
         text, kind = self.telemetry.render(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
 
     async def preflight(self, request: Request) -> Response:
+        """Answer a CORS preflight; the guard adds the headers."""
         return Response(status_code=204)
 
     def paths(self) -> list[ApiRoute]:
@@ -467,12 +488,12 @@ class Api:
 
 
 def work_for(pipeline: Pipeline, endpoint: str) -> Work:
-    """What is done for a question, on this pipeline to its end."""
+    """Return the function that answers a question on this pipeline."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
         app = pipeline.app(question.app)
         if app is None:
-            raise ModelNotFound(f"There is no `{question.app}` any more.")
+            raise ModelNotFound(f"The app `{question.app}` no longer exists.")
         await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
@@ -483,9 +504,10 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
+    """Return the conversation of a request. Raise BadRequest."""
     if request.messages and request.question:
         raise BadRequest(
-            "`question` and `messages` are both given.", "Send one of them.", param="messages"
+            "`question` and `messages` are both set.", "Send only one of them.", param="messages"
         )
     if request.messages is not None:
         try:
@@ -504,7 +526,7 @@ def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
 
 
 def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
-    """How each model is that runs here, of those that this asker may call."""
+    """Return the state of each local model that the asker may call."""
     models = models_of(pipeline.routes.values())
     return {
         m.name: m.state
@@ -514,9 +536,7 @@ def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
 
 
 def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
-    """How each model is that this asker may call: whether it is asked now, why not, and how many
-    calls it works on.
-    """
+    """Return the breaker state and the calls of each model that the asker may call."""
     return {
         name: health.shown()
         for name, health in healths_of(pipeline.routes.values()).items()
@@ -525,7 +545,7 @@ def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
 
 
 def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
-    """How far an app's knowledge is, in what this asker may know of."""
+    """Return how far an app's documents are read; counts only what the asker may read."""
     counts = knowledge.counts(asker)
     documents = {
         "documents": counts.documents,
@@ -541,7 +561,7 @@ def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
 
 
 def parse_within(sent: Any) -> Within | None:
-    """What a question is limited to. Raises BadRequest where that cannot be understood."""
+    """Return the document filter of a request, or None. Raise BadRequest if it is invalid."""
     if sent is None:
         return None
     try:
@@ -557,7 +577,7 @@ def parse_within(sent: Any) -> Within | None:
 
 
 def section_texts(events: Iterable[Event]) -> dict[int, str]:
-    """What each section says; one that was begun again says only what came since."""
+    """Return each section's text; a section that was started again begins empty."""
     texts: dict[int, list[str]] = {}
     for event in events:
         if isinstance(event, SectionState) and event.state == "started":
@@ -568,6 +588,7 @@ def section_texts(events: Iterable[Event]) -> dict[int, str]:
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return the response headers that describe an answer."""
     facts = [
         (b"x-slipway-answer-id", folded["id"]),
         (b"x-request-id", folded["id"]),

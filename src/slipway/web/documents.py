@@ -1,6 +1,4 @@
-"""The routes of documents: what is known, what failed and why, and what a key that may adds or
-removes.
-"""
+"""The routes of documents: list them with their state, upload and remove them."""
 
 import asyncio
 import logging
@@ -27,21 +25,18 @@ from slipway.types import Asker, Record
 from slipway.web.routes import ApiRoute
 
 log = logging.getLogger("slipway")
-_WAIT_S = (
-    2.0  # how long an upload waits to be read, before the reply says that it is still being read
-)
+# An upload's reply waits this long for the document to be read, before it says `reading`
+_WAIT_S = 2.0
 _MAX_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
 _MAX_FILES = 100
 _MAX_TAGS, _MAX_TAG = 50, 100
-_FILTERS = ("app", "state")  # what a list may be narrowed by
-_PARALLEL_READS = 2  # uploads read at once
+_FILTERS = ("app", "state")  # query parameters of the list
+_PARALLEL_READS = 2  # uploads read at the same time
 
 
 class DocumentView(Record, frozen=True, kw_only=True):
-    """A document as the API shows it. `error` says of a failed one what is wrong and what to do;
-    `page` where.
-    """
+    """A document as the API shows it. If it failed, `error` says why and `page` on which page."""
 
     id: str
     app: str
@@ -75,10 +70,11 @@ class DocumentRoutes:
         self.largest = int(self.largest_mb * 1024 * 1024)
 
     async def listed(self, request: Request) -> Response:
+        """List the documents that the asker may read."""
         asker: Asker = request.scope["slipway.asker"]
         if unknown := next((key for key in request.query_params if key not in _FILTERS), None):
             raise BadRequest(
-                f"There is no parameter `{unknown[:50]}`.",
+                f"There is no query parameter `{unknown[:50]}`.",
                 f"Known: {', '.join(_FILTERS)}.",
                 param=unknown[:50],
             )
@@ -107,25 +103,29 @@ class DocumentRoutes:
         )
 
     async def one(self, request: Request) -> Response:
+        """Return one document."""
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document, waits = self.find(request)
         return reply(view_for(name, knowledge, document, asker, waits=waits))
 
     async def remove(self, request: Request) -> Response:
+        """Remove an uploaded document. Raise Conflict while it is being read."""
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document, waits = self.find(request)
         require_documents_key(asker)
         if waits:
             raise Conflict(
-                "This document is still being read.", "Remove it when that is done.", param="id"
+                "This document is still being read.", "Remove it afterwards.", param="id"
             )
         await asyncio.to_thread(knowledge.remove, document)
         log.info("%s removed %s from %s", asker.owner, document.path, name)
         return reply({"id": document.public, "object": "document", "deleted": True})
 
     async def add(self, request: Request) -> Response:
-        """Multipart: `file`, one or several, `app`, `tags` and `groups` (names with commas
-        between). Kept before the reply, read at once.
+        """Add documents from a multipart form: `file` (one or several), `app`, `tags`, `groups`.
+
+        `tags` and `groups` are names separated by commas. The files are stored before the reply and
+        read in the background.
         """
         asker: Asker = request.scope["slipway.asker"]
         require_documents_key(asker)
@@ -149,12 +149,13 @@ class DocumentRoutes:
         )
 
     def form(self, request: Request) -> Any:
+        """Return a context manager that reads the form. Raise TooLarge or BadRequest."""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self.largest + 1_000_000:
             raise self.too_large()
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise BadRequest(
-                "The body is not a form with files.",
+                "The body is not a multipart form.",
                 "Send it as multipart/form-data: curl -F file=@report.pdf …",
                 param="Content-Type",
             )
@@ -164,12 +165,13 @@ class DocumentRoutes:
     def too_large(self) -> TooLarge:
         return TooLarge(
             f"The upload is larger than {self.largest_mb:g} MiB.",
-            "Split it, or have the operator raise `limits.document_mb`.",
+            "Split it, or ask the operator to raise `limits.document_mb`.",
         )
 
     def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
-        """Reads an upload, a few at a time, so that threads are left for questions. From now on it
-        is told as being read.
+        """Read an upload in the background; from now on its state is `reading`.
+
+        Only a few are read at a time, so that threads remain for questions.
         """
 
         async def read() -> None:
@@ -182,6 +184,7 @@ class DocumentRoutes:
         return task
 
     def done(self, task: "asyncio.Task[None]") -> None:
+        """Log an unexpected error of a finished read."""
         self.reading.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an upload could not be read", exc_info=error)
@@ -189,7 +192,7 @@ class DocumentRoutes:
     def state_of(
         self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker
     ) -> DocumentView:
-        waits = path in knowledge.waiting  # asked first: see `find`
+        waits = path in knowledge.waiting  # read first: see `find`
         doc = knowledge.document(id_, asker)
         return (
             view_for(app, knowledge, doc, asker, waits=waits)
@@ -198,7 +201,7 @@ class DocumentRoutes:
         )
 
     async def scan(self, request: Request) -> Response:
-        """Has the files looked at now; for those who may change documents."""
+        """Start a scan of the folders, for askers who may change documents."""
         asker: Asker = request.scope["slipway.asker"]
         require_documents_key(asker)
         for knowledge in self.apps(asker, None).values():
@@ -206,6 +209,7 @@ class DocumentRoutes:
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
+        """Return the progress of the scan, for askers who may change documents."""
         asker: Asker = request.scope["slipway.asker"]
         require_documents_key(asker)
         distinct = {
@@ -222,8 +226,9 @@ class DocumentRoutes:
         )
 
     def apps(self, asker: Asker, name: str | None) -> dict[str, Knowledge]:
-        """The apps with knowledge that this asker may call, or the one of that name. Raises
-        NotFound.
+        """Return the apps with documents that the asker may call, or only the one with this name.
+
+        Raise NotFound if there is none.
         """
         mine = {
             n: a.knowledge
@@ -236,15 +241,17 @@ class DocumentRoutes:
             return {name: mine[name]}
         known = f"There are: {', '.join(mine)}." if mine else "Start the server with --docs FOLDER."
         what = (
-            f"There is no app `{name[:100]}` with documents here."
+            f"There is no app `{name[:100]}` with documents."
             if name
-            else "There is no app with documents here."
+            else "There is no app with documents."
         )
         raise NotFound(what, known, param="app")
 
     def find(self, request: Request) -> tuple[str, Knowledge, Doc, bool]:
-        """And whether it waits to be read. That is asked first: what was read since then is found
-        as it is now, and never as it was.
+        """Return (app, knowledge, document, is_pending) of the document in the path.
+
+        `waiting` is read before the look-up: a document that is read in between is then found in
+        its new state, never in its old one. Raise NotFound.
         """
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
@@ -255,7 +262,7 @@ class DocumentRoutes:
             ):
                 return name, knowledge, doc, doc.path in waiting
         raise NotFound(
-            "There is no document of that id.", "GET /v1/documents lists them.", param="id"
+            "There is no document with this id.", "GET /v1/documents lists them.", param="id"
         )
 
     def paths(self) -> list[ApiRoute]:
@@ -269,12 +276,12 @@ class DocumentRoutes:
         ]
 
 
-# bytes of a body's end that are kept: its last boundary, and what some clients write behind it
+# Bytes kept of a body's end: its last boundary, and what some clients write after it
 _TAIL = 1_000
 
 
 class LimitedBody:
-    """A request's body, counted as it comes, so that no more of it is kept than is allowed."""
+    """Counts a request's body while it is read, and raises TooLarge above the limit."""
 
     def __init__(self, request: Request, most: int, too_large: Any) -> None:
         self.request, self.most, self.too_large, self.size, self.tail = (
@@ -297,8 +304,10 @@ class LimitedBody:
 
 
 class UploadForm:
-    """The form of a request, its files closed at the end. A part that is not ended would be left
-    out in silence: such a form is refused.
+    """Reads the form of a request and closes its files at the end.
+
+    The parser would silently drop an incomplete last part, so a form without its final boundary is
+    rejected.
     """
 
     def __init__(self, counted: LimitedBody, max_files: int, max_fields: int) -> None:
@@ -312,19 +321,19 @@ class UploadForm:
             self.form = await self.request.form(**self.most)
         except MultiPartException as error:
             raise BadRequest(
-                f"The form cannot be read: {error.message}",
+                f"The form is invalid: {error.message}",
                 "Send it as curl does: curl -F file=@report.pdf …",
             ) from None
         if not self.is_whole():
             await self.form.close()
             raise BadRequest(
                 "The form ends in the middle of a part.",
-                "Send it whole, with the boundary and `--` behind it.",
+                "Send all of it, up to the boundary followed by `--`.",
             )
         return self.form
 
     def is_whole(self) -> bool:
-        """Whether it ends with its boundary (RFC 2046, 5.1.1)."""
+        """Return whether the form ends with its final boundary (RFC 2046, 5.1.1)."""
         boundary = re.search(r"boundary=\"?([^\";,]+)", self.request.headers["content-type"])
         return (
             boundary is not None
@@ -337,15 +346,17 @@ class UploadForm:
 
 
 def require_documents_key(asker: Asker) -> None:
+    """Raise Forbidden if the asker may not change documents."""
     if not asker.documents:
         raise Forbidden(
             "This key may not add or remove documents.",
-            "Ask the operator for `documents: true` on it.",
+            "Ask the operator to set `documents: true` for it.",
         )
 
 
 def views(app: str, knowledge: Knowledge, asker: Asker) -> list[DocumentView]:
-    waiting, coming = knowledge.waiting, knowledge.coming(asker)  # asked first: see `find`
+    """Return all documents of an app that the asker may see."""
+    waiting, coming = knowledge.waiting, knowledge.coming(asker)  # read first: see `find`
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
     return [view_for(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
@@ -354,8 +365,10 @@ def views(app: str, knowledge: Knowledge, asker: Asker) -> list[DocumentView]:
 def view_for(
     app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool
 ) -> DocumentView:
-    """To those who may change it, a document that is being read, or read again, is just that; the
-    others have it as it was until then.
+    """Return a document as this asker sees it.
+
+    While it is being read, askers who may change documents see the state `reading`; the others see
+    its previous state.
     """
     if asker.documents and waits:
         return DocumentView(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
@@ -363,6 +376,7 @@ def view_for(
 
 
 def view(app: str, knowledge: Knowledge, doc: Doc) -> DocumentView:
+    """Return a document with its stored state."""
     uploaded = knowledge.synchronizer.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
     return DocumentView(
@@ -386,6 +400,7 @@ def view(app: str, knowledge: Knowledge, doc: Doc) -> DocumentView:
 
 
 def files_of(form: FormData) -> list[UploadFile]:
+    """Return the files of a form. Raise BadRequest for other fields or missing files."""
     if unknown := next((key for key in form if key not in _FIELDS), None):
         raise BadRequest(
             f"There is no field `{unknown[:50]}`.",
@@ -407,25 +422,25 @@ def files_of(form: FormData) -> list[UploadFile]:
 
 
 def file_name_of(upload: UploadFile) -> str:
-    """The file's own name, without folders and what no name may hold."""
+    """Return the file's name without folders and control characters. Raise BadRequest."""
     name = unicodedata.normalize("NFC", PurePath((upload.filename or "").replace("\\", "/")).name)
     name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
     kind = PurePath(name).suffix.lower()
     if not name:
         raise BadRequest(
             "A file has no name.",
-            f"Send its name with it, ending in one of {', '.join(READERS)}.",
+            f"Send a file name that ends in one of {', '.join(READERS)}.",
             param="file",
         )
     if kind not in READERS:
         raise BadRequest(
-            f"`{name[:100]}` is not a kind of document that can be read.",
-            f"The kinds are {', '.join(READERS)}.",
+            f"`{name[:100]}` has a file type that is not supported.",
+            f"Supported types: {', '.join(READERS)}.",
             param="file",
         )
     if len(name.encode()) > _MAX_NAME:
         raise BadRequest(
-            f"`{name[:40]}…` is a name of more than {_MAX_NAME} bytes.",
+            f"The name `{name[:40]}…` is longer than {_MAX_NAME} bytes.",
             "Give the file a shorter name.",
             param="file",
         )
@@ -433,6 +448,7 @@ def file_name_of(upload: UploadFile) -> str:
 
 
 def text_of(form: FormData, name: str) -> str | None:
+    """Return a text field of a form. Raise BadRequest if it is a file."""
     value = form.get(name)
     if isinstance(value, UploadFile):
         raise BadRequest(f"`{name}` must be text, not a file.", param=name)
@@ -440,8 +456,9 @@ def text_of(form: FormData, name: str) -> str | None:
 
 
 def tags_and_groups(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
-    """The tags, and the groups that the document is kept to: some of the asker's own. Raises
-    Forbidden.
+    """Return the tags, and the groups that may read the document (None: no restriction).
+
+    Raise Forbidden for a group that the asker is not in.
     """
     tags, groups = (
         frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip())
@@ -449,14 +466,14 @@ def tags_and_groups(form: FormData, asker: Asker) -> tuple[frozenset[str], froze
     )
     if len(tags) > _MAX_TAGS or any(len(tag) > _MAX_TAG for tag in tags):
         raise BadRequest(
-            f"`tags` are more than {_MAX_TAGS}, or one is longer than {_MAX_TAG} signs.",
-            "Send fewer, shorter ones.",
+            f"`tags` has more than {_MAX_TAGS} tags, or one has over {_MAX_TAG} characters.",
+            "Send fewer or shorter tags.",
             param="tags",
         )
     if strange := sorted(groups - asker.groups):
         yours = ", ".join(sorted(asker.groups)) or "none"
         raise Forbidden(
-            f"This key is not of the group `{strange[0][:50]}`.",
+            f"This key is not in the group `{strange[0][:50]}`.",
             f"Its groups: {yours}.",
             param="groups",
         )

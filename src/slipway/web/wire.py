@@ -1,5 +1,5 @@
-"""OpenAI's JSON and SSE <-> our words. A body is parsed once; what is not ours to read is passed on
-as it came.
+"""Translate between OpenAI's JSON and SSE and our types. Fields that we do not need are passed on
+unchanged.
 """
 
 import re
@@ -35,7 +35,7 @@ from slipway.types import (
 Roles = Literal["system", "developer", "user", "assistant", "tool", "function"]
 SLIPWAY_FIELDS = frozenset(
     {"model", "messages", "stream", "stream_options", "within"}
-)  # the fields of a chat request that a model's parameters are not
+)  # fields of a chat request that are not model parameters
 
 
 class ChatMessageBody(msgspec.Struct):
@@ -44,9 +44,7 @@ class ChatMessageBody(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    """What is read of a chat request. `content` stays raw: a bare model's proxy never looks into
-    it.
-    """
+    """The fields that are read of a chat request. `content` stays raw: a proxy never needs it."""
 
     model: str
     messages: list[ChatMessageBody]
@@ -87,12 +85,13 @@ FIXES = {
     "helpful": "Send `true` or `false`.",
     "reasons": 'Send a list, such as `"reasons": ["wrong"]`.',
     "section": "Send the index of a section, from 0; leave it out for the whole answer.",
-    "within": 'Send any of `{"path": "guide/**", "tags": ["a"], "since": "2026-01-01", "until": "2026-12-31"}`.',
+    "within": 'Send any of `{"path": "guide/**", "tags": ["a"], '
+    '"since": "2026-01-01", "until": "2026-12-31"}`.',
 }
 
 
 def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
-    """The decoded body, or a BadRequest that names the field and the fix."""
+    """Return the decoded body. Raise BadRequest that names the invalid field and the fix."""
     try:
         return decode(body)
     except msgspec.ValidationError as error:
@@ -106,12 +105,12 @@ def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
         raise BadRequest(what, "Send a JSON object in UTF-8.") from None
     except RecursionError:
         raise BadRequest(
-            "The body's JSON is nested too deeply.", "Send a flatter object."
+            "The JSON of the body is nested too deeply.", "Send a flatter object."
         ) from None
 
 
 def bad_request_from(message: str) -> BadRequest:
-    """msgspec's finding, as a sentence that names the field and the fix."""
+    """Turn a message of msgspec into an error that names the field and the fix."""
     place = PLACE.search(message)
     param = place[1] if place else ""
     what = PLACE.sub("", message)
@@ -138,7 +137,7 @@ def bad_request_from(message: str) -> BadRequest:
 
 
 class Chat(Record, frozen=True, kw_only=True):
-    """A chat request, checked: for a bare model the `call` is all there is to know."""
+    """A checked chat request. For a model or route, `call` is all that is needed."""
 
     model: str
     request: ChatRequest
@@ -147,6 +146,7 @@ class Chat(Record, frozen=True, kw_only=True):
 
 
 def parse_chat(body: bytes) -> Chat:
+    """Return the chat request of a body. Raise BadRequest that names the invalid field."""
     request: ChatRequest = parse_json(body, decode_chat)
     messages = request.messages
     if not messages:
@@ -181,18 +181,18 @@ def parse_chat(body: bytes) -> Chat:
 
 
 def without_field(body: bytes, field: str) -> bytes:
+    """Return a JSON object's text without one of its fields."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields.pop(field, None)
     return encode_json(fields)
 
 
 def locate_model_name(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
-    """Where in the body the model's name stands, so that it can be replaced without encoding the
-    rest again.
+    """Return the body and the place (start, end) of the model's name in it.
 
-    Only where it cannot be mistaken is the client's own text used: the key occurs once, and no
-    letter is written as an escape. Else the body is encoded again, which also settles a key given
-    twice (the last counts, as it did when we read it).
+    A route can then replace the name without encoding the body again. The client's own bytes are
+    used only if the key occurs once and no character is written as an escape. Otherwise the body is
+    encoded again, which also resolves a duplicate key: the last one wins, as in our decoder.
     """
     at = body.find(b'"model"')
     if at >= 0 and body.find(b'"model"', at + 7) < 0 and b"\\u00" not in body:
@@ -210,13 +210,14 @@ def locate_model_name(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
 
 
 def conversation(request: ChatRequest) -> tuple[Message, ...]:
-    """The messages of a chat request, as an app reads them."""
+    """Return the messages of a chat request with decoded content, as an app needs them."""
     return tuple(
         Message(role=m.role, content=content_of(i, m)) for i, m in enumerate(request.messages)
     )
 
 
 def content_of(i: int, message: ChatMessageBody) -> str | list[dict[str, Any]] | None:
+    """Return the decoded content of message `i`. Raise BadRequest."""
     try:
         return decode_content(message.content) if bytes(message.content) else None
     except msgspec.ValidationError:
@@ -225,7 +226,7 @@ def content_of(i: int, message: ChatMessageBody) -> str | list[dict[str, Any]] |
 
 
 def question_text(messages: Iterable[Message]) -> str:
-    """The text of the last user turn, which is the question."""
+    """Return the text of the last user turn. Raise BadRequest if it has none."""
     for message in reversed(tuple(messages)):
         if message.role == "user":
             content = message.content
@@ -237,7 +238,7 @@ def question_text(messages: Iterable[Message]) -> str:
                 return content.strip()
             break
     raise BadRequest(
-        "The last user message holds no text.", "Ask something in it.", param="messages"
+        "The last user message has no text.", "Write a question in it.", param="messages"
     )
 
 
@@ -245,8 +246,9 @@ def question_text(messages: Iterable[Message]) -> str:
 
 
 def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any]:
-    """OpenAI's error envelope, with our fields beside its own; `language` is that of the person who
-    asked.
+    """Return an error in OpenAI's form, with our fields under `slipway`.
+
+    `language` is the language of the person who asked.
     """
     return {
         "error": {
@@ -267,6 +269,7 @@ def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any
 
 
 def reader_text(error: SlipwayError, language: Language) -> ReaderText:
+    """Return the error message for the person who asked."""
     what, then = reader_sentences(error, language)
     return ReaderText(what=what, next=then, language=language)
 
@@ -287,6 +290,7 @@ def failed_event(
 
 
 def sse(data: Any) -> bytes:
+    """Return data as one server-sent event."""
     return b"data: %b\n\n" % encode_json(data)
 
 
@@ -306,7 +310,7 @@ EVENT_NAMES: dict[type[Event], str] = {
 
 
 def event_data(event: Event) -> Any:
-    """An event's data as the table of design section 5 has it."""
+    """Return an event's data, as the table of events in docs/api.md shows it."""
     if isinstance(event, SourceFound):
         return event.source
     if isinstance(event, UsageReport):
@@ -319,6 +323,7 @@ def event_data(event: Event) -> Any:
 
 
 def event_sse(number: int, event: Event) -> bytes:
+    """Return one of our own events as a server-sent event with its number as id."""
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (
         number,
         EVENT_NAMES[type(event)].encode(),
@@ -330,12 +335,12 @@ def event_sse(number: int, event: Event) -> bytes:
 
 
 def section_heading(title: str, *, first: bool) -> str:
-    """What stands before a section's text where the whole is one text."""
+    """Return what precedes a section's text if all sections are joined into one text."""
     return ("" if first else "\n\n") + (f"## {title}\n\n" if title else "")
 
 
 class WholeAnswer:
-    """What the events so far come to."""
+    """The state of an answer after all events that `take` received."""
 
     def __init__(self) -> None:
         self.texts: dict[int, list[str]] = {}
@@ -347,6 +352,7 @@ class WholeAnswer:
         self.done: Done | None = None
 
     def take(self, event: Event) -> None:
+        """Apply an event."""
         if isinstance(event, Delta):
             self.texts.setdefault(event.section, []).append(event.text)
         elif isinstance(event, Citation):
@@ -363,14 +369,15 @@ class WholeAnswer:
             self.done = event
 
     def section(self, event: SectionState) -> None:
-        if event.state == "started":  # begun again after a failure: what it had said is said again
+        """Apply a section's state; a section that starts again begins empty."""
+        if event.state == "started":
             self.texts[event.index] = []
             self.citations = [c for c in self.citations if c.section != event.index]
             self.notices = [n for n in self.notices if n.section != event.index]
         self.sections[event.index] = event
 
     def whole(self) -> tuple[str, dict[int, tuple[int, int]]]:
-        """The text, and where in it each section's own stands."""
+        """Return the joined text, and (start, end) of each section's own text in it."""
         text, places = "", dict[int, tuple[int, int]]()
         for index in sorted(self.texts):
             own = "".join(self.texts[index])
@@ -383,8 +390,9 @@ class WholeAnswer:
 
 
 def whole_answer(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
-    """A whole answer from its events: the body of `/v1/answers` when it is not streamed. Citations
-    are offsets in the whole text here.
+    """Return an answer as JSON from its events: the body of `/v1/answers` without streaming.
+
+    Here the offsets of citations count from the beginning of the whole text.
     """
     folding = WholeAnswer()
     for event in events:
@@ -417,6 +425,7 @@ def whole_answer(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
 
 
 def shift_citation(citation: Citation, by: int) -> Citation:
+    """Return a citation with its offsets moved by `by` characters."""
     return (
         msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by)
         if by
@@ -429,7 +438,7 @@ def section_wire(section: SectionState, start: int, end: int) -> dict[str, Any]:
 
 
 def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dict[str, Any]]:
-    """OpenAI's form of citations; where one has flags, they stand beside it under `slipway`."""
+    """Return citations in OpenAI's form; flags are added under `slipway`."""
     by_n = {s.n: s for s in sources}
     return [
         {
@@ -447,7 +456,7 @@ def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dic
 
 
 def chat_completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
-    """A folded answer as a `chat.completion`."""
+    """Return an answer of `whole_answer` as a `chat.completion`."""
     return {
         "id": answer["id"],
         "object": "chat.completion",
@@ -476,15 +485,14 @@ def chat_completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
 
 
 def finish_reason(notices: Iterable[Notice]) -> str:
-    """Why the text ended, as the model's provider said: the notices that tell of it are called like
-    that.
-    """
+    """Return OpenAI's finish reason: `length` or `content_filter` if a notice has this code."""
     return next(
         (notice.code for notice in notices if notice.code in ("length", "content_filter")), "stop"
     )
 
 
 def usage_wire(usage: Usage | None) -> dict[str, Any]:
+    """Return usage in OpenAI's form."""
     usage = usage or Usage()
     return {
         "prompt_tokens": usage.input_tokens,
@@ -495,7 +503,7 @@ def usage_wire(usage: Usage | None) -> dict[str, Any]:
 
 
 class ChunkWriter:
-    """An app's events -> the chunks that an OpenAI client reads."""
+    """Turns an app's events into the chunks of an OpenAI stream."""
 
     def __init__(
         self, answer_id: str, app: str, *, usage_wanted: bool, progress_wanted: bool
@@ -512,11 +520,9 @@ class ChunkWriter:
         self.notices: list[Notice] = []
         self.usage: Usage | None = None
         self.titles: dict[int, str] = {}
-        self.section, self.said, self.starts = (
-            -1,
-            0,
-            0,
-        )  # the section that is written, the characters said, and where its text starts
+        self.section = -1  # the current section
+        self.sent = 0  # characters of the text sent so far
+        self.starts = 0  # offset of the current section's own text
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         head = {
@@ -533,9 +539,11 @@ class ChunkWriter:
         )
 
     def begin(self) -> bytes:
+        """Return the first chunk, which names the role."""
         return self.delta({"role": "assistant", "content": ""})
 
     def event(self, event: Event) -> bytes:
+        """Return the chunks of an event; empty if OpenAI has no form for it."""
         if isinstance(event, Delta):
             return self.delta({"content": self.text(event)})
         if isinstance(event, SectionState):
@@ -557,16 +565,17 @@ class ChunkWriter:
         return b""
 
     def text(self, event: Delta) -> str:
-        """With the section's title before its first words."""
+        """Return the text of a delta, with the section's title before its first words."""
         text = event.text
         if event.section != self.section:
-            title = section_heading(self.titles.get(event.section, ""), first=not self.said)
-            self.section, self.starts = event.section, self.said + len(title)
+            title = section_heading(self.titles.get(event.section, ""), first=not self.sent)
+            self.section, self.starts = event.section, self.sent + len(title)
             text = title + text
-        self.said += len(text)
+        self.sent += len(text)
         return text
 
     def end(self, done: Done) -> bytes:
+        """Return the last chunks: annotations and sources, usage if it was asked for, `[DONE]`."""
         marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}
         sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
         facts = {
