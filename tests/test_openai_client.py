@@ -150,7 +150,7 @@ def test_an_app_streams_with_annotations_in_the_last_chunk(client: openai.OpenAI
             "nobody",
             openai.NotFoundError,
             "model_not_found",
-            "There is no model or app `nobody` here",
+            "There is no model or app `nobody`",
         ),
         ("fault-context", openai.BadRequestError, "context_length_exceeded", "context"),
         ("fault-status-429-2", openai.RateLimitError, "provider_limit", "limiting us"),

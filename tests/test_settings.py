@@ -42,7 +42,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
     assert code == 2
     assert (
         said
-        == "slipway: embedding: `qwen2.5-coder-0.5b` is not known; write minilm, a folder such as ./model, or none\n"
+        == "slipway: embedding: `qwen2.5-coder-0.5b` is unknown; write minilm, a folder such as ./model, or none\n"
     )
 
 
@@ -216,7 +216,10 @@ keys: [{key: "${OUR_KEY}"}, {key: in-the-file-1}]
             ["--model", "http://127.0.0.1:9/v1"],
             "nothing listens there. Start that server, or name the model",
         ),
-        (["--config", "nofile.yaml"], "nofile.yaml: the settings file cannot be read: no such file"),
+        (
+            ["--config", "nofile.yaml"],
+            "nofile.yaml: the settings file cannot be read: no such file",
+        ),
         (["--host", "0.0.0.0"], "no keys are set"),
     ],
 )

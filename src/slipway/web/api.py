@@ -10,14 +10,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from slipway.answer import App, Pipeline, answer, proxy
+from slipway.answer import App, Current, Pipeline, answer, proxy
 from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
-from slipway.settings import Settings
 from slipway.settings.checks import suggest
 from slipway.telemetry.metrics import Telemetry
 from slipway.types import (
@@ -61,7 +60,7 @@ class Api:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        current: Current,
         telemetry: Telemetry,
         note_answered: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
@@ -71,18 +70,16 @@ class Api:
         `note_answered` is called with each finished answer. `settings_state` returns the state of
         the settings for `/readyz`, empty if they never change.
         """
-        self.pipeline, self.telemetry, self.note_answered, self.settings_state = (
-            pipeline,
-            telemetry,
-            note_answered,
-            settings_state,
-        )
+        self.current, self.telemetry = current, telemetry
+        self.note_answered, self.settings_state = note_answered, settings_state
         self.streams = Heartbeats()
         self.runs = Runs()
         self.guard: Guard  # set by `app`, which builds both
 
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    @property
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline in force; a question reads it once."""
+        return self.current.pipeline
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,10 +21,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from slipway.answer import Pipeline
+from slipway.answer import Current
 from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
-from slipway.settings import Limits, Listen, Settings
+from slipway.settings import Limits, Listen
 from slipway.types import new_id
 from slipway.web.guard import language_of
 from slipway.web.wire import envelope
@@ -35,9 +35,14 @@ LINGER_S = 0.5
 
 
 class ClientConnection(HttpToolsProtocol):
-    """The connection of one client. `connection_class` sets `limits` on a subclass."""
+    """The connection of one client. `connection_class` sets `current` on a subclass."""
 
-    limits = Limits()
+    current: Current
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits in force; a reload changes them for open connections too."""
+        return self.current.settings.limits
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -214,9 +219,9 @@ def write_whole(send: Any, status: int, headers: list[tuple[bytes, bytes]], body
     return True
 
 
-def connection_class(limits: Limits) -> type[ClientConnection]:
-    """Return a subclass with these limits, as uvicorn takes a class."""
-    return type("LimitedConnection", (ClientConnection,), {"limits": limits})
+def connection_class(current: Current) -> type[ClientConnection]:
+    """Return a subclass that knows the current settings, since uvicorn takes a class."""
+    return type("ServedConnection", (ClientConnection,), {"current": current})
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -256,15 +261,12 @@ class Server(uvicorn.Server):
     once.
     """
 
-    def __init__(self, app: Any, settings: Settings) -> None:
-        self.connection_kind, self.grace_s = (
-            connection_class(settings.limits),
-            settings.listen.grace,
-        )
+    def __init__(self, app: Any, current: Current) -> None:
+        self.current = current
         super().__init__(
             uvicorn.Config(
                 app,
-                http=self.connection_kind,
+                http=connection_class(current),
                 loop="auto",
                 ws="none",
                 lifespan="on",
@@ -278,11 +280,10 @@ class Server(uvicorn.Server):
             )
         )
 
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        """Apply new limits at once, also to open connections."""
-        self.connection_kind.limits = settings.limits
-        self.grace_s = settings.listen.grace
-        self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
+    @property
+    def grace_s(self) -> float:
+        """Return the seconds that running answers get to finish after SIGTERM."""
+        return self.current.settings.listen.grace
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -294,6 +295,7 @@ class Server(uvicorn.Server):
                 len(self.server_state.tasks),
                 self.grace_s,
             )
+        self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
