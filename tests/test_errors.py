@@ -362,8 +362,8 @@ def test_a_trace_belongs_to_the_key_that_asked(server: Serving) -> None:
 
 def test_a_reference_without_a_trace_is_sent_to_the_log(server: Serving) -> None:
     for ref, says in (
-        ("ref-1", "was refused before an answer began"),
-        ("ans-1", "look for others in the server's log"),
+        ("ref-1", "was rejected before an answer began"),
+        ("ans-1", "the server's log may say more"),
     ):
         unknown = server.get(f"/v1/traces/{ref}", headers=ANN)
         assert unknown.status_code == 404
@@ -400,9 +400,9 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
     for arguments, says in (
         (
             ("ref-1", "--url", server.url, "--key", "sw-ann-of-tests"),
-            "refused before an answer began",
+            "rejected before an answer began",
         ),
-        (("ref-1", "--url", server.url), "This server asks for a key"),
+        (("ref-1", "--url", server.url), "This server requires a key"),
         (
             ("../models", "--url", server.url),
             "`../models` is no reference. References begin with `ans-` or `ref-`.",

@@ -281,13 +281,13 @@ def test_keys(server: Serving) -> None:
                 "messages": [{"role": "user", "content": [{"type": "text", "text": None}]}],
             },
             "messages",
-            "holds no text",
+            "has no text",
         ),
         ({"model": "tea", "messages": HELLO, "n": 2}, "n", "cannot be used with the app `tea`"),
         (
             {"model": "tea", "messages": [{"role": "user", "content": " "}]},
             "messages",
-            "holds no text",
+            "has no text",
         ),
     ],
 )

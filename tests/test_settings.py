@@ -141,11 +141,11 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ),
         (
             "models:\n  m1: {base_url: http://h/v1, headers: {x: 甲}}\n",
-            "s.yaml:2: models.m1.headers.x: a header must not hold",
+            "s.yaml:2: models.m1.headers.x: a header must not contain line",
         ),
         (
             'models:\n  m1: {base_url: http://h/v1, api_key: "sk-a\\n"}\n',
-            "s.yaml:2: models.m1.api_key: a key must not hold",
+            "s.yaml:2: models.m1.api_key: a key must not contain line",
         ),
         (
             "models:\n  m1: {base_url: http://h/v1, name: 2026-02-30}\n",
@@ -155,7 +155,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
             "models:\n  m1: {base_url: !env URL}\n",
             "s.yaml:2: models.m1.base_url: this cannot be read (could not determine a constructor for the tag '!env')",
         ),
-        (f"models: {'[' * 3000}{']' * 3000}\n", "s.yaml: this is nested too deeply"),
+        (f"models: {'[' * 3000}{']' * 3000}\n", "s.yaml: the YAML is nested too deeply"),
         (
             GOOD.replace("./docs", "~no-such-user/docs"),
             "apps.support.knowledge: there is no folder or file",
@@ -220,7 +220,7 @@ keys: [{key: "${OUR_KEY}"}, {key: in-the-file-1}]
             ["--config", "nofile.yaml"],
             "nofile.yaml: the settings file cannot be read: no such file",
         ),
-        (["--host", "0.0.0.0"], "no keys are set"),
+        (["--host", "0.0.0.0"], "without keys"),
     ],
 )
 def test_flags(tmp_path: Path, args: list[str], says: str) -> None:

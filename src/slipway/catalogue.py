@@ -20,14 +20,14 @@ RETRY = "{again}"  # the place of the sentence that says when to try again
 CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
     "bad_request": {
         "en": (
-            "The request could not be understood.",
+            "What you sent could not be understood.",
             "Write it in another way and send it again.",
         ),
         "zh": ("无法理解发送的内容。", "请换一种写法后重新发送。"),
     },
     "unsupported_media_type": {
         "en": (
-            "The format of the request is not supported.",
+            "What you sent has a form that cannot be read here.",
             "Reload the page and send it again.",
         ),
         "zh": ("不支持发送的格式。", "请刷新页面后重新发送。"),
@@ -37,7 +37,7 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
             "The key is missing or unknown.",
             "Check it, or ask the operator for a new one.",
         ),
-        "zh": ("缺少密钥，或密钥无效。", "请检查密钥，或向管理员索取新的密钥。"),
+        "zh": ("缺少密钥，或密钥不正确。", "请检查密钥，或向管理员索取新的密钥。"),
     },
     "forbidden": {
         "en": ("You do not have permission to do this.", "Ask the operator for access."),
@@ -60,7 +60,7 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
             "This is not possible right now.",
             "Reload the page to see the current state.",
         ),
-        "zh": ("目前无法执行此操作。", "请刷新页面查看最新状态。"),
+        "zh": ("目前无法执行此操作。", "请刷新页面查看最新情况。"),
     },
     "gone": {
         "en": ("This answer has expired.", "Ask the question again."),
@@ -68,7 +68,7 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
     },
     "too_large": {
         "en": (
-            "The request is too large.",
+            "What you sent is too large.",
             "Make it shorter or smaller and send it again.",
         ),
         "zh": ("发送的内容太大。", "请缩短或缩小后重新发送。"),
@@ -101,7 +101,7 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
     },
     "internal_error": {
         "en": (
-            "The service had an internal error.",
+            "Something went wrong in this service.",
             f"{RETRY} If it happens again, tell the operator the reference.",
         ),
         "zh": ("服务出现内部错误。", f"{RETRY}若再次发生，请把编号告诉管理员。"),

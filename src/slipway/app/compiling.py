@@ -108,7 +108,9 @@ def compile_pipeline(
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
-        admission=Admission(settings.keys, settings.limits.answers, operator, carried.in_flight_total),
+        admission=Admission(
+            settings.keys, settings.limits.answers, operator, carried.in_flight_total
+        ),
         apps=apps,
         routes=routes,
         emit=carried.emit,
