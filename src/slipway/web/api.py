@@ -535,7 +535,7 @@ def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
 def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
     """Return the breaker state and the calls of each model that the asker may call."""
     return {
-        name: health.shown()
+        name: health.report()
         for name, health in healths_of(pipeline.routes.values()).items()
         if pipeline.admission.may_call(asker, name)
     }

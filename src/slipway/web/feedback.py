@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import BadRequest, Conflict, Gone
-from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Said
+from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
 from slipway.providers import encode_json
 from slipway.types import Answered, Asker
 from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
@@ -43,8 +43,8 @@ class FeedbackRoutes:
         said = checked(parse_json(await self.guard().body(scope, receive), decode))
         asker: Asker = scope["slipway.asker"]
         self.check_ended(said.answer, asker)
-        kept = await self.feedback.give(said, asker)
-        await respond(send, 200, JSON, encode_json(kept))
+        receipt = await self.feedback.give(said, asker)
+        await respond(send, 200, JSON, encode_json(receipt))
 
     async def withdraw(self, request: Request) -> Response:
         """Delete the asker's votes on an answer."""
@@ -71,7 +71,7 @@ class FeedbackRoutes:
         ]
 
 
-def checked(request: FeedbackRequest) -> Said:
+def checked(request: FeedbackRequest) -> Opinion:
     """Return the vote or report. Raise BadRequest that names the invalid field and the fix."""
     for i, reason in enumerate(request.reasons):
         if reason not in REASONS:
@@ -104,7 +104,7 @@ def checked(request: FeedbackRequest) -> Said:
             "Describe the problem in `comment`, or list `reasons`.",
             param="comment",
         )
-    return Said(
+    return Opinion(
         answer=request.answer,
         kind=request.kind,
         helpful=request.helpful,
