@@ -163,7 +163,7 @@ BAD = [
     (
         {"answer": "ID", "helpful": True, "reasons": ["boring"]},
         "reasons[0]",
-        "`reasons[0]`: there is no reason `boring`.",
+        "`reasons[0]`: `boring` is not a known reason.",
     ),
     (
         {"answer": "ID", "helpful": True, "reasons": "wrong"},

@@ -206,9 +206,9 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
         (None, "apps.support.prompt: `{file}` cannot be read: no such file or directory"),
         (
             b" \n",
-            "apps.support.prompt: `{file}` is empty; leave `prompt` out for our own instructions",
+            "apps.support.prompt: `{file}` is empty; remove `prompt` to use the built-in instructions",
         ),
-        (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as that"),
+        (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as UTF-8"),
         (
             b"Be kind.",
             f"warning: apps.support.prompt: the file lacks the words `{SENTINEL}`, so a model cannot say that the passages do not answer the question",
