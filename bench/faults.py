@@ -3,7 +3,7 @@ first model has it and whose second one is well.
 
     python bench/faults.py                     # a Markdown table, in about two minutes
 
-Faults, settings and words are those of tests/faulty.py. One question after another, each with
+Faults, settings and words are those of tests/provider_faults.py. One question after another, each with
 models of its own, so that no breaker is open. For the route, `+N ms` is how much longer it took
 than the median of healthy ones, and `N calls` how many were made to models, of any kind. The client
 waits for 10 s at the most; `hang` is where that was not enough.
@@ -22,8 +22,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from faulty import BAD_KEY, FAULTS, Cell, Estate, Fault, estate
-from seeing import Seen, ask
+from chat_client import Seen, ask
+from provider_faults import BAD_KEY, FAULTS, Cell, Estate, Fault, estate
 
 PATIENCE_S = 10.0
 HEALTHY = 15  # questions that tell what healthy is

@@ -36,8 +36,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from chat_client import Seen, ask
 from processes import Serving, mock_process, serving
-from seeing import Seen, ask
 
 RATE = 10.0  # questions in a second
 HEALTHY_S, AFTER_S = 8.0, 12.0  # before and behind an outage

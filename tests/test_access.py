@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import pytest
 
-from knowing import Known
+from knowledge_base import Known
 from processes import Serving, serving
 from slipway.knowledge.access import Access, glob
 from slipway.knowledge.document_store import Doc

@@ -20,8 +20,8 @@ from docx import Document as Word
 from fpdf import FPDF
 
 import hostile
-import papers
-from knowing import Known
+import sample_documents
+from knowledge_base import Known
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
@@ -40,11 +40,11 @@ def harbour(tmp_path_factory: pytest.TempPathFactory) -> Known:
     """A handbook of a real size in each kind, known together."""
     folder = tmp_path_factory.mktemp("harbour")
     made = {
-        "a.pdf": papers.pdf(),
-        "b.pdf": papers.pdf(30, outline=False),
-        "c.docx": papers.docx(),
-        "d.pptx": papers.pptx(),
-        "e.xlsx": papers.xlsx(),
+        "a.pdf": sample_documents.pdf(),
+        "b.pdf": sample_documents.pdf(30, outline=False),
+        "c.docx": sample_documents.docx(),
+        "d.pptx": sample_documents.pptx(),
+        "e.xlsx": sample_documents.xlsx(),
     }
     for name, data in made.items():
         (folder / name).write_bytes(data)
@@ -67,51 +67,53 @@ def best(knowledge: Known, question: str, path: str) -> Passage:
 
 @pytest.mark.parametrize("number", [0, 1, 59, 118, 119])
 def test_a_question_finds_the_page_of_a_pdf(harbour: Known, number: int) -> None:
-    found = best(harbour, f"deposit of the {papers.subject(number)} regulation", "a.pdf")
+    found = best(harbour, f"deposit of the {sample_documents.subject(number)} regulation", "a.pdf")
     assert (found.page, found.title, found.heading) == (
         number + 1,
         "Harbour Handbook",
-        f"Chapter {number + 1}: On the {papers.subject(number)}",
+        f"Chapter {number + 1}: On the {sample_documents.subject(number)}",
     )
-    assert papers.fact(number) in found.text.replace("\n", " ")
+    assert sample_documents.fact(number) in found.text.replace("\n", " ")
 
 
 def test_without_bookmarks_the_headings_of_a_pdf_are_told_by_their_letters(harbour: Known) -> None:
-    found = best(harbour, f"deposit of the {papers.subject(17)} regulation", "b.pdf")
-    assert (found.page, found.heading) == (18, f"Chapter 18: On the {papers.subject(17)}")
+    found = best(harbour, f"deposit of the {sample_documents.subject(17)} regulation", "b.pdf")
+    assert (found.page, found.heading) == (18, f"Chapter 18: On the {sample_documents.subject(17)}")
 
 
 @pytest.mark.parametrize("number", [0, 31, 59])
 def test_a_question_finds_the_heading_of_a_word_file(harbour: Known, number: int) -> None:
-    found = best(harbour, f"deposit of the {papers.subject(number)} regulation", "c.docx")
+    found = best(harbour, f"deposit of the {sample_documents.subject(number)} regulation", "c.docx")
     assert found.trail == (
         "Harbour Handbook",
-        f"Chapter {number + 1}: On the {papers.subject(number)}",
+        f"Chapter {number + 1}: On the {sample_documents.subject(number)}",
         "Deposits",
     )
     assert found.text.startswith(
-        f"{papers.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit."
+        f"{sample_documents.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit."
     )
     assert found.page is None
 
 
 def test_a_question_finds_the_slide_and_its_notes(harbour: Known) -> None:
-    found = best(harbour, f"{papers.subject(30)} clerk called", "d.pptx")
-    assert (found.page, found.heading) == (31, f"On the {papers.subject(30)}")
+    found = best(harbour, f"{sample_documents.subject(30)} clerk called", "d.pptx")
+    assert (found.page, found.heading) == (31, f"On the {sample_documents.subject(30)}")
     assert "Berth | Crowns\n--- | ---\nNorth | 30" in found.text
-    assert best(harbour, papers.fact(2), "d.pptx").page == 3, (
+    assert best(harbour, sample_documents.fact(2), "d.pptx").page == 3, (
         "a slide without a title keeps its page"
     )
     assert all(
         hit.passage.page != 4
-        for hit in harbour.search(papers.fact(3), limit=40)
+        for hit in harbour.search(sample_documents.fact(3), limit=40)
         if hit.passage.path == "d.pptx"
     ), "hidden"
 
 
 @pytest.mark.parametrize(("year", "row"), [(2020, 0), (2022, 1234), (2024, 1999)])
 def test_a_question_finds_the_row_of_a_sheet(harbour: Known, year: int, row: int) -> None:
-    found = best(harbour, f"Vessel {papers.subject(row % 400)} {year}-{row} crowns", "e.xlsx")
+    found = best(
+        harbour, f"Vessel {sample_documents.subject(row % 400)} {year}-{row} crowns", "e.xlsx"
+    )
     assert (found.heading, found.page) == (f"Year {year}", None)
     assert "Ship | Arrived | Crowns | Paid\n--- | --- | --- | ---\n" in found.text, (
         "each passage names its columns"
@@ -124,7 +126,7 @@ def test_hidden_sheets_are_not_read(harbour: Known) -> None:
 
 
 def test_no_passage_crosses_a_page(parser: Parser) -> None:
-    document = parser.parse(papers.pdf(12), "a.pdf")
+    document = parser.parse(sample_documents.pdf(12), "a.pdf")
     assert len(document.pages) == 12
     for passage in passages(document, "a.pdf", "v"):
         assert passage.page
@@ -137,7 +139,10 @@ def test_no_passage_crosses_a_page(parser: Parser) -> None:
 
 
 def test_files_tell_title_author_and_date(parser: Parser) -> None:
-    pdf, word = parser.parse(papers.pdf(1), "a.pdf"), parser.parse(papers.docx(1), "a.docx")
+    pdf, word = (
+        parser.parse(sample_documents.pdf(1), "a.pdf"),
+        parser.parse(sample_documents.docx(1), "a.docx"),
+    )
     assert pdf.meta == {
         "title": "Harbour Handbook",
         "author": "Port Authority",
@@ -179,7 +184,7 @@ def written(lines: Callable[[FPDF], None]) -> bytes:
 
 
 def test_running_headers_and_page_numbers_are_left_out(parser: Parser) -> None:
-    text = parser.parse(papers.pdf(12), "a.pdf").text
+    text = parser.parse(sample_documents.pdf(12), "a.pdf").text
     assert "confidential draft" not in text
     assert "Page 3" not in text
     assert text.count("Berth Crowns\nNorth") == 12, "rows stay lines"
@@ -221,7 +226,7 @@ def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None
             paper.set_font("helvetica", "B", 11)
             paper.cell(0, 7, f"On ships {number}", new_x="LMARGIN", new_y="NEXT")
             paper.set_font("helvetica", "", 11)
-            paper.multi_cell(0, 6, papers.FILLER, new_x="LMARGIN", new_y="NEXT")
+            paper.multi_cell(0, 6, sample_documents.FILLER, new_x="LMARGIN", new_y="NEXT")
 
     document = parser.parse(written(lines), "a.pdf")
     assert [heading.text for heading in document.headings] == ["On ships 1", "On ships 2"]
@@ -267,7 +272,11 @@ def book(chapters: int) -> bytes:
             paper.cell(0, 8, f"Of the {side}", new_x="LMARGIN", new_y="NEXT")
             paper.set_font("helvetica", size=11)
             paper.multi_cell(
-                0, 6, papers.fact(number) + " " + papers.FILLER * 3, new_x="LMARGIN", new_y="NEXT"
+                0,
+                6,
+                sample_documents.fact(number) + " " + sample_documents.FILLER * 3,
+                new_x="LMARGIN",
+                new_y="NEXT",
             )
     return bytes(paper.output())
 
@@ -293,10 +302,10 @@ def test_columns_are_read_one_after_the_other(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         with paper.text_columns(ncols=2, gutter=8) as columns:
             for number in range(16):
-                columns.write(f"{papers.fact(number)} {papers.FILLER}\n\n")
+                columns.write(f"{sample_documents.fact(number)} {sample_documents.FILLER}\n\n")
 
     text = parser.parse(written(lines), "a.pdf").text.replace("\n", " ")
-    places = [text.index(papers.fact(number)) for number in range(16)]
+    places = [text.index(sample_documents.fact(number)) for number in range(16)]
     assert places == sorted(places)
 
 
@@ -343,7 +352,9 @@ def test_a_word_files_table_reads_as_markdown(parser: Parser) -> None:
 def test_damaged_metadata_costs_no_text(parser: Parser) -> None:
     assert (
         "regulation"
-        in parser.parse(hostile.replaced(papers.docx(1), "docProps/core.xml", b"<"), "a.docx").text
+        in parser.parse(
+            hostile.replaced(sample_documents.docx(1), "docProps/core.xml", b"<"), "a.docx"
+        ).text
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from knowing import OPERATOR, Known
+from knowledge_base import OPERATOR, Known
 from processes import ROOT, run
 from slipway.errors import SettingsError
 from slipway.evals.knowledge import METRICS, measure

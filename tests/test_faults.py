@@ -1,4 +1,4 @@
-"""Routes survive what providers do: every fault of `faulty.py`, streamed and not, for a model
+"""Routes survive what providers do: every fault of `provider_faults.py`, streamed and not, for a model
 alone, with a twin, and for an app.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from faulty import CELLS, SLOWEST_S, TIMES, Cell, Estate, estate
+from chat_client import Seen, ask
 from processes import Serving, mocking, serving
-from seeing import Seen, ask
+from provider_faults import CELLS, SLOWEST_S, TIMES, Cell, Estate, estate
 from slipway.providers.mock import MockServer
 
 AT_ONCE = 24

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from knowing import Known
+from knowledge_base import Known
 from processes import Serving, run, serving
 from slipway.errors import SettingsError
 from slipway.knowledge import opened

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowing import OPERATOR, Known
+from knowledge_base import OPERATOR, Known
 from slipway.errors import SettingsError
 from slipway.knowledge.passages import LONGEST_FENCE, passages
 from slipway.knowledge.readers import Document, read

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from processes import COMMAND, Serving, mocking, run, serving
-from tiny import WORDS, write_tiny
+from tiny_model import WORDS, write_tiny
 
 PAGE = "# Tides\n\nThe ramp is under water for two hours a day. The tide in the harbour rises 4 metres.\n"
 QUESTION = "How many metres does the tide rise?"

@@ -23,9 +23,7 @@ import openai
 import pytest
 
 from processes import COMMAND, run
-from slipway.cli import main
-from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
-from wires import (
+from raw_http import (
     CHAT,
     Got,
     ask,
@@ -39,6 +37,8 @@ from wires import (
     wire,
     with_mock,
 )
+from slipway.cli import main
+from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
 
 # An ordinary provider
 

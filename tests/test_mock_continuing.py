@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from raw_http import ask, chat, code_of, get, json_of, settings, wire, with_mock
 from slipway.providers.mock import CONTINUES, GO_ON, PREFACES, MockServer
-from wires import ask, chat, code_of, get, json_of, settings, wire, with_mock
 
 QUESTION = [
     {"role": "system", "content": "Be brief."},

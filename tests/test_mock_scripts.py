@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from processes import mocking
+from raw_http import Got, ask, chat, code_of, get, json_of, settings, wire, with_mock
 from slipway.providers.mock import FAULTS, MockServer, parse_entry
-from wires import Got, ask, chat, code_of, get, json_of, settings, wire, with_mock
 
 REFUSED = "refused"
 

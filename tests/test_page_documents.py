@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 import hostile
-import papers
+import sample_documents
 from browsing import (
     DESK,
     PHONE,
@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "docs" / name).write_text(text)
     (folder / "docs" / "survey.pdf").write_bytes(hostile.damaged_page())
-    (folder / "docs" / "rules.pdf").write_bytes(papers.pdf(12))
-    (folder / "docs" / "talk.pptx").write_bytes(papers.pptx(9))
+    (folder / "docs" / "rules.pdf").write_bytes(sample_documents.pdf(12))
+    (folder / "docs" / "talk.pptx").write_bytes(sample_documents.pptx(9))
     return folder
 
 
@@ -538,7 +538,7 @@ def test_keys_alone_are_enough(page: Page, server: str) -> None:
 
 def test_a_source_names_its_page_or_slide(page: Page, server: str) -> None:
     entered(page, server)
-    ask(page, f"Which deposit does the {papers.subject(6)} regulation demand?")
+    ask(page, f"Which deposit does the {sample_documents.subject(6)} regulation demand?")
     settled(page)
     expect(page.locator(".place .path", has_text="rules.pdf, page 7")).to_have_count(1)
     slide = page.locator(".place", has_text="talk.pptx, slide 7")

@@ -22,7 +22,7 @@ import pytest
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.providers.mock import MockServer
 from test_local import alive, child, children, until
-from tiny import write_tiny
+from tiny_model import write_tiny
 
 WITHIN_S = 3.0  # a change counts within a quarter of a second; a busy machine may take longer
 KEY, OTHER = {"authorization": "Bearer sw-first-key"}, {"authorization": "Bearer sw-second-key"}

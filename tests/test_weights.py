@@ -21,7 +21,7 @@ from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
 from slipway.weights import File, Weights, Wheel
-from tiny import write_tiny
+from tiny_model import write_tiny
 
 CONTENT = bytes(range(256)) * 4000
 NOWHERE = "http://127.0.0.1:9/model.bin"

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from chat_client import Seen, ask
 from processes import Serving, mock_process, serving
-from seeing import Seen, ask
 
 STREAMS = {"exact": 4000, "repeat": 1500, "restart": 1500, "preface": 1500, "space": 1500}
 FEW = 60  # of each habit, in the usual run

@@ -1,7 +1,7 @@
 """What providers do wrong, as a table; and a server with a model for each of it: alone, before a
 well twin, and for an app over documents.
 
-`alone` and `routed` are the words of `seeing.Seen` that may be seen, streamed and not: of the model
+`alone` and `routed` are the words of `chat_client.Seen` that may be seen, streamed and not: of the model
 alone, and of a route with a twin that is well. An app is told what its route is told, but quotes
 its documents where no model answers (`app_words`).
 """

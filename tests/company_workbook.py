@@ -12,7 +12,7 @@ from typing import Any
 from openpyxl import Workbook
 from openpyxl.cell import WriteOnlyCell
 
-from estate import HOUSES, Asked, listed, packed, parts_of, saved
+from company_documents import HOUSES, Asked, listed, packed, parts_of, saved
 
 FIRST = listed(
     """Marta|Jonas|Aylin|Peter|Sofia|Henrik|Clara|Emil|Nadja|Oskar|Rosa|Viktor|Hanna|Luca|Petra|Karim|Julia|Stefan|Ines|Paul

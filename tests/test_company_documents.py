@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-import estate
-import rents
-from estate import Asked
+import company_documents
+import company_workbook
+from company_documents import Asked
 from processes import serving
 
 MADE = {
-    "handbook.pdf": estate.handbook,
-    "manual.docx": estate.manual,
-    "meeting.pptx": estate.slides,
-    "book.xlsx": rents.book,
+    "handbook.pdf": company_documents.handbook,
+    "manual.docx": company_documents.manual,
+    "meeting.pptx": company_documents.slides,
+    "book.xlsx": company_workbook.book,
 }
 RIGHT = {
     "handbook.pdf": 12,

@@ -1,5 +1,5 @@
 """The papers of a housing company, as long as such papers are: handbook, staff manual, and slides
-of a meeting. Its book is in `rents`.
+of a meeting. Its book is in `company_workbook`.
 
 What is asked for stands in the middle of other text, and the neighbouring pages, slides and sheets
 say the same of other houses with other numbers. Everything follows from one seed, so each run
