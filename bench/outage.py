@@ -36,7 +36,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from chat_client import Seen, ask
+from chat_client import ChatReply, ask
 from processes import Serving, mock_process, serving
 
 RATE = 10.0  # questions in a second
@@ -55,7 +55,7 @@ class Asked(NamedTuple):
     """`at_s` is when it was asked, since the load began."""
 
     at_s: float
-    seen: Seen
+    seen: ChatReply
 
     @property
     def writer(self) -> str:

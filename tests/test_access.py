@@ -17,13 +17,15 @@ import httpx
 import msgspec
 import pytest
 
-from knowledge_base import Known
+import plain_http
+from knowledge_base import KnowledgeBase
 from processes import Serving, serving
 from slipway.knowledge.access import Access, glob
 from slipway.knowledge.document_store import Doc
 from slipway.settings import AccessRule
 from slipway.settings.tree import Key
 from slipway.types import Asker, Within
+from waiting import PATIENCE_S
 
 # Rules by path
 
@@ -118,12 +120,12 @@ def known(
     files: dict[str, str],
     rules: tuple[AccessRule, ...] = (),
     sources: Sequence[str] = ("docs",),
-) -> Known:
+) -> KnowledgeBase:
     for path, text in files.items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    made = Known([tmp_path / source for source in sources], rules=rules)
+    made = KnowledgeBase([tmp_path / source for source in sources], rules=rules)
     made.build()
     return made
 
@@ -234,7 +236,7 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
     """
     room = known(tmp_path, {"docs/a.md": "# Other"})
     keeper = replace_asker(BOARD, documents=True)
-    _, path = room.room.add(
+    _, path = room.knowledge.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
         keeper,
@@ -242,12 +244,12 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
         frozenset({"board"}),
     )
     assert room.search("tariff", asker=BOARD) == []
-    assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
-    room.room.read(path)
-    room.room.keeper.collection.shelf.put_upload(
+    assert [doc.path for doc in room.knowledge.coming(replace_asker(STAFF, documents=True))] == []
+    room.knowledge.read(path)
+    room.knowledge.keeper.collection.shelf.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = room.room.keeper.collection.uploads.folder / "plan.md"
+    file = room.knowledge.keeper.collection.uploads.folder / "plan.md"
     file.touch()
     room.build()
     assert room.search("tariff", asker=STAFF) == []
@@ -255,14 +257,14 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
 
     def add(n: int) -> None:
         text = b"# Tariff\n\nThe tariff is %s." % (b"secret" if n % 2 else b"public")
-        _, path = room.room.add(
+        _, path = room.knowledge.add(
             "same.md",
             io.BytesIO(text),
             keeper,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )
-        room.room.read(path)
+        room.knowledge.read(path)
 
     for _ in range(10):
         with ThreadPoolExecutor(4) as pool:
@@ -647,7 +649,7 @@ def told(reply: httpx.Response) -> tuple[str, str]:
 
 async def probed(made_up: World, server: Serving, cases: int) -> int:
     token = json.loads((made_up.folder / ".slipway" / "lock").read_text())["token"]
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+    async with plain_http.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         prober = Prober(made_up, client, token)
         if any(key.documents for key in made_up.keys):
             for _ in range(3):

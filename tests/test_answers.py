@@ -10,9 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, serving
 
 Told = tuple[int, str, dict[str, Any]]
@@ -89,7 +89,7 @@ def ask(
 def stream(
     server: Serving, app: str, question: str = "How hot is green tea brewed?"
 ) -> tuple[str, list[Told]]:
-    with httpx.stream(
+    with plain_http.stream(
         "POST",
         f"{server.url}/v1/answers",
         json={"question": question, "app": app, "stream": True},
@@ -102,7 +102,7 @@ def stream(
 
 
 def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
-    with httpx.stream(
+    with plain_http.stream(
         "GET",
         f"{server.url}/v1/answers/{answer_id}/events",
         headers={**KEY, "last-event-id": str(after)},
@@ -187,7 +187,9 @@ def test_resume_at_every_event_gives_the_rest(server: Serving) -> None:
 
 def test_a_dropped_reader_comes_back_and_misses_nothing(server: Serving) -> None:
     body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
+    ) as r:
         answer_id, lines = r.headers["x-slipway-answer-id"], events(r.iter_lines())
         first = [next(lines) for _ in range(8)]
     rest = resume(server, answer_id, first[-1][0])
@@ -230,7 +232,7 @@ def test_a_cut_keeps_the_text_and_says_so(server: Serving) -> None:
 def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
     answer_id, told = stream(server, "once")
     assert told[-1][1] == "error"
-    with httpx.stream(
+    with plain_http.stream(
         "POST",
         f"{server.url}/v1/answers/{answer_id}/retry",
         json={"stream": True},
@@ -250,7 +252,9 @@ def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
 def test_cancel_stops_the_model_and_keeps_the_text(server: Serving) -> None:
     body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
     told: list[Told] = []
-    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
+    ) as r:
         answer_id = r.headers["x-slipway-answer-id"]
         for event in events(r.iter_lines()):
             told.append(event)
@@ -351,7 +355,9 @@ def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) ->
 
 def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
     body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
+    ) as r:
         answer_id = r.headers["x-slipway-answer-id"]
     end = time.monotonic() + 10
     while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())[

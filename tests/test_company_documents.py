@@ -11,8 +11,10 @@ import pytest
 
 import company_documents
 import company_workbook
+import plain_http
 from company_documents import Asked
 from processes import serving
+from waiting import PATIENCE_S
 
 MADE = {
     "handbook.pdf": company_documents.handbook,
@@ -43,7 +45,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     settings = {"apps": {"docs": {"knowledge": ["./docs"]}}, "embedding": "none"}
     with (
         serving(folder, settings=settings) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        plain_http.Client(base_url=server.url, timeout=PATIENCE_S) as client,
     ):
         yield Company(client, asked)
 

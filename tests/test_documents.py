@@ -21,7 +21,7 @@ from fpdf import FPDF
 
 import hostile
 import sample_documents
-from knowledge_base import Known
+from knowledge_base import KnowledgeBase
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
@@ -36,7 +36,7 @@ def parser() -> Iterator[Parser]:
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Known:
+def harbour(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     """A handbook of a real size in each kind, known together."""
     folder = tmp_path_factory.mktemp("harbour")
     made = {
@@ -48,7 +48,7 @@ def harbour(tmp_path_factory: pytest.TempPathFactory) -> Known:
     }
     for name, data in made.items():
         (folder / name).write_bytes(data)
-    knowledge = Known([folder])
+    knowledge = KnowledgeBase([folder])
     knowledge.build()
     assert [(report.path, report.state, report.reason) for report in knowledge.reports] == [
         (name, "done", "") for name in sorted(made)
@@ -56,7 +56,7 @@ def harbour(tmp_path_factory: pytest.TempPathFactory) -> Known:
     return knowledge
 
 
-def best(knowledge: Known, question: str, path: str) -> Passage:
+def best(knowledge: KnowledgeBase, question: str, path: str) -> Passage:
     return next(
         hit.passage for hit in knowledge.search(question, limit=40) if hit.passage.path == path
     )
@@ -66,7 +66,7 @@ def best(knowledge: Known, question: str, path: str) -> Passage:
 
 
 @pytest.mark.parametrize("number", [0, 1, 59, 118, 119])
-def test_a_question_finds_the_page_of_a_pdf(harbour: Known, number: int) -> None:
+def test_a_question_finds_the_page_of_a_pdf(harbour: KnowledgeBase, number: int) -> None:
     found = best(harbour, f"deposit of the {sample_documents.subject(number)} regulation", "a.pdf")
     assert (found.page, found.title, found.heading) == (
         number + 1,
@@ -76,13 +76,15 @@ def test_a_question_finds_the_page_of_a_pdf(harbour: Known, number: int) -> None
     assert sample_documents.fact(number) in found.text.replace("\n", " ")
 
 
-def test_without_bookmarks_the_headings_of_a_pdf_are_told_by_their_letters(harbour: Known) -> None:
+def test_without_bookmarks_the_headings_of_a_pdf_are_told_by_their_letters(
+    harbour: KnowledgeBase,
+) -> None:
     found = best(harbour, f"deposit of the {sample_documents.subject(17)} regulation", "b.pdf")
     assert (found.page, found.heading) == (18, f"Chapter 18: On the {sample_documents.subject(17)}")
 
 
 @pytest.mark.parametrize("number", [0, 31, 59])
-def test_a_question_finds_the_heading_of_a_word_file(harbour: Known, number: int) -> None:
+def test_a_question_finds_the_heading_of_a_word_file(harbour: KnowledgeBase, number: int) -> None:
     found = best(harbour, f"deposit of the {sample_documents.subject(number)} regulation", "c.docx")
     assert found.trail == (
         "Harbour Handbook",
@@ -95,7 +97,7 @@ def test_a_question_finds_the_heading_of_a_word_file(harbour: Known, number: int
     assert found.page is None
 
 
-def test_a_question_finds_the_slide_and_its_notes(harbour: Known) -> None:
+def test_a_question_finds_the_slide_and_its_notes(harbour: KnowledgeBase) -> None:
     found = best(harbour, f"{sample_documents.subject(30)} clerk called", "d.pptx")
     assert (found.page, found.heading) == (31, f"On the {sample_documents.subject(30)}")
     assert "Berth | Crowns\n--- | ---\nNorth | 30" in found.text
@@ -110,7 +112,7 @@ def test_a_question_finds_the_slide_and_its_notes(harbour: Known) -> None:
 
 
 @pytest.mark.parametrize(("year", "row"), [(2020, 0), (2022, 1234), (2024, 1999)])
-def test_a_question_finds_the_row_of_a_sheet(harbour: Known, year: int, row: int) -> None:
+def test_a_question_finds_the_row_of_a_sheet(harbour: KnowledgeBase, year: int, row: int) -> None:
     found = best(
         harbour, f"Vessel {sample_documents.subject(row % 400)} {year}-{row} crowns", "e.xlsx"
     )
@@ -121,7 +123,7 @@ def test_a_question_finds_the_row_of_a_sheet(harbour: Known, year: int, row: int
     assert f"{year}-{row} | " in found.text
 
 
-def test_hidden_sheets_are_not_read(harbour: Known) -> None:
+def test_hidden_sheets_are_not_read(harbour: KnowledgeBase) -> None:
     assert harbour.search("secretsalary") == []
 
 
@@ -419,7 +421,7 @@ def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_serve
     for name, file in hostile.FILES.items():
         (tmp_path / name).write_bytes(file.make())
     (tmp_path / "z-good.md").write_text("# Good\n\nThe lighthouse stands.\n")
-    knowledge = Known([tmp_path])
+    knowledge = KnowledgeBase([tmp_path])
     knowledge.build()
     failed = [doc for doc in knowledge.reports if doc.state == "failed"]
     reasons = {doc.path: failure(doc) for doc in failed}

@@ -4,10 +4,10 @@ only ever text, and nothing is fetched.
 
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+import plain_http
 from browsing import DESK, SMALL, command, looked_at, needs_chromium
 from test_eval_answers import QUESTIONS, Desk, two_apps
 
@@ -97,6 +97,6 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_paid(desk: De
     with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
         desk.settings(**two_apps(url))
         done = desk.run("--html", "nowhere/report.html")
-        assert httpx.get(f"{url}/requests").json() == []
+        assert plain_http.get(f"{url}/requests").json() == []
     assert done.returncode == 2
     assert "--html: nowhere/report.html cannot be written: no such file or directory" in done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from knowledge_base import OPERATOR, Known
+from knowledge_base import OPERATOR, KnowledgeBase
 from processes import ROOT, run
 from slipway.errors import SettingsError
 from slipway.evals.knowledge import METRICS, measure
@@ -23,21 +23,21 @@ PAGES = [
 
 
 @pytest.fixture(scope="module")
-def docs() -> Known:
+def docs() -> KnowledgeBase:
     """The project's own docs, read and, where the weights are here, embedded."""
-    known = Known(PAGES, embedding="minilm")
+    known = KnowledgeBase(PAGES, embedding="minilm")
     known.build()
-    known.room.keeper.embed()
+    known.knowledge.keeper.embed()
     return known
 
 
-def searched(docs: Known, *, by_meaning: bool) -> dict[str, float]:
-    questions = questions_in(QUESTIONS, docs.room.places(OPERATOR))
+def searched(docs: KnowledgeBase, *, by_meaning: bool) -> dict[str, float]:
+    questions = questions_in(QUESTIONS, docs.knowledge.places(OPERATOR))
     report = measure(
         questions,
         {
             "it": (
-                lambda q, limit: docs.room.ranked(q, OPERATOR, limit, by_meaning=by_meaning),
+                lambda q, limit: docs.knowledge.ranked(q, OPERATOR, limit, by_meaning=by_meaning),
                 lambda question, ranked: 0.5,
             )
         },
@@ -45,14 +45,14 @@ def searched(docs: Known, *, by_meaning: bool) -> dict[str, float]:
     return {metric: measured.value for metric, measured in report.measured["it"].items()}
 
 
-def test_gate_the_keywords_find_what_answers_in_our_own_docs(docs: Known) -> None:
+def test_gate_the_keywords_find_what_answers_in_our_own_docs(docs: KnowledgeBase) -> None:
     found = searched(docs, by_meaning=False)
     assert found["recall@3"] >= 0.58
     assert found["mrr@3"] >= 0.46
 
 
 @pytest.mark.usefixtures("embedder")
-def test_gate_keywords_and_vectors_find_more(docs: Known) -> None:
+def test_gate_keywords_and_vectors_find_more(docs: KnowledgeBase) -> None:
     found = searched(docs, by_meaning=True)
     assert found["recall@3"] >= 0.60
     assert found["mrr@3"] >= 0.56
@@ -199,12 +199,12 @@ def test_the_command_ends_with_the_sentence_of_what_is_wrong(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("embedder")
-def test_how_sure_it_is_falls_without_the_gold(docs: Known) -> None:
+def test_how_sure_it_is_falls_without_the_gold(docs: KnowledgeBase) -> None:
     question = "How do I put it behind nginx?"
-    found = docs.room.ranked(question, OPERATOR, 20)
-    sure = docs.room.sureness(question, found)
+    found = docs.knowledge.ranked(question, OPERATOR, 20)
+    sure = docs.knowledge.sureness(question, found)
     assert sure > 0.8
     assert (
-        docs.room.sureness(question, [each for each in found if each.place[0] != "deploy.md"])
+        docs.knowledge.sureness(question, [each for each in found if each.place[0] != "deploy.md"])
         < sure - 0.2
     )

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, run, serving
 from slipway.feedback import KEPT_DAYS, LONGEST_COMMENT, REASONS
 
@@ -137,10 +138,10 @@ def test_a_vote_can_be_taken_back_and_a_report_stays(server: Serving, folder: Pa
     answer = asked(server)
     give(server, answer=answer, helpful=False)
     give(server, answer=answer, kind="report", comment="Look at this.")
-    gone = httpx.delete(f"{server.url}/v1/feedback/{answer}", headers=ANNA)
+    gone = plain_http.delete(f"{server.url}/v1/feedback/{answer}", headers=ANNA)
     assert gone.json() == {"answer": answer, "withdrawn": 1}
     assert [row["kind"] for row in of(folder, answer)] == ["report"]
-    assert httpx.delete(f"{server.url}/v1/feedback/{answer}", headers=BEN).status_code == 404
+    assert plain_http.delete(f"{server.url}/v1/feedback/{answer}", headers=BEN).status_code == 404
 
 
 def test_another_keys_answer_takes_no_vote(server: Serving, folder: Path) -> None:
@@ -208,7 +209,7 @@ def test_an_answer_that_is_still_being_written_takes_no_vote_yet(tmp_path: Path)
         mocking(ttft_s=5.0) as mock,
         serving(tmp_path, settings=models(f"{mock.url}/v1", "slow")) as server,
     ):
-        with httpx.stream(
+        with plain_http.stream(
             "POST",
             f"{server.url}/v1/answers",
             json={"question": "Hello?", "app": "slow", "stream": True},

@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import ROOT, Serving, mocking, models, run, serving
 from slipway.followups import leans, may_lean, understood
 from slipway.followups.rewriting import accepted
@@ -340,7 +340,7 @@ def test_a_small_model_that_was_asked_for_an_answer_that_was_stopped_is_not_free
         serving(folder, settings=settings(folder, f"{big.url}/v1", f"{small.url}/v1")) as server,
     ):
         body = {**asked("and the Team plan?", *BASIC), "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
+        with plain_http.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
             answer_id = reply.headers["x-slipway-answer-id"]
             for _ in reply.iter_lines():
                 if small.requests:
@@ -380,7 +380,7 @@ def test_the_stream_says_that_it_understands_and_what(folder: Path) -> None:
         serving(folder, settings=settings(folder, f"{big.url}/v1", f"{small.url}/v1")) as server,
     ):
         body = {**asked("and for teams?", *BASIC), "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
+        with plain_http.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
             told = [
                 json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: ")
             ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, serving
 
 
@@ -69,7 +70,7 @@ def test_bodies_that_cannot_be_read(
     server: Serving, content: bytes, headers: dict[str, str], status: int, says: str
 ) -> None:
     for path in ("/v1/chat/completions", "/v1/answers"):
-        response = httpx.post(
+        response = plain_http.post(
             server.url + path,
             content=content,
             headers={"content-type": "application/json", **headers},
@@ -79,7 +80,7 @@ def test_bodies_that_cannot_be_read(
 
 
 def test_a_chunked_body_over_the_limit_is_refused_before_it_is_read_whole(server: Serving) -> None:
-    response = httpx.post(
+    response = plain_http.post(
         server.url + "/v1/chat/completions",
         content=(b"x" * 4096 for _ in range(100)),
         headers={"content-type": "application/json"},
@@ -127,7 +128,7 @@ def test_pages_of_other_sites_are_refused(server: Serving, headers: dict[str, st
 
 def test_a_friends_page_may_call(server: Serving) -> None:
     headers = {"origin": "https://friend.example", "sec-fetch-site": "cross-site"}
-    preflight = httpx.options(
+    preflight = plain_http.options(
         server.url + "/v1/chat/completions",
         headers={**headers, "access-control-request-headers": "authorization"},
     )

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from markdown_it import MarkdownIt
 
+import plain_http
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
 from slipway.answer import App, Road, answer
@@ -353,7 +354,7 @@ def from_chunks(body: str) -> dict[str, Any]:
 @pytest.mark.parametrize("stream", [False, True])
 def test_lies_through_a_server(server: Serving, path: str, stream: bool) -> None:
     cited = 0
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         for n in range(14):
             found = ask(client, path, f"{QUESTIONS[n % len(QUESTIONS)]} ({n})", stream)
             ids = {s["id"]: s["n"] for s in found["sources"]}
@@ -372,7 +373,7 @@ def test_lies_through_a_server(server: Serving, path: str, stream: bool) -> None
 
 
 def test_a_passage_is_read_by_those_alone_who_may_ask_its_app(server: Serving) -> None:
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         source = ask(client, "/v1/answers", QUESTIONS[0], stream=False)["sources"][0]
         assert client.get(f"/v1/passages/{source['id']}").status_code == 200
         assert client.get(f"/v1/passages/{source['id']}", headers=OTHER).status_code == 404
@@ -383,7 +384,7 @@ def test_a_passage_is_read_by_those_alone_who_may_ask_its_app(server: Serving) -
 def test_a_model_that_finds_no_answer_cites_nothing(
     server: Serving, path: str, stream: bool
 ) -> None:
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         found = ask(client, path, QUESTIONS[0], stream, app="honest-tea")
         chinese = ask(client, path, QUESTIONS[2], stream, app="honest-tea")
     assert found["text"].startswith("The documents do not say. Nearest pages: Green tea (tea.md)")
@@ -395,7 +396,7 @@ def test_a_model_that_finds_no_answer_cites_nothing(
 
 
 def test_an_answer_without_a_citation_says_so(server: Serving) -> None:
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="mute-tea")
     assert [n["code"] for n in found["notices"]] == ["uncited"]
 
@@ -407,7 +408,7 @@ def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path
         settings["apps"] = {"tea": {"knowledge": str(tmp_path / "tea.md"), "route": "m"}}
         with (
             serving(tmp_path, settings=settings) as server,
-            httpx.Client(base_url=server.url, timeout=20) as client,
+            plain_http.Client(base_url=server.url, timeout=20) as client,
         ):
             found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
             html = client.get(f"/v1/answers/{found['id']}/html").json()["html"]
@@ -423,7 +424,7 @@ def test_what_a_source_lacks_is_told_everywhere(tmp_path: Path) -> None:
         settings["apps"] = {"tea": {"knowledge": str(tmp_path / "tea.md"), "route": "m"}}
         with (
             serving(tmp_path, settings=settings) as server,
-            httpx.Client(base_url=server.url, timeout=20) as client,
+            plain_http.Client(base_url=server.url, timeout=20) as client,
         ):
             whole = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
             assert [c["flags"] for c in whole["citations"]] == [["95"]]

@@ -6,28 +6,20 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import COMMAND, Serving, mocking, run, serving
 from tiny_model import WORDS, write_tiny
+from waiting import PATIENCE_S, until
 
 PAGE = "# Tides\n\nThe ramp is under water for two hours a day. The tide in the harbour rises 4 metres.\n"
 QUESTION = "How many metres does the tide rise?"
-
-
-def until(what: Callable[[], Any], within_s: float = 20) -> Any:
-    end = time.monotonic() + within_s
-    while not (found := what()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
-    return found
 
 
 def children(pid: int) -> list[int]:
@@ -131,7 +123,9 @@ def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server:
     try:
         assert state(server) == "starting"
         body = {"question": QUESTION, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=30) as reply:
+        with plain_http.stream(
+            "POST", f"{server.url}/v1/answers", json=body, timeout=PATIENCE_S
+        ) as reply:
             lines = reply.iter_lines()
             for _ in range(4):
                 assert next(line for line in lines if line.startswith("event: ")) != "event: delta"
@@ -148,7 +142,9 @@ def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
 ) -> None:
     pid = child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-    with httpx.stream("POST", f"{endless.url}/v1/chat/completions", json=body, timeout=30) as reply:
+    with plain_http.stream(
+        "POST", f"{endless.url}/v1/chat/completions", json=body, timeout=PATIENCE_S
+    ) as reply:
         lines = reply.iter_lines()
         assert next(lines).startswith("data: ")
         os.kill(pid, signal.SIGKILL)
@@ -162,7 +158,9 @@ def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
 def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
     child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-    with httpx.stream("POST", f"{endless.url}/v1/chat/completions", json=body, timeout=30) as reply:
+    with plain_http.stream(
+        "POST", f"{endless.url}/v1/chat/completions", json=body, timeout=PATIENCE_S
+    ) as reply:
         lines = reply.iter_lines()  # dropped, it would close the reply
         assert next(lines)
         refused = endless.chat("tiny", max_tokens=5)
@@ -202,7 +200,7 @@ def test_nobody_else_may_use_its_process(server: Serving) -> None:
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     for key in ({}, {"authorization": "Bearer guessed"}):
         assert (
-            httpx.post(
+            plain_http.post(
                 f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=key
             ).status_code
             == 401
@@ -228,7 +226,7 @@ def test_its_process_ends_with_the_server(tmp_path: Path, end: signal.Signals) -
     ) as server:
         pid = child(server)
         server.process.send_signal(end)
-        server.process.wait(10)
+        server.process.wait(PATIENCE_S)
         until(lambda: not alive(pid))
 
 

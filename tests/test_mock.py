@@ -22,10 +22,11 @@ import httpx
 import openai
 import pytest
 
+import plain_http
 from processes import COMMAND, run
 from raw_http import (
     CHAT,
-    Got,
+    RawReply,
     ask,
     chat,
     code_of,
@@ -218,10 +219,10 @@ def test_the_openai_client_is_content() -> None:
 
 # Faults
 
-Check = Callable[[Got], bool]
+Check = Callable[[RawReply], bool]
 
 
-def ahead_s(got: Got) -> float:
+def ahead_s(got: RawReply) -> float:
     """How far ahead the date in Retry-After is."""
     return parsedate_to_datetime(got.headers["retry-after"]).timestamp() - time.time()
 
@@ -584,7 +585,7 @@ def test_health_needs_no_key_and_paths_need_only_end_right() -> None:
 
 
 def test_pipelined_requests_are_answered_in_turn_on_one_connection() -> None:
-    async def use(mock: MockServer) -> list[Got]:
+    async def use(mock: MockServer) -> list[RawReply]:
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port)
         requests = [chat("a", stream=True), chat("b"), chat("c", stream=True)]
         writer.write(b"".join(map(wire, requests)))
@@ -602,7 +603,7 @@ def test_pipelined_requests_are_answered_in_turn_on_one_connection() -> None:
 
 
 def test_chunked_bodies_slow_bodies_and_expect() -> None:
-    async def use(mock: MockServer) -> tuple[Got, bytes]:
+    async def use(mock: MockServer) -> tuple[RawReply, bytes]:
         data = json.dumps(chat("echo", "chunked")).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port)
         writer.write(
@@ -646,7 +647,7 @@ def test_head_has_no_body() -> None:
 
 def test_bodies_may_be_big_but_not_endless() -> None:
     async def use(mock: MockServer) -> list[int]:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with plain_http.AsyncClient(timeout=20) as client:
             big = await client.post(
                 f"{mock.url}/chat/completions", json=chat("say-1", "x" * (20 << 20))
             )
@@ -710,7 +711,7 @@ def test_an_end_of_the_mocks_own_making_is_not_the_clients(model: str) -> None:
 
 
 def test_a_slow_reader_is_waited_for_and_gets_everything() -> None:
-    async def use(mock: MockServer) -> tuple[int, Got]:
+    async def use(mock: MockServer) -> tuple[int, RawReply]:
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port, limit=4096)
         writer.write(wire(chat(stream=True)))
         await asyncio.sleep(0.2)
@@ -740,7 +741,7 @@ def test_a_port_in_use_is_an_os_error_and_closing_frees_it() -> None:
 
 
 def test_closing_drops_what_is_under_way() -> None:
-    async def use(mock: MockServer) -> Got:
+    async def use(mock: MockServer) -> RawReply:
         asked = asyncio.create_task(ask(mock.port, wire(chat("fault-hang")), patience_s=5))
         await asyncio.sleep(0.05)
         await mock.close()
@@ -771,10 +772,10 @@ def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> N
         assert url.startswith("https://127.0.0.1:")
         ends = []
         async with (
-            httpx.AsyncClient(
+            plain_http.AsyncClient(
                 verify=ssl.create_default_context(cafile=str(certificate[0]))
             ) as trusting,
-            httpx.AsyncClient() as wary,
+            plain_http.AsyncClient() as wary,
         ):
             assert (await trusting.post(url, json=body)).text.endswith("data: [DONE]\n\n")
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -852,7 +853,9 @@ def test_the_command_steered_from_outside(certificate: tuple[Path, Path]) -> Non
     )
     try:
         url = (process.stdout.readline() if process.stdout else "").split()[-1]
-        with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=cert)) as client:
+        with plain_http.Client(
+            base_url=url, verify=ssl.create_default_context(cafile=cert)
+        ) as client:
             truth = client.post("/truth", json=chat()).json()["text"]
             body = chat()
             body["messages"].append({"role": "assistant", "content": truth[:30]})

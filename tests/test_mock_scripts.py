@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from processes import mocking
-from raw_http import Got, ask, chat, code_of, get, json_of, settings, wire, with_mock
+from raw_http import RawReply, ask, chat, code_of, get, json_of, settings, wire, with_mock
 from slipway.providers.mock import FAULTS, MockServer, parse_entry
 
 REFUSED = "refused"
@@ -32,7 +33,7 @@ async def models(port: int) -> int | str:
     return await status(port, b"", path="/v1/models", method="GET")
 
 
-async def put(port: int, *entries: Any) -> Got:
+async def put(port: int, *entries: Any) -> RawReply:
     return await ask(port, wire(list(entries), path="/script", method="PUT"))
 
 
@@ -211,7 +212,7 @@ def test_limit_slides_over_a_second() -> None:
 
 
 def test_refuse_closes_the_door_and_what_is_inside_and_opens_it_again_on_the_same_port() -> None:
-    async def use(mock: MockServer) -> tuple[Got, list[int | str], float]:
+    async def use(mock: MockServer) -> tuple[RawReply, list[int | str], float]:
         under_way = asyncio.create_task(ask(mock.port, wire(chat("say-5000", stream=True))))
         await asyncio.sleep(0.1)
         seen = [await models(mock.port)]
@@ -268,7 +269,7 @@ def test_a_script_is_replaced_on_the_mocks_own_loop() -> None:
 
 
 def test_a_script_is_replaced_from_another_thread_and_counts_anew() -> None:
-    with mocking(script=("status-500@1",)) as mock, httpx.Client() as client:
+    with mocking(script=("status-500@1",)) as mock, plain_http.Client() as client:
         url = f"{mock.url}/chat/completions"
         assert [client.post(url, json=chat()).status_code for _ in range(2)] == [500, 200]
         mock.script("status-503@1")
@@ -294,7 +295,7 @@ def test_scripts_from_many_threads_leave_the_last_in_force() -> None:
         for thread in threads:
             thread.join(10)
         mock.script()
-        assert httpx.post(f"{mock.url}/chat/completions", json=chat()).status_code == 200
+        assert plain_http.post(f"{mock.url}/chat/completions", json=chat()).status_code == 200
 
 
 def test_a_script_is_put_over_http_and_its_reply_arrives_before_it_refuses() -> None:
@@ -319,7 +320,7 @@ def test_a_script_is_put_over_http_and_its_reply_arrives_before_it_refuses() -> 
 
 @pytest.mark.parametrize("script", [["nonsense"], ["cut-5@"], "cut-5", [5], {}])
 def test_a_script_that_cannot_be_understood_is_refused_and_changes_nothing(script: Any) -> None:
-    async def use(mock: MockServer) -> tuple[Got, int | str]:
+    async def use(mock: MockServer) -> tuple[RawReply, int | str]:
         got = await ask(mock.port, wire(script, path="/script", method="PUT"))
         return got, await status(mock.port)
 

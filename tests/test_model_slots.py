@@ -12,11 +12,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+import plain_http
 from processes import mocking, models, serving
 from slipway.errors import ModelBusy
 from slipway.providers import Provider
 from slipway.routing import Candidate, Health, Route
 from slipway.routing.slots import Turns
+from waiting import PATIENCE_S
 
 
 @given(
@@ -115,7 +117,7 @@ def test_more_calls_than_a_model_takes_wait_and_the_rest_are_told_when_to_come_b
     with (
         mocking(ttft_s=0.5) as mock,
         serving(tmp_path, settings=models(mock.url, "m", at_once=2, wait="1200ms")) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        plain_http.Client(base_url=server.url, timeout=PATIENCE_S) as client,
         ThreadPoolExecutor(12) as pool,
     ):
         server.chat("m")  # how long a call takes is known then
@@ -198,7 +200,7 @@ def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> 
             first = pool.submit(server.chat, "m")
             time.sleep(0.1)
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.1)
+                plain_http.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.1)
             assert first.result().status_code == 200
         time.sleep(0.1)
         assert server.get("/readyz").json()["health"]["m"] == {

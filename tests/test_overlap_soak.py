@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from chat_client import Seen, ask
+import plain_http
+from chat_client import ChatReply, ask
 from processes import Serving, mock_process, serving
 
 STREAMS = {"exact": 4000, "repeat": 1500, "restart": 1500, "preface": 1500, "space": 1500}
@@ -34,7 +35,7 @@ GAP_S = 0.3
 class Joined(NamedTuple):
     """`twice` and `missing` are characters at the joint, beside the truth."""
 
-    seen: Seen
+    seen: ChatReply
     truth: str
     twice: int
     missing: int
@@ -58,7 +59,7 @@ class Soak:
             async with gate:
                 return await self.one(number)
 
-        async with httpx.AsyncClient(
+        async with plain_http.AsyncClient(
             limits=httpx.Limits(max_connections=at_once), timeout=60
         ) as self.client:
             self.turn = await self.before()
@@ -86,9 +87,9 @@ class Soak:
         truth = str(told.json()["text"])
         return Joined(seen, truth, *apart(seen.text, truth))
 
-    async def answer(self, app: str, question: str) -> Seen:
-        """An app's events, as `Seen` of a stream."""
-        seen, name = Seen(streamed=True), ""
+    async def answer(self, app: str, question: str) -> ChatReply:
+        """An app's events, as `ChatReply` of a stream."""
+        seen, name = ChatReply(streamed=True), ""
         body = {"app": app, "question": question, "stream": True}
         async with self.client.stream("POST", f"{self.server.url}/v1/answers", json=body) as reply:
             seen.status = reply.status_code
@@ -100,7 +101,7 @@ class Soak:
         return seen
 
 
-def take(seen: Seen, name: str, data: dict[str, Any]) -> None:
+def take(seen: ChatReply, name: str, data: dict[str, Any]) -> None:
     if name == "delta":
         seen.say(data["text"])
     elif name == "notice":

@@ -8,11 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 import hostile
+import plain_http
 import sample_documents
 from browsing import (
     DESK,
@@ -85,7 +85,9 @@ def no_uploads(server: str) -> Iterator[None]:
     """Each test ends without uploads; one that is still being read is removed once it is."""
     yield
     end = time.monotonic() + 30
-    with httpx.Client(base_url=server, headers={"authorization": f"Bearer {PEOPLE}"}) as client:
+    with plain_http.Client(
+        base_url=server, headers={"authorization": f"Bearer {PEOPLE}"}
+    ) as client:
         while left := [
             each for each in client.get("/v1/documents").json()["data"] if each["uploaded"]
         ]:
@@ -469,7 +471,7 @@ def test_a_file_on_its_way_is_called_back(page: Page, server: str, folder: Path)
     expect(dialog.get_by_role("button", name="Choose files")).to_be_focused()
     page.get_by_role("button", name="Cancel 1.md").click()
     expect(uploads).to_have_count(0)
-    known = httpx.get(
+    known = plain_http.get(
         f"{server}/v1/documents", headers={"authorization": f"Bearer {CLERK}"}
     ).json()["data"]
     assert not [each for each in known if each["uploaded"]]

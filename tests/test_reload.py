@@ -19,12 +19,13 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.providers.mock import MockServer
-from test_local import alive, child, children, until
+from test_local import alive, child, children
 from tiny_model import write_tiny
+from waiting import PATIENCE_S, until
 
-WITHIN_S = 3.0  # a change counts within a quarter of a second; a busy machine may take longer
 KEY, OTHER = {"authorization": "Bearer sw-first-key"}, {"authorization": "Bearer sw-second-key"}
 
 
@@ -46,7 +47,7 @@ class Edited:
         self.wait(lambda: self.server.log.count(said) > before)
 
     def wait(self, what: Callable[[], Any]) -> Any:
-        return until(what, WITHIN_S)
+        return until(what)
 
     def chat(
         self, model: str, headers: dict[str, str] | None = None, **more: Any
@@ -103,8 +104,8 @@ def streaming(
         "messages": [{"role": "user", "content": "Hello"}],
         **more,
     }
-    with httpx.stream(
-        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30, headers=headers
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE_S, headers=headers
     ) as reply:
         assert reply.status_code == 200, reply.read()
         lines = reply.iter_lines()
@@ -242,7 +243,7 @@ def test_what_a_refused_file_names_may_come_later(tmp_path: Path) -> None:
         assert "there is no folder or file" in site.server.log
         (tmp_path / "later").mkdir()
         (tmp_path / "later" / "tides.md").write_text("# Tides\n\nThe tide rises 4 metres.\n")
-        until(lambda: "settings applied: app docs changed" in site.server.log, 10)
+        until(lambda: "settings applied: app docs changed" in site.server.log)
         assert site.count("refused") == 1
 
 
@@ -445,7 +446,7 @@ def test_a_config_map_of_kubernetes_is_followed(tmp_path: Path) -> None:
         file.symlink_to("..data/own.yaml")
         with serving(tmp_path, "--config", str(file)) as server:
             publish("..two", models(mock.url, "mock-model", "second"))
-            until(lambda: server.chat("second").status_code == 200, WITHIN_S)
+            until(lambda: server.chat("second").status_code == 200)
 
 
 def test_sighup_asks_for_it_at_once_and_is_told_also_where_nothing_changed(tmp_path: Path) -> None:
@@ -460,7 +461,7 @@ def test_sighup_asks_for_it_at_once_and_is_told_also_where_nothing_changed(tmp_p
 
 def answers(port: int) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        return plain_http.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
     return False
 
 
@@ -477,7 +478,7 @@ def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
         os.kill(server.pid, signal.SIGHUP)
         until(lambda: b"settings applied: nothing changed" in os.read(terminal, 10_000))
         os.close(terminal)
-        assert server.wait(10) == 0
+        assert server.wait(PATIENCE_S) == 0
 
 
 def test_flags_go_on_before_the_file(tmp_path: Path) -> None:
@@ -730,7 +731,7 @@ def test_a_model_behind_a_proxy_is_retired_too(tmp_path: Path) -> None:
 async def client(server: Serving, stream: bool, stop: asyncio.Event) -> list[str]:
     """What was not answered whole, in a row of questions to what is always there."""
     wrong = list[str]()
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+    async with plain_http.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
         while not stop.is_set():
             for model in ("mock-model", "docs", "all"):
                 body = {
@@ -795,7 +796,7 @@ def weather(tmp_path: Path, reloads: int) -> None:
 def seconds_to_end(server: Serving) -> float:
     began_at = time.monotonic()
     server.terminate()
-    assert server.process.wait(10) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     return time.monotonic() - began_at
 
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, serving
 from slipway.admission import Admission
 from slipway.answer import App, Road, answer
@@ -228,7 +228,7 @@ def test_tokens_are_counted_for_the_model_that_took_them(docs: Path, tmp_path: P
 
 def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_path: Path) -> None:
     with mocking(script=("slow-20@1",)) as mock, handbook(docs, tmp_path, mock.url) as server:
-        with httpx.stream(
+        with plain_http.stream(
             "POST",
             f"{server.url}/v1/answers",
             json={"question": "Where may I park?", "stream": True},

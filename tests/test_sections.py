@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import plain_http
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.answer.draft import InOrder
 from slipway.answer.sections import asked_for, is_broad, subject
 from slipway.types import Delta, Event
+from waiting import PATIENCE_S
 
 Told = tuple[int, str, dict[str, Any]]
 PAGES = {
@@ -74,17 +76,17 @@ def stream(
     server: Serving, question: str = FOUR, path: str = "/v1/answers"
 ) -> tuple[str, list[Told]]:
     body = {"question": question, "stream": True} if path == "/v1/answers" else {"stream": True}
-    with httpx.stream("POST", server.url + path, json=body, timeout=30) as r:
+    with plain_http.stream("POST", server.url + path, json=body, timeout=PATIENCE_S) as r:
         assert r.status_code == 200, r.read()
         return r.headers["x-slipway-answer-id"], list(events(r.iter_lines()))
 
 
 def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
-    with httpx.stream(
+    with plain_http.stream(
         "GET",
         f"{server.url}/v1/answers/{answer_id}/events",
         headers={"last-event-id": str(after)},
-        timeout=30,
+        timeout=PATIENCE_S,
     ) as r:
         return list(events(r.iter_lines()))
 
@@ -371,8 +373,11 @@ def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path)
             "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}],
         }
         message = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]
-        with httpx.stream(
-            "POST", f"{server.url}/v1/chat/completions", json={**body, "stream": True}, timeout=20
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/chat/completions",
+            json={**body, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             chunks = [json.loads(line[6:]) for line in r.iter_lines() if line.startswith("data: {")]
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
@@ -551,8 +556,11 @@ def test_stopped_in_the_middle_it_goes_on_with_what_is_missing(docs: Path, tmp_p
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
         told: list[Told] = []
-        with httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
             for event in events(r.iter_lines()):
@@ -597,15 +605,21 @@ def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> N
         mocking(tokens=12, tpot_s=0.01) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        with httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
             told = [next(events(r.iter_lines()))]
         while told[-1][1] != "done":
             headers = {"last-event-id": str(told[-1][0])}
-            with httpx.stream(
-                "GET", f"{server.url}/v1/answers/{answer_id}/events", headers=headers, timeout=30
+            with plain_http.stream(
+                "GET",
+                f"{server.url}/v1/answers/{answer_id}/events",
+                headers=headers,
+                timeout=PATIENCE_S,
             ) as r:
                 told.append(next(events(r.iter_lines())))
         assert resume(server, answer_id, 0) == told
@@ -631,11 +645,11 @@ def test_try_again_is_asked_for_in_pieces(docs: Path, tmp_path: Path) -> None:
     ):
         answer_id, _ = stream(server, "Where may I park?")
         headers = {"content-type": "application/json"}
-        again = httpx.post(
+        again = plain_http.post(
             f"{server.url}/v1/answers/{answer_id}/retry",
             content=iter([b'{"stream"', b": true}"]),
             headers=headers,
-            timeout=20,
+            timeout=PATIENCE_S,
         )
     assert again.headers["content-type"].startswith("text/event-stream")
 
@@ -678,7 +692,7 @@ def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
     try:
         while process.poll() is None:
             with suppress(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
+                plain_http.get(f"http://127.0.0.1:{port}/healthz")
                 break
             time.sleep(0.02)
         assert process.poll() is None
@@ -694,8 +708,11 @@ def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
     """
     with (
         real_mock(port, seed) as mock,
-        httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r,
     ):
         answer_id, told = r.headers["x-slipway-answer-id"], list[Told]()
@@ -713,7 +730,7 @@ def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
         calls = [
             each
-            for each in httpx.get(f"http://127.0.0.1:{port}/requests").json()
+            for each in plain_http.get(f"http://127.0.0.1:{port}/requests").json()
             if each["method"] == "POST"
         ]
     whole = server.get(f"/v1/answers/{answer_id}").json()
@@ -757,8 +774,11 @@ def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path:
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
         at, told = [time.monotonic()], list[Told]()
-        with httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             for event in events(r.iter_lines()):
                 at.append(time.monotonic())

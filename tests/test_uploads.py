@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 import hostile
+import plain_http
 from processes import Serving, serving
 
 KEYS = {
@@ -48,7 +49,7 @@ def of(who: str) -> dict[str, str]:
 
 
 def sent(server: Serving, who: str, *files: tuple[str, bytes], **fields: str) -> httpx.Response:
-    return httpx.post(
+    return plain_http.post(
         f"{server.url}/v1/documents",
         headers=of(who),
         files=[("file", each) for each in files],
@@ -99,7 +100,7 @@ def test_a_new_version_is_told_as_being_read_until_it_is(server: Serving) -> Non
     after = sent(server, "clerk", ("pay.html", SLOWER)).json()["data"][0]
     assert after["id"] == before["id"]
     assert after["state"] == one(server, "clerk", before["id"]).json()["state"] == "reading"
-    refused = httpx.delete(f"{server.url}/v1/documents/{before['id']}", headers=of("clerk"))
+    refused = plain_http.delete(f"{server.url}/v1/documents/{before['id']}", headers=of("clerk"))
     assert refused.status_code == 409
     assert one(server, "reader", before["id"]).json()["state"] == "done"
     assert read(server, "clerk", before["id"])["version"] != before["version"]
@@ -151,7 +152,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_form_that_is_wrong_is_refused_as_a_whole(server: Serving, mistake: str) -> None:
     sends, says = MISTAKES[mistake]
     before = paths(server, "clerk")
-    reply = httpx.post(
+    reply = plain_http.post(
         f"{server.url}/v1/documents", **{**sends, "headers": of("clerk") | sends.get("headers", {})}
     )
     assert reply.status_code == 400
