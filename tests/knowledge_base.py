@@ -60,5 +60,5 @@ class KnowledgeBase:
         return {doc.path: failure(doc) for doc in self.reports if doc.state == "failed"}
 
     def close(self) -> None:
-        self.knowledge.keeper.close()
+        self.knowledge.synchronizer.close()
         self.store.close()

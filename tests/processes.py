@@ -133,7 +133,7 @@ def started(
             cwd=cwd,
         )
     try:
-        yield process, until(lambda: port_in(log, process))
+        yield process, until(lambda: port_in(log, process)) or 0
     finally:
         end(process)
 

@@ -235,21 +235,21 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
     name.
     """
     room = known(tmp_path, {"docs/a.md": "# Other"})
-    keeper = replace_asker(BOARD, documents=True)
+    synchronizer = replace_asker(BOARD, documents=True)
     _, path = room.knowledge.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
-        keeper,
+        synchronizer,
         frozenset(),
         frozenset({"board"}),
     )
     assert room.search("tariff", asker=BOARD) == []
     assert [doc.path for doc in room.knowledge.coming(replace_asker(STAFF, documents=True))] == []
     room.knowledge.read(path)
-    room.knowledge.keeper.collection.shelf.put_upload(
+    room.knowledge.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = room.knowledge.keeper.collection.uploads.folder / "plan.md"
+    file = room.knowledge.synchronizer.collection.uploads.folder / "plan.md"
     file.touch()
     room.build()
     assert room.search("tariff", asker=STAFF) == []
@@ -260,7 +260,7 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
         _, path = room.knowledge.add(
             "same.md",
             io.BytesIO(text),
-            keeper,
+            synchronizer,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )

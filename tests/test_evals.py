@@ -27,7 +27,7 @@ def docs() -> KnowledgeBase:
     """The project's own docs, read and, where the weights are here, embedded."""
     known = KnowledgeBase(PAGES, embedding="minilm")
     known.build()
-    known.knowledge.keeper.embed()
+    known.knowledge.synchronizer.embed()
     return known
 
 

@@ -109,9 +109,8 @@ def test_new_words_are_found_within_a_second(server: Serving, docs: Path) -> Non
     took = list[float]()
     for number in range(5):
         write(docs / "leave.md", f"# Leave\n\nAsk for sabbatical{number} in writing.\n")
-        took.append(
-            seconds_until(lambda n=number: f"sabbatical{n}" in texts(server, f"sabbatical{n}"))
-        )  # type: ignore[misc]
+        word = f"sabbatical{number}"
+        took.append(seconds_until(lambda word=word: word in texts(server, word)))  # type: ignore[misc]
         time.sleep(0.4)
     assert sorted(took)[2] <= 0.9 + server.at_once_s(), took
 
@@ -432,7 +431,7 @@ def test_a_broken_store_ends_the_start_with_a_sentence(
     file.write_bytes(data)
     with pytest.raises(
         SettingsError,
-        match=r"slipway\.db cannot be used \(.*\); move it away, and the documents are read anew",
+        match=r"slipway\.db cannot be used \(.*\); move it away, and the documents are read again",
     ):
         opened(Store(file), [docs])
 
@@ -470,7 +469,9 @@ def test_a_broken_index_is_made_anew(tmp_path: Path, docs: Path, how: str) -> No
         spoilt(how, tmp_path / "s" / "knowledge" / name)
         known = KnowledgeBase([docs], Store(tmp_path / "s" / "slipway.db"))
         assert [hit.passage.path for hit in known.search("subject7")] == ["7.md"], name
-        assert len(known.knowledge.keeper.collection.index) == known.counts.passages == 22, name
+        assert len(known.knowledge.synchronizer.collection.index) == known.counts.passages == 22, (
+            name
+        )
         known.close()
 
 

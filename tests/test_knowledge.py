@@ -122,7 +122,7 @@ def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(
         (tmp_path / f"{n}.md").write_text(f"# 手册\n\n{text}\n")
     knowledge = KnowledgeBase([tmp_path], embedding="minilm")
     knowledge.build()
-    knowledge.knowledge.keeper.embed()
+    knowledge.knowledge.synchronizer.embed()
     found = knowledge.knowledge.ranked(question, OPERATOR, 4)
     assert found[0].passage.path == f"{number}.md"
     assert {each.cosine for each in found} == {0.0}
