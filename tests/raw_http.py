@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 from slipway.providers.mock import MockServer, MockSettings
+from waiting import PATIENCE_S
 
 Result = TypeVar("Result")
 CHAT = "/v1/chat/completions"
@@ -78,7 +79,7 @@ def wire(
     )
 
 
-async def ask(port: int, request: bytes, *, patience_s: float = 5) -> RawReply:
+async def ask(port: int, request: bytes, *, patience_s: float = PATIENCE_S) -> RawReply:
     """Sends bytes as they are and reads one reply. An HTTP chunk of the reply is a piece: what the
     mock wrote at once.
     """
@@ -91,7 +92,7 @@ async def ask(port: int, request: bytes, *, patience_s: float = 5) -> RawReply:
         writer.transport.abort()
 
 
-async def read(reader: asyncio.StreamReader, started: float, patience_s: float = 5) -> RawReply:
+async def read(reader: asyncio.StreamReader, started: float, patience_s: float = PATIENCE_S) -> RawReply:
     status, headers, pieces, end, first_s = 0, dict[str, str](), list[bytes](), "end", None
     try:
         async with asyncio.timeout(patience_s):
@@ -146,7 +147,7 @@ def with_mock(use: Callable[[MockServer], Awaitable[Result]], **more: Any) -> Re
     return asyncio.run(run())
 
 
-def get(request: Any, *, patience_s: float = 5, **more: Any) -> RawReply:
+def get(request: Any, *, patience_s: float = PATIENCE_S, **more: Any) -> RawReply:
     """One request to a fresh mock."""
     data = request if isinstance(request, bytes) else wire(request)
     return with_mock(lambda mock: ask(mock.port, data, patience_s=patience_s), **more)

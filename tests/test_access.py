@@ -81,7 +81,7 @@ def test_a_pattern_means_these_paths(pattern: str, path: str, means: bool) -> No
 def test_no_pattern_takes_long(pattern: str) -> None:
     started = time.process_time()
     glob(pattern).match("/".join(["a" * 100] * 20) + "!!")
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 10  # it would take years
 
 
 DOC = Doc(

@@ -4,7 +4,6 @@ the model fails.
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 import plain_http
 from processes import Serving, mocking, models, serving
+from waiting import until
 
 Told = tuple[int, str, dict[str, Any]]
 KEY = {"authorization": "Bearer test-key-1"}
@@ -359,12 +359,12 @@ def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
         "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
     ) as r:
         answer_id = r.headers["x-slipway-answer-id"]
-    end = time.monotonic() + 10
-    while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())[
-        "state"
-    ] == "running" and time.monotonic() < end:
-        time.sleep(0.1)
-    assert kept["state"] == "done"
+
+    def state() -> str:
+        return str(server.get(f"/v1/answers/{answer_id}", headers=KEY).json()["state"])
+
+    until(lambda: state() != "running")
+    assert state() == "done"
 
 
 def test_the_cost_is_exact_and_unknown_without_a_price(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
 from slipway.knowledge.reading import failure
 from slipway.types import Passage
+from waiting import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -461,7 +462,7 @@ def test_a_file_that_takes_too_long_ends_at_the_deadline_and_the_next_is_read(na
         before = time.monotonic()
         with pytest.raises(Unreadable, match=r"took longer than 1\.5 s to read") as caught:
             parser.parse(hostile.SLOW[name].make(), name)
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 10, "the file takes much longer than that"
         assert caught.value.fix
         assert parser.parse(b"text", "a.txt").text == "text"
 
@@ -483,9 +484,17 @@ def busy(parser: Parser) -> tuple[threading.Thread, list[str]]:
 
     parser.parse(b"text", "a.txt")
     thread = threading.Thread(target=read)
+    assert parser.child
+    idle = ticks(parser.child)
     thread.start()
-    time.sleep(0.5)
+    until(lambda: ticks(parser.child or 0) > idle + 5)
     return thread, told
+
+
+def ticks(pid: int) -> int:
+    """Return how much processor time a process has used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_a_crash_of_the_child_costs_one_file() -> None:
@@ -493,7 +502,7 @@ def test_a_crash_of_the_child_costs_one_file() -> None:
         thread, told = busy(parser)
         assert parser.child
         os.kill(parser.child, signal.SIGSEGV)
-        thread.join(5)
+        thread.join(PATIENCE_S)
         assert told == [
             "Reading it ended the parser (SIGSEGV): it is damaged, or needs more than 1024 MB; split it into smaller files, or save it in a simpler form."
         ]
@@ -506,7 +515,7 @@ def test_a_child_that_ended_between_files_is_replaced() -> None:
         first = parser.child
         assert first
         os.kill(first, signal.SIGKILL)
-        time.sleep(0.1)
+        until(lambda: not alive(first))
         assert parser.parse(b"text", "a.txt").text == "text"
         assert parser.child != first
 
@@ -565,13 +574,11 @@ def test_the_child_ends_with_its_parent_at_work_and_idle(path: str) -> None:
     with parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
-        time.sleep(0.7)
+        idle = ticks(child)
+        until(lambda: path == "idle" or ticks(child) > idle + 5)
         assert alive(child)
         parent.kill()
-    until = time.monotonic() + 3
-    while alive(child) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not alive(child)
+    until(lambda: not alive(child))
 
 
 def test_the_child_has_limits_and_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, about, again, preferr
 from slipway.telemetry.traces import KEPT, MOST, Traces
 from slipway.types import AnswerDone, AttemptDone
 from test_upstream import scripted
+from waiting import until
 
 QUESTION = {"question": "Tell me a secret word.", "app": "none"}
 CHINESE = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}
@@ -225,12 +226,7 @@ def test_what_no_parser_reads_has_a_reference_too(server: Serving) -> None:
 def line(server: Serving, ref: str) -> str:
     """The line of the log that the reference finds."""
     assert re.fullmatch(r"(ref|ans)-[0-9a-f]{32}", ref)
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        if found := [each for each in server.log.splitlines() if ref in each]:
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError(f"The log does not have {ref}.")
+    return until(lambda: [each for each in server.log.splitlines() if ref in each])[0]
 
 
 def test_every_reference_is_in_the_log_without_what_was_sent(server: Serving) -> None:

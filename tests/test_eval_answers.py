@@ -14,6 +14,7 @@ import pytest
 
 from processes import COMMAND, mocking, run, serving
 from slipway.providers.mock import MockServer
+from waiting import PATIENCE_S
 
 LEAVE = "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office before nine.\n"
 TEA = "# Tea\n\n## Brewing\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
@@ -263,7 +264,7 @@ def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         assert said.endswith(
             "Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n"

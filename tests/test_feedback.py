@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import plain_http
 from processes import Serving, mocking, models, run, serving
 from slipway.feedback import KEPT_DAYS, LONGEST_COMMENT, REASONS
+from waiting import until
 
 ANNA, BEN = (
     {"authorization": "Bearer sw-the-key-of-anna"},
@@ -270,8 +270,7 @@ def test_a_vote_may_come_after_a_restart_and_after_a_kill_nothing_acknowledged_i
     with serving(folder) as first:
         early, late = asked(first), asked(first)
         assert give(first, answer=early, helpful=True).status_code == 200
-        while not noted(folder, late):
-            time.sleep(0.1)
+        until(lambda: noted(folder, late))
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
     assert len(of(folder, early)) == 1

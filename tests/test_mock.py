@@ -40,6 +40,7 @@ from raw_http import (
 )
 from slipway.cli import main
 from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
+from waiting import PATIENCE_S, comes_below, until_async
 
 # An ordinary provider
 
@@ -134,14 +135,15 @@ def test_several_choices_streamed_and_not() -> None:
 
 
 def test_times_are_kept_without_drift() -> None:
-    async def use(mock: MockServer) -> tuple[float, float]:
+    async def use(mock: MockServer) -> float:
         await ask(mock.port, wire(chat(stream=True)))
         seen = mock.requests[-1]
-        return seen.sent[0] - seen.arrived_at, seen.sent[-1] - seen.arrived_at
+        first_s, last_s = seen.sent[0] - seen.arrived_at, seen.sent[-1] - seen.arrived_at
+        assert first_s >= 0.099
+        assert last_s >= 0.399
+        return last_s
 
-    first_s, last_s = with_mock(use, ttft_s=0.1, tpot_s=0.01, tokens=31)
-    assert 0.099 <= first_s < 0.2
-    assert 0.399 <= last_s < 0.5
+    assert comes_below(0.43, lambda: with_mock(use, ttft_s=0.1, tpot_s=0.01, tokens=31))
 
 
 def test_jitter_spreads_the_times_the_same_way_each_time() -> None:
@@ -150,8 +152,12 @@ def test_jitter_spreads_the_times_the_same_way_each_time() -> None:
         seen = mock.requests[-1]
         return [at - seen.arrived_at for at in seen.sent]
 
-    calm = with_mock(use, tpot_s=0.04, tokens=5)
-    one, two = (with_mock(use, tpot_s=0.04, tokens=5, jitter=0.9) for _ in range(2))
+    def times(jitter: float) -> list[float]:
+        """Return the times, each as early as it was in one of several runs."""
+        runs = [with_mock(use, tpot_s=0.04, tokens=5, jitter=jitter) for _ in range(4)]
+        return [min(at) for at in zip(*runs, strict=True)]
+
+    calm, one, two = times(0.0), times(0.9), times(0.9)
     assert one == pytest.approx(two, abs=0.015)
     assert one != pytest.approx(calm, abs=0.015)
 
@@ -448,7 +454,7 @@ FAULT_ROWS: list[
 def test_fault(model: str, streamed: Check, whole: Check, stream: bool) -> None:
     got = get(
         chat(model, "hello  you", stream=stream, stream_options={"include_usage": True}),
-        patience_s=0.25 if "stall" in model or "hang" in model else 5,
+        patience_s=0.6 if "stall" in model or "hang" in model else PATIENCE_S,
     )
     assert (streamed if stream else whole)(got), got
 
@@ -469,21 +475,24 @@ def test_split_cuts_inside_characters() -> None:
 
 
 def test_drip_keeps_its_pace() -> None:
-    async def use(mock: MockServer) -> list[float]:
+    async def use(mock: MockServer) -> float:
         await ask(mock.port, wire(chat("fault-drip-2")))
-        return mock.requests[-1].sent
+        sent = mock.requests[-1].sent
+        pace_s = (sent[-1] - sent[0]) / (len(sent) - 1)
+        assert pace_s >= 0.0019
+        return pace_s
 
-    sent = with_mock(use, text="")
-    assert 0.0019 <= (sent[-1] - sent[0]) / (len(sent) - 1) < 0.004
+    assert comes_below(0.003, lambda: with_mock(use, text=""))
     assert parse_fault("drip").args == (5,)
 
 
 def test_flap_alternates_by_the_servers_clock() -> None:
     async def use(mock: MockServer) -> list[int]:
-        statuses = []
-        for _ in range(3):
-            statuses.append((await ask(mock.port, wire(chat("fault-flap-0.3")))).status)
-            await asyncio.sleep(0.3)
+        statuses = list[int]()
+        while len(statuses) < 3:
+            status = (await ask(mock.port, wire(chat("fault-flap-0.3")))).status
+            statuses += [status] if [status] != statuses[-1:] else []
+            await asyncio.sleep(0.02)
         return statuses
 
     assert with_mock(use, ttft_s=0.0, tpot_s=0.0) == [200, 503, 200]
@@ -654,7 +663,7 @@ def test_bodies_may_be_big_but_not_endless() -> None:
         too_big = (
             f"POST {CHAT} HTTP/1.1\r\nHost: mock\r\nContent-Length: {70 << 20}\r\n\r\n".encode()
         )
-        return [big.status_code, (await ask(mock.port, too_big, patience_s=5)).status]
+        return [big.status_code, (await ask(mock.port, too_big, patience_s=PATIENCE_S)).status]
 
     assert with_mock(use) == [200, 413]
 
@@ -678,7 +687,7 @@ def test_what_was_received_can_be_inspected_from_another_process() -> None:
     assert (seen["method"], seen["path"], seen["body"]) == ("POST", CHAT, chat("m", "hi"))
     assert (seen["headers"]["authorization"], seen["headers"]["x-trace"]) == ("…1234", "7")
     assert (seen["closed_early"], seen["closed_after_s"], seen["chunks"]) == (False, None, 1)
-    assert 0 <= seen["age_s"] < 5
+    assert 0 <= seen["age_s"] < PATIENCE_S
 
 
 def test_a_client_that_leaves_is_noticed_with_the_time() -> None:
@@ -687,16 +696,16 @@ def test_a_client_that_leaves_is_noticed_with_the_time() -> None:
         writer.write(wire(chat("say-500", stream=True)))
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
-        await asyncio.sleep(0.05)
+        await until_async(lambda: mock.requests[0].closed_at)
         sent = len(mock.requests[0].sent)
         (listed,) = json_of(await ask(mock.port, wire(b"", path="/requests", method="GET")))
         assert len(mock.requests[0].sent) == sent  # it stopped writing
         return listed, sent, mock.requests[0].closed_at
 
     listed, sent, closed_at = with_mock(use, tpot_s=0.005)
-    assert 0 < sent < 30
+    assert 0 < sent < 500
     assert listed["closed_early"] is True
-    assert 0 < listed["closed_after_s"] < 0.1
+    assert 0 < listed["closed_after_s"] < 2.5  # all 500 would take that long
     assert closed_at is not None
 
 
@@ -742,7 +751,7 @@ def test_a_port_in_use_is_an_os_error_and_closing_frees_it() -> None:
 
 def test_closing_drops_what_is_under_way() -> None:
     async def use(mock: MockServer) -> RawReply:
-        asked = asyncio.create_task(ask(mock.port, wire(chat("fault-hang")), patience_s=5))
+        asked = asyncio.create_task(ask(mock.port, wire(chat("fault-hang")), patience_s=PATIENCE_S))
         await asyncio.sleep(0.05)
         await mock.close()
         return await asked
@@ -756,7 +765,7 @@ def test_serve_runs_until_sigterm() -> None:
         served = asyncio.create_task(serve(settings(), ready=started.set_result))
         status = (await ask((await started).port, wire(b"", path="/healthz", method="GET"))).status
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             await served
         return status
 
@@ -784,10 +793,10 @@ def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> N
                 with pytest.raises(httpx.TransportError) as ended:
                     await trusting.post(url, json=chat(fault, stream=True))
                 ends.append(type(ended.value).__name__)
-            mock.script("refuse@0s-100ms")
+            mock.script("refuse")
             with pytest.raises(httpx.ConnectError):
                 await trusting.post(url, json=body)
-            await asyncio.sleep(0.15)
+            mock.script()
             assert (await trusting.post(url, json=body)).status_code == 200
         return ends
 
