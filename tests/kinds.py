@@ -35,16 +35,17 @@ def kind_of(item: pytest.Function) -> str | None:
 
 
 def group_of(item: pytest.Function, kind: str | None) -> str | None:
-    """Return the group whose tests run in one worker, since they share what is made for a file.
+    """Return the group whose tests run in one worker, since they share what takes long to make.
 
-    Quick tests are grouped by file. Others are grouped by the fixtures that their file shares
-    between its tests, and a test that shares nothing runs in any worker.
+    Those are the fixtures that a file makes once for its tests, and the embedder. A test that
+    shares nothing runs in any worker.
     """
-    if kind is None:
-        return item.path.stem
+    fixtures = item._fixtureinfo.name2fixturedefs
+    if kind is None and "embedder" in fixtures:
+        return "embedder"
     shared = [
         name
-        for name, found in sorted(item._fixtureinfo.name2fixturedefs.items())
+        for name, found in sorted(fixtures.items())
         if found[-1].scope == "module" and found[-1].baseid == item.nodeid.split("::")[0]
     ]
     return "-".join([item.path.stem, *shared]) if shared else None
@@ -81,7 +82,7 @@ def _named_by(thing: Any) -> Iterator[Any]:
         for found in [known[name] for name in names if name in known]:
             yield found
             if isinstance(found, ModuleType):
-                yield from (getattr(found, name) for name in names if hasattr(found, name))
+                yield from (vars(found)[name] for name in names & vars(found).keys())
 
 
 def _names(code: CodeType) -> Iterator[str]:
