@@ -1,6 +1,4 @@
-"""A reader's browser for tests of the page: headless Chromium, a page that is watched, and what is
-looked at on each.
-"""
+"""Open the chat page in headless Chromium, and look at it as a reader does."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -129,7 +127,7 @@ def ask(page: Page, question: str) -> None:
 
 
 def settled(page: Page) -> None:
-    """The last answer is complete, and stands there as HTML."""
+    """Wait until the last answer is complete and shown as HTML."""
     expect(page.locator(".turn").last.locator(".how")).to_be_visible()
     expect(page.locator(".turn").last.locator(".answer")).not_to_have_class(re.compile("raw"))
 

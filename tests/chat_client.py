@@ -1,5 +1,6 @@
-"""What a client sees of a chat completion, in one word: of a stream or not, of Slipway or of any
-other endpoint.
+"""Read a chat completion as a client does, and say in one word how it ended.
+
+This works for streams and whole replies, of Slipway and of any other endpoint.
 """
 
 import asyncio
@@ -137,9 +138,9 @@ def _take_chunk(seen: ChatReply, chunk: dict[str, Any]) -> None:
     seen.ids += [each for each in [chunk["id"]] if each not in seen.ids]
     seen.models += [each for each in [chunk["model"]] if seen.models[-1:] != [each]]
     seen.usage = chunk.get("usage") or seen.usage
-    told = chunk.get("slipway", {})
-    seen.facts |= told
-    seen.notices += [notice["code"] for notice in told.get("notices", [])]
+    reported = chunk.get("slipway", {})
+    seen.facts |= reported
+    seen.notices += [notice["code"] for notice in reported.get("notices", [])]
     for choice in first_of(chunk):
         seen.finish = choice["finish_reason"] or seen.finish
         seen.say(choice["delta"].get("content") or "")

@@ -1,5 +1,6 @@
-"""The housing company's book: rents of two years, repairs, meters, suppliers, and a budget, in six
-sheets with 20,000 rows.
+"""Write the workbook of the housing company: rents, repairs, meters, suppliers and a budget.
+
+Its six sheets have 20,000 rows.
 """
 
 import datetime

@@ -1,5 +1,6 @@
-"""Files that are broken, or made to break what reads them. `FILES` is name -> (bytes, words of the
-reason that is given, page or None).
+"""Make files that are broken, or made to break what reads them.
+
+`FILES` maps a name to how it is made, words of the reason that Slipway gives, and the page, if any.
 """
 
 import io
@@ -118,7 +119,7 @@ def damaged_page() -> bytes:
 
 
 def deflate_bomb() -> bytes:
-    """Deflated twice: a few kilobytes that stand for three gigabytes."""
+    """Deflated twice: a few kilobytes that unpack to three gigabytes."""
     packer, block = zlib.compressobj(9), b"BT (" + b"A" * 1_000_000 + b") Tj ET\n"
     first, again = (packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     contents = _stream(

@@ -1,6 +1,4 @@
-"""The knowledge room of a test: a folder in a store of its own, asked by somebody who may read
-everything, unless said otherwise.
-"""
+"""Index a folder in a store of its own, and search it as an asker who may read everything."""
 
 from pathlib import Path
 

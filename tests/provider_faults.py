@@ -1,9 +1,9 @@
-"""What providers do wrong, as a table; and a server with a model for each of it: alone, before a
-well backup, and for an app over documents.
+"""List what providers do wrong, and serve a model for each fault.
 
-`alone` and `routed` are the words of `chat_client.ChatReply` that may be seen, streamed and not: of the model
-alone, and of a route with a backup that is well. An app is told what its route is told, but quotes
-its documents where no model answers (`app_words`).
+Each fault is met in three ways: the model is asked alone, it is the first of a route whose second
+model (the backup) is well, and an app over documents uses that route. `alone` and `routed` are the
+outcomes, as `chat_client.ChatReply.word` names them, that a client may see, streamed and whole. An
+app has the outcomes of its route, but quotes its documents if no model answers (`app_word`).
 """
 
 import contextlib
@@ -229,8 +229,8 @@ class FaultServers(NamedTuple):
     def truth(self, case: FaultCase) -> str:
         """What an undisturbed answer to this case's question says."""
         asked = next(iter(self.received(case)), case.body) if case.target == "app" else case.body
-        told = plain_http.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
-        return str(told.raise_for_status().json()["text"])
+        reported = plain_http.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
+        return str(reported.raise_for_status().json()["text"])
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Raw HTTP to a mock, and what came over the wire: to the byte, and to how it ended."""
+"""Send raw HTTP to the mock provider, and keep each byte of the reply and how it ended."""
 
 import asyncio
 import json
@@ -92,7 +92,9 @@ async def ask(port: int, request: bytes, *, patience_s: float = PATIENCE_S) -> R
         writer.transport.abort()
 
 
-async def read(reader: asyncio.StreamReader, started: float, patience_s: float = PATIENCE_S) -> RawReply:
+async def read(
+    reader: asyncio.StreamReader, started: float, patience_s: float = PATIENCE_S
+) -> RawReply:
     status, headers, pieces, end, first_s = 0, dict[str, str](), list[bytes](), "end", None
     try:
         async with asyncio.timeout(patience_s):

@@ -1,6 +1,4 @@
-"""Who may read what: a document that an asker may not read does not exist for him, wherever he
-looks.
-"""
+"""Test that a document which an asker may not read does not exist for that asker anywhere."""
 
 import asyncio
 import io
@@ -152,14 +150,14 @@ def known(
 def test_what_a_document_says_of_itself_counts(
     tmp_path: Path, front: str, staff: bool, board: bool
 ) -> None:
-    room = known(
+    base = known(
         tmp_path,
         {
             "docs/a.md": f"---\n{front}\n---\n# Tariff\n\nThe tariff is high.\n",
             "docs/b.md": "# B\n\nOther words.",
         },
     )
-    assert [bool(room.search("tariff", asker=asker)) for asker in (STAFF, BOARD)] == [staff, board]
+    assert [bool(base.search("tariff", asker=asker)) for asker in (STAFF, BOARD)] == [staff, board]
 
 
 def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(
@@ -177,9 +175,9 @@ def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(
         AccessRule(path="none.md", groups=()),
         AccessRule(path="none.md", groups=("*",)),
     )
-    room = known(tmp_path, files, rules)
+    base = known(tmp_path, files, rules)
     paths = [
-        {hit.passage.path for hit in room.search("tariff", asker=asker)} for asker in (STAFF, BOARD)
+        {hit.passage.path for hit in base.search("tariff", asker=asker)} for asker in (STAFF, BOARD)
     ]
     assert paths == [{"hr/open.md", "all.md"}, {"hr/open.md", "all.md"}]
 
@@ -188,34 +186,34 @@ def test_a_rule_holds_whatever_other_folders_hold(tmp_path: Path) -> None:
     """A path gets its folder's name before it where two folders have it: that must not lift a rule."""
     rules = (AccessRule(path="pay.md", groups=("board",)), AccessRule(path="y", groups=("board",)))
     files = {"x/pay.md": "# Tariff one", "x/a.md": "# Other", "y/b.md": "# Tariff two"}
-    room = known(tmp_path, files, rules, ("x", "y"))
-    assert room.search("tariff", asker=STAFF) == []
+    base = known(tmp_path, files, rules, ("x", "y"))
+    assert base.search("tariff", asker=STAFF) == []
     (tmp_path / "y" / "pay.md").write_text("# Tariff three")
-    room.build()
-    assert {doc.path for doc in room.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}
-    assert room.search("tariff", asker=STAFF) == []
+    base.build()
+    assert {doc.path for doc in base.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}
+    assert base.search("tariff", asker=STAFF) == []
     (tmp_path / "y").rename(tmp_path / "gone")
-    room.build()
-    assert {doc.path for doc in room.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}, (
+    base.build()
+    assert {doc.path for doc in base.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}, (
         "names stay while a folder is away"
     )
-    assert room.search("tariff", asker=STAFF) == []
+    assert base.search("tariff", asker=STAFF) == []
 
 
 def test_a_changed_front_matter_counts_from_the_next_question_on(tmp_path: Path) -> None:
-    room = known(tmp_path, {"docs/a.md": "# Tariff\n\nThe tariff is high."})
-    (hit,) = room.search("tariff", asker=STAFF)
+    base = known(tmp_path, {"docs/a.md": "# Tariff\n\nThe tariff is high."})
+    (hit,) = base.search("tariff", asker=STAFF)
     (tmp_path / "docs" / "a.md").write_text(
         "---\naccess: [board]\n---\n# Tariff\n\nThe tariff is high."
     )
-    assert room.passage(hit.passage.id, STAFF) is None
-    assert room.search("tariff", asker=STAFF) == []
-    assert room.search("tariff", asker=BOARD) != []
+    assert base.passage(hit.passage.id, STAFF) is None
+    assert base.search("tariff", asker=STAFF) == []
+    assert base.search("tariff", asker=BOARD) != []
 
 
 def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path) -> None:
     """Between two scans, too: a question reads a changed file again."""
-    room = known(
+    base = known(
         tmp_path,
         {
             "docs/sub/a.md": "# Tariff\n\nThe tariff is high.",
@@ -224,53 +222,53 @@ def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path)
     )
     (tmp_path / "docs" / "sub").rename(tmp_path / "docs" / ".away")
     (tmp_path / "docs" / "sub").symlink_to(tmp_path / "outside")
-    assert room.search("tariff") == []
-    room.build()
-    assert "secret" not in "".join(hit.passage.text for hit in room.search("tariff"))
-    assert {doc.path: doc.state for doc in room.reports} == {"sub": "failed"}
+    assert base.search("tariff") == []
+    base.build()
+    assert "secret" not in "".join(hit.passage.text for hit in base.search("tariff"))
+    assert {doc.path: doc.state for doc in base.reports} == {"sub": "failed"}
 
 
 def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Path) -> None:
     """Whoever is killed between saying and writing, or uploads at the same time under the same
     name.
     """
-    room = known(tmp_path, {"docs/a.md": "# Other"})
+    base = known(tmp_path, {"docs/a.md": "# Other"})
     synchronizer = replace_asker(BOARD, documents=True)
-    _, path = room.knowledge.add(
+    _, path = base.knowledge.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
         synchronizer,
         frozenset(),
         frozenset({"board"}),
     )
-    assert room.search("tariff", asker=BOARD) == []
-    assert [doc.path for doc in room.knowledge.coming(replace_asker(STAFF, documents=True))] == []
-    room.knowledge.read(path)
-    room.knowledge.synchronizer.collection.document_store.put_upload(
+    assert base.search("tariff", asker=BOARD) == []
+    assert [doc.path for doc in base.knowledge.coming(replace_asker(STAFF, documents=True))] == []
+    base.knowledge.read(path)
+    base.knowledge.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = room.knowledge.synchronizer.collection.uploads.folder / "plan.md"
+    file = base.knowledge.synchronizer.collection.uploads.folder / "plan.md"
     file.touch()
-    room.build()
-    assert room.search("tariff", asker=STAFF) == []
-    assert len(room.search("tariff", asker=BOARD)) == 1
+    base.build()
+    assert base.search("tariff", asker=STAFF) == []
+    assert len(base.search("tariff", asker=BOARD)) == 1
 
     def add(n: int) -> None:
         text = b"# Tariff\n\nThe tariff is %s." % (b"secret" if n % 2 else b"public")
-        _, path = room.knowledge.add(
+        _, path = base.knowledge.add(
             "same.md",
             io.BytesIO(text),
             synchronizer,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )
-        room.knowledge.read(path)
+        base.knowledge.read(path)
 
     for _ in range(10):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(add, range(4)))
-        room.build()
-        found = room.search("tariff", asker=STAFF)
+        base.build()
+        found = base.search("tariff", asker=STAFF)
         assert [hit.passage.text for hit in found] in ([], ["The tariff is public."])
 
 
@@ -590,12 +588,12 @@ class Prober:
             key, self.draw.choice(["GET", "DELETE"]), "/v1/documents/doc-" + "0" * 32
         )
         assert (
-            (reply.status_code, told(reply))
-            == (missing.status_code, told(missing))
-            == (404, told(missing))
+            (reply.status_code, error_of(reply))
+            == (missing.status_code, error_of(missing))
+            == (404, error_of(missing))
         )
         deleted = await self.call(key, "DELETE", f"/v1/documents/{self.world.ids[page.path]}")
-        assert (deleted.status_code, told(deleted)) == (404, told(missing))
+        assert (deleted.status_code, error_of(deleted)) == (404, error_of(missing))
 
     async def passage(self, key: Key) -> None:
         page = self.draw.choice(
@@ -609,9 +607,9 @@ class Prober:
             return
         missing = await self.call(key, "GET", "/v1/passages/psg-" + "0" * 32)
         assert (
-            (reply.status_code, told(reply))
-            == (missing.status_code, told(missing))
-            == (404, told(missing))
+            (reply.status_code, error_of(reply))
+            == (missing.status_code, error_of(missing))
+            == (404, error_of(missing))
         )
 
     async def counts(self, key: Key) -> None:
@@ -642,7 +640,7 @@ class Prober:
             assert status.json()["data"][0]["total"] == 100
 
 
-def told(reply: httpx.Response) -> tuple[str, str]:
+def error_of(reply: httpx.Response) -> tuple[str, str]:
     error = reply.json()["error"]
     return error["message"].split(" (ref")[0], error["code"]
 

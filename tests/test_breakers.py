@@ -1,6 +1,4 @@
-"""A model that keeps failing is not asked until it is found well again, and nobody waits for
-finding out.
-"""
+"""Test that a failing model is not asked until it is healthy, and that no client waits for probes."""
 
 import json
 import time
@@ -67,7 +65,7 @@ def test_nobody_waits_for_a_trial(tmp_path: Path) -> None:
         until(lambda: state(server, "first") == "closed")  # its verdict was waited for
 
 
-def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(
+def test_an_open_breaker_refuses_at_once_even_if_no_other_model_is_left(
     tmp_path: Path,
 ) -> None:
     with mocking() as mock, serving(tmp_path, settings=models(mock.url, "m", retries=0)) as server:

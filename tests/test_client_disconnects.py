@@ -1,6 +1,4 @@
-"""A client that leaves, at whatever stage its answer is: what was done for it ends at once, and
-nothing stays taken.
-"""
+"""Test that work for a client ends at once if the client disconnects, at any stage."""
 
 import contextlib
 import json
@@ -84,7 +82,7 @@ def test_a_client_leaves(tmp_path: Path, stage: Stage, stream: bool) -> None:
     if stage.streams_only and not stream:
         stage = Stage(
             stage.says, calls=2
-        )  # an answer that is not streamed has shown nothing, and the next model begins anew
+        )  # an answer that is not streamed has shown nothing, and the next model starts from the beginning
     ended, closed = list[float](), list[float]()
     with mocking() as mock, route(tmp_path, mock.url, *stage.says) as server:
         for round_ in range(ROUNDS):

@@ -1,6 +1,4 @@
-"""A company's papers as long as they are in life, asked over HTTP as people ask: the right page,
-slide or sheet comes first, and says it.
-"""
+"""Test questions about long documents over HTTP: the right page, slide or sheet comes first."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +57,7 @@ def is_at(source: dict[str, Any], path: str, asked: Asked) -> bool:
 def test_questions_are_answered_from_the_right_place_of_a_long_document(
     company: Company, path: str
 ) -> None:
-    first, told = list[str](), list[str]()
+    first, reported = list[str](), list[str]()
     for asked in company.asked[path]:
         answer = company.client.post(
             "/v1/answers", json={"question": asked.question, "stream": False}
@@ -68,7 +66,7 @@ def test_questions_are_answered_from_the_right_place_of_a_long_document(
             source for source in answer["sources"] if source["cited"] and is_at(source, path, asked)
         ]
         first += [asked.question] if is_at(answer["sources"][0], path, asked) else []
-        told += (
+        reported += (
             [asked.question]
             if cited and asked.says in answer["text"] and asked.says in cited[0]["text"]
             else []
@@ -82,8 +80,8 @@ def test_questions_are_answered_from_the_right_place_of_a_long_document(
     questions = [asked.question for asked in company.asked[path]]
     assert len(questions) >= 12
     assert len(first) >= RIGHT[path], [question for question in questions if question not in first]
-    assert len(told) >= RIGHT[path] - 1, [
-        question for question in questions if question not in told
+    assert len(reported) >= RIGHT[path] - 1, [
+        question for question in questions if question not in reported
     ]
 
 

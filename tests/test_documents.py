@@ -1,6 +1,4 @@
-"""Documents of every kind, read in a child process: real sizes answer with the right page, and
-broken ones end with a reason.
-"""
+"""Test how documents of every format are read in a child process, and how broken ones fail."""
 
 import datetime
 import io
@@ -77,7 +75,7 @@ def test_a_question_finds_the_page_of_a_pdf(harbour: KnowledgeBase, number: int)
     assert sample_documents.fact(number) in found.text.replace("\n", " ")
 
 
-def test_without_bookmarks_the_headings_of_a_pdf_are_told_by_their_letters(
+def test_without_bookmarks_the_headings_of_a_pdf_are_found_by_their_font(
     harbour: KnowledgeBase,
 ) -> None:
     found = best(harbour, f"deposit of the {sample_documents.subject(17)} regulation", "b.pdf")
@@ -284,7 +282,7 @@ def book(chapters: int) -> bytes:
     return bytes(paper.output())
 
 
-def test_sections_below_the_bookmarks_are_told_by_their_letters(parser: Parser) -> None:
+def test_sections_below_the_bookmarks_are_found_by_their_font(parser: Parser) -> None:
     document = parser.parse(book(4), "a.pdf")
     trails = [passage.trail for passage in passages(document, "a.pdf", "v") if passage.page != 1]
     assert trails == [
@@ -312,7 +310,7 @@ def test_columns_are_read_one_after_the_other(parser: Parser) -> None:
     assert places == sorted(places)
 
 
-def test_scanned_pages_among_others_are_told(parser: Parser) -> None:
+def test_scanned_pages_among_others_are_reported(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         paper.cell(0, 6, "Only this page has text.")
         paper.add_page()
@@ -421,7 +419,7 @@ def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_serve
 ) -> None:
     for name, file in hostile.FILES.items():
         (tmp_path / name).write_bytes(file.make())
-    (tmp_path / "z-good.md").write_text("# Good\n\nThe lighthouse stands.\n")
+    (tmp_path / "z-good.md").write_text("# Good\n\nThe lighthouse is white.\n")
     knowledge = KnowledgeBase([tmp_path])
     knowledge.build()
     failed = [doc for doc in knowledge.reports if doc.state == "failed"]
@@ -471,16 +469,17 @@ def test_a_file_that_takes_too_long_ends_at_the_deadline_and_the_next_is_read(na
 
 
 def busy(parser: Parser) -> tuple[threading.Thread, list[str]]:
-    """The parser is at work on a file that takes half a minute, in a thread; what it is told of it
-    goes to the list.
+    """Let the parser read a file that takes half a minute, in a thread.
+
+    The list gets the error that this ends with.
     """
-    told = list[str]()
+    reported = list[str]()
 
     def read() -> None:
         try:
             parser.parse(hostile.SLOW["deep.html"].make(), "deep.html")
         except Unreadable as error:
-            told.append(str(error))
+            reported.append(str(error))
 
     parser.parse(b"text", "a.txt")
     thread = threading.Thread(target=read)
@@ -488,7 +487,7 @@ def busy(parser: Parser) -> tuple[threading.Thread, list[str]]:
     idle = ticks(parser.child)
     thread.start()
     until(lambda: ticks(parser.child or 0) > idle + 5)
-    return thread, told
+    return thread, reported
 
 
 def ticks(pid: int) -> int:
@@ -499,11 +498,11 @@ def ticks(pid: int) -> int:
 
 def test_a_crash_of_the_child_costs_one_file() -> None:
     with Parser() as parser:
-        thread, told = busy(parser)
+        thread, reported = busy(parser)
         assert parser.child
         os.kill(parser.child, signal.SIGSEGV)
         thread.join(PATIENCE_S)
-        assert told == [
+        assert reported == [
             "Reading it ended the parser (SIGSEGV): it is damaged, or needs more than 1024 MB; split it into smaller files, or save it in a simpler form."
         ]
         assert parser.parse(b"text", "a.txt").text == "text"

@@ -1,6 +1,4 @@
-"""`slipway eval knowledge`, and the gate: how well a copy of the project's own docs is searched
-must not get worse.
-"""
+"""Test `slipway eval knowledge`, and that searching the project's own docs gets no worse."""
 
 import json
 from pathlib import Path
@@ -131,7 +129,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     ] == ["Why?"]
 
 
-def test_bad_questions_are_told_before_any_document_is_read(tmp_path: Path) -> None:
+def test_bad_questions_are_reported_before_any_document_is_read(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# A\n\ntext\n")
     done = run(
@@ -173,9 +171,13 @@ def test_without_weights_keywords_are_measured_and_the_command_says_what_is_miss
     asked: list[str], tmp_path: Path
 ) -> None:
     done = run(*asked, "--json", env={"SLIPWAY_CACHE": str(tmp_path)})
-    told = json.loads(done.stdout)
-    assert set(told) == {"keyword", "n", "intervals", "differences"}
-    assert (told["n"], told["keyword"]["recall@3"], told["intervals"]["keyword"]["mrr@3"]) == (
+    reported = json.loads(done.stdout)
+    assert set(reported) == {"keyword", "n", "intervals", "differences"}
+    assert (
+        reported["n"],
+        reported["keyword"]["recall@3"],
+        reported["intervals"]["keyword"]["mrr@3"],
+    ) == (
         1,
         1.0,
         [1.0, 1.0],
@@ -183,10 +185,12 @@ def test_without_weights_keywords_are_measured_and_the_command_says_what_is_miss
     assert "slipway weights pull minilm" in done.stderr
 
 
-def test_with_weights_both_stand_side_by_side(asked: list[str], embedder: Embedder) -> None:
-    told = json.loads(run(*asked, "--json").stdout)
-    assert set(told["fused"]) == set(told["keyword"]) == {*METRICS, "abstention_auroc"}
-    assert set(told["differences"]["recall@3"]) == {"value", "interval"}
+def test_with_weights_both_kinds_of_search_are_compared(
+    asked: list[str], embedder: Embedder
+) -> None:
+    reported = json.loads(run(*asked, "--json").stdout)
+    assert set(reported["fused"]) == set(reported["keyword"]) == {*METRICS, "abstention_auroc"}
+    assert set(reported["differences"]["recall@3"]) == {"value", "interval"}
     assert "difference" in run(*asked).stdout
 
 

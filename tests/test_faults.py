@@ -1,6 +1,4 @@
-"""Routes survive what providers do: every fault of `provider_faults.py`, streamed and not, for a model
-alone, with a backup, and for an app.
-"""
+"""Test that routes survive every fault of `provider_faults`: alone, with a backup, in an app."""
 
 import asyncio
 import time
@@ -85,14 +83,14 @@ def test_no_more_calls_than_need_be(asked: Asked, case: FaultCase) -> None:
     calls = asked.calls[case.name]
     assert 1 <= calls <= case.calls
     assert len(asked.servers.received(case)) <= calls
-    told = asked.seen[case.name].headers.get("x-slipway-attempts")
-    assert told is None or int(told) <= calls
+    reported = asked.seen[case.name].headers.get("x-slipway-attempts")
+    assert reported is None or int(reported) <= calls
 
 
 @pytest.mark.parametrize(
     "case", [case for case in FAULT_CASES if case.target == "routed"], ids=lambda case: case.name
 )
-def test_who_wrote_is_told(asked: Asked, case: FaultCase) -> None:
+def test_the_reply_names_the_model_that_wrote_it(asked: Asked, case: FaultCase) -> None:
     seen = asked.seen[case.name]
     if seen.status != 200:
         return
@@ -108,7 +106,7 @@ def test_who_wrote_is_told(asked: Asked, case: FaultCase) -> None:
     [c for c in FAULT_CASES if c.target == "alone" and c.fault.name.startswith("429")],
     ids=lambda c: c.name,
 )
-def test_who_is_limited_is_told_when_to_come_back(asked: Asked, case: FaultCase) -> None:
+def test_a_429_says_when_to_try_again(asked: Asked, case: FaultCase) -> None:
     assert int(asked.seen[case.name].headers["retry-after"]) >= 1
 
 
@@ -162,7 +160,7 @@ def truth(mock: MockServer) -> str:
     ],
     ids=lambda asks: next(iter(asks)),
 )
-def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[str, Any]) -> None:
+def test_another_model_continues_only_plain_text(tmp_path: Path, asks: dict[str, Any]) -> None:
     with (
         mocking() as mock,
         route(
@@ -194,7 +192,7 @@ def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[st
 def test_the_next_model_fails_as_well(
     tmp_path: Path, first: str, second: str, words: tuple[str, str], stream: bool
 ) -> None:
-    """What the first one said is told, unless the second one refuses what is asked."""
+    """What the first one said is reported, unless the second one refuses what is asked."""
     with (
         mocking() as mock,
         route(

@@ -1,4 +1,4 @@
-"""Feedback: what people say of answers is kept, belongs to who asked, and is listed."""
+"""Test that feedback about answers is kept, belongs to the asker, and can be listed."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_a_vote_is_kept_with_what_it_is_about(server: Serving, folder: Path) -> 
     assert "sw-the-key-of-anna" not in json.dumps(row)
 
 
-def test_saying_it_again_replaces_it_and_a_report_or_a_section_stands_beside_it(
+def test_a_second_vote_replaces_the_first_and_a_report_or_a_section_is_kept_beside_it(
     server: Serving, folder: Path
 ) -> None:
     answer = asked(server)

@@ -1,6 +1,4 @@
-"""Documents that change: what is in the files is what is found, at once, whatever was there before
-and whoever was killed meanwhile.
-"""
+"""Test that changes of files are found at once, whatever was there before."""
 
 import contextlib
 import itertools
@@ -320,8 +318,8 @@ def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: 
     )
     assert "failed: bad.txt: It is not UTF-8 text" in done.stdout
     assert "reading" in done.stderr
-    told = ingest(tmp_path, "--docs", str(docs), "--config", config, code=1)
-    assert told["failed"].keys() == {"bad.txt"}
+    reported = ingest(tmp_path, "--docs", str(docs), "--config", config, code=1)
+    assert reported["failed"].keys() == {"bad.txt"}
     (docs / "bad.txt").unlink()
     assert ingest(tmp_path, "--docs", str(docs), "--config", config)["failed"] == {}
     nothing = run("ingest", "--docs", str(tmp_path / "nowhere"), cwd=tmp_path)
@@ -336,10 +334,14 @@ def test_beside_a_server_with_keys_the_server_does_the_work(
     with serving(tmp_path, "--docs", str(docs), "--host", host, settings=WITH_KEYS) as server:
         (docs / "bad.txt").write_bytes(b"caf\xe9")
         write(docs / "new.md", "# New\n\nThe crane is yellow.\n")
-        told = ingest(
+        reported = ingest(
             tmp_path, "--docs", str(docs), env={"HTTP_PROXY": "http://127.0.0.1:9"}, code=1
         )
-        assert (told["documents"], told["passages"], list(told["failed"])) == (3, 3, ["bad.txt"])
+        assert (reported["documents"], reported["passages"], list(reported["failed"])) == (
+            3,
+            3,
+            ["bad.txt"],
+        )
         assert ask(server, "crane yellow", **bearer("staff")) != []
         other = run("ingest", "--docs", str(docs / "sub"), cwd=tmp_path)
         assert other.returncode == 1
@@ -449,7 +451,7 @@ def spoilt(how: str, file: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
-def test_a_broken_index_is_made_anew(tmp_path: Path, docs: Path, how: str) -> None:
+def test_a_broken_index_is_rebuilt(tmp_path: Path, docs: Path, how: str) -> None:
     for n in range(20):
         write(docs / f"{n}.md", f"# Page {n}\n\nWords about subject{n}.\n")
     known = KnowledgeBase([docs], Store(tmp_path / "s" / "slipway.db"))

@@ -1,6 +1,4 @@
-"""`kill -9` at any moment of `slipway ingest`: what is kept fits together at once, and the next run
-comes to what a fresh one comes to.
-"""
+"""Test that a `slipway ingest` which is killed leaves a consistent store, and can be run again."""
 
 import contextlib
 import random
@@ -155,7 +153,7 @@ def test_twenty_kills(tmp_path: Path, seed: int) -> None:
     storm(tmp_path, 20, seed)
 
 
-def test_what_does_not_fit_together_is_told(tmp_path: Path) -> None:
+def test_verify_reports_what_is_inconsistent(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     for n in range(5):

@@ -1,7 +1,6 @@
-"""A model that lies about its sources: no citation dangles, each resolves to a passage that its
-reader may read.
+"""Test that each citation resolves to a readable passage, even if the model invents sources.
 
-Small through the pipeline itself and through a real server; 100,000 answers in `make soak`.
+Few answers here, through the pipeline and a real server; 100,000 in `make soak`.
 """
 
 import asyncio
@@ -181,7 +180,7 @@ def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone
 
 
 async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
-    app, asker, told = pipeline.apps["tea"], Asker(owner="x"), Counter[str]()
+    app, asker, received = pipeline.apps["tea"], Asker(owner="x"), Counter[str]()
     for n in range(count):
         text = QUESTIONS[n % len(QUESTIONS)]
         events: list[Event] = []
@@ -204,23 +203,25 @@ async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
         ), shown
         assert app.knowledge is not None
         assert all(app.knowledge.passage(sources[c.n].id, asker) for c in citations)
-        told.update(
+        received.update(
             answers=1, citations=len(citations), flagged=sum(bool(c.flags) for c in citations)
         )
-    return told
+    return received
 
 
 def check(folder: Path, count: int, seed: int) -> None:
     records: list[AnswerDone | AttemptDone] = []
-    told = asyncio.run(lied_to(road_of_lies(folder, seed, records), count))
+    received = asyncio.run(lied_to(road_of_lies(folder, seed, records), count))
     done = [r for r in records if isinstance(r, AnswerDone)]
     assert (
-        sum(r.citations_kept + r.citations_flagged for r in done) == told["citations"] > count / 2
+        sum(r.citations_kept + r.citations_flagged for r in done)
+        == received["citations"]
+        > count / 2
     )
     assert sum(r.citations_dropped for r in done) > count / 2
-    assert told["flagged"] > count / 20
+    assert received["flagged"] > count / 20
     # The soak's figures
-    print(dict(told), "dropped", sum(r.citations_dropped for r in done))  # noqa: T201
+    print(dict(received), "dropped", sum(r.citations_dropped for r in done))  # noqa: T201
 
 
 def test_thousands_of_lies_and_no_citation_dangles(tmp_path: Path) -> None:
@@ -307,16 +308,16 @@ def from_answer(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_events(body: str) -> dict[str, Any]:
-    told: list[tuple[str, Any]] = []
+    received: list[tuple[str, Any]] = []
     for block in body.split("\n\n"):
         fields = dict(
             line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")
         )
         if "data" in fields:
-            told.append((fields["event"], json.loads(fields["data"])))
+            received.append((fields["event"], json.loads(fields["data"])))
 
     def of(name: str) -> list[Any]:
-        return [data for kind, data in told if kind == name]
+        return [data for kind, data in received if kind == name]
 
     text = "".join(data["text"] for data in of("delta"))
     return {
@@ -417,7 +418,7 @@ def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path
     assert "<a" not in html
 
 
-def test_what_a_source_lacks_is_told_everywhere(tmp_path: Path) -> None:
+def test_a_sentence_that_its_source_does_not_support_is_marked_everywhere(tmp_path: Path) -> None:
     (tmp_path / "tea.md").write_text(TEA)
     with mocking(text="Green tea is brewed at 95 degrees [1]. Then [9].") as mock:
         settings = models(mock.url, "m")

@@ -1,4 +1,4 @@
-"""The knowledge room: folders in, ranked places with exact spans out."""
+"""Test how folders are indexed and searched: ranked places with exact spans."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def test_a_question_finds_the_place_that_answers_with_its_exact_span(
     assert knowledge.passage("psg-" + "0" * 32) is None
 
 
-def test_places_are_distinct_and_the_best_passage_stands_for_each(
+def test_places_are_distinct_and_each_shows_its_best_passage(
     known: Callable[..., KnowledgeBase],
 ) -> None:
     filler = "\n\n".join(
@@ -195,16 +195,16 @@ def test_before_it_is_built_nothing_is_found(tmp_path: Path) -> None:
 def test_building_tells_true_counts(tmp_path: Path) -> None:
     for name in ("a.md", "b.txt", "c.html"):
         (tmp_path / name).write_text("some words here")
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     knowledge = KnowledgeBase([tmp_path])
-    done = knowledge.knowledge.build(lambda done: told.append((done.seen, done.total)))
-    assert told[:4] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    done = knowledge.knowledge.build(lambda done: reported.append((done.seen, done.total)))
+    assert reported[:4] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert (done.read, done.unchanged, done.failed, done.dropped) == (3, 0, 0, 0)
     assert knowledge.knowledge.ready
     assert (knowledge.counts.documents, knowledge.counts.passages) == (3, 3)
 
 
-def test_importing_the_room_loads_nothing_heavy() -> None:
+def test_importing_knowledge_loads_no_heavy_library() -> None:
     heavy = (
         "tantivy",
         "selectolax",

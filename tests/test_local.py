@@ -1,6 +1,4 @@
-"""A model that runs here: real child processes of a real server, with a model so small that a test
-makes it.
-"""
+"""Test models that Slipway runs itself, in real child processes, with a model made by the test."""
 
 import json
 import os
@@ -137,7 +135,7 @@ def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server:
     assert (done["served_by"], done["model"]) == ("model", "tiny")
 
 
-def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
+def test_a_kill_in_the_middle_of_an_answer_is_an_error_event_and_the_next_is_answered(
     endless: Serving,
 ) -> None:
     pid = child(endless)
@@ -155,7 +153,7 @@ def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
     )  # a busy machine may need more than its second
 
 
-def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
+def test_a_call_that_waits_too_long_for_its_turn_is_refused(endless: Serving) -> None:
     child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     with plain_http.stream(
@@ -308,7 +306,7 @@ def test_the_terminal_asks_it_and_leaves_no_process(tmp_path: Path) -> None:
         ({"threads": -1}, "models.tiny.threads: "),
     ],
 )
-def test_what_is_wrong_with_its_settings_is_told(
+def test_wrong_settings_of_a_local_model_are_named(
     tmp_path: Path, model: dict[str, Any], said: str
 ) -> None:
     given = settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"), **model)

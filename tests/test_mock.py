@@ -1,6 +1,4 @@
-"""The mock provider, over HTTP: raw bytes where bytes matter, the openai client where it
-matters what a user meets.
-"""
+"""Test the mock provider over HTTP, with raw bytes and with the OpenAI client."""
 
 import asyncio
 import base64

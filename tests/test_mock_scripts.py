@@ -1,4 +1,4 @@
-"""The mock's scripts: faults by number, over time and by chance, replaced while it runs."""
+"""Test the mock provider's scripts: faults by number, over time and by chance."""
 
 import asyncio
 import json
@@ -79,7 +79,9 @@ def test_chance_follows_from_the_seed_and_the_number_of_the_call() -> None:
     assert 10 <= one.count(503) <= 45
     assert drawn(1, "status-503%12.5") == one
     assert drawn(2, "status-503%12.5") != one
-    both = drawn(1, "status-503%50", "status-500%50")  # drawn apart; of both, the second stands
+    both = drawn(
+        1, "status-503%50", "status-500%50"
+    )  # drawn apart; if both are drawn, the second applies
     assert 30 <= both.count(503) <= 70
 
 
@@ -154,7 +156,7 @@ def test_an_entry_that_cannot_be_understood_says_why(entry: str, says: str) -> N
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_every_fault_can_stand_in_a_script_by_time(name: str) -> None:
+def test_every_fault_may_be_scripted_by_time(name: str) -> None:
     entry = parse_entry(f"{name}@500ms-1.5m")
     assert (entry.fault.name, entry.window_s, entry.share) == (name, (0.5, 90), 1)
 
@@ -212,7 +214,7 @@ def test_limit_slides_over_a_second() -> None:
     assert now == later == [200, 200, 200, 429, 429]
 
 
-def test_refuse_closes_the_door_and_what_is_inside_and_opens_it_again_on_the_same_port() -> None:
+def test_refuse_closes_the_port_and_all_connections_and_opens_the_same_port_again() -> None:
     async def use(mock: MockServer) -> tuple[RawReply, list[int | str]]:
         under_way = asyncio.create_task(ask(mock.port, wire(chat("say-5000", stream=True))))
         seen = list[int | str]()
@@ -265,7 +267,7 @@ def test_a_script_is_replaced_on_the_mocks_own_loop() -> None:
     assert with_mock(use) == [200, 503, REFUSED, 429, REFUSED, 200, REFUSED]
 
 
-def test_a_script_is_replaced_from_another_thread_and_counts_anew() -> None:
+def test_a_script_may_be_replaced_from_another_thread_and_counts_from_one_again() -> None:
     with mocking(script=("status-500@1",)) as mock, plain_http.Client() as client:
         url = f"{mock.url}/chat/completions"
         assert [client.post(url, json=chat()).status_code for _ in range(2)] == [500, 200]

@@ -1,4 +1,4 @@
-"""A model works on so many calls at once; more wait their turn, fairly, and nobody waits in vain."""
+"""Test that a model gets no more calls at once than it takes, and that others wait fairly."""
 
 import asyncio
 import time
@@ -79,16 +79,16 @@ def test_who_asks_much_does_not_keep_others_waiting() -> None:
     in_loop(test)
 
 
-def test_who_cannot_be_served_in_time_is_told_at_once() -> None:
+def test_a_call_that_cannot_be_served_in_time_is_refused_at_once() -> None:
     async def test() -> None:
         turns = ModelSlots("m", 1, 60.0)
         turns.takes_s = 60.0
         await turns.enter("a", 60.0)
         began = time.monotonic()
-        with pytest.raises(ModelBusy) as told:
+        with pytest.raises(ModelBusy) as reported:
             await turns.enter("a", 30.0)
         assert time.monotonic() - began < 15
-        assert told.value.retry_after_s == 60.0
+        assert reported.value.retry_after_s == 60.0
 
     in_loop(test)
 
@@ -111,7 +111,7 @@ def test_a_model_that_is_busy_is_passed_over_where_another_is_free(tmp_path: Pat
     }  # a model that was passed over was not called
 
 
-def test_more_calls_than_a_model_takes_wait_and_the_rest_are_told_when_to_come_back(
+def test_more_calls_than_a_model_takes_wait_and_the_rest_get_a_503_with_a_retry_after(
     tmp_path: Path,
 ) -> None:
     with (

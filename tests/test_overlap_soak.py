@@ -1,12 +1,11 @@
-"""Streams cut at any byte, and gone on with by another model, beside what the mock would have said;
-10,000 of them in `make soak`.
+"""Cut streams at any byte, let another model continue them, and compare with the whole text.
 
-Every call of the first model is cut, at a byte drawn evenly from all of its reply: in the role's
-chunk, inside characters, between events, in the finish, the usage and [DONE]. Before the first
-words another model answers instead; behind the finish reason an error event says that the end was
-not sent. In each case the text must be the truth, where the other model goes on exactly. Of the
-other habits, rates are printed (`pytest -s`). How long the reader waits at the joint is measured
-apart, where neither the client nor the server is busy.
+10,000 streams run in `make soak`. Every call of the first model is cut, at a byte drawn evenly
+from all of its reply: in the role's chunk, inside characters, between events, in the finish
+reason, the usage and [DONE]. Before the first words another model answers instead; after the
+finish reason an error event says that the end was not sent. If the other model continues exactly,
+the text must be the whole text; for its other habits, rates are printed (`pytest -s`). How long
+the reader waits at the cut is measured while neither the client nor the server is busy.
 """
 
 import asyncio
@@ -81,10 +80,10 @@ class Soak:
                 await ask(self.client, f"{self.server.url}/v1", body, patience_s=60),
                 user,
             )
-        told = await self.client.post(
+        reported = await self.client.post(
             f"{self.other}/truth", json={"model": "m", "messages": messages}
         )
-        truth = str(told.json()["text"])
+        truth = str(reported.json()["text"])
         return Joined(seen, truth, *apart(seen.text, truth))
 
     async def answer(self, app: str, question: str) -> ChatReply:
@@ -145,19 +144,19 @@ def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> It
             yield Soak(server, other)
 
 
-def told(habit: str, joined: list[Joined]) -> str:
+def summary_of(habit: str, joined: list[Joined]) -> str:
     went_on = [each for each in joined if each.seen.word == "continued"]
     exact = sum(each.is_exact for each in went_on)
     lengths = statistics.quantiles([len(each.truth) for each in joined], n=20)
     return (
-        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(went_on)} gone on with, "
+        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(went_on)} continued, "
         f"{exact} of them exact ({exact / len(went_on):.2%}); {sum(each.twice for each in went_on)} characters too many, "
         f"{sum(each.missing for each in went_on)} missing"
     )
 
 
 def check(habit: str, joined: list[Joined]) -> None:
-    print(told(habit, joined))  # noqa: T201 - the rates are what is wanted
+    print(summary_of(habit, joined))  # noqa: T201 - the rates are what is wanted
     assert {each.seen.word for each in joined} <= {"whole", "continued", "error event"}
     assert all(each.is_exact for each in joined if each.seen.word != "continued")
     if habit == "exact":

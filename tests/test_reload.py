@@ -1,6 +1,4 @@
-"""Settings that change while the server runs: what counts from the next request on, what stays, and
-what is refused.
-"""
+"""Test settings that change while the server runs: what applies, what stays, what is refused."""
 
 import asyncio
 import json
@@ -128,7 +126,7 @@ def test_a_changed_default_counts_for_the_next_question_and_a_running_one_keeps_
         assert "settings applied: app docs changed\n" in site.server.log
 
 
-def test_a_section_that_is_asked_for_later_is_asked_on_the_road_that_its_question_began_with(
+def test_a_section_that_is_asked_for_later_uses_the_settings_its_question_began_with(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "docs").mkdir()
@@ -171,7 +169,7 @@ def test_a_new_model_is_there_soon_and_one_that_is_gone_is_not_called_any_more(
         assert "settings applied: model mock-model removed\n" in site.server.log
 
 
-def test_a_file_that_does_not_stand_is_refused_with_all_its_problems_until_it_is_mended(
+def test_a_wrong_file_is_refused_with_all_its_problems_until_it_is_corrected(
     tmp_path: Path,
 ) -> None:
     with mocking() as mock:
@@ -449,7 +447,7 @@ def test_a_config_map_of_kubernetes_is_followed(tmp_path: Path) -> None:
             until(lambda: server.chat("second").status_code == 200)
 
 
-def test_sighup_asks_for_it_at_once_and_is_told_also_where_nothing_changed(tmp_path: Path) -> None:
+def test_sighup_reloads_at_once_and_is_logged_even_if_nothing_changed(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         os.kill(site.server.process.pid, signal.SIGHUP)
         site.wait(lambda: "settings applied: nothing changed\n" in site.server.log)
@@ -496,7 +494,7 @@ def test_flags_go_on_before_the_file(tmp_path: Path) -> None:
             assert names == {"docs", "by-flag", "second"}
 
 
-def test_a_prompt_that_is_written_anew_counts(tmp_path: Path) -> None:
+def test_a_prompt_file_that_changes_is_reloaded(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "tides.md").write_text(
         "# Tides\n\nThe tide in the harbour rises 4 metres.\n"
@@ -649,7 +647,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
             site.apply(closed)
 
 
-def test_a_gateway_that_gets_its_first_documents_can_be_told_to_read_them(tmp_path: Path) -> None:
+def test_a_gateway_that_gets_its_first_documents_can_scan_them(tmp_path: Path) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         assert not (tmp_path / ".slipway").exists()

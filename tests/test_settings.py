@@ -1,6 +1,4 @@
-"""Wrong settings stop the start with file, line, field and fix; each case through the command that
-a person would type.
-"""
+"""Test that wrong settings stop the start with file, line, field and fix."""
 
 import json
 import socket
@@ -185,7 +183,7 @@ def test_a_key_is_not_printed_where_it_will_not_do(tmp_path: Path) -> None:
     assert "hush" not in said
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     _, said = check(tmp_path, "listen: {port: x}\nmodels:\n  m1: {url: y}\nlimits: {body_mb: -1}\n")
     assert said.count("slipway: s.yaml:") == 3
 
@@ -264,9 +262,9 @@ def test_a_group_that_no_key_is_of_is_warned_about(tmp_path: Path) -> None:
         "keys": [{"key": "sw-a-key-1", "groups": ["staff"]}],
     }
     (tmp_path / "slipway.yaml").write_text(json.dumps(settings))
-    told = run("check", "--config", str(tmp_path / "slipway.yaml")).stdout
+    reported = run("check", "--config", str(tmp_path / "slipway.yaml")).stdout
     assert (
         "warning: apps.docs.access: no key is of the group `hr`, so nobody reads what is kept for it"
-        in told
+        in reported
     )
-    assert "staff" not in told
+    assert "staff" not in reported

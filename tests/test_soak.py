@@ -1,6 +1,4 @@
-"""What takes minutes; `make soak`. Many streams with random faults: none hangs, none is passed off
-as success, nothing is left behind.
-"""
+"""Run many streams with random faults; `make soak` runs these tests, which take minutes."""
 
 import asyncio
 import random

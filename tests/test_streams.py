@@ -1,4 +1,4 @@
-"""Streams on their way: through nginx, to clients that leave, and while the server stops."""
+"""Test streams through nginx, to clients that disconnect, and while the server stops."""
 
 import shutil
 import statistics
@@ -165,7 +165,7 @@ def test_sigterm_under_load_cuts_no_answer(tmp_path: Path) -> None:
         assert load.whole > before > 0
 
 
-def test_what_the_grace_does_not_cover_is_cut_and_told(tmp_path: Path) -> None:
+def test_an_answer_that_outlives_the_grace_period_is_cut_with_an_error(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"listen": {"grace": "1s"}}
     with (
         mocking(tpot_s=0.05, tokens=400) as mock,

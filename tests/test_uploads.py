@@ -1,6 +1,4 @@
-"""Uploads as a client sees them, over HTTP: told at once, read a few at a time, and known only to
-those who may read them.
-"""
+"""Test uploads over HTTP: known at once, read a few at a time, visible only to their readers."""
 
 import json
 import socket
@@ -94,7 +92,7 @@ def test_of_many_uploads_each_is_known_at_once_and_questions_go_on(server: Servi
     assert {read(server, "clerk", each["id"])["state"] for each in documents} == {"done"}
 
 
-def test_a_new_version_is_told_as_being_read_until_it_is(server: Serving) -> None:
+def test_a_new_version_is_shown_as_being_read_until_it_is(server: Serving) -> None:
     before = sent(
         server, "clerk", ("pay.html", b"<h1>Pay</h1><p>The tortoise is paid 5 crowns.</p>")
     ).json()["data"][0]
@@ -162,7 +160,7 @@ def test_a_form_that_is_wrong_is_refused_as_a_whole(server: Serving, mistake: st
     assert paths(server, "clerk") == before
 
 
-def test_what_a_list_cannot_be_narrowed_by_is_told(server: Serving) -> None:
+def test_an_unknown_filter_of_the_list_is_named(server: Serving) -> None:
     error = server.get("/v1/documents?stat=failed", headers=of("clerk")).json()["error"]
     assert (error["message"], error["param"]) == (
         "There is no parameter `stat`. Known: app, state.",
@@ -170,7 +168,7 @@ def test_what_a_list_cannot_be_narrowed_by_is_told(server: Serving) -> None:
     )
 
 
-def test_a_wrong_method_is_told_with_all_that_are_taken(server: Serving) -> None:
+def test_a_wrong_method_gets_the_list_of_allowed_ones(server: Serving) -> None:
     said = [
         httpx.request("PUT", f"{server.url}/v1/documents{rest}", headers=of("clerk")).json()[
             "error"

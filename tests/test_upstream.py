@@ -1,6 +1,4 @@
-"""The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is
-sent upstream.
-"""
+"""Test calls to providers: kept connections, TLS, proxies, limits, and retries by the route."""
 
 import itertools
 import socket
