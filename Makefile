@@ -36,7 +36,7 @@ weights: .venv/run
 # Most tests wait for a server or a browser, so more workers run than there are cores. Each worker takes the next
 # test, or the next group of tests that share a server. Compiled files are kept: hundreds of processes read them.
 WORKERS ?= auto
-PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(WORKERS)
 test quick cover soak: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/dev

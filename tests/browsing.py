@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 import plain_http
-from processes import started
+from processes import START_S, started
 from waiting import PATIENCE_S, until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -56,7 +56,7 @@ def serving(log: Path, *arguments: str, ready: bool = True) -> Iterator[str]:
     """Run `slipway serve ARGUMENTS`, with `ready` until its documents can be searched."""
     with command(log, "serve", "--port", "0", *arguments) as url:
         if ready:
-            until(lambda: _is_ready(url))
+            until(lambda: _is_ready(url), START_S)
         yield url
 
 

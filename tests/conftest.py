@@ -7,6 +7,7 @@ unless tests/skips.txt lists it.
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from browsing import browser, context, page, watched  # noqa: F401 - fixtures
+from groups import Groups, write_groups
 from kinds import BROWSER, PROCESS, ProcessWatch, group_of, kind_of
 from slipway import weights
 from slipway.knowledge.embedding import Embedder
@@ -33,6 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: takes minutes; run by `make soak`")
     config.addinivalue_line("markers", "browser: opens a browser (set by tests/conftest.py)")
     config.addinivalue_line("markers", "process: starts a process (set by tests/conftest.py)")
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        config.pluginmanager.register(Groups(Path(folder.name) / "groups.json"))
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -48,27 +54,27 @@ def pytest_collection_modifyitems(
         long = [item for item in items if item.get_closest_marker("soak")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+    groups = dict[str, str]()
     for item in items:
         if isinstance(item, pytest.Function):
-            mark(item)
+            kind = kind_of(item)
+            if kind is not None:
+                item.add_marker(kind)
+            if group := group_of(item, kind):
+                groups[item.nodeid] = group
     yield
     if hasattr(config, "workerinput"):
-        items.sort(key=turn)
+        items.sort(key=lambda item: turn(item, is_in_group=item.nodeid in groups))
+        write_groups(config.workerinput, groups)
 
 
-def mark(item: pytest.Function) -> None:
-    if kind := kind_of(item):
-        item.add_marker(kind)
-    if group := group_of(item, kind):
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-def turn(item: pytest.Item) -> int:
+def turn(item: pytest.Item, *, is_in_group: bool) -> int:
     """Return when this test's turn comes if workers share the tests: quick ones fill the end."""
-    marks = {each.name for each in item.iter_markers()}
-    if BROWSER in marks:
+    if item.get_closest_marker(BROWSER):
         return 0
-    return (1 if "xdist_group" in marks else 2) if PROCESS in marks else 3
+    if item.get_closest_marker(PROCESS):
+        return 1 if is_in_group else 2
+    return 3
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,10 +87,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     report = yield
-    name = item.nodeid.partition("@")[0]  # a worker adds the test's group
-    if report.skipped and item.config.getoption("--skips-fail") and name not in listed_skips():
+    may_fail = report.skipped and item.config.getoption("--skips-fail")
+    if may_fail and item.nodeid not in listed_skips():
         report.outcome = "failed"
-        report.longrepr = f"{name} skipped, and tests/skips.txt omits it: {report.longrepr}"
+        report.longrepr = f"{item.nodeid} skipped, and tests/skips.txt omits it: {report.longrepr}"
     return report
 
 

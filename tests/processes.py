@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
 
 
-COMMAND_S = 100.0  # the longest that a command may take, below the limit of a test
+COMMAND_S = 200.0  # the longest that a command may take, below the limit of a test
+START_S = 150.0  # the longest that a server may take to start
 READY = re.compile(r"^(?:  page   |mock provider at )http://[^/\s]+:(\d+)", re.MULTILINE)
 _counter = itertools.count(1)
 
@@ -114,7 +115,7 @@ def serving(
     log = tmp_path / f"serve-{number}.log"
     with started(log, "serve", "--port", "0", *args, cwd=tmp_path, env=env) as (process, port):
         server = Serving(process, port, log)
-        until(lambda: is_ready(server))
+        until(lambda: is_ready(server), START_S)
         yield server
 
 
@@ -133,7 +134,7 @@ def started(
             cwd=cwd,
         )
     try:
-        yield process, until(lambda: port_in(log, process)) or 0
+        yield process, until(lambda: port_in(log, process), START_S) or 0
     finally:
         end(process)
 

@@ -677,19 +677,20 @@ def live(folder: Path, seed: int, cases: int) -> int:
     return done
 
 
-def lives(tmp_path: Path, worlds: int, cases: int, seed: int) -> int:
+def lives(tmp_path: Path, worlds: range, cases: int, seed: int) -> int:
     done = 0
-    for number in range(worlds):
+    for number in worlds:
         folder = tmp_path / f"world-{number}"
         folder.mkdir()
         done += live(folder, seed * 10_000 + number, cases)
     return done
 
 
-def test_nothing_of_what_may_not_be_read_shows_anywhere(tmp_path: Path) -> None:
-    assert lives(tmp_path, worlds=20, cases=150, seed=1) == 3_000
+@pytest.mark.parametrize("first", range(0, 20, 2))
+def test_nothing_of_what_may_not_be_read_shows_anywhere(tmp_path: Path, first: int) -> None:
+    assert lives(tmp_path, range(first, first + 2), cases=150, seed=1) == 300
 
 
 @pytest.mark.soak
 def test_nothing_of_what_may_not_be_read_shows_anywhere_in_100_000_cases(tmp_path: Path) -> None:
-    assert lives(tmp_path, worlds=200, cases=500, seed=2) == 100_000
+    assert lives(tmp_path, range(200), cases=500, seed=2) == 100_000

@@ -517,13 +517,13 @@ def test_without_weights_the_keywords_serve_and_say_so(tmp_path: Path, docs: Pat
 def test_another_model_embeds_behind_the_one_before(
     tmp_path: Path, docs: Path, embedder: Embedder
 ) -> None:
-    for n in range(400):
+    for n in range(118):
         write(
             docs / f"{n}.md",
             f"# Page {n}\n\nThe harbour has pier {n}, and {'boats ' * 40}lie there.\n",
         )
     store = tmp_path / ".slipway" / "slipway.db"
-    assert ingest(tmp_path, "--docs", str(docs))["dense"] == "402/402"
+    assert ingest(tmp_path, "--docs", str(docs))["dense"] == "120/120"
     other = tmp_path / "other"
     shutil.copytree(folders.cache() / "weights" / "minilm", other)
     tokens = json.loads((other / "tokenizer.json").read_text())
@@ -531,15 +531,15 @@ def test_another_model_embeds_behind_the_one_before(
     settings = {"embedding": str(other), "store": f"sqlite:///{store}"}
     with serving(tmp_path, "--docs", str(docs), settings=settings) as server:
         until(lambda: "by the model before" in dense(server))
-        assert dense(server).startswith("402/402 by the model before")
+        assert dense(server).startswith("120/120 by the model before")
         assert ask(server, "how many holidays may I take off work?")[0]["path"] == "leave.md", (
             "found by the old vectors"
         )
-        until(lambda: dense(server) == "402/402")
+        until(lambda: dense(server) == "120/120")
         assert ask(server, "how many holidays may I take off work?")[0]["path"] == "leave.md"
         until(lambda: models_in(store) == 1)
     with serving(tmp_path, "--docs", str(docs), settings=settings) as server:
-        until(lambda: dense(server) == "402/402")
+        until(lambda: dense(server) == "120/120")
 
 
 def dense(server: Serving) -> str:
