@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slipway.knowledge import OFF, Counts, Done, Knowledge, opened
+from slipway.knowledge import OFF, DocumentCounts, Done, Knowledge, opened
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.reading import failure
@@ -45,7 +45,7 @@ class KnowledgeBase:
         return self.knowledge.examples(OPERATOR)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> DocumentCounts:
         return self.knowledge.counts(OPERATOR)
 
     @property

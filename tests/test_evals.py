@@ -206,9 +206,11 @@ def test_the_command_ends_with_the_sentence_of_what_is_wrong(tmp_path: Path) -> 
 def test_how_sure_it_is_falls_without_the_gold(docs: KnowledgeBase) -> None:
     question = "How do I put it behind nginx?"
     found = docs.knowledge.ranked(question, OPERATOR, 20)
-    sure = docs.knowledge.sureness(question, found)
+    sure = docs.knowledge.confidence(question, found)
     assert sure > 0.8
     assert (
-        docs.knowledge.sureness(question, [each for each in found if each.place[0] != "deploy.md"])
+        docs.knowledge.confidence(
+            question, [each for each in found if each.place[0] != "deploy.md"]
+        )
         < sure - 0.2
     )

@@ -10,8 +10,8 @@ import pytest
 
 import plain_http
 from processes import ROOT, Serving, mocking, models, run, serving
-from slipway.followups import leans, may_lean, understood
-from slipway.followups.rewriting import accepted
+from slipway.followups import may_need_history, needs_history, resolve
+from slipway.followups.rewriting import accept
 from slipway.types import Message
 
 PLANS = """# Plans
@@ -142,7 +142,7 @@ def history(*texts: str) -> list[Message]:
 
 
 def sought(question: str, *before: str) -> str:
-    return understood(question, [*history(*before), Message(role="user", content=question)])
+    return resolve(question, [*history(*before), Message(role="user", content=question)])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_complete_question_never_changes(case: dict[str, Any]) -> None:
 
 def test_most_questions_that_lean_are_seen() -> None:
     leaning = [case for case in CASES if case["kind"] == "leans"]
-    assert sum(leans(case["question"]) for case in leaning) > 0.9 * len(leaning)
+    assert sum(needs_history(case["question"]) for case in leaning) > 0.9 * len(leaning)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_any_text_is_understood_somehow(text: str) -> None:
         ["the one", "x"],
     ):
         assert isinstance(sought(text, *before), str)
-        assert isinstance(may_lean(text, history(*before, text)), bool)
+        assert isinstance(may_need_history(text, history(*before, text)), bool)
 
 
 # With a small model
@@ -406,7 +406,7 @@ def test_the_stream_says_that_it_understands_and_what(folder: Path) -> None:
 )
 def test_only_a_rewritten_question_is_taken(said: str, taken: bool) -> None:
     turns = [(turn["role"], turn["content"]) for turn in BASIC]
-    assert (accepted(said, "and the Team plan?", turns) is not None) is taken
+    assert (accept(said, "and the Team plan?", turns) is not None) is taken
 
 
 def test_a_missing_rewriting_model_is_reported(folder: Path) -> None:

@@ -36,7 +36,7 @@ from raw_http import (
     wire,
     with_mock,
 )
-from slipway.cli import main
+from slipway.commands.mock import command as mock_command
 from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
 from waiting import PATIENCE_S, comes_below, until_async
 
@@ -845,7 +845,7 @@ def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
 
 
 def test_the_command_takes_each_habit_of_going_on() -> None:
-    (option,) = (param for param in main.commands["mock"].params if param.name == "continues")
+    (option,) = (param for param in mock_command.params if param.name == "continues")
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == tuple(CONTINUES)
 
