@@ -283,7 +283,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cases: tuple[FaultCase, ...]
                 "connection": TIMES,
                 "zone": "south",
             }
-            found["routes"][route] = [first, {"model": backup, "role": "backup"}]
+            found["routes"][route] = [first, {"model": backup, "role": "twin"}]
         if case.target == "app":
             found["apps"][f"app.{case.name}"] = {"route": route, "knowledge": [str(docs)]}
     return found
