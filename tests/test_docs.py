@@ -1,6 +1,4 @@
-"""The pages: what code can print is fresh, everything there is is named, and what is shown to be
-typed works.
-"""
+"""Test the docs: printed tables are fresh, everything is documented, and shown commands work."""
 
 import re
 import shlex

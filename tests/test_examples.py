@@ -68,12 +68,10 @@ def test_search_and_answers_are_measured(tmp_path: Path) -> None:
         *("--docs", str(EXAMPLES / "documents/handbook")),
         *("--questions", str(EXAMPLES / "evaluation/questions.jsonl")),
     )
-    knowledge = run("eval", "knowledge", *given, "--json", cwd=tmp_path, timeout_s=60)
+    knowledge = run("eval", "knowledge", *given, "--json", cwd=tmp_path)
     assert knowledge.returncode == 0, knowledge.stderr
     assert json.loads(knowledge.stdout)["keyword"]["recall@3"] == 1.0
     page = tmp_path / "report.html"
-    answers = run(
-        "eval", "answers", *given, "--html", str(page), "--json", cwd=tmp_path, timeout_s=60
-    )
+    answers = run("eval", "answers", *given, "--html", str(page), "--json", cwd=tmp_path)
     assert answers.returncode == 0, answers.stderr
     assert "28 days" in page.read_text()
