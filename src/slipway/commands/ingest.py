@@ -210,7 +210,8 @@ def _followed(
     states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
     if others := [each for each in sources if each not in [state["sources"] for state in states]]:
         raise Conflict(
-            f"The server at {server.base_url} uses the store, but does not serve {', '.join(others[0])}.",
+            f"The server at {server.base_url} uses the store, but does not serve "
+            f"{', '.join(others[0])}.",
             "Set another `store:`, or stop that server.",
         )
     try:
@@ -247,11 +248,12 @@ def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> No
     """Print the summary that a person reads."""
     for name, r in reports.items():
         say(
-            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, {r.seconds:.1f} s"
+            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, "
+            f"{r.seconds:.1f} s"
         )
         say(
-            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, {len(r.failed)} failed; "
-            f"search by meaning: {r.dense}"
+            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, "
+            f"{len(r.failed)} failed; search by meaning: {r.dense}"
         )
         for path, reason in r.failed.items():
             say(f"  failed: {path}: {reason}")

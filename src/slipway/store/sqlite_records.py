@@ -36,8 +36,10 @@ _EARLIER = """SELECT id, question, text, sources FROM feedback
     WHERE answer = ? AND kind = ? AND section = ?"""
 _WITHDRAW = "DELETE FROM feedback WHERE answer = ? AND kind = 'vote'"
 # the columns in their order: a store that is not migrated yet has one of another name
-_FEEDBACK = ("id", "answer", "kind", "section", *_ANSWER[1:])
-_FEEDBACK += ("helpful", "reasons", "comment", "question", "text", "sources")
+_FEEDBACK = (
+    *("id", "answer", "kind", "section", *_ANSWER[1:]),
+    *("helpful", "reasons", "comment", "question", "text", "sources"),
+)
 _LIST = """SELECT * FROM feedback
     WHERE (:app IS NULL OR app = :app) AND (:helpful IS NULL OR helpful = :helpful)
     AND at >= :since ORDER BY at DESC LIMIT :limit"""
