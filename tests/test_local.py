@@ -54,7 +54,7 @@ def child(server: Serving) -> int:
 def settings(folder: Path, file: Path, **model: Any) -> dict[str, Any]:
     (folder / "docs").mkdir(exist_ok=True)
     (folder / "docs" / "tides.md").write_text(PAGE)
-    tiny = {"provider": "local", "weights": str(file), "context": 2048, **model}
+    tiny = {"provider": "local", "weights": str(file), "context": 2048, "threads": 1, **model}
     return {
         "models": {"tiny": tiny},
         "apps": {"docs": {"knowledge": "docs", "route": "tiny"}},
