@@ -21,7 +21,7 @@ from processes import Serving, serving
 from slipway.knowledge.access import Access, glob
 from slipway.knowledge.document_store import Doc
 from slipway.settings import AccessRule
-from slipway.settings.tree import Key
+from slipway.settings.tree import KeySettings
 from slipway.types import Asker, Within
 from waiting import PATIENCE_S
 
@@ -320,13 +320,13 @@ class World:
 
     folder: Path
     draw: random.Random
-    keys: list[Key] = field(default_factory=list)
+    keys: list[KeySettings] = field(default_factory=list)
     rules: tuple[AccessRule, ...] = ()
     pages: dict[str, Page] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     passages: dict[str, list[str]] = field(default_factory=dict)
 
-    def may_read(self, key: Key, page: Page) -> bool:
+    def may_read(self, key: KeySettings, page: Page) -> bool:
         """What a document says of itself is not known where it could not be read."""
         rule = next((rule.groups for rule in self.rules if matches(rule.path, page.path)), None)
         return all(
@@ -334,11 +334,11 @@ class World:
             for said in (rule, None if page.broken else page.own, page.sent)
         )
 
-    def sees(self, key: Key, page: Page) -> bool:
+    def sees(self, key: KeySettings, page: Page) -> bool:
         """In lists: what failed is only for who may change it."""
         return self.may_read(key, page) and (key.documents or not page.broken)
 
-    def hidden(self, key: Key) -> list[Page]:
+    def hidden(self, key: KeySettings) -> list[Page]:
         return [page for page in self.pages.values() if not self.sees(key, page)]
 
 
@@ -402,7 +402,7 @@ def made(draw: random.Random, folder: str = "", sent: frozenset[str] | None = No
 def world(folder: Path, draw: random.Random) -> World:
     made_up = World(folder, draw)
     made_up.keys = [
-        Key(
+        KeySettings(
             key=f"key-{n}-{draw.getrandbits(32)}",
             groups=tuple(some(draw, GROUPS)),
             documents=draw.random() < 0.5,
@@ -429,7 +429,7 @@ class Prober:
         self.world, self.client, self.draw = made_up, client, made_up.draw
         self.operator = {"Authorization": f"Bearer {token}"}
 
-    async def call(self, key: Key, method: str, path: str, **more: Any) -> httpx.Response:
+    async def call(self, key: KeySettings, method: str, path: str, **more: Any) -> httpx.Response:
         hidden = self.world.hidden(key)
         reply = await self.client.request(
             method, path, headers={"Authorization": f"Bearer {key.key}"}, **more
@@ -548,7 +548,7 @@ class Prober:
 
         return within, wanted
 
-    async def ask(self, key: Key) -> None:
+    async def ask(self, key: KeySettings) -> None:
         (question, page), (within, wanted) = self.question(), self.limited()
         stream = self.draw.random() < 0.3
         body = {"question": question, "stream": stream, **({"within": within} if within else {})}
@@ -564,7 +564,7 @@ class Prober:
         if page is not None and not page.broken and self.world.may_read(key, page) and wanted(page):
             assert page.path in paths, "what may be read is found"
 
-    async def chat(self, key: Key) -> None:
+    async def chat(self, key: KeySettings) -> None:
         message = {"role": "user", "content": self.question()[0]}
         body = {
             "model": "docs",
@@ -574,13 +574,13 @@ class Prober:
         }
         assert (await self.call(key, "POST", "/v1/chat/completions", json=body)).status_code == 200
 
-    async def list(self, key: Key) -> None:
+    async def list(self, key: KeySettings) -> None:
         data = (await self.call(key, "GET", "/v1/documents")).json()["data"]
         assert {each["path"] for each in data} == {
             page.path for page in self.world.pages.values() if self.world.sees(key, page)
         }
 
-    async def one(self, key: Key) -> None:
+    async def one(self, key: KeySettings) -> None:
         page = self.draw.choice(list(self.world.pages.values()))
         reply = await self.call(key, "GET", f"/v1/documents/{self.world.ids[page.path]}")
         if self.world.sees(key, page):
@@ -597,7 +597,7 @@ class Prober:
         deleted = await self.call(key, "DELETE", f"/v1/documents/{self.world.ids[page.path]}")
         assert (deleted.status_code, error_of(deleted)) == (404, error_of(missing))
 
-    async def passage(self, key: Key) -> None:
+    async def passage(self, key: KeySettings) -> None:
         page = self.draw.choice(
             [page for page in self.world.pages.values() if self.world.passages.get(page.path)]
         )
@@ -614,7 +614,7 @@ class Prober:
             == (404, error_of(missing))
         )
 
-    async def counts(self, key: Key) -> None:
+    async def counts(self, key: KeySettings) -> None:
         seen = [page for page in self.world.pages.values() if self.world.sees(key, page)]
         ready = (await self.call(key, "GET", "/readyz")).json()["knowledge"]["docs"]
         assert (ready["documents"], ready["failed"]) == (

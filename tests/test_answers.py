@@ -421,5 +421,5 @@ def test_a_very_long_answer_is_whole_and_its_log_says_what_it_no_longer_has(tmp_
         assert len(answer["text"].split()) == len(chat.split()) > 25_000
         gone = server.get(f"/v1/answers/{answer['id']}/events")
         assert gone.status_code == 410
-        assert "kept no longer" in gone.json()["error"]["message"]
+        assert "has expired" in gone.json()["error"]["message"]
         assert server.get(f"/v1/answers/{answer['id']}").status_code == 410

@@ -12,8 +12,16 @@ import pytest
 
 from processes import Serving, mocking, models, run, serving
 from slipway import errors
-from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, about, again, preferred, sentences
-from slipway.telemetry.traces import KEPT, MOST, Traces
+from slipway.catalogue import (
+    CATALOGUE,
+    LANGUAGES,
+    RETRY,
+    preferred_language,
+    reader_sentences,
+    retry_sentence,
+    wait_in_words,
+)
+from slipway.telemetry.traces import KEPT_ANSWERS, MAX_RECORDS, Traces
 from slipway.types import AnswerDone, AttemptDone
 from test_upstream import scripted
 from waiting import until
@@ -46,7 +54,7 @@ def test_every_error_that_reaches_a_client_has_a_text_in_every_language() -> Non
 @pytest.mark.parametrize("code", CATALOGUE)
 def test_error_texts_are_short_plain_sentences(code: str, language: Any) -> None:
     what, then = CATALOGUE[code][language]
-    longest = then.replace(AGAIN, again(80 * 60.0, language))
+    longest = then.replace(RETRY, retry_sentence(80 * 60.0, language))
     assert what
     assert then
     for said in (what, longest):
@@ -60,7 +68,7 @@ def test_an_error_says_whether_trying_again_helps() -> None:
     for each in kinds():
         if each.code in CATALOGUE:
             then = CATALOGUE[each.code]["en"][1]
-            assert (AGAIN in then or "Try again" in then) == each.retryable
+            assert (RETRY in then or "Try again" in then) == each.retryable
 
 
 @pytest.mark.parametrize(
@@ -77,13 +85,13 @@ def test_an_error_says_whether_trying_again_helps() -> None:
 def test_the_time_to_wait_is_said_in_words(
     wait_s: float | None, english: str, chinese: str
 ) -> None:
-    assert (again(wait_s, "en"), again(wait_s, "zh")) == (english, chinese)
+    assert (retry_sentence(wait_s, "en"), retry_sentence(wait_s, "zh")) == (english, chinese)
 
 
 def test_a_wait_is_never_shown_shorter_than_it_is() -> None:
     units = {"seconds": 1, "minutes": 60, "hours": 3600}
     for wait_s in range(6, 20_000, 7):
-        number, unit = about(wait_s, "en").split()
+        number, unit = wait_in_words(wait_s, "en").split()
         assert wait_s <= int(number) * units[unit] <= max(wait_s + 5, wait_s * 2)
 
 
@@ -105,13 +113,13 @@ def test_a_wait_is_never_shown_shorter_than_it_is() -> None:
     ],
 )
 def test_the_language_is_the_one_that_the_reader_prefers(header: str, language: str) -> None:
-    assert preferred(header) == language
+    assert preferred_language(header) == language
 
 
 def test_a_code_of_the_providers_own_is_shown_as_a_refusal() -> None:
     refused = errors.ProviderRefused("The provider says: insufficient_quota.")
     refused.code = "insufficient_quota"
-    assert sentences(refused, "en") == CATALOGUE["provider_refused"]["en"]
+    assert reader_sentences(refused, "en") == CATALOGUE["provider_refused"]["en"]
 
 
 # Before a request reaches an app
@@ -161,7 +169,7 @@ def test_a_refusal_speaks_to_the_reader_and_to_the_developer(
     refused = server.post(path, body, headers=ANN | (CHINESE if language == "zh" else {}))
     what, then = CATALOGUE["model_not_found"][language]
     assert reader(refused) == {"what": what, "next": then, "language": language}
-    assert refused.json()["error"]["message"].startswith("There is no model or app `none` here.")
+    assert refused.json()["error"]["message"].startswith("There is no model or app `none`.")
     assert "none" not in str(reader(refused))
 
 
@@ -189,12 +197,12 @@ def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:
 def test_the_error_of_a_retry_is_in_the_language_of_the_client(server: Serving) -> None:
     failed = server.post("/v1/answers", {**QUESTION, "app": "cut"}, headers=ANN)
     assert reader(failed)["language"] == "en"
-    again = server.post(
+    retry_sentence = server.post(
         f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry",
         {"stream": True},
         headers=ANN | CHINESE,
     )
-    event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", again.text)[-1])
+    event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", retry_sentence.text)[-1])
     assert event["reader"]["language"] == "zh"
 
 
@@ -348,8 +356,8 @@ def test_a_trace_belongs_to_the_key_that_asked(server: Serving) -> None:
 
 def test_a_reference_without_a_trace_is_sent_to_the_log(server: Serving) -> None:
     for ref, says in (
-        ("ref-1", "was refused before an answer began"),
-        ("ans-1", "look for others in the server's log"),
+        ("ref-1", "was rejected before an answer began"),
+        ("ans-1", "the server's log may say more"),
     ):
         unknown = server.get(f"/v1/traces/{ref}", headers=ANN)
         assert unknown.status_code == 404
@@ -388,9 +396,9 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
     for arguments, says in (
         (
             ("ref-1", "--url", server.url, "--key", "sw-ann-of-tests"),
-            "refused before an answer began",
+            "rejected before an answer began",
         ),
-        (("ref-1", "--url", server.url), "This server asks for a key"),
+        (("ref-1", "--url", server.url), "This server requires a key"),
         (
             ("../models", "--url", server.url),
             "`../models` is no reference. References begin with `ans-` or `ref-`.",
@@ -459,16 +467,16 @@ def answer(ref: str) -> AnswerDone:
 
 def test_the_latest_traces_are_kept_and_each_is_bounded() -> None:
     traces = Traces()
-    for n in range(KEPT + 10):
+    for n in range(KEPT_ANSWERS + 10):
         traces.emit(attempt(f"ans-{n}"))
         traces.emit(answer(f"ans-{n}"))
-    assert len(traces.records) == KEPT
+    assert len(traces.records) == KEPT_ANSWERS
     assert traces.find("ans-9", None) is None
     assert traces.find("ans-10", "ann") is not None
     assert traces.find("ans-10", "ben") is None
-    for _ in range(MOST):
+    for _ in range(MAX_RECORDS):
         traces.emit(answer("ans-10"))
-    assert len(traces.records["ans-10"]) == MOST
+    assert len(traces.records["ans-10"]) == MAX_RECORDS
 
 
 def test_a_try_under_way_is_seen_once_another_has_ended() -> None:

@@ -185,7 +185,7 @@ def test_a_reader_that_does_not_read_is_dropped(server: Serving) -> None:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(("127.0.0.1", server.port))
         s.sendall(head + body)
-        until(lambda: "left its answer unread" in server.log)
+        until(lambda: "did not read its answer" in server.log)
 
 
 def test_too_many_connections_get_a_503(server: Serving) -> None:

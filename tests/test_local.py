@@ -285,21 +285,21 @@ def test_the_terminal_asks_it_and_leaves_no_process(tmp_path: Path) -> None:
     [
         (
             {"weights": ""},
-            "models.tiny: `weights` is missing; name what to run: qwen2.5-coder-0.5b, or a `.gguf` file",
+            "models.tiny: `weights` is missing; write qwen2.5-coder-0.5b, or the path of a `.gguf` file",
         ),
         (
             {"weights": "qwen2.5"},
-            "there are no weights `qwen2.5` that a model can be run from; did you mean `qwen2.5-coder-0.5b`?",
+            "there are no weights `qwen2.5`; did you mean `qwen2.5-coder-0.5b`?",
         ),
         ({"weights": "minilm"}, "models.tiny.weights: there are no weights `minilm`"),
         ({"weights": "none.gguf"}, "none.gguf`"),
         (
             {"base_url": "http://127.0.0.1:1/v1"},
-            "models.tiny.base_url: a model that runs here has no address; remove it",
+            "models.tiny.base_url: a local model has no address; remove it",
         ),
         (
             {"provider": "openai", "base_url": "http://127.0.0.1:1/v1"},
-            "add that, or remove `weights`",
+            "add it, or remove `weights`",
         ),
         ({"context": 10}, "models.tiny.context: "),
         ({"parallel": 0}, "models.tiny.parallel: "),

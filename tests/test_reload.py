@@ -180,7 +180,7 @@ def test_a_wrong_file_is_refused_with_all_its_problems_until_it_is_corrected(
             url = json.dumps(mock.url)
             site.apply(
                 f"models:\n  mock-model: {{base_url: {url}}}\n  new: {{base_ulr: {url}}}\nlimits: {{answers: -1}}\n",
-                "do not stand",
+                "settings not applied",
             )
             for problem in ("own.yaml:3: models.new.base_ulr: ", "own.yaml:4: limits.answers: "):
                 assert problem in site.server.log
@@ -201,7 +201,7 @@ def test_a_file_that_lost_its_content_gives_nothing_up(tmp_path: Path, text: str
         mocking() as mock,
         edited(tmp_path, {**models(mock.url, "mock-model"), "keys": ["sw-first-key"]}) as site,
     ):
-        site.apply(text, "do not stand")
+        site.apply(text, "settings not applied")
         assert site.chat("mock-model").status_code == 401
         assert site.chat("mock-model", headers=KEY).status_code == 200
 
@@ -213,13 +213,13 @@ def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None
     unforeseen = {"models": {"m": {"base_url": "http://127.0.0.1:9/v1", "name": "\ud800"}}}
     reranked = {"apps": {"docs": {"knowledge": "tides", "rerank": "ranks:score"}}}
     with edited(tmp_path, settings) as site:
-        site.wait(lambda: "the documents are ready" in site.server.log)
+        site.wait(lambda: "Documents are ready" in site.server.log)
         for n, wrong in enumerate((unforeseen, reranked), 1):
             site.save({**settings, **wrong})
             assert site.server.post(
                 "/v1/answers", {"question": "How many metres does the tide rise?"}
             ).json()["sources"]
-            assert said_times(site, "do not stand", n)
+            assert said_times(site, "settings not applied", n)
         assert site.wait(lambda: any("SyntaxError" in each for each in site.readyz()["refused"]))
 
 
@@ -237,7 +237,7 @@ def test_a_file_that_is_gone_gives_nothing_up_and_counts_when_it_is_back(tmp_pat
 
 def test_what_a_refused_file_names_may_come_later(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, app_of(mock.url)) as site:
-        site.apply(app_of(mock.url, knowledge="later"), "do not stand")
+        site.apply(app_of(mock.url, knowledge="later"), "settings not applied")
         assert "there is no folder or file" in site.server.log
         (tmp_path / "later").mkdir()
         (tmp_path / "later" / "tides.md").write_text("# Tides\n\nThe tide rises 4 metres.\n")
@@ -325,7 +325,7 @@ def test_what_needs_a_restart_says_so_and_all_else_is_applied(tmp_path: Path) ->
             "own.yaml:5: embedding: `none`",
         ):
             assert site.server.log.count(place) == 1
-        assert "needs a restart" in site.server.log
+        assert "after a restart" in site.server.log
         assert (
             "listen.port" not in site.server.log
         )  # --port wins over the file, also after a restart
@@ -340,7 +340,7 @@ def test_keys_cannot_be_removed_while_the_server_listens_beyond_this_machine(
         with edited(
             tmp_path, {**settings, "listen": {"host": "0.0.0.0"}, "keys": ["sw-first-key"]}
         ) as site:
-            site.apply({**settings, "listen": {"host": "127.0.0.1"}}, "do not stand")
+            site.apply({**settings, "listen": {"host": "127.0.0.1"}}, "settings not applied")
             assert site.chat("mock-model").status_code == 401
 
 
@@ -426,7 +426,7 @@ def test_a_file_that_is_written_over_counts_only_once_it_is_whole(tmp_path: Path
             "settings applied: models model-0, model-1, model-2, model-3, model-4 and 45 more added\n"
             in site.server.log
         )
-        assert "do not stand" not in site.server.log
+        assert "settings not applied" not in site.server.log
 
 
 def test_a_config_map_of_kubernetes_is_followed(tmp_path: Path) -> None:
@@ -451,9 +451,9 @@ def test_sighup_reloads_at_once_and_is_logged_even_if_nothing_changed(tmp_path: 
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         os.kill(site.server.process.pid, signal.SIGHUP)
         site.wait(lambda: "settings applied: nothing changed\n" in site.server.log)
-        site.apply("models: [", "do not stand")
+        site.apply("models: [", "settings not applied")
         os.kill(site.server.process.pid, signal.SIGHUP)
-        site.wait(lambda: site.server.log.count("do not stand") == 2)
+        site.wait(lambda: site.server.log.count("settings not applied") == 2)
         assert site.count("refused") == 2
 
 
@@ -591,7 +591,7 @@ def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_i
         apps = {**settings["apps"], "ropes": {"knowledge": "ropes", "route": "mock-model"}}
         with edited(tmp_path, {**settings, "apps": apps}) as site:
             pid = site.server.process.pid
-            site.wait(lambda: site.server.log.count("the documents are ready") == 2)
+            site.wait(lambda: site.server.log.count("Documents are ready") == 2)
             assert parsers(pid) == 2
             answer = pool.submit(
                 site.server.post,
@@ -617,7 +617,7 @@ def test_documents_that_go_leave_no_file_open(tmp_path: Path) -> None:
         folder, opened = Path(f"/proc/{site.server.process.pid}/fd"), list[int]()
         for n in range(6):
             site.apply(settings("tides", "ropes"))
-            assert said_times(site, "the documents are ready", n + 2)
+            assert said_times(site, "Documents are ready", n + 2)
             site.apply(settings("tides"))
             time.sleep(0.6)  # now nobody keeps them any more
             opened.append(sum("slipway.db" in str(each.readlink()) for each in folder.iterdir()))
@@ -635,7 +635,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
 
     closed = settings(knowledge="pay", access=[{"path": "**", "groups": ["hr"]}])
     with edited(tmp_path, closed) as site:
-        site.wait(lambda: "the documents are ready" in site.server.log)
+        site.wait(lambda: "Documents are ready" in site.server.log)
         for n in range(5):  # the question is there before the new pipeline, four times of five
             site.save(settings(knowledge="tides"))
             said = site.server.post(
@@ -682,7 +682,7 @@ def test_what_is_wrong_with_the_file_is_for_the_operator(tmp_path: Path) -> None
     }
     with edited(tmp_path, settings) as site:
         token = json.loads((tmp_path / ".slipway" / "lock").read_text())["token"]
-        site.apply({**settings, "keys": ["short"]}, "do not stand")
+        site.apply({**settings, "keys": ["short"]}, "settings not applied")
         assert "keys" in str(
             site.wait(lambda: site.readyz(headers={"authorization": f"Bearer {token}"})["refused"])
         )

@@ -143,7 +143,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "tags": (
         {"files": [("file", ("a.md", TEXT))], "data": {"tags": "x" * 101}},
-        "`tags` are more than 50, or one is longer than 100 signs.",
+        "`tags` has more than 50 tags, or one has over 100 characters.",
     ),
 }
 
@@ -163,7 +163,7 @@ def test_a_form_that_is_wrong_is_refused_as_a_whole(server: Serving, mistake: st
 def test_an_unknown_filter_of_the_list_is_named(server: Serving) -> None:
     error = server.get("/v1/documents?stat=failed", headers=of("clerk")).json()["error"]
     assert (error["message"], error["param"]) == (
-        "There is no parameter `stat`. Known: app, state.",
+        "There is no query parameter `stat`. Known: app, state.",
         "stat",
     )
 
