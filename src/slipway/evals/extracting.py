@@ -20,9 +20,13 @@ class Extracted(NamedTuple):
     flexible: str | None
 
 
-Extractor = Callable[[str, Sequence[str]], Extracted]  # (output, the choices' texts) -> what it answers
+Extractor = Callable[
+    [str, Sequence[str]], Extracted
+]  # (output, the choices' texts) -> what it answers
 
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>|^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(
+    r"<think(?:ing)?>.*?</think(?:ing)?>|^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE
+)
 _ANSWER_LINE = re.compile(r"^Answer:[ \t]*(\S.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 # "the answer is", "answer:", "final answer =", "答案是", "故选": what is behind the last of them counts
 _LEAD = re.compile(
@@ -45,7 +49,9 @@ def _said(output: str) -> str:
 
 def _plain(text: str) -> str:
     """Without the marks of Markdown and the commands of LaTeX that only change the look."""
-    text = _LATEX.sub(r"\1", text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", ""))
+    text = _LATEX.sub(
+        r"\1", text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", "")
+    )
     text = text.replace("（", "(").replace("）", ")").replace("：", ":")
     return "\n".join(_MARKS.sub("", line) for line in text.split("\n"))
 
@@ -68,15 +74,24 @@ def _led(said: str) -> str | None:
 # Letters
 
 _LETTER_ALONE = re.compile(r"\(?([A-Za-z])\)?[.):]?")
-_LETTER_FIRST = re.compile(r"(?:(?:option|choice|answer|letter)\s+)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?![A-Za-z'’]))", re.IGNORECASE)
+_LETTER_FIRST = re.compile(
+    r"(?:(?:option|choice|answer|letter)\s+)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?![A-Za-z'’]))",
+    re.IGNORECASE,
+)
 _OTHER = re.compile(
     r"\s*(?:[.):,]\s*)?(?:\b(?:or|and)\b|/|&|,)\s*(?:also\s+)?(?:option\s+)?\(?([A-Z])\)?(?![A-Za-z'’])"
 )
 _LETTER_LINE = re.compile(r"^\s*\(?([A-Z])(?:\)[.:]?|[.:)])?\s*$", re.MULTILINE)
 _LETTER_OPENS = re.compile(r"^\s*(?:\(([A-Za-z])\)|([A-Z])\s*[.):、])\s*\S")
-_LETTER_IS = re.compile(r"(?:option\s+)?\(?\b([A-Z])\)?\s+is\s+(?:the\s+)?(?:\w+\s+)?(?:correct|right|answer|true)", re.IGNORECASE)
+_LETTER_IS = re.compile(
+    r"(?:option\s+)?\(?\b([A-Z])\)?\s+is\s+(?:the\s+)?(?:\w+\s+)?(?:correct|right|answer|true)",
+    re.IGNORECASE,
+)
 _LETTER_IN = re.compile(r"\(([A-Z])\)")
-_DENIED = re.compile(r"\b(?:not|isn['’]t|never|except|cannot\s+be|can['’]t\s+be|rather\s+than)\W+(?:option\s+)?$", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|isn['’]t|never|except|cannot\s+be|can['’]t\s+be|rather\s+than)\W+(?:option\s+)?$",
+    re.IGNORECASE,
+)
 
 
 def letter(output: str, choices: Sequence[str]) -> Extracted:
@@ -124,7 +139,11 @@ def _opening(said: str, found: re.Match[str]) -> str | None:
 def _letter_elsewhere(said: str, choices: Sequence[str]) -> str | None:
     if alone := set(_LETTER_LINE.findall(said)):
         return alone.pop() if len(alone) == 1 else None
-    affirmed = [m[1] for m in _LETTER_IS.finditer(said) if m[1].isupper() and not _DENIED.search(said[: m.start()])]
+    affirmed = [
+        m[1]
+        for m in _LETTER_IS.finditer(said)
+        if m[1].isupper() and not _DENIED.search(said[: m.start()])
+    ]
     if affirmed:
         return str(affirmed[-1])
     last = said.rsplit("\n", 1)[-1]
@@ -137,8 +156,14 @@ def _letter_elsewhere(said: str, choices: Sequence[str]) -> str | None:
 def _choice_in(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the one choice that the text names in its own words."""
     text = f" {_words(text)} "
-    found = [i for i, choice in enumerate(choices) if (words := _words(choice)) and f" {words} " in text]
-    longest = [i for i in found if not any(i != j and _words(choices[i]) in _words(choices[j]) for j in found)]
+    found = [
+        i for i, choice in enumerate(choices) if (words := _words(choice)) and f" {words} " in text
+    ]
+    longest = [
+        i
+        for i in found
+        if not any(i != j and _words(choices[i]) in _words(choices[j]) for j in found)
+    ]
     return chr(ord("A") + longest[0]) if len(longest) == 1 else None
 
 
@@ -149,9 +174,13 @@ def _words(text: str) -> str:
 # Numbers
 
 _DIGITS = r"(?:\d{1,3}(?:[,，  ]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-_NUMBER = re.compile(rf"(?<![\w.])(-|−|–(?=\d))?\s?[$€£¥]?\s?({_DIGITS})(?:[eE]([+-]?\d+))?(?:\s*/\s*(\d+(?:\.\d+)?)(?![\d/]))?(?!\d|[A-Za-z]*\d)")
+_NUMBER = re.compile(
+    rf"(?<![\w.])(-|−|–(?=\d))?\s?[$€£¥]?\s?({_DIGITS})(?:[eE]([+-]?\d+))?(?:\s*/\s*(\d+(?:\.\d+)?)(?![\d/]))?(?!\d|[A-Za-z]*\d)"
+)
 _FRACTION = re.compile(r"(-|−)?\s*\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_NUMBER_ALONE = re.compile(rf"(-|−)?\s?[$€£¥]?\s?(?:{_DIGITS})(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?\s?%?\.?")
+_NUMBER_ALONE = re.compile(
+    rf"(-|−)?\s?[$€£¥]?\s?(?:{_DIGITS})(?:[eE][+-]?\d+)?(?:\s*/\s*\d+)?\s?%?\.?"
+)
 _SIGNED = re.compile(r"(?<=[\d)])\s*[-−–]\s*(?=\d)")
 
 
@@ -177,7 +206,9 @@ def _number_meant(said: str) -> str | None:
 
 def _result(text: str) -> str | None:
     """Of `5 + 13 = 18 dollars`, what is behind the last sign of equality; else the first number."""
-    sentence = re.split(r"(?<=[^\d\s])\.\s|(?<=\d)\.\s+(?=[A-Z])|[;!?]\s|,\s+(?:which|since|because|as)\b", text)[0]
+    sentence = re.split(
+        r"(?<=[^\d\s])\.\s|(?<=\d)\.\s+(?=[A-Z])|[;!?]\s|,\s+(?:which|since|because|as)\b", text
+    )[0]
     if "=" in sentence and (found := _first_number(sentence.rsplit("=", 1)[1])) is not None:
         return found
     return _first_number(sentence)
@@ -228,12 +259,17 @@ def word(output: str, choices: Sequence[str]) -> Extracted:
 def _word_meant(said: str, known: dict[str, str]) -> str | None:
     if not known:
         return None
-    pattern = re.compile(rf"(\bnot\s+)?\b({'|'.join(sorted(map(re.escape, known), key=len, reverse=True))})\b", re.IGNORECASE)
+    pattern = re.compile(
+        rf"(\bnot\s+)?\b({'|'.join(sorted(map(re.escape, known), key=len, reverse=True))})\b",
+        re.IGNORECASE,
+    )
     boxed = _BOXED.findall(said)
     led = boxed[-1] if boxed else _led(said)
     if led is not None and (found := pattern.search(led)):
         return _not(found, known)
-    if found := re.match(rf"\W*({'|'.join(map(re.escape, known))})\b\s*(?:[.,;:!\n]|[-–—]|$)", said, re.IGNORECASE):
+    if found := re.match(
+        rf"\W*({'|'.join(map(re.escape, known))})\b\s*(?:[.,;:!\n]|[-–—]|$)", said, re.IGNORECASE
+    ):
         return known[found[1].casefold()]
     all_ = list(pattern.finditer(said))
     return _not(all_[-1], known) if all_ else None
@@ -260,7 +296,9 @@ def text(output: str, choices: Sequence[str] = ()) -> Extracted:
     plain = _plain(said)
     boxed = _BOXED.findall(said)
     lines = [line for line in plain.split("\n") if line.strip()]
-    flexible = strict or (boxed[-1] if boxed else None) or _led(plain) or (lines[-1] if lines else None)
+    flexible = (
+        strict or (boxed[-1] if boxed else None) or _led(plain) or (lines[-1] if lines else None)
+    )
     return Extracted(_bare(strict), _bare(_plain(flexible) if flexible else None))
 
 
@@ -286,7 +324,17 @@ def by_reference(reference: str) -> str:
         return "letter"
     if re.fullmatch(r"-?\d+", reference):
         return "number"
-    return "word" if reference.casefold() in ("true", "false", "yes", "no", "valid", "invalid") else "text"
+    return (
+        "word"
+        if reference.casefold() in ("true", "false", "yes", "no", "valid", "invalid")
+        else "text"
+    )
 
 
-EXTRACTORS: dict[str, Extractor] = {"letter": letter, "number": number, "word": word, "text": text, "whole": whole}
+EXTRACTORS: dict[str, Extractor] = {
+    "letter": letter,
+    "number": number,
+    "word": word,
+    "text": text,
+    "whole": whole,
+}

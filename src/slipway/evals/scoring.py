@@ -63,7 +63,10 @@ def _same(text: str) -> str:
 
 
 def _contains(read: str, item: Item) -> float:
-    return float(f" {_same(item.reference)} " in f" {_same(read)} " or _joined(item.reference) in _joined(read))
+    return float(
+        f" {_same(item.reference)} " in f" {_same(read)} "
+        or _joined(item.reference) in _joined(read)
+    )
 
 
 def _joined(text: str) -> str:
@@ -79,7 +82,11 @@ def _f1(read: str, item: Item) -> float:
 
 def tokens(text: str) -> list[str]:
     """Words without articles, and each sign of Chinese, Japanese and Korean by itself."""
-    return [each for each in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()) if each not in _ARTICLES]
+    return [
+        each
+        for each in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+        if each not in _ARTICLES
+    ]
 
 
 def _unmeasured(read: str, item: Item) -> float:
@@ -92,15 +99,33 @@ _WORD = "End with one line of the form `Answer: W`, where W is one of: {choices}
 _TEXT = "End with one line of the form `Answer: …`, with the answer alone."
 
 SCORERS: dict[str, Scorer] = {
-    "letter": Scorer(meaning="the letter of the right choice", extractor="letter", worth=_letter, asks=_LETTER),
+    "letter": Scorer(
+        meaning="the letter of the right choice", extractor="letter", worth=_letter, asks=_LETTER
+    ),
     "number": Scorer(meaning="the same number", extractor="number", worth=_number, asks=_NUMBER),
-    "word": Scorer(meaning="the right one of a few words", extractor="word", worth=_word, asks=_WORD),
+    "word": Scorer(
+        meaning="the right one of a few words", extractor="word", worth=_word, asks=_WORD
+    ),
     "exact": Scorer(meaning="the same words", extractor="text", worth=_exact, asks=_TEXT),
-    "contains": Scorer(meaning="the reference's words are in the output", extractor="whole", worth=_contains),
-    "f1": Scorer(meaning="how many words output and reference share (F1)", extractor="text", worth=_f1),
-    "cited": Scorer(meaning="a gold place is cited; strict: nothing else is", extractor="whole", worth=_unmeasured),
-    "judge": Scorer(meaning="another model says whether it is right", extractor="whole", worth=_unmeasured),
-    "reference": Scorer(meaning="letter, number, word or words, by the reference's form", extractor="", worth=_unmeasured),
+    "contains": Scorer(
+        meaning="the reference's words are in the output", extractor="whole", worth=_contains
+    ),
+    "f1": Scorer(
+        meaning="how many words output and reference share (F1)", extractor="text", worth=_f1
+    ),
+    "cited": Scorer(
+        meaning="a gold place is cited; strict: nothing else is",
+        extractor="whole",
+        worth=_unmeasured,
+    ),
+    "judge": Scorer(
+        meaning="another model says whether it is right", extractor="whole", worth=_unmeasured
+    ),
+    "reference": Scorer(
+        meaning="letter, number, word or words, by the reference's form",
+        extractor="",
+        worth=_unmeasured,
+    ),
 }
 _OF_EXTRACTOR = {"letter": "letter", "number": "number", "word": "word", "text": "exact"}
 
@@ -114,7 +139,9 @@ def scorer_of(name: str, item: Item) -> str:
     return _OF_EXTRACTOR[by_reference(item.reference)]
 
 
-def score(name: str, output: str, item: Item, cited: Sequence[Cited] = (), verdict: bool | None = None) -> Scored:
+def score(
+    name: str, output: str, item: Item, cited: Sequence[Cited] = (), verdict: bool | None = None
+) -> Scored:
     """The two scores of one output. `verdict` is the judge's, if there is one."""
     name = scorer_of(name, item)
     if name == "cited":
@@ -134,7 +161,9 @@ def score(name: str, output: str, item: Item, cited: Sequence[Cited] = (), verdi
 
 
 def _score_cited(item: Item, cited: Sequence[Cited]) -> Scored:
-    right = [any(gold.is_at((each.path, each.heading, None)) for gold in item.gold) for each in cited]
+    right = [
+        any(gold.is_at((each.path, each.heading, None)) for gold in item.gold) for each in cited
+    ]
     return Scored(
         strict=float(bool(right) and all(right)),
         flexible=float(any(right)),

@@ -52,9 +52,20 @@ PACKED: dict[str, Packed] = {
         source="https://github.com/suzgunmirac/BIG-Bench-Hard",
     ),
     "mmlu": Packed(
-        title="MMLU: knowledge of 57 subjects, the test items", files=("mmlu",), scorer="letter", style="direct", source=_MMLU, max_tokens=64
+        title="MMLU: knowledge of 57 subjects, the test items",
+        files=("mmlu",),
+        scorer="letter",
+        style="direct",
+        source=_MMLU,
+        max_tokens=64,
     ),
-    "gsm8k": Packed(title="GSM8K: sums told as stories, for school children", files=("gsm8k",), scorer="number", style="reason", source=_GSM8K),
+    "gsm8k": Packed(
+        title="GSM8K: sums told as stories, for school children",
+        files=("gsm8k",),
+        scorer="number",
+        style="reason",
+        source=_GSM8K,
+    ),
     "law": Packed(
         title="Law: the items of MMLU's three law subjects",
         files=("mmlu",),
@@ -70,7 +81,14 @@ PACKED: dict[str, Packed] = {
         scorer="letter",
         style="direct",
         source=_MMLU,
-        tags=("professional_medicine", "clinical_knowledge", "college_medicine", "medical_genetics", "anatomy", "virology"),
+        tags=(
+            "professional_medicine",
+            "clinical_knowledge",
+            "college_medicine",
+            "medical_genetics",
+            "anatomy",
+            "virology",
+        ),
         max_tokens=64,
     ),
     "maths": Packed(
@@ -93,7 +111,12 @@ PACKED: dict[str, Packed] = {
 
 def packed(name: str) -> EvalSet:
     row = PACKED[name]
-    items = tuple(item for file in row.files for item in _unpacked(file) if not row.tags or item.tags[0] in row.tags)
+    items = tuple(
+        item
+        for file in row.files
+        for item in _unpacked(file)
+        if not row.tags or item.tags[0] in row.tags
+    )
     return EvalSet(
         name=name,
         items=items,
@@ -133,7 +156,9 @@ def named(name: str, scorer: str | None = None) -> EvalSet:
         return read(Path(name), scorer=scorer)
     own = sorted(file.stem for file in FOLDER.glob("*.jsonl"))
     raise SettingsError(
-        [f"--set: there is no set or file `{name}`; packed: {', '.join(PACKED)}; your own: {', '.join(own) or 'none'}"]
+        [
+            f"--set: there is no set or file `{name}`; packed: {', '.join(PACKED)}; your own: {', '.join(own) or 'none'}"
+        ]
     )
 
 
@@ -147,19 +172,32 @@ def listed() -> Iterator[EvalSet]:
 def add(found: EvalSet, name: str) -> Path:
     """Keeps a set under this name. Raises SettingsError."""
     if name in PACKED or not _NAME.fullmatch(name):
-        raise SettingsError([f"--name: `{name}` is taken by a packed set, or is no name: use letters, digits, `.`, `_` and `-`"])
+        raise SettingsError(
+            [
+                f"--name: `{name}` is taken by a packed set, or is no name: use letters, digits, `.`, `_` and `-`"
+            ]
+        )
     file = FOLDER / f"{name}.jsonl"
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         file.write_bytes(written(found))
     except OSError as error:
-        raise SettingsError([f"{file} cannot be written: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"{file} cannot be written: {(error.strerror or str(error)).lower()}"]
+        ) from None
     return file
 
 
 def written(found: EvalSet) -> bytes:
     """A set as JSONL: a first line that says how it is scored, then an item on each."""
-    head = {"set": {"scorer": found.scorer, "style": found.style, "max_tokens": found.max_tokens, "title": found.title}}
+    head = {
+        "set": {
+            "scorer": found.scorer,
+            "style": found.style,
+            "max_tokens": found.max_tokens,
+            "title": found.title,
+        }
+    }
     lines = [json.dumps(head, ensure_ascii=False).encode(), *map(msgspec.json.encode, found.items)]
     return b"\n".join(lines) + b"\n"
 
@@ -187,17 +225,24 @@ def read(file: Path, *, name: str | None = None, scorer: str | None = None) -> E
             problems.append(f"{file}:{number}: {error}")
             continue
         if (before := seen.setdefault(item.id, number)) != number:
-            problems.append(f"{file}:{number}: id: `{item.id}` is that of line {before} too; give each its own, or none any")
+            problems.append(
+                f"{file}:{number}: id: `{item.id}` is that of line {before} too; give each its own, or none any"
+            )
         items.append(item)
     if not items and not problems:
-        problems.append(f'{file}: there are no items in it; a line is {{"question": "…", "reference": "…"}}')
+        problems.append(
+            f'{file}: there are no items in it; a line is {{"question": "…", "reference": "…"}}'
+        )
     scorer = scorer or head.scorer or (_likely(items) if items else "exact")
     if scorer not in SCORERS:
         problems.append(f"{file}: scorer: there is no `{scorer}`; known: {', '.join(SCORERS)}")
     elif not problems:
         problems += list(_unusable(file, items, scorer))
     if problems:
-        raise SettingsError(problems[:20] + ([f"… and {len(problems) - 20} more lines"] if len(problems) > 20 else []))
+        raise SettingsError(
+            problems[:20]
+            + ([f"… and {len(problems) - 20} more lines"] if len(problems) > 20 else [])
+        )
     return EvalSet(
         name=name or file.name.split(".")[0],
         items=tuple(items),
@@ -222,12 +267,17 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         text = data.removeprefix(codecs.BOM_UTF8).decode()
     except OSError as error:
-        raise SettingsError([f"--set: {file} cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"--set: {file} cannot be read: {(error.strerror or str(error)).lower()}"]
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError([f"--set: {file} is not UTF-8 text; save it as UTF-8"]) from None
     if file.name.removesuffix(".gz").endswith(".csv"):
         reader = csv.DictReader(io.StringIO(text))
-        yield from ((reader.line_num, {key: value for key, value in row.items() if key and value}) for row in reader)
+        yield from (
+            (reader.line_num, {key: value for key, value in row.items() if key and value})
+            for row in reader
+        )
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -253,19 +303,27 @@ def _item(row: Mapping[str, Any], number: int) -> Item:
     if passage := _first(row, "passage", "context"):
         question = f"{passage}\n\n{question}"
     choices = _choices(row)
-    reference = _reference(_first(row, "reference", "answer_idx", "label", "target", "answer"), choices)
+    reference = _reference(
+        _first(row, "reference", "answer_idx", "label", "target", "answer"), choices
+    )
     tags = _first(row, "tags", "subject", "task", "category") or ()
     try:
         gold = msgspec.convert(row.get("gold") or (), tuple[Gold, ...])
     except msgspec.ValidationError as error:
         raise ValueError(f"gold: {error}") from None
     return Item(
-        id=str(_first(row, "id", "realidx") if _first(row, "id", "realidx") is not None else number),
+        id=str(
+            _first(row, "id", "realidx") if _first(row, "id", "realidx") is not None else number
+        ),
         question=question.strip(),
         reference=reference,
         choices=choices,
-        tags=tuple(re.split(r"\s*[;|]\s*", tags)) if isinstance(tags, str) else tuple(map(str, tags)),
-        cluster=str(row["cluster"]) if row.get("cluster") else (str(passage)[:200] if passage else None),
+        tags=tuple(re.split(r"\s*[;|]\s*", tags))
+        if isinstance(tags, str)
+        else tuple(map(str, tags)),
+        cluster=str(row["cluster"])
+        if row.get("cluster")
+        else (str(passage)[:200] if passage else None),
         gold=gold,
     )
 
@@ -280,7 +338,9 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
         found = [found[key] for key in sorted(found)]
     texts = [re.sub(r"^\(?[A-Z]\)\s*", "", str(each).strip()) for each in found or ()]
     if len(texts) == 1 or len(texts) > len(_LETTERS):
-        raise ValueError(f"choices: there are {len(texts)}; give 2 to {len(_LETTERS)}, as a list, or separated by `|`")
+        raise ValueError(
+            f"choices: there are {len(texts)}; give 2 to {len(_LETTERS)}, as a list, or separated by `|`"
+        )
     return tuple(texts)
 
 
@@ -297,7 +357,9 @@ def _reference(found: Any, choices: tuple[str, ...]) -> str:
         return letter.upper()
     same = [i for i, choice in enumerate(choices) if choice.casefold() == text.casefold()]
     if len(same) != 1:
-        raise ValueError(f"reference: `{text}` is neither a letter up to {_LETTERS[len(choices) - 1]} nor one of the choices")
+        raise ValueError(
+            f"reference: `{text}` is neither a letter up to {_LETTERS[len(choices) - 1]} nor one of the choices"
+        )
     return _LETTERS[same[0]]
 
 
@@ -317,9 +379,21 @@ def _likely(items: Iterable[Item]) -> str:
 
 def _unusable(file: Path, items: Iterable[Item], scorer: str) -> Iterator[str]:
     needs: dict[str, tuple[Callable[[Item], object], str]] = {
-        "letter": (lambda item: item.choices and item.reference, "choices: scorer `letter` needs choices and a reference"),
-        "cited": (lambda item: item.gold, 'gold: scorer `cited` needs places: [{"page": "…", "heading": "…"}]'),
-        "word": (lambda item: item.choices and item.reference, "choices: scorer `word` needs the words to choose from"),
+        "letter": (
+            lambda item: item.choices and item.reference,
+            "choices: scorer `letter` needs choices and a reference",
+        ),
+        "cited": (
+            lambda item: item.gold,
+            'gold: scorer `cited` needs places: [{"page": "…", "heading": "…"}]',
+        ),
+        "word": (
+            lambda item: item.choices and item.reference,
+            "choices: scorer `word` needs the words to choose from",
+        ),
     }
-    fits, sentence = needs.get(scorer, (lambda item: item.reference, f"reference: it is empty, and scorer `{scorer}` needs one"))
+    fits, sentence = needs.get(
+        scorer,
+        (lambda item: item.reference, f"reference: it is empty, and scorer `{scorer}` needs one"),
+    )
     yield from (f"{file}: item {item.id}: {sentence}" for item in items if not fits(item))

@@ -1,11 +1,13 @@
 """What a measurement says, and how sure it is.
 
-Rankings are sequences of things, best first; `gold` is the set of those that should be found. Intervals are percentile bootstraps (Efron &
-Tibshirani 1993) that resample questions: what was measured on the same question stays together. The same numbers give the same interval.
+Rankings are sequences of things, best first; `gold` is the set of those that should be found.
+Intervals are percentile bootstraps (Efron & Tibshirani 1993) that resample questions: what was
+measured on the same question stays together. The same numbers give the same interval.
 
-The second half is for evaluation sets, whose scores are mostly right or wrong: Wilson's interval for a share, Bonett and Price's for a
-difference of paired shares, an expanded percentile bootstrap over clusters for everything else, McNemar's exact test, Holm's correction,
-and a test that stays valid if somebody looks at it after every item.
+The second half is for evaluation sets, whose scores are mostly right or wrong: Wilson's interval
+for a share, Bonett and Price's for a difference of paired shares, an expanded percentile bootstrap
+over clusters for everything else, McNemar's exact test, Holm's correction, and a test that stays
+valid if somebody looks at it after every item.
 """
 
 import math
@@ -21,7 +23,9 @@ from slipway.types import Record
 
 _DRAWS, _SEED = 2000, 0
 
-Statistic = Callable[[Sequence[int]], float]  # (which questions were drawn, some of them more than once) -> a number, or NaN
+Statistic = Callable[
+    [Sequence[int]], float
+]  # (which questions were drawn, some of them more than once) -> a number, or NaN
 
 
 class Measured(Record, frozen=True, kw_only=True):
@@ -60,13 +64,20 @@ def mean(values: Sequence[float]) -> Measured:
 
 
 def difference(better: Sequence[float], than: Sequence[float]) -> Measured:
-    """The mean of `better - than`, question by question; more than chance where the interval leaves 0 out."""
+    """The mean of `better - than`, question by question; more than chance where the interval leaves
+    0 out.
+    """
     return mean([a - b for a, b in zip(better, than, strict=True)])
 
 
 def ratio(parts: Sequence[tuple[float, float] | None]) -> Statistic:
-    """The sum of the first parts by that of the second ones: a share of all citations, not a mean of each answer's share."""
-    over, under = [part[0] if part else 0.0 for part in parts], [part[1] if part else 0.0 for part in parts]
+    """The sum of the first parts by that of the second ones: a share of all citations, not a mean
+    of each answer's share.
+    """
+    over, under = (
+        [part[0] if part else 0.0 for part in parts],
+        [part[1] if part else 0.0 for part in parts],
+    )
 
     def statistic(drawn: Sequence[int]) -> float:
         whole = sum(map(under.__getitem__, drawn))
@@ -114,23 +125,37 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def paired_auroc(positive: Sequence[float], negative: Sequence[float]) -> Measured:
-    """Both scores of a question are drawn together: `positive[i]` and `negative[i]` are the same question's."""
+    """Both scores of a question are drawn together: `positive[i]` and `negative[i]` are the same
+    question's.
+    """
     if len(positive) != len(negative):
         raise ValueError(f"{len(positive)} positives and {len(negative)} negatives are no pairs")
-    return measured(lambda drawn: auroc([positive[i] for i in drawn], [negative[i] for i in drawn]), len(positive))
+    return measured(
+        lambda drawn: auroc([positive[i] for i in drawn], [negative[i] for i in drawn]),
+        len(positive),
+    )
 
 
 def measured(statistic: Statistic, n: int) -> Measured:
-    """A statistic of `n` questions; draws for which it is NaN, such as a share of no citations at all, tell nothing and are left out."""
+    """A statistic of `n` questions; draws for which it is NaN, such as a share of no citations at
+    all, tell nothing and are left out.
+    """
     value = statistic(range(n)) if n else math.nan
     if math.isnan(value):
         return Measured(value=math.nan, low=math.nan, high=math.nan, n=n)
     found = sorted(each for drawn in _draws(n) if not math.isnan(each := statistic(drawn)))
-    return Measured(value=value, low=found[int(0.025 * len(found))], high=found[max(0, int(0.975 * len(found)) - 1)], n=n)
+    return Measured(
+        value=value,
+        low=found[int(0.025 * len(found))],
+        high=found[max(0, int(0.975 * len(found)) - 1)],
+        n=n,
+    )
 
 
 def all_or_none(share: Measured) -> Measured:
-    """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934): drawn anew, they would always give the same."""
+    """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934):
+    drawn anew, they would always give the same.
+    """
     width = 1 - 0.025 ** (1 / share.n)
     return msgspec.structs.replace(share, low=share.value and 1 - width, high=share.value or width)
 
@@ -155,7 +180,9 @@ def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Measured:
     middle = (right + z * z / 2) / (n + z * z)
     half = z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
     low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return Measured(value=right / n, low=low if right else 0.0, high=high if right < n else 1.0, n=n)
+    return Measured(
+        value=right / n, low=low if right else 0.0, high=high if right < n else 1.0, n=n
+    )
 
 
 def t_quantile(p: float, freedom: int) -> float:
@@ -182,11 +209,20 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable] | None 
     if len(sums) < 6:
         return Measured(value=value, low=math.nan, high=math.nan, n=n)
     means = _resampled(tuple(sums), tuple(sizes))
-    tail = _NORMAL.cdf(-math.sqrt(len(sums) / (len(sums) - 1)) * t_quantile((1 + CONFIDENCE) / 2, len(sums) - 1))
-    return Measured(value=value, low=_between(means, tail * (len(means) - 1)), high=_between(means, (1 - tail) * (len(means) - 1)), n=n)
+    tail = _NORMAL.cdf(
+        -math.sqrt(len(sums) / (len(sums) - 1)) * t_quantile((1 + CONFIDENCE) / 2, len(sums) - 1)
+    )
+    return Measured(
+        value=value,
+        low=_between(means, tail * (len(means) - 1)),
+        high=_between(means, (1 - tail) * (len(means) - 1)),
+        n=n,
+    )
 
 
-def _sums(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[list[float], list[int]]:
+def _sums(
+    values: Sequence[float], clusters: Sequence[Hashable] | None
+) -> tuple[list[float], list[int]]:
     """The sum and the size of each cluster; each item is one of its own where none are named."""
     if clusters is None:
         return list(values), [1] * len(values)
@@ -219,7 +255,12 @@ def paired_shares(wins: int, losses: int, n: int, confidence: float = CONFIDENCE
     z = _NORMAL.inv_cdf((1 + confidence) / 2)
     up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
     half = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-    return Measured(value=(wins - losses) / n, low=max(-1.0, up - down - half), high=min(1.0, up - down + half), n=n)
+    return Measured(
+        value=(wins - losses) / n,
+        low=max(-1.0, up - down - half),
+        high=min(1.0, up - down + half),
+        n=n,
+    )
 
 
 def mcnemar(wins: int, losses: int) -> float:
@@ -227,7 +268,10 @@ def mcnemar(wins: int, losses: int) -> float:
     n, few = wins + losses, min(wins, losses)
     if wins == losses:
         return 1.0
-    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(few + 1)]
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+        for k in range(few + 1)
+    ]
     return min(1.0, 2 * math.fsum(math.exp(each) for each in logs))
 
 
@@ -257,10 +301,16 @@ class Pair(Record, frozen=True, kw_only=True):
     needed: int | None
 
 
-def compared_scores(better: Sequence[float], than: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Pair:
+def compared_scores(
+    better: Sequence[float], than: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> Pair:
     """Compares two candidates item by item: by McNemar's test where all scores are 0 or 1 and no items belong together, else by the bootstrap."""
     differences = [a - b for a, b in zip(better, than, strict=True)]
-    wins, losses, n = sum(d > 0 for d in differences), sum(d < 0 for d in differences), len(differences)
+    wins, losses, n = (
+        sum(d > 0 for d in differences),
+        sum(d < 0 for d in differences),
+        len(differences),
+    )
     alone = clusters is None or len(set(clusters)) == n
     if alone and all(score in (0, 1) for score in (*better, *than)):
         found, p, test = paired_shares(wins, losses, n), mcnemar(wins, losses), "McNemar"
@@ -370,6 +420,8 @@ class Agreement(Record, frozen=True, kw_only=True):
 def agreement(one: Sequence[Hashable], other: Sequence[Hashable]) -> Agreement:
     n = len(one)
     same = sum(a == b for a, b in zip(one, other, strict=True))
-    chance = sum(one.count(each) * other.count(each) for each in set(one)) / (n * n) if n else math.nan
+    chance = (
+        sum(one.count(each) * other.count(each) for each in set(one)) / (n * n) if n else math.nan
+    )
     kappa = math.nan if not n or chance == 1 else (same / n - chance) / (1 - chance)
     return Agreement(share=wilson(same, n), kappa=kappa)

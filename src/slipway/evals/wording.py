@@ -15,7 +15,9 @@ _DIRECT = {
 }
 
 
-def messages(found: EvalSet, item: Item, style: Style, *, examples: bool = False) -> list[dict[str, Any]]:
+def messages(
+    found: EvalSet, item: Item, style: Style, *, examples: bool = False
+) -> list[dict[str, Any]]:
     """OpenAI messages for one item; with `examples`, worked ones stand before it if the set has any for it."""
     parts = [_worked(found, item)] if examples else []
     scorer = scorer_of(found.scorer, item)
@@ -38,7 +40,9 @@ def _asked(item: Item, scorer: str) -> str:
 
 
 def lettered(choices: Sequence[str]) -> str:
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
+    return "\n".join(
+        f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=False)
+    )
 
 
 def _worked(found: EvalSet, item: Item) -> str:
