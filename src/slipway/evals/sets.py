@@ -299,7 +299,7 @@ def _item(row: Mapping[str, Any], number: int) -> Item:
     """ValueError names the field."""
     question = _first(row, "question", "input", "prompt")
     if not isinstance(question, str):
-        raise ValueError("question: it is missing; it must be a text")
+        raise ValueError("question: it is missing; it must be a text")  # noqa: TRY004 - one kind of mistake
     if passage := _first(row, "passage", "context"):
         question = f"{passage}\n\n{question}"
     choices = _choices(row)
@@ -346,7 +346,7 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _reference(found: Any, choices: tuple[str, ...]) -> str:
     if isinstance(found, bool) or not isinstance(found, str | int | float | None):
-        raise ValueError("reference: it must be a text or a number")
+        raise ValueError("reference: it must be a text or a number")  # noqa: TRY004
     text = "" if found is None else str(found).strip()
     if "\n####" in text:  # GSM8K: the working, then the number
         text = text.rsplit("####", 1)[1].strip().replace(",", "")

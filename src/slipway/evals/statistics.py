@@ -186,7 +186,9 @@ def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Measured:
 
 
 def t_quantile(p: float, freedom: int) -> float:
-    """Student's quantile by the expansion of Abramowitz and Stegun (26.7.5): within 0.002 from 5 degrees of freedom on."""
+    """Student's quantile by the expansion of Abramowitz and Stegun (26.7.5): within 0.002 from 5
+    degrees of freedom on.
+    """
     x = _NORMAL.inv_cdf(p)
     terms = (
         (x**3 + x) / 4,
@@ -194,7 +196,7 @@ def t_quantile(p: float, freedom: int) -> float:
         (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
         (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
     )
-    return x + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    return x + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Measured:
