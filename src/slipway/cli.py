@@ -13,6 +13,7 @@ import msgspec
 
 import slipway
 from slipway.admission import key_hash
+from slipway.commands.eval_run import COMMANDS as EVALUATIONS
 from slipway.errors import SettingsError, SlipwayError
 from slipway.settings import Flags, json_schema
 
@@ -457,6 +458,10 @@ def feedback_list(config: Path | None, as_json: bool, **which: Any) -> None:
 @main.group("eval")
 def evals() -> None:
     """Measure how good the answers are, with intervals that say how sure that is."""
+
+
+for each in EVALUATIONS:
+    evals.add_command(each)
 
 
 @evals.command("knowledge")

@@ -192,3 +192,47 @@ def _picture(title: str, height: float, shapes: Sequence[Markup]) -> Markup:
         role="img",
         aria_label=title,
     )
+
+
+class Spot(Record, frozen=True, kw_only=True):
+    """A point of two values with the interval of its height; `strong` ones are joined by a line."""
+
+    label: str
+    x: float
+    y: Measured
+    series: int = 0
+    strong: bool = True
+
+
+def scatter(
+    title: str,
+    spots: Sequence[Spot],
+    told_x: Callable[[float], str],
+    told_y: Callable[[float], str],
+) -> Markup:
+    """Draw points with their names; the strong ones, from left to right, as a front."""
+    across = Axis(0.0, max(spot.x for spot in spots), LEFT + 24, WIDTH - 130)
+    ends = [e for s in spots for e in (s.y.value, s.y.low, s.y.high) if not math.isnan(e)]
+    up = Axis(min(ends), max(ends), HEIGHT, 0)
+    shapes: list[Markup] = [*_grid(across, HEIGHT, told_x)]
+    for tick in up.ticks:
+        y = up.x(tick)
+        shapes.append(tag("line", x1=across.left, x2=WIDTH, y1=y, y2=y, class_="rule"))
+        label = told_y(0.0 if abs(tick) < up.step / 1e6 else tick)
+        shapes.append(
+            tag("text", label, x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
+        )
+    front = sorted((spot.x, spot.y.value) for spot in spots if spot.strong)
+    if len(front) > 1:
+        corners = " ".join(f"{across.x(x):.1f},{up.x(y):.1f}" for x, y in front)
+        shapes.append(tag("polyline", points=corners, class_="curve s7"))
+    for spot in spots:
+        x, y = across.x(spot.x), up.x(spot.y.value)
+        if not math.isnan(spot.y.low):
+            whisker = f"whisker {_class(spot.series)}"
+            shapes.append(
+                tag("line", x1=x, x2=x, y1=up.x(spot.y.low), y2=up.x(spot.y.high), class_=whisker)
+            )
+        shapes.append(_form(spot.series, x, y))
+        shapes.append(tag("text", spot.label, x=x + 10, y=y + 4, class_="label"))
+    return _picture(title, HEIGHT + 26, shapes)

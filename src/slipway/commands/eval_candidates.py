@@ -1,0 +1,191 @@
+"""Whom an evaluation asks: apps and models of the settings, through the production pipeline in this
+process. A model may be any OpenAI endpoint, such as a server that runs elsewhere.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from slipway.answer import App, Road, answer
+from slipway.answer.draft import Draft, Say
+from slipway.app import addressed, loaded, read_road
+from slipway.commands import ask as asking
+from slipway.commands.eval import _state as state_of
+from slipway.commands.ingest import one
+from slipway.errors import SettingsError, SlipwayError
+from slipway.evals.judging import Judge
+from slipway.evals.runlog import Reply
+from slipway.evals.running import Candidate
+from slipway.evals.scoring import Cited
+from slipway.prompt import HISTORY_CHARS
+from slipway.routing import models_of
+from slipway.settings import App as AppSettings
+from slipway.settings import Flags, RouteEntry, Settings
+from slipway.types import Asker, Message, Question, new_id
+from slipway.web.runs import Run
+from slipway.web.wire import NAMES, event_data
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The candidates, and the judge if one was named."""
+
+    candidates: tuple[Candidate, ...]
+    judge: Judge | None
+    road: Road
+
+    async def close(self) -> None:
+        """Ends connections, and models that run here."""
+        for model in models_of(self.road.routes.values()):
+            await model.close()
+
+
+@contextmanager
+def asked(
+    flags: Flags, apps: tuple[str, ...], judge: str | None, *, shown: bool
+) -> Iterator[Asked]:
+    """The apps and models that are named; all apps if none are, or all models if there are no apps.
+    Raises SettingsError.
+    """
+    flags = addressed(
+        msgspec.structs.replace(flags, models=(*flags.models, *((judge,) if judge else ())))
+    )
+    settings = loaded(flags).settings
+    models = [name_of(each) for each in flags.models]
+    if len(set(models)) < len(models):
+        raise SettingsError(
+            ["--model: two have the same name; give them names of their own in the settings file"]
+        )
+    judging = models.pop() if judge else None
+    if unknown := [name for name in apps if name not in settings.apps]:
+        known = ", ".join(settings.apps) or "none; add --docs FOLDER"
+        raise SettingsError([f"--app: there is no app `{unknown[0]}`; known: {known}"])
+    names = (
+        [*apps, *models]
+        or list(settings.apps)
+        or [each for each in settings.models if each != judging]
+    )
+    if not names:
+        raise SettingsError(
+            [
+                "there is nobody to ask; add --model MODEL, --docs FOLDER, or a settings file by --config"
+            ]
+        )
+    wanted = {name: settings.apps[name] for name in names if name in settings.apps}
+    road = read_road(
+        msgspec.structs.replace(settings, apps=wanted), lambda keeper: one(keeper, shown=shown)
+    )
+    yield Asked(
+        candidates=tuple(_candidate(name, road, settings) for name in names),
+        judge=Judge(name=judging, ask=_asks(road, judging)) if judging is not None else None,
+        road=road,
+    )
+
+
+def name_of(model: str) -> str:
+    return model.partition("#")[2] if "://" in model else model
+
+
+def _candidate(name: str, road: Road, settings: Settings) -> Candidate:
+    app = settings.apps.get(name)
+    route = app.route if app is not None else name
+    entries = settings.routes.get(route or "", (RouteEntry(model=route),) if route else ())
+    models = [settings.models[entry.model] for entry in entries]
+    chain = " > ".join(entry.model for entry in entries)
+    by = chain or "quoted without a model"
+    knowledge = road.apps[name].knowledge if app is not None else None
+    standing = road.apps[name].prompt.standing if app is not None else ""
+    compiled = app or AppSettings(route=route)
+    return Candidate(
+        name=name,
+        about=f"app, {'documents, ' if knowledge else ''}{by}"
+        if app is not None
+        else _where(settings, name, by),
+        state=state_of(compiled, standing, settings, knowledge),
+        ask=_asks(road, name),
+        priced=all(model.price is not None for model in models),
+    )
+
+
+def _where(settings: Settings, name: str, by: str) -> str:
+    model = settings.models.get(name)
+    if model is None:
+        return f"route {by}"
+    return (
+        f"{model.weights}, run here"
+        if model.weights
+        else f"{model.name or name} at {model.base_url}"
+    )
+
+
+def _asks(road: Road, name: str) -> Any:
+    found = road.app(name)
+    if found is None:
+        raise SettingsError([f"--model: there is no `{name}`; known: {', '.join(road.names)}"])
+    app: App = found
+
+    async def ask(messages: list[dict[str, Any]], parameters: dict[str, Any]) -> Reply:
+        text = str(messages[-1]["content"])
+        if len(text) > HISTORY_CHARS and app.knowledge is None:
+            return Reply(
+                error=f"The item has {len(text):,} characters; the pipeline passes on {HISTORY_CHARS:,}."
+            )
+        question = Question(
+            id=new_id("ans"),
+            app=app.name,
+            text=text,
+            messages=tuple(
+                Message(role=each["role"], content=each["content"]) for each in messages
+            ),
+            asker=Asker(owner="local", everything=True),
+            asked_at=time.monotonic(),
+            options=parameters,
+        )
+        return await _reply(road, app, question)
+
+    return ask
+
+
+async def _reply(road: Road, app: App, question: Question) -> Reply:
+    """A failure is a reply too: it counts as wrong, and is shown."""
+
+    async def work(question: Question, draft: Draft, say: Say) -> None:
+        await answer(road, app, question, draft, "eval", say)
+
+    run = Run(question)
+    run.begin(work)
+    seen, error = list[tuple[str, dict[str, Any]]](), ""
+    try:
+        async for _, event in run.follow():
+            if event is not None:
+                seen.append((NAMES[type(event)], msgspec.to_builtins(event_data(event))))
+    except SlipwayError as failure:
+        error = f"{failure.what} {failure.next}".strip()
+    said = dict(seen)
+    if "error" in said:
+        error = f"{said['error']['what']} {said['error']['next']}".strip()
+    elif "done" not in said and not error:
+        error = "The answer ended before its end."
+    return _folded(seen, error)
+
+
+def _folded(seen: list[tuple[str, dict[str, Any]]], error: str) -> Reply:
+    whole = asking.folded(seen)
+    numbers = {citation.n for citation in whole["citations"]}
+    usage = whole["usage"]
+    return Reply(
+        text=whole["text"],
+        error=error,
+        served_by=whole["rung"],
+        model=whole["model"],
+        cited=tuple(
+            Cited(path=s.path, heading=s.heading) for s in whole["sources"] if s.n in numbers
+        ),
+        ttft_s=whole["ttft_s"],
+        duration_s=whole["duration_s"],
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cost_usd=whole["cost_usd"],
+    )
