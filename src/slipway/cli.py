@@ -14,6 +14,8 @@ import msgspec
 import slipway
 from slipway.admission import key_hash
 from slipway.commands.eval_run import COMMANDS as EVALUATIONS
+from slipway.commands.models import models as models_group
+from slipway.commands.plan import plan as plan_group
 from slipway.errors import SettingsError, SlipwayError
 from slipway.settings import Flags, json_schema
 
@@ -462,6 +464,8 @@ def evals() -> None:
 
 for each in EVALUATIONS:
     evals.add_command(each)
+main.add_command(plan_group)
+main.add_command(models_group)
 
 
 @evals.command("knowledge")

@@ -198,6 +198,40 @@ def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
         _say_end(ended, runner, plan)
 
 
+def run_set(
+    found: "EvalSet",
+    file: Path,
+    *,
+    models: tuple[str, ...],
+    config: Path | None,
+    limit: int | None,
+    budget_usd: float | None,
+    stop: bool,
+) -> None:
+    """Asks these models a set, with what `slipway eval run` takes if nothing else is said."""
+    asked: dict[str, Any] = {
+        "docs": (),
+        "apps": (),
+        "judge": None,
+        "style": None,
+        "examples": False,
+        "max_tokens": None,
+        "parameters": (),
+        "seed": 0,
+        "concurrency": 4,
+        "no_cache": False,
+        "as_json": False,
+    }
+    given = {
+        "models": models,
+        "config": config,
+        "limit": limit,
+        "budget_usd": budget_usd,
+        "stop": stop,
+    }
+    _run(found, file, {**asked, **given})
+
+
 def _announce(plan: "Plan", log: Any) -> None:
     items = plan.items
     known = {name for name, _ in log.answers}

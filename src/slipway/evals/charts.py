@@ -236,3 +236,31 @@ def scatter(
         shapes.append(_form(spot.series, x, y))
         shapes.append(tag("text", spot.label, x=x + 10, y=y + 4, class_="label"))
     return _picture(title, HEIGHT + 26, shapes)
+
+
+def lines(
+    title: str,
+    series: Mapping[int, Sequence[tuple[float, float]]],
+    told_x: Callable[[float], str],
+    told_y: Callable[[float], str],
+    *,
+    at: float | None = None,
+) -> Markup:
+    """Draw lines through points; `at` is marked by an upright line."""
+    points = [point for each in series.values() for point in each]
+    across = Axis(0.0, max(x for x, _ in points), LEFT + 24, WIDTH - RIGHT)
+    up = Axis(0.0, max(y for _, y in points), HEIGHT, 0)
+    shapes: list[Markup] = [*_grid(across, HEIGHT, told_x)]
+    for tick in up.ticks:
+        y = up.x(tick)
+        shapes.append(tag("line", x1=across.left, x2=across.right, y1=y, y2=y, class_="rule"))
+        shapes.append(
+            tag("text", told_y(tick), x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
+        )
+    for number, each in series.items():
+        corners = " ".join(f"{across.x(x):.1f},{up.x(y):.1f}" for x, y in each)
+        shapes.append(tag("polyline", points=corners, class_=f"curve {_class(number)}"))
+    if at is not None:
+        x = across.x(at)
+        shapes.append(tag("line", x1=x, x2=x, y1=0, y2=HEIGHT, class_="zero"))
+    return _picture(title, HEIGHT + 26, shapes)
