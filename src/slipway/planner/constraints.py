@@ -171,8 +171,10 @@ def _unknown(f: Facts, constraint: str, fact: str, needs: str) -> Violation | No
 
 
 def _context(f: Facts) -> Violation | None:
-    if "text" not in f.model.output or "text" not in needed_output(f.requirements):
-        return None
+    if "text" not in needed_output(f.requirements) or set(f.requirements.tasks) <= {
+        "transcription"
+    }:
+        return None  # what is not written has no tokens, and recordings are cut into pieces
     wanted = f.requirements.context
     if f.model.max_output is not None and f.model.max_output < wanted.output_p95:
         return Violation(
