@@ -31,8 +31,8 @@ _ANSWER_LINE = re.compile(r"^Answer:[ \t]*(\S.*?)[ \t]*$", re.IGNORECASE | re.MU
 # "the answer is", "answer:", "final answer =", "答案是", "故选": what is behind the last of them counts
 _LEAD = re.compile(
     r"(?:\bthe\s+(?:correct|right|best|final|most\s+\w+)?\s*(?:answer|option|choice)(?:\s+(?:to|for|here)\b[^.:\n]{0,80}?)?\s*"
-    r"(?:is|would\s+be|must\s+be|should\s+be|will\s+be|:|=|→)"
-    r"|\b(?:final\s+)?answer\s*(?::|=|is\b|→)|\bcorrect\s+(?:option|choice)\s*(?::|is\b)"
+    r"(?:\bis\b|would\s+be|must\s+be|should\s+be|will\s+be|:|=|→)"
+    r"|\b(?:final\s+)?ans(?:wer)?[\"']?\s*(?::|=|is\b|→|[-–—]\s)|\bcorrect\s+(?:option|choice)\s*(?::|is\b)"
     r"|\bI(?:'d|\s+would)?\s+(?:choose|pick|select|go\s+with|answer)\b|####"
     r"|正?确?的?(?:答案|选项)\s*(?:应该?)?(?:是|为|选|：|:)|故?应?该?选(?:择)?\s*(?:项)?)\s*:?",
     re.IGNORECASE,
@@ -75,13 +75,17 @@ def _led(said: str) -> str | None:
 
 _LETTER_ALONE = re.compile(r"\(?([A-Za-z])\)?[.):]?")
 _LETTER_FIRST = re.compile(
-    r"(?:(?:option|choice|answer|letter)\s+)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?![A-Za-z'’]))",
+    r"(?:(?:option|choice|answer|letter)\s+)?(?:\(\s*([A-Za-z])\s*\)|([A-Z])(?!['’]?[A-Za-z]))",
     re.IGNORECASE,
 )
 _OTHER = re.compile(
     r"\s*(?:[.):,]\s*)?(?:\b(?:or|and)\b|/|&|,)\s*(?:also\s+)?(?:option\s+)?\(?([A-Z])\)?(?![A-Za-z'’])"
 )
-_LETTER_LINE = re.compile(r"^\s*\(?([A-Z])(?:\)[.:]?|[.:)])?\s*$", re.MULTILINE)
+_LETTER_LINE = re.compile(
+    r"^\s*(?:[>*•-]\s+)?(?:(?:(?:Option|Choice|Answer|Letter)\s*[:=-]?|It(?:['’]s|\s+is))\s+)?"
+    r"\(?([A-Z])(?:\)[.:]?|[.:)!])?\s*$",
+    re.MULTILINE,
+)
 _LETTER_OPENS = re.compile(r"^\s*(?:\(([A-Za-z])\)|([A-Z])\s*[.):、])\s*\S")
 _LETTER_IS = re.compile(
     r"(?:option\s+)?\(?\b([A-Z])\)?\s+is\s+(?:the\s+)?(?:\w+\s+)?(?:correct|right|answer|true)",
@@ -115,9 +119,10 @@ def _letter_meant(said: str, choices: Sequence[str]) -> str | None:
         return found[1]
     led = _led(said)
     if led is not None:
-        found = _LETTER_FIRST.match(led.lstrip(" [\"'"))
-        if found and (found[1] or found[2].isupper()):
-            other = _OTHER.match(led.lstrip(" [\"'"), found.end())
+        led = led.strip(" []{}\"'")
+        found = _LETTER_FIRST.match(led)
+        if found and (found[1] or found[2].isupper() or _LETTER_ALONE.fullmatch(led)):
+            other = _OTHER.match(led, found.end())
             one = (found[1] or found[2]).upper()
             return None if other and other[1] != one else one
         if by_text := _choice_in(led, choices):
@@ -133,7 +138,7 @@ def _opening(said: str, found: re.Match[str]) -> str | None:
     """The letter that opens the output, unless it lists several choices."""
     lines = _LETTER_OPENS.match
     letters = {m[1] or m[2] for line in said.split("\n") if (m := lines(line))}
-    return (found[1] or found[2]) if len(letters) == 1 else None
+    return (found[1] or found[2]) if len(letters | {found[1] or found[2]}) == 1 else None
 
 
 def _letter_elsewhere(said: str, choices: Sequence[str]) -> str | None:
@@ -201,6 +206,9 @@ def _number_meant(said: str) -> str | None:
     led = _led(plain)
     if led is not None and (found := _result(led)) is not None:
         return found
+    last = re.split(r"\n|(?<=[^\d\s])\.\s|(?<=\d)\.\s+(?=[A-Z])", plain.strip())[-1]
+    if "=" in last and (found := _first_number(last.rsplit("=", 1)[1])) is not None:
+        return found  # of `17 + 13 = 30 people after 13 new ones`, what comes of it
     return _last_number(plain)
 
 

@@ -329,7 +329,8 @@ def compared_scores(
         ties=n - wins - losses,
         p=p,
         test=test,
-        detectable=z * error,
+        detectable=z * error
+        + (1 / n if test == "McNemar" and n else 0.0),  # an exact test asks one item more
         needed=needed,
     )
 
