@@ -93,7 +93,7 @@ def test_rules_and_reaches_are_asked_for_by_many_threads_at_once() -> None:
 
     def ask(n: int) -> bool:
         asker = Asker(owner="x", groups=frozenset({f"g{n % 7}"}))
-        reach = access.reach(asker, Within(path=f"{n % 40}*"), documents, n // 50)
+        reach = access.document_filter(asker, Within(path=f"{n % 40}*"), documents, n // 50)
         return reach is not None
 
     with ThreadPoolExecutor(8) as pool:
@@ -233,21 +233,23 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
     name.
     """
     room = known(tmp_path, {"docs/a.md": "# Other"})
-    keeper = replace_asker(BOARD, documents=True)
+    synchronizer = replace_asker(BOARD, documents=True)
     _, path = room.room.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
-        keeper,
+        synchronizer,
         frozenset(),
         frozenset({"board"}),
     )
     assert room.search("tariff", asker=BOARD) == []
-    assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
+    assert [
+        doc.path for doc in room.room.pending_uploads(replace_asker(STAFF, documents=True))
+    ] == []
     room.room.read(path)
-    room.room.keeper.collection.shelf.put_upload(
+    room.room.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = room.room.keeper.collection.uploads.folder / "plan.md"
+    file = room.room.synchronizer.collection.uploads.folder / "plan.md"
     file.touch()
     room.build()
     assert room.search("tariff", asker=STAFF) == []
@@ -258,7 +260,7 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
         _, path = room.room.add(
             "same.md",
             io.BytesIO(text),
-            keeper,
+            synchronizer,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )

@@ -120,7 +120,7 @@ def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(
         (tmp_path / f"{n}.md").write_text(f"# 手册\n\n{text}\n")
     knowledge = Known([tmp_path], embedding="minilm")
     knowledge.build()
-    knowledge.room.keeper.embed()
+    knowledge.room.synchronizer.embed()
     found = knowledge.room.ranked(question, OPERATOR, 4)
     assert found[0].passage.path == f"{number}.md"
     assert {each.cosine for each in found} == {0.0}
@@ -233,7 +233,11 @@ def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None
         "ctypes",
         "prometheus_client",
     )
-    build = "import sys, slipway.cli; from slipway import app; app.build(app.loaded(app.Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
+    build = (
+        "import sys, slipway.cli; from slipway.app.building import build; "
+        "from slipway.app.loading import load_settings; from slipway.settings import Flags; "
+        "build(load_settings(Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
+    )
     code = f"{build}; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run(

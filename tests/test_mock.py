@@ -1,4 +1,4 @@
-"""The mock provider, through its door: raw bytes where bytes matter, the openai client where it
+"""The mock provider, through its guard: raw bytes where bytes matter, the openai client where it
 matters what a user meets.
 """
 
@@ -23,7 +23,7 @@ import openai
 import pytest
 
 from processes import COMMAND, run
-from slipway.cli import main
+from slipway.commands.mock import command as mock_command
 from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
 from wires import (
     CHAT,
@@ -837,7 +837,7 @@ def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
 
 
 def test_the_command_takes_each_habit_of_going_on() -> None:
-    (option,) = (param for param in main.commands["mock"].params if param.name == "continues")
+    (option,) = (param for param in mock_command.params if param.name == "continues")
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == tuple(CONTINUES)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.answer.draft import InOrder
-from slipway.answer.sections import asked_for, is_broad, subject
+from slipway.answer.sections import is_broad, split_questions, subject_of
 from slipway.types import Delta, Event
 
 Told = tuple[int, str, dict[str, Any]]
@@ -175,7 +175,7 @@ def texts(told: list[Told]) -> dict[int, str]:
     ],
 )
 def test_a_question_that_holds_several_is_taken_apart(question: str, titles: list[str]) -> None:
-    assert [part.title for part in asked_for(question, 4)] == titles
+    assert [part.title for part in split_questions(question, 4)] == titles
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
     ],
 )
 def test_a_narrow_question_stays_one(question: str) -> None:
-    assert [(part.text, part.title) for part in asked_for(question, 4)] == [(question, "")]
+    assert [(part.text, part.title) for part in split_questions(question, 4)] == [(question, "")]
     assert not is_broad(question)
 
 
@@ -233,7 +233,7 @@ def test_a_narrow_question_stays_one(question: str) -> None:
 )
 def test_pasted_signs_cost_nothing(signs: str) -> None:
     for text in (signs * 200_000 + "x", f"How {signs * (900 // len(signs))}x"):
-        assert len(asked_for(text, 4)) == 1
+        assert len(split_questions(text, 4)) == 1
         assert not is_broad(text)
 
 
@@ -251,7 +251,7 @@ def test_pasted_signs_cost_nothing(signs: str) -> None:
 )
 def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: str) -> None:
     assert is_broad(question)
-    assert subject(question) == about
+    assert subject_of(question) == about
 
 
 @given(st.data())
@@ -310,7 +310,7 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
     )
     for section, text in zip(whole["sections"], texts(told).values(), strict=True):
         assert whole["text"][section["start"] : section["end"]] == text
-        assert (section["rung"], section["model"]) == ("model", "m")
+        assert (section["served_by"], section["model"]) == ("model", "m")
     assert whole["attempts"] == 4
 
 
@@ -427,16 +427,16 @@ def test_an_answer_is_called_by_what_says_something(docs: Path, tmp_path: Path) 
             "/v1/answers", {"question": "How many days of leave are there? Which xylophones hum?"}
         ).json()
         assert len(mock.requests) == 1  # nothing that was found could answer the second
-    assert [(section["rung"], section["model"]) for section in whole["sections"]] == [
+    assert [(section["served_by"], section["model"]) for section in whole["sections"]] == [
         ("model", "m"),
         ("quote", None),
     ]
-    assert (whole["rung"], whole["model"], whole["abstained"]) == ("model", "m", False)
+    assert (whole["served_by"], whole["model"], whole["abstained"]) == ("model", "m", False)
 
 
 def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
     whole = quoting.post("/v1/answers", {"question": FOUR}).json()
-    assert whole["rung"] == "quote"
+    assert whole["served_by"] == "quote"
     assert [s["title"] for s in whole["sections"]] == TITLES
     for fact in ("30 days", "first class", "garage 4", "room 12"):
         assert fact in whole["text"]
@@ -573,7 +573,7 @@ def test_the_model_down_all_sections_are_quoted_and_it_is_said_once(
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
         whole = server.post("/v1/answers", {"question": FOUR}).json()
-    assert (whole["rung"], whole["model"]) == ("quote", None)
+    assert (whole["served_by"], whole["model"]) == ("quote", None)
     assert [n["code"] for n in whole["notices"]] == ["degraded"]
     assert "garage 4" in whole["text"]
 

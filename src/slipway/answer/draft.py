@@ -8,7 +8,7 @@ from typing import Literal
 
 from slipway.errors import SlipwayError
 from slipway.ledger import Spent
-from slipway.types import Delta, Event, Hit, Record, Rung, Source
+from slipway.types import Delta, Event, Hit, Record, ServedBy, Source
 
 Say = Callable[[Event], None]
 
@@ -21,7 +21,7 @@ class Part(Record, frozen=True, kw_only=True):
     text: str
     title: str = ""
     hits: tuple[Hit, ...] | None = None
-    sureness: float = 1.0
+    confidence: float = 1.0
 
 
 class Section:
@@ -30,11 +30,11 @@ class Section:
     def __init__(self, index: int, part: Part) -> None:
         self.index, self.part = index, part
         self.sources: list[Source] | None = None
-        self.sureness = part.sureness
+        self.confidence = part.confidence
         self.state: Literal["missing", "done", "failed"] = "missing"
         self.error: SlipwayError | None = None
         self.abstained = False
-        self.rung: Rung | None = None
+        self.served_by: ServedBy | None = None
         self.model: str | None = None
 
     @property

@@ -8,7 +8,7 @@ import msgspec
 from slipway.admission import Admission
 from slipway.answer.pace import Pace
 from slipway.knowledge import Knowledge
-from slipway.prompt import OURS, Prompt
+from slipway.prompt import DEFAULT_PROMPT, Prompt
 from slipway.routing import Route
 from slipway.types import (
     Emit,
@@ -23,7 +23,7 @@ class App(Record, frozen=True, kw_only=True):
     knowledge: Knowledge | None = None
     route: Route | None = None
     small: Route | None = None
-    prompt: Prompt = OURS
+    prompt: Prompt = DEFAULT_PROMPT
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
     sections: int = 4
@@ -32,7 +32,7 @@ class App(Record, frozen=True, kw_only=True):
     )
 
 
-class Road(Record, frozen=True, kw_only=True):
+class Pipeline(Record, frozen=True, kw_only=True):
     """One immutable snapshot of everything that questions meet. Apps and routes (a bare model is a
     route of one) by their names.
     """

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from slipway.answer import App, Road, answer
+from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft, Say
-from slipway.app import addressed, loaded, read_road
-from slipway.commands import ask as asking
-from slipway.commands.eval import _state as state_of
-from slipway.commands.ingest import one
+from slipway.app.loading import load_settings, with_model_names
+from slipway.app.offline import offline_pipeline
+from slipway.commands.ask import folded
+from slipway.commands.eval_answers import _state as state_of
+from slipway.commands.ingest import read_one
 from slipway.errors import SettingsError, SlipwayError
 from slipway.evals.judging import Judge
 from slipway.evals.runlog import Reply
@@ -34,11 +35,11 @@ class Asked(msgspec.Struct, frozen=True):
 
     candidates: tuple[Candidate, ...]
     judge: Judge | None
-    road: Road
+    pipeline: Pipeline
 
     async def close(self) -> None:
         """Ends connections, and models that run here."""
-        for model in models_of(self.road.routes.values()):
+        for model in models_of(self.pipeline.routes.values()):
             await model.close()
 
 
@@ -49,10 +50,10 @@ def asked(
     """The apps and models that are named; all apps if none are, or all models if there are no apps.
     Raises SettingsError.
     """
-    flags = addressed(
+    flags = with_model_names(
         msgspec.structs.replace(flags, models=(*flags.models, *((judge,) if judge else ())))
     )
-    settings = loaded(flags).settings
+    settings = load_settings(flags).settings
     models = [name_of(each) for each in flags.models]
     if len(set(models)) < len(models):
         raise SettingsError(
@@ -74,13 +75,14 @@ def asked(
             ]
         )
     wanted = {name: settings.apps[name] for name in names if name in settings.apps}
-    road = read_road(
-        msgspec.structs.replace(settings, apps=wanted), lambda keeper: one(keeper, shown=shown)
+    pipeline = offline_pipeline(
+        msgspec.structs.replace(settings, apps=wanted),
+        lambda synchronizer: read_one(synchronizer, shown=shown),
     )
     yield Asked(
-        candidates=tuple(_candidate(name, road, settings) for name in names),
-        judge=Judge(name=judging, ask=_asks(road, judging)) if judging is not None else None,
-        road=road,
+        candidates=tuple(_candidate(name, pipeline, settings) for name in names),
+        judge=Judge(name=judging, ask=_asks(pipeline, judging)) if judging is not None else None,
+        pipeline=pipeline,
     )
 
 
@@ -88,15 +90,15 @@ def name_of(model: str) -> str:
     return model.partition("#")[2] if "://" in model else model
 
 
-def _candidate(name: str, road: Road, settings: Settings) -> Candidate:
+def _candidate(name: str, pipeline: Pipeline, settings: Settings) -> Candidate:
     app = settings.apps.get(name)
     route = app.route if app is not None else name
     entries = settings.routes.get(route or "", (RouteEntry(model=route),) if route else ())
     models = [settings.models[entry.model] for entry in entries]
     chain = " > ".join(entry.model for entry in entries)
     by = chain or "quoted without a model"
-    knowledge = road.apps[name].knowledge if app is not None else None
-    standing = road.apps[name].prompt.standing if app is not None else ""
+    knowledge = pipeline.apps[name].knowledge if app is not None else None
+    standing = pipeline.apps[name].prompt.standing if app is not None else ""
     compiled = app or AppSettings(route=route)
     return Candidate(
         name=name,
@@ -104,7 +106,7 @@ def _candidate(name: str, road: Road, settings: Settings) -> Candidate:
         if app is not None
         else _where(settings, name, by),
         state=state_of(compiled, standing, settings, knowledge),
-        ask=_asks(road, name),
+        ask=_asks(pipeline, name),
         priced=all(model.price is not None for model in models),
     )
 
@@ -120,10 +122,10 @@ def _where(settings: Settings, name: str, by: str) -> str:
     )
 
 
-def _asks(road: Road, name: str) -> Any:
-    found = road.app(name)
+def _asks(pipeline: Pipeline, name: str) -> Any:
+    found = pipeline.app(name)
     if found is None:
-        raise SettingsError([f"--model: there is no `{name}`; known: {', '.join(road.names)}"])
+        raise SettingsError([f"--model: there is no `{name}`; known: {', '.join(pipeline.names)}"])
     app: App = found
 
     async def ask(messages: list[dict[str, Any]], parameters: dict[str, Any]) -> Reply:
@@ -143,16 +145,16 @@ def _asks(road: Road, name: str) -> Any:
             asked_at=time.monotonic(),
             options=parameters,
         )
-        return await _reply(road, app, question)
+        return await _reply(pipeline, app, question)
 
     return ask
 
 
-async def _reply(road: Road, app: App, question: Question) -> Reply:
+async def _reply(pipeline: Pipeline, app: App, question: Question) -> Reply:
     """A failure is a reply too: it counts as wrong, and is shown."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
-        await answer(road, app, question, draft, "eval", say)
+        await answer(pipeline, app, question, draft, "eval", say)
 
     run = Run(question)
     run.begin(work)
@@ -172,13 +174,13 @@ async def _reply(road: Road, app: App, question: Question) -> Reply:
 
 
 def _folded(seen: list[tuple[str, dict[str, Any]]], error: str) -> Reply:
-    whole = asking.folded(seen)
+    whole = folded(seen)
     numbers = {citation.n for citation in whole["citations"]}
     usage = whole["usage"]
     return Reply(
         text=whole["text"],
         error=error,
-        served_by=whole["rung"],
+        served_by=whole["served_by"],
         model=whole["model"],
         cited=tuple(
             Cited(path=s.path, heading=s.heading) for s in whole["sources"] if s.n in numbers

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slipway.commands.feedback import heard
+from slipway.commands.feedback import read_feedback
 from slipway.errors import SettingsError
 from slipway.evals import sets
 from slipway.evals.items import EvalSet, Item, digest
@@ -16,7 +16,7 @@ _MOST = 100_000
 
 def collected(config: Path | None, app: str | None, since: str | None, name: str) -> Iterator[str]:
     """Keeps the set, and says what it is made of. Raises SettingsError if there is nothing."""
-    rows = heard(Flags(config=config), app=app, helpful=None, since=since, limit=_MOST)
+    rows = read_feedback(Flags(config=config), app=app, helpful=None, since=since, limit=_MOST)
     liked = [row for row in rows if row["helpful"] and row["question"] and row["text"]]
     items = list({item.id: item for item in map(_item, liked)}.values())
     if not items:

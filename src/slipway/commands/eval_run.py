@@ -185,7 +185,7 @@ def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
 
         async def go() -> str:
             try:
-                return await runner.run(bar.tell)
+                return await runner.run(bar.)
             finally:
                 await whom.close()
 

@@ -23,11 +23,11 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group("models")
-def models() -> None:
+def command() -> None:
     """Look into the catalogue of models: tasks, languages, context, prices, licences, zones."""
 
 
-@models.command("search")
+@command.command("search")
 @click.argument("words", nargs=-1)
 @click.option("--task", help="Only models for this task.")
 @click.option(
@@ -105,7 +105,7 @@ def _order(each: Any) -> tuple[bool, float, str]:
     return (tier is None, tier.input + tier.output if tier is not None else 0.0, each.id)
 
 
-@models.command("show")
+@command.command("show")
 @click.argument("model_id", metavar="MODEL")
 @_CATALOGUE
 @_JSON

@@ -31,7 +31,7 @@ class FileOrCommand(click.Group):
 
 
 @click.group("plan", cls=FileOrCommand)
-def plan() -> None:
+def command() -> None:
     """Choose a model and a deployment for what a business needs, and say why.
 
     \b
@@ -41,7 +41,7 @@ def plan() -> None:
     """
 
 
-@plan.command("make", hidden=True)
+@command.command("make", hidden=True)
 @click.argument("file", type=FILE, required=False)
 @_CATALOGUE
 @click.option(
@@ -108,7 +108,7 @@ def make(file: Path | None, as_json: bool, fields: bool, **o: Any) -> None:
     sys.exit(0 if made.decision.ready else 1)
 
 
-@plan.command("init")
+@command.command("init")
 @click.option(
     "--out", type=FILE, default=Path("requirements.yaml"), show_default=True, help="File to write."
 )
@@ -165,7 +165,7 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
     click.echo(f"\n{out} is written. Now make the plan:\n  slipway plan {out}")
 
 
-@plan.command("replay")
+@command.command("replay")
 @click.argument("file", type=FILE)
 @_CATALOGUE
 @_JSON

@@ -173,10 +173,10 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
 
 def _set_up(decision: Decision, config: Path | None) -> list[str]:
     """Models of the settings that are among those who pass, by their own name or the one upstream."""
-    from slipway.app import loaded
+    from slipway.app.loading import load_settings
     from slipway.settings import Flags
 
-    settings = loaded(Flags(config=config)).settings
+    settings = load_settings(Flags(config=config)).settings
     passing = {each.model.id.lower() for each in decision.accepted} | {
         each.model.name.lower() for each in decision.accepted
     }

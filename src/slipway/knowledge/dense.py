@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from slipway.knowledge.collection import Collection
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.embedding import Embedder
-from slipway.knowledge.index import Reach
+from slipway.knowledge.index import DocumentFilter
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Dense:
             Served
         ] = []  # all that are told of changes: those two, and one that is being filled
         self._coming: Served | None = None  # where it is another than the one that serves
-        self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
+        self._masks: dict[int, tuple[DocumentFilter, NDArray[np.bool_]]] = {}
         self._first: dict[
             int, tuple[int, int]
         ] = {}  # a document's passages: the first one's number, and how many
@@ -75,9 +75,9 @@ class Dense:
     # asked
 
     def near(
-        self, text: str, limit: int, also: Iterable[int], reach: Reach | None
+        self, text: str, limit: int, also: Iterable[int], visible: DocumentFilter | None
     ) -> dict[int, float]:
-        """Cosines to the question: of the nearest `limit` passages within reach, and of those
+        """Cosines to the question: of the nearest `limit` passages within visible, and of those
         `also` asked for. Empty where nothing is known.
         """
         serving = self._serving
@@ -85,7 +85,7 @@ class Dense:
             return {}
         query = serving.embedder.embed_query(text)
         found = dict(
-            serving.vectors.search(query, limit, None if reach is None else self._mask(reach))
+            serving.vectors.search(query, limit, None if visible is None else self._mask(visible))
         )
         return found | serving.vectors.compare(
             query, [number for number in also if number not in found]
@@ -106,24 +106,24 @@ class Dense:
             else None
         )
 
-    def _mask(self, reach: Reach) -> "NDArray[np.bool_]":
-        """Over all passages' numbers: whether they are within reach. Kept as long as the same reach
+    def _mask(self, visible: DocumentFilter) -> "NDArray[np.bool_]":
+        """Over all passages' numbers: whether they are within visible. Kept as long as the same visible
         is asked for.
         """
         import numpy as np
 
         with self._lock:
-            kept = self._masks.get(id(reach))
-            if kept is not None and kept[0] is reach:
+            kept = self._masks.get(id(visible))
+            if kept is not None and kept[0] is visible:
                 return kept[1]
             end = max((first + count for first, count in self._first.values()), default=0)
-            mask = np.full(end, reach.others)
-            for document in reach.documents:
+            mask = np.full(end, visible.excludes)
+            for document in visible.documents:
                 first, count = self._first.get(document, (0, 0))
-                mask[first : first + count] = not reach.others
+                mask[first : first + count] = not visible.excludes
             if len(self._masks) >= _MASKS:
                 self._masks.clear()
-            self._masks[id(reach)] = (reach, mask)
+            self._masks[id(visible)] = (visible, mask)
             return mask
 
     def state(self, *, counted: bool) -> str:
@@ -193,7 +193,7 @@ class Dense:
         before = None if self._is_complete(wanted) else self._before(wanted)
         self._serving, self._coming = (before, wanted) if before else (wanted, None)
         self._filled = [each for each in (before, wanted) if each]
-        self.collection.shelf.note_model(wanted.embedder.model, self.wanted)
+        self.collection.document_store.note_model(wanted.embedder.model, self.wanted)
         return True
 
     def _load(self, embedder: Embedder) -> Served:
@@ -201,7 +201,7 @@ class Dense:
 
         served = Served(embedder=embedder, vectors=Vectors(embedder.dimensions))
         with self._lock:
-            self._first = self.collection.shelf.spans()
+            self._first = self.collection.document_store.spans()
             self._alive = {number for span in self._first.values() for number in _numbers(span)}
             self._filled = [*self._filled, served]
         self._fill(served, None)
@@ -228,7 +228,7 @@ class Dense:
             numbers.clear()
             rows.clear()
 
-        for number, row in self.collection.shelf.vectors(served.embedder.model, documents):
+        for number, row in self.collection.document_store.vectors(served.embedder.model, documents):
             numbers.append(number)
             rows.append(row)
             if len(numbers) >= _LOADED:
@@ -236,13 +236,13 @@ class Dense:
         flush()
 
     def _is_complete(self, served: Served) -> bool:
-        return not self.collection.shelf.without_vector(served.embedder.model, 0, 1)
+        return not self.collection.document_store.without_vector(served.embedder.model, 0, 1)
 
     def _before(self, wanted: Served) -> Served | None:
         """The vectors of another model, where there are more of them and that model can still be
         had.
         """
-        for model, source in self.collection.shelf.models_before(wanted.embedder.model):
+        for model, source in self.collection.document_store.models_before(wanted.embedder.model):
             with suppress(Exception):  # whatever it is, the model before is only a stopgap
                 embedder = self._opener(source)
                 if embedder.model == model:
@@ -265,11 +265,13 @@ class Dense:
         served = self._coming or self._serving
         if served is None:
             return 0
-        shelf, after, made = self.collection.shelf, 0, 0
+        document_store, after, made = self.collection.document_store, 0, 0
         total = sum(doc.passages for doc in self.collection.documents.values())
         with ThreadPoolExecutor(threads, thread_name_prefix="slipway embedding") as pool:
             while not self._stop.is_set() and (
-                missing := shelf.without_vector(served.embedder.model, after, _BATCH * threads)
+                missing := document_store.without_vector(
+                    served.embedder.model, after, _BATCH * threads
+                )
             ):
                 after = missing[-1][0]
                 texts = {key: text for _, key, text in missing}
@@ -280,7 +282,7 @@ class Dense:
                         strict=True,
                     )
                 )
-                shelf.put_vectors(
+                document_store.put_vectors(
                     served.embedder.model, {key: row.tobytes() for key, row in rows.items()}
                 )
                 self._take(served, {number: rows[key] for number, key, _ in missing})
@@ -295,7 +297,7 @@ class Dense:
         self._made += made
         if self._made >= _FORGET_AFTER and not self._stop.is_set() and self._coming is None:
             self._made = 0
-            shelf.forget_vectors(served.embedder.model)
+            document_store.forget_vectors(served.embedder.model)
         return made
 
     def _take(self, served: Served, rows: "dict[int, NDArray[np.float32]]") -> None:
@@ -308,10 +310,10 @@ class Dense:
                 served.vectors.put(known, np.stack([rows[number] for number in known]))
 
     def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
-        """A batch was put on the shelf: vectors that are known are taken from there, the others are
+        """A batch was put on the document_store: vectors that are known are taken from there, the others are
         made soon.
         """
-        spans = self.collection.shelf.spans([doc.id for doc in put])
+        spans = self.collection.document_store.spans([doc.id for doc in put])
         with self._lock:
             out = [self._first.pop(document) for document in dropped if document in self._first]
             gone = [number for span in out for number in _numbers(span)]

@@ -15,16 +15,15 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Road
+from slipway.answer import Current, Pipeline
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure
 from slipway.providers import encode_json
-from slipway.settings import Settings
 from slipway.types import Asker, Record
-from slipway.web.endpoints import Path
+from slipway.web.routes import ApiRoute
 
 log = logging.getLogger("slipway")
 _WAIT_S = (
@@ -61,18 +60,26 @@ class Document(Record, frozen=True, kw_only=True):
     next: str | None = None
 
 
-class Documents:
+class DocumentRoutes:
     """The handlers."""
 
-    def __init__(self, settings: Settings, road: Road) -> None:
-        self.take(settings, road)
+    def __init__(self, current: Current) -> None:
+        self.current = current
         self.reading: set[asyncio.Task[None]] = set()
         self.few = asyncio.Semaphore(_AT_ONCE)
 
-    def take(self, settings: Settings, road: Road) -> None:
-        self.road = road
-        self.largest_mb = settings.limits.document_mb
-        self.largest = int(self.largest_mb * 1024 * 1024)
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.current.pipeline
+
+    @property
+    def largest_mb(self) -> float:
+        return self.current.settings.limits.document_mb
+
+    @property
+    def largest(self) -> int:
+        """The largest document in bytes."""
+        return int(self.largest_mb * 1024 * 1024)
 
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
@@ -202,14 +209,14 @@ class Documents:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
         for knowledge in self.apps(asker, None).values():
-            knowledge.keeper.wake()
+            knowledge.synchronizer.wake()
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
         distinct = {
-            id(knowledge.keeper): (name, knowledge)
+            id(knowledge.synchronizer): (name, knowledge)
             for name, knowledge in self.apps(asker, None).items()
         }
         return reply(
@@ -227,8 +234,8 @@ class Documents:
         """
         mine = {
             n: a.knowledge
-            for n, a in self.road.apps.items()
-            if a.knowledge is not None and self.road.admission.may_call(asker, n)
+            for n, a in self.pipeline.apps.items()
+            if a.knowledge is not None and self.pipeline.admission.may_call(asker, n)
         }
         if name is None and mine:
             return mine
@@ -249,7 +256,7 @@ class Documents:
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
         for name, knowledge in self.apps(asker, None).items():
-            waiting, coming = knowledge.waiting, knowledge.coming(asker)
+            waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)
             if doc := knowledge.document(wanted, asker) or next(
                 (d for d in coming if d.public == wanted), None
             ):
@@ -258,14 +265,14 @@ class Documents:
             "There is no document of that id.", "GET /v1/documents lists them.", param="id"
         )
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[ApiRoute]:
         return [
-            Path("/v1/documents", self.listed, methods=["GET"]),
-            Path("/v1/documents", self.add, methods=["POST"]),
-            Path("/v1/documents/scan", self.scan, methods=["POST"]),
-            Path("/v1/documents/scan", self.scanned, methods=["GET"]),
-            Path("/v1/documents/{id}", self.one, methods=["GET"]),
-            Path("/v1/documents/{id}", self.remove, methods=["DELETE"]),
+            ApiRoute("/v1/documents", self.listed, methods=["GET"]),
+            ApiRoute("/v1/documents", self.add, methods=["POST"]),
+            ApiRoute("/v1/documents/scan", self.scan, methods=["POST"]),
+            ApiRoute("/v1/documents/scan", self.scanned, methods=["GET"]),
+            ApiRoute("/v1/documents/{id}", self.one, methods=["GET"]),
+            ApiRoute("/v1/documents/{id}", self.remove, methods=["DELETE"]),
         ]
 
 
@@ -345,14 +352,14 @@ def may_change(asker: Asker) -> None:
 
 
 def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
-    waiting, coming = knowledge.waiting, knowledge.coming(asker)  # asked first: see `find`
+    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)  # asked first: see `find`
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
     return [seen(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
 
 
 def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool) -> Document:
-    """To those who may change it, a document that is being read, or read anew, is just that; the
+    """To those who may change it, a document that is being read, or read again, is just that; the
     others have it as it was until then.
     """
     if asker.documents and waits:
@@ -361,7 +368,7 @@ def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool)
 
 
 def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
-    uploaded = knowledge.keeper.collection.uploads.holds(doc.file)
+    uploaded = knowledge.synchronizer.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
     return Document(
         id=doc.public,

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import NotFound
-from slipway.web.endpoints import Path
+from slipway.web.routes import ApiRoute
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -152,9 +152,9 @@ async def static_file(request: Request) -> Response:
     return static(request, request.path_params["name"])
 
 
-def page_paths() -> list[Path]:
+def page_paths() -> list[ApiRoute]:
     return [
-        Path("/", index, methods=["GET"]),
-        Path("/favicon.ico", favicon, methods=["GET"]),
-        Path("/static/{name}", static_file, methods=["GET"]),
+        ApiRoute("/", index, methods=["GET"]),
+        ApiRoute("/favicon.ico", favicon, methods=["GET"]),
+        ApiRoute("/static/{name}", static_file, methods=["GET"]),
     ]

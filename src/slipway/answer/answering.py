@@ -1,0 +1,117 @@
+"""An app's answer: admission, planning, knowledge, prompt, routing and settlement."""
+
+import asyncio
+from typing import Any, get_args
+
+from slipway import followups, ledger
+from slipway.answer.draft import Draft, Say
+from slipway.answer.pipeline import App, Pipeline
+from slipway.answer.planning import plan
+from slipway.answer.progress import ProgressReporter
+from slipway.answer.settlement import Tally
+from slipway.answer.skeleton import run_settled
+from slipway.answer.writing import write_all
+from slipway.errors import SlipwayError
+from slipway.followups.rewriting import MAX_TOKENS
+from slipway.routing import Route, Thought, think
+from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
+
+SERVED_BY = get_args(ServedBy)  # from the best to the last resort
+
+
+async def answer(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, endpoint: str, say: Say
+) -> None:
+    """Write what the draft still lacks, as events; the last one is `done`.
+
+    If a section fails, the others are still written; then its SlipwayError is raised and no
+    `done` is sent. Usage is reported in either case, since failed calls may be billed.
+    """
+    tally = Tally(question.id, endpoint, app.name, question.asker, True)
+
+    def send(event: Event) -> None:
+        if type(event) is Delta:
+            tally.mark_first_words()
+        say(event)
+
+    progress = ProgressReporter(send, tally.started_at, pipeline.pace)
+
+    async def stages() -> None:
+        small = (
+            small_model(pipeline, app.small, question, draft, tally)
+            if app.small is not None
+            else None
+        )
+        await plan(app, question, draft, progress, send, small)
+        await write_all(pipeline, app, question, draft, tally, progress, send)
+        draft.check()
+        progress.judge_estimates()
+        settle(draft, tally)
+        report_usage(draft, tally, send)
+        send(done(question, draft, tally))
+
+    try:
+        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
+    except (SlipwayError, asyncio.CancelledError):
+        report_usage(draft, tally, send)
+        raise
+    finally:
+        progress.close()
+
+
+def small_model(
+    pipeline: Pipeline, route: Route, question: Question, draft: Draft, tally: Tally
+) -> followups.SmallModel:
+    """Return a callable that asks the small model; its calls are booked with the answer."""
+
+    async def ask(messages: list[dict[str, Any]]) -> str | None:
+        try:
+            thought = await think(
+                route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
+            )
+        except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
+            unknown = Thought(text=None, model=route.candidates[0].model, usage=None)
+            draft.spent.append(tally.book_side_call(unknown))
+            raise
+        if thought is None:
+            return None
+        draft.spent.append(tally.book_side_call(thought))
+        return thought.text
+
+    return ask
+
+
+def report_usage(draft: Draft, tally: Tally, say: Say) -> None:
+    """Emit total tokens and cost of all calls so far, those of earlier tries included."""
+    if (usage := ledger.used(draft.spent)) is not None:
+        cost_usd = ledger.plain(ledger.total_usd(draft.spent))
+        say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
+
+
+def settle(draft: Draft, tally: Tally) -> None:
+    """Set `served_by` to that of the weakest section, and `model` to the first section's writer.
+
+    Sections that abstained are left out, unless all of them did.
+    """
+    answered = [section for section in draft.sections if not section.abstained] or draft.sections
+    tally.served_by = max(
+        (section.served_by for section in answered if section.served_by is not None),
+        key=SERVED_BY.index,
+        default=None,
+    )
+    tally.model = next((section.model for section in answered if section.model is not None), None)
+    if tally.model is None:
+        tally.provider = "quote"
+
+
+def done(question: Question, draft: Draft, tally: Tally) -> Done:
+    return Done(
+        id=question.id,
+        served_by=tally.served_by,
+        model=tally.model,
+        attempts=tally.attempts,
+        abstained=all(section.abstained for section in draft.sections),
+        ttft_s=tally.ttft_s,
+        duration_s=tally.elapsed_s(),
+        prompt=draft.prompt if tally.model is not None else None,
+    )

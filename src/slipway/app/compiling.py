@@ -1,0 +1,194 @@
+"""Settings -> models, routes, apps: the pipeline that questions meet."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from slipway import answer, providers
+from slipway.admission import Admission, Places
+from slipway.answer.pace import Pace
+from slipway.app.reloading import ModelHandle
+from slipway.errors import SettingsError
+from slipway.knowledge import Knowledge, Rerank
+from slipway.knowledge.access import Access
+from slipway.knowledge.sync import Synchronizer
+from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
+from slipway.providers.endpoints import PREFILLS
+from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits
+from slipway.settings import App, Model, Settings
+from slipway.settings.live import Live, Rules
+from slipway.types import AnswerDone, AttemptDone, Record
+
+PASSAGES = 5
+# for apps whose models all run here: they read slowly, and some do not stop by themselves.
+# Measured by bench/local.py
+SMALL_PASSAGES = 3
+SMALL_DEFAULTS: dict[str, Any] = {"temperature": 0, "max_tokens": 400}
+
+
+def models_for(settings: Settings, before: Mapping[str, ModelHandle]) -> dict[str, ModelHandle]:
+    """Return each model's handle.
+
+    A model whose settings equal those in `before` keeps its handle, with its connections or its
+    process.
+    """
+    kept = {
+        name: handle
+        for name, handle in before.items()
+        if settings.models.get(name) == handle.settings
+    }
+    return {
+        name: kept.get(name) or make_handle(name, model, before.get(name))
+        for name, model in settings.models.items()
+    }
+
+
+def make_handle(name: str, settings: Model, before: ModelHandle | None) -> ModelHandle:
+    """Create the provider; its health is taken over if the endpoint is still the same."""
+    provider = providers.create(name, settings, settings.provider)
+    at_once = settings.at_once or provider.parallel
+    slots = ModelSlots(name, at_once, settings.wait) if at_once is not None else None
+    is_same = before is not None and endpoint_of(settings) == endpoint_of(before.settings)
+    return ModelHandle(
+        settings,
+        provider,
+        Health(name, provider.probe, slots, before.health if before and is_same else None),
+    )
+
+
+def endpoint_of(settings: Model) -> tuple[object, ...]:
+    """Return what identifies a model and our account there; headers may hold a key as well."""
+    return (
+        settings.provider,
+        settings.base_url,
+        settings.name,
+        settings.api_key,
+        settings.headers,
+        settings.query,
+        settings.weights,
+    )
+
+
+class Carried(Record, frozen=True, kw_only=True):
+    """What outlives a pipeline: it is carried over to the next one."""
+
+    emit: Callable[[AnswerDone | AttemptDone], None]
+    live: Live
+    pace: Pace = msgspec.field(default_factory=Pace)
+    places: Places = msgspec.field(default_factory=Places)
+
+
+def compile_pipeline(
+    settings: Settings,
+    models: Mapping[str, ModelHandle],
+    synchronizers: dict[str, Synchronizer],
+    carried: Carried,
+    operator: str | None = None,
+) -> answer.Pipeline:
+    """Compile everything that questions meet; a bare model becomes a route of one.
+
+    `operator` is the key of the operator's commands on this machine, if there is one.
+    """
+    candidates = {name: candidate_of(handle) for name, handle in models.items()}
+    routes = {
+        name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()
+    }
+    for name, entries in settings.routes.items():
+        routes[name] = Route(
+            name=name,
+            candidates=tuple(
+                msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries
+            ),
+        )
+    apps = {
+        name: app_of(name, app, synchronizers.get(name), routes, carried.live.of(name, app))
+        for name, app in settings.apps.items()
+    }
+    return answer.Pipeline(
+        admission=Admission(settings.keys, settings.limits.answers, operator, carried.places),
+        apps=apps,
+        routes=routes,
+        emit=carried.emit,
+        answer_s=settings.limits.answer_time,
+        patience_s=settings.limits.patience,
+        pace=carried.pace,
+    )
+
+
+def candidate_of(handle: ModelHandle) -> Candidate:
+    """Return what a route needs to know of a model, beside how to call it."""
+    settings, model = handle.settings, handle.provider
+    continuation = settings.continuation or ("prefill" if model.parallel is not None else "prompt")
+    message, request = PREFILLS.get(settings.provider, ({}, {}))
+    traits = Traits(
+        name=model.name,
+        retries=settings.retries,
+        context=settings.context,
+        goes_on=continuation != "none",
+        prefill=Prefill(message=message, request=request) if continuation == "prefill" else None,
+        first_token_s=settings.connection.first_token,
+        total_s=settings.connection.total,
+    )
+    return Candidate(model=model, traits=traits, health=handle.health)
+
+
+def app_of(
+    name: str, app: App, synchronizer: Synchronizer | None, routes: dict[str, Route], rules: Rules
+) -> answer.App:
+    route = routes[app.route] if app.route is not None else None
+    small = is_local(route)
+    matches = app.cite == "match" or (app.cite is None and small)
+    return answer.App(
+        name=name,
+        knowledge=Knowledge(synchronizer, Access(rules), load_reranker(name, app))
+        if synchronizer is not None
+        else None,
+        route=route,
+        small=routes[app.small] if app.small is not None else None,
+        prompt=prompt_of(app, matches=matches),
+        matches=matches,
+        defaults={**SMALL_DEFAULTS, **app.defaults} if small else app.defaults,
+        passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
+        sections=app.sections,
+    )
+
+
+def is_local(route: Route | None) -> bool:
+    """Return True if all models of the route run here.
+
+    They are small: they read slowly, seldom name their sources, and may not stop by themselves.
+    """
+    return route is not None and all(
+        candidate.model.kind == "local" for candidate in route.candidates
+    )
+
+
+def prompt_of(app: App, *, matches: bool = False) -> Prompt:
+    """Return the app's prompt; its file is read now, and not again until the next reload."""
+    ours = SMALL_MODEL_INSTRUCTIONS if matches else DEFAULT_INSTRUCTIONS
+    standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
+    return Prompt(standing, app.instructions)
+
+
+def load_reranker(name: str, app: App) -> Rerank | None:
+    """Return the function that `rerank` names. Raises SettingsError if it cannot be loaded."""
+    if app.rerank is None:
+        return None
+    module, _, function = app.rerank.partition(":")
+    try:
+        found = getattr(import_module(module), function)
+    except Exception as error:  # noqa: BLE001 - importing it runs the operator's own code
+        raise SettingsError(
+            [
+                (
+                    f"apps.{name}.rerank: `{app.rerank}` cannot be loaded "
+                    f"({type(error).__name__}: {error}); write `module:function`"
+                )
+            ]
+        ) from None
+    if not callable(found):
+        raise SettingsError([f"apps.{name}.rerank: `{app.rerank}` is not a function"])
+    return cast(Rerank, found)
