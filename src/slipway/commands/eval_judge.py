@@ -57,7 +57,7 @@ async def _verdicts(
             item = Item(id=str(number), question=each.question, reference=each.reference)
             found, _ = await judge.verdicts(item, each.answer)
         done += 1
-        bar.(done, len(known))
+        bar.update(done, len(known))
         return found
 
     try:

@@ -185,7 +185,7 @@ def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
 
         async def go() -> str:
             try:
-                return await runner.run(bar.)
+                return await runner.run(bar.update)
             finally:
                 await whom.close()
 
