@@ -174,7 +174,7 @@ def test_a_budget_needs_prices(bench: Bench) -> None:
 
 
 def test_answers_that_fail_count_as_wrong_and_are_asked_again(bench: Bench) -> None:
-    with mocking(text="Answer: A", script=("500@1-1000",)) as broken:
+    with mocking(text="Answer: A", script=("status-500",)) as broken:
         bench.settings(a=f"{broken.url}/v1")
         done = bench.run("--model", "a", "--limit", "2")
     assert done.returncode == 1
@@ -270,7 +270,8 @@ def test_ctrl_c_says_how_to_go_on(bench: Bench) -> None:
         while not bench.lines("answer") if (bench.folder / "log.jsonl").exists() else True:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+        with process.stderr as stderr:
+            said = stderr.read()
         assert process.wait(20) == 130
     assert "The same command with --save log.jsonl goes on from there." in said
     assert bench.lines("answer")

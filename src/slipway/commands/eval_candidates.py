@@ -68,7 +68,7 @@ def asked(
         or list(settings.apps)
         or [each for each in settings.models if each != judging]
     )
-    if not names:
+    if not names and judging is None:
         raise SettingsError(
             [
                 "there is nobody to ask; add --model MODEL, --docs FOLDER, or a settings file by --config"

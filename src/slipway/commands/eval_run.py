@@ -164,6 +164,10 @@ def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
                     f"--budget: what {', '.join(free)} costs is not known, and is not 0; give each model a `price` in the settings file"
                 ]
             )
+        if not whom.candidates:
+            raise SettingsError(
+                ["there is nobody to ask but the judge; add --model MODEL or --app APP"]
+            )
         plan = Plan(
             found=found,
             candidates=whom.candidates,
