@@ -3,6 +3,7 @@ requests that are followed one by one.
 """
 
 import json
+import subprocess
 import time
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processes import ROOT, run
+from processes import COMMAND, ROOT, mocking, run
 from slipway.errors import SettingsError
 from slipway.planner import costs, decisions, demand, models, pareto, simulation
 from slipway.planner.constraints import Evidence
@@ -501,7 +502,7 @@ def test_a_plan_writes_a_report_a_decision_that_replays_and_settings_that_serve(
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEverybody has 30 days of leave.\n")
     (tmp_path / "r.yaml").write_text(
-        "{name: HR desk, task: rag, languages: [zh, en], privacy: {regions: [cn]}, knowledge: [../docs], "
+        "{name: HR desk, task: rag, languages: [zh, en], privacy: {regions: [cn]}, knowledge: [./docs], "
         "candidates: [deepseek/deepseek-v3, dashscope/qwen-plus, dashscope/qwen3-max]}"
     )
     done = run("plan", "r.yaml", "--today", "2026-11-28", cwd=tmp_path)
@@ -606,3 +607,103 @@ def test_a_decision_file_is_whole(catalogue: Catalogue) -> None:
     file = decisions.recorded(plan, raw, {})
     assert len(file.accepted) + len(file.rejected) == len(catalogue.models)
     assert all(each.constraint and each.has and each.needs for each in file.rejected.values())
+
+
+# The questions
+
+ANSWERS = [
+    "HR desk",
+    "ragg",
+    "rag",
+    "",
+    "zh, en",
+    "",
+    "4000",
+    "",
+    "soon",
+    "1.5s",
+    "2",
+    "1",
+    "9",
+    "3000",
+    "",
+    "cn",
+    "99.9%",
+    "./docs",
+    "",
+    "",
+]
+
+
+def test_the_terminal_asks_until_an_answer_can_be_used(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "plan", "init"],
+        input="\n".join(ANSWERS) + "\n",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "That cannot be used: task: there is no `ragg`" in done.stderr
+    assert "That cannot be used: latency.ttft_p95: `soon` is not a duration" in done.stderr
+    assert (
+        "That cannot be used: traffic.peak_rps: 1 is less than traffic.mean_rps, 2" in done.stderr
+    )
+    assert yaml.safe_load((tmp_path / "requirements.yaml").read_text()) == {
+        "name": "HR desk",
+        "task": "rag",
+        "stakes": "normal",
+        "languages": ["zh", "en"],
+        "context": {"input_p95": 4000, "output_p95": 500},
+        "latency": {"ttft_p95": "1.5s"},
+        "traffic": {"mean_rps": 2, "peak_rps": 9},
+        "budget": {"month_usd": 3000},
+        "privacy": {"deployment": "any", "regions": ["cn"]},
+        "availability": "99.9%",
+        "knowledge": ["./docs"],
+    }
+    assert (
+        run("plan", "requirements.yaml", cwd=tmp_path).returncode == 1
+    )  # nobody has measured anything yet
+    again = subprocess.run(
+        [*COMMAND, "plan", "init"],
+        input="n\n",
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 1
+
+
+def test_what_was_measured_counts_in_a_plan(tmp_path: Path) -> None:
+    """The whole way: a set of one's own, two models that are set up, a plan that measures them."""
+    rows = [
+        {"question": f"Which? {n}", "choices": ["x", "y"], "reference": "A" if n % 4 else "B"}
+        for n in range(60)
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    needs = {
+        "task": "rag",
+        "candidates": ["gpt-4o", "gpt-4.1-mini"],
+        "quality": {"set": "own.jsonl", "least": 0.6},
+        "latency": {"ttft_p95": "5s"},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(needs))
+    with mocking(text="Answer: A") as right, mocking(text="Answer: B") as wrong:
+        price = {"input": 1, "output": 1}
+        entries = {
+            "gpt-4o": {"base_url": f"{right.url}/v1", "name": "mock-model", "price": price},
+            "gpt-4.1-mini": {"base_url": f"{wrong.url}/v1", "name": "mock-model", "price": price},
+        }
+        (tmp_path / "slipway.yaml").write_text(json.dumps({"models": entries}))
+        done = run("plan", "r.yaml", "--evaluate", "--budget", "1", cwd=tmp_path, timeout_s=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Use gpt-4o, for $" in done.stdout
+    assert "of own (measured on your set)" in done.stdout
+    decision = json.loads((tmp_path / "plan" / "decision.json").read_text())
+    assert decision["rejected"]["gpt-4.1-mini"]["constraint"] == "quality"
+    assert decision["evidence"]["gpt-4o"]["n"] < 60  # decided before the end
+    again = run("plan", "replay", "plan/decision.json", cwd=tmp_path)
+    assert again.stdout == "The same decision: gpt-4o.\n"

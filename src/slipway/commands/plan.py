@@ -155,7 +155,6 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
     raw = interview.asked(
         ask, lambda problem: click.echo(f"  That cannot be used: {problem}", err=True)
     )
-    interview.complete({})  # nothing is asked that the requirements do not know
     try:
         out.write_text(interview.written(raw), encoding="utf-8")
     except OSError as error:

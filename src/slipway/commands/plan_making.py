@@ -1,6 +1,7 @@
 """Making a plan: requirements, catalogue and evidence are read, a decision is made, and files are written."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ class Made(Record, frozen=True, kw_only=True):
     raw: Mapping[str, Any]
     evidence: Mapping[str, Evidence]
     catalogue: Catalogue
+    folder: Path
 
     @property
     def assumed(self) -> list[str]:
@@ -58,7 +60,9 @@ def make(file: Path, o: Mapping[str, Any]) -> Made:
         log = _evaluate(decision, needs, o)
         evidence = {**evidence, **evidence_of([log], catalogue)}
         decision = decide(needs, catalogue, today, evidence, file.parent)
-    return Made(decision=decision, raw=raw, evidence=evidence, catalogue=catalogue)
+    return Made(
+        decision=decision, raw=raw, evidence=evidence, catalogue=catalogue, folder=file.parent
+    )
 
 
 def _raw(file: Path) -> dict[str, Any]:
@@ -203,7 +207,11 @@ def write(made: Made, folder: Path) -> dict[str, Path]:
             decisions.written(decisions.recorded(made.decision, made.raw, made.evidence)),
         ),
     }
-    settings = settings_file.settings_of(made.decision)
+
+    def moved(path: str) -> str:
+        return Path(os.path.relpath(made.folder / path, folder)).as_posix()
+
+    settings = settings_file.settings_of(made.decision, moved)
     if settings is not None:
         files["settings"] = (folder / "slipway.yaml", settings.encode())
     try:

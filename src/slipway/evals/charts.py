@@ -226,16 +226,24 @@ def scatter(
     if len(front) > 1:
         corners = " ".join(f"{across.x(x):.1f},{up.x(y):.1f}" for x, y in front)
         shapes.append(tag("polyline", points=corners, class_="curve s7"))
+    taken: list[tuple[float, float]] = []
     for spot in spots:
         x, y = across.x(spot.x), up.x(spot.y.value)
         if not math.isnan(spot.y.low):
             whisker = f"whisker {_class(spot.series)}"
-            shapes.append(
-                tag("line", x1=x, x2=x, y1=up.x(spot.y.low), y2=up.x(spot.y.high), class_=whisker)
-            )
+            low, high = up.x(spot.y.low), up.x(spot.y.high)
+            shapes.append(tag("line", x1=x, x2=x, y1=low, y2=high, class_=whisker))
         shapes.append(_form(spot.series, x, y))
-        shapes.append(tag("text", spot.label, x=x + 10, y=y + 4, class_="label"))
+        shapes.append(tag("text", spot.label, x=x + 10, y=_free(taken, x, y + 4), class_="label"))
     return _picture(title, HEIGHT + 26, shapes)
+
+
+def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
+    """Where a label has room: further down while another one is near."""
+    while any(abs(x - other_x) < 110 and abs(y - other_y) < 14 for other_x, other_y in taken):
+        y += 2
+    taken.append((x, y))
+    return y
 
 
 def lines(

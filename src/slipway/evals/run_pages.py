@@ -82,7 +82,7 @@ def _opening(summary: Summary) -> Markup:
         *([name, each.about] for name, each in summary.candidates.items()),
     ]
     return joined(
-        tag("h1", f"{run.set}: {run.title or run.set}"),
+        tag("h1", run.title or run.set),
         tag("p", about, class_="soft"),
         tag("p", tag("strong", conclusion(summary))),
         grid(candidates, "Candidates", "plain"),
@@ -179,7 +179,7 @@ def _differences(summary: Summary) -> Markup:
             "Wins / losses",
             "p (Holm)",
             "p, whenever looked",
-            "Found 4 of 5 times",
+            "Detectable difference",
             "Verdict",
         ]
     ]
@@ -206,7 +206,7 @@ def _differences(summary: Summary) -> Markup:
             "On the same items. A line that does not touch 0 is a difference that chance hardly explains.",
         ),
         _figure(picture, "Difference of the scores, with its 95 % interval"),
-        grid(table, "Differences"),
+        grid(table, "Differences", "plain"),
     )
 
 

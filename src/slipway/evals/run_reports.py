@@ -12,7 +12,7 @@ from slipway.evals.summary import CandidateSummary, Comparison, Summary
 _LINES: tuple[tuple[str, str], ...] = (
     ("score", "score"),
     ("score, strict", "strict"),
-    ("found 4 of 5 times", "detectable"),
+    ("detectable difference", "detectable"),
     ("TTFT p50", "ttft_p50"),
     ("TTFT p95", "ttft_p95"),
     ("TPOT p50", "tpot_p50"),
@@ -146,7 +146,7 @@ def compared_text(summary: Summary) -> Iterator[str]:
             "wins / losses",
             "p (Holm)",
             "p, whenever looked",
-            "found 4 of 5 times",
+            "detectable difference",
             "verdict",
         ]
     ]

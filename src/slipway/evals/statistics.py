@@ -320,6 +320,11 @@ def compared_scores(
         found = clustered_mean(differences, clusters)
         p, test = _bootstrap_p(differences, clusters), "paired bootstrap"
     error = standard_error(differences, clusters)
+    if (
+        test == "McNemar" and n
+    ):  # also where they never differ, which does not mean that they never would
+        up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+        error = max(error, math.sqrt((up + down - (up - down) ** 2) / (n + 2)))
     z = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2) + _NORMAL.inv_cdf(POWER)
     needed = math.ceil(n * (z * error / found.value) ** 2) if found.value and error else None
     return Pair(

@@ -203,7 +203,6 @@ def _candidate(name: str, about: str, rows: Sequence[Row]) -> CandidateSummary:
     for reply in replies:
         key = reply.served_by or ("failed" if reply.error else "model")
         served[key] = served.get(key, 0) + 1
-    z = 1.959964 + 0.841621
     tags = sorted({tag for row in rows for tag in row.item.tags})
     return CandidateSummary(
         name=name,
@@ -214,9 +213,7 @@ def _candidate(name: str, about: str, rows: Sequence[Row]) -> CandidateSummary:
         unpriced=sum(reply.cost_usd is None for reply in replies),
         strict=share([row.scored.strict for row in rows], clusters),
         flexible=share(flexible, clusters),
-        detectable=z * math.sqrt(2) * standard_error(flexible, clusters)
-        if len(rows) > 1
-        else math.nan,
+        detectable=_detectable(flexible, clusters),
         ttft_p50=_quantile(0.5, [reply.ttft_s for reply in fresh]),
         ttft_p95=_quantile(0.95, [reply.ttft_s for reply in fresh]),
         tpot_p50=_quantile(0.5, [reply.tpot_s for reply in fresh]),
@@ -229,6 +226,18 @@ def _candidate(name: str, about: str, rows: Sequence[Row]) -> CandidateSummary:
         tags={tag: _tagged(rows, tag) for tag in tags},
         first_error=next((reply.error for reply in replies if reply.error), ""),
     )
+
+
+def _detectable(scores: Sequence[float], clusters: Sequence[str] | None) -> float:
+    """The smallest difference to a candidate much like this one that so many items would show in
+    four of five runs; with paired answers, less is enough.
+    """
+    n = len(scores)
+    if n < 2:
+        return math.nan
+    mean_ = (sum(scores) + 2) / (n + 4)  # also if all are right (Agresti and Coull 1998)
+    error = max(standard_error(scores, clusters), math.sqrt(mean_ * (1 - mean_) / (n + 4)))
+    return (1.959964 + 0.841621) * math.sqrt(2) * error
 
 
 def _nothing() -> Measured:

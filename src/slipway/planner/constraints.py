@@ -221,14 +221,14 @@ def _deployment(f: Facts) -> Violation | None:
     if wanted == "own" and not f.model.own:
         return Violation(
             constraint="deployment",
-            has=f"requests go to {f.model.provider}",
+            has=f"requests that go to {f.model.provider}",
             needs="your own machines",
             relaxation="privacy.deployment: any",
         )
     if wanted == "api" and f.model.own:
         return Violation(
             constraint="deployment",
-            has="it needs machines of yours",
+            has="machines of yours",
             needs="a provider",
             relaxation="privacy.deployment: any",
         )

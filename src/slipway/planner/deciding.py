@@ -416,12 +416,11 @@ def _chain(chosen: Candidacy, ranked: Sequence[Candidacy], requirements: Require
     """
     wanted = max(1, zones_for(requirements) - 1)
     taken, found = {chosen.model.provider}, list[str]()
-    twins = [each for each in ranked[1:] if _plain(each.model.name) == _plain(chosen.model.name)]
-    for each in [*twins, *ranked[1:]]:
-        fresh = each.model.provider not in taken or (
-            each.model.own and each.model.id != chosen.model.id and not found
-        )
-        if fresh and (each.options or each.model.own) and each.model.id not in found:
+    others = sorted(ranked[1:], key=lambda each: not each.options)  # those with a known price first
+    twins = [each for each in others if _plain(each.model.name) == _plain(chosen.model.name)]
+    for each in [*twins, *others]:
+        fresh = each.model.provider not in taken or (each.model.own and not found)
+        if fresh and each.model.id not in found:
             found.append(each.model.id)
             taken.add(each.model.provider)
         if len(found) >= wanted:

@@ -145,22 +145,22 @@ def _value(field: str, text: str) -> Any:
     return text
 
 
-def check(field: str, text: str) -> str | None:
-    """What is wrong with one answer; None if nothing is."""
+def check(answers: Mapping[str, str]) -> str | None:
+    """What is wrong with these answers, taken together; None if nothing is."""
     try:
-        parsed(tree({field: text}), "")
+        parsed(tree(answers), "")
     except SettingsError as error:
         return error.problems[0].removeprefix(": ")
     return None
 
 
 def asked(ask: Callable[[Asking], str], complain: Callable[[str], None]) -> dict[str, Any]:
-    """Asks each question until its answer can be used."""
-    answers = {}
+    """Asks each question until its answer fits, by itself and with those before."""
+    answers: dict[str, str] = {}
     for asking in ASKINGS:
         while True:
             text = ask(asking)
-            problem = check(asking.field, text) if text.strip() else None
+            problem = check({**answers, asking.field: text}) if text.strip() else None
             if problem is None:
                 answers[asking.field] = text
                 break
@@ -182,10 +182,13 @@ def complete(answers: Mapping[str, str]) -> tuple[dict[str, Any], Requirements]:
 
 
 def problems(answers: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with which answer."""
-    found = {}
+    """What is wrong with which answer, each taken with those before that can be used."""
+    found: dict[str, str] = {}
+    good: dict[str, str] = {}
     for asking in ASKINGS:
         text = answers.get(asking.field, "")
-        if text.strip() and (problem := check(asking.field, text)) is not None:
+        if text.strip() and (problem := check({**good, asking.field: text})) is not None:
             found[asking.field] = problem
+        else:
+            good[asking.field] = text
     return found

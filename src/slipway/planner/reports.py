@@ -161,7 +161,12 @@ def break_even(decision: Decision) -> str:
         return ""
     even = decision.deployment.break_even
     if even is None:
-        return "machines of your own and a provider: one of them is the cheaper at any traffic, or only one is possible"
+        kinds = {option.kind == "api" for each in decision.accepted for option in each.options}
+        if kinds == {True}:
+            return "only providers pass, so that there is no break-even with machines of your own"
+        if kinds == {False}:
+            return "only machines of your own pass, so that there is no break-even with a provider"
+        return "at these prices, the way that is chosen stays the cheaper one at any traffic"
     return (
         f"machines of your own are the cheaper ones from {even.rps:.2f} requests a second on "
         f"({even.replicas} of them); planned are {decision.demand.mean_rps:.2f}"

@@ -320,7 +320,22 @@ def _sentence(error: str) -> str:
     if unknown:
         part = at.strip(".`")
         return f"{part}{'.' if part else ''}{unknown[1]}: there is no such field; see: slipway plan --fields"
-    return f"{at.strip('.`') or 'file'}: {what[:1].lower()}{what[1:]}"
+    field = at.strip(".`")
+    if what.startswith("Invalid enum value") and (known := _choices(field)):
+        what = f"there is no {what.removeprefix('Invalid enum value ')}; known: {', '.join(known)}"
+    return f"{field or 'file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _choices(path: str) -> tuple[str, ...]:
+    """The words that a field takes, if it takes only some."""
+    at: Any = Requirements
+    for name in re.sub(r"\[.*?\]", "", path).split("."):
+        field = next((f for f in msgspec.structs.fields(at) if f.name == name), None)
+        if field is None:
+            return ()
+        at = getattr(field.type, "__origin__", field.type)
+    inner = at.__args__[0] if getattr(at, "__origin__", None) is tuple else at
+    return tuple(map(str, getattr(inner, "__args__", ())))
 
 
 def _problems(found: Requirements) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The `slipway.yaml` of a decision: its models, the route with who takes over, and the app."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from slipway.planner.deciding import Candidacy, Decision
@@ -16,9 +16,9 @@ _SPOKEN = (
 )  # no chat: nothing for a route
 
 
-def settings_of(decision: Decision) -> str | None:
+def settings_of(decision: Decision, path: Callable[[str], str] = str) -> str | None:
     """YAML that `slipway serve` takes; None while the decision is not ready, or if the model is none
-    that answers in words.
+    that answers in words. `path` turns a path of the requirements into one of this file.
     """
     if decision.chosen is None or decision.deployment is None or not decision.ready:
         return None
@@ -35,7 +35,7 @@ def settings_of(decision: Decision) -> str | None:
     tree: dict[str, Any] = {
         "models": {names[each.model.id]: _model(each, decision) for each in entries},
         "routes": {"main": [_entry(each, entries[0], names) for each in entries]},
-        "apps": {_word(decision.name): _app(decision)},
+        "apps": {_word(decision.name): _app(decision, path)},
     }
     head = "\n".join(f"# {line}" for line in _head(decision, entries))
     return f"{head}\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)}"
@@ -111,11 +111,11 @@ def _entry(each: Candidacy, first: Candidacy, names: dict[str, str]) -> Any:
     return {"model": names[each.model.id], "role": "twin" if twin else "smaller"}
 
 
-def _app(decision: Decision) -> dict[str, Any]:
+def _app(decision: Decision, path: Callable[[str], str]) -> dict[str, Any]:
     needs = decision.requirements
     app: dict[str, Any] = {"route": "main"}
     if needs.knowledge:
-        app["knowledge"] = list(needs.knowledge)
+        app["knowledge"] = [path(each) for each in needs.knowledge]
     if needs.rules is not None and "rules" in App.__struct_fields__:
-        app["rules"] = needs.rules
+        app["rules"] = path(needs.rules)
     return app
