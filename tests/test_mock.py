@@ -816,8 +816,8 @@ def test_tls_needs_a_certificate_and_its_key(
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': behind @ stands a call"),
-        (["--script", "refuse@3"], "refuse is the whole server's and goes by time"),
+        (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': after @ write a call"),
+        (["--script", "refuse@3"], "refuse applies to the whole server, so give it a time"),
         (
             ["--tls-cert", "cert.pem"],
             "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key).",

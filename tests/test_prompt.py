@@ -179,10 +179,10 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     alike = int(done.stdout.split(" of ")[0].replace(",", ""))
     assert alike > len(prompt.DEFAULT_INSTRUCTIONS)
-    assert "bytes alike; then message 1 differs at byte" in done.stdout
+    assert "bytes are equal; then message 1 differs at byte" in done.stdout
     same = run("prompt", "lint", "--config", str(file), questions[0], questions[0], cwd=tmp_path)
     assert same.returncode == 0
-    assert "alike to the last of" in same.stdout
+    assert "bytes are equal" in same.stdout
     none = run(
         "prompt",
         "lint",
@@ -211,7 +211,7 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
         (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as that"),
         (
             b"Be kind.",
-            f"warning: apps.support.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer",
+            f"warning: apps.support.prompt: the file lacks the words `{SENTINEL}`, so a model cannot say that the passages do not answer the question",
         ),
     ],
 )
