@@ -20,7 +20,7 @@ from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.knowledge.quoting import quote
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.routing import CallContext, Route, RoutedAnswer
@@ -239,7 +239,7 @@ async def write_by_model(context: WritingContext, route: Route, section: Section
     """
     call, writing = begin(context, section)
     answering = RoutedAnswer(route, call, asked(context, section))
-    text, spent = Text.of(context, section), list[Spent]()
+    text, spent = Text.of(context, section), list[CallUsage]()
     try:
         with context.tally.booking(answering) as spent:
             await answering.open()

@@ -1,6 +1,4 @@
-"""`kill -9` at any moment of `slipway ingest`: what is kept fits together at once, and the next run
-comes to what a fresh one comes to.
-"""
+"""Test that a `slipway ingest` which is killed leaves a consistent store, and can be run again."""
 
 import contextlib
 import random
@@ -112,7 +110,7 @@ def state(home: Path, docs: Path) -> list[Any]:
 
 def took(home: Path, docs: Path) -> float:
     started = time.monotonic()
-    done = run("ingest", "--docs", str(docs), cwd=home, timeout_s=120)
+    done = run("ingest", "--docs", str(docs), cwd=home)
     assert done.returncode == 0, done.stdout + done.stderr
     return time.monotonic() - started
 
@@ -141,7 +139,7 @@ def storm(tmp_path: Path, points: int, seed: int) -> None:
     (tmp_path / "fresh").mkdir()
     took(tmp_path / "fresh", docs)
     assert state(home, docs) == state(tmp_path / "fresh", docs)
-    verified = run("ingest", "--verify", "--docs", str(docs), cwd=home, timeout_s=60)
+    verified = run("ingest", "--verify", "--docs", str(docs), cwd=home)
     assert "verified: documents, index and vectors fit together" in verified.stdout
 
 
@@ -155,7 +153,7 @@ def test_twenty_kills(tmp_path: Path, seed: int) -> None:
     storm(tmp_path, 20, seed)
 
 
-def test_what_does_not_fit_together_is_told(tmp_path: Path) -> None:
+def test_verify_reports_what_is_inconsistent(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     for n in range(5):

@@ -1,4 +1,4 @@
-"""Who may knock, and what the guard says to what it does not understand."""
+"""Which requests the server accepts, and how it refuses the others before an app sees them."""
 
 import gzip
 import json
@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, serving
+from waiting import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             yield server
 
 
-def raw(server: Serving, data: bytes, wait_s: float = 5) -> bytes:
+def raw(server: Serving, data: bytes, wait_s: float = PATIENCE_S) -> bytes:
     """What comes back for these bytes until the server closes, or falls silent."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=wait_s) as s:
         s.sendall(data)
@@ -69,7 +71,7 @@ def test_bodies_that_cannot_be_read(
     server: Serving, content: bytes, headers: dict[str, str], status: int, says: str
 ) -> None:
     for path in ("/v1/chat/completions", "/v1/answers"):
-        response = httpx.post(
+        response = plain_http.post(
             server.url + path,
             content=content,
             headers={"content-type": "application/json", **headers},
@@ -79,7 +81,7 @@ def test_bodies_that_cannot_be_read(
 
 
 def test_a_chunked_body_over_the_limit_is_refused_before_it_is_read_whole(server: Serving) -> None:
-    response = httpx.post(
+    response = plain_http.post(
         server.url + "/v1/chat/completions",
         content=(b"x" * 4096 for _ in range(100)),
         headers={"content-type": "application/json"},
@@ -127,7 +129,7 @@ def test_pages_of_other_sites_are_refused(server: Serving, headers: dict[str, st
 
 def test_a_friends_page_may_call(server: Serving) -> None:
     headers = {"origin": "https://friend.example", "sec-fetch-site": "cross-site"}
-    preflight = httpx.options(
+    preflight = plain_http.options(
         server.url + "/v1/chat/completions",
         headers={**headers, "access-control-request-headers": "authorization"},
     )
@@ -164,11 +166,11 @@ def test_a_large_head_is_refused(server: Serving) -> None:
 
 
 def test_a_slow_head_is_ended(server: Serving) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
         s.sendall(b"GET / HT")
         started = time.monotonic()
         assert s.recv(1000) == b""
-        assert 0.9 < time.monotonic() - started < 5
+        assert time.monotonic() - started > 0.9
 
 
 def test_a_reader_that_does_not_read_is_dropped(server: Serving) -> None:
@@ -183,24 +185,19 @@ def test_a_reader_that_does_not_read_is_dropped(server: Serving) -> None:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect(("127.0.0.1", server.port))
         s.sendall(head + body)
-        end = time.monotonic() + 10
-        while "left its answer unread" not in server.log and time.monotonic() < end:
-            time.sleep(0.1)
-    assert "left its answer unread" in server.log
+        until(lambda: "did not read its answer" in server.log)
 
 
-def test_too_many_connections_are_told_to_try_again(server: Serving) -> None:
+def test_too_many_connections_get_a_503(server: Serving) -> None:
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(45)]
     try:
-        time.sleep(0.2)
-        said = raw(server, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b" 503 " in said
-        assert b"overloaded" in said
+        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        until(lambda: b" 503 " in raw(server, request))
+        assert b"overloaded" in raw(server, request)
     finally:
         for s in held:
             s.close()
-    time.sleep(0.3)
-    assert server.get("/healthz").status_code == 200
+    until(lambda: server.get("/healthz").status_code == 200)
 
 
 def test_an_upgrade_is_declined_and_the_request_answered(server: Serving) -> None:
@@ -211,7 +208,7 @@ def test_an_upgrade_is_declined_and_the_request_answered(server: Serving) -> Non
         % len(body)
     )
     for split in (len(head), len(head + upgrade) + 2, len(head + upgrade) + 20):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as s:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
             request = head + upgrade + b"\r\n" + body
             s.sendall(request[:split])
             time.sleep(0.05)
@@ -222,7 +219,7 @@ def test_an_upgrade_is_declined_and_the_request_answered(server: Serving) -> Non
 def test_pipelined_requests_are_answered_in_order(server: Serving) -> None:
     one = b"GET /v1/models/mock-model HTTP/1.1\r\nHost: localhost\r\n\r\n"
     two = b"GET /v1/models/say-60000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
         s.sendall(one + two)
         received = b""
         while block := s.recv(65536):

@@ -1,4 +1,4 @@
-"""Whether what was found answers: nothing, nonsense and near misses are told from answers."""
+"""Test how passages that answer are distinguished from nothing, nonsense and near misses."""
 
 from collections.abc import Sequence
 

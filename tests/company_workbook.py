@@ -1,5 +1,6 @@
-"""The housing company's book: rents of two years, repairs, meters, suppliers, and a budget, in six
-sheets with 20,000 rows.
+"""Write the workbook of the housing company: rents, repairs, meters, suppliers and a budget.
+
+Its six sheets have 20,000 rows.
 """
 
 import datetime
@@ -12,7 +13,7 @@ from typing import Any
 from openpyxl import Workbook
 from openpyxl.cell import WriteOnlyCell
 
-from estate import HOUSES, Asked, listed, packed, parts_of, saved
+from company_documents import HOUSES, Asked, listed, packed, parts_of, saved
 
 FIRST = listed(
     """Marta|Jonas|Aylin|Peter|Sofia|Henrik|Clara|Emil|Nadja|Oskar|Rosa|Viktor|Hanna|Luca|Petra|Karim|Julia|Stefan|Ines|Paul
@@ -23,7 +24,7 @@ LAST = listed(
     |Lehmann|Ivanova|Castillo|Huber|Nielsen|Schäfer|Moreau|Tanaka|Vogel"""
 )
 WORKS = listed(
-    "gate|gutter|window|boiler|door bell|stair light|drain|fence|lift cable|roof tile|tap|floor"
+    "gate|gutter|window|boiler|bell|stair light|drain|fence|lift cable|roof tile|tap|floor"
 )
 TRADES = listed("roofer|plumber|electrician|painter|locksmith|glazier|gardener|chimney sweep")
 BUDGET = [

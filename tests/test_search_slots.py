@@ -1,4 +1,4 @@
-"""SearchSlots: no more at once than may be, and nobody is passed by."""
+"""Test that no more searches run at once than allowed, and that each gets its turn."""
 
 import threading
 import time

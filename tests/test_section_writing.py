@@ -1,6 +1,4 @@
-"""How sections are written: defects, turns, what is paid where something goes wrong, and what is
-counted.
-"""
+"""Test how sections are written: failures, turns, cost, and what is counted."""
 
 import asyncio
 import json
@@ -11,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, serving
 from slipway.admission import Admission
 from slipway.answer import App, Pipeline, answer
@@ -149,10 +147,10 @@ def test_a_defect_in_one_section_costs_no_other(docs: Path) -> None:
     assert [record.error for record in records if isinstance(record, AnswerDone)] == [
         "internal_error"
     ]
-    told = asyncio.run(ask(pipeline, draft))
-    states = [event.state for event in told if isinstance(event, SectionState)]
+    events = asyncio.run(ask(pipeline, draft))
+    states = [event.state for event in events if isinstance(event, SectionState)]
     assert states == ["started", "done"]
-    assert len({event.section for event in told if isinstance(event, Delta)}) == 1
+    assert len({event.section for event in events if isinstance(event, Delta)}) == 1
     assert [record.error for record in records if isinstance(record, AnswerDone)] == [
         "internal_error",
         None,
@@ -167,9 +165,9 @@ def time_left(docs: Path, parallel: int) -> tuple[float, float]:
         took.began_at, took.first_at, took.ended_at, took.chars = 0.0, 0.5, 10.0, 400
         pace.learn(took)
     model = Scripted(lambda: [Piece(raw=b"", text="It is so. [1]", spoke=True)], parallel)
-    told = asyncio.run(ask(compile_pipeline(docs, model, [], pace), Draft()))
+    events = asyncio.run(ask(compile_pipeline(docs, model, [], pace), Draft()))
     return next(
-        event.eta_s for event in told if isinstance(event, Progress) and event.eta_s is not None
+        event.eta_s for event in events if isinstance(event, Progress) and event.eta_s is not None
     )
 
 
@@ -228,7 +226,7 @@ def test_tokens_are_counted_for_the_model_that_took_them(docs: Path, tmp_path: P
 
 def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_path: Path) -> None:
     with mocking(script=("slow-20@1",)) as mock, handbook(docs, tmp_path, mock.url) as server:
-        with httpx.stream(
+        with plain_http.stream(
             "POST",
             f"{server.url}/v1/answers",
             json={"question": "Where may I park?", "stream": True},
@@ -243,7 +241,9 @@ def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_pat
     assert whole["cost_usd"] is None
 
 
-def test_what_a_failed_answer_took_is_told_and_counted_once(docs: Path, tmp_path: Path) -> None:
+def test_the_cost_of_a_failed_answer_is_reported_and_counted_once(
+    docs: Path, tmp_path: Path
+) -> None:
     with (
         mocking(script=("cut-5@2",), tokens=20) as mock,
         handbook(docs, tmp_path, mock.url) as server,
@@ -267,7 +267,7 @@ def test_what_a_failed_answer_took_is_told_and_counted_once(docs: Path, tmp_path
         ((), {"max_tokens": 500}, "stop"),
     ],
 )
-def test_why_a_text_ended_is_told(
+def test_the_reason_why_a_text_ended_is_reported(
     docs: Path, tmp_path: Path, script: tuple[str, ...], more: dict[str, Any], why: str
 ) -> None:
     body = {"messages": [{"role": "user", "content": "Where may I park?"}], **more}

@@ -1,7 +1,6 @@
-"""A model that lies about its sources: no citation dangles, each resolves to a passage that its
-reader may read.
+"""Test that each citation resolves to a readable passage, even if the model invents sources.
 
-Small through the pipeline itself and through a real server; 100,000 answers in `make soak`.
+Few answers here, through the pipeline and a real server; 100,000 in `make soak`.
 """
 
 import asyncio
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from markdown_it import MarkdownIt
 
+import plain_http
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
 from slipway.answer import App, Pipeline, answer
@@ -180,7 +180,7 @@ def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone
 
 
 async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
-    app, asker, told = pipeline.apps["tea"], Asker(owner="x"), Counter[str]()
+    app, asker, received = pipeline.apps["tea"], Asker(owner="x"), Counter[str]()
     for n in range(count):
         text = QUESTIONS[n % len(QUESTIONS)]
         events: list[Event] = []
@@ -203,23 +203,25 @@ async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
         ), shown
         assert app.knowledge is not None
         assert all(app.knowledge.passage(sources[c.n].id, asker) for c in citations)
-        told.update(
+        received.update(
             answers=1, citations=len(citations), flagged=sum(bool(c.flags) for c in citations)
         )
-    return told
+    return received
 
 
 def check(folder: Path, count: int, seed: int) -> None:
     records: list[AnswerDone | AttemptDone] = []
-    told = asyncio.run(lied_to(road_of_lies(folder, seed, records), count))
+    received = asyncio.run(lied_to(road_of_lies(folder, seed, records), count))
     done = [r for r in records if isinstance(r, AnswerDone)]
     assert (
-        sum(r.citations_kept + r.citations_flagged for r in done) == told["citations"] > count / 2
+        sum(r.citations_kept + r.citations_flagged for r in done)
+        == received["citations"]
+        > count / 2
     )
     assert sum(r.citations_dropped for r in done) > count / 2
-    assert told["flagged"] > count / 20
+    assert received["flagged"] > count / 20
     # The soak's figures
-    print(dict(told), "dropped", sum(r.citations_dropped for r in done))  # noqa: T201
+    print(dict(received), "dropped", sum(r.citations_dropped for r in done))  # noqa: T201
 
 
 def test_thousands_of_lies_and_no_citation_dangles(tmp_path: Path) -> None:
@@ -306,16 +308,16 @@ def from_answer(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_events(body: str) -> dict[str, Any]:
-    told: list[tuple[str, Any]] = []
+    received: list[tuple[str, Any]] = []
     for block in body.split("\n\n"):
         fields = dict(
             line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")
         )
         if "data" in fields:
-            told.append((fields["event"], json.loads(fields["data"])))
+            received.append((fields["event"], json.loads(fields["data"])))
 
     def of(name: str) -> list[Any]:
-        return [data for kind, data in told if kind == name]
+        return [data for kind, data in received if kind == name]
 
     text = "".join(data["text"] for data in of("delta"))
     return {
@@ -353,7 +355,7 @@ def from_chunks(body: str) -> dict[str, Any]:
 @pytest.mark.parametrize("stream", [False, True])
 def test_lies_through_a_server(server: Serving, path: str, stream: bool) -> None:
     cited = 0
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         for n in range(14):
             found = ask(client, path, f"{QUESTIONS[n % len(QUESTIONS)]} ({n})", stream)
             ids = {s["id"]: s["n"] for s in found["sources"]}
@@ -372,7 +374,7 @@ def test_lies_through_a_server(server: Serving, path: str, stream: bool) -> None
 
 
 def test_a_passage_is_read_by_those_alone_who_may_ask_its_app(server: Serving) -> None:
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         source = ask(client, "/v1/answers", QUESTIONS[0], stream=False)["sources"][0]
         assert client.get(f"/v1/passages/{source['id']}").status_code == 200
         assert client.get(f"/v1/passages/{source['id']}", headers=OTHER).status_code == 404
@@ -383,7 +385,7 @@ def test_a_passage_is_read_by_those_alone_who_may_ask_its_app(server: Serving) -
 def test_a_model_that_finds_no_answer_cites_nothing(
     server: Serving, path: str, stream: bool
 ) -> None:
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         found = ask(client, path, QUESTIONS[0], stream, app="honest-tea")
         chinese = ask(client, path, QUESTIONS[2], stream, app="honest-tea")
     assert found["text"].startswith("The documents do not say. Nearest pages: Green tea (tea.md)")
@@ -395,7 +397,7 @@ def test_a_model_that_finds_no_answer_cites_nothing(
 
 
 def test_an_answer_without_a_citation_says_so(server: Serving) -> None:
-    with httpx.Client(base_url=server.url, headers=KEY, timeout=20) as client:
+    with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="mute-tea")
     assert [n["code"] for n in found["notices"]] == ["uncited"]
 
@@ -407,7 +409,7 @@ def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path
         settings["apps"] = {"tea": {"knowledge": str(tmp_path / "tea.md"), "route": "m"}}
         with (
             serving(tmp_path, settings=settings) as server,
-            httpx.Client(base_url=server.url, timeout=20) as client,
+            plain_http.Client(base_url=server.url, timeout=20) as client,
         ):
             found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
             html = client.get(f"/v1/answers/{found['id']}/html").json()["html"]
@@ -416,14 +418,14 @@ def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path
     assert "<a" not in html
 
 
-def test_what_a_source_lacks_is_told_everywhere(tmp_path: Path) -> None:
+def test_a_sentence_that_its_source_does_not_support_is_marked_everywhere(tmp_path: Path) -> None:
     (tmp_path / "tea.md").write_text(TEA)
     with mocking(text="Green tea is brewed at 95 degrees [1]. Then [9].") as mock:
         settings = models(mock.url, "m")
         settings["apps"] = {"tea": {"knowledge": str(tmp_path / "tea.md"), "route": "m"}}
         with (
             serving(tmp_path, settings=settings) as server,
-            httpx.Client(base_url=server.url, timeout=20) as client,
+            plain_http.Client(base_url=server.url, timeout=20) as client,
         ):
             whole = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
             assert [c["flags"] for c in whole["citations"]] == [["95"]]

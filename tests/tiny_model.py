@@ -1,6 +1,4 @@
-"""A model so small that tests make it: a GGUF file of 100 KB whose answers are made of a few words,
-at thousands of tokens a second.
-"""
+"""Make a GGUF model of 100 KB that writes a few words at thousands of tokens a second."""
 
 import random
 import struct

@@ -1,6 +1,4 @@
-"""Questions limited to some documents, a reranker of one's own, and access rules that count at
-once: through the front guard.
-"""
+"""Test over HTTP: questions limited to some documents, custom rerankers, access rules."""
 
 import json
 from collections.abc import Iterator

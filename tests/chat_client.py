@@ -1,5 +1,6 @@
-"""What a client sees of a chat completion, in one word: of a stream or not, of Slipway or of any
-other endpoint.
+"""Read a chat completion as a client does, and say in one word how it ended.
+
+This works for streams and whole replies, of Slipway and of any other endpoint.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import msgspec
 ENVELOPE = {"message", "type", "param", "code"}
 
 
-class RecordedRequest(msgspec.Struct, kw_only=True):
+class ChatReply(msgspec.Struct, kw_only=True):
     """`broken` says how it ended where it did not come to an end of HTTP's own; `last_at` and
     `gap_s` are about text alone.
 
@@ -89,11 +90,11 @@ class RecordedRequest(msgspec.Struct, kw_only=True):
 
 async def ask(
     client: httpx.AsyncClient, url: str, body: dict[str, Any], *, patience_s: float = 20.0
-) -> RecordedRequest:
+) -> ChatReply:
     """POSTs to `url`/chat/completions and reads what comes, however it ends. Nothing is raised for
     what the other side does wrong.
     """
-    seen = RecordedRequest(streamed=bool(body.get("stream")))
+    seen = ChatReply(streamed=bool(body.get("stream")))
     try:
         async with (
             asyncio.timeout(patience_s),
@@ -121,7 +122,7 @@ async def ask(
     return seen
 
 
-def _take_line(seen: RecordedRequest, line: str) -> None:
+def _take_line(seen: ChatReply, line: str) -> None:
     if not line.startswith("data: "):
         return
     if line == "data: [DONE]":
@@ -130,16 +131,16 @@ def _take_line(seen: RecordedRequest, line: str) -> None:
     _take_chunk(seen, json.loads(line[6:]))
 
 
-def _take_chunk(seen: RecordedRequest, chunk: dict[str, Any]) -> None:
+def _take_chunk(seen: ChatReply, chunk: dict[str, Any]) -> None:
     if "error" in chunk:
         seen.error = chunk["error"]
         return
     seen.ids += [each for each in [chunk["id"]] if each not in seen.ids]
     seen.models += [each for each in [chunk["model"]] if seen.models[-1:] != [each]]
     seen.usage = chunk.get("usage") or seen.usage
-    told = chunk.get("slipway", {})
-    seen.facts |= told
-    seen.notices += [notice["code"] for notice in told.get("notices", [])]
+    reported = chunk.get("slipway", {})
+    seen.facts |= reported
+    seen.notices += [notice["code"] for notice in reported.get("notices", [])]
     for choice in first_of(chunk):
         seen.finish = choice["finish_reason"] or seen.finish
         seen.say(choice["delta"].get("content") or "")
@@ -150,7 +151,7 @@ def first_of(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (choice for choice in chunk["choices"] if choice["index"] == 0)
 
 
-def _take_whole(seen: RecordedRequest, body: bytes) -> None:
+def _take_whole(seen: ChatReply, body: bytes) -> None:
     if seen.status != 200 and not body.startswith(b"{"):
         return
     said = json.loads(body)

@@ -1,6 +1,4 @@
-"""Products in integers: what comes out is what floats give, within what eight bits can tell; what
-is not understood stays as it is.
-"""
+"""Test that products in 8-bit integers match those of floats as far as 8 bits can tell."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
-"""What providers do wrong, as a table; and a server with a model for each of it: alone, before a
-well twin, and for an app over documents.
+"""List what providers do wrong, and serve a model for each fault.
 
-`alone` and `routed` are the words of `seeing.Seen` that may be seen, streamed and not: of the model
-alone, and of a route with a twin that is well. An app is told what its route is told, but quotes
-its documents where no model answers (`app_words`).
+Each fault is met in three ways: the model is asked alone, it is the first of a route whose second
+model (the backup) is well, and an app over documents uses that route. `alone` and `routed` are the
+outcomes, as `chat_client.ChatReply.word` names them, that a client may see, streamed and whole. An
+app has the outcomes of its route, but quotes its documents if no model answers (`app_word`).
 """
 
 import contextlib
@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import httpx
-
+import plain_http
 from processes import Serving, free_port, mocking, serving
 from slipway.providers.mock import MockServer
 
 Where = Literal["mock", "bad key", "refusing", "nowhere", "untrusted", "mute", "full"]
-Entry = Literal["alone", "routed", "app"]
-ENTRIES: tuple[Entry, ...] = ("alone", "routed", "app")
+Target = Literal["alone", "routed", "app"]
+TARGETS: tuple[Target, ...] = ("alone", "routed", "app")
 TOKENS = 12
 QUESTION = "How hot is green tea brewed?"
 PAGE = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees, for two minutes.\n"
@@ -32,7 +31,7 @@ TIMES = {
     "first_token": "1500ms",
     "total": "2500ms",
 }
-SLOWEST_S = 15.0  # no cell may take longer: three tries of 2.5 s, two pauses, and a busy machine
+SLOWEST_S = 15.0  # no case may take longer: three tries of 2.5 s, two pauses, and a busy machine
 Words = tuple[str, str]  # streamed, not; several that may be are parted by "|"
 
 WHOLE = ("whole", "whole")
@@ -43,7 +42,7 @@ BREAKS, GOES_ON = ("error event", "error 502"), ("continued", "whole")
 
 class Fault(NamedTuple):
     """`says` is what the mock is called by. At most `calls` are made of the model alone, and
-    `with_twin` where a route has a twin.
+    `with_backup` where a route has a backup.
 
     Four are three tries, and one more where a last look, for free, found that it can be reached.
     """
@@ -54,7 +53,7 @@ class Fault(NamedTuple):
     routed: Words = WHOLE
     where: Where = "mock"
     calls: int = 4
-    with_twin: int = 2
+    with_backup: int = 2
 
     @property
     def slug(self) -> str:
@@ -62,7 +61,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("nothing", "m", calls=1, with_twin=1),
+    Fault("nothing", "m", calls=1, with_backup=1),
     # before a byte came
     Fault("connection refused", where="refusing", alone=DOWN),
     Fault("name that cannot be resolved", where="nowhere", alone=DOWN),
@@ -90,7 +89,7 @@ FAULTS = (
         alone=("error 400", "error 400"),
         routed=("error 400", "error 400"),
         calls=1,
-        with_twin=1,
+        with_backup=1,
     ),
     Fault(
         "400",
@@ -98,14 +97,14 @@ FAULTS = (
         alone=("error 400", "error 400"),
         routed=("error 400", "error 400"),
         calls=1,
-        with_twin=1,
+        with_backup=1,
     ),
     # 200, and no answer
     Fault("200 and a web page", "fault-html", alone=DOWN),
     Fault("200 and an error", "fault-error200", alone=DOWN),
     Fault("200 and nothing", "fault-empty", alone=DOWN),
     # slow
-    Fault("slow first byte", "fault-slow-0.4", calls=1, with_twin=1),
+    Fault("slow first byte", "fault-slow-0.4", calls=1, with_backup=1),
     Fault("drip, so that the first words are late", "fault-drip-10", alone=LATE),
     Fault(
         "drip, so that the end is late",
@@ -132,50 +131,50 @@ FAULTS = (
     Fault("finish reason `error`", "fault-badfinish", alone=BREAKS, routed=GOES_ON),
     Fault("no finish reason", "fault-nofinish", alone=("error event", "error 502"), routed=GOES_ON),
     # odd, but well
-    Fault("split at every byte", "fault-split-1", calls=1, with_twin=1),
-    Fault("four events in one packet", "fault-packed-4", calls=1, with_twin=1),
-    Fault("all events in one packet", "fault-packed-999", calls=1, with_twin=1),
-    Fault("content filter", "fault-filter", calls=1, with_twin=1),
-    Fault("another model's name", "fault-wrongmodel", calls=1, with_twin=1),
-    Fault("no usage", "fault-nousage", calls=1, with_twin=1),
+    Fault("split at every byte", "fault-split-1", calls=1, with_backup=1),
+    Fault("four events in one packet", "fault-packed-4", calls=1, with_backup=1),
+    Fault("all events in one packet", "fault-packed-999", calls=1, with_backup=1),
+    Fault("content filter", "fault-filter", calls=1, with_backup=1),
+    Fault("another model's name", "fault-wrongmodel", calls=1, with_backup=1),
+    Fault("no usage", "fault-nousage", calls=1, with_backup=1),
     # on and off
     Fault("flapping", "fault-flap-1", alone=("whole|error 502", "whole|error 502")),
 )
 
 
-class Cell(NamedTuple):
-    """One question: which fault it meets, through which entry, and how it is asked."""
+class FaultCase(NamedTuple):
+    """One question: which fault it meets, through which target, and how it is asked."""
 
     fault: Fault
-    entry: Entry
+    target: Target
     streamed: bool
 
     @property
     def name(self) -> str:
-        return f"{self.fault.slug}.{self.entry}.{'streamed' if self.streamed else 'whole'}"
+        return f"{self.fault.slug}.{self.target}.{'streamed' if self.streamed else 'whole'}"
 
     @property
     def words(self) -> set[str]:
         """What may be seen."""
-        if self.entry == "app":
+        if self.target == "app":
             return {app_word(self.fault, streamed=self.streamed)}
         return set(
-            (self.fault.alone if self.entry == "alone" else self.fault.routed)[
+            (self.fault.alone if self.target == "alone" else self.fault.routed)[
                 0 if self.streamed else 1
             ].split("|")
         )
 
     @property
     def calls(self) -> int:
-        return self.fault.calls if self.entry == "alone" else self.fault.with_twin
+        return self.fault.calls if self.target == "alone" else self.fault.with_backup
 
     @property
     def asked(self) -> str:
-        return f"{self.name}.first" if self.entry == "alone" else f"{self.entry}.{self.name}"
+        return f"{self.name}.first" if self.target == "alone" else f"{self.target}.{self.name}"
 
     @property
     def body(self) -> dict[str, Any]:
-        """The name of the cell travels as the `user`, so that the mock knows whose call it is."""
+        """The name of the case travels as the `user`, so that the mock knows whose call it is."""
         messages = [{"role": "user", "content": QUESTION}]
         return {
             "model": self.asked,
@@ -185,10 +184,10 @@ class Cell(NamedTuple):
         }
 
 
-CELLS = [
-    Cell(fault, entry, streamed)
+FAULT_CASES = [
+    FaultCase(fault, target, streamed)
     for fault in FAULTS
-    for entry in ENTRIES
+    for target in TARGETS
     for streamed in (True, False)
 ]
 
@@ -201,8 +200,8 @@ def app_word(fault: Fault, *, streamed: bool) -> str:
     return "quote" if word.startswith("error") else word
 
 
-class Estate(NamedTuple):
-    """A server with all cells, the mock that they meet, and the addresses of those who are called
+class FaultServers(NamedTuple):
+    """A server with all cases, the mock that they meet, and the addresses of those who are called
     directly.
     """
 
@@ -210,15 +209,15 @@ class Estate(NamedTuple):
     mock: MockServer
     urls: dict[Where, str]
 
-    def received(self, cell: Cell) -> list[Any]:
+    def received(self, case: FaultCase) -> list[Any]:
         return [
             seen.body
             for seen in list(self.mock.requests)
-            if seen.body is not None and seen.body.get("user") == cell.name
+            if seen.body is not None and seen.body.get("user") == case.name
         ]
 
     def attempts(self) -> Counter[str]:
-        """How many calls to models Slipway counts, by the cell's name."""
+        """How many calls to models Slipway counts, by the case's name."""
         found = Counter[str]()
         for line in self.server.get("/metrics").text.splitlines():
             if line.startswith("slipway_attempts_total"):
@@ -227,18 +226,18 @@ class Estate(NamedTuple):
                 )
         return found
 
-    def truth(self, cell: Cell) -> str:
-        """What an undisturbed answer to this cell's question says."""
-        asked = next(iter(self.received(cell)), cell.body) if cell.entry == "app" else cell.body
-        told = httpx.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
-        return str(told.raise_for_status().json()["text"])
+    def truth(self, case: FaultCase) -> str:
+        """What an undisturbed answer to this case's question says."""
+        asked = next(iter(self.received(case)), case.body) if case.target == "app" else case.body
+        reported = plain_http.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
+        return str(reported.raise_for_status().json()["text"])
 
 
 @contextlib.contextmanager
-def estate(
-    tmp_path: Path, certificate: tuple[Path, Path], *cells: Cell, **mock: Any
-) -> Iterator[Estate]:
-    """All `cells`, each with models of its own, so that no breaker is shared."""
+def fault_servers(
+    tmp_path: Path, certificate: tuple[Path, Path], *cases: FaultCase, **mock: Any
+) -> Iterator[FaultServers]:
+    """All `cases`, each with models of its own, so that no breaker is shared."""
     docs = tmp_path / "tea"
     docs.mkdir()
     (docs / "tea.md").write_text(PAGE)
@@ -254,21 +253,21 @@ def estate(
             "mute": f"https://localhost:{stack.enter_context(mute())}/v1",
             "full": f"http://127.0.0.1:{stack.enter_context(full())}/v1",
         }
-        yield Estate(
-            stack.enter_context(serving(tmp_path, settings=settings_of(urls, docs, cells))),
+        yield FaultServers(
+            stack.enter_context(serving(tmp_path, settings=settings_of(urls, docs, cases))),
             well,
             urls,
         )
 
 
-def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> dict[str, Any]:
+def settings_of(urls: dict[Where, str], docs: Path, cases: tuple[FaultCase, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {"embedding": "none", "models": {}, "routes": {}, "apps": {}}
-    for cell in cells:
-        fault, first, twin, route = (
-            cell.fault,
-            f"{cell.name}.first",
-            f"{cell.name}.twin",
-            f"routed.{cell.name}",
+    for case in cases:
+        fault, first, backup, route = (
+            case.fault,
+            f"{case.name}.first",
+            f"{case.name}.backup",
+            f"routed.{case.name}",
         )
         model = {
             "base_url": urls[fault.where],
@@ -277,16 +276,16 @@ def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> 
             "zone": "north",
         }
         found["models"][first] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
-        if cell.entry != "alone":
-            found["models"][twin] = {
+        if case.target != "alone":
+            found["models"][backup] = {
                 "base_url": urls["mock"],
                 "name": "m",
                 "connection": TIMES,
                 "zone": "south",
             }
-            found["routes"][route] = [first, {"model": twin, "role": "twin"}]
-        if cell.entry == "app":
-            found["apps"][f"app.{cell.name}"] = {"route": route, "knowledge": [str(docs)]}
+            found["routes"][route] = [first, {"model": backup, "role": "twin"}]
+        if case.target == "app":
+            found["apps"][f"app.{case.name}"] = {"route": route, "knowledge": [str(docs)]}
     return found
 
 

@@ -1,6 +1,4 @@
-"""A company's papers as long as they are in life, asked over HTTP as people ask: the right page,
-slide or sheet comes first, and says it.
-"""
+"""Test questions about long documents over HTTP: the right page, slide or sheet comes first."""
 
 import json
 from collections.abc import Iterator
@@ -9,16 +7,18 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-import estate
-import rents
-from estate import Asked
+import company_documents
+import company_workbook
+import plain_http
+from company_documents import Asked
 from processes import serving
+from waiting import PATIENCE_S
 
 MADE = {
-    "handbook.pdf": estate.handbook,
-    "manual.docx": estate.manual,
-    "meeting.pptx": estate.slides,
-    "book.xlsx": rents.book,
+    "handbook.pdf": company_documents.handbook,
+    "manual.docx": company_documents.manual,
+    "meeting.pptx": company_documents.slides,
+    "book.xlsx": company_workbook.book,
 }
 RIGHT = {
     "handbook.pdf": 12,
@@ -43,7 +43,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     settings = {"apps": {"docs": {"knowledge": ["./docs"]}}, "embedding": "none"}
     with (
         serving(folder, settings=settings) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        plain_http.Client(base_url=server.url, timeout=PATIENCE_S) as client,
     ):
         yield Company(client, asked)
 
@@ -57,7 +57,7 @@ def is_at(source: dict[str, Any], path: str, asked: Asked) -> bool:
 def test_questions_are_answered_from_the_right_place_of_a_long_document(
     company: Company, path: str
 ) -> None:
-    first, told = list[str](), list[str]()
+    first, reported = list[str](), list[str]()
     for asked in company.asked[path]:
         answer = company.client.post(
             "/v1/answers", json={"question": asked.question, "stream": False}
@@ -66,7 +66,7 @@ def test_questions_are_answered_from_the_right_place_of_a_long_document(
             source for source in answer["sources"] if source["cited"] and is_at(source, path, asked)
         ]
         first += [asked.question] if is_at(answer["sources"][0], path, asked) else []
-        told += (
+        reported += (
             [asked.question]
             if cited and asked.says in answer["text"] and asked.says in cited[0]["text"]
             else []
@@ -80,8 +80,8 @@ def test_questions_are_answered_from_the_right_place_of_a_long_document(
     questions = [asked.question for asked in company.asked[path]]
     assert len(questions) >= 12
     assert len(first) >= RIGHT[path], [question for question in questions if question not in first]
-    assert len(told) >= RIGHT[path] - 1, [
-        question for question in questions if question not in told
+    assert len(reported) >= RIGHT[path] - 1, [
+        question for question in questions if question not in reported
     ]
 
 

@@ -1,4 +1,4 @@
-"""A model works on so many calls at once; more wait their turn, fairly, and nobody waits in vain."""
+"""Test that a model gets no more calls at once than it takes, and that others wait fairly."""
 
 import asyncio
 import time
@@ -12,11 +12,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+import plain_http
 from processes import mocking, models, serving
 from slipway.errors import ModelBusy
 from slipway.providers import Provider
 from slipway.routing import Candidate, Health, Route
 from slipway.routing.slots import ModelSlots
+from waiting import PATIENCE_S, until
 
 
 @given(
@@ -77,22 +79,22 @@ def test_who_asks_much_does_not_keep_others_waiting() -> None:
     in_loop(test)
 
 
-def test_who_cannot_be_served_in_time_is_told_at_once() -> None:
+def test_a_call_that_cannot_be_served_in_time_is_refused_at_once() -> None:
     async def test() -> None:
         turns = ModelSlots("m", 1, 60.0)
-        turns.takes_s = 2.0
+        turns.takes_s = 60.0
         await turns.enter("a", 60.0)
         began = time.monotonic()
-        with pytest.raises(ModelBusy) as told:
-            await turns.enter("a", 1.0)
-        assert time.monotonic() - began < 0.1
-        assert told.value.retry_after_s == 2.0
+        with pytest.raises(ModelBusy) as reported:
+            await turns.enter("a", 30.0)
+        assert time.monotonic() - began < 15
+        assert reported.value.retry_after_s == 60.0
 
     in_loop(test)
 
 
 def test_a_model_that_is_busy_is_passed_over_where_another_is_free(tmp_path: Path) -> None:
-    with mocking(ttft_s=0.4) as one, mocking() as other:
+    with mocking(ttft_s=2.0) as one, mocking() as other:
         file = models(one.url, "first", at_once=1)
         file["models"]["second"] = {"base_url": other.url}
         file["routes"] = {"main": ["first", "second"]}
@@ -109,24 +111,25 @@ def test_a_model_that_is_busy_is_passed_over_where_another_is_free(tmp_path: Pat
     }  # a model that was passed over was not called
 
 
-def test_more_calls_than_a_model_takes_wait_and_the_rest_are_told_when_to_come_back(
+def test_more_calls_than_a_model_takes_wait_and_the_rest_get_a_503_with_a_retry_after(
     tmp_path: Path,
 ) -> None:
     with (
         mocking(ttft_s=0.5) as mock,
         serving(tmp_path, settings=models(mock.url, "m", at_once=2, wait="1200ms")) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        plain_http.Client(base_url=server.url, timeout=PATIENCE_S) as client,
         ThreadPoolExecutor(12) as pool,
     ):
         server.chat("m")  # how long a call takes is known then
         replies = list(pool.map(lambda _: timed(client), range(12)))
         assert server.get("/readyz").json()["health"]["m"]["busy"] == 0
+        slack_s = 20 * server.at_once_s()
     served = [took_s for reply, took_s in replies if reply.status_code == 200]
     shed = [(reply, took_s) for reply, took_s in replies if reply.status_code == 503]
     assert len(served) >= 2
     assert len(shed) >= 2
     assert len(served) + len(shed) == 12
-    assert max(served) < 1.2 + 0.5 + 2.0  # seconds; the last for a busy machine
+    assert max(served) < 1.2 + 0.5 + slack_s
     for reply, _ in shed:
         assert reply.json()["error"]["code"] == "model_busy"
         assert int(reply.headers["retry-after"]) >= 1
@@ -143,7 +146,7 @@ def timed(client: httpx.Client) -> tuple[httpx.Response, float]:
 def test_what_a_call_waited_is_no_part_of_what_it_takes(tmp_path: Path) -> None:
     with (
         mocking(ttft_s=0.3) as mock,
-        serving(tmp_path, settings=models(mock.url, "m", at_once=1, wait="1900ms")) as server,
+        serving(tmp_path, settings=models(mock.url, "m", at_once=1, wait="2900ms")) as server,
         ThreadPoolExecutor(5) as pool,
     ):
         server.chat("m")  # how long a call takes is known then
@@ -154,7 +157,7 @@ def test_what_a_call_waited_is_no_part_of_what_it_takes(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_free_connection_is_busy(tmp_path: Path) -> None:
-    with mocking(ttft_s=1.0) as one, mocking() as other:
+    with mocking(ttft_s=2.0) as one, mocking() as other:
         file = models(one.url, "first", connection={"max": 1, "connect": "300ms"})
         file["models"]["second"] = {"base_url": other.url}
         file["routes"] = {"main": ["first", "second"]}
@@ -191,18 +194,17 @@ def test_sections_are_written_no_more_at_once_than_the_narrowest_model_takes() -
 
 def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
     with (
-        mocking(ttft_s=0.5) as mock,
+        mocking(ttft_s=2.0) as mock,
         serving(tmp_path, settings=models(mock.url, "m", at_once=1)) as server,
     ):
         body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(server.chat, "m")
-            time.sleep(0.1)
+            until(lambda: mock.requests)
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.1)
+                plain_http.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.1)
             assert first.result().status_code == 200
-        time.sleep(0.1)
-        assert server.get("/readyz").json()["health"]["m"] == {
+        idle = {
             "state": "closed",
             "why": None,
             "for_s": None,
@@ -210,4 +212,5 @@ def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> 
             "busy": 0,
             "waiting": 0,
         }
+        until(lambda: server.get("/readyz").json()["health"]["m"] == idle)
     assert len(mock.requests) == 1

@@ -1,5 +1,6 @@
-"""Documents of a real size, written by the libraries that people write them with. Chapter n of each
-says things that no other chapter says.
+"""Write documents of real size with the libraries that people use.
+
+Chapter n of each document says things that no other chapter says.
 """
 
 import datetime

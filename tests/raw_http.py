@@ -1,4 +1,4 @@
-"""Raw HTTP to a mock, and what came over the wire: to the byte, and to how it ended."""
+"""Send raw HTTP to the mock provider, and keep each byte of the reply and how it ended."""
 
 import asyncio
 import json
@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 from slipway.providers.mock import MockServer, MockSettings
+from waiting import PATIENCE_S
 
 Result = TypeVar("Result")
 CHAT = "/v1/chat/completions"
 
 
-class Got(NamedTuple):
+class RawReply(NamedTuple):
     """What came over the wire. `end` is how: `end` of the body, connection `closed` before it,
     `reset`, or still `open` after a while.
     """
@@ -78,7 +79,7 @@ def wire(
     )
 
 
-async def ask(port: int, request: bytes, *, patience_s: float = 5) -> Got:
+async def ask(port: int, request: bytes, *, patience_s: float = PATIENCE_S) -> RawReply:
     """Sends bytes as they are and reads one reply. An HTTP chunk of the reply is a piece: what the
     mock wrote at once.
     """
@@ -91,7 +92,9 @@ async def ask(port: int, request: bytes, *, patience_s: float = 5) -> Got:
         writer.transport.abort()
 
 
-async def read(reader: asyncio.StreamReader, started: float, patience_s: float = 5) -> Got:
+async def read(
+    reader: asyncio.StreamReader, started: float, patience_s: float = PATIENCE_S
+) -> RawReply:
     status, headers, pieces, end, first_s = 0, dict[str, str](), list[bytes](), "end", None
     try:
         async with asyncio.timeout(patience_s):
@@ -107,7 +110,7 @@ async def read(reader: asyncio.StreamReader, started: float, patience_s: float =
         end = "closed"
     except ConnectionResetError:
         end = "reset"
-    return Got(status, headers, pieces, end, first_s)
+    return RawReply(status, headers, pieces, end, first_s)
 
 
 async def _body(
@@ -146,15 +149,15 @@ def with_mock(use: Callable[[MockServer], Awaitable[Result]], **more: Any) -> Re
     return asyncio.run(run())
 
 
-def get(request: Any, *, patience_s: float = 5, **more: Any) -> Got:
+def get(request: Any, *, patience_s: float = PATIENCE_S, **more: Any) -> RawReply:
     """One request to a fresh mock."""
     data = request if isinstance(request, bytes) else wire(request)
     return with_mock(lambda mock: ask(mock.port, data, patience_s=patience_s), **more)
 
 
-def json_of(got: Got) -> Any:
+def json_of(got: RawReply) -> Any:
     return json.loads(got.body)
 
 
-def code_of(got: Got) -> Any:
+def code_of(got: RawReply) -> Any:
     return json_of(got)["error"]["code"]

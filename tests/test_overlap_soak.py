@@ -1,12 +1,11 @@
-"""Streams cut at any byte, and gone on with by another model, beside what the mock would have said;
-10,000 of them in `make soak`.
+"""Cut streams at any byte, let another model continue them, and compare with the whole text.
 
-Every call of the first model is cut, at a byte drawn evenly from all of its reply: in the role's
-chunk, inside characters, between events, in the finish, the usage and [DONE]. Before the first
-words another model answers instead; behind the finish reason an error event says that the end was
-not sent. In each case the text must be the truth, where the other model goes on exactly. Of the
-other habits, rates are printed (`pytest -s`). How long the reader waits at the joint is measured
-apart, where neither the client nor the server is busy.
+10,000 streams run in `make soak`. Every call of the first model is cut, at a byte drawn evenly
+from all of its reply: in the role's chunk, inside characters, between events, in the finish
+reason, the usage and [DONE]. Before the first words another model answers instead; after the
+finish reason an error event says that the end was not sent. If the other model continues exactly,
+the text must be the whole text; for its other habits, rates are printed (`pytest -s`). How long
+the reader waits at the cut is measured while neither the client nor the server is busy.
 """
 
 import asyncio
@@ -20,8 +19,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+import plain_http
+from chat_client import ChatReply, ask
 from processes import Serving, mock_process, serving
-from seeing import RecordedRequest, ask
 
 STREAMS = {"exact": 4000, "repeat": 1500, "restart": 1500, "preface": 1500, "space": 1500}
 FEW = 60  # of each habit, in the usual run
@@ -34,7 +34,7 @@ GAP_S = 0.3
 class Joined(NamedTuple):
     """`twice` and `missing` are characters at the joint, beside the truth."""
 
-    seen: RecordedRequest
+    seen: ChatReply
     truth: str
     twice: int
     missing: int
@@ -58,7 +58,7 @@ class Soak:
             async with gate:
                 return await self.one(number)
 
-        async with httpx.AsyncClient(
+        async with plain_http.AsyncClient(
             limits=httpx.Limits(max_connections=at_once), timeout=60
         ) as self.client:
             self.turn = await self.before()
@@ -80,15 +80,15 @@ class Soak:
                 await ask(self.client, f"{self.server.url}/v1", body, patience_s=60),
                 user,
             )
-        told = await self.client.post(
+        reported = await self.client.post(
             f"{self.other}/truth", json={"model": "m", "messages": messages}
         )
-        truth = str(told.json()["text"])
+        truth = str(reported.json()["text"])
         return Joined(seen, truth, *apart(seen.text, truth))
 
-    async def answer(self, app: str, question: str) -> RecordedRequest:
-        """An app's events, as `Seen` of a stream."""
-        seen, name = RecordedRequest(streamed=True), ""
+    async def answer(self, app: str, question: str) -> ChatReply:
+        """An app's events, as `ChatReply` of a stream."""
+        seen, name = ChatReply(streamed=True), ""
         body = {"app": app, "question": question, "stream": True}
         async with self.client.stream("POST", f"{self.server.url}/v1/answers", json=body) as reply:
             seen.status = reply.status_code
@@ -100,7 +100,7 @@ class Soak:
         return seen
 
 
-def take(seen: RecordedRequest, name: str, data: dict[str, Any]) -> None:
+def take(seen: ChatReply, name: str, data: dict[str, Any]) -> None:
     if name == "delta":
         seen.say(data["text"])
     elif name == "notice":
@@ -132,9 +132,7 @@ def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> It
     ):
         groups = range(-(-streams // (2 * EACH)))
         routes = {
-            f"{entry}{n}": [f"{entry}{n}.first", "other"]
-            for entry in ("route", "by")
-            for n in groups
+            f"{way}{n}": [f"{way}{n}.first", "other"] for way in ("route", "by") for n in groups
         }
         models = {"other": {"base_url": other, "name": "m"}} | {
             f"{name}.first": {"base_url": first, "name": "m"} for name in routes
@@ -146,19 +144,19 @@ def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> It
             yield Soak(server, other)
 
 
-def told(habit: str, joined: list[Joined]) -> str:
-    was_continued = [each for each in joined if each.seen.word == "continued"]
-    exact = sum(each.is_exact for each in was_continued)
+def summary_of(habit: str, joined: list[Joined]) -> str:
+    went_on = [each for each in joined if each.seen.word == "continued"]
+    exact = sum(each.is_exact for each in went_on)
     lengths = statistics.quantiles([len(each.truth) for each in joined], n=20)
     return (
-        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(was_continued)} gone on with, "
-        f"{exact} of them exact ({exact / len(was_continued):.2%}); {sum(each.twice for each in was_continued)} characters too many, "
-        f"{sum(each.missing for each in was_continued)} missing"
+        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(went_on)} continued, "
+        f"{exact} of them exact ({exact / len(went_on):.2%}); {sum(each.twice for each in went_on)} characters too many, "
+        f"{sum(each.missing for each in went_on)} missing"
     )
 
 
 def check(habit: str, joined: list[Joined]) -> None:
-    print(told(habit, joined))  # noqa: T201 - the rates are what is wanted
+    print(summary_of(habit, joined))  # noqa: T201 - the rates are what is wanted
     assert {each.seen.word for each in joined} <= {"whole", "continued", "error event"}
     assert all(each.is_exact for each in joined if each.seen.word != "continued")
     if habit == "exact":

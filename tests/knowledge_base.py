@@ -1,6 +1,4 @@
-"""The knowledge room of a test: a folder in a store of its own, asked by somebody who may read
-everything, unless said otherwise.
-"""
+"""Index a folder in a store of its own, and search it as an asker who may read everything."""
 
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from slipway.types import Asker, Hit, Passage, Within
 OPERATOR = Asker(owner="test", everything=True)
 
 
-class Known:
+class KnowledgeBase:
     def __init__(
         self,
         sources: list[Path],
@@ -26,33 +24,33 @@ class Known:
         embedding: str = OFF,
     ) -> None:
         self.store = store or Store.temporary()
-        self.room = Knowledge(
+        self.knowledge = Knowledge(
             opened(self.store, sources, deadline_s=deadline_s, embedding=embedding),
             Access(lambda: rules),
         )
 
     def build(self) -> ScanProgress:
-        return self.room.build()
+        return self.knowledge.build()
 
     def search(
         self, text: str, limit: int = 5, asker: Asker = OPERATOR, within: Within | None = None
     ) -> list[Hit]:
-        return self.room.search(text, asker, limit, within)
+        return self.knowledge.search(text, asker, limit, within)
 
     # The field's name on the wire
     def passage(self, id: str, asker: Asker = OPERATOR) -> Passage | None:  # noqa: A002
-        return self.room.passage(id, asker)
+        return self.knowledge.passage(id, asker)
 
     def examples(self) -> list[str]:
-        return self.room.examples(OPERATOR)
+        return self.knowledge.examples(OPERATOR)
 
     @property
     def counts(self) -> DocumentCounts:
-        return self.room.counts(OPERATOR)
+        return self.knowledge.counts(OPERATOR)
 
     @property
     def reports(self) -> list[Doc]:
-        return self.room.documents(OPERATOR)
+        return self.knowledge.documents(OPERATOR)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -60,5 +58,5 @@ class Known:
         return {doc.path: failure_text(doc) for doc in self.reports if doc.state == "failed"}
 
     def close(self) -> None:
-        self.room.synchronizer.close()
+        self.knowledge.synchronizer.close()
         self.store.close()

@@ -1,9 +1,8 @@
-"""The papers of a housing company, as long as such papers are: handbook, staff manual, and slides
-of a meeting. Its book is in `rents`.
+"""Write the documents of a housing company at their real length: handbook, manual, slides.
 
-What is asked for stands in the middle of other text, and the neighbouring pages, slides and sheets
-say the same of other houses with other numbers. Everything follows from one seed, so each run
-writes the same.
+The workbook is in `company_workbook`. The answer to each question is in the middle of other text,
+and the neighbouring pages, slides and sheets say the same of other houses with other numbers.
+Everything follows from one seed, so each run writes the same.
 """
 
 import io
@@ -32,7 +31,7 @@ STAFF = ["caretakers", "night porters", "gardeners", "office clerks", "trainees"
 
 
 def listed(text: str) -> list[str]:
-    """What stands between bars."""
+    """Return the parts of a text that bars separate."""
     return [" ".join(part.split()) for part in text.split("|")]
 
 
@@ -59,7 +58,7 @@ DOES = listed(
 WHAT = listed(
     """the meter in the hallway|the minutes of the last round|every change to the plans|the state of the stairwell|the letters on the board|
     the invoices of the quarter|the cracks in the plaster|the complaints of the week|the list of visitors|the old wiring|the gutters above the
-    yard|the warranty of the boiler|the names on the bells|the drawings of the architect|the samples from the pipes|the hinges of the fire doors|
+    yard|the warranty of the boiler|the names on the bells|the drawings of the architect|the samples from the pipes|the hinges of the fire exits|
     the paint that is left over|the agreements with the city"""
 )
 WHEN = listed(
@@ -121,8 +120,8 @@ RULES: list[tuple[str, str, list[Any]]] = [
         [8, 12, 20, 15, 25, 40, 10, 6],
     ),
     (
-        "The laundry room",
-        "The laundry room of the {house} is open from {n} on working days.",
+        "The laundry",
+        "The laundry of the {house} is open from {n} on working days.",
         listed(
             "6:30 to 20:00|7:00 to 19:00|8:00 to 21:30|7:15 to 20:45|9:00 to 18:00|6:00 to 22:00|10:00 to 17:00|5:45 to 21:00"
         ),
@@ -141,12 +140,12 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ),
     (
         "Bicycles",
-        "Bicycles of the {house} are kept in cellar room {n}; the hallway is not a place for them.",
+        "Bicycles of the {house} are kept in cellar number {n}; the hallway is not a place for them.",
         [4, 11, 7, 2, 15, 9, 21, 3],
     ),
     (
         "Keys",
-        "A lost front door key of the {house} costs {n} euros, since the cylinder is replaced.",
+        "A lost house key of the {house} costs {n} euros, since the cylinder is replaced.",
         [85, 120, 95, 140, 65, 110, 75, 180],
     ),
     (
@@ -200,7 +199,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
         [250, 500, 100, 1000, 50, 300, 200, 600],
     ),
     (
-        "Storage rooms",
+        "Storage cellars",
         "A storage compartment in the attic of the {house} measures {n} square metres.",
         [3, 5, 2, 4, 7, 6, 9, 8],
     ),
@@ -208,7 +207,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
         "Water damage",
         "In case of water damage in the {house}, the main tap is behind the {n}.",
         listed(
-            "boiler|letter boxes|green door|fuse box|old mill wheel|ping-pong table|drying room|lift shaft"
+            "boiler|letter boxes|green gate|fuse box|old mill wheel|ping-pong table|drying loft|lift shaft"
         ),
     ),
     (
@@ -253,11 +252,15 @@ _HANDBOOK_QUESTIONS = [  # the question, the chapter, the house
     ),
     ("How much is the deposit for a flat in the Garden House?", "Deposits", "Garden House"),
     ("How heavy may a dog be in the Mühlenhof?", "Dogs and cats", "Mühlenhof"),
-    ("When is the laundry room in the Tower open?", "The laundry room", "Tower"),
+    ("When is the laundry in the Tower open?", "The laundry", "Tower"),
     ("From what day are the radiators on in the West Wing?", "Heating", "West Wing"),
     ("When does it have to be quiet in the evening in the East Wing?", "Quiet hours", "East Wing"),
-    ("Which cellar room are the bicycles of the South Building in?", "Bicycles", "South Building"),
-    ("I lost the front door key of the Old Laundry, what does it cost?", "Keys", "Old Laundry"),
+    (
+        "Which cellar number are the bicycles of the South Building in?",
+        "Bicycles",
+        "South Building",
+    ),
+    ("I lost the house key of the Old Laundry, what does it cost?", "Keys", "Old Laundry"),
     ("How many nights can guests stay in the West Wing?", "Visitors", "West Wing"),
     ("Who tests the smoke alarms in the Mühlenhof?", "Smoke alarms", "Mühlenhof"),
     (
@@ -399,7 +402,7 @@ DUTIES: list[tuple[str, str, list[Any]]] = [
     ),
     (
         "Accidents",
-        "An accident is told by {staff} to the insurer within {n} days.",
+        "An accident is reported by {staff} to the insurer within {n} days.",
         [3, 1, 2, 5, 4],
     ),
     ("Leaving", "When leaving, {staff} get their reference within {n} weeks.", [3, 4, 2, 1, 5]),
@@ -434,7 +437,7 @@ DEPOSITS = {
 
 
 def manual() -> tuple[bytes, list[Asked]]:
-    """About 120 pages: styles for headings, lists, a table, and a fact that stands in a footnote."""
+    """Write about 120 pages: styled headings, lists, a table, and a fact in a footnote."""
     word, prose, asked = Word(), Prose(11), list[Asked]()
     word.add_heading("Staff manual", 0)
     facts = dict[tuple[str, str], Asked]()
@@ -521,7 +524,7 @@ NEWS: list[tuple[str, str, list[Any]]] = [
         [81, 74, 69, 88, 93, 90, 58, 77],
     ),
     ("Roof", "Solar panels on the {house} deliver {n} kW", [24, 31, 18, 40, 12, 9, 27, 55]),
-    ("Vacancy", "{n} flats of the {house} stand empty", [4, 7, 2, 5, 1, 3, 6, 11]),
+    ("Vacancy", "{n} flats of the {house} are empty", [4, 7, 2, 5, 1, 3, 6, 11]),
     ("Costs", "Running costs", [2.41, 2.87, 2.19, 3.05, 1.98, 2.66, 3.32, 3.71]),
     (
         "Garden",
@@ -537,7 +540,7 @@ _SLIDE_QUESTIONS = [
     ("How many households of the Old Laundry are content?", "Survey", "Old Laundry"),
     ("How many kW do the solar panels on the West Wing deliver?", "Roof", "West Wing"),
     ("How many flats of the South Building are empty?", "Vacancy", "South Building"),
-    ("How many flats stand empty in the Tower?", "Vacancy", "Tower"),
+    ("How many flats are empty in the Tower?", "Vacancy", "Tower"),
     (
         "What are the running costs of the North Building in euros per square metre?",
         "Costs",
@@ -554,7 +557,7 @@ _SLIDE_QUESTIONS = [
 
 
 def slides() -> tuple[bytes, list[Asked]]:
-    """60 slides with bullets and notes; the costs stand in tables, the garden in the notes alone."""
+    """Write 60 slides with bullets and notes: the costs are in tables, the garden in the notes."""
     deck, prose, facts = Presentation(), Prose(13), dict[tuple[str, str], Asked]()
     _slide(
         deck,
@@ -565,7 +568,7 @@ def slides() -> tuple[bytes, list[Asked]]:
     _slide(deck, "Agenda", [name for name, *_ in NEWS], prose.paragraph(3))
     for name, rule, values in NEWS:
         for house, value in zip(HOUSES, values, strict=True):
-            told = name not in ("Costs", "Garden")
+            is_bulleted = name not in ("Costs", "Garden")
             points = [
                 prose.sentence(name.lower()),
                 rule.format(house=house, n=value),
@@ -592,7 +595,7 @@ def slides() -> tuple[bytes, list[Asked]]:
                     table.cell(down, across).text = row[across]
             facts[name, house] = Asked(
                 "",
-                f"{value} percent" if name == "Survey" and told else str(value),
+                f"{value} percent" if name == "Survey" and is_bulleted else str(value),
                 f"{name}: {house}",
                 len(deck.slides),
             )
