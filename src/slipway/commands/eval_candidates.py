@@ -23,11 +23,10 @@ from slipway.evals.running import Candidate
 from slipway.evals.scoring import Cited
 from slipway.prompt import HISTORY_CHARS
 from slipway.routing import models_of
-from slipway.settings import App as AppSettings
-from slipway.settings import Flags, RouteEntry, Settings
+from slipway.settings import AppSettings, Flags, RouteEntry, Settings
 from slipway.types import Asker, Message, Question, new_id
 from slipway.web.runs import Run
-from slipway.web.wire import NAMES, event_data
+from slipway.web.wire import EVENT_NAMES, event_data
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -162,7 +161,7 @@ async def _reply(pipeline: Pipeline, app: App, question: Question) -> Reply:
     try:
         async for _, event in run.follow():
             if event is not None:
-                seen.append((NAMES[type(event)], msgspec.to_builtins(event_data(event))))
+                seen.append((EVENT_NAMES[type(event)], msgspec.to_builtins(event_data(event))))
     except SlipwayError as failure:
         error = f"{failure.what} {failure.next}".strip()
     said = dict(seen)

@@ -219,7 +219,7 @@ def _candidate(name: str, about: str, rows: Sequence[Row]) -> CandidateSummary:
         tpot_p50=_quantile(0.5, [reply.tpot_s for reply in fresh]),
         tpot_p95=_quantile(0.95, [reply.tpot_s for reply in fresh]),
         cost=clustered_mean([float(cost) for cost in costs]) if costs else _nothing(),
-        total_usd=ledger.plain(sum(costs, Decimal())) or "0",
+        total_usd=ledger.format_usd(sum(costs, Decimal())) or "0",
         input_tokens=_mean([reply.input_tokens for reply in replies]),
         output_tokens=_mean([reply.output_tokens for reply in replies]),
         served_by=served,

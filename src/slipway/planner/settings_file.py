@@ -6,7 +6,7 @@ from typing import Any
 from slipway.planner.deciding import Candidacy, Decision
 from slipway.planner.models import CatalogueModel, Tier
 from slipway.providers.endpoints import ENDPOINTS
-from slipway.settings import App
+from slipway.settings import AppSettings
 
 _SPOKEN = (
     "image_generation",
@@ -116,6 +116,6 @@ def _app(decision: Decision, path: Callable[[str], str]) -> dict[str, Any]:
     app: dict[str, Any] = {"route": "main"}
     if needs.knowledge:
         app["knowledge"] = [path(each) for each in needs.knowledge]
-    if needs.rules is not None and "rules" in App.__struct_fields__:
+    if needs.rules is not None and "rules" in AppSettings.__struct_fields__:
         app["rules"] = path(needs.rules)
     return app
