@@ -15,6 +15,7 @@ import numpy as np
 
 from slipway.evals.statistics import Race, clustered_mean, paired_shares, wilson
 from slipway.planner import costs, demand, models, simulation
+from slipway.planner.catalogue import load
 from slipway.planner.deciding import decide
 from slipway.planner.requirements import parsed, read
 
@@ -95,7 +96,7 @@ def coverage(n: int) -> dict[str, float]:
 def bills() -> dict[str, float]:
     """By how much a plan's month is off from the bill of a real trace, for each way to run a model."""
     trace = str(DATA / "traces" / "azure" / "code.csv.gz")
-    catalogue = models.load()
+    catalogue = load()
     own, other = (
         catalogue.models[i]
         for i in ("open/qwen2.5-7b-instruct", "deepinfra/Qwen/Qwen2.5-7B-Instruct")
@@ -116,7 +117,7 @@ def decisions() -> dict[str, float]:
     """Milliseconds of one core for a decision, over the requirement files of the tests."""
     import time
 
-    catalogue, took = models.load(), []
+    catalogue, took = load(), []
     for file in sorted((ROOT / "tests" / "data" / "requirements").glob("*.yaml")):
         needs, before = read(file), time.process_time()
         decide(needs, catalogue, date(2026, 11, 28))

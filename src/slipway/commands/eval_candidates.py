@@ -19,7 +19,7 @@ from slipway.commands.ingest import read_one
 from slipway.errors import SettingsError, SlipwayError
 from slipway.evals.judging import Judge
 from slipway.evals.runlog import Reply
-from slipway.evals.running import Candidate
+from slipway.evals.running import EvalCandidate
 from slipway.evals.scoring import Cited
 from slipway.prompt import HISTORY_CHARS
 from slipway.routing import models_of
@@ -32,7 +32,7 @@ from slipway.web.wire import EVENT_NAMES, event_data
 class Asked(msgspec.Struct, frozen=True):
     """The candidates, and the judge if one was named."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[EvalCandidate, ...]
     judge: Judge | None
     pipeline: Pipeline
 
@@ -46,8 +46,8 @@ class Asked(msgspec.Struct, frozen=True):
 def asked(
     flags: Flags, apps: tuple[str, ...], judge: str | None, *, shown: bool
 ) -> Iterator[Asked]:
-    """The apps and models that are named; all apps if none are, or all models if there are no apps.
-    Raises SettingsError.
+    """Return the apps and models that are named; all apps if none are, or all models if there are
+    no apps. Raises SettingsError.
     """
     flags = with_model_names(
         msgspec.structs.replace(flags, models=(*flags.models, *((judge,) if judge else ())))
@@ -89,7 +89,7 @@ def name_of(model: str) -> str:
     return model.partition("#")[2] if "://" in model else model
 
 
-def _candidate(name: str, pipeline: Pipeline, settings: Settings) -> Candidate:
+def _candidate(name: str, pipeline: Pipeline, settings: Settings) -> EvalCandidate:
     app = settings.apps.get(name)
     route = app.route if app is not None else name
     entries = settings.routes.get(route or "", (RouteEntry(model=route),) if route else ())
@@ -99,7 +99,7 @@ def _candidate(name: str, pipeline: Pipeline, settings: Settings) -> Candidate:
     knowledge = pipeline.apps[name].knowledge if app is not None else None
     standing = pipeline.apps[name].prompt.standing if app is not None else ""
     compiled = app or AppSettings(route=route)
-    return Candidate(
+    return EvalCandidate(
         name=name,
         about=f"app, {'documents, ' if knowledge else ''}{by}"
         if app is not None
@@ -150,7 +150,7 @@ def _asks(pipeline: Pipeline, name: str) -> Any:
 
 
 async def _reply(pipeline: Pipeline, app: App, question: Question) -> Reply:
-    """A failure is a reply too: it counts as wrong, and is shown."""
+    """Ask, and turn a failure into a reply too: it counts as wrong, and is shown."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
         await answer(pipeline, app, question, draft, "eval", say)

@@ -386,13 +386,13 @@ def judge(labels: Path, judge: str, config: Path | None, concurrency: int, as_js
 
 @click.group("sets")
 def sets_group() -> None:
-    """The sets that there are: packed ones, and your own."""
+    """List, show and add evaluation sets."""
 
 
 @sets_group.command("list")
 @_JSON
 def sets_list(as_json: bool) -> None:
-    """Which sets there are, and which scorers."""
+    """List the sets and the scorers."""
     from slipway.evals import sets
     from slipway.evals.scoring import SCORERS
 

@@ -56,7 +56,8 @@ def search(as_json: bool, limit: int, **o: Any) -> None:
     slipway models search --task law --language zh
     """
     from slipway.planner import reports
-    from slipway.planner.models import TASKS, load
+    from slipway.planner.catalogue import load
+    from slipway.planner.models import TASKS
 
     if o["task"] and o["task"] not in TASKS:
         raise SettingsError([f"--task: there is no `{o['task']}`; known: {', '.join(TASKS)}"])
@@ -116,7 +117,7 @@ def show(model_id: str, catalogues: tuple[Path, ...], as_json: bool) -> None:
     slipway models show dashscope/qwen-plus
     """
     from slipway.planner import reports
-    from slipway.planner.models import load
+    from slipway.planner.catalogue import load
 
     catalogue = load(catalogues)
     model = catalogue.models.get(model_id)

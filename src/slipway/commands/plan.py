@@ -126,7 +126,7 @@ def make(file: Path | None, as_json: bool, fields: bool, **o: Any) -> None:
 def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None:
     """Ask what you need, and write it as a requirements file.
 
-    Press Enter to take what stands in brackets.
+    Press Enter to take the value in brackets.
     """
     from slipway.planner import interview
 
@@ -170,10 +170,11 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
 @_JSON
 def replay(file: Path, catalogues: tuple[Path, ...], as_json: bool) -> None:
     """Make a decision again from its file, and say what has changed; the exit code is 1 if anything has."""
-    from slipway.planner import decisions, models
+    from slipway.planner import decisions
+    from slipway.planner.catalogue import load
 
     before = decisions.read(file)
-    again, changed = decisions.replayed(before, models.load(catalogues))
+    again, changed = decisions.replayed(before, load(catalogues))
     if as_json:
         click.echo(
             json.dumps(

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import SettingsError
-from slipway.planner import decisions, models, reports, requirements, settings_file
+from slipway.planner import decisions, reports, requirements, settings_file
+from slipway.planner.candidacy import LEVELS
+from slipway.planner.catalogue import load
 from slipway.planner.constraints import Evidence
-from slipway.planner.deciding import LEVELS, SHORTLIST, Decision, decide
+from slipway.planner.deciding import SHORTLIST, Decision, decide
 from slipway.planner.models import Catalogue
 from slipway.planner.pages import html
 from slipway.types import Record
@@ -34,7 +36,7 @@ def make(file: Path, o: Mapping[str, Any]) -> Made:
     """Raises SettingsError."""
     raw = _raw(file)
     needs = requirements.read(file)
-    catalogue = models.load(o["catalogues"])
+    catalogue = load(o["catalogues"])
     for field, ids in (
         ("candidates", needs.candidates),
         ("exclude", needs.exclude),
@@ -92,8 +94,8 @@ def _day(text: str | None) -> date:
 
 
 def evidence_of(logs: Sequence[Path], catalogue: Catalogue) -> dict[str, Evidence]:
-    """What the candidates of these logs say of models of the catalogue: those that have their id or
-    their name. Raises SettingsError if a log says nothing of any.
+    """Return what the candidates of these logs say of models of the catalogue: those that have
+    their id or their name. Raises SettingsError if a log says nothing of any.
     """
     from slipway.evals.summary import summary_of
 
@@ -199,7 +201,9 @@ def lines(made: Made) -> Iterator[str]:
 
 
 def write(made: Made, folder: Path) -> dict[str, Path]:
-    """The report, the decision and, once it is ready, the settings; their paths by what they are."""
+    """Return the report, the decision and, once it is ready, the settings; their paths by what they
+    are.
+    """
     files = {
         "report": (folder / "report.html", html(made.decision, made.assumed).encode()),
         "decision": (
@@ -230,7 +234,7 @@ def write(made: Made, folder: Path) -> dict[str, Path]:
 
 
 def why(made: Made, id_: str) -> Iterator[str]:
-    """All of what speaks for or against one model."""
+    """Return all of what speaks for or against one model."""
     if id_ not in made.catalogue.models:
         raise SettingsError(
             [f"--why: there is no model `{id_}`; look for it: slipway models search"]

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from slipway.errors import SettingsError
 from slipway.evals.markup import Markup, joined, tag
 from slipway.evals.run_pages import page
-from slipway.planner import interview, models
+from slipway.planner import interview
+from slipway.planner.catalogue import load
 from slipway.planner.deciding import decide
 from slipway.planner.interview import ASKINGS, Asking
 from slipway.planner.pages import html
@@ -36,7 +37,7 @@ _STYLE = Markup(
 
 
 def application(out: Path, catalogues: tuple[Path, ...], token: str, hosts: set[str]) -> Starlette:
-    """The page; `token` is in its form, so that no other site can send one."""
+    """Return the page; `token` is in its form, so that no other site can send one."""
 
     async def ask(request: Request) -> Response:
         if request.headers.get("host") not in hosts:
@@ -62,16 +63,14 @@ def application(out: Path, catalogues: tuple[Path, ...], token: str, hosts: set[
 def answered(
     answers: Mapping[str, str], out: Path, catalogues: tuple[Path, ...], token: str
 ) -> Response:
-    """The form again with what is wrong in it, or the plan."""
+    """Return the form again with what is wrong in it, or the plan."""
     wrong = interview.problems(answers)
     try:
         if wrong:
             return HTMLResponse(form(answers, wrong, token), status_code=422)
         raw, needs = interview.complete(answers)
         out.write_text(interview.written(raw), encoding="utf-8")
-        decision = decide(
-            needs, models.load(catalogues), datetime.now(UTC).date(), folder=out.parent
-        )
+        decision = decide(needs, load(catalogues), datetime.now(UTC).date(), folder=out.parent)
     except (SettingsError, OSError) as error:
         return HTMLResponse(form(answers, {"": str(error)}, token), status_code=422)
     return HTMLResponse(html(decision, list(assumed(raw))))

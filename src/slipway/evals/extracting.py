@@ -43,7 +43,7 @@ _LATEX = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 
 
 def _said(output: str) -> str:
-    """The output without a model's thoughts."""
+    """Return the output without a model's thoughts."""
     return _THOUGHT.sub("", output).strip()
 
 
@@ -57,13 +57,15 @@ def _plain(text: str) -> str:
 
 
 def _declared(said: str) -> str | None:
-    """What the last line `Answer: …` says; nothing of substance may follow it."""
+    """Return what the last line `Answer: …` says; nothing of substance may follow it."""
     found = list(_ANSWER_LINE.finditer(said))
     return found[-1][1] if found and not said[found[-1].end() :].strip() else None
 
 
 def _led(said: str) -> str | None:
-    """What follows the last words that announce an answer, to the end of its line or paragraph."""
+    """Return what follows the last words that announce an answer, to the end of its line or
+    paragraph.
+    """
     found = list(_LEAD.finditer(said))
     if not found:
         return None
@@ -99,7 +101,7 @@ _DENIED = re.compile(
 
 
 def letter(output: str, choices: Sequence[str]) -> Extracted:
-    """The letter of a choice."""
+    """Return the letter of a choice."""
     last = chr(ord("A") + (len(choices) or 26) - 1)
 
     def known(found: str | None) -> str | None:
@@ -135,7 +137,7 @@ def _letter_meant(said: str, choices: Sequence[str]) -> str | None:
 
 
 def _opening(said: str, found: re.Match[str]) -> str | None:
-    """The letter that opens the output, unless it lists several choices."""
+    """Return the letter that opens the output, unless it lists several choices."""
     lines = _LETTER_OPENS.match
     letters = {m[1] or m[2] for line in said.split("\n") if (m := lines(line))}
     return (found[1] or found[2]) if len(letters | {found[1] or found[2]}) == 1 else None
@@ -159,7 +161,7 @@ def _letter_elsewhere(said: str, choices: Sequence[str]) -> str | None:
 
 
 def _choice_in(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the one choice that the text names in its own words."""
+    """Return the letter of the one choice that the text names in its own words."""
     text = f" {_words(text)} "
     found = [
         i for i, choice in enumerate(choices) if (words := _words(choice)) and f" {words} " in text
@@ -190,7 +192,7 @@ _SIGNED = re.compile(r"(?<=[\d)])\s*[-−–]\s*(?=\d)")
 
 
 def number(output: str, choices: Sequence[str] = ()) -> Extracted:
-    """The number, written plainly: `1,200.50` is `1200.50`, `3/4` stays a fraction."""
+    """Return the number, written plainly: `1,200.50` is `1200.50`, `3/4` stays a fraction."""
     said = _said(output)
     declared = _declared(said)
     form = declared if declared is not None else said
@@ -213,7 +215,9 @@ def _number_meant(said: str) -> str | None:
 
 
 def _result(text: str) -> str | None:
-    """Of `5 + 13 = 18 dollars`, what is behind the last sign of equality; else the first number."""
+    """Return what follows the last sign of equality, as in `5 + 13 = 18 dollars`; else the first
+    number.
+    """
     sentence = re.split(
         r"(?<=[^\d\s])\.\s|(?<=\d)\.\s+(?=[A-Z])|[;!?]\s|,\s+(?:which|since|because|as)\b", text
     )[0]
@@ -244,7 +248,7 @@ def _numbers(text: str) -> list[str]:
 
 
 def value_of(text: str) -> Fraction | None:
-    """The number that a text is, exactly; None where it is none."""
+    """Return the number that a text is, exactly; None where it is none."""
     over, _, under = text.replace(",", "").strip().strip("$€£¥%").partition("/")
     try:
         return Fraction(over) / (Fraction(under) if under else 1)
@@ -256,7 +260,7 @@ def value_of(text: str) -> Fraction | None:
 
 
 def word(output: str, choices: Sequence[str]) -> Extracted:
-    """One of a few words: `yes` or `no`, `valid` or `invalid`."""
+    """Return one of a few words: `yes` or `no`, `valid` or `invalid`."""
     said = _said(output)
     known = {each.casefold(): each for each in choices}
     declared = _declared(said)
@@ -284,7 +288,7 @@ def _word_meant(said: str, known: dict[str, str]) -> str | None:
 
 
 def _not(found: re.Match[str], known: dict[str, str]) -> str | None:
-    """`not valid` is the other of two words."""
+    """Read `not valid` as the other of two words."""
     one = found[2].casefold()
     if not found[1]:
         return known[one]
@@ -296,7 +300,9 @@ def _not(found: re.Match[str], known: dict[str, str]) -> str | None:
 
 
 def text(output: str, choices: Sequence[str] = ()) -> Extracted:
-    """The answer in words of its own: the line that declares or announces it, else the last line."""
+    """Return the answer in words of its own: the line that declares or announces it, else the last
+    line.
+    """
     said = _said(output)
     declared = _declared(said)
     short = said if "\n" not in said and len(said) <= 200 and not _LEAD.search(said) else None
@@ -311,7 +317,7 @@ def text(output: str, choices: Sequence[str] = ()) -> Extracted:
 
 
 def whole(output: str, choices: Sequence[str] = ()) -> Extracted:
-    """All that was said."""
+    """Return all that was said."""
     said = _said(output)
     return Extracted(said or None, said or None)
 
@@ -327,7 +333,7 @@ _LETTERED = re.compile(r"\(([A-Z])\)")
 
 
 def by_reference(reference: str) -> str:
-    """Which extractor a reference of BIG-Bench Hard asks for, by its form."""
+    """Return which extractor a reference of BIG-Bench Hard asks for, by its form."""
     if _LETTERED.fullmatch(reference):
         return "letter"
     if re.fullmatch(r"-?\d+", reference):

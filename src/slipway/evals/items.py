@@ -13,8 +13,8 @@ Style = Literal["direct", "reason"]
 
 
 class Item(Record, frozen=True, kw_only=True):
-    """One question. With `choices`, the reference is a letter. Items of one `cluster`, such as questions about one passage, are not
-    independent of each other, and intervals know that.
+    """One question. With `choices`, the reference is a letter. Items of one `cluster`, such as
+    questions about one passage, are not independent of each other, and intervals know that.
     """
 
     id: str
@@ -31,8 +31,9 @@ class Item(Record, frozen=True, kw_only=True):
 
 
 class EvalSet(Record, frozen=True, kw_only=True):
-    """Items with the one scorer that counts for them. `style` says whether a model is asked to reason before it answers; `examples` are
-    worked examples by the tag of the items that they are for.
+    """Items with the one scorer that counts for them. `style` says whether a model is asked to
+    reason before it answers; `examples` are worked examples by the tag of the items that they are
+    for.
     """
 
     name: str

@@ -18,7 +18,7 @@ from slipway.evals.run_reports import (
     verdict,
 )
 from slipway.evals.statistics import Measured
-from slipway.evals.summary import CandidateSummary, Row, Summary
+from slipway.evals.summary import CandidateSummary, ScoredRow, Summary
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 ITEMS, TAGS = 60, 60  # shown at most
@@ -26,7 +26,7 @@ LONG = 4000  # characters of an output that are shown
 
 
 def page(title: str, *parts: Markup | str) -> str:
-    """A whole page in the looks of all reports."""
+    """Return a whole page in the looks of all reports."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -40,7 +40,7 @@ def page(title: str, *parts: Markup | str) -> str:
 
 
 def html(summary: Summary) -> str:
-    """The report; the same logs give the same bytes."""
+    """Return the report; the same logs give the same bytes."""
     names = list(summary.candidates)
     return page(
         f"Evaluation: {summary.run.set}",
@@ -57,7 +57,7 @@ def html(summary: Summary) -> str:
 
 
 def grid(table: Sequence[Sequence[str | Markup]], label: str, class_: str = "numbers") -> Markup:
-    """A table that scrolls by itself on a small screen; the first row is its head."""
+    """Return a table that scrolls by itself on a small screen; the first row is its head."""
     head, *body = table
     heads = (tag("th", each, scope="col") if each else tag("td") for each in head)
     lines = (
@@ -91,7 +91,7 @@ def _opening(summary: Summary) -> Markup:
 
 
 def conclusion(summary: Summary) -> str:
-    """One sentence that a reader takes home."""
+    """Sum up the result in one sentence."""
     if summary.winner is not None:
         beaten = [each for each in summary.comparisons if summary.winner in (each.one, each.other)]
         least = min(abs(each.pair.difference.value) for each in beaten)
@@ -237,7 +237,7 @@ def _speed(summary: Summary, names: Sequence[str]) -> Markup:
     return joined(tag("h2", "How fast"), charts.key(names), *found) if found else Markup()
 
 
-def _fresh(row: Row, what: str) -> float | None:
+def _fresh(row: ScoredRow, what: str) -> float | None:
     value: float | None = getattr(row.answer.reply, what)
     return None if row.answer.cached or row.failed else value
 
@@ -283,12 +283,12 @@ def _tag_cell(each: CandidateSummary, name: str) -> Markup:
 
 
 def _items(summary: Summary, names: Sequence[str]) -> Markup:
-    by_item: dict[str, dict[str, Row]] = {}
+    by_item: dict[str, dict[str, ScoredRow]] = {}
     for name, each in summary.rows.items():
         for row in each:
             by_item.setdefault(row.item.id, {})[name] = row
 
-    def telling(rows_: dict[str, Row]) -> tuple[int, float]:
+    def telling(rows_: dict[str, ScoredRow]) -> tuple[int, float]:
         scores = [row.scored.flexible for row in rows_.values()]
         return (0 if max(scores) != min(scores) else 1, min(scores))
 
@@ -297,7 +297,7 @@ def _items(summary: Summary, names: Sequence[str]) -> Markup:
     return joined(tag("h2", "Items"), tag("p", more), *(_item(names, each) for each in shown))
 
 
-def _item(names: Sequence[str], found: dict[str, Row]) -> Markup:
+def _item(names: Sequence[str], found: dict[str, ScoredRow]) -> Markup:
     item = next(iter(found.values())).item
     verdicts = (
         tag(
@@ -330,13 +330,13 @@ def _item(names: Sequence[str], found: dict[str, Row]) -> Markup:
     )
 
 
-def _worth(row: Row) -> str:
+def _worth(row: ScoredRow) -> str:
     if row.failed:
         return "failed"
     return {0.0: "wrong", 1.0: "right"}.get(row.scored.flexible, f"{row.scored.flexible:.2f}")
 
 
-def _output(name: str, row: Row) -> Markup:
+def _output(name: str, row: ScoredRow) -> Markup:
     reply = row.answer.reply
     text = (
         reply.text

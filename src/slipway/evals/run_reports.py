@@ -57,7 +57,7 @@ def usd(value: float) -> str:
 
 
 def cell(each: CandidateSummary, what: str) -> str:
-    """One number of one candidate, as people read it."""
+    """Return one number of one candidate, as people read it."""
     match what:
         case "score":
             return share(each.flexible)
@@ -81,7 +81,7 @@ def cell(each: CandidateSummary, what: str) -> str:
 
 
 def rows(summary: Summary) -> list[list[str]]:
-    """The table of candidates: a header, then a row for each number that there is."""
+    """Return the table of candidates: a header, then a row for each number that there is."""
     each = list(summary.candidates.values())
     table = [[f"{summary.n:,} items", *(one.name for one in each)]]
     for label, what in _LINES:
@@ -205,7 +205,7 @@ def _markdown(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def as_data(summary: Summary) -> dict[str, Any]:
-    """What was not measured is null."""
+    """Return the summary as plain data; what was not measured is null."""
     return {
         "set": summary.run.set,
         "digest": summary.run.digest,

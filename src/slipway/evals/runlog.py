@@ -191,7 +191,7 @@ class RunLog:
                 raise self._broken("--save", "written", error) from None
 
     def answered(self, candidate: str, item: Item, made: str) -> AnswerLine | None:
-        """The answer of this candidate, if it was made in this way and did not fail."""
+        """Return the answer of this candidate, if it was made in this way and did not fail."""
         found = self.answers.get((candidate, item.id))
         return found if found is not None and found.made == made and not found.reply.error else None
 
@@ -248,7 +248,7 @@ class Cache:
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[RunLog]:
-    """A log to write to."""
+    """Open a log to write to."""
     log = RunLog(file, writes=True)
     try:
         yield log

@@ -26,7 +26,7 @@ Ask = Callable[[list[dict[str, Any]], dict[str, Any]], Awaitable[Reply]]
 Ended = Literal["done", "decided", "budget"]
 
 
-class Candidate(Record, frozen=True, kw_only=True):
+class EvalCandidate(Record, frozen=True, kw_only=True):
     """Somebody to ask. `state` is another one after each change of its settings or documents.
 
     `priced`: what it costs is known, so that a budget can hold.
@@ -45,7 +45,7 @@ class Plan(Record, frozen=True, kw_only=True):
     """
 
     found: EvalSet
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[EvalCandidate, ...]
     style: Style
     parameters: dict[str, Any]
     examples: bool = False
@@ -58,7 +58,9 @@ class Plan(Record, frozen=True, kw_only=True):
 
     @property
     def items(self) -> list[Item]:
-        """In an order that is drawn once for each seed: the first so many are a fair sample."""
+        """Return the items in an order that is drawn once for each seed: the first N are a fair
+        sample.
+        """
         items = list(self.found.items)
         random.Random(self.seed).shuffle(items)  # noqa: S311 - drawn again in the same way
         return items[: self.limit]
@@ -66,9 +68,9 @@ class Plan(Record, frozen=True, kw_only=True):
     def prompt(self, item: Item) -> list[dict[str, Any]]:
         return wording.messages(self.found, item, self.style, examples=self.examples)
 
-    def made(self, candidate: Candidate, prompt_hash: str) -> str:
-        told = [candidate.state, prompt_hash, self.parameters]
-        return digest(msgspec.json.encode(told, order="deterministic"))
+    def made(self, candidate: EvalCandidate, prompt_hash: str) -> str:
+        parts = [candidate.state, prompt_hash, self.parameters]
+        return digest(msgspec.json.encode(parts, order="deterministic"))
 
     def header(self) -> RunLine:
         return RunLine(
@@ -135,14 +137,14 @@ class Runner:
 
     @property
     def _over(self) -> bool:
-        """Whether the next answer might cost more than is left; what is under way counts."""
+        """Return whether the next answer might cost more than is left; what is under way counts."""
         budget = self.plan.budget_usd
         if budget is None:
             return False
         return self.spent + self._dearest * (self._under_way + 1) > Decimal(str(budget))
 
     async def _item(self, number: int, item: Item) -> None:
-        """One item of all candidates that are left; who is asked first takes turns."""
+        """Return one item of all candidates that are left; who is asked first takes turns."""
         turn = number % len(self.plan.candidates)
         candidates = self.plan.candidates[turn:] + self.plan.candidates[:turn]
         scores = {}
@@ -164,7 +166,7 @@ class Runner:
             if all(name in scores for name in self.race.left):
                 self.race.see(scores)
 
-    async def _answer(self, candidate: Candidate, item: Item) -> AnswerLine | None:
+    async def _answer(self, candidate: EvalCandidate, item: Item) -> AnswerLine | None:
         messages = self.plan.prompt(item)
         prompt_hash = hash_of(messages)
         made = self.plan.made(candidate, prompt_hash)
@@ -191,7 +193,7 @@ class Runner:
         self.log.keep(answer)
         return answer
 
-    async def _ask(self, candidate: Candidate, messages: list[dict[str, Any]]) -> Reply:
+    async def _ask(self, candidate: EvalCandidate, messages: list[dict[str, Any]]) -> Reply:
         self._under_way += 1
         self.asked += 1
         try:
@@ -231,14 +233,14 @@ class Runner:
 
 
 def worth(scorer: str, answer: AnswerLine, item: Item, verdict: bool | None) -> float:
-    """The score that counts: of the flexible reading. A failure is worth nothing."""
+    """Return the score that counts: of the flexible reading. A failure is worth nothing."""
     if answer.reply.error:
         return 0.0
     return score(scorer, answer.reply.text, item, answer.reply.cited, verdict).flexible
 
 
 async def _all(works: Iterator[Awaitable[None]]) -> None:
-    """To the end of each; the first failure cancels the others, and is raised as it is."""
+    """Wait for all of them; the first failure cancels the others, and is raised as it is."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.gather(*tasks)

@@ -31,7 +31,9 @@ class Scored(Record, frozen=True, kw_only=True):
 
 
 class Scorer(Record, frozen=True, kw_only=True):
-    """`extractor` reads an output; `worth` compares what it read with the reference. `asks` is how a prompt asks for that form."""
+    """`extractor` reads an output; `worth` compares what it read with the reference. `asks` is how
+    a prompt asks for that form.
+    """
 
     meaning: str
     extractor: str
@@ -57,7 +59,9 @@ def _exact(read: str, item: Item) -> float:
 
 
 def _same(text: str) -> str:
-    """Without case, spacing and punctuation; what has no letters or digits at all, such as brackets, without spacing alone."""
+    """Without case, spacing and punctuation; what has no letters or digits at all, such as
+    brackets, without spacing alone.
+    """
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"[^\W_]+(?:&[^\W_]+)*", text)) or re.sub(r"\s+", "", text)
 
@@ -70,7 +74,7 @@ def _contains(read: str, item: Item) -> float:
 
 
 def _joined(text: str) -> str:
-    """For languages that put no spaces between words; others are compared word by word."""
+    """Join the signs of languages without spaces between words; others are compared word by word."""
     return "".join(_same(text).split()) if re.search(r"[㐀-鿿぀-ヿ]", text) else f" {_same(text)} "
 
 
@@ -131,7 +135,9 @@ _OF_EXTRACTOR = {"letter": "letter", "number": "number", "word": "word", "text":
 
 
 def scorer_of(name: str, item: Item) -> str:
-    """The scorer that counts for this item: `reference` stands for one by the form of the item's reference."""
+    """Return the scorer that counts for this item: `reference` means one by the form of the
+    item's reference.
+    """
     if name != "reference":
         return name
     if item.choices and re.fullmatch(r"[A-Z]", item.reference):
@@ -142,7 +148,7 @@ def scorer_of(name: str, item: Item) -> str:
 def score(
     name: str, output: str, item: Item, cited: Sequence[Cited] = (), verdict: bool | None = None
 ) -> Scored:
-    """The two scores of one output. `verdict` is the judge's, if there is one."""
+    """Return the two scores of one output. `verdict` is the judge's, if there is one."""
     name = scorer_of(name, item)
     if name == "cited":
         return _score_cited(item, cited)

@@ -30,7 +30,9 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Packed(Record, frozen=True, kw_only=True):
-    """A set that comes with Slipway: items of these files whose first tag is among `tags`, or all of them."""
+    """A set that comes with Slipway: items of these files whose first tag is among `tags`, or all
+    of them.
+    """
 
     title: str
     files: tuple[str, ...]
@@ -60,7 +62,7 @@ PACKED: dict[str, Packed] = {
         max_tokens=64,
     ),
     "gsm8k": Packed(
-        title="GSM8K: sums told as stories, for school children",
+        title="GSM8K: word problems for school children",
         files=("gsm8k",),
         scorer="number",
         style="reason",
@@ -146,7 +148,7 @@ def _examples() -> Mapping[str, str]:
 
 
 def named(name: str, scorer: str | None = None) -> EvalSet:
-    """The set of that name, or in that file. Raises SettingsError."""
+    """Return the set of that name, or in that file. Raises SettingsError."""
     if name in PACKED:
         return packed(name)
     kept = FOLDER / f"{name}.jsonl"
@@ -163,7 +165,7 @@ def named(name: str, scorer: str | None = None) -> EvalSet:
 
 
 def listed() -> Iterator[EvalSet]:
-    """The packed sets, then the operator's."""
+    """Return the packed sets, then the operator's."""
     yield from map(packed, PACKED)
     for file in sorted(FOLDER.glob("*.jsonl")):
         yield read(file, name=file.stem)
@@ -189,7 +191,7 @@ def add(found: EvalSet, name: str) -> Path:
 
 
 def written(found: EvalSet) -> bytes:
-    """A set as JSONL: a first line that says how it is scored, then an item on each."""
+    """Return a set as JSONL: a first line that says how it is scored, then an item on each."""
     head = {
         "set": {
             "scorer": found.scorer,
@@ -213,7 +215,9 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read(file: Path, *, name: str | None = None, scorer: str | None = None) -> EvalSet:
-    """A set from JSONL or CSV, packed by gzip or not. Raises SettingsError that names each line and field that cannot be used."""
+    """Return a set from JSONL or CSV, packed by gzip or not. Raises SettingsError that names each
+    line and field that cannot be used.
+    """
     rows = list(_rows(file))
     head = _head(file, rows[0][1]) if rows and set(rows[0][1]) == {"set"} else _Head()
     rows = [row for row in rows if set(row[1]) != {"set"}]
@@ -291,7 +295,9 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _first(row: Mapping[str, Any], *names: str) -> Any:
-    """The first of these fields that there is: published sets call the same thing by different names."""
+    """Return the first of these fields that there is: published sets call the same thing by
+    different names.
+    """
     return next((row[name] for name in names if row.get(name) not in (None, "", [], {})), None)
 
 
@@ -364,7 +370,7 @@ def _reference(found: Any, choices: tuple[str, ...]) -> str:
 
 
 def _likely(items: Iterable[Item]) -> str:
-    """The scorer that a file without one probably means."""
+    """Return the scorer that a file without one probably means."""
     items = list(items)
     if all(item.choices for item in items):
         return "letter"

@@ -173,7 +173,9 @@ _NORMAL = NormalDist()
 
 
 def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Measured:
-    """A share with its score interval (Wilson 1927), which also holds for few items and for shares near 0 or 1."""
+    """Return a share with its score interval (Wilson 1927), which also holds for few items and for
+    shares near 0 or 1.
+    """
     if not n:
         return Measured(value=math.nan, low=math.nan, high=math.nan, n=0)
     z = _NORMAL.inv_cdf((1 + confidence) / 2)
@@ -200,10 +202,11 @@ def t_quantile(p: float, freedom: int) -> float:
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Measured:
-    """A mean with its interval. Items of one cluster, such as questions about one passage, are drawn together.
+    """Return a mean with its interval. Items of one cluster, such as questions about one passage,
+    are drawn together.
 
-    It is the expanded percentile bootstrap (Hesterberg 2015), which is as wide as Student's interval where there are few clusters.
-    Fewer than six clusters have no interval.
+    It is the expanded percentile bootstrap (Hesterberg 2015), which is as wide as Student's
+    interval where there are few clusters. Fewer than six clusters have no interval.
     """
     sums, sizes = _sums(values, clusters)
     n = len(values)
@@ -225,7 +228,9 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable] | None 
 def _sums(
     values: Sequence[float], clusters: Sequence[Hashable] | None
 ) -> tuple[list[float], list[int]]:
-    """The sum and the size of each cluster; each item is one of its own where none are named."""
+    """Return the sum and the size of each cluster; each item is one of its own where none are
+    named.
+    """
     if clusters is None:
         return list(values), [1] * len(values)
     sums: dict[Hashable, float] = {}
@@ -237,7 +242,7 @@ def _sums(
 
 
 def _resampled(sums: tuple[float, ...], sizes: tuple[int, ...]) -> list[float]:
-    """The means of 2,000 draws of whole clusters, in order."""
+    """Return the means of 2,000 draws of whole clusters, in order."""
     import numpy as np  # an extra: `slipway[evals]`
 
     chance, many = np.random.default_rng(_SEED), len(sums)
@@ -251,7 +256,9 @@ def _resampled(sums: tuple[float, ...], sizes: tuple[int, ...]) -> list[float]:
 
 
 def paired_shares(wins: int, losses: int, n: int, confidence: float = CONFIDENCE) -> Measured:
-    """The difference of two shares of the same items, with the adjusted interval of Bonett and Price (2012)."""
+    """Return the difference of two shares of the same items, with the adjusted interval of Bonett
+    and Price (2012).
+    """
     if not n:
         return Measured(value=math.nan, low=math.nan, high=math.nan, n=0)
     z = _NORMAL.inv_cdf((1 + confidence) / 2)
@@ -266,7 +273,9 @@ def paired_shares(wins: int, losses: int, n: int, confidence: float = CONFIDENCE
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """The exact two-sided p-value of McNemar's test: of the items on which two differ, each wins half of them by chance."""
+    """Return the exact two-sided p-value of McNemar's test: of the items on which two differ, each
+    wins half of them by chance.
+    """
     n, few = wins + losses, min(wins, losses)
     if wins == losses:
         return 1.0
@@ -278,7 +287,7 @@ def mcnemar(wins: int, losses: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p-values corrected for how many there are (Holm 1979), in their order."""
+    """Return the p-values corrected for how many there are (Holm 1979), in their order."""
     found, most = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         most = max(most, min(1.0, (len(ps) - rank) * ps[i]))
@@ -287,10 +296,11 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 class Pair(Record, frozen=True, kw_only=True):
-    """One candidate against another on the same items. `p` is not yet corrected for how many pairs there are.
+    """One candidate against another on the same items. `p` is not yet corrected for how many pairs
+    there are.
 
-    `detectable` is the smallest true difference that so many items would show in four of five runs; `needed` is how many items the
-    difference that was measured would take.
+    `detectable` is the smallest true difference that so many items would show in four of five runs;
+    `needed` is how many items the difference that was measured would take.
     """
 
     difference: Measured
@@ -306,7 +316,9 @@ class Pair(Record, frozen=True, kw_only=True):
 def compared_scores(
     better: Sequence[float], than: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> Pair:
-    """Compares two candidates item by item: by McNemar's test where all scores are 0 or 1 and no items belong together, else by the bootstrap."""
+    """Compares two candidates item by item: by McNemar's test where all scores are 0 or 1 and no
+    items belong together, else by the bootstrap.
+    """
     differences = [a - b for a, b in zip(better, than, strict=True)]
     wins, losses, n = (
         sum(d > 0 for d in differences),
@@ -341,7 +353,9 @@ def compared_scores(
 
 
 def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> float:
-    """Of a mean, robust to items that belong together (Liang and Zeger 1986, corrected for few clusters)."""
+    """Return the standard error of a mean, robust to clusters (Liang and Zeger 1986, corrected for
+    few).
+    """
     sums, sizes = _sums(values, clusters)
     n, many = len(values), len(sums)
     if many < 2:
@@ -352,7 +366,7 @@ def standard_error(values: Sequence[float], clusters: Sequence[Hashable] | None 
 
 
 def _bootstrap_p(differences: Sequence[float], clusters: Sequence[Hashable] | None) -> float:
-    """How often draws of the same items fall on the other side of 0, doubled."""
+    """Return how often draws of the same items fall on the other side of 0, doubled."""
     sums, sizes = _sums(differences, clusters)
     if len(sums) < 6 or not any(sums):
         return 1.0
@@ -365,10 +379,12 @@ def _bootstrap_p(differences: Sequence[float], clusters: Sequence[Hashable] | No
 
 
 def evidence(wins: int, losses: int) -> float:
-    """The logarithm of an e-value against "each wins half of the items on which they differ".
+    """Return the logarithm of an e-value against "each wins half of the items on which they
+    differ".
 
-    It mixes over all shares evenly (Robbins 1970). By Ville's inequality it ever reaches log(1 / alpha) in at most a share
-    alpha of runs in which there is no difference, however often somebody looks.
+    It mixes over all shares evenly (Robbins 1970). By Ville's inequality it ever reaches log(1 /
+    alpha) in at most a share alpha of runs in which there is no difference, however often somebody
+    looks.
     """
     n = wins + losses
     return n * math.log(2) + _log_beta(wins + 1, losses + 1)
@@ -379,10 +395,12 @@ def _log_beta(a: float, b: float) -> float:
 
 
 class Race:
-    """Candidates that answer the same items, one item after another: who is beaten drops out, and the last one has won.
+    """Candidates that answer the same items, one item after another: who is beaten drops out, and
+    the last one has won.
 
-    A candidate is beaten if the evidence of any pair reaches the error rate shared among all pairs (Bonferroni), so that the chance of
-    ever dropping one that is as good as the others is at most `alpha`.
+    A candidate is beaten if the evidence of any pair reaches the error rate shared among all pairs
+    (Bonferroni), so that the chance of ever dropping one that is as good as the others is at most
+    `alpha`.
     """
 
     def __init__(self, names: Sequence[str], alpha: float = 1 - CONFIDENCE) -> None:
@@ -410,7 +428,7 @@ class Race:
         return self.left[0] if len(self.left) == 1 else None
 
     def p(self, one: str, other: str) -> float:
-        """A p-value of this pair that holds whenever it is looked at."""
+        """Return a p-value of this pair that holds whenever it is looked at."""
         counts = self._wins.get((one, other)) or self._wins[other, one]
         return min(1.0, math.exp(-evidence(*counts)))
 

@@ -34,7 +34,7 @@ ALPHA = 0.05
 FEW = 6  # items below which nothing has an interval
 
 
-class Row(Record, frozen=True, kw_only=True):
+class ScoredRow(Record, frozen=True, kw_only=True):
     """One item of one candidate, with what its output is worth."""
 
     item: Item
@@ -103,7 +103,7 @@ class Summary(Record, frozen=True, kw_only=True):
     files: tuple[str, ...]
     n: int
     asked: int
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[ScoredRow]]
     candidates: Mapping[str, CandidateSummary]
     comparisons: Sequence[Comparison]
     winner: str | None
@@ -112,7 +112,7 @@ class Summary(Record, frozen=True, kw_only=True):
 
 
 def summary_of(files: Sequence[Path], only_tag: str | None = None) -> Summary:
-    """The summary of one or more logs of the same set. Raises SettingsError."""
+    """Summarise one or more logs of the same set. Raises SettingsError."""
     logs = [RunLog(file) for file in files]
     runs = [log.run for log in logs if log.run is not None]
     if len({(run.digest, run.scorer) for run in runs}) > 1:
@@ -147,9 +147,9 @@ def summary_of(files: Sequence[Path], only_tag: str | None = None) -> Summary:
     )
 
 
-def _rows(logs: Sequence[RunLog], only_tag: str | None) -> dict[str, list[Row]]:
-    """By the candidate's name, in the order in which items were asked."""
-    found: dict[str, list[Row]] = {}
+def _rows(logs: Sequence[RunLog], only_tag: str | None) -> dict[str, list[ScoredRow]]:
+    """Return the answers by the candidate's name, in the order in which items were asked."""
+    found: dict[str, list[ScoredRow]] = {}
     for number, log in enumerate(logs, 1):
         run = log.run
         if run is None:
@@ -161,7 +161,7 @@ def _rows(logs: Sequence[RunLog], only_tag: str | None) -> dict[str, list[Row]]:
     return {name: rows for name, rows in found.items() if rows}
 
 
-def _row(log: RunLog, run: RunLine, name: str, id_: str) -> Row | None:
+def _row(log: RunLog, run: RunLine, name: str, id_: str) -> ScoredRow | None:
     answer, item = log.answers.get((name, id_)), log.items.get(id_)
     if answer is None or item is None:
         return None
@@ -169,13 +169,13 @@ def _row(log: RunLog, run: RunLine, name: str, id_: str) -> Row | None:
         return None  # the item has changed since, and was not asked again
     line = log.verdict(answer)
     if answer.reply.error:
-        return Row(item=item, answer=answer, scored=Scored(strict=0.0, flexible=0.0))
+        return ScoredRow(item=item, answer=answer, scored=Scored(strict=0.0, flexible=0.0))
     verdict = line.verdicts[0] if line is not None else None
     scored = score(run.scorer, answer.reply.text, item, answer.reply.cited, verdict)
-    return Row(item=item, answer=answer, scored=scored)
+    return ScoredRow(item=item, answer=answer, scored=scored)
 
 
-def _clusters(rows: Sequence[Row]) -> list[str] | None:
+def _clusters(rows: Sequence[ScoredRow]) -> list[str] | None:
     """None where no two items belong together."""
     found = [row.item.cluster or f"\0{row.item.id}" for row in rows]
     return found if len(set(found)) < len(found) else None
@@ -193,7 +193,7 @@ def _bare(found: Measured) -> Measured:
     return Measured(value=found.value, low=math.nan, high=math.nan, n=found.n)
 
 
-def _candidate(name: str, about: str, rows: Sequence[Row]) -> CandidateSummary:
+def _candidate(name: str, about: str, rows: Sequence[ScoredRow]) -> CandidateSummary:
     clusters = _clusters(rows)
     replies = [row.answer.reply for row in rows]
     fresh = [row.answer.reply for row in rows if not row.answer.cached and not row.failed]
@@ -229,8 +229,8 @@ def _candidate(name: str, about: str, rows: Sequence[Row]) -> CandidateSummary:
 
 
 def _detectable(scores: Sequence[float], clusters: Sequence[str] | None) -> float:
-    """The smallest difference to a candidate much like this one that so many items would show in
-    four of five runs; with paired answers, less is enough.
+    """Return the smallest difference to a candidate much like this one that so many items would
+    show in four of five runs; with paired answers, less is enough.
     """
     n = len(scores)
     if n < 2:
@@ -250,7 +250,7 @@ def _mean(values: Sequence[int | None]) -> float:
 
 
 def _quantile(q: float, values: Sequence[float | None]) -> Measured:
-    """With a bootstrap interval, if there are enough values for one and not so many that it would take long."""
+    """Return a quantile with an interval, if there are enough values for one."""
     there = sorted(value for value in values if value is not None)
     if not there:
         return _nothing()
@@ -267,7 +267,7 @@ def _quantile(q: float, values: Sequence[float | None]) -> Measured:
     return Measured(value=statistic(range(n)), low=low, high=high, n=n)
 
 
-def _tagged(rows: Sequence[Row], tag: str) -> Measured:
+def _tagged(rows: Sequence[ScoredRow], tag: str) -> Measured:
     there = [row for row in rows if tag in row.item.tags]
     return share([row.scored.flexible for row in there], _clusters(there))
 
@@ -275,8 +275,8 @@ def _tagged(rows: Sequence[Row], tag: str) -> Measured:
 # Who is better
 
 
-def _race(rows: Mapping[str, Sequence[Row]]) -> Race:
-    """The run once more, item after item, as somebody would have seen it who looked after each."""
+def _race(rows: Mapping[str, Sequence[ScoredRow]]) -> Race:
+    """Replay the run item after item, as it looked to somebody who checked after each."""
     race = Race(list(rows), ALPHA)
     scores: dict[str, dict[str, float]] = {}
     for name, each in rows.items():
@@ -288,7 +288,7 @@ def _race(rows: Mapping[str, Sequence[Row]]) -> Race:
     return race
 
 
-def _comparisons(rows: Mapping[str, Sequence[Row]], race: Race) -> list[Comparison]:
+def _comparisons(rows: Mapping[str, Sequence[ScoredRow]], race: Race) -> list[Comparison]:
     found = []
     for one, other in combinations(rows, 2):
         there = {row.item.id: row for row in rows[other]}
@@ -325,7 +325,7 @@ def _decided(race: Race, one: str, other: str) -> int | None:
 def _winner(
     candidates: Mapping[str, CandidateSummary], comparisons: Sequence[Comparison]
 ) -> str | None:
-    """Who is surely better than every other."""
+    """Return the candidate that is surely better than every other, if there is one."""
     for name in candidates:
         against = [each for each in comparisons if name in (each.one, each.other)]
         if (
@@ -341,7 +341,7 @@ def _notes(
     run: RunLine,
     candidates: Mapping[str, CandidateSummary],
     comparisons: Sequence[Comparison],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[ScoredRow]],
 ) -> Iterator[str]:
     yield f"The scorer is `{run.scorer}`: {SCORERS[run.scorer].meaning}. What counts is the flexible reading."
     if run.extractor != extracting.VERSION:
@@ -364,7 +364,7 @@ def _notes_of(each: CandidateSummary, run: RunLine) -> Iterator[str]:
     gap = each.flexible.value - each.strict.value
     if gap >= 0.05:
         yield (
-            f"{each.name}: {gap:.1%} of the items are right only for who reads flexibly: the form that was asked for is not kept."
+            f"{each.name}: {gap:.1%} of the items are right only in the flexible reading: the model does not keep to the form that was asked for."
         )
     if each.failed:
         yield f"{each.name}: {each.failed} of {each.n} answers failed and count as wrong; the first one said: {each.first_error}"
@@ -384,6 +384,6 @@ def _undecided(pair: Comparison) -> str:
         else ""
     )
     return (
-        f"{pair.one} and {pair.other}: no difference can be told from chance. On these items, one of "
-        f"{pair.pair.detectable:.1%} or more would have been found four times of five.{more} Take the cheaper one."
+        f"{pair.one} and {pair.other}: no difference beyond chance was found. On these items, a difference of "
+        f"{pair.pair.detectable:.1%} or more would have been found in four of five runs.{more} Take the cheaper one."
     )

@@ -18,7 +18,9 @@ _DIRECT = {
 def messages(
     found: EvalSet, item: Item, style: Style, *, examples: bool = False
 ) -> list[dict[str, Any]]:
-    """OpenAI messages for one item; with `examples`, worked ones stand before it if the set has any for it."""
+    """OpenAI messages for one item; with `examples`, worked ones stand before it if the set has any
+    for it.
+    """
     parts = [_worked(found, item)] if examples else []
     scorer = scorer_of(found.scorer, item)
     parts += [_asked(item, scorer), form(scorer, item, style)]
@@ -26,7 +28,7 @@ def messages(
 
 
 def form(scorer: str, item: Item, style: Style) -> str:
-    """How the answer should end; nothing is said for scorers that take any text."""
+    """Return how the answer should end; nothing is said for scorers that take any text."""
     asks = SCORERS[scorer].asks.format(choices=", ".join(item.choices))
     if not asks:
         return ""

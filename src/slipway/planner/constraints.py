@@ -29,7 +29,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     beaten_by: tuple[str, ...] = ()
 
 
-class Facts(Record, frozen=True, kw_only=True):
+class ModelFacts(Record, frozen=True, kw_only=True):
     """All that a constraint may look at. `options` are ways to run the model, the cheapest first."""
 
     model: CatalogueModel
@@ -54,7 +54,7 @@ class Violation(Record, frozen=True, kw_only=True):
         return f"{self.constraint}: it has {self.has}, needed is {self.needs}{change}"
 
 
-Check = Callable[[Facts], Violation | None]
+Check = Callable[[ModelFacts], Violation | None]
 
 
 def _joined(values: Sequence[str]) -> str:
@@ -62,7 +62,7 @@ def _joined(values: Sequence[str]) -> str:
 
 
 def needed_input(requirements: Requirements) -> tuple[str, ...]:
-    """What a model must take, beside text: what people send, and what the tasks are about."""
+    """Return what a model must take, beside text: what people send, and what the tasks are about."""
     found = [
         *requirements.input,
         *(_TASK_INPUT[task] for task in requirements.tasks if task in _TASK_INPUT),
@@ -75,7 +75,7 @@ def needed_output(requirements: Requirements) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _candidates(f: Facts) -> Violation | None:
+def _candidates(f: ModelFacts) -> Violation | None:
     wanted = f.requirements.candidates
     if wanted and f.model.id not in wanted:
         return Violation(
@@ -94,7 +94,7 @@ def _candidates(f: Facts) -> Violation | None:
     return None
 
 
-def _retired(f: Facts) -> Violation | None:
+def _retired(f: ModelFacts) -> Violation | None:
     if not f.model.is_retired(f.today):
         return None
     return Violation(
@@ -105,7 +105,7 @@ def _retired(f: Facts) -> Violation | None:
     )
 
 
-def _task(f: Facts) -> Violation | None:
+def _task(f: ModelFacts) -> Violation | None:
     lacking = [task for task in f.requirements.tasks if task not in f.model.tasks]
     if not lacking:
         return None
@@ -122,7 +122,7 @@ def _task(f: Facts) -> Violation | None:
     )
 
 
-def _modalities(f: Facts) -> Violation | None:
+def _modalities(f: ModelFacts) -> Violation | None:
     for field, needed, has in (
         ("input", needed_input(f.requirements), f.model.input),
         ("output", needed_output(f.requirements), f.model.output),
@@ -141,7 +141,7 @@ def _modalities(f: Facts) -> Violation | None:
     return None
 
 
-def _languages(f: Facts) -> Violation | None:
+def _languages(f: ModelFacts) -> Violation | None:
     has, needed = f.model.languages, f.requirements.languages
     if "*" in has:
         return None
@@ -157,8 +157,8 @@ def _languages(f: Facts) -> Violation | None:
     )
 
 
-def _unknown(f: Facts, constraint: str, fact: str, needs: str) -> Violation | None:
-    """A fact that nobody knows fails, unless the requirements allow that."""
+def _unknown(f: ModelFacts, constraint: str, fact: str, needs: str) -> Violation | None:
+    """Reject a fact that nobody knows, unless the requirements allow it."""
     if fact in f.requirements.allow_unknown:
         return None
     allowed = ", ".join([*f.requirements.allow_unknown, fact])
@@ -170,7 +170,7 @@ def _unknown(f: Facts, constraint: str, fact: str, needs: str) -> Violation | No
     )
 
 
-def _context(f: Facts) -> Violation | None:
+def _context(f: ModelFacts) -> Violation | None:
     if "text" not in needed_output(f.requirements) or set(f.requirements.tasks) <= {
         "transcription"
     }:
@@ -195,7 +195,7 @@ def _context(f: Facts) -> Violation | None:
     )
 
 
-def _licence(f: Facts) -> Violation | None:
+def _licence(f: ModelFacts) -> Violation | None:
     wanted, model = f.requirements.licence, f.model
     if wanted.open_weights and model.open_weights is not True:
         if model.open_weights is None and not model.own:
@@ -216,7 +216,7 @@ def _licence(f: Facts) -> Violation | None:
     return None
 
 
-def _deployment(f: Facts) -> Violation | None:
+def _deployment(f: ModelFacts) -> Violation | None:
     wanted = f.requirements.privacy.deployment
     if wanted == "own" and not f.model.own:
         return Violation(
@@ -235,7 +235,7 @@ def _deployment(f: Facts) -> Violation | None:
     return None
 
 
-def _regions(f: Facts) -> Violation | None:
+def _regions(f: ModelFacts) -> Violation | None:
     wanted = f.requirements.privacy.regions
     if not wanted or f.model.own:  # where your own machines are is chosen with them
         return None
@@ -252,7 +252,7 @@ def _regions(f: Facts) -> Violation | None:
     )
 
 
-def _machines(f: Facts) -> Violation | None:
+def _machines(f: ModelFacts) -> Violation | None:
     """Open weights must fit on a machine that the catalogue has, in a region that is allowed."""
     needs = memory_gb(f.model)
     if not f.model.own or needs is None:
@@ -280,8 +280,8 @@ def _ms(value: float) -> str:
     return f"{value:g}s" if value >= 1 else f"{1000 * value:.4g}ms"
 
 
-def latency_of(f: Facts, what: str) -> float | None:
-    """The measured time, else the one that the catalogue knows."""
+def latency_of(f: ModelFacts, what: str) -> float | None:
+    """Return the measured time, else the one that the catalogue knows."""
     measured = getattr(f.evidence, f"{what}_p95_s") if f.evidence is not None else None
     serving = f.requirements.serving.get(f.model.id)
     said = getattr(serving, f"{what}_p95") if serving is not None else None
@@ -289,7 +289,7 @@ def latency_of(f: Facts, what: str) -> float | None:
     return measured if measured is not None else said if said is not None else known
 
 
-def _latency(f: Facts) -> Violation | None:
+def _latency(f: ModelFacts) -> Violation | None:
     for what in ("ttft", "tpot"):
         most: float | None = getattr(f.requirements.latency, f"{what}_p95")
         if most is None:
@@ -308,7 +308,7 @@ def _latency(f: Facts) -> Violation | None:
     return None
 
 
-def _price(f: Facts) -> Violation | None:
+def _price(f: ModelFacts) -> Violation | None:
     budget = f.requirements.budget
     if budget.month_usd is None and budget.thousand_usd is None:
         return None
@@ -341,7 +341,7 @@ def _up(value: float) -> str:
     return str(Decimal(str(value)).quantize(places, rounding=ROUND_CEILING))
 
 
-def _quality(f: Facts) -> Violation | None:
+def _quality(f: ModelFacts) -> Violation | None:
     least = f.requirements.quality.least
     if least is None:
         return None
@@ -375,17 +375,17 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def violations(facts: Facts) -> Iterator[Violation]:
-    """All constraints that are violated, in their order."""
+def violations(facts: ModelFacts) -> Iterator[Violation]:
+    """Return all constraints that are violated, in their order."""
     return (found for check in CHECKS if (found := check(facts)) is not None)
 
 
-def first_violation(facts: Facts) -> Violation | None:
+def first_violation(facts: ModelFacts) -> Violation | None:
     return next(violations(facts), None)
 
 
 def counted(rejected: Mapping[str, Violation]) -> dict[str, int]:
-    """How many models each constraint rejects, the most first."""
+    """Return how many models each constraint rejects, the most first."""
     found: dict[str, int] = {}
     for violation in rejected.values():
         found[violation.constraint] = found.get(violation.constraint, 0) + 1

@@ -69,7 +69,7 @@ class Option(Record, frozen=True, kw_only=True):
 
 
 def request_usd(model: CatalogueModel, input_tokens: float, output_tokens: float) -> float | None:
-    """What one request costs at the provider; None if nobody knows."""
+    """Return what one request costs at the provider; None if nobody knows."""
     if model.image_usd is not None and "image" in model.output:
         return model.image_usd
     if model.million_characters_usd is not None:
@@ -81,7 +81,7 @@ def request_usd(model: CatalogueModel, input_tokens: float, output_tokens: float
 
 
 def mean_request_usd(model: CatalogueModel, demand: Demand) -> float | None:
-    """On average: of each request of a trace, since prices may depend on a prompt's length."""
+    """Average over the requests of a trace, since prices may depend on the length of a prompt."""
     if not demand.trace or len(model.tiers) < 2:
         return request_usd(model, demand.input_tokens, demand.output_tokens)
     costs = [request_usd(model, request.input, request.output) for request in demand.trace]
@@ -93,7 +93,7 @@ def mean_request_usd(model: CatalogueModel, demand: Demand) -> float | None:
 
 
 def memory_gb(model: CatalogueModel) -> float | None:
-    """What a model's weights and the requests under way take; None if its size is not known."""
+    """Return what a model's weights and the requests under way take; None if its size is not known."""
     return None if model.size_b is None else model.size_b * _BYTES * _ROOM
 
 
@@ -150,8 +150,8 @@ def options_for(
     machines: Sequence[Machine],
     other: CatalogueModel | None = None,
 ) -> list[Option]:
-    """All ways to run this model whose price is known, the cheapest first. `other` is a model of the
-    same weights at a provider, which can take what overflows.
+    """Return all ways to run this model whose price is known, the cheapest first. `other` is a
+    model of the same weights at a provider, which can take what overflows.
     """
     found = [*_by_token(model, demand, requirements.assumptions)]
     if model.own:
@@ -234,7 +234,9 @@ def _overflowing(
     other: CatalogueModel,
     each: float,
 ) -> Iterator[Option]:
-    """With so many machines that the whole is cheapest, if those are fewer than for the peak."""
+    """Choose the number of machines for which the whole is cheapest, if it is less than the peak
+    needs.
+    """
     hour, most = (
         machine.hour_usd or 0.0,
         replicas_for(demand.peak_rps, service, requirements.assumptions.utilisation),
@@ -292,7 +294,7 @@ def _option(
 
 
 def zones_for(requirements: Requirements) -> int:
-    """How many zones together answer as often as they must, if zones fail by themselves."""
+    """Return how many zones together answer as often as they must, if zones fail by themselves."""
     down = 1 - requirements.assumptions.zone_availability
     return max(1, math.ceil(math.log(1 - requirements.availability) / math.log(down) - 1e-9))
 
@@ -301,15 +303,18 @@ def zones_for(requirements: Requirements) -> int:
 
 
 def durations(demand: Demand, service: Service) -> list[float]:
-    """How long each request of a trace holds its place, by its own tokens; on average `service_s`."""
+    """Return how long each request of a trace holds its place, by its own tokens; on average
+    `service_s`.
+    """
     writing = service.tpot_s * demand.output_tokens
     reading = max(0.0, service.service_s - writing) / max(1.0, demand.input_tokens)
     return [reading * each.input + service.tpot_s * each.output for each in demand.trace]
 
 
 def busy_replicas(demand: Demand, service: Service) -> float:
-    """How many replicas are paid for at the same time on average, if each ends once it has nothing
-    left to answer. A request goes to the fullest that has a place: what is under way is not moved.
+    """Return how many replicas are paid for at the same time on average, if each ends once it has
+    nothing left to answer. A request goes to the fullest that has a place: what is under way is not
+    moved.
     """
     demand = demand if demand.trace else at_random(demand)
     held, counts, ends = 0.0, dict[int, int](), list[tuple[float, int]]()
@@ -330,7 +335,7 @@ def busy_replicas(demand: Demand, service: Service) -> float:
 
 
 def _leave(at: float, replica: int, counts: dict[int, int], started: dict[int, float]) -> float:
-    """One request less; how long the replica was paid for, if that was its last."""
+    """Take one request off; return how long the replica was paid for, if that was its last."""
     counts[replica] -= 1
     if counts[replica]:
         return 0.0
@@ -340,7 +345,9 @@ def _leave(at: float, replica: int, counts: dict[int, int], started: dict[int, f
 
 @lru_cache(maxsize=8)
 def at_random(demand: Demand) -> Demand:
-    """Requests that come at random around the mean (Poisson), with exponential lengths: always the same ones."""
+    """Draw requests that come at random around the mean (Poisson), with exponential lengths: always the
+    same ones.
+    """
     chance = random.Random(0)  # noqa: S311 - drawn again in the same way
     at, found = 0.0, []
     for _ in range(_DRAWN):
@@ -356,7 +363,7 @@ def at_random(demand: Demand) -> Demand:
 
 
 def overflow_share(demand: Demand, service: Service, replicas: int) -> float:
-    """The share of the requests that find all places taken."""
+    """Return the share of the requests that find all places taken."""
     places = replicas * service.at_once
     if not demand.trace:
         return erlang_b(demand.mean_rps * service.service_s, places)
@@ -374,7 +381,7 @@ def overflow_share(demand: Demand, service: Service, replicas: int) -> float:
 
 
 def erlang_b(load: float, places: int) -> float:
-    """How often a request finds all places taken (Erlang 1917)."""
+    """Return how often a request finds all places taken (Erlang 1917)."""
     if load <= 0:
         return 0.0
     inverse = 1.0
@@ -398,7 +405,9 @@ class BreakEven(Record, frozen=True, kw_only=True):
 def break_even(
     api: Option, own: Option, demand: Demand, requirements: Requirements
 ) -> BreakEven | None:
-    """The least mean rate from which the option on machines is the cheaper one; None if it never is."""
+    """Return the least mean rate from which the option on machines is the cheaper one; None if it
+    never is.
+    """
     service = own.service
     if service is None or not own.replicas or api.thousand_usd <= 0:
         return None

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from slipway.planner import pareto
+from slipway.planner.candidacy import LEVELS, Candidacy, comparable, in_order, prior_of
 from slipway.planner.constraints import (
     Evidence,
-    Facts,
+    ModelFacts,
     Violation,
     first_violation,
     latency_of,
@@ -23,80 +23,13 @@ from slipway.planner.constraints import (
 )
 from slipway.planner.costs import BreakEven, Option, break_even, options_for, zones_for
 from slipway.planner.demand import Demand, demand_of
-from slipway.planner.models import Catalogue, CatalogueModel, Machine, Source
+from slipway.planner.models import Catalogue, CatalogueModel, Machine
 from slipway.planner.requirements import RISKY, Requirements
 from slipway.types import Record
 
-NOISE = 0.03  # public scores nearer than this to each other are taken as equal: that many labels are wrong
-SHORTLIST = 8
-LEVELS = (  # how much is known of a model's quality for a task
-    "measured on your set",
-    "made for this task",
-    "a public score on this task",
-    "a general public score",
-    "nothing is known of its quality",
-)
-_GENERAL = ("mmlu_pro", "mmlu", "bbh_normalised")
-_BENCHMARKS: dict[
-    str, tuple[str, ...]
-] = {  # the public scores that say most about a task, the best first
-    "maths": ("math_lvl5", "math_500"),
-    "vision": ("mmmu",),
-    "image_generation": ("geneval",),
-    "detection": ("coco_map",),
-    "medicine": ("medqa",),
-    "speech": ("cer_zh",),
-    "audio": (),
-    "transcription": (),
-}
-_LESS_IS_BETTER = ("cer_zh",)
+SHORTLIST = 8  # models that are measured at most
 _CHAIN_WORDS = 200  # tokens in which one model of a chain tells the next what it has seen or heard
 _CHAIN_TTFT, _CHAIN_TPOT = 0.8, 0.025  # of a model of which nothing is known
-
-
-class Prior(Record, frozen=True, kw_only=True):
-    """A public score: a first guess, no proof."""
-
-    benchmark: str
-    value: float
-    source: Source
-    general: bool
-
-
-class Candidacy(Record, frozen=True, kw_only=True):
-    """A model that passes all constraints."""
-
-    model: CatalogueModel
-    options: Sequence[Option]
-    evidence: Evidence | None
-    prior: Prior | None
-    special: bool
-    ttft_s: float | None
-    tpot_s: float | None
-    on_front: bool = False
-    rank: int = 0
-
-    @property
-    def best(self) -> Option | None:
-        return self.options[0] if self.options else None
-
-    @property
-    def level(self) -> int:
-        """How much is known of its quality for this task: 0 measured, 1 made for the task, 2 a score
-        on the task, 3 a general score, 4 nothing.
-        """
-        if self.evidence is not None:
-            return 0
-        if self.special:
-            return 1
-        return len(LEVELS) - 1 if self.prior is None else 3 if self.prior.general else 2
-
-    @property
-    def quality(self) -> float | None:
-        """The lower end if it was measured, else the public score."""
-        if self.evidence is not None:
-            return self.evidence.low
-        return self.prior.value if self.prior is not None else None
 
 
 class RejectedChain(Record, frozen=True, kw_only=True):
@@ -173,7 +106,7 @@ def decide(
             rejected[model.id] = violation
         else:
             accepted.append(_candidacy(facts))
-    ranked = _ranked(_comparable(accepted))
+    ranked = in_order(comparable(accepted))
     chosen = ranked[0] if ranked else None
     deployment = None
     if chosen is not None:
@@ -204,7 +137,7 @@ def _facts(
     today: date,
     evidence: Evidence | None,
     demand: Demand,
-) -> Facts:
+) -> ModelFacts:
     made: list[list[Option]] = []
 
     def options() -> Sequence[Option]:
@@ -215,7 +148,7 @@ def _facts(
             )
         return made[0]
 
-    return Facts(
+    return ModelFacts(
         model=model,
         requirements=requirements,
         today=today,
@@ -229,117 +162,17 @@ def _without_seconds(machine: Machine) -> Machine:
     return msgspec.structs.replace(machine, serverless=False)
 
 
-def _candidacy(facts: Facts) -> Candidacy:
+def _candidacy(facts: ModelFacts) -> Candidacy:
     tasks = facts.requirements.tasks
     return Candidacy(
         model=facts.model,
         options=facts.options(),
         evidence=facts.evidence,
-        prior=_prior(facts.model, tasks[0]),
+        prior=prior_of(facts.model, tasks[0]),
         special=tasks[0] in facts.model.specialities,
         ttft_s=latency_of(facts, "ttft"),
         tpot_s=latency_of(facts, "tpot"),
     )
-
-
-def _prior(model: CatalogueModel, task: str) -> Prior | None:
-    """The best public score for this task. MMLU-Pro has two scales, which are made one."""
-    own = _BENCHMARKS.get(task, ())
-    priors = dict(model.priors)
-    if "mmlu_pro_normalised" in priors and "mmlu_pro" not in priors:
-        priors["mmlu_pro"] = (
-            priors["mmlu_pro_normalised"] * 0.9 + 0.1
-        )  # guessing one of ten scores 0 there
-    text = task not in _BENCHMARKS or task in ("maths", "medicine")
-    for benchmark in (*own, *(_GENERAL if text else ())):
-        if benchmark in priors:
-            value = priors[benchmark]
-            source = model.source(f"priors.{benchmark}")
-            if benchmark == "mmlu_pro" and "mmlu_pro" not in model.priors:
-                source = model.source("priors.mmlu_pro_normalised")
-            return Prior(
-                benchmark=benchmark,
-                value=1 - value if benchmark in _LESS_IS_BETTER else value,
-                source=source,
-                general=benchmark not in own,
-            )
-    return None
-
-
-def _comparable(accepted: Sequence[Candidacy]) -> list[Candidacy]:
-    """Scores on the benchmark that most of them have; those on others cannot be set beside them."""
-    counts: dict[tuple[bool, str], int] = {}
-    for each in accepted:
-        if each.prior is not None:
-            key = (each.prior.general, each.prior.benchmark)
-            counts[key] = counts.get(key, 0) + 1
-    best = {
-        general: max((k for k in counts if k[0] == general), key=counts.__getitem__, default=None)
-        for general in (False, True)
-    }
-    return [
-        each
-        if each.prior is None
-        or best[each.prior.general] == (each.prior.general, each.prior.benchmark)
-        else msgspec.structs.replace(each, prior=None)
-        for each in accepted
-    ]
-
-
-# Ranking
-
-
-def _ranked(accepted: Sequence[Candidacy]) -> list[Candidacy]:
-    """By how much is known; then the cheapest of those that are as good as the best. The front is of
-    those of whose quality something is known, or of all if nothing is known of any.
-    """
-    levels: dict[int, list[Candidacy]] = {}
-    for each in accepted:
-        levels.setdefault(each.level, []).append(each)
-    ordered: list[Candidacy] = []
-    for level in sorted(levels):
-        priced = [each for each in levels[level] if each.options or level == 0]
-        ordered += _within(priced, level)
-        ordered += _within([each for each in levels[level] if each not in priced], level)
-    known = [each for each in ordered if each.quality is not None] or ordered
-    names = set(pareto.front([_point(each) for each in known]))
-    return [
-        msgspec.structs.replace(each, rank=rank, on_front=each.model.id in names)
-        for rank, each in enumerate(ordered, 1)
-    ]
-
-
-def _point(each: Candidacy) -> pareto.Point:
-    cost = each.best.month_usd if each.best is not None else None
-    return pareto.Point(name=each.model.id, quality=each.quality, cost=cost, latency=each.ttft_s)
-
-
-def _within(level: Sequence[Candidacy], number: int) -> list[Candidacy]:
-    """The cheapest among those as good as the best, then again among the others."""
-    left = sorted(level, key=_price_order)
-    found: list[Candidacy] = []
-    while left:
-        best = max((each.quality for each in left if each.quality is not None), default=None)
-        if best is None:
-            return [*found, *left]
-        alike = [
-            each for each in left if each.quality is not None and _as_good(each, best, left, number)
-        ]
-        found += alike
-        left = [each for each in left if each not in alike]
-    return found
-
-
-def _as_good(each: Candidacy, best: float, among: Sequence[Candidacy], level: int) -> bool:
-    if level == 0:  # measured: nobody among them is surely better
-        evidence = each.evidence
-        ids = {other.model.id for other in among}
-        return evidence is not None and not ids & set(evidence.beaten_by) and evidence.high >= best
-    return each.quality is not None and each.quality >= best - NOISE
-
-
-def _price_order(each: Candidacy) -> tuple[float, str]:
-    return (each.best.month_usd if each.best is not None else float("inf"), each.model.id)
 
 
 # Deployment
@@ -352,7 +185,7 @@ def _all_options(
     demand: Demand,
     ranked: Sequence[Candidacy],
 ) -> list[Option]:
-    """With a trace, and with who could take what overflows: the same weights at a provider."""
+    """List all ways to run the model; the same weights at a provider can take what overflows."""
     other = None
     if model.own and requirements.privacy.deployment != "own":
         twins = [
@@ -402,7 +235,7 @@ def _deployment(
 def _own_break_even(
     chosen: Candidacy, ranked: Sequence[Candidacy], demand: Demand, requirements: Requirements
 ) -> BreakEven | None:
-    """For a model at a provider: against the best one on machines of one's own."""
+    """Compare a model at a provider with the best one on machines of your own."""
     for each in ranked:
         option = next((o for o in each.options if o.kind == "on-demand"), None)
         if option is not None:
@@ -411,8 +244,8 @@ def _own_break_even(
 
 
 def _chain(chosen: Candidacy, ranked: Sequence[Candidacy], requirements: Requirements) -> list[str]:
-    """Who takes over: the same model elsewhere, then others, each of another provider, as many as
-    the availability needs, and one at least.
+    """Return who takes over: the same model elsewhere, then others, each of another provider, as
+    many as the availability needs, and one at least.
     """
     wanted = max(1, zones_for(requirements) - 1)
     taken, found = {chosen.model.provider}, list[str]()
@@ -431,7 +264,9 @@ def _chain(chosen: Candidacy, ranked: Sequence[Candidacy], requirements: Require
 def _chains(
     requirements: Requirements, chosen: Candidacy | None, catalogue: Catalogue, today: date
 ) -> list[RejectedChain]:
-    """For tasks of several senses: what a chain of models for one sense each would take."""
+    """Describe, for a task of several senses, the chain of models for one sense each, with its
+    latency.
+    """
     senses = [each for each in needed_input(requirements) if each in ("image", "audio")]
     if not senses or chosen is None or "text" not in needed_output(requirements):
         return []
@@ -492,7 +327,7 @@ def _conditions(
 
 
 def _risks(requirements: Requirements) -> Iterator[str]:
-    """What tasks must not do without in which a wrong answer does harm."""
+    """List what is missing for a task in which a wrong answer does harm."""
     if not requirements.risky:
         return
     why = next((task for task in requirements.tasks if task in RISKY), "a wrong answer does harm")
@@ -536,7 +371,7 @@ def _advice(
     found = []
     if requirements.stakes == "high" or requirements.risky:
         found.append(
-            "A person looks at answers before they are acted upon, and the reader is told what the answer rests on."
+            "A person looks at answers before they are acted upon, and the reader sees what the answer rests on."
         )
     if requirements.quality.set is None:
         found.append(

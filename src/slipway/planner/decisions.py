@@ -9,8 +9,9 @@ import msgspec
 
 import slipway
 from slipway.errors import SettingsError
+from slipway.planner.candidacy import Candidacy
 from slipway.planner.constraints import Evidence
-from slipway.planner.deciding import Candidacy, Decision, decide
+from slipway.planner.deciding import Decision, decide
 from slipway.planner.demand import Demand
 from slipway.planner.models import Catalogue
 from slipway.planner.requirements import parsed
@@ -117,7 +118,7 @@ def read(file: Path) -> DecisionFile:
 
 
 def replayed(file: DecisionFile, catalogue: Catalogue) -> tuple[DecisionFile, list[str]]:
-    """The decision made again from the file alone, and in what it differs."""
+    """Return the decision made again from the file alone, and in what it differs."""
     requirements = parsed(file.requirements, "the decision's requirements")
     decision = decide(
         requirements,

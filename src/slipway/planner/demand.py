@@ -46,7 +46,7 @@ class Demand(Record, frozen=True, kw_only=True):
         return self.mean_rps * MONTH_S
 
     def scaled(self, factor: float) -> "Demand":
-        """The same, with so many times the requests."""
+        """Return the same demand with `factor` times the requests."""
         return Demand(
             mean_rps=self.mean_rps * factor,
             peak_rps=self.peak_rps * factor,
@@ -71,7 +71,7 @@ def demand_of(requirements: Requirements, folder: Path = Path()) -> Demand:
 
 
 def from_trace(trace: Sequence[TraceRequest]) -> Demand:
-    """As if the month were the trace again and again."""
+    """Take the month to be the trace, again and again."""
     span = max(trace[-1].at, BIN_S)
     counts = [0] * (math.floor(span / BIN_S) + 1)
     for request in trace:
@@ -87,7 +87,7 @@ def from_trace(trace: Sequence[TraceRequest]) -> Demand:
 
 
 def read_trace(file: Path) -> list[TraceRequest]:
-    """A CSV of requests, packed by gzip or not, in the order of time. Raises SettingsError."""
+    """Return a CSV of requests, packed by gzip or not, in the order of time. Raises SettingsError."""
     try:
         data = file.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()

@@ -118,7 +118,7 @@ _NUMBERS = (
 
 
 def tree(answers: Mapping[str, str]) -> dict[str, Any]:
-    """The answers as the file has them; those that are empty are left out."""
+    """Return the answers as the file has them; those that are empty are left out."""
     found: dict[str, Any] = {}
     for asking in ASKINGS:
         text = answers.get(asking.field, "").strip()
@@ -146,7 +146,7 @@ def _value(field: str, text: str) -> Any:
 
 
 def check(answers: Mapping[str, str]) -> str | None:
-    """What is wrong with these answers, taken together; None if nothing is."""
+    """Return what is wrong with these answers, taken together; None if nothing is."""
     try:
         parsed(tree(answers), "")
     except SettingsError as error:
@@ -169,20 +169,20 @@ def asked(ask: Callable[[Asking], str], complain: Callable[[str], None]) -> dict
 
 
 def written(raw: Mapping[str, Any]) -> str:
-    """The requirements as YAML."""
+    """Return the requirements as YAML."""
     import yaml
 
     return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True)
 
 
 def complete(answers: Mapping[str, str]) -> tuple[dict[str, Any], Requirements]:
-    """The tree of all answers, and what it means. Raises SettingsError."""
+    """Return the tree of all answers, and what it means. Raises SettingsError."""
     raw = tree(answers)
     return raw, parsed(raw, "requirements")
 
 
 def problems(answers: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with which answer, each taken with those before that can be used."""
+    """Return what is wrong with which answer, each taken with those before that can be used."""
     found: dict[str, str] = {}
     good: dict[str, str] = {}
     for asking in ASKINGS:

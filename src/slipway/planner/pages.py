@@ -7,9 +7,10 @@ from slipway.evals import charts
 from slipway.evals.markup import Markup, joined, tag
 from slipway.evals.run_pages import grid, page
 from slipway.evals.statistics import Measured
+from slipway.planner.candidacy import LEVELS, Candidacy
 from slipway.planner.constraints import counted
 from slipway.planner.costs import Option
-from slipway.planner.deciding import LEVELS, Candidacy, Decision
+from slipway.planner.deciding import Decision
 from slipway.planner.demand import MONTH_S
 from slipway.planner.reports import (
     break_even,
@@ -27,7 +28,7 @@ SHOWN = 12
 
 
 def html(decision: Decision, assumed: Sequence[str]) -> str:
-    """The whole report; the same decision gives the same bytes."""
+    """Return the whole report; the same decision gives the same bytes."""
     return page(
         f"Plan: {decision.name}",
         _opening(decision),
@@ -55,7 +56,7 @@ def _opening(decision: Decision) -> Markup:
 
 def _conditions(decision: Decision) -> Markup:
     if not decision.conditions:
-        return tag("p", "Nothing stands in the way of going live.", class_="good")
+        return tag("p", "All conditions are met: it can go live.", class_="good")
     return joined(
         tag("h2", "Before it goes live"),
         tag("p", "Each of these must be met. Until then, no settings file is written."),
@@ -112,7 +113,7 @@ def _measured(option: Option) -> Measured:
 
 
 def _traffic(decision: Decision) -> Markup:
-    """What a month costs at more and less traffic: by the token, and on machines."""
+    """Return what a month costs at more and less traffic: by the token, and on machines."""
     found = decision.deployment
     if found is None or found.break_even is None:
         return Markup()

@@ -17,7 +17,7 @@ class Point(Record, frozen=True, kw_only=True):
 
 
 def dominates(one: Point, other: Point) -> bool:
-    """Whether nothing speaks for the other."""
+    """Return whether one is at least as good in everything, and better in something."""
     pairs = [
         (_negative(one.quality), _negative(other.quality)),
         (one.cost, other.cost),
@@ -34,7 +34,7 @@ def _negative(value: float | None) -> float | None:
 
 
 def front(points: Sequence[Point]) -> list[str]:
-    """The names of those that nobody dominates, in their order."""
+    """Return the names of those that nobody dominates, in their order."""
     kept: list[Point] = []
     for point in sorted(points, key=_sum):
         if not any(dominates(each, point) for each in kept):
@@ -44,7 +44,7 @@ def front(points: Sequence[Point]) -> list[str]:
 
 
 def _sum(point: Point) -> tuple[float, float, float]:
-    """An order in which nobody is dominated by somebody behind."""
+    """Return an order in which nobody is dominated by somebody behind."""
     worst = float("inf")
     return (
         worst if point.quality is None else -point.quality,

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from slipway.planner.candidacy import LEVELS, Candidacy
 from slipway.planner.constraints import Violation, counted
 from slipway.planner.costs import KINDS, Option
-from slipway.planner.deciding import LEVELS, Candidacy, Decision
+from slipway.planner.deciding import Decision
 from slipway.planner.models import CatalogueModel, Tier
 
 _NEAR = (
@@ -43,7 +44,7 @@ def cost_range(option: Option) -> str:
 
 
 def machines(option: Option) -> str:
-    """`2 x lambda/gpu_1x_a6000 in 2 zones`."""
+    """Describe the machines of an option, as in `2 x lambda/gpu_1x_a6000 in 2 zones`."""
     parts = []
     if option.replicas:
         parts.append(
@@ -67,7 +68,7 @@ def quality(each: Candidacy) -> str:
 
 
 def headline(decision: Decision) -> str:
-    """One sentence for somebody who reads only one."""
+    """Sum up the plan in one sentence."""
     if decision.chosen is None:
         return "No model meets these requirements."
     option = decision.deployment.chosen if decision.deployment is not None else None
@@ -83,7 +84,7 @@ def headline(decision: Decision) -> str:
 
 
 def reason(decision: Decision) -> str:
-    """Why this model, in a sentence."""
+    """Say in a sentence why this model is chosen."""
     if decision.chosen is None:
         return ""
     chosen = decision.chosen
@@ -121,7 +122,7 @@ def nearest(decision: Decision, most: int = 8) -> list[tuple[str, Violation]]:
 
 
 def _size(violation: Violation) -> float:
-    """How large a change is, if it is one of money."""
+    """Return how large a change is, if it is one of money."""
     if violation.constraint != "budget":
         return 0.0
     return float(violation.relaxation.rsplit(" ", 1)[1])
@@ -195,7 +196,7 @@ def _tier(tier: Tier) -> str:
 
 
 def model_lines(model: CatalogueModel, retired: bool) -> Iterator[str]:
-    """All that is known of a model, each fact with who says so and as of when."""
+    """Return all that is known of a model, each fact with who says so and as of when."""
     yield f"{model.id}{f' - retired on {model.retired}' if retired else ''}"
     facts = {
         "name": model.name,

@@ -19,16 +19,16 @@ _DURATION = re.compile(r"^\s*\d")
 RISKY = ("law", "medicine")  # tasks that must not be answered from a model's memory alone
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequirementPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the requirements."""
 
 
-class Context(Part, frozen=True, kw_only=True):
+class Context(RequirementPart, frozen=True, kw_only=True):
     input_p95: Annotated[int, Meta(ge=1, description="tokens of 95 of 100 prompts, at most")] = 2000
     output_p95: Annotated[int, Meta(ge=1, description="tokens of 95 of 100 answers, at most")] = 500
 
 
-class Latency(Part, frozen=True, kw_only=True):
+class Latency(RequirementPart, frozen=True, kw_only=True):
     ttft_p95: Annotated[
         float | None,
         Meta(description="time to the first token of 95 of 100 answers, such as `1.5s`"),
@@ -39,7 +39,7 @@ class Latency(Part, frozen=True, kw_only=True):
     ] = None
 
 
-class Traffic(Part, frozen=True, kw_only=True):
+class Traffic(RequirementPart, frozen=True, kw_only=True):
     mean_rps: Annotated[
         float, Meta(gt=0, description="requests a second, on average over a month")
     ] = 1.0
@@ -77,7 +77,7 @@ class Traffic(Part, frozen=True, kw_only=True):
     ] = 0.0
 
 
-class Budget(Part, frozen=True, kw_only=True):
+class Budget(RequirementPart, frozen=True, kw_only=True):
     month_usd: Annotated[
         Annotated[float, Meta(gt=0)] | None, Meta(description="USD a month, at most")
     ] = None
@@ -87,7 +87,7 @@ class Budget(Part, frozen=True, kw_only=True):
     ] = None
 
 
-class Privacy(Part, frozen=True, kw_only=True):
+class Privacy(RequirementPart, frozen=True, kw_only=True):
     deployment: Annotated[
         Literal["any", "api", "own"],
         Meta(description="`own`: requests may not leave your machines; `api`: you run none"),
@@ -100,7 +100,7 @@ class Privacy(Part, frozen=True, kw_only=True):
     ] = ()
 
 
-class Licence(Part, frozen=True, kw_only=True):
+class Licence(RequirementPart, frozen=True, kw_only=True):
     open_weights: Annotated[bool, Meta(description="only models whose weights you could have")] = (
         False
     )
@@ -109,7 +109,7 @@ class Licence(Part, frozen=True, kw_only=True):
     )
 
 
-class Quality(Part, frozen=True, kw_only=True):
+class Quality(RequirementPart, frozen=True, kw_only=True):
     set: Annotated[str | None, Meta(description="your evaluation set: slipway eval sets list")] = (
         None
     )
@@ -119,7 +119,7 @@ class Quality(Part, frozen=True, kw_only=True):
     ] = None
 
 
-class Serving(Part, frozen=True, kw_only=True):
+class Serving(RequirementPart, frozen=True, kw_only=True):
     """How one machine of your own serves a model: measured, by slipway eval run against it."""
 
     machine: Annotated[str, Meta(description="a machine of the catalogue")]
@@ -131,7 +131,7 @@ class Serving(Part, frozen=True, kw_only=True):
     at_once: Annotated[int, Meta(ge=1, description="requests at once, while these times hold")]
 
 
-class Assumptions(Part, frozen=True, kw_only=True):
+class Assumptions(RequirementPart, frozen=True, kw_only=True):
     """What nobody has measured. Change what you know better."""
 
     utilisation: Annotated[
@@ -172,7 +172,7 @@ class Assumptions(Part, frozen=True, kw_only=True):
     ] = 5000.0
 
 
-class Requirements(Part, frozen=True, kw_only=True):
+class Requirements(RequirementPart, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="what the plan is called")] = "plan"
     task: Annotated[
         str | tuple[str, ...],
@@ -327,7 +327,7 @@ def _sentence(error: str) -> str:
 
 
 def _choices(path: str) -> tuple[str, ...]:
-    """The words that a field takes, if it takes only some."""
+    """Return the words that a field takes, if it takes only some."""
     at: Any = Requirements
     for name in re.sub(r"\[.*?\]", "", path).split("."):
         field = next((f for f in msgspec.structs.fields(at) if f.name == name), None)
@@ -358,14 +358,16 @@ def _problems(found: Requirements) -> Iterator[str]:
         yield f"exclude: `{min(both)}` is among `candidates` too"
 
 
-def fields(part: type[Part] = Requirements, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Each field with its default and its meaning, for people and for the page."""
+def fields(
+    part: type[RequirementPart] = Requirements, prefix: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """Return each field with its default and its meaning, for people and for the page."""
     for field in msgspec.structs.fields(part):
         meta = next(
             (m for m in getattr(field.type, "__metadata__", ()) if isinstance(m, Meta)), None
         )
         inner = getattr(field.type, "__origin__", field.type)
-        if isinstance(inner, type) and issubclass(inner, Part):
+        if isinstance(inner, type) and issubclass(inner, RequirementPart):
             yield from fields(inner, f"{prefix}{field.name}.")
             continue
         default = "" if field.default is msgspec.NODEFAULT else field.default
@@ -379,12 +381,12 @@ def _shown(default: Any) -> str:
 
 
 def assumed(
-    raw: Mapping[str, Any], part: type[Part] = Requirements, prefix: str = ""
+    raw: Mapping[str, Any], part: type[RequirementPart] = Requirements, prefix: str = ""
 ) -> Iterator[str]:
-    """The fields that a file leaves out, whose defaults count."""
+    """Return the fields that a file leaves out, whose defaults count."""
     for field in msgspec.structs.fields(part):
         inner = getattr(field.type, "__origin__", field.type)
-        if isinstance(inner, type) and issubclass(inner, Part):
+        if isinstance(inner, type) and issubclass(inner, RequirementPart):
             below = raw.get(field.name)
             yield from assumed(
                 below if isinstance(below, Mapping) else {}, inner, f"{prefix}{field.name}."

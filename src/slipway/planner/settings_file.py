@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from slipway.planner.deciding import Candidacy, Decision
+from slipway.planner.candidacy import Candidacy
+from slipway.planner.deciding import Decision
 from slipway.planner.models import CatalogueModel, Tier
 from slipway.providers.endpoints import ENDPOINTS
 from slipway.settings import AppSettings
@@ -17,8 +18,8 @@ _SPOKEN = (
 
 
 def settings_of(decision: Decision, path: Callable[[str], str] = str) -> str | None:
-    """YAML that `slipway serve` takes; None while the decision is not ready, or if the model is none
-    that answers in words. `path` turns a path of the requirements into one of this file.
+    """YAML that `slipway serve` takes; None while the decision is not ready, or if the model is
+    none that answers in words. `path` turns a path of the requirements into one of this file.
     """
     if decision.chosen is None or decision.deployment is None or not decision.ready:
         return None
@@ -47,7 +48,7 @@ def _head(decision: Decision, entries: list[Candidacy]) -> Iterator[str]:
 
 
 def _variables(model: CatalogueModel) -> list[str]:
-    """The variables of the environment that this model's entry names."""
+    """Return the variables of the environment that this model's entry names."""
     word = _word(model.provider).upper().replace("-", "_")
     known = ENDPOINTS.get(model.endpoint)
     if model.own:
@@ -58,7 +59,7 @@ def _variables(model: CatalogueModel) -> list[str]:
 
 
 def _names(models: list[CatalogueModel]) -> dict[str, str]:
-    """A short name for each, and a longer one if two would share it."""
+    """Return a short name for each, and a longer one if two would share it."""
     found: dict[str, str] = {}
     for model in models:
         short = _word(model.name)
@@ -104,7 +105,9 @@ def _price(tier: Tier, what: str) -> float:
 
 
 def _entry(each: Candidacy, first: Candidacy, names: dict[str, str]) -> Any:
-    """The same weights elsewhere are a twin; any other model that takes over counts as smaller."""
+    """Return the same weights elsewhere are a twin; any other model that takes over counts as
+    smaller.
+    """
     if each is first:
         return names[each.model.id]
     twin = _word(each.model.name) == _word(first.model.name)

@@ -26,8 +26,8 @@ def simulated(
     machine: Machine | None = None,
     other: CatalogueModel | None = None,
 ) -> Bill:
-    """Each request begins when it comes, holds a place as long as its own tokens take, and is billed
-    as this option bills it.
+    """Follow each request: it starts on arrival, holds a place as long as its own tokens take, and
+    is billed as this option bills it.
     """
     span = trace[-1].at
     months = MONTH_S / span
@@ -61,7 +61,9 @@ def simulated(
 
 
 def _duration(request: TraceRequest, service: Service, mean: TraceRequest) -> float:
-    """By its own tokens, so that the mean is the service time of the plan."""
+    """Compute how long a request takes by its own tokens, so that the mean is the plan's service
+    time.
+    """
     decoding = service.tpot_s * mean.output
     reading = max(0.0, service.service_s - decoding)
     return reading * request.input / max(1, mean.input) + service.tpot_s * request.output
@@ -112,7 +114,7 @@ def _held(trace: Sequence[TraceRequest], service: Service) -> float:
 
 
 def _lost(trace: Sequence[TraceRequest], service: Service, replicas: int) -> list[TraceRequest]:
-    """The requests that find all places taken."""
+    """Return the requests that find all places taken."""
     mean, ends, lost = _mean(trace), list[float](), list[TraceRequest]()
     for request in trace:
         while ends and ends[0] <= request.at:
