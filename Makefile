@@ -74,6 +74,7 @@ bench: .venv/dev weights
 	$(BIN)/python bench/abstention.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/citations.py
+	$(BIN)/python bench/choosing.py
 	$(BIN)/python bench/quotes.py
 	$(BIN)/python bench/followups.py
 	$(BIN)/python bench/answers.py

@@ -101,6 +101,22 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "eval": "`eval` measures how good search and answers are",
     "eval knowledge": "`eval knowledge` measures how well the documents are searched",
     "eval answers": "`eval answers` compares the answers of apps and models",
+    "eval run": "`eval run` asks candidates the items of an evaluation set",
+    "eval report": "`eval report` makes a run's report again from its log",
+    "eval compare": "`eval compare` tells which candidate of one or more logs is better",
+    "eval judge": "`eval judge` measures how far a model that judges can be trusted",
+    "eval sets": "`eval sets` manages evaluation sets",
+    "eval sets list": "`eval sets list` lists the sets and the scorers",
+    "eval sets show": "`eval sets show` prints what a model reads of a set",
+    "eval sets add": "`eval sets add` keeps a file as a set of your own",
+    "eval sets from-feedback": "`eval sets from-feedback` makes a set of helpful answers",
+    "plan": "`plan` chooses a model and a deployment",
+    "plan make": "`plan FILE` is short for `plan make FILE`, and takes these options",
+    "plan init": "`plan init` asks what you need and writes the requirements file",
+    "plan replay": "`plan replay` makes a decision again; the exit code is 1 if it has changed",
+    "models": "`models` shows the catalogue of models",
+    "models search": "`models search` lists models, the cheapest first",
+    "models show": "`models show` prints every fact of one model with its source",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (
