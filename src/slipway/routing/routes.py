@@ -7,10 +7,12 @@ import msgspec
 from slipway.providers import Provider
 from slipway.routing.attempts import Traits
 from slipway.routing.health import Health
-from slipway.types import Record, Role, Rung
+from slipway.types import Record, Role, ServedBy
 
 AT_ONCE = 8
-FIRST_TOKEN_S = 20.0  # how long a model may take for its first words, where another may be asked instead
+FIRST_TOKEN_S = (
+    20.0  # how long a model may take for its first words, where another may be asked instead
+)
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -20,7 +22,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     health: Health = msgspec.field(default_factory=Health)
 
     @property
-    def rung(self) -> Rung:
+    def served_by(self) -> ServedBy:
         return "smaller" if self.role == "smaller" else "model"
 
     def deadlines(self, now: float, until: float, *, others: bool) -> tuple[float, float]:
@@ -41,7 +43,10 @@ class Route(Record, frozen=True, kw_only=True):
     @property
     def at_once(self) -> int:
         """How many calls its narrowest model takes side by side; AT_ONCE where none of them says."""
-        return min((each.health.turns.most for each in self.candidates if each.health.turns is not None), default=AT_ONCE)
+        return min(
+            (each.health.turns.most for each in self.candidates if each.health.turns is not None),
+            default=AT_ONCE,
+        )
 
 
 def healths_of(routes: Iterable[Route]) -> dict[str, Health]:

@@ -83,7 +83,7 @@ export default {
 
   // what answered
   how: "回答是如何得出的",
-  rungs: {
+  servedBy: {
     rule: "预设回答",
     cache: "此前已回答",
     semantic: "此前回答过类似问题",
@@ -95,7 +95,7 @@ export default {
   notFound: "文档中没有找到",
   duration: seconds,
   facts: {
-    rung: "回答方式",
+    servedBy: "回答方式",
     model: "模型",
     first: "首字用时",
     whole: "总用时",
@@ -105,7 +105,7 @@ export default {
     attempts: "模型调用次数",
     id: "编号",
   },
-  rungNames: {
+  servedByNames: {
     rule: "预设规则",
     cache: "此前相同的问题",
     semantic: "此前类似的问题",

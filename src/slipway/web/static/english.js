@@ -83,7 +83,7 @@ export default {
 
   // what answered
   how: "How this was answered",
-  rungs: {
+  servedBy: {
     rule: "A set answer",
     cache: "Answered before",
     semantic: "Answered before, to a similar question",
@@ -95,7 +95,7 @@ export default {
   notFound: "Not found in the documents",
   duration: seconds,
   facts: {
-    rung: "Answered by",
+    servedBy: "Answered by",
     model: "Model",
     first: "First words after",
     whole: "Whole answer after",
@@ -105,7 +105,7 @@ export default {
     attempts: "Calls to models",
     id: "Reference",
   },
-  rungNames: {
+  servedByNames: {
     rule: "a rule",
     cache: "the same question, asked before",
     semantic: "a similar question, asked before",

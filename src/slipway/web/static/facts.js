@@ -22,14 +22,14 @@ export class Facts {
 
 function whoWords(done) {
   if (done.abstained) return say("notFound");
-  const words = among("rungs", done.rung) ?? among("rungs", "model");
-  return typeof words === "function" ? words(done.model ?? done.rung ?? "") : words;
+  const words = among("servedBy", done.served_by) ?? among("servedBy", "model");
+  return typeof words === "function" ? words(done.model ?? done.served_by ?? "") : words;
 }
 
 /** What is known of it, as [name, value]. */
 function rows({ id, done, usage }) {
   const found = [
-    ["rung", among("rungNames", done.rung) ?? done.rung],
+    ["servedBy", among("servedByNames", done.served_by) ?? done.served_by],
     ["model", done.model],
     ["first", done.ttft_s == null ? null : say("duration", done.ttft_s)],
     ["whole", say("duration", done.duration_s)],
