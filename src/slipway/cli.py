@@ -1,6 +1,7 @@
 """The commands. Each reads its arguments, calls a room, and prints what came back."""
 
 import asyncio
+import importlib
 import json
 import secrets
 import signal
@@ -20,8 +21,20 @@ GOING_ON = ("exact", "repeat", "restart", "preface", "space")  # the mock's `CON
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
+LAZY = {"compress": "slipway.commands.compress"}  # imported when called, or for the help
+
+
 class Told(click.Group):
     """Errors of ours end a command with their sentence, not with a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LAZY])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in LAZY:
+            return super().get_command(ctx, name)
+        found: click.Command = getattr(importlib.import_module(LAZY[name]), name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -29,7 +29,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers.endpoints import ENDPOINTS, PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits, healths_of
-from slipway.settings import App, Flags, Known, Model, Settings, load
+from slipway.settings import App, Flags, Known, Model, Settings, load, share
 from slipway.settings.live import Live, Rules
 from slipway.settings.loading import Loaded
 from slipway.settings.tree import DEFAULT_STORE, SQLITE
@@ -343,7 +343,10 @@ def compile_pipeline(
         routes[name] = Route(
             name=name,
             candidates=tuple(
-                msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries
+                msgspec.structs.replace(
+                    candidates[e.model], role=e.role, canary=share(e.canary) if e.canary else None
+                )
+                for e in entries
             ),
         )
     apps = {

@@ -1,13 +1,15 @@
 """Text to measure and to distil on: documents, their split, and proof that the two never share text.
 
-Two documents share text if they share thirteen words in a row (the rule of GPT-3's contamination
-check, Brown et al. 2020). A split never parts such documents: people copy, and passages repeat.
+Text is compared by runs of thirteen words (GPT-3's contamination check, Brown et al. 2020). Two
+documents share text if more than a fifth of the shorter one's runs are in the other: one run alone
+may be a form of words ("which of the following is the most likely cause of this"). A split never
+parts such documents: people copy, and passages repeat.
 """
 
 import json
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +17,13 @@ from slipway.errors import SettingsError
 
 FEWEST_WORDS = 4_000  # below this, a model learns the text by heart
 _RUN = 13  # words
+_MUCH = 0.2  # of the shorter document's runs
+_FORM = 200  # documents; what more of them say is a form of words
 _TEST_SHARE = 0.1
 _FEWEST_DOCUMENTS = 10
+
+Run = tuple[str, ...]
+
 _KINDS = (".txt", ".md", ".jsonl")
 _FIELDS = ("text", "question", "answer", "prompt", "completion")
 
@@ -76,7 +83,7 @@ def check_enough(documents: Sequence[str], flag: str) -> None:
         )  # fmt: skip
 
 
-def runs_of(text: str) -> set[tuple[str, ...]]:
+def runs_of(text: str) -> set[Run]:
     """Every thirteen words in a row; a shorter text is one run."""
     words = re.findall(r"\w+", text.lower())
     count = max(1, len(words) - _RUN + 1)
@@ -84,13 +91,27 @@ def runs_of(text: str) -> set[tuple[str, ...]]:
 
 
 def shared(training: Sequence[str], test: Iterable[str]) -> list[tuple[int, str]]:
-    """Which training documents share text with the test, each with what they share."""
-    held = {run for text in test for run in runs_of(text) if len(run) == _RUN}
+    """Which training documents share text with the test, each with the words that they share."""
+    held = [runs_of(text) for text in test]
+    index = _index(held)
     found = []
     for number, text in enumerate(training):
-        if common := next((run for run in runs_of(text) if run in held), None):
-            found.append((number, " ".join(common)))
+        mine = runs_of(text)
+        common = Counter(other for run in mine for other in index.get(run, ()))
+        for other, count in common.most_common():
+            if count > _MUCH * min(len(mine), len(held[other])):
+                found.append((number, " ".join(min(mine & held[other]))))
+                break
     return found
+
+
+def _index(runs: Sequence[set[Run]]) -> dict[Run, list[int]]:
+    """The numbers of the documents that each run is in; forms of words are left out."""
+    index = defaultdict[Run, list[int]](list)
+    for number, mine in enumerate(runs):
+        for run in mine:
+            index[run].append(number)
+    return {run: numbers for run, numbers in index.items() if len(numbers) <= _FORM}
 
 
 def refuse_shared(training: Sequence[str], test: Iterable[str], flag: str) -> None:
@@ -134,10 +155,13 @@ def _groups(documents: Sequence[str]) -> list[list[int]]:
             number = parent[number]
         return number
 
-    first = dict[tuple[str, ...], int]()
-    for number, text in enumerate(documents):
-        for run in runs_of(text):
-            parent[root(number)] = root(first.setdefault(run, number))
+    runs = [runs_of(text) for text in documents]
+    index = _index(runs)
+    for number, mine in enumerate(runs):
+        common = Counter(other for run in mine for other in index.get(run, ()) if other < number)
+        for other, count in common.items():
+            if count > _MUCH * min(len(mine), len(runs[other])):
+                parent[root(number)] = root(other)
     found = defaultdict[int, list[int]](list)
     for number in range(len(documents)):
         found[root(number)].append(number)

@@ -183,6 +183,7 @@ class Answering:
     """
 
     def __init__(self, route: Route, call: Call, asked: Asked) -> None:
+        route = route.drawn(random.random())  # noqa: S311 - which question a canary gets
         self.route, self.call, self.asked = route, call, asked
         candidates = route.candidates
         self.attempts = Attempts(

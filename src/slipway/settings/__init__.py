@@ -20,6 +20,7 @@ from slipway.settings.tree import (
     RouteEntry,
     Settings,
     json_schema,
+    share,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "is_loopback",
     "json_schema",
     "load",
+    "share",
 ]

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from slipway.settings.tree import GGUF, SQLITE, App, Model, Price, Settings
+from slipway.settings.tree import GGUF, SQLITE, App, Model, Price, Settings, share
 
 Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
 Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
@@ -83,6 +83,7 @@ def check(settings: Settings, known: Known, tell: Tell) -> None:
                     f"routes.{name}[{i}]",
                     f"there is no model `{entry.model}`; {near(entry.model, settings.models)}",
                 )
+            check_canary(f"routes.{name}[{i}].canary", entry.canary, tell)
     for name, app in settings.apps.items():
         check_app(name, app, settings, tell)
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
@@ -92,6 +93,13 @@ def check(settings: Settings, known: Known, tell: Tell) -> None:
         )
     check_keys(settings, tell)
     check_listen(settings, tell)
+
+
+def check_canary(path: str, canary: str | None, tell: Tell) -> None:
+    try:
+        share(canary or "1%")
+    except ValueError as error:
+        tell(path, str(error))
 
 
 def doubtful(settings: Settings) -> Iterator[str]:
