@@ -56,23 +56,35 @@ def compress() -> None:
     help="size=92MB, speed=1.7x, quality=-2pp (points of answers) or perplexity=+8%. Repeatable.",
 )
 @click.option("--prune", metavar="HOW", help="depth:3 takes 3 layers out, width:1280 narrows each.")
-@click.option("--distil", type=File(), metavar="TEXT", help="Text of yours to learn from: a file or folder.")
+@click.option(
+    "--distil", type=File(), metavar="TEXT", help="Text of yours to learn from: a file or folder."
+)
 @click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m or q4_0.")
-@click.option("--out", type=File(), metavar="DIR", help="Folder for the run [default: NAME.compress].")
+@click.option(
+    "--out", type=File(), metavar="DIR", help="Folder for the run [default: NAME.compress]."
+)
 @click.option("--test", type=File(), help="Text to test on; part of --distil if left out.")
 @click.option("--other", type=File(), help="Text of another kind; general text if left out.")
-@click.option("--questions", type=File(), help="JSONL of questions with answers, as for `slipway eval`.")
-@click.option("--docs", type=File(), multiple=True, help="Documents that --questions are about. Repeatable.")
+@click.option(
+    "--questions", type=File(), help="JSONL of questions with answers, as for `slipway eval`."
+)
+@click.option(
+    "--docs", type=File(), multiple=True, help="Documents that --questions are about. Repeatable."
+)
 @click.option(
     "--minutes", type=float, default=25.0, show_default=True, help="Processor time for distilling."
 )
-@click.option("--price-hour", type=click.FloatRange(0), help="USD an hour of a machine, for the cost.")
+@click.option(
+    "--price-hour", type=click.FloatRange(0), help="USD an hour of a machine, for the cost."
+)
 @click.option("--name", help="Name of the result [default: made from MODEL].")
 @click.option("--config", type=File(), help="Settings file that the result is registered in.")
 @click.option("--route", help="Route of that file that gives the result a share.")
 @click.option("--canary", default="5%", show_default=True, help="That share of the questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--recipe", help="awq, gptq, fp8 or w8a8: write what to run on a graphics card instead.")
+@click.option(
+    "--recipe", help="awq, gptq, fp8 or w8a8: write what to run on a graphics card instead."
+)
 def run(as_json: bool, recipe: str | None, **asked: Any) -> None:
     """Compress MODEL: read, prune, distil, quantise, measure, register.
 

@@ -16,9 +16,9 @@ from slipway.compress.gate import targets_from
 from slipway.compress.pipeline import Job, Scores, compress
 from slipway.compress.quantising import check_form
 from slipway.compress.recipes import write_recipe
+from slipway.compress.refusals import refused
 from slipway.compress.reports import lines, write_reports
 from slipway.compress.results import ORIGINAL, RESULT, Outcome, Registered
-from slipway.errors import SettingsError
 from slipway.settings import Flags, share
 from slipway.settings.tree import GGUF
 from slipway.terminal import Bar
@@ -74,13 +74,13 @@ def job_of(asked: Asked) -> Job:
     path = found(asked.model)
     name = asked.name or registering.name_for(f"{path.name.removesuffix(GGUF)}-small")
     if asked.name and registering.name_for(asked.name) != asked.name:
-        raise SettingsError(
-            [f"--name: `{asked.name}` cannot be one; use small letters, digits, `.`, `-` and `_`"]
+        raise refused(
+            f"--name: `{asked.name}` cannot be one; use small letters, digits, `.`, `-` and `_`"
         )
     if asked.quant:
         check_form(asked.quant)
     if asked.minutes <= 0:
-        raise SettingsError([f"--minutes: {asked.minutes:g} is too little; give 1 or more"])
+        raise refused(f"--minutes: {asked.minutes:g} is too little; give 1 or more")
     _check_canary(asked)
     return Job(
         model=path,
@@ -108,11 +108,11 @@ def found(model: str) -> Path:
     if model in weights.runnable():
         files = weights.found(model)
         if files is None:
-            raise SettingsError([f"MODEL: `{model}` is not here yet: slipway weights pull {model}"])
+            raise refused(f"MODEL: `{model}` is not here yet: slipway weights pull {model}")
         return next(iter(files.values()))
     known = ", ".join(weights.runnable())
-    raise SettingsError(
-        [f"MODEL: there is no file, folder or weights `{model}`; weights known here: {known}"]
+    raise refused(
+        f"MODEL: there is no file, folder or weights `{model}`; weights known here: {known}"
     )
 
 
@@ -121,25 +121,25 @@ def _check_needs() -> None:
 
     missing = [name for name in ("numpy", "gguf", "xllamacpp") if find_spec(name) is None]
     if missing:
-        raise SettingsError([f"{', '.join(missing)} not installed: pip install 'slipway[compress]'"])
+        raise refused(f"{', '.join(missing)} not installed: pip install 'slipway[compress]'")
 
 
 def _check_canary(asked: Asked) -> None:
     try:
         share(asked.canary)
     except ValueError as error:
-        raise SettingsError([f"--canary: {error}"]) from None
+        raise refused(f"--canary: {error}") from None
     if asked.route and not asked.config:
-        raise SettingsError(["--route: name the settings file that has the route with --config"])
+        raise refused("--route: name the settings file that has the route with --config")
     if asked.config and not asked.config.is_file():
-        raise SettingsError([f"--config: there is no file {asked.config}"])
+        raise refused(f"--config: there is no file {asked.config}")
 
 
 def _question_texts(asked: Asked) -> tuple[str, ...]:
     if asked.questions is None:
         return ()
     if not asked.docs:
-        raise SettingsError([f"--questions: {DELTA_WITHOUT}"])
+        raise refused(f"--questions: {DELTA_WITHOUT}")
     from slipway.evals.questions import questions_in
 
     return tuple(f"{each.question} {each.answer or ''}" for each in questions_in(asked.questions))
@@ -191,7 +191,7 @@ class Terminal:
         return old, new
 
     def register(self, job: Job, result: Path) -> Registered:
-        from slipway import app
+        from slipway.app.compiling import loaded
 
         asked = self._asked
         registering.keep(job.name, result, str(job.model))
@@ -199,7 +199,7 @@ class Terminal:
             return Registered(name=job.name)
 
         def check(path: Path) -> None:
-            app.loaded(Flags(config=path))
+            loaded(Flags(config=path))
 
         return registering.enter(asked.config, job.name, asked.route, asked.canary, check)
 
@@ -223,10 +223,10 @@ def _score(case: Any) -> float:
 
 
 def rollback(name: str, config: Path | None) -> list[str]:
-    from slipway import app
+    from slipway.app.compiling import loaded
 
     def check(path: Path) -> None:
-        app.loaded(Flags(config=path))
+        loaded(Flags(config=path))
 
     return registering.rollback(name, config, check)
 
@@ -243,11 +243,11 @@ def convert(model: str, out: Path, *, shown: bool) -> str:
     try:
         if path.is_dir():
             if out.suffix != GGUF:
-                raise SettingsError([f"OUT: {out} is to be a GGUF file; end its name in {GGUF}"])
+                raise refused(f"OUT: {out} is to be a GGUF file; end its name in {GGUF}")
             write(read_folder(path), out, "f16", bar.tell)
         else:
             if out.suffix == GGUF:
-                raise SettingsError([f"OUT: {out} is to be a folder; MODEL is a GGUF file already"])
+                raise refused(f"OUT: {out} is to be a folder; MODEL is a GGUF file already")
             write_folder(read_gguf(path), out, bar.tell)
     finally:
         bar.end()

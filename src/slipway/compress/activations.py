@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from slipway.compress.checkpoint import Checkpoint, Floats
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 from slipway.types import Record
 
 Get = Callable[[str], Floats]
@@ -29,8 +29,10 @@ def shape_of(model: Checkpoint) -> Shape:
     """Raises SettingsError for positions that are scaled in a way that is not known here."""
     scaling = model.fields.get(f"{model.architecture.name}.rope.scaling.type")
     if scaling is not None and scaling.value not in ("none", ""):
-        what = f"MODEL: its rotary positions are scaled by `{scaling.value}`, which is not known here"
-        raise SettingsError([f"{what}; it can be quantised, not pruned or distilled"])
+        what = (
+            f"MODEL: its rotary positions are scaled by `{scaling.value}`, which is not known here"
+        )
+        raise refused(f"{what}; it can be quantised, not pruned or distilled")
     heads = int(model.number("attention.head_count"))
     width = int(model.number("embedding_length"))
     return Shape(

@@ -44,9 +44,7 @@ ARCHITECTURES = {
         Architecture(
             name="llama", class_name="LlamaForCausalLM", model_type="llama", interleaved=True
         ),
-        Architecture(
-            name="qwen2", class_name="Qwen2ForCausalLM", model_type="qwen2", biases=True
-        ),
+        Architecture(name="qwen2", class_name="Qwen2ForCausalLM", model_type="qwen2", biases=True),
         Architecture(
             name="qwen3", class_name="Qwen3ForCausalLM", model_type="qwen3", head_norms=True
         ),

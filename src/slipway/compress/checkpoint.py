@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.compress.architectures import ARCHITECTURES, Architecture
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 from slipway.types import Record
 
 Floats = NDArray[np.float32]
@@ -76,7 +76,7 @@ class Checkpoint(Record, frozen=True, kw_only=True):
         found = self.fields.get(f"{self.architecture.name}.{key}")
         if found is None and default is None:
             full = f"{self.architecture.name}.{key}"
-            raise SettingsError([f"MODEL: the file does not state `{full}`; it cannot be read"])
+            raise refused(f"MODEL: the file does not state `{full}`; it cannot be read")
         return float(found.value if found is not None else default)  # type: ignore[arg-type]
 
     def with_numbers(self, **numbers: int) -> "dict[str, Field]":
@@ -105,7 +105,7 @@ def read_gguf(path: Path) -> Checkpoint:
         }
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         what = f"MODEL: {path} begins like a GGUF file, but cannot be read ({error})"
-        raise SettingsError([f"{what}; fetch it again"]) from None
+        raise refused(f"{what}; fetch it again") from None
 
     def tensor(each: Any) -> Tensor:
         return Tensor(
@@ -124,9 +124,9 @@ def check_magic(path: Path) -> None:
         with path.open("rb") as opened:
             magic = opened.read(4)
     except OSError as error:
-        raise SettingsError([f"MODEL: {path} cannot be read: {error.strerror}"]) from None
+        raise refused(f"MODEL: {path} cannot be read: {error.strerror}") from None
     if magic != _MAGIC:
-        raise SettingsError([f"MODEL: {path} is not a GGUF file; {WHAT_A_MODEL_IS}"])
+        raise refused(f"MODEL: {path} is not a GGUF file; {WHAT_A_MODEL_IS}")
 
 
 WHAT_A_MODEL_IS = (
@@ -138,7 +138,7 @@ WHAT_A_MODEL_IS = (
 def known_architecture(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise SettingsError([f"MODEL: its architecture `{name}` is not known here; known are {known}"])
+        raise refused(f"MODEL: its architecture `{name}` is not known here; known are {known}")
     return ARCHITECTURES[name]
 
 
@@ -149,7 +149,7 @@ def checked(model: Checkpoint) -> Checkpoint:
         wanted += [f"blk.{layer}.{name}" for name in model.architecture.tensors]
     missing = [name for name in wanted if name not in model.tensors]
     if missing:
-        raise SettingsError([f"MODEL: the tensor `{missing[0]}` is missing; the file is not whole"])
+        raise refused(f"MODEL: the tensor `{missing[0]}` is missing; the file is not whole")
     return model
 
 

@@ -111,7 +111,7 @@ def distil(
         optimiser.step()
         spent = begun.cpu_s + time.process_time() - before
         share = min(1.0, max((step + 1) / lesson.steps, spent / lesson.cpu_s))
-        now = Progress(step=step + 1, loss=float(loss), cpu_s=spent, share=share)
+        now = Progress(step=step + 1, loss=float(loss.detach()), cpu_s=spent, share=share)
         seen(now)
         if time.monotonic() - saved > _SAVE_S:
             _save(half, taught, now)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Literal
 
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 from slipway.types import Record
 
 Verdict = Literal["keep", "reject", "undecided"]
@@ -58,12 +58,14 @@ def targets_from(texts: Sequence[str]) -> Targets:
     for text in texts:
         match = _WRITTEN.fullmatch(text.strip())
         if match is None:
-            raise SettingsError(
-                [f"--target: `{text}` is not one; write size=92MB, speed=1.7x, quality=-2pp "
-                 "(points of the answers to --questions) or perplexity=+8%"]
-            )  # fmt: skip
+            raise refused(
+                f"--target: `{text}` is not one; write size=92MB, speed=1.7x, quality=-2pp "
+                "(points of the answers to --questions) or perplexity=+8%"
+            )
         found = Targets(
-            size=round(float(match["size"]) * _UNITS[match["unit"]]) if match["size"] else found.size,
+            size=round(float(match["size"]) * _UNITS[match["unit"]])
+            if match["size"]
+            else found.size,
             speed=float(match["speed"]) if match["speed"] else found.speed,
             points=float(match["points"]) / 100 if match["points"] else found.points,
             perplexity=float(match["share"]) / 100 if match["share"] else found.perplexity,
@@ -84,20 +86,18 @@ def paired(old: Sequence[float], new: Sequence[float]) -> Paired:
 def _t(freedom: int) -> float:
     """The 97.5 % point of Student's t (Abramowitz & Stegun 26.7.5, within 0.01 from 4 on)."""
     z = 1.959964
-    terms = (
+    terms: tuple[float, ...] = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    exact = {1: 12.706, 2: 4.303, 3: 3.182}
+    exact: dict[int, float] = {1: 12.706, 2: 4.303, 3: 3.182}
     return exact.get(freedom, z + sum(term / freedom ** (n + 1) for n, term in enumerate(terms)))
 
 
 def not_worse(found: Paired, delta: float) -> Check:
     """Non-inferiority at `delta`; if it is undecided, about how many more items would decide it."""
-    words = (
-        f"{found.difference:+.1%} points [{found.low:+.1%}, {found.high:+.1%}] on {found.n} questions"
-    )
+    words = f"{found.difference:+.1%} points [{found.low:+.1%}, {found.high:+.1%}] on {found.n} questions"
     if found.low > -delta:
         verdict: Verdict = "keep"
     elif found.high < -delta:
@@ -105,7 +105,9 @@ def not_worse(found: Paired, delta: float) -> Check:
     else:
         verdict = "undecided"
         words += f"; {_more(found, delta)}"
-    return Check(name="answers", wanted=f"no more than {delta:.1%} lost", found=words, verdict=verdict)
+    return Check(
+        name="answers", wanted=f"no more than {delta:.1%} lost", found=words, verdict=verdict
+    )
 
 
 def _more(found: Paired, delta: float) -> str:
@@ -113,7 +115,9 @@ def _more(found: Paired, delta: float) -> str:
     spread = (found.high - found.difference) / _t(found.n - 1) * math.sqrt(found.n)
     needed = math.ceil((1.96 * spread / away) ** 2) if away > 1e-9 else _MOST
     if not math.isfinite(needed) or needed >= _MOST:
-        return "undecided: the loss is as large as what is allowed, and no number of items decides it"
+        return (
+            "undecided: the loss is as large as what is allowed, and no number of items decides it"
+        )
     return f"undecided, about {max(1, needed - found.n):,} more items would decide it"
 
 

@@ -11,14 +11,14 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slipway.compress.architectures import ARCHITECTURES, NAMES, Architecture
 from slipway.compress.checkpoint import WHAT_A_MODEL_IS, Checkpoint, Field, Floats, Tensor, checked
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 
 U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5  # GGUF's numbers for types
 _NORMAL, _CONTROL, _USER = 1, 3, 4  # and for kinds of tokens
@@ -47,7 +47,7 @@ def read_folder(folder: Path) -> Checkpoint:
     if architecture.interleaved and "rope_scaling" in config and config["rope_scaling"]:
         kind = config["rope_scaling"].get("rope_type", config["rope_scaling"].get("type"))
         what = f"MODEL: its rotary positions are scaled by `{kind}`"
-        raise SettingsError([f"{what}; convert it with llama.cpp and give the GGUF file"])
+        raise refused(f"{what}; convert it with llama.cpp and give the GGUF file")
     heads = int(config["num_attention_heads"])
     kv_heads = int(config.get("num_key_value_heads", heads))
     tensors = dict[str, Tensor]()
@@ -64,11 +64,11 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         what = f"MODEL: {path.parent} has no {path.name}"
-        raise SettingsError([f"{what}; {WHAT_A_MODEL_IS}"]) from None
+        raise refused(f"{what}; {WHAT_A_MODEL_IS}") from None
     except (ValueError, OSError) as error:
-        raise SettingsError([f"MODEL: {path} cannot be read ({error})"]) from None
+        raise refused(f"MODEL: {path} cannot be read ({error})") from None
     if not isinstance(found, dict):
-        raise SettingsError([f"MODEL: {path} is not an object of JSON"])
+        raise refused(f"MODEL: {path} is not an object of JSON")
     return found
 
 
@@ -77,9 +77,7 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
     found = next((each for each in ARCHITECTURES.values() if each.model_type == kind), None)
     if found is None:
         known = ", ".join(each.model_type for each in ARCHITECTURES.values())
-        raise SettingsError(
-            [f"MODEL: its architecture `{kind}` is not known here; known are {known}"]
-        )
+        raise refused(f"MODEL: its architecture `{kind}` is not known here; known are {known}")
     return found
 
 
@@ -95,7 +93,7 @@ def _names(architecture: Architecture, layers: int) -> dict[str, str]:
 def _stored(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise SettingsError([f"MODEL: {folder} has no *.safetensors; {WHAT_A_MODEL_IS}"])
+        raise refused(f"MODEL: {folder} has no *.safetensors; {WHAT_A_MODEL_IS}")
     return {name: tensor for file in files for name, tensor in _tensors_of(file)}
 
 
@@ -104,20 +102,18 @@ def _tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
-            if length > file.stat().st_size:
-                raise ValueError("its head is longer than the file")
-            head = json.loads(opened.read(length))
+            head = json.loads(opened.read(min(length, file.stat().st_size)))
     except (OSError, struct.error, ValueError) as error:
-        raise SettingsError([f"MODEL: {file} is not a whole safetensors file ({error})"]) from None
+        raise refused(f"MODEL: {file} is not a whole safetensors file ({error})") from None
     for name, about in head.items():
         if name == "__metadata__":
             continue
         if about["dtype"] not in _STORED:
             known = ", ".join(_STORED)
-            raise SettingsError(
-                [f"MODEL: `{name}` of {file} is stored as {about['dtype']}; known are {known}. "
-                 "Give the model as it was before it was quantised"]
-            )  # fmt: skip
+            raise refused(
+                f"MODEL: `{name}` of {file} is stored as {about['dtype']}; known are {known}. "
+                "Give the model as it was before it was quantised"
+            )
         shape, (start, end) = tuple(about["shape"]), about["data_offsets"]
         load = _loader(file, about["dtype"], 8 + length + start, end - start, shape)
         yield name, Tensor(shape=shape, kind=about["dtype"].lower(), load=load)
@@ -175,7 +171,9 @@ def _head(config: Mapping[str, Any], kind: Architecture, folder: Path) -> dict[s
     epsilon = float(config.get("rms_norm_eps", 1e-5))
     fields[f"{kind.name}.attention.layer_norm_rms_epsilon"] = Field(value=epsilon, kind=F32)
     fields[f"{kind.name}.rope.freq_base"] = Field(value=float(theta or 10_000.0), kind=F32)
-    fields["general.name"] = Field(value=str(config.get("_name_or_path") or folder.name), kind=STRING)
+    fields["general.name"] = Field(
+        value=str(config.get("_name_or_path") or folder.name), kind=STRING
+    )
     fields["general.file_type"] = Field(value=1, kind=U32)
     fields["general.quantization_version"] = Field(value=2, kind=U32)
     if licence := _licence(folder):
@@ -195,7 +193,7 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]:
     model = file.get("model", {})
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         what = "MODEL: its tokenizer is not byte-level BPE"
-        raise SettingsError([f"{what}; convert it with llama.cpp and give the GGUF file"])
+        raise refused(f"{what}; convert it with llama.cpp and give the GGUF file")
     tokens, kinds = _tokens(file, model, int(config["vocab_size"]))
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     about = _json(folder / "tokenizer_config.json") if _has(folder, "tokenizer_config.json") else {}
@@ -219,17 +217,19 @@ def _has(folder: Path, name: str) -> bool:
     return (folder / name).is_file()
 
 
-def _tokens(file: Mapping[str, Any], model: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:
+def _tokens(
+    file: Mapping[str, Any], model: Mapping[str, Any], size: int
+) -> tuple[list[str], list[int]]:
     numbers = {int(n): str(text) for text, n in model["vocab"].items()}
     kinds = dict.fromkeys(numbers, _NORMAL)
     for each in file.get("added_tokens", []):
         numbers[int(each["id"])] = each["content"]
         kinds[int(each["id"])] = _CONTROL if each.get("special") else _USER
     if max(numbers, default=0) >= size:
-        raise SettingsError(
-            [f"MODEL: tokenizer.json has the token {max(numbers)}, but the model's vocabulary "
-             f"ends at {size - 1}: the vocabulary differs; take both files from one model"]
-        )  # fmt: skip
+        raise refused(
+            f"MODEL: tokenizer.json has the token {max(numbers)}, but the model's vocabulary "
+            f"ends at {size - 1}: the vocabulary differs; take both files from one model"
+        )
     unused = 5
     tokens = [numbers.get(n, f"[PAD{n}]") for n in range(size)]
     return tokens, [kinds.get(n, unused) for n in range(size)]
@@ -248,7 +248,7 @@ def _rule_of(file: Mapping[str, Any]) -> str:
     if [part.get("type") for part in parts] == ["ByteLevel"]:
         return "gpt-2"
     what = "MODEL: how its tokenizer splits text is not known here"
-    raise SettingsError([f"{what}; convert it with llama.cpp and give the GGUF file"])
+    raise refused(f"{what}; convert it with llama.cpp and give the GGUF file")
 
 
 def _special(
@@ -325,7 +325,7 @@ def _tokenizer_file(model: Checkpoint) -> dict[str, Any]:
     pre = str(model.fields["tokenizer.ggml.pre"].value) if kind == "gpt2" else kind
     if kind != "gpt2" or pre not in (*_PRE, _SMOLLM, "gpt-2"):
         what = f"MODEL: its tokenizer (`{pre}`) cannot be written in Hugging Face's layout"
-        raise SettingsError([f"{what}; the GGUF file itself can be quantised and pruned"])
+        raise refused(f"{what}; the GGUF file itself can be quantised and pruned")
     tokens, kinds = model.vocabulary, list(model.fields["tokenizer.ggml.token_type"].value)
     added = [
         {"id": n, "content": text, "special": kinds[n] == _CONTROL, "single_word": False,
@@ -347,7 +347,12 @@ def _tokenizer_file(model: Checkpoint) -> dict[str, Any]:
 def _splitting(pre: str) -> dict[str, Any]:
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     if pre in _PRE:
-        rule = {"type": "Split", "pattern": {"Regex": _PRE[pre]}, "behavior": "Isolated", "invert": False}
+        rule = {
+            "type": "Split",
+            "pattern": {"Regex": _PRE[pre]},
+            "behavior": "Isolated",
+            "invert": False,
+        }
         return {"type": "Sequence", "pretokenizers": [rule, {**level, "use_regex": False}]}
     if pre == _SMOLLM:
         digits = {"type": "Digits", "individual_digits": True}
@@ -368,13 +373,19 @@ def _tokenizer_config(model: Checkpoint) -> dict[str, Any]:
 
 
 def _write_tensors(model: Checkpoint, path: Path, seen: Callable[[int, int], None]) -> None:
-    names = {ours: theirs for ours, theirs in _names(model.architecture, model.layers).items()
-             if ours in model.tensors}  # fmt: skip
+    names = {
+        ours: theirs
+        for ours, theirs in _names(model.architecture, model.layers).items()
+        if ours in model.tensors
+    }
     head, at = dict[str, Any](), 0
     for ours, theirs in names.items():
         tensor = model.tensors[ours]
-        head[theirs] = {"dtype": "F16", "shape": list(tensor.shape),
-                        "data_offsets": [at, at + 2 * tensor.size]}  # fmt: skip
+        head[theirs] = {
+            "dtype": "F16",
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + 2 * tensor.size],
+        }
         at += 2 * tensor.size
     words = json.dumps({"__metadata__": {"format": "pt"}, **head}).encode()
     words += b" " * (-len(words) % 8)
@@ -388,7 +399,7 @@ def _write_tensors(model: Checkpoint, path: Path, seen: Callable[[int, int], Non
             count = heads if ".attn_q." in ours else kv_heads if ".attn_k." in ours else 0
             if count and model.architecture.interleaved:
                 values = _halved(values, count)
-            out.write(cast(bytes, np.ascontiguousarray(values, np.float16).tobytes()))
+            out.write(np.ascontiguousarray(values, np.float16).tobytes())
             seen(done, len(names))
     half.replace(path)
 

@@ -20,13 +20,13 @@ _UBATCH = 512
 
 
 class _Opaque(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_uint8 * 1024)]  # noqa: RUF012 - ctypes reads it so
+    _fields_ = [("data", ctypes.c_uint8 * 1024)]
 
 
 class _Batch(ctypes.Structure):
     """llama_batch: tokens, with null pointers for what llama.cpp fills in by itself."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("n_tokens", ctypes.c_int32),
         ("token", ctypes.c_void_p),
         ("embd", ctypes.c_void_p),
@@ -40,9 +40,7 @@ class _Batch(ctypes.Structure):
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
-@_LOG
-def _quiet(level: int, text: bytes, data: object) -> None:
-    """Drop what llama.cpp would print."""
+_quiet = _LOG(lambda level, text, data: None)  # drops what llama.cpp would print
 
 
 def _functions(path: Path) -> Any:
@@ -108,9 +106,7 @@ class Llama:
         if code := self._c.llama_decode(self._context, batch):
             raise ValueError(f"llama.cpp could not read {count} tokens (code {code})")
         rows = count if every else 1
-        at = ctypes.cast(
-            self._c.llama_get_logits(self._context), ctypes.POINTER(ctypes.c_float)
-        )
+        at = ctypes.cast(self._c.llama_get_logits(self._context), ctypes.POINTER(ctypes.c_float))
         found = np.ctypeslib.as_array(at, (rows, self.vocabulary))
         return cast(Floats, found.copy())
 

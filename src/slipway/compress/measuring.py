@@ -59,7 +59,9 @@ class Paces(Record, frozen=True, kw_only=True):
     why: str = ""
 
 
-def read_along(runner: Runner, windows: Sequence[Sequence[int]], seen: Callable[[], None]) -> Reading:
+def read_along(
+    runner: Runner, windows: Sequence[Sequence[int]], seen: Callable[[], None]
+) -> Reading:
     """The runner must have the original too."""
     found = list[Window]()
     for window in windows:

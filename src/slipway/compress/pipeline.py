@@ -18,6 +18,7 @@ from slipway.compress.checkpoint import Checkpoint, check_magic, read_gguf
 from slipway.compress.gate import DELTA, Check, Targets, at_most, not_worse, paired, verdict_of
 from slipway.compress.huggingface import digest, read_folder
 from slipway.compress.measuring import Paces, Reading, read_along, side_by_side
+from slipway.compress.refusals import refused
 from slipway.compress.results import (
     DISTILLED,
     DOMAIN,
@@ -35,9 +36,8 @@ from slipway.compress.results import (
     Registered,
     Texts,
 )
-from slipway.compress.runner import Runner
+from slipway.compress.runner import Runner, peak_memory
 from slipway.compress.state import State, held
-from slipway.errors import SettingsError
 from slipway.types import Record
 
 LENGTH = 256  # tokens of a window
@@ -125,8 +125,8 @@ def _opened(path: Path) -> Checkpoint:
 
 def _peak() -> int:
     """The larger of our own most memory and that of the largest child."""
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(who).ru_maxrss for who in whose) * 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return max(peak_memory(), children)
 
 
 class _Run:
@@ -162,7 +162,9 @@ class _Run:
 
     def prepare(self) -> Texts:
         job = self.job
-        given = [digest(p) if p and p.is_file() else str(p) for p in (job.distil, job.test, job.other)]
+        given = [
+            digest(p) if p and p.is_file() else str(p) for p in (job.distil, job.test, job.other)
+        ]
 
         def do() -> Texts:
             training, test, how = _documents(job)
@@ -183,7 +185,9 @@ class _Run:
                 for name, found in rows.items()
             }
             _check_windows(cut, job)
-            prompts = [row[:_SAMPLE_PROMPT] for row in rows["training"] if len(row) > _SAMPLE_PROMPT]
+            prompts = [
+                row[:_SAMPLE_PROMPT] for row in rows["training"] if len(row) > _SAMPLE_PROMPT
+            ]
             self._put("texts.json", {**cut, "prompts": prompts[: job.samples]})
             counts = {name: len(found) for name, found in cut.items()}
             return Texts(length=LENGTH, split=how, **counts)
@@ -214,7 +218,7 @@ class _Run:
             return planned
 
         if job.distil is not None and find_spec("torch") is None:
-            raise SettingsError(["--distil: torch is not installed; pip install 'slipway[distil]'"])
+            raise refused("--distil: torch is not installed; pip install 'slipway[distil]'")
         depends = [job.targets, job.quant, job.prune]
         planned = self.state.stage("plan", depends, [], Planned, do)
         self.hands.say(f"plan: {' then '.join(_steps(planned))}; {planned.why}")
@@ -438,9 +442,9 @@ def _documents(job: Job) -> tuple[list[str], list[str], str]:
 def _check_windows(found: Mapping[str, Sequence[object]], job: Job) -> None:
     if (job.test or job.distil) and len(found["test"]) < 2:
         flag = "--test" if job.test else "--distil"
-        raise SettingsError([f"{flag}: the test has less than {2 * LENGTH} tokens; give more text"])
+        raise refused(f"{flag}: the test has less than {2 * LENGTH} tokens; give more text")
     if job.other and len(found["other"]) < 2:
-        raise SettingsError([f"--other: it has less than {2 * LENGTH} tokens; give more text"])
+        raise refused(f"--other: it has less than {2 * LENGTH} tokens; give more text")
 
 
 def _steps(planned: Planned) -> list[str]:
@@ -461,9 +465,7 @@ def _recovered(original: File, pruned: File, distilled: File) -> dict[str, float
     return found
 
 
-def _checks(
-    targets: Targets, result: File, paces: Paces, scores: Scores | None
-) -> list[Check]:
+def _checks(targets: Targets, result: File, paces: Paces, scores: Scores | None) -> list[Check]:
     found = list[Check]()
     if targets.size is not None:
         fits = result.bytes <= targets.size
@@ -505,8 +507,11 @@ def _close_enough(wanted: float, result: File) -> Check:
 def _advice(checks: Sequence[Check], planned: Planned) -> str:
     missed = {check.name for check in checks if check.verdict == "reject"}
     if "perplexity" in missed or "answers" in missed:
-        return "give text by --distil, or more --minutes" if not planned.distils else (
-            "give more --minutes or more text, or choose a form of more bits")  # fmt: skip
+        return (
+            "give text by --distil, or more --minutes"
+            if not planned.distils
+            else ("give more --minutes or more text, or choose a form of more bits")
+        )
     if "speed" in missed:
         return f"the nearest is this one; with --distil TEXT, --prune depth:N is faster than {planned.form}"
     return ""

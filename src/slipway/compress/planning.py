@@ -13,8 +13,8 @@ from slipway.compress.checkpoint import Checkpoint, Tensor
 from slipway.compress.gate import Targets
 from slipway.compress.pruning import Cut, cut_from
 from slipway.compress.quantising import size_of
+from slipway.compress.refusals import refused
 from slipway.compress.results import Planned
-from slipway.errors import SettingsError
 
 _ORDER = ("q8_0", "q4_k_m", "q4_0")
 _DEEPEST = 3  # a third of the layers at most: beyond that, a short distillation does not bring back
@@ -48,7 +48,7 @@ def plan(
     if not small and cut is None and distils:
         return _deeper(model, head, targets, forms[-1], planned)
     if not small:
-        raise SettingsError([_nearest(model, head, targets, sizes, distils=distils, cut=cut)])
+        raise refused(_nearest(model, head, targets, sizes, distils=distils, cut=cut))
     best = small[-1]
     return planned(best, f"the nearest to the targets ({missed[best]})")
 
@@ -67,7 +67,7 @@ def _deeper(
         size = head + size_of(_like(model, cut), form)
         if targets.size is not None and size <= targets.size:
             return planned(form, f"{form} alone is too large; without {number} layers it fits", cut)
-    raise SettingsError([_nearest(model, head, targets, {}, distils=True, cut=None)])
+    raise refused(_nearest(model, head, targets, {}, distils=True, cut=None))
 
 
 def _nearest(
@@ -109,17 +109,17 @@ def check_room(model: Checkpoint, out: Path, planned: Planned) -> None:
     """Raise SettingsError before anything is written if memory or disk is too small."""
     need, free = disk_needed(model, planned), shutil.disk_usage(out).free
     if need > free:
-        raise SettingsError(
-            [f"--out: about {need / 1e9:.1f} GB are needed on the disk of {out}, and "
-             f"{free / 1e9:.1f} GB are free; make room, or name a folder on another disk"]
-        )  # fmt: skip
+        raise refused(
+            f"--out: about {need / 1e9:.1f} GB are needed on the disk of {out}, and "
+            f"{free / 1e9:.1f} GB are free; make room, or name a folder on another disk"
+        )
     need, free = memory_needed(model, planned), memory_free()
     if need > free:
         fix = "leave out --distil" if planned.distils else "use a machine with more memory"
-        raise SettingsError(
-            [f"MODEL: about {need / 1e9:.1f} GB of memory are needed, and {free / 1e9:.1f} GB are "
-             f"free; close other programs, or {fix}"]
-        )  # fmt: skip
+        raise refused(
+            f"MODEL: about {need / 1e9:.1f} GB of memory are needed, and {free / 1e9:.1f} GB are "
+            f"free; close other programs, or {fix}"
+        )
 
 
 def disk_needed(model: Checkpoint, planned: Planned) -> int:
@@ -140,6 +140,8 @@ def memory_needed(model: Checkpoint, planned: Planned) -> int:
 def memory_free() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+        )
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

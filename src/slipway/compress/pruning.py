@@ -14,7 +14,7 @@ import numpy as np
 
 from slipway.compress.activations import Layer, layers
 from slipway.compress.checkpoint import Checkpoint, Floats, Tensor
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 from slipway.types import Record
 
 _STEP = 256
@@ -42,26 +42,26 @@ class Scores(Record, frozen=True, kw_only=True):
 def cut_from(text: str, model: Checkpoint) -> Cut:
     """Read `depth:3` or `width:1280`. Raises SettingsError for what this model cannot lose."""
     if text.startswith(("wanda:", "sparse:", "unstructured:")):
-        raise SettingsError(
-            [f"--prune: `{text}` sets single weights to zero, which makes a GGUF file neither "
-             "smaller nor faster; choose depth:N or width:N"]
-        )  # fmt: skip
+        raise refused(
+            f"--prune: `{text}` sets single weights to zero, which makes a GGUF file neither "
+            "smaller nor faster; choose depth:N or width:N"
+        )
     found = _WRITTEN.fullmatch(text)
     if found is None:
-        raise SettingsError([f"--prune: `{text}` is not one; write depth:3 or width:1280"])
+        raise refused(f"--prune: `{text}` is not one; write depth:3 or width:1280")
     cut = Cut(kind=found[1], number=int(found[2]))
     most, inner = model.layers - 2, int(model.number("feed_forward_length"))
     if cut.kind == "depth" and not 1 <= cut.number <= most:
-        raise SettingsError(
-            [f"--prune: depth:{cut.number} is not possible with {model.layers} layers; "
-             f"take out 1 to {most}"]
-        )  # fmt: skip
+        raise refused(
+            f"--prune: depth:{cut.number} is not possible with {model.layers} layers; "
+            f"take out 1 to {most}"
+        )
     if cut.kind == "width" and (cut.number % _STEP or not _STEP <= cut.number < inner):
         near = max(_STEP, min(round(cut.number / _STEP), (inner - 1) // _STEP) * _STEP)
-        raise SettingsError(
-            [f"--prune: width:{cut.number} is not possible; the width is {inner} and stays a "
-             f"multiple of {_STEP} below it, such as width:{near}"]
-        )  # fmt: skip
+        raise refused(
+            f"--prune: width:{cut.number} is not possible; the width is {inner} and stays a "
+            f"multiple of {_STEP} below it, such as width:{near}"
+        )
     return cut
 
 
@@ -98,9 +98,7 @@ def dropped(cut: Cut, found: Scores) -> list[int]:
 
 def _shallower(model: Checkpoint, cut: Cut, found: Scores) -> Checkpoint:
     gone = set(dropped(cut, found))
-    numbers = {
-        old: new for new, old in enumerate(n for n in range(model.layers) if n not in gone)
-    }
+    numbers = {old: new for new, old in enumerate(n for n in range(model.layers) if n not in gone)}
     tensors = dict[str, Tensor]()
     for name, tensor in model.tensors.items():
         at = re.match(r"blk\.(\d+)\.(.*)", name)

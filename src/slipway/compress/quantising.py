@@ -28,13 +28,18 @@ from slipway.compress.checkpoint import (
     tensor_bytes,
     write_gguf,
 )
-from slipway.errors import SettingsError, SlipwayError
+from slipway.compress.refusals import refused
+from slipway.errors import SlipwayError
 
 FORMS = ("f16", "q8_0", "q4_k_m", "q4_0")
 TOOL = "llama-quantize"
 
 _IN_PYTHON = ("q4_0", "q5_0", "q5_1", "q8_0")
-_BLOCK_256 = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}  # llama.cpp's stand-ins for other rows
+_BLOCK_256 = {
+    "q4_k": "q5_0",
+    "q5_k": "q5_1",
+    "q6_k": "q8_0",
+}  # llama.cpp's stand-ins for other rows
 _ERROR = {"q4_0": 0.13, "q5_0": 0.07, "q5_1": 0.07, "q8_0": 0.01, "q4_k": 0.13, "q6_k": 0.04}
 
 log = logging.getLogger("slipway")
@@ -230,5 +235,5 @@ def is_right(chunk: Chunk, kind: str) -> bool:
 
 def check_form(form: str) -> str:
     if form not in FORMS:
-        raise SettingsError([f"--quant: `{form}` is not one; choose {', '.join(FORMS)}"])
+        raise refused(f"--quant: `{form}` is not one; choose {', '.join(FORMS)}")
     return form

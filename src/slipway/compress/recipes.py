@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 from slipway.types import Record
 
 
@@ -52,7 +52,7 @@ RECIPES = {
 def write_recipe(kind: str, model: str, out: Path) -> list[str]:
     """Write `recipe.yaml` and `compress.py`; what to do with them, line by line."""
     if kind not in RECIPES:
-        raise SettingsError([f"--recipe: `{kind}` is not one; choose {', '.join(RECIPES)}"])
+        raise refused(f"--recipe: `{kind}` is not one; choose {', '.join(RECIPES)}")
     recipe = RECIPES[kind]
     made = f"{Path(model).name}-{kind}"
     try:
@@ -60,7 +60,9 @@ def write_recipe(kind: str, model: str, out: Path) -> list[str]:
         (out / "recipe.yaml").write_text(recipe_text(kind), encoding="utf-8")
         (out / "compress.py").write_text(_script(recipe, model, made), encoding="utf-8")
     except OSError as error:
-        raise SettingsError([f"--out: {out} cannot be written: {error.strerror}"]) from None
+        raise refused(f"--out: {out} cannot be written: {error.strerror}") from None
+    models = f"http://127.0.0.1:8001/v1#original --model http://127.0.0.1:8000/v1#{made}"
+    measure = f"--docs DOCS --questions QUESTIONS.jsonl --model {models} --against original"
     return [
         f"{kind}: {recipe.about}. Not run here; on a machine with a graphics card:",
         "  pip install llmcompressor vllm",
@@ -68,9 +70,7 @@ def write_recipe(kind: str, model: str, out: Path) -> list[str]:
         f"  vllm serve ./{made} --served-model-name {made} --port 8000",
         f"  vllm serve {model} --served-model-name original --port 8001",
         "then measure both on your own questions, question by question:",
-        "  slipway eval answers --docs DOCS --questions QUESTIONS.jsonl "
-        f"--model http://127.0.0.1:8001/v1#original --model http://127.0.0.1:8000/v1#{made} "
-        "--against original",
+        f"  slipway eval answers {measure}",
     ]
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from slipway import weights
+from slipway.compress.refusals import refused
 from slipway.compress.results import Registered
-from slipway.errors import SettingsError, SlipwayError
+from slipway.errors import SlipwayError
 
 _NOTE = "compressed.txt"
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -33,7 +34,7 @@ def share_from(text: str) -> str:
     """Read `5%`. Raises SettingsError."""
     found = _SHARE.fullmatch(text)
     if found is None or not 0 < float(found[1]) <= 100:
-        raise SettingsError([f"--canary: `{text}` is not a share; write 5%"])
+        raise refused(f"--canary: `{text}` is not a share; write 5%")
     return f"{float(found[1]):g}%"
 
 
@@ -41,10 +42,10 @@ def keep(name: str, file: Path, origin: str) -> Path:
     """Keep a copy as weights called `name`, in place of an earlier result of that name."""
     there = weights.table().get(name)
     if there is not None and not (weights.folder(there) / _NOTE).is_file():
-        raise SettingsError(
-            [f"--name: there are weights called `{name}` that compress did not make; "
-             "choose another name"]
-        )  # fmt: skip
+        raise refused(
+            f"--name: there are weights called `{name}` that compress did not make; "
+            "choose another name"
+        )
     if there is not None:
         shutil.rmtree(weights.folder(there))
     path = weights.add(name, str(file))
@@ -72,7 +73,9 @@ def rollback(name: str, settings: Path | None, check: Checks) -> list[str]:
         new = _taken_out(text, name)
         if new != text:
             _replace(settings, text, new, check)
-            done.append(f"{settings} names `{name}` no more; a running server takes that up by itself")
+            done.append(
+                f"{settings} names `{name}` no more; a running server takes that up by itself"
+            )
     there = weights.table().get(name)
     if there is not None and (weights.folder(there) / _NOTE).is_file():
         shutil.rmtree(weights.folder(there))
@@ -80,7 +83,7 @@ def rollback(name: str, settings: Path | None, check: Checks) -> list[str]:
     if not done:
         known = [n for n, w in weights.table().items() if (weights.folder(w) / _NOTE).is_file()]
         names = f"; compress made {', '.join(known)}" if known else "; compress has registered none"
-        raise SettingsError([f"NAME: nothing here is called `{name}`{names}"])
+        raise refused(f"NAME: nothing here is called `{name}`{names}")
     return done
 
 
@@ -91,7 +94,7 @@ def _read(settings: Path) -> str:
     try:
         return settings.read_text(encoding="utf-8")
     except OSError as error:
-        raise SettingsError([f"--config: {settings} cannot be read: {error.strerror}"]) from None
+        raise refused(f"--config: {settings} cannot be read: {error.strerror}") from None
 
 
 def _replace(settings: Path, old: str, new: str, check: Checks) -> None:
@@ -112,20 +115,20 @@ def _nodes(text: str) -> dict[str, Any]:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise SettingsError([f"--config: the file is not YAML ({error})"]) from None
+        raise refused(f"--config: the file is not YAML ({error})") from None
     if not isinstance(root, yaml.MappingNode):
-        raise SettingsError(["--config: the file has no `models:`; name the server's settings file"])
+        raise refused("--config: the file has no `models:`; name the server's settings file")
     return {str(key.value): value for key, value in root.value}
 
 
 def _model_added(text: str, name: str) -> str:
     models = _nodes(text).get("models")
     if not isinstance(models, yaml.MappingNode) or not models.value:
-        raise SettingsError(["--config: the file has no `models:`; name the server's settings file"])
+        raise refused("--config: the file has no `models:`; name the server's settings file")
     if name in {key.value for key, _ in models.value}:
         return text
     entry = f"{name}: {{provider: local, weights: {name}}}"
-    return _inserted(text, models, [key for key, _ in models.value][0], entry)
+    return _inserted(text, models, models.value[0][0], entry)
 
 
 def _route_added(text: str, name: str, route: str, canary: str) -> str:
@@ -134,9 +137,9 @@ def _route_added(text: str, name: str, route: str, canary: str) -> str:
     items = known.get(route)
     if items is None:
         names = ", ".join(known) or "none"
-        raise SettingsError([f"--route: there is no route `{route}`; there are: {names}"])
+        raise refused(f"--route: there is no route `{route}`; there are: {names}")
     if not isinstance(items, yaml.SequenceNode):
-        raise SettingsError([f"--route: write `{route}` as a list first, such as [{items.value}]"])
+        raise refused(f"--route: write `{route}` as a list first, such as [{items.value}]")
     text = _taken_out(text, name, only_routes=True)
     items = {str(k.value): v for k, v in _nodes(text)["routes"].value}[route]
     return _inserted(text, items, items.value[0], f"{{model: {name}, canary: {canary}}}", last=True)

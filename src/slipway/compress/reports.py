@@ -26,7 +26,10 @@ def write_reports(outcome: Outcome, folder: Path) -> dict[str, Path]:
     found = {
         "html": (folder / "report.html", page(outcome, made)),
         "md": (folder / "report.md", markdown(outcome, made)),
-        "json": (folder / "report.json", msgspec.json.format(msgspec.json.encode(outcome)).decode()),
+        "json": (
+            folder / "report.json",
+            msgspec.json.format(msgspec.json.encode(outcome)).decode(),
+        ),
     }
     for path, text in found.values():
         path.write_text(text, encoding="utf-8")
@@ -170,7 +173,8 @@ def markdown(outcome: Outcome, made: datetime) -> str:
     cells = [head, ["---"] * len(head), *rows]
     grid = "\n".join(f"| {' | '.join(row)} |" for row in cells)
     checks = "\n".join(
-        f"- {c.name}: wanted {c.wanted}, found {c.found}: **{c.verdict}**" for c in outcome.gated.checks
+        f"- {c.name}: wanted {c.wanted}, found {c.found}: **{c.verdict}**"
+        for c in outcome.gated.checks
     )
     return (
         f"# {outcome.ingested.name}, compressed\n\n**{VERDICTS[outcome.gated.verdict]}**\n\n"
@@ -193,7 +197,10 @@ def page(outcome: Outcome, made: datetime) -> str:
     verdict = outcome.gated.verdict
     parts = [
         f"<p class='verdict {verdict}'>{_safe(VERDICTS[verdict])}</p>",
-        _list(f"{c.name}: wanted {c.wanted}, found {c.found}: {c.verdict}" for c in outcome.gated.checks),
+        _list(
+            f"{c.name}: wanted {c.wanted}, found {c.found}: {c.verdict}"
+            for c in outcome.gated.checks
+        ),
         f"<p>{_safe(outcome.gated.advice)}</p>" if outcome.gated.advice else "",
         "<h2>Stage by stage</h2>",
         _table(head, rows),
@@ -221,7 +228,9 @@ def page(outcome: Outcome, made: datetime) -> str:
 def _plots(outcome: Outcome) -> Iterator[str]:
     files = outcome.files
     yield "<h2>Size and what it cost</h2>"
-    yield plots.bars("Size in MB", {name: file.bytes / 1e6 for name, file in files.items()}, "{:.1f}")
+    yield plots.bars(
+        "Size in MB", {name: file.bytes / 1e6 for name, file in files.items()}, "{:.1f}"
+    )
     for text in (DOMAIN, OTHER):
         found = {k: f.readings[text] for k, f in files.items() if text in f.readings}
         if found:
@@ -232,9 +241,13 @@ def _plots(outcome: Outcome) -> Iterator[str]:
     paces = outcome.gated.paces
     if paces is not None and not paces.why:
         yield "<h2>Speed</h2>"
-        yield plots.bars("Tokens a second", _of(paces.models, lambda p: p.tokens_a_second), "{:.0f}")
         yield plots.bars(
-            "Milliseconds to the first token", _of(paces.models, lambda p: 1000 * p.ttft_s), "{:.0f}"
+            "Tokens a second", _of(paces.models, lambda p: p.tokens_a_second), "{:.0f}"
+        )
+        yield plots.bars(
+            "Milliseconds to the first token",
+            _of(paces.models, lambda p: 1000 * p.ttft_s),
+            "{:.0f}",
         )
     if outcome.pruned:
         yield "<h2>What each layer does</h2>"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 from slipway.types import Record
 
 _FILE = "state.json"
@@ -42,8 +42,8 @@ class State:
             try:
                 self._done = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Done])
             except msgspec.MsgspecError as error:
-                raise SettingsError(
-                    [f"--out: {self._path} cannot be read ({error}); remove it to begin again"]
+                raise refused(
+                    f"--out: {self._path} cannot be read ({error}); remove it to begin again"
                 ) from None
 
     def stage(
@@ -90,13 +90,13 @@ def held(folder: Path) -> Iterator[State]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise SettingsError([f"--out: {folder} cannot be written: {error.strerror}"]) from None
+        raise refused(f"--out: {folder} cannot be written: {error.strerror}") from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             what = f"--out: another `slipway compress` works in {folder}"
-            raise SettingsError([f"{what}; wait for it, or name another folder"]) from None
+            raise refused(f"{what}; wait for it, or name another folder") from None
         yield State(folder)
     finally:
         os.close(lock)

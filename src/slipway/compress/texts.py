@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from slipway.errors import SettingsError
+from slipway.compress.refusals import refused
 
 FEWEST_WORDS = 4_000  # below this, a model learns the text by heart
 _RUN = 13  # words
@@ -35,11 +35,11 @@ def documents_in(path: Path, flag: str) -> list[str]:
     Raises SettingsError, which begins with `flag`.
     """
     if not path.exists():
-        raise SettingsError([f"{flag}: there is no file or folder {path}"])
+        raise refused(f"{flag}: there is no file or folder {path}")
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     files = [file for file in files if file.suffix in _KINDS]
     if not files:
-        raise SettingsError([f"{flag}: {path} has no text; give .txt, .md or .jsonl files"])
+        raise refused(f"{flag}: {path} has no text; give .txt, .md or .jsonl files")
     found = [text for file in files for text in _read(file, flag, alone=not path.is_dir())]
     return [text for text in found if text.strip()]
 
@@ -48,9 +48,9 @@ def _read(file: Path, flag: str, *, alone: bool) -> Iterator[str]:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise SettingsError([f"{flag}: {file} is not UTF-8 text; save it as that"]) from None
+        raise refused(f"{flag}: {file} is not UTF-8 text; save it as that") from None
     except OSError as error:
-        raise SettingsError([f"{flag}: {file} cannot be read: {error.strerror}"]) from None
+        raise refused(f"{flag}: {file} cannot be read: {error.strerror}") from None
     if file.suffix == ".jsonl":
         yield from _rows(file, text, flag)
     elif not alone:
@@ -66,21 +66,21 @@ def _rows(file: Path, text: str, flag: str) -> Iterator[str]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise SettingsError([f"{flag}: {file}:{number} is not JSON ({error.msg})"]) from None
+            raise refused(f"{flag}: {file}:{number} is not JSON ({error.msg})") from None
         parts = [str(row[f]) for f in _FIELDS if row.get(f)] if isinstance(row, dict) else []
         if not parts:
             known = ", ".join(f"`{each}`" for each in _FIELDS)
-            raise SettingsError([f"{flag}: {file}:{number} has no text; give a field of {known}"])
+            raise refused(f"{flag}: {file}:{number} has no text; give a field of {known}")
         yield "\n".join(parts)
 
 
 def check_enough(documents: Sequence[str], flag: str) -> None:
     words = sum(len(text.split()) for text in documents)
     if words < FEWEST_WORDS or len(documents) < _FEWEST_DOCUMENTS:
-        raise SettingsError(
-            [f"{flag}: {len(documents)} documents with {words:,} words are too little to learn "
-             f"from; give at least {_FEWEST_DOCUMENTS} documents and {FEWEST_WORDS:,} words"]
-        )  # fmt: skip
+        raise refused(
+            f"{flag}: {len(documents)} documents with {words:,} words are too little to learn "
+            f"from; give at least {_FEWEST_DOCUMENTS} documents and {FEWEST_WORDS:,} words"
+        )
 
 
 def runs_of(text: str) -> set[Run]:
@@ -118,11 +118,11 @@ def refuse_shared(training: Sequence[str], test: Iterable[str], flag: str) -> No
     """Raise SettingsError if training text is in the test: the result would prove nothing."""
     if found := shared(training, test):
         number, words = found[0]
-        raise SettingsError(
-            [f"{flag}: {len(found)} of {len(training)} training documents share text with the "
-             f"test, the first is document {number + 1} (“{words}”); take them out of "
-             f"one of the two, or leave {flag} out and let Slipway split --distil"]
-        )  # fmt: skip
+        raise refused(
+            f"{flag}: {len(found)} of {len(training)} training documents share text with the "
+            f"test, the first is document {number + 1} (“{words}”); take them out of "
+            f"one of the two, or leave {flag} out and let Slipway split --distil"
+        )
 
 
 def split(documents: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
@@ -137,10 +137,10 @@ def split(documents: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]
             test += group
             size += length
     if not test:
-        raise SettingsError(
-            ["--distil: its documents all share text, so none can be kept for the test; "
-             "name other text to test on with --test"]
-        )  # fmt: skip
+        raise refused(
+            "--distil: its documents all share text, so none can be kept for the test; "
+            "name other text to test on with --test"
+        )
     held = set(test)
     return [d for n, d in enumerate(documents) if n not in held], [documents[n] for n in test]
 
