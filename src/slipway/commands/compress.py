@@ -7,22 +7,9 @@ from typing import Any
 
 import click
 
-from slipway.errors import SettingsError
+from slipway.commands.options import JSON, NonEmptyPath
 
 RUN = "run"
-
-
-class File(click.Path):
-    """A path as it was typed; an empty one is a mistake."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, readable=False)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            name = param.opts[0] if param else "path"
-            raise SettingsError([f"{name}: it is empty; name a file or a folder"])
-        return super().convert(value, param, ctx)
 
 
 class Group(click.Group):
@@ -35,7 +22,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group)
-def compress() -> None:
+def command() -> None:
     """Make a model smaller and faster on this machine, and prove what that cost.
 
     \b
@@ -47,7 +34,7 @@ def compress() -> None:
     """
 
 
-@compress.command(RUN)
+@command.command(RUN)
 @click.argument("model")
 @click.option(
     "--target",
@@ -57,19 +44,19 @@ def compress() -> None:
 )
 @click.option("--prune", metavar="HOW", help="depth:3 takes 3 layers out, width:1280 narrows each.")
 @click.option(
-    "--distil", type=File(), metavar="TEXT", help="Text of yours to learn from: a file or folder."
+    "--distil", type=NonEmptyPath(), metavar="TEXT", help="Text of yours to learn from: a file or folder."
 )
 @click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m or q4_0.")
 @click.option(
-    "--out", type=File(), metavar="DIR", help="Folder for the run [default: NAME.compress]."
+    "--out", type=NonEmptyPath(), metavar="DIR", help="Folder for the run [default: NAME.compress]."
 )
-@click.option("--test", type=File(), help="Text to test on; part of --distil if left out.")
-@click.option("--other", type=File(), help="Text of another kind; general text if left out.")
+@click.option("--test", type=NonEmptyPath(), help="Text to test on; part of --distil if left out.")
+@click.option("--other", type=NonEmptyPath(), help="Text of another kind; general text if left out.")
 @click.option(
-    "--questions", type=File(), help="JSONL of questions with answers, as for `slipway eval`."
+    "--questions", type=NonEmptyPath(), help="JSONL of questions with answers, as for `slipway eval`."
 )
 @click.option(
-    "--docs", type=File(), multiple=True, help="Documents that --questions are about. Repeatable."
+    "--docs", type=NonEmptyPath(), multiple=True, help="Documents that --questions are about. Repeatable."
 )
 @click.option(
     "--minutes", type=float, default=25.0, show_default=True, help="Processor time for distilling."
@@ -78,7 +65,7 @@ def compress() -> None:
     "--price-hour", type=click.FloatRange(0), help="USD an hour of a machine, for the cost."
 )
 @click.option("--name", help="Name of the result [default: made from MODEL].")
-@click.option("--config", type=File(), help="Settings file that the result is registered in.")
+@click.option("--config", type=NonEmptyPath(), help="Settings file that the result is registered in.")
 @click.option("--route", help="Route of that file that gives the result a share.")
 @click.option("--canary", default="5%", show_default=True, help="That share of the questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -99,10 +86,10 @@ def run(as_json: bool, recipe: str | None, **asked: Any) -> None:
     sys.exit(does.run(does.Asked(**asked), as_json=as_json))
 
 
-@compress.command()
+@command.command()
 @click.argument("name")
-@click.option("--config", type=File(), help="Settings file to take it out of, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--config", type=NonEmptyPath(), help="Settings file to take it out of, too.")
+@JSON
 def rollback(name: str, config: Path | None, as_json: bool) -> None:
     """Take a registered result out of the routes, the models and the weights.
 
@@ -114,9 +101,9 @@ def rollback(name: str, config: Path | None, as_json: bool) -> None:
     click.echo(json.dumps({"done": done}) if as_json else "\n".join(done))
 
 
-@compress.command()
+@command.command()
 @click.argument("model")
-@click.argument("out", type=File())
+@click.argument("out", type=NonEmptyPath())
 def convert(model: str, out: Path) -> None:
     """Convert between GGUF and Hugging Face's layout, in float16.
 

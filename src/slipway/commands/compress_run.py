@@ -191,7 +191,7 @@ class Terminal:
         return old, new
 
     def register(self, job: Job, result: Path) -> Registered:
-        from slipway.app.compiling import loaded
+        from slipway.app.loading import load_settings
 
         asked = self._asked
         registering.keep(job.name, result, str(job.model))
@@ -199,7 +199,7 @@ class Terminal:
             return Registered(name=job.name)
 
         def check(path: Path) -> None:
-            loaded(Flags(config=path))
+            load_settings(Flags(config=path))
 
         return registering.enter(asked.config, job.name, asked.route, asked.canary, check)
 
@@ -223,10 +223,10 @@ def _score(case: Any) -> float:
 
 
 def rollback(name: str, config: Path | None) -> list[str]:
-    from slipway.app.compiling import loaded
+    from slipway.app.loading import load_settings
 
     def check(path: Path) -> None:
-        loaded(Flags(config=path))
+        load_settings(Flags(config=path))
 
     return registering.rollback(name, config, check)
 
