@@ -12,7 +12,15 @@ from browsing import browser, context, page, watched  # noqa: F401 - fixtures
 from slipway import weights
 from slipway.knowledge.embedding import Embedder
 
-MAY_SKIP: dict[str, str] = {}  # test id -> why it may skip in CI
+_TORCH = "torch, of the extra `distil`, is as large as all else together: docs/decisions"
+_TOOL = "llama.cpp's own quantiser is compared with where somebody has it"
+MAY_SKIP: dict[str, str] = {  # test id -> why it may skip in CI
+    "tests/test_compress.py::test_what_pruning_lost_is_learnt_again": _TORCH,
+    "tests/test_compress.py::test_a_lesson_that_was_killed_goes_on": _TORCH,
+    "tests/test_compress_models.py::test_torch_predicts_what_numpy_does": _TORCH,
+    "tests/test_compress_models.py::test_llama_quantize_writes_the_same_tensors[q8_0]": _TOOL,
+    "tests/test_compress_models.py::test_llama_quantize_writes_the_same_tensors[q4_k_m]": _TOOL,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

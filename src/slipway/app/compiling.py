@@ -18,7 +18,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits
-from slipway.settings import App, Model, Settings
+from slipway.settings import App, Model, Settings, share
 from slipway.settings.live import Live, Rules
 from slipway.types import AnswerDone, AttemptDone, Record
 

@@ -44,28 +44,44 @@ def command() -> None:
 )
 @click.option("--prune", metavar="HOW", help="depth:3 takes 3 layers out, width:1280 narrows each.")
 @click.option(
-    "--distil", type=NonEmptyPath(), metavar="TEXT", help="Text of yours to learn from: a file or folder."
+    "--distil",
+    type=NonEmptyPath(),
+    metavar="TEXT",
+    help="Text of yours to learn from: a file or folder.",
 )
 @click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m or q4_0.")
 @click.option(
     "--out", type=NonEmptyPath(), metavar="DIR", help="Folder for the run [default: NAME.compress]."
 )
 @click.option("--test", type=NonEmptyPath(), help="Text to test on; part of --distil if left out.")
-@click.option("--other", type=NonEmptyPath(), help="Text of another kind; general text if left out.")
 @click.option(
-    "--questions", type=NonEmptyPath(), help="JSONL of questions with answers, as for `slipway eval`."
+    "--other", type=NonEmptyPath(), help="Text of another kind; general text if left out."
 )
 @click.option(
-    "--docs", type=NonEmptyPath(), multiple=True, help="Documents that --questions are about. Repeatable."
+    "--questions",
+    type=NonEmptyPath(),
+    help="JSONL of questions with answers, as for `slipway eval`.",
+)
+@click.option(
+    "--docs",
+    type=NonEmptyPath(),
+    multiple=True,
+    help="Documents that --questions are about. Repeatable.",
 )
 @click.option(
     "--minutes", type=float, default=25.0, show_default=True, help="Processor time for distilling."
 )
 @click.option(
+    "--rounds", type=click.IntRange(0, 25), default=7, show_default=True,
+    help="Rounds of timing in turns, 5 or more; 0 leaves timing out.",
+)  # fmt: skip
+@click.option(
     "--price-hour", type=click.FloatRange(0), help="USD an hour of a machine, for the cost."
 )
 @click.option("--name", help="Name of the result [default: made from MODEL].")
-@click.option("--config", type=NonEmptyPath(), help="Settings file that the result is registered in.")
+@click.option(
+    "--config", type=NonEmptyPath(), help="Settings file that the result is registered in."
+)
 @click.option("--route", help="Route of that file that gives the result a share.")
 @click.option("--canary", default="5%", show_default=True, help="That share of the questions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

@@ -24,6 +24,7 @@ from slipway.settings.tree import GGUF
 from slipway.terminal import Bar
 from slipway.types import Record
 
+FEWEST_ROUNDS = 5
 DELTA_WITHOUT = "answers are measured only with --docs: the pages that the questions are about"
 
 
@@ -41,6 +42,7 @@ class Asked(Record, frozen=True, kw_only=True):
     questions: Path | None = None
     docs: tuple[Path, ...] = ()
     minutes: float = 25.0
+    rounds: int = 7
     price_hour: float | None = None
     name: str | None = None
     config: Path | None = None
@@ -81,6 +83,10 @@ def job_of(asked: Asked) -> Job:
         check_form(asked.quant)
     if asked.minutes <= 0:
         raise refused(f"--minutes: {asked.minutes:g} is too little; give 1 or more")
+    if 0 < asked.rounds < FEWEST_ROUNDS:
+        raise refused(
+            f"--rounds: {asked.rounds} are too few to see noise; give {FEWEST_ROUNDS}, or 0"
+        )
     _check_canary(asked)
     return Job(
         model=path,
@@ -96,6 +102,7 @@ def job_of(asked: Asked) -> Job:
         questions=asked.questions,
         question_texts=_question_texts(asked),
         minutes=asked.minutes,
+        rounds=asked.rounds,
         price_hour=asked.price_hour,
     )
 
@@ -154,10 +161,8 @@ class Terminal:
 
     def progress(self, label: str) -> Callable[[int, int], None]:
         self.end()
-        bar = self._bar = Bar(f"{label[:34]:34}", self._shown and sys.stderr.isatty())
-        if self._shown and not sys.stderr.isatty():
-            click.echo(f"{label} …", err=True)
-        return bar.tell
+        bar = self._bar = Bar(f"{label[:34]:34}", self._shown)
+        return bar.update
 
     def end(self) -> None:
         if self._bar is not None:
@@ -244,11 +249,11 @@ def convert(model: str, out: Path, *, shown: bool) -> str:
         if path.is_dir():
             if out.suffix != GGUF:
                 raise refused(f"OUT: {out} is to be a GGUF file; end its name in {GGUF}")
-            write(read_folder(path), out, "f16", bar.tell)
+            write(read_folder(path), out, "f16", bar.update)
         else:
             if out.suffix == GGUF:
                 raise refused(f"OUT: {out} is to be a folder; MODEL is a GGUF file already")
-            write_folder(read_gguf(path), out, bar.tell)
+            write_folder(read_gguf(path), out, bar.update)
     finally:
         bar.end()
     return str(out)

@@ -92,7 +92,8 @@ def _t(freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
     exact: dict[int, float] = {1: 12.706, 2: 4.303, 3: 3.182}
-    return exact.get(freedom, z + sum(term / freedom ** (n + 1) for n, term in enumerate(terms)))
+    series: float = z + sum(term / freedom ** (n + 1) for n, term in enumerate(terms))
+    return exact.get(freedom, series)
 
 
 def not_worse(found: Paired, delta: float) -> Check:

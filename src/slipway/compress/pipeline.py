@@ -88,6 +88,7 @@ class Hands(Protocol):
 def compress(job: Job, hands: Hands) -> Outcome:
     """Raises SettingsError for what cannot be done as asked, KeyboardInterrupt if it is stopped."""
     source = _opened(job.model)  # what is no model is said before anything is made
+    _check_needs(job, source)
     with held(job.out) as state:
         run = _Run(job, hands, state)
         ingested = run.ingest(source)
@@ -113,6 +114,22 @@ def compress(job: Job, hands: Hands) -> Outcome:
         price_hour=job.price_hour,
         seconds=state.seconds,
         memory=_peak(),
+    )
+
+
+def _check_needs(job: Job, source: Checkpoint) -> None:
+    """Whatever would stop the run later, said now."""
+    if job.prune:
+        pruning.cut_from(job.prune, source)
+    for flag, path in (("--distil", job.distil), ("--test", job.test), ("--other", job.other)):
+        if path is not None:
+            found = texts.documents_in(path, flag)
+            if flag == "--distil":
+                texts.check_enough(found, flag)
+    if job.distil is not None and find_spec("torch") is None:
+        raise refused("--distil: torch is not installed; pip install 'slipway[distil]'")
+    planning.check_room(
+        source, job.out, prunes=job.prune is not None, distils=job.distil is not None
     )
 
 
@@ -205,7 +222,7 @@ class _Run:
         job, model = self.job, read_gguf(self.original)
 
         def do() -> Planned:
-            planned = planning.plan(
+            return planning.plan(
                 model,
                 quantising.head_of(self.original, model),
                 job.targets,
@@ -214,11 +231,7 @@ class _Run:
                 distils=job.distil is not None,
                 meets=lambda form: self._misses(model, form),
             )
-            planning.check_room(model, job.out, planned)
-            return planned
 
-        if job.distil is not None and find_spec("torch") is None:
-            raise refused("--distil: torch is not installed; pip install 'slipway[distil]'")
         depends = [job.targets, job.quant, job.prune]
         planned = self.state.stage("plan", depends, [], Planned, do)
         self.hands.say(f"plan: {' then '.join(_steps(planned))}; {planned.why}")
@@ -354,7 +367,8 @@ class _Run:
             if self.latest != self.original:
                 models[DISTILLED if planned.distils else PRUNED] = self.latest
             models[RESULT] = Path(result.path)
-            paces = side_by_side(models, self.hands.progress("timing, in turns"), job.rounds)
+            bar = self.hands.progress("timing, in turns") if job.rounds else None
+            paces = side_by_side(models, bar, job.rounds) if bar else None
             scores = self.hands.answers({ORIGINAL: self.original, RESULT: models[RESULT]})
             answers = paired(*scores) if scores else None
             checks = tuple(_checks(job.targets, result, paces, scores))
@@ -465,7 +479,9 @@ def _recovered(original: File, pruned: File, distilled: File) -> dict[str, float
     return found
 
 
-def _checks(targets: Targets, result: File, paces: Paces, scores: Scores | None) -> list[Check]:
+def _checks(
+    targets: Targets, result: File, paces: Paces | None, scores: Scores | None
+) -> list[Check]:
     found = list[Check]()
     if targets.size is not None:
         fits = result.bytes <= targets.size
@@ -489,10 +505,11 @@ def _checks(targets: Targets, result: File, paces: Paces, scores: Scores | None)
     return found
 
 
-def _fast_enough(wanted: float, paces: Paces) -> Check:
+def _fast_enough(wanted: float, paces: Paces | None) -> Check:
     name, words = "speed", f"at least {wanted:.2f}x the original's tokens a second"
-    if paces.why:
-        return Check(name=name, wanted=words, found=paces.why, verdict="undecided")
+    if paces is None or paces.why:
+        why = paces.why if paces else "timing was left out"
+        return Check(name=name, wanted=words, found=why, verdict="undecided")
     got = paces.models[RESULT].speed_ratio
     verdict = "keep" if got >= wanted else "reject"
     return Check(name=name, wanted=words, found=f"{got:.2f}x", verdict=verdict)  # type: ignore[arg-type]

@@ -105,43 +105,47 @@ def _like(model: Checkpoint, cut: Cut | None) -> Checkpoint:
 # What it takes
 
 
-def check_room(model: Checkpoint, out: Path, planned: Planned) -> None:
+def check_room(model: Checkpoint, out: Path, *, prunes: bool, distils: bool) -> None:
     """Raise SettingsError before anything is written if memory or disk is too small."""
-    need, free = disk_needed(model, planned), shutil.disk_usage(out).free
+    out.mkdir(parents=True, exist_ok=True)
+    need, free = disk_needed(model, prunes=prunes, distils=distils), shutil.disk_usage(out).free
     if need > free:
         raise refused(
             f"--out: about {need / 1e9:.1f} GB are needed on the disk of {out}, and "
             f"{free / 1e9:.1f} GB are free; make room, or name a folder on another disk"
         )
-    need, free = memory_needed(model, planned), memory_free()
+    need, free = memory_needed(model, distils=distils), memory_free()
     if need > free:
-        fix = "leave out --distil" if planned.distils else "use a machine with more memory"
+        fix = "leave out --distil" if distils else "use a machine with more memory"
         raise refused(
             f"MODEL: about {need / 1e9:.1f} GB of memory are needed, and {free / 1e9:.1f} GB are "
             f"free; close other programs, or {fix}"
         )
 
 
-def disk_needed(model: Checkpoint, planned: Planned) -> int:
-    half = 2 * model.parameters
-    stages = 1 + (planned.cut is not None) + 3 * planned.distils  # with what a stopped lesson keeps
-    return half * stages + size_of(model, planned.form)
+def disk_needed(model: Checkpoint, *, prunes: bool, distils: bool) -> int:
+    """Each stage leaves a file in float16; a lesson keeps float32 for the case that it is stopped."""
+    return 2 * model.parameters * (2 + prunes + 3 * distils)
 
 
-def memory_needed(model: Checkpoint, planned: Planned) -> int:
+def memory_needed(model: Checkpoint, *, distils: bool) -> int:
     """An estimate from above: what torch keeps for each weight, and logits; or two mapped files."""
     vocabulary = model.tensors["token_embd.weight"].shape[0]
-    if planned.distils:
+    if distils:
         logits = 5 * 4 * _BATCH * _WINDOW * vocabulary
         return 22 * model.parameters + logits
     return 4 * model.parameters + 3 * 8 * _WINDOW * vocabulary
 
 
 def memory_free() -> int:
+    """Bytes that may still be taken, by the machine and by the control group (a container's)."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(
-            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
-        )
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        found = next(int(each.split()[1]) << 10 for each in lines if each.startswith("MemAvail"))
+        group = Path("/sys/fs/cgroup")
+        most = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError, StopIteration):
+        return found
+    return found if most == "max" else min(found, int(most) - used)
