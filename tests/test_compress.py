@@ -286,14 +286,14 @@ def test_settings_that_would_be_wrong_stay_as_they_were(home: Path) -> None:
 
 def test_a_canary_answers_its_share_and_others_answer_if_it_fails(tmp_path: Path) -> None:
     with mocking(text="old") as old, mocking(text="new") as new:
+        gone = {"base_url": "http://127.0.0.1:9/v1", "retries": 0}
         given = {
-            "models": {"old": {"base_url": old.url}, "new": {"base_url": new.url}},
+            "models": {"old": {"base_url": old.url}, "new": {"base_url": new.url}, "gone": gone},
             "routes": {
                 "main": ["old", {"model": "new", "canary": "30%"}],
                 "broken": ["old", {"model": "gone", "canary": "100%"}],
             },
         }
-        given["models"]["gone"] = {"base_url": "http://127.0.0.1:9/v1", "retries": 0}  # type: ignore[dict-item]
         with serving(tmp_path, settings=given) as server:
             models = [server.chat("main").headers["x-slipway-model"] for _ in range(200)]
             share = models.count("new") / len(models)

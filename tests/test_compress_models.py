@@ -17,7 +17,15 @@ from networks import INNER, LAYERS, network, tokens, write_network
 from processes import run
 from slipway.compress import gate, measuring, pruning, quantising, registering, texts
 from slipway.compress.activations import logits
-from slipway.compress.checkpoint import Checkpoint, Floats, Tensor, read_gguf, tensor_bytes
+from slipway.compress.checkpoint import (
+    Checkpoint,
+    Floats,
+    Tensor,
+    read_gguf,
+    stored_once,
+    stores_twice,
+    tensor_bytes,
+)
 from slipway.compress.recipes import RECIPES, recipe_text
 from slipway.compress.runner import Runner, Window
 from slipway.errors import SettingsError, SlipwayError
@@ -161,6 +169,25 @@ def test_llama_quantize_writes_the_same_tensors(tmp_path: Path, form: str) -> No
     ours = quantising.write(read_gguf(f16), tmp_path / "ours.gguf", form)
     mine, its = read_gguf(ours).tensors, read_gguf(theirs).tensors
     assert {n: t.kind for n, t in mine.items()} == {n: t.kind for n, t in its.items()}
+
+
+def test_vectors_that_are_stored_twice_are_found_and_stored_once() -> None:
+    model = network()
+    whole = model.tensors["token_embd.weight"]
+    rough = np.round(whole.load() * 64) / 64
+    tensors = {
+        **model.tensors,
+        "token_embd.weight": msgspec.structs.replace(whole, kind="q5_0", load=rough.copy),
+        "output.weight": msgspec.structs.replace(whole, kind="q8_0"),
+    }
+    twice = msgspec.structs.replace(model, tensors=tensors)
+    assert stores_twice(twice)
+    once = stored_once(twice)
+    assert "output.weight" not in once.tensors
+    assert np.array_equal(once.tensors["token_embd.weight"].load(), whole.load())
+    other = {**tensors, "output.weight": network(seed=9).tensors["token_embd.weight"]}
+    assert not stores_twice(msgspec.structs.replace(model, tensors=other))
+    assert not stores_twice(model)
 
 
 # Pruning

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from slipway.compress import measuring, planning, pruning, quantising, texts
-from slipway.compress.checkpoint import Checkpoint, check_magic, read_gguf
+from slipway.compress.checkpoint import (
+    Checkpoint,
+    check_magic,
+    read_gguf,
+    stored_once,
+    stores_twice,
+)
 from slipway.compress.gate import DELTA, Check, Targets, at_most, not_worse, paired, verdict_of
 from slipway.compress.huggingface import digest, read_folder
 from slipway.compress.measuring import Paces, Reading, read_along, side_by_side
@@ -41,7 +47,7 @@ from slipway.compress.state import State, held
 from slipway.types import Record
 
 LENGTH = 256  # tokens of a window
-_TEST_WINDOWS, _CALIBRATION, _TRAINING = 24, 8, 20_000
+_TEST_WINDOWS, _OTHER_WINDOWS, _CALIBRATION, _TRAINING = 16, 8, 8, 20_000
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 32, 96
 _GENERAL = Path(__file__).with_name("general.jsonl")
 
@@ -64,7 +70,7 @@ class Job(Record, frozen=True, kw_only=True):
     questions: Path | None = None
     question_texts: tuple[str, ...] = ()
     minutes: float = 25.0
-    samples: int = 32
+    samples: int = 24
     rounds: int = measuring.ROUNDS
     price_hour: float | None = None
 
@@ -160,8 +166,11 @@ class _Run:
         sha256 = digest(self.job.model)
 
         def do() -> Ingested:
-            self._write(source, self.original, "f16", "reading the model")
+            twice = stores_twice(source)
+            model = stored_once(source) if twice else source
+            self._write(model, self.original, "f16", "reading the model")
             return Ingested(
+                twice=twice,
                 source=str(self.job.model),
                 sha256=sha256,
                 bytes=_size(self.job.model),
@@ -193,11 +202,12 @@ class _Run:
                     "other": [runner.tokens(text) for text in other],
                 }
             end = self._end_of_text()
+            most = {"training": _TRAINING, "test": _TEST_WINDOWS, "other": _OTHER_WINDOWS}
             cut = {
                 name: texts.windows(
                     [[*row, end] for row in found],
                     LENGTH,
-                    _TRAINING if name == "training" else _TEST_WINDOWS,
+                    most[name],
                 )
                 for name, found in rows.items()
             }
@@ -369,7 +379,8 @@ class _Run:
             models[RESULT] = Path(result.path)
             bar = self.hands.progress("timing, in turns") if job.rounds else None
             paces = side_by_side(models, bar, job.rounds) if bar else None
-            scores = self.hands.answers({ORIGINAL: self.original, RESULT: models[RESULT]})
+            before = job.model if job.model.is_file() else self.original  # as it is run today
+            scores = self.hands.answers({ORIGINAL: before, RESULT: models[RESULT]})
             answers = paired(*scores) if scores else None
             checks = tuple(_checks(job.targets, result, paces, scores))
             verdict = verdict_of(checks)

@@ -135,34 +135,64 @@ def _change(reading: Reading) -> str:
 
 def notes(outcome: Outcome) -> Iterator[str]:
     """What a reader must know to read the table rightly."""
-    ingested, paces = outcome.ingested, outcome.gated.paces
+    yield from _about_source(outcome)
+    kinds = ", ".join(f"{n} {k}" for k, n in outcome.result.kinds.items())
+    yield f"The result's types: {kinds}."
+    yield from _about_speed(outcome)
+    yield from _about_lessons(outcome)
+    if found := outcome.gated.answers:
+        shares = f"{found.old:.1%} of the facts before, {found.new:.1%} after"
+        yield f"Answers to {found.n} questions: {shares}."
+    minutes = sum(outcome.seconds.values()) / 60
+    memory = f"at most {outcome.memory / 1e9:.2f} GB of memory in one process"
+    yield f"Took {minutes:.1f} minutes; {memory}."
+
+
+def _about_source(outcome: Outcome) -> Iterator[str]:
+    ingested, text = outcome.ingested, outcome.texts
     if ingested.lossy:
         kinds = ", ".join(f"{n} {k}" for k, n in ingested.kinds.items() if k not in ("f32", "f16"))
-        yield f"The source is quantised already ({kinds}): losses are against that, not against the weights it was made from."
+        yield (
+            f"The source is quantised already ({kinds}): losses are against that, not against the "
+            "weights it was made from."
+        )
+    if ingested.twice:
+        yield (
+            "The source stores the vocabulary's vectors twice; the result stores the finer of the "
+            "two, once."
+        )
     if DOMAIN not in outcome.original.readings:
-        yield "No text of the domain was given (--distil or --test): predictions were compared on general text only."
-    if outcome.texts.split:
-        yield f"Text: {outcome.texts.split}; {outcome.texts.test} windows of {outcome.texts.length} tokens are read."
-    result = outcome.result
-    yield f"The result's types: {', '.join(f'{n} {k}' for k, n in result.kinds.items())}."
-    if paces is not None and paces.why:
+        yield (
+            "No text of the domain was given (--distil or --test): predictions were compared on "
+            "general text only."
+        )
+    yield f"Text: {text.split}; {text.test} windows of {text.length} tokens are read."
+
+
+def _about_speed(outcome: Outcome) -> Iterator[str]:
+    paces = outcome.gated.paces
+    if paces is None:
+        yield "No speed is given: timing was left out."
+    elif paces.why:
         yield f"No speed is given: {paces.why} (load {paces.load:.1f})."
-    elif paces is not None:
+    else:
         spread = max(max(p.ttft_spread, p.speed_spread) for p in paces.models.values())
         yield (
             f"Speed: medians of {paces.rounds} rounds in turns, {paces.threads} threads, load "
             f"{paces.load:.1f}; the middle half of the ratios lies within {spread:.1%}."
         )
+
+
+def _about_lessons(outcome: Outcome) -> Iterator[str]:
     if outcome.pruned and outcome.pruned.layers:
         yield f"Layers taken out: {', '.join(map(str, outcome.pruned.layers))}."
-    if outcome.distilled:
-        taught = outcome.distilled
-        yield f"Distilled for {taught.steps} steps in {taught.cpu_s / 60:.1f} CPU minutes, with {taught.sampled} windows that the original wrote."
+    if taught := outcome.distilled:
+        yield (
+            f"Distilled for {taught.steps} steps in {taught.cpu_s / 60:.1f} CPU minutes, with "
+            f"{taught.sampled} windows that the original wrote."
+        )
         for text, share in taught.recovered.items():
             yield f"Of the log-perplexity that pruning lost, {share:.0%} came back {text}."
-    if found := outcome.gated.answers:
-        yield f"Answers to {found.n} questions: {found.old:.1%} of the facts before, {found.new:.1%} after."
-    yield f"Took {sum(outcome.seconds.values()) / 60:.1f} minutes; at most {outcome.memory / 1e9:.2f} GB of memory in one process."
 
 
 # Pages

@@ -12,7 +12,8 @@ DOMAIN, OTHER = "in the domain", "out of the domain"
 
 
 class Ingested(Record, frozen=True, kw_only=True):
-    """`kinds` counts the source's tensors by their types; it is lossy if any is quantised."""
+    """`kinds` counts the source's tensors by their types; it is lossy if any is quantised. `twice`:
+    the vocabulary's vectors were stored twice."""
 
     source: str
     sha256: str
@@ -23,6 +24,7 @@ class Ingested(Record, frozen=True, kw_only=True):
     parameters: int
     layers: int
     kinds: Mapping[str, int]
+    twice: bool = False
 
     @property
     def lossy(self) -> bool:
