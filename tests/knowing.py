@@ -4,10 +4,10 @@ everything, unless said otherwise.
 
 from pathlib import Path
 
-from slipway.knowledge import OFF, Counts, Done, Knowledge, opened
+from slipway.knowledge import OFF, DocumentCounts, Knowledge, ScanProgress, opened
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
-from slipway.knowledge.reading import failure
+from slipway.knowledge.reading import failure_text
 from slipway.settings import AccessRule
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Within
@@ -31,7 +31,7 @@ class Known:
             Access(lambda: rules),
         )
 
-    def build(self) -> Done:
+    def build(self) -> ScanProgress:
         return self.room.build()
 
     def search(
@@ -47,7 +47,7 @@ class Known:
         return self.room.examples(OPERATOR)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> DocumentCounts:
         return self.room.counts(OPERATOR)
 
     @property
@@ -57,7 +57,7 @@ class Known:
     @property
     def reasons(self) -> dict[str, str]:
         """Of the files that failed: what is wrong, and what to do."""
-        return {doc.path: failure(doc) for doc in self.reports if doc.state == "failed"}
+        return {doc.path: failure_text(doc) for doc in self.reports if doc.state == "failed"}
 
     def close(self) -> None:
         self.room.synchronizer.close()

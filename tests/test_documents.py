@@ -24,8 +24,8 @@ import papers
 from knowing import Known
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import Document, Unreadable
-from slipway.knowledge.reading import failure
+from slipway.knowledge.readers import ParsedDocument, UnreadableFile
+from slipway.knowledge.reading import failure_text
 from slipway.types import Passage
 
 
@@ -411,7 +411,7 @@ def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_serve
     knowledge = Known([tmp_path])
     knowledge.build()
     failed = [doc for doc in knowledge.reports if doc.state == "failed"]
-    reasons = {doc.path: failure(doc) for doc in failed}
+    reasons = {doc.path: failure_text(doc) for doc in failed}
     assert len(hostile.FILES) >= 20
     assert reasons.keys() == hostile.FILES.keys()
     assert [name for name, file in hostile.FILES.items() if file.reason not in reasons[name]] == []
@@ -421,7 +421,7 @@ def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_serve
 
 @pytest.mark.parametrize("name", hostile.FILES)
 def test_a_hostile_file_names_its_page_where_it_has_one(parser: Parser, name: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableFile) as caught:
         parser.parse(hostile.FILES[name].make(), name)
     assert caught.value.page == hostile.FILES[name].page
     assert hostile.FILES[name].reason in str(caught.value)
@@ -436,7 +436,7 @@ def test_a_strange_file_is_read(parser: Parser, name: str) -> None:
 def test_a_file_that_eats_memory_ends_at_the_limit_and_the_next_is_read() -> None:
     with Parser(memory_mb=100) as parser:
         with pytest.raises(
-            Unreadable, match="It needs more than 100 MB of memory to read; split it"
+            UnreadableFile, match="It needs more than 100 MB of memory to read; split it"
         ):
             parser.parse(b"ab," * 6_500_000, "a.csv")
         assert parser.parse(b"text", "a.txt").text == "text"
@@ -446,7 +446,7 @@ def test_a_file_that_eats_memory_ends_at_the_limit_and_the_next_is_read() -> Non
 def test_a_file_that_takes_too_long_ends_at_the_deadline_and_the_next_is_read(name: str) -> None:
     with Parser(deadline_s=1.5) as parser:
         before = time.monotonic()
-        with pytest.raises(Unreadable, match=r"took longer than 1\.5 s to read") as caught:
+        with pytest.raises(UnreadableFile, match=r"took longer than 1\.5 s to read") as caught:
             parser.parse(hostile.SLOW[name].make(), name)
         assert time.monotonic() - before < 4
         assert caught.value.fix
@@ -465,7 +465,7 @@ def busy(parser: Parser) -> tuple[threading.Thread, list[str]]:
     def read() -> None:
         try:
             parser.parse(hostile.SLOW["deep.html"].make(), "deep.html")
-        except Unreadable as error:
+        except UnreadableFile as error:
             told.append(str(error))
 
     parser.parse(b"text", "a.txt")
@@ -580,7 +580,7 @@ def test_the_child_has_limits_and_none_of_our_secrets(monkeypatch: pytest.Monkey
 def test_what_crosses_the_pipe_is_all_of_the_document(parser: Parser) -> None:
     text = "# Top\n\ntext\n\n## Below\n\nmore\n"
     document = parser.parse(text.encode(), "a.md")
-    assert isinstance(document, Document)
+    assert isinstance(document, ParsedDocument)
     assert document.text == text
     assert [
         (heading.level, heading.text, heading.start, heading.end) for heading in document.headings

@@ -512,7 +512,7 @@ def test_without_weights_the_keywords_serve_and_say_so(tmp_path: Path, docs: Pat
             "slipway weights pull minilm"
             in server.get("/readyz").json()["knowledge"]["docs"]["dense"]
         )
-        assert "search is by keywords only" in server.log
+        assert "Search uses keywords only" in server.log
 
 
 def test_another_model_embeds_behind_the_one_before(
@@ -531,8 +531,8 @@ def test_another_model_embeds_behind_the_one_before(
     (other / "tokenizer.json").write_text(json.dumps(tokens, indent=1))
     settings = {"embedding": str(other), "store": f"sqlite:///{store}"}
     with serving(tmp_path, "--docs", str(docs), settings=settings) as server:
-        until(lambda: "by the model before" in dense(server))
-        assert dense(server).startswith("402/402 by the model before")
+        until(lambda: "by the previous model" in dense(server))
+        assert dense(server).startswith("402/402 by the previous model")
         assert ask(server, "how many holidays may I take off work?")[0]["path"] == "leave.md", (
             "found by the old vectors"
         )

@@ -18,7 +18,7 @@ from processes import COMMAND, run
 from slipway import weights
 from slipway.knowledge import opened
 from slipway.knowledge.sync import Synchronizer
-from slipway.knowledge.verification import misfits
+from slipway.knowledge.verification import inconsistencies
 from slipway.store import Store
 
 FILES = 200
@@ -81,7 +81,7 @@ def reopened(home: Path, docs: Path) -> Any:
 
 
 def wrong(synchronizer: Synchronizer) -> list[str]:
-    found = misfits(synchronizer.collection)
+    found = inconsistencies(synchronizer.collection)
     if synchronizer.dense is not None and synchronizer.dense.open():
         passages = {
             row.id
@@ -170,5 +170,5 @@ def test_what_does_not_fit_together_is_told(tmp_path: Path) -> None:
         db.execute("DELETE FROM documents WHERE id = 2")
     done = run("ingest", "--verify", "--docs", str(docs), cwd=tmp_path)
     assert done.returncode == 1
-    assert "wrong: 1 passages are in the index though they are gone." in done.stdout
-    assert "wrong: 0.md is not what its file says." in done.stdout
+    assert "wrong: 1 passages are in the index though they were dropped." in done.stdout
+    assert "wrong: 0.md differs from its file." in done.stdout

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from knowing import OPERATOR, Known
 from slipway.errors import SettingsError
 from slipway.knowledge.passages import LONGEST_FENCE, passages
-from slipway.knowledge.readers import Document, read
+from slipway.knowledge.readers import ParsedDocument, read
 from slipway.store import Store
 from slipway.types import Passage
 
@@ -34,7 +34,7 @@ def known(tmp_path: Path) -> Callable[..., Known]:
     return build
 
 
-def cut(text: str, path: str = "page.md") -> tuple[Document, list[Passage]]:
+def cut(text: str, path: str = "page.md") -> tuple[ParsedDocument, list[Passage]]:
     document = read(text.encode(), path)
     return document, passages(document, path, "v1")
 
@@ -321,7 +321,10 @@ def test_hidden_files_are_skipped_and_links_never_lead_out(tmp_path: Path) -> No
         == reasons["leaks"]
         == "It is a link that leads out of the folder. Copy the document into the folder."
     )
-    assert reasons["dead.md"] == "It is gone, or a link to nothing. Mend or remove it."
+    assert (
+        reasons["dead.md"]
+        == "It is gone, or a link to a file that does not exist. Fix or remove it."
+    )
 
 
 def test_the_same_path_in_two_folders_gets_the_folders_name(tmp_path: Path) -> None:

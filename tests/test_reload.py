@@ -214,7 +214,7 @@ def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None
     unforeseen = {"models": {"m": {"base_url": "http://127.0.0.1:9/v1", "name": "\ud800"}}}
     reranked = {"apps": {"docs": {"knowledge": "tides", "rerank": "ranks:score"}}}
     with edited(tmp_path, settings) as site:
-        site.wait(lambda: "the documents are ready" in site.server.log)
+        site.wait(lambda: "Documents are ready" in site.server.log)
         for n, wrong in enumerate((unforeseen, reranked), 1):
             site.save({**settings, **wrong})
             assert site.server.post(
@@ -592,7 +592,7 @@ def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_i
         apps = {**settings["apps"], "ropes": {"knowledge": "ropes", "route": "mock-model"}}
         with edited(tmp_path, {**settings, "apps": apps}) as site:
             pid = site.server.process.pid
-            site.wait(lambda: site.server.log.count("the documents are ready") == 2)
+            site.wait(lambda: site.server.log.count("Documents are ready") == 2)
             assert parsers(pid) == 2
             answer = pool.submit(
                 site.server.post,
@@ -618,7 +618,7 @@ def test_documents_that_go_leave_no_file_open(tmp_path: Path) -> None:
         folder, opened = Path(f"/proc/{site.server.process.pid}/fd"), list[int]()
         for n in range(6):
             site.apply(settings("tides", "ropes"))
-            assert said_times(site, "the documents are ready", n + 2)
+            assert said_times(site, "Documents are ready", n + 2)
             site.apply(settings("tides"))
             time.sleep(0.6)  # now nobody keeps them any more
             opened.append(sum("slipway.db" in str(each.readlink()) for each in folder.iterdir()))
@@ -636,7 +636,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
 
     closed = settings(knowledge="pay", access=[{"path": "**", "groups": ["hr"]}])
     with edited(tmp_path, closed) as site:
-        site.wait(lambda: "the documents are ready" in site.server.log)
+        site.wait(lambda: "Documents are ready" in site.server.log)
         for n in range(5):  # the question is there before the new pipeline, four times of five
             site.save(settings(knowledge="tides"))
             said = site.server.post(

@@ -20,7 +20,7 @@ from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
-from slipway.knowledge.reading import failure
+from slipway.knowledge.reading import failure_text
 from slipway.providers import encode_json
 from slipway.types import Asker, Record
 from slipway.web.routes import ApiRoute
@@ -209,7 +209,7 @@ class DocumentRoutes:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
         for knowledge in self.apps(asker, None).values():
-            knowledge.synchronizer.wake()
+            knowledge.synchronizer.scan_soon()
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
@@ -256,7 +256,7 @@ class DocumentRoutes:
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
         for name, knowledge in self.apps(asker, None).items():
-            waiting, coming = knowledge.waiting, knowledge.coming(asker)
+            waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)
             if doc := knowledge.document(wanted, asker) or next(
                 (d for d in coming if d.public == wanted), None
             ):
@@ -352,7 +352,7 @@ def may_change(asker: Asker) -> None:
 
 
 def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
-    waiting, coming = knowledge.waiting, knowledge.coming(asker)  # asked first: see `find`
+    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)  # asked first: see `find`
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
     return [seen(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
@@ -383,7 +383,7 @@ def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
         tags=tuple(sorted(doc.tags)),
         uploaded=uploaded,
         read_at=doc.read_at or time.time(),
-        error=failure(doc) if failed else None,
+        error=failure_text(doc) if failed else None,
         reason=doc.reason or None,
         page=doc.page,
         next=doc.next or None,
