@@ -141,9 +141,9 @@ def _batch(lesson: Lesson, step: int) -> Torch:
 
 
 def _threads() -> int:
-    from slipway.compress.runner import threads
+    from slipway.compress.runner import thread_count
 
-    return threads()
+    return thread_count()
 
 
 # What is kept

@@ -178,9 +178,14 @@ def _about_speed(outcome: Outcome) -> Iterator[str]:
     else:
         spread = max(max(p.ttft_spread, p.speed_spread) for p in paces.models.values())
         yield (
-            f"Speed: medians of {paces.rounds} rounds in turns, {paces.threads} threads, load "
+            f"Speed: medians of {paces.rounds} rounds in turns, threads: {paces.threads}, load "
             f"{paces.load:.1f}; the middle half of the ratios lies within {spread:.1%}."
         )
+        if paces.clock == "processor":
+            yield (
+                "The machine was too busy for the wall's clock: times are of the processor, on one "
+                "thread. The ratios hold, the times are none to promise anybody."
+            )
 
 
 def _about_lessons(outcome: Outcome) -> Iterator[str]:
