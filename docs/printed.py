@@ -117,6 +117,10 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "models": "`models` shows the catalogue of models",
     "models search": "`models search` lists models, the cheapest first",
     "models show": "`models show` prints every fact of one model with its source",
+    "compress": "`compress` makes a model smaller and faster on this machine",
+    "compress run": "`compress run`, or `compress` alone, compresses a model",
+    "compress rollback": "`compress rollback` takes a registered result back",
+    "compress convert": "`compress convert` converts between GGUF and Hugging Face's layout",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (

@@ -19,6 +19,7 @@ from slipway.settings.tree import (
     RouteEntry,
     Settings,
     json_schema,
+    share,
 )
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "is_loopback",
     "json_schema",
     "load",
+    "share",
 ]

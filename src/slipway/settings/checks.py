@@ -10,7 +10,15 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from slipway.settings.tree import GGUF, SQLITE, AppSettings, ModelSettings, Price, Settings
+from slipway.settings.tree import (
+    GGUF,
+    SQLITE,
+    AppSettings,
+    ModelSettings,
+    Price,
+    Settings,
+    share,
+)
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
@@ -84,6 +92,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
                     f"routes.{name}[{i}]",
                     f"there is no model `{entry.model}`; {suggest(entry.model, settings.models)}",
                 )
+            check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
     for name, app in settings.apps.items():
         check_app(name, app, settings, problem)
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
@@ -94,6 +103,13 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
         )
     check_keys(settings, problem)
     check_listen(settings, problem)
+
+
+def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
+    try:
+        share(canary or "1%")
+    except ValueError as error:
+        problem(path, str(error))
 
 
 def find_warnings(settings: Settings) -> Iterator[str]:
