@@ -123,6 +123,7 @@ export default {
   copy: "复制",
   copied: "已复制",
   copyAnswer: "复制回答",
+  copyCode: "复制代码",
   copyFailed: "浏览器不允许页面复制。文字已选中：请按 Ctrl+C 或 ⌘C。",
   export: "导出为 Markdown",
   exported: "对话已保存为文件。",

@@ -124,6 +124,7 @@ export default {
   copy: "Copy",
   copied: "Copied",
   copyAnswer: "Copy the answer",
+  copyCode: "Copy the code",
   copyFailed: "This browser does not let the page copy. The text is selected: press Ctrl+C or ⌘C.",
   export: "Export as Markdown",
   exported: "The conversation was saved as a file.",

@@ -8,15 +8,11 @@ import { failureWords, say } from "./words.js";
 let open = null; // {trigger, panel}
 let count = 0;
 
-/** What opens and closes a passage: `home()` is the element at whose end it is shown, `answer()` the text that cites it: what that says word for word is marked. */
-export function opens(trigger, source, home, answer) {
-  trigger.setAttribute("aria-expanded", "false");
-  trigger.onclick = () => {
-    const again = open?.trigger === trigger;
-    closePassage();
-    if (!again) show(trigger, source(), home(), answer());
-  };
-  return trigger;
+/** Opens the passage of `source`, or closes it. `put(panel)` places the panel; `answer` is the text that cites it: what it says word for word is marked. */
+export function togglePassage(trigger, source, put, answer) {
+  const again = open?.trigger === trigger;
+  closePassage();
+  if (!again) show(trigger, source, put, answer);
 }
 
 /** Closes the passage that is open, and gives the focus back to what opened it. False where none is. */
@@ -32,12 +28,12 @@ export function closePassage() {
   return true;
 }
 
-function show(trigger, source, home, answer) {
+function show(trigger, source, put, answer) {
   const panel = el("section", { className: "passage", id: `passage-${++count}`, tabIndex: -1, ariaLabel: say("source", source.n, place(source)) });
   const parts = { head: el("div", { className: "head" }), note: el("p", { className: "notice", hidden: true }) };
   parts.text = el("div", { className: "text", tabIndex: 0, role: "region", ariaLabel: say("passageText"), dir: "auto" });
   panel.append(parts.head, parts.note, parts.text);
-  home.append(panel);
+  put(panel);
   open = { trigger, panel };
   trigger.setAttribute("aria-expanded", "true");
   trigger.setAttribute("aria-controls", panel.id);

@@ -4,13 +4,12 @@ import { currentTalk, keepTalk, leaveTalk, newId, talkOf } from "./kept.js";
 import { speak } from "./notices.js";
 import { closePassage } from "./passage.js";
 import { endWords, progressWords } from "./progress.js";
-import { Refused, call, follow, get, resume, retry } from "./server.js";
+import { Refused, call, follow, resume, retry } from "./server.js";
 import { Turn, messagesFor } from "./turn.js";
 import { TurnView } from "./view.js";
 import { say } from "./words.js";
 
 const KEEP_MS = 1000;
-const HTML_MS = 800; // while an answer is written, its whole blocks are fetched as HTML so often at most
 
 const $ = (id) => document.getElementById(id);
 export const talk = {
@@ -67,7 +66,7 @@ async function run(turn, how) {
   turn.waiting = null;
   if (talk.running === running) talk.running = null;
   talk.painted();
-  await finish(turn);
+  finish(turn);
   $("log").ariaBusy = "false";
   speak(endWords(turn));
 }
@@ -91,27 +90,13 @@ function giveBack(turn, error) {
   talk.locked();
 }
 
-/** The page's last word on a turn: its text as the server's clean HTML where that can be had, and all of it kept. */
-async function finish(turn) {
+/** Draws a turn that has ended, and keeps it. */
+function finish(turn) {
   const view = talk.views.get(turn);
   if (!view) return; // a new conversation was begun
-  keep();
   view.draw();
-  if (turn.text && turn.id && turn.sections.some((section) => section?.html === undefined)) await fetchHtml(turn);
   keep();
   scrollAlong(turn);
-}
-
-/** The HTML of what is whole. Once the answer has ended that is all of it, which is kept with the turn. */
-async function fetchHtml(turn) {
-  const { sections = [] } = await get(`v1/answers/${turn.id}/html`).catch(() => ({})); // without it, the text stays as it is
-  const view = talk.views.get(turn);
-  for (const { index, html, end } of sections) {
-    if (!turn.sections[index]) continue;
-    if (turn.state !== "running") turn.sections[index].html = html;
-    view?.parts[index]?.show(html, end);
-  }
-  view?.draw();
 }
 
 async function again(turn) {
@@ -143,7 +128,6 @@ function drawSoon(turn) {
     scrollAlong(turn);
     if (turn.state !== "running") return;
     keepSometimes();
-    htmlSometimes(turn);
     speak(heard(turn));
   });
 }
@@ -164,18 +148,6 @@ function keepSometimes() {
 export function keep() {
   keptAt = performance.now();
   if (talk.turns.length) keepTalk(talk.id, talk.turns);
-}
-
-const html = { at: 0, busy: false };
-
-/** Asked for when a block more is whole: a blank line stands behind it, or its section is done. */
-async function htmlSometimes(turn) {
-  const view = talk.views.get(turn);
-  const more = view?.parts.some(({ tail, words, section }) => !tail.hidden && (section.state === "done" || words.data.trimEnd().includes("\n\n")));
-  if (!more || !turn.id || html.busy || performance.now() - html.at < HTML_MS) return;
-  html.busy = true;
-  await fetchHtml(turn);
-  Object.assign(html, { busy: false, at: performance.now() });
 }
 
 /** Goes with the text until the question has reached the top; from there on, the reader reads. */

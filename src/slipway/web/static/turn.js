@@ -33,7 +33,7 @@ const EVENTS = {
 export class Turn {
   id = "";
   last = 0; // the number of the last event seen
-  sections = []; // {title, text, state: waiting | writing | done | failed, html: the server's, once the text is whole}
+  sections = []; // {title, text, state: waiting | writing | done | failed}
   sources = [];
   citations = [];
   notices = [];

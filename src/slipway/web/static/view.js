@@ -54,7 +54,6 @@ export class TurnView {
     }
     for (const part of this.parts) part.draw(many);
     this.body.hidden = !many && !text;
-    this.body.classList.toggle("raw", this.parts.some((part) => !part.tail.hidden));
   }
 
   goTo(index) {

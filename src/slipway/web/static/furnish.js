@@ -1,0 +1,51 @@
+/** Completes the nodes of Markdown before they are shown: headings on the right level, code with its language and a Copy button, tables that scroll, maths. */
+
+import { colour } from "./code.js";
+import { el } from "./dom.js";
+import { typeset } from "./typeset.js";
+import { say } from "./words.js";
+
+const DIRECTED = "p, li, h1, h2, h3, h4, h5, h6, th, td, blockquote"; // each may be written from the right
+
+/** `level`: the level of the heading before this text. */
+export function furnish(fragment, { top, level = top }) {
+  relevel(fragment, top, level);
+  for (const each of fragment.querySelectorAll(DIRECTED)) each.dir = "auto";
+  for (const table of fragment.querySelectorAll("table")) wrap(table, el("div", { className: "scroller" }));
+  for (const code of fragment.querySelectorAll("pre > code")) frame(code);
+  for (const maths of fragment.querySelectorAll(".maths")) typeset(maths);
+}
+
+/** What can only be known of a block that is final and in the page: its colours, and whether it is wider than the page. */
+export function settle(block) {
+  for (const code of block.querySelectorAll("pre > code")) colour(code, true);
+  for (const wide of block.querySelectorAll("pre, .scroller")) {
+    if (wide.scrollWidth <= wide.clientWidth) continue;
+    Object.assign(wide, { tabIndex: 0, role: "region", ariaLabel: say(wide.matches("pre") ? "code" : "table") });
+  }
+}
+
+function wrap(node, box) {
+  node.replaceWith(box);
+  box.append(node);
+}
+
+/** Headings of a text are below the heading above it, and skip no level. */
+function relevel(fragment, top, before) {
+  let level = before;
+  for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
+    level = Math.min(6, Number(heading.tagName[1]) + top, level + 1);
+    heading.replaceWith(el(`h${level}`, {}, ...heading.childNodes));
+  }
+}
+
+export const languageOf = (code) => /language-(\S+)/.exec(code.className)?.[1] ?? "";
+
+function frame(code) {
+  const pre = code.parentElement;
+  pre.dir = "ltr";
+  const copy = el("button", { type: "button", className: "copy", textContent: say("copy"), ariaLabel: say("copyCode") });
+  const box = el("div", { className: "code" });
+  pre.replaceWith(box);
+  box.append(el("div", { className: "bar" }, el("span", { textContent: languageOf(code) || say("fileText") }), copy), pre);
+}

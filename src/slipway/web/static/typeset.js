@@ -1,0 +1,38 @@
+/** Sets maths. The library and its fonts are loaded when the first formula is seen; until then its source is shown. */
+
+import { el } from "./dom.js";
+
+const OPTIONS = { throwOnError: false, trust: false, strict: "ignore", maxSize: 20, maxExpand: 200 };
+const MOST = 500; // formulas that are kept set
+
+let katex = null;
+let loading = null;
+const done = new Map(); // source -> its nodes, to be cloned
+
+export function typeset(node) {
+  const tex = node.dataset.tex ?? node.textContent;
+  node.dataset.tex = tex;
+  if (!katex) return void load();
+  const display = node.classList.contains("display");
+  const key = `${display}${tex}`;
+  if (!done.has(key)) {
+    const set = el("span");
+    katex.render(tex, set, { ...OPTIONS, displayMode: display });
+    if (done.size >= MOST) done.clear();
+    done.set(key, set);
+  }
+  node.replaceChildren(...done.get(key).cloneNode(true).childNodes);
+}
+
+function load() {
+  loading ??= begin().catch(() => (loading = null)); // the next formula tries again
+}
+
+async function begin() {
+  const style = el("link", { rel: "stylesheet", href: new URL("vendor/katex/katex.css", import.meta.url).href });
+  const styled = new Promise((resolve, reject) => Object.assign(style, { onload: resolve, onerror: reject }));
+  document.head.append(style);
+  await Promise.all([import("./vendor/katex/katex.js"), styled]);
+  katex = globalThis.katex;
+  for (const node of document.querySelectorAll(".maths[data-tex]")) typeset(node);
+}
