@@ -1,13 +1,18 @@
-"""How well `knowledge/answerable.py` tells questions that the documents answer from those that they do not; fits its weights with `--fit`.
+"""How well `knowledge/answerable.py` tells questions that the documents answer from those that they
+do not; fits its weights with `--fit`.
 
-    python bench/abstention.py            # docs-qa: each question with the whole index, and with its gold sections removed from it
-    python bench/abstention.py --fit      # prints the weights for the source, and the thresholds
+    python bench/abstention.py            # docs-qa: each question with the whole index, and with
+    its gold sections removed from it python bench/abstention.py --fit      # prints the weights for
+    the source, and the thresholds
 
-The index is built anew without a question's gold places (path and heading), so that nothing of them is left. Rows: similarity alone; the
-strongest single signal; the model under nested cross-validation (five folds of questions ten times over; the ridge and the set of signals are
-chosen inside, by folds of the training questions); with all signals; each also with the other set (SciFact) to learn from, and fitted on that
-alone, which has seen none of these questions; and the shipped constants, fitted on both sets. Values are of scores averaged over the ten times;
-those of single times stand behind. A question's two cases are always on the same side of a fold. Intervals: 95 %, bootstrap over questions.
+The index is built anew without a question's gold places (path and heading), so that nothing of them
+is left. Rows: similarity alone; the strongest single signal; the model under nested
+cross-validation (five folds of questions ten times over; the ridge and the set of signals are
+chosen inside, by folds of the training questions); with all signals; each also with the other set
+(SciFact) to learn from, and fitted on that alone, which has seen none of these questions; and the
+shipped constants, fitted on both sets. Values are of scores averaged over the ten times; those of
+single times stand behind. A question's two cases are always on the same side of a fold. Intervals:
+95 %, bootstrap over questions.
 """
 
 import argparse
@@ -27,7 +32,15 @@ from slipway import weights
 from slipway.evals.knowledge import Corpus, passages_of
 from slipway.evals.questions import questions_in
 from slipway.evals.statistics import auroc, paired_auroc
-from slipway.knowledge.answerable import DEPTH, KEYWORDS_ONLY, WITH_VECTORS, Model, Signals, answerable, signals
+from slipway.knowledge.answerability import (
+    DEPTH,
+    KEYWORDS_ONLY,
+    WITH_VECTORS,
+    Model,
+    Signals,
+    answerable,
+    signals,
+)
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import DENSE_DEPTH, KEYWORD_DEPTH, Ranked, fuse, place
 from slipway.knowledge.vectors import Vectors
@@ -81,7 +94,9 @@ class World(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A question's signals with the whole index and without its gold places; `cosines` are the best similarity in both."""
+    """A question's signals with the whole index and without its gold places; `cosines` are the best
+    similarity in both.
+    """
 
     question: str
     whole: Signals
@@ -95,28 +110,57 @@ def world(name: str, passages: list[Passage], embedder: Embedder) -> World:
     return World(passages, vectors, Corpus(passages))
 
 
-def ranked(here: World, question: str, index: Corpus, without: set[Place], embedder: Embedder | None) -> list[Ranked]:
-    keyword = [hit for hit in index.hits(question, 2 * KEYWORD_DEPTH) if _last(hit.passage) not in without][:KEYWORD_DEPTH]
+def ranked(
+    here: World, question: str, index: Corpus, without: set[Place], embedder: Embedder | None
+) -> list[Ranked]:
+    keyword = [
+        hit for hit in index.hits(question, 2 * KEYWORD_DEPTH) if _last(hit.passage) not in without
+    ][:KEYWORD_DEPTH]
     if embedder is None:
         return fuse(keyword, [], DEPTH)
-    query, numbers = embedder.embed_query(question), {passage.id: number for number, passage in enumerate(here.passages)}
-    allowed = [number for number, passage in enumerate(here.passages) if _last(passage) not in without]
-    near = dict(here.vectors.search(query, DENSE_DEPTH, allowed)) | here.vectors.compare(query, [numbers[h.passage.id] for h in keyword])
-    return fuse(keyword, [(here.passages[number], cosine) for number, cosine in near.items()], DEPTH)
+    query, numbers = (
+        embedder.embed_query(question),
+        {passage.id: number for number, passage in enumerate(here.passages)},
+    )
+    allowed = [
+        number for number, passage in enumerate(here.passages) if _last(passage) not in without
+    ]
+    near = dict(here.vectors.search(query, DENSE_DEPTH, allowed)) | here.vectors.compare(
+        query, [numbers[h.passage.id] for h in keyword]
+    )
+    return fuse(
+        keyword, [(here.passages[number], cosine) for number, cosine in near.items()], DEPTH
+    )
 
 
 def _last(passage: Passage) -> Place:
     return Path(passage.path).name, passage.heading
 
 
-def pairs(here: World, questions: Sequence[tuple[str, set[Place]]], embedder: Embedder | None, *, rebuilt: bool) -> list[Pair]:
-    """`rebuilt`: the index without the gold places is a new one; else they are passed over in the whole one's hits."""
+def pairs(
+    here: World,
+    questions: Sequence[tuple[str, set[Place]]],
+    embedder: Embedder | None,
+    *,
+    rebuilt: bool,
+) -> list[Pair]:
+    """`rebuilt`: the index without the gold places is a new one; else they are passed over in the
+    whole one's hits.
+    """
     embed = embedder.embed_query if embedder else None
     found = []
     for question, gold in questions:
-        rest = Corpus(p for p in here.passages if _last(p) not in gold) if rebuilt else here.keywords
-        both = [ranked(here, question, here.keywords, set(), embedder), ranked(here, question, rest, gold, embedder)]
-        whole, removed = (signals(question, each, here.keywords.index, embed) if each else Signals() for each in both)
+        rest = (
+            Corpus(p for p in here.passages if _last(p) not in gold) if rebuilt else here.keywords
+        )
+        both = [
+            ranked(here, question, here.keywords, set(), embedder),
+            ranked(here, question, rest, gold, embedder),
+        ]
+        whole, removed = (
+            signals(question, each, here.keywords.index, embed) if each else Signals()
+            for each in both
+        )
         cosines = [max((one.cosine for one in each), default=0.0) for each in both]
         found.append(Pair(question, whole, removed, (cosines[0], cosines[1])))
     return found
@@ -125,14 +169,22 @@ def pairs(here: World, questions: Sequence[tuple[str, set[Place]]], embedder: Em
 # Fitting
 
 
-def fitted(sets: Sequence[Sequence[Pair]], names: Sequence[str], ridge: float) -> Callable[[Signals], float]:
+def fitted(
+    sets: Sequence[Sequence[Pair]], names: Sequence[str], ridge: float
+) -> Callable[[Signals], float]:
     coefficients, bias = coefficients_of(sets, names, ridge)
     return lambda found: float(_row(found, names) @ coefficients + bias)
 
 
-def coefficients_of(sets: Sequence[Sequence[Pair]], names: Sequence[str], ridge: float) -> tuple[Floats, float]:
-    """Logistic regression by Newton's method, ridge on standardised signals; weights for signals as they are. Sets count alike, as 50 pairs."""
-    x = np.array([_row(each, names) for data in sets for pair in data for each in (pair.whole, pair.removed)])
+def coefficients_of(
+    sets: Sequence[Sequence[Pair]], names: Sequence[str], ridge: float
+) -> tuple[Floats, float]:
+    """Logistic regression by Newton's method, ridge on standardised signals; weights for signals as
+    they are. Sets count alike, as 50 pairs.
+    """
+    x = np.array(
+        [_row(each, names) for data in sets for pair in data for each in (pair.whole, pair.removed)]
+    )
     y = np.array([1.0, 0.0] * sum(map(len, sets)))
     counts = np.concatenate([np.full(2 * len(data), 50 / len(data)) for data in sets])
     middle, scale = x.mean(axis=0), x.std(axis=0) + 1e-9
@@ -141,7 +193,10 @@ def coefficients_of(sets: Sequence[Sequence[Pair]], names: Sequence[str], ridge:
     w = np.zeros(len(names) + 1)
     for _ in range(12):
         p = 1 / (1 + np.exp(-z @ w))
-        w -= np.linalg.solve(z.T @ (z * (counts * p * (1 - p))[:, None]) + penalty, z.T @ (counts * (p - y)) + penalty @ w)
+        w -= np.linalg.solve(
+            z.T @ (z * (counts * p * (1 - p))[:, None]) + penalty,
+            z.T @ (counts * (p - y)) + penalty @ w,
+        )
     plain: Floats = w[:-1] / scale
     return plain, float(w[-1] - plain @ middle)
 
@@ -154,9 +209,19 @@ Scores = list[tuple[float, float]]
 Chosen = tuple[Sequence[str], float]  # signals and ridge
 
 
-def held_out(data: Sequence[Pair], also: Sequence[Pair], choose: Callable[[Sequence[Pair]], Chosen], seed: int) -> Scores:
-    """Each question's two scores by a model that has not seen it, fitted on the other folds and on all of `also`."""
-    order, scores = random.Random(seed).sample(range(len(data)), len(data)), [(0.0, 0.0)] * len(data)
+def held_out(
+    data: Sequence[Pair],
+    also: Sequence[Pair],
+    choose: Callable[[Sequence[Pair]], Chosen],
+    seed: int,
+) -> Scores:
+    """Each question's two scores by a model that has not seen it, fitted on the other folds and on
+    all of `also`.
+    """
+    order, scores = (
+        random.Random(seed).sample(range(len(data)), len(data)),
+        [(0.0, 0.0)] * len(data),
+    )
     for fold in range(FOLDS):
         test = set(order[fold::FOLDS])
         training = [pair for i, pair in enumerate(data) if i not in test]
@@ -183,7 +248,9 @@ def _area(scores: Scores) -> float:
 def averaged(run: Callable[[int], Scores]) -> tuple[Scores, list[float]]:
     """Over the times: each question's mean scores, and the area of each time."""
     runs = [run(seed) for seed in range(TIMES)]
-    scores = [(fmean(a for a, _ in each), fmean(b for _, b in each)) for each in zip(*runs, strict=True)]
+    scores = [
+        (fmean(a for a, _ in each), fmean(b for _, b in each)) for each in zip(*runs, strict=True)
+    ]
     return scores, [_area(scores) for scores in runs]
 
 
@@ -192,7 +259,11 @@ def averaged(run: Callable[[int], Scores]) -> tuple[Scores, list[float]]:
 
 def told(name: str, scores: Scores, areas: Sequence[float] = ()) -> None:
     measured = paired_auroc(*zip(*scores, strict=True))
-    each = f"  single times: mean {fmean(areas):.3f}, {min(areas):.3f} to {max(areas):.3f}" if areas else ""
+    each = (
+        f"  single times: mean {fmean(areas):.3f}, {min(areas):.3f} to {max(areas):.3f}"
+        if areas
+        else ""
+    )
     print(f"{name:58} {measured.value:.3f}  [{measured.low:.3f}, {measured.high:.3f}]{each}")
 
 
@@ -206,13 +277,27 @@ def report(title: str, data: Sequence[Pair], other: Sequence[Pair], model: Model
     if any(cosine for pair in data for cosine in pair.cosines):
         told("similarity alone", [pair.cosines for pair in data])
     told("match alone", [(pair.whole.match, pair.removed.match) for pair in data])
-    told("model, nested cross-validation", *averaged(lambda seed: held_out(data, (), lambda training: chosen(training, (), seed), seed)))
-    told("the same, and the other set to learn from", *averaged(lambda s: held_out(data, other, lambda t: chosen(t, other, s), s)))
-    told("model with all signals, cross-validation", *averaged(lambda seed: held_out(data, (), all_signals, seed)))
+    told(
+        "model, nested cross-validation",
+        *averaged(
+            lambda seed: held_out(data, (), lambda training: chosen(training, (), seed), seed)
+        ),
+    )
+    told(
+        "the same, and the other set to learn from",
+        *averaged(lambda s: held_out(data, other, lambda t: chosen(t, other, s), s)),
+    )
+    told(
+        "model with all signals, cross-validation",
+        *averaged(lambda seed: held_out(data, (), all_signals, seed)),
+    )
     plain, areas = averaged(lambda seed: held_out(data, other, all_signals, seed))
     told("the same, and the other set to learn from: as shipped", plain, areas)
     score = fitted([other], NAMES, RIDGE)
-    told("model fitted on the other set alone", [(score(pair.whole), score(pair.removed)) for pair in data])
+    told(
+        "model fitted on the other set alone",
+        [(score(pair.whole), score(pair.removed)) for pair in data],
+    )
     shipped = [_by(model, pair) for pair in data]
     told("shipped constants, which have seen these questions", shipped)
     thresholds(shipped, plain, model)
@@ -221,7 +306,9 @@ def report(title: str, data: Sequence[Pair], other: Sequence[Pair], model: Model
 def thresholds(shipped: Scores, plain: Scores, model: Model) -> None:
     for least in (model.threshold, BALANCED):
         print(f"  at {least}: shipped {rates(shipped, least)}", end="")
-        print(f"; cross-validated {rates(plain, float(np.log(least / (1 - least))))}" if plain else "")
+        print(
+            f"; cross-validated {rates(plain, float(np.log(least / (1 - least))))}" if plain else ""
+        )
 
 
 def _probability(model: Model, found: Signals) -> float:
@@ -250,7 +337,10 @@ def far_off(here: World, embedder: Embedder | None, model: Model) -> None:
 def unseen(own: World, embedder: Embedder | None, model: Model) -> None:
     """Our own docs, which nothing was fitted on; the questions avoid the words of the pages."""
     questions = questions_in(OWN, [place(passage) for passage in own.passages])
-    asked = [(each.question, {(Path(gold.page).name, gold.heading or "") for gold in each.gold}) for each in questions]
+    asked = [
+        (each.question, {(Path(gold.page).name, gold.heading or "") for gold in each.gold})
+        for each in questions
+    ]
     data = pairs(own, asked, embedder, rebuilt=True)
     print(f"\nour own docs (n={len(data)})")
     if embedder:
@@ -262,19 +352,29 @@ def unseen(own: World, embedder: Embedder | None, model: Model) -> None:
 
 
 def docs_questions() -> list[tuple[str, set[Place]]]:
-    return [(q["question"], {(g["page"], g["heading"]) for g in q["gold"]}) for q in lines(DATA / "docs-qa" / "questions.jsonl")]
+    return [
+        (q["question"], {(g["page"], g["heading"]) for g in q["gold"]})
+        for q in lines(DATA / "docs-qa" / "questions.jsonl")
+    ]
 
 
 def scifact_questions(passages: Sequence[Passage]) -> list[tuple[str, set[Place]]]:
     headings, relevant = {passage.path: _last(passage) for passage in passages}, judged()
     rows = lines(DATA / "scifact" / "queries.jsonl")
-    found = [(row["text"], {headings[path] for path in relevant[row["_id"]]}) for row in rows if row["_id"] in relevant]
+    found = [
+        (row["text"], {headings[path] for path in relevant[row["_id"]]})
+        for row in rows
+        if row["_id"] in relevant
+    ]
     return found[::4]  # every fourth claim: 203 are enough, and a minute instead of five
 
 
 def printed(sets: Sequence[Sequence[Pair]]) -> str:
     coefficients, bias = coefficients_of(sets, NAMES, RIDGE)
-    return ", ".join(f"{name}={weight:.2f}" for name, weight in zip(NAMES, coefficients, strict=True)) + f"; bias {bias:.2f}"
+    return (
+        ", ".join(f"{name}={weight:.2f}" for name, weight in zip(NAMES, coefficients, strict=True))
+        + f"; bias {bias:.2f}"
+    )
 
 
 def main() -> None:
@@ -285,19 +385,29 @@ def main() -> None:
         parser.error("it needs the weights: slipway weights pull minilm")
     embedder = Embedder(files)
     docs = world("docs-qa", passages_of([DATA / "docs-qa" / "pages"]), embedder)
-    abstracts = world("scifact", [abstract(row) for row in lines(DATA / "scifact" / "corpus.jsonl.gz")], embedder)
+    abstracts = world(
+        "scifact", [abstract(row) for row in lines(DATA / "scifact" / "corpus.jsonl.gz")], embedder
+    )
     own = world("own", passages_of(sorted((ROOT / "docs").glob("*.md"))), embedder)
-    for title, uses, model in (("with vectors", embedder, WITH_VECTORS), ("keywords only", None, KEYWORDS_ONLY)):
+    for title, uses, model in (
+        ("with vectors", embedder, WITH_VECTORS),
+        ("keywords only", None, KEYWORDS_ONLY),
+    ):
         here = pairs(docs, docs_questions(), uses, rebuilt=True)
         there = pairs(abstracts, scifact_questions(abstracts.passages), uses, rebuilt=False)
         if options.fit:
             print(title, printed([here, there]))
         report(f"docs-qa, {title}", here, there, model)
         far_off(docs, uses, model)
-        on_pages = [(question, {_last(p) for p in docs.passages if _last(p)[0] in dict(gold)}) for question, gold in docs_questions()]
+        on_pages = [
+            (question, {_last(p) for p in docs.passages if _last(p)[0] in dict(gold)})
+            for question, gold in docs_questions()
+        ]
         easier = pairs(docs, on_pages, uses, rebuilt=True)
         told("  gold pages removed instead: similarity alone", [pair.cosines for pair in easier])
-        told("  gold pages removed instead: shipped constants", [_by(model, pair) for pair in easier])
+        told(
+            "  gold pages removed instead: shipped constants", [_by(model, pair) for pair in easier]
+        )
         report(f"SciFact, {title}", there, here, model)
         unseen(own, uses, model)
 

@@ -3,14 +3,16 @@
     python bench/answers.py                    # 1,000 runs, a few minutes
     python bench/answers.py --runs 200 --spread 0.2
 
-`slipway serve` over docs-qa before a mock whose answers vary in length and speed; half of the questions have one section, half two to four.
+`slipway serve` over docs-qa before a mock whose answers vary in length and speed; half of the
+questions have one section, half two to four.
 
-counts true        runs in which every count of the progress is what the events say, and the model was called once a section
-first event        time to the first event (p99); longest silence: the longest time without one in any run
-shown              runs of over 5 s in which the time left was shown, and for which share of their time
-covered            ranges of the time left that the end fell into, of those over 5 s and of all
-width              a range's width as a share of the time that was really left (median)
-first words        of four sections to those of one (medians); whole: four sections to four questions asked one after another
+counts true        runs in which every count of the progress is what the events say, and the model
+was called once a section first event        time to the first event (p99); longest silence: the
+longest time without one in any run shown              runs of over 5 s in which the time left was
+shown, and for which share of their time covered            ranges of the time left that the end
+fell into, of those over 5 s and of all width              a range's width as a share of the time
+that was really left (median) first words        of four sections to those of one (medians); whole:
+four sections to four questions asked one after another
 """
 
 import argparse
@@ -60,7 +62,9 @@ class Run(NamedTuple):
     @property
     def ranges(self) -> list[tuple[float, float, float]]:
         """(left really, low, high) for each range that was shown."""
-        return [(self.took_s - p["elapsed_s"], *p["eta_s"]) for p in self.of("progress") if p["eta_s"]]
+        return [
+            (self.took_s - p["elapsed_s"], *p["eta_s"]) for p in self.of("progress") if p["eta_s"]
+        ]
 
     @property
     def counts_are_true(self) -> bool:
@@ -72,7 +76,11 @@ class Run(NamedTuple):
         for _, name, data in self.told:
             done += name == "section" and data["state"] == "done"
             if name == "progress" and data["unit"] == "sections":
-                right = right and data["total"] == len(sections) and done <= data["done"] <= len(sections)
+                right = (
+                    right
+                    and data["total"] == len(sections)
+                    and done <= data["done"] <= len(sections)
+                )
         written = [p["done"] for p in progress if p["unit"] == "sections"]
         return bool(right and written[-1] == done == len(sections))
 
@@ -81,16 +89,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measures progress and sections.")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=24, help="questions under way")
-    parser.add_argument("--spread", type=float, default=0.1, help="of length, speed and time to the first token, as slipway mock has it")
+    parser.add_argument(
+        "--spread",
+        type=float,
+        default=0.1,
+        help="of length, speed and time to the first token, as slipway mock has it",
+    )
     parser.add_argument("--tokens", type=int, default=120)
     parser.add_argument("--tpot", type=float, default=0.05)
     parser.add_argument("--rounds", type=int, default=7, help="of four sections beside one")
     options = parser.parse_args()
-    questions = [json.loads(line)["question"] for line in (DOCS / "questions.jsonl").read_text().splitlines()]
-    flags = ["--spread", options.spread, "--tokens", options.tokens, "--tpot", options.tpot, "--ttft", 0.3, "--prefill", 2000]
+    questions = [
+        json.loads(line)["question"] for line in (DOCS / "questions.jsonl").read_text().splitlines()
+    ]
+    flags = [
+        "--spread",
+        options.spread,
+        "--tokens",
+        options.tokens,
+        "--tpot",
+        options.tpot,
+        "--ttft",
+        0.3,
+        "--prefill",
+        2000,
+    ]
     if options.runs:
         with serving(flags) as (url, mock):
-            show_progress(asyncio.run(progress(url, mock, questions, options.runs, options.at_once)))
+            show_progress(
+                asyncio.run(progress(url, mock, questions, options.runs, options.at_once))
+            )
     if options.rounds:
         with serving(["--tokens", 100, "--tpot", 0.02, "--ttft", 0.3]) as (url, _):
             show_sections(asyncio.run(sections(url, questions, options.rounds)))
@@ -104,8 +132,20 @@ def serving(mock_flags: Sequence[Any]) -> Iterator[tuple[str, str]]:
         file = Path(folder) / "slipway.yaml"
         model = {"base_url": f"http://127.0.0.1:{up}/v1", "name": "mock-model"}
         app = {"knowledge": str(DOCS / "pages"), "route": "m"}
-        file.write_text(json.dumps({"embedding": "none", "listen": {"port": port}, "models": {"m": model}, "apps": {"docs": app}}))
-        for command in (["mock", "--port", str(up), *map(str, mock_flags)], ["serve", "--quiet", "--config", str(file)]):
+        file.write_text(
+            json.dumps(
+                {
+                    "embedding": "none",
+                    "listen": {"port": port},
+                    "models": {"m": model},
+                    "apps": {"docs": app},
+                }
+            )
+        )
+        for command in (
+            ["mock", "--port", str(up), *map(str, mock_flags)],
+            ["serve", "--quiet", "--config", str(file)],
+        ):
             process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.DEVNULL, cwd=folder)
             stack.callback(process.wait)
             stack.callback(process.terminate)
@@ -126,7 +166,9 @@ def wait_for(url: str) -> None:
 
 async def ask(client: httpx.AsyncClient, url: str, question: str) -> Run:
     told, name, began = list[tuple[float, str, dict[str, Any]]](), "", time.monotonic()
-    async with client.stream("POST", f"{url}/v1/answers", json={"question": question, "stream": True}, timeout=300) as reply:
+    async with client.stream(
+        "POST", f"{url}/v1/answers", json={"question": question, "stream": True}, timeout=300
+    ) as reply:
         async for line in reply.aiter_lines():
             if line.startswith("event: "):
                 name = line[7:]
@@ -138,7 +180,9 @@ async def ask(client: httpx.AsyncClient, url: str, question: str) -> Run:
 # Progress
 
 
-async def progress(url: str, mock: str, questions: list[str], runs: int, at_once: int) -> tuple[list[Run], int]:
+async def progress(
+    url: str, mock: str, questions: list[str], runs: int, at_once: int
+) -> tuple[list[Run], int]:
     """The runs in the order of their ends, and the calls that the mock got."""
     rng, gate, done = random.Random(1), asyncio.Semaphore(at_once), list[Run]()
 
@@ -162,17 +206,31 @@ def alone(question: str) -> str:
 
 def show_progress(found: tuple[list[Run], int]) -> None:
     runs, calls = found
-    written = sum(s["state"] == "done" and s["model"] is not None for run in runs for s in run.of("section"))
+    written = sum(
+        s["state"] == "done" and s["model"] is not None for run in runs for s in run.of("section")
+    )
     right = sum(run.counts_are_true for run in runs)
     long = [run for run in runs if run.took_s > 5]
     firsts = sorted(run.told[0][0] * 1000 for run in runs)
     shown = [run for run in long if run.ranges]
     share = statistics.median(len(run.ranges) / len(run.of("progress")) for run in shown)
-    say("runs", f"{len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), {len(long)} over 5 s")
-    say("counts true", f"{right}/{len(runs)}; {calls} calls for {written} sections that a model wrote")
-    say("first event", f"p50 {firsts[len(runs) // 2]:.0f} ms, p99 {firsts[int(0.99 * len(runs))]:.0f} ms, longest {firsts[-1]:.0f} ms")
+    say(
+        "runs",
+        f"{len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), {len(long)} over 5 s",
+    )
+    say(
+        "counts true",
+        f"{right}/{len(runs)}; {calls} calls for {written} sections that a model wrote",
+    )
+    say(
+        "first event",
+        f"p50 {firsts[len(runs) // 2]:.0f} ms, p99 {firsts[int(0.99 * len(runs))]:.0f} ms, longest {firsts[-1]:.0f} ms",
+    )
     say("longest silence", f"{max(run.silence_s for run in runs):.2f} s")
-    say("shown", f"in {len(shown) / len(long):.1%} of the runs over 5 s, in {share:.0%} of their progress events (median)")
+    say(
+        "shown",
+        f"in {len(shown) / len(long):.1%} of the runs over 5 s, in {share:.0%} of their progress events (median)",
+    )
     show_ranges("over 5 s", long)
     show_ranges("all runs", runs)
 
@@ -182,7 +240,10 @@ def show_ranges(name: str, runs: list[Run]) -> None:
     covered = sum(low <= left <= high for left, low, high in ranges) / len(ranges)
     widths = sorted((high - low) / left for left, low, high in ranges if left > 0)
     spread = f"{widths[len(widths) // 4]:.2f}-{widths[3 * len(widths) // 4]:.2f}"
-    say(name, f"covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} of what was left ({spread})")
+    say(
+        name,
+        f"covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} of what was left ({spread})",
+    )
 
 
 def say(name: str, figures: str) -> None:
@@ -202,7 +263,12 @@ async def sections(url: str, questions: list[str], rounds: int) -> list[dict[str
                 raise SystemExit("four questions did not get four sections")
             single = statistics.median(run.first_words_s for run in singles)
             whole = sum(run.told[-1][0] for run in singles)
-            found.append({"first words": together.first_words_s / single, "whole": together.told[-1][0] / whole})
+            found.append(
+                {
+                    "first words": together.first_words_s / single,
+                    "whole": together.told[-1][0] / whole,
+                }
+            )
     return found
 
 

@@ -1,11 +1,15 @@
-"""How well the check of citations tells true statements from altered ones, and what a piece of a stream costs.
+"""How well the check of citations tells true statements from altered ones, and what a piece of a
+stream costs.
 
-    python bench/citations.py            # docs-qa: each sentence of the gold answers with its gold sections as source, true and altered
-    python bench/citations.py --show     # and the sentences that were judged wrongly
+    python bench/citations.py            # docs-qa: each sentence of the gold answers with its gold
+    sections as source, true and altered python bench/citations.py --show     # and the sentences
+    that were judged wrongly
 
-A false alarm is a true sentence that is flagged. A caught alteration is a flag that names the altered word: one number, quotation, identifier or
-name of a sentence at a time is replaced by another of its kind, from the other sentences, that its source does not have. `gold` are the gold answers,
-which say things in their own words; `verbatim` are the sentences of the pages themselves, each with its passage as source.
+A false alarm is a true sentence that is flagged. A caught alteration is a flag that names the
+altered word: one number, quotation, identifier or name of a sentence at a time is replaced by
+another of its kind, from the other sentences, that its source does not have. `gold` are the gold
+answers, which say things in their own words; `verbatim` are the sentences of the pages themselves,
+each with its passage as source.
 """
 
 import argparse
@@ -41,12 +45,20 @@ class Case(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures the check of citations.")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/"
+    )
     parser.add_argument("--show", action="store_true", help="print what was judged wrongly")
     options = parser.parse_args()
     passages = passages_of([options.data / "pages"])
-    for name, cases in {"gold": list(gold(options.data, passages)), "verbatim": list(verbatim(passages))}.items():
-        for row, value in {**alarms(cases, show=options.show), **caught(cases, show=options.show)}.items():
+    for name, cases in {
+        "gold": list(gold(options.data, passages)),
+        "verbatim": list(verbatim(passages)),
+    }.items():
+        for row, value in {
+            **alarms(cases, show=options.show),
+            **caught(cases, show=options.show),
+        }.items():
             print(f"{name:9} {row:28} {value}")
     for row, value in stream().items():
         print(f"{row:38} {value}")
@@ -60,7 +72,16 @@ def verbatim(passages: Sequence[Passage]) -> Iterator[Case]:
 
 
 def numbered(n: int, p: Passage) -> Source:
-    return Source(n=n, id=p.id, path=p.path, heading=p.heading, start=p.start, end=p.end, text=p.text, version=p.version)
+    return Source(
+        n=n,
+        id=p.id,
+        path=p.path,
+        heading=p.heading,
+        start=p.start,
+        end=p.end,
+        text=p.text,
+        version=p.version,
+    )
 
 
 def gold(data: Path, passages: Sequence[Passage]) -> Iterator[Case]:
@@ -69,18 +90,27 @@ def gold(data: Path, passages: Sequence[Passage]) -> Iterator[Case]:
         places = {(each["page"], each["heading"]) for each in row["gold"]}
         found = [p for p in passages if (Path(p.path).name, p.heading) in places]
         sources = tuple(numbered(n, p) for n, p in enumerate(found, 1))
-        yield from (Case(row["question"], sentence, sources) for sentence in STOP.split(row["answer"]) if sentence.strip())
+        yield from (
+            Case(row["question"], sentence, sources)
+            for sentence in STOP.split(row["answer"])
+            if sentence.strip()
+        )
 
 
 def flags(case: Case, sentence: str) -> tuple[str, ...]:
-    return Claims(case.sources, case.question).lacking(sentence, {source.n for source in case.sources})
+    return Claims(case.sources, case.question).lacking(
+        sentence, {source.n for source in case.sources}
+    )
 
 
 def alarms(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
     false = [(case, found) for case in cases if (found := flags(case, case.sentence))]
     for case, found in false if show else ():
         print(f"FALSE ALARM {found}: {case.sentence}")
-    return {"true sentences": len(cases), "flagged (false alarms)": f"{len(false)} ({len(false) / len(cases):.1%})"}
+    return {
+        "true sentences": len(cases),
+        "flagged (false alarms)": f"{len(false)} ({len(false) / len(cases):.1%})",
+    }
 
 
 def caught(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
@@ -88,17 +118,32 @@ def caught(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
     for kind, pattern in KINDS.items():
         others = sorted({found[0] for case in cases for found in pattern.finditer(case.sentence)})
         for case in cases:
-            has = " ".join([case.question, case.sentence, *(f"{s.heading} {s.path} {s.text}" for s in case.sources)]).lower()
+            has = " ".join(
+                [
+                    case.question,
+                    case.sentence,
+                    *(f"{s.heading} {s.path} {s.text}" for s in case.sources),
+                ]
+            ).lower()
             for found in pattern.finditer(case.sentence):
-                new = number_beside(found[0], has, rng) if kind == "number" else rng.choice([o for o in others if o.lower() not in has])
+                new = (
+                    number_beside(found[0], has, rng)
+                    if kind == "number"
+                    else rng.choice([o for o in others if o.lower() not in has])
+                )
                 sentence = case.sentence[: found.start()] + new + case.sentence[found.end() :]
                 altered[kind] += 1
                 if any(new in flag or flag in new for flag in flags(case, sentence)):
                     hit[kind] += 1
                 elif show:
                     print(f"MISSED {kind} {found[0]!r} -> {new!r}: {sentence}")
-    told = {f"altered: {kind}": f"{hit[kind]}/{count} caught ({hit[kind] / count:.1%})" for kind, count in altered.items()}
-    return told | {"altered: all": f"{hit.total()}/{altered.total()} caught ({hit.total() / altered.total():.1%})"}
+    told = {
+        f"altered: {kind}": f"{hit[kind]}/{count} caught ({hit[kind] / count:.1%})"
+        for kind, count in altered.items()
+    }
+    return told | {
+        "altered: all": f"{hit.total()}/{altered.total()} caught ({hit.total() / altered.total():.1%})"
+    }
 
 
 def number_beside(number: str, has: str, rng: random.Random) -> str:
@@ -113,7 +158,10 @@ def number_beside(number: str, has: str, rng: random.Random) -> str:
 
 def stream(pieces: int = 200_000) -> dict[str, str]:
     told = {}
-    for name, text in {"a piece without brackets": " word", "a piece of a cited sentence": "so it is [1]. "}.items():
+    for name, text in {
+        "a piece without brackets": " word",
+        "a piece of a cited sentence": "so it is [1]. ",
+    }.items():
         marker = Marker({1})
         started = time.perf_counter()
         for _ in range(pieces):

@@ -1,9 +1,11 @@
-"""Does the event loop stay free while many long streams are dropped? The longest CPU time of any one of its callbacks.
+"""Does the event loop stay free while many long streams are dropped? The longest CPU time of any
+one of its callbacks.
 
-    python bench/drops.py                    # 30 streams of 5 MiB, dropped all at once in the middle, five times
+    python bench/drops.py                    # 30 streams of 5 MiB, dropped all at once in the
+    middle, five times
 
-The server runs in this process, on asyncio's own loop, each of whose callbacks is measured by what its thread used of the processor; the mock and the
-clients are processes of their own.
+The server runs in this process, on asyncio's own loop, each of whose callbacks is measured by what
+its thread used of the processor; the mock and the clients are processes of their own.
 """
 
 import argparse
@@ -27,7 +29,9 @@ LIMIT_S = 0.005
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=30)
     parser.add_argument("--mib", type=float, default=5.0, help="of each")
     parser.add_argument("--rounds", type=int, default=5)
@@ -35,7 +39,19 @@ def main() -> None:
     tokens = int(options.mib * 1024 * 1024 / EVENT_BYTES)
     port = free_port()
     mock = subprocess.Popen(
-        [*COMMAND, "mock", "--port", str(port), "--tokens", str(tokens), "--ttft", "0", "--tpot", "0"], stdout=subprocess.DEVNULL
+        [
+            *COMMAND,
+            "mock",
+            "--port",
+            str(port),
+            "--tokens",
+            str(tokens),
+            "--ttft",
+            "0",
+            "--tpot",
+            "0",
+        ],
+        stdout=subprocess.DEVNULL,
     )
     try:
         wait_for(f"http://127.0.0.1:{port}/healthz")
@@ -55,7 +71,10 @@ def round_of(streams: int, port: int, name: str) -> list[float]:
     """The CPU seconds of the longer callbacks. `m` is a bare model, `main` a route, `app` an app."""
     model = Model(base_url=f"http://127.0.0.1:{port}/v1", name="mock-model")
     settings = Settings(
-        listen=Listen(port=0), models={"m": model, "n": model}, routes={"main": entries("m", "n")}, apps={"app": App(route="main")}
+        listen=Listen(port=0),
+        models={"m": model, "n": model},
+        routes={"main": entries("m", "n")},
+        apps={"app": App(route="main")},
     )
     took: list[float] = []
     run = asyncio.Handle._run
@@ -71,7 +90,9 @@ def round_of(streams: int, port: int, name: str) -> list[float]:
         server = Server(build(settings), settings)
         serving = asyncio.create_task(server.serve(sockets=[socket]))
         await asyncio.sleep(0.3)
-        clients = multiprocessing.get_context("spawn").Process(target=drop, args=(socket.getsockname()[1], streams, name))
+        clients = multiprocessing.get_context("spawn").Process(
+            target=drop, args=(socket.getsockname()[1], streams, name)
+        )
         clients.start()
         took.clear()  # the start is not what is measured
         await asyncio.to_thread(clients.join)
@@ -98,7 +119,9 @@ def drop(port: int, streams: int, name: str) -> None:
 
     async def one(client: httpx.AsyncClient, gate: asyncio.Event) -> None:
         body = {"model": name, "stream": True, "messages": [{"role": "user", "content": "Write."}]}
-        async with client.stream("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as reply:
+        async with client.stream(
+            "POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=body
+        ) as reply:
             got = 0
             async for block in reply.aiter_raw():
                 got += len(block)
@@ -108,7 +131,9 @@ def drop(port: int, streams: int, name: str) -> None:
 
     async def all_of_them() -> None:
         gate = asyncio.Event()
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=streams)) as client:
+        async with httpx.AsyncClient(
+            timeout=60, limits=httpx.Limits(max_connections=streams)
+        ) as client:
             tasks = [asyncio.create_task(one(client, gate)) for _ in range(streams)]
             await asyncio.sleep(4)
             gate.set()

@@ -1,10 +1,12 @@
-"""What a client sees of each fault of a provider: of the provider itself, and of a route whose first model has it and whose second one is well.
+"""What a client sees of each fault of a provider: of the provider itself, and of a route whose
+first model has it and whose second one is well.
 
     python bench/faults.py                     # a Markdown table, in about two minutes
 
-Faults, settings and words are those of tests/faulty.py. One question after another, each with models of its own, so that no breaker is open. For the
-route, `+N ms` is how much longer it took than the median of healthy ones, and `N calls` how many were made to models, of any kind. The client waits for
-10 s at the most; `hang` is where that was not enough.
+Faults, settings and words are those of tests/faulty.py. One question after another, each with
+models of its own, so that no breaker is open. For the route, `+N ms` is how much longer it took
+than the median of healthy ones, and `N calls` how many were made to models, of any kind. The client
+waits for 10 s at the most; `hang` is where that was not enough.
 """
 
 import asyncio
@@ -38,12 +40,20 @@ async def direct(everything: Estate, cell: Cell) -> Found:
     headers = {"Authorization": f"Bearer {BAD_KEY}"} if cell.fault.where == "bad key" else {}
     async with httpx.AsyncClient(headers=headers) as client:
         body = {**cell.body, "model": cell.fault.says or "m"}
-        return found(everything, cell, await ask(client, everything.urls[cell.fault.where], body, patience_s=PATIENCE_S))
+        return found(
+            everything,
+            cell,
+            await ask(client, everything.urls[cell.fault.where], body, patience_s=PATIENCE_S),
+        )
 
 
 async def routed(everything: Estate, cell: Cell) -> Found:
     async with httpx.AsyncClient() as client:
-        return found(everything, cell, await ask(client, f"{everything.server.url}/v1", cell.body, patience_s=PATIENCE_S))
+        return found(
+            everything,
+            cell,
+            await ask(client, f"{everything.server.url}/v1", cell.body, patience_s=PATIENCE_S),
+        )
 
 
 def found(everything: Estate, cell: Cell, seen: Seen) -> Found:
@@ -56,7 +66,9 @@ async def measure(everything: Estate) -> dict[str, list[Found]]:
     rows = dict[str, list[Found]]()
     for fault in FAULTS:
         cells = [Cell(fault, "routed", streamed) for streamed in (True, False)]
-        rows[fault.name] = [await direct(everything, cell) for cell in cells] + [await routed(everything, cell) for cell in cells]
+        rows[fault.name] = [await direct(everything, cell) for cell in cells] + [
+            await routed(everything, cell) for cell in cells
+        ]
         print(f"\r{len(rows)}/{len(FAULTS)}", end="", file=sys.stderr)
     print(file=sys.stderr)
     return rows
@@ -68,7 +80,9 @@ async def healthy_s(everything: Estate, streamed: bool) -> float:
 
 
 def show(rows: dict[str, list[Found]], calls: Counter[str], healthy: list[float]) -> None:
-    print("| what the provider does | itself, streamed | itself, whole | route, streamed | route, whole |")
+    print(
+        "| what the provider does | itself, streamed | itself, whole | route, streamed | route, whole |"
+    )
     print("|---|---|---|---|---|")
     for name, (one, two, *ours) in rows.items():
         told = [
@@ -79,7 +93,9 @@ def show(rows: dict[str, list[Found]], calls: Counter[str], healthy: list[float]
     for who, columns in (("itself", slice(0, 2)), ("route", slice(2, 4))):
         words = Counter(each.word for row in rows.values() for each in row[columns])
         false = sum(words[word] for word in FALSE)
-        print(f"\n{who}: {words['whole'] + words['continued']} of {words.total()} whole, {false} false successes, {words['hang']} hangs")
+        print(
+            f"\n{who}: {words['whole'] + words['continued']} of {words.total()} whole, {false} false successes, {words['hang']} hangs"
+        )
 
 
 def counted(calls: int, fault: Fault) -> str:
@@ -92,14 +108,31 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """Of localhost, that nobody trusts, and its key."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(cert), *names]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+        *names,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return cert, key
 
 
 def main() -> None:
     cells = [Cell(fault, "routed", streamed) for fault in FAULTS for streamed in (True, False)]
-    with tempfile.TemporaryDirectory() as folder, estate(Path(folder), certificate(Path(folder)), *cells) as everything:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        estate(Path(folder), certificate(Path(folder)), *cells) as everything,
+    ):
         rows = asyncio.run(measure(everything))
         calls = everything.attempts()
         healthy = [asyncio.run(healthy_s(everything, streamed)) for streamed in (True, False)]

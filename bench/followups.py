@@ -1,11 +1,14 @@
-"""How well questions that lean on the history are understood by rules, and whether those that stand by themselves are left alone.
+"""How well questions that lean on the history are understood by rules, and whether those that stand
+by themselves are left alone.
 
-    python bench/followups.py                # the half of the cases that the rules were not made with
-    python bench/followups.py --part tune --show
+    python bench/followups.py                # the half of the cases that the rules were not made
+    with python bench/followups.py --part tune --show
 
-recall@3 over places (page, heading): 1 where a place that answers is among the first three. `as typed` searches with the question alone,
-`joined` with the question before in front of it, `by rules` with what `followups.understood` makes of it, `perfect` with a rewrite by hand.
-The cases (tests/data/followups/cases.jsonl) are over docs-qa, our own pages and a handbook in Chinese; every second one was held back.
+recall@3 over places (page, heading): 1 where a place that answers is among the first three. `as
+typed` searches with the question alone, `joined` with the question before in front of it, `by
+rules` with what `followups.understood` makes of it, `perfect` with a rewrite by hand. The cases
+(tests/data/followups/cases.jsonl) are over docs-qa, our own pages and a handbook in Chinese; every
+second one was held back.
 """
 
 import argparse
@@ -36,12 +39,27 @@ Case = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures how follow-ups are understood.")
     parser.add_argument("--part", choices=("held", "tune"), default="held")
-    parser.add_argument("--docs-qa", type=Path, default=CORPORA["docs-qa"], help="folder of docs-qa's pages")
-    parser.add_argument("--embedding", default=OFF, help="minilm: search by meaning too; embeds 1,000 passages first")
-    parser.add_argument("--show", action="store_true", help="print the leaning questions that are not found")
+    parser.add_argument(
+        "--docs-qa", type=Path, default=CORPORA["docs-qa"], help="folder of docs-qa's pages"
+    )
+    parser.add_argument(
+        "--embedding",
+        default=OFF,
+        help="minilm: search by meaning too; embeds 1,000 passages first",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print the leaning questions that are not found"
+    )
     options = parser.parse_args()
-    cases = [case for case in map(json.loads, CASES.read_text(encoding="utf-8").splitlines()) if case["part"] == options.part]
-    rooms = {name: room(options.docs_qa if name == "docs-qa" else folder, options.embedding) for name, folder in CORPORA.items()}
+    cases = [
+        case
+        for case in map(json.loads, CASES.read_text(encoding="utf-8").splitlines())
+        if case["part"] == options.part
+    ]
+    rooms = {
+        name: room(options.docs_qa if name == "docs-qa" else folder, options.embedding)
+        for name, folder in CORPORA.items()
+    }
     for line in report(cases, rooms, show=options.show):
         print(line)
     for keeper in [known.keeper for known in rooms.values()]:
@@ -58,7 +76,10 @@ def room(folder: Path, embedding: str) -> Knowledge:
 def report(cases: Sequence[Case], rooms: dict[str, Knowledge], *, show: bool) -> Iterator[str]:
     leaning = [case for case in cases if case["kind"] == "leans"]
     complete = [case for case in cases if case["kind"] == "complete"]
-    found = {name: [recall(rooms[case["corpus"]], say(case), case) for case in leaning] for name, say in WAYS.items()}
+    found = {
+        name: [recall(rooms[case["corpus"]], say(case), case) for case in leaning]
+        for name, say in WAYS.items()
+    }
     yield f"{len(leaning)} questions that lean, recall@3"
     for name, values in found.items():
         yield f"  {name:12} {interval(mean(values))}"
@@ -77,7 +98,10 @@ def report(cases: Sequence[Case], rooms: dict[str, Knowledge], *, show: bool) ->
 
 
 def messages(case: Case) -> list[Message]:
-    return [*(Message(**turn) for turn in case["history"]), Message(role="user", content=case["question"])]
+    return [
+        *(Message(**turn) for turn in case["history"]),
+        Message(role="user", content=case["question"]),
+    ]
 
 
 def by_rules(case: Case) -> str:
@@ -93,7 +117,10 @@ WAYS: dict[str, Callable[[Case], str]] = {
 
 
 def recall(knowledge: Knowledge, text: str, case: Case) -> float:
-    places = {(Path(hit.passage.path).name, hit.passage.heading) for hit in knowledge.search(text, OPERATOR, 3)}
+    places = {
+        (Path(hit.passage.path).name, hit.passage.heading)
+        for hit in knowledge.search(text, OPERATOR, 3)
+    }
     return float(any((each["page"], each["heading"]) in places for each in case["gold"]))
 
 

@@ -1,11 +1,15 @@
-"""Whether keywords and vectors together find more than keywords alone, and how they are best put together.
+"""Whether keywords and vectors together find more than keywords alone, and how they are best put
+together.
 
-    python bench/fusion.py             # docs-qa and SciFact; the first time embeds 6,000 passages (4 minutes a core), kept in bench/.build
+    python bench/fusion.py             # docs-qa and SciFact; the first time embeds 6,000 passages
+    (4 minutes a core), kept in bench/.build
 
-Nested cross-validation: ten folds, ten times over. For each fold, the form of fusion (`FORMS`: weighted sums with a floor, sums of scores
-stretched to the same range, reciprocal ranks; each with its weights) is the one that does best on the other nine; its results on the fold's own
-questions count. `shipped` is what knowledge/fusion.py does, as a constant; `keyword` is the index alone. Intervals: 95 %, bootstrap over
-questions; `+` rows are paired differences to `keyword`. `other` chooses the form on the other set, and tests it here.
+Nested cross-validation: ten folds, ten times over. For each fold, the form of fusion (`FORMS`:
+weighted sums with a floor, sums of scores stretched to the same range, reciprocal ranks; each with
+its weights) is the one that does best on the other nine; its results on the fold's own questions
+count. `shipped` is what knowledge/fusion.py does, as a constant; `keyword` is the index alone.
+Intervals: 95 %, bootstrap over questions; `+` rows are paired differences to `keyword`. `other`
+chooses the form on the other set, and tests it here.
 """
 
 import argparse
@@ -57,7 +61,9 @@ class Set(NamedTuple):
 
 
 def summed(weight: float, floor: float) -> Form:
-    return lambda keyword, dense: [each.place[:2] for each in fuse(keyword, dense, 10, weight=weight, floor=floor)]
+    return lambda keyword, dense: [
+        each.place[:2] for each in fuse(keyword, dense, 10, weight=weight, floor=floor)
+    ]
 
 
 def ranges(weight: float) -> Form:
@@ -65,7 +71,10 @@ def ranges(weight: float) -> Form:
 
     def form(keyword: Sequence[Hit], dense: Dense) -> Sequence[Place]:
         scores: Counter[Place] = Counter()
-        for share, found in ((1 - weight, {_place(h.passage): h.score for h in keyword}), (weight, _nearest(dense))):
+        for share, found in (
+            (1 - weight, {_place(h.passage): h.score for h in keyword}),
+            (weight, _nearest(dense)),
+        ):
             low, high = min(found.values(), default=0.0), max(found.values(), default=1.0)
             for each, score in found.items():
                 scores[each] += share * (score - low) / (high - low or 1.0)  # type: ignore[assignment]
@@ -79,7 +88,10 @@ def reciprocal(weight: float, k: int) -> Form:
 
     def form(keyword: Sequence[Hit], dense: Dense) -> Sequence[Place]:
         scores: Counter[Place] = Counter()
-        for share, found in ((1 - weight, [_place(h.passage) for h in keyword]), (weight, list(_nearest(dense)))):
+        for share, found in (
+            (1 - weight, [_place(h.passage) for h in keyword]),
+            (weight, list(_nearest(dense))),
+        ):
             for rank, each in enumerate(found, 1):
                 scores[each] += share / (k + rank)  # type: ignore[assignment]
         return [each for each, _ in scores.most_common(10)]
@@ -101,7 +113,11 @@ def _nearest(dense: Dense) -> dict[Place, float]:
 
 TENTHS = [tenth / 10 for tenth in range(1, 10)]
 FORMS: dict[str, Form] = {
-    **{f"sum {w} floor {floor}": summed(w, floor) for w in TENTHS for floor in (-1.0, 0.25, 0.35, 0.45)},
+    **{
+        f"sum {w} floor {floor}": summed(w, floor)
+        for w in TENTHS
+        for floor in (-1.0, 0.25, 0.35, 0.45)
+    },
     **{f"ranges {w}": ranges(w) for w in TENTHS},
     **{f"reciprocal {w} k {k}": reciprocal(w, k) for w in TENTHS for k in (5, 20, 60)},
 }
@@ -117,7 +133,10 @@ ALONE: dict[str, Form] = {
 
 def docs_qa(embedder: Embedder) -> Set:
     passages = passages_of([DATA / "docs-qa" / "pages"])
-    questions = [(q["question"], {(g["page"], g["heading"]) for g in q["gold"]}) for q in lines(DATA / "docs-qa" / "questions.jsonl")]
+    questions = [
+        (q["question"], {(g["page"], g["heading"]) for g in q["gold"]})
+        for q in lines(DATA / "docs-qa" / "questions.jsonl")
+    ]
     metrics = {"recall@3": lambda r, g: recall_at(3, r, g), "mrr@3": lambda r, g: mrr_at(3, r, g)}
     return Set(_cases("docs-qa", passages, questions, embedder), metrics)
 
@@ -131,26 +150,38 @@ def scifact(embedder: Embedder) -> Set:
         for row in lines(DATA / "scifact" / "queries.jsonl")
         if row["_id"] in relevant
     ]
-    return Set(_cases("scifact", passages, questions, embedder), {"ndcg@10": lambda r, g: ndcg_at(10, r, g)})
+    return Set(
+        _cases("scifact", passages, questions, embedder),
+        {"ndcg@10": lambda r, g: ndcg_at(10, r, g)},
+    )
 
 
-def _cases(name: str, passages: list[Passage], questions: list[tuple[str, set[Place]]], embedder: Embedder) -> list[Case]:
+def _cases(
+    name: str, passages: list[Passage], questions: list[tuple[str, set[Place]]], embedder: Embedder
+) -> list[Case]:
     index, vectors, rows = Index(None), Vectors(), rows_of(passages)
     index.update(rows, (), 1)
     vectors.put([row.id for row in rows], embedded(name, passages, embedder))
 
     def case(question: str, gold: set[Place]) -> Case:
         query, found = embedder.embed_query(question), index.search(question, KEYWORD_DEPTH)
-        near = dict(vectors.search(query, DENSE_DEPTH)) | vectors.compare(query, [each.passage for each in found])
+        near = dict(vectors.search(query, DENSE_DEPTH)) | vectors.compare(
+            query, [each.passage for each in found]
+        )
         keyword = [Hit(passage=passages[each.passage - 1], score=each.score) for each in found]
-        return Case(keyword, [(passages[number - 1], cosine) for number, cosine in near.items()], gold)
+        return Case(
+            keyword, [(passages[number - 1], cosine) for number, cosine in near.items()], gold
+        )
 
     return [case(*each) for each in questions]
 
 
 def embedded(name: str, passages: Sequence[Passage], embedder: Embedder) -> Floats:
     texts = [embedded_text(passage) for passage in passages]
-    kept = BUILD / f"{name}-{hashlib.sha256(json.dumps([embedder.model, texts]).encode()).hexdigest()[:16]}.npy"
+    kept = (
+        BUILD
+        / f"{name}-{hashlib.sha256(json.dumps([embedder.model, texts]).encode()).hexdigest()[:16]}.npy"
+    )
     if not kept.exists():
         BUILD.mkdir(exist_ok=True)
         np.save(kept, embedder.embed(texts))
@@ -161,15 +192,24 @@ def embedded(name: str, passages: Sequence[Passage], embedder: Embedder) -> Floa
 # Measuring
 
 
-def nested(measured: Mapping[str, Sequence[float]], chosen_by: Mapping[str, Sequence[float]]) -> tuple[list[float], Counter[str]]:
-    """Per question, what the forms that were chosen without it got, averaged over the times; and which were chosen how often."""
+def nested(
+    measured: Mapping[str, Sequence[float]], chosen_by: Mapping[str, Sequence[float]]
+) -> tuple[list[float], Counter[str]]:
+    """Per question, what the forms that were chosen without it got, averaged over the times; and
+    which were chosen how often.
+    """
     n = len(next(iter(chosen_by.values())))
     got, chosen = [0.0] * n, Counter[str]()
     for time in range(TIMES):
         order = random.Random(time).sample(range(n), n)
         for fold in range(FOLDS):
             held_out = set(order[fold::FOLDS])
-            best = max(chosen_by, key=lambda form: fmean(v for i, v in enumerate(chosen_by[form]) if i not in held_out))
+            best = max(
+                chosen_by,
+                key=lambda form: fmean(
+                    v for i, v in enumerate(chosen_by[form]) if i not in held_out
+                ),
+            )
             chosen[best] += 1
             for i in held_out:
                 got[i] += measured[best][i] / TIMES
@@ -182,8 +222,14 @@ def _results(forms: Mapping[str, Form], data: Set) -> dict[str, dict[str, list[f
     for form, rank in forms.items():
         rankings = [rank(case.keyword, case.dense) for case in data.cases]
         for name, metric in data.metrics.items():
-            found[name][form] = [metric(_last(ranking), case.gold) for ranking, case in zip(rankings, data.cases, strict=True)]
-        found["mean"][form] = [fmean(values) for values in zip(*(found[name][form] for name in data.metrics), strict=True)]
+            found[name][form] = [
+                metric(_last(ranking), case.gold)
+                for ranking, case in zip(rankings, data.cases, strict=True)
+            ]
+        found["mean"][form] = [
+            fmean(values)
+            for values in zip(*(found[name][form] for name in data.metrics), strict=True)
+        ]
     return found
 
 
@@ -194,20 +240,35 @@ def _last(ranking: Iterable[Place]) -> list[Place]:
 
 def report(sets: Mapping[str, Set]) -> dict[str, dict[str, dict[str, Measured]]]:
     results = {name: _results(FORMS | ALONE, data) for name, data in sets.items()}
-    best = {name: max(FORMS, key=lambda form: fmean(found["mean"][form])) for name, found in results.items()}
+    best = {
+        name: max(FORMS, key=lambda form: fmean(found["mean"][form]))
+        for name, found in results.items()
+    }
     told: dict[str, dict[str, dict[str, Measured]]] = {}
     for name, data in sets.items():
         other = next((best[each] for each in sets if each != name), best[name])
         told[name] = {metric: _row(results[name], metric, other) for metric in data.metrics}
-        chosen = nested(results[name]["mean"], {form: results[name]["mean"][form] for form in FORMS})[1]
-        print(f"{name}: chosen in the folds: {', '.join(f'{form} ({times})' for form, times in chosen.most_common(4))}; other: {other}")
+        chosen = nested(
+            results[name]["mean"], {form: results[name]["mean"][form] for form in FORMS}
+        )[1]
+        print(
+            f"{name}: chosen in the folds: {', '.join(f'{form} ({times})' for form, times in chosen.most_common(4))}; other: {other}"
+        )
     return told
 
 
-def _row(results: Mapping[str, Mapping[str, Sequence[float]]], metric: str, other: str) -> dict[str, Measured]:
+def _row(
+    results: Mapping[str, Mapping[str, Sequence[float]]], metric: str, other: str
+) -> dict[str, Measured]:
     values, by = results[metric], {form: results["mean"][form] for form in FORMS}
-    rows = {name: values[name] for name in ALONE} | {"nested": nested(values, by)[0], "other": values[other]}
-    differences = {f"+ {name}": difference(rows[name], rows["keyword"]) for name in ("shipped", "nested", "other")}
+    rows = {name: values[name] for name in ALONE} | {
+        "nested": nested(values, by)[0],
+        "other": values[other],
+    }
+    differences = {
+        f"+ {name}": difference(rows[name], rows["keyword"])
+        for name in ("shipped", "nested", "other")
+    }
     return {name: mean(row) for name, row in rows.items()} | differences
 
 
@@ -218,10 +279,14 @@ def main() -> None:
     if files is None:
         parser.error("it needs the weights: slipway weights pull minilm")
     embedder = Embedder(files)
-    for name, metrics in report({name: SETS[name](embedder) for name in parser.parse_args().set or SETS}).items():
+    for name, metrics in report(
+        {name: SETS[name](embedder) for name in parser.parse_args().set or SETS}
+    ).items():
         for metric, rows in metrics.items():
             for row, m in rows.items():
-                print(f"{name:8} {metric:9} {row:10} {m.value:+.3f}  [{m.low:+.3f}, {m.high:+.3f}]  n={m.n}")
+                print(
+                    f"{name:8} {metric:9} {row:10} {m.value:+.3f}  [{m.low:+.3f}, {m.high:+.3f}]  n={m.n}"
+                )
 
 
 SETS = {"docs-qa": docs_qa, "scifact": scifact}

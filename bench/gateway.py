@@ -1,11 +1,14 @@
-"""What the gateway costs: requests and chunks per CPU-second, added latency, memory; beside LiteLLM's proxy in the same run.
+"""What the gateway costs: requests and chunks per CPU-second, added latency, memory; beside
+LiteLLM's proxy in the same run.
 
     python bench/gateway.py [--rounds 5] [--seconds 2] [--litellm PATH] [--json]
 
-The gateway runs pinned to core 1, the upstream and the load to core 0; targets take turns in each round, and the figure is the median of
-the rounds, with their spread. CPU time is that of the target's whole process tree, so that it holds on a noisy machine; latencies hold
-only as differences to `direct`. LiteLLM is found by --litellm, by $LITELLM or in .venv-litellm; without it only Slipway is measured.
-Where ../shared/bench lies beside the checkout, its driver runs too (--shared). Needs Linux with two cores.
+The gateway runs pinned to core 1, the upstream and the load to core 0; targets take turns in each
+round, and the figure is the median of the rounds, with their spread. CPU time is that of the
+target's whole process tree, so that it holds on a noisy machine; latencies hold only as differences
+to `direct`. LiteLLM is found by --litellm, by $LITELLM or in .venv-litellm; without it only Slipway
+is measured. Where ../shared/bench lies beside the checkout, its driver runs too (--shared). Needs
+Linux with two cores.
 """
 
 import argparse
@@ -91,7 +94,9 @@ def rss_mib(pid: int) -> float:
 
 
 def bodies(folder: Path, kind: str) -> list[str]:
-    """Files of 64 different requests: short questions, or questions with 21 KB of passages before them."""
+    """Files of 64 different requests: short questions, or questions with 21 KB of passages before
+    them.
+    """
     draw = random.Random(kind)
     files = []
     for i in range(64):
@@ -99,7 +104,10 @@ def bodies(folder: Path, kind: str) -> list[str]:
         text = ""
         while len(text) < size:
             text += draw.choice(WORDS) + " "
-        messages = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": f"{i}: {text}"}]
+        messages = [
+            {"role": "system", "content": "Answer briefly."},
+            {"role": "user", "content": f"{i}: {text}"},
+        ]
         body: dict[str, Any] = {
             "model": "mock-slow" if kind == "stream" else "mock-model",
             "messages": messages,
@@ -114,7 +122,9 @@ def bodies(folder: Path, kind: str) -> list[str]:
 
 
 class Target:
-    def __init__(self, name: str, port: int, command: list[str] | None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, port: int, command: list[str] | None, env: dict[str, str] | None = None
+    ) -> None:
         self.name, self.port, self.command, self.env = name, port, command, env or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.ready_s = 0.0
@@ -129,12 +139,21 @@ class Target:
             return
         began = time.monotonic()
         with log.open("w") as out:
-            self.process = subprocess.Popen(["taskset", "-c", "1", *self.command], stdout=out, stderr=out, env={**os.environ, **self.env})
-        body = json.dumps({"model": "mock-model", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+            self.process = subprocess.Popen(
+                ["taskset", "-c", "1", *self.command],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **self.env},
+            )
+        body = json.dumps(
+            {"model": "mock-model", "messages": [{"role": "user", "content": "Hello"}]}
+        ).encode()
         headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-bench-key"}
         while time.monotonic() - began < patience_s and self.process.poll() is None:
             try:
-                request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/chat/completions", body, headers)
+                request = urllib.request.Request(
+                    f"http://127.0.0.1:{self.port}/v1/chat/completions", body, headers
+                )
                 urllib.request.urlopen(request, timeout=10).read()
             except OSError:
                 time.sleep(0.02)
@@ -144,7 +163,11 @@ class Target:
         raise SystemExit(f"{self.name} did not answer:\n{log.read_text()[-2000:]}")
 
     def load(self, case: dict[str, Any], files: list[str], seconds: float) -> dict[str, float]:
-        path = "/slow/v1/chat/completions" if self.name == "direct" and case["bodies"] == "stream" else "/v1/chat/completions"
+        path = (
+            "/slow/v1/chat/completions"
+            if self.name == "direct" and case["bodies"] == "stream"
+            else "/v1/chat/completions"
+        )
         plan = {
             "port": self.port,
             "path": path,
@@ -155,13 +178,21 @@ class Target:
         }
         before = cpu_s(self.pid)
         done = subprocess.run(
-            ["taskset", "-c", "0", sys.executable, PEER, "load", json.dumps(plan)], capture_output=True, text=True, timeout=seconds + 60
+            ["taskset", "-c", "0", sys.executable, PEER, "load", json.dumps(plan)],
+            capture_output=True,
+            text=True,
+            timeout=seconds + 60,
         )
         if done.returncode:
             raise SystemExit(done.stderr)
         row: dict[str, float] = json.loads(done.stdout)
         spent = max(cpu_s(self.pid) - before, 1 / TICKS)
-        return {**row, "per_cpu_s": row["requests"] / spent, "chunks_per_cpu_s": row["chunks"] / spent, "rss_mib": rss_mib(self.pid)}
+        return {
+            **row,
+            "per_cpu_s": row["requests"] / spent,
+            "chunks_per_cpu_s": row["chunks"] / spent,
+            "rss_mib": rss_mib(self.pid),
+        }
 
     def stop(self) -> None:
         if self.process is None:
@@ -184,16 +215,38 @@ def targets(folder: Path, up: int, litellm: str | None) -> list[Target]:
         "keys": [{"key": "sk-bench-key"}],
         "models": {
             "mock-model": {"base_url": f"http://127.0.0.1:{up}/v1", "api_key": "sk-up"},
-            "mock-slow": {"base_url": f"http://127.0.0.1:{up}/slow/v1", "name": "mock-model", "api_key": "sk-up"},
+            "mock-slow": {
+                "base_url": f"http://127.0.0.1:{up}/slow/v1",
+                "name": "mock-model",
+                "api_key": "sk-up",
+            },
         },
     }
     (folder / "slipway.yaml").write_text(json.dumps(settings))
-    command = [sys.executable, "-c", "from slipway.cli import main; main()", "serve", "--quiet", "--config", str(folder / "slipway.yaml")]
+    command = [
+        sys.executable,
+        "-c",
+        "from slipway.cli import main; main()",
+        "serve",
+        "--quiet",
+        "--config",
+        str(folder / "slipway.yaml"),
+    ]
     found = [Target("direct", up, None), Target("slipway", port, command)]
     if litellm:
         port = free_port()
         (folder / "litellm.yaml").write_text(LITELLM.format(up=up))
-        command = [litellm, "--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+        command = [
+            litellm,
+            "--config",
+            str(folder / "litellm.yaml"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--num_workers",
+            "1",
+        ]
         found.append(Target("litellm", port, [*command, "--telemetry", "False"], LITELLM_ENV))
     return found
 
@@ -201,7 +254,9 @@ def targets(folder: Path, up: int, litellm: str | None) -> list[Target]:
 def measure(folder: Path, rounds: int, seconds: float, litellm: str | None) -> list[dict[str, Any]]:
     up = free_port()
     found = targets(folder, up, litellm)
-    found[0].process = subprocess.Popen(["taskset", "-c", "0", sys.executable, PEER, "upstream", str(up)])
+    found[0].process = subprocess.Popen(
+        ["taskset", "-c", "0", sys.executable, PEER, "upstream", str(up)]
+    )
     try:
         time.sleep(0.5)
         for target in found:
@@ -213,14 +268,18 @@ def measure(folder: Path, rounds: int, seconds: float, litellm: str | None) -> l
             for target in found:
                 target.load(case, files, 0.7)  # warm
             runs = [(t.name, t.load(case, files, seconds)) for _ in range(rounds) for t in found]
-            rows += [summary(name, t, [r for n, r in runs if n == t.name], idle[t.name]) for t in found]
+            rows += [
+                summary(name, t, [r for n, r in runs if n == t.name], idle[t.name]) for t in found
+            ]
         return rows
     finally:
         for target in found:
             target.stop()
 
 
-def summary(case: str, target: Target, runs: list[dict[str, float]], idle_mib: float) -> dict[str, Any]:
+def summary(
+    case: str, target: Target, runs: list[dict[str, float]], idle_mib: float
+) -> dict[str, Any]:
     middle = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
     key = "chunks_per_cpu_s" if middle["chunks"] else "per_cpu_s"
     spread = [min(r[key] for r in runs), max(r[key] for r in runs)]
@@ -253,7 +312,10 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def shared(litellm: str | None, seconds: float) -> None:
     """The shared driver, with its own load generator in C, over the same settings."""
-    mock, slow = "base_url: 'http://127.0.0.1:%s/v1'", "base_url: 'http://127.0.0.1:%s/m/0/10/64/v1', name: mock-model"
+    mock, slow = (
+        "base_url: 'http://127.0.0.1:%s/v1'",
+        "base_url: 'http://127.0.0.1:%s/m/0/10/64/v1', name: mock-model",
+    )
     template = f"listen: {{port: %s}}\\nmodels:\\n  mock-model: {{{mock}, api_key: k}}\\n  mock-slow: {{{slow}, api_key: k}}\\n"
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.sh"
@@ -276,10 +338,15 @@ def shared(litellm: str | None, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--litellm", default=os.environ.get("LITELLM") or shutil.which(str(ROOT / ".venv-litellm/bin/litellm")))
+    parser.add_argument(
+        "--litellm",
+        default=os.environ.get("LITELLM") or shutil.which(str(ROOT / ".venv-litellm/bin/litellm")),
+    )
     parser.add_argument("--shared", action="store_true", help="run the shared driver too")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

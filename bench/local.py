@@ -1,13 +1,15 @@
-"""How a model that runs here answers questions over documents, through a real `slipway serve`: what it says, how fast, and what it keeps.
+"""How a model that runs here answers questions over documents, through a real `slipway serve`: what
+it says, how fast, and what it keeps.
 
-    slipway weights pull qwen2.5-coder-0.5b
-    nice python bench/local.py --show                # 20 questions of docs-qa, each asked twice, and quoted beside
+    slipway weights pull qwen2.5-coder-0.5b nice python bench/local.py --show                # 20
+    questions of docs-qa, each asked twice, and quoted beside
 
-first            the first time a question is asked: the prompt's passages are new, its standing instructions are not
-again            asked at once again: only the answer is written
-ttft_s, tpot_s   seconds to the first words at the client, with the search; seconds for each token after them
-facts            the mean share of the gold answer's content words and numbers, without those of the question, that the answer has
-cited            the share of answers that name a source; `abstained`: the share that say that the documents do not say
+first            the first time a question is asked: the prompt's passages are new, its standing
+instructions are not again            asked at once again: only the answer is written ttft_s, tpot_s
+seconds to the first words at the client, with the search; seconds for each token after them facts
+the mean share of the gold answer's content words and numbers, without those of the question, that
+the answer has cited            the share of answers that name a source; `abstained`: the share that
+say that the documents do not say
 """
 
 import argparse
@@ -40,21 +42,42 @@ class Heard(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/")
-    parser.add_argument("--weights", default="qwen2.5-coder-0.5b", help="name of weights, or a .gguf file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/"
+    )
+    parser.add_argument(
+        "--weights", default="qwen2.5-coder-0.5b", help="name of weights, or a .gguf file"
+    )
     parser.add_argument("--questions", type=int, default=20, help="how many")
-    parser.add_argument("--passages", type=int, help="places that an answer may draw on; as an app has it where left out")
+    parser.add_argument(
+        "--passages",
+        type=int,
+        help="places that an answer may draw on; as an app has it where left out",
+    )
     parser.add_argument("--prompt", help="file with other standing instructions")
-    parser.add_argument("--defaults", type=json.loads, default={}, help="model parameters, such as '{\"temperature\": 0}'")
+    parser.add_argument(
+        "--defaults",
+        type=json.loads,
+        default={},
+        help="model parameters, such as '{\"temperature\": 0}'",
+    )
     parser.add_argument("--show", action="store_true", help="print every answer")
     options = parser.parse_args()
-    rows = [json.loads(line) for line in (options.data / "questions.jsonl").read_text().splitlines()][: options.questions]
+    rows = [
+        json.loads(line) for line in (options.data / "questions.jsonl").read_text().splitlines()
+    ][: options.questions]
     with serving(options) as url:
-        heard = {row["question"]: [ask(url, "local", row["question"]) for _ in range(2)] for row in rows}
+        heard = {
+            row["question"]: [ask(url, "local", row["question"]) for _ in range(2)] for row in rows
+        }
         quoted = {row["question"]: ask(url, "quotes", row["question"]) for row in rows}
     for row in rows if options.show else ():
-        print(f"Q: {row['question']}\nGOLD: {row['answer']}\nLOCAL: {heard[row['question']][0].text}\n")
+        print(
+            f"Q: {row['question']}\nGOLD: {row['answer']}\nLOCAL: {heard[row['question']][0].text}\n"
+        )
     for name, answers in {
         "first": [each[0] for each in heard.values()],
         "again": [each[1] for each in heard.values()],
@@ -66,7 +89,10 @@ def main() -> None:
 @contextmanager
 def serving(options: argparse.Namespace) -> Iterator[str]:
     """A server with the model loaded and the pages read."""
-    app: dict[str, Any] = {"knowledge": str(options.data / "pages"), **({"passages": options.passages} if options.passages else {})}
+    app: dict[str, Any] = {
+        "knowledge": str(options.data / "pages"),
+        **({"passages": options.passages} if options.passages else {}),
+    }
     written = {
         **app,
         "route": "model",
@@ -76,8 +102,24 @@ def serving(options: argparse.Namespace) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         port, file = free_port(), Path(folder) / "slipway.yaml"
         models = {"model": {"provider": "local", "weights": options.weights}}
-        file.write_text(json.dumps({"listen": {"port": port}, "models": models, "apps": {"local": written, "quotes": app}}))
-        command = [sys.executable, "-c", "from slipway.cli import main; main()", "serve", "--quiet", "--config", str(file)]
+        file.write_text(
+            json.dumps(
+                {
+                    "listen": {"port": port},
+                    "models": models,
+                    "apps": {"local": written, "quotes": app},
+                }
+            )
+        )
+        command = [
+            sys.executable,
+            "-c",
+            "from slipway.cli import main; main()",
+            "serve",
+            "--quiet",
+            "--config",
+            str(file),
+        ]
         process = subprocess.Popen(command)
         try:
             wait(f"http://127.0.0.1:{port}")
@@ -93,7 +135,11 @@ def wait(url: str) -> None:
             state = client.get("/readyz").json()
             knowledge = state["knowledge"].get("local", {})
             counts = str(knowledge.get("dense", "")).split("/")
-            if state.get("local", {}).get("model") == "ready" and knowledge.get("ready") and counts[0] == counts[-1]:
+            if (
+                state.get("local", {}).get("model") == "ready"
+                and knowledge.get("ready")
+                and counts[0] == counts[-1]
+            ):
                 return
             if "waiting" in (said := state.get("local", {}).get("model", "")) or "failed" in said:
                 raise SystemExit(said)
@@ -102,7 +148,12 @@ def wait(url: str) -> None:
 
 def ask(url: str, app: str, question: str) -> Heard:
     started, words, text, seen = time.monotonic(), list[float](), "", dict[str, dict[str, Any]]()
-    with httpx.stream("POST", f"{url}/v1/answers", json={"question": question, "app": app, "stream": True}, timeout=300) as reply:
+    with httpx.stream(
+        "POST",
+        f"{url}/v1/answers",
+        json={"question": question, "app": app, "stream": True},
+        timeout=300,
+    ) as reply:
         name = ""
         for line in reply.iter_lines():
             if line.startswith("event: "):
@@ -114,11 +165,22 @@ def ask(url: str, app: str, question: str) -> Heard:
                     text += data["text"]
     usage = seen.get("usage", {})
     tpot_s = (words[-1] - words[0]) / max(1, usage.get("output_tokens", 2) - 1)
-    return Heard(text, words[0], tpot_s, usage, "citation" in seen, seen["done"]["rung"], seen["done"]["abstained"])
+    return Heard(
+        text,
+        words[0],
+        tpot_s,
+        usage,
+        "citation" in seen,
+        seen["done"]["rung"],
+        seen["done"]["abstained"],
+    )
 
 
 def summary(rows: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str, str]:
-    facts = [covered(each.text, row["answer"], row["question"]) or 0.0 for row, each in zip(rows, heard, strict=True)]
+    facts = [
+        covered(each.text, row["answer"], row["question"]) or 0.0
+        for row, each in zip(rows, heard, strict=True)
+    ]
     told = [each for each in heard if each.usage]
     written = [each for each in told if not each.abstained]
     shares: dict[str, Sequence[float]] = {
@@ -127,7 +189,10 @@ def summary(rows: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str,
         "abstained": [each.abstained for each in heard],
     }
     times = {"ttft_s": [each.ttft_s for each in heard], "tpot_s": [each.tpot_s for each in written]}
-    tokens = {name: [each.usage[name] for each in told] for name in ("input_tokens", "cached_tokens", "output_tokens")}
+    tokens = {
+        name: [each.usage[name] for each in told]
+        for name in ("input_tokens", "cached_tokens", "output_tokens")
+    }
     return {
         "n": str(len(heard)),
         **{name: f"{statistics.fmean(found):.2f}" for name, found in shares.items()},

@@ -1,16 +1,23 @@
-"""What an outage costs: calls to models that are down, the wait for the first words, the time until the first model writes again; and what overload does.
+"""What an outage costs: calls to models that are down, the wait for the first words, the time until
+the first model writes again; and what overload does.
 
     python bench/outage.py                     # about fifteen minutes
     python bench/outage.py --seconds 10        # shorter outages
 
-Slipway and each of its models are processes of their own; questions come at a fixed rate, whatever becomes of those before. Each answer is a stream.
+Slipway and each of its models are processes of their own; questions come at a fixed rate, whatever
+becomes of those before. Each answer is a stream.
 
-outage      the first model of the route is gone for a minute: it refuses connections; it answers 503 on all of its routes; or only to chats, while its
-            list of models, by which it is probed, is well. Wasted are calls that were made to it meanwhile; those that it had begun before and broke
-            off are counted apart. First words are those of the fallback once the breaker is open, beside those of the first model before. Back is
+outage      the first model of the route is gone for a minute: it refuses connections; it answers
+503 on all of its routes; or only to chats, while its
+            list of models, by which it is probed, is well. Wasted are calls that were made to it
+            meanwhile; those that it had begun before and broke
+            off are counted apart. First words are those of the fallback once the breaker is open,
+            beside those of the first model before. Back is
             when the first question was asked that the first model answered again
-all down    every model of the route is; how many calls each gets, as Slipway counts them, and when the client is told
-overload    five times as many questions as a model with eight turns can answer; who is shed, when it is told, and how long the others took
+all down    every model of the route is; how many calls each gets, as Slipway counts them, and when
+the client is told
+overload    five times as many questions as a model with eight turns can answer; who is shed, when
+it is told, and how long the others took
 """
 
 import argparse
@@ -35,7 +42,11 @@ from seeing import Seen, ask
 RATE = 10.0  # questions in a second
 HEALTHY_S, AFTER_S = 8.0, 12.0  # before and behind an outage
 SPEED = ["--ttft", "0.2", "--tpot", "0.005", "--tokens", "40", "--seed", "1"]
-OUTAGES = {"refuses connections": "refuse", "503 on every route": "down", "503 to chats alone": "status-503"}
+OUTAGES = {
+    "refuses connections": "refuse",
+    "503 on every route": "down",
+    "503 to chats alone": "status-503",
+}
 TURNS, WAIT_S, OVERLOAD = 8, 1.0, 5
 FIRST_S, ANSWER_S = 0.2, 0.4  # what first words and a whole answer take at SPEED
 
@@ -53,10 +64,15 @@ class Asked(NamedTuple):
 
 @contextlib.contextmanager
 def route(count: int, **fields: Any) -> Iterator[tuple[Serving, list[str]]]:
-    """A server with one route, `r`, over models m0, m1 …, each a mock of its own; and their addresses."""
+    """A server with one route, `r`, over models m0, m1 …, each a mock of its own; and their
+    addresses.
+    """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         urls = [stack.enter_context(mock_process(*SPEED)) for _ in range(count)]
-        models = {f"m{n}": {"base_url": url, "name": "m", "zone": f"zone {n}", **fields} for n, url in enumerate(urls)}
+        models = {
+            f"m{n}": {"base_url": url, "name": "m", "zone": f"zone {n}", **fields}
+            for n, url in enumerate(urls)
+        }
         settings = {"models": models, "routes": {"r": list(models)}}
         yield stack.enter_context(serving(Path(folder), settings=settings)), urls
 
@@ -64,7 +80,11 @@ def route(count: int, **fields: Any) -> Iterator[tuple[Serving, list[str]]]:
 async def load(server: Serving, rate: float, seconds: float) -> list[Asked]:
     """Open loop: a question every 1/rate seconds, each on its own."""
     loop, began = asyncio.get_running_loop(), time.monotonic()
-    body = {"model": "r", "stream": True, "messages": [{"role": "user", "content": "Why do ships float?"}]}
+    body = {
+        "model": "r",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Why do ships float?"}],
+    }
 
     async def one(client: httpx.AsyncClient) -> Asked:
         at_s = time.monotonic() - began
@@ -88,12 +108,16 @@ def failed(server: Serving) -> Counter[str]:
     found = Counter[str]()
     for line in server.get("/metrics").text.splitlines():
         if line.startswith("slipway_attempts_total") and 'error=""' not in line:
-            found[line.partition('model="')[2].partition('"')[0]] += round(float(line.rpartition(" ")[2]))
+            found[line.partition('model="')[2].partition('"')[0]] += round(
+                float(line.rpartition(" ")[2])
+            )
     return found
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+    return (
+        sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+    )
 
 
 # One model is gone
@@ -109,13 +133,34 @@ async def outage(server: Serving, url: str, fault: str, seconds: float) -> list[
 
 def show_outage(name: str, count: int, asked: list[Asked], failures: int, seconds: float) -> None:
     over_s = HEALTHY_S + seconds
-    broken = sum(each.at_s < HEALTHY_S and (each.writer != "m0" or "continued" in each.seen.notices) for each in asked)
-    before = [each.seen.first_s for each in asked if each.at_s < HEALTHY_S - 1 and each.seen.first_s is not None]
-    during = [
-        each.seen.first_s for each in asked if HEALTHY_S + 1 < each.at_s < over_s and each.seen.first_s is not None and each.writer == "m1"
+    broken = sum(
+        each.at_s < HEALTHY_S and (each.writer != "m0" or "continued" in each.seen.notices)
+        for each in asked
+    )
+    before = [
+        each.seen.first_s
+        for each in asked
+        if each.at_s < HEALTHY_S - 1 and each.seen.first_s is not None
     ]
-    back_s = min((each.at_s for each in asked if each.at_s >= over_s and each.writer == "m0"), default=float("inf")) - over_s
-    back = f"back after {max(0.0, back_s):.1f} s" if back_s < AFTER_S else f"not back within {AFTER_S:.0f} s"
+    during = [
+        each.seen.first_s
+        for each in asked
+        if HEALTHY_S + 1 < each.at_s < over_s
+        and each.seen.first_s is not None
+        and each.writer == "m1"
+    ]
+    back_s = (
+        min(
+            (each.at_s for each in asked if each.at_s >= over_s and each.writer == "m0"),
+            default=float("inf"),
+        )
+        - over_s
+    )
+    back = (
+        f"back after {max(0.0, back_s):.1f} s"
+        if back_s < AFTER_S
+        else f"not back within {AFTER_S:.0f} s"
+    )
     words = Counter(each.seen.word for each in asked)
     print(
         f"{name}, {count} models: {len(asked)} questions, {words['whole'] + words['continued']} answered; "
@@ -150,10 +195,14 @@ def everything_down(seconds: float) -> None:
                 asked = asyncio.run(all_down(server, urls, fault, seconds))
                 calls = failed(server)
                 rates = ", ".join(f"{calls[f'm{n}'] / len(asked):.2f}" for n in range(count))
-                words = ", ".join(f"{number} x {word}" for word, number in Counter(each.seen.word for each in asked).most_common())
+                words = ", ".join(
+                    f"{number} x {word}"
+                    for word, number in Counter(each.seen.word for each in asked).most_common()
+                )
                 took = percentile([each.seen.took_s for each in asked], 0.95)
                 print(
-                    f"all of {count}, {name}: calls for each question {rates}; {words}; told after {took * 1000:.0f} ms (p95)", flush=True
+                    f"all of {count}, {name}: calls for each question {rates}; {words}; told after {took * 1000:.0f} ms (p95)",
+                    flush=True,
                 )
 
 
@@ -166,7 +215,10 @@ def overload(seconds: float) -> None:
         asked = asyncio.run(load(server, rate, seconds))
     shed = [each.seen for each in asked if each.seen.status == 503]
     answered = [each.seen for each in asked if each.seen.word == "whole"]
-    told, at_once = sum("retry-after" in seen.headers for seen in shed), sum(seen.took_s <= 0.02 for seen in shed)
+    told, at_once = (
+        sum("retry-after" in seen.headers for seen in shed),
+        sum(seen.took_s <= 0.02 for seen in shed),
+    )
     print(
         f"overload, {rate:.0f} questions a second where {TURNS / ANSWER_S:.0f} can be answered: {len(answered) / seconds:.1f} a second answered, "
         f"{len(shed)} of {len(asked)} shed, {told} of them with Retry-After, {at_once} within 20 ms ({spread([s.took_s for s in shed])}); "
@@ -181,7 +233,9 @@ def spread(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="of an outage of one model")
     parser.add_argument("--only", choices=["outage", "all", "overload"], help="one part alone")
     options = parser.parse_args()

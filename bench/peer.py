@@ -1,11 +1,12 @@
-"""The two ends of a measurement, each its own process: an upstream that costs little, and a closed-loop load. Loopback only.
+"""The two ends of a measurement, each its own process: an upstream that costs little, and a
+closed-loop load. Loopback only.
 
-    python bench/peer.py upstream PORT
-    python bench/peer.py load '{"port": …, "path": …, "connections": …, "seconds": …, "bodies": [FILE, …], "key": …}'
+    python bench/peer.py upstream PORT python bench/peer.py load '{"port": …, "path": …,
+    "connections": …, "seconds": …, "bodies": [FILE, …], "key": …}'
 
-The upstream answers any POST with a fixed completion, or, where the body asks for a stream, with 64 chunks, 10 ms apart when the path
-begins with /slow. Each chunk carries the time it was sent, so that the load can tell its delay. The load sends the bodies in turn and
-prints one JSON object.
+The upstream answers any POST with a fixed completion, or, where the body asks for a stream, with 64
+chunks, 10 ms apart when the path begins with /slow. Each chunk carries the time it was sent, so
+that the load can tell its delay. The load sends the bodies in turn and prints one JSON object.
 """
 
 import asyncio
@@ -28,12 +29,23 @@ WHOLE = json.dumps(
         "object": "chat.completion",
         "created": 1,
         "model": "mock-model",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": WORDS}, "finish_reason": "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": WORDS},
+                "finish_reason": "stop",
+            }
+        ],
         "usage": USAGE,
     }
 ).encode()
-JSON_REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+JSON_REPLY = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    % (len(WHOLE), WHOLE)
+)
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 CHUNK = b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1,"model":"mock-model","choices":[{"index":0,"delta":%b,"finish_reason":%b}]}'
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 SENT = re.compile(rb"@T(\d{19})@")
@@ -169,7 +181,11 @@ class Run:
         began = time.monotonic_ns()
         self.end = began + int(self.plan["seconds"] * 1e9)
         for i in range(self.plan["connections"]):
-            _, load = await loop.create_connection(lambda i=i: Load(self, i), "127.0.0.1", self.plan["port"])  # type: ignore[misc]
+            _, load = await loop.create_connection(
+                lambda i=i: Load(self, i),  # type: ignore[misc]
+                "127.0.0.1",
+                self.plan["port"],
+            )
             self.open.add(load)
         await asyncio.wait_for(self.over, self.plan["seconds"] + 30)
         seconds = (time.monotonic_ns() - began) / 1e9
@@ -189,7 +205,9 @@ def middle(values: list[int]) -> float:
 
 
 async def upstream(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        Upstream, "127.0.0.1", port, backlog=4096
+    )
     await server.serve_forever()
 
 

@@ -1,12 +1,13 @@
 """How well an answer without a model quotes what answers, and how honestly it says no.
 
-    python bench/quotes.py          # docs-qa, with the places that are found, and with the gold pages' places removed
-    python bench/quotes.py --show   # and the quotes that have least of the gold answer
+    python bench/quotes.py          # docs-qa, with the places that are found, and with the gold
+    pages' places removed python bench/quotes.py --show   # and the quotes that have least of the
+    gold answer
 
-facts covered    the mean share of the gold answer's content words and numbers, without those of the question, that the quote has
-precision        the mean share of the quote's content words that the gold answer or the question has
-characters       the median length of a quote
-loose            the share of quoted spans that have none of the gold answer's words that are not the question's
+facts covered    the mean share of the gold answer's content words and numbers, without those of the
+question, that the quote has precision        the mean share of the quote's content words that the
+gold answer or the question has characters       the median length of a quote loose            the
+share of quoted spans that have none of the gold answer's words that are not the question's
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from slipway.evals.facts import covered, precision, said
 from slipway.knowledge import Knowledge, opened
-from slipway.providers.quote import quote
+from slipway.knowledge.quoting import quote
 from slipway.store import Store
 from slipway.types import Asker, Source
 
@@ -37,7 +38,9 @@ class Case(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures quotes.")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/"
+    )
     parser.add_argument("--show", action="store_true", help="print the worst")
     options = parser.parse_args()
     for name, value in measured(list(gold(options.data)), show=options.show).items():
@@ -50,16 +53,32 @@ def gold(data: Path) -> list[Case]:
     cases = []
     for line in (data / "questions.jsonl").read_text().splitlines():
         row: dict[str, Any] = json.loads(line)
-        pages, places = {each["page"] for each in row["gold"]}, {(each["page"], each["heading"]) for each in row["gold"]}
+        pages, places = (
+            {each["page"] for each in row["gold"]},
+            {(each["page"], each["heading"]) for each in row["gold"]},
+        )
         hits = [hit.passage for hit in knowledge.search(row["question"], OPERATOR, 30)]
-        without = [p for p in hits if Path(p.path).name not in pages and (Path(p.path).name, p.heading) not in places]
+        without = [
+            p
+            for p in hits
+            if Path(p.path).name not in pages and (Path(p.path).name, p.heading) not in places
+        ]
         cases.append(Case(row["question"], row["answer"], numbered(hits), numbered(without)))
     return cases
 
 
 def numbered(passages: Sequence[Any]) -> list[Source]:
     return [
-        Source(n=n, id=p.id, path=p.path, heading=p.heading, start=p.start, end=p.end, text=p.text, version=p.version)
+        Source(
+            n=n,
+            id=p.id,
+            path=p.path,
+            heading=p.heading,
+            start=p.start,
+            end=p.end,
+            text=p.text,
+            version=p.version,
+        )
         for n, p in enumerate(passages[:FOUND], 1)
     ]
 
@@ -68,7 +87,11 @@ def measured(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
     found = [(case, quote(case.question, case.sources)) for case in cases]
     quoted = [(case, each) for case, each in found if each is not None]
     covers = [covered(each.text, case.answer, case.question) or 0.0 for case, each in quoted]
-    for cover, case, each in sorted(zip(covers, *zip(*quoted, strict=True), strict=True), key=lambda row: row[0])[:8] if show else ():
+    for cover, case, each in (
+        sorted(zip(covers, *zip(*quoted, strict=True), strict=True), key=lambda row: row[0])[:8]
+        if show
+        else ()
+    ):
         print(f"{cover:.2f} Q: {case.question}\n  GOLD: {case.answer}\n  QUOTE: {each.text}\n")
     spans = [(case, each.text[c.start : c.end]) for case, each in quoted for c in each.citations]
     precise = [precision(each.text, case.answer, case.question) or 0.0 for case, each in quoted]

@@ -1,12 +1,14 @@
 """How well the knowledge room finds the places that answer, and how fast.
 
-    python bench/retrieval.py                          # docs-qa: recall@3 and MRR@3 over places (path, heading)
-    python bench/retrieval.py --docs DIR --questions FILE
-    python bench/retrieval.py --url http://127.0.0.1:8080    # the same through the front door of a running server
-    python bench/retrieval.py --set scifact            # nDCG@10 over abstracts, to see that nothing is tuned to docs-qa alone
+    python bench/retrieval.py                          # docs-qa: recall@3 and MRR@3 over places
+    (path, heading) python bench/retrieval.py --docs DIR --questions FILE python bench/retrieval.py
+    --url http://127.0.0.1:8080    # the same through the front door of a running server python
+    bench/retrieval.py --set scifact            # nDCG@10 over abstracts, to see that nothing is
+    tuned to docs-qa alone
 
-recall@3 is the mean over questions of the share of their gold places among the first three; MRR@3 the mean of 1/rank of the first gold place
-among the first three, else 0. nDCG as in BEIR: binary gains, log2 discount.
+recall@3 is the mean over questions of the share of their gold places among the first three; MRR@3
+the mean of 1/rank of the first gold place among the first three, else 0. nDCG as in BEIR: binary
+gains, log2 discount.
 """
 
 import argparse
@@ -22,8 +24,8 @@ from typing import Any
 import httpx
 
 from slipway.knowledge import Knowledge, opened
+from slipway.knowledge.document_store import Row
 from slipway.knowledge.index import Index
-from slipway.knowledge.shelf import Row
 from slipway.store import Store
 from slipway.types import Asker, Passage
 
@@ -50,7 +52,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", choices=SETS, default="docs-qa")
     parser.add_argument("--docs", type=Path, default=DATA / "docs-qa" / "pages")
     parser.add_argument(
-        "--questions", type=Path, default=DATA / "docs-qa" / "questions.jsonl", help="JSONL: question, gold [{page, heading}]"
+        "--questions",
+        type=Path,
+        default=DATA / "docs-qa" / "questions.jsonl",
+        help="JSONL: question, gold [{page, heading}]",
     )
     parser.add_argument("--url", help="ask this server instead of searching here")
     parser.add_argument("--json", action="store_true")
@@ -69,7 +74,9 @@ def docs_qa(options: argparse.Namespace) -> dict[str, Any]:
         first = list(rank(question["question"]))[:3]
         times_ms.append((time.perf_counter() - asked) * 1e3)
         recalls.append(len(gold & set(first)) / len(gold))
-        reciprocals.append(next((1 / place for place, found in enumerate(first, 1) if found in gold), 0.0))
+        reciprocals.append(
+            next((1 / place for place, found in enumerate(first, 1) if found in gold), 0.0)
+        )
     return {
         "n": len(questions),
         "recall@3": round(statistics.fmean(recalls), 3),
@@ -82,15 +89,22 @@ def docs_qa(options: argparse.Namespace) -> dict[str, Any]:
 def _here(docs: Path) -> Ranker:
     knowledge = Knowledge(opened(Store.temporary(), [docs]))
     knowledge.build()
-    return lambda question: [(Path(hit.passage.path).name, hit.passage.heading) for hit in knowledge.search(question, OPERATOR)]
+    return lambda question: [
+        (Path(hit.passage.path).name, hit.passage.heading)
+        for hit in knowledge.search(question, OPERATOR)
+    ]
 
 
 def _through_the_door(url: str) -> Ranker:
     client = httpx.Client(base_url=url, timeout=60)
 
     def rank(question: str) -> list[Place]:
-        reply = client.post("/v1/answers", json={"question": question, "stream": False}).raise_for_status()
-        return [(Path(source["path"]).name, source["heading"]) for source in reply.json()["sources"]]
+        reply = client.post(
+            "/v1/answers", json={"question": question, "stream": False}
+        ).raise_for_status()
+        return [
+            (Path(source["path"]).name, source["heading"]) for source in reply.json()["sources"]
+        ]
 
     return rank
 
@@ -108,8 +122,18 @@ def scifact(_: argparse.Namespace) -> dict[str, Any]:
         asked = time.perf_counter()
         hits = index.search(query["text"], 10)
         times_ms.append((time.perf_counter() - asked) * 1e3)
-        gains.append(_ndcg([names[hit.passage] in relevant[query["_id"]] for hit in hits], len(relevant[query["_id"]])))
-    return {"n": len(gains), "ndcg@10": round(statistics.fmean(gains), 3), "build_s": round(built_s, 3), **_spread(times_ms)}
+        gains.append(
+            _ndcg(
+                [names[hit.passage] in relevant[query["_id"]] for hit in hits],
+                len(relevant[query["_id"]]),
+            )
+        )
+    return {
+        "n": len(gains),
+        "ndcg@10": round(statistics.fmean(gains), 3),
+        "build_s": round(built_s, 3),
+        **_spread(times_ms),
+    }
 
 
 def judged() -> dict[str, set[str]]:
@@ -125,14 +149,29 @@ def judged() -> dict[str, set[str]]:
 def abstract(row: dict[str, str]) -> Passage:
     """The title stands as the heading, once: a document's name tells nothing here."""
     text, title = row["text"], row["title"]
-    return Passage(id=row["_id"], path=row["_id"], title="", heading=title, trail=(title,), start=0, end=len(text), text=text, version="")
+    return Passage(
+        id=row["_id"],
+        path=row["_id"],
+        title="",
+        heading=title,
+        trail=(title,),
+        start=0,
+        end=len(text),
+        text=text,
+        version="",
+    )
 
 
 def rows_of(passages: Iterable[Passage]) -> list[Row]:
     """Numbered from 1; each a document of its own, places by path and heading."""
     places: dict[tuple[str, str], int] = {}
     return [
-        Row(id=number, document=number, place=places.setdefault((passage.path, passage.heading), number), passage=passage)
+        Row(
+            id=number,
+            document=number,
+            place=places.setdefault((passage.path, passage.heading), number),
+            passage=passage,
+        )
         for number, passage in enumerate(passages, 1)
     ]
 
@@ -144,7 +183,10 @@ def _ndcg(found: Sequence[bool], relevant: int) -> float:
 
 def _spread(times_ms: Sequence[float]) -> dict[str, float]:
     ordered = sorted(times_ms)
-    return {"query_p50_ms": round(statistics.median(ordered), 2), "query_p95_ms": round(ordered[int(0.95 * (len(ordered) - 1))], 2)}
+    return {
+        "query_p50_ms": round(statistics.median(ordered), 2),
+        "query_p95_ms": round(ordered[int(0.95 * (len(ordered) - 1))], 2),
+    }
 
 
 def lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -1,15 +1,19 @@
-"""What many documents cost: reading them, looking at them again, and finding in them. In temporary folders; the large store is kept in bench/.build.
+"""What many documents cost: reading them, looking at them again, and finding in them. In temporary
+folders; the large store is kept in bench/.build.
 
     python bench/scale.py [--files 10000] [--chunks 50000] [--rounds 5] [--json]
 
-`first` reads small Markdown files into a new store, `again` looks at them unchanged: in the same process, and by `slipway ingest` in a fresh one.
-`find` asks a fresh process that has only opened a store of so many passages with a vector each (random ones: how good they are is not measured
-here, and comparing them costs the same), by one and by eight threads; queries are embedded where the weights are here, each another one. Its RSS is
-taken after the questions. `cpu` counts chunks a CPU-second of `slipway ingest`, the parsing children included. Median, least and most.
+`first` reads small Markdown files into a new store, `again` looks at them unchanged: in the same
+process, and by `slipway ingest` in a fresh one. `find` asks a fresh process that has only opened a
+store of so many passages with a vector each (random ones: how good they are is not measured here,
+and comparing them costs the same), by one and by eight threads; queries are embedded where the
+weights are here, each another one. Its RSS is taken after the questions. `cpu` counts chunks a
+CPU-second of `slipway ingest`, the parsing children included. Median, least and most.
 
-Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s with a fresh process. Among 50,000 passages
-7 ms at p50 and 10 ms at p95 for one thread; 39 and 52 ms (45 to 55 from run to run) for eight that ask without a pause. 344 MiB, keywords
-ready in 0.1 s, vectors in 1.5 s. 3,920 chunks a CPU-second without vectors, 62 with (of 80 words each).
+Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s
+with a fresh process. Among 50,000 passages 7 ms at p50 and 10 ms at p95 for one thread; 39 and 52
+ms (45 to 55 from run to run) for eight that ask without a pause. 344 MiB, keywords ready in 0.1 s,
+vectors in 1.5 s. 3,920 chunks a CPU-second without vectors, 62 with (of 80 words each).
 """
 
 import argparse
@@ -49,8 +53,18 @@ SECTIONS = 10  # of a document of the large store
 def vocabulary() -> list[str]:
     """The words of our own documents, the frequent ones first, as `the` is; then made-up rare ones."""
     draw = random.Random(1)
-    counts = Counter(word for file in sorted(DOCS.glob("*.md")) for word in re.findall(r"[a-z]{2,}", file.read_text().lower()))
-    rare = ["".join(draw.choice("bcdfglmnprst") + draw.choice("aeiou") for _ in range(draw.choice([2, 3, 4]))) for _ in range(17_000)]
+    counts = Counter(
+        word
+        for file in sorted(DOCS.glob("*.md"))
+        for word in re.findall(r"[a-z]{2,}", file.read_text().lower())
+    )
+    rare = [
+        "".join(
+            draw.choice("bcdfglmnprst") + draw.choice("aeiou")
+            for _ in range(draw.choice([2, 3, 4]))
+        )
+        for _ in range(17_000)
+    ]
     return [word for word, _ in counts.most_common()] + rare
 
 
@@ -64,7 +78,10 @@ def write(folder: Path, files: int, sections: int, words_each: int) -> None:
     for number in range(files):
         file = folder / f"d{number % 100}" / f"{number}.md"
         file.parent.mkdir(parents=True, exist_ok=True)
-        parts = (f"## {prose(draw, words, 3)} {n}\n\n{prose(draw, words, words_each)}.\n" for n in range(sections))
+        parts = (
+            f"## {prose(draw, words, 3)} {n}\n\n{prose(draw, words, words_each)}.\n"
+            for n in range(sections)
+        )
         file.write_text(f"# {prose(draw, words, 3)}\n\n" + "\n".join(parts))
 
 
@@ -129,7 +146,9 @@ def large(chunks: int) -> Path:
         after = missing[-1][0]
         made = draw.normal(size=(len(missing), 384)).astype(np.float32)
         made /= np.linalg.norm(made, axis=1, keepdims=True)
-        shelf.put_vectors(model, {key: row.tobytes() for (_, key, _), row in zip(missing, made, strict=True)})
+        shelf.put_vectors(
+            model, {key: row.tobytes() for (_, key, _), row in zip(missing, made, strict=True)}
+        )
     knowledge.keeper.close()
     store.close()
     (home / "made").touch()
@@ -154,7 +173,10 @@ def finding(home: Path, questions: int) -> dict[str, float]:
     for name, threads, some in (("1", 1, asked[:questions]), ("8", 8, asked[questions:])):
         with ThreadPoolExecutor(threads) as pool:
             took = sorted(pool.map(lambda question: one(knowledge, question), some))
-        found |= {f"p50_ms_at_{name}": took[len(took) // 2], f"p95_ms_at_{name}": took[len(took) * 95 // 100]}
+        found |= {
+            f"p50_ms_at_{name}": took[len(took) // 2],
+            f"p95_ms_at_{name}": took[len(took) * 95 // 100],
+        }
     found["rss_mib"] = rss_mib()
     knowledge.keeper.close()
     store.close()
@@ -166,7 +188,10 @@ def one(knowledge: Knowledge, question: str) -> float:
 
 
 def costs(rounds: int) -> Iterator[tuple[str, float]]:
-    for name, files, embedding in (("cpu_chunks_per_s_words", 1000, "none"), ("cpu_chunks_per_s_embedded", 60, "minilm")):
+    for name, files, embedding in (
+        ("cpu_chunks_per_s_words", 1000, "none"),
+        ("cpu_chunks_per_s_embedded", 60, "minilm"),
+    ):
         if embedding != "none" and not weights.found(embedding):
             continue
         for _ in range(rounds):
@@ -184,14 +209,25 @@ def measured(given: argparse.Namespace) -> Iterator[tuple[str, float]]:
     if given.only in (None, "find"):
         home = large(given.chunks)
         for _ in range(given.rounds):
-            command = [sys.executable, __file__, "--serve", str(home), "--questions", str(given.questions)]
-            yield from json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout).items()
+            command = [
+                sys.executable,
+                __file__,
+                "--serve",
+                str(home),
+                "--questions",
+                str(given.questions),
+            ]
+            yield from json.loads(
+                subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            ).items()
     if given.only in (None, "cpu"):
         yield from costs(given.rounds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--chunks", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -210,7 +246,9 @@ def main() -> None:
         print(json.dumps(rows))
         return
     for name, values in rows.items():
-        print(f"{name:26} median {statistics.median(values):9.2f}   from {min(values):.2f} to {max(values):.2f}   ({len(values)} rounds)")
+        print(
+            f"{name:26} median {statistics.median(values):9.2f}   from {min(values):.2f} to {max(values):.2f}   ({len(values)} rounds)"
+        )
 
 
 if __name__ == "__main__":

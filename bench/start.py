@@ -1,4 +1,5 @@
-"""What a start costs: seconds to the first answered chat and to /readyz over documents, idle memory, CPU of the import.
+"""What a start costs: seconds to the first answered chat and to /readyz over documents, idle
+memory, CPU of the import.
 
 python bench/start.py [--docs DIR] [--rounds 5] [--json]
 """
@@ -25,13 +26,17 @@ CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello
 
 def answered(url: str, body: bytes | None = None) -> bool:
     try:
-        urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=5).read()
+        urllib.request.urlopen(
+            urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=5
+        ).read()
     except (urllib.error.URLError, OSError):
         return False
     return True
 
 
-def started(command: list[str], ready: Callable[[], bool], wait_s: float = 0.0) -> tuple[float, float]:
+def started(
+    command: list[str], ready: Callable[[], bool], wait_s: float = 0.0
+) -> tuple[float, float]:
     """(seconds until `ready`, idle MiB after `wait_s` more)."""
     began = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -49,7 +54,13 @@ def started(command: list[str], ready: Callable[[], bool], wait_s: float = 0.0) 
 
 
 def measure(docs: Path, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"first_chat_s": [], "idle_mib": [], "ready_with_docs_s": [], "docs_mib": [], "import_cpu_s": []}
+    found: dict[str, list[float]] = {
+        "first_chat_s": [],
+        "idle_mib": [],
+        "ready_with_docs_s": [],
+        "docs_mib": [],
+        "import_cpu_s": [],
+    }
     up = free_port()
     upstream = subprocess.Popen([sys.executable, PEER, "upstream", str(up)])
     try:
@@ -57,15 +68,32 @@ def measure(docs: Path, rounds: int) -> dict[str, list[float]]:
             for _ in range(rounds):
                 port = free_port()
                 file = Path(folder) / "slipway.yaml"
-                file.write_text(json.dumps({"listen": {"port": port}, "models": {"m": {"base_url": f"http://127.0.0.1:{up}/v1"}}}))
+                file.write_text(
+                    json.dumps(
+                        {
+                            "listen": {"port": port},
+                            "models": {"m": {"base_url": f"http://127.0.0.1:{up}/v1"}},
+                        }
+                    )
+                )
                 url = f"http://127.0.0.1:{port}"
-                seconds, mib = started([*SERVE, "--config", str(file)], lambda: answered(f"{url}/v1/chat/completions", CHAT), 0.5)  # noqa: B023
+                seconds, mib = started(
+                    [*SERVE, "--config", str(file)],
+                    lambda: answered(f"{url}/v1/chat/completions", CHAT),  # noqa: B023
+                    0.5,
+                )
                 found["first_chat_s"].append(seconds)
                 found["idle_mib"].append(mib)
-                seconds, mib = started([*SERVE, "--docs", str(docs), "--port", str(port)], lambda: answered(f"{url}/readyz"), 0.5)  # noqa: B023
+                seconds, mib = started(
+                    [*SERVE, "--docs", str(docs), "--port", str(port)],
+                    lambda: answered(f"{url}/readyz"),  # noqa: B023
+                    0.5,
+                )
                 found["ready_with_docs_s"].append(seconds)
                 found["docs_mib"].append(mib)
-                done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+                done = subprocess.run(
+                    [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+                )
                 found["import_cpu_s"].append(float(done.stdout))
     finally:
         upstream.terminate()
@@ -74,7 +102,9 @@ def measure(docs: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--docs", type=Path, default=DOCS if DOCS.is_dir() else ROOT / "docs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -84,7 +114,9 @@ def main() -> None:
         print(json.dumps(rows))
         return
     for name, values in rows.items():
-        print(f"{name:18} median {statistics.median(values):7.3f}   from {min(values):.3f} to {max(values):.3f}   ({len(values)} rounds)")
+        print(
+            f"{name:18} median {statistics.median(values):7.3f}   from {min(values):.3f} to {max(values):.3f}   ({len(values)} rounds)"
+        )
 
 
 if __name__ == "__main__":

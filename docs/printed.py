@@ -1,6 +1,8 @@
-"""Prints into the pages what code knows best: `python docs/printed.py`; with `--check` it names the pages that are stale, and exits 1.
+"""Prints into the pages what code knows best: `python docs/printed.py`; with `--check` it names the
+pages that are stale, and exits 1.
 
-A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME prints.
+A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME
+prints.
 """
 
 import re
@@ -17,12 +19,12 @@ from slipway.app import build
 from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
-from slipway.providers.known import ENDPOINTS
+from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry import METRICS, Telemetry
+from slipway.telemetry.metrics import METRICS, Telemetry
 from slipway.web.wire import NAMES
 
 DOCS = Path(__file__).resolve().parent
@@ -95,7 +97,9 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "mock": "`mock` starts a provider to test against",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
-    "Which errors mean that the request is wrong?": lambda e: not provider(e) and e.status < 499 and not missing(e),
+    "Which errors mean that the request is wrong?": lambda e: (
+        not provider(e) and e.status < 499 and not missing(e)
+    ),
     "Which errors mean that what was asked for cannot be had?": lambda e: missing(e),
     "Which errors come from the server itself?": lambda e: not provider(e) and e.status >= 499,
     "Which errors come from the model's provider?": lambda e: provider(e),
@@ -105,7 +109,9 @@ ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def tables(head: list[str], rows: list[list[str]]) -> str:
@@ -133,7 +139,10 @@ def listed(names: Iterable[str]) -> str:
 
 def providers() -> str:
     def rows(known: dict[str, Endpoint]) -> list[list[str]]:
-        return [[code(n), e.base_url, *([code(e.key_variable)] if e.key_variable else [])] for n, e in known.items()]
+        return [
+            [code(n), e.base_url, *([code(e.key_variable)] if e.key_variable else [])]
+            for n, e in known.items()
+        ]
 
     hosted = {name: e for name, e in ENDPOINTS.items() if e.key_variable}
     near = {name: e for name, e in ENDPOINTS.items() if not e.key_variable}
@@ -162,8 +171,18 @@ def kind_words(kind: Any) -> str:
         return f"list of {kind_words(args[0])}"
     if origin is dict:
         inner = bare(args[1])
-        return f"names with {kind_words(inner)}" if get_origin(inner) is not Any and inner is not Any else "mapping"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "`true` or `false`", "Decimal": "number"}[plain.__name__]
+        return (
+            f"names with {kind_words(inner)}"
+            if get_origin(inner) is not Any and inner is not Any
+            else "mapping"
+        )
+    return {
+        "str": "text",
+        "int": "whole number",
+        "float": "number",
+        "bool": "`true` or `false`",
+        "Decimal": "number",
+    }[plain.__name__]
 
 
 def default_words(field: msgspec.structs.FieldInfo) -> str:
@@ -174,24 +193,42 @@ def default_words(field: msgspec.structs.FieldInfo) -> str:
         return code(duration(value))
     if isinstance(value, Branch) or value in ((), {}, "", None):
         return ""
-    return code(str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value)
+    return code(
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else value
+    )
 
 
 def duration(seconds: float) -> str:
     unit = max(
-        (u for u, size in UNITS.items() if size <= seconds and seconds % size == 0 and u != "ms"), key=UNITS.__getitem__, default="s"
+        (u for u, size in UNITS.items() if size <= seconds and seconds % size == 0 and u != "ms"),
+        key=UNITS.__getitem__,
+        default="s",
     )
     return f"{seconds / UNITS[unit]:g}{unit}"
 
 
 def description(kind: Any) -> str:
-    return next((m.description for m in get_args(kind)[1:] if isinstance(m, msgspec.Meta) and m.description), "")
+    return next(
+        (
+            m.description
+            for m in get_args(kind)[1:]
+            if isinstance(m, msgspec.Meta) and m.description
+        ),
+        "",
+    )
 
 
 def settings() -> str:
     parts = []
     for path, branch in branches(Settings):
-        rows = [[code(n), kind_words(f.type), default_words(f), description(f.type)] for n, f in fields_of(branch).items()]
+        rows = [
+            [code(n), kind_words(f.type), default_words(f), description(f.type)]
+            for n, f in fields_of(branch).items()
+        ]
         heading = (
             f"### {path}\n\n{SETTINGS[path]}"
             if path
@@ -209,8 +246,15 @@ def settings() -> str:
 def commands() -> str:
     parts = []
     for name, command in all_commands(main):
-        context = click.Context(command, info_name=f"slipway {name}", terminal_width=90, help_option_names=["-h", "--help"])
-        parts.append(f"## {name}\n\n{HELP_SAYS[name]}:\n\n```text\n{command.get_help(context).strip()}\n```")
+        context = click.Context(
+            command,
+            info_name=f"slipway {name}",
+            terminal_width=90,
+            help_option_names=["-h", "--help"],
+        )
+        parts.append(
+            f"## {name}\n\n{HELP_SAYS[name]}:\n\n```text\n{command.get_help(context).strip()}\n```"
+        )
     return "\n\n".join(parts)
 
 
@@ -230,7 +274,14 @@ def metrics() -> str:
     for key, m in METRICS.items():
         kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
         rows = histograms if m.buckets else counts
-        rows.append([code(m.name + "_total" * (kind == "counter")), kind, ", ".join(map(code, m.labels)), m.help])
+        rows.append(
+            [
+                code(m.name + "_total" * (kind == "counter")),
+                kind,
+                ", ".join(map(code, m.labels)),
+                m.help,
+            ]
+        )
     head = ["metric", "kind", "labels", "meaning"]
     return f"These metrics count:\n\n{tables(head, counts)}\n\nThese measure times and tokens:\n\n{tables(head, histograms)}"
 
@@ -239,10 +290,18 @@ def provider(error: type[errors.SlipwayError]) -> bool:
     return issubclass(error, errors.ProviderError)
 
 
-def all_errors(base: type[errors.SlipwayError] = errors.SlipwayError) -> list[type[errors.SlipwayError]]:
-    """Those that reach a client: SettingsError and WeightsError end a command, and those that others derive from are never raised themselves."""
+def all_errors(
+    base: type[errors.SlipwayError] = errors.SlipwayError,
+) -> list[type[errors.SlipwayError]]:
+    """Those that reach a client: SettingsError and WeightsError end a command, and those that
+    others derive from are never raised themselves.
+    """
     found = [each for sub in base.__subclasses__() for each in (sub, *all_errors(sub))]
-    return [e for e in found if e not in (errors.SettingsError, errors.WeightsError, errors.ProviderError)]
+    return [
+        e
+        for e in found
+        if e not in (errors.SettingsError, errors.WeightsError, errors.ProviderError)
+    ]
 
 
 def missing(error: type[errors.SlipwayError]) -> bool:
@@ -258,7 +317,9 @@ def meaning(error: type[errors.SlipwayError]) -> str:
 
 
 def listed_errors() -> list[type[errors.SlipwayError]]:
-    unique = {e.code: e for e in reversed(all_errors())}  # where two share a code, the first tells what it means
+    unique = {
+        e.code: e for e in reversed(all_errors())
+    }  # where two share a code, the first tells what it means
     return sorted(unique.values(), key=lambda e: e.status)
 
 
@@ -287,8 +348,14 @@ def catalogue() -> str:
     parts = []
     for heading, belongs in ERROR_GROUPS.items():
         said = heading.removeprefix("Which errors ").removesuffix("?")
-        rows = [[code(e.code), *(reader_words(e.code, language) for language in LANGUAGES)] for e in listed_errors() if belongs(e)]
-        parts.append(f"Of errors that {said}:\n\n{table(['code', 'in English', 'in Chinese'], rows)}")
+        rows = [
+            [code(e.code), *(reader_words(e.code, language) for language in LANGUAGES)]
+            for e in listed_errors()
+            if belongs(e)
+        ]
+        parts.append(
+            f"Of errors that {said}:\n\n{table(['code', 'in English', 'in Chinese'], rows)}"
+        )
     return "\n\n".join(parts)
 
 
@@ -301,7 +368,8 @@ def known_routes() -> list[str]:
     """`METHOD /path` of all that the app answers to, as the app itself says."""
     door = build(Settings())
     found = [f"POST {path}" for path in door.fast]
-    for path in getattr(door.rest, "routes"):  # noqa: B009 - the router, which the door knows only as a handler
+    # The router, which the door knows only as a handler
+    for path in getattr(door.rest, "routes"):  # noqa: B009
         if path.path not in UNLISTED:
             method = next(m for m in ("GET", "POST", "DELETE", "PUT") if m in path.methods)
             found.append(f"{method} {path.path.replace(':path', '')}")
@@ -337,8 +405,14 @@ def reasons() -> str:
 
 
 def faults() -> str:
-    items = [f"- {code(form)}: {said}." for form, said in (meaning.split(": ", 1) for meaning in FAULTS.values())]
-    return f"The faults are {listed(FAULTS)}. A number that is left out has its default:\n\n" + "\n".join(items)
+    items = [
+        f"- {code(form)}: {said}."
+        for form, said in (meaning.split(": ", 1) for meaning in FAULTS.values())
+    ]
+    return (
+        f"The faults are {listed(FAULTS)}. A number that is left out has its default:\n\n"
+        + "\n".join(items)
+    )
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -367,7 +441,9 @@ def run(check: bool) -> int:
         new = printed(old)
         if new != old:
             stale += 1
-            sys.stderr.write(f"docs/{page.name} {'is stale: run `make docs`' if check else 'is printed anew'}\n")
+            sys.stderr.write(
+                f"docs/{page.name} {'is stale: run `make docs`' if check else 'is printed anew'}\n"
+            )
             if not check:
                 page.write_text(new, encoding="utf-8")
     return stale

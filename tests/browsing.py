@@ -1,4 +1,6 @@
-"""A reader's browser for tests of the page: headless Chromium, a page that is watched, and what is looked at on each."""
+"""A reader's browser for tests of the page: headless Chromium, a page that is watched, and what is
+looked at on each.
+"""
 
 import re
 import subprocess
@@ -16,16 +18,27 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
 OUT = Path(__file__).parent / ".out"
 DESK, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"Chromium is not installed at {CHROMIUM}: apt-get install chromium")
+needs_chromium = pytest.mark.skipif(
+    not CHROMIUM.exists(),
+    reason=f"Chromium is not installed at {CHROMIUM}: apt-get install chromium",
+)
 
 
 class Watched(NamedTuple):
-    """A page, and what must stay empty: requests that left for other hosts, errors, and breaches of the policy."""
+    """A page, and what must stay empty: requests that left for other hosts, errors, and breaches of
+    the policy.
+    """
 
     page: Page
     strayed: list[str]
@@ -37,7 +50,10 @@ def command(log: Path, *arguments: str) -> Iterator[str]:
     """`slipway ARGUMENTS` as a process; gives the address that it says."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from slipway.cli import main; main()", *arguments], stdout=out, stderr=out, cwd=log.parent
+            [sys.executable, "-c", "from slipway.cli import main; main()", *arguments],
+            stdout=out,
+            stderr=out,
+            cwd=log.parent,
         )
     try:
         yield _address(log, process)
@@ -49,7 +65,9 @@ def command(log: Path, *arguments: str) -> Iterator[str]:
 def _address(log: Path, process: "subprocess.Popen[bytes]") -> str:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if found := re.search(r"^(?:  page   |mock provider at )(http://[^/\s]+)", log.read_text(), re.MULTILINE):
+        if found := re.search(
+            r"^(?:  page   |mock provider at )(http://[^/\s]+)", log.read_text(), re.MULTILINE
+        ):
             return found[1]
         assert process.poll() is None, log.read_text()
         time.sleep(0.02)
@@ -71,7 +89,9 @@ def _is_ready(url: str) -> bool:
         state = httpx.get(f"{url}/readyz", timeout=5)
     except httpx.TransportError:
         return False
-    return state.status_code == 200 and all(each["ready"] for each in state.json()["knowledge"].values())
+    return state.status_code == 200 and all(
+        each["ready"] for each in state.json()["knowledge"].values()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +105,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     width, height = DESK
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, reduced_motion="reduce"
+    )
     context.set_default_timeout(10_000)
     yield context
     context.close()
@@ -93,12 +115,21 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def watched(context: BrowserContext) -> Iterator[Watched]:
-    """A page that may speak with its own server only, and must not meet an error that its test has not taken away."""
+    """A page that may speak with its own server only, and must not meet an error that its test has
+    not taken away.
+    """
     found = Watched(context.new_page(), [], [])
-    found.page.on("request", lambda r: None if urlsplit(r.url).hostname == "127.0.0.1" else found.strayed.append(r.url))
-    found.page.on("console", lambda m: found.errors.append(m.text) if m.type in ("error", "warning") else None)
+    found.page.on(
+        "request",
+        lambda r: None if urlsplit(r.url).hostname == "127.0.0.1" else found.strayed.append(r.url),
+    )
+    found.page.on(
+        "console", lambda m: found.errors.append(m.text) if m.type in ("error", "warning") else None
+    )
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-    found.page.add_init_script("addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI}`))")
+    found.page.add_init_script(
+        "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI}`))"
+    )
     yield found
     assert found.strayed == []
     assert found.errors == []
@@ -130,8 +161,12 @@ def settled(page: Page) -> None:
 
 def kept(page: Page) -> list[dict[str, Any]]:
     """The turns of the conversation that this tab shows, as the browser keeps them."""
-    name = page.evaluate("Object.keys(localStorage).find((name) => name.endsWith(sessionStorage.getItem('slipway.talk')))")
-    found: list[dict[str, Any]] = page.evaluate("(name) => JSON.parse(localStorage.getItem(name)).turns", name)
+    name = page.evaluate(
+        "Object.keys(localStorage).find((name) => name.endsWith(sessionStorage.getItem('slipway.talk')))"
+    )
+    found: list[dict[str, Any]] = page.evaluate(
+        "(name) => JSON.parse(localStorage.getItem(name)).turns", name
+    )
     return found
 
 
@@ -153,11 +188,15 @@ def tab_to(page: Page, name: str, key: str) -> None:
     raise AssertionError(f"{name} was not reached")
 
 
-def looked_at(page: Page, name: str, sizes: Sequence[tuple[int, int]] = (DESK, SMALL, PHONE)) -> None:
+def looked_at(
+    page: Page, name: str, sizes: Sequence[tuple[int, int]] = (DESK, SMALL, PHONE)
+) -> None:
     OUT.mkdir(exist_ok=True)
     for width, height in sizes:
         page.set_viewport_size({"width": width, "height": height})
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than {width} px"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{name} is wider than {width} px"
+        )
         page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
     axe_finds_nothing(page)
 

@@ -1,7 +1,9 @@
-"""What providers do wrong, as a table; and a server with a model for each of it: alone, before a well twin, and for an app over documents.
+"""What providers do wrong, as a table; and a server with a model for each of it: alone, before a
+well twin, and for an app over documents.
 
-`alone` and `routed` are the words of `seeing.Seen` that may be seen, streamed and not: of the model alone, and of a route with a twin that is
-well. An app is told what its route is told, but quotes its documents where no model answers (`app_words`).
+`alone` and `routed` are the words of `seeing.Seen` that may be seen, streamed and not: of the model
+alone, and of a route with a twin that is well. An app is told what its route is told, but quotes
+its documents where no model answers (`app_words`).
 """
 
 import contextlib
@@ -23,7 +25,13 @@ TOKENS = 12
 QUESTION = "How hot is green tea brewed?"
 PAGE = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees, for two minutes.\n"
 BAD_KEY = "sk-no-longer-good"
-TIMES = {"connect": "1s", "first_byte": "1s", "between_bytes": "1s", "first_token": "1500ms", "total": "2500ms"}
+TIMES = {
+    "connect": "1s",
+    "first_byte": "1s",
+    "between_bytes": "1s",
+    "first_token": "1500ms",
+    "total": "2500ms",
+}
 SLOWEST_S = 15.0  # no cell may take longer: three tries of 2.5 s, two pauses, and a busy machine
 Words = tuple[str, str]  # streamed, not; several that may be are parted by "|"
 
@@ -34,7 +42,8 @@ BREAKS, GOES_ON = ("error event", "error 502"), ("continued", "whole")
 
 
 class Fault(NamedTuple):
-    """`says` is what the mock is called by. At most `calls` are made of the model alone, and `with_twin` where a route has a twin.
+    """`says` is what the mock is called by. At most `calls` are made of the model alone, and
+    `with_twin` where a route has a twin.
 
     Four are three tries, and one more where a last look, for free, found that it can be reached.
     """
@@ -75,8 +84,22 @@ FAULTS = (
     Fault("404", "fault-status-404", alone=("error 404", "error 404"), calls=1),
     Fault("redirect", "fault-redirect", alone=DOWN),
     Fault("context too long", "fault-context", alone=("error 400", "error 400"), calls=1),
-    Fault("refusal of content", "fault-policy", alone=("error 400", "error 400"), routed=("error 400", "error 400"), calls=1, with_twin=1),
-    Fault("400", "fault-status-400", alone=("error 400", "error 400"), routed=("error 400", "error 400"), calls=1, with_twin=1),
+    Fault(
+        "refusal of content",
+        "fault-policy",
+        alone=("error 400", "error 400"),
+        routed=("error 400", "error 400"),
+        calls=1,
+        with_twin=1,
+    ),
+    Fault(
+        "400",
+        "fault-status-400",
+        alone=("error 400", "error 400"),
+        routed=("error 400", "error 400"),
+        calls=1,
+        with_twin=1,
+    ),
     # 200, and no answer
     Fault("200 and a web page", "fault-html", alone=DOWN),
     Fault("200 and an error", "fault-error200", alone=DOWN),
@@ -84,15 +107,24 @@ FAULTS = (
     # slow
     Fault("slow first byte", "fault-slow-0.4", calls=1, with_twin=1),
     Fault("drip, so that the first words are late", "fault-drip-10", alone=LATE),
-    Fault("drip, so that the end is late", "fault-drip-1", alone=("error event", "whole"), routed=GOES_ON),
+    Fault(
+        "drip, so that the end is late",
+        "fault-drip-1",
+        alone=("error event", "whole"),
+        routed=GOES_ON,
+    ),
     Fault("stall", "fault-stall-5", alone=("error event", "error 504"), routed=GOES_ON),
     # cut
     Fault("cut before the first token", "fault-cut-0", alone=DOWN),
     Fault("cut after five tokens", "fault-cut-5", alone=BREAKS, routed=GOES_ON),
     Fault("cut inside a character", "fault-cutchar-3", alone=BREAKS, routed=GOES_ON),
     Fault("cut after the last token", "fault-cut-99", alone=BREAKS, routed=GOES_ON),
-    Fault("cut after the finish reason", "fault-cutend", alone=BREAKS, routed=("error event", "whole")),
-    Fault("no [DONE]", "fault-nodone", alone=("error event", "whole"), routed=("error event", "whole")),
+    Fault(
+        "cut after the finish reason", "fault-cutend", alone=BREAKS, routed=("error event", "whole")
+    ),
+    Fault(
+        "no [DONE]", "fault-nodone", alone=("error event", "whole"), routed=("error event", "whole")
+    ),
     # events that are wrong
     Fault("chunk that is no JSON", "fault-malformed-3", alone=BREAKS, routed=GOES_ON),
     Fault("error event before the first words", "fault-errorevent-0", alone=DOWN),
@@ -127,7 +159,11 @@ class Cell(NamedTuple):
         """What may be seen."""
         if self.door == "app":
             return {app_word(self.fault, streamed=self.streamed)}
-        return set((self.fault.alone if self.door == "alone" else self.fault.routed)[0 if self.streamed else 1].split("|"))
+        return set(
+            (self.fault.alone if self.door == "alone" else self.fault.routed)[
+                0 if self.streamed else 1
+            ].split("|")
+        )
 
     @property
     def calls(self) -> int:
@@ -141,10 +177,17 @@ class Cell(NamedTuple):
     def body(self) -> dict[str, Any]:
         """The name of the cell travels as the `user`, so that the mock knows whose call it is."""
         messages = [{"role": "user", "content": QUESTION}]
-        return {"model": self.asked, "messages": messages, "stream": self.streamed, "user": self.name}
+        return {
+            "model": self.asked,
+            "messages": messages,
+            "stream": self.streamed,
+            "user": self.name,
+        }
 
 
-CELLS = [Cell(fault, door, streamed) for fault in FAULTS for door in DOORS for streamed in (True, False)]
+CELLS = [
+    Cell(fault, door, streamed) for fault in FAULTS for door in DOORS for streamed in (True, False)
+]
 
 
 def app_word(fault: Fault, *, streamed: bool) -> str:
@@ -156,21 +199,29 @@ def app_word(fault: Fault, *, streamed: bool) -> str:
 
 
 class Estate(NamedTuple):
-    """A server with all cells, the mock that they meet, and the addresses of those who are called directly."""
+    """A server with all cells, the mock that they meet, and the addresses of those who are called
+    directly.
+    """
 
     server: Serving
     mock: MockServer
     urls: dict[Where, str]
 
     def received(self, cell: Cell) -> list[Any]:
-        return [seen.body for seen in list(self.mock.requests) if seen.body is not None and seen.body.get("user") == cell.name]
+        return [
+            seen.body
+            for seen in list(self.mock.requests)
+            if seen.body is not None and seen.body.get("user") == cell.name
+        ]
 
     def attempts(self) -> Counter[str]:
         """How many calls to models Slipway counts, by the cell's name."""
         found = Counter[str]()
         for line in self.server.get("/metrics").text.splitlines():
             if line.startswith("slipway_attempts_total"):
-                found[line.partition('model="')[2].partition('"')[0].rpartition(".")[0]] += round(float(line.rpartition(" ")[2]))
+                found[line.partition('model="')[2].partition('"')[0].rpartition(".")[0]] += round(
+                    float(line.rpartition(" ")[2])
+                )
         return found
 
     def truth(self, cell: Cell) -> str:
@@ -181,7 +232,9 @@ class Estate(NamedTuple):
 
 
 @contextlib.contextmanager
-def estate(tmp_path: Path, certificate: tuple[Path, Path], *cells: Cell, **mock: Any) -> Iterator[Estate]:
+def estate(
+    tmp_path: Path, certificate: tuple[Path, Path], *cells: Cell, **mock: Any
+) -> Iterator[Estate]:
     """All `cells`, each with models of its own, so that no breaker is shared."""
     docs = tmp_path / "tea"
     docs.mkdir()
@@ -198,17 +251,36 @@ def estate(tmp_path: Path, certificate: tuple[Path, Path], *cells: Cell, **mock:
             "mute": f"https://localhost:{stack.enter_context(mute())}/v1",
             "full": f"http://127.0.0.1:{stack.enter_context(full())}/v1",
         }
-        yield Estate(stack.enter_context(serving(tmp_path, settings=settings_of(urls, docs, cells))), well, urls)
+        yield Estate(
+            stack.enter_context(serving(tmp_path, settings=settings_of(urls, docs, cells))),
+            well,
+            urls,
+        )
 
 
 def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {"embedding": "none", "models": {}, "routes": {}, "apps": {}}
     for cell in cells:
-        fault, first, twin, route = cell.fault, f"{cell.name}.first", f"{cell.name}.twin", f"routed.{cell.name}"
-        model = {"base_url": urls[fault.where], "name": fault.says or "m", "connection": TIMES, "zone": "north"}
+        fault, first, twin, route = (
+            cell.fault,
+            f"{cell.name}.first",
+            f"{cell.name}.twin",
+            f"routed.{cell.name}",
+        )
+        model = {
+            "base_url": urls[fault.where],
+            "name": fault.says or "m",
+            "connection": TIMES,
+            "zone": "north",
+        }
         found["models"][first] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
         if cell.door != "alone":
-            found["models"][twin] = {"base_url": urls["mock"], "name": "m", "connection": TIMES, "zone": "south"}
+            found["models"][twin] = {
+                "base_url": urls["mock"],
+                "name": "m",
+                "connection": TIMES,
+                "zone": "south",
+            }
             found["routes"][route] = [first, {"model": twin, "role": "twin"}]
         if cell.door == "app":
             found["apps"][f"app.{cell.name}"] = {"route": route, "knowledge": [str(docs)]}

@@ -1,11 +1,13 @@
-"""The knowledge room of a test: a folder in a store of its own, asked by somebody who may read everything, unless said otherwise."""
+"""The knowledge room of a test: a folder in a store of its own, asked by somebody who may read
+everything, unless said otherwise.
+"""
 
 from pathlib import Path
 
 from slipway.knowledge import OFF, Counts, Done, Knowledge, opened
 from slipway.knowledge.access import Access
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.reading import failure
-from slipway.knowledge.shelf import Doc
 from slipway.settings import AccessRule
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Within
@@ -24,15 +26,21 @@ class Known:
         embedding: str = OFF,
     ) -> None:
         self.store = store or Store.temporary()
-        self.room = Knowledge(opened(self.store, sources, deadline_s=deadline_s, embedding=embedding), Access(lambda: rules))
+        self.room = Knowledge(
+            opened(self.store, sources, deadline_s=deadline_s, embedding=embedding),
+            Access(lambda: rules),
+        )
 
     def build(self) -> Done:
         return self.room.build()
 
-    def search(self, text: str, limit: int = 5, asker: Asker = OPERATOR, within: Within | None = None) -> list[Hit]:
+    def search(
+        self, text: str, limit: int = 5, asker: Asker = OPERATOR, within: Within | None = None
+    ) -> list[Hit]:
         return self.room.search(text, asker, limit, within)
 
-    def passage(self, id: str, asker: Asker = OPERATOR) -> Passage | None:  # noqa: A002 - the field's name on the wire
+    # The field's name on the wire
+    def passage(self, id: str, asker: Asker = OPERATOR) -> Passage | None:  # noqa: A002
         return self.room.passage(id, asker)
 
     def examples(self) -> list[str]:

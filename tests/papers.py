@@ -1,4 +1,6 @@
-"""Documents of a real size, written by the libraries that people write them with. Chapter n of each says things that no other chapter says."""
+"""Documents of a real size, written by the libraries that people write them with. Chapter n of each
+says things that no other chapter says.
+"""
 
 import datetime
 import io
@@ -57,7 +59,9 @@ class _Paper(FPDF):
 
 
 def pdf(pages: int = 120, *, outline: bool = True, password: str = "") -> bytes:
-    """A page to a chapter: a large title, prose with a fact in its middle, a short table; running headers and footers."""
+    """A page to a chapter: a large title, prose with a fact in its middle, a short table; running
+    headers and footers.
+    """
     paper = _Paper()
     paper.set_title("Harbour Handbook")
     paper.set_author("Port Authority")
@@ -69,9 +73,13 @@ def pdf(pages: int = 120, *, outline: bool = True, password: str = "") -> bytes:
         if outline:
             paper.start_section(f"Chapter {number + 1}: On the {subject(number)}")
         paper.set_font("helvetica", "B", 16)
-        paper.cell(0, 12, f"Chapter {number + 1}: On the {subject(number)}", new_x="LMARGIN", new_y="NEXT")
+        paper.cell(
+            0, 12, f"Chapter {number + 1}: On the {subject(number)}", new_x="LMARGIN", new_y="NEXT"
+        )
         paper.set_font("helvetica", size=11)
-        paper.multi_cell(0, 6, FILLER * 2 + fact(number) + " " + FILLER, new_x="LMARGIN", new_y="NEXT")
+        paper.multi_cell(
+            0, 6, FILLER * 2 + fact(number) + " " + FILLER, new_x="LMARGIN", new_y="NEXT"
+        )
         paper.ln(6)
         paper.multi_cell(0, 6, FILLER, new_x="LMARGIN", new_y="NEXT")
         paper.ln(6)
@@ -84,7 +92,8 @@ def docx(chapters: int = 60) -> bytes:
     """About a page to a chapter: heading, prose, list, and a table in every tenth."""
     word = Word()
     word.core_properties.author = "Port Authority"
-    word.core_properties.modified = datetime.datetime(2024, 1, 31, 12, 0)  # noqa: DTZ001 - python-docx takes UTC as such
+    # Python-docx takes UTC as such
+    word.core_properties.modified = datetime.datetime(2024, 1, 31, 12, 0)  # noqa: DTZ001
     word.add_heading("Harbour Handbook", 0)
     for number in range(chapters):
         word.add_heading(f"Chapter {number + 1}: On the {subject(number)}", 1)
@@ -95,14 +104,20 @@ def docx(chapters: int = 60) -> bytes:
             word.add_paragraph(item, style="List Bullet")
         if number % 10 == 0:
             table = word.add_table(rows=2, cols=2)
-            for cell, text in zip([*table.rows[0].cells, *table.rows[1].cells], ["Berth", "Crowns", "North", str(number)], strict=True):
+            for cell, text in zip(
+                [*table.rows[0].cells, *table.rows[1].cells],
+                ["Berth", "Crowns", "North", str(number)],
+                strict=True,
+            ):
                 cell.text = text
         word.add_page_break()  # type: ignore[no-untyped-call]
     return _saved(word)
 
 
 def pptx(slides: int = 50) -> bytes:
-    """A title, two lines, a table on every tenth slide, and notes; the third slide has no title, the fourth is hidden."""
+    """A title, two lines, a table on every tenth slide, and notes; the third slide has no title,
+    the fourth is hidden.
+    """
     deck = Presentation()
     for number in range(slides):
         slide = deck.slides.add_slide(deck.slide_layouts[1])
@@ -122,7 +137,9 @@ def pptx(slides: int = 50) -> bytes:
 
 
 def xlsx(sheets: int = 5, rows: int = 2_000) -> bytes:
-    """Sheets with a line above the names of the columns, dates, whole and broken numbers, an empty column; and a hidden one."""
+    """Sheets with a line above the names of the columns, dates, whole and broken numbers, an empty
+    column; and a hidden one.
+    """
     book = Workbook()
     book.remove(book.worksheets[0])
     book.properties.title = "Harbour Dues"
@@ -133,7 +150,15 @@ def xlsx(sheets: int = 5, rows: int = 2_000) -> bytes:
         sheet.append(["Ship", "Arrived", None, "Crowns", "Paid"])
         for row in range(rows):
             day = datetime.date(2020 + number, 1, 1) + datetime.timedelta(days=row % 360)
-            sheet.append([f"Vessel {subject(row % 400)} {2020 + number}-{row}", day, None, row + (0.1 + 0.2) * (row % 2), row % 3 == 0])
+            sheet.append(
+                [
+                    f"Vessel {subject(row % 400)} {2020 + number}-{row}",
+                    day,
+                    None,
+                    row + (0.1 + 0.2) * (row % 2),
+                    row % 3 == 0,
+                ]
+            )
     hidden = book.create_sheet("Salaries")
     hidden.sheet_state = "hidden"
     hidden.append(["secretsalary", 9])

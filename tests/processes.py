@@ -1,4 +1,6 @@
-"""Real processes for tests through the front door: `slipway serve`, and the mock provider in a thread of the test."""
+"""Real processes for tests through the front door: `slipway serve`, and the mock provider in a
+thread of the test.
+"""
 
 import asyncio
 import json
@@ -28,10 +30,18 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def run(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout_s: float = 30
+) -> subprocess.CompletedProcess[str]:
     """A command to its end."""
     return subprocess.run(
-        [*COMMAND, *args], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=timeout_s, check=False
+        [*COMMAND, *args],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
@@ -65,15 +75,22 @@ class Serving:
         return httpx.get(self.url + path, timeout=30, **kwargs)
 
     def chat(self, model: str, **more: Any) -> httpx.Response:
-        return self.post("/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more})
+        return self.post(
+            "/v1/chat/completions",
+            {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more},
+        )
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
 
 @contextmanager
-def serving(tmp_path: Path, *args: str, settings: Any = None, env: dict[str, str] | None = None) -> Iterator[Serving]:
-    """`slipway serve` with these arguments; `settings` is written as the file (JSON is YAML). Ended at the end."""
+def serving(
+    tmp_path: Path, *args: str, settings: Any = None, env: dict[str, str] | None = None
+) -> Iterator[Serving]:
+    """`slipway serve` with these arguments; `settings` is written as the file (JSON is YAML). Ended
+    at the end.
+    """
     port = free_port()
     if settings is not None:
         file = tmp_path / f"settings-{port}.yaml"
@@ -83,8 +100,12 @@ def serving(tmp_path: Path, *args: str, settings: Any = None, env: dict[str, str
     with log.open("w") as out:
         process = subprocess.Popen(
             [*COMMAND, "serve", "--port", str(port), *args],
-            stdout=out, stderr=out, text=True, env={**os.environ, **(env or {})}, cwd=tmp_path,
-        )  # fmt: skip
+            stdout=out,
+            stderr=out,
+            text=True,
+            env={**os.environ, **(env or {})},
+            cwd=tmp_path,
+        )
     server = Serving(process, port, log)
     try:
         server.wait_ready()
@@ -118,9 +139,13 @@ def mocking(**settings: Any) -> Iterator[MockServer]:
 
 @contextmanager
 def mock_process(*args: str) -> Iterator[str]:
-    """`slipway mock` with these arguments, in a process of its own, so that its work is nobody else's delay. Gives its address."""
+    """`slipway mock` with these arguments, in a process of its own, so that its work is nobody
+    else's delay. Gives its address.
+    """
     port = free_port()
-    process = subprocess.Popen([*COMMAND, "mock", "--port", str(port), *args], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*COMMAND, "mock", "--port", str(port), *args], stdout=subprocess.DEVNULL
+    )
     try:
         end = time.monotonic() + 20
         while True:

@@ -1,4 +1,6 @@
-"""The housing company's book: rents of two years, repairs, meters, suppliers, and a budget, in six sheets with 20,000 rows."""
+"""The housing company's book: rents of two years, repairs, meters, suppliers, and a budget, in six
+sheets with 20,000 rows.
+"""
 
 import datetime
 import itertools
@@ -20,15 +22,31 @@ LAST = listed(
     """Lindqvist|Weber|Yilmaz|Novak|Hartmann|Rossi|Berger|Køhler|Fontaine|Okafor|Sandoval|Petersen|Brandt|Kovács|Meier|Dubois
     |Lehmann|Ivanova|Castillo|Huber|Nielsen|Schäfer|Moreau|Tanaka|Vogel"""
 )
-WORKS = listed("gate|gutter|window|boiler|door bell|stair light|drain|fence|lift cable|roof tile|tap|floor")
+WORKS = listed(
+    "gate|gutter|window|boiler|door bell|stair light|drain|fence|lift cable|roof tile|tap|floor"
+)
 TRADES = listed("roofer|plumber|electrician|painter|locksmith|glazier|gardener|chimney sweep")
-BUDGET = [("Insurance", 48_200, 51_900), ("Cleaning", 73_000, 71_500), ("Winter service", 18_400, 22_150), ("Lifts", 33_600, 35_250),
-          ("Gardens", 27_900, 26_300), ("Roofs", 112_000, 164_500), ("Administration", 208_000, 214_800)]  # fmt: skip
+BUDGET = [
+    ("Insurance", 48_200, 51_900),
+    ("Cleaning", 73_000, 71_500),
+    ("Winter service", 18_400, 22_150),
+    ("Lifts", 33_600, 35_250),
+    ("Gardens", 27_900, 26_300),
+    ("Roofs", 112_000, 164_500),
+    ("Administration", 208_000, 214_800),
+]
 
 
 def book() -> tuple[bytes, list[Asked]]:
-    """Six sheets with 20,000 rows: dates, amounts in euros, and formulas with what they came to, as Excel leaves them."""
-    made, chance, asked, results = Workbook(write_only=True), random.Random(17), list[Asked](), dict[int, list[float]]()
+    """Six sheets with 20,000 rows: dates, amounts in euros, and formulas with what they came to, as
+    Excel leaves them.
+    """
+    made, chance, asked, results = (
+        Workbook(write_only=True),
+        random.Random(17),
+        list[Asked](),
+        dict[int, list[float]](),
+    )
     for year in (2024, 2025):
         asked += _rents(made, chance, year, results.setdefault(len(made.worksheets) + 1, []))
     asked += _repairs(made, chance)
@@ -38,22 +56,45 @@ def book() -> tuple[bytes, list[Asked]]:
     return _computed(saved(made), results), asked
 
 
-def _rents(made: Workbook, chance: random.Random, year: int, results: list[float]) -> Iterator[Asked]:
+def _rents(
+    made: Workbook, chance: random.Random, year: int, results: list[float]
+) -> Iterator[Asked]:
     sheet = made.create_sheet(f"Rents {year}")
     sheet.append(["House", "Flat", "Tenant", "Net rent", "Heating", "Total", "Since"])
     people = list(itertools.product(FIRST, LAST))
     for number in range(5_000):
         house, (first, last) = HOUSES[number // 625], people[number * 7 % 625]
         person = f"{first} {FIRST[number // 625]} {last}"
-        net, heating = chance.randrange(40_000, 160_000) / 100, chance.randrange(5_000, 19_000) / 100
+        net, heating = (
+            chance.randrange(40_000, 160_000) / 100,
+            chance.randrange(5_000, 19_000) / 100,
+        )
         since = datetime.date(2000, 1, 1) + datetime.timedelta(days=chance.randrange(8_000))
         flat = f"{number % 625 // 25 + 1}-{number % 25 + 1:02}"
-        sheet.append([house, flat, person, _euros(sheet, net), _euros(sheet, heating), f"=D{number + 2}+E{number + 2}", since])
+        sheet.append(
+            [
+                house,
+                flat,
+                person,
+                _euros(sheet, net),
+                _euros(sheet, heating),
+                f"=D{number + 2}+E{number + 2}",
+                since,
+            ]
+        )
         results.append(round(net + heating, 2))
         if (year, number) in ((2024, 77), (2025, 77), (2025, 311)):
-            yield Asked(f"What total rent does {person} pay in {year}?", _shown(net + heating), f"Rents {year}")
+            yield Asked(
+                f"What total rent does {person} pay in {year}?",
+                _shown(net + heating),
+                f"Rents {year}",
+            )
         if (year, number) in ((2024, 1_004), (2025, 4_321)):
-            yield Asked(f"Since when is flat {flat} in the {house} let, by the rents of {year}?", since.isoformat(), f"Rents {year}")
+            yield Asked(
+                f"Since when is flat {flat} in the {house} let, by the rents of {year}?",
+                since.isoformat(),
+                f"Rents {year}",
+            )
 
 
 def _repairs(made: Workbook, chance: random.Random) -> Iterator[Asked]:
@@ -63,7 +104,17 @@ def _repairs(made: Workbook, chance: random.Random) -> Iterator[Asked]:
         day = datetime.date(2025, 1, 1) + datetime.timedelta(days=number % 360)
         cost = chance.randrange(3_000, 90_000) / 100
         house, what, firm = chance.choice(HOUSES), chance.choice(WORKS), chance.choice(LAST)
-        sheet.append([f"R-{20_000 + number}", day, house, what, firm, _euros(sheet, cost), chance.random() < 0.8])
+        sheet.append(
+            [
+                f"R-{20_000 + number}",
+                day,
+                house,
+                what,
+                firm,
+                _euros(sheet, cost),
+                chance.random() < 0.8,
+            ]
+        )
         if number == 417:
             yield Asked(f"What did repair R-{20_000 + number} cost?", _shown(cost), "Repairs")
         if number == 5_120:
@@ -81,7 +132,9 @@ def _meters(made: Workbook, chance: random.Random) -> Iterator[Asked]:
         day = datetime.date(2025, 12, 1) + datetime.timedelta(days=number % 28)
         sheet.append([f"M{700_000 + number * 7}", house, kind, day, reading, unit])
         if number in (1_234, 3_210):
-            yield Asked(f"What is the reading of meter M{700_000 + number * 7}?", str(reading), "Meters")
+            yield Asked(
+                f"What is the reading of meter M{700_000 + number * 7}?", str(reading), "Meters"
+            )
 
 
 def _suppliers(made: Workbook, chance: random.Random) -> Iterator[Asked]:
@@ -90,10 +143,20 @@ def _suppliers(made: Workbook, chance: random.Random) -> Iterator[Asked]:
     for number, (first, last) in enumerate(itertools.combinations(LAST, 2)):
         rate, trade = chance.randrange(3_900, 9_900) / 100, TRADES[number % len(TRADES)]
         sheet.append(
-            [f"{first} & {last}", trade, chance.choice(LAST) + "stadt", _euros(sheet, rate), datetime.date(2026, number % 12 + 1, 28)]
+            [
+                f"{first} & {last}",
+                trade,
+                chance.choice(LAST) + "stadt",
+                _euros(sheet, rate),
+                datetime.date(2026, number % 12 + 1, 28),
+            ]
         )
         if number in (33, 202):
-            yield Asked(f"What hourly rate does the {trade} {first} & {last} charge?", _shown(rate), "Suppliers")
+            yield Asked(
+                f"What hourly rate does the {trade} {first} & {last} charge?",
+                _shown(rate),
+                "Suppliers",
+            )
 
 
 def _budget(made: Workbook, results: list[float]) -> Iterator[Asked]:
@@ -120,5 +183,9 @@ def _computed(data: bytes, results: dict[int, list[float]]) -> bytes:
     parts = parts_of(data)
     for number, values in results.items():
         name, left = f"xl/worksheets/sheet{number}.xml", iter(values)
-        parts[name] = re.sub(r"</f><v ?/>|</f><v></v>", lambda _, left=left: f"</f><v>{next(left)}</v>", parts[name].decode()).encode()  # type: ignore[misc]
+        parts[name] = re.sub(
+            r"</f><v ?/>|</f><v></v>",
+            lambda _, left=left: f"</f><v>{next(left)}</v>",  # type: ignore[misc]
+            parts[name].decode(),
+        ).encode()
     return packed(parts)

@@ -1,4 +1,6 @@
-"""What a client sees of a chat completion, in one word: of a stream or not, of Slipway or of any other endpoint."""
+"""What a client sees of a chat completion, in one word: of a stream or not, of Slipway or of any
+other endpoint.
+"""
 
 import asyncio
 import json
@@ -13,9 +15,11 @@ ENVELOPE = {"message", "type", "param", "code"}
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """`broken` says how it ended where it did not come to an end of HTTP's own; `last_at` and `gap_s` are about text alone.
+    """`broken` says how it ended where it did not come to an end of HTTP's own; `last_at` and
+    `gap_s` are about text alone.
 
-    `gap_s` is the time from the last characters before another model went on to the first behind them; None where there were none.
+    `gap_s` is the time from the last characters before another model went on to the first behind
+    them; None where there were none.
     """
 
     status: int = 0
@@ -39,13 +43,21 @@ class Seen(msgspec.Struct, kw_only=True):
 
     @property
     def word(self) -> str:
-        """`whole`, `continued`, `quote`, `error 502`, `error event`; and what must never be: `cut, no error`, `hang`, `false success`…"""
+        """`whole`, `continued`, `quote`, `error 502`, `error event`; and what must never be: `cut,
+        no error`, `hang`, `false success`…
+        """
         if self.broken is not None:
             return self.broken
         if self.status != 200:
             return f"error {self.status}"
         if self.error is not None:
-            return "error and an end" if self.is_done else "error event" if self.streamed else "error in a 200"
+            return (
+                "error and an end"
+                if self.is_done
+                else "error event"
+                if self.streamed
+                else "error in a 200"
+            )
         if not self.is_done:
             return "no end, no error"
         if self.finish == "error" or (self.finish is None and self.streamed):
@@ -57,7 +69,11 @@ class Seen(msgspec.Struct, kw_only=True):
     @property
     def has_envelope(self) -> bool:
         """Whether its error is OpenAI's, with ours beside it."""
-        return self.error is not None and self.error.keys() >= ENVELOPE and {"what", "next", "ref"} <= self.error.get("slipway", {}).keys()
+        return (
+            self.error is not None
+            and self.error.keys() >= ENVELOPE
+            and {"what", "next", "ref"} <= self.error.get("slipway", {}).keys()
+        )
 
     def say(self, text: str) -> None:
         """Text has come."""
@@ -71,13 +87,24 @@ class Seen(msgspec.Struct, kw_only=True):
         self.text, self.last_at = self.text + text, now
 
 
-async def ask(client: httpx.AsyncClient, url: str, body: dict[str, Any], *, patience_s: float = 20.0) -> Seen:
-    """POSTs to `url`/chat/completions and reads what comes, however it ends. Nothing is raised for what the other side does wrong."""
+async def ask(
+    client: httpx.AsyncClient, url: str, body: dict[str, Any], *, patience_s: float = 20.0
+) -> Seen:
+    """POSTs to `url`/chat/completions and reads what comes, however it ends. Nothing is raised for
+    what the other side does wrong.
+    """
     seen = Seen(streamed=bool(body.get("stream")))
     try:
-        async with asyncio.timeout(patience_s), client.stream("POST", f"{url}/chat/completions", json=body, timeout=None) as reply:
+        async with (
+            asyncio.timeout(patience_s),
+            client.stream("POST", f"{url}/chat/completions", json=body, timeout=None) as reply,
+        ):
             seen.status, seen.headers = reply.status_code, dict(reply.headers)
-            if seen.streamed and reply.status_code == 200 and "event-stream" in reply.headers.get("content-type", ""):
+            if (
+                seen.streamed
+                and reply.status_code == 200
+                and "event-stream" in reply.headers.get("content-type", "")
+            ):
                 async for line in reply.aiter_lines():
                     _take_line(seen, line)
             else:
@@ -131,7 +158,11 @@ def _take_whole(seen: Seen, body: bytes) -> None:
         seen.error = said["error"]
         return
     choice = next(first_of(said))
-    seen.text, seen.finish, seen.usage = choice["message"]["content"], choice["finish_reason"], said.get("usage")
+    seen.text, seen.finish, seen.usage = (
+        choice["message"]["content"],
+        choice["finish_reason"],
+        said.get("usage"),
+    )
     seen.ids, seen.models, seen.is_done = [said["id"]], [said["model"]], True
     seen.facts = said.get("slipway", {})
     seen.notices = [notice["code"] for notice in seen.facts.get("notices", [])]

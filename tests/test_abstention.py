@@ -1,10 +1,12 @@
-"""A model that says that the documents do not say: recognised before anything is shown, however it is cut."""
+"""A model that says that the documents do not say: recognised before anything is shown, however it
+is cut.
+"""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.abstention import Opening, abstention
+from slipway.answer.abstention import Opening, abstention
 from slipway.types import Source
 
 SAID = [
@@ -63,9 +65,21 @@ def test_without_documents_nothing_is_listened_for() -> None:
 
 def test_the_reader_is_told_in_the_language_of_the_question() -> None:
     pages = [
-        Source(n=n, id="x", path=f"{name}.md", heading=name.upper(), start=0, end=0, text="", version="v")
+        Source(
+            n=n,
+            id="x",
+            path=f"{name}.md",
+            heading=name.upper(),
+            start=0,
+            end=0,
+            text="",
+            version="v",
+        )
         for n, name in enumerate(("a", "a", "b", "c", "d"), 1)
     ]
-    assert abstention("How?", pages) == "The documents do not say. Nearest pages: A (a.md), B (b.md), C (c.md)."
+    assert (
+        abstention("How?", pages)
+        == "The documents do not say. Nearest pages: A (a.md), B (b.md), C (c.md)."
+    )
     assert abstention("多热？", pages[:3]) == "文档中没有说明。最相关的页面：A（a.md）、B（b.md）。"
     assert abstention("How?", []) == "The documents do not say."

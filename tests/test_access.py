@@ -1,4 +1,6 @@
-"""Who may read what: a document that an asker may not read does not exist for him, wherever he looks."""
+"""Who may read what: a document that an asker may not read does not exist for him, wherever he
+looks.
+"""
 
 import asyncio
 import io
@@ -18,7 +20,7 @@ import pytest
 from knowing import Known
 from processes import Serving, serving
 from slipway.knowledge.access import Access, glob
-from slipway.knowledge.shelf import Doc
+from slipway.knowledge.document_store import Doc
 from slipway.settings import AccessRule
 from slipway.settings.tree import Key
 from slipway.types import Asker, Within
@@ -63,14 +65,26 @@ def test_a_pattern_means_these_paths(pattern: str, path: str, means: bool) -> No
     assert glob(pattern).match(path) is means
 
 
-@pytest.mark.parametrize("pattern", ["*a" * 100, "**/" * 500 + "x", "**a" * 200, "a**/" * 300, ("*" * 50 + "?") * 20, "**a*" * 6 + "!"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*a" * 100,
+        "**/" * 500 + "x",
+        "**a" * 200,
+        "a**/" * 300,
+        ("*" * 50 + "?") * 20,
+        "**a*" * 6 + "!",
+    ],
+)
 def test_no_pattern_takes_long(pattern: str) -> None:
     started = time.process_time()
     glob(pattern).match("/".join(["a" * 100] * 20) + "!!")
     assert time.process_time() - started < 0.5
 
 
-DOC = Doc(id=1, public="", path="a.md", file="", state="done", stamp=1, size=0, version="", format=1)
+DOC = Doc(
+    id=1, public="", path="a.md", file="", state="done", stamp=1, size=0, version="", format=1
+)
 
 
 def test_rules_and_reaches_are_asked_for_by_many_threads_at_once() -> None:
@@ -93,10 +107,18 @@ def replace_doc(n: int) -> Doc:
     return msgspec.structs.replace(DOC, id=n, path=f"{n}.md")
 
 
-STAFF, BOARD = Asker(owner="s", groups=frozenset({"staff"})), Asker(owner="b", groups=frozenset({"board"}))
+STAFF, BOARD = (
+    Asker(owner="s", groups=frozenset({"staff"})),
+    Asker(owner="b", groups=frozenset({"board"})),
+)
 
 
-def known(tmp_path: Path, files: dict[str, str], rules: tuple[AccessRule, ...] = (), sources: Sequence[str] = ("docs",)) -> Known:
+def known(
+    tmp_path: Path,
+    files: dict[str, str],
+    rules: tuple[AccessRule, ...] = (),
+    sources: Sequence[str] = ("docs",),
+) -> Known:
     for path, text in files.items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -125,12 +147,22 @@ def known(tmp_path: Path, files: dict[str, str], rules: tuple[AccessRule, ...] =
         ("access: [staff", False, False),
     ],
 )
-def test_what_a_document_says_of_itself_counts(tmp_path: Path, front: str, staff: bool, board: bool) -> None:
-    room = known(tmp_path, {"docs/a.md": f"---\n{front}\n---\n# Tariff\n\nThe tariff is high.\n", "docs/b.md": "# B\n\nOther words."})
+def test_what_a_document_says_of_itself_counts(
+    tmp_path: Path, front: str, staff: bool, board: bool
+) -> None:
+    room = known(
+        tmp_path,
+        {
+            "docs/a.md": f"---\n{front}\n---\n# Tariff\n\nThe tariff is high.\n",
+            "docs/b.md": "# B\n\nOther words.",
+        },
+    )
     assert [bool(room.search("tariff", asker=asker)) for asker in (STAFF, BOARD)] == [staff, board]
 
 
-def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(tmp_path: Path) -> None:
+def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(
+    tmp_path: Path,
+) -> None:
     files = {
         "docs/hr/open.md": "# Tariff open",
         "docs/hr/pay.md": "---\naccess: [staff]\n---\n# Tariff pay",
@@ -144,7 +176,9 @@ def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(tm
         AccessRule(path="none.md", groups=("*",)),
     )
     room = known(tmp_path, files, rules)
-    paths = [{hit.passage.path for hit in room.search("tariff", asker=asker)} for asker in (STAFF, BOARD)]
+    paths = [
+        {hit.passage.path for hit in room.search("tariff", asker=asker)} for asker in (STAFF, BOARD)
+    ]
     assert paths == [{"hr/open.md", "all.md"}, {"hr/open.md", "all.md"}]
 
 
@@ -160,14 +194,18 @@ def test_a_rule_holds_whatever_other_folders_hold(tmp_path: Path) -> None:
     assert room.search("tariff", asker=STAFF) == []
     (tmp_path / "y").rename(tmp_path / "gone")
     room.build()
-    assert {doc.path for doc in room.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}, "names stay while a folder is away"
+    assert {doc.path for doc in room.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}, (
+        "names stay while a folder is away"
+    )
     assert room.search("tariff", asker=STAFF) == []
 
 
 def test_a_changed_front_matter_counts_from_the_next_question_on(tmp_path: Path) -> None:
     room = known(tmp_path, {"docs/a.md": "# Tariff\n\nThe tariff is high."})
     (hit,) = room.search("tariff", asker=STAFF)
-    (tmp_path / "docs" / "a.md").write_text("---\naccess: [board]\n---\n# Tariff\n\nThe tariff is high.")
+    (tmp_path / "docs" / "a.md").write_text(
+        "---\naccess: [board]\n---\n# Tariff\n\nThe tariff is high."
+    )
     assert room.passage(hit.passage.id, STAFF) is None
     assert room.search("tariff", asker=STAFF) == []
     assert room.search("tariff", asker=BOARD) != []
@@ -175,7 +213,13 @@ def test_a_changed_front_matter_counts_from_the_next_question_on(tmp_path: Path)
 
 def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path) -> None:
     """Between two scans, too: a question reads a changed file again."""
-    room = known(tmp_path, {"docs/sub/a.md": "# Tariff\n\nThe tariff is high.", "outside/a.md": "# Tariff\n\nThe tariff is secret."})
+    room = known(
+        tmp_path,
+        {
+            "docs/sub/a.md": "# Tariff\n\nThe tariff is high.",
+            "outside/a.md": "# Tariff\n\nThe tariff is secret.",
+        },
+    )
     (tmp_path / "docs" / "sub").rename(tmp_path / "docs" / ".away")
     (tmp_path / "docs" / "sub").symlink_to(tmp_path / "outside")
     assert room.search("tariff") == []
@@ -185,14 +229,24 @@ def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path)
 
 
 def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Path) -> None:
-    """Whoever is killed between saying and writing, or uploads at the same time under the same name."""
+    """Whoever is killed between saying and writing, or uploads at the same time under the same
+    name.
+    """
     room = known(tmp_path, {"docs/a.md": "# Other"})
     keeper = replace_asker(BOARD, documents=True)
-    _, path = room.room.add("plan.md", io.BytesIO(b"# Tariff\n\nThe tariff is secret."), keeper, frozenset(), frozenset({"board"}))
+    _, path = room.room.add(
+        "plan.md",
+        io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
+        keeper,
+        frozenset(),
+        frozenset({"board"}),
+    )
     assert room.search("tariff", asker=BOARD) == []
     assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
     room.room.read(path)
-    room.room.keeper.collection.shelf.put_upload("plan.md", "0" * 16, frozenset(), None, "killed now")
+    room.room.keeper.collection.shelf.put_upload(
+        "plan.md", "0" * 16, frozenset(), None, "killed now"
+    )
     file = room.room.keeper.collection.uploads.folder / "plan.md"
     file.touch()
     room.build()
@@ -201,7 +255,13 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
 
     def add(n: int) -> None:
         text = b"# Tariff\n\nThe tariff is %s." % (b"secret" if n % 2 else b"public")
-        _, path = room.room.add("same.md", io.BytesIO(text), keeper, frozenset(), frozenset({"board"}) if n % 2 else None)
+        _, path = room.room.add(
+            "same.md",
+            io.BytesIO(text),
+            keeper,
+            frozenset(),
+            frozenset({"board"}) if n % 2 else None,
+        )
         room.room.read(path)
 
     for _ in range(10):
@@ -221,12 +281,27 @@ def replace_asker(asker: Asker, **fields: Any) -> Asker:
 GROUPS = ("red", "green", "blue")
 WORDS = ("harbour", "ferry", "tariff", "crane", "anchor")
 FOLDERS = ("", "hr/", "hr/pay/", "pub/", "x y/")
-PATTERNS = ("hr/**", "hr", "pub/*", "**/pay/**", "*.md", "**.txt", "uploads/**", "uploads/*.txt", "**", "x*/", "/hr/pay", "?r/*")
+PATTERNS = (
+    "hr/**",
+    "hr",
+    "pub/*",
+    "**/pay/**",
+    "*.md",
+    "**.txt",
+    "uploads/**",
+    "uploads/*.txt",
+    "**",
+    "x*/",
+    "/hr/pay",
+    "?r/*",
+)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A document as the oracle knows it. `own` is what its front matter says, None where it says nothing; `sent` the same of its sender."""
+    """A document as the oracle knows it. `own` is what its front matter says, None where it says
+    nothing; `sent` the same of its sender.
+    """
 
     path: str
     token: str
@@ -273,12 +348,18 @@ def matches(pattern: str, path: str) -> bool:
 
 def plain(p: str, t: str) -> bool:
     if p.startswith("**/"):
-        return plain(p[3:], t) or any(plain(p, t[n + 1 :]) for n, sign in enumerate(t) if sign == "/")
+        return plain(p[3:], t) or any(
+            plain(p, t[n + 1 :]) for n, sign in enumerate(t) if sign == "/"
+        )
     if p.startswith("**"):
         return any(plain(p[2:], t[n:]) for n in range(len(t) + 1))
     if p.startswith("*"):
         return plain(p[1:], t) or (t[:1] not in ("", "/") and plain(p, t[1:]))
-    return (not t) if not p else bool(t) and (p[0] == t[0] or (p[0] == "?" and t[0] != "/")) and plain(p[1:], t[1:])
+    return (
+        (not t)
+        if not p
+        else bool(t) and (p[0] == t[0] or (p[0] == "?" and t[0] != "/")) and plain(p[1:], t[1:])
+    )
 
 
 def some(draw: random.Random, names: Sequence[str]) -> frozenset[str]:
@@ -299,18 +380,36 @@ def made(draw: random.Random, folder: str = "", sent: frozenset[str] | None = No
     token = f"zq{draw.getrandbits(40):010x}"
     kind = draw.choice(["md", "md", "txt"])
     own = None if kind == "txt" or draw.random() < 0.5 else some(draw, (*GROUPS, "*"))
-    tags = frozenset(draw.sample(("one", "two"), draw.choice([0, 1]))) if kind == "md" else frozenset[str]()
+    tags = (
+        frozenset(draw.sample(("one", "two"), draw.choice([0, 1])))
+        if kind == "md"
+        else frozenset[str]()
+    )
     day = draw.choice(["", "2026-01-10", "2026-02-10"]) if kind == "md" else ""
-    return Page(path=f"{folder}{token}.{kind}", token=token, own=own, sent=sent, tags=tags, day=day, broken=draw.random() < 0.1)
+    return Page(
+        path=f"{folder}{token}.{kind}",
+        token=token,
+        own=own,
+        sent=sent,
+        tags=tags,
+        day=day,
+        broken=draw.random() < 0.1,
+    )
 
 
 def world(folder: Path, draw: random.Random) -> World:
     made_up = World(folder, draw)
     made_up.keys = [
-        Key(key=f"key-{n}-{draw.getrandbits(32)}", groups=tuple(some(draw, GROUPS)), documents=draw.random() < 0.5) for n in range(4)
+        Key(
+            key=f"key-{n}-{draw.getrandbits(32)}",
+            groups=tuple(some(draw, GROUPS)),
+            documents=draw.random() < 0.5,
+        )
+        for n in range(4)
     ]
     made_up.rules = tuple(
-        AccessRule(path=draw.choice(PATTERNS), groups=tuple(some(draw, (*GROUPS, "*")))) for _ in range(draw.choice([0, 1, 2, 3]))
+        AccessRule(path=draw.choice(PATTERNS), groups=tuple(some(draw, (*GROUPS, "*"))))
+        for _ in range(draw.choice([0, 1, 2, 3]))
     )
     for _ in range(14):
         page = made(draw, draw.choice(FOLDERS))
@@ -330,37 +429,65 @@ class Prober:
 
     async def call(self, key: Key, method: str, path: str, **more: Any) -> httpx.Response:
         hidden = self.world.hidden(key)
-        reply = await self.client.request(method, path, headers={"Authorization": f"Bearer {key.key}"}, **more)
+        reply = await self.client.request(
+            method, path, headers={"Authorization": f"Bearer {key.key}"}, **more
+        )
         text = reply.text + json.dumps(dict(reply.headers))
-        leaks = [page for page in hidden if page.token in text or self.world.ids.get(page.path, "-none-") in text.replace(path, "")]
+        leaks = [
+            page
+            for page in hidden
+            if page.token in text
+            or self.world.ids.get(page.path, "-none-") in text.replace(path, "")
+        ]
         assert leaks == [], (method, path, more, key, reply.text)
         return reply
 
     async def scan(self) -> None:
-        states = (await self.client.post("/v1/documents/scan", json={}, headers=self.operator)).json()["data"]
+        states = (
+            await self.client.post("/v1/documents/scan", json={}, headers=self.operator)
+        ).json()["data"]
         while states[0]["scanning"] or not states[0]["ready"]:
             await asyncio.sleep(0.01)
-            states = (await self.client.get("/v1/documents/scan", headers=self.operator)).json()["data"]
+            states = (await self.client.get("/v1/documents/scan", headers=self.operator)).json()[
+                "data"
+            ]
         listed = (await self.client.get("/v1/documents", headers=self.operator)).json()["data"]
         self.world.ids = {each["path"]: each["id"] for each in listed}
         assert self.world.ids.keys() == self.world.pages.keys()
         for page in self.world.pages.values():
             if page.path not in self.world.passages and not page.broken:
-                found = (await self.client.post("/v1/answers", json={"question": page.token}, headers=self.operator)).json()
-                self.world.passages[page.path] = [source["id"] for source in found["sources"] if source["path"] == page.path]
+                found = (
+                    await self.client.post(
+                        "/v1/answers", json={"question": page.token}, headers=self.operator
+                    )
+                ).json()
+                self.world.passages[page.path] = [
+                    source["id"] for source in found["sources"] if source["path"] == page.path
+                ]
 
     async def upload(self) -> None:
         key = self.draw.choice([key for key in self.world.keys if key.documents])
         groups = some(self.draw, key.groups) if len(key.groups) > 1 else frozenset(key.groups)
         page = made(self.draw, "uploads/", groups or None)
-        files, data = {"file": (page.path.removeprefix("uploads/"), content(self.draw, page))}, {"groups": ",".join(sorted(groups))}
-        reply = await self.client.post("/v1/documents", files=files, data=data, headers={"Authorization": f"Bearer {key.key}"})
+        files, data = (
+            {"file": (page.path.removeprefix("uploads/"), content(self.draw, page))},
+            {"groups": ",".join(sorted(groups))},
+        )
+        reply = await self.client.post(
+            "/v1/documents", files=files, data=data, headers={"Authorization": f"Bearer {key.key}"}
+        )
         assert reply.status_code == 201, reply.text
         self.world.pages[page.path] = page
 
     async def edit(self) -> None:
         """Another access from now on: the next question must know, before any scan."""
-        page = self.draw.choice([page for page in self.world.pages.values() if page.path.endswith(".md") and page.sent is None])
+        page = self.draw.choice(
+            [
+                page
+                for page in self.world.pages.values()
+                if page.path.endswith(".md") and page.sent is None
+            ]
+        )
         if page.path.startswith("uploads/"):
             return
         page = replace(page, own=some(self.draw, (*GROUPS, "*")), broken=False)
@@ -369,28 +496,53 @@ class Prober:
         self.world.passages.pop(page.path, None)
         (self.world.folder / "docs" / page.path).write_bytes(content(self.draw, page))
         for key in self.world.keys:
-            found = await self.call(key, "POST", "/v1/answers", json={"question": f"What about {page.token}?"})
+            found = await self.call(
+                key, "POST", "/v1/answers", json={"question": f"What about {page.token}?"}
+            )
             assert self.world.may_read(key, page) or page.token not in found.text
         await self.scan()
 
     async def probe(self) -> None:
         key = self.draw.choice(self.world.keys)
-        await self.draw.choice([self.ask, self.ask, self.ask, self.list, self.one, self.passage, self.counts, self.chat])(key)
+        await self.draw.choice(
+            [
+                self.ask,
+                self.ask,
+                self.ask,
+                self.list,
+                self.one,
+                self.passage,
+                self.counts,
+                self.chat,
+            ]
+        )(key)
 
     def question(self) -> tuple[str, Page | None]:
         page = self.draw.choice(list(self.world.pages.values()))
         return self.draw.choice(
-            [(" ".join(self.draw.choices(WORDS, k=2)), None), (f"What about {page.token}?", page), ("mistletoe quasar", None)]
+            [
+                (" ".join(self.draw.choices(WORDS, k=2)), None),
+                (f"What about {page.token}?", page),
+                ("mistletoe quasar", None),
+            ]
         )
 
     def limited(self) -> tuple[dict[str, Any], Callable[[Page], bool]]:
         path = self.draw.choice(["", "", *PATTERNS])
         tags = self.draw.choice([(), (), ("one",)])
         since = self.draw.choice(["", "", "2026-02-01"])
-        within = {name: said for name, said in (("path", path), ("tags", list(tags)), ("since", since)) if said}
+        within = {
+            name: said
+            for name, said in (("path", path), ("tags", list(tags)), ("since", since))
+            if said
+        }
 
         def wanted(page: Page) -> bool:
-            return (not path or matches(path, page.path)) and set(tags) <= page.tags and (not since or page.day >= since)
+            return (
+                (not path or matches(path, page.path))
+                and set(tags) <= page.tags
+                and (not since or page.day >= since)
+            )
 
         return within, wanted
 
@@ -403,18 +555,28 @@ class Prober:
         if stream:
             return
         paths = {source["path"] for source in reply.json()["sources"]}
-        assert all(self.world.may_read(key, self.world.pages[path]) and wanted(self.world.pages[path]) for path in paths)
+        assert all(
+            self.world.may_read(key, self.world.pages[path]) and wanted(self.world.pages[path])
+            for path in paths
+        )
         if page is not None and not page.broken and self.world.may_read(key, page) and wanted(page):
             assert page.path in paths, "what may be read is found"
 
     async def chat(self, key: Key) -> None:
         message = {"role": "user", "content": self.question()[0]}
-        body = {"model": "docs", "messages": [message], "stream": True, "stream_options": {"include_progress": True}}
+        body = {
+            "model": "docs",
+            "messages": [message],
+            "stream": True,
+            "stream_options": {"include_progress": True},
+        }
         assert (await self.call(key, "POST", "/v1/chat/completions", json=body)).status_code == 200
 
     async def list(self, key: Key) -> None:
         data = (await self.call(key, "GET", "/v1/documents")).json()["data"]
-        assert {each["path"] for each in data} == {page.path for page in self.world.pages.values() if self.world.sees(key, page)}
+        assert {each["path"] for each in data} == {
+            page.path for page in self.world.pages.values() if self.world.sees(key, page)
+        }
 
     async def one(self, key: Key) -> None:
         page = self.draw.choice(list(self.world.pages.values()))
@@ -422,31 +584,59 @@ class Prober:
         if self.world.sees(key, page):
             assert reply.json()["path"] == page.path
             return
-        missing = await self.call(key, self.draw.choice(["GET", "DELETE"]), "/v1/documents/doc-" + "0" * 32)
-        assert (reply.status_code, told(reply)) == (missing.status_code, told(missing)) == (404, told(missing))
+        missing = await self.call(
+            key, self.draw.choice(["GET", "DELETE"]), "/v1/documents/doc-" + "0" * 32
+        )
+        assert (
+            (reply.status_code, told(reply))
+            == (missing.status_code, told(missing))
+            == (404, told(missing))
+        )
         deleted = await self.call(key, "DELETE", f"/v1/documents/{self.world.ids[page.path]}")
         assert (deleted.status_code, told(deleted)) == (404, told(missing))
 
     async def passage(self, key: Key) -> None:
-        page = self.draw.choice([page for page in self.world.pages.values() if self.world.passages.get(page.path)])
-        reply = await self.call(key, "GET", f"/v1/passages/{self.draw.choice(self.world.passages[page.path])}")
+        page = self.draw.choice(
+            [page for page in self.world.pages.values() if self.world.passages.get(page.path)]
+        )
+        reply = await self.call(
+            key, "GET", f"/v1/passages/{self.draw.choice(self.world.passages[page.path])}"
+        )
         if self.world.may_read(key, page):
             assert reply.json()["path"] == page.path
             return
         missing = await self.call(key, "GET", "/v1/passages/psg-" + "0" * 32)
-        assert (reply.status_code, told(reply)) == (missing.status_code, told(missing)) == (404, told(missing))
+        assert (
+            (reply.status_code, told(reply))
+            == (missing.status_code, told(missing))
+            == (404, told(missing))
+        )
 
     async def counts(self, key: Key) -> None:
         seen = [page for page in self.world.pages.values() if self.world.sees(key, page)]
         ready = (await self.call(key, "GET", "/readyz")).json()["knowledge"]["docs"]
-        assert (ready["documents"], ready["failed"]) == (sum(not p.broken for p in seen), sum(p.broken for p in seen))
-        assert ready["passages"] == sum(0 if page.broken else 2 for page in seen if page.path.endswith(".md")) + sum(
-            1 for page in seen if page.path.endswith(".txt") and not page.broken
+        assert (ready["documents"], ready["failed"]) == (
+            sum(not p.broken for p in seen),
+            sum(p.broken for p in seen),
         )
+        assert ready["passages"] == sum(
+            0 if page.broken else 2 for page in seen if page.path.endswith(".md")
+        ) + sum(1 for page in seen if page.path.endswith(".txt") and not page.broken)
         await self.call(key, "GET", "/v1/models")
         status = await self.call(key, "GET", "/v1/documents/scan")
-        if key.documents and len(seen) < len(self.world.pages) and any(not self.world.may_read(key, p) for p in self.world.pages.values()):
-            assert status.json()["data"][0].keys() == {"app", "ready", "scanning", "dense", "total", "seen"}
+        if (
+            key.documents
+            and len(seen) < len(self.world.pages)
+            and any(not self.world.may_read(key, p) for p in self.world.pages.values())
+        ):
+            assert status.json()["data"][0].keys() == {
+                "app",
+                "ready",
+                "scanning",
+                "dense",
+                "total",
+                "seen",
+            }
             assert status.json()["data"][0]["total"] == 100
 
 
@@ -472,11 +662,16 @@ async def probed(made_up: World, server: Serving, cases: int) -> int:
 
 def live(folder: Path, seed: int, cases: int) -> int:
     made_up = world(folder, random.Random(seed))
-    app = {"knowledge": [str(folder / "docs")], "access": [msgspec.to_builtins(rule) for rule in made_up.rules]}
+    app = {
+        "knowledge": [str(folder / "docs")],
+        "access": [msgspec.to_builtins(rule) for rule in made_up.rules],
+    }
     keys = [msgspec.to_builtins(key) for key in made_up.keys]
     for key in keys:
         del key["apps"]
-    with serving(folder, settings={"keys": keys, "apps": {"docs": app}, "embedding": "none"}) as server:
+    with serving(
+        folder, settings={"keys": keys, "apps": {"docs": app}, "embedding": "none"}
+    ) as server:
         done = asyncio.run(probed(made_up, server, cases))
         assert "Traceback" not in server.log
     return done

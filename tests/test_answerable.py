@@ -5,26 +5,60 @@ from collections.abc import Sequence
 import pytest
 
 from slipway.evals.knowledge import Corpus
-from slipway.knowledge.answerable import WITH_VECTORS, answerable, signals, threshold
+from slipway.knowledge.answerability import WITH_VECTORS, answerable, signals, threshold
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import DENSE_DEPTH, Ranked, embedded_text, fuse
 from slipway.types import Passage
 
 PAGES = {
-    ("leave.md", "Days of leave"): "Everyone has 30 days of leave a year. Days that are left expire in March.",
-    ("leave.md", "Illness"): "Call your team before nine in the morning. A doctor's note is needed from the third day.",
-    ("travel.md", "Booking"): "Trains are booked by the office. Flights need the consent of your head of department.",
-    ("travel.md", "Expenses"): "Hand in receipts within four weeks. Meals are paid up to 28 euros a day.",
+    (
+        "leave.md",
+        "Days of leave",
+    ): "Everyone has 30 days of leave a year. Days that are left expire in March.",
+    (
+        "leave.md",
+        "Illness",
+    ): "Call your team before nine in the morning. A doctor's note is needed from the third day.",
+    (
+        "travel.md",
+        "Booking",
+    ): "Trains are booked by the office. Flights need the consent of your head of department.",
+    (
+        "travel.md",
+        "Expenses",
+    ): "Hand in receipts within four weeks. Meals are paid up to 28 euros a day.",
     ("office.md", "Keys"): "The front desk hands out keys. A lost key costs 50 euros.",
 }
 KNOWN = [
-    Passage(id=text[:9], path=path, title="", heading=heading, trail=("Handbook", heading), start=0, end=len(text), text=text, version="")
+    Passage(
+        id=text[:9],
+        path=path,
+        title="",
+        heading=heading,
+        trail=("Handbook", heading),
+        start=0,
+        end=len(text),
+        text=text,
+        version="",
+    )
     for (path, heading), text in PAGES.items()
 ]
 CORPUS = Corpus(KNOWN)
 TERMS = CORPUS.index
-ANSWERED = ["How many days of leave do I have?", "What does a lost key cost?", "When must I hand in receipts?", "Who books trains?"]
-OFF = ["What is the capital of France?", "Tell me a joke.", "Hello!", "How do I bake bread?", "", "?!"]
+ANSWERED = [
+    "How many days of leave do I have?",
+    "What does a lost key cost?",
+    "When must I hand in receipts?",
+    "Who books trains?",
+]
+OFF = [
+    "What is the capital of France?",
+    "Tell me a joke.",
+    "Hello!",
+    "How do I bake bread?",
+    "",
+    "?!",
+]
 
 
 def found(question: str, embedder: Embedder | None) -> Sequence[Ranked]:
@@ -38,12 +72,18 @@ def found(question: str, embedder: Embedder | None) -> Sequence[Ranked]:
 
 @pytest.mark.parametrize("question", ANSWERED)
 def test_what_is_answered_is_above_the_threshold(question: str, embedder: Embedder) -> None:
-    assert answerable(question, found(question, embedder), TERMS, embedder.embed_query) >= threshold(embedder.embed_query)
+    assert answerable(
+        question, found(question, embedder), TERMS, embedder.embed_query
+    ) >= threshold(embedder.embed_query)
 
 
 @pytest.mark.parametrize("question", OFF)
-def test_what_is_far_off_is_below_it_with_vectors_and_without(question: str, embedder: Embedder) -> None:
-    assert answerable(question, found(question, embedder), TERMS, embedder.embed_query) < threshold(embedder.embed_query)
+def test_what_is_far_off_is_below_it_with_vectors_and_without(
+    question: str, embedder: Embedder
+) -> None:
+    assert answerable(question, found(question, embedder), TERMS, embedder.embed_query) < threshold(
+        embedder.embed_query
+    )
     assert answerable(question, found(question, None), TERMS) < threshold()
 
 
@@ -60,7 +100,9 @@ def test_nothing_found_is_no_answer() -> None:
 
 
 def test_each_signal_speaks_for_an_answer(embedder: Embedder) -> None:
-    assert all(getattr(WITH_VECTORS.weights, name) > 0 for name in WITH_VECTORS.weights.__struct_fields__)
+    assert all(
+        getattr(WITH_VECTORS.weights, name) > 0 for name in WITH_VECTORS.weights.__struct_fields__
+    )
     of = signals(ANSWERED[0], found(ANSWERED[0], embedder), TERMS, embedder.embed_query)
     assert all(0 <= getattr(of, name) <= 1 for name in of.__struct_fields__)
 

@@ -1,4 +1,6 @@
-"""`/v1/answers`: events, resume, cancel, retry, passages, whose they are, and the last rung when the model fails."""
+"""`/v1/answers`: events, resume, cancel, retry, passages, whose they are, and the last rung when
+the model fails.
+"""
 
 import json
 import threading
@@ -23,8 +25,19 @@ TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minute
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("answers")
     (folder / "tea.md").write_text(TEA)
-    with mocking() as mock, mocking(ttft_s=0.05, tpot_s=0.03, tokens=60) as slow, mocking(script=("cut-8@1",), tpot_s=0.005) as once:
-        settings = models(mock.url, "mock-model", "fault-status-503", "fault-cut-8", "fault-malformed-4", "fault-context")
+    with (
+        mocking() as mock,
+        mocking(ttft_s=0.05, tpot_s=0.03, tokens=60) as slow,
+        mocking(script=("cut-8@1",), tpot_s=0.005) as once,
+    ):
+        settings = models(
+            mock.url,
+            "mock-model",
+            "fault-status-503",
+            "fault-cut-8",
+            "fault-malformed-4",
+            "fault-context",
+        )
         settings["models"]["slow"] = {"base_url": slow.url, "name": "mock-model"}
         settings["models"]["cut-once"] = {"base_url": once.url, "name": "mock-model"}
         settings["models"]["down-too"] = {"base_url": mock.url, "name": "fault-status-503"}
@@ -36,9 +49,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             "slow-tea": "slow",
             "once": "cut-once",
         }.items():
-            settings["apps"] = {**settings.get("apps", {}), app: {"knowledge": str(folder / "tea.md"), "route": route}}
+            settings["apps"] = {
+                **settings.get("apps", {}),
+                app: {"knowledge": str(folder / "tea.md"), "route": route},
+            }
         settings["apps"]["quotes"] = {"knowledge": str(folder / "tea.md")}
-        settings["keys"] = [{"key": "test-key-1"}, {"key": "test-key-2"}, {"key": "test-key-3", "apps": ["quotes"]}]
+        settings["keys"] = [
+            {"key": "test-key-1"},
+            {"key": "test-key-2"},
+            {"key": "test-key-3", "apps": ["quotes"]},
+        ]
         with serving(folder, settings=settings) as server:
             yield server
 
@@ -54,16 +74,27 @@ def events(lines: Iterator[str]) -> Iterator[Told]:
             yield number, name, json.loads(line[6:])
 
 
-def ask(server: Serving, app: str, question: str = "How hot is green tea brewed?", headers: dict[str, str] = KEY) -> dict[str, Any]:
+def ask(
+    server: Serving,
+    app: str,
+    question: str = "How hot is green tea brewed?",
+    headers: dict[str, str] = KEY,
+) -> dict[str, Any]:
     response = server.post("/v1/answers", {"question": question, "app": app}, headers=headers)
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
 
 
-def stream(server: Serving, app: str, question: str = "How hot is green tea brewed?") -> tuple[str, list[Told]]:
+def stream(
+    server: Serving, app: str, question: str = "How hot is green tea brewed?"
+) -> tuple[str, list[Told]]:
     with httpx.stream(
-        "POST", f"{server.url}/v1/answers", json={"question": question, "app": app, "stream": True}, headers=KEY, timeout=20
+        "POST",
+        f"{server.url}/v1/answers",
+        json={"question": question, "app": app, "stream": True},
+        headers=KEY,
+        timeout=20,
     ) as r:
         assert r.headers["cache-control"] == "no-cache, no-transform"
         assert r.headers["x-accel-buffering"] == "no"
@@ -71,7 +102,12 @@ def stream(server: Serving, app: str, question: str = "How hot is green tea brew
 
 
 def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
-    with httpx.stream("GET", f"{server.url}/v1/answers/{answer_id}/events", headers={**KEY, "last-event-id": str(after)}, timeout=20) as r:
+    with httpx.stream(
+        "GET",
+        f"{server.url}/v1/answers/{answer_id}/events",
+        headers={**KEY, "last-event-id": str(after)},
+        timeout=20,
+    ) as r:
         assert r.status_code == 200
         return list(events(r.iter_lines()))
 
@@ -82,10 +118,32 @@ def text(told: list[Told]) -> str:
 
 def test_a_whole_answer_has_the_fields_of_the_design(server: Serving) -> None:
     answer = ask(server, "tea")
-    assert {"id", "text", "rung", "model", "abstained", "sources", "sections", "usage", "cost_usd", "notices"} <= set(answer)
+    assert {
+        "id",
+        "text",
+        "rung",
+        "model",
+        "abstained",
+        "sources",
+        "sections",
+        "usage",
+        "cost_usd",
+        "notices",
+    } <= set(answer)
     assert answer["rung"] == "model"
     source = answer["sources"][0]
-    assert set(source) == {"n", "id", "path", "heading", "page", "start", "end", "text", "version", "cited"}
+    assert set(source) == {
+        "n",
+        "id",
+        "path",
+        "heading",
+        "page",
+        "start",
+        "end",
+        "text",
+        "version",
+        "cited",
+    }
     assert (source["path"], source["heading"]) == ("tea.md", "Green tea")
     assert TEA[source["start"] : source["end"]] == source["text"]
     assert answer["usage"]["output_tokens"] > 0
@@ -146,7 +204,11 @@ def test_the_model_down_the_documents_still_answer(server: Serving) -> None:
 
 
 def test_a_route_goes_on_to_its_next_model(server: Serving) -> None:
-    response = server.post("/v1/chat/completions", {"model": "two", "messages": [{"role": "user", "content": "x"}]}, headers=KEY)
+    response = server.post(
+        "/v1/chat/completions",
+        {"model": "two", "messages": [{"role": "user", "content": "x"}]},
+        headers=KEY,
+    )
     assert response.status_code == 200
     assert response.headers["x-slipway-model"] == "mock-model"
     assert response.headers["x-slipway-attempts"] == "2"
@@ -159,14 +221,22 @@ def test_a_cut_keeps_the_text_and_says_so(server: Serving) -> None:
     assert told[-1][2]["code"] == "provider_cut"
     assert told[-1][2]["retryable"]
     assert "done" not in [name for _, name, _ in told]
-    response = server.post("/v1/answers", {"question": "How hot is green tea brewed?", "app": "cut"}, headers=KEY)
+    response = server.post(
+        "/v1/answers", {"question": "How hot is green tea brewed?", "app": "cut"}, headers=KEY
+    )
     assert response.status_code == 502
 
 
 def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
     answer_id, told = stream(server, "once")
     assert told[-1][1] == "error"
-    with httpx.stream("POST", f"{server.url}/v1/answers/{answer_id}/retry", json={"stream": True}, headers=KEY, timeout=20) as r:
+    with httpx.stream(
+        "POST",
+        f"{server.url}/v1/answers/{answer_id}/retry",
+        json={"stream": True},
+        headers=KEY,
+        timeout=20,
+    ) as r:
         again = list(events(r.iter_lines()))
     assert again[0][0] == told[-1][0] + 1
     assert again[-1][1] == "done"
@@ -185,7 +255,11 @@ def test_cancel_stops_the_model_and_keeps_the_text(server: Serving) -> None:
         for event in events(r.iter_lines()):
             told.append(event)
             if event[1] == "delta" and len(told) > 8:
-                threading.Thread(target=server.post, args=(f"/v1/answers/{answer_id}/cancel", {}), kwargs={"headers": KEY}).start()
+                threading.Thread(
+                    target=server.post,
+                    args=(f"/v1/answers/{answer_id}/cancel", {}),
+                    kwargs={"headers": KEY},
+                ).start()
     assert told[-1][1] == "error"
     assert told[-1][2]["code"] == "cancelled"
     assert text(told)
@@ -194,10 +268,17 @@ def test_cancel_stops_the_model_and_keeps_the_text(server: Serving) -> None:
 def test_answers_and_passages_belong_to_their_key(server: Serving) -> None:
     answer = ask(server, "tea")
     for headers in (OTHER, {"authorization": "Bearer test-key-3"}):
-        for path in (f"/v1/answers/{answer['id']}", f"/v1/answers/{answer['id']}/events", "/v1/answers/ans-0"):
+        for path in (
+            f"/v1/answers/{answer['id']}",
+            f"/v1/answers/{answer['id']}/events",
+            "/v1/answers/ans-0",
+        ):
             assert server.get(path, headers=headers).status_code == 404
         for act in ("cancel", "retry"):
-            assert server.post(f"/v1/answers/{answer['id']}/{act}", {}, headers=headers).status_code == 404
+            assert (
+                server.post(f"/v1/answers/{answer['id']}/{act}", {}, headers=headers).status_code
+                == 404
+            )
     passage = server.get(f"/v1/passages/{answer['sources'][0]['id']}", headers=KEY).json()
     assert passage["text"] == answer["sources"][0]["text"]
     assert passage["trail"][-1] == "Green tea"
@@ -213,19 +294,28 @@ def test_answers_and_passages_belong_to_their_key(server: Serving) -> None:
         ({"question": "x", "app": "coffee"}, "There is no model or app `coffee`"),
         ({"question": "x", "app": "tea", "strem": True}, "There is no field `strem`"),
         ({"question": 5, "app": "tea"}, "`question` must be a string"),
-        ({"question": "x", "messages": [{"role": "user", "content": "y"}], "app": "tea"}, "both given"),
+        (
+            {"question": "x", "messages": [{"role": "user", "content": "y"}], "app": "tea"},
+            "both given",
+        ),
         ({"messages": [{"content": "y"}], "app": "tea"}, "role"),
         ({"messages": [], "app": "tea"}, "holds no text"),
     ],
 )
-def test_bad_questions_are_told_what_is_wrong(server: Serving, body: dict[str, Any], says: str) -> None:
+def test_bad_questions_are_told_what_is_wrong(
+    server: Serving, body: dict[str, Any], says: str
+) -> None:
     response = server.post("/v1/answers", body, headers=KEY)
     assert response.status_code in (400, 404)
     assert says in response.json()["error"]["message"]
 
 
 def test_the_only_app_of_a_key_needs_no_name(server: Serving) -> None:
-    response = server.post("/v1/answers", {"question": "How hot is green tea brewed?"}, headers={"authorization": "Bearer test-key-3"})
+    response = server.post(
+        "/v1/answers",
+        {"question": "How hot is green tea brewed?"},
+        headers={"authorization": "Bearer test-key-3"},
+    )
     assert response.json()["rung"] == "quote"
 
 
@@ -247,9 +337,16 @@ def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) ->
         assert server.get("/readyz").json()["knowledge"]["docs"]["failed"] >= 1
         assert "latin.txt was left out" in server.log
         assert "UTF-8" in server.log
-        assert server.post("/v1/answers", {"question": "How hot is green tea?"}).json()["sources"][0]["path"] == "good.md"
+        assert (
+            server.post("/v1/answers", {"question": "How hot is green tea?"}).json()["sources"][0][
+                "path"
+            ]
+            == "good.md"
+        )
         for secret in ("swordfish", "marmalade"):
-            assert secret not in server.post("/v1/answers", {"question": f"What about {secret}?"}).text.replace(f"about {secret}", "")
+            assert secret not in server.post(
+                "/v1/answers", {"question": f"What about {secret}?"}
+            ).text.replace(f"about {secret}", "")
 
 
 def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
@@ -257,30 +354,60 @@ def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
     with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
         answer_id = r.headers["x-slipway-answer-id"]
     end = time.monotonic() + 10
-    while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())["state"] == "running" and time.monotonic() < end:
+    while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())[
+        "state"
+    ] == "running" and time.monotonic() < end:
         time.sleep(0.1)
     assert kept["state"] == "done"
 
 
 def test_the_cost_is_exact_and_unknown_without_a_price(tmp_path: Path) -> None:
     with mocking() as mock:
-        priced = {"base_url": mock.url, "name": "mock-model", "price": {"input": "0.11", "output": "0.28"}}
-        with serving(tmp_path, settings={"models": {"priced": priced, "free": {**priced, "price": None}}}) as server:
+        priced = {
+            "base_url": mock.url,
+            "name": "mock-model",
+            "price": {"input": "0.11", "output": "0.28"},
+        }
+        with serving(
+            tmp_path, settings={"models": {"priced": priced, "free": {**priced, "price": None}}}
+        ) as server:
             ask = {"messages": [{"role": "user", "content": "Hello"}]}
             answer = server.post("/v1/chat/completions", {"model": "priced", **ask})
             usage = answer.json()["usage"]
-            exact = (Decimal(usage["prompt_tokens"]) * Decimal("0.11") + Decimal(usage["completion_tokens"]) * Decimal("0.28")) / 1_000_000
+            exact = (
+                Decimal(usage["prompt_tokens"]) * Decimal("0.11")
+                + Decimal(usage["completion_tokens"]) * Decimal("0.28")
+            ) / 1_000_000
             assert Decimal(answer.headers["x-slipway-cost-usd"]) == exact
-            assert Decimal(server.post("/v1/answers", {"app": "priced", "question": "Hello"}).json()["cost_usd"]) == exact
-            assert "x-slipway-cost-usd" not in server.post("/v1/chat/completions", {"model": "free", **ask}).headers
+            assert (
+                Decimal(
+                    server.post("/v1/answers", {"app": "priced", "question": "Hello"}).json()[
+                        "cost_usd"
+                    ]
+                )
+                == exact
+            )
+            assert (
+                "x-slipway-cost-usd"
+                not in server.post("/v1/chat/completions", {"model": "free", **ask}).headers
+            )
 
 
 def test_a_smaller_model_says_that_it_is_one(tmp_path: Path) -> None:
     with mocking() as mock:
         route = ["fault-status-503", {"model": "mock-model", "role": "smaller"}]
-        with serving(tmp_path, settings={**models(mock.url, "fault-status-503", "mock-model"), "routes": {"main": route}}) as server:
+        with serving(
+            tmp_path,
+            settings={
+                **models(mock.url, "fault-status-503", "mock-model"),
+                "routes": {"main": route},
+            },
+        ) as server:
             assert server.chat("main").headers["x-slipway-rung"] == "smaller"
-            assert server.post("/v1/answers", {"app": "main", "question": "Hello"}).json()["rung"] == "smaller"
+            assert (
+                server.post("/v1/answers", {"app": "main", "question": "Hello"}).json()["rung"]
+                == "smaller"
+            )
 
 
 def test_a_very_long_answer_is_whole_and_its_log_says_what_it_no_longer_has(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Which model is asked next: the state machine of a route by itself, against every way in which models can behave."""
+"""Which model is asked next: the state machine of a route by itself, against every way in which
+models can behave.
+"""
 
 import random
 from collections import Counter
@@ -22,7 +24,18 @@ from slipway.errors import (
     ProviderSlow,
     ProviderTooLong,
 )
-from slipway.routing.attempts import MOST_BREAKS, READY, TRIAL, Attempts, Standing, Step, Stop, Traits, Try, Wait
+from slipway.routing.attempts import (
+    MOST_BREAKS,
+    READY,
+    TRIAL,
+    Attempts,
+    Standing,
+    Step,
+    Stop,
+    Traits,
+    Try,
+    Wait,
+)
 from slipway.routing.breaker import Breaker, RetryBudget
 
 AWAY = Standing(state="away", why="it cannot be reached")
@@ -38,12 +51,16 @@ KINDS: dict[str, Callable[[], ProviderError]] = {
     "refused": lambda: ProviderRefused("refused"),
     "declined": lambda: ProviderDeclined("declined"),
 }
-STANDINGS = st.sampled_from([READY, READY, READY, TRIAL, AWAY, Standing(state="away", why="it is limiting us", until=1.0)])
+STANDINGS = st.sampled_from(
+    [READY, READY, READY, TRIAL, AWAY, Standing(state="away", why="it is limiting us", until=1.0)]
+)
 
 
 @dataclass
 class World:
-    """How models behave: what each try of each ends with (None: well), in turn, the last for ever; how each stands."""
+    """How models behave: what each try of each ends with (None: well), in turn, the last for ever;
+    how each stands.
+    """
 
     outcomes: list[list[str | None]]
     standings: list[Standing]
@@ -90,7 +107,11 @@ class World:
 WORLDS = st.integers(1, 4).flatmap(
     lambda n: st.builds(
         World,
-        st.lists(st.lists(st.sampled_from([None, *KINDS]), min_size=1, max_size=4), min_size=n, max_size=n),
+        st.lists(
+            st.lists(st.sampled_from([None, *KINDS]), min_size=1, max_size=4),
+            min_size=n,
+            max_size=n,
+        ),
         st.lists(STANDINGS, min_size=n, max_size=n),
         st.integers(0, 3),
     )
@@ -125,12 +146,18 @@ def test_whatever_models_do(world: World, seed: int, patience_s: float) -> None:
         if not world.tried:
             assert all(f"m{n}" in ended.what for n in range(len(world.outcomes)))
     else:
-        assert world.outcomes[ended][min(world.tried[ended], len(world.outcomes[ended])) - 1] is None
+        assert (
+            world.outcomes[ended][min(world.tried[ended], len(world.outcomes[ended])) - 1] is None
+        )
 
 
 @given(WORLDS)
 def test_whoever_is_ready_and_well_is_found(world: World) -> None:
-    well = [n for n, kinds in enumerate(world.outcomes) if kinds[0] is None and world.standings[n] is READY]
+    well = [
+        n
+        for n, kinds in enumerate(world.outcomes)
+        if kinds[0] is None and world.standings[n] is READY
+    ]
     forbids = any(kinds[0] in ("refused", "declined") for kinds in world.outcomes)
     ended = world.walk(Attempts(names(world), patient_until=60.0), random.Random(1))
     if well and not forbids:
@@ -140,10 +167,14 @@ def test_whoever_is_ready_and_well_is_found(world: World) -> None:
 def test_what_the_content_forbids_is_not_shopped_around() -> None:
     for first in ("declined", "refused"):
         world = World([[first], [None]], [READY, READY])
-        assert isinstance(world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused)
+        assert isinstance(
+            world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused
+        )
         assert world.tried == {0: 1}
     world = World([["down"], ["declined"], [None]], [READY] * 3)
-    assert isinstance(world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderDeclined)
+    assert isinstance(
+        world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderDeclined
+    )
     assert world.tried[2] == 0
 
 
@@ -195,7 +226,9 @@ def test_without_a_budget_nothing_is_retried() -> None:
 
 
 def test_too_long_goes_to_a_model_with_room() -> None:
-    small, unknown, same, large = (Traits(name=n, context=c) for n, c in (("s", 1000), ("u", None), ("t", 1000), ("l", 9000)))
+    small, unknown, same, large = (
+        Traits(name=n, context=c) for n, c in (("s", 1000), ("u", None), ("t", 1000), ("l", 9000))
+    )
     attempts = Attempts([small, same, unknown, large], patient_until=9.0)
     order = []
     for _ in range(3):
@@ -231,7 +264,9 @@ def test_a_trial_keeps_nobody_waiting() -> None:
 
 def test_a_model_is_waited_for_where_the_others_are_away() -> None:
     attempts = Attempts([Traits(name="a"), Traits(name="b")], patient_until=9.0)
-    assert attempts.next(0, lambda index: (READY, AWAY)[index], lambda _: True) == Try(index=0, kind="first", waits=True)
+    assert attempts.next(0, lambda index: (READY, AWAY)[index], lambda _: True) == Try(
+        index=0, kind="first", waits=True
+    )
 
 
 def test_no_model_is_asked_when_there_is_no_time_left() -> None:
@@ -240,19 +275,25 @@ def test_no_model_is_asked_when_there_is_no_time_left() -> None:
     slow = ProviderSlow("slow")
     attempts.failed(0, slow, 1.0, 0.5)
     assert attempts.next(1.0, lambda _: READY, lambda _: True) == Stop(error=slow)
-    late = Attempts([Traits(name="a")], patient_until=1.0, until=1.0).next(1.0, lambda _: READY, lambda _: True)
+    late = Attempts([Traits(name="a")], patient_until=1.0, until=1.0).next(
+        1.0, lambda _: READY, lambda _: True
+    )
     assert isinstance(late, Stop)
     assert isinstance(late.error, ProviderSlow)
 
 
 def test_a_model_that_is_busy_does_not_hide_that_the_request_is_wrong() -> None:
     world = World([["busy"], ["refused"], [None]], [READY] * 3)
-    assert isinstance(world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused)
+    assert isinstance(
+        world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused
+    )
     assert world.tried == {0: 1, 1: 1}
 
 
 @given(st.integers(2, 4), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))
-def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go_on(n: int, goes_on: list[bool], first: int) -> None:
+def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go_on(
+    n: int, goes_on: list[bool], first: int
+) -> None:
     traits = [Traits(name=f"m{i}", goes_on=goes_on[i]) for i in range(n)]
     attempts, at, seen = Attempts(traits, patient_until=9.0), first % n, []
     for _ in range(at + 1):
@@ -278,7 +319,9 @@ def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go
 
 
 @given(st.lists(st.sampled_from(["well", "fails", "reached", "trial"]), max_size=60))
-def test_a_breaker_is_always_in_one_of_its_states_and_lets_one_trial_through(events: list[str]) -> None:
+def test_a_breaker_is_always_in_one_of_its_states_and_lets_one_trial_through(
+    events: list[str],
+) -> None:
     breaker, now = Breaker(), 0.0
     for event in events:
         now += 0.6

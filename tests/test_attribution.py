@@ -13,12 +13,29 @@ from slipway.knowledge.claims import Claims
 from slipway.types import Source
 
 PLACES = [
-    ("leave.md", "Days", "Everyone has 30 days of leave a year. Leave is asked for in the office of the harbour."),
-    ("tea.md", "Brewing", "Green tea is brewed at 80 degrees for two minutes. Black tea is brewed with boiling water."),
+    (
+        "leave.md",
+        "Days",
+        "Everyone has 30 days of leave a year. Leave is asked for in the office of the harbour.",
+    ),
+    (
+        "tea.md",
+        "Brewing",
+        "Green tea is brewed at 80 degrees for two minutes. Black tea is brewed with boiling water.",
+    ),
     ("cars.md", "Parking", "Cars may park in garage 4 behind the bakery, which opens at 6:30."),
 ]
 SOURCES = [
-    Source(n=n, id=f"psg-{n}", path=path, heading=heading, start=0, end=len(text), text=text, version="1")
+    Source(
+        n=n,
+        id=f"psg-{n}",
+        path=path,
+        heading=heading,
+        start=0,
+        end=len(text),
+        text=text,
+        version="1",
+    )
     for n, (path, heading, text) in enumerate(PLACES, 1)
 ]
 ANSWER = """In a year, everyone has 30 days of leave. Green tea wants 80 degrees for two minutes! It is nice.
@@ -73,18 +90,26 @@ def test_an_app_may_have_sources_matched(tmp_path: Path) -> None:
         (tmp_path / "docs" / path).write_text(f"# {heading}\n\n{text}\n")
     with mocking(text="Everyone has 30 days of leave. Nobody knows why.") as mock:
         app = {"knowledge": "docs", "route": "m", "cite": "match"}
-        with serving(tmp_path, settings={"embedding": "none", **models(mock.url, "m"), "apps": {"docs": app}}) as server:
-            whole = server.post("/v1/answers", {"question": "How many days of leave are there?"}).json()
+        with serving(
+            tmp_path, settings={"embedding": "none", **models(mock.url, "m"), "apps": {"docs": app}}
+        ) as server:
+            whole = server.post(
+                "/v1/answers", {"question": "How many days of leave are there?"}
+            ).json()
         read = json.dumps(mock.requests[-1].body)
     assert whole["text"] == "Everyone has 30 days of leave. [1] Nobody knows why."
     (citation,) = whole["citations"]
-    assert whole["text"][citation["start"] : citation["end"]] == "Everyone has 30 days of leave. [1]"
+    assert (
+        whole["text"][citation["start"] : citation["end"]] == "Everyone has 30 days of leave. [1]"
+    )
     assert "matched" in [notice["code"] for notice in whole["notices"]]
     assert "square brackets" not in read  # the model is not asked for what it would not do
 
 
 def test_who_names_the_sources_is_one_of_two(tmp_path: Path) -> None:
-    (tmp_path / "slipway.yaml").write_text(json.dumps({"apps": {"docs": {"knowledge": ".", "cite": "guess"}}}))
+    (tmp_path / "slipway.yaml").write_text(
+        json.dumps({"apps": {"docs": {"knowledge": ".", "cite": "guess"}}})
+    )
     told = run("check", cwd=tmp_path)
     assert told.returncode == 2
     assert "apps.docs.cite" in told.stderr + told.stdout

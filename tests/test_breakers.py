@@ -1,4 +1,6 @@
-"""A model that keeps failing is not asked until it is found well again, and nobody waits for finding out."""
+"""A model that keeps failing is not asked until it is found well again, and nobody waits for
+finding out.
+"""
 
 import json
 import time
@@ -34,7 +36,11 @@ def two(first: str, second: str) -> dict[str, Any]:
 
 
 def test_a_dead_model_costs_three_calls_and_is_back_once_it_lives(tmp_path: Path) -> None:
-    with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
+    with (
+        mocking() as first,
+        mocking() as second,
+        serving(tmp_path, settings=two(first.url, second.url)) as server,
+    ):
         first.script("down")
         for _ in range(20):
             assert server.chat("main").headers["x-slipway-model"] == "second"
@@ -50,7 +56,11 @@ def test_a_dead_model_costs_three_calls_and_is_back_once_it_lives(tmp_path: Path
 
 
 def test_nobody_waits_for_a_trial(tmp_path: Path) -> None:
-    with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
+    with (
+        mocking() as first,
+        mocking() as second,
+        serving(tmp_path, settings=two(first.url, second.url)) as server,
+    ):
         first.script("down")
         for _ in range(3):
             server.chat("main")
@@ -66,7 +76,9 @@ def test_nobody_waits_for_a_trial(tmp_path: Path) -> None:
         until(lambda: state(server, "first") == "closed")  # its verdict was waited for
 
 
-def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(tmp_path: Path) -> None:
+def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(
+    tmp_path: Path,
+) -> None:
     with mocking() as mock, serving(tmp_path, settings=models(mock.url, "m", retries=0)) as server:
         mock.script("down")
         for _ in range(3):
@@ -77,7 +89,10 @@ def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(tmp
         assert "m: The provider of m failed (503)" in refused.json()["error"]["message"]
         assert chats(mock) == 3
         mock.script()
-        assert server.chat("m").status_code in (200, 502)  # who asks in that moment has it looked at again
+        assert server.chat("m").status_code in (
+            200,
+            502,
+        )  # who asks in that moment has it looked at again
         until(lambda: server.chat("m").status_code == 200, 2.0)
 
 
@@ -93,11 +108,21 @@ def test_a_key_that_is_not_taken_is_not_sent_again(tmp_path: Path) -> None:
             assert state(server, "wrong") == "open"
             refused = server.chat("wrong")
     assert refused.json()["error"]["code"] == "provider_key"
-    assert sum(seen.headers["authorization"] == "Bearer sk-wrong" and seen.method == "POST" for seen in mock.requests) == 1
+    assert (
+        sum(
+            seen.headers["authorization"] == "Bearer sk-wrong" and seen.method == "POST"
+            for seen in mock.requests
+        )
+        == 1
+    )
 
 
 def test_who_limits_us_rests_as_long_as_it_says(tmp_path: Path) -> None:
-    with mocking() as first, mocking() as second, serving(tmp_path, settings=two(first.url, second.url)) as server:
+    with (
+        mocking() as first,
+        mocking() as second,
+        serving(tmp_path, settings=two(first.url, second.url)) as server,
+    ):
         first.script("status-429-1")
         assert server.chat("main").headers["x-slipway-model"] == "second"
         assert 0 < server.get("/readyz").json()["health"]["first"]["rests_s"] <= 1
@@ -189,7 +214,10 @@ def test_a_model_that_its_provider_does_not_know_is_not_asked_for_ever(tmp_path:
 
 
 def test_an_address_that_can_be_none_is_passed_over(tmp_path: Path) -> None:
-    with mocking() as mock, serving(tmp_path, settings=two("http://no..where/v1", mock.url)) as server:
+    with (
+        mocking() as mock,
+        serving(tmp_path, settings=two("http://no..where/v1", mock.url)) as server,
+    ):
         assert server.chat("main").headers["x-slipway-model"] == "second"
 
 
@@ -197,7 +225,10 @@ def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
     with mocking(ttft_s=2.0) as slow, mocking() as second:
         file = two(slow.url, second.url)
         file["models"]["first"]["connection"] = {"first_token": "300ms"}
-        with serving(tmp_path, settings=file) as server, httpx.Client(base_url=server.url, timeout=20) as client:
+        with (
+            serving(tmp_path, settings=file) as server,
+            httpx.Client(base_url=server.url, timeout=20) as client,
+        ):
             body = {"model": "main", "stream": True, "messages": [{"role": "user", "content": "x"}]}
             for _ in range(5):
                 began = time.monotonic()
@@ -209,18 +240,32 @@ def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
 
 
 def test_who_opens_it_is_not_asked_again_at_once(tmp_path: Path) -> None:
-    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0)) as server:
+    with (
+        mocking() as mock,
+        serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0)) as server,
+    ):
         for asked in range(1, 4):  # the list of models is well, so that a look would find it back
             assert server.chat("fault-status-503").status_code == 502
             assert chats(mock) == asked
 
 
-def test_calls_that_waited_for_their_turn_meanwhile_do_not_keep_a_model_away(tmp_path: Path) -> None:
-    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0, at_once=1)) as server:
+def test_calls_that_waited_for_their_turn_meanwhile_do_not_keep_a_model_away(
+    tmp_path: Path,
+) -> None:
+    with (
+        mocking() as mock,
+        serving(
+            tmp_path, settings=models(mock.url, "fault-status-503", retries=0, at_once=1)
+        ) as server,
+    ):
         mock.script("slow-0.3")
-        with ThreadPoolExecutor(8) as pool:  # the later ones begin when the first have opened it, and it was reached again
+        with ThreadPoolExecutor(
+            8
+        ) as pool:  # the later ones begin when the first have opened it, and it was reached again
             list(pool.map(lambda _: server.chat("fault-status-503"), range(8)))
         until(lambda: server.get("/readyz").json()["health"]["fault-status-503"]["busy"] == 0)
         before = chats(mock)
         time.sleep(2.5)
-        until(lambda: server.chat("fault-status-503").status_code == 502 and chats(mock) > before, 5.0)
+        until(
+            lambda: server.chat("fault-status-503").status_code == 502 and chats(mock) > before, 5.0
+        )

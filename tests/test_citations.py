@@ -1,4 +1,6 @@
-"""`[n]` in streamed text: kept and told where it names a source, dropped where it does not, left alone in code and links."""
+"""`[n]` in streamed text: kept and told where it names a source, dropped where it does not, left
+alone in code and links.
+"""
 
 import pytest
 from hypothesis import given
@@ -44,7 +46,12 @@ def test_where_the_stream_is_split_makes_no_difference(cuts: list[int]) -> None:
 def test_a_long_text_keeps_its_offsets() -> None:
     marker, shown, spans = Marker({1}), "", []
     for i in range(2000):
-        for piece in (f"Line {i} says", " so [", "1].\n", "```\n[1]\n```\n" if i % 100 == 0 else ""):
+        for piece in (
+            f"Line {i} says",
+            " so [",
+            "1].\n",
+            "```\n[1]\n```\n" if i % 100 == 0 else "",
+        ):
             text, found = marker.feed(piece)
             shown += text
             spans += found
@@ -66,25 +73,49 @@ READ = {
     "[Source 1, Source 2; 3]": ("[1][2]", [1, 2], 1),
     "A (see [1]). B (see [9]). C ([8]) d": ("A (see [1]). B. C d", [1], 2),
     "A (see [9], [1]) and (see [9] for more)": ("A (see [1]) and (see for more)", [1], 2),
-    "热茶【1】。冷茶【2†source】。没有【4:0†source】。（见[9]）": ("热茶[1]。冷茶[2]。没有。", [1, 2], 2),
+    "热茶【1】。冷茶【2†source】。没有【4:0†source】。（见[9]）": (
+        "热茶[1]。冷茶[2]。没有。",
+        [1, 2],
+        2,
+    ),
     "A [^1]. B [^9]. C ［２］. D [01].": ("A [1]. B. C [2]. D [1].", [1, 2, 1], 1),
     "A [1] [9]. B [9] [2]. C [1], [9] and [2].": ("A [1]. B [2]. C [1][2].", [1, 2, 1, 2], 3),
     "[[1]] [[9]]": ("[1]", [1], 1),
-    "# H [1]\n\n- x [2]\n- y [9]\n\n| a [1] | b [9] |": ("# H [1]\n\n- x [2]\n- y\n\n| a [1] | b |", [1, 2, 1], 2),
+    "# H [1]\n\n- x [2]\n- y [9]\n\n| a [1] | b [9] |": (
+        "# H [1]\n\n- x [2]\n- y\n\n| a [1] | b |",
+        [1, 2, 1],
+        2,
+    ),
     "[9] Then go. x [9]y": ("Then go. x y", [], 2),
     "[999999999] [1-99999]": ("[1]", [1], 2),
-    "[1](guide.md) [9](http://x) [[1]](http://x)": ("[1](guide.md) [9](http://x) [[1]](http://x)", [], 0),
-    "A [1](/v1/passages/psg-1). B [9](https://x.invalid:8080/v1/passages/psg-1).": ("A [1]. B.", [1], 1),
+    "[1](guide.md) [9](http://x) [[1]](http://x)": (
+        "[1](guide.md) [9](http://x) [[1]](http://x)",
+        [],
+        0,
+    ),
+    "A [1](/v1/passages/psg-1). B [9](https://x.invalid:8080/v1/passages/psg-1).": (
+        "A [1]. B.",
+        [1],
+        1,
+    ),
     "**[1]** and **[9]**, *[9]* and **[9] so**": ("**[1]** and, and **so**", [1], 3),
     "[1]: https://x\n[9]: <http://y>": ("[1]: https://x\n[9]: <http://y>", [], 0),
-    "a[1] my_list[2] myList[2] x.items[1] rows[0] but so[1]": ("a[1] my_list[2] myList[2] x.items[1] rows[0] but so[1]", [1], 0),
-    "[2024] [2019-2021] [ ] [x] [0, 1] [-1] [0-9] [1.5]": ("[2024] [2019-2021] [ ] [x] [0, 1] [-1] [0-9] [1.5]", [], 0),
+    "a[1] my_list[2] myList[2] x.items[1] rows[0] but so[1]": (
+        "a[1] my_list[2] myList[2] x.items[1] rows[0] but so[1]",
+        [1],
+        0,
+    ),
+    "[2024] [2019-2021] [ ] [x] [0, 1] [-1] [0-9] [1.5]": (
+        "[2024] [2019-2021] [ ] [x] [0, 1] [-1] [0-9] [1.5]",
+        [],
+        0,
+    ),
     "`[9]` ``a ` [9]`` ~~~ [1]": ("`[9]` ``a ` [9]`` ~~~ [1]", [1], 0),
     "~~~\n[9]\n```\n[9]\n~~~\n[9]x": ("~~~\n[9]\n```\n[9]\n~~~\nx", [], 1),
     "```a [9]``` [9].": ("```a [9]```.", [], 1),
     "[": ("[", [], 0),
     "[12": ("[12", [], 0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", READ)
@@ -94,7 +125,26 @@ def test_markers_as_models_write_them(text: str) -> None:
 
 MIXED = st.lists(
     st.sampled_from(
-        [*READ, "[", "]", "(", ")", " ", "and ", ",", "`", "```", "\n", "x", "。", "http://", "(/v1/passages/", "**", "- ", "|"]
+        [
+            *READ,
+            "[",
+            "]",
+            "(",
+            ")",
+            " ",
+            "and ",
+            ",",
+            "`",
+            "```",
+            "\n",
+            "x",
+            "。",
+            "http://",
+            "(/v1/passages/",
+            "**",
+            "- ",
+            "|",
+        ]
     ),
     max_size=8,
 ).map("".join)
@@ -123,11 +173,24 @@ def test_one_huge_piece_is_read_as_many_small_ones() -> None:
     text = "".join(f"Line {n} is [2024] so [{n % 4}] in `x[1]`.\n" for n in range(5_000))
     whole = read(text)
     marker = Marker({1, 2})
-    assert whole[0] == "".join(marker.feed(text[at : at + 7])[0] for at in range(0, len(text), 7)) + marker.end()[0]
+    assert (
+        whole[0]
+        == "".join(marker.feed(text[at : at + 7])[0] for at in range(0, len(text), 7))
+        + marker.end()[0]
+    )
 
 
 def source(n: int, text: str, heading: str = "Tea") -> Source:
-    return Source(n=n, id=f"psg-{n}", path="tea/green.md", heading=heading, start=0, end=len(text), text=text, version="v")
+    return Source(
+        n=n,
+        id=f"psg-{n}",
+        path="tea/green.md",
+        heading=heading,
+        start=0,
+        end=len(text),
+        text=text,
+        version="v",
+    )
 
 
 def cited(answer: str, *texts: str, question: str = "How hot?") -> list[Citation]:

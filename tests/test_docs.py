@@ -1,4 +1,6 @@
-"""The pages: what code can print is fresh, everything there is is named, and what is shown to be typed works."""
+"""The pages: what code can print is fresh, everything there is is named, and what is shown to be
+typed works.
+"""
 
 import re
 import shlex
@@ -14,7 +16,7 @@ from slipway.app import build
 from slipway.cli import main
 from slipway.settings import Settings
 from slipway.settings.reading import branches, fields_of
-from slipway.telemetry import METRICS
+from slipway.telemetry.metrics import METRICS
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
@@ -34,7 +36,13 @@ def section(page: str, heading: str) -> str:
 
 
 def test_what_code_prints_is_fresh() -> None:
-    done = subprocess.run([sys.executable, DOCS / "printed.py", "--check"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, DOCS / "printed.py", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -45,9 +53,16 @@ def test_every_command_and_option_is_named(command: str) -> None:
         assert all(name in said for name in param.opts if name.startswith("--"))
 
 
-@pytest.mark.parametrize(("path", "field"), [(path, field) for path, branch in branches(Settings) for field in fields_of(branch)])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [(path, field) for path, branch in branches(Settings) for field in fields_of(branch)],
+)
 def test_every_setting_is_named(path: str, field: str) -> None:
-    said = text("settings.md").split(f"\n### {path}\n" if path else "\n## Which settings are there?\n")[1].split("\n### ")[0]
+    said = (
+        text("settings.md")
+        .split(f"\n### {path}\n" if path else "\n## Which settings are there?\n")[1]
+        .split("\n### ")[0]
+    )
     assert f"| `{field}` |" in said
 
 
@@ -59,15 +74,32 @@ def test_every_metric_is_named(name: str) -> None:
 def test_every_route_is_named() -> None:
     door = build(Settings())
     said = text("api.md")
-    paths = [*door.fast, *(route.path.replace(":path", "") for route in getattr(door.rest, "routes"))]  # noqa: B009 - the router
-    assert [p for p in paths if p.startswith(("/v1/", "/healthz", "/readyz", "/metrics")) and f" {p}`" not in said] == []
+    paths = [
+        *door.fast,
+        *(route.path.replace(":path", "") for route in getattr(door.rest, "routes")),  # noqa: B009
+    ]
+    assert [
+        p
+        for p in paths
+        if p.startswith(("/v1/", "/healthz", "/readyz", "/metrics")) and f" {p}`" not in said
+    ] == []
     assert len(paths) > 10
 
 
 def commands_shown() -> list[tuple[str, str]]:
-    """(page, command line) of every `slipway …` in a fenced block that people type or copy; what code printed is right by itself."""
-    fences = [(p.name, fence) for p in PAGES for _, fence in FENCE.findall(PRINTED.sub("", p.read_text(encoding="utf-8")))]
-    lines = [(name, line.strip()) for name, fence in fences for line in fence.replace("\\\n", " ").splitlines()]
+    """(page, command line) of every `slipway …` in a fenced block that people type or copy; what
+    code printed is right by itself.
+    """
+    fences = [
+        (p.name, fence)
+        for p in PAGES
+        for _, fence in FENCE.findall(PRINTED.sub("", p.read_text(encoding="utf-8")))
+    ]
+    lines = [
+        (name, line.strip())
+        for name, fence in fences
+        for line in fence.replace("\\\n", " ").splitlines()
+    ]
     return [(name, found[1]) for name, line in lines if (found := COMMAND.match(line))]
 
 

@@ -1,4 +1,6 @@
-"""Documents of every kind, read in a child process: real sizes answer with the right page, and broken ones end with a reason."""
+"""Documents of every kind, read in a child process: real sizes answer with the right page, and
+broken ones end with a reason.
+"""
 
 import datetime
 import io
@@ -48,12 +50,16 @@ def harbour(tmp_path_factory: pytest.TempPathFactory) -> Known:
         (folder / name).write_bytes(data)
     knowledge = Known([folder])
     knowledge.build()
-    assert [(report.path, report.state, report.reason) for report in knowledge.reports] == [(name, "done", "") for name in sorted(made)]
+    assert [(report.path, report.state, report.reason) for report in knowledge.reports] == [
+        (name, "done", "") for name in sorted(made)
+    ]
     return knowledge
 
 
 def best(knowledge: Known, question: str, path: str) -> Passage:
-    return next(hit.passage for hit in knowledge.search(question, limit=40) if hit.passage.path == path)
+    return next(
+        hit.passage for hit in knowledge.search(question, limit=40) if hit.passage.path == path
+    )
 
 
 # The right place
@@ -78,8 +84,14 @@ def test_without_bookmarks_the_headings_of_a_pdf_are_told_by_their_letters(harbo
 @pytest.mark.parametrize("number", [0, 31, 59])
 def test_a_question_finds_the_heading_of_a_word_file(harbour: Known, number: int) -> None:
     found = best(harbour, f"deposit of the {papers.subject(number)} regulation", "c.docx")
-    assert found.trail == ("Harbour Handbook", f"Chapter {number + 1}: On the {papers.subject(number)}", "Deposits")
-    assert found.text.startswith(f"{papers.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit.")
+    assert found.trail == (
+        "Harbour Handbook",
+        f"Chapter {number + 1}: On the {papers.subject(number)}",
+        "Deposits",
+    )
+    assert found.text.startswith(
+        f"{papers.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit."
+    )
     assert found.page is None
 
 
@@ -87,15 +99,23 @@ def test_a_question_finds_the_slide_and_its_notes(harbour: Known) -> None:
     found = best(harbour, f"{papers.subject(30)} clerk called", "d.pptx")
     assert (found.page, found.heading) == (31, f"On the {papers.subject(30)}")
     assert "Berth | Crowns\n--- | ---\nNorth | 30" in found.text
-    assert best(harbour, papers.fact(2), "d.pptx").page == 3, "a slide without a title keeps its page"
-    assert all(hit.passage.page != 4 for hit in harbour.search(papers.fact(3), limit=40) if hit.passage.path == "d.pptx"), "hidden"
+    assert best(harbour, papers.fact(2), "d.pptx").page == 3, (
+        "a slide without a title keeps its page"
+    )
+    assert all(
+        hit.passage.page != 4
+        for hit in harbour.search(papers.fact(3), limit=40)
+        if hit.passage.path == "d.pptx"
+    ), "hidden"
 
 
 @pytest.mark.parametrize(("year", "row"), [(2020, 0), (2022, 1234), (2024, 1999)])
 def test_a_question_finds_the_row_of_a_sheet(harbour: Known, year: int, row: int) -> None:
     found = best(harbour, f"Vessel {papers.subject(row % 400)} {year}-{row} crowns", "e.xlsx")
     assert (found.heading, found.page) == (f"Year {year}", None)
-    assert "Ship | Arrived | Crowns | Paid\n--- | --- | --- | ---\n" in found.text, "each passage names its columns"
+    assert "Ship | Arrived | Crowns | Paid\n--- | --- | --- | ---\n" in found.text, (
+        "each passage names its columns"
+    )
     assert f"{year}-{row} | " in found.text
 
 
@@ -118,7 +138,11 @@ def test_no_passage_crosses_a_page(parser: Parser) -> None:
 
 def test_files_tell_title_author_and_date(parser: Parser) -> None:
     pdf, word = parser.parse(papers.pdf(1), "a.pdf"), parser.parse(papers.docx(1), "a.docx")
-    assert pdf.meta == {"title": "Harbour Handbook", "author": "Port Authority", "date": "2024-01-31T12:00:00Z"}
+    assert pdf.meta == {
+        "title": "Harbour Handbook",
+        "author": "Port Authority",
+        "date": "2024-01-31T12:00:00Z",
+    }
     assert word.meta == {"author": "Port Authority", "date": "2024-01-31T12:00:00Z"}
     assert (pdf.title, word.title) == ("Harbour Handbook", "Harbour Handbook")
 
@@ -186,7 +210,9 @@ def test_a_bookmark_that_its_page_does_not_repeat_is_a_heading_all_the_same(pars
         paper.cell(0, 6, "They float.")
 
     document = parser.parse(written(lines), "a.pdf")
-    assert [(passage.trail, passage.text) for passage in passages(document, "a.pdf", "v")] == [(("Part I", "On ships"), "They float.")]
+    assert [(passage.trail, passage.text) for passage in passages(document, "a.pdf", "v")] == [
+        (("Part I", "On ships"), "They float.")
+    ]
 
 
 def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None:
@@ -202,11 +228,19 @@ def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None
 
 
 class _Book(FPDF):
-    """Chapters with bookmarks, sections in larger letters without, and a header that names the chapter and the page."""
+    """Chapters with bookmarks, sections in larger letters without, and a header that names the
+    chapter and the page.
+    """
 
     def header(self) -> None:
         self.set_font("helvetica", size=9)
-        self.cell(0, 6, f"Chapter {(self.page_no() - 2) // 2 + 1}: Ships {self.page_no() - 1}", new_x="LMARGIN", new_y="NEXT")
+        self.cell(
+            0,
+            6,
+            f"Chapter {(self.page_no() - 2) // 2 + 1}: Ships {self.page_no() - 1}",
+            new_x="LMARGIN",
+            new_y="NEXT",
+        )
         self.ln(8)
 
 
@@ -215,7 +249,13 @@ def book(chapters: int) -> bytes:
     paper.add_page()
     for number in range(chapters):
         paper.set_font("helvetica", "B", 13)
-        paper.cell(0, 8, f"{number + 1} Ships . . . . . . . . . . {number * 2 + 1}", new_x="LMARGIN", new_y="NEXT")
+        paper.cell(
+            0,
+            8,
+            f"{number + 1} Ships . . . . . . . . . . {number * 2 + 1}",
+            new_x="LMARGIN",
+            new_y="NEXT",
+        )
     for number in range(chapters):
         for side in ("bow", "stern"):
             paper.add_page()
@@ -226,15 +266,21 @@ def book(chapters: int) -> bytes:
             paper.set_font("helvetica", "B", 13)
             paper.cell(0, 8, f"Of the {side}", new_x="LMARGIN", new_y="NEXT")
             paper.set_font("helvetica", size=11)
-            paper.multi_cell(0, 6, papers.fact(number) + " " + papers.FILLER * 3, new_x="LMARGIN", new_y="NEXT")
+            paper.multi_cell(
+                0, 6, papers.fact(number) + " " + papers.FILLER * 3, new_x="LMARGIN", new_y="NEXT"
+            )
     return bytes(paper.output())
 
 
 def test_sections_below_the_bookmarks_are_told_by_their_letters(parser: Parser) -> None:
     document = parser.parse(book(4), "a.pdf")
     trails = [passage.trail for passage in passages(document, "a.pdf", "v") if passage.page != 1]
-    assert trails == [(f"{number} Ships", f"Of the {side}") for number in range(1, 5) for side in ("bow", "stern")]
-    assert all("Ships . ." not in heading.text for heading in document.headings), "a line of the table of contents is none"
+    assert trails == [
+        (f"{number} Ships", f"Of the {side}") for number in range(1, 5) for side in ("bow", "stern")
+    ]
+    assert all("Ships . ." not in heading.text for heading in document.headings), (
+        "a line of the table of contents is none"
+    )
 
 
 def test_a_header_with_the_chapter_and_the_page_is_left_out(parser: Parser) -> None:
@@ -281,14 +327,24 @@ def saved(word: object) -> bytes:
 def test_a_word_files_table_reads_as_markdown(parser: Parser) -> None:
     word = Word()
     table = word.add_table(rows=2, cols=2)
-    for cell, text in zip([*table.rows[0].cells, *table.rows[1].cells], ["Name", "Us|e", "two\nlines", ""], strict=True):
+    for cell, text in zip(
+        [*table.rows[0].cells, *table.rows[1].cells],
+        ["Name", "Us|e", "two\nlines", ""],
+        strict=True,
+    ):
         cell.text = text
     word.add_paragraph("After.")
-    assert parser.parse(saved(word), "some-name.docx").text == "Name | Us\\|e\n--- | ---\ntwo lines |\n\nAfter.\n\n"
+    assert (
+        parser.parse(saved(word), "some-name.docx").text
+        == "Name | Us\\|e\n--- | ---\ntwo lines |\n\nAfter.\n\n"
+    )
 
 
 def test_damaged_metadata_costs_no_text(parser: Parser) -> None:
-    assert "regulation" in parser.parse(hostile.replaced(papers.docx(1), "docProps/core.xml", b"<"), "a.docx").text
+    assert (
+        "regulation"
+        in parser.parse(hostile.replaced(papers.docx(1), "docProps/core.xml", b"<"), "a.docx").text
+    )
 
 
 # Sheets
@@ -304,32 +360,51 @@ def sheet(*rows: list[object]) -> bytes:
 
 def test_cells_read_as_a_person_sees_them(parser: Parser) -> None:
     moment = datetime.datetime(2024, 1, 31, 9, 30)  # noqa: DTZ001 - sheets know no zones
-    text = parser.parse(sheet(["a", "b", "c", "d", "e"], [1.0, 0.1 + 0.2, datetime.date(2024, 1, 31), moment, True]), "a.xlsx").text
+    text = parser.parse(
+        sheet(
+            ["a", "b", "c", "d", "e"], [1.0, 0.1 + 0.2, datetime.date(2024, 1, 31), moment, True]
+        ),
+        "a.xlsx",
+    ).text
     assert text.splitlines()[-2] == "1 | 0.3 | 2024-01-31 | 2024-01-31 09:30 | TRUE"
 
 
 def test_two_tables_on_a_sheet_keep_their_own_names(parser: Parser) -> None:
-    text = parser.parse(sheet(["Ship", "Crowns"], ["Anna", 3], [], ["Port", "Berths", "Depth"], ["North", 5, 9]), "a.xlsx").text
-    assert text.split("\n\n")[1:3] == ["Ship | Crowns\n--- | ---\nAnna | 3", "Port | Berths | Depth\n--- | --- | ---\nNorth | 5 | 9"]
+    text = parser.parse(
+        sheet(["Ship", "Crowns"], ["Anna", 3], [], ["Port", "Berths", "Depth"], ["North", 5, 9]),
+        "a.xlsx",
+    ).text
+    assert text.split("\n\n")[1:3] == [
+        "Ship | Crowns\n--- | ---\nAnna | 3",
+        "Port | Berths | Depth\n--- | --- | ---\nNorth | 5 | 9",
+    ]
 
 
 def test_a_sheet_with_very_many_columns_names_each_value(parser: Parser) -> None:
     names = [f"A rather long column name {n}" for n in range(40)]
     text = parser.parse(sheet(list(names), [1, None, 3], ["x"]), "a.xlsx").text
-    assert "A rather long column name 0: 1; A rather long column name 2: 3\nA rather long column name 0: x" in text
+    assert (
+        "A rather long column name 0: 1; A rather long column name 2: 3\nA rather long column name 0: x"
+        in text
+    )
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separated_values_are_cut_where_they_are_even(parser: Parser, separator: str) -> None:
     rows = [["Ship", "Note"], ["Anna", "a, b; and c"], ["Berta", "none"]]
     text = "\n".join(separator.join(f'"{cell}"' for cell in row) for row in rows)
-    assert parser.parse(text.encode(), "a.csv").text == "Ship | Note\n--- | ---\nAnna | a, b; and c\nBerta | none\n\n"
+    assert (
+        parser.parse(text.encode(), "a.csv").text
+        == "Ship | Note\n--- | ---\nAnna | a, b; and c\nBerta | none\n\n"
+    )
 
 
 # Broken and hostile files
 
 
-def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_served(tmp_path: Path) -> None:
+def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_served(
+    tmp_path: Path,
+) -> None:
     for name, file in hostile.FILES.items():
         (tmp_path / name).write_bytes(file.make())
     (tmp_path / "z-good.md").write_text("# Good\n\nThe lighthouse stands.\n")
@@ -360,7 +435,9 @@ def test_a_strange_file_is_read(parser: Parser, name: str) -> None:
 
 def test_a_file_that_eats_memory_ends_at_the_limit_and_the_next_is_read() -> None:
     with Parser(memory_mb=100) as parser:
-        with pytest.raises(Unreadable, match="It needs more than 100 MB of memory to read; split it"):
+        with pytest.raises(
+            Unreadable, match="It needs more than 100 MB of memory to read; split it"
+        ):
             parser.parse(b"ab," * 6_500_000, "a.csv")
         assert parser.parse(b"text", "a.txt").text == "text"
 
@@ -380,7 +457,9 @@ def test_a_file_that_takes_too_long_ends_at_the_deadline_and_the_next_is_read(na
 
 
 def busy(parser: Parser) -> tuple[threading.Thread, list[str]]:
-    """The parser is at work on a file that takes half a minute, in a thread; what it is told of it goes to the list."""
+    """The parser is at work on a file that takes half a minute, in a thread; what it is told of it
+    goes to the list.
+    """
     told = list[str]()
 
     def read() -> None:
@@ -422,7 +501,9 @@ def test_a_child_that_ended_between_files_is_replaced() -> None:
 def test_files_share_a_child_and_threads_take_turns() -> None:
     with Parser() as parser, ThreadPoolExecutor(8) as pool:
         assert parser.child is None, "it starts with the first file"
-        texts = list(pool.map(lambda n: parser.parse(f"text {n}".encode(), "a.txt").text, range(100)))
+        texts = list(
+            pool.map(lambda n: parser.parse(f"text {n}".encode(), "a.txt").text, range(100))
+        )
         first = parser.child
         assert texts == [f"text {n}" for n in range(100)]
         parser.parse(b"text", "a.txt")
@@ -488,7 +569,11 @@ def test_the_child_has_limits_and_none_of_our_secrets(monkeypatch: pytest.Monkey
         limits = Path(f"/proc/{parser.child}/limits").read_text()
     assert b"secret" not in environment
     said = {line[:26].strip(): line[26:].split()[0] for line in limits.splitlines()}
-    assert (said["Max core file size"], said["Max file size"], said["Max open files"]) == ("0", "0", "64")
+    assert (said["Max core file size"], said["Max file size"], said["Max open files"]) == (
+        "0",
+        "0",
+        "64",
+    )
     assert 300_000_000 < int(said["Max address space"]) < 700_000_000
 
 
@@ -497,7 +582,9 @@ def test_what_crosses_the_pipe_is_all_of_the_document(parser: Parser) -> None:
     document = parser.parse(text.encode(), "a.md")
     assert isinstance(document, Document)
     assert document.text == text
-    assert [(heading.level, heading.text, heading.start, heading.end) for heading in document.headings] == [
+    assert [
+        (heading.level, heading.text, heading.start, heading.end) for heading in document.headings
+    ] == [
         (1, "Top", 0, 6),
         (2, "Below", 13, 22),
     ]
@@ -509,4 +596,9 @@ def test_the_parent_loads_no_parser() -> None:
         "import sys; from slipway.knowledge.parsing import Parser; p = Parser(); p.parse(b'a,b', 'a.csv'); p.parse(b'<p>x', 'a.html');"
         f"p.close(); print([m for m in {heavy} if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -1,4 +1,6 @@
-"""What an error says: to the person who asked, in two languages, and to the operator, by its reference."""
+"""What an error says: to the person who asked, in two languages, and to the operator, by its
+reference.
+"""
 
 import re
 import time
@@ -13,7 +15,7 @@ import pytest
 from processes import Serving, mocking, models, run, serving
 from slipway import errors
 from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, about, again, preferred, sentences
-from slipway.traces import KEPT, MOST, Traces
+from slipway.telemetry.traces import KEPT, MOST, Traces
 from slipway.types import AnswerDone, AttemptDone
 from test_upstream import scripted
 
@@ -34,7 +36,10 @@ def kinds(base: type[errors.SlipwayError] = errors.SlipwayError) -> list[type[er
 
 
 def test_every_error_that_reaches_a_client_is_told_in_every_language() -> None:
-    assert set(CATALOGUE) == {each.code for each in kinds()} - {"settings", "weights"}  # those end a command, not an answer
+    assert set(CATALOGUE) == {each.code for each in kinds()} - {
+        "settings",
+        "weights",
+    }  # those end a command, not an answer
     assert all(tuple(row) == LANGUAGES for row in CATALOGUE.values())
 
 
@@ -70,7 +75,9 @@ def test_who_may_try_again_is_told_so() -> None:
         (86400.0, "Try again in about 24 hours.", "请约 24 小时后重试。"),
     ],
 )
-def test_the_time_to_wait_is_said_in_words(wait_s: float | None, english: str, chinese: str) -> None:
+def test_the_time_to_wait_is_said_in_words(
+    wait_s: float | None, english: str, chinese: str
+) -> None:
     assert (again(wait_s, "en"), again(wait_s, "zh")) == (english, chinese)
 
 
@@ -93,7 +100,9 @@ def test_a_wait_is_never_told_shorter_than_it_is() -> None:
         ("zh;q=0", "en"),
         ("*", "en"),
         ("zh;;;q=x, \xff", "en"),
-        pytest.param("z" * 60_000 + "!", "en", id="as long as a head may be"),  # in linear time: anybody may send it
+        pytest.param(
+            "z" * 60_000 + "!", "en", id="as long as a head may be"
+        ),  # in linear time: anybody may send it
     ],
 )
 def test_the_language_is_the_one_that_the_reader_prefers(header: str, language: str) -> None:
@@ -111,7 +120,9 @@ def test_a_providers_own_code_is_told_as_a_refusal() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """`main` fails over from `away` to a model that answers; `limited` says that it can be asked in an hour, `cut` never comes to an end."""
+    """`main` fails over from `away` to a model that answers; `limited` says that it can be asked in
+    an hour, `cut` never comes to an end.
+    """
     with mocking() as mock:
         settings: dict[str, Any] = models(mock.url, "mock-model", zone="b")
         settings["models"] |= {
@@ -127,7 +138,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def chat(server: Serving, model: str, headers: dict[str, str], **more: Any) -> httpx.Response:
-    body = {"model": model, "messages": [{"role": "user", "content": "Tell me a secret word."}], **more}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Tell me a secret word."}],
+        **more,
+    }
     return server.post("/v1/chat/completions", body, headers=headers)
 
 
@@ -137,8 +152,12 @@ def reader(response: httpx.Response) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("body", [QUESTION, {"model": "none", "messages": [{"role": "user", "content": "Hello"}]}])
-def test_a_refusal_speaks_to_the_reader_and_to_the_developer(server: Serving, body: dict[str, Any], language: Any) -> None:
+@pytest.mark.parametrize(
+    "body", [QUESTION, {"model": "none", "messages": [{"role": "user", "content": "Hello"}]}]
+)
+def test_a_refusal_speaks_to_the_reader_and_to_the_developer(
+    server: Serving, body: dict[str, Any], language: Any
+) -> None:
     path = "/v1/answers" if "question" in body else "/v1/chat/completions"
     refused = server.post(path, body, headers=ANN | (CHINESE if language == "zh" else {}))
     what, then = CATALOGUE["model_not_found"][language]
@@ -155,25 +174,41 @@ def test_how_long_to_wait_is_said_to_the_reader(server: Serving) -> None:
 
 
 def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:
-    asked = server.post("/v1/answers", {**QUESTION, "app": "cut", "stream": True}, headers=ANN | CHINESE)
+    asked = server.post(
+        "/v1/answers", {**QUESTION, "app": "cut", "stream": True}, headers=ANN | CHINESE
+    )
     event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", asked.text)[-1])
     assert event["code"] == "provider_cut"
-    assert event["reader"] == {"what": "回答在完成前中断了。", "next": "请稍后重试。", "language": "zh"}
+    assert event["reader"] == {
+        "what": "回答在完成前中断了。",
+        "next": "请稍后重试。",
+        "language": "zh",
+    }
     assert "The provider of cut ended the connection" in event["what"]
 
 
 def test_who_tries_an_answer_again_is_told_in_their_language(server: Serving) -> None:
     failed = server.post("/v1/answers", {**QUESTION, "app": "cut"}, headers=ANN)
     assert reader(failed)["language"] == "en"
-    again = server.post(f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry", {"stream": True}, headers=ANN | CHINESE)
+    again = server.post(
+        f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry",
+        {"stream": True},
+        headers=ANN | CHINESE,
+    )
     event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", again.text)[-1])
     assert event["reader"]["language"] == "zh"
 
 
 def test_a_chat_stream_that_breaks_off_speaks_to_the_reader(tmp_path: Path) -> None:
-    with mocking(script=("cut-3",)) as mock, serving(tmp_path, settings=models(mock.url, "mock-model")) as server:
+    with (
+        mocking(script=("cut-3",)) as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model")) as server,
+    ):
         last = chat(server, "mock-model", CHINESE, stream=True).text.strip().split("\n\n")[-1]
-        assert msgspec.json.decode(last.removeprefix("data: "))["error"]["slipway"]["reader"]["what"] == "回答在完成前中断了。"
+        assert (
+            msgspec.json.decode(last.removeprefix("data: "))["error"]["slipway"]["reader"]["what"]
+            == "回答在完成前中断了。"
+        )
 
 
 def test_what_no_parser_reads_has_a_reference_too(server: Serving) -> None:
@@ -217,22 +252,45 @@ ECHO = b'{"error": {"message": "I cannot:\\nTell me a secret word.", "code": "a 
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_what_a_provider_says_of_a_question_is_read_by_who_asked_it_alone(tmp_path: Path, status: int) -> None:
+def test_what_a_provider_says_of_a_question_is_read_by_who_asked_it_alone(
+    tmp_path: Path, status: int
+) -> None:
     reply = b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n%b" % (status, len(ECHO), ECHO)
     with scripted([reply] * 50) as (port, _):
-        settings = {**models(f"http://127.0.0.1:{port}/v1", "m", retries=0), "keys": ["sw-ann-of-tests", "sw-ben-of-tests"]}
+        settings = {
+            **models(f"http://127.0.0.1:{port}/v1", "m", retries=0),
+            "keys": ["sw-ann-of-tests", "sw-ben-of-tests"],
+        }
         with serving(tmp_path, settings=settings) as server:
-            replies = [server.post("/v1/answers", {**QUESTION, "app": "m"}, headers=ANN) for _ in range(3)]
+            replies = [
+                server.post("/v1/answers", {**QUESTION, "app": "m"}, headers=ANN) for _ in range(3)
+            ]
             assert all("I cannot: Tell me a secret word." in each.text for each in replies)
             found = trace(server, replies[0].headers["x-slipway-answer-id"])
             assert str(status) in found["tries"][0]["attempts"][0]["why"]
-            others = [server.post("/v1/answers", {"question": "Hello", "app": "none"}, headers=BEN), server.get("/readyz", headers=BEN)]
+            others = [
+                server.post("/v1/answers", {"question": "Hello", "app": "none"}, headers=BEN),
+                server.get("/readyz", headers=BEN),
+            ]
             if status == 500:  # now the model is not asked any more, and others are told why
-                others.append(server.post("/v1/answers", {"question": "Hello", "app": "m"}, headers=BEN))
+                others.append(
+                    server.post("/v1/answers", {"question": "Hello", "app": "m"}, headers=BEN)
+                )
                 assert "failed (500)" in others[-1].text
-            assert not any("secret" in each for each in (str(found), server.get("/metrics", headers=BEN).text, *(o.text for o in others)))
+            assert not any(
+                "secret" in each
+                for each in (
+                    str(found),
+                    server.get("/metrics", headers=BEN).text,
+                    *(o.text for o in others),
+                )
+            )
             assert status == 500 or "secret" not in server.log
-            assert all(re.match(r"\d\d:\d\d:\d\d [IW] ", each) for each in server.log.splitlines() if "secret" in each)
+            assert all(
+                re.match(r"\d\d:\d\d:\d\d [IW] ", each)
+                for each in server.log.splitlines()
+                if "secret" in each
+            )
 
 
 def answered(server: Serving, app: str, who: dict[str, str] = ANN) -> str:
@@ -249,12 +307,21 @@ def failed_over(server: Serving) -> str:
     return answered(server, "main")
 
 
-def test_a_reference_finds_which_models_were_tried_and_how_that_ended(server: Serving, failed_over: str) -> None:
+def test_a_reference_finds_which_models_were_tried_and_how_that_ended(
+    server: Serving, failed_over: str
+) -> None:
     found = trace(server, failed_over)
     assert found["id"] == failed_over
     (tried,) = found["tries"]
-    assert [(a["model"], a["zone"], a["error"]) for a in tried["attempts"]] == [("away", "a", "provider_down"), ("mock-model", "b", None)]
-    assert (tried["answer"]["app"], tried["answer"]["model"], tried["answer"]["error"]) == ("main", "mock-model", None)
+    assert [(a["model"], a["zone"], a["error"]) for a in tried["attempts"]] == [
+        ("away", "a", "provider_down"),
+        ("mock-model", "b", None),
+    ]
+    assert (tried["answer"]["app"], tried["answer"]["model"], tried["answer"]["error"]) == (
+        "main",
+        "mock-model",
+        None,
+    )
     assert abs(tried["answer"]["ended_at"] - time.time()) < 60
     assert "secret" not in str(found)
     assert "owner" not in str(found)
@@ -262,7 +329,9 @@ def test_a_reference_finds_which_models_were_tried_and_how_that_ended(server: Se
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_bare_models_leave_a_trace_too(server: Serving, stream: bool) -> None:
-    found = trace(server, chat(server, "mock-model", ANN, stream=stream).headers["x-slipway-answer-id"])
+    found = trace(
+        server, chat(server, "mock-model", ANN, stream=stream).headers["x-slipway-answer-id"]
+    )
     assert [a["model"] for a in found["tries"][0]["attempts"]] == ["mock-model"]
     assert found["tries"][0]["answer"]["door"] == "chat"
 
@@ -270,7 +339,10 @@ def test_bare_models_leave_a_trace_too(server: Serving, stream: bool) -> None:
 def test_each_try_of_an_answer_is_in_its_trace(server: Serving) -> None:
     ref = answered(server, "down")
     server.post(f"/v1/answers/{ref}/retry", {}, headers=ANN)
-    assert [each["answer"]["error"] for each in trace(server, ref)["tries"]] == ["provider_down", "provider_down"]
+    assert [each["answer"]["error"] for each in trace(server, ref)["tries"]] == [
+        "provider_down",
+        "provider_down",
+    ]
 
 
 def test_a_trace_belongs_to_the_key_that_asked(server: Serving) -> None:
@@ -281,31 +353,56 @@ def test_a_trace_belongs_to_the_key_that_asked(server: Serving) -> None:
 
 
 def test_a_reference_without_a_trace_is_sent_to_the_log(server: Serving) -> None:
-    for ref, says in (("ref-1", "was refused before an answer began"), ("ans-1", "look for others in the server's log")):
+    for ref, says in (
+        ("ref-1", "was refused before an answer began"),
+        ("ans-1", "look for others in the server's log"),
+    ):
         unknown = server.get(f"/v1/traces/{ref}", headers=ANN)
         assert unknown.status_code == 404
         assert says in unknown.json()["error"]["message"]
 
 
-def test_the_command_prints_a_trace_as_lines(server: Serving, failed_over: str, tmp_path: Path) -> None:
+def test_the_command_prints_a_trace_as_lines(
+    server: Serving, failed_over: str, tmp_path: Path
+) -> None:
     told = run("trace", failed_over, "--url", server.url, "--key", "sw-ann-of-tests", cwd=tmp_path)
     assert told.returncode == 0
     said = told.stdout.splitlines()
     assert said[0] == failed_over
     assert re.search(r"model away: provider_down after \d+\.\d\d s$", said[1])
-    assert said[2].strip() == "provider openai, zone a, why The provider of away cannot be reached: nothing listens there."
+    assert (
+        said[2].strip()
+        == "provider openai, zone a, why The provider of away cannot be reached: nothing listens there."
+    )
     assert re.search(r"model mock-model: done after \d+\.\d\d s, first words after", said[3])
     assert re.search(r"answer of main: done after", said[5])
-    as_json = run("trace", failed_over, "--url", server.url, "--json", cwd=tmp_path, env={"SLIPWAY_KEY": "sw-ann-of-tests"})
+    as_json = run(
+        "trace",
+        failed_over,
+        "--url",
+        server.url,
+        "--json",
+        cwd=tmp_path,
+        env={"SLIPWAY_KEY": "sw-ann-of-tests"},
+    )
     assert msgspec.json.decode(as_json.stdout) == trace(server, failed_over)
 
 
 def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path) -> None:
     for arguments, says in (
-        (("ref-1", "--url", server.url, "--key", "sw-ann-of-tests"), "refused before an answer began"),
+        (
+            ("ref-1", "--url", server.url, "--key", "sw-ann-of-tests"),
+            "refused before an answer began",
+        ),
         (("ref-1", "--url", server.url), "This server asks for a key"),
-        (("../models", "--url", server.url), "`../models` is no reference. References begin with `ans-` or `ref-`."),
-        (("ref-1", "--url", "http://127.0.0.1:9"), "No server answers at http://127.0.0.1:9. Name it with --url."),
+        (
+            ("../models", "--url", server.url),
+            "`../models` is no reference. References begin with `ans-` or `ref-`.",
+        ),
+        (
+            ("ref-1", "--url", "http://127.0.0.1:9"),
+            "No server answers at http://127.0.0.1:9. Name it with --url.",
+        ),
     ):
         told = run("trace", *arguments, cwd=tmp_path)
         assert told.returncode == 1
@@ -314,7 +411,9 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
 
 def test_the_operator_at_the_machine_sees_every_trace(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEveryone has 30 days of leave a year.\n")
+    (tmp_path / "docs" / "leave.md").write_text(
+        "# Leave\n\nEveryone has 30 days of leave a year.\n"
+    )
     settings = {"keys": ["sw-ann-of-tests"], "apps": {"docs": {"knowledge": ["./docs"]}}}
     with serving(tmp_path, settings=settings) as server:
         ref = answered(server, "docs")
@@ -332,14 +431,34 @@ def test_where_there_are_no_keys_every_trace_is_seen(tmp_path: Path) -> None:
 
 
 def attempt(ref: str) -> AttemptDone:
-    return AttemptDone(answer_id=ref, model="m", provider="openai", zone="z", status=200, error=None, duration_s=1.0, ttft_s=None)
+    return AttemptDone(
+        answer_id=ref,
+        model="m",
+        provider="openai",
+        zone="z",
+        status=200,
+        error=None,
+        duration_s=1.0,
+        ttft_s=None,
+    )
 
 
 def answer(ref: str) -> AnswerDone:
     return AnswerDone(
-        id=ref, door="answers", app="docs", model="m", provider="openai", rung="model", streamed=True, error=None, duration_s=1.0,
-        ttft_s=None, usage=None, tenant="default", owner="ann",
-    )  # fmt: skip
+        id=ref,
+        door="answers",
+        app="docs",
+        model="m",
+        provider="openai",
+        rung="model",
+        streamed=True,
+        error=None,
+        duration_s=1.0,
+        ttft_s=None,
+        usage=None,
+        tenant="default",
+        owner="ann",
+    )
 
 
 def test_the_latest_traces_are_kept_and_each_is_bounded() -> None:

@@ -1,4 +1,6 @@
-"""`slipway eval answers`, against the mock provider: what is right and wrong in known answers, side by side, and never paid for twice."""
+"""`slipway eval answers`, against the mock provider: what is right and wrong in known answers, side
+by side, and never paid for twice.
+"""
 
 import fcntl
 import json
@@ -43,7 +45,9 @@ class Desk:
         self.ask(QUESTIONS)
 
     def ask(self, questions: list[dict[str, Any]]) -> None:
-        (self.folder / "questions.jsonl").write_text("\n".join(json.dumps(each) for each in questions))
+        (self.folder / "questions.jsonl").write_text(
+            "\n".join(json.dumps(each) for each in questions)
+        )
 
     def settings(self, **settings: Any) -> None:
         (self.folder / "slipway.yaml").write_text(json.dumps({"embedding": "none", **settings}))
@@ -66,7 +70,10 @@ def desk(tmp_path: Path) -> Desk:
 def two_apps(url: str) -> dict[str, Any]:
     """Apps over the same documents: one quotes, one has a model write."""
     model = {"base_url": f"{url}/v1", "name": "mock-model", "price": {"input": 1, "output": 2}}
-    return {"models": {"m": model}, "apps": {"plain": {"knowledge": "docs"}, "written": {"knowledge": "docs", "route": "m"}}}
+    return {
+        "models": {"m": model},
+        "apps": {"plain": {"knowledge": "docs"}, "written": {"knowledge": "docs", "route": "m"}},
+    }
 
 
 def calls(mock: MockServer) -> int:
@@ -77,12 +84,20 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
         told = desk.told("--app", "written")
-    written = {metric: each["value"] for metric, each in told["measured"]["written"].items() if each}
+    written = {
+        metric: each["value"] for metric, each in told["measured"]["written"].items() if each
+    }
     assert told["totals"]["written"]["rungs"] == {"model": 2}
     leave, tea = (each["answers"]["written"]["scores"] for each in told["questions"])
-    assert (leave["fact overlap"], tea["fact overlap"]) == (1.0, 0.0)  # of `30`, `year`; of `80`, `minute`
+    assert (leave["fact overlap"], tea["fact overlap"]) == (
+        1.0,
+        0.0,
+    )  # of `30`, `year`; of `80`, `minute`
     assert written["fact overlap"] == 0.5
-    assert (leave["right citations"], tea["right citations"]) == (1.0, 1.0)  # each is cited by its first source
+    assert (leave["right citations"], tea["right citations"]) == (
+        1.0,
+        1.0,
+    )  # each is cited by its first source
     assert written["dangling citations"] == 0.5  # [9] names no source
     assert written["uncited sentences"] == 0.0  # "It is so." says nothing that a source could have
     assert written["false abstentions"] == written["failed"] == 0.0
@@ -93,7 +108,10 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
     assert by_name["facts"] == {"found": ["30", "year"], "missing": []}
     assert by_name["cited"] == [{"path": "leave.md", "heading": "Days", "right": True}]
     assert by_name["without_gold"] is None
-    assert told["questions"][1]["answers"]["written"]["facts"] == {"found": [], "missing": ["80", "minutes"]}
+    assert told["questions"][1]["answers"]["written"]["facts"] == {
+        "found": [],
+        "missing": ["80", "minutes"],
+    }
 
 
 def test_too_few_questions_have_no_interval_and_enough_have_one(desk: Desk) -> None:
@@ -103,11 +121,19 @@ def test_too_few_questions_have_no_interval_and_enough_have_one(desk: Desk) -> N
         desk.ask([{**each, "id": f"{each['id']} {n}"} for n in range(3) for each in QUESTIONS])
         enough = desk.told()
     assert few["measured"]["written"]["fact overlap"] == {"value": 0.5, "interval": None, "n": 2}
-    assert few["differences"]["written"]["dangling citations"] == {"value": 0.5, "interval": None, "n": 2}
+    assert few["differences"]["written"]["dangling citations"] == {
+        "value": 0.5,
+        "interval": None,
+        "n": 2,
+    }
     assert any("on fewer than 6 questions has no interval" in note for note in few["notes"])
     low, high = enough["measured"]["written"]["fact overlap"]["interval"]
-    assert (low, high) == pytest.approx((1 / 6, 5 / 6), abs=1e-6)  # of six coins, 1 or fewer fall on one side 11 times of 100, none 2 times
-    assert enough["measured"]["written"]["failed"]["interval"] == pytest.approx([0.0, 0.459258])  # none of six: Clopper and Pearson
+    assert (low, high) == pytest.approx(
+        (1 / 6, 5 / 6), abs=1e-6
+    )  # of six coins, 1 or fewer fall on one side 11 times of 100, none 2 times
+    assert enough["measured"]["written"]["failed"]["interval"] == pytest.approx(
+        [0.0, 0.459258]
+    )  # none of six: Clopper and Pearson
     assert not any("fewer than 6" in note for note in enough["notes"])
 
 
@@ -117,16 +143,27 @@ def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: 
         both = desk.told()
         assert list(both["columns"]) == ["plain", "written"]
         assert both["differences"]["written"]["fact overlap"]["value"] == pytest.approx(
-            both["measured"]["written"]["fact overlap"]["value"] - both["measured"]["plain"]["fact overlap"]["value"]
+            both["measured"]["written"]["fact overlap"]["value"]
+            - both["measured"]["plain"]["fact overlap"]["value"]
         )
         assert list(desk.told("--against", "written")["differences"]) == ["plain"]
         assert list(desk.told("--app", "written")["columns"]) == ["quote", "written"]
-        crossed = desk.told("--app", "plain", "--app", "written", "--model", f"{mock.url}/v1#other", "--model", "m")
-    assert list(crossed["columns"]) == ["quote", "plain/other", "plain/m", "written/other", "written/m"]
+        crossed = desk.told(
+            "--app", "plain", "--app", "written", "--model", f"{mock.url}/v1#other", "--model", "m"
+        )
+    assert list(crossed["columns"]) == [
+        "quote",
+        "plain/other",
+        "plain/m",
+        "written/other",
+        "written/m",
+    ]
     assert crossed["columns"]["written/other"] == "app written, written by other"
 
 
-def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(desk: Desk) -> None:
+def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(
+    desk: Desk,
+) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
         first = desk.told("--save", "runs.jsonl", "--limit", "1")
@@ -140,7 +177,10 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
         (desk.folder / "docs" / "tea.md").write_text(TEA.replace("80", "85"))
         done = desk.run("--save", "runs.jsonl")
         assert calls(mock) == 4
-    assert "4 answers there are of other settings, documents or questions, and do not count" in done.stderr
+    assert (
+        "4 answers there are of other settings, documents or questions, and do not count"
+        in done.stderr
+    )
 
 
 def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
@@ -171,7 +211,12 @@ def test_each_change_that_may_change_an_answer_asks_again(desk: Desk) -> None:
         desk.told(*asked)
         assert calls(mock) == 1
         for n, (of, change) in enumerate(
-            [("models", {"name": "other"}), ("apps", {"instructions": "Be brief."}), ("apps", {"passages": 2})], 2
+            [
+                ("models", {"name": "other"}),
+                ("apps", {"instructions": "Be brief."}),
+                ("apps", {"passages": 2}),
+            ],
+            2,
         ):
             settings[of]["m" if of == "models" else "written"].update(change)
             desk.settings(**settings)
@@ -186,7 +231,10 @@ def test_what_is_no_file_of_ours_is_left_as_it_is(desk: Desk) -> None:
         saved.write_bytes(data)
         done = desk.run("--docs", "docs", "--save", "other.txt")
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1] == "slipway: --save: other.txt:1: this is no answer that was saved; name another file"
+        assert (
+            done.stderr.splitlines()[-1]
+            == "slipway: --save: other.txt:1: this is no answer that was saved; name another file"
+        )
         assert saved.read_bytes() == data
 
 
@@ -195,7 +243,10 @@ def test_two_runs_do_not_write_to_one_file(desk: Desk) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = desk.run("--docs", "docs", "--save", "runs.jsonl")
     assert done.returncode == 2
-    assert "--save: another run is writing to runs.jsonl; wait for its end, or name another file" in done.stderr
+    assert (
+        "--save: another run is writing to runs.jsonl; wait for its end, or name another file"
+        in done.stderr
+    )
 
 
 def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(desk: Desk) -> None:
@@ -210,7 +261,9 @@ def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(desk: De
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
         assert process.returncode == 130
-        assert said.endswith("Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n")
+        assert said.endswith(
+            "Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n"
+        )
         assert "2 of 4 answers are in runs.jsonl already" in desk.run(*asked).stderr
         assert calls(mock) == 3
 
@@ -221,8 +274,15 @@ def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) 
         asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
         told = desk.told(*asked, code=1)
         assert told["measured"]["written"]["failed"]["value"] == 0.5
-        assert told["measured"]["written"]["fact overlap"]["value"] == 0.0  # the answer on leave is the one that failed
-        assert any(note.startswith("written: 1 of 2 answers failed and count as none; the first one said: ") for note in told["notes"])
+        assert (
+            told["measured"]["written"]["fact overlap"]["value"] == 0.0
+        )  # the answer on leave is the one that failed
+        assert any(
+            note.startswith(
+                "written: 1 of 2 answers failed and count as none; the first one said: "
+            )
+            for note in told["notes"]
+        )
         assert desk.told(*asked)["measured"]["written"]["fact overlap"]["value"] == 0.5
         assert calls(mock) == 3
 
@@ -232,10 +292,15 @@ def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: Desk) -> None:
         desk.settings(**two_apps(mock.url))
         told = desk.told("--app", "written")
     assert told["totals"]["written"]["degraded"] == 2
-    assert any("written: 2 of 2 answers are quotes, since the model could not be reached" in note for note in told["notes"])
+    assert any(
+        "written: 2 of 2 answers are quotes, since the model could not be reached" in note
+        for note in told["notes"]
+    )
 
 
-def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_answers(desk: Desk) -> None:
+def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_answers(
+    desk: Desk,
+) -> None:
     desk.ask([*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}])
     with mocking(text="NOT IN THE DOCUMENTS") as mock:
         desk.settings(**two_apps(mock.url))
@@ -245,13 +310,19 @@ def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_a
     assert measured["written"]["fact overlap"]["value"] == 0.0
     assert measured["plain"]["false abstentions"]["value"] == 0.0
     assert measured["plain"]["false answers"] == {"value": 0.0, "interval": [0.0, 0.975], "n": 1}
-    assert measured["plain"]["false answers without gold"] == {"value": 0.0, "interval": [0.0, 0.841886], "n": 2}
+    assert measured["plain"]["false answers without gold"] == {
+        "value": 0.0,
+        "interval": [0.0, 0.841886],
+        "n": 2,
+    }
     assert told["totals"]["plain"]["asked"] == 5
     assert not any("false answers" in note for note in told["notes"])
 
 
 def test_a_running_server_is_asked(desk: Desk) -> None:
-    with serving(desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}) as server:
+    with serving(
+        desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
+    ) as server:
         told = desk.told("--url", server.url, "--app", "docs")
         failed = desk.told("--url", server.url, "--app", "nobody", code=1)
     assert told["measured"]["docs"]["answers rightly cited"]["value"] == 1.0
@@ -261,22 +332,47 @@ def test_a_running_server_is_asked(desk: Desk) -> None:
 
 
 def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(desk: Desk) -> None:
-    with serving(desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}) as server:
+    with serving(
+        desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
+    ) as server:
         asked = ("--url", server.url, "--app", "docs", "--save", "runs.jsonl")
         assert "name another file" not in desk.run(*asked).stderr
         again = desk.run(*asked)
     assert "2 of 2 answers are in runs.jsonl already" in again.stderr
-    assert "A server does not tell whether its settings or documents have changed since; where they have, name another file" in again.stderr
+    assert (
+        "A server does not tell whether its settings or documents have changed since; where they have, name another file"
+        in again.stderr
+    )
 
 
 WRONG = {
     ("--app", "nobody"): "--app: there is no app `nobody`; known: plain, written",
     ("--against", "nobody"): "--against: there is no column `nobody`; there are plain, written",
-    ("--url", "http://127.0.0.1:1", "--docs", "docs"): "--url: a running server has settings of its own; leave out --docs",
-    ("--url", "http://127.0.0.1:1", "--without-gold"): "--without-gold: pages can be withheld here only; leave out --url",
-    ("--save", "nowhere/runs.jsonl"): "--save: nowhere/runs.jsonl cannot be written: no such file or directory",
-    ("--save", "questions.jsonl"): "--save: questions.jsonl:1: this is no answer that was saved; name another file",
-    ("--model", "m", "--model", "m"): "--model: two have the same name; give them names of their own in the settings file",
+    (
+        "--url",
+        "http://127.0.0.1:1",
+        "--docs",
+        "docs",
+    ): "--url: a running server has settings of its own; leave out --docs",
+    (
+        "--url",
+        "http://127.0.0.1:1",
+        "--without-gold",
+    ): "--without-gold: pages can be withheld here only; leave out --url",
+    (
+        "--save",
+        "nowhere/runs.jsonl",
+    ): "--save: nowhere/runs.jsonl cannot be written: no such file or directory",
+    (
+        "--save",
+        "questions.jsonl",
+    ): "--save: questions.jsonl:1: this is no answer that was saved; name another file",
+    (
+        "--model",
+        "m",
+        "--model",
+        "m",
+    ): "--model: two have the same name; give them names of their own in the settings file",
 }
 
 
@@ -293,7 +389,10 @@ def test_what_is_wrong_is_named_with_the_way_out(desk: Desk, more: tuple[str, ..
 def test_gold_that_the_documents_do_not_have_is_told_before_anything_is_asked(desk: Desk) -> None:
     desk.ask([{**QUESTIONS[0], "gold": [{"page": "leave.md", "heading": "Dayz"}]}])
     done = desk.run("--docs", "docs")
-    assert done.stderr.splitlines()[-1] == "slipway: questions.jsonl:1: gold[0].heading: `Dayz` is no heading of leave.md"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "slipway: questions.jsonl:1: gold[0].heading: `Dayz` is no heading of leave.md"
+    )
 
 
 def test_there_must_be_something_to_ask(desk: Desk) -> None:

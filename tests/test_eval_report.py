@@ -1,4 +1,6 @@
-"""The report of `slipway eval answers` in a browser: every answer and number is there, an answer is only ever text, and nothing is fetched."""
+"""The report of `slipway eval answers` in a browser: every answer and number is there, an answer is
+only ever text, and nothing is fetched.
+"""
 
 from pathlib import Path
 
@@ -19,14 +21,19 @@ def desk(tmp_path: Path) -> Desk:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_shows_numbers_plots_and_every_answer(desk: Desk, browser: Browser, scheme: str) -> None:
+def test_the_report_shows_numbers_plots_and_every_answer(
+    desk: Desk, browser: Browser, scheme: str
+) -> None:
     desk.ask([*QUESTIONS, {"id": "dog", "question": "May I bring my dog?", "unanswerable": True}])
     with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
         desk.settings(**two_apps(url))
         done = desk.run("--html", "report.html", "--json")
     assert done.returncode == 0, done.stderr
     assert "the report is in report.html" in done.stderr
-    context = browser.new_context(color_scheme="dark" if scheme == "dark" else "light", viewport={"width": DESK[0], "height": DESK[1]})
+    context = browser.new_context(
+        color_scheme="dark" if scheme == "dark" else "light",
+        viewport={"width": DESK[0], "height": DESK[1]},
+    )
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -34,7 +41,9 @@ def test_the_report_shows_numbers_plots_and_every_answer(desk: Desk, browser: Br
     assert len(asked) == 1  # itself
     expect(page.get_by_role("heading", name="Answers, measured")).to_be_visible()
     table = page.get_by_role("region", name="Results").locator("tbody tr", has_text="fact overlap")
-    assert table.locator("td").all_text_contents()[1].startswith("0.500")  # of two questions, one has its facts
+    assert (
+        table.locator("td").all_text_contents()[1].startswith("0.500")
+    )  # of two questions, one has its facts
     assert page.get_by_role("img", name="Shares").locator(".dot").count() >= 10
     assert page.get_by_role("img", name="Seconds to the first words").locator(".curve").count() == 2
     expect(page.get_by_role("heading", name="Differences to plain")).to_be_visible()
@@ -44,11 +53,22 @@ def test_the_report_shows_numbers_plots_and_every_answer(desk: Desk, browser: Br
     expect(written.locator(".text")).to_have_text(BAD.replace(" [9]", ""))
     assert written.locator("mark").all_text_contents() == ["30", "year"]
     expect(written.locator(".citations .good")).to_have_text("right")
-    expect(written.locator(".citations li").last).to_have_text("1 more named no source, and were removed")
-    expect(page.locator("details", has_text="dog").locator("summary")).to_contain_text("written: no answer")
+    expect(written.locator(".citations li").last).to_have_text(
+        "1 more named no source, and were removed"
+    )
+    expect(page.locator("details", has_text="dog").locator("summary")).to_contain_text(
+        "written: no answer"
+    )
     page.emulate_media(media="print")
-    expect(page.locator("details").nth(1).locator(".gold")).to_contain_text("80 degrees")  # on paper, nothing is folded
-    assert page.evaluate("getComputedStyle(document.querySelectorAll('details')[1], '::details-content').contentVisibility") == "visible"
+    expect(page.locator("details").nth(1).locator(".gold")).to_contain_text(
+        "80 degrees"
+    )  # on paper, nothing is folded
+    assert (
+        page.evaluate(
+            "getComputedStyle(document.querySelectorAll('details')[1], '::details-content').contentVisibility"
+        )
+        == "visible"
+    )
     page.emulate_media(media="screen")
     assert page.evaluate("window.pwned") is None
     looked_at(page, f"report-{scheme}", sizes=[DESK, SMALL])
@@ -56,7 +76,9 @@ def test_the_report_shows_numbers_plots_and_every_answer(desk: Desk, browser: Br
 
 
 def test_a_failed_answer_stands_in_the_report(desk: Desk, browser: Browser) -> None:
-    with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD, "--script", "cut-5@1") as url:
+    with command(
+        desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD, "--script", "cut-5@1"
+    ) as url:
         desk.settings(**two_apps(url))
         done = desk.run("--app", "written", "--html", "report.html", "--concurrency", "1")
     assert done.returncode == 1
@@ -65,7 +87,9 @@ def test_a_failed_answer_stands_in_the_report(desk: Desk, browser: Browser) -> N
     expect(page.locator("summary .verdict", has_text="failed")).to_have_count(1)
     expect(page.locator(".notes")).to_contain_text("1 of 2 answers failed and count as none")
     page.locator("details").first.locator("summary").click()
-    expect(page.locator("details").first.locator(".text").last).to_have_text("Everyone has 30 days of ")  # what came before it broke
+    expect(page.locator("details").first.locator(".text").last).to_have_text(
+        "Everyone has 30 days of "
+    )  # what came before it broke
     page.close()
 
 

@@ -1,4 +1,6 @@
-"""`slipway eval knowledge`, and the gate: how well a copy of the project's own docs is searched must not get worse."""
+"""`slipway eval knowledge`, and the gate: how well a copy of the project's own docs is searched
+must not get worse.
+"""
 
 import json
 from pathlib import Path
@@ -32,7 +34,13 @@ def docs() -> Known:
 def searched(docs: Known, *, by_meaning: bool) -> dict[str, float]:
     questions = questions_in(QUESTIONS, docs.room.places(OPERATOR))
     report = measure(
-        questions, {"it": (lambda q, limit: docs.room.ranked(q, OPERATOR, limit, by_meaning=by_meaning), lambda question, ranked: 0.5)}
+        questions,
+        {
+            "it": (
+                lambda q, limit: docs.room.ranked(q, OPERATOR, limit, by_meaning=by_meaning),
+                lambda question, ranked: 0.5,
+            )
+        },
     )
     return {metric: measured.value for metric, measured in report.measured["it"].items()}
 
@@ -51,12 +59,23 @@ def test_gate_keywords_and_vectors_find_more(docs: Known) -> None:
 
 
 def passage(path: str, heading: str) -> Passage:
-    return Passage(id=f"{path}{heading}", path=path, title="", heading=heading, trail=(heading,), start=0, end=1, text="x", version="")
+    return Passage(
+        id=f"{path}{heading}",
+        path=path,
+        title="",
+        heading=heading,
+        trail=(heading,),
+        start=0,
+        end=1,
+        text="x",
+        version="",
+    )
 
 
 def test_a_search_is_measured_against_hand_made_rankings() -> None:
     ranked = [
-        Ranked(passage=passage(*at), score=1.0) for at in (("x.md", "X"), ("a/one.md", "Gold"), ("two.md", "Any"), ("two.md", "Other"))
+        Ranked(passage=passage(*at), score=1.0)
+        for at in (("x.md", "X"), ("a/one.md", "Gold"), ("two.md", "Any"), ("two.md", "Other"))
     ]
     gold = (Gold(page="one.md", heading="Gold"), Gold(page="two.md"), Gold(page="three.md"))
     report = measure(
@@ -65,7 +84,14 @@ def test_a_search_is_measured_against_hand_made_rankings() -> None:
     )
     found = {metric: measured.value for metric, measured in report.measured["it"].items()}
     assert found == pytest.approx(
-        {"recall@3": 2 / 3, "recall@10": 2 / 3, "mrr@3": 1 / 2, "ndcg@10": (0.63093 + 0.5) / 2.13093, "abstention_auroc": 1.0}, abs=1e-4
+        {
+            "recall@3": 2 / 3,
+            "recall@10": 2 / 3,
+            "mrr@3": 1 / 2,
+            "ndcg@10": (0.63093 + 0.5) / 2.13093,
+            "abstention_auroc": 1.0,
+        },
+        abs=1e-4,
     )
     assert report.differences == {}
 
@@ -91,35 +117,69 @@ def test_a_bad_line_is_named_with_its_field(tmp_path: Path, line: str) -> None:
     file.write_text(line + "\n")
     with pytest.raises(SettingsError) as raised:
         questions_in(file, [("a.md", "A", None)])
-    assert [problem.startswith(f"{file}{BAD_LINES[line]}") for problem in raised.value.problems] == [True], raised.value.problems
+    assert [
+        problem.startswith(f"{file}{BAD_LINES[line]}") for problem in raised.value.problems
+    ] == [True], raised.value.problems
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
-    (tmp_path / "q.jsonl").write_bytes(b'\xef\xbb\xbf{"question": "Why?", "gold": [{"page": "a.md"}]}\r\n')
-    assert [each.question for each in questions_in(tmp_path / "q.jsonl", [("a.md", "A", None)])] == ["Why?"]
+    (tmp_path / "q.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"question": "Why?", "gold": [{"page": "a.md"}]}\r\n'
+    )
+    assert [
+        each.question for each in questions_in(tmp_path / "q.jsonl", [("a.md", "A", None)])
+    ] == ["Why?"]
 
 
 def test_bad_questions_are_told_before_any_document_is_read(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# A\n\ntext\n")
-    done = run("eval", "knowledge", "--docs", str(tmp_path / "docs"), "--questions", str(tmp_path / "none.jsonl"))
-    assert done.stderr == f"slipway: --questions: {tmp_path / 'none.jsonl'} cannot be read: no such file or directory\n"
+    done = run(
+        "eval",
+        "knowledge",
+        "--docs",
+        str(tmp_path / "docs"),
+        "--questions",
+        str(tmp_path / "none.jsonl"),
+    )
+    assert (
+        done.stderr
+        == f"slipway: --questions: {tmp_path / 'none.jsonl'} cannot be read: no such file or directory\n"
+    )
 
 
 @pytest.fixture
 def asked(tmp_path: Path) -> list[str]:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "leave.md").write_text("# Leave\n\n## Days\n\nEveryone has 30 days of leave.\n\n## Illness\n\nCall before nine.\n")
-    gold = {"question": "How many days of leave?", "gold": [{"page": "leave.md", "heading": "Days"}]}
+    (tmp_path / "docs" / "leave.md").write_text(
+        "# Leave\n\n## Days\n\nEveryone has 30 days of leave.\n\n## Illness\n\nCall before nine.\n"
+    )
+    gold = {
+        "question": "How many days of leave?",
+        "gold": [{"page": "leave.md", "heading": "Days"}],
+    }
     (tmp_path / "questions.jsonl").write_text(json.dumps(gold))
-    return ["eval", "knowledge", "--docs", str(tmp_path / "docs"), "--questions", str(tmp_path / "questions.jsonl")]
+    return [
+        "eval",
+        "knowledge",
+        "--docs",
+        str(tmp_path / "docs"),
+        "--questions",
+        str(tmp_path / "questions.jsonl"),
+    ]
 
 
-def test_without_weights_keywords_are_measured_and_the_command_says_what_is_missing(asked: list[str], tmp_path: Path) -> None:
+def test_without_weights_keywords_are_measured_and_the_command_says_what_is_missing(
+    asked: list[str], tmp_path: Path
+) -> None:
     done = run(*asked, "--json", env={"SLIPWAY_CACHE": str(tmp_path)})
     told = json.loads(done.stdout)
     assert set(told) == {"keyword", "n", "intervals", "differences"}
-    assert (told["n"], told["keyword"]["recall@3"], told["intervals"]["keyword"]["mrr@3"]) == (1, 1.0, [1.0, 1.0])
+    assert (told["n"], told["keyword"]["recall@3"], told["intervals"]["keyword"]["mrr@3"]) == (
+        1,
+        1.0,
+        [1.0, 1.0],
+    )
     assert "slipway weights pull minilm" in done.stderr
 
 
@@ -131,7 +191,9 @@ def test_with_weights_both_stand_side_by_side(asked: list[str], embedder: Embedd
 
 
 def test_the_command_ends_with_the_sentence_of_what_is_wrong(tmp_path: Path) -> None:
-    done = run("eval", "knowledge", "--docs", str(tmp_path / "nowhere"), "--questions", str(QUESTIONS))
+    done = run(
+        "eval", "knowledge", "--docs", str(tmp_path / "nowhere"), "--questions", str(QUESTIONS)
+    )
     assert done.returncode == 2
     assert "there is no folder or file" in done.stderr
 
@@ -142,4 +204,7 @@ def test_how_sure_it_is_falls_without_the_gold(docs: Known) -> None:
     found = docs.room.ranked(question, OPERATOR, 20)
     sure = docs.room.sureness(question, found)
     assert sure > 0.8
-    assert docs.room.sureness(question, [each for each in found if each.place[0] != "deploy.md"]) < sure - 0.2
+    assert (
+        docs.room.sureness(question, [each for each in found if each.place[0] != "deploy.md"])
+        < sure - 0.2
+    )

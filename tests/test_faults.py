@@ -1,4 +1,6 @@
-"""Routes survive what providers do: every fault of `faulty.py`, streamed and not, for a model alone, with a twin, and for an app."""
+"""Routes survive what providers do: every fault of `faulty.py`, streamed and not, for a model
+alone, with a twin, and for an app.
+"""
 
 import asyncio
 import time
@@ -17,10 +19,18 @@ from slipway.providers.mock import MockServer
 
 AT_ONCE = 24
 MOST_CALLS = 8  # of two models: three tries of each, and one more where it can be reached
-MOST_CALLS_BEHIND_WORDS = 13  # of two that break off again and again: one call, then four times one of each, a retry and one more of each
+# of two that break off again and again: one call, then four times one of each, a retry and one more
+# of each
+MOST_CALLS_BEHIND_WORDS = 13
 HELLO = [{"role": "user", "content": "Hello"}]
 SAYS_ALL = ("whole", "continued")
-BEHIND_THE_END = ("cut after the last token", "cut after the finish reason", "no [DONE]", "finish reason `error`", "no finish reason")
+BEHIND_THE_END = (
+    "cut after the last token",
+    "cut after the finish reason",
+    "no [DONE]",
+    "finish reason `error`",
+    "no finish reason",
+)
 
 
 async def ask_all(url: str, cells: list[Cell]) -> dict[str, Seen]:
@@ -45,7 +55,9 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Asked]:
+def asked(
+    tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]
+) -> Iterator[Asked]:
     with estate(tmp_path_factory.mktemp("faults"), certificate, *CELLS) as everything:
         yield Asked(everything)
 
@@ -75,7 +87,9 @@ def test_no_more_calls_than_need_be(asked: Asked, cell: Cell) -> None:
     assert told is None or int(told) <= calls
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.door == "routed"], ids=lambda cell: cell.name)
+@pytest.mark.parametrize(
+    "cell", [cell for cell in CELLS if cell.door == "routed"], ids=lambda cell: cell.name
+)
 def test_who_wrote_is_told(asked: Asked, cell: Cell) -> None:
     seen = asked.seen[cell.name]
     if seen.status != 200:
@@ -87,13 +101,20 @@ def test_who_wrote_is_told(asked: Asked, cell: Cell) -> None:
         assert seen.models == [cell.fault.says, "m"]  # each chunk names who wrote it
 
 
-@pytest.mark.parametrize("cell", [c for c in CELLS if c.door == "alone" and c.fault.name.startswith("429")], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "cell",
+    [c for c in CELLS if c.door == "alone" and c.fault.name.startswith("429")],
+    ids=lambda c: c.name,
+)
 def test_who_is_limited_is_told_when_to_come_back(asked: Asked, cell: Cell) -> None:
     assert int(asked.seen[cell.name].headers["retry-after"]) >= 1
 
 
 def test_what_is_odd_but_well_is_passed_on(asked: Asked) -> None:
-    seen = {name: asked.seen[f"{name}.routed.streamed"] for name in ("content-filter", "another-model-s-name", "no-usage")}
+    seen = {
+        name: asked.seen[f"{name}.routed.streamed"]
+        for name in ("content-filter", "another-model-s-name", "no-usage")
+    }
     assert seen["content-filter"].finish == "content_filter"
     assert seen["another-model-s-name"].models == ["another-model"]
     assert seen["no-usage"].usage is None
@@ -124,7 +145,9 @@ def chat(server: Serving, **more: Any) -> Seen:
 
 
 def truth(mock: MockServer) -> str:
-    return str(httpx.post(f"{mock.url}/truth", json={"model": "m", "messages": HELLO}).json()["text"])
+    return str(
+        httpx.post(f"{mock.url}/truth", json={"model": "m", "messages": HELLO}).json()["text"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +161,14 @@ def truth(mock: MockServer) -> str:
     ids=lambda asks: next(iter(asks)),
 )
 def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[str, Any]) -> None:
-    with mocking() as mock, route(tmp_path, {"base_url": mock.url, "name": "fault-cut-6"}, {"base_url": mock.url, "name": "m"}) as server:
+    with (
+        mocking() as mock,
+        route(
+            tmp_path,
+            {"base_url": mock.url, "name": "fault-cut-6"},
+            {"base_url": mock.url, "name": "m"},
+        ) as server,
+    ):
         seen = chat(server, stream=True, **asks)
         assert seen.word == "error event"
         assert seen.has_envelope
@@ -159,9 +189,16 @@ def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[st
         ("fault-stall-5", "fault-malformed-0", ("error event", "error 504")),
     ],
 )
-def test_the_next_model_fails_as_well(tmp_path: Path, first: str, second: str, words: tuple[str, str], stream: bool) -> None:
+def test_the_next_model_fails_as_well(
+    tmp_path: Path, first: str, second: str, words: tuple[str, str], stream: bool
+) -> None:
     """What the first one said is told, unless the second one refuses what is asked."""
-    with mocking() as mock, route(tmp_path, {"base_url": mock.url, "name": first}, {"base_url": mock.url, "name": second}) as server:
+    with (
+        mocking() as mock,
+        route(
+            tmp_path, {"base_url": mock.url, "name": first}, {"base_url": mock.url, "name": second}
+        ) as server,
+    ):
         seen = chat(server, stream=stream)
         assert seen.word == words[0 if stream else 1]
         assert seen.has_envelope
@@ -198,9 +235,14 @@ def is_written_by(server: Serving, writer: str) -> bool:
 
 
 def writers(server: Serving, count: int = 6) -> set[str]:
-    """Who answers questions, one after the other; each must have a whole answer, or none comes from the route."""
+    """Who answers questions, one after the other; each must have a whole answer, or none comes from
+    the route.
+    """
     seen = [chat(server, stream=n % 2 == 0) for n in range(count)]
-    return {each.headers.get("x-slipway-model", each.word) if each.word == "whole" else each.word for each in seen}
+    return {
+        each.headers.get("x-slipway-model", each.word) if each.word == "whole" else each.word
+        for each in seen
+    }
 
 
 def until(what: Callable[[], bool], within_s: float) -> bool:
@@ -213,7 +255,9 @@ def until(what: Callable[[], bool], within_s: float) -> bool:
 def test_a_model_that_flaps_is_not_noticed(tmp_path: Path) -> None:
     with mocking(seed=1) as first, mocking(seed=1) as second:
         first.script("flap-1")
-        with route(tmp_path, {"base_url": first.url, "name": "m"}, {"base_url": second.url, "name": "m"}) as server:
+        with route(
+            tmp_path, {"base_url": first.url, "name": "m"}, {"base_url": second.url, "name": "m"}
+        ) as server:
             end = time.monotonic() + 4.5
             seen = list[Seen]()
             while time.monotonic() < end:

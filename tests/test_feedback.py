@@ -16,7 +16,10 @@ import pytest
 from processes import Serving, mocking, models, run, serving
 from slipway.feedback import KEPT_DAYS, LONGEST_COMMENT, REASONS
 
-ANNA, BEN = {"authorization": "Bearer sw-the-key-of-anna"}, {"authorization": "Bearer sw-the-key-of-ben"}
+ANNA, BEN = (
+    {"authorization": "Bearer sw-the-key-of-anna"},
+    {"authorization": "Bearer sw-the-key-of-ben"},
+)
 TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
 QUESTION = "How hot is green tea brewed?"
 
@@ -30,8 +33,15 @@ def furnished(folder: Path) -> Path:
     """A folder with a document and settings: two apps, and two keys of two tenants."""
     (folder / "docs").mkdir()
     (folder / "docs" / "tea.md").write_text(TEA)
-    keys = [{"key": "sw-the-key-of-anna", "tenant": "acme"}, {"key": "sw-the-key-of-ben", "tenant": "bolt"}]
-    settings = {"apps": {"tea": {"knowledge": ["./docs"]}, "more": {"knowledge": ["./docs"]}}, "keys": keys, "embedding": "none"}
+    keys = [
+        {"key": "sw-the-key-of-anna", "tenant": "acme"},
+        {"key": "sw-the-key-of-ben", "tenant": "bolt"},
+    ]
+    settings = {
+        "apps": {"tea": {"knowledge": ["./docs"]}, "more": {"knowledge": ["./docs"]}},
+        "keys": keys,
+        "embedding": "none",
+    }
     (folder / "slipway.yaml").write_text(json.dumps(settings))
     return folder
 
@@ -43,7 +53,11 @@ def server(folder: Path) -> Iterator[Serving]:
 
 
 def asked(server: Serving, app: str = "tea", key: dict[str, str] = ANNA) -> str:
-    return str(server.post("/v1/answers", {"question": QUESTION, "app": app}, headers=key).raise_for_status().json()["id"])
+    return str(
+        server.post("/v1/answers", {"question": QUESTION, "app": app}, headers=key)
+        .raise_for_status()
+        .json()["id"]
+    )
 
 
 def give(server: Serving, key: dict[str, str] = ANNA, **said: Any) -> httpx.Response:
@@ -63,25 +77,55 @@ def of(folder: Path, answer: str) -> list[dict[str, Any]]:
 
 def test_a_vote_is_kept_with_what_it_is_about(server: Serving, folder: Path) -> None:
     answer = asked(server)
-    said = give(server, answer=answer, helpful=False, reasons=["outdated", "wrong"], comment="  It is 70 degrees since June.  ")
+    said = give(
+        server,
+        answer=answer,
+        helpful=False,
+        reasons=["outdated", "wrong"],
+        comment="  It is 70 degrees since June.  ",
+    )
     assert said.status_code == 200
-    assert said.json() == {"id": said.json()["id"], "answer": answer, "kind": "vote", "replaced": False}
+    assert said.json() == {
+        "id": said.json()["id"],
+        "answer": answer,
+        "kind": "vote",
+        "replaced": False,
+    }
     (row,) = of(folder, answer)
-    assert (row["id"], row["tenant"], row["app"], row["rung"], row["model"]) == (said.json()["id"], "acme", "tea", "quote", None)
-    assert (row["helpful"], row["reasons"], row["comment"]) == (False, ["outdated", "wrong"], "It is 70 degrees since June.")
+    assert (row["id"], row["tenant"], row["app"], row["rung"], row["model"]) == (
+        said.json()["id"],
+        "acme",
+        "tea",
+        "quote",
+        None,
+    )
+    assert (row["helpful"], row["reasons"], row["comment"]) == (
+        False,
+        ["outdated", "wrong"],
+        "It is 70 degrees since June.",
+    )
     assert row["question"] == QUESTION
     assert row["text"].startswith("Green tea is brewed at 80 degrees for two minutes. [1]")
-    assert [(s["n"], s["path"], s["heading"]) for s in row["sources"]] == [(1, "tea.md", "Green tea")]
+    assert [(s["n"], s["path"], s["heading"]) for s in row["sources"]] == [
+        (1, "tea.md", "Green tea")
+    ]
     assert "sw-the-key-of-anna" not in json.dumps(row)
 
 
-def test_saying_it_again_replaces_it_and_a_report_or_a_section_stands_beside_it(server: Serving, folder: Path) -> None:
+def test_saying_it_again_replaces_it_and_a_report_or_a_section_stands_beside_it(
+    server: Serving, folder: Path
+) -> None:
     answer = asked(server)
     first = give(server, answer=answer, helpful=False).json()
     again = give(server, answer=answer, helpful=True).json()
     assert again == {**first, "replaced": True}
     assert give(server, answer=answer, helpful=False, section=0).json()["replaced"] is False
-    assert give(server, answer=answer, kind="report", comment="The source is secret.").json()["replaced"] is False
+    assert (
+        give(server, answer=answer, kind="report", comment="The source is secret.").json()[
+            "replaced"
+        ]
+        is False
+    )
     assert {(row["kind"], row["section"], row["helpful"]) for row in of(folder, answer)} == {
         ("vote", None, True),
         ("vote", 0, False),
@@ -111,19 +155,41 @@ def test_another_keys_answer_takes_no_vote(server: Serving, folder: Path) -> Non
 BAD = [
     ({"helpful": True}, "answer", "`answer` is missing."),
     ({"answer": "ID"}, "helpful", "`helpful` is missing."),
-    ({"answer": "ID", "helpful": "yes"}, "helpful", "`helpful` must be true or false or null, not a string."),
-    ({"answer": "ID", "helpful": True, "reasons": ["boring"]}, "reasons[0]", "`reasons[0]`: there is no reason `boring`."),
-    ({"answer": "ID", "helpful": True, "reasons": "wrong"}, "reasons", "`reasons` must be a list, not a string."),
-    ({"answer": "ID", "helpful": True, "comment": "x" * (LONGEST_COMMENT + 1)}, "comment", "`comment` has 4001 characters"),
+    (
+        {"answer": "ID", "helpful": "yes"},
+        "helpful",
+        "`helpful` must be true or false or null, not a string.",
+    ),
+    (
+        {"answer": "ID", "helpful": True, "reasons": ["boring"]},
+        "reasons[0]",
+        "`reasons[0]`: there is no reason `boring`.",
+    ),
+    (
+        {"answer": "ID", "helpful": True, "reasons": "wrong"},
+        "reasons",
+        "`reasons` must be a list, not a string.",
+    ),
+    (
+        {"answer": "ID", "helpful": True, "comment": "x" * (LONGEST_COMMENT + 1)},
+        "comment",
+        "`comment` has 4001 characters",
+    ),
     ({"answer": "ID", "helpful": True, "stars": 5}, "stars", "There is no field `stars`."),
     ({"answer": "ID", "kind": "praise", "helpful": True}, "kind", "`kind`"),
     ({"answer": "ID", "kind": "report"}, "comment", "`comment` is empty."),
-    ({"answer": "ID", "kind": "report", "helpful": True, "comment": "no"}, "helpful", "`helpful` belongs to a vote, not to a report."),
+    (
+        {"answer": "ID", "kind": "report", "helpful": True, "comment": "no"},
+        "helpful",
+        "`helpful` belongs to a vote, not to a report.",
+    ),
     ({"answer": "ID", "helpful": True, "section": -1}, "section", "`section`"),
 ]
 
 
-@pytest.mark.parametrize(("said", "field", "sentence"), BAD, ids=[f"{field}-{i}" for i, (_, field, _) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("said", "field", "sentence"), BAD, ids=[f"{field}-{i}" for i, (_, field, _) in enumerate(BAD)]
+)
 def test_what_cannot_be_understood_is_refused_with_the_field_and_the_fix(
     server: Serving, said: dict[str, Any], field: str, sentence: str
 ) -> None:
@@ -138,30 +204,55 @@ def test_what_cannot_be_understood_is_refused_with_the_field_and_the_fix(
 
 
 def test_an_answer_that_is_still_being_written_takes_no_vote_yet(tmp_path: Path) -> None:
-    with mocking(ttft_s=5.0) as mock, serving(tmp_path, settings=models(f"{mock.url}/v1", "slow")) as server:
-        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": "Hello?", "app": "slow", "stream": True}) as reply:
+    with (
+        mocking(ttft_s=5.0) as mock,
+        serving(tmp_path, settings=models(f"{mock.url}/v1", "slow")) as server,
+    ):
+        with httpx.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": "Hello?", "app": "slow", "stream": True},
+        ) as reply:
             answer = reply.headers["x-slipway-answer-id"]
             refused = server.post("/v1/feedback", {"answer": answer, "helpful": True})
         assert refused.status_code == 409
         server.post(f"/v1/answers/{answer}/cancel", {})
-        stopped = server.post("/v1/feedback", {"answer": answer, "kind": "report", "reasons": ["slow"]})
+        stopped = server.post(
+            "/v1/feedback", {"answer": answer, "kind": "report", "reasons": ["slow"]}
+        )
         assert stopped.status_code == 200
 
 
-def test_a_server_of_bare_models_takes_feedback_and_opens_no_store_before_the_first_answer(tmp_path: Path) -> None:
-    with mocking(text="Hello there.") as mock, serving(tmp_path, settings=models(f"{mock.url}/v1", "bare", api_key="k")) as server:
+def test_a_server_of_bare_models_takes_feedback_and_opens_no_store_before_the_first_answer(
+    tmp_path: Path,
+) -> None:
+    with (
+        mocking(text="Hello there.") as mock,
+        serving(tmp_path, settings=models(f"{mock.url}/v1", "bare", api_key="k")) as server,
+    ):
         server.chat("bare").raise_for_status()
         assert not (tmp_path / ".slipway").exists()
         answer = server.post("/v1/answers", {"question": "Hi?", "app": "bare"}).json()["id"]
         assert server.post("/v1/feedback", {"answer": answer, "helpful": True}).status_code == 200
     (row,) = listed(tmp_path)
-    assert (row["app"], row["model"], row["rung"], row["text"]) == ("bare", "bare", "model", "Hello there.")
+    assert (row["app"], row["model"], row["rung"], row["text"]) == (
+        "bare",
+        "bare",
+        "model",
+        "Hello there.",
+    )
 
 
 def test_answers_through_an_openai_client_can_be_voted_on(server: Serving, folder: Path) -> None:
     for stream in (False, True):
-        body = {"model": "more", "stream": stream, "messages": [{"role": "user", "content": QUESTION}]}
-        answer = server.post("/v1/chat/completions", body, headers=ANNA).headers["x-slipway-answer-id"]
+        body = {
+            "model": "more",
+            "stream": stream,
+            "messages": [{"role": "user", "content": QUESTION}],
+        }
+        answer = server.post("/v1/chat/completions", body, headers=ANNA).headers[
+            "x-slipway-answer-id"
+        ]
         assert give(server, answer=answer, helpful=True).status_code == 200
         assert of(folder, answer)[0]["text"].startswith("Green tea")
 
@@ -171,7 +262,9 @@ def noted(folder: Path, answer: str) -> bool:
         return db.execute("SELECT 1 FROM answers WHERE id = ?", (answer,)).fetchone() is not None
 
 
-def test_a_vote_may_come_after_a_restart_and_after_a_kill_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+def test_a_vote_may_come_after_a_restart_and_after_a_kill_nothing_acknowledged_is_lost(
+    tmp_path: Path,
+) -> None:
     folder = furnished(tmp_path)
     with serving(folder) as first:
         early, late = asked(first), asked(first)
@@ -192,7 +285,9 @@ def test_a_vote_may_come_after_a_restart_and_after_a_kill_nothing_acknowledged_i
     assert row["text"].startswith("Green tea")  # it was known at the first vote
 
 
-def test_where_the_store_belongs_to_another_process_feedback_is_refused_and_not_lost_in_silence(folder: Path, server: Serving) -> None:
+def test_where_the_store_belongs_to_another_process_feedback_is_refused_and_not_lost_in_silence(
+    folder: Path, server: Serving
+) -> None:
     with serving(folder) as second:
         answer = asked(second)
         refused = give(second, answer=answer, helpful=True)
@@ -207,19 +302,27 @@ def test_feedback_is_counted_once(server: Serving) -> None:
     def counted(helpful: str) -> float:
         name = f'slipway_feedback_total{{app="more",helpful="{helpful}"}} '
         lines = server.get("/metrics", headers=ANNA).text.splitlines()
-        return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
+        return next(
+            (float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0
+        )
 
     before = [counted(h) for h in ("yes", "no", "report")]
     answer = asked(server, "more")
     for _ in range(2):
         give(server, answer=answer, helpful=False)
     give(server, answer=answer, kind="report", comment="x")
-    assert [counted(h) for h in ("yes", "no", "report")] == [before[0], before[1] + 1, before[2] + 1]
+    assert [counted(h) for h in ("yes", "no", "report")] == [
+        before[0],
+        before[1] + 1,
+        before[2] + 1,
+    ]
 
 
 def test_the_list_is_limited_filtered_and_readable(server: Serving, folder: Path) -> None:
     answer = asked(server, "more")
-    give(server, answer=answer, helpful=False, reasons=["unclear"], comment="Too\nbrief \x1b[31mred")
+    give(
+        server, answer=answer, helpful=False, reasons=["unclear"], comment="Too\nbrief \x1b[31mred"
+    )
     assert [row["answer"] for row in listed(folder, "--limit", "1")] == [answer]
     assert {row["app"] for row in listed(folder, "--app", "more")} == {"more"}
     assert {row["helpful"] for row in listed(folder, "--helpful", "no")} == {False}

@@ -9,16 +9,30 @@ from slipway.types import Hit, Passage
 
 def passage(path: str, heading: str = "Top", text: str = "text", number: int = 0) -> Passage:
     return Passage(
-        id=f"{path}-{heading}-{number}", path=path, title="", heading=heading, trail=("Guide", heading), start=0, end=4, text=text, version=""
-    )  # fmt: skip
+        id=f"{path}-{heading}-{number}",
+        path=path,
+        title="",
+        heading=heading,
+        trail=("Guide", heading),
+        start=0,
+        end=4,
+        text=text,
+        version="",
+    )
 
 
 def test_a_place_that_is_good_in_both_comes_first_and_the_nearest_passage_stands_for_it() -> None:
     both, words, meaning = passage("both.md"), passage("words.md"), passage("meaning.md")
     nearer = passage("both.md", number=1)
-    found = fuse([Hit(passage=words, score=10), Hit(passage=both, score=8)], [(both, 0.5), (nearer, 0.7), (words, 0.1), (meaning, 0.72)], 5)
+    found = fuse(
+        [Hit(passage=words, score=10), Hit(passage=both, score=8)],
+        [(both, 0.5), (nearer, 0.7), (words, 0.1), (meaning, 0.72)],
+        5,
+    )
     assert [each.passage for each in found] == [nearer, words, meaning]
-    assert [each.score for each in found] == pytest.approx([0.4 * 0.8 + 0.6 * 0.7, 0.4 + 0.6 * 0.1, 0.6 * 0.72])
+    assert [each.score for each in found] == pytest.approx(
+        [0.4 * 0.8 + 0.6 * 0.7, 0.4 + 0.6 * 0.1, 0.6 * 0.72]
+    )
     assert [(each.keyword, each.cosine) for each in found] == [(8, 0.7), (10, 0.1), (0, 0.72)]
     assert len(fuse([Hit(passage=words, score=10)], [(both, 0.9)], 1)) == 1
 
@@ -34,7 +48,11 @@ def test_places_are_told_apart_by_heading_by_what_is_above_it_and_by_page() -> N
 
 def test_what_has_no_vector_yet_is_weighed_as_if_it_were_as_near_as_the_others() -> None:
     new, old, last = passage("new.md"), passage("old.md"), passage("last.md")
-    found = fuse([Hit(passage=new, score=10), Hit(passage=old, score=8), Hit(passage=last, score=5)], [(old, 0.5), (last, 0.3)], 5)
+    found = fuse(
+        [Hit(passage=new, score=10), Hit(passage=old, score=8), Hit(passage=last, score=5)],
+        [(old, 0.5), (last, 0.3)],
+        5,
+    )
     assert [each.passage for each in found] == [new, old, last]
     assert found[0].score == pytest.approx(0.4 + 0.6 * 0.4)
     assert found[0].cosine == 0.0
@@ -42,7 +60,9 @@ def test_what_has_no_vector_yet_is_weighed_as_if_it_were_as_near_as_the_others()
 
 def test_what_shares_no_word_must_be_near() -> None:
     near, far, word = passage("near.md"), passage("far.md"), passage("word.md")
-    found = fuse([Hit(passage=word, score=1)], [(near, FLOOR), (far, FLOOR - 0.01), (word, -0.2)], 5)
+    found = fuse(
+        [Hit(passage=word, score=1)], [(near, FLOOR), (far, FLOOR - 0.01), (word, -0.2)], 5
+    )
     assert [each.passage for each in found] == [word, near]
     assert found[0].score == pytest.approx(0.4)
 
@@ -54,4 +74,6 @@ def test_without_vectors_the_keywords_order_stays() -> None:
 
 
 def test_the_headings_above_are_embedded_with_the_text() -> None:
-    assert embedded_text(passage("a.md", "Limits", "At most ten.")) == "Guide > Limits\nAt most ten."
+    assert (
+        embedded_text(passage("a.md", "Limits", "At most ten.")) == "Guide > Limits\nAt most ten."
+    )

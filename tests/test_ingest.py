@@ -1,4 +1,6 @@
-"""Documents that change: what is in the files is what is found, at once, whatever was there before and whoever was killed meanwhile."""
+"""Documents that change: what is in the files is what is found, at once, whatever was there before
+and whoever was killed meanwhile.
+"""
 
 import contextlib
 import itertools
@@ -60,10 +62,14 @@ def until(true: Callable[[], bool], within_s: float = 10) -> float:
 
 
 def listed(server: Serving, **headers: str) -> dict[str, dict[str, Any]]:
-    return {each["path"]: each for each in server.get("/v1/documents", headers=headers).json()["data"]}
+    return {
+        each["path"]: each for each in server.get("/v1/documents", headers=headers).json()["data"]
+    }
 
 
-def ingest(cwd: Path, *args: str, env: dict[str, str] | None = None, code: int = 0) -> dict[str, Any]:
+def ingest(
+    cwd: Path, *args: str, env: dict[str, str] | None = None, code: int = 0
+) -> dict[str, Any]:
     done = run("ingest", "--json", *args, cwd=cwd, env=env, timeout_s=60)
     assert done.returncode == code, done.stderr
     return dict(json.loads(done.stdout)["docs"])
@@ -84,11 +90,15 @@ def server(tmp_path: Path, docs: Path) -> Iterator[Serving]:
         yield serves
 
 
-def test_a_question_right_after_an_edit_never_shows_the_old_text(server: Serving, docs: Path) -> None:
+def test_a_question_right_after_an_edit_never_shows_the_old_text(
+    server: Serving, docs: Path
+) -> None:
     for days in range(31, 61):
         write(docs / "leave.md", f"# Leave\n\nThere are {days} days of leave in a year.\n")
         now = f"There are {days} days of leave in a year."
-        assert texts(server, "days of leave in a year") in (now, ""), "what was read half written is read again"
+        assert texts(server, "days of leave in a year") in (now, ""), (
+            "what was read half written is read again"
+        )
         until(lambda: texts(server, "days of leave in a year") == now, 2)  # noqa: B023
 
 
@@ -111,7 +121,9 @@ def test_new_words_are_found_within_a_second(server: Serving, docs: Path) -> Non
     assert sorted(took)[2] <= 1.0, took
 
 
-def test_a_deleted_file_is_gone_at_once_and_so_are_its_passages(server: Serving, docs: Path) -> None:
+def test_a_deleted_file_is_gone_at_once_and_so_are_its_passages(
+    server: Serving, docs: Path
+) -> None:
     (source,) = ask(server, "days of leave")
     (docs / "leave.md").unlink()
     assert server.get(f"/v1/passages/{source['id']}").status_code == 404
@@ -136,7 +148,9 @@ def test_new_and_renamed_files_are_found_under_their_names(server: Serving, docs
     until(lambda: [each["path"] for each in ask(server, "ferry noon")] == ["ships.md"])
 
 
-def test_a_source_that_is_gone_keeps_its_documents_and_is_followed_when_it_is_back(server: Serving, docs: Path, tmp_path: Path) -> None:
+def test_a_source_that_is_gone_keeps_its_documents_and_is_followed_when_it_is_back(
+    server: Serving, docs: Path, tmp_path: Path
+) -> None:
     docs.rename(tmp_path / "away")
     time.sleep(1.5)
     assert "thirty" in texts(server, "days of leave")
@@ -147,7 +161,9 @@ def test_a_source_that_is_gone_keeps_its_documents_and_is_followed_when_it_is_ba
     assert until(lambda: ask(server, "lighthouse") != []) < 5
 
 
-def test_another_folder_in_its_place_is_followed(server: Serving, docs: Path, tmp_path: Path) -> None:
+def test_another_folder_in_its_place_is_followed(
+    server: Serving, docs: Path, tmp_path: Path
+) -> None:
     write(tmp_path / "next" / "leave.md", "# Leave\n\nThere are seven days of leave.\n")
     docs.rename(tmp_path / "away")
     (tmp_path / "next").rename(docs)
@@ -159,7 +175,13 @@ def test_another_folder_in_its_place_is_followed(server: Serving, docs: Path, tm
 
 def upload(server: Serving, name: str, text: str, key: str = "", **fields: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.post(f"{server.url}/v1/documents", files={"file": (name, text.encode())}, data=fields, headers=headers, timeout=30)
+    return httpx.post(
+        f"{server.url}/v1/documents",
+        files={"file": (name, text.encode())},
+        data=fields,
+        headers=headers,
+        timeout=30,
+    )
 
 
 KEYS = {
@@ -173,27 +195,56 @@ def bearer(who: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[who]['key']}"}
 
 
-def test_uploads_survive_a_restart_and_what_is_said_of_them_can_be_changed(tmp_path: Path, docs: Path) -> None:
+def test_uploads_survive_a_restart_and_what_is_said_of_them_can_be_changed(
+    tmp_path: Path, docs: Path
+) -> None:
     board = str(KEYS["board"]["key"])
     with serving(tmp_path, "--docs", str(docs), settings=WITH_KEYS) as server:
-        assert upload(server, "plan.md", "# Plan\n\nWe buy the quarry.", board, groups="board", tags="a,b").status_code == 201
-        assert [each["path"] for each in ask(server, "quarry", **bearer("board"))] == ["uploads/plan.md"]
+        assert (
+            upload(
+                server, "plan.md", "# Plan\n\nWe buy the quarry.", board, groups="board", tags="a,b"
+            ).status_code
+            == 201
+        )
+        assert [each["path"] for each in ask(server, "quarry", **bearer("board"))] == [
+            "uploads/plan.md"
+        ]
         assert ask(server, "quarry", **bearer("staff")) == []
     with serving(tmp_path, "--docs", str(docs), settings=WITH_KEYS) as server:
         assert listed(server, **bearer("board"))["uploads/plan.md"]["tags"] == ["a", "b"]
         assert ask(server, "quarry", **bearer("staff")) == []
-        made = upload(server, "plan.md", "# Plan\n\nWe buy the quarry.", board, groups="staff", tags="b").json()["data"][0]
+        made = upload(
+            server, "plan.md", "# Plan\n\nWe buy the quarry.", board, groups="staff", tags="b"
+        ).json()["data"][0]
         assert (made["path"], made["tags"]) == ("uploads/plan.md", ["b"])
-        assert [each["path"] for each in ask(server, "quarry", **bearer("staff"))] == ["uploads/plan.md"]
-        assert server.get(f"/v1/documents/{made['id']}", headers=bearer("staff")).json()["state"] == "done"
-        assert httpx.delete(f"{server.url}/v1/documents/{made['id']}", headers=bearer("staff")).status_code == 200
+        assert [each["path"] for each in ask(server, "quarry", **bearer("staff"))] == [
+            "uploads/plan.md"
+        ]
+        assert (
+            server.get(f"/v1/documents/{made['id']}", headers=bearer("staff")).json()["state"]
+            == "done"
+        )
+        assert (
+            httpx.delete(
+                f"{server.url}/v1/documents/{made['id']}", headers=bearer("staff")
+            ).status_code
+            == 200
+        )
         assert ask(server, "quarry", **bearer("board")) == []
         assert listed(server, **bearer("board")).keys() == {"leave.md", "sub/travel.md"}
 
 
-def test_an_upload_whose_readers_are_not_known_any_more_is_shown_to_nobody(tmp_path: Path, docs: Path) -> None:
+def test_an_upload_whose_readers_are_not_known_any_more_is_shown_to_nobody(
+    tmp_path: Path, docs: Path
+) -> None:
     with serving(tmp_path, "--docs", str(docs), settings=WITH_KEYS) as server:
-        upload(server, "plan.md", "# Plan\n\nWe buy the quarry.", str(KEYS["board"]["key"]), groups="board")
+        upload(
+            server,
+            "plan.md",
+            "# Plan\n\nWe buy the quarry.",
+            str(KEYS["board"]["key"]),
+            groups="board",
+        )
     for file in (tmp_path / ".slipway").glob("slipway.db*"):
         file.unlink()
     with serving(tmp_path, "--docs", str(docs), settings=WITH_KEYS) as server:
@@ -227,16 +278,30 @@ def ingest_states(tmp_path: Path) -> Any:
 # `slipway ingest`
 
 
-def test_a_second_reading_reads_and_embeds_nothing(tmp_path: Path, docs: Path, embedder: Embedder) -> None:
+def test_a_second_reading_reads_and_embeds_nothing(
+    tmp_path: Path, docs: Path, embedder: Embedder
+) -> None:
     time.sleep(0.1)
     first = ingest(tmp_path, "--docs", str(docs))
-    assert (first["read"], first["unchanged"], first["embedded"], first["dense"]) == (2, 0, 2, "2/2")
+    assert (first["read"], first["unchanged"], first["embedded"], first["dense"]) == (
+        2,
+        0,
+        2,
+        "2/2",
+    )
     second = ingest(tmp_path, "--docs", str(docs))
-    assert (second["read"], second["unchanged"], second["embedded"], second["dense"]) == (0, 2, 0, "2/2")
+    assert (second["read"], second["unchanged"], second["embedded"], second["dense"]) == (
+        0,
+        2,
+        0,
+        "2/2",
+    )
     os.utime(docs / "leave.md")
     write(docs / "copy.md", (docs / "leave.md").read_text())
     third = ingest(tmp_path, "--docs", str(docs))
-    assert (third["read"], third["unchanged"], third["embedded"]) == (1, 2, 0), "the same text is not embedded twice"
+    assert (third["read"], third["unchanged"], third["embedded"]) == (1, 2, 0), (
+        "the same text is not embedded twice"
+    )
 
 
 def test_files_under_a_name_that_is_no_text_are_read_like_others(tmp_path: Path) -> None:
@@ -254,7 +319,10 @@ def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: 
     done = run("ingest", "--docs", str(docs), "--config", config, cwd=tmp_path)
     assert done.returncode == 1
     assert "docs: 2 documents with 2 passages" in done.stdout
-    assert "2 read, 0 unchanged, 0 gone, 1 failed; by meaning: off: switched off in the settings" in done.stdout
+    assert (
+        "2 read, 0 unchanged, 0 gone, 1 failed; by meaning: off: switched off in the settings"
+        in done.stdout
+    )
     assert "failed: bad.txt: It is not UTF-8 text" in done.stdout
     assert "reading" in done.stderr
     told = ingest(tmp_path, "--docs", str(docs), "--config", config, code=1)
@@ -267,11 +335,15 @@ def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_beside_a_server_with_keys_the_server_does_the_work(tmp_path: Path, docs: Path, host: str) -> None:
+def test_beside_a_server_with_keys_the_server_does_the_work(
+    tmp_path: Path, docs: Path, host: str
+) -> None:
     with serving(tmp_path, "--docs", str(docs), "--host", host, settings=WITH_KEYS) as server:
         (docs / "bad.txt").write_bytes(b"caf\xe9")
         write(docs / "new.md", "# New\n\nThe crane is yellow.\n")
-        told = ingest(tmp_path, "--docs", str(docs), env={"HTTP_PROXY": "http://127.0.0.1:9"}, code=1)
+        told = ingest(
+            tmp_path, "--docs", str(docs), env={"HTTP_PROXY": "http://127.0.0.1:9"}, code=1
+        )
         assert (told["documents"], told["passages"], list(told["failed"])) == (3, 3, ["bad.txt"])
         assert ask(server, "crane yellow", **bearer("staff")) != []
         other = run("ingest", "--docs", str(docs / "sub"), cwd=tmp_path)
@@ -279,11 +351,23 @@ def test_beside_a_server_with_keys_the_server_does_the_work(tmp_path: Path, docs
         assert "does not serve" in other.stderr
         lock = json.loads((tmp_path / ".slipway" / "lock").read_text())
         assert (tmp_path / ".slipway" / "lock").stat().st_mode & 0o077 == 0
-        assert server.get("/v1/documents/scan", headers={"Authorization": f"Bearer {lock['token']}"}).status_code == 200
-        assert server.get("/v1/documents/scan", headers={"Authorization": "Bearer not-the-token"}).status_code == 401
+        assert (
+            server.get(
+                "/v1/documents/scan", headers={"Authorization": f"Bearer {lock['token']}"}
+            ).status_code
+            == 200
+        )
+        assert (
+            server.get(
+                "/v1/documents/scan", headers={"Authorization": "Bearer not-the-token"}
+            ).status_code
+            == 401
+        )
 
 
-def test_beside_another_command_that_uses_the_store_it_ends_with_a_sentence(tmp_path: Path, docs: Path) -> None:
+def test_beside_another_command_that_uses_the_store_it_ends_with_a_sentence(
+    tmp_path: Path, docs: Path
+) -> None:
     store = Store(tmp_path / ".slipway" / "slipway.db")
     done = run("ingest", "--docs", str(docs), cwd=tmp_path)
     assert done.returncode == 1
@@ -319,13 +403,21 @@ def test_a_document_that_is_replaced_is_never_missing(tmp_path: Path, docs: Path
 
 
 def test_a_second_server_on_a_store_says_so_and_serves(tmp_path: Path, docs: Path) -> None:
-    with serving(tmp_path, "--docs", str(docs), settings=WORDS_ONLY) as first, serving(tmp_path, "--docs", str(docs)) as second:
+    with (
+        serving(tmp_path, "--docs", str(docs), settings=WORDS_ONLY) as first,
+        serving(tmp_path, "--docs", str(docs)) as second,
+    ):
         until(lambda: "thirty" in texts(second, "days of leave"))
-        assert f"is in use by process {first.process.pid} at {first.url}: documents are kept in a temporary one" in second.log
+        assert (
+            f"is in use by process {first.process.pid} at {first.url}: documents are kept in a temporary one"
+            in second.log
+        )
 
 
 @pytest.mark.parametrize("how", ["text", "head", "middle", "tables"])
-def test_a_broken_store_ends_the_start_with_a_sentence(tmp_path: Path, docs: Path, how: str) -> None:
+def test_a_broken_store_ends_the_start_with_a_sentence(
+    tmp_path: Path, docs: Path, how: str
+) -> None:
     for n in range(60):
         write(docs / f"{n}.md", f"# Page {n}\n\n{'Many words are here. ' * 60}\n")
     known = Known([docs], Store(tmp_path / "s" / "slipway.db"))
@@ -342,7 +434,10 @@ def test_a_broken_store_ends_the_start_with_a_sentence(tmp_path: Path, docs: Pat
     else:
         data[100:4096] = os.urandom(3996)
     file.write_bytes(data)
-    with pytest.raises(SettingsError, match=r"slipway\.db cannot be used \(.*\); move it away, and the documents are read anew"):
+    with pytest.raises(
+        SettingsError,
+        match=r"slipway\.db cannot be used \(.*\); move it away, and the documents are read anew",
+    ):
         opened(Store(file), [docs])
 
 
@@ -367,7 +462,11 @@ def test_a_broken_index_is_made_anew(tmp_path: Path, docs: Path, how: str) -> No
     known.close()
     sound = tmp_path / "sound"
     shutil.copytree(tmp_path / "s" / "knowledge", sound)
-    names = [file.relative_to(sound) for file in sound.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    names = [
+        file.relative_to(sound)
+        for file in sound.rglob("*")
+        if file.is_file() and file.suffix != ".lock"
+    ]
     assert len(names) >= 12
     for name in names:
         shutil.rmtree(tmp_path / "s" / "knowledge")
@@ -379,14 +478,20 @@ def test_a_broken_index_is_made_anew(tmp_path: Path, docs: Path, how: str) -> No
         known.close()
 
 
-def test_a_full_disk_under_the_index_is_made_good(tmp_path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_under_the_index_is_made_good(
+    tmp_path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tantivy
 
     known = Known([docs])
     known.build()
     write(docs / "new.md", "# New\n\nThe crane is yellow.\n")
     with monkeypatch.context() as patched:
-        patched.setattr(tantivy, "Document", lambda **_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(
+            tantivy,
+            "Document",
+            lambda **_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        )
         with pytest.raises(OSError, match="No space"):
             known.build()
     write(docs / "newer.md", "# Newer\n\nThe winch is green.\n")
@@ -403,13 +508,21 @@ def test_without_weights_the_keywords_serve_and_say_so(tmp_path: Path, docs: Pat
     with serving(tmp_path, "--docs", str(docs), env={"SLIPWAY_CACHE": str(cache)}) as server:
         until(lambda: "thirty" in texts(server, "days of leave"))
         until(lambda: "off" in server.get("/readyz").json()["knowledge"]["docs"]["dense"])
-        assert "slipway weights pull minilm" in server.get("/readyz").json()["knowledge"]["docs"]["dense"]
+        assert (
+            "slipway weights pull minilm"
+            in server.get("/readyz").json()["knowledge"]["docs"]["dense"]
+        )
         assert "search is by keywords only" in server.log
 
 
-def test_another_model_embeds_behind_the_one_before(tmp_path: Path, docs: Path, embedder: Embedder) -> None:
+def test_another_model_embeds_behind_the_one_before(
+    tmp_path: Path, docs: Path, embedder: Embedder
+) -> None:
     for n in range(400):
-        write(docs / f"{n}.md", f"# Page {n}\n\nThe harbour has pier {n}, and {'boats ' * 40}lie there.\n")
+        write(
+            docs / f"{n}.md",
+            f"# Page {n}\n\nThe harbour has pier {n}, and {'boats ' * 40}lie there.\n",
+        )
     store = tmp_path / ".slipway" / "slipway.db"
     assert ingest(tmp_path, "--docs", str(docs))["dense"] == "402/402"
     other = tmp_path / "other"
@@ -420,7 +533,9 @@ def test_another_model_embeds_behind_the_one_before(tmp_path: Path, docs: Path, 
     with serving(tmp_path, "--docs", str(docs), settings=settings) as server:
         until(lambda: "by the model before" in dense(server))
         assert dense(server).startswith("402/402 by the model before")
-        assert ask(server, "how many holidays may I take off work?")[0]["path"] == "leave.md", "found by the old vectors"
+        assert ask(server, "how many holidays may I take off work?")[0]["path"] == "leave.md", (
+            "found by the old vectors"
+        )
         assert until(lambda: dense(server) == "402/402", 60) > 0
         assert ask(server, "how many holidays may I take off work?")[0]["path"] == "leave.md"
         until(lambda: models_in(store) == 1)

@@ -1,4 +1,6 @@
-"""Products in integers: what comes out is what floats give, within what eight bits can tell; what is not understood stays as it is."""
+"""Products in integers: what comes out is what floats give, within what eight bits can tell; what
+is not understood stays as it is.
+"""
 
 from typing import Any
 
@@ -12,7 +14,7 @@ from tokenizers import Tokenizer
 
 from slipway import weights
 from slipway.knowledge.embedding import LONGEST, Embedder
-from slipway.knowledge.integers import exact_if_signed, in_integers
+from slipway.knowledge.int8 import exact_if_signed, in_integers
 
 Floats = NDArray[np.float32]
 
@@ -34,13 +36,19 @@ def message(field: int, content: bytes) -> bytes:
 
 def node(kind: str, inputs: list[str], output: str, attribute: bytes = b"") -> bytes:
     return message(
-        1, b"".join(message(1, name.encode()) for name in inputs) + message(2, output.encode()) + message(4, kind.encode()) + attribute
+        1,
+        b"".join(message(1, name.encode()) for name in inputs)
+        + message(2, output.encode())
+        + message(4, kind.encode())
+        + attribute,
     )
 
 
 def tensor(name: str, kind: int, values: NDArray[Any]) -> bytes:
     sizes = b"".join(number(1, size) for size in values.shape)
-    return message(5, sizes + number(2, kind) + message(8, name.encode()) + message(9, values.tobytes()))
+    return message(
+        5, sizes + number(2, kind) + message(8, name.encode()) + message(9, values.tobytes())
+    )
 
 
 def value(field: int, name: str) -> bytes:
@@ -50,7 +58,11 @@ def value(field: int, name: str) -> bytes:
 
 def model(kept: NDArray[np.int8], scale: Floats, opset: int = 17, *more: bytes) -> bytes:
     to_float = message(5, message(1, b"to") + number(3, 1) + number(20, 2))
-    nodes = [node("Cast", ["kept"], "wide", to_float), node("Mul", ["wide", "scale"], "weights"), node("MatMul", ["x", "weights"], "y")]
+    nodes = [
+        node("Cast", ["kept"], "wide", to_float),
+        node("Mul", ["wide", "scale"], "weights"),
+        node("MatMul", ["x", "weights"], "y"),
+    ]
     tensors = [tensor("kept", 3, kept), tensor("scale", 1, scale)]
     graph = b"".join([*nodes, *more, message(2, b"one"), *tensors, value(11, "x"), value(12, "y")])
     return number(1, 8) + message(7, graph) + message(8, number(2, opset))
@@ -64,7 +76,9 @@ def run(content: bytes, x: Floats) -> Floats:
 
 def exact() -> bool:
     """Whether this processor adds up signed weights without overflow."""
-    sums = onnxruntime.InferenceSession(exact_if_signed(), providers=["CPUExecutionProvider"]).run(None, {})[0]
+    sums = onnxruntime.InferenceSession(exact_if_signed(), providers=["CPUExecutionProvider"]).run(
+        None, {}
+    )[0]
     assert sums.shape == (2, 16)
     return bool((sums == 64 * 255 * 127).all())
 
@@ -81,7 +95,9 @@ EXACT = exact()
     size=st.floats(-3, 3),
     signed=st.sampled_from([False, EXACT]),
 )
-def test_a_product_is_what_floats_give(signed: bool, seed: int, rows: int, inner: int, columns: int, size: float) -> None:
+def test_a_product_is_what_floats_give(
+    signed: bool, seed: int, rows: int, inner: int, columns: int, size: float
+) -> None:
     draw = np.random.default_rng(seed)
     kept = draw.integers(-127, 128, (inner, columns)).astype(np.int8)
     scale = draw.uniform(0.001, 0.1, (1, columns)).astype(np.float32)
@@ -92,16 +108,22 @@ def test_a_product_is_what_floats_give(signed: bool, seed: int, rows: int, inner
     assert rewritten is not None
     exact, found = run(content, x), run(rewritten, x)
     step = np.abs(x).max(axis=1, keepdims=True) / 127
-    furthest = 0.51 * step * np.abs(kept.astype(np.float32)).sum(axis=0) * scale  # half a step, for each number of the row
+    furthest = (
+        0.51 * step * np.abs(kept.astype(np.float32)).sum(axis=0) * scale
+    )  # half a step, for each number of the row
     assert np.all(np.abs(found - exact) <= furthest + 1e-4 * np.abs(exact) + 1e-6)
-    assert np.array_equal(found, run(in_integers(content, signed=False) or b"", x))  # the same on every processor
+    assert np.array_equal(
+        found, run(in_integers(content, signed=False) or b"", x)
+    )  # the same on every processor
     alone = np.concatenate([run(rewritten, x[row : row + 1]) for row in range(rows)])
     assert np.array_equal(found, alone)  # no row depends on its neighbours
 
 
 @pytest.mark.parametrize("signed", [False, EXACT])
 def test_the_extremes_fit_into_the_sums_of_any_processor(signed: bool) -> None:
-    """Two products of signed weights are added in 16 bits where a processor has no instructions for int8."""
+    """Two products of signed weights are added in 16 bits where a processor has no instructions for
+    int8.
+    """
     kept, ones = np.full((64, 4), -127, np.int8), np.ones((1, 4), np.float32)
     x = np.ones((2, 64), np.float32) * np.array([[1.0], [-1.0]], np.float32)
     found = run(in_integers(model(kept, ones), signed=signed) or b"", x)
@@ -115,8 +137,14 @@ def test_what_is_not_understood_stays_as_it_is() -> None:
     square = np.ones((2, 2), np.int8)
     assert in_integers(model(square, ones), signed=True) is not None
     assert in_integers(model(square, ones.T), signed=True) is None  # a scale for each row
-    for reader in (node("Neg", ["weights"], "z"), node("Neg", ["kept"], "z"), node("MatMul", ["weights", "x"], "z")):
-        assert in_integers(model(square, ones, 17, reader), signed=True) is None  # something else reads them too
+    for reader in (
+        node("Neg", ["weights"], "z"),
+        node("Neg", ["kept"], "z"),
+        node("MatMul", ["weights", "x"], "z"),
+    ):
+        assert (
+            in_integers(model(square, ones, 17, reader), signed=True) is None
+        )  # something else reads them too
     for broken in (model(kept, ones)[:-3], b"\x3a\xff", b"\xff" * 20, b"\x38\x05"):
         with pytest.raises(ValueError, match=r"message|field"):
             in_integers(broken, signed=False)
@@ -124,7 +152,9 @@ def test_what_is_not_understood_stays_as_it_is() -> None:
 
 def test_vectors_are_what_floats_give(embedder: Embedder) -> None:
     files = weights.found("minilm") or {}
-    plain = onnxruntime.InferenceSession(str(files["model.onnx"]), providers=["CPUExecutionProvider"])
+    plain = onnxruntime.InferenceSession(
+        str(files["model.onnx"]), providers=["CPUExecutionProvider"]
+    )
     tokenizer = Tokenizer.from_file(str(files["tokenizer.json"]))
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
@@ -137,7 +167,14 @@ def test_vectors_are_what_floats_give(embedder: Embedder) -> None:
     ]
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids], np.int64)
-        states = plain.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)})[0][0]
+        states = plain.run(
+            None,
+            {
+                "input_ids": ids,
+                "attention_mask": np.ones_like(ids),
+                "token_type_ids": np.zeros_like(ids),
+            },
+        )[0][0]
         exact = states.mean(axis=0) / np.linalg.norm(states.mean(axis=0))
         assert float(embedder.embed([text])[0] @ exact) > 0.99
     assert embedder.model.endswith("/8")

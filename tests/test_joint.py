@@ -1,4 +1,6 @@
-"""An answer broke off and another model goes on: what the reader sees is one text, whatever the model says again or before."""
+"""An answer broke off and another model goes on: what the reader sees is one text, whatever the
+model says again or before.
+"""
 
 import random
 import time
@@ -9,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.providers.mock.words import write
-from slipway.routing.continuing import head_of
-from slipway.routing.joint import Joint
+from slipway.routing.continuation import head_of
+from slipway.routing.overlap import Joint
 from slipway.types import Piece
 
 CHINESE = "港口清晨有船缓慢驶过灯塔下面几个孩子正在看书他们问老师为什么海水会涨又退去答案写墙上但没人读懂它直到第二天雨停了风也小"
@@ -59,17 +61,27 @@ def english(rng: random.Random) -> str:
 
 
 def chinese(rng: random.Random) -> str:
-    return "".join("".join(rng.sample(CHINESE, rng.randint(4, 14))) + rng.choice("，。。？") for _ in range(12))
+    return "".join(
+        "".join(rng.sample(CHINESE, rng.randint(4, 14))) + rng.choice("，。。？") for _ in range(12)
+    )
 
 
 def markdown(rng: random.Random) -> str:
-    items = "".join(f"{rng.choice(['-', '1.', '  -'])} **{''.join(write(rng, 2))}** {''.join(write(rng, 7))}\n" for _ in range(4))
-    rows = "".join(f"| {''.join(write(rng, 1))} | {''.join(write(rng, 2))} | yes |\n" for _ in range(5))
+    items = "".join(
+        f"{rng.choice(['-', '1.', '  -'])} **{''.join(write(rng, 2))}** {''.join(write(rng, 7))}\n"
+        for _ in range(4)
+    )
+    rows = "".join(
+        f"| {''.join(write(rng, 1))} | {''.join(write(rng, 2))} | yes |\n" for _ in range(5)
+    )
     return f"## {''.join(write(rng, 3))}\n\n{''.join(write(rng, 30))}\n\n{items}\n| a | b | c |\n|---|---|---|\n{rows}\n{''.join(write(rng, 30))}\n"
 
 
 def code(rng: random.Random) -> str:
-    lines = "".join(f"{'    ' * rng.randint(1, 3)}{rng.choice('abc')} = f({rng.randint(0, 99)}, {rng.choice('xyz')})\n" for _ in range(12))
+    lines = "".join(
+        f"{'    ' * rng.randint(1, 3)}{rng.choice('abc')} = f({rng.randint(0, 99)}, {rng.choice('xyz')})\n"
+        for _ in range(12)
+    )
     return f"So:\n\n```python\ndef f(a, b):\n{lines}    x += 1\n    x += 1\n    return x\n```\n\n{''.join(write(rng, 20))}"
 
 
@@ -100,14 +112,22 @@ def test_what_goes_on_exactly_is_never_changed(text: tuple[str, str], data: st.D
 
 
 @settings(deadline=None)
-@given(st.text(alphabet="ab .,\n|`今天…", max_size=60), st.text(alphabet="ab .,\n|`今天…", max_size=60), st.data())
-def test_how_it_is_cut_into_pieces_makes_no_difference(shown: str, text: str, data: st.DataObject) -> None:
+@given(
+    st.text(alphabet="ab .,\n|`今天…", max_size=60),
+    st.text(alphabet="ab .,\n|`今天…", max_size=60),
+    st.data(),
+)
+def test_how_it_is_cut_into_pieces_makes_no_difference(
+    shown: str, text: str, data: st.DataObject
+) -> None:
     assert joined(shown, *data.draw(pieces(text))) == joined(shown, text) == joined(shown, *text)
 
 
 @settings(deadline=None)
 @given(broken(), st.sampled_from(["", *PREFACES]), st.integers(0, 400), st.data())
-def test_nor_where_it_repeats(text: tuple[str, str], preface: str, back: int, data: st.DataObject) -> None:
+def test_nor_where_it_repeats(
+    text: tuple[str, str], preface: str, back: int, data: st.DataObject
+) -> None:
     shown, rest = text
     said = preface + shown[-back:] + rest
     assert joined(shown, *data.draw(pieces(said))) == joined(shown, said) == joined(shown, *said)
@@ -153,8 +173,14 @@ CASES = {
     ("See the harbour", "harbour of Kiel"): (" of Kiel", "repeat"),
     ("So it is. Explain", "Explains the rest."): ("s the rest.", "repeat"),
     ("Then we go over the harbour wa", "…over the harbour wall"): ("ll", "repeat"),
-    ("We sell three kinds of tea.\n\n", "three kinds of tea.\n\nThe first"): ("The first", "repeat"),
-    ("1. Open the settings\n2. Choose your language", "2. Choose your language\n3. Save"): ("\n3. Save", "repeat"),
+    ("We sell three kinds of tea.\n\n", "three kinds of tea.\n\nThe first"): (
+        "The first",
+        "repeat",
+    ),
+    ("1. Open the settings\n2. Choose your language", "2. Choose your language\n3. Save"): (
+        "\n3. Save",
+        "repeat",
+    ),
     ("他们在海边看见一艘很大的船", "看见一艘很大的船慢慢靠岸。"): ("慢慢靠岸。", "repeat"),
     # It begins again
     ("Open the door and", "Open the door and go in."): (" go in.", "restart"),
@@ -163,7 +189,10 @@ CASES = {
     ("根据文档", "根据文档，答案是四。"): ("，答案是四。", "restart"),
     # It says first that it goes on
     ("Open the door and ", "Sure, here is the rest:\n\ngo in."): ("go in.", "preface"),
-    ("Open the door and go in to", "Continuing from where I left off:\n\ngo in to the house"): (" the house", "repeat"),
+    ("Open the door and go in to", "Continuing from where I left off:\n\ngo in to the house"): (
+        " the house",
+        "repeat",
+    ),
     ("Open the door and ", "(continued)\n\ngo in."): ("go in.", "preface"),
     ("Open the door and ", "…go in."): ("go in.", "preface"),
     ("打开门，", "（接上文）走进去。"): ("走进去。", "preface"),
@@ -185,18 +214,33 @@ CASES = {
     # False friends
     ("It was very ", "very late, and very very dark."): ("very late, and very very dark.", "exact"),
     ("| a | b |\n", "| a | c |\n"): ("| a | c |\n", "exact"),
-    ("| name | open |\n|---|---|\n| the harbour | is open now |\n", "| the harbour | is open now |\n"): (
+    (
+        "| name | open |\n|---|---|\n| the harbour | is open now |\n",
+        "| the harbour | is open now |\n",
+    ): (
         "| the harbour | is open now |\n",
         "exact",
     ),
-    ("```python\nvalues.append(next(rows))\n", "values.append(next(rows))\nreturn"): ("values.append(next(rows))\nreturn", "exact"),
-    ("```python\nvalues.append(next(rows))", "\nvalues.append(next(rows))\n"): ("\nvalues.append(next(rows))\n", "exact"),
-    ("And so:\nLet it be, let it be\n", "Let it be, let it be\n"): ("Let it be, let it be\n", "exact"),
+    ("```python\nvalues.append(next(rows))\n", "values.append(next(rows))\nreturn"): (
+        "values.append(next(rows))\nreturn",
+        "exact",
+    ),
+    ("```python\nvalues.append(next(rows))", "\nvalues.append(next(rows))\n"): (
+        "\nvalues.append(next(rows))\n",
+        "exact",
+    ),
+    ("And so:\nLet it be, let it be\n", "Let it be, let it be\n"): (
+        "Let it be, let it be\n",
+        "exact",
+    ),
     ("0.0, 0.0, 0.0, 0.0, 0.0, ", "0.0, 0.0, 0.0, 0.0, 1.0"): ("0.0, 0.0, 0.0, 0.0, 1.0", "exact"),
     ("哈哈哈哈哈哈哈哈", "哈哈哈哈哈哈哈哈，真好笑"): ("哈哈哈哈哈哈哈哈，真好笑", "exact"),
     ("今天我们", "继续讨论：预算。"): ("继续讨论：预算。", "exact"),
     ("You ask? ", "Sure, it opens at nine:\n"): ("Sure, it opens at nine:\n", "exact"),
-    ("Some of it is above. ", "Here is the rest of the list:\n"): ("Here is the rest of the list:\n", "exact"),
+    ("Some of it is above. ", "Here is the rest of the list:\n"): (
+        "Here is the rest of the list:\n",
+        "exact",
+    ),
     ("The stream is resumed. ", "Continuing from where it left off, the server"): (
         "Continuing from where it left off, the server",
         "exact",
@@ -208,10 +252,16 @@ CASES = {
     ("It prints:\n", "Continuing...\nDone."): ("Continuing...\nDone.", "exact"),
     ("Choose **", "Continued:** and wait"): ("Continued:** and wait", "exact"),
     ("The installer waits. ", "To continue, press Enter."): ("To continue, press Enter.", "exact"),
-    ("The installer waits. ", "To continue:\n\n1. Press Enter."): ("To continue:\n\n1. Press Enter.", "exact"),
+    ("The installer waits. ", "To continue:\n\n1. Press Enter."): (
+        "To continue:\n\n1. Press Enter.",
+        "exact",
+    ),
     ("## Ships\n\n", "(continued)\n\n"): ("(continued)\n\n", "exact"),
     ("So he left. ", "...or so they say."): ("...or so they say.", "exact"),
-    ("The fee is due. ", "I will continue where you left off. Thank you."): ("I will continue where you left off. Thank you.", "exact"),
+    ("The fee is due. ", "I will continue where you left off. Thank you."): (
+        "I will continue where you left off. Thank you.",
+        "exact",
+    ),
     ("他不听。", "我继续说：不行。"): ("我继续说：不行。", "exact"),
     ("满足条件后", "可以继续：先保存。"): ("可以继续：先保存。", "exact"),
     ("你学过了。", "可以接着上次的内容继续说。"): ("可以接着上次的内容继续说。", "exact"),
@@ -226,7 +276,10 @@ CASES = {
     ("One.\n", "\nTwo."): ("\nTwo.", "exact"),
     ("```\nif x:\n  ", "  y()"): ("  y()", "exact"),
     ("```python\nf()\n", "```\nThat is it."): ("```\nThat is it.", "exact"),
-    ("````markdown\nSo:\n", "```python\nf()\n```\n````\n"): ("```python\nf()\n```\n````\n", "exact"),
+    ("````markdown\nSo:\n", "```python\nf()\n```\n````\n"): (
+        "```python\nf()\n```\n````\n",
+        "exact",
+    ),
     ("So:\n\n", "```python\nf()\n```\n"): ("```python\nf()\n```\n", "exact"),
     ("He said: ", '"So be it."'): ('"So be it."', "exact"),
     ("今天是星期三，", "明天是星期四。"): ("明天是星期四。", "exact"),
@@ -248,8 +301,14 @@ def test_a_restart_in_other_words_is_joined_where_it_comes_to_the_same_words() -
 
 
 def test_a_restart_that_never_comes_there_is_seen_from_the_sentence_that_differs() -> None:
-    seen, found = joined(LONG, "The harbour is open. It is large. Ships come from all over the world to trade here. That is all.")
-    assert (seen, found) == ("\n\nShips come from all over the world to trade here. That is all.", "diverged")
+    seen, found = joined(
+        LONG,
+        "The harbour is open. It is large. Ships come from all over the world to trade here. That is all.",
+    )
+    assert (seen, found) == (
+        "\n\nShips come from all over the world to trade here. That is all.",
+        "diverged",
+    )
 
 
 def test_what_only_begins_as_the_answer_began_is_seen() -> None:
@@ -281,19 +340,26 @@ def test_little_is_held_back() -> None:
 
 @settings(deadline=None)
 @given(broken(), st.integers(0, 400), st.sampled_from(["", " ", "\n"]))
-def test_not_much_more_is_held_back_than_was_shown(text: tuple[str, str], cut: int, space: str) -> None:
+def test_not_much_more_is_held_back_than_was_shown(
+    text: tuple[str, str], cut: int, space: str
+) -> None:
     shown, rest = text
     for said in (shown[:cut] + space * 2000 + rest, PREFACES[0] + shown[:cut] + rest * 3):
         joint, held = Joint(shown), 0
         for character in said:
             held = 0 if joint.feed(character) or joint.settled else held + 1
-            assert held <= len(PREFACES[0]) + len(shown) + len(shown) + 400  # a preface, a restart, and what may follow it
+            assert (
+                held <= len(PREFACES[0]) + len(shown) + len(shown) + 400
+            )  # a preface, a restart, and what may follow it
 
 
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
-        ("".join(write(random.Random(1), 30_000)), "".join(write(random.Random(1), 30_000)) + " More."),
+        (
+            "".join(write(random.Random(1), 30_000)),
+            "".join(write(random.Random(1), 30_000)) + " More.",
+        ),
         ("a b " * 50_000, "a b " * 50_000),
         ("哈" * 200_000, "哈" * 200_000),
         ("\n" * 200_000 + "x", "\n" * 200_000),
@@ -308,5 +374,8 @@ def test_a_long_answer_takes_no_longer_a_character(shown: str, text: str) -> Non
 
 def test_who_goes_on_does_so_under_the_id_of_the_first_chunk_with_text() -> None:
     """Azure sends what its filters say of the prompt first, without an id."""
-    opening = [b'data: {"id": "", "created": 0, "choices": []}\n\n', b'data: {"id": "c-1", "created": 7, "choices": [{"delta": {}}]}\n\n']
+    opening = [
+        b'data: {"id": "", "created": 0, "choices": []}\n\n',
+        b'data: {"id": "c-1", "created": 7, "choices": [{"delta": {}}]}\n\n',
+    ]
     assert head_of([Piece(raw=raw) for raw in opening]) == {"id": "c-1", "created": 7}

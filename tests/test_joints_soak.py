@@ -1,9 +1,12 @@
-"""Streams cut at any byte, and gone on with by another model, beside what the mock would have said; 10,000 of them in `make soak`.
+"""Streams cut at any byte, and gone on with by another model, beside what the mock would have said;
+10,000 of them in `make soak`.
 
-Every call of the first model is cut, at a byte drawn evenly from all of its reply: in the role's chunk, inside characters, between events, in the finish,
-the usage and [DONE]. Before the first words another model answers instead; behind the finish reason an error event says that the end was not sent. In
-each case the text must be the truth, where the other model goes on exactly. Of the other habits, rates are printed (`pytest -s`). How long the reader
-waits at the joint is measured apart, where neither the client nor the server is busy.
+Every call of the first model is cut, at a byte drawn evenly from all of its reply: in the role's
+chunk, inside characters, between events, in the finish, the usage and [DONE]. Before the first
+words another model answers instead; behind the finish reason an error event says that the end was
+not sent. In each case the text must be the truth, where the other model goes on exactly. Of the
+other habits, rates are printed (`pytest -s`). How long the reader waits at the joint is measured
+apart, where neither the client nor the server is busy.
 """
 
 import asyncio
@@ -55,7 +58,9 @@ class Soak:
             async with gate:
                 return await self.one(number)
 
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=at_once), timeout=60) as self.client:
+        async with httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=at_once), timeout=60
+        ) as self.client:
             self.turn = await self.before()
             return await asyncio.gather(*map(one, range(streams)))
 
@@ -71,8 +76,13 @@ class Soak:
             seen, messages = await self.answer(f"app{name}", question), [*self.turn, *user]
         else:
             body = {"model": f"route{name}", "messages": user, "stream": True}
-            seen, messages = await ask(self.client, f"{self.server.url}/v1", body, patience_s=60), user
-        told = await self.client.post(f"{self.other}/truth", json={"model": "m", "messages": messages})
+            seen, messages = (
+                await ask(self.client, f"{self.server.url}/v1", body, patience_s=60),
+                user,
+            )
+        told = await self.client.post(
+            f"{self.other}/truth", json={"model": "m", "messages": messages}
+        )
         truth = str(told.json()["text"])
         return Joined(seen, truth, *apart(seen.text, truth))
 
@@ -102,22 +112,35 @@ def take(seen: Seen, name: str, data: dict[str, Any]) -> None:
 
 
 def apart(text: str, truth: str) -> tuple[int, int]:
-    """(characters that `text` has too many, characters that it lacks), where both part and come together again."""
+    """(characters that `text` has too many, characters that it lacks), where both part and come
+    together again.
+    """
     shorter = min(len(text), len(truth))
     start = next((n for n in range(shorter) if text[n] != truth[n]), shorter)
-    end = next((n for n in range(shorter - start) if text[-1 - n] != truth[-1 - n]), shorter - start)
+    end = next(
+        (n for n in range(shorter - start) if text[-1 - n] != truth[-1 - n]), shorter - start
+    )
     return len(text) - start - end, len(truth) - start - end
 
 
 @contextlib.contextmanager
 def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> Iterator[Soak]:
     speed = ["--tpot", str(tpot_s), *LENGTHS]
-    with mock_process(*speed, "--script", "cutany") as first, mock_process(*speed, "--continues", habit) as other:
+    with (
+        mock_process(*speed, "--script", "cutany") as first,
+        mock_process(*speed, "--continues", habit) as other,
+    ):
         groups = range(-(-streams // (2 * EACH)))
-        routes = {f"{door}{n}": [f"{door}{n}.first", "other"] for door in ("route", "by") for n in groups}
-        models = {"other": {"base_url": other, "name": "m"}} | {f"{name}.first": {"base_url": first, "name": "m"} for name in routes}
+        routes = {
+            f"{door}{n}": [f"{door}{n}.first", "other"] for door in ("route", "by") for n in groups
+        }
+        models = {"other": {"base_url": other, "name": "m"}} | {
+            f"{name}.first": {"base_url": first, "name": "m"} for name in routes
+        }
         apps = {f"app{n}": {"route": f"by{n}"} for n in groups} | {"uncut": {"route": "other"}}
-        with serving(tmp_path, settings={"models": models, "routes": routes, "apps": apps}) as server:
+        with serving(
+            tmp_path, settings={"models": models, "routes": routes, "apps": apps}
+        ) as server:
             yield Soak(server, other)
 
 
@@ -151,7 +174,9 @@ def test_the_reader_hardly_waits_at_the_joint(tmp_path: Path) -> None:
     with soaking(tmp_path, "exact", FEW // 2, tpot_s=0.003) as soak:
         joined = asyncio.run(soak.run(FEW // 2, at_once=2))
     gaps = sorted(each.seen.gap_s for each in joined if each.seen.gap_s is not None)
-    print(f"gap: {len(gaps)} joints, p50 {statistics.median(gaps) * 1000:.0f} ms, p95 {gaps[int(0.95 * len(gaps))] * 1000:.0f} ms")  # noqa: T201
+    print(  # noqa: T201
+        f"gap: {len(gaps)} joints, p50 {statistics.median(gaps) * 1000:.0f} ms, p95 {gaps[int(0.95 * len(gaps))] * 1000:.0f} ms"
+    )
     assert len(gaps) > FEW / 4
     assert gaps[int(0.95 * len(gaps))] <= GAP_S
 

@@ -1,4 +1,6 @@
-"""`kill -9` at any moment of `slipway ingest`: what is kept fits together at once, and the next run comes to what a fresh one comes to."""
+"""`kill -9` at any moment of `slipway ingest`: what is kept fits together at once, and the next run
+comes to what a fresh one comes to.
+"""
 
 import contextlib
 import random
@@ -15,7 +17,7 @@ import pytest
 from processes import COMMAND, run
 from slipway import weights
 from slipway.knowledge import opened
-from slipway.knowledge.keeper import Keeper
+from slipway.knowledge.sync import Keeper
 from slipway.knowledge.verification import misfits
 from slipway.store import Store
 
@@ -25,8 +27,15 @@ KINDS = ("md", "txt", "html")
 
 def page(draw: random.Random) -> str:
     """Several places; some paragraphs are the same in many files."""
-    paragraphs = [f"Berth {draw.randrange(50)} is for {draw.choice(['tugs', 'ferries', 'barges'])}." for _ in range(3)]
-    return "# Page\n\n" + "\n\n".join(f"## Part {n}\n\n{text}" for n, text in enumerate(paragraphs)) + f"\n\nNumber {draw.random()}.\n"
+    paragraphs = [
+        f"Berth {draw.randrange(50)} is for {draw.choice(['tugs', 'ferries', 'barges'])}."
+        for _ in range(3)
+    ]
+    return (
+        "# Page\n\n"
+        + "\n\n".join(f"## Part {n}\n\n{text}" for n, text in enumerate(paragraphs))
+        + f"\n\nNumber {draw.random()}.\n"
+    )
 
 
 def change(docs: Path, draw: random.Random) -> None:
@@ -47,7 +56,11 @@ def change(docs: Path, draw: random.Random) -> None:
 def killed(home: Path, docs: Path, after_s: float) -> bool:
     """Whether it was still at work."""
     process = subprocess.Popen(
-        [*COMMAND, "ingest", "--docs", str(docs)], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*COMMAND, "ingest", "--docs", str(docs)],
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         process.wait(after_s)
@@ -70,8 +83,12 @@ def reopened(home: Path, docs: Path) -> Any:
 def wrong(keeper: Keeper) -> list[str]:
     found = misfits(keeper.collection)
     if keeper.dense is not None and keeper.dense.open():
-        passages = {row.id for row in keeper.collection.shelf.rows(list(keeper.collection.documents))}
-        vectors = {number for number, _ in keeper.collection.shelf.vectors("all-MiniLM-L6-v2-int8/256/8")}
+        passages = {
+            row.id for row in keeper.collection.shelf.rows(list(keeper.collection.documents))
+        }
+        vectors = {
+            number for number, _ in keeper.collection.shelf.vectors("all-MiniLM-L6-v2-int8/256/8")
+        }
         found += ["There are vectors of passages that are gone."] if vectors - passages else []
         served = keeper.dense.loaded
         found += ["The vectors in memory are not those of the store."] if served != vectors else []
@@ -106,7 +123,9 @@ def storm(tmp_path: Path, points: int, seed: int) -> None:
     for point in range(points):
         if point % 3 == 2:  # the index has to be caught up, wholly
             shutil.rmtree(home / ".slipway" / "knowledge", ignore_errors=True)
-        hits += killed(home, docs, 0.3 + draw.random() * max(whole_s - 0.3, 0.5) * (1.0 if point % 2 else 0.5))
+        hits += killed(
+            home, docs, 0.3 + draw.random() * max(whole_s - 0.3, 0.5) * (1.0 if point % 2 else 0.5)
+        )
         if (home / ".slipway" / "slipway.db").exists():
             with reopened(home, docs) as keeper:
                 assert wrong(keeper) == [], f"after kill {point}"
@@ -137,7 +156,9 @@ def test_what_does_not_fit_together_is_told(tmp_path: Path) -> None:
         (docs / f"{n}.md").write_text(f"# Page {n}\n\nWords.\n")
     time.sleep(0.1)
     took(tmp_path, docs)
-    with contextlib.closing(sqlite3.connect(tmp_path / ".slipway" / "slipway.db", isolation_level=None)) as db:
+    with contextlib.closing(
+        sqlite3.connect(tmp_path / ".slipway" / "slipway.db", isolation_level=None)
+    ) as db:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("UPDATE passages SET text = 'Wrong.' WHERE id = 1")
         db.execute("DELETE FROM documents WHERE id = 2")

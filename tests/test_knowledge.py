@@ -42,19 +42,35 @@ def cut(text: str, path: str = "page.md") -> tuple[Document, list[Passage]]:
 # Finding
 
 
-def test_a_question_finds_the_place_that_answers_with_its_exact_span(known: Callable[..., Known]) -> None:
+def test_a_question_finds_the_place_that_answers_with_its_exact_span(
+    known: Callable[..., Known],
+) -> None:
     text = "# Guide\n\nWelcome.\n\n## Adding a model\n\nWrite it under `models:`.\n\n## Removing\n\nDelete the line.\n"
     knowledge = known({"guide.md": text})
     best = knowledge.search("How do I add models?")[0].passage
-    assert (best.path, best.title, best.heading, best.trail) == ("guide.md", "Guide", "Adding a model", ("Guide", "Adding a model"))
+    assert (best.path, best.title, best.heading, best.trail) == (
+        "guide.md",
+        "Guide",
+        "Adding a model",
+        ("Guide", "Adding a model"),
+    )
     assert best.text == text[best.start : best.end] == "Write it under `models:`."
     assert knowledge.passage(best.id) == best
     assert knowledge.passage("psg-" + "0" * 32) is None
 
 
-def test_places_are_distinct_and_the_best_passage_stands_for_each(known: Callable[..., Known]) -> None:
-    filler = "\n\n".join(f"Paragraph {n} talks about harbours and ships at length. " * 8 for n in range(12))
-    knowledge = known({"a.md": f"# Ships\n\n{filler}\n\nThe anchor chain weighs nine tons.\n", "b.md": "# Anchors\n\nAn anchor holds.\n"})
+def test_places_are_distinct_and_the_best_passage_stands_for_each(
+    known: Callable[..., Known],
+) -> None:
+    filler = "\n\n".join(
+        f"Paragraph {n} talks about harbours and ships at length. " * 8 for n in range(12)
+    )
+    knowledge = known(
+        {
+            "a.md": f"# Ships\n\n{filler}\n\nThe anchor chain weighs nine tons.\n",
+            "b.md": "# Anchors\n\nAn anchor holds.\n",
+        }
+    )
     hits = knowledge.search("anchor chain weight of ships")
     assert len({(hit.passage.path, hit.passage.heading) for hit in hits}) == len(hits) == 2
     assert "nine tons" in next(hit.passage.text for hit in hits if hit.passage.path == "a.md")
@@ -63,12 +79,19 @@ def test_places_are_distinct_and_the_best_passage_stands_for_each(known: Callabl
 
 def test_the_file_name_and_the_headings_above_help_to_find(known: Callable[..., Known]) -> None:
     section = "### Limits\n\nAt most ten.\n"
-    knowledge = known({"uploads.md": f"# Files\n\n## Uploading\n\n{section}", "searches.md": f"# Search\n\n## Querying\n\n{section}"})
+    knowledge = known(
+        {
+            "uploads.md": f"# Files\n\n## Uploading\n\n{section}",
+            "searches.md": f"# Search\n\n## Querying\n\n{section}",
+        }
+    )
     assert knowledge.search("limits for uploading")[0].passage.path == "uploads.md"
 
 
 @pytest.mark.parametrize("question", ["東京の天気", "船舶", "ภาษาไทย", "발사대"])
-def test_text_without_spaces_between_words_is_found(known: Callable[..., Known], question: str) -> None:
+def test_text_without_spaces_between_words_is_found(
+    known: Callable[..., Known], question: str
+) -> None:
     pages = {
         "a.md": "# 天気\n\n東京の天気は晴れです。",
         "b.md": "# 船\n\n大きな船舶が港に入る。",
@@ -80,9 +103,19 @@ def test_text_without_spaces_between_words_is_found(known: Callable[..., Known],
 
 
 @pytest.mark.usefixtures("embedder")
-@pytest.mark.parametrize(("question", "number"), [("怎么退款？", 0), ("年假有几天？", 1), ("机密文件放在哪里？", 2), ("食堂几点开？", 3)])
-def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(tmp_path: Path, question: str, number: int) -> None:
-    texts = ["退款须在三十天内申请，并附上收据。", "员工每年有二十天年假。", "机密文件保存在保险柜里。", "公司食堂中午十二点开放。"]
+@pytest.mark.parametrize(
+    ("question", "number"),
+    [("怎么退款？", 0), ("年假有几天？", 1), ("机密文件放在哪里？", 2), ("食堂几点开？", 3)],
+)
+def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(
+    tmp_path: Path, question: str, number: int
+) -> None:
+    texts = [
+        "退款须在三十天内申请，并附上收据。",
+        "员工每年有二十天年假。",
+        "机密文件保存在保险柜里。",
+        "公司食堂中午十二点开放。",
+    ]
     for n, text in enumerate(texts):
         (tmp_path / f"{n}.md").write_text(f"# 手册\n\n{text}\n")
     knowledge = Known([tmp_path], embedding="minilm")
@@ -91,13 +124,28 @@ def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(tmp_path
     found = knowledge.room.ranked(question, OPERATOR, 4)
     assert found[0].passage.path == f"{number}.md"
     assert {each.cosine for each in found} == {0.0}
-    assert [each.cosine > 0 for each in knowledge.room.ranked("How much leave is there?", OPERATOR, 1)] in ([True], [])
+    assert [
+        each.cosine > 0 for each in knowledge.room.ranked("How much leave is there?", OPERATOR, 1)
+    ] in ([True], [])
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", '"', "a:b [x TO *] AND (", "title:(", "😀", "\0", "\ud800", "?", "e\u0301" * 99, "word " * 20_000, " ".join(map(str, range(20_000)))],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        '"',
+        "a:b [x TO *] AND (",
+        "title:(",
+        "😀",
+        "\0",
+        "\ud800",
+        "?",
+        "e\u0301" * 99,
+        "word " * 20_000,
+        " ".join(map(str, range(20_000))),
+    ],
+)
 def test_any_text_is_a_valid_question(known: Callable[..., Known], text: str) -> None:
     knowledge = known({"a.md": "# Word\n\nA word."})
     assert knowledge.search(text) in ([], knowledge.search("word"))
@@ -113,7 +161,9 @@ def test_no_text_breaks_the_search(text: str, shared: Known) -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Known:
     folder = tmp_path_factory.mktemp("shared")
     for n in range(20):
-        (folder / f"page-{n}.md").write_text(f"# Page {n}\n\nThis is about subject{n} and things.\n")
+        (folder / f"page-{n}.md").write_text(
+            f"# Page {n}\n\nThis is about subject{n} and things.\n"
+        )
     knowledge = Known([folder])
     knowledge.build()
     return knowledge
@@ -126,7 +176,9 @@ def test_words_that_no_page_has_find_nothing(shared: Known) -> None:
 
 def test_searches_run_in_threads(shared: Known) -> None:
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: shared.search(f"subject{n % 20}")[0].passage.path, range(400)))
+        found = list(
+            pool.map(lambda n: shared.search(f"subject{n % 20}")[0].passage.path, range(400))
+        )
     assert found == [f"page-{n % 20}.md" for n in range(400)]
 
 
@@ -150,36 +202,71 @@ def test_building_tells_true_counts(tmp_path: Path) -> None:
 
 
 def test_importing_the_room_loads_nothing_heavy() -> None:
-    heavy = ("tantivy", "selectolax", "markdown_it", "pypdfium2", "python_calamine", "yaml", "watchfiles")
+    heavy = (
+        "tantivy",
+        "selectolax",
+        "markdown_it",
+        "pypdfium2",
+        "python_calamine",
+        "yaml",
+        "watchfiles",
+    )
     code = f"import sys, slipway.knowledge; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None:
-    heavy = ("httpx", "sqlite3", "numpy", "tantivy", "nh3", "markdown_it", "yaml", "xml.etree", "ctypes", "prometheus_client")
-    build = (
-        "import sys, slipway.cli; from slipway import app; app.build(app.loaded(app.Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
+    heavy = (
+        "httpx",
+        "sqlite3",
+        "numpy",
+        "tantivy",
+        "nh3",
+        "markdown_it",
+        "yaml",
+        "xml.etree",
+        "ctypes",
+        "prometheus_client",
     )
+    build = "import sys, slipway.cli; from slipway import app; app.build(app.loaded(app.Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
     code = f"{build}; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 # Files
 
 
-def test_sources_that_cannot_be_knowledge_stop_the_start_with_a_sentence_each(tmp_path: Path) -> None:
+def test_sources_that_cannot_be_knowledge_stop_the_start_with_a_sentence_each(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "photo.png").write_bytes(b"png")
     with pytest.raises(SettingsError) as caught:
         Known([tmp_path / "gone", tmp_path / "empty", tmp_path / "photo.png"])
     gone, empty, photo = caught.value.problems
-    assert gone == f"{tmp_path}/gone does not exist; name a folder or a file of documents with --docs."
+    assert (
+        gone == f"{tmp_path}/gone does not exist; name a folder or a file of documents with --docs."
+    )
     kinds = ".md, .markdown, .html, .htm, .txt, .rst, .pdf, .docx, .pptx, .xlsx, .csv, .tsv"
-    assert empty.endswith(f"has no {kinds} files; put documents there or name another folder with --docs.")
+    assert empty.endswith(
+        f"has no {kinds} files; put documents there or name another folder with --docs."
+    )
     assert "the kinds are .md" in photo
 
 
-def test_a_file_that_cannot_be_read_is_reported_and_costs_no_other(known: Callable[..., Known]) -> None:
+def test_a_file_that_cannot_be_read_is_reported_and_costs_no_other(
+    known: Callable[..., Known],
+) -> None:
     files: dict[str, str | bytes] = {
         "good.md": "# Good\n\ntext",
         "latin.md": "caf\xe9".encode("latin-1"),
@@ -217,9 +304,19 @@ def test_hidden_files_are_skipped_and_links_never_lead_out(tmp_path: Path) -> No
     knowledge = Known([docs])
     knowledge.build()
     states = {report.path: report.state for report in knowledge.reports}
-    assert states == {"a.md": "done", "mounted.md": "done", "leak.md": "failed", "leaks": "failed", "dead.md": "failed"}
+    assert states == {
+        "a.md": "done",
+        "mounted.md": "done",
+        "leak.md": "failed",
+        "leaks": "failed",
+        "dead.md": "failed",
+    }
     reasons = knowledge.reasons
-    assert reasons["leak.md"] == reasons["leaks"] == "It is a link that leads out of the folder. Copy the document into the folder."
+    assert (
+        reasons["leak.md"]
+        == reasons["leaks"]
+        == "It is a link that leads out of the folder. Copy the document into the folder."
+    )
     assert reasons["dead.md"] == "It is gone, or a link to nothing. Mend or remove it."
 
 
@@ -231,7 +328,12 @@ def test_the_same_path_in_two_folders_gets_the_folders_name(tmp_path: Path) -> N
     sources = [tmp_path / "x/docs", tmp_path / "y/docs", tmp_path / "z", tmp_path / "z" / "only.md"]
     knowledge = Known(sources)
     knowledge.build()
-    assert [report.path for report in knowledge.reports] == ["docs-2/a.md", "docs/a.md", "only.md", "z/a.md"]
+    assert [report.path for report in knowledge.reports] == [
+        "docs-2/a.md",
+        "docs/a.md",
+        "only.md",
+        "z/a.md",
+    ]
 
 
 # Reading
@@ -290,7 +392,10 @@ def test_text_before_the_first_heading_belongs_to_the_title() -> None:
 
 def test_empty_headings_live_in_the_trails_below_them_or_are_the_text() -> None:
     found = cut("# Top\n\n## Parent\n\n### Child\n\nbody\n\n## Alone\n")[1]
-    assert [(passage.trail, passage.text) for passage in found] == [(("Top", "Parent", "Child"), "body"), (("Top", "Alone"), "## Alone")]
+    assert [(passage.trail, passage.text) for passage in found] == [
+        (("Top", "Parent", "Child"), "body"),
+        (("Top", "Alone"), "## Alone"),
+    ]
 
 
 def test_line_ends_and_the_byte_order_mark_do_not_shift_offsets() -> None:
@@ -320,8 +425,15 @@ def test_html_becomes_readable_text() -> None:
 
 WORDS = st.text(alphabet="abc .:", min_size=1, max_size=40)
 BLOCKS = st.one_of(
-    st.builds("{} {}".format, st.sampled_from(["#", "##", "###"]), st.sampled_from(["One", "Two", "`Three`"])),
-    st.builds("```\n{}\n```".format, st.lists(WORDS | st.just("") | st.just("# no"), max_size=60).map("\n".join)),
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(["#", "##", "###"]),
+        st.sampled_from(["One", "Two", "`Three`"]),
+    ),
+    st.builds(
+        "```\n{}\n```".format,
+        st.lists(WORDS | st.just("") | st.just("# no"), max_size=60).map("\n".join),
+    ),
     st.lists(st.builds("- {}".format, WORDS), min_size=1, max_size=60).map("\n".join),
     st.builds(lambda words, times: f"{words} " * times, WORDS, st.integers(1, 150)),
     st.text(max_size=200),
@@ -330,19 +442,33 @@ BLOCKS = st.one_of(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    blocks=st.lists(BLOCKS, min_size=1, max_size=12), kind=st.sampled_from(["a.md", "a.txt", "a.rst"]), gap=st.sampled_from(["\n", "\n\n"])
+    blocks=st.lists(BLOCKS, min_size=1, max_size=12),
+    kind=st.sampled_from(["a.md", "a.txt", "a.rst"]),
+    gap=st.sampled_from(["\n", "\n\n"]),
 )
-def test_passages_are_exact_apart_and_under_one_heading(blocks: list[str], kind: str, gap: str) -> None:
+def test_passages_are_exact_apart_and_under_one_heading(
+    blocks: list[str], kind: str, gap: str
+) -> None:
     text = "start " + gap.join(blocks).replace("\0", "").encode("utf-8", "ignore").decode()
     document, found = cut(text, kind)
     before = 0
     for passage in found:
-        assert passage.text == document.text[passage.start : passage.end] == passage.text.strip() != ""
+        assert (
+            passage.text == document.text[passage.start : passage.end] == passage.text.strip() != ""
+        )
         assert before <= passage.start < passage.end <= passage.start + LONGEST_FENCE
-        whole = [heading for heading in document.headings if passage.start < heading.end and heading.start < passage.end]
+        whole = [
+            heading
+            for heading in document.headings
+            if passage.start < heading.end and heading.start < passage.end
+        ]
         assert not whole or (len(whole) == 1 and passage.heading == whole[0].text)
         before = passage.end
-    left = [sign for at, sign in enumerate(document.text) if not any(passage.start <= at < passage.end for passage in found)]
+    left = [
+        sign
+        for at, sign in enumerate(document.text)
+        if not any(passage.start <= at < passage.end for passage in found)
+    ]
     headings = sum(heading.end - heading.start for heading in document.headings)
     assert sum(not sign.isspace() for sign in left) <= headings, "text outside headings was lost"
 
@@ -361,7 +487,9 @@ def test_a_paragraph_without_end_is_cut_between_sentences() -> None:
     assert all(len(passage.text) <= 2_000 and passage.text.endswith(".") for passage in found)
 
 
-def test_passage_ids_name_the_version_outlive_a_restart_and_cannot_be_guessed(tmp_path: Path) -> None:
+def test_passage_ids_name_the_version_outlive_a_restart_and_cannot_be_guessed(
+    tmp_path: Path,
+) -> None:
     def ids(store: Path) -> list[str]:
         knowledge = Known([tmp_path / "docs"], Store(store / "slipway.db"))
         knowledge.build()

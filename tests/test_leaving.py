@@ -1,4 +1,6 @@
-"""A client that leaves, at whatever stage its answer is: what was done for it ends at once, and nothing stays taken."""
+"""A client that leaves, at whatever stage its answer is: what was done for it ends at once, and
+nothing stays taken.
+"""
 
 import contextlib
 import json
@@ -21,7 +23,9 @@ PATIENT = {"connect": "30s", "first_byte": "30s", "between_bytes": "30s", "first
 
 
 class Stage(NamedTuple):
-    """`says` are the models of the route at the mock; the client leaves once the mock has so many `calls` and has `sent` so much of the last."""
+    """`says` are the models of the route at the mock; the client leaves once the mock has so many
+    `calls` and has `sent` so much of the last.
+    """
 
     says: tuple[str, ...]
     calls: int = 1
@@ -32,8 +36,12 @@ class Stage(NamedTuple):
 STAGES = {
     "before the first byte": Stage(("fault-hang",)),
     "in the middle": Stage(("fault-stall-5",), sent=6),
-    "before another model goes on": Stage(("fault-cut-5", "fault-hang"), calls=2, streams_only=True),
-    "while another model goes on": Stage(("fault-cut-5", "fault-stall-3"), calls=2, sent=4, streams_only=True),
+    "before another model goes on": Stage(
+        ("fault-cut-5", "fault-hang"), calls=2, streams_only=True
+    ),
+    "while another model goes on": Stage(
+        ("fault-cut-5", "fault-stall-3"), calls=2, sent=4, streams_only=True
+    ),
     "while a failover waits": Stage(("fault-status-503", "fault-hang"), calls=2),
     "while it waits for another try": Stage(("fault-status-429-20",)),
 }
@@ -42,7 +50,9 @@ STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "wh
 
 def asking(server: Serving, stream: bool, name: str = "r0") -> socket.socket:
     """A client that has sent its question, and reads nothing."""
-    body = json.dumps({"model": name, "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}).encode()
+    body = json.dumps(
+        {"model": name, "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
+    ).encode()
     client = socket.create_connection(("127.0.0.1", server.port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     client.sendall(head.encode() + body)
@@ -65,11 +75,16 @@ def in_flight(server: Serving, count: int) -> bool:
 
 @contextlib.contextmanager
 def route(tmp_path: Path, url: str, *says: str, **more: Any) -> Iterator[Serving]:
-    """Routes `r0` to `r2` over models of their own, so that no breaker is opened by the third failure in a row."""
+    """Routes `r0` to `r2` over models of their own, so that no breaker is opened by the third
+    failure in a row.
+    """
     models, routes = dict[str, Any](), dict[str, list[str]]()
     for round_ in range(ROUNDS):
         routes[f"r{round_}"] = [f"m{round_}{n}" for n in range(len(says))]
-        models |= {f"m{round_}{n}": {"base_url": url, "name": name, "connection": PATIENT, **more} for n, name in enumerate(says)}
+        models |= {
+            f"m{round_}{n}": {"base_url": url, "name": name, "connection": PATIENT, **more}
+            for n, name in enumerate(says)
+        }
     with serving(tmp_path, settings={"models": models, "routes": routes}) as server:
         yield server
 
@@ -78,7 +93,9 @@ def route(tmp_path: Path, url: str, *says: str, **more: Any) -> Iterator[Serving
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_a_client_leaves(tmp_path: Path, stage: Stage, stream: bool) -> None:
     if stage.streams_only and not stream:
-        stage = Stage(stage.says, calls=2)  # an answer that is not streamed has shown nothing, and the next model begins anew
+        stage = Stage(
+            stage.says, calls=2
+        )  # an answer that is not streamed has shown nothing, and the next model begins anew
     took = list[float]()
     with mocking() as mock, route(tmp_path, mock.url, *stage.says) as server:
         for round_ in range(ROUNDS):
@@ -128,7 +145,10 @@ def test_a_client_leaves_while_a_connection_is_made(tmp_path: Path, stream: bool
 
 @STREAMED
 def test_a_client_leaves_the_queue_of_a_busy_model(tmp_path: Path, stream: bool) -> None:
-    with mocking() as mock, route(tmp_path, mock.url, "fault-hang", at_once=1, wait="30s") as server:
+    with (
+        mocking() as mock,
+        route(tmp_path, mock.url, "fault-hang", at_once=1, wait="30s") as server,
+    ):
         first = asking(server, stream)
         until(lambda: len(mock.requests) == 1)
         second, third = asking(server, stream), asking(server, stream)

@@ -16,10 +16,15 @@ from processes import mocking, models, serving
 from slipway.errors import ModelBusy
 from slipway.providers import Provider
 from slipway.routing import Candidate, Health, Route
-from slipway.routing.turns import Turns
+from slipway.routing.slots import Turns
 
 
-@given(st.integers(1, 3), st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["stays", "leaves", "late"])), max_size=25))
+@given(
+    st.integers(1, 3),
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["stays", "leaves", "late"])), max_size=25
+    ),
+)
 @settings(max_examples=60, deadline=None)
 def test_turns_are_never_lost_and_never_too_many(most: int, calls: list[tuple[str, str]]) -> None:
     async def all_of_them() -> None:
@@ -93,11 +98,20 @@ def test_a_model_that_is_busy_is_passed_over_where_another_is_free(tmp_path: Pat
         file["routes"] = {"main": ["first", "second"]}
         with serving(tmp_path, settings=file) as server, ThreadPoolExecutor(4) as pool:
             replies = list(pool.map(lambda _: server.chat("main"), range(4)))
-    assert sorted(reply.headers["x-slipway-model"] for reply in replies) == ["first", "second", "second", "second"]
-    assert {reply.headers["x-slipway-attempts"] for reply in replies} == {"1"}  # a model that was passed over was not called
+    assert sorted(reply.headers["x-slipway-model"] for reply in replies) == [
+        "first",
+        "second",
+        "second",
+        "second",
+    ]
+    assert {reply.headers["x-slipway-attempts"] for reply in replies} == {
+        "1"
+    }  # a model that was passed over was not called
 
 
-def test_more_calls_than_a_model_takes_wait_and_the_rest_are_told_when_to_come_back(tmp_path: Path) -> None:
+def test_more_calls_than_a_model_takes_wait_and_the_rest_are_told_when_to_come_back(
+    tmp_path: Path,
+) -> None:
     with (
         mocking(ttft_s=0.5) as mock,
         serving(tmp_path, settings=models(mock.url, "m", at_once=2, wait="1200ms")) as server,
@@ -120,7 +134,9 @@ def test_more_calls_than_a_model_takes_wait_and_the_rest_are_told_when_to_come_b
 
 def timed(client: httpx.Client) -> tuple[httpx.Response, float]:
     began = time.monotonic()
-    reply = client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": "x"}]})
+    reply = client.post(
+        "/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    )
     return reply, time.monotonic() - began
 
 
@@ -132,7 +148,9 @@ def test_what_a_call_waited_is_no_part_of_what_it_takes(tmp_path: Path) -> None:
     ):
         server.chat("m")  # how long a call takes is known then
         for _ in range(3):
-            assert [reply.status_code for reply in pool.map(lambda _: server.chat("m"), range(5))] == [200] * 5
+            assert [
+                reply.status_code for reply in pool.map(lambda _: server.chat("m"), range(5))
+            ] == [200] * 5
 
 
 def test_a_model_without_a_free_connection_is_busy(tmp_path: Path) -> None:
@@ -142,23 +160,39 @@ def test_a_model_without_a_free_connection_is_busy(tmp_path: Path) -> None:
         file["routes"] = {"main": ["first", "second"]}
         with serving(tmp_path, settings=file) as server, ThreadPoolExecutor(3) as pool:
             replies = list(pool.map(lambda _: server.chat("main"), range(3)))
-            assert sorted(reply.headers["x-slipway-model"] for reply in replies) == ["first", "second", "second"]
+            assert sorted(reply.headers["x-slipway-model"] for reply in replies) == [
+                "first",
+                "second",
+                "second",
+            ]
             assert {reply.headers["x-slipway-attempts"] for reply in replies} == {"1"}
             alone = list(pool.map(lambda _: server.chat("first"), range(2)))
             assert server.get("/readyz").json()["health"]["first"]["state"] == "closed"
     assert sorted(reply.status_code for reply in alone) == [200, 503]
-    assert {reply.json()["error"]["code"] for reply in alone if reply.status_code == 503} == {"model_busy"}
+    assert {reply.json()["error"]["code"] for reply in alone if reply.status_code == 503} == {
+        "model_busy"
+    }
 
 
 def test_sections_are_written_no_more_at_once_than_the_narrowest_model_takes() -> None:
-    narrow, wide, any_number = (Health("m", turns=turns) for turns in (Turns("m", 2, 1.0), Turns("m", 5, 1.0), None))
+    narrow, wide, any_number = (
+        Health("m", turns=turns) for turns in (Turns("m", 2, 1.0), Turns("m", 5, 1.0), None)
+    )
     model = cast("Provider", None)
-    route = Route(name="r", candidates=tuple(Candidate(model=model, health=health) for health in (wide, narrow, any_number)))
+    route = Route(
+        name="r",
+        candidates=tuple(
+            Candidate(model=model, health=health) for health in (wide, narrow, any_number)
+        ),
+    )
     assert route.at_once == 2
 
 
 def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
-    with mocking(ttft_s=0.5) as mock, serving(tmp_path, settings=models(mock.url, "m", at_once=1)) as server:
+    with (
+        mocking(ttft_s=0.5) as mock,
+        serving(tmp_path, settings=models(mock.url, "m", at_once=1)) as server,
+    ):
         body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(server.chat, "m")
@@ -168,6 +202,11 @@ def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> 
             assert first.result().status_code == 200
         time.sleep(0.1)
         assert server.get("/readyz").json()["health"]["m"] == {
-            "state": "closed", "why": None, "for_s": None, "rests_s": None, "busy": 0, "waiting": 0,
-        }  # fmt: skip
+            "state": "closed",
+            "why": None,
+            "for_s": None,
+            "rests_s": None,
+            "busy": 0,
+            "waiting": 0,
+        }
     assert len(mock.requests) == 1

@@ -1,4 +1,6 @@
-"""A model that runs here: real child processes of a real server, with a model so small that a test makes it."""
+"""A model that runs here: real child processes of a real server, with a model so small that a test
+makes it.
+"""
 
 import json
 import os
@@ -63,7 +65,11 @@ def settings(folder: Path, file: Path, **model: Any) -> dict[str, Any]:
     (folder / "docs").mkdir(exist_ok=True)
     (folder / "docs" / "tides.md").write_text(PAGE)
     tiny = {"provider": "local", "weights": str(file), "context": 2048, **model}
-    return {"models": {"tiny": tiny}, "apps": {"docs": {"knowledge": "docs", "route": "tiny"}}, "embedding": "none"}
+    return {
+        "models": {"tiny": tiny},
+        "apps": {"docs": {"knowledge": "docs", "route": "tiny"}},
+        "embedding": "none",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,9 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """Its model never stops by itself, and takes one call at a time."""
     folder = tmp_path_factory.mktemp("endless")
     file = write_tiny(folder / "tiny.gguf", ends=False)
-    with serving(folder, settings=settings(folder, file, context=150_000, parallel=1, wait="1s")) as server:
+    with serving(
+        folder, settings=settings(folder, file, context=150_000, parallel=1, wait="1s")
+    ) as server:
         yield server
 
 
@@ -92,7 +100,9 @@ def test_it_answers_like_any_model(server: Serving) -> None:
     assert streamed.text.endswith("data: [DONE]\n\n")
 
 
-def test_what_a_second_question_has_in_common_with_the_first_is_not_read_again(server: Serving) -> None:
+def test_what_a_second_question_has_in_common_with_the_first_is_not_read_again(
+    server: Serving,
+) -> None:
     usages = [server.post("/v1/answers", {"question": QUESTION}).json()["usage"] for _ in range(2)]
     assert usages[1]["cached_tokens"] > 0.9 * usages[1]["input_tokens"]
     assert usages[1]["input_tokens"] > 200
@@ -114,7 +124,9 @@ def test_a_process_that_was_killed_is_followed_by_another(server: Serving) -> No
 def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server: Serving) -> None:
     old = child(server)
     os.kill(old, signal.SIGKILL)
-    (new,) = until(lambda: [pid for pid in children(server.process.pid) if pid != old and alive(pid)])
+    (new,) = until(
+        lambda: [pid for pid in children(server.process.pid) if pid != old and alive(pid)]
+    )
     os.kill(new, signal.SIGSTOP)
     try:
         assert state(server) == "starting"
@@ -131,7 +143,9 @@ def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server:
     assert (done["rung"], done["model"]) == ("model", "tiny")
 
 
-def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(endless: Serving) -> None:
+def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
+    endless: Serving,
+) -> None:
     pid = child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     with httpx.stream("POST", f"{endless.url}/v1/chat/completions", json=body, timeout=30) as reply:
@@ -140,7 +154,9 @@ def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(e
         os.kill(pid, signal.SIGKILL)
         rest = [line for line in lines if line]
     assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "provider_cut"
-    until(lambda: endless.chat("tiny", max_tokens=5).status_code == 200)  # a busy machine may need more than its second
+    until(
+        lambda: endless.chat("tiny", max_tokens=5).status_code == 200
+    )  # a busy machine may need more than its second
 
 
 def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
@@ -153,7 +169,9 @@ def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "model_busy"
     assert "tiny is busy with 1 other calls" in refused.json()["error"]["message"]
-    until(lambda: endless.chat("tiny", max_tokens=5).status_code == 200)  # who left has given the turn back
+    until(
+        lambda: endless.chat("tiny", max_tokens=5).status_code == 200
+    )  # who left has given the turn back
 
 
 def test_what_does_not_fit_is_refused_and_another_model_may_take_it(tmp_path: Path) -> None:
@@ -167,15 +185,28 @@ def test_what_does_not_fit_is_refused_and_another_model_may_take_it(tmp_path: Pa
             refused = server.post("/v1/chat/completions", {"model": "tiny", **long})
             assert refused.status_code == 400
             assert refused.json()["error"]["code"] == "context_length_exceeded"
-            assert "does not fit into the context of tiny, 256 tokens" in refused.json()["error"]["message"]
-            assert server.post("/v1/chat/completions", {"model": "main", **long}).headers["x-slipway-model"] == "large"
+            assert (
+                "does not fit into the context of tiny, 256 tokens"
+                in refused.json()["error"]["message"]
+            )
+            assert (
+                server.post("/v1/chat/completions", {"model": "main", **long}).headers[
+                    "x-slipway-model"
+                ]
+                == "large"
+            )
 
 
 def test_nobody_else_may_use_its_process(server: Serving) -> None:
     (port,) = listening(child(server))
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     for key in ({}, {"authorization": "Bearer guessed"}):
-        assert httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=key).status_code == 401
+        assert (
+            httpx.post(
+                f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=key
+            ).status_code
+            == 401
+        )
     assert b"Bearer" not in Path(f"/proc/{child(server)}/cmdline").read_bytes()
 
 
@@ -183,12 +214,18 @@ def listening(pid: int) -> list[int]:
     """The TCP ports on which a process listens."""
     sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    return [
+        int(row[1].partition(":")[2], 16)
+        for row in rows
+        if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    ]
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_its_process_ends_with_the_server(tmp_path: Path, end: signal.Signals) -> None:
-    with serving(tmp_path, settings=settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"))) as server:
+    with serving(
+        tmp_path, settings=settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"))
+    ) as server:
         pid = child(server)
         server.process.send_signal(end)
         server.process.wait(10)
@@ -203,7 +240,9 @@ def test_a_model_that_cannot_run_says_why_and_others_answer(tmp_path: Path) -> N
         given["models"]["other"] = {"base_url": mock.url}
         given["routes"] = {"main": ["tiny", "other"]}
         with serving(tmp_path, settings=given) as server:
-            assert "failed to read key-value pairs" in until(lambda: "failed" in state(server) and state(server))
+            assert "failed to read key-value pairs" in until(
+                lambda: "failed" in state(server) and state(server)
+            )
             assert "failed to read key-value pairs" in server.log
             assert server.chat("main").headers["x-slipway-model"] == "other"
             refused = server.chat("tiny")
@@ -216,12 +255,17 @@ def test_a_model_that_cannot_run_says_why_and_others_answer(tmp_path: Path) -> N
 
 def test_weights_that_come_later_are_taken_without_a_restart(tmp_path: Path) -> None:
     env = {"SLIPWAY_CACHE": str(tmp_path / "cache")}
-    assert run("weights", "add", "mine", str(write_tiny(tmp_path / "tiny.gguf")), env=env).returncode == 0
+    assert (
+        run("weights", "add", "mine", str(write_tiny(tmp_path / "tiny.gguf")), env=env).returncode
+        == 0
+    )
     kept = tmp_path / "cache" / "weights" / "mine" / "tiny.gguf"
     kept.rename(tmp_path / "away.gguf")
     given = settings(tmp_path, Path("mine"))
     with serving(tmp_path, settings=given, env=env) as server:
-        assert "fetch them with `slipway weights pull mine`" in until(lambda: "waiting" in state(server) and state(server))
+        assert "fetch them with `slipway weights pull mine`" in until(
+            lambda: "waiting" in state(server) and state(server)
+        )
         assert server.post("/v1/answers", {"question": QUESTION}).json()["rung"] == "quote"
         (tmp_path / "away.gguf").rename(kept)
         until(lambda: state(server) == "ready")
@@ -247,18 +291,32 @@ def test_the_terminal_asks_it_and_leaves_no_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"weights": ""}, "models.tiny: `weights` is missing; name what to run: qwen2.5-coder-0.5b, or a `.gguf` file"),
-        ({"weights": "qwen2.5"}, "there are no weights `qwen2.5` that a model can be run from; did you mean `qwen2.5-coder-0.5b`?"),
+        (
+            {"weights": ""},
+            "models.tiny: `weights` is missing; name what to run: qwen2.5-coder-0.5b, or a `.gguf` file",
+        ),
+        (
+            {"weights": "qwen2.5"},
+            "there are no weights `qwen2.5` that a model can be run from; did you mean `qwen2.5-coder-0.5b`?",
+        ),
         ({"weights": "minilm"}, "models.tiny.weights: there are no weights `minilm`"),
         ({"weights": "none.gguf"}, "none.gguf`"),
-        ({"base_url": "http://127.0.0.1:1/v1"}, "models.tiny.base_url: a model that runs here has no address; remove it"),
-        ({"provider": "openai", "base_url": "http://127.0.0.1:1/v1"}, "add that, or remove `weights`"),
+        (
+            {"base_url": "http://127.0.0.1:1/v1"},
+            "models.tiny.base_url: a model that runs here has no address; remove it",
+        ),
+        (
+            {"provider": "openai", "base_url": "http://127.0.0.1:1/v1"},
+            "add that, or remove `weights`",
+        ),
         ({"context": 10}, "models.tiny.context: "),
         ({"parallel": 0}, "models.tiny.parallel: "),
         ({"threads": -1}, "models.tiny.threads: "),
     ],
 )
-def test_what_is_wrong_with_its_settings_is_told(tmp_path: Path, model: dict[str, Any], said: str) -> None:
+def test_what_is_wrong_with_its_settings_is_told(
+    tmp_path: Path, model: dict[str, Any], said: str
+) -> None:
     given = settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"), **model)
     (tmp_path / "slipway.yaml").write_text(json.dumps(given))
     done = run("check", cwd=tmp_path)
@@ -269,7 +327,14 @@ def test_what_is_wrong_with_its_settings_is_told(tmp_path: Path, model: dict[str
 def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     blocked = f"import sys; sys.modules['xllamacpp'] = None; {COMMAND[2]}"
     done = subprocess.run(
-        [COMMAND[0], "-c", blocked, "check", "--model", "qwen2.5-coder-0.5b"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [COMMAND[0], "-c", blocked, "check", "--model", "qwen2.5-coder-0.5b"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "slipway: models.qwen2.5-coder-0.5b: running a model here needs the extra: pip install 'slipway[local]'\n"
+    assert (
+        done.stderr
+        == "slipway: models.qwen2.5-coder-0.5b: running a model here needs the extra: pip install 'slipway[local]'\n"
+    )

@@ -1,4 +1,6 @@
-"""The mock provider, through its door: raw bytes where bytes matter, the openai client where it matters what a user meets."""
+"""The mock provider, through its door: raw bytes where bytes matter, the openai client where it
+matters what a user meets.
+"""
 
 import asyncio
 import base64
@@ -23,7 +25,20 @@ import pytest
 from processes import COMMAND, run
 from slipway.cli import main
 from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
-from wires import CHAT, Got, ask, chat, code_of, event, get, json_of, read, settings, wire, with_mock
+from wires import (
+    CHAT,
+    Got,
+    ask,
+    chat,
+    code_of,
+    event,
+    get,
+    json_of,
+    read,
+    settings,
+    wire,
+    with_mock,
+)
 
 # An ordinary provider
 
@@ -31,7 +46,11 @@ from wires import CHAT, Got, ask, chat, code_of, event, get, json_of, read, sett
 def test_a_stream_is_a_role_the_tokens_a_finish_the_usage_and_done() -> None:
     got = get(chat(stream=True, stream_options={"include_usage": True}))
     role, *tokens, finish, usage, done = got.events
-    assert (got.status, got.end, got.headers["content-type"]) == (200, "end", "text/event-stream; charset=utf-8")
+    assert (got.status, got.end, got.headers["content-type"]) == (
+        200,
+        "end",
+        "text/event-stream; charset=utf-8",
+    )
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert role["usage"] is None
     assert len(tokens) == len(got.texts) == 12
@@ -52,7 +71,9 @@ def test_the_words_follow_from_seed_and_messages_streamed_or_not() -> None:
         streamed = await ask(mock.port, wire(chat(stream=True)))
         plain = await ask(mock.port, wire(chat()))
         other = await ask(mock.port, wire(chat(content="something else")))
-        return "".join(streamed.texts), *(json_of(got)["choices"][0]["message"]["content"] for got in (plain, other))
+        return "".join(streamed.texts), *(
+            json_of(got)["choices"][0]["message"]["content"] for got in (plain, other)
+        )
 
     streamed, plain, other = with_mock(use)
     assert streamed == plain
@@ -62,7 +83,9 @@ def test_the_words_follow_from_seed_and_messages_streamed_or_not() -> None:
     assert with_mock(use)[0] == plain
 
 
-@pytest.mark.parametrize("text", ["Straight to the point.", "  spaces  kept\n\nand lines ", "café 数据 🚢", ""])
+@pytest.mark.parametrize(
+    "text", ["Straight to the point.", "  spaces  kept\n\nand lines ", "café 数据 🚢", ""]
+)
 def test_a_fixed_text_arrives_exactly(text: str) -> None:
     assert "".join(get(chat(stream=True), text=text).texts) == text
     assert json_of(get(chat(), text=text))["choices"][0]["message"]["content"] == text
@@ -75,8 +98,13 @@ def test_numbered_passages_are_cited_and_nothing_else_is() -> None:
     assert cited
     assert cited <= {"1", "2", "5"}
     assert len(text.split()) == 80
-    assert "[" not in "".join(get(chat(content="as [1] says in the middle", stream=True), tokens=80).texts)
-    parts = [{"type": "text", "text": "[7] one"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    assert "[" not in "".join(
+        get(chat(content="as [1] says in the middle", stream=True), tokens=80).texts
+    )
+    parts = [
+        {"type": "text", "text": "[7] one"},
+        {"type": "image_url", "image_url": {"url": "data:,"}},
+    ]
     assert " [7]." in "".join(get(chat(content=parts, stream=True)).texts)
 
 
@@ -92,8 +120,16 @@ def test_several_choices_streamed_and_not() -> None:
     streamed = get(chat(n=3, stream=True))
     assert len({choice["message"]["content"] for choice in choices}) == 3
     for choice in choices:
-        mine = [part for event in streamed.events[:-1] for part in event["choices"] if part["index"] == choice["index"]]
-        assert "".join(part["delta"].get("content", "") for part in mine) == choice["message"]["content"]
+        mine = [
+            part
+            for event in streamed.events[:-1]
+            for part in event["choices"]
+            if part["index"] == choice["index"]
+        ]
+        assert (
+            "".join(part["delta"].get("content", "") for part in mine)
+            == choice["message"]["content"]
+        )
 
 
 def test_times_are_kept_without_drift() -> None:
@@ -134,7 +170,10 @@ def test_spread_varies_lengths_between_answers_and_prefill_takes_its_time() -> N
 def test_embeddings_are_unit_vectors_of_their_input() -> None:
     async def use(mock: MockServer) -> list[Any]:
         inputs: list[Any] = ["a", ["a", "b"], [[1, 2], [3]], [1, 2]]
-        got = [await ask(mock.port, wire({"model": "e", "input": item}, path="/v1/embeddings")) for item in inputs]
+        got = [
+            await ask(mock.port, wire({"model": "e", "input": item}, path="/v1/embeddings"))
+            for item in inputs
+        ]
         return [[item["embedding"] for item in json_of(one)["data"]] for one in got]
 
     alone, both, ids, flat = with_mock(use)
@@ -142,25 +181,37 @@ def test_embeddings_are_unit_vectors_of_their_input() -> None:
     assert len(alone[0]) == 8
     assert math.hypot(*alone[0]) == pytest.approx(1)
     assert ids[0] == flat[0]
-    coded = json_of(get(wire({"model": "e", "input": "a", "encoding_format": "base64"}, path="/v1/embeddings")))
+    coded = json_of(
+        get(wire({"model": "e", "input": "a", "encoding_format": "base64"}, path="/v1/embeddings"))
+    )
     assert len(base64.b64decode(coded["data"][0]["embedding"])) == 4 * 8
 
 
 def test_the_openai_client_is_content() -> None:
     async def use(mock: MockServer) -> None:
-        async with openai.AsyncOpenAI(base_url=mock.url, api_key="sk-test", max_retries=0) as client:
-            plain = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
-            stream = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=True)
+        async with openai.AsyncOpenAI(
+            base_url=mock.url, api_key="sk-test", max_retries=0
+        ) as client:
+            plain = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}]
+            )
+            stream = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
             text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
             assert plain.choices[0].message.content == text
             assert [model.id async for model in client.models.list()] == ["one", "two"]
             vectors = await client.embeddings.create(model="e", input=["a", "b"])
             assert math.hypot(*vectors.data[1].embedding) == pytest.approx(1)
             with pytest.raises(openai.RateLimitError) as limited:
-                await client.chat.completions.create(model="fault-status-429-2", messages=[{"role": "user", "content": "hi"}])
+                await client.chat.completions.create(
+                    model="fault-status-429-2", messages=[{"role": "user", "content": "hi"}]
+                )
             assert limited.value.response.headers["retry-after"] == "2"
             with pytest.raises(openai.APIConnectionError):
-                await client.chat.completions.create(model="fault-reset", messages=[{"role": "user", "content": "hi"}])
+                await client.chat.completions.create(
+                    model="fault-reset", messages=[{"role": "user", "content": "hi"}]
+                )
 
     with_mock(use, models=("one", "two"))
 
@@ -175,32 +226,72 @@ def ahead_s(got: Got) -> float:
     return parsedate_to_datetime(got.headers["retry-after"]).timestamp() - time.time()
 
 
-FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks like, what a whole reply looks like
+FAULT_ROWS: list[
+    tuple[str, Check, Check]
+] = [  # model, what a stream looks like, what a whole reply looks like
     (
         "fault-cut-4",
         lambda g: (len(g.texts), g.finishes, g.end) == (4, [], "closed"),
         lambda g: g.end == "closed" and 0 < len(g.body) < 300,
     ),
-    ("fault-cut-0", lambda g: (len(g.events), g.texts, g.end) == (1, [], "closed"), lambda g: g.end == "closed"),
-    ("fault-cut-99", lambda g: (len(g.texts), g.finishes, g.end) == (12, [], "closed"), lambda g: g.end == "closed"),
-    ("fault-stall-5", lambda g: (len(g.texts), g.end) == (5, "open"), lambda g: g.end == "open" and 0 < len(g.body) < 300),
+    (
+        "fault-cut-0",
+        lambda g: (len(g.events), g.texts, g.end) == (1, [], "closed"),
+        lambda g: g.end == "closed",
+    ),
+    (
+        "fault-cut-99",
+        lambda g: (len(g.texts), g.finishes, g.end) == (12, [], "closed"),
+        lambda g: g.end == "closed",
+    ),
+    (
+        "fault-stall-5",
+        lambda g: (len(g.texts), g.end) == (5, "open"),
+        lambda g: g.end == "open" and 0 < len(g.body) < 300,
+    ),
     (
         "fault-malformed-3",
         lambda g: (g.events.index("BROKEN"), len(g.texts), g.end) == (4, 11, "end"),
         lambda g: event(g.body.decode()) == "BROKEN",
     ),
-    ("fault-status-503", lambda g: g.status == 503 and "retry-after" not in g.headers, lambda g: code_of(g) == "server_error"),
-    ("fault-status-429-2", lambda g: (g.status, g.headers["retry-after"]) == (429, "2"), lambda g: code_of(g) == "rate_limit_exceeded"),
+    (
+        "fault-status-503",
+        lambda g: g.status == 503 and "retry-after" not in g.headers,
+        lambda g: code_of(g) == "server_error",
+    ),
+    (
+        "fault-status-429-2",
+        lambda g: (g.status, g.headers["retry-after"]) == (429, "2"),
+        lambda g: code_of(g) == "rate_limit_exceeded",
+    ),
     ("fault-status-401", lambda g: g.status == 401, lambda g: code_of(g) == "invalid_api_key"),
-    ("fault-slow-0.12", lambda g: 0.12 <= (g.first_s or 0) < 1 and len(g.texts) == 12, lambda g: 0.12 <= (g.first_s or 0) < 1),
-    ("fault-drip-0", lambda g: {len(p) for p in g.pieces} == {1} and len(g.texts) == 12, lambda g: len(json_of(g)["choices"]) == 1),
+    (
+        "fault-slow-0.12",
+        lambda g: 0.12 <= (g.first_s or 0) < 1 and len(g.texts) == 12,
+        lambda g: 0.12 <= (g.first_s or 0) < 1,
+    ),
+    (
+        "fault-drip-0",
+        lambda g: {len(p) for p in g.pieces} == {1} and len(g.texts) == 12,
+        lambda g: len(json_of(g)["choices"]) == 1,
+    ),
     (
         "fault-nodone",
-        lambda g: (len(g.texts), g.finishes, g.end, "DONE" in g.events) == (12, ["stop"], "end", False),
+        lambda g: (
+            (len(g.texts), g.finishes, g.end, "DONE" in g.events) == (12, ["stop"], "end", False)
+        ),
         lambda g: g.status == 200,
     ),
-    ("fault-empty", lambda g: (g.status, g.body, g.end) == (200, b"", "end"), lambda g: (g.status, g.body, g.end) == (200, b"", "end")),
-    ("fault-html", lambda g: g.status == 200 and b"<html>" in g.body, lambda g: g.headers["content-type"].startswith("text/html")),
+    (
+        "fault-empty",
+        lambda g: (g.status, g.body, g.end) == (200, b"", "end"),
+        lambda g: (g.status, g.body, g.end) == (200, b"", "end"),
+    ),
+    (
+        "fault-html",
+        lambda g: g.status == 200 and b"<html>" in g.body,
+        lambda g: g.headers["content-type"].startswith("text/html"),
+    ),
     (
         "fault-error200",
         lambda g: g.status == 200 and code_of(g) == "server_error",
@@ -208,23 +299,57 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
     ),
     (
         "fault-errorevent-4",
-        lambda g: (len(g.texts), list(g.events[-1]), g.finishes, g.end) == (4, ["error"], [], "end"),
+        lambda g: (
+            (len(g.texts), list(g.events[-1]), g.finishes, g.end) == (4, ["error"], [], "end")
+        ),
         lambda g: g.status == 500,
     ),
     ("fault-down", lambda g: g.status == 503, lambda g: code_of(g) == "server_error"),
-    ("fault-limit-0", lambda g: (g.status, g.headers["retry-after"]) == (429, "1"), lambda g: g.status == 429),
+    (
+        "fault-limit-0",
+        lambda g: (g.status, g.headers["retry-after"]) == (429, "1"),
+        lambda g: g.status == 429,
+    ),
     ("fault-limit-1", lambda g: len(g.texts) == 12, lambda g: g.status == 200),
-    ("fault-policy", lambda g: (g.status, code_of(g)) == (400, "content_policy_violation"), lambda g: g.status == 400),
+    (
+        "fault-policy",
+        lambda g: (g.status, code_of(g)) == (400, "content_policy_violation"),
+        lambda g: g.status == 400,
+    ),
     ("fault-statusdate-429-60", lambda g: 58 < ahead_s(g) <= 61, lambda g: g.status == 429),
-    ("fault-cutat-300", lambda g: (len(g.body), g.end) == (300, "closed"), lambda g: (len(g.body), g.end) == (300, "closed")),
-    ("fault-cutat-0", lambda g: (g.status, g.body, g.end) == (200, b"", "closed"), lambda g: (g.body, g.end) == (b"", "closed")),
-    ("fault-cutat-99999", lambda g: (g.events[-1], g.end) == ("DONE", "closed"), lambda g: g.end == "end"),
-    ("fault-cutany", lambda g: g.end == "closed" and b"[DONE]\n\n" not in g.body, lambda g: g.end == "closed"),
-    ("fault-cutchar-2", lambda g: (g.body.count(b'"content":') > 2, g.end) == (True, "closed"), lambda g: g.end == "closed"),
+    (
+        "fault-cutat-300",
+        lambda g: (len(g.body), g.end) == (300, "closed"),
+        lambda g: (len(g.body), g.end) == (300, "closed"),
+    ),
+    (
+        "fault-cutat-0",
+        lambda g: (g.status, g.body, g.end) == (200, b"", "closed"),
+        lambda g: (g.body, g.end) == (b"", "closed"),
+    ),
+    (
+        "fault-cutat-99999",
+        lambda g: (g.events[-1], g.end) == ("DONE", "closed"),
+        lambda g: g.end == "end",
+    ),
+    (
+        "fault-cutany",
+        lambda g: g.end == "closed" and b"[DONE]\n\n" not in g.body,
+        lambda g: g.end == "closed",
+    ),
+    (
+        "fault-cutchar-2",
+        lambda g: (g.body.count(b'"content":') > 2, g.end) == (True, "closed"),
+        lambda g: g.end == "closed",
+    ),
     (
         "fault-cutend",
-        lambda g: (len(g.texts), g.finishes, g.end, "DONE" in g.events) == (12, ["stop"], "closed", False),
-        lambda g: g.end == "closed" and event(g.body.decode() + "}")["usage"]["completion_tokens"] == 12,
+        lambda g: (
+            (len(g.texts), g.finishes, g.end, "DONE" in g.events) == (12, ["stop"], "closed", False)
+        ),
+        lambda g: (
+            g.end == "closed" and event(g.body.decode() + "}")["usage"]["completion_tokens"] == 12
+        ),
     ),
     (
         "fault-badfinish",
@@ -236,31 +361,89 @@ FAULT_ROWS: list[tuple[str, Check, Check]] = [  # model, what a stream looks lik
         lambda g: (len(g.texts), g.finishes, g.events[-1]) == (12, [], "DONE"),
         lambda g: json_of(g)["choices"][0]["finish_reason"] is None,
     ),
-    ("fault-split-1", lambda g: {len(p) for p in g.pieces} == {1} and len(g.texts) == 12, lambda g: len(json_of(g)["choices"]) == 1),
-    ("fault-hang", lambda g: (g.status, g.end) == (0, "open"), lambda g: (g.status, g.end) == (0, "open")),
-    ("fault-reset", lambda g: (g.status, g.end) == (0, "reset"), lambda g: (g.status, g.end) == (0, "reset")),
-    ("fault-redirect", lambda g: (g.status, ".invalid/" in g.headers["location"]) == (307, True), lambda g: g.status == 307),
-    ("fault-context", lambda g: (g.status, code_of(g)) == (400, "context_length_exceeded"), lambda g: g.status == 400),
-    ("fault-filter", lambda g: g.finishes == ["content_filter"], lambda g: json_of(g)["choices"][0]["finish_reason"] == "content_filter"),
-    ("fault-split", lambda g: max(map(len, g.pieces)) <= 7 and len(g.texts) == 12, lambda g: len(json_of(g)["choices"]) == 1),
-    ("fault-packed", lambda g: len(g.pieces) == 4 and len(g.texts) == 12, lambda g: len(json_of(g)["choices"]) == 1),
-    ("fault-nousage", lambda g: b'"usage"' not in g.body and len(g.texts) == 12, lambda g: "usage" not in json_of(g)),
-    ("fault-wrongmodel", lambda g: g.events[0]["model"] == "another-model", lambda g: json_of(g)["model"] == "another-model"),
+    (
+        "fault-split-1",
+        lambda g: {len(p) for p in g.pieces} == {1} and len(g.texts) == 12,
+        lambda g: len(json_of(g)["choices"]) == 1,
+    ),
+    (
+        "fault-hang",
+        lambda g: (g.status, g.end) == (0, "open"),
+        lambda g: (g.status, g.end) == (0, "open"),
+    ),
+    (
+        "fault-reset",
+        lambda g: (g.status, g.end) == (0, "reset"),
+        lambda g: (g.status, g.end) == (0, "reset"),
+    ),
+    (
+        "fault-redirect",
+        lambda g: (g.status, ".invalid/" in g.headers["location"]) == (307, True),
+        lambda g: g.status == 307,
+    ),
+    (
+        "fault-context",
+        lambda g: (g.status, code_of(g)) == (400, "context_length_exceeded"),
+        lambda g: g.status == 400,
+    ),
+    (
+        "fault-filter",
+        lambda g: g.finishes == ["content_filter"],
+        lambda g: json_of(g)["choices"][0]["finish_reason"] == "content_filter",
+    ),
+    (
+        "fault-split",
+        lambda g: max(map(len, g.pieces)) <= 7 and len(g.texts) == 12,
+        lambda g: len(json_of(g)["choices"]) == 1,
+    ),
+    (
+        "fault-packed",
+        lambda g: len(g.pieces) == 4 and len(g.texts) == 12,
+        lambda g: len(json_of(g)["choices"]) == 1,
+    ),
+    (
+        "fault-nousage",
+        lambda g: b'"usage"' not in g.body and len(g.texts) == 12,
+        lambda g: "usage" not in json_of(g),
+    ),
+    (
+        "fault-wrongmodel",
+        lambda g: g.events[0]["model"] == "another-model",
+        lambda g: json_of(g)["model"] == "another-model",
+    ),
     (
         "fault-inject",
         lambda g: "<script>" in "".join(g.texts),
         lambda g: b"](javascript:" in g.body and b"![x](http://evil.invalid" in g.body,
     ),
     ("fault-flap-60", lambda g: (g.status, len(g.texts)) == (200, 12), lambda g: g.status == 200),
-    ("fault-say-7", lambda g: len(g.texts) == 7, lambda g: json_of(g)["usage"]["completion_tokens"] == 7),
-    ("say-70", lambda g: len(g.texts) == 70, lambda g: json_of(g)["usage"]["completion_tokens"] == 70),
-    ("fault-lies-1", lambda g: max(map(len, g.texts)) <= 5, lambda g: "[" in json_of(g)["choices"][0]["message"]["content"]),
-    ("echo", lambda g: "".join(g.texts) == "hello  you", lambda g: json_of(g)["choices"][0]["message"]["content"] == "hello  you"),
+    (
+        "fault-say-7",
+        lambda g: len(g.texts) == 7,
+        lambda g: json_of(g)["usage"]["completion_tokens"] == 7,
+    ),
+    (
+        "say-70",
+        lambda g: len(g.texts) == 70,
+        lambda g: json_of(g)["usage"]["completion_tokens"] == 70,
+    ),
+    (
+        "fault-lies-1",
+        lambda g: max(map(len, g.texts)) <= 5,
+        lambda g: "[" in json_of(g)["choices"][0]["message"]["content"],
+    ),
+    (
+        "echo",
+        lambda g: "".join(g.texts) == "hello  you",
+        lambda g: json_of(g)["choices"][0]["message"]["content"] == "hello  you",
+    ),
 ]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize(("model", "streamed", "whole"), FAULT_ROWS, ids=[row[0] for row in FAULT_ROWS])
+@pytest.mark.parametrize(
+    ("model", "streamed", "whole"), FAULT_ROWS, ids=[row[0] for row in FAULT_ROWS]
+)
 def test_fault(model: str, streamed: Check, whole: Check, stream: bool) -> None:
     got = get(
         chat(model, "hello  you", stream=stream, stream_options={"include_usage": True}),
@@ -270,14 +453,18 @@ def test_fault(model: str, streamed: Check, whole: Check, stream: bool) -> None:
 
 
 def test_every_fault_has_a_row_and_a_meaning() -> None:
-    assert {parse_fault(model).name for model, *_ in FAULT_ROWS} == set(FAULTS) - {"refuse"}  # which no call has alone
+    assert {parse_fault(model).name for model, *_ in FAULT_ROWS} == set(FAULTS) - {
+        "refuse"
+    }  # which no call has alone
     assert all(meaning.startswith(name) and "\n" not in meaning for name, meaning in FAULTS.items())
 
 
 def test_split_cuts_inside_characters() -> None:
     got = get(chat("fault-split", stream=True), text="数据 🚢 " * 12)
     assert "".join(got.texts) == "数据 🚢 " * 12
-    assert any(piece[0] & 0b1100_0000 == 0b1000_0000 for piece in got.pieces)  # begins in the middle of one
+    assert any(
+        piece[0] & 0b1100_0000 == 0b1000_0000 for piece in got.pieces
+    )  # begins in the middle of one
 
 
 def test_drip_keeps_its_pace() -> None:
@@ -302,7 +489,9 @@ def test_flap_alternates_by_the_servers_clock() -> None:
 
 
 def test_embeddings_fail_by_model_too() -> None:
-    assert get(wire({"model": "fault-status-500", "input": "a"}, path="/v1/embeddings")).status == 500
+    assert (
+        get(wire({"model": "fault-status-500", "input": "a"}, path="/v1/embeddings")).status == 500
+    )
 
 
 @pytest.mark.parametrize(
@@ -355,7 +544,9 @@ def test_faults_add_up() -> None:
         (b"CONNECT evil.invalid:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad_request"),
     ],
 )
-def test_what_cannot_be_understood_gets_an_envelope(request_: bytes, status: int, code: str) -> None:
+def test_what_cannot_be_understood_gets_an_envelope(
+    request_: bytes, status: int, code: str
+) -> None:
     got = get(request_)
     assert (got.status, code_of(got)) == (status, code)
     assert json_of(got)["error"]["message"]
@@ -367,7 +558,12 @@ def test_an_error_names_the_field() -> None:
 
 @pytest.mark.parametrize(
     ("headers", "status"),
-    [("", 401), ("Authorization: Bearer wrong\r\n", 401), ("Authorization: Bearer sk-right\r\n", 200), ("api-key: sk-right\r\n", 200)],
+    [
+        ("", 401),
+        ("Authorization: Bearer wrong\r\n", 401),
+        ("Authorization: Bearer sk-right\r\n", 200),
+        ("api-key: sk-right\r\n", 200),
+    ],
 )
 def test_a_key_is_asked_for_where_one_is_set(headers: str, status: int) -> None:
     assert get(wire(chat(), headers=headers), api_key="sk-right").status == status
@@ -376,7 +572,12 @@ def test_a_key_is_asked_for_where_one_is_set(headers: str, status: int) -> None:
 def test_health_needs_no_key_and_paths_need_only_end_right() -> None:
     async def use(mock: MockServer) -> list[int]:
         paths = ["/healthz", "/v1/models", "/openai/deployments/x/models?api-version=1"]
-        return [(await ask(mock.port, wire(b"", path=path, method="GET", headers="api-key: k\r\n"))).status for path in paths]
+        return [
+            (
+                await ask(mock.port, wire(b"", path=path, method="GET", headers="api-key: k\r\n"))
+            ).status
+            for path in paths
+        ]
 
     assert with_mock(use, api_key="k") == [200, 200, 200]
     assert get(wire(b"", path="/healthz", method="GET"), api_key="k").status == 200
@@ -392,7 +593,11 @@ def test_pipelined_requests_are_answered_in_turn_on_one_connection() -> None:
         return got
 
     one, two, three = with_mock(use)
-    assert [one.events[0]["model"], json_of(two)["model"], three.events[0]["model"]] == ["a", "b", "c"]
+    assert [one.events[0]["model"], json_of(two)["model"], three.events[0]["model"]] == [
+        "a",
+        "b",
+        "c",
+    ]
     assert [len(one.texts), len(three.texts)] == [12, 12]
 
 
@@ -400,7 +605,9 @@ def test_chunked_bodies_slow_bodies_and_expect() -> None:
     async def use(mock: MockServer) -> tuple[Got, bytes]:
         data = json.dumps(chat("echo", "chunked")).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port)
-        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: mock\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n".encode())
+        writer.write(
+            f"POST {CHAT} HTTP/1.1\r\nHost: mock\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
         interim = await reader.readuntil(b"\r\n\r\n")
         for at in range(0, len(data), 9):
             part = data[at : at + 9]
@@ -440,8 +647,12 @@ def test_head_has_no_body() -> None:
 def test_bodies_may_be_big_but_not_endless() -> None:
     async def use(mock: MockServer) -> list[int]:
         async with httpx.AsyncClient(timeout=20) as client:
-            big = await client.post(f"{mock.url}/chat/completions", json=chat("say-1", "x" * (20 << 20)))
-        too_big = f"POST {CHAT} HTTP/1.1\r\nHost: mock\r\nContent-Length: {70 << 20}\r\n\r\n".encode()
+            big = await client.post(
+                f"{mock.url}/chat/completions", json=chat("say-1", "x" * (20 << 20))
+            )
+        too_big = (
+            f"POST {CHAT} HTTP/1.1\r\nHost: mock\r\nContent-Length: {70 << 20}\r\n\r\n".encode()
+        )
         return [big.status_code, (await ask(mock.port, too_big, patience_s=5)).status]
 
     assert with_mock(use) == [200, 413]
@@ -452,8 +663,13 @@ def test_bodies_may_be_big_but_not_endless() -> None:
 
 def test_what_was_received_can_be_inspected_from_another_process() -> None:
     async def use(mock: MockServer) -> list[dict[str, Any]]:
-        await ask(mock.port, wire(chat("m", "hi"), headers="Authorization: Bearer sk-secret-1234\r\nX-Trace: 7\r\n"))
-        listed: list[dict[str, Any]] = json_of(await ask(mock.port, wire(b"", path="/requests", method="GET")))
+        await ask(
+            mock.port,
+            wire(chat("m", "hi"), headers="Authorization: Bearer sk-secret-1234\r\nX-Trace: 7\r\n"),
+        )
+        listed: list[dict[str, Any]] = json_of(
+            await ask(mock.port, wire(b"", path="/requests", method="GET"))
+        )
         assert mock.requests[0].headers["authorization"] == "Bearer sk-secret-1234"
         return listed
 
@@ -555,7 +771,9 @@ def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> N
         assert url.startswith("https://127.0.0.1:")
         ends = []
         async with (
-            httpx.AsyncClient(verify=ssl.create_default_context(cafile=str(certificate[0]))) as trusting,
+            httpx.AsyncClient(
+                verify=ssl.create_default_context(cafile=str(certificate[0]))
+            ) as trusting,
             httpx.AsyncClient() as wary,
         ):
             assert (await trusting.post(url, json=body)).text.endswith("data: [DONE]\n\n")
@@ -572,14 +790,22 @@ def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> N
             assert (await trusting.post(url, json=body)).status_code == 200
         return ends
 
-    assert with_mock(use, tls_cert=certificate[0], tls_key=certificate[1]) == ["RemoteProtocolError", "ReadError"]
+    assert with_mock(use, tls_cert=certificate[0], tls_key=certificate[1]) == [
+        "RemoteProtocolError",
+        "ReadError",
+    ]
 
 
-def test_tls_needs_a_certificate_and_its_key(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+def test_tls_needs_a_certificate_and_its_key(
+    certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
     cert, key = certificate
     with pytest.raises(ValueError, match="needs both"):
         MockServer(settings(tls_cert=cert))
-    for wrong in ({"tls_cert": key, "tls_key": cert}, {"tls_cert": cert, "tls_key": tmp_path / "none.pem"}):
+    for wrong in (
+        {"tls_cert": key, "tls_key": cert},
+        {"tls_cert": cert, "tls_key": tmp_path / "none.pem"},
+    ):
         with pytest.raises(ValueError, match=r"no certificate \(tls_cert\) with its key"):
             MockServer(settings(**wrong))
 
@@ -592,11 +818,17 @@ def test_tls_needs_a_certificate_and_its_key(certificate: tuple[Path, Path], tmp
     [
         (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': behind @ stands a call"),
         (["--script", "refuse@3"], "refuse is the whole server's and goes by time"),
-        (["--tls-cert", "cert.pem"], "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key)."),
+        (
+            ["--tls-cert", "cert.pem"],
+            "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key).",
+        ),
         (["--port", "99999"], "99999 is not in the range 0<=x<=65535"),
         (["--tokens", "0"], "0 is not in the range x>=1"),
         (["--ttft", "-1"], "-1.0 is not in the range x>=0"),
-        (["--continues", "always"], "'always' is not one of 'exact', 'repeat', 'restart', 'preface', 'space'"),
+        (
+            ["--continues", "always"],
+            "'always' is not one of 'exact', 'repeat', 'restart', 'preface', 'space'",
+        ),
     ],
 )
 def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
@@ -613,17 +845,36 @@ def test_the_command_takes_each_habit_of_going_on() -> None:
 def test_the_command_steered_from_outside(certificate: tuple[Path, Path]) -> None:
     cert, key = map(str, certificate)
     more = ("--bad-key", "sk-bad", "--continues", "restart", "--tls-cert", cert, "--tls-key", key)
-    process = subprocess.Popen([*COMMAND, "mock", "--port", "0", "--ttft", "0", "--tpot", "0", *more], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "mock", "--port", "0", "--ttft", "0", "--tpot", "0", *more],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         url = (process.stdout.readline() if process.stdout else "").split()[-1]
         with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=cert)) as client:
             truth = client.post("/truth", json=chat()).json()["text"]
             body = chat()
             body["messages"].append({"role": "assistant", "content": truth[:30]})
-            assert client.post("/chat/completions", json=body).json()["choices"][0]["message"]["content"] == truth
-            assert client.post("/chat/completions", json=body, headers={"Authorization": "Bearer sk-bad"}).status_code == 401
-            assert client.put("/script", json=["status-503@1", "down@1h"]).json() == ["status-503@1", "down@1h"]
-            assert [client.post("/chat/completions", json=chat()).status_code for _ in range(2)] == [503, 200]
+            assert (
+                client.post("/chat/completions", json=body).json()["choices"][0]["message"][
+                    "content"
+                ]
+                == truth
+            )
+            assert (
+                client.post(
+                    "/chat/completions", json=body, headers={"Authorization": "Bearer sk-bad"}
+                ).status_code
+                == 401
+            )
+            assert client.put("/script", json=["status-503@1", "down@1h"]).json() == [
+                "status-503@1",
+                "down@1h",
+            ]
+            assert [
+                client.post("/chat/completions", json=chat()).status_code for _ in range(2)
+            ] == [503, 200]
     finally:
         process.terminate()
         process.communicate(timeout=10)

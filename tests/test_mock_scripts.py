@@ -17,9 +17,13 @@ from wires import Got, ask, chat, code_of, get, json_of, settings, wire, with_mo
 REFUSED = "refused"
 
 
-async def status(port: int, body: Any = None, *, path: str = "/v1/chat/completions", method: str = "POST") -> int | str:
+async def status(
+    port: int, body: Any = None, *, path: str = "/v1/chat/completions", method: str = "POST"
+) -> int | str:
     try:
-        return (await ask(port, wire(chat() if body is None else body, path=path, method=method))).status
+        return (
+            await ask(port, wire(chat() if body is None else body, path=path, method=method))
+        ).status
     except ConnectionRefusedError:
         return REFUSED
 
@@ -83,13 +87,18 @@ def test_cutany_cuts_each_call_elsewhere_and_the_same_seed_in_the_same_places() 
         return [(await ask(mock.port, wire(chat(stream=True)))).body for _ in range(60)]
 
     def sizes(seed: int) -> list[int]:
-        return [len(body) for body in with_mock(use, seed=seed, script=("cutany",), ttft_s=0.0, tpot_s=0.0)]
+        return [
+            len(body)
+            for body in with_mock(use, seed=seed, script=("cutany",), ttft_s=0.0, tpot_s=0.0)
+        ]
 
     length = len(get(chat(stream=True), seed=3).body)
     three = sizes(3)
     assert len(set(three)) > 40
     assert min(three) < length / 5
-    assert length * 0.8 < max(three) < length * 1.05  # the number of the call, in each event's id, may have two digits
+    assert (
+        length * 0.8 < max(three) < length * 1.05
+    )  # the number of the call, in each event's id, may have two digits
     assert sizes(3) == three
     assert sizes(4) != three
 
@@ -97,7 +106,9 @@ def test_cutany_cuts_each_call_elsewhere_and_the_same_seed_in_the_same_places() 
 @pytest.mark.parametrize("stream", [True, False])
 def test_cutchar_ends_inside_a_character(stream: bool) -> None:
     got = get(chat("fault-cutchar-2", stream=stream), text="plain words, café 数据 🚢 more")
-    assert got.body.endswith('"content":"café"'.encode()[:-2] if stream else "plain words, café".encode()[:-1])
+    assert got.body.endswith(
+        '"content":"café"'.encode()[:-2] if stream else "plain words, café".encode()[:-1]
+    )
     with pytest.raises(UnicodeDecodeError):
         got.body.decode()
 
@@ -164,13 +175,22 @@ def test_faults_come_and_go_with_the_clock() -> None:
             await asyncio.sleep(0.3)
         return got
 
-    assert with_mock(use, script=("status-503@300ms-600ms", "status-429@0.9s"), ttft_s=0.0, tpot_s=0.0, tokens=1) == [200, 503, 200, 429]
+    assert with_mock(
+        use, script=("status-503@300ms-600ms", "status-429@0.9s"), ttft_s=0.0, tpot_s=0.0, tokens=1
+    ) == [200, 503, 200, 429]
 
 
 def test_down_takes_every_route_but_those_that_steer() -> None:
     async def use(mock: MockServer) -> None:
-        paths = [("/v1/models", "GET"), ("/v1/embeddings", "POST"), ("/v1/nowhere", "GET"), ("/v1/chat/completions", "POST")]
-        assert [await status(mock.port, b"", path=path, method=method) for path, method in paths] == [503] * 4
+        paths = [
+            ("/v1/models", "GET"),
+            ("/v1/embeddings", "POST"),
+            ("/v1/nowhere", "GET"),
+            ("/v1/chat/completions", "POST"),
+        ]
+        assert [
+            await status(mock.port, b"", path=path, method=method) for path, method in paths
+        ] == [503] * 4
         assert await status(mock.port) == 503
         for path in ("/healthz", "/requests"):
             assert await status(mock.port, b"", path=path, method="GET") == 200
@@ -265,7 +285,10 @@ def test_a_script_is_replaced_from_another_thread_and_counts_anew() -> None:
 
 def test_scripts_from_many_threads_leave_the_last_in_force() -> None:
     with mocking() as mock:
-        threads = [threading.Thread(target=mock.script, args=("refuse",) if n % 2 else ()) for n in range(20)]
+        threads = [
+            threading.Thread(target=mock.script, args=("refuse",) if n % 2 else ())
+            for n in range(20)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -284,7 +307,14 @@ def test_a_script_is_put_over_http_and_its_reply_arrives_before_it_refuses() -> 
         await asyncio.sleep(0.25)
         return [*seen, await status(mock.port), len(mock.requests)]
 
-    assert with_mock(use) == [200, 503, 200, REFUSED, 200, 4]  # the script was no request to remember
+    assert with_mock(use) == [
+        200,
+        503,
+        200,
+        REFUSED,
+        200,
+        4,
+    ]  # the script was no request to remember
 
 
 @pytest.mark.parametrize("script", [["nonsense"], ["cut-5@"], "cut-5", [5], {}])
@@ -301,7 +331,9 @@ def test_a_script_that_cannot_be_understood_is_refused_and_changes_nothing(scrip
 # Keys
 
 
-@pytest.mark.parametrize(("key", "expected"), [("sk-bad", 401), ("sk-worse", 401), ("sk-good", 200), (None, 200)])
+@pytest.mark.parametrize(
+    ("key", "expected"), [("sk-bad", 401), ("sk-worse", 401), ("sk-good", 200), (None, 200)]
+)
 def test_a_bad_key_is_refused_and_others_are_not(key: str | None, expected: int) -> None:
     headers = f"Authorization: Bearer {key}\r\n" if key else ""
     got = get(wire(chat(), headers=headers), bad_keys=("sk-bad", "sk-worse"))

@@ -1,4 +1,6 @@
-"""The current OpenAI client, unchanged, against a real server: what it reads, and which of its errors it raises."""
+"""The current OpenAI client, unchanged, against a real server: what it reads, and which of its
+errors it raises.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,11 +37,22 @@ NAMES += (
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("client")
     (folder / "docs").mkdir()
-    (folder / "docs" / "tea.md").write_text("# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n")
+    (folder / "docs" / "tea.md").write_text(
+        "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
+    )
     with mocking(api_key="sk-upstream") as mock:
-        settings = models(mock.url, *NAMES, api_key="sk-upstream", connection={"first_byte": "700ms", "between_bytes": "700ms"})
+        settings = models(
+            mock.url,
+            *NAMES,
+            api_key="sk-upstream",
+            connection={"first_byte": "700ms", "between_bytes": "700ms"},
+        )
         settings["models"]["gone"] = {"base_url": "http://127.0.0.1:9/v1"}
-        settings["models"]["wrong-key"] = {"base_url": mock.url, "name": "mock-model", "api_key": "sk-wrong-key-here"}
+        settings["models"]["wrong-key"] = {
+            "base_url": mock.url,
+            "name": "mock-model",
+            "api_key": "sk-wrong-key-here",
+        }
         settings["apps"] = {"tea": {"knowledge": str(folder / "docs"), "route": "mock-model"}}
         settings["keys"] = [{"key": "test-key-1"}, {"key": "test-key-2", "apps": ["tea"]}]
         with serving(folder, settings=settings) as server:
@@ -61,12 +74,22 @@ def test_chat(client: openai.OpenAI) -> None:
     assert answer._request_id.startswith("ans-")
 
 
-def test_stream_is_the_whole_answer_and_usage_comes_only_when_asked_for(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="mock-model", messages=HELLO).choices[0].message.content
+def test_stream_is_the_whole_answer_and_usage_comes_only_when_asked_for(
+    client: openai.OpenAI,
+) -> None:
+    whole = (
+        client.chat.completions.create(model="mock-model", messages=HELLO)
+        .choices[0]
+        .message.content
+    )
     chunks = list(client.chat.completions.create(model="mock-model", messages=HELLO, stream=True))
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole
     assert all(c.usage is None for c in chunks)
-    chunks = list(client.chat.completions.create(model="mock-model", messages=HELLO, stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        client.chat.completions.create(
+            model="mock-model", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+    )
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 48
@@ -81,12 +104,16 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_unknown_fields_reach_the_model(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="mock-model", messages=HELLO, max_tokens=3, extra_body={"nobody_knows": {"this": 1}})
+    answer = client.chat.completions.create(
+        model="mock-model", messages=HELLO, max_tokens=3, extra_body={"nobody_knows": {"this": 1}}
+    )
     assert answer.choices[0].finish_reason == "length"
 
 
 def test_an_app_answers_with_annotations_that_lead_to_the_passage(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="tea", messages=[{"role": "user", "content": "How hot is green tea brewed?"}])
+    answer = client.chat.completions.create(
+        model="tea", messages=[{"role": "user", "content": "How hot is green tea brewed?"}]
+    )
     message = answer.choices[0].message
     assert message.annotations
     mark = message.annotations[0].url_citation
@@ -102,8 +129,16 @@ def test_an_app_streams_with_annotations_in_the_last_chunk(client: openai.OpenAI
     assert plain[-1].choices[0].finish_reason == "stop"
     assert plain[-1].choices[0].delta.annotations  # type: ignore[attr-defined]  # newer than the client's own type
     more: Any = {"include_usage": True, "include_progress": True}
-    chunks: list[Any] = list(client.chat.completions.create(model="tea", messages=question, stream=True, stream_options=more))
-    labels = [c.slipway["progress"]["label"] for c in chunks if not c.choices and "progress" in (getattr(c, "slipway", None) or {})]
+    chunks: list[Any] = list(
+        client.chat.completions.create(
+            model="tea", messages=question, stream=True, stream_options=more
+        )
+    )
+    labels = [
+        c.slipway["progress"]["label"]
+        for c in chunks
+        if not c.choices and "progress" in (getattr(c, "slipway", None) or {})
+    ]
     assert any("passages found" in label for label in labels)
     assert chunks[-1].usage.completion_tokens > 0
 
@@ -111,20 +146,40 @@ def test_an_app_streams_with_annotations_in_the_last_chunk(client: openai.OpenAI
 @pytest.mark.parametrize(
     ("model", "kind", "code", "says"),
     [
-        ("nobody", openai.NotFoundError, "model_not_found", "There is no model or app `nobody` here"),
+        (
+            "nobody",
+            openai.NotFoundError,
+            "model_not_found",
+            "There is no model or app `nobody` here",
+        ),
         ("fault-context", openai.BadRequestError, "context_length_exceeded", "context"),
         ("fault-status-429-2", openai.RateLimitError, "provider_limit", "limiting us"),
         ("fault-status-503", openai.InternalServerError, "provider_down", "failed (503)"),
         ("fault-status-401", openai.InternalServerError, "provider_key", "did not accept our key"),
         ("wrong-key", openai.InternalServerError, "provider_key", "did not accept our key"),
         ("gone", openai.InternalServerError, "provider_down", "nothing listens there"),
-        ("fault-hang", openai.InternalServerError, "provider_slow", "did not begin to answer within 0.7 s"),
+        (
+            "fault-hang",
+            openai.InternalServerError,
+            "provider_slow",
+            "did not begin to answer within 0.7 s",
+        ),
         ("fault-stall-3", openai.InternalServerError, "provider_slow", "fell silent for 0.7 s"),
         ("fault-cut-5", openai.InternalServerError, "provider_cut", "in the middle of its answer"),
         ("fault-reset", openai.InternalServerError, "provider_down", "without an answer"),
         ("fault-error200", openai.InternalServerError, "provider_down", "failed"),
-        ("fault-html", openai.InternalServerError, "provider_nonsense", "did not answer with a completion"),
-        ("fault-empty", openai.InternalServerError, "provider_nonsense", "did not answer with a completion"),
+        (
+            "fault-html",
+            openai.InternalServerError,
+            "provider_nonsense",
+            "did not answer with a completion",
+        ),
+        (
+            "fault-empty",
+            openai.InternalServerError,
+            "provider_nonsense",
+            "did not answer with a completion",
+        ),
         ("fault-redirect", openai.InternalServerError, "provider_nonsense", "307"),
     ],
 )
@@ -138,7 +193,9 @@ def test_each_failure_is_the_error_that_the_client_knows(
     assert says in error.message
     ours = error.body["slipway"]  # type: ignore[index]
     assert ours["what"]
-    assert ours["ref"] == error.response.headers["x-slipway-answer-id"] or ours["ref"].startswith("ref-")
+    assert ours["ref"] == error.response.headers["x-slipway-answer-id"] or ours["ref"].startswith(
+        "ref-"
+    )
     assert error.response.headers["x-should-retry"] == str(ours["retryable"]).lower()
     assert "sk-" not in error.response.text
 
@@ -150,9 +207,20 @@ def test_retry_after_is_passed_on(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["fault-cut-5", "fault-malformed-2", "fault-stall-3", "fault-nodone", "fault-errorevent-2", "fault-empty", "fault-html"]
+    "model",
+    [
+        "fault-cut-5",
+        "fault-malformed-2",
+        "fault-stall-3",
+        "fault-nodone",
+        "fault-errorevent-2",
+        "fault-empty",
+        "fault-html",
+    ],
 )
-def test_a_stream_that_does_not_end_well_is_never_passed_off_as_success(client: openai.OpenAI, model: str) -> None:
+def test_a_stream_that_does_not_end_well_is_never_passed_off_as_success(
+    client: openai.OpenAI, model: str
+) -> None:
     with pytest.raises(openai.APIError) as caught:
         list(client.chat.completions.create(model=model, messages=HELLO, stream=True))
     assert caught.value.body["slipway"]["retryable"] is True  # type: ignore[index]
@@ -179,9 +247,17 @@ def test_keys(server: Serving) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "says"),
     [
-        ({"model": "mock-model", "messages": "hi"}, "messages", "`messages` must be a list, not a string"),
+        (
+            {"model": "mock-model", "messages": "hi"},
+            "messages",
+            "`messages` must be a list, not a string",
+        ),
         ({"model": "mock-model", "messages": []}, "messages", "`messages` is empty"),
-        ({"model": "mock-model", "messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", "is not a role"),
+        (
+            {"model": "mock-model", "messages": [{"role": "boss", "content": "x"}]},
+            "messages[0].role",
+            "is not a role",
+        ),
         (
             {"model": "mock-model", "messages": [{"role": "user", "content": 5}]},
             "messages[0].content",
@@ -189,14 +265,35 @@ def test_keys(server: Serving) -> None:
         ),
         ({"messages": HELLO}, "model", "`model` is missing"),
         ({"model": 5, "messages": HELLO}, "model", "must be a string"),
-        ({"model": "mock-model", "messages": HELLO, "stream": "yes"}, "stream", "must be true or false"),
-        ({"model": "tea", "messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content", "a list of parts, each an object"),
-        ({"model": "tea", "messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]}, "messages", "holds no text"),
+        (
+            {"model": "mock-model", "messages": HELLO, "stream": "yes"},
+            "stream",
+            "must be true or false",
+        ),
+        (
+            {"model": "tea", "messages": [{"role": "user", "content": ["x"]}]},
+            "messages[0].content",
+            "a list of parts, each an object",
+        ),
+        (
+            {
+                "model": "tea",
+                "messages": [{"role": "user", "content": [{"type": "text", "text": None}]}],
+            },
+            "messages",
+            "holds no text",
+        ),
         ({"model": "tea", "messages": HELLO, "n": 2}, "n", "cannot be used with the app `tea`"),
-        ({"model": "tea", "messages": [{"role": "user", "content": " "}]}, "messages", "holds no text"),
+        (
+            {"model": "tea", "messages": [{"role": "user", "content": " "}]},
+            "messages",
+            "holds no text",
+        ),
     ],
 )
-def test_bad_requests_name_the_field_and_the_fix(client: openai.OpenAI, body: object, param: str, says: str) -> None:
+def test_bad_requests_name_the_field_and_the_fix(
+    client: openai.OpenAI, body: object, param: str, says: str
+) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.post("/chat/completions", body=body, cast_to=object)
     assert caught.value.param == param

@@ -15,7 +15,21 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from browsing import DESK, PHONE, Watched, answer_text, ask, command, kept, looked_at, needs_chromium, opened, serving, settled, tab_to
+from browsing import (
+    DESK,
+    PHONE,
+    Watched,
+    answer_text,
+    ask,
+    command,
+    kept,
+    looked_at,
+    needs_chromium,
+    opened,
+    serving,
+    settled,
+    tab_to,
+)
 
 STATIC = Path(__file__).parents[1] / "src/slipway/web/static"
 KEY = "sw-the-key-of-this-test"
@@ -154,18 +168,38 @@ def quoting(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def writing(folder: Path) -> Iterator[str]:
-    """A server with several apps: `docs` writes 45 words in 1.6 s, `breaking` breaks off once, `hostile` attacks, `degraded` has no model."""
-    steady = command(folder / "steady.log", "mock", "--port", "0", "--ttft", "0.3", "--tpot", "0.03")
-    cut_once = command(folder / "cut.log", "mock", "--port", "0", "--ttft", "0.05", "--tpot", "0.01", "--script", "cut-5@1")
+    """A server with several apps: `docs` writes 45 words in 1.6 s, `breaking` breaks off once,
+    `hostile` attacks, `degraded` has no model.
+    """
+    steady = command(
+        folder / "steady.log", "mock", "--port", "0", "--ttft", "0.3", "--tpot", "0.03"
+    )
+    cut_once = command(
+        folder / "cut.log",
+        "mock",
+        "--port",
+        "0",
+        "--ttft",
+        "0.05",
+        "--tpot",
+        "0.01",
+        "--script",
+        "cut-5@1",
+    )
     wrong = command(folder / "wrong.log", "mock", "--port", "0", "--text", WRONG)
     with steady as steady_url, cut_once as cut_url, wrong as wrong_url:
-        (folder / "apps.yaml").write_text(SETTINGS.format(steady=steady_url, cut_once=cut_url, wrong=wrong_url))
+        (folder / "apps.yaml").write_text(
+            SETTINGS.format(steady=steady_url, cut_once=cut_url, wrong=wrong_url)
+        )
         with serving(folder / "writing.log", "--config", "apps.yaml") as url:
             yield url
 
 
 def until_words(page: Page, least: int) -> None:
-    page.wait_for_function("(least) => (document.querySelector('.turn:last-child .answer')?.textContent.length ?? 0) > least", arg=least)
+    page.wait_for_function(
+        "(least) => (document.querySelector('.turn:last-child .answer')?.textContent.length ?? 0) > least",
+        arg=least,
+    )
 
 
 def no_word_is_missing_or_twice(page: Page, url: str) -> None:
@@ -184,11 +218,19 @@ def plain(text: str) -> str:
 # Answers and their sources
 
 
-def test_without_a_model_the_documents_are_quoted_and_each_source_can_be_read(page: Page, quoting: str) -> None:
+def test_without_a_model_the_documents_are_quoted_and_each_source_can_be_read(
+    page: Page, quoting: str
+) -> None:
     opened(page, quoting)
-    expect(page.locator("#notices")).to_contain_text("No language model is set up: answers are quoted from the documents.")
-    expect(page.locator("#notices code")).to_have_text("slipway serve --docs DIR --model dashscope/qwen-plus")
-    expect(page.locator("#empty-about")).to_have_text("Ask about docs: 3 documents. Every answer shows its sources.")
+    expect(page.locator("#notices")).to_contain_text(
+        "No language model is set up: answers are quoted from the documents."
+    )
+    expect(page.locator("#notices code")).to_have_text(
+        "slipway serve --docs DIR --model dashscope/qwen-plus"
+    )
+    expect(page.locator("#empty-about")).to_have_text(
+        "Ask about docs: 3 documents. Every answer shows its sources."
+    )
     ask(page, "How do I get a refund?")
     settled(page)
     assert "A refund is paid within 14 days." in answer_text(page)
@@ -199,7 +241,9 @@ def test_without_a_model_the_documents_are_quoted_and_each_source_can_be_read(pa
     passage = page.get_by_role("region", name="Source 1: refunds.md, How to get a refund")
     expect(passage).to_contain_text("refunds.md")
     expect(passage.locator(".trail")).to_have_text("Refunds")
-    expect(passage.get_by_role("region")).to_contain_text("write to the office with your berth number")
+    expect(passage.get_by_role("region")).to_contain_text(
+        "write to the office with your berth number"
+    )
     expect(marker).to_have_attribute("aria-expanded", "true")
     page.keyboard.press("Escape")
     expect(passage).to_have_count(0)
@@ -226,14 +270,18 @@ def test_cited_places_come_first_and_the_others_are_a_click_away(page: Page, quo
     assert marks.isdisjoint(int(n) for n in others.all_text_contents())
 
 
-def test_a_number_that_the_cited_source_lacks_is_shown_as_doubtful(page: Page, writing: str) -> None:
+def test_a_number_that_the_cited_source_lacks_is_shown_as_doubtful(
+    page: Page, writing: str
+) -> None:
     opened(page, writing, "doubtful")
     ask(page, "How do I get a refund?")
     settled(page)
     marks = page.locator(".answer .mark")
     expect(marks).to_have_count(2)
     expect(marks.nth(0)).to_have_accessible_name("Source 1: refunds.md, How to get a refund")
-    expect(marks.nth(1)).to_have_accessible_name("Source 1: refunds.md, How to get a refund. Not found in the cited source: 41")
+    expect(marks.nth(1)).to_have_accessible_name(
+        "Source 1: refunds.md, How to get a refund. Not found in the cited source: 41"
+    )
     expect(page.locator(".answer .doubtful")).to_have_count(1)
     expect(page.locator(".turn .notice")).to_have_text("Not found in the cited source: 41.")
     assert "[9]" not in answer_text(page)
@@ -254,13 +302,17 @@ def test_a_model_that_is_down_is_told_as_a_sentence(page: Page, writing: str) ->
     opened(page, writing, "degraded")
     ask(page, "How do I get a refund?")
     settled(page)
-    expect(page.locator(".turn .notice")).to_have_text("The model cannot be reached, so this answer is quoted from the documents.")
+    expect(page.locator(".turn .notice")).to_have_text(
+        "The model cannot be reached, so this answer is quoted from the documents."
+    )
 
 
 # While it is written
 
 
-def test_text_is_seen_as_it_is_written_and_screen_readers_are_told_now_and_then(page: Page, writing: str) -> None:
+def test_text_is_seen_as_it_is_written_and_screen_readers_are_told_now_and_then(
+    page: Page, writing: str
+) -> None:
     opened(page, writing)
     page.evaluate("""() => {
         window.spoken = [];
@@ -302,7 +354,9 @@ def test_stop_keeps_what_was_written_and_try_again_goes_on(page: Page, writing: 
     expect(page.locator(".stopped")).to_have_count(0)
 
 
-def test_an_answer_that_breaks_off_keeps_its_text_and_can_be_tried_again(page: Page, writing: str) -> None:
+def test_an_answer_that_breaks_off_keeps_its_text_and_can_be_tried_again(
+    page: Page, writing: str
+) -> None:
     opened(page, writing, "breaking")
     ask(page, "What should I do in a storm?")
     alert = page.get_by_role("alert")
@@ -317,7 +371,9 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_can_be_tried_again(page: P
     assert page.locator(".turn").count() == 1
 
 
-def test_a_dropped_line_is_picked_up_and_no_word_comes_twice(watched: Watched, writing: str) -> None:
+def test_a_dropped_line_is_picked_up_and_no_word_comes_twice(
+    watched: Watched, writing: str
+) -> None:
     page = watched.page
     with Line(writing) as line:
         opened(page, line.url)
@@ -333,7 +389,9 @@ def test_a_dropped_line_is_picked_up_and_no_word_comes_twice(watched: Watched, w
     watched.errors.clear()
 
 
-def test_a_line_that_stays_down_keeps_the_text_and_reads_on_later(watched: Watched, writing: str) -> None:
+def test_a_line_that_stays_down_keeps_the_text_and_reads_on_later(
+    watched: Watched, writing: str
+) -> None:
     page = watched.page
     page.clock.install()
     with Line(writing) as line:
@@ -344,7 +402,9 @@ def test_a_line_that_stays_down_keeps_the_text_and_reads_on_later(watched: Watch
         alert = page.get_by_role("alert")
         while alert.count() == 0:
             page.clock.run_for(1000)
-        expect(alert).to_contain_text("The connection was lost before the answer was complete. Check your connection and try again.")
+        expect(alert).to_contain_text(
+            "The connection was lost before the answer was complete. Check your connection and try again."
+        )
         assert len(answer_text(page)) >= 60
         line.mend()
         alert.get_by_role("button", name="Try again").click()
@@ -354,13 +414,17 @@ def test_a_line_that_stays_down_keeps_the_text_and_reads_on_later(watched: Watch
     watched.errors.clear()
 
 
-def test_a_server_that_is_out_of_reach_is_told_and_asked_once_more(watched: Watched, context: BrowserContext, quoting: str) -> None:
+def test_a_server_that_is_out_of_reach_is_told_and_asked_once_more(
+    watched: Watched, context: BrowserContext, quoting: str
+) -> None:
     page = watched.page
     opened(page, quoting)
     context.set_offline(True)
     ask(page, "How do I get a refund?")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("The server cannot be reached. Check your connection and try again.")
+    expect(alert).to_contain_text(
+        "The server cannot be reached. Check your connection and try again."
+    )
     context.set_offline(False)
     alert.get_by_role("button", name="Try again").click()
     settled(page)
@@ -371,7 +435,9 @@ def test_a_server_that_is_out_of_reach_is_told_and_asked_once_more(watched: Watc
 # The tab
 
 
-def test_the_conversation_outlives_a_reload_until_a_new_one_is_begun(page: Page, quoting: str) -> None:
+def test_the_conversation_outlives_a_reload_until_a_new_one_is_begun(
+    page: Page, quoting: str
+) -> None:
     opened(page, quoting)
     for question in ("How do I get a refund?", "Where are fees paid?"):
         ask(page, question)
@@ -422,7 +488,9 @@ def test_keys_alone_are_enough(page: Page, writing: str) -> None:
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("in a storm?")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="What should I do in a storm?")).to_have_text("What should I do\nin a storm?")
+    expect(page.get_by_role("heading", name="What should I do in a storm?")).to_have_text(
+        "What should I do\nin a storm?"
+    )
     until_words(page, 60)
     page.keyboard.press("Escape")
     expect(page.locator(".stopped")).to_be_visible()
@@ -465,7 +533,9 @@ def test_nothing_that_a_model_says_is_more_than_text(page: Page, writing: str) -
 
 
 def harmless(page: Page) -> None:
-    """The `watched` fixture sees to the rest: no request to another host, no breach of the policy, no script that ran."""
+    """The `watched` fixture sees to the rest: no request to another host, no breach of the policy,
+    no script that ran.
+    """
     page.wait_for_timeout(200)
     assert page.locator("main :is(script, img, iframe, object, embed, style, svg)").count() == 0
     links = page.evaluate("[...document.querySelectorAll('a[href]')].map((a) => a.href)")
@@ -482,7 +552,9 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(watched: Watched, folder: Path) 
         expect(page.get_by_label("Key")).to_be_focused()
         page.keyboard.type("sw-a-wrong-one")
         page.keyboard.press("Enter")
-        expect(lock).to_contain_text("This key is not known here. Check it, or ask the operator for another.")
+        expect(lock).to_contain_text(
+            "This key is not known here. Check it, or ask the operator for another."
+        )
         expect(page.get_by_label("Key")).to_be_focused()
         looked_at(page, "key")
         page.keyboard.type(KEY)
@@ -501,7 +573,9 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(watched: Watched, folder: Path) 
 # What the server can do
 
 
-def test_where_nothing_can_answer_the_page_says_how_to_start(watched: Watched, tmp_path: Path) -> None:
+def test_where_nothing_can_answer_the_page_says_how_to_start(
+    watched: Watched, tmp_path: Path
+) -> None:
     page = watched.page
     with serving(tmp_path / "empty.log", ready=False) as url:
         page.goto(url)
@@ -516,7 +590,9 @@ def test_documents_that_are_still_being_read_are_counted(page: Page, quoting: st
     early = {
         "status": "starting",
         "models": 0,
-        "knowledge": {"docs": {"ready": False, "read": "27 %", "documents": 0, "passages": 0, "failed": 0}},
+        "knowledge": {
+            "docs": {"ready": False, "read": "27 %", "documents": 0, "passages": 0, "failed": 0}
+        },
     }
     page.route("**/readyz", lambda route: route.fulfill(json=early))
     page.goto(quoting)
@@ -531,7 +607,9 @@ def test_documents_that_are_still_being_read_are_counted(page: Page, quoting: st
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_state_is_accessible_and_fits_a_phone(page: Page, quoting: str, scheme: str) -> None:
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    page.emulate_media(
+        color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+    )
     opened(page, quoting)
     looked_at(page, f"empty-{scheme}")
     ask(page, "What is the fee a night, and what happens when a storm warning of level 3 is given?")
@@ -547,7 +625,9 @@ def test_each_state_of_an_answer_is_accessible_and_fits_a_phone(
     watched: Watched, context: BrowserContext, writing: str, scheme: str
 ) -> None:
     page = watched.page
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    page.emulate_media(
+        color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+    )
     opened(page, writing)
     ask(page, "What should I do in a storm?")
     until_words(page, 20)
@@ -567,7 +647,12 @@ def test_each_state_of_an_answer_is_accessible_and_fits_a_phone(
 def test_the_page_is_light(page: Page, quoting: str, language: str) -> None:
     """All that it loads, as nginx would send it."""
     loaded: set[str] = set()
-    page.on("response", lambda response: loaded.add(urlsplit(response.url).path) if "/static/" in response.url else None)
+    page.on(
+        "response",
+        lambda response: (
+            loaded.add(urlsplit(response.url).path) if "/static/" in response.url else None
+        ),
+    )
     opened(page, f"{quoting}/?lang={language}")
     page.wait_for_load_state("networkidle")
     names = ["index.html", *(path.rpartition("/")[2] for path in loaded)]

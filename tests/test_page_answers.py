@@ -1,4 +1,6 @@
-"""What the page makes of long answers, of what readers say of them, and of languages: real server, mock provider, headless Chromium."""
+"""What the page makes of long answers, of what readers say of them, and of languages: real server,
+mock provider, headless Chromium.
+"""
 
 import json
 import re
@@ -38,7 +40,11 @@ DOCUMENTS = {
     "travel.md": "# Travel\n\n## Which trains may I book?\n\nTrains of first class may be booked for trips over three hours.\n",
     "parking.md": "# Parking\n\n## Where may I park?\n\nCars may park in garage 4, behind the bakery.\n",
 }
-TITLES = ["How many days of leave are there?", "Which trains may I book?", "Where may I park my car?"]
+TITLES = [
+    "How many days of leave are there?",
+    "Which trains may I book?",
+    "Where may I park my car?",
+]
 THREE = " ".join(TITLES)
 BLOCKS = "There are **30 days** of leave [1].\n\nThey may be taken in summer, in winter, and in every other season of the year, says the handbook [1]."
 SETTINGS = """\
@@ -65,12 +71,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
-    """`docs` begins after 1.2 s and writes a section in 1.2 s, `breaking` breaks off in its second call, `quotes` has no model."""
+    """`docs` begins after 1.2 s and writes a section in 1.2 s, `breaking` breaks off in its second
+    call, `quotes` has no model.
+    """
     slow = command(folder / "slow.log", "mock", "--port", "0", "--ttft", "1.2", "--tpot", "0.04")
-    once = command(folder / "once.log", "mock", "--port", "0", "--tokens", "30", "--script", "cut-9@2")
-    blocks = command(folder / "blocks.log", "mock", "--port", "0", "--tpot", "0.08", "--text", BLOCKS)
+    once = command(
+        folder / "once.log", "mock", "--port", "0", "--tokens", "30", "--script", "cut-9@2"
+    )
+    blocks = command(
+        folder / "blocks.log", "mock", "--port", "0", "--tpot", "0.08", "--text", BLOCKS
+    )
     with slow as slow_url, once as once_url, blocks as blocks_url:
-        (folder / "slipway.yaml").write_text(SETTINGS.format(slow=slow_url, once=once_url, blocks=blocks_url))
+        (folder / "slipway.yaml").write_text(
+            SETTINGS.format(slow=slow_url, once=once_url, blocks=blocks_url)
+        )
         (folder / "mocks.json").write_text(json.dumps({"slow": slow_url, "once": once_url}))
         with serving(folder / "server.log", "--config", "slipway.yaml") as url:
             yield url
@@ -79,7 +93,9 @@ def server(folder: Path) -> Iterator[str]:
 def calls(folder: Path, mock: str) -> int:
     """How many answers that mock was asked for."""
     url = json.loads((folder / "mocks.json").read_text())[mock]
-    return sum(each["path"].endswith("/chat/completions") for each in httpx.get(f"{url}/requests").json())
+    return sum(
+        each["path"].endswith("/chat/completions") for each in httpx.get(f"{url}/requests").json()
+    )
 
 
 def states(page: Page) -> list[str]:
@@ -93,7 +109,8 @@ def part(page: Page, n: int) -> Locator:
 def until(page: Page, n: int, least: int) -> None:
     """Section `n` has so many characters."""
     page.wait_for_function(
-        "([n, least]) => (document.querySelectorAll('.turn:last-child .part .text')[n]?.textContent.length ?? 0) > least", arg=[n, least]
+        "([n, least]) => (document.querySelectorAll('.turn:last-child .part .text')[n]?.textContent.length ?? 0) > least",
+        arg=[n, least],
     )
 
 
@@ -122,7 +139,9 @@ def test_what_was_found_is_there_before_a_word_is_written(page: Page, server: st
     settled(page)
 
 
-def test_sections_come_in_order_with_an_outline_that_goes_to_them(page: Page, server: str, folder: Path) -> None:
+def test_sections_come_in_order_with_an_outline_that_goes_to_them(
+    page: Page, server: str, folder: Path
+) -> None:
     before = calls(folder, "slow")
     opened(page, server, "docs")
     ask(page, THREE)
@@ -153,7 +172,9 @@ def test_whole_blocks_are_shown_as_html_while_the_rest_is_written(page: Page, se
     expect(page.locator(".block .mark")).to_have_count(2)
 
 
-def test_screen_readers_are_told_of_sections_and_never_more_than_one_thing_in_two_seconds(page: Page, server: str) -> None:
+def test_screen_readers_are_told_of_sections_and_never_more_than_one_thing_in_two_seconds(
+    page: Page, server: str
+) -> None:
     opened(page, server, "docs")
     page.evaluate("""() => {
         window.spoken = [];
@@ -171,7 +192,9 @@ def test_screen_readers_are_told_of_sections_and_never_more_than_one_thing_in_tw
     assert not any(" ".join(words) in text for _, text in spoken)
 
 
-def test_a_tab_reloaded_in_the_middle_reads_on_without_another_call(page: Page, server: str, folder: Path) -> None:
+def test_a_tab_reloaded_in_the_middle_reads_on_without_another_call(
+    page: Page, server: str, folder: Path
+) -> None:
     before = calls(folder, "slow")
     opened(page, server, "docs")
     ask(page, THREE)
@@ -185,7 +208,9 @@ def test_a_tab_reloaded_in_the_middle_reads_on_without_another_call(page: Page, 
     assert calls(folder, "slow") == before + 3
 
 
-def test_a_section_that_failed_says_so_in_its_place_and_is_the_only_one_tried_again(page: Page, server: str, folder: Path) -> None:
+def test_a_section_that_failed_says_so_in_its_place_and_is_the_only_one_tried_again(
+    page: Page, server: str, folder: Path
+) -> None:
     opened(page, server, "breaking")
     ask(page, THREE)
     alert = page.get_by_role("alert")
@@ -202,7 +227,9 @@ def test_a_section_that_failed_says_so_in_its_place_and_is_the_only_one_tried_ag
     expect(alert).to_have_count(0)
     assert calls(folder, "once") == before + 1
     is_whole(page, server)
-    assert all(part(page, n).locator(".text").inner_text() == texts[n] for n in range(3) if n != failed)
+    assert all(
+        part(page, n).locator(".text").inner_text() == texts[n] for n in range(3) if n != failed
+    )
 
 
 def test_what_answered_is_told_on_demand(page: Page, server: str) -> None:
@@ -212,7 +239,13 @@ def test_what_answered_is_told_on_demand(page: Page, server: str) -> None:
     facts = page.locator(".how dl")
     expect(facts).to_be_hidden()
     page.locator(".how summary").click()
-    told = dict(zip(facts.locator("dt").all_text_contents(), facts.locator("dd").all_text_contents(), strict=True))
+    told = dict(
+        zip(
+            facts.locator("dt").all_text_contents(),
+            facts.locator("dd").all_text_contents(),
+            strict=True,
+        )
+    )
     answer = whole(page, server)
     assert told["Answered by"] == "a model"
     assert told["Model"] == "slow"
@@ -226,7 +259,9 @@ def test_what_answered_is_told_on_demand(page: Page, server: str) -> None:
 # Taking answers along
 
 
-def test_an_answer_is_copied_with_its_sources(page: Page, context: BrowserContext, server: str) -> None:
+def test_an_answer_is_copied_with_its_sources(
+    page: Page, context: BrowserContext, server: str
+) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened(page, server, "quotes")
     ask(page, TITLES[0])
@@ -238,7 +273,9 @@ def test_an_answer_is_copied_with_its_sources(page: Page, context: BrowserContex
 
 
 def test_where_the_browser_does_not_copy_the_text_is_selected(page: Page, server: str) -> None:
-    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: { writeText: async () => { throw new Error('no') } } })")
+    page.add_init_script(
+        "Object.defineProperty(navigator, 'clipboard', { value: { writeText: async () => { throw new Error('no') } } })"
+    )
     opened(page, server, "quotes")
     ask(page, TITLES[0])
     settled(page)
@@ -297,7 +334,11 @@ def test_a_vote_with_reasons_and_a_comment_is_kept(page: Page, server: str, fold
     expect(group.get_by_role("button", name="No")).to_have_attribute("aria-pressed", "true")
     looked_at(page, "opinion-sent", sizes=[DESK, PHONE])
     row = next(row for row in said(folder) if row["answer"] == answer_id)
-    assert (row["helpful"], row["reasons"], row["comment"]) == (False, ["outdated"], "It is 28 days since June.")
+    assert (row["helpful"], row["reasons"], row["comment"]) == (
+        False,
+        ["outdated"],
+        "It is 28 days since June.",
+    )
     assert row["question"] == TITLES[0]
     page.reload()
     settled(page)
@@ -327,14 +368,18 @@ def test_a_problem_is_reported_with_words(page: Page, server: str, folder: Path)
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".opinion .said")).to_have_text("Thank you: the report was kept.")
     expect(report).to_be_focused()
-    assert [(row["kind"], row["comment"]) for row in said(folder) if row["answer"] == answer_id] == [("report", "It names a colleague.")]
+    assert [
+        (row["kind"], row["comment"]) for row in said(folder) if row["answer"] == answer_id
+    ] == [("report", "It names a colleague.")]
     report.click()
     page.keyboard.press("Escape")
     expect(page.get_by_label("What is the problem?")).to_have_count(0)
     expect(report).to_be_focused()
 
 
-def test_a_vote_that_did_not_come_through_can_be_tried_again(watched: Watched, context: BrowserContext, server: str, folder: Path) -> None:
+def test_a_vote_that_did_not_come_through_can_be_tried_again(
+    watched: Watched, context: BrowserContext, server: str, folder: Path
+) -> None:
     page = watched.page
     answer_id = answered(page, server)
     context.set_offline(True)
@@ -352,7 +397,9 @@ def test_a_vote_that_did_not_come_through_can_be_tried_again(watched: Watched, c
 # Conversations that are kept
 
 
-def test_earlier_conversations_are_offered_and_forgotten(page: Page, context: BrowserContext, server: str) -> None:
+def test_earlier_conversations_are_offered_and_forgotten(
+    page: Page, context: BrowserContext, server: str
+) -> None:
     for question in TITLES[:2]:
         answered(page, server) if question == TITLES[0] else ask(page, question)
         settled(page)
@@ -369,15 +416,26 @@ def test_earlier_conversations_are_offered_and_forgotten(page: Page, context: Br
     expect(page.locator("#talks li")).to_have_count(1)
     page.get_by_role("button", name="Forget all").click()
     expect(page.locator("#earlier")).to_be_hidden()
-    assert page.evaluate("Object.keys(localStorage).filter((name) => name.startsWith('slipway.talk.'))") == []
+    assert (
+        page.evaluate(
+            "Object.keys(localStorage).filter((name) => name.startsWith('slipway.talk.'))"
+        )
+        == []
+    )
 
 
-def test_conversations_of_one_key_are_not_shown_to_another(context: BrowserContext, folder: Path) -> None:
+def test_conversations_of_one_key_are_not_shown_to_another(
+    context: BrowserContext, folder: Path
+) -> None:
     (folder / "keys.yaml").write_text(
         "keys: [sw-first-of-two-keys, sw-second-of-two-keys]\nstore: sqlite:///keys.db\napps: {docs: {knowledge: [./docs]}}\n"
     )
     with serving(folder / "keys.log", "--config", "keys.yaml") as url:
-        for key, earlier in (("sw-first-of-two-keys", 0), ("sw-second-of-two-keys", 0), ("sw-first-of-two-keys", 1)):
+        for key, earlier in (
+            ("sw-first-of-two-keys", 0),
+            ("sw-second-of-two-keys", 0),
+            ("sw-first-of-two-keys", 1),
+        ):
             page = context.new_page()
             page.goto(url)
             page.get_by_label("Key").fill(key)
@@ -425,16 +483,24 @@ def words(page: Page, server: str) -> dict[str, dict[str, Any]]:
 def test_both_languages_have_the_same_words(page: Page, server: str) -> None:
     both = words(page, server)
     own = ("notices",)  # the server says them in English
-    assert {k: v.keys() if isinstance(v, dict) and k not in own else None for k, v in both["en"].items()} == {
+    assert {
+        k: v.keys() if isinstance(v, dict) and k not in own else None for k, v in both["en"].items()
+    } == {
         k: v.keys() if isinstance(v, dict) and k not in own else None for k, v in both["zh"].items()
     }
     assert both["en"]["reasons"].keys() == REASONS.keys()
-    assert both["zh"]["notices"].keys() == set(re.findall(r"^\| `(\w+)` \|", section_of("What does a notice say?"), re.MULTILINE))
-    assert not both["en"]["failures"].keys() & CATALOGUE.keys()  # what the server finds, it says itself
+    assert both["zh"]["notices"].keys() == set(
+        re.findall(r"^\| `(\w+)` \|", section_of("What does a notice say?"), re.MULTILINE)
+    )
+    assert (
+        not both["en"]["failures"].keys() & CATALOGUE.keys()
+    )  # what the server finds, it says itself
 
 
 def test_chinese_by_the_browsers_language(browser: Browser, server: str) -> None:
-    context = browser.new_context(locale="zh-CN", viewport={"width": PHONE[0], "height": PHONE[1]}, reduced_motion="reduce")
+    context = browser.new_context(
+        locale="zh-CN", viewport={"width": PHONE[0], "height": PHONE[1]}, reduced_motion="reduce"
+    )
     page = context.new_page()
     page.goto(server)
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
@@ -504,7 +570,9 @@ def test_sections_passages_and_opinions_by_keys_alone(page: Page, server: str) -
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_state_is_accessible_and_fits_a_phone(page: Page, server: str, scheme: str) -> None:
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    page.emulate_media(
+        color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+    )
     opened(page, server, "docs")
     ask(page, THREE)
     expect(page.locator(".found .place").first).to_be_visible()

@@ -14,12 +14,30 @@ from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expe
 
 import hostile
 import papers
-from browsing import DESK, PHONE, Watched, answer_text, ask, looked_at, needs_chromium, opened, serving, settled, tab_to
+from browsing import (
+    DESK,
+    PHONE,
+    Watched,
+    answer_text,
+    ask,
+    looked_at,
+    needs_chromium,
+    opened,
+    serving,
+    settled,
+    tab_to,
+)
 
 pytestmark = needs_chromium
 
-CLERK, READER, PEOPLE = "sw-the-clerk-of-this-test", "sw-the-reader-of-this-test", "sw-the-people-office-of-this-test"
-SLOW = b"<h1>Tortoises</h1><p>The tortoise is paid 77 crowns.</p>" + b"<div>" * 60_000 + b"x"  # takes a few seconds to read
+CLERK, READER, PEOPLE = (
+    "sw-the-clerk-of-this-test",
+    "sw-the-reader-of-this-test",
+    "sw-the-people-office-of-this-test",
+)
+SLOW = (
+    b"<h1>Tortoises</h1><p>The tortoise is paid 77 crowns.</p>" + b"<div>" * 60_000 + b"x"
+)  # takes a few seconds to read
 FAILING = "A page of it is damaged (page 2)."
 
 
@@ -40,14 +58,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
-    """One app over a folder with a damaged file, whose `hr` is for the group of that name; and three keys."""
+    """One app over a folder with a damaged file, whose `hr` is for the group of that name; and
+    three keys.
+    """
     settings = {
         "keys": [
             {"key": CLERK, "documents": True},
             {"key": PEOPLE, "documents": True, "groups": ["hr"]},
             {"key": READER},
         ],
-        "apps": {"docs": {"knowledge": ["./docs"], "access": [{"path": "hr/**", "groups": ["hr"]}]}, "open": {"route": "nobody"}},
+        "apps": {
+            "docs": {"knowledge": ["./docs"], "access": [{"path": "hr/**", "groups": ["hr"]}]},
+            "open": {"route": "nobody"},
+        },
         "models": {"nobody": {"base_url": "http://127.0.0.1:9/v1"}},
         "limits": {"document_mb": 2},
         "embedding": "none",
@@ -63,15 +86,23 @@ def no_uploads(server: str) -> Iterator[None]:
     yield
     end = time.monotonic() + 30
     with httpx.Client(base_url=server, headers={"authorization": f"Bearer {PEOPLE}"}) as client:
-        while left := [each for each in client.get("/v1/documents").json()["data"] if each["uploaded"]]:
+        while left := [
+            each for each in client.get("/v1/documents").json()["data"] if each["uploaded"]
+        ]:
             assert time.monotonic() < end
-            refused = [client.delete(f"/v1/documents/{each['id']}").status_code for each in left if each["state"] != "reading"]
+            refused = [
+                client.delete(f"/v1/documents/{each['id']}").status_code
+                for each in left
+                if each["state"] != "reading"
+            ]
             time.sleep(0.2 if refused.count(200) < len(left) else 0)
 
 
 def entered(page: Page, url: str, key: str = CLERK) -> None:
     """The page of a reader who has given this key."""
-    page.add_init_script(f"sessionStorage.getItem('slipway.key') ?? sessionStorage.setItem('slipway.key', '{key}')")
+    page.add_init_script(
+        f"sessionStorage.getItem('slipway.key') ?? sessionStorage.setItem('slipway.key', '{key}')"
+    )
     opened(page, url)
 
 
@@ -92,25 +123,40 @@ def choose(page: Page, *files: tuple[str, bytes]) -> None:
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose files").click()
     assert chooser.value.is_multiple()
-    chooser.value.set_files([FilePayload(name=name, mimeType="application/octet-stream", buffer=data) for name, data in files])
+    chooser.value.set_files(
+        [
+            FilePayload(name=name, mimeType="application/octet-stream", buffer=data)
+            for name, data in files
+        ]
+    )
 
 
 def slowly(page: Page, bytes_a_second: int) -> None:
     line = page.context.new_cdp_session(page)
     line.send("Network.enable")
     line.send(
-        "Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_a_second}
+        "Network.emulateNetworkConditions",
+        {
+            "offline": False,
+            "latency": 0,
+            "downloadThroughput": -1,
+            "uploadThroughput": bytes_a_second,
+        },
     )
 
 
 # What is there
 
 
-def test_what_failed_stands_first_with_its_reason_its_page_and_what_to_do(page: Page, server: str) -> None:
+def test_what_failed_stands_first_with_its_reason_its_page_and_what_to_do(
+    page: Page, server: str
+) -> None:
     entered(page, server)
     expect(page.get_by_role("button", name="Documents · 1 failed")).to_be_visible()
     dialog = documents(page, server)
-    expect(dialog.locator("#documents-count")).to_contain_text(re.compile(r"3 documents · \d+ passages · 1 could not be read"))
+    expect(dialog.locator("#documents-count")).to_contain_text(
+        re.compile(r"3 documents · \d+ passages · 1 could not be read")
+    )
     first = dialog.locator(".document").first
     expect(first).to_contain_text("survey.pdf")
     expect(first).to_contain_text(f"{FAILING} Print it to a new PDF, or remove it.")
@@ -119,8 +165,12 @@ def test_what_failed_stands_first_with_its_reason_its_page_and_what_to_do(page: 
     expect(harbor.locator(".name")).to_have_text("Harbor handbook")
     expect(harbor.locator(".facts")).to_contain_text("1 passage · 2026-03-14 · ")
     assert harbor.locator(".tag").all_text_contents() == ["berths", "harbor"]
-    expect(dialog.locator("#documents-note")).to_have_text("Search is by words only: switched off in the settings.")
-    expect(dialog.get_by_role("button", name=re.compile("^Remove"))).to_have_count(0)  # of files of the folder
+    expect(dialog.locator("#documents-note")).to_have_text(
+        "Search is by words only: switched off in the settings."
+    )
+    expect(dialog.get_by_role("button", name=re.compile("^Remove"))).to_have_count(
+        0
+    )  # of files of the folder
     expect(dialog.locator("#documents-filter")).to_be_hidden()
 
 
@@ -143,7 +193,9 @@ def test_only_an_app_with_documents_shows_them(page: Page, server: str) -> None:
     expect(page.locator("#documents-open")).to_be_hidden()
 
 
-def test_many_documents_are_filtered_by_words_of_path_title_and_tags(page: Page, server: str) -> None:
+def test_many_documents_are_filtered_by_words_of_path_title_and_tags(
+    page: Page, server: str
+) -> None:
     made = [made_up(n) for n in range(30)]
     page.route("**/v1/documents?*", lambda route: route.fulfill(json={**LISTED, "data": made}))
     dialog = documents(page, server)
@@ -153,10 +205,14 @@ def test_many_documents_are_filtered_by_words_of_path_title_and_tags(page: Page,
     dialog.get_by_label("Filter").fill("ODD chapter 27")
     expect(dialog.locator(".document")).to_have_count(1)
     dialog.get_by_label("Filter").fill("unheard of")
-    expect(dialog.locator("#documents-none")).to_have_text("No document has these words in its name, title or tags.")
+    expect(dialog.locator("#documents-none")).to_have_text(
+        "No document has these words in its name, title or tags."
+    )
 
 
-def test_how_far_reading_and_the_search_by_meaning_are_is_said_quietly(page: Page, server: str) -> None:
+def test_how_far_reading_and_the_search_by_meaning_are_is_said_quietly(
+    page: Page, server: str
+) -> None:
     def ready(route: Any) -> None:
         state = route.fetch().json()
         state["knowledge"]["docs"] |= said.pop(0) if len(said) > 1 else said[0]
@@ -175,7 +231,14 @@ def test_what_documents_are_called_is_only_ever_text(page: Page, server: str) ->
     bad = "<img src=x onerror='window.pwned=1'>"
     made = [
         {**made_up(1), "title": bad, "path": f"{bad}.md", "tags": [bad], "date": bad},
-        {**made_up(2), "state": "failed", "reason": f"It is `{bad}`.", "next": bad, "page": 3, "path": "talk.pptx"},
+        {
+            **made_up(2),
+            "state": "failed",
+            "reason": f"It is `{bad}`.",
+            "next": bad,
+            "page": 3,
+            "path": "talk.pptx",
+        },
     ]
     page.route("**/v1/documents?*", lambda route: route.fulfill(json={**LISTED, "data": made}))
     dialog = documents(page, server)
@@ -189,8 +252,23 @@ LISTED = {"object": "list", "may_add": False, "kinds": [".md"], "largest_mb": 2}
 
 def made_up(n: int) -> dict[str, Any]:
     odd = ["odd"] if n % 2 else []
-    return {"id": f"doc-{n}", "app": "docs", "path": f"guide/{n:02}.md", "state": "done", "title": f"Chapter {n}", "passages": 2, "version": "1",
-            "size": 4096, "date": "", "tags": odd, "uploaded": False, "error": None, "reason": None, "page": None, "next": None}  # fmt: skip
+    return {
+        "id": f"doc-{n}",
+        "app": "docs",
+        "path": f"guide/{n:02}.md",
+        "state": "done",
+        "title": f"Chapter {n}",
+        "passages": 2,
+        "version": "1",
+        "size": 4096,
+        "date": "",
+        "tags": odd,
+        "uploaded": False,
+        "error": None,
+        "reason": None,
+        "page": None,
+        "next": None,
+    }
 
 
 # Adding
@@ -200,7 +278,11 @@ def test_an_upload_can_be_asked_about(page: Page, server: str) -> None:
     dialog = documents(page, server)
     kinds = "Markdown, HTML, text, reStructuredText, PDF, Word, PowerPoint, Excel, CSV"
     expect(dialog.locator("#documents-kinds")).to_have_text(f"{kinds} · up to 2 MB each")
-    choose(page, ("pelicans.md", b"# Pelicans\n\nAt noon, pelicans eat herring.\n"), ("gulls.txt", b"Gulls steal chips.\n"))
+    choose(
+        page,
+        ("pelicans.md", b"# Pelicans\n\nAt noon, pelicans eat herring.\n"),
+        ("gulls.txt", b"Gulls steal chips.\n"),
+    )
     expect(item(dialog, "pelicans.md").locator(".tag.new")).to_have_text("Just added")
     expect(item(dialog, "gulls.txt").locator(".tag.new")).to_have_text("Just added")
     expect(dialog.locator("#documents-uploads li")).to_have_count(0)
@@ -230,7 +312,9 @@ def test_a_file_is_told_as_it_is_sent_and_read(page: Page, server: str) -> None:
     looked_at(page, "documents-sending", sizes=[DESK, PHONE])
     expect(upload).to_contain_text("Reading…")
     looked_at(page, "documents-reading", sizes=[DESK])
-    expect(dialog.get_by_role("status")).to_have_text("tortoise.html can be asked about now.", timeout=30_000)
+    expect(dialog.get_by_role("status")).to_have_text(
+        "tortoise.html can be asked about now.", timeout=30_000
+    )
     expect(item(dialog, "tortoise.html").locator(".facts")).to_contain_text("Just added1 passage")
     choose(page, ("tortoise.html", SLOW))
     expect(upload).to_contain_text("takes the place of the file of this name")
@@ -240,29 +324,43 @@ def test_a_file_is_told_as_it_is_sent_and_read(page: Page, server: str) -> None:
     assert all(after - before >= 1990 for (before, _), (after, _) in pairwise(spoken))
 
 
-def test_a_damaged_upload_ends_as_failed_with_its_reason_and_what_to_do(page: Page, server: str) -> None:
+def test_a_damaged_upload_ends_as_failed_with_its_reason_and_what_to_do(
+    page: Page, server: str
+) -> None:
     dialog = documents(page, server)
     choose(page, ("minutes.pdf", hostile.damaged_page()))
     failed = item(dialog, "minutes.pdf")
     expect(failed).to_contain_text(f"{FAILING} Print it to a new PDF, or remove it.")
     expect(dialog.locator(".document").first).to_contain_text("minutes.pdf")  # the newest first
-    expect(dialog.get_by_role("status")).to_have_text("minutes.pdf could not be read: A page of it is damaged (page 2).")
+    expect(dialog.get_by_role("status")).to_have_text(
+        "minutes.pdf could not be read: A page of it is damaged (page 2)."
+    )
     expect(page.locator("#documents-open")).to_have_text("Documents · 2 failed")
     expect(failed.get_by_role("button", name="Remove uploads/minutes.pdf")).to_be_visible()
 
 
-def test_what_is_too_large_or_of_another_kind_is_refused_before_it_is_sent(page: Page, server: str) -> None:
+def test_what_is_too_large_or_of_another_kind_is_refused_before_it_is_sent(
+    page: Page, server: str
+) -> None:
     dialog = documents(page, server)
     sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
-    choose(page, ("big.pdf", b"%PDF" + b" " * 3 * 2**20), ("run.exe", b"MZ"), ("old.doc", b"\xd0\xcf"))
+    page.on(
+        "request", lambda request: sent.append(request.url) if request.method == "POST" else None
+    )
+    choose(
+        page, ("big.pdf", b"%PDF" + b" " * 3 * 2**20), ("run.exe", b"MZ"), ("old.doc", b"\xd0\xcf")
+    )
     uploads = dialog.locator("#documents-uploads li")
     expect(uploads).to_have_count(3)
     expect(uploads.nth(0)).to_contain_text(
         "It has 3.0 MB, and 2 MB is the limit. Split it into smaller files, or have the operator raise limits.document_mb."
     )
-    expect(uploads.nth(1)).to_contain_text("This kind of file cannot be read. These can: Markdown, HTML, ")
-    expect(uploads.nth(2)).to_contain_text("Files of the kind .doc cannot be read. Save it as .docx, and choose that.")
+    expect(uploads.nth(1)).to_contain_text(
+        "This kind of file cannot be read. These can: Markdown, HTML, "
+    )
+    expect(uploads.nth(2)).to_contain_text(
+        "Files of the kind .doc cannot be read. Save it as .docx, and choose that."
+    )
     looked_at(page, "documents-refused", sizes=[DESK, PHONE])
     for name in ("big.pdf", "run.exe", "old.doc"):
         page.get_by_role("button", name=f"Dismiss {name}").click()
@@ -295,7 +393,9 @@ def test_an_upload_that_did_not_come_through_keeps_its_file_and_is_tried_again(
     context.set_offline(True)
     choose(page, ("patience.md", b"# Patience\n\nIt came through in the end.\n"))
     upload = dialog.locator("#documents-uploads li")
-    expect(upload).to_contain_text("The server cannot be reached. Check your connection and try again.")
+    expect(upload).to_contain_text(
+        "The server cannot be reached. Check your connection and try again."
+    )
     looked_at(page, "documents-offline", sizes=[PHONE])
     context.set_offline(False)
     page.get_by_role("button", name="Try patience.md again").click()
@@ -323,13 +423,17 @@ def test_a_file_that_went_away_meanwhile_is_told_from_a_server_out_of_reach(
     watched.errors.clear()
 
 
-def test_a_server_out_of_reach_is_told_and_looked_at_again(watched: Watched, context: BrowserContext, server: str) -> None:
+def test_a_server_out_of_reach_is_told_and_looked_at_again(
+    watched: Watched, context: BrowserContext, server: str
+) -> None:
     page = watched.page
     entered(page, server)
     context.set_offline(True)
     page.locator("#documents-open").click()
     dialog = page.get_by_role("dialog", name="Documents of docs")
-    expect(dialog.get_by_role("alert")).to_contain_text("The server cannot be reached. Check your connection and try again.")
+    expect(dialog.get_by_role("alert")).to_contain_text(
+        "The server cannot be reached. Check your connection and try again."
+    )
     context.set_offline(False)
     dialog.get_by_role("button", name="Try again").click()
     expect(item(dialog, "harbor.md")).to_be_visible()
@@ -344,7 +448,9 @@ def test_the_servers_own_words_are_shown_where_it_refuses(watched: Watched, serv
     name = "n" * 160 + ".md"
     choose(page, (name, b"# Long\n"))
     upload = dialog.locator("#documents-uploads li")
-    expect(upload).to_contain_text("is a name of more than 150 bytes. Give the file a shorter name.")
+    expect(upload).to_contain_text(
+        "is a name of more than 150 bytes. Give the file a shorter name."
+    )
     expect(upload.get_by_role("button", name=re.compile("^Try"))).to_be_hidden()
     assert all("400" in error for error in watched.errors)
     watched.errors.clear()
@@ -363,7 +469,9 @@ def test_a_file_on_its_way_is_called_back(page: Page, server: str, folder: Path)
     expect(dialog.get_by_role("button", name="Choose files")).to_be_focused()
     page.get_by_role("button", name="Cancel 1.md").click()
     expect(uploads).to_have_count(0)
-    known = httpx.get(f"{server}/v1/documents", headers={"authorization": f"Bearer {CLERK}"}).json()["data"]
+    known = httpx.get(
+        f"{server}/v1/documents", headers={"authorization": f"Bearer {CLERK}"}
+    ).json()["data"]
     assert not [each for each in known if each["uploaded"]]
     assert "defect" not in (folder / "serve.log").read_text()
 
@@ -395,7 +503,9 @@ def test_an_upload_is_removed_after_a_second_word(page: Page, server: str) -> No
 
 
 def test_keys_alone_are_enough(page: Page, server: str) -> None:
-    page.on("filechooser", lambda chooser: None)  # from now on: Enter is pressed faster than a browser can be told to hand choosers over
+    page.on(
+        "filechooser", lambda chooser: None
+    )  # from now on: Enter is pressed faster than a browser can be told to hand choosers over
     entered(page, server)
     tab_to(page, "Documents", "Shift+Tab")
     page.keyboard.press("Enter")
@@ -405,7 +515,13 @@ def test_keys_alone_are_enough(page: Page, server: str) -> None:
     tab_to(page, "Choose files", "Tab")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    chooser.value.set_files([FilePayload(name="keys.md", mimeType="text/markdown", buffer=b"# Keys\n\nThey are enough.\n")])
+    chooser.value.set_files(
+        [
+            FilePayload(
+                name="keys.md", mimeType="text/markdown", buffer=b"# Keys\n\nThey are enough.\n"
+            )
+        ]
+    )
     expect(item(dialog, "keys.md").locator(".tag.new")).to_be_visible()
     tab_to(page, "Remove uploads/keys.md", "Tab")
     page.keyboard.press("Enter")
@@ -434,17 +550,27 @@ def test_a_source_names_its_page_or_slide(page: Page, server: str) -> None:
 
 def test_what_is_quoted_is_marked_in_its_passage(page: Page, server: str) -> None:
     dialog = documents(page, server)
-    choose(page, ("otters.md", b"# Otters\n\nThey are small. Otters sleep in the old boathouse. They like rain.\n"))
+    choose(
+        page,
+        (
+            "otters.md",
+            b"# Otters\n\nThey are small. Otters sleep in the old boathouse. They like rain.\n",
+        ),
+    )
     expect(item(dialog, "otters.md").locator(".tag.new")).to_be_visible()
     page.keyboard.press("Escape")
     ask(page, "Where do otters sleep?")
     settled(page)
     page.locator(".answer .mark").first.click()
     expect(page.locator(".passage mark")).to_have_text("Otters sleep in the old boathouse.")
-    expect(page.locator(".passage .text")).to_have_text("They are small. Otters sleep in the old boathouse. They like rain.")
+    expect(page.locator(".passage .text")).to_have_text(
+        "They are small. Otters sleep in the old boathouse. They like rain."
+    )
 
 
-def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight(page: Page, server: str) -> None:
+def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight(
+    page: Page, server: str
+) -> None:
     dialog = documents(page, server)
     bad = "<img src=x onerror='window.pwned=1'>"
     rows = [f"Pier {n},{40 + n},{bad if n == 16 else 'stone|wood'}" for n in range(30)]
@@ -466,9 +592,15 @@ def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_documents_are_accessible_and_fit_a_phone(page: Page, server: str, scheme: str) -> None:
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    page.emulate_media(
+        color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+    )
     dialog = documents(page, server)
-    choose(page, ("minutes.pdf", hostile.damaged_page()), ("pelicans.md", b"# Pelicans\n\nAt noon, pelicans eat herring.\n"))
+    choose(
+        page,
+        ("minutes.pdf", hostile.damaged_page()),
+        ("pelicans.md", b"# Pelicans\n\nAt noon, pelicans eat herring.\n"),
+    )
     expect(item(dialog, "pelicans.md").locator(".tag.new")).to_be_visible()
     expect(item(dialog, "minutes.pdf").locator(".tag.new")).to_be_visible()
     looked_at(page, f"documents-{scheme}")

@@ -1,4 +1,6 @@
-"""What the page says when something goes wrong: one plain sentence, in the reader's language, and *Try again*."""
+"""What the page says when something goes wrong: one plain sentence, in the reader's language, and
+*Try again*.
+"""
 
 import re
 import signal
@@ -10,7 +12,20 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from browsing import DESK, SMALL, Watched, answer_text, command, kept, looked_at, needs_chromium, opened, serving, settled, tab_to
+from browsing import (
+    DESK,
+    SMALL,
+    Watched,
+    answer_text,
+    command,
+    kept,
+    looked_at,
+    needs_chromium,
+    opened,
+    serving,
+    settled,
+    tab_to,
+)
 from processes import COMMAND, free_port
 
 pytestmark = needs_chromium
@@ -31,7 +46,9 @@ WORDS = {
 
 
 class Provider:
-    """A mock provider in a process of its own, which can be killed and started again at the same address."""
+    """A mock provider in a process of its own, which can be killed and started again at the same
+    address.
+    """
 
     def __init__(self, log: Path) -> None:
         self.log, self.port = log, free_port()
@@ -60,7 +77,9 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 def server(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page-errors")
     (folder / "docs").mkdir()
-    (folder / "docs" / "leave.md").write_text("# Leave\n\n## How many days of leave are there?\n\nEveryone has 30 days of leave a year.\n")
+    (folder / "docs" / "leave.md").write_text(
+        "# Leave\n\n## How many days of leave are there?\n\nEveryone has 30 days of leave a year.\n"
+    )
     with command(folder / "limited.log", "mock", "--port", "0") as limited:
         (folder / "slipway.yaml").write_text(
             f'models:\n  dies: {{base_url: "http://127.0.0.1:{provider.port}/v1", name: mock-model}}\n'
@@ -94,7 +113,9 @@ def test_a_provider_that_is_killed_in_the_middle_costs_a_sentence_and_a_key_pres
     expect(page.locator("#question")).to_be_focused()
     page.keyboard.type("How many days of leave are there?")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => (document.querySelector('.answer')?.textContent.length ?? 0) > 30")
+    page.wait_for_function(
+        "() => (document.querySelector('.answer')?.textContent.length ?? 0) > 30"
+    )
     provider.kill()
     alert_says(page, words["what"])
     before = answer_text(page)
@@ -114,7 +135,9 @@ def test_a_provider_that_is_killed_in_the_middle_costs_a_sentence_and_a_key_pres
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_how_long_to_wait_is_said_and_counted_and_nobody_has_to(watched: Watched, server: str, language: str) -> None:
+def test_how_long_to_wait_is_said_and_counted_and_nobody_has_to(
+    watched: Watched, server: str, language: str
+) -> None:
     page, words = watched.page, WORDS[language]
     page.goto(f"{server}/?lang={language}")
     page.locator("#choice").select_option(f"limited-{language}")
@@ -136,11 +159,18 @@ def test_how_long_to_wait_is_said_and_counted_and_nobody_has_to(watched: Watched
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_reply_that_is_not_the_servers_is_told_without_its_number(watched: Watched, server: str, language: str) -> None:
+def test_a_reply_that_is_not_the_servers_is_told_without_its_number(
+    watched: Watched, server: str, language: str
+) -> None:
     page = watched.page
     page.goto(f"{server}/?lang={language}")
     expect(page.locator("#empty")).to_be_visible()
-    page.route("**/v1/answers", lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>502 Bad Gateway</h1>"))
+    page.route(
+        "**/v1/answers",
+        lambda route: route.fulfill(
+            status=502, content_type="text/html", body="<h1>502 Bad Gateway</h1>"
+        ),
+    )
     typed(page, "How many days of leave are there?")
     alert_says(page, WORDS[language]["strange"])
     page.unroute("**/v1/answers")
@@ -154,7 +184,9 @@ def test_a_refusal_is_told_in_the_language_of_the_page(watched: Watched, server:
     """Not in that of the browser, which is English here."""
     page = watched.page
     opened(page, f"{server}/?lang=zh")
-    page.route("**/v1/answers", lambda route: route.continue_(post_data='{"question": "?", "app": "gone"}'))
+    page.route(
+        "**/v1/answers", lambda route: route.continue_(post_data='{"question": "?", "app": "gone"}')
+    )
     typed(page, "How many days of leave are there?")
     alert_says(page, "这里没有这个名称的模型或应用。 请换一个后重新提问。")
     expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)

@@ -1,4 +1,6 @@
-"""What the model reads: passages are numbered data that no document can close, begin or imitate; what never changes stands first."""
+"""What the model reads: passages are numbered data that no document can close, begin or imitate;
+what never changes stands first.
+"""
 
 import json
 import re
@@ -9,17 +11,28 @@ import pytest
 
 from processes import mocking, models, run, serving
 from slipway import prompt
-from slipway.abstention import SENTINEL
+from slipway.answer.abstention import SENTINEL
 from slipway.types import Asker, Message, Question, Source
 
 
 def source(n: int, text: str, path: str = "a.md", heading: str = "A") -> Source:
-    return Source(n=n, id=f"psg-{n}", path=path, heading=heading, start=0, end=len(text), text=text, version="v")
+    return Source(
+        n=n,
+        id=f"psg-{n}",
+        path=path,
+        heading=heading,
+        start=0,
+        end=len(text),
+        text=text,
+        version="v",
+    )
 
 
 def question(text: str = "How?", *before: Message) -> Question:
     messages = (*before, Message(role="user", content=text))
-    return Question(id="ans-1", app="docs", text=text, messages=messages, asker=Asker(owner="x"), asked_at=0.0)
+    return Question(
+        id="ans-1", app="docs", text=text, messages=messages, asker=Asker(owner="x"), asked_at=0.0
+    )
 
 
 def turn(*sources: Source, text: str = "How?") -> str:
@@ -69,9 +82,13 @@ def test_the_key_cannot_be_foreseen_but_is_the_same_for_the_same_question_and_pa
 def test_what_never_changes_stands_first() -> None:
     first = prompt.build(question("How?"), [source(1, "x")], KIND)
     other = prompt.build(
-        question("Why?", Message(role="user", content="a"), Message(role="assistant", content="b")), [source(1, "y")], KIND
+        question("Why?", Message(role="user", content="a"), Message(role="assistant", content="b")),
+        [source(1, "y")],
+        KIND,
     )
-    assert first[0] == other[0] == {"role": "system", "content": f"{prompt.WITH_PASSAGES}\n\nBe kind."}
+    assert (
+        first[0] == other[0] == {"role": "system", "content": f"{prompt.WITH_PASSAGES}\n\nBe kind."}
+    )
     assert "passage" not in str(other[1:-1])
 
 
@@ -86,13 +103,21 @@ def test_our_instructions_name_the_words_that_abstain() -> None:
 def docs(tmp_path: Path) -> Path:
     folder = tmp_path / "docs"
     folder.mkdir()
-    (folder / "leave.md").write_text("# Leave\n\n## Days of leave\n\nEveryone has 30 days of leave a year.\n")
-    (folder / "travel.md").write_text("# Travel\n\n## Booking of trains\n\nTrains are booked by the office on the second floor.\n")
+    (folder / "leave.md").write_text(
+        "# Leave\n\n## Days of leave\n\nEveryone has 30 days of leave a year.\n"
+    )
+    (folder / "travel.md").write_text(
+        "# Travel\n\n## Booking of trains\n\nTrains are booked by the office on the second floor.\n"
+    )
     return folder
 
 
 def settings(docs: Path, url: str = "http://127.0.0.1:9/v1", **app: Any) -> dict[str, Any]:
-    return {**models(url, "m1"), "embedding": "none", "apps": {"support": {"knowledge": [str(docs)], "route": "m1", **app}}}
+    return {
+        **models(url, "m1"),
+        "embedding": "none",
+        "apps": {"support": {"knowledge": [str(docs)], "route": "m1", **app}},
+    }
 
 
 def said(messages: Any) -> Any:
@@ -100,17 +125,31 @@ def said(messages: Any) -> Any:
     return json.loads(re.sub(r"(</?passages?) \w+>", r"\1 KEY>", json.dumps(messages)))
 
 
-def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(tmp_path: Path, docs: Path) -> None:
+def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(
+    tmp_path: Path, docs: Path
+) -> None:
     own = tmp_path / "own.md"
     own.write_text(f"Speak like a pilot. Cite as [1]. Else write {SENTINEL}.\n")
     with mocking(text="Thirty days. [1]") as mock:
         file = tmp_path / "s.json"
-        file.write_text(json.dumps(settings(docs, f"{mock.url}/v1", prompt="own.md", instructions="Be brief.")))
-        shown = run("prompt", "show", "--config", str(file), "--json", "How many days of leave are there?", cwd=tmp_path)
+        file.write_text(
+            json.dumps(settings(docs, f"{mock.url}/v1", prompt="own.md", instructions="Be brief."))
+        )
+        shown = run(
+            "prompt",
+            "show",
+            "--config",
+            str(file),
+            "--json",
+            "How many days of leave are there?",
+            cwd=tmp_path,
+        )
         assert shown.returncode == 0, shown.stderr
         told = json.loads(shown.stdout)[0]
         with serving(tmp_path, "--config", str(file)) as server:
-            answer = server.post("/v1/answers", {"question": "How many days of leave are there?"}).json()
+            answer = server.post(
+                "/v1/answers", {"question": "How many days of leave are there?"}
+            ).json()
         sent = (mock.requests[-1].body or {})["messages"]
     assert told["messages"][0]["content"] == own.read_text().strip() + "\n\nBe brief."
     assert said(sent) == said(told["messages"])
@@ -142,17 +181,31 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
     same = run("prompt", "lint", "--config", str(file), questions[0], questions[0], cwd=tmp_path)
     assert same.returncode == 0
     assert "alike to the last of" in same.stdout
-    none = run("prompt", "lint", "--config", str(file), questions[0], "What is the capital of France?", cwd=tmp_path)
+    none = run(
+        "prompt",
+        "lint",
+        "--config",
+        str(file),
+        questions[0],
+        "What is the capital of France?",
+        cwd=tmp_path,
+    )
     assert "1 of the questions would not be put to a model" in none.stdout
     one = run("prompt", "lint", "--config", str(file), questions[0], cwd=tmp_path)
-    assert (one.returncode, one.stderr) == (2, "slipway: QUESTION: give at least two, each in quotes\n")
+    assert (one.returncode, one.stderr) == (
+        2,
+        "slipway: QUESTION: give at least two, each in quotes\n",
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (None, "apps.support.prompt: `{file}` cannot be read: no such file or directory"),
-        (b" \n", "apps.support.prompt: `{file}` is empty; leave `prompt` out for our own instructions"),
+        (
+            b" \n",
+            "apps.support.prompt: `{file}` is empty; leave `prompt` out for our own instructions",
+        ),
         (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as that"),
         (
             b"Be kind.",
@@ -160,7 +213,9 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
         ),
     ],
 )
-def test_a_prompt_that_cannot_be_is_told(tmp_path: Path, docs: Path, content: bytes | None, says: str) -> None:
+def test_a_prompt_that_cannot_be_is_told(
+    tmp_path: Path, docs: Path, content: bytes | None, says: str
+) -> None:
     file = tmp_path / "own.md"
     if content is not None:
         file.write_bytes(content)

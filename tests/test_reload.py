@@ -1,4 +1,6 @@
-"""Settings that change while the server runs: what counts from the next request on, what stays, and what is refused."""
+"""Settings that change while the server runs: what counts from the next request on, what stays, and
+what is refused.
+"""
 
 import asyncio
 import json
@@ -46,14 +48,22 @@ class Edited:
     def wait(self, what: Callable[[], Any]) -> Any:
         return until(what, WITHIN_S)
 
-    def chat(self, model: str, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+    def chat(
+        self, model: str, headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
         return self.server.post("/v1/chat/completions", body, headers=headers)
 
     def count(self, outcome: str) -> int:
         lines = self.server.get("/metrics", headers=KEY).text.splitlines()
         return int(
-            float(next(line for line in lines if line.startswith(f'slipway_settings_reloads_total{{outcome="{outcome}"}}')).split()[-1])
+            float(
+                next(
+                    line
+                    for line in lines
+                    if line.startswith(f'slipway_settings_reloads_total{{outcome="{outcome}"}}')
+                ).split()[-1]
+            )
         )
 
     def readyz(self, **kwargs: Any) -> Any:
@@ -83,18 +93,32 @@ def asked(mock: MockServer) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def streaming(server: Serving, model: str, headers: dict[str, str] | None = None, **more: Any) -> Iterator[Iterator[str]]:
+def streaming(
+    server: Serving, model: str, headers: dict[str, str] | None = None, **more: Any
+) -> Iterator[Iterator[str]]:
     """A stream that has begun; its lines."""
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello"}], **more}
-    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30, headers=headers) as reply:
+    body = {
+        "model": model,
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hello"}],
+        **more,
+    }
+    with httpx.stream(
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30, headers=headers
+    ) as reply:
         assert reply.status_code == 200, reply.read()
         lines = reply.iter_lines()
         next(lines)
         yield lines
 
 
-def test_a_changed_default_counts_for_the_next_question_and_a_running_one_keeps_what_it_began_with(tmp_path: Path) -> None:
-    with mocking(tokens=40, tpot_s=0.05) as mock, edited(tmp_path, app_of(mock.url, defaults={"temperature": 0.1})) as site:
+def test_a_changed_default_counts_for_the_next_question_and_a_running_one_keeps_what_it_began_with(
+    tmp_path: Path,
+) -> None:
+    with (
+        mocking(tokens=40, tpot_s=0.05) as mock,
+        edited(tmp_path, app_of(mock.url, defaults={"temperature": 0.1})) as site,
+    ):
         with streaming(site.server, "docs") as lines:
             site.apply(app_of(mock.url, defaults={"temperature": 0.9}))
             assert list(lines)[-2] == "data: [DONE]"
@@ -103,7 +127,9 @@ def test_a_changed_default_counts_for_the_next_question_and_a_running_one_keeps_
         assert "settings applied: app docs changed\n" in site.server.log
 
 
-def test_a_section_that_is_asked_for_later_is_asked_on_the_road_that_its_question_began_with(tmp_path: Path) -> None:
+def test_a_section_that_is_asked_for_later_is_asked_on_the_road_that_its_question_began_with(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "tides.md").write_text(
         "# Tides\n\nThe tide in the harbour rises 4 metres.\n\n# Ropes\n\nA rope is 30 metres long.\n"
@@ -114,14 +140,21 @@ def test_a_section_that_is_asked_for_later_is_asked_on_the_road_that_its_questio
         settings["models"]["mock-model"]["connection"] = {"max": 1}
         with edited(tmp_path, settings) as site, ThreadPoolExecutor(1) as pool:
             site.wait(lambda: site.server.get("/readyz").json()["knowledge"]["docs"]["ready"])
-            whole = pool.submit(site.server.post, "/v1/answers", {"question": question, "app": "docs"})
+            whole = pool.submit(
+                site.server.post, "/v1/answers", {"question": question, "app": "docs"}
+            )
             site.wait(lambda: asked(mock))
             site.apply(json.loads(json.dumps(settings).replace('"seed": 1', '"seed": 2')))
-            assert [section["state"] for section in whole.result().json()["sections"]] == ["done", "done"]
+            assert [section["state"] for section in whole.result().json()["sections"]] == [
+                "done",
+                "done",
+            ]
         assert [body["seed"] for body in asked(mock)] == [1, 1]
 
 
-def test_a_new_model_is_there_soon_and_one_that_is_gone_is_not_called_any_more(tmp_path: Path) -> None:
+def test_a_new_model_is_there_soon_and_one_that_is_gone_is_not_called_any_more(
+    tmp_path: Path,
+) -> None:
     def names() -> list[str]:
         return [row["id"] for row in site.server.get("/v1/models").json()["data"]]
 
@@ -137,14 +170,19 @@ def test_a_new_model_is_there_soon_and_one_that_is_gone_is_not_called_any_more(t
         assert "settings applied: model mock-model removed\n" in site.server.log
 
 
-def test_a_file_that_does_not_stand_is_refused_with_all_its_problems_until_it_is_mended(tmp_path: Path) -> None:
+def test_a_file_that_does_not_stand_is_refused_with_all_its_problems_until_it_is_mended(
+    tmp_path: Path,
+) -> None:
     with mocking() as mock:
         good = models(mock.url, "mock-model")
         with edited(tmp_path, good) as site:
             began_at = site.readyz()["applied_at"]
             assert site.readyz()["refused"] == []
             url = json.dumps(mock.url)
-            site.apply(f"models:\n  mock-model: {{base_url: {url}}}\n  new: {{base_ulr: {url}}}\nlimits: {{answers: -1}}\n", "do not stand")
+            site.apply(
+                f"models:\n  mock-model: {{base_url: {url}}}\n  new: {{base_ulr: {url}}}\nlimits: {{answers: -1}}\n",
+                "do not stand",
+            )
             for problem in ("own.yaml:3: models.new.base_ulr: ", "own.yaml:4: limits.answers: "):
                 assert problem in site.server.log
                 assert any(problem in each for each in site.wait(lambda: site.readyz()["refused"]))
@@ -160,7 +198,10 @@ def test_a_file_that_does_not_stand_is_refused_with_all_its_problems_until_it_is
 
 @pytest.mark.parametrize("text", ["", "# all of it was here\n", "models: ["])
 def test_a_file_that_lost_its_content_gives_nothing_up(tmp_path: Path, text: str) -> None:
-    with mocking() as mock, edited(tmp_path, {**models(mock.url, "mock-model"), "keys": ["sw-first-key"]}) as site:
+    with (
+        mocking() as mock,
+        edited(tmp_path, {**models(mock.url, "mock-model"), "keys": ["sw-first-key"]}) as site,
+    ):
         site.apply(text, "do not stand")
         assert site.chat("mock-model").status_code == 401
         assert site.chat("mock-model", headers=KEY).status_code == 200
@@ -176,7 +217,9 @@ def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None
         site.wait(lambda: "the documents are ready" in site.server.log)
         for n, wrong in enumerate((unforeseen, reranked), 1):
             site.save({**settings, **wrong})
-            assert site.server.post("/v1/answers", {"question": "How many metres does the tide rise?"}).json()["sources"]
+            assert site.server.post(
+                "/v1/answers", {"question": "How many metres does the tide rise?"}
+            ).json()["sources"]
             assert said_times(site, "do not stand", n)
         assert site.wait(lambda: any("SyntaxError" in each for each in site.readyz()["refused"]))
 
@@ -215,12 +258,16 @@ def test_keys_count_from_the_next_request_on(tmp_path: Path) -> None:
             assert "settings applied: keys changed\n" in site.server.log
 
 
-def test_an_answer_that_is_tried_again_is_what_its_key_may_read_and_call_now(tmp_path: Path) -> None:
+def test_an_answer_that_is_tried_again_is_what_its_key_may_read_and_call_now(
+    tmp_path: Path,
+) -> None:
     with mocking() as mock:
         settings = models(mock.url, "mock-model", "fault-cut-3")
         settings["keys"] = [{"key": "sw-first-key"}]
         with edited(tmp_path, settings) as site:
-            failed = site.server.post("/v1/answers", {"question": "Hello", "app": "fault-cut-3"}, headers=KEY)
+            failed = site.server.post(
+                "/v1/answers", {"question": "Hello", "app": "fault-cut-3"}, headers=KEY
+            )
             assert failed.status_code == 502
             path = f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry"
             assert site.server.post(path, {}, headers=KEY).status_code == 502
@@ -229,19 +276,32 @@ def test_an_answer_that_is_tried_again_is_what_its_key_may_read_and_call_now(tmp
             assert site.server.post(path, {}, headers=KEY).status_code == 403
 
 
-def test_limits_hosts_and_origins_count_from_the_next_request_on_and_answers_under_way_are_counted(tmp_path: Path) -> None:
+def test_limits_hosts_and_origins_count_from_the_next_request_on_and_answers_under_way_are_counted(
+    tmp_path: Path,
+) -> None:
     with mocking(tokens=40, tpot_s=0.05) as mock:
         settings = models(mock.url, "mock-model")
         with edited(tmp_path, settings) as site:
             assert site.chat("mock-model", headers={"host": "answers.test"}).status_code == 403
             with streaming(site.server, "mock-model") as lines:
-                listen = {"allowed_hosts": ["answers.test"], "allowed_origins": ["https://page.test"]}
-                site.apply({**settings, "listen": listen, "limits": {"answers": 1, "body_mb": 0.001, "header_kb": 1}})
+                listen = {
+                    "allowed_hosts": ["answers.test"],
+                    "allowed_origins": ["https://page.test"],
+                }
+                site.apply(
+                    {
+                        **settings,
+                        "listen": listen,
+                        "limits": {"answers": 1, "body_mb": 0.001, "header_kb": 1},
+                    }
+                )
                 assert site.chat("mock-model").status_code == 503  # the one under way began before
                 assert "slipway_answers_in_flight 1.0" in site.server.get("/metrics").text
                 assert list(lines)[-2] == "data: [DONE]"
             assert site.chat("mock-model", headers={"host": "answers.test"}).status_code == 200
-            assert site.chat("mock-model", headers={"origin": "https://page.test"}).status_code == 200
+            assert (
+                site.chat("mock-model", headers={"origin": "https://page.test"}).status_code == 200
+            )
             assert site.chat("mock-model", user="x" * 2000).status_code == 413
             assert site.server.get("/healthz", headers={"x-long": "y" * 2000}).status_code == 431
             assert "settings applied: listen changed; limits changed\n" in site.server.log
@@ -250,26 +310,49 @@ def test_limits_hosts_and_origins_count_from_the_next_request_on_and_answers_und
 def test_what_needs_a_restart_says_so_and_all_else_is_applied(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         port = site.server.port + 1
-        lines = ["listen:", "  host: 0.0.0.0", f"  port: {port}", "store: sqlite:///other.db", "embedding: none", "models:"]
+        lines = [
+            "listen:",
+            "  host: 0.0.0.0",
+            f"  port: {port}",
+            "store: sqlite:///other.db",
+            "embedding: none",
+            "models:",
+        ]
         site.apply("\n".join([*lines, f"  new: {{base_url: {json.dumps(mock.url)}}}"]))
         assert site.chat("new").status_code == 200
-        for place in ("own.yaml:2: listen.host: `0.0.0.0`", "own.yaml:4: store: ", "own.yaml:5: embedding: `none`"):
+        for place in (
+            "own.yaml:2: listen.host: `0.0.0.0`",
+            "own.yaml:4: store: ",
+            "own.yaml:5: embedding: `none`",
+        ):
             assert site.server.log.count(place) == 1
         assert "needs a restart" in site.server.log
-        assert "listen.port" not in site.server.log  # --port wins over the file, also after a restart
+        assert (
+            "listen.port" not in site.server.log
+        )  # --port wins over the file, also after a restart
         assert not (tmp_path / "other.db").exists()
 
 
-def test_keys_cannot_be_removed_while_the_server_listens_beyond_this_machine(tmp_path: Path) -> None:
+def test_keys_cannot_be_removed_while_the_server_listens_beyond_this_machine(
+    tmp_path: Path,
+) -> None:
     with mocking() as mock:
         settings = models(mock.url, "mock-model")
-        with edited(tmp_path, {**settings, "listen": {"host": "0.0.0.0"}, "keys": ["sw-first-key"]}) as site:
+        with edited(
+            tmp_path, {**settings, "listen": {"host": "0.0.0.0"}, "keys": ["sw-first-key"]}
+        ) as site:
             site.apply({**settings, "listen": {"host": "127.0.0.1"}}, "do not stand")
             assert site.chat("mock-model").status_code == 401
 
 
-def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connection_ends_with_it(tmp_path: Path) -> None:
-    with mocking(tokens=40, tpot_s=0.05) as mock, mocking() as other, edited(tmp_path, models(mock.url, "mock-model")) as site:
+def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connection_ends_with_it(
+    tmp_path: Path,
+) -> None:
+    with (
+        mocking(tokens=40, tpot_s=0.05) as mock,
+        mocking() as other,
+        edited(tmp_path, models(mock.url, "mock-model")) as site,
+    ):
         with streaming(site.server, "mock-model") as lines:
             site.apply(models(other.url, "other"))
             assert site.chat("mock-model").status_code == 404
@@ -281,7 +364,10 @@ def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connecti
 
 def test_nobody_looks_after_a_model_that_is_gone(tmp_path: Path) -> None:
     """Its last call says that it is not well, which is nobody's business any more."""
-    with mocking(script=("status-401", "slow-0.7")) as mock, edited(tmp_path, models(mock.url, "gone", "other", retries=0)) as site:
+    with (
+        mocking(script=("status-401", "slow-0.7")) as mock,
+        edited(tmp_path, models(mock.url, "gone", "other", retries=0)) as site,
+    ):
         with ThreadPoolExecutor(1) as pool:
             reply = pool.submit(site.chat, "gone")
             site.wait(lambda: asked(mock))
@@ -293,9 +379,13 @@ def test_nobody_looks_after_a_model_that_is_gone(tmp_path: Path) -> None:
         assert len(mock.requests) == requests
 
 
-def test_a_model_whose_settings_stay_keeps_its_connection_and_one_that_changes_gets_another(tmp_path: Path) -> None:
+def test_a_model_whose_settings_stay_keeps_its_connection_and_one_that_changes_gets_another(
+    tmp_path: Path,
+) -> None:
     with mocking() as mock, mocking() as other:
-        settings: dict[str, Any] = {"models": {"mock-model": {"base_url": mock.url}, "other": {"base_url": other.url}}}
+        settings: dict[str, Any] = {
+            "models": {"mock-model": {"base_url": mock.url}, "other": {"base_url": other.url}}
+        }
         with edited(tmp_path, settings) as site:
             for name in settings["models"]:
                 assert site.chat(name).status_code == 200
@@ -316,12 +406,16 @@ def connections(mock: MockServer) -> int:
 
 def ports(mock: MockServer) -> set[int]:
     """The other ends of its connections."""
-    return {connection.transport.get_extra_info("peername")[1] for connection in list(mock._connections)}
+    return {
+        connection.transport.get_extra_info("peername")[1] for connection in list(mock._connections)
+    }
 
 
 def test_a_file_that_is_written_over_counts_only_once_it_is_whole(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
-        text = json.dumps(models(mock.url, "mock-model", *(f"model-{n}" for n in range(50))), indent=1)
+        text = json.dumps(
+            models(mock.url, "mock-model", *(f"model-{n}" for n in range(50))), indent=1
+        )
         with site.file.open("w") as file:
             for line in text.splitlines(keepends=True):
                 file.write(line)
@@ -329,7 +423,10 @@ def test_a_file_that_is_written_over_counts_only_once_it_is_whole(tmp_path: Path
                 time.sleep(0.001)
         site.wait(lambda: site.chat("model-49").status_code == 200)
         assert site.server.log.count("settings applied") == 1
-        assert "settings applied: models model-0, model-1, model-2, model-3, model-4 and 45 more added\n" in site.server.log
+        assert (
+            "settings applied: models model-0, model-1, model-2, model-3, model-4 and 45 more added\n"
+            in site.server.log
+        )
         assert "do not stand" not in site.server.log
 
 
@@ -372,7 +469,9 @@ def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
     (tmp_path / "slipway.yaml").write_text("models: {}")
     terminal, theirs = pty.openpty()
     command = ["setsid", "--ctty", *COMMAND, "serve", "--port", str(port := free_port())]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as server:
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path
+    ) as server:
         os.close(theirs)
         until(lambda: answers(port))
         os.kill(server.pid, signal.SIGHUP)
@@ -383,10 +482,14 @@ def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
 
 def test_flags_go_on_before_the_file(tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "tides.md").write_text("# Tides\n\nThe tide in the harbour rises 4 metres.\n")
+    (tmp_path / "pages" / "tides.md").write_text(
+        "# Tides\n\nThe tide in the harbour rises 4 metres.\n"
+    )
     with mocking() as mock:
         settings = {**models(mock.url, "mock-model"), "embedding": "none"}
-        with edited(tmp_path, settings, "--docs", str(tmp_path / "pages"), "--model", f"{mock.url}#by-flag") as site:
+        with edited(
+            tmp_path, settings, "--docs", str(tmp_path / "pages"), "--model", f"{mock.url}#by-flag"
+        ) as site:
             site.apply({**settings, **models(mock.url, "second")})
             names = {row["id"] for row in site.server.get("/v1/models").json()["data"]}
             assert names == {"docs", "by-flag", "second"}
@@ -394,12 +497,16 @@ def test_flags_go_on_before_the_file(tmp_path: Path) -> None:
 
 def test_a_prompt_that_is_written_anew_counts(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "tides.md").write_text("# Tides\n\nThe tide in the harbour rises 4 metres.\n")
+    (tmp_path / "docs" / "tides.md").write_text(
+        "# Tides\n\nThe tide in the harbour rises 4 metres.\n"
+    )
     prompt = tmp_path / "prompt.md"
     prompt.write_text("Be brief, or say NOT IN THE DOCUMENTS.")
 
     def said() -> str:
-        site.server.post("/v1/answers", {"question": "How many metres does the tide rise?", "app": "docs"})
+        site.server.post(
+            "/v1/answers", {"question": "How many metres does the tide rise?", "app": "docs"}
+        )
         return str(asked(mock)[-1]["messages"][0]["content"])
 
     with mocking() as mock:
@@ -420,7 +527,9 @@ def written(folder: Path, name: str, text: str) -> None:
     (folder / name / "page.md").write_text(text)
 
 
-def test_documents_that_come_are_read_beside_those_that_stay_and_those_that_go_are_let_go_and_may_come_back(tmp_path: Path) -> None:
+def test_documents_that_come_are_read_beside_those_that_stay_and_those_that_go_are_let_go_and_may_come_back(
+    tmp_path: Path,
+) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
     written(tmp_path, "ropes", "# Ropes\n\nA rope of the harbour is 30 metres long.\n")
 
@@ -428,19 +537,33 @@ def test_documents_that_come_are_read_beside_those_that_stay_and_those_that_go_a
         return {"embedding": "none", "apps": {name: {"knowledge": name} for name in folders}}
 
     def found(app: str, question: str) -> list[str]:
-        return [source["text"] for source in site.server.post("/v1/answers", {"question": question, "app": app}).json()["sources"]]
+        return [
+            source["text"]
+            for source in site.server.post(
+                "/v1/answers", {"question": question, "app": app}
+            ).json()["sources"]
+        ]
 
     with edited(tmp_path, settings("tides")) as site:
         assert found("tides", "How many metres does the tide rise?")
-        passage = site.server.post("/v1/answers", {"question": "How many metres does the tide rise?"}).json()["sources"][0]["id"]
+        passage = site.server.post(
+            "/v1/answers", {"question": "How many metres does the tide rise?"}
+        ).json()["sources"][0]["id"]
         for _ in range(3):
             site.apply(settings("tides", "ropes"))
             assert "30 metres" in found("ropes", "How long is a rope?")[0]
             assert site.server.get(f"/v1/passages/{passage}").status_code == 200
             site.apply(settings("tides"))
-            assert site.server.post("/v1/answers", {"question": "How long is a rope?", "app": "ropes"}).status_code == 404
+            assert (
+                site.server.post(
+                    "/v1/answers", {"question": "How long is a rope?", "app": "ropes"}
+                ).status_code
+                == 404
+            )
         time.sleep(0.6)  # now nobody keeps them any more
-        (tmp_path / "ropes" / "page.md").write_text("# Ropes\n\nA rope of the harbour is 60 metres long.\n")
+        (tmp_path / "ropes" / "page.md").write_text(
+            "# Ropes\n\nA rope of the harbour is 60 metres long.\n"
+        )
         site.apply(settings("tides", "ropes"))
         site.wait(lambda: "60 metres" in found("ropes", "How long is a rope?")[0])
 
@@ -455,17 +578,27 @@ def parsers(pid: int) -> int:
     return count
 
 
-def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_it_has_ended(tmp_path: Path) -> None:
+def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_it_has_ended(
+    tmp_path: Path,
+) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
     written(tmp_path, "ropes", "# Ropes\n\nA rope of the harbour is 30 metres long.\n")
     with mocking(tokens=60, tpot_s=0.05) as mock, ThreadPoolExecutor(1) as pool:
-        settings = {**models(mock.url, "mock-model"), "embedding": "none", "apps": {"tides": {"knowledge": "tides"}}}
+        settings = {
+            **models(mock.url, "mock-model"),
+            "embedding": "none",
+            "apps": {"tides": {"knowledge": "tides"}},
+        }
         apps = {**settings["apps"], "ropes": {"knowledge": "ropes", "route": "mock-model"}}
         with edited(tmp_path, {**settings, "apps": apps}) as site:
             pid = site.server.process.pid
             site.wait(lambda: site.server.log.count("the documents are ready") == 2)
             assert parsers(pid) == 2
-            answer = pool.submit(site.server.post, "/v1/answers", {"question": "How many metres is a rope?", "app": "ropes"})
+            answer = pool.submit(
+                site.server.post,
+                "/v1/answers",
+                {"question": "How many metres is a rope?", "app": "ropes"},
+            )
             site.wait(lambda: asked(mock))
             site.apply(settings)
             time.sleep(0.6)
@@ -492,7 +625,9 @@ def test_documents_that_go_leave_no_file_open(tmp_path: Path) -> None:
         assert opened[-1] <= opened[1] + 2  # those of one thread, more or less
 
 
-def test_rules_that_were_written_for_other_documents_open_none_before_those_are_there(tmp_path: Path) -> None:
+def test_rules_that_were_written_for_other_documents_open_none_before_those_are_there(
+    tmp_path: Path,
+) -> None:
     written(tmp_path, "pay", "# Pay\n\nThe pay of the harbour master is 4000 a month.\n")
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
 
@@ -504,7 +639,9 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
         site.wait(lambda: "the documents are ready" in site.server.log)
         for n in range(5):  # the question is there before the new road, four times of five
             site.save(settings(knowledge="tides"))
-            said = site.server.post("/v1/answers", {"question": "What is the pay of the harbour master?"}, headers=KEY)
+            said = site.server.post(
+                "/v1/answers", {"question": "What is the pay of the harbour master?"}, headers=KEY
+            )
             assert "4000" not in said.json()["text"]
             assert "4000" not in str(said.json()["sources"])
             assert said_times(site, "settings applied", 2 * n + 1)
@@ -515,25 +652,53 @@ def test_a_gateway_that_gets_its_first_documents_can_be_told_to_read_them(tmp_pa
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         assert not (tmp_path / ".slipway").exists()
-        site.apply({**models(mock.url, "mock-model"), "apps": {"docs": {"knowledge": "tides"}}, "embedding": "minilm"})
-        site.wait(lambda: json.loads((tmp_path / ".slipway" / "lock").read_text()).get("url") == site.server.url)
+        site.apply(
+            {
+                **models(mock.url, "mock-model"),
+                "apps": {"docs": {"knowledge": "tides"}},
+                "embedding": "minilm",
+            }
+        )
+        site.wait(
+            lambda: (
+                json.loads((tmp_path / ".slipway" / "lock").read_text()).get("url")
+                == site.server.url
+            )
+        )
         token = json.loads((tmp_path / ".slipway" / "lock").read_text())["token"]
-        assert site.server.post("/v1/documents/scan", {}, headers={"authorization": f"Bearer {token}"}).status_code == 200
+        assert (
+            site.server.post(
+                "/v1/documents/scan", {}, headers={"authorization": f"Bearer {token}"}
+            ).status_code
+            == 200
+        )
 
 
 def test_what_is_wrong_with_the_file_is_for_the_operator(tmp_path: Path) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide rises 4 metres.\n")
-    settings = {"embedding": "none", "apps": {"docs": {"knowledge": "tides"}}, "keys": ["sw-first-key"]}
+    settings = {
+        "embedding": "none",
+        "apps": {"docs": {"knowledge": "tides"}},
+        "keys": ["sw-first-key"],
+    }
     with edited(tmp_path, settings) as site:
         token = json.loads((tmp_path / ".slipway" / "lock").read_text())["token"]
         site.apply({**settings, "keys": ["short"]}, "do not stand")
-        assert "keys" in str(site.wait(lambda: site.readyz(headers={"authorization": f"Bearer {token}"})["refused"]))
+        assert "keys" in str(
+            site.wait(lambda: site.readyz(headers={"authorization": f"Bearer {token}"})["refused"])
+        )
         assert site.readyz(headers=KEY)["refused"] == ["1 problem: see the server's log"]
         assert "settings" not in site.server.get("/readyz").json()
 
 
-def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_with_its_last_call(tmp_path: Path) -> None:
-    tiny = {"provider": "local", "weights": str(write_tiny(tmp_path / "tiny.gguf", ends=False)), "context": 8192}
+def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_with_its_last_call(
+    tmp_path: Path,
+) -> None:
+    tiny = {
+        "provider": "local",
+        "weights": str(write_tiny(tmp_path / "tiny.gguf", ends=False)),
+        "context": 8192,
+    }
     settings: dict[str, Any] = {"models": {"tiny": tiny}}
     with mocking() as mock, edited(tmp_path, settings) as site:
         pid = child(site.server)
@@ -568,9 +733,15 @@ async def client(server: Serving, stream: bool, stop: asyncio.Event) -> list[str
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         while not stop.is_set():
             for model in ("mock-model", "docs", "all"):
-                body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
+                body = {
+                    "model": model,
+                    "stream": stream,
+                    "messages": [{"role": "user", "content": "Hello"}],
+                }
                 reply = await http.post("/v1/chat/completions", json=body)
-                whole = reply.text.endswith("data: [DONE]\n\n") if stream else reply.status_code == 200
+                whole = (
+                    reply.text.endswith("data: [DONE]\n\n") if stream else reply.status_code == 200
+                )
                 wrong += [] if whole else [reply.text[-500:]]
     return wrong
 
@@ -587,11 +758,21 @@ async def storm(site: Edited, url: str, reloads: int) -> list[str]:
 
 
 def stormy(url: str, n: int) -> dict[str, Any]:
-    """Every time, the model of the app changes, one goes and one comes; now and then the file is wrong."""
-    changing = {"mock-model": {"base_url": url, "headers": {"x-n": str(n)}}, "same": {"base_url": url}, f"model-{n}": {"base_url": url}}
+    """Every time, the model of the app changes, one goes and one comes; now and then the file is
+    wrong.
+    """
+    changing = {
+        "mock-model": {"base_url": url, "headers": {"x-n": str(n)}},
+        "same": {"base_url": url},
+        f"model-{n}": {"base_url": url},
+    }
     wrong: dict[str, Any] = {"nothing": {}} if n % 10 == 5 else {}
     apps = {"docs": {"route": "mock-model", "defaults": {"seed": n}}}
-    return {"models": {**changing, **wrong}, "routes": {"all": ["same", f"model-{n}"]}, "apps": apps}
+    return {
+        "models": {**changing, **wrong},
+        "routes": {"all": ["same", f"model-{n}"]},
+        "apps": apps,
+    }
 
 
 def weather(tmp_path: Path, reloads: int) -> None:
@@ -599,7 +780,13 @@ def weather(tmp_path: Path, reloads: int) -> None:
         assert asyncio.run(storm(site, mock.url, reloads)) == []
         site.apply(stormy(mock.url, 10_000))
         assert site.count("applied") >= reloads // 3
-        assert [row["id"] for row in site.server.get("/v1/models").json()["data"]] == ["docs", "mock-model", "same", "model-10000", "all"]
+        assert [row["id"] for row in site.server.get("/v1/models").json()["data"]] == [
+            "docs",
+            "mock-model",
+            "same",
+            "model-10000",
+            "all",
+        ]
         assert "slipway_answers_in_flight 0.0" in site.server.get("/metrics").text
         site.wait(lambda: connections(mock) <= 12)
         assert seconds_to_end(site.server) < 5

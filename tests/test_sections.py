@@ -1,4 +1,6 @@
-"""Answers in sections: which questions have several, written at once and shown in order, kept through failures, redone where they are missing."""
+"""Answers in sections: which questions have several, written at once and shown in order, kept
+through failures, redone where they are missing.
+"""
 
 import json
 import random
@@ -16,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processes import COMMAND, Serving, free_port, mocking, models, serving
-from slipway.draft import InOrder
-from slipway.sections import asked_for, is_broad, subject
+from slipway.answer.draft import InOrder
+from slipway.answer.sections import asked_for, is_broad, subject
 from slipway.types import Delta, Event
 
 Told = tuple[int, str, dict[str, Any]]
@@ -30,7 +32,12 @@ PAGES = {
     "## Tools\n\nSpades for the garden hang in the shed of the garden.\n",
 }
 FOUR = "How many days of leave are there? Which trains may I book? Where may I park my car? Who repairs broken laptops?"
-TITLES = ["How many days of leave are there?", "Which trains may I book?", "Where may I park my car?", "Who repairs broken laptops?"]
+TITLES = [
+    "How many days of leave are there?",
+    "Which trains may I book?",
+    "Where may I park my car?",
+    "Who repairs broken laptops?",
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,9 @@ def events(lines: Iterator[str]) -> Iterator[Told]:
             yield number, name, json.loads(line[6:])
 
 
-def stream(server: Serving, question: str = FOUR, path: str = "/v1/answers") -> tuple[str, list[Told]]:
+def stream(
+    server: Serving, question: str = FOUR, path: str = "/v1/answers"
+) -> tuple[str, list[Told]]:
     body = {"question": question, "stream": True} if path == "/v1/answers" else {"stream": True}
     with httpx.stream("POST", server.url + path, json=body, timeout=30) as r:
         assert r.status_code == 200, r.read()
@@ -71,7 +80,12 @@ def stream(server: Serving, question: str = FOUR, path: str = "/v1/answers") -> 
 
 
 def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
-    with httpx.stream("GET", f"{server.url}/v1/answers/{answer_id}/events", headers={"last-event-id": str(after)}, timeout=30) as r:
+    with httpx.stream(
+        "GET",
+        f"{server.url}/v1/answers/{answer_id}/events",
+        headers={"last-event-id": str(after)},
+        timeout=30,
+    ) as r:
         return list(events(r.iter_lines()))
 
 
@@ -96,27 +110,57 @@ def texts(told: list[Told]) -> dict[int, str]:
     ("question", "titles"),
     [
         (FOUR, TITLES),
-        ("What is RPM? And why? What are the limits of Haiku?", ["What is RPM? And why?", "What are the limits of Haiku?"]),
-        ("How hot is green tea brewed, and what does black tea take?", ["How hot is green tea brewed", "What does black tea take?"]),
-        ("1. How do I add a key?\n2. What is a route?\n- Where are logs?", ["How do I add a key?", "What is a route?", "Where are logs?"]),
-        ("怎么添加模型？价格怎么设置？日志在哪里？", ["怎么添加模型？", "价格怎么设置？", "日志在哪里？"]),
+        (
+            "What is RPM? And why? What are the limits of Haiku?",
+            ["What is RPM? And why?", "What are the limits of Haiku?"],
+        ),
+        (
+            "How hot is green tea brewed, and what does black tea take?",
+            ["How hot is green tea brewed", "What does black tea take?"],
+        ),
+        (
+            "1. How do I add a key?\n2. What is a route?\n- Where are logs?",
+            ["How do I add a key?", "What is a route?", "Where are logs?"],
+        ),
+        (
+            "怎么添加模型？价格怎么设置？日志在哪里？",
+            ["怎么添加模型？", "价格怎么设置？", "日志在哪里？"],
+        ),
         (
             "Who am I? Who are you? Who is she? Who was he? Who is left?",
             ["Who am I?", "Who are you?", "Who is she?", "Who was he? Who is left?"],
         ),
         (
             "Why does https://example.com/search?query=hello&all=yes fail? What are the limits of Haiku?",
-            ["Why does https://example.com/search?query=hello&all=yes fail?", "What are the limits of Haiku?"],
+            [
+                "Why does https://example.com/search?query=hello&all=yes fail?",
+                "What are the limits of Haiku?",
+            ],
         ),
-        ("What is at https://a.example/docs? Where are the logs?", ["What is at https://a.example/docs?", "Where are the logs?"]),
-        ("How are 日志 kept here? How is 缓存 cleared here?", ["How are 日志 kept here?", "How is 缓存 cleared here?"]),
-        ("Does Mr. Smith (who?) have access? Which groups are there?", ["Does Mr. Smith (who?) have access?", "Which groups are there?"]),
-        ("What?! How can I get it back!? Which team is there?", ["What?! How can I get it back!?", "Which team is there?"]),
+        (
+            "What is at https://a.example/docs? Where are the logs?",
+            ["What is at https://a.example/docs?", "Where are the logs?"],
+        ),
+        (
+            "How are 日志 kept here? How is 缓存 cleared here?",
+            ["How are 日志 kept here?", "How is 缓存 cleared here?"],
+        ),
+        (
+            "Does Mr. Smith (who?) have access? Which groups are there?",
+            ["Does Mr. Smith (who?) have access?", "Which groups are there?"],
+        ),
+        (
+            "What?! How can I get it back!? Which team is there?",
+            ["What?! How can I get it back!?", "Which team is there?"],
+        ),
         (
             "What are the limits?! Where are the logs?? 日志在哪里？？价格怎么设置？",
             ["What are the limits?!", "Where are the logs??", "日志在哪里？？", "价格怎么设置？"],
         ),
-        ("How are keys added? What is a route? How are keys added?", ["How are keys added?", "What is a route?"]),
+        (
+            "How are keys added? What is a route? How are keys added?",
+            ["How are keys added?", "What is a route?"],
+        ),
         (
             (
                 "Dear all,\n\nI joined the office in Berlin two weeks ago and like the handbook a lot, also its pictures. I wonder: how many days of "
@@ -124,7 +168,10 @@ def texts(told: list[Told]) -> dict[int, str]:
             ),
             ["How many days of leave are there?", "Which trains may I book?"],
         ),
-        (f"What is {'very ' * 40}long? Where are the logs?", [f"What is {'very ' * 17}very…", "Where are the logs?"]),
+        (
+            f"What is {'very ' * 40}long? Where are the logs?",
+            [f"What is {'very ' * 17}very…", "Where are the logs?"],
+        ),
     ],
 )
 def test_a_question_that_holds_several_is_taken_apart(question: str, titles: list[str]) -> None:
@@ -164,7 +211,26 @@ def test_a_narrow_question_stays_one(question: str) -> None:
     assert not is_broad(question)
 
 
-@pytest.mark.parametrize("signs", ["?", "? ", " ", "\n", "(", '"', "`", "吗!", "that ", "and ", "1. ", "> ", "🙂", "\ue000", "give "])
+@pytest.mark.parametrize(
+    "signs",
+    [
+        "?",
+        "? ",
+        " ",
+        "\n",
+        "(",
+        '"',
+        "`",
+        "吗!",
+        "that ",
+        "and ",
+        "1. ",
+        "> ",
+        "🙂",
+        "\ue000",
+        "give ",
+    ],
+)
 def test_pasted_signs_cost_nothing(signs: str) -> None:
     for text in (signs * 200_000 + "x", f"How {signs * (900 // len(signs))}x"):
         assert len(asked_for(text, 4)) == 1
@@ -192,7 +258,10 @@ def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: 
 def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -> None:
     shown: list[Event] = []
     order = InOrder(shown.append, [0, 2, 3])
-    left = {index: [Delta(section=index, text=str(n)) for n in range(data.draw(st.integers(0, 4)))] for index in (0, 2, 3)}
+    left = {
+        index: [Delta(section=index, text=str(n)) for n in range(data.draw(st.integers(0, 4)))]
+        for index in (0, 2, 3)
+    }
     whole = {index: "".join(event.text for event in events) for index, events in left.items()}
     first = list(left[0])
     while left:
@@ -202,30 +271,43 @@ def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -
         else:
             order.end(index)
             del left[index]
-        assert [event for event in shown if event in first] == first[: len(first) - len(left.get(0, []))]  # what comes first never waits
+        assert [event for event in shown if event in first] == first[
+            : len(first) - len(left.get(0, []))
+        ]  # what comes first never waits
     told = [event for event in shown if isinstance(event, Delta)]
     assert [event.section for event in told] == sorted(event.section for event in told)
-    assert {index: "".join(event.text for event in told if event.section == index) for index in whole} == whole
+    assert {
+        index: "".join(event.text for event in told if event.section == index) for index in whole
+    } == whole
 
 
 # How they are written
 
 
 def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_path: Path) -> None:
-    with mocking(ttft_s=0.2, tpot_s=0.005, tokens=40) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+    with (
+        mocking(ttft_s=0.2, tpot_s=0.005, tokens=40) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         answer_id, told = stream(server)
         calls = [seen for seen in mock.requests if seen.path.endswith("completions")]
         whole = server.get(f"/v1/answers/{answer_id}").json()
     assert len(calls) == 4
-    assert max(call.arrived_at for call in calls) < min(call.sent[0] for call in calls)  # all were asked before any had said a word
+    assert max(call.arrived_at for call in calls) < min(
+        call.sent[0] for call in calls
+    )  # all were asked before any had said a word
     assert [s["title"] for s in of(told, "section")[:4]] == TITLES
     states = [(s["index"], s["state"]) for s in of(told, "section")]
     assert states == [*((n, "started") for n in range(4)), *((n, "done") for n in range(4))]
     order: list[int] = [
-        data["section"] if name == "delta" else data["index"] for _, name, data in told if name == "delta" or data.get("state") == "done"
+        data["section"] if name == "delta" else data["index"]
+        for _, name, data in told
+        if name == "delta" or data.get("state") == "done"
     ]
     assert order == sorted(order)
-    assert whole["text"] == "\n\n".join(f"## {title}\n\n{text}" for title, text in zip(TITLES, texts(told).values(), strict=True))
+    assert whole["text"] == "\n\n".join(
+        f"## {title}\n\n{text}" for title, text in zip(TITLES, texts(told).values(), strict=True)
+    )
     for section, text in zip(whole["sections"], texts(told).values(), strict=True):
         assert whole["text"][section["start"] : section["end"]] == text
         assert (section["rung"], section["model"]) == ("model", "m")
@@ -233,24 +315,46 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
 
 
 def test_long_sections_that_wait_for_the_first_are_not_lost(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("slow-2@1",), tokens=8000) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+    with (
+        mocking(script=("slow-2@1",), tokens=8000) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         whole = server.post("/v1/answers", {"question": FOUR})
         assert whole.status_code == 200, whole.text
     assert [s["state"] for s in whole.json()["sections"]] == ["done"] * 4
     assert whole.json()["usage"]["output_tokens"] == 4 * 8000
 
 
-def test_each_section_reads_its_own_sources_and_the_whole_question(docs: Path, tmp_path: Path) -> None:
+def test_each_section_reads_its_own_sources_and_the_whole_question(
+    docs: Path, tmp_path: Path
+) -> None:
     says = "It is so. [1] And so. [2] And so. [3] And so. [4]"
-    with mocking(text=says) as mock, serving(tmp_path, settings=settings(docs, mock.url, passages=1)) as server:
+    with (
+        mocking(text=says) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url, passages=1)) as server,
+    ):
         whole = server.post("/v1/answers", {"question": FOUR}).json()
-        asked = sorted((seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body)
-    assert [s["path"] for s in whole["sources"]] == ["leave.md", "travel.md", "parking.md", "laptops.md"]
-    assert [c["n"] for c in whole["citations"]] == [1, 2, 3, 4]  # what a section does not have, it cannot cite
+        asked = sorted(
+            (seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body
+        )
+    assert [s["path"] for s in whole["sources"]] == [
+        "leave.md",
+        "travel.md",
+        "parking.md",
+        "laptops.md",
+    ]
+    assert [c["n"] for c in whole["citations"]] == [
+        1,
+        2,
+        3,
+        4,
+    ]  # what a section does not have, it cannot cite
     for citation in whole["citations"]:
         assert whole["text"][citation["start"] : citation["end"]].endswith(f"[{citation['n']}]")
     for title, page in zip(TITLES, PAGES.values(), strict=False):
-        mine = [text for text in asked if text.endswith(f"the other parts are answered apart: {title}")]
+        mine = [
+            text for text in asked if text.endswith(f"the other parts are answered apart: {title}")
+        ]
         assert len(mine) == 1
         assert page.splitlines()[-1] in mine[0]
         assert mine[0].count("<passage ") == 1
@@ -258,10 +362,18 @@ def test_each_section_reads_its_own_sources_and_the_whole_question(docs: Path, t
 
 
 def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path) -> None:
-    with mocking(text="It is so. [1] And so. [2]") as mock, serving(tmp_path, settings=settings(docs, mock.url, passages=1)) as server:
-        body = {"model": "handbook", "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}]}
+    with (
+        mocking(text="It is so. [1] And so. [2]") as mock,
+        serving(tmp_path, settings=settings(docs, mock.url, passages=1)) as server,
+    ):
+        body = {
+            "model": "handbook",
+            "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}],
+        }
         message = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]
-        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**body, "stream": True}, timeout=20) as r:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json={**body, "stream": True}, timeout=20
+        ) as r:
             chunks = [json.loads(line[6:]) for line in r.iter_lines() if line.startswith("data: {")]
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
     assert (
@@ -269,9 +381,16 @@ def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path)
         == message["content"]
         == "## Which trains may I book?\n\nIt is so. [1] And so.\n\n## Where may I park?\n\nIt is so. And so. [2]"
     )
-    marks = [c["choices"][0]["delta"]["annotations"] for c in chunks if c["choices"] and "annotations" in c["choices"][0]["delta"]]
+    marks = [
+        c["choices"][0]["delta"]["annotations"]
+        for c in chunks
+        if c["choices"] and "annotations" in c["choices"][0]["delta"]
+    ]
     assert marks == [message["annotations"]]
-    spans = [text[m["url_citation"]["start_index"] : m["url_citation"]["end_index"]] for m in message["annotations"]]
+    spans = [
+        text[m["url_citation"]["start_index"] : m["url_citation"]["end_index"]]
+        for m in message["annotations"]
+    ]
     assert [span[-3:] for span in spans] == ["[1]", "[2]"]
 
 
@@ -285,19 +404,33 @@ def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path)
         ({"response_format": {"type": "text"}, "stop": None, "temperature": 0.1}, 2),
     ],
 )
-def test_a_client_that_wants_json_or_limits_the_whole_gets_one_text(docs: Path, tmp_path: Path, more: dict[str, Any], calls: int) -> None:
+def test_a_client_that_wants_json_or_limits_the_whole_gets_one_text(
+    docs: Path, tmp_path: Path, more: dict[str, Any], calls: int
+) -> None:
     with mocking() as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
-        body = {"model": "handbook", "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}], **more}
+        body = {
+            "model": "handbook",
+            "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}],
+            **more,
+        }
         text = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
         assert len(mock.requests) == calls
         assert text.startswith("## ") == (calls > 1)
 
 
 def test_an_answer_is_called_by_what_says_something(docs: Path, tmp_path: Path) -> None:
-    with mocking(text="30 days. [1]") as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
-        whole = server.post("/v1/answers", {"question": "How many days of leave are there? Which xylophones hum?"}).json()
+    with (
+        mocking(text="30 days. [1]") as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
+        whole = server.post(
+            "/v1/answers", {"question": "How many days of leave are there? Which xylophones hum?"}
+        ).json()
         assert len(mock.requests) == 1  # nothing that was found could answer the second
-    assert [(section["rung"], section["model"]) for section in whole["sections"]] == [("model", "m"), ("quote", None)]
+    assert [(section["rung"], section["model"]) for section in whole["sections"]] == [
+        ("model", "m"),
+        ("quote", None),
+    ]
     assert (whole["rung"], whole["model"], whole["abstained"]) == ("model", "m", False)
 
 
@@ -310,12 +443,17 @@ def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
 
 
 def test_what_one_part_does_not_find_does_not_cost_the_others(quoting: Serving) -> None:
-    whole = quoting.post("/v1/answers", {"question": "How many days of leave are there? Which whales live in Norway?"}).json()
+    whole = quoting.post(
+        "/v1/answers",
+        {"question": "How many days of leave are there? Which whales live in Norway?"},
+    ).json()
     assert not whole["abstained"]
     first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
     assert "30 days" in first
     assert second.startswith("The documents do not say.")
-    whole = quoting.post("/v1/answers", {"question": "Which whales live in Norway? 日志在哪里？"}).json()
+    whole = quoting.post(
+        "/v1/answers", {"question": "Which whales live in Norway? 日志在哪里？"}
+    ).json()
     assert whole["abstained"]
     first, second = [whole["text"][s["start"] : s["end"]] for s in whole["sections"]]
     assert first.startswith("The documents do not say.")  # each in its own language
@@ -332,18 +470,31 @@ def test_a_title_of_a_document_closes_no_passages(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     page = "<h1>Trees<br>of\n&lt;/passages&gt; <b>it</b></h1><p>The garden has nine apple trees, which want sun, in two rows.</p>"
     (tmp_path / "docs" / "a.html").write_text(f"<html><body>{page}</body></html>")
-    flowers = "<h1>Flowers</h1><p>The garden has roses and tulips, which want water, in four beds.</p>"
+    flowers = (
+        "<h1>Flowers</h1><p>The garden has roses and tulips, which want water, in four beds.</p>"
+    )
     (tmp_path / "docs" / "b.html").write_text(f"<html><body>{flowers}</body></html>")
-    with mocking() as mock, serving(tmp_path, settings=settings(tmp_path / "docs", mock.url)) as server:
+    with (
+        mocking() as mock,
+        serving(tmp_path, settings=settings(tmp_path / "docs", mock.url)) as server,
+    ):
         whole = server.post("/v1/answers", {"question": "Give me an overview of the garden"}).json()
-        asked = [(seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body]
+        asked = [
+            (seen.body or {})["messages"][-1]["content"] for seen in mock.requests if seen.body
+        ]
     titles = sorted(section["title"] for section in whole["sections"])
     assert titles == ["Flowers", "Trees of </passages> it"]
-    assert sorted(text.rpartition("answered apart: ")[2] for text in asked) == ["Flowers", "Trees of < /passages> it"]
+    assert sorted(text.rpartition("answered apart: ")[2] for text in asked) == [
+        "Flowers",
+        "Trees of < /passages> it",
+    ]
 
 
 def test_sections_can_be_turned_off(docs: Path, tmp_path: Path) -> None:
-    with mocking() as mock, serving(tmp_path, settings=settings(docs, mock.url, sections=1)) as server:
+    with (
+        mocking() as mock,
+        serving(tmp_path, settings=settings(docs, mock.url, sections=1)) as server,
+    ):
         whole = server.post("/v1/answers", {"question": FOUR}).json()
         assert [s["title"] for s in whole["sections"]] == [""]
         assert len(mock.requests) == 1
@@ -352,33 +503,57 @@ def test_sections_can_be_turned_off(docs: Path, tmp_path: Path) -> None:
 # What a failure costs
 
 
-def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("cut-9@2",), tpot_s=0.002) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
+    docs: Path, tmp_path: Path
+) -> None:
+    with (
+        mocking(script=("cut-9@2",), tpot_s=0.002) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         answer_id, told = stream(server)
-        assert sorted(s["state"] for s in of(told, "section")[4:]) == ["done", "done", "done", "failed"]
+        assert sorted(s["state"] for s in of(told, "section")[4:]) == [
+            "done",
+            "done",
+            "done",
+            "failed",
+        ]
         failed = next(s["index"] for s in of(told, "section") if s["state"] == "failed")
         error = told[-1]
         assert error[1] == "error"
-        assert (error[2]["code"], error[2]["section"], error[2]["retryable"]) == ("provider_cut", failed, True)
+        assert (error[2]["code"], error[2]["section"], error[2]["retryable"]) == (
+            "provider_cut",
+            failed,
+            True,
+        )
         assert len(mock.requests) == 4
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
         assert len(mock.requests) == 5
         whole = server.get(f"/v1/answers/{answer_id}").json()
-    assert [(s["index"], s["state"]) for s in of(again, "section")] == [(failed, "started"), (failed, "done")]
+    assert [(s["index"], s["state"]) for s in of(again, "section")] == [
+        (failed, "started"),
+        (failed, "done"),
+    ]
     assert {data["section"] for data in of(again, "delta")} == {failed}
     assert of(again, "source") == []
     assert again[-1][1] == "done"
     before, after = texts(told), texts(again)
     kept = [after[n] if n == failed else before[n] for n in range(4)]
     assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == kept
-    assert whole["usage"]["output_tokens"] == 4 * 48  # the finished ones of the first time count too
+    assert (
+        whole["usage"]["output_tokens"] == 4 * 48
+    )  # the finished ones of the first time count too
     assert whole["usage"]["estimated"]  # what the cut one had cost is not known
 
 
 def test_stopped_in_the_middle_it_goes_on_with_what_is_missing(docs: Path, tmp_path: Path) -> None:
-    with mocking(tpot_s=0.02, tokens=40) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+    with (
+        mocking(tpot_s=0.02, tokens=40) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         told: list[Told] = []
-        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
             for event in events(r.iter_lines()):
                 told.append(event)
@@ -390,16 +565,26 @@ def test_stopped_in_the_middle_it_goes_on_with_what_is_missing(docs: Path, tmp_p
     assert [s["index"] for s in of(again, "section") if s["state"] == "done"] == [0, 1, 2, 3]
 
 
-def test_the_model_down_all_sections_are_quoted_and_it_is_said_once(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("status-503",)) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+def test_the_model_down_all_sections_are_quoted_and_it_is_said_once(
+    docs: Path, tmp_path: Path
+) -> None:
+    with (
+        mocking(script=("status-503",)) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         whole = server.post("/v1/answers", {"question": FOUR}).json()
     assert (whole["rung"], whole["model"]) == ("quote", None)
     assert [n["code"] for n in whole["notices"]] == ["degraded"]
     assert "garage 4" in whole["text"]
 
 
-def test_cut_at_every_event_and_resumed_the_answer_is_the_same_and_no_call_is_made(docs: Path, tmp_path: Path) -> None:
-    with mocking(tokens=12, tpot_s=0.002) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+def test_cut_at_every_event_and_resumed_the_answer_is_the_same_and_no_call_is_made(
+    docs: Path, tmp_path: Path
+) -> None:
+    with (
+        mocking(tokens=12, tpot_s=0.002) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         answer_id, told = stream(server)
         for after in range(len(told) + 1):
             assert resume(server, answer_id, after) == told[after:]
@@ -408,13 +593,20 @@ def test_cut_at_every_event_and_resumed_the_answer_is_the_same_and_no_call_is_ma
 
 def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> None:
     """The reader leaves after each event in turn, and comes back at once."""
-    with mocking(tokens=12, tpot_s=0.01) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
-        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r:
+    with (
+        mocking(tokens=12, tpot_s=0.01) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
+        with httpx.stream(
+            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
             told = [next(events(r.iter_lines()))]
         while told[-1][1] != "done":
             headers = {"last-event-id": str(told[-1][0])}
-            with httpx.stream("GET", f"{server.url}/v1/answers/{answer_id}/events", headers=headers, timeout=30) as r:
+            with httpx.stream(
+                "GET", f"{server.url}/v1/answers/{answer_id}/events", headers=headers, timeout=30
+            ) as r:
                 told.append(next(events(r.iter_lines())))
         assert resume(server, answer_id, 0) == told
         assert len(mock.requests) == 4
@@ -433,17 +625,28 @@ def test_a_number_that_no_event_has_is_told(quoting: Serving, after: str) -> Non
 
 
 def test_try_again_is_asked_for_in_pieces(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("cut-5@1",)) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+    with (
+        mocking(script=("cut-5@1",)) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         answer_id, _ = stream(server, "Where may I park?")
         headers = {"content-type": "application/json"}
         again = httpx.post(
-            f"{server.url}/v1/answers/{answer_id}/retry", content=iter([b'{"stream"', b": true}"]), headers=headers, timeout=20
+            f"{server.url}/v1/answers/{answer_id}/retry",
+            content=iter([b'{"stream"', b": true}"]),
+            headers=headers,
+            timeout=20,
         )
     assert again.headers["content-type"].startswith("text/event-stream")
 
 
-def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("cut-19000@1",), tokens=20_000) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(
+    docs: Path, tmp_path: Path
+) -> None:
+    with (
+        mocking(script=("cut-19000@1",), tokens=20_000) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         answer_id, told = stream(server, "Where may I park?")
         assert told[-1][1] == "error"
         assert server.post(f"/v1/answers/{answer_id}/retry", {}).status_code == 410
@@ -455,8 +658,23 @@ def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(docs: Path,
 @contextmanager
 def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process, to be killed."""
-    flags = ["--port", str(port), "--ttft", "0.01", "--tpot", "0.002", "--tokens", "40", "--spread", "0.8", "--seed", str(seed)]
-    process = subprocess.Popen([*COMMAND, "mock", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    flags = [
+        "--port",
+        str(port),
+        "--ttft",
+        "0.01",
+        "--tpot",
+        "0.002",
+        "--tokens",
+        "40",
+        "--spread",
+        "0.8",
+        "--seed",
+        str(seed),
+    ]
+    process = subprocess.Popen(
+        [*COMMAND, "mock", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while process.poll() is None:
             with suppress(httpx.TransportError):
@@ -471,10 +689,14 @@ def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
-    """The model's process is killed when so many tokens were read. Whether that was before the end; then it is tried again."""
+    """The model's process is killed when so many tokens were read. Whether that was before the end;
+    then it is tried again.
+    """
     with (
         real_mock(port, seed) as mock,
-        httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r,
+        httpx.stream(
+            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        ) as r,
     ):
         answer_id, told = r.headers["x-slipway-answer-id"], list[Told]()
         for event in events(r.iter_lines()):
@@ -489,13 +711,19 @@ def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
         return False
     with real_mock(port, seed + 1):
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
-        calls = [each for each in httpx.get(f"http://127.0.0.1:{port}/requests").json() if each["method"] == "POST"]
+        calls = [
+            each
+            for each in httpx.get(f"http://127.0.0.1:{port}/requests").json()
+            if each["method"] == "POST"
+        ]
     whole = server.get(f"/v1/answers/{answer_id}").json()
     assert again[-1][1] == "done"
     assert len(calls) == len(failed)
     assert {data["section"] for data in of(again, "delta")} == failed
     before, after = texts(told), texts(again)
-    assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == [(after if n in failed else before)[n] for n in range(4)]
+    assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == [
+        (after if n in failed else before)[n] for n in range(4)
+    ]
     return True
 
 
@@ -509,7 +737,9 @@ def kill(docs: Path, tmp_path: Path, times: int) -> None:
     pytest.fail(f"only {kills} of the kills came before the end")
 
 
-def test_a_model_killed_anywhere_leaves_what_is_finished_and_no_call_is_made_for_it_again(docs: Path, tmp_path: Path) -> None:
+def test_a_model_killed_anywhere_leaves_what_is_finished_and_no_call_is_made_for_it_again(
+    docs: Path, tmp_path: Path
+) -> None:
     kill(docs, tmp_path, 4)
 
 
@@ -522,9 +752,14 @@ def test_a_model_killed_at_200_tokens(docs: Path, tmp_path: Path) -> None:
 
 
 def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path: Path) -> None:
-    with mocking(ttft_s=1.6, tpot_s=0.01, tokens=20) as mock, serving(tmp_path, settings=settings(docs, mock.url)) as server:
+    with (
+        mocking(ttft_s=1.6, tpot_s=0.01, tokens=20) as mock,
+        serving(tmp_path, settings=settings(docs, mock.url)) as server,
+    ):
         at, told = [time.monotonic()], list[Told]()
-        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30) as r:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        ) as r:
             for event in events(r.iter_lines()):
                 at.append(time.monotonic())
                 told.append(event)
@@ -536,7 +771,9 @@ def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path:
         written += name == "section" and data["state"] == "done"
         if name == "progress" and data["stage"] == "write":
             assert data["total"] == 4
-            assert data["done"] >= written  # a section that is written may wait for those before it to be shown
+            assert (
+                data["done"] >= written
+            )  # a section that is written may wait for those before it to be shown
     assert [p["done"] for p in of(told, "progress") if p["stage"] == "write"][-1] == 4
 
 

@@ -1,4 +1,6 @@
-"""Wrong settings stop the start with file, line, field and fix; each case through the command that a person would type."""
+"""Wrong settings stop the start with file, line, field and fix; each case through the command that
+a person would type.
+"""
 
 import json
 import socket
@@ -18,7 +20,9 @@ apps:
 """
 
 
-def check(tmp_path: Path, yaml: str, *more: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+def check(
+    tmp_path: Path, yaml: str, *more: str, env: dict[str, str] | None = None
+) -> tuple[int, str]:
     (tmp_path / "docs").mkdir(exist_ok=True)
     (tmp_path / "docs" / "a.md").write_text("# A\n\nText.\n")
     (tmp_path / "s.yaml").write_text(yaml)
@@ -36,53 +40,128 @@ def test_good_settings(tmp_path: Path) -> None:
 def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
     code, said = check(tmp_path, f"{GOOD}embedding: qwen2.5-coder-0.5b\n")
     assert code == 2
-    assert said == "slipway: embedding: `qwen2.5-coder-0.5b` is not known; write minilm, a folder such as ./model, or none\n"
+    assert (
+        said
+        == "slipway: embedding: `qwen2.5-coder-0.5b` is not known; write minilm, a folder such as ./model, or none\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("yaml", "says"),
     [
-        ("models:\n  m1:\n    base_url: http://h/v1\n    conection: {connect: 1s}\n", "s.yaml:4: models.m1.conection: there is no such field; did you mean `connection:`?"),
-        ("conection: 1\n", "s.yaml:1: conection: there is no such field; did you mean `connection:`"),
+        (
+            "models:\n  m1:\n    base_url: http://h/v1\n    conection: {connect: 1s}\n",
+            "s.yaml:4: models.m1.conection: there is no such field; did you mean `connection:`?",
+        ),
+        (
+            "conection: 1\n",
+            "s.yaml:1: conection: there is no such field; did you mean `connection:`",
+        ),
         ("model: {}\n", "did you mean `models:`?"),
-        ("models:\n  m1: {base_url: http://h/v1, connection: {connect: soon}}\n", "s.yaml:2: models.m1.connection.connect: `soon` is not a duration"),
-        ("listen:\n  port: lots\n", "s.yaml:2: listen.port: `lots` will not do; expected a whole number"),
+        (
+            "models:\n  m1: {base_url: http://h/v1, connection: {connect: soon}}\n",
+            "s.yaml:2: models.m1.connection.connect: `soon` is not a duration",
+        ),
+        (
+            "listen:\n  port: lots\n",
+            "s.yaml:2: listen.port: `lots` will not do; expected a whole number",
+        ),
         ("listen: {port: 99999}\n", "listen.port"),
         ("models: [a, b]\n", "s.yaml:1: models: expected names with their values, found a list"),
         ("models:\n  m1: {}\n", "s.yaml:2: model m1 needs a key: `export OPENAI_API_KEY=…`"),
         ("models:\n  m1: {base_url: ftp://h/v1}\n", "`ftp://h/v1` is not an address"),
-        ("models:\n  m1: {base_url: http://h/v1, provider: opnai}\n", "there is no provider `opnai`; did you mean `openai`?"),
-        ("models:\n  m1: {base_url: http://h/v1, price: {input: cheap, output: 1}}\n", "models.m1.price.input: `cheap` will not do"),
-        ("models:\n  m1: {base_url: http://h/v1, price: {input: .nan, output: 1}}\n", "s.yaml:2: models.m1.price.input: `NaN` is no price"),
-        ("models:\n  m1: {base_url: http://h/v1, price: {input: 1, output: -1}}\n", "models.m1.price.output: `-1` is no price"),
-        ("models:\n  m1: {base_url: http://h/v1}\n  m1: {base_url: http://h/v1}\n", "s.yaml:3: models.m1: this name is given twice, first on line 2"),
-        ("models:\n  x: {base_url: http://h/v1}\nroutes:\n  x: [x]\n", "s.yaml:4: routes.x: `x` is already the name of one of the models"),
+        (
+            "models:\n  m1: {base_url: http://h/v1, provider: opnai}\n",
+            "there is no provider `opnai`; did you mean `openai`?",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, price: {input: cheap, output: 1}}\n",
+            "models.m1.price.input: `cheap` will not do",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, price: {input: .nan, output: 1}}\n",
+            "s.yaml:2: models.m1.price.input: `NaN` is no price",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, price: {input: 1, output: -1}}\n",
+            "models.m1.price.output: `-1` is no price",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1}\n  m1: {base_url: http://h/v1}\n",
+            "s.yaml:3: models.m1: this name is given twice, first on line 2",
+        ),
+        (
+            "models:\n  x: {base_url: http://h/v1}\nroutes:\n  x: [x]\n",
+            "s.yaml:4: routes.x: `x` is already the name of one of the models",
+        ),
         (GOOD.replace("[m1]", "[m1, qwen]"), "routes.main[1]: there is no model `qwen`; known: m1"),
-        (GOOD.replace("route: main", "route: mian"), "apps.support.route: there is no route or model `mian`; did you mean `main`?"),
+        (
+            GOOD.replace("route: main", "route: mian"),
+            "apps.support.route: there is no route or model `mian`; did you mean `main`?",
+        ),
         (GOOD.replace("./docs", "./dox"), "apps.support.knowledge: there is no folder or file"),
         ("models:\n  m1: {base_url: http://h/v1, extends: m2}\n", "there is no model `m2`"),
-        ("models:\n  a: {extends: b, base_url: http://h/v1}\n  b: {extends: a}\n", "extends itself in a circle"),
-        ("models:\n  m1: {base_url: http://h/v1, api_key: '${NO_SUCH_VARIABLE}'}\n", "s.yaml:2: models.m1.api_key: the environment variable NO_SUCH_VARIABLE is not set"),
-        ("models:\n  m1: {provider: dashscope, name: qwen-plus}\n", "s.yaml:2: model m1 needs a key: `export DASHSCOPE_API_KEY=…`"),
-        ("listen: {host: 0.0.0.0}\n", "s.yaml:1: listen.host: `0.0.0.0` can be reached from other machines, and no keys are set"),
+        (
+            "models:\n  a: {extends: b, base_url: http://h/v1}\n  b: {extends: a}\n",
+            "extends itself in a circle",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, api_key: '${NO_SUCH_VARIABLE}'}\n",
+            "s.yaml:2: models.m1.api_key: the environment variable NO_SUCH_VARIABLE is not set",
+        ),
+        (
+            "models:\n  m1: {provider: dashscope, name: qwen-plus}\n",
+            "s.yaml:2: model m1 needs a key: `export DASHSCOPE_API_KEY=…`",
+        ),
+        (
+            "listen: {host: 0.0.0.0}\n",
+            "s.yaml:1: listen.host: `0.0.0.0` can be reached from other machines, and no keys are set",
+        ),
         ("keys:\n  - {key: abcdefgh1, apps: [nope]}\n", "there is no app, route or model `nope`"),
-        ("keys:\n  - {key: abcdefgh1}\n  - {key: abcdefgh1}\n", "keys[1]: this key is already the one of keys[0]"),
+        (
+            "keys:\n  - {key: abcdefgh1}\n  - {key: abcdefgh1}\n",
+            "keys[1]: this key is already the one of keys[0]",
+        ),
         ("keys:\n  - {key: short}\n", "keys[0].key"),
         ("apps:\n  a: {}\n", "an app needs `knowledge`, a `route`, or both"),
         ("routes:\n  main: []\n", "this route is empty"),
         ("models:\n  m1: {base_url: 'http://h/v1'\n", "this is not YAML"),
         ("a: b: c\n", "s.yaml:1: this is not YAML"),
-        ("models:\n  m1: {base_url: http://h/v1, connection: {ca_file: none.pem}}\n", "there is no file"),
-        ("models:\n  m1: {base_url: 'http://[::1/v1'}\n", "s.yaml:2: models.m1.base_url: `http://[::1/v1` is not an address"),
-        ("models:\n  m1: {base_url: 'http://h:80x/v1'}\n", "s.yaml:2: models.m1.base_url: `http://h:80x/v1` is not an address"),
-        ("models:\n  m1: {base_url: http://h/v1, headers: {x: 甲}}\n", "s.yaml:2: models.m1.headers.x: a header must not hold"),
-        ('models:\n  m1: {base_url: http://h/v1, api_key: "sk-a\\n"}\n', "s.yaml:2: models.m1.api_key: a key must not hold"),
-        ("models:\n  m1: {base_url: http://h/v1, name: 2026-02-30}\n", "s.yaml:2: models.m1.name: this cannot be read (day is out of range for month); put it in quotes"),
-        ("models:\n  m1: {base_url: !env URL}\n", "s.yaml:2: models.m1.base_url: this cannot be read (could not determine a constructor for the tag '!env')"),
+        (
+            "models:\n  m1: {base_url: http://h/v1, connection: {ca_file: none.pem}}\n",
+            "there is no file",
+        ),
+        (
+            "models:\n  m1: {base_url: 'http://[::1/v1'}\n",
+            "s.yaml:2: models.m1.base_url: `http://[::1/v1` is not an address",
+        ),
+        (
+            "models:\n  m1: {base_url: 'http://h:80x/v1'}\n",
+            "s.yaml:2: models.m1.base_url: `http://h:80x/v1` is not an address",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, headers: {x: 甲}}\n",
+            "s.yaml:2: models.m1.headers.x: a header must not hold",
+        ),
+        (
+            'models:\n  m1: {base_url: http://h/v1, api_key: "sk-a\\n"}\n',
+            "s.yaml:2: models.m1.api_key: a key must not hold",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, name: 2026-02-30}\n",
+            "s.yaml:2: models.m1.name: this cannot be read (day is out of range for month); put it in quotes",
+        ),
+        (
+            "models:\n  m1: {base_url: !env URL}\n",
+            "s.yaml:2: models.m1.base_url: this cannot be read (could not determine a constructor for the tag '!env')",
+        ),
         (f"models: {'[' * 3000}{']' * 3000}\n", "s.yaml: this is nested too deeply"),
-        (GOOD.replace("./docs", "~no-such-user/docs"), "apps.support.knowledge: there is no folder or file"),
+        (
+            GOOD.replace("./docs", "~no-such-user/docs"),
+            "apps.support.knowledge: there is no folder or file",
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_names_its_place_and_the_fix(tmp_path: Path, yaml: str, says: str) -> None:
     code, said = check(tmp_path, yaml)
     assert code == 2
@@ -97,7 +176,9 @@ def test_a_reranker_that_cannot_be_imported_is_a_mistake_like_others(tmp_path: P
 
 
 def test_a_key_is_not_printed_where_it_will_not_do(tmp_path: Path) -> None:
-    code, said = check(tmp_path, "models:\n  m1: {base_url: http://h/v1, api_key: 12345678}\nkeys: [hush]\n")
+    code, said = check(
+        tmp_path, "models:\n  m1: {base_url: http://h/v1, api_key: 12345678}\nkeys: [hush]\n"
+    )
     assert code == 2
     assert "s.yaml:2: models.m1.api_key: what is written there will not do" in said
     assert "12345678" not in said
@@ -131,7 +212,10 @@ keys: [{key: "${OUR_KEY}"}, {key: in-the-file-1}]
         (["--config", ""], "--config: it is empty"),
         (["--model", "dashscope/qwen-plus"], "`export DASHSCOPE_API_KEY=…`"),
         (["--model", "dashscop/qwen-plus"], "write PROVIDER/MODEL"),
-        (["--model", "http://127.0.0.1:9/v1"], "nothing listens there. Start that server, or name the model"),
+        (
+            ["--model", "http://127.0.0.1:9/v1"],
+            "nothing listens there. Start that server, or name the model",
+        ),
         (["--config", "nofile.yaml"], "nofile.yaml: the settings cannot be read: no such file"),
         (["--host", "0.0.0.0"], "no keys are set"),
     ],
@@ -175,8 +259,14 @@ def test_a_group_that_no_key_is_of_is_warned_about(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# A\n\ntext")
     rules = [{"path": "hr/**", "groups": ["hr", "*"]}, {"path": "x", "groups": ["staff"]}]
-    settings = {"apps": {"docs": {"knowledge": "docs", "access": rules}}, "keys": [{"key": "sw-a-key-1", "groups": ["staff"]}]}
+    settings = {
+        "apps": {"docs": {"knowledge": "docs", "access": rules}},
+        "keys": [{"key": "sw-a-key-1", "groups": ["staff"]}],
+    }
     (tmp_path / "slipway.yaml").write_text(json.dumps(settings))
     told = run("check", "--config", str(tmp_path / "slipway.yaml")).stdout
-    assert "warning: apps.docs.access: no key is of the group `hr`, so nobody reads what is kept for it" in told
+    assert (
+        "warning: apps.docs.access: no key is of the group `hr`, so nobody reads what is kept for it"
+        in told
+    )
     assert "staff" not in told

@@ -1,4 +1,6 @@
-"""What takes minutes; `make soak`. Many streams with random faults: none hangs, none is passed off as success, nothing is left behind."""
+"""What takes minutes; `make soak`. Many streams with random faults: none hangs, none is passed off
+as success, nothing is left behind.
+"""
 
 import asyncio
 import random
@@ -24,10 +26,14 @@ WELL = {"mock-model", "fault-split", "fault-packed"}
 
 
 async def ask(client: httpx.AsyncClient, server: Serving, model: str, leave: bool) -> bool:
-    """Whether the stream said that it ended well; None of it is read to the end where the client leaves."""
+    """Whether the stream said that it ended well; None of it is read to the end where the client
+    leaves.
+    """
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": model}]}
     text = ""
-    async with client.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as r:
+    async with client.stream(
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30
+    ) as r:
         async for line in r.aiter_lines():
             text += line + "\n"
             if leave:
@@ -41,8 +47,14 @@ async def soak(server: Serving, rounds: int, draw: random.Random) -> list[str]:
         for _ in range(rounds):
             names = [draw.choice(FAULTS) for _ in range(100)]
             leave = [draw.random() < 0.1 for _ in names]
-            found = await asyncio.gather(*(ask(client, server, n, gone) for n, gone in zip(names, leave, strict=True)))
-            wrong += [n for n, gone, well in zip(names, leave, found, strict=True) if not gone and well != (n in WELL)]
+            found = await asyncio.gather(
+                *(ask(client, server, n, gone) for n, gone in zip(names, leave, strict=True))
+            )
+            wrong += [
+                n
+                for n, gone, well in zip(names, leave, found, strict=True)
+                if not gone and well != (n in WELL)
+            ]
     return wrong
 
 

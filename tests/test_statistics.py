@@ -35,7 +35,9 @@ def test_mrr_is_one_over_the_rank_of_the_first_gold() -> None:
 def test_ndcg_discounts_by_rank() -> None:
     assert ndcg_at(10, ["a", "b"], {"a", "b"}) == 1
     assert ndcg_at(10, ["x", "a"], {"a"}) == pytest.approx(1 / math.log2(3))  # 0.6309
-    assert ndcg_at(10, ["a", "x", "b"], {"a", "b"}) == pytest.approx((1 + 0.5) / (1 + 1 / math.log2(3)))  # 0.9197
+    assert ndcg_at(10, ["a", "x", "b"], {"a", "b"}) == pytest.approx(
+        (1 + 0.5) / (1 + 1 / math.log2(3))
+    )  # 0.9197
     assert ndcg_at(2, ["x", "y", "a"], {"a"}) == 0
     assert ndcg_at(1, ["a"], {"a", "b", "c"}) == 1  # no more than k can be found
 
@@ -60,20 +62,26 @@ def test_a_mean_has_an_interval_that_holds_it_and_is_always_the_same() -> None:
 
 
 def test_pairs_stay_together() -> None:
-    """Questions differ much and each gains a little: the difference is sure, though the intervals of the two overlap."""
+    """Questions differ much and each gains a little: the difference is sure, though the intervals
+    of the two overlap.
+    """
     before = [i / 50 for i in range(50)]
     after = [value + 0.05 for value in before]
     gain = difference(after, before)
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.05, 0.05, 0.05))
     assert mean(after).low < mean(before).high
-    area = paired_auroc([value * 7 % 1 + 0.3 for value in before], [value * 3 % 1 for value in before])
+    area = paired_auroc(
+        [value * 7 % 1 + 0.3 for value in before], [value * 3 % 1 for value in before]
+    )
     assert 0.5 < area.low < area.value < area.high < 1
     with pytest.raises(ValueError, match="1 positives and 2 negatives"):
         paired_auroc([1], [1, 2])
 
 
 def test_a_share_of_many_is_not_a_mean_of_shares() -> None:
-    """One answer with nine wrong citations and one right, and one answer with one right: 2 of 11, not (0.1 + 1) / 2."""
+    """One answer with nine wrong citations and one right, and one answer with one right: 2 of 11,
+    not (0.1 + 1) / 2.
+    """
     assert measured(ratio([(1, 10), (1, 1)]), 2).value == pytest.approx(2 / 11)
     assert measured(ratio([(1, 2), None, (0, 0)]), 3).value == 0.5
     assert math.isnan(measured(ratio([None, (0, 0)]), 2).value)
@@ -93,7 +101,10 @@ def test_quantiles_lie_between_their_neighbours() -> None:
 
 
 def test_two_statistics_are_compared_on_the_same_questions() -> None:
-    before, after = [(float(i % 7), 1.0) for i in range(40)], [(float(i % 7) + 1, 1.0) for i in range(40)]
+    before, after = (
+        [(float(i % 7), 1.0) for i in range(40)],
+        [(float(i % 7) + 1, 1.0) for i in range(40)],
+    )
     gain = measured(compared(ratio(after), ratio(before)), 40)
     assert (gain.low, gain.value, gain.high) == pytest.approx((1, 1, 1))
 

@@ -28,12 +28,23 @@ def until(what: Callable[[], Any], within_s: float = 5.0) -> Any:
 def nginx(folder: Path, upstream: int) -> Iterator[int]:
     """nginx with nothing set but `proxy_pass`: buffering on, HTTP/1.0 to the upstream, as it comes."""
     port = free_port()
-    temporary = "".join(f"{t}_temp_path {folder}/{t}; " for t in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(
+        f"{t}_temp_path {folder}/{t}; "
+        for t in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     (folder / "nginx.conf").write_text(
         f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ access_log off; {temporary}"
         f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }} }}"
     )
-    process = subprocess.Popen([shutil.which("nginx") or "nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "start.log")])
+    process = subprocess.Popen(
+        [
+            shutil.which("nginx") or "nginx",
+            "-c",
+            str(folder / "nginx.conf"),
+            "-e",
+            str(folder / "start.log"),
+        ]
+    )
     try:
         until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
         yield port
@@ -42,10 +53,19 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         process.wait(10)
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed; `apt-get install nginx-light` brings it")
+@pytest.mark.skipif(
+    shutil.which("nginx") is None,
+    reason="nginx is not installed; `apt-get install nginx-light` brings it",
+)
 def test_each_chunk_leaves_nginx_within_100_ms_of_the_mock_sending_it(tmp_path: Path) -> None:
-    with mocking(tpot_s=0.03, tokens=30) as mock, serving(tmp_path, settings=models(mock.url, "mock-model")) as server:
-        with nginx(tmp_path, server.port) as port, httpx.stream("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=BODY) as r:
+    with (
+        mocking(tpot_s=0.03, tokens=30) as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model")) as server,
+    ):
+        with (
+            nginx(tmp_path, server.port) as port,
+            httpx.stream("POST", f"http://127.0.0.1:{port}/v1/chat/completions", json=BODY) as r,
+        ):
             assert r.status_code == 200
             received = [time.monotonic() for line in r.iter_lines() if line.startswith("data: {")]
         sent = mock.requests[-1].sent
@@ -56,7 +76,10 @@ def test_each_chunk_leaves_nginx_within_100_ms_of_the_mock_sending_it(tmp_path: 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_takes_its_upstream_with_it(tmp_path: Path, stream: bool) -> None:
-    with mocking(ttft_s=0.05, tpot_s=0.02, tokens=400) as mock, serving(tmp_path, settings=models(mock.url, "mock-model")) as server:
+    with (
+        mocking(ttft_s=0.05, tpot_s=0.02, tokens=400) as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model")) as server,
+    ):
         for _ in range(5):
             with httpx.Client() as client:
                 if stream:
@@ -65,7 +88,11 @@ def test_a_client_that_leaves_takes_its_upstream_with_it(tmp_path: Path, stream:
                         left_at = time.monotonic()
                 else:
                     with pytest.raises(httpx.ReadTimeout):
-                        client.post(f"{server.url}/v1/chat/completions", json={**BODY, "stream": False}, timeout=0.2)
+                        client.post(
+                            f"{server.url}/v1/chat/completions",
+                            json={**BODY, "stream": False},
+                            timeout=0.2,
+                        )
                     left_at = time.monotonic()
             seen = mock.requests[-1]
             assert until(lambda: seen.closed_at)  # noqa: B023 - called at once
@@ -78,15 +105,22 @@ def test_a_client_that_leaves_takes_its_upstream_with_it(tmp_path: Path, stream:
 def test_an_app_asked_as_a_model_stops_with_its_client(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# Hello\n\nHello says the world.\n")
     with mocking(tpot_s=0.02, tokens=400) as mock:
-        settings = {**models(mock.url, "mock-model"), "apps": {"a": {"knowledge": str(tmp_path / "a.md"), "route": "mock-model"}}}
+        settings = {
+            **models(mock.url, "mock-model"),
+            "apps": {"a": {"knowledge": str(tmp_path / "a.md"), "route": "mock-model"}},
+        }
         with serving(tmp_path, settings=settings) as server:
-            with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**BODY, "model": "a"}) as r:
+            with httpx.stream(
+                "POST", f"{server.url}/v1/chat/completions", json={**BODY, "model": "a"}
+            ) as r:
                 next(r.iter_lines())
             assert until(lambda: mock.requests and mock.requests[-1].closed_at)
 
 
 class Load:
-    """Threads that ask until the server takes no more connections; an answer that began and did not end well is a cut."""
+    """Threads that ask until the server takes no more connections; an answer that began and did not
+    end well is a cut.
+    """
 
     def __init__(self, server: Serving) -> None:
         self.server, self.whole, self.cuts, self.stopping = server, 0, list[str](), False
@@ -97,21 +131,28 @@ class Load:
         with httpx.Client(timeout=20) as client:
             while True:
                 try:
-                    response = client.post(f"{self.server.url}/v1/chat/completions", json={**BODY, "stream": stream})
+                    response = client.post(
+                        f"{self.server.url}/v1/chat/completions", json={**BODY, "stream": stream}
+                    )
                 except httpx.ConnectError:
                     return
                 except httpx.TransportError as error:
                     with self.lock:
                         self.cuts.append(repr(error))
                     return
-                ok = response.status_code == 200 and (not stream or response.text.endswith("data: [DONE]\n\n"))
+                ok = response.status_code == 200 and (
+                    not stream or response.text.endswith("data: [DONE]\n\n")
+                )
                 with self.lock:
                     self.whole += ok
                     self.cuts += [] if ok else [response.text[-200:]]
 
 
 def test_sigterm_under_load_cuts_no_answer(tmp_path: Path) -> None:
-    with mocking(ttft_s=0.02, tpot_s=0.01, tokens=60) as mock, serving(tmp_path, settings=models(mock.url, "mock-model")) as server:
+    with (
+        mocking(ttft_s=0.02, tpot_s=0.01, tokens=60) as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model")) as server,
+    ):
         load = Load(server)
         for thread in load.threads:
             thread.start()
@@ -127,7 +168,10 @@ def test_sigterm_under_load_cuts_no_answer(tmp_path: Path) -> None:
 
 def test_what_the_grace_does_not_cover_is_cut_and_told(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"listen": {"grace": "1s"}}
-    with mocking(tpot_s=0.05, tokens=400) as mock, serving(tmp_path, settings={**models(mock.url, "mock-model"), **settings}) as server:
+    with (
+        mocking(tpot_s=0.05, tokens=400) as mock,
+        serving(tmp_path, settings={**models(mock.url, "mock-model"), **settings}) as server,
+    ):
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=BODY) as r:
             lines = []
             for line in r.iter_lines():
@@ -144,9 +188,17 @@ def test_what_the_grace_does_not_cover_is_cut_and_told(tmp_path: Path) -> None:
 def test_an_answer_being_written_is_finished_before_the_stop(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# Hello\n\nHello says the world.\n")
     with mocking(tpot_s=0.02, tokens=80) as mock:
-        settings = {**models(mock.url, "mock-model"), "apps": {"a": {"knowledge": str(tmp_path / "a.md"), "route": "mock-model"}}}
+        settings = {
+            **models(mock.url, "mock-model"),
+            "apps": {"a": {"knowledge": str(tmp_path / "a.md"), "route": "mock-model"}},
+        }
         with serving(tmp_path, settings=settings) as server:
-            with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": "Hello?", "stream": True}, timeout=20) as r:
+            with httpx.stream(
+                "POST",
+                f"{server.url}/v1/answers",
+                json={"question": "Hello?", "stream": True},
+                timeout=20,
+            ) as r:
                 lines = []
                 for line in r.iter_lines():
                     lines.append(line)

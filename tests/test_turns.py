@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from slipway.knowledge.turns import Turns
+from slipway.knowledge.search_slots import Turns
 
 
 def test_the_first_to_come_is_the_first_to_be_served() -> None:

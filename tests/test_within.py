@@ -1,4 +1,6 @@
-"""Questions limited to some documents, a reranker of one's own, and access rules that count at once: through the front door."""
+"""Questions limited to some documents, a reranker of one's own, and access rules that count at
+once: through the front door.
+"""
 
 import json
 from collections.abc import Iterator
@@ -52,10 +54,15 @@ def paths(server: Serving, within: Any) -> set[str]:
         ({"tags": ["kitchen", "tools"]}, set()),
         ({"since": "2025-01-01"}, {"products/kettle.md"}),
         ({"until": "2024-05-01"}, {"products/drill.md"}),
-        ({"since": "2024-05-01", "until": "2026-03-01", "path": "products/d*"}, {"products/drill.md"}),
+        (
+            {"since": "2024-05-01", "until": "2026-03-01", "path": "products/d*"},
+            {"products/drill.md"},
+        ),
     ],
 )
-def test_a_question_is_limited_to_a_path_to_tags_and_to_days(server: Serving, within: Any, found: set[str]) -> None:
+def test_a_question_is_limited_to_a_path_to_tags_and_to_days(
+    server: Serving, within: Any, found: set[str]
+) -> None:
     assert paths(server, within) == found
 
 
@@ -69,17 +76,30 @@ def test_a_question_is_limited_to_a_path_to_tags_and_to_days(server: Serving, wi
         ("products", "within"),
     ],
 )
-def test_a_limit_that_cannot_be_understood_is_refused_with_its_field(server: Serving, within: Any, param: str) -> None:
+def test_a_limit_that_cannot_be_understood_is_refused_with_its_field(
+    server: Serving, within: Any, param: str
+) -> None:
     for path, body in (
         ("/v1/answers", {"question": QUESTION, "within": within}),
-        ("/v1/chat/completions", {"model": "docs", "messages": [{"role": "user", "content": QUESTION}], "within": within}),
+        (
+            "/v1/chat/completions",
+            {
+                "model": "docs",
+                "messages": [{"role": "user", "content": QUESTION}],
+                "within": within,
+            },
+        ),
     ):
         reply = server.post(path, body)
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, param), reply.text
 
 
 def test_an_openai_client_limits_its_question_too(server: Serving) -> None:
-    body = {"model": "docs", "messages": [{"role": "user", "content": QUESTION}], "within": {"path": "old/**"}}
+    body = {
+        "model": "docs",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "within": {"path": "old/**"},
+    }
     message = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]
     assert "one year" in message["content"]
     assert "three years" not in message["content"]
@@ -107,11 +127,19 @@ def slow(question, texts):
 def test_a_reranker_orders_what_was_found_and_may_fail(tmp_path: Path) -> None:
     (written(tmp_path) / "mine.py").write_text(RERANKERS)
     app = {"knowledge": str(tmp_path / "docs"), "passages": 3}
-    apps = {name: {**app, "rerank": f"mine:{name}"} for name in ("shortest", "broken", "short", "slow")}
-    with serving(tmp_path, settings={"embedding": "none", "apps": {"plain": app, **apps}}, env={"PYTHONPATH": str(tmp_path)}) as server:
+    apps = {
+        name: {**app, "rerank": f"mine:{name}"} for name in ("shortest", "broken", "short", "slow")
+    }
+    with serving(
+        tmp_path,
+        settings={"embedding": "none", "apps": {"plain": app, **apps}},
+        env={"PYTHONPATH": str(tmp_path)},
+    ) as server:
         orders = {}
         for name in ("plain", *apps):
-            sources = server.post("/v1/answers", {"question": QUESTION, "app": name}).json()["sources"]
+            sources = server.post("/v1/answers", {"question": QUESTION, "app": name}).json()[
+                "sources"
+            ]
             orders[name] = [source["path"] for source in sources]
         assert orders["shortest"] == ["old/lamp.md", "products/drill.md", "products/kettle.md"]
         assert orders["broken"] == orders["short"] == orders["slow"] == orders["plain"]
@@ -119,7 +147,9 @@ def test_a_reranker_orders_what_was_found_and_may_fail(tmp_path: Path) -> None:
 
 
 def test_a_reranker_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    (written(tmp_path) / "slipway.yaml").write_text(json.dumps({"apps": {"docs": {"knowledge": "docs", "rerank": "no.such:thing"}}}))
+    (written(tmp_path) / "slipway.yaml").write_text(
+        json.dumps({"apps": {"docs": {"knowledge": "docs", "rerank": "no.such:thing"}}})
+    )
     done = run("serve", "--port", "0", cwd=tmp_path)
     assert done.returncode == 2
     assert "apps.docs.rerank: `no.such:thing` cannot be had" in done.stderr
@@ -130,8 +160,17 @@ def test_access_rules_count_from_the_next_question_on(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
 
     def settings(rules: list[dict[str, Any]]) -> str:
-        keys = [{"key": "sw-staff-key", "groups": ["staff"]}, {"key": "sw-hr-key", "groups": ["hr"]}]
-        return json.dumps({"embedding": "none", "keys": keys, "apps": {"docs": {"knowledge": "docs", "access": rules}}})
+        keys = [
+            {"key": "sw-staff-key", "groups": ["staff"]},
+            {"key": "sw-hr-key", "groups": ["hr"]},
+        ]
+        return json.dumps(
+            {
+                "embedding": "none",
+                "keys": keys,
+                "apps": {"docs": {"knowledge": "docs", "access": rules}},
+            }
+        )
 
     def readable(server: Serving, key: dict[str, str]) -> set[str]:
         reply = server.post("/v1/answers", {"question": QUESTION}, headers=key)
@@ -140,7 +179,11 @@ def test_access_rules_count_from_the_next_question_on(tmp_path: Path) -> None:
     file.write_text(settings([]))
     with serving(tmp_path, "--config", str(file)) as server:
         assert readable(server, STAFF) == readable(server, HR) == set(PAGES)
-        file.write_text(settings([{"path": "old/**", "groups": ["hr"]}, {"path": "products/drill.md", "groups": []}]))
+        file.write_text(
+            settings(
+                [{"path": "old/**", "groups": ["hr"]}, {"path": "products/drill.md", "groups": []}]
+            )
+        )
         assert readable(server, STAFF) == {"products/kettle.md"}
         assert readable(server, HR) == {"products/kettle.md", "old/lamp.md"}
         file.write_text("apps: [")
@@ -148,7 +191,9 @@ def test_access_rules_count_from_the_next_question_on(tmp_path: Path) -> None:
         assert "the changed settings do not stand" in server.log
         file.write_text(settings([{"path": "old/**", "groups": ["staff"]}]))
         assert readable(server, STAFF) == set(PAGES)
-        (tmp_path / "docs" / "old" / "lamp.md").write_text("---\naccess: [hr]\n---\n" + PAGES["old/lamp.md"])
+        (tmp_path / "docs" / "old" / "lamp.md").write_text(
+            "---\naccess: [hr]\n---\n" + PAGES["old/lamp.md"]
+        )
         assert readable(server, STAFF) == {"products/kettle.md", "products/drill.md"}
         file.replace(tmp_path / "gone.yaml")
         assert readable(server, HR) == {"products/kettle.md", "products/drill.md"}

@@ -1,4 +1,6 @@
-"""How sections are written: defects, turns, what is paid where something goes wrong, and what is counted."""
+"""How sections are written: defects, turns, what is paid where something goes wrong, and what is
+counted.
+"""
 
 import asyncio
 import json
@@ -15,15 +17,26 @@ import pytest
 from processes import Serving, mocking, serving
 from slipway.admission import Admission
 from slipway.answer import App, Road, answer
-from slipway.draft import Draft
+from slipway.answer.draft import Draft
+from slipway.answer.pace import Pace, Writing
 from slipway.errors import InternalError
 from slipway.knowledge import OFF, Knowledge, opened
-from slipway.pace import Pace, Writing
 from slipway.providers import Call, Whole
 from slipway.routing import Candidate, Health, Route, Turns
 from slipway.settings import Price
 from slipway.store import Store
-from slipway.types import AnswerDone, Asker, AttemptDone, Delta, Event, Message, Piece, Progress, Question, SectionState
+from slipway.types import (
+    AnswerDone,
+    Asker,
+    AttemptDone,
+    Delta,
+    Event,
+    Message,
+    Piece,
+    Progress,
+    Question,
+    SectionState,
+)
 
 PAGES = {
     "leave.md": "# Leave\n\n## How many days of leave are there?\n\nEveryone has 30 days of leave a year.\n",
@@ -84,18 +97,39 @@ class Saying:
     def close(self) -> None: ...
 
 
-def road_of(docs: Path, model: Scripted, records: list[AnswerDone | AttemptDone], pace: Pace | None = None) -> Road:
+def road_of(
+    docs: Path, model: Scripted, records: list[AnswerDone | AttemptDone], pace: Pace | None = None
+) -> Road:
     knowledge = Knowledge(opened(Store.temporary(), [docs], embedding=OFF))
     knowledge.build()
-    health = Health(turns=Turns("scripted", model.parallel, 60.0) if model.parallel is not None else None)
-    app = App(name="handbook", knowledge=knowledge, route=Route(name="m", candidates=(Candidate(model=model, health=health),)))
-    return Road(admission=Admission([], 10), apps={"handbook": app}, routes={}, emit=records.append, pace=pace or Pace())
+    health = Health(
+        turns=Turns("scripted", model.parallel, 60.0) if model.parallel is not None else None
+    )
+    app = App(
+        name="handbook",
+        knowledge=knowledge,
+        route=Route(name="m", candidates=(Candidate(model=model, health=health),)),
+    )
+    return Road(
+        admission=Admission([], 10),
+        apps={"handbook": app},
+        routes={},
+        emit=records.append,
+        pace=pace or Pace(),
+    )
 
 
 async def ask(road: Road, draft: Draft) -> list[Event]:
     events: list[Event] = []
     message = Message(role="user", content=TWO)
-    question = Question(id="ans-1", app="handbook", text=TWO, messages=(message,), asker=Asker(owner="x"), asked_at=0.0)
+    question = Question(
+        id="ans-1",
+        app="handbook",
+        text=TWO,
+        messages=(message,),
+        asker=Asker(owner="x"),
+        asked_at=0.0,
+    )
     await answer(road, road.apps["handbook"], question, draft, "test", events.append)
     return events
 
@@ -112,12 +146,17 @@ def test_a_defect_in_one_section_costs_no_other(docs: Path) -> None:
     with pytest.raises(InternalError, match="ZeroDivisionError"):
         asyncio.run(ask(road, draft))
     assert [section.state for section in draft.sections].count("done") == 1
-    assert [record.error for record in records if isinstance(record, AnswerDone)] == ["internal_error"]
+    assert [record.error for record in records if isinstance(record, AnswerDone)] == [
+        "internal_error"
+    ]
     told = asyncio.run(ask(road, draft))
     states = [event.state for event in told if isinstance(event, SectionState)]
     assert states == ["started", "done"]
     assert len({event.section for event in told if isinstance(event, Delta)}) == 1
-    assert [record.error for record in records if isinstance(record, AnswerDone)] == ["internal_error", None]
+    assert [record.error for record in records if isinstance(record, AnswerDone)] == [
+        "internal_error",
+        None,
+    ]
 
 
 def time_left(docs: Path, parallel: int) -> tuple[float, float]:
@@ -129,7 +168,9 @@ def time_left(docs: Path, parallel: int) -> tuple[float, float]:
         pace.learn(took)
     model = Scripted(lambda: [Piece(raw=b"", text="It is so. [1]", spoke=True)], parallel)
     told = asyncio.run(ask(road_of(docs, model, [], pace), Draft()))
-    return next(event.eta_s for event in told if isinstance(event, Progress) and event.eta_s is not None)
+    return next(
+        event.eta_s for event in told if isinstance(event, Progress) and event.eta_s is not None
+    )
 
 
 def test_the_time_left_counts_sections_that_wait_for_their_turn(docs: Path) -> None:
@@ -142,11 +183,23 @@ def test_the_time_left_counts_sections_that_wait_for_their_turn(docs: Path) -> N
 
 @contextmanager
 def handbook(docs: Path, tmp_path: Path, *models: str, **more: Any) -> Iterator[Serving]:
-    """Served by a route of models at these addresses, called a, b and so on, which cost a dollar a token."""
+    """Served by a route of models at these addresses, called a, b and so on, which cost a dollar a
+    token.
+    """
     price = {"input": 1_000_000, "output": 1_000_000}
-    named = {name: {"base_url": url, "price": price} for name, url in zip("abc", models, strict=False)}
+    named = {
+        name: {"base_url": url, "price": price} for name, url in zip("abc", models, strict=False)
+    }
     app = {"knowledge": str(docs), "route": "main"}
-    with serving(tmp_path, settings={"models": named, "routes": {"main": list(named)}, "apps": {"handbook": app}, **more}) as server:
+    with serving(
+        tmp_path,
+        settings={
+            "models": named,
+            "routes": {"main": list(named)},
+            "apps": {"handbook": app},
+            **more,
+        },
+    ) as server:
         yield server
 
 
@@ -154,11 +207,19 @@ def tokens(server: Serving, model: str) -> float:
     """Written by a model, as metrics count them."""
     start = "gen_ai_client_token_usage_sum{"
     lines = [line for line in server.get("/metrics").text.splitlines() if line.startswith(start)]
-    return sum(float(line.split()[-1]) for line in lines if f'response_model="{model}"' in line and 'token_type="output"' in line)
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if f'response_model="{model}"' in line and 'token_type="output"' in line
+    )
 
 
 def test_tokens_are_counted_for_the_model_that_took_them(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("status-503@2",), tokens=20) as a, mocking(tokens=30) as b, handbook(docs, tmp_path, a.url, b.url) as server:
+    with (
+        mocking(script=("status-503@2",), tokens=20) as a,
+        mocking(tokens=30) as b,
+        handbook(docs, tmp_path, a.url, b.url) as server,
+    ):
         whole = server.post("/v1/answers", {"question": TWO}).json()
         assert sorted(section["model"] for section in whole["sections"]) == ["a", "b"]
         assert (tokens(server, "a"), tokens(server, "b")) == (20, 30)
@@ -167,7 +228,12 @@ def test_tokens_are_counted_for_the_model_that_took_them(docs: Path, tmp_path: P
 
 def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_path: Path) -> None:
     with mocking(script=("slow-20@1",)) as mock, handbook(docs, tmp_path, mock.url) as server:
-        with httpx.stream("POST", f"{server.url}/v1/answers", json={"question": "Where may I park?", "stream": True}, timeout=20) as r:
+        with httpx.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": "Where may I park?", "stream": True},
+            timeout=20,
+        ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
             for _ in r.iter_lines():
                 if mock.requests:
@@ -178,7 +244,10 @@ def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_pat
 
 
 def test_what_a_failed_answer_took_is_told_and_counted_once(docs: Path, tmp_path: Path) -> None:
-    with mocking(script=("cut-5@2",), tokens=20) as mock, handbook(docs, tmp_path, mock.url) as server:
+    with (
+        mocking(script=("cut-5@2",), tokens=20) as mock,
+        handbook(docs, tmp_path, mock.url) as server,
+    ):
         failed = server.post("/v1/answers", {"question": TWO})
         assert failed.status_code == 502
         answer_id = failed.json()["error"]["slipway"]["ref"]
@@ -191,20 +260,36 @@ def test_what_a_failed_answer_took_is_told_and_counted_once(docs: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("script", "more", "why"), [((), {"max_tokens": 5}, "length"), (("filter",), {}, "content_filter"), ((), {"max_tokens": 500}, "stop")]
+    ("script", "more", "why"),
+    [
+        ((), {"max_tokens": 5}, "length"),
+        (("filter",), {}, "content_filter"),
+        ((), {"max_tokens": 500}, "stop"),
+    ],
 )
-def test_why_a_text_ended_is_told(docs: Path, tmp_path: Path, script: tuple[str, ...], more: dict[str, Any], why: str) -> None:
+def test_why_a_text_ended_is_told(
+    docs: Path, tmp_path: Path, script: tuple[str, ...], more: dict[str, Any], why: str
+) -> None:
     body = {"messages": [{"role": "user", "content": "Where may I park?"}], **more}
-    with mocking(script=script, text="In garage 4, behind the bakery. [2]") as mock, handbook(docs, tmp_path, mock.url) as server:
+    with (
+        mocking(script=script, text="In garage 4, behind the bakery. [2]") as mock,
+        handbook(docs, tmp_path, mock.url) as server,
+    ):
         whole = server.chat("handbook", **body).json()
         lines = server.chat("handbook", **body, stream=True).text.splitlines()
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     for said in (whole, chunks[-1]):
         assert said["choices"][0]["finish_reason"] == why
-        assert [notice["code"] for notice in said["slipway"]["notices"] if notice["code"] in (why, "length")] == [why] * (why != "stop")
+        assert [
+            notice["code"]
+            for notice in said["slipway"]["notices"]
+            if notice["code"] in (why, "length")
+        ] == [why] * (why != "stop")
 
 
-def test_a_model_cut_before_its_first_words_is_counted_as_often_as_it_was_tried(docs: Path, tmp_path: Path) -> None:
+def test_a_model_cut_before_its_first_words_is_counted_as_often_as_it_was_tried(
+    docs: Path, tmp_path: Path
+) -> None:
     with mocking(script=("cut-0",)) as mock, handbook(docs, tmp_path, mock.url) as server:
         reply = server.chat("handbook", messages=[{"role": "user", "content": "Where may I park?"}])
         assert reply.json()["slipway"]["rung"] == "quote"
@@ -218,7 +303,13 @@ def test_what_is_broken_in_the_store_ends_no_answer(docs: Path, tmp_path: Path) 
             server.post("/v1/answers", {"question": TWO})
         odd = [
             ("a", time.time(), *row)
-            for row in ((100, -1.0, 50, 1.0), (100, 1.0, 0, 1.0), (100, "x", 5, 0.0), (None, 1, 1, 1), (-5, 1, 9, 9))
+            for row in (
+                (100, -1.0, 50, 1.0),
+                (100, 1.0, 0, 1.0),
+                (100, "x", 5, 0.0),
+                (None, 1, 1, 1),
+                (-5, 1, 9, 9),
+            )
         ]
         with sqlite3.connect(f"{tmp_path}/s.db") as db:
             db.executemany("INSERT INTO pace VALUES (?, ?, ?, ?, ?, ?)", odd * 10)

@@ -1,4 +1,6 @@
-"""A model so small that tests make it: a GGUF file of 100 KB whose answers are made of a few words, at thousands of tokens a second."""
+"""A model so small that tests make it: a GGUF file of 100 KB whose answers are made of a few words,
+at thousands of tokens a second.
+"""
 
 import random
 import struct
@@ -18,7 +20,9 @@ def string(text: str) -> bytes:
 
 
 def value(thing: Any) -> bytes:
-    """GGUF's type and value (ggml's docs/gguf.md): u32, f32, string, and arrays of i32, f32 and strings."""
+    """GGUF's type and value (ggml's docs/gguf.md): u32, f32, string, and arrays of i32, f32 and
+    strings.
+    """
     match thing:
         case int():
             return struct.pack("<II", 4, thing)
@@ -32,18 +36,25 @@ def value(thing: Any) -> bytes:
 
 
 def vectors(tokens: list[str], ends: bool) -> tuple[list[float], list[float]]:
-    """What goes in for each token, and what it must be like to come out: the first number of each is the same for all that go in."""
+    """What goes in for each token, and what it must be like to come out: the first number of each
+    is the same for all that go in.
+    """
     rng = random.Random(7)
     into, out = list[float](), list[float]()
     for token in tokens:
         may = token.removeprefix("▁") in WORDS or (ends and token == "</s>")
         into += [1.0, *(rng.uniform(-1, 1) for _ in range(WIDTH - 1))]
-        out += [0.0 if may else NEVER, *(rng.uniform(-0.5, 0.5) if may else 0.0 for _ in range(WIDTH - 1))]
+        out += [
+            0.0 if may else NEVER,
+            *(rng.uniform(-0.5, 0.5) if may else 0.0 for _ in range(WIDTH - 1)),
+        ]
     return into, out
 
 
 def write_tiny(path: Path, *, ends: bool = True, context: int = 200_000) -> Path:
-    """A llama of one layer that does nothing: what comes out depends on the last token. Without `ends` it never stops by itself."""
+    """A llama of one layer that does nothing: what comes out depends on the last token. Without
+    `ends` it never stops by itself.
+    """
     bytes_ = [f"<0x{n:02X}>" for n in range(256)]
     words = [f"▁{word}" for word in WORDS]
     tokens = [*CONTROL, *bytes_, *words]
@@ -53,7 +64,10 @@ def write_tiny(path: Path, *, ends: bool = True, context: int = 200_000) -> Path
     tensors = {
         "token_embd.weight": ((WIDTH, len(tokens)), into),
         "output.weight": ((WIDTH, len(tokens)), out),
-        **{f"{name}.weight": ((WIDTH,), ones) for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm")},
+        **{
+            f"{name}.weight": ((WIDTH,), ones)
+            for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm")
+        },
         **{f"blk.0.{name}.weight": ((WIDTH, WIDTH), nothing) for name in square},
     }
     about = {
@@ -67,11 +81,21 @@ def write_tiny(path: Path, *, ends: bool = True, context: int = 200_000) -> Path
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.scores": [0.0] * (len(tokens) - len(words)) + [-1.0] * len(words),
-        "tokenizer.ggml.token_type": [UNKNOWN, CONTROLS, CONTROLS, *[BYTE] * 256, *[NORMAL] * len(words)],
+        "tokenizer.ggml.token_type": [
+            UNKNOWN,
+            CONTROLS,
+            CONTROLS,
+            *[BYTE] * 256,
+            *[NORMAL] * len(words),
+        ],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
     }
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(about)) + b"".join(string(k) + value(v) for k, v in about.items())
+    head = (
+        b"GGUF"
+        + struct.pack("<IQQ", 3, len(tensors), len(about))
+        + b"".join(string(k) + value(v) for k, v in about.items())
+    )
     data = b""
     for name, (shape, numbers) in tensors.items():
         head += string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))

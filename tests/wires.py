@@ -13,7 +13,9 @@ CHAT = "/v1/chat/completions"
 
 
 class Got(NamedTuple):
-    """What came over the wire. `end` is how: `end` of the body, connection `closed` before it, `reset`, or still `open` after a while."""
+    """What came over the wire. `end` is how: `end` of the body, connection `closed` before it,
+    `reset`, or still `open` after a while.
+    """
 
     status: int
     headers: dict[str, str]
@@ -28,15 +30,24 @@ class Got(NamedTuple):
     @property
     def events(self) -> list[Any]:
         """The stream's events; `DONE` for [DONE] and `BROKEN` for what is no JSON."""
-        return [event(line.removeprefix("data: ")) for line in self.body.decode().split("\n\n") if line]
+        return [
+            event(line.removeprefix("data: ")) for line in self.body.decode().split("\n\n") if line
+        ]
 
     @property
     def texts(self) -> list[str]:
-        return [text for event in self.events if isinstance(event, dict) and (text := _delta(event))]
+        return [
+            text for event in self.events if isinstance(event, dict) and (text := _delta(event))
+        ]
 
     @property
     def finishes(self) -> list[str]:
-        choices = [choice for event in self.events if isinstance(event, dict) for choice in event.get("choices", [])]
+        choices = [
+            choice
+            for event in self.events
+            if isinstance(event, dict)
+            for choice in event.get("choices", [])
+        ]
         return [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
 
 
@@ -57,13 +68,20 @@ def chat(model: str = "m", content: Any = "hello", **more: Any) -> dict[str, Any
     return {"model": model, "messages": [{"role": "user", "content": content}], **more}
 
 
-def wire(body: Any, *, path: str = CHAT, method: str = "POST", version: str = "1.1", headers: str = "") -> bytes:
+def wire(
+    body: Any, *, path: str = CHAT, method: str = "POST", version: str = "1.1", headers: str = ""
+) -> bytes:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"{method} {path} HTTP/{version}\r\nHost: mock\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode() + data
+    return (
+        f"{method} {path} HTTP/{version}\r\nHost: mock\r\nContent-Length: {len(data)}\r\n{headers}\r\n".encode()
+        + data
+    )
 
 
 async def ask(port: int, request: bytes, *, patience_s: float = 5) -> Got:
-    """Sends bytes as they are and reads one reply. An HTTP chunk of the reply is a piece: what the mock wrote at once."""
+    """Sends bytes as they are and reads one reply. An HTTP chunk of the reply is a piece: what the
+    mock wrote at once.
+    """
     started = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
@@ -92,7 +110,9 @@ async def read(reader: asyncio.StreamReader, started: float, patience_s: float =
     return Got(status, headers, pieces, end, first_s)
 
 
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str], pieces: list[bytes], patience_s: float) -> None:
+async def _body(
+    reader: asyncio.StreamReader, headers: dict[str, str], pieces: list[bytes], patience_s: float
+) -> None:
     if "content-length" in headers:
         left = int(headers["content-length"])
         while left:

@@ -32,8 +32,16 @@ class Places:
 class Admission:
     """Prepared at load time. Without keys, everybody who reaches the server may enter."""
 
-    def __init__(self, keys: Iterable[Key], most: int, operator: str | None = None, places: Places | None = None) -> None:
-        """`operator` is a key for commands at the machine itself; `places` are those of the settings before."""
+    def __init__(
+        self,
+        keys: Iterable[Key],
+        most: int,
+        operator: str | None = None,
+        places: Places | None = None,
+    ) -> None:
+        """`operator` is a key for commands at the machine itself; `places` are those of the
+        settings before.
+        """
         self.by_hash = {h: asker_of(h, k) for k in keys for h in [stored_hash(k.key)]}
         self.open = not self.by_hash
         if operator is not None:
@@ -46,12 +54,18 @@ class Admission:
         """Who asks, by the value of the Authorization header (`Bearer KEY`). Raises Unauthorized."""
         scheme, _, key = (authorization or b"").partition(b" ")
         sent = scheme.lower() == b"bearer" and key.strip()
-        found = self.by_hash.get(hashlib.sha256(sent).hexdigest()) if sent and self.by_hash else None
+        found = (
+            self.by_hash.get(hashlib.sha256(sent).hexdigest()) if sent and self.by_hash else None
+        )
         if found is not None:
             return found
         if self.open:
             return ANYBODY
-        raise Unauthorized("This key is not known here." if sent else "This server asks for a key, and none was sent.")
+        raise Unauthorized(
+            "This key is not known here."
+            if sent
+            else "This server asks for a key, and none was sent."
+        )
 
     def known(self, authorization: bytes | None) -> Asker | None:
         try:
@@ -67,7 +81,11 @@ class Admission:
         """Raises Forbidden for a key of other apps."""
         if not self.may_call(asker, name):
             yours = ", ".join(f"`{a}`" for a in sorted(asker.apps or ())) or "nothing"
-            raise Forbidden(f"This key may not call `{name}`.", f"It may call {yours}; ask the operator for more.", param="model")
+            raise Forbidden(
+                f"This key may not call `{name}`.",
+                f"It may call {yours}; ask the operator for more.",
+                param="model",
+            )
 
     @contextmanager
     def enter(self) -> Iterator[None]:
@@ -85,4 +103,10 @@ class Admission:
 
 def asker_of(digest: str, key: Key) -> Asker:
     apps = None if key.apps is None else frozenset(key.apps)
-    return Asker(owner=digest[:16], tenant=key.tenant, groups=frozenset(key.groups), apps=apps, documents=key.documents)
+    return Asker(
+        owner=digest[:16],
+        tenant=key.tenant,
+        groups=frozenset(key.groups),
+        apps=apps,
+        documents=key.documents,
+    )

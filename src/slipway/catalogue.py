@@ -1,7 +1,9 @@
-"""What a person who asked a question is told of each error: what happened, and what to do, in English and Chinese.
+"""What a person who asked a question is told of each error: what happened, and what to do, in
+English and Chinese.
 
-The error's own `what` and `next` are for those who build on the API or run the server: they name models, fields and settings. The
-sentences here name none, blame nobody, and are the same for every error of a code; only the time to wait is filled in.
+The error's own `what` and `next` are for those who build on the API or run the server: they name
+models, fields and settings. The sentences here name none, blame nobody, and are the same for every
+error of a code; only the time to wait is filled in.
 """
 
 import math
@@ -14,17 +16,28 @@ from slipway.types import Language
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 AGAIN = "{again}"  # stands for the sentence that says when trying again helps
-CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> what happened, what to do
+CATALOGUE: dict[
+    str, dict[Language, tuple[str, str]]
+] = {  # an error's code -> what happened, what to do
     "bad_request": {
-        "en": ("Something that was sent could not be understood.", "Write it another way, and send it again."),
+        "en": (
+            "Something that was sent could not be understood.",
+            "Write it another way, and send it again.",
+        ),
         "zh": ("发送的内容中有无法理解的地方。", "请换一种写法后再发送。"),
     },
     "unsupported_media_type": {
-        "en": ("It was sent in a form that cannot be read here.", "Reload the page, and send it again."),
+        "en": (
+            "It was sent in a form that cannot be read here.",
+            "Reload the page, and send it again.",
+        ),
         "zh": ("发送的格式在这里无法读取。", "请刷新页面后再发送。"),
     },
     "invalid_api_key": {
-        "en": ("The key is missing, or not known here.", "Check it, or ask the operator for another."),
+        "en": (
+            "The key is missing, or not known here.",
+            "Check it, or ask the operator for another.",
+        ),
         "zh": ("没有密钥，或此密钥未登记。", "请检查，或向管理员索取新的密钥。"),
     },
     "forbidden": {
@@ -44,7 +57,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "zh": ("这里无法进行该操作。", "请刷新页面后再试一次。"),
     },
     "conflict": {
-        "en": ("That is not possible as things stand now.", "Reload the page to see how they stand."),
+        "en": (
+            "That is not possible as things stand now.",
+            "Reload the page to see how they stand.",
+        ),
         "zh": ("目前还不能这样做。", "请刷新页面查看最新情况。"),
     },
     "gone": {
@@ -52,11 +68,17 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "zh": ("此回答已不再保留。", "请重新提问。"),
     },
     "too_large": {
-        "en": ("That is more than can be taken at once.", "Make it shorter or smaller, and send it again."),
+        "en": (
+            "That is more than can be taken at once.",
+            "Make it shorter or smaller, and send it again.",
+        ),
         "zh": ("内容超过了一次所能接收的大小。", "请缩短或缩小后再发送。"),
     },
     "head_too_large": {
-        "en": ("More came along with the question than can be taken.", "Open the page in a private window, or tell the operator."),
+        "en": (
+            "More came along with the question than can be taken.",
+            "Open the page in a private window, or tell the operator.",
+        ),
         "zh": ("随问题附带的信息太多。", "请在无痕窗口中打开页面，或告诉管理员。"),
     },
     "overloaded": {
@@ -68,7 +90,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "zh": ("服务已停止，此回答未能完成。", AGAIN),
     },
     "not_kept": {
-        "en": ("What was sent could not be kept.", f"{AGAIN} If it happens again, tell the operator."),
+        "en": (
+            "What was sent could not be kept.",
+            f"{AGAIN} If it happens again, tell the operator.",
+        ),
         "zh": ("发送的内容未能保存。", f"{AGAIN}若再次发生，请告诉管理员。"),
     },
     "cancelled": {
@@ -76,7 +101,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "zh": ("回答已停止。", "需要其余内容时请重试。"),
     },
     "internal_error": {
-        "en": ("Something happened here that should not.", f"{AGAIN} If it happens again, tell the operator the reference."),
+        "en": (
+            "Something happened here that should not.",
+            f"{AGAIN} If it happens again, tell the operator the reference.",
+        ),
         "zh": ("这里出现了不应有的错误。", f"{AGAIN}若再次发生，请把编号告诉管理员。"),
     },
     "provider_error": {
@@ -92,11 +120,17 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
         "zh": ("模型不回答这个问题。", "请换一种说法。"),
     },
     "context_length_exceeded": {
-        "en": ("The question, with all that belongs to it, is too long for the model.", "Shorten it, or begin a new conversation."),
+        "en": (
+            "The question, with all that belongs to it, is too long for the model.",
+            "Shorten it, or begin a new conversation.",
+        ),
         "zh": ("问题连同相关内容太长，模型读不下。", "请缩短问题，或开始新的对话。"),
     },
     "provider_key": {
-        "en": ("The model is not set up as it should be.", "Trying again does not help: please tell the operator."),
+        "en": (
+            "The model is not set up as it should be.",
+            "Trying again does not help: please tell the operator.",
+        ),
         "zh": ("模型的设置有问题。", "重试没有帮助，请告诉管理员。"),
     },
     "provider_limit": {
@@ -126,16 +160,24 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {  # an error's code -> 
 }
 SOON_S = 5.0  # a shorter wait is a moment
 SOON: dict[Language, str] = {"en": "Try again in a moment.", "zh": "请稍后重试。"}
-LATER: dict[Language, Callable[[str], str]] = {"en": "Try again in about {}.".format, "zh": "请约 {}后重试。".format}
-UNITS: dict[Language, tuple[str, str, str]] = {"en": ("seconds", "minutes", "hours"), "zh": ("秒", "分钟", "小时")}
+LATER: dict[Language, Callable[[str], str]] = {
+    "en": "Try again in about {}.".format,
+    "zh": "请约 {}后重试。".format,
+}
+UNITS: dict[Language, tuple[str, str, str]] = {
+    "en": ("seconds", "minutes", "hours"),
+    "zh": ("秒", "分钟", "小时"),
+}
 _PREFERRED = re.compile(r"\s*([a-z]+)(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?")
 
 
 def sentences(error: SlipwayError, language: Language) -> tuple[str, str]:
-    """What happened, and what to do, with when to try again where that helps. A provider's own code, or one without a row, is told as its
-    class, or the nearest above it that has a row.
+    """What happened, and what to do, with when to try again where that helps. A provider's own
+    code, or one without a row, is told as its class, or the nearest above it that has a row.
     """
-    code = next(code for each in type(error).__mro__ if (code := getattr(each, "code", "")) in CATALOGUE)
+    code = next(
+        code for each in type(error).__mro__ if (code := getattr(each, "code", "")) in CATALOGUE
+    )
     what, then = CATALOGUE[code][language]
     return what, then.replace(AGAIN, again(error.retry_after_s, language))
 
@@ -157,7 +199,9 @@ def about(wait_s: float, language: Language) -> str:
 
 
 def preferred(accept_language: str) -> Language:
-    """The language that an Accept-Language header (RFC 9110, 12.5.4) likes best of those there are; English where it names none of them."""
+    """The language that an Accept-Language header (RFC 9110, 12.5.4) likes best of those there are;
+    English where it names none of them.
+    """
     liked: dict[Language, float] = {}
     for each in accept_language.lower().split(","):
         if (found := _PREFERRED.fullmatch(each)) and found[1] in LANGUAGES:

@@ -1,42 +1,45 @@
 """Every error a person can meet.
 
     SlipwayError
-    ├── SettingsError             the start stops: file, line, field and fix                        exit 2
-    ├── WeightsError              a small model's files could not be fetched                        exit 1
-    ├── BadRequest                the request cannot be understood                                  400
-    │   └── UnsupportedMedia      the body is not JSON                                              415
-    ├── Unauthorized              no key, or one that is not known                                  401
-    ├── Forbidden                 the key, host or origin may not do this                           403
-    ├── NotFound                  no such route, answer or passage                                  404
-    │   ├── ModelNotFound         no such model, route or app                                       404
-    │   └── MethodNotAllowed      the path is there, but does not take this method                  405
-    ├── Conflict                  not in this state                                                 409
-    ├── Gone                      it was here, and is kept no longer                                410
-    ├── TooLarge                  over a limit                                                      413
-    │   └── HeadTooLarge          the request's head is                                             431
-    ├── Overloaded                too much at once                                                  503  retry
-    ├── Stopping                  the server stops, and this answer did not end in time             503  retry
-    ├── NotKept                   the store cannot keep what was sent                               503  retry
-    ├── Cancelled                 stopped on request                                                499
-    ├── InternalError             our own fault                                                     500  retry
+    ├── SettingsError             the start stops: file, line, field and fix            exit 2
+    ├── WeightsError              a small model's files could not be fetched            exit 1
+    ├── BadRequest                the request cannot be understood                      400
+    │   └── UnsupportedMedia      the body is not JSON                                  415
+    ├── Unauthorized              no key, or one that is not known                      401
+    ├── Forbidden                 the key, host or origin may not do this               403
+    ├── NotFound                  no such route, answer or passage                      404
+    │   ├── ModelNotFound         no such model, route or app                           404
+    │   └── MethodNotAllowed      the path is there, but does not take this method      405
+    ├── Conflict                  not in this state                                     409
+    ├── Gone                      it was here, and is kept no longer                    410
+    ├── TooLarge                  over a limit                                          413
+    │   └── HeadTooLarge          the request's head is                                 431
+    ├── Overloaded                too much at once                                      503  retry
+    ├── Stopping                  the server stops, and this answer did not end in time 503  retry
+    ├── NotKept                   the store cannot keep what was sent                   503  retry
+    ├── Cancelled                 stopped on request                                    499
+    ├── InternalError             our own fault                                         500  retry
     └── ProviderError             the model's provider
-        ├── ProviderRefused       it says the request is wrong                                      its own 4xx
-        │   └── ProviderDeclined  it will not answer what is asked                                  its own 4xx
-        ├── ProviderTooLong       the question does not fit into the model's context                400
-        ├── ProviderKey           it does not take our key                                          502
-        ├── ProviderLimit         it is limiting us                                                 429  retry
-        ├── ModelBusy             it has as many calls as we let it have                            503  retry
-        ├── ProviderDown          no connection, or a 5xx                                           502  retry
-        ├── ProviderSlow          no answer in time                                                 504  retry
-        ├── ProviderCut           the answer ended before its end                                   502  retry
-        └── ProviderNonsense      the answer is not what was agreed                                 502  retry
+        ├── ProviderRefused       it says the request is wrong                          its own 4xx
+        │   └── ProviderDeclined  it will not answer what is asked                      its own 4xx
+        ├── ProviderTooLong       the question does not fit into the model's context    400
+        ├── ProviderKey           it does not take our key                              502
+        ├── ProviderLimit         it is limiting us                                     429  retry
+        ├── ModelBusy             it has as many calls as we let it have                503  retry
+        ├── ProviderDown          no connection, or a 5xx                               502  retry
+        ├── ProviderSlow          no answer in time                                     504  retry
+        ├── ProviderCut           the answer ended before its end                       502  retry
+        └── ProviderNonsense      the answer is not what was agreed                     502  retry
 
-Each class knows its HTTP status, whether trying again helps, and what the reader can do next. `what` is written where it is raised.
+Each class knows its HTTP status, whether trying again helps, and what the reader can do next. `what`
+is written where it is raised.
 """
 
 
 class SlipwayError(Exception):
-    """`what` happened, as a sentence a person reads; `next` says what to do; `param` names the field at fault, if one is."""
+    """`what` happened, as a sentence a person reads; `next` says what to do; `param` names the
+    field at fault, if one is.
+    """
 
     status = 500
     code = "internal_error"
@@ -44,7 +47,14 @@ class SlipwayError(Exception):
     retryable = False
     next_step = "Try again; if it happens again, tell the operator the reference."
 
-    def __init__(self, what: str, next: str | None = None, *, param: str | None = None, retry_after_s: float | None = None) -> None:  # noqa: A002 - the field's name on the wire
+    def __init__(
+        self,
+        what: str,
+        next: str | None = None,  # noqa: A002
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.next = next if next is not None else self.next_step
@@ -147,10 +157,12 @@ class InternalError(SlipwayError):
 
 
 class ProviderError(SlipwayError):
-    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP status, if it answered. `ours` is `what` without the
-    provider's own words, which may hold what was asked: only who asked may read those.
+    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP
+    status, if it answered. `ours` is `what` without the provider's own words, which may hold what
+    was asked: only who asked may read those.
 
-    `another_may_help` tells a route whether its next model may do better; never where the refusal `is_about_content`, which is not shopped around.
+    `another_may_help` tells a route whether its next model may do better; never where the refusal
+    `is_about_content`, which is not shopped around.
     """
 
     status, code, type, retryable = 502, "provider_error", "provider_error", True
@@ -159,9 +171,16 @@ class ProviderError(SlipwayError):
     next_step = "Try again in a moment."
 
     def __init__(
-        self, what: str, next: str | None = None, *, ours: str | None = None, model: str = "", upstream_status: int | None = None,  # noqa: A002
-        param: str | None = None, retry_after_s: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        what: str,
+        next: str | None = None,  # noqa: A002
+        *,
+        ours: str | None = None,
+        model: str = "",
+        upstream_status: int | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(what, next, param=param, retry_after_s=retry_after_s)
         self.ours = what if ours is None else ours
         self.model = model
@@ -169,7 +188,9 @@ class ProviderError(SlipwayError):
 
 
 class ProviderRefused(ProviderError):
-    """The provider says that the request itself is wrong: its own status, words and code are passed on."""
+    """The provider says that the request itself is wrong: its own status, words and code are passed
+    on.
+    """
 
     status, code, type, retryable = 400, "provider_refused", "invalid_request_error", False
     another_may_help = False

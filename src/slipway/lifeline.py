@@ -1,11 +1,15 @@
-"""A child process ends when we do, however we end: it holds one end of a pipe that says nothing, and that closes when we are gone."""
+"""A child process ends when we do, however we end: it holds one end of a pipe that says nothing,
+and that closes when we are gone.
+"""
 
 import os
 import sys
 
 
 class Lifeline:
-    """Our end. The child is started with `pass_fds=line.fds` and calls `hold(line.fd)`; then `handed_over` closes its end here."""
+    """Our end. The child is started with `pass_fds=line.fds` and calls `hold(line.fd)`; then
+    `handed_over` closes its end here.
+    """
 
     def __init__(self) -> None:
         self.fd, self._ours = os.pipe() if sys.platform != "win32" else (-1, -1)
@@ -32,9 +36,11 @@ class Lifeline:
 
 
 def hold(fd: int) -> None:
-    """When the parent is gone, its end closes, and the system sends SIGIO, which nobody handles: it ends a library's endless loop too.
+    """When the parent is gone, its end closes, and the system sends SIGIO, which nobody handles: it
+    ends a library's endless loop too.
 
-    Linux only; elsewhere the child has to find out by itself. (PR_SET_PDEATHSIG would be sent when the thread ends that started the child.)
+    Linux only; elsewhere the child has to find out by itself. (PR_SET_PDEATHSIG would be sent when
+    the thread ends that started the child.)
     """
     if sys.platform != "win32" and fd >= 0:
         import fcntl

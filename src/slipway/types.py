@@ -1,7 +1,8 @@
 """The words that rooms hand to each other. This module imports nothing of ours.
 
-They are msgspec structs: frozen like a frozen dataclass, made about ten times faster, and encoded to JSON as they stand.
-Times are seconds; `*_at` values are readings of the event loop's monotonic clock.
+They are msgspec structs: frozen like a frozen dataclass, made about ten times faster, and encoded
+to JSON as they stand. Times are seconds; `*_at` values are readings of the event loop's monotonic
+clock.
 """
 
 import secrets
@@ -21,7 +22,9 @@ _random: list[bytes] = []
 
 
 def new_id(prefix: str) -> str:
-    """`prefix-` and 128 random bits in hexadecimal: nobody can guess another's answer. Random bytes are fetched for 256 ids at once."""
+    """`prefix-` and 128 random bits in hexadecimal: nobody can guess another's answer. Random bytes
+    are fetched for 256 ids at once.
+    """
     if not _random:
         block = secrets.token_bytes(4096)
         _random.extend(block[i : i + 16] for i in range(0, 4096, 16))
@@ -33,8 +36,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asker(Record, frozen=True, kw_only=True):
-    """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be called. `documents` may be added and
-    removed by it; to `everything`, the operator at the machine itself, no access rule applies.
+    """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be
+    called. `documents` may be added and removed by it; to `everything`, the operator at the machine
+    itself, no access rule applies.
     """
 
     owner: str
@@ -46,7 +50,9 @@ class Asker(Record, frozen=True, kw_only=True):
 
 
 class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a question is limited to: documents under a path (`guide/**`), with all of these tags, of these days (2026-01-31, both included)."""
+    """What a question is limited to: documents under a path (`guide/**`), with all of these tags,
+    of these days (2026-01-31, both included).
+    """
 
     path: str = ""
     tags: tuple[str, ...] = ()
@@ -55,14 +61,18 @@ class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Message(Record, frozen=True, kw_only=True):
-    """One turn of a conversation. `content` is text, OpenAI content parts, or None (an assistant turn of tool calls only)."""
+    """One turn of a conversation. `content` is text, OpenAI content parts, or None (an assistant
+    turn of tool calls only).
+    """
 
     role: str
     content: str | list[dict[str, Any]] | None = None
 
 
 class Question(Record, frozen=True, kw_only=True):
-    """One request for an answer, frozen once parsed. `text` is what is asked now: the last user turn."""
+    """One request for an answer, frozen once parsed. `text` is what is asked now: the last user
+    turn.
+    """
 
     id: str
     app: str
@@ -70,16 +80,19 @@ class Question(Record, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     asker: Asker
     asked_at: float
-    options: dict[str, Any] = {}  # the client's model parameters, passed through to the model untouched
+    options: dict[
+        str, Any
+    ] = {}  # the client's model parameters, passed through to the model untouched
     within: Within | None = None
     language: Language = "en"
 
 
 class Passage(Record, frozen=True, kw_only=True):
-    """A span of a document. `start` and `end` are character offsets in the document's text; `text` is exactly that span.
+    """A span of a document. `start` and `end` are character offsets in the document's text; `text`
+    is exactly that span.
 
-    `heading` is the nearest heading's own text (the document's title where there is none), `trail` the headings above it, outermost
-    first, the nearest last. A passage never crosses a heading.
+    `heading` is the nearest heading's own text (the document's title where there is none), `trail`
+    the headings above it, outermost first, the nearest last. A passage never crosses a heading.
     """
 
     id: str
@@ -128,7 +141,8 @@ class Usage(Record, frozen=True, kw_only=True):
 class Piece(Record, frozen=True, kw_only=True):
     """One event of a model's stream: its original bytes, and the few fields read from them.
 
-    `spoke` is true where the event carries anything that the model generated: text, reasoning, a tool call.
+    `spoke` is true where the event carries anything that the model generated: text, reasoning, a
+    tool call.
     """
 
     raw: bytes
@@ -138,7 +152,8 @@ class Piece(Record, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
-# What flows out while an answer is made. `event` tags each in JSON; the tables of fields are in docs/api.md.
+# What flows out while an answer is made. `event` tags each in JSON; the tables of fields are in
+# docs/api.md.
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +161,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(Event, frozen=True, kw_only=True):
-    """`eta_s` is the time left until the end, as a range that it falls in nine times of ten; None where that is not known well enough."""
+    """`eta_s` is the time left until the end, as a range that it falls in nine times of ten; None
+    where that is not known well enough.
+    """
 
     stage: Stage
     label: str
@@ -162,7 +179,9 @@ class SourceFound(Event, frozen=True, kw_only=True):
 
 
 class SectionState(Event, frozen=True, kw_only=True):
-    """`started` again after a failure: what this section had said is said anew. `rung` and `model` tell what wrote it, once it is done."""
+    """`started` again after a failure: what this section had said is said anew. `rung` and `model`
+    tell what wrote it, once it is done.
+    """
 
     index: int
     title: str
@@ -179,7 +198,8 @@ class Delta(Event, frozen=True, kw_only=True):
 class Citation(Event, frozen=True, kw_only=True):
     """The source numbered `n` is cited at [start, end) of its section's text (character offsets).
 
-    `flags` are words of that sentence, such as numbers and names, that the sources it cites do not have.
+    `flags` are words of that sentence, such as numbers and names, that the sources it cites do not
+    have.
     """
 
     n: int
@@ -212,7 +232,9 @@ class ForReader(Record, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """`what` and `next` are for who builds on the API or runs the server, `reader` for the person who asked."""
+    """`what` and `next` are for who builds on the API or runs the server, `reader` for the person
+    who asked.
+    """
 
     code: str
     what: str
@@ -236,7 +258,9 @@ class Done(Event, frozen=True, kw_only=True):
 
 
 class Beside(Record, frozen=True, kw_only=True):
-    """What a call took beside those of the model that an answer is called by: to understand it, or to write a section by another model."""
+    """What a call took beside those of the model that an answer is called by: to understand it, or
+    to write a section by another model.
+    """
 
     model: str
     provider: str
@@ -244,10 +268,12 @@ class Beside(Record, frozen=True, kw_only=True):
 
 
 class AnswerDone(Record, frozen=True, kw_only=True):
-    """The one record of a finished question, for metrics, log and alerts. `error` is the error's code, None where it was answered.
+    """The one record of a finished question, for metrics, log and alerts. `error` is the error's
+    code, None where it was answered.
 
-    `usage` is of the model that it is called by; what others took is `beside` it. Citations are counted once: kept, flagged (kept as well, but with words
-    that their sources lack), or dropped (they named no source).
+    `usage` is of the model that it is called by; what others took is `beside` it. Citations are
+    counted once: kept, flagged (kept as well, but with words that their sources lack), or dropped
+    (they named no source).
     """
 
     id: str
@@ -271,8 +297,9 @@ class AnswerDone(Record, frozen=True, kw_only=True):
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
-    """The one record of a call to a model: `error` is the code of what it ended with, `cancelled` where it was given up, None where it was well;
-    `why` says it in words. `shown_chars` of the answer had been shown when it began. An unneeded trial was not `used`.
+    """The one record of a call to a model: `error` is the code of what it ended with, `cancelled`
+    where it was given up, None where it was well; `why` says it in words. `shown_chars` of the
+    answer had been shown when it began. An unneeded trial was not `used`.
     """
 
     answer_id: str
@@ -291,7 +318,9 @@ class AttemptDone(Record, frozen=True, kw_only=True):
 
 
 class Answered(Record, frozen=True, kw_only=True):
-    """An answer that has ended, as feedback needs it. `text` is None where only that it was given is still known."""
+    """An answer that has ended, as feedback needs it. `text` is None where only that it was given
+    is still known.
+    """
 
     id: str
     at: float  # seconds since the epoch

@@ -1,22 +1,23 @@
 """The road: what happens to a question, from top to bottom.
 
-`answer()` serves apps: admit, plan, then for each section knowledge, prompt, route, and settle. `proxy()` serves bare models and routes: admit,
-route, settle. Each room is visited once. Both raise SlipwayError; what they emit on leaving is one AnswerDone.
+`answer()` serves apps: admit, plan, then for each section knowledge, prompt, route, and settle.
+`proxy()` serves bare models and routes: admit, route, settle. Each room is visited once. Both raise
+SlipwayError; what they emit on leaving is one AnswerDone.
 """
 
 import asyncio
 from typing import Any, get_args
 
 from slipway import followups, ledger
-from slipway.answer.apps import App, Road
+from slipway.answer.draft import Draft, Say
+from slipway.answer.pipeline import App, Road
 from slipway.answer.planning import plan
+from slipway.answer.progress import Teller
 from slipway.answer.proxying import Outlet, proxy
-from slipway.answer.tally import Facts, Tally
+from slipway.answer.settlement import Facts, Tally
 from slipway.answer.writing import write_all
-from slipway.draft import Draft, Say
 from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.progress import Teller
 from slipway.routing import Route, Thought, think
 from slipway.types import Delta, Done, Event, Question, Rung, UsageReport
 
@@ -25,9 +26,11 @@ __all__ = ["App", "Facts", "Outlet", "Road", "answer", "proxy"]
 RUNGS = get_args(Rung)  # from the highest to the lowest
 
 
-async def answer(road: Road, app: App, question: Question, draft: Draft, door: str, tell: Say) -> None:
-    """An app's answer, as events: what the draft does not have yet. The last is `done`; where a section cannot be had, the others are written,
-    a SlipwayError is raised, and `done` is not said.
+async def answer(
+    road: Road, app: App, question: Question, draft: Draft, door: str, tell: Say
+) -> None:
+    """An app's answer, as events: what the draft does not have yet. The last is `done`; where a
+    section cannot be had, the others are written, a SlipwayError is raised, and `done` is not said.
     """
     tally = Tally(question.id, door, app.name, question.asker, True)
 
@@ -39,7 +42,9 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
     progress = Teller(say, tally.started_at, road.pace)
     try:
         with road.admission.enter():  # 1 admit
-            small = thinker(road, app.small, question, draft, tally) if app.small is not None else None
+            small = (
+                thinker(road, app.small, question, draft, tally) if app.small is not None else None
+            )
             await plan(app, question, draft, progress, say, small)  # 4 plan, knowledge
             await write_all(road, app, question, draft, tally, progress, say)  # 5 prompt, 6 route
             draft.check()
@@ -63,14 +68,18 @@ async def answer(road: Road, app: App, question: Question, draft: Draft, door: s
         road.emit(tally.done())  # settle
 
 
-def thinker(road: Road, route: Route, question: Question, draft: Draft, tally: Tally) -> followups.Think:
+def thinker(
+    road: Road, route: Route, question: Question, draft: Draft, tally: Tally
+) -> followups.Think:
     """A small model as rooms know it: a callable, whose calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
         try:
             thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
         except asyncio.CancelledError:  # it was asked, and nobody tells what it took
-            draft.spent.append(tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None)))
+            draft.spent.append(
+                tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None))
+            )
             raise
         if thought is None:
             return None
@@ -88,11 +97,15 @@ def paid(draft: Draft, tally: Tally, say: Say) -> None:
 
 
 def settle(draft: Draft, tally: Tally) -> None:
-    """The whole is called by the lowest rung of its sections, and by the first model that wrote one; those that say nothing do not count beside
-    others.
+    """The whole is called by the lowest rung of its sections, and by the first model that wrote
+    one; those that say nothing do not count beside others.
     """
     said = [section for section in draft.sections if not section.abstained] or draft.sections
-    tally.rung = max((section.rung for section in said if section.rung is not None), key=RUNGS.index, default=None)
+    tally.rung = max(
+        (section.rung for section in said if section.rung is not None),
+        key=RUNGS.index,
+        default=None,
+    )
     tally.model = next((section.model for section in said if section.model is not None), None)
     if tally.model is None:
         tally.provider = "quote"

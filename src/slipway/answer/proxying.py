@@ -3,8 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from slipway.answer.apps import Road
-from slipway.answer.tally import Facts, Tally
+from slipway.answer.pipeline import Road
+from slipway.answer.settlement import Facts, Tally
 from slipway.errors import SlipwayError
 from slipway.providers import Call
 from slipway.routing import Answering, Asked, Route
@@ -23,13 +23,21 @@ class Outlet(Protocol):
     async def end(self) -> None: ...
 
 
-async def proxy(road: Road, route: Route, call: Call, answer_id: str, asker: Asker, outlet: Outlet) -> None:
-    """A bare model or a route: the model's own bytes, checked event by event, on their way to the client."""
+async def proxy(
+    road: Road, route: Route, call: Call, answer_id: str, asker: Asker, outlet: Outlet
+) -> None:
+    """A bare model or a route: the model's own bytes, checked event by event, on their way to the
+    client.
+    """
     tally = Tally(answer_id, "chat", route.name, asker, call.stream)
     began_at = tally.started_at
     asked = Asked(
-        answer_id=answer_id, emit=road.emit, owner=asker.owner, until=began_at + road.answer_s, patient_until=began_at + road.patience_s
-    )  # fmt: skip
+        answer_id=answer_id,
+        emit=road.emit,
+        owner=asker.owner,
+        until=began_at + road.answer_s,
+        patient_until=began_at + road.patience_s,
+    )
     answering = Answering(route, call, asked)
     try:
         with road.admission.enter():  # 1 admit
@@ -55,7 +63,9 @@ async def relay(answering: Answering, tally: Tally, outlet: Outlet) -> None:
     tally.words()
     try:
         while pieces := await answering.pieces():
-            await outlet.write(pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces]))
+            await outlet.write(
+                pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
+            )
     finally:
         tally.written_by(answering)  # it may be another by now
     await outlet.end()

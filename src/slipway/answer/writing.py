@@ -8,21 +8,21 @@ from typing import Any
 
 import msgspec
 
-from slipway.abstention import Opening, abstention
-from slipway.answer.apps import App, Road
+from slipway.answer.abstention import Opening, abstention
+from slipway.answer.draft import Draft, InOrder, Say, Section
+from slipway.answer.pace import Writing
+from slipway.answer.pipeline import App, Road
 from slipway.answer.planning import ASKED, QUOTED
-from slipway.answer.tally import Tally
-from slipway.draft import Draft, InOrder, Say, Section
+from slipway.answer.progress import Teller
+from slipway.answer.settlement import Tally
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import Marker
 from slipway.knowledge.claims import Claims
+from slipway.knowledge.quoting import quote
 from slipway.ledger import Spent
-from slipway.pace import Writing
-from slipway.progress import Teller
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
-from slipway.providers.quote import quote
 from slipway.routing import Answering, Asked, Route
 from slipway.types import (
     Citation,
@@ -39,7 +39,9 @@ CUT = {  # what a model may say of its end -> what the reader should know
     "length": "The text was cut where the model's longest length was reached.",
     "content_filter": "The model's provider held back a part of the text.",
 }
-PATIENCE_S = 2.0  # how long a model that failed is waited for, where the documents can be quoted instead
+PATIENCE_S = (
+    2.0  # how long a model that failed is waited for, where the documents can be quoted instead
+)
 FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
@@ -52,13 +54,19 @@ class Desk(Record, frozen=True, kw_only=True):
     draft: Draft
     tally: Tally
     progress: Teller
-    asked: dict[int, tuple[Call, Writing]]  # what the model is asked, by the section's index, where it is
+    asked: dict[
+        int, tuple[Call, Writing]
+    ]  # what the model is asked, by the section's index, where it is
 
     def tell(self) -> None:
         """How many sections are written."""
         sections = self.draft.sections
         written = sum(section.state == "done" for section in sections)
-        label = "Writing the answer…" if len(sections) == 1 else f"Writing {len(sections)} sections… ({written}/{len(sections)})"
+        label = (
+            "Writing the answer…"
+            if len(sections) == 1
+            else f"Writing {len(sections)} sections… ({written}/{len(sections)})"
+        )
         self.progress.tell("write", label, written, len(sections), "sections")
 
     def notice(self, code: str, text: str, say: Say) -> None:
@@ -68,14 +76,32 @@ class Desk(Record, frozen=True, kw_only=True):
             say(Notice(code=code, text=text))
 
 
-async def write_all(road: Road, app: App, question: Question, draft: Draft, tally: Tally, progress: Teller, say: Say) -> None:
-    """All sections that are missing, at once as far as the route goes, shown in their order. One that fails does not end the others."""
+async def write_all(
+    road: Road, app: App, question: Question, draft: Draft, tally: Tally, progress: Teller, say: Say
+) -> None:
+    """All sections that are missing, at once as far as the route goes, shown in their order. One
+    that fails does not end the others.
+    """
     missing = draft.missing
     progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
     gate, order = asyncio.Semaphore(at_once), InOrder(say, [section.index for section in missing])
-    asked = {section.index: call for section in missing if (call := asking(app, question, draft, section)) is not None}
-    progress.writings = [writing for _, writing in asked.values()]  # those that wait for the gate count for the time left, too
-    desk = Desk(road=road, app=app, question=question, draft=draft, tally=tally, progress=progress, asked=asked)
+    asked = {
+        section.index: call
+        for section in missing
+        if (call := asking(app, question, draft, section)) is not None
+    }
+    progress.writings = [
+        writing for _, writing in asked.values()
+    ]  # those that wait for the gate count for the time left, too
+    desk = Desk(
+        road=road,
+        app=app,
+        question=question,
+        draft=draft,
+        tally=tally,
+        progress=progress,
+        asked=asked,
+    )
 
     async def one(section: Section) -> None:
         lane = order.lane(section.index)
@@ -83,7 +109,15 @@ async def write_all(road: Road, app: App, question: Question, draft: Draft, tall
             async with gate:
                 await write(desk, section, lane)
             section.state = "done"
-            lane(SectionState(index=section.index, title=section.title, state="done", rung=section.rung, model=section.model))
+            lane(
+                SectionState(
+                    index=section.index,
+                    title=section.title,
+                    state="done",
+                    rung=section.rung,
+                    model=section.model,
+                )
+            )
         except SlipwayError as error:
             failed(section, error, lane)
         except Exception as error:  # a defect costs its own section only
@@ -106,7 +140,9 @@ def failed(section: Section, error: SlipwayError, say: Say) -> None:
     say(SectionState(index=section.index, title=section.title, state="failed"))
 
 
-def asking(app: App, question: Question, draft: Draft, section: Section) -> tuple[Call, Writing] | None:
+def asking(
+    app: App, question: Question, draft: Draft, section: Section
+) -> tuple[Call, Writing] | None:
     """What the model is asked for a section; None where it is not."""
     if app.route is None or not is_asked(app, section.sources or [], section.sureness):
         return None
@@ -115,8 +151,8 @@ def asking(app: App, question: Question, draft: Draft, section: Section) -> tupl
 
 
 async def write(desk: Desk, section: Section, say: Say) -> None:
-    """The text: by the route's model, else, where there are documents, quoted from them. Where they do not say, that is all that is said, with
-    no citation.
+    """The text: by the route's model, else, where there are documents, quoted from them. Where they
+    do not say, that is all that is said, with no citation.
     """
     app, sources = desk.app, section.sources or []
     if app.route is not None and section.index in desk.asked:
@@ -125,7 +161,11 @@ async def write(desk: Desk, section: Section, say: Say) -> None:
         except ModelFailed as failure:
             if not sources or failure.spoke:
                 raise failure.error from None
-            desk.notice("degraded", "The model cannot be reached, so this answer is quoted from the documents.", say)
+            desk.notice(
+                "degraded",
+                "The model cannot be reached, so this answer is quoted from the documents.",
+                say,
+            )
             answered = write_quote(desk, section, say)
     else:
         answered = write_quote(desk, section, say)
@@ -140,7 +180,9 @@ def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
 
 
 def write_quote(desk: Desk, section: Section, say: Say) -> bool:
-    """The last rung: the sentences that answer, verbatim. False where there are none, and nothing was said."""
+    """The last rung: the sentences that answer, verbatim. False where there are none, and nothing
+    was said.
+    """
     found = quote(section.part.text, section.sources or ()) if section.sureness >= QUOTED else None
     section.rung, section.model = "quote", None
     if found is not None:
@@ -157,18 +199,30 @@ class ModelFailed(Exception):
 
 
 def call_for(app: App, question: Question, section: Section, *, alone: bool) -> Call:
-    body = {"model": "", **app.defaults, **question.options, "messages": messages_for(app, question, section, alone=alone), "stream": True}
+    body = {
+        "model": "",
+        **app.defaults,
+        **question.options,
+        "messages": messages_for(app, question, section, alone=alone),
+        "stream": True,
+    }
     return Call(body=encode_json(body), name_at=(9, 11), stream=True)
 
 
-def messages_for(app: App, question: Question, section: Section, *, alone: bool) -> list[dict[str, Any]]:
-    """What a model reads for a section; `alone` where it is the only one. A topic that was found is known by its title."""
+def messages_for(
+    app: App, question: Question, section: Section, *, alone: bool
+) -> list[dict[str, Any]]:
+    """What a model reads for a section; `alone` where it is the only one. A topic that was found is
+    known by its title.
+    """
     part = section.part.text if section.part.hits is None else section.title
     return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
 async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
-    """False where the model says that the passages do not answer, and nothing else was said. Raises ModelFailed."""
+    """False where the model says that the passages do not answer, and nothing else was said. Raises
+    ModelFailed.
+    """
     call, writing = begin(desk, section)
     answering = Answering(route, call, asked(desk, section))
     text, spent = Text.of(desk, section), list[Spent]()
@@ -211,7 +265,13 @@ def asked(desk: Desk, section: Section) -> Asked:
     until = tally.started_at + desk.road.answer_s
     patience_s = min(PATIENCE_S, desk.road.patience_s) if section.sources else desk.road.patience_s
     owner, answer_id = desk.question.asker.owner, desk.question.id
-    return Asked(answer_id=answer_id, emit=desk.road.emit, owner=owner, until=until, patient_until=time.monotonic() + patience_s)
+    return Asked(
+        answer_id=answer_id,
+        emit=desk.road.emit,
+        owner=owner,
+        until=until,
+        patient_until=time.monotonic() + patience_s,
+    )
 
 
 async def hear(answering: Answering, text: "Text", writing: Writing, desk: Desk, say: Say) -> None:
@@ -234,9 +294,13 @@ def written_by(desk: Desk, section: Section, answering: Answering) -> None:
 
 
 class Text:
-    """A section's text on its way from the model to the reader: what it says of the documents, its sources, and how it ended."""
+    """A section's text on its way from the model to the reader: what it says of the documents, its
+    sources, and how it ended.
+    """
 
-    def __init__(self, desk: Desk, section: Section, marker: Marker, attributor: Attributor | None) -> None:
+    def __init__(
+        self, desk: Desk, section: Section, marker: Marker, attributor: Attributor | None
+    ) -> None:
         self.desk, self.section, self.marker, self.attributor = desk, section, marker, attributor
         self.opening = Opening(listens=bool(section.sources))
         self.spoke = False
@@ -263,18 +327,30 @@ class Text:
         tell(self.desk.tally, self.section, found, say)
 
     def end(self, say: Say, *, whole: bool) -> None:
-        """What was held back, and what the reader should know about the sources and the end; not `whole`, it broke off."""
-        text = self._attributed(self.opening.end()) + (self.attributor.end() if self.attributor is not None else "")
+        """What was held back, and what the reader should know about the sources and the end; not
+        `whole`, it broke off.
+        """
+        text = self._attributed(self.opening.end()) + (
+            self.attributor.end() if self.attributor is not None else ""
+        )
         if text:
             self._tell(self.marker.feed(text), say)
         self._tell(self.marker.end(), say)
         if words := list(self.marker.flags):
             more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
-            self._notice("unsupported", f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}.", say)
+            self._notice(
+                "unsupported",
+                f"Not found in the cited source: {', '.join(words[:FLAGS_SHOWN])}{more}.",
+                say,
+            )
         if whole and self.section.sources and self.spoke and not self.cited:
             self._notice("uncited", "No source is named for this answer.", say)
         if self.attributor is not None and self.attributor.marked:
-            self.desk.notice("matched", "The model did not name its sources: they were matched to its sentences by their words.", say)
+            self.desk.notice(
+                "matched",
+                "The model did not name its sources: they were matched to its sentences by their words.",
+                say,
+            )
         if whole and self.finish in CUT:
             self._notice(self.finish, CUT[self.finish], say)
 

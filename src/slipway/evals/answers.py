@@ -1,7 +1,9 @@
-"""How good answers are, beside answers that are known to be right: what they say, what they cite, and whether they know when to say no.
+"""How good answers are, beside answers that are known to be right: what they say, what they cite,
+and whether they know when to say no.
 
-Each question is answered once in every **column**: an app, an app with another model, or the documents quoted without a model. What is measured
-of an answer is a part of a ratio, (over, under), so that a share of all citations is not a mean of shares; None where it does not apply.
+Each question is answered once in every **column**: an app, an app with another model, or the
+documents quoted without a model. What is measured of an answer is a part of a ratio, (over, under),
+so that a share of all citations is not a mean of shares; None where it does not apply.
 """
 
 import math
@@ -16,14 +18,24 @@ import msgspec
 from slipway import ledger
 from slipway.evals.facts import covered, precision, said
 from slipway.evals.questions import Question
-from slipway.evals.statistics import Measured, Statistic, all_or_none, compared, measured, quantile, ratio
+from slipway.evals.statistics import (
+    Measured,
+    Statistic,
+    all_or_none,
+    compared,
+    measured,
+    quantile,
+    ratio,
+)
 from slipway.knowledge.citations import SENTENCE_ENDS
 from slipway.types import Citation, Record, Usage
 
 Parts = tuple[float, float] | None
 Kind = Literal["share", "seconds", "tokens", "usd"]
 
-FEWEST = 6  # questions for an interval: with five, even the widest between values that were seen covers the middle only 94 times of 100
+# questions for an interval: with five, even the widest between values that were seen covers the
+# middle only 94 times of 100
+FEWEST = 6
 _SENTENCE = 2  # content words; less is no sentence that needs a source
 
 
@@ -36,8 +48,9 @@ class At(Record, frozen=True, kw_only=True):
 
 
 class Answered(Record, frozen=True, kw_only=True):
-    """What came of one question in one column. `made` tells one state of settings and documents from another; `error` is the sentence of what
-    failed. `dangling` markers named no source; None where that is not told. `degraded`: quoted, since the model could not be reached.
+    """What came of one question in one column. `made` tells one state of settings and documents
+    from another; `error` is the sentence of what failed. `dangling` markers named no source; None
+    where that is not told. `degraded`: quoted, since the model could not be reached.
     """
 
     column: str
@@ -64,7 +77,9 @@ class Answered(Record, frozen=True, kw_only=True):
 
 
 class Case(Record, frozen=True, kw_only=True):
-    """A question with its answer in one column, and the answer where the pages that answer were withheld."""
+    """A question with its answer in one column, and the answer where the pages that answer were
+    withheld.
+    """
 
     question: Question
     answer: Answered
@@ -119,7 +134,11 @@ def _any_right(case: Case) -> Parts:
 
 
 def _flagged(case: Case) -> Parts:
-    return (sum(bool(each.flags) for each in case.answer.citations), len(case.answer.citations)) if case.answer.answers else None
+    return (
+        (sum(bool(each.flags) for each in case.answer.citations), len(case.answer.citations))
+        if case.answer.answers
+        else None
+    )
 
 
 def _dangling(case: Case) -> Parts:
@@ -131,7 +150,10 @@ def _uncited(case: Case) -> Parts:
     if not case.answer.answers:
         return None
     found = list(sentences(case.answer.text))
-    return sum(not any(c.start < end and start < c.end for c in case.answer.citations) for start, end in found), len(found)
+    return sum(
+        not any(c.start < end and start < c.end for c in case.answer.citations)
+        for start, end in found
+    ), len(found)
 
 
 def _false_abstention(case: Case) -> Parts:
@@ -156,7 +178,9 @@ def _cost(case: Case) -> Parts:
 
 
 class Metric(Record, frozen=True, kw_only=True):
-    """`better` says in which direction; `q` makes it a quantile of the values instead of a ratio of sums."""
+    """`better` says in which direction; `q` makes it a quantile of the values instead of a ratio of
+    sums.
+    """
 
     kind: Kind
     better: Literal["more", "less"]
@@ -166,7 +190,11 @@ class Metric(Record, frozen=True, kw_only=True):
 
     def statistic(self, cases: Sequence[Case]) -> Statistic:
         parts = [self.of(case) for case in cases]
-        return ratio(parts) if self.q is None else quantile(self.q, [None if part is None else part[0] for part in parts])
+        return (
+            ratio(parts)
+            if self.q is None
+            else quantile(self.q, [None if part is None else part[0] for part in parts])
+        )
 
     def counted(self, cases: Sequence[Case]) -> int:
         """How many questions it could be measured on."""
@@ -182,46 +210,126 @@ def _seconds(q: float, meaning: str, of: Callable[[Answered], float | None]) -> 
 
 
 METRICS: dict[str, Metric] = {
-    "fact overlap": Metric(kind="share", better="more", of=_facts, meaning="of the gold answer's facts, the answer has; 0 for no answer"),
-    "precision": Metric(kind="share", better="more", of=_precision, meaning="of an answer's words, the gold answer or the question has"),
-    "right citations": Metric(kind="share", better="more", of=_right, meaning="of all citations, point to a gold place"),
-    "answers rightly cited": Metric(kind="share", better="more", of=_any_right, meaning="of the answers have a citation of a gold place"),
-    "dangling citations": Metric(kind="share", better="less", of=_dangling, meaning="of all citations named no source, and were removed"),
-    "flagged citations": Metric(kind="share", better="less", of=_flagged, meaning="of all citations have words that their source lacks"),
-    "uncited sentences": Metric(kind="share", better="less", of=_uncited, meaning="of the answers' sentences have no citation"),
+    "fact overlap": Metric(
+        kind="share",
+        better="more",
+        of=_facts,
+        meaning="of the gold answer's facts, the answer has; 0 for no answer",
+    ),
+    "precision": Metric(
+        kind="share",
+        better="more",
+        of=_precision,
+        meaning="of an answer's words, the gold answer or the question has",
+    ),
+    "right citations": Metric(
+        kind="share", better="more", of=_right, meaning="of all citations, point to a gold place"
+    ),
+    "answers rightly cited": Metric(
+        kind="share",
+        better="more",
+        of=_any_right,
+        meaning="of the answers have a citation of a gold place",
+    ),
+    "dangling citations": Metric(
+        kind="share",
+        better="less",
+        of=_dangling,
+        meaning="of all citations named no source, and were removed",
+    ),
+    "flagged citations": Metric(
+        kind="share",
+        better="less",
+        of=_flagged,
+        meaning="of all citations have words that their source lacks",
+    ),
+    "uncited sentences": Metric(
+        kind="share",
+        better="less",
+        of=_uncited,
+        meaning="of the answers' sentences have no citation",
+    ),
     "false abstentions": Metric(
-        kind="share", better="less", of=_false_abstention, meaning="of the questions with an answer were told none"
+        kind="share",
+        better="less",
+        of=_false_abstention,
+        meaning="of the questions with an answer were told none",
     ),
-    "false answers": Metric(kind="share", better="less", of=_false_answer, meaning="of the unanswerable questions were answered"),
+    "false answers": Metric(
+        kind="share",
+        better="less",
+        of=_false_answer,
+        meaning="of the unanswerable questions were answered",
+    ),
     "false answers without gold": Metric(
-        kind="share", better="less", of=_false_without_gold, meaning="of the questions were answered though their gold pages were withheld"
+        kind="share",
+        better="less",
+        of=_false_without_gold,
+        meaning="of the questions were answered though their gold pages were withheld",
     ),
-    "failed": Metric(kind="share", better="less", of=lambda case: (bool(case.answer.error), 1), meaning="of the questions got an error"),
-    "TTFT p50": _seconds(0.5, "until the first words; half of the answers took longer", lambda answer: answer.ttft_s),
-    "TTFT p95": _seconds(0.95, "until the first words; one answer in twenty took longer", lambda answer: answer.ttft_s),
-    "total p50": _seconds(0.5, "until the last word; half of the answers took longer", lambda answer: answer.duration_s),
-    "total p95": _seconds(0.95, "until the last word; one answer in twenty took longer", lambda answer: answer.duration_s),
+    "failed": Metric(
+        kind="share",
+        better="less",
+        of=lambda case: (bool(case.answer.error), 1),
+        meaning="of the questions got an error",
+    ),
+    "TTFT p50": _seconds(
+        0.5, "until the first words; half of the answers took longer", lambda answer: answer.ttft_s
+    ),
+    "TTFT p95": _seconds(
+        0.95,
+        "until the first words; one answer in twenty took longer",
+        lambda answer: answer.ttft_s,
+    ),
+    "total p50": _seconds(
+        0.5,
+        "until the last word; half of the answers took longer",
+        lambda answer: answer.duration_s,
+    ),
+    "total p95": _seconds(
+        0.95,
+        "until the last word; one answer in twenty took longer",
+        lambda answer: answer.duration_s,
+    ),
     "input tokens": Metric(
-        kind="tokens", better="less", of=_tokens(lambda usage: usage.input_tokens), meaning="in an answer whose model told them"
+        kind="tokens",
+        better="less",
+        of=_tokens(lambda usage: usage.input_tokens),
+        meaning="in an answer whose model told them",
     ),
     "output tokens": Metric(
-        kind="tokens", better="less", of=_tokens(lambda usage: usage.output_tokens), meaning="in an answer whose model told them"
+        kind="tokens",
+        better="less",
+        of=_tokens(lambda usage: usage.output_tokens),
+        meaning="in an answer whose model told them",
     ),
-    "cost": Metric(kind="usd", better="less", of=_cost, meaning="for an answer whose price is known"),
+    "cost": Metric(
+        kind="usd", better="less", of=_cost, meaning="for an answer whose price is known"
+    ),
 }
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Where an answer says something that needs a source: not in code, headings, or the line that leads to a list. A row of a table is one."""
+    """Where an answer says something that needs a source: not in code, headings, or the line that
+    leads to a list. A row of a table is one.
+    """
     at, fenced = 0, False
     for line in text.splitlines(keepends=True):
         bare = line.strip()
         fence = bare.startswith(("```", "~~~"))
         fenced = fenced != fence
         if not (fenced or fence or bare.startswith("#") or bare.endswith((":", "："))):
-            cuts = [] if bare.startswith("|") else [found.end() for found in SENTENCE_ENDS.finditer(line)]
+            cuts = (
+                []
+                if bare.startswith("|")
+                else [found.end() for found in SENTENCE_ENDS.finditer(line)]
+            )
             edges = pairwise(sorted({0, *cuts, len(line)}))
-            yield from ((at + start, at + end) for start, end in edges if len(said(line[start:end])) >= _SENTENCE)
+            yield from (
+                (at + start, at + end)
+                for start, end in edges
+                if len(said(line[start:end])) >= _SENTENCE
+            )
         at += len(line)
 
 
@@ -229,7 +337,9 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 
 
 class Total(Record, frozen=True, kw_only=True):
-    """What a column came to, also where gold was withheld. `cost_usd` is exact, of the answers whose price is known; `unpriced` are the others."""
+    """What a column came to, also where gold was withheld. `cost_usd` is exact, of the answers
+    whose price is known; `unpriced` are the others.
+    """
 
     asked: int
     failed: int
@@ -242,7 +352,9 @@ class Total(Record, frozen=True, kw_only=True):
 
 
 class Report(Record, frozen=True, kw_only=True):
-    """By the name of the column, then of the metric. `differences` are to the column `against`, on the same questions."""
+    """By the name of the column, then of the metric. `differences` are to the column `against`, on
+    the same questions.
+    """
 
     n: int
     against: str
@@ -257,7 +369,10 @@ class Report(Record, frozen=True, kw_only=True):
 def report(columns: Mapping[str, str], cases: Mapping[str, Sequence[Case]], against: str) -> Report:
     """`cases` has the same questions in the same order for each column."""
     n = len(cases[against])
-    values = {name: {metric: _measured(each, rows, None, n) for metric, each in METRICS.items()} for name, rows in cases.items()}
+    values = {
+        name: {metric: _measured(each, rows, None, n) for metric, each in METRICS.items()}
+        for name, rows in cases.items()
+    }
     differences = {
         name: {metric: _measured(each, rows, cases[against], n) for metric, each in METRICS.items()}
         for name, rows in cases.items()
@@ -276,18 +391,27 @@ def report(columns: Mapping[str, str], cases: Mapping[str, Sequence[Case]], agai
     )
 
 
-def _measured(metric: Metric, cases: Sequence[Case], than: Sequence[Case] | None, n: int) -> Measured:
+def _measured(
+    metric: Metric, cases: Sequence[Case], than: Sequence[Case] | None, n: int
+) -> Measured:
     statistic = metric.statistic(cases)
     found = measured(statistic if than is None else compared(statistic, metric.statistic(than)), n)
     counted = min(metric.counted(each) for each in (cases, than) if each is not None)
     found = msgspec.structs.replace(found, n=counted)
     if metric.kind == "share" and than is None and found.value in (0, 1):
         return all_or_none(found)
-    return found if counted >= FEWEST else msgspec.structs.replace(found, low=math.nan, high=math.nan)
+    return (
+        found if counted >= FEWEST else msgspec.structs.replace(found, low=math.nan, high=math.nan)
+    )
 
 
 def _total(cases: Sequence[Case]) -> Total:
-    answers = [answer for case in cases for answer in (case.answer, case.without_gold) if answer is not None]
+    answers = [
+        answer
+        for case in cases
+        for answer in (case.answer, case.without_gold)
+        if answer is not None
+    ]
     usages = [answer.usage for answer in answers if answer.usage is not None]
     costs = [Decimal(answer.cost_usd) for answer in answers if answer.cost_usd is not None]
     return Total(
@@ -298,7 +422,10 @@ def _total(cases: Sequence[Case]) -> Total:
         input_tokens=sum(usage.input_tokens for usage in usages),
         output_tokens=sum(usage.output_tokens for usage in usages),
         cost_usd=ledger.plain(sum(costs, Decimal())) or "0",
-        unpriced=sum(answer.cost_usd is None and (answer.model is not None or bool(answer.error)) for answer in answers),
+        unpriced=sum(
+            answer.cost_usd is None and (answer.model is not None or bool(answer.error))
+            for answer in answers
+        ),
     )
 
 
@@ -310,7 +437,12 @@ def _notes(
 ) -> Iterator[str]:
     for name, total in totals.items():
         if total.failed:
-            first = next(a.error for c in cases[name] for a in (c.answer, c.without_gold) if a is not None and a.error)
+            first = next(
+                a.error
+                for c in cases[name]
+                for a in (c.answer, c.without_gold)
+                if a is not None and a.error
+            )
             yield f"{name}: {total.failed} of {total.asked} answers failed and count as none; the first one said: {first}"
         if total.degraded:
             yield f"{name}: {total.degraded} of {total.asked} answers are quotes, since the model could not be reached: they are not its own."
@@ -328,7 +460,9 @@ def _notes(
     if wordless := sum(case.answerable and case.covered is None for case in rows):
         yield f"{wordless} of {len(rows)} questions have no gold `answer` that tells more than the question: they count for no fact overlap."
     if any(
-        not math.isnan(each.value) and math.isnan(each.low) for row in (*values.values(), *differences.values()) for each in row.values()
+        not math.isnan(each.value) and math.isnan(each.low)
+        for row in (*values.values(), *differences.values())
+        for each in row.values()
     ):
         yield f"What could be measured on fewer than {FEWEST} questions has no interval: they say too little of others."
     count = sum(not math.isnan(each.low) for row in differences.values() for each in row.values())

@@ -1,12 +1,14 @@
-"""How much of a gold answer another text has: its facts are its content words and numbers, stemmed, without those of the question.
+"""How much of a gold answer another text has: its facts are its content words and numbers, stemmed,
+without those of the question.
 
-It is a measure of words, not of meaning: who says the same in other words gets less than is due, and a wrong sentence in the right words more.
+It is a measure of words, not of meaning: who says the same in other words gets less than is due,
+and a wrong sentence in the right words more.
 """
 
 import re
 from collections.abc import Iterator
 
-from slipway.providers.quote import content_words
+from slipway.knowledge.quoting import content_words
 
 _MARKER = re.compile(r"\[\d+\]")
 _WORD = re.compile(r"[^\W_]+")
@@ -22,13 +24,17 @@ def facts(answer: str, question: str) -> frozenset[str]:
 
 
 def covered(text: str, answer: str, question: str) -> float | None:
-    """The share of the gold answer's facts that `text` has; None where it has none that the question has not."""
+    """The share of the gold answer's facts that `text` has; None where it has none that the
+    question has not.
+    """
     wanted = facts(answer, question)
     return len(wanted & said(text)) / len(wanted) if wanted else None
 
 
 def precision(text: str, answer: str, question: str) -> float | None:
-    """The share of the content words of `text` that the gold answer or the question has; None where it has none."""
+    """The share of the content words of `text` that the gold answer or the question has; None where
+    it has none.
+    """
     words = said(text)
     return len(words & (said(answer) | said(question))) / len(words) if words else None
 

@@ -1,4 +1,6 @@
-"""The answers so far, in a file where there is one, a line each: what was paid for once is not asked again."""
+"""The answers so far, in a file where there is one, a line each: what was paid for once is not
+asked again.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -31,8 +33,9 @@ class Todo(Record, frozen=True, kw_only=True):
 
 
 class Kept:
-    """Of two lines for the same thing, the latest counts. The file is one run's until its end; it raises SettingsError where it is another's, or
-    holds something else, and then leaves it as it is.
+    """Of two lines for the same thing, the latest counts. The file is one run's until its end; it
+    raises SettingsError where it is another's, or holds something else, and then leaves it as it
+    is.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -62,7 +65,11 @@ class Kept:
             if fcntl is not None:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError([f"--save: another run is writing to {self.file}; wait for its end, or name another file"]) from None
+            raise SettingsError(
+                [
+                    f"--save: another run is writing to {self.file}; wait for its end, or name another file"
+                ]
+            ) from None
 
     def _read(self, number: int, line: bytes) -> None:
         try:
@@ -78,20 +85,29 @@ class Kept:
         out.truncate(at)
 
     def _alien(self, number: int) -> SettingsError:
-        return SettingsError([f"--save: {self.file}:{number}: this is no answer that was saved; name another file"])
+        return SettingsError(
+            [f"--save: {self.file}:{number}: this is no answer that was saved; name another file"]
+        )
 
     def _unwritable(self, error: OSError) -> SettingsError:
-        return SettingsError([f"--save: {self.file} cannot be written: {(error.strerror or str(error)).lower()}"])
+        return SettingsError(
+            [f"--save: {self.file} cannot be written: {(error.strerror or str(error)).lower()}"]
+        )
 
     def answer(self, todo: Todo, *, failed: bool = False) -> Answered | None:
         """A failed or degraded one is asked again, unless those too are wanted."""
         found = self._answers.get(_key(todo.column, todo.made, todo.without_gold))
-        return found if found is not None and (failed or not (found.error or found.degraded)) else None
+        return (
+            found if found is not None and (failed or not (found.error or found.degraded)) else None
+        )
 
     def old(self, todo: Sequence[Todo]) -> int:
         """How many there are to these questions that were made otherwise."""
         wanted = {(each.column, each.question.id, each.without_gold): each.made for each in todo}
-        made = [(wanted.get((each.column, each.question, each.without_gold)), each.made) for each in self._answers.values()]
+        made = [
+            (wanted.get((each.column, each.question, each.without_gold)), each.made)
+            for each in self._answers.values()
+        ]
         return sum(now is not None and now != then for now, then in made)
 
     def keep(self, answer: Answered) -> None:

@@ -1,7 +1,8 @@
 """How well a search finds the places that answer, and whether it is known when nothing answers.
 
-A search is `(question, limit) -> places, best first`; whatever can do that can be measured. Each question is asked twice for abstention: as it
-is, and with its gold places taken out of what was found.
+A search is `(question, limit) -> places, best first`; whatever can do that can be measured. Each
+question is asked twice for abstention: as it is, and with its gold places taken out of what was
+found.
 """
 
 import hashlib
@@ -10,14 +11,22 @@ from pathlib import Path
 
 from slipway.errors import SettingsError
 from slipway.evals.questions import Gold, Question
-from slipway.evals.statistics import Measured, difference, mean, mrr_at, ndcg_at, paired_auroc, recall_at
+from slipway.evals.statistics import (
+    Measured,
+    difference,
+    mean,
+    mrr_at,
+    ndcg_at,
+    paired_auroc,
+    recall_at,
+)
 from slipway.knowledge import files
-from slipway.knowledge.answerable import DEPTH
+from slipway.knowledge.answerability import DEPTH
+from slipway.knowledge.document_store import Row
 from slipway.knowledge.fusion import Place, Ranked, place
 from slipway.knowledge.index import Index
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Unreadable, read
-from slipway.knowledge.shelf import Row
 from slipway.types import Hit, Passage, Record
 
 Search = Callable[[str, int], Sequence[Ranked]]
@@ -36,7 +45,9 @@ ABSTENTION = "abstention_auroc"
 
 
 class Report(Record, frozen=True, kw_only=True):
-    """By the name of the search, then of the metric. `differences` are of the last search to the first, question by question."""
+    """By the name of the search, then of the metric. `differences` are of the last search to the
+    first, question by question.
+    """
 
     n: int
     measured: Mapping[str, Mapping[str, Measured]]
@@ -47,10 +58,14 @@ class Report(Record, frozen=True, kw_only=True):
 
 
 def passages_of(docs: Sequence[Path]) -> list[Passage]:
-    """All that can be read in these folders, cut as for serving; what cannot be read is left out. Raises SettingsError where nothing can."""
+    """All that can be read in these folders, cut as for serving; what cannot be read is left out.
+    Raises SettingsError where nothing can.
+    """
     if problems := files.problems(docs):
         raise SettingsError(problems)
-    return [passage for found in files.find(docs) if not found.refused for passage in _passages(found)]
+    return [
+        passage for found in files.find(docs) if not found.refused for passage in _passages(found)
+    ]
 
 
 def _passages(found: files.Found) -> list[Passage]:
@@ -62,7 +77,9 @@ def _passages(found: files.Found) -> list[Passage]:
 
 
 class Corpus:
-    """Passages in memory, each a document of its own, under the index that serves: for measuring what is not files."""
+    """Passages in memory, each a document of its own, under the index that serves: for measuring
+    what is not files.
+    """
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         self.passages, self.index = list(passages), Index(None)
@@ -81,30 +98,48 @@ class Corpus:
         return self.passages[n - 1]
 
     def hits(self, question: str, limit: int) -> list[Hit]:
-        return [Hit(passage=self.number(found.passage), score=found.score) for found in self.index.search(question, limit)]
+        return [
+            Hit(passage=self.number(found.passage), score=found.score)
+            for found in self.index.search(question, limit)
+        ]
 
 
 # What comes out
 
 
-def measure(questions: Sequence[Question], searches: Mapping[str, tuple[Search, Sureness]]) -> Report:
+def measure(
+    questions: Sequence[Question], searches: Mapping[str, tuple[Search, Sureness]]
+) -> Report:
     values = {name: _values(questions, *each) for name, each in searches.items()}
-    measured = {name: {metric: mean(row) for metric, row in rows.items()} for name, rows in values.items()}
+    measured = {
+        name: {metric: mean(row) for metric, row in rows.items()} for name, rows in values.items()
+    }
     for name, each in searches.items():
         measured[name][ABSTENTION] = _abstention(questions, *each)
     first, *_, last = [*values.values(), *values.values()]
-    differences = {metric: difference(last[metric], first[metric]) for metric in METRICS} if len(searches) > 1 else {}
+    differences = (
+        {metric: difference(last[metric], first[metric]) for metric in METRICS}
+        if len(searches) > 1
+        else {}
+    )
     return Report(n=len(questions), measured=measured, differences=differences)
 
 
 def _values(questions: Sequence[Question], search: Search, _: Sureness) -> dict[str, list[float]]:
     rankings = [(_judged(search(each.question, 10), each.gold), each.gold) for each in questions]
-    return {metric: [value(ranking, gold) for ranking, gold in rankings] for metric, value in METRICS.items()}
+    return {
+        metric: [value(ranking, gold) for ranking, gold in rankings]
+        for metric, value in METRICS.items()
+    }
 
 
 def _judged(ranked: Sequence[Ranked], gold: Sequence[Gold]) -> list[Gold | Place]:
     """Each place as the gold that it is, once."""
-    return list(dict.fromkeys(next((one for one in gold if one.is_at(each.place)), each.place) for each in ranked))
+    return list(
+        dict.fromkeys(
+            next((one for one in gold if one.is_at(each.place)), each.place) for each in ranked
+        )
+    )
 
 
 def _abstention(questions: Sequence[Question], search: Search, sure: Sureness) -> Measured:

@@ -1,4 +1,6 @@
-"""HTML and SVG as nested calls. Every string is escaped where it goes in, so that an answer is never more than text."""
+"""HTML and SVG as nested calls. Every string is escaped where it goes in, so that an answer is
+never more than text.
+"""
 
 from collections.abc import Iterator
 from html import escape
@@ -13,8 +15,14 @@ class Markup(str):
 
 
 def tag(element: str, /, *children: "str | Iterator[str]", **attributes: object) -> Markup:
-    """`class_` and `for_` lose their underscore, others become hyphens; an attribute that is None is left out, one that is True has no value."""
-    told = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None and value is not False)
+    """`class_` and `for_` lose their underscore, others become hyphens; an attribute that is None
+    is left out, one that is True has no value.
+    """
+    told = "".join(
+        _attribute(key, value)
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
     if element in VOID:
         return Markup(f"<{element}{told}/>")
     return Markup(f"<{element}{told}>{''.join(_inner(child) for child in children)}</{element}>")
@@ -32,4 +40,8 @@ def _inner(child: "str | Iterator[str]") -> str:
 
 def _attribute(key: str, value: object) -> str:
     name = key.rstrip("_").replace("_", "-") if key != "viewBox" else key
-    return f" {name}" if value is True else f' {name}="{escape(f"{value:g}" if isinstance(value, float) else str(value))}"'
+    return (
+        f" {name}"
+        if value is True
+        else f' {name}="{escape(f"{value:g}" if isinstance(value, float) else str(value))}"'
+    )

@@ -1,4 +1,6 @@
-"""The report of `slipway eval answers` as one HTML file: it needs no network and no scripts, is read in the dark and on paper, and is kept."""
+"""The report of `slipway eval answers` as one HTML file: it needs no network and no scripts, is
+read in the dark and on paper, and is kept.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,8 +14,14 @@ from slipway.evals.markup import Markup, joined, tag
 from slipway.evals.reports import interval, is_sure, shown_metrics, spent, told
 from slipway.evals.statistics import Measured
 
-KINDS: dict[Kind, str] = {"share": "Shares", "seconds": "Times", "tokens": "Tokens in an answer", "usd": "Cost of an answer"}
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # whatever an answer says, nothing runs and nothing is fetched
+KINDS: dict[Kind, str] = {
+    "share": "Shares",
+    "seconds": "Times",
+    "tokens": "Tokens in an answer",
+    "usd": "Cost of an answer",
+}
+# whatever an answer says, nothing runs and nothing is fetched
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def html(report: Report, at: datetime) -> str:
@@ -28,21 +36,37 @@ def html(report: Report, at: datetime) -> str:
         tag("meta", name="color-scheme", content="light dark"),
         Markup(f"<style>{(files('slipway.evals') / 'report.css').read_text()}</style>"),
     )
-    parts = (_opening(report, title, at), _results(report), _differences(report), _times(report), _questions(report))
+    parts = (
+        _opening(report, title, at),
+        _results(report),
+        _differences(report),
+        _times(report),
+        _questions(report),
+    )
     return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
 
 
 def _opening(report: Report, title: str, at: datetime) -> Markup:
     columns = [
-        tag("tr", tag("th", name, scope="row"), tag("td", about), tag("td", spent(report.totals[name])))
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            tag("td", about),
+            tag("td", spent(report.totals[name])),
+        )
         for name, about in report.columns.items()
     ]
-    names = tag("tr", *(tag("th", each, scope="col") for each in ("Column", "What it is", "What came of it")))
+    names = tag(
+        "tr",
+        *(tag("th", each, scope="col") for each in ("Column", "What it is", "What came of it")),
+    )
     return joined(
         tag("h1", "Answers, measured"),
         tag("p", f"{title}, {at:%Y-%m-%d %H:%M}, Slipway {slipway.__version__}", class_="soft"),
         _scrolled(tag("table", tag("thead", names), tag("tbody", *columns)), "Columns"),
-        tag("ul", (tag("li", note) for note in report.notes), class_="notes") if report.notes else "",
+        tag("ul", (tag("li", note) for note in report.notes), class_="notes")
+        if report.notes
+        else "",
     )
 
 
@@ -52,7 +76,10 @@ def _opening(report: Report, title: str, at: datetime) -> Markup:
 def _results(report: Report) -> Markup:
     metrics = shown_metrics(report.measured)
     names = list(report.columns)
-    plots = [_plot(kind, [each for each in metrics if METRICS[each].kind == kind], report) for kind in KINDS]
+    plots = [
+        _plot(kind, [each for each in metrics if METRICS[each].kind == kind], report)
+        for kind in KINDS
+    ]
     return joined(
         tag("h2", "Results"),
         tag(
@@ -61,16 +88,31 @@ def _results(report: Report) -> Markup:
         ),
         charts.key(names),
         *(plot for plot in plots if plot),
-        _scrolled(tag("table", _head(["", *names]), tag("tbody", (_row(each, report) for each in metrics)), class_="numbers"), "Results"),
+        _scrolled(
+            tag(
+                "table",
+                _head(["", *names]),
+                tag("tbody", (_row(each, report) for each in metrics)),
+                class_="numbers",
+            ),
+            "Results",
+        ),
     )
 
 
 def _plot(kind: Kind, metrics: Sequence[str], report: Report) -> Markup:
-    rows = [charts.Row(label=metric, values=_values([row[metric] for row in report.measured.values()])) for metric in metrics]
+    rows = [
+        charts.Row(label=metric, values=_values([row[metric] for row in report.measured.values()]))
+        for metric in metrics
+    ]
     if not rows:
         return Markup()
     span = (0.0, 1.0) if kind == "share" else (0.0, 0.0)
-    return tag("figure", charts.intervals(KINDS[kind], rows, lambda value: _short(kind, value), span=span), tag("figcaption", KINDS[kind]))
+    return tag(
+        "figure",
+        charts.intervals(KINDS[kind], rows, lambda value: _short(kind, value), span=span),
+        tag("figcaption", KINDS[kind]),
+    )
 
 
 def _values(found: Sequence[Measured]) -> dict[int, Measured]:
@@ -79,13 +121,20 @@ def _values(found: Sequence[Measured]) -> dict[int, Measured]:
 
 def _short(kind: Kind, value: float) -> str:
     """At an axis."""
-    return f"{value:g}" if kind == "share" else f"${value:g}" if kind == "usd" else told(kind, value)
+    return (
+        f"{value:g}" if kind == "share" else f"${value:g}" if kind == "usd" else told(kind, value)
+    )
 
 
 def _row(metric: str, report: Report) -> Markup:
     each = METRICS[metric]
     cells = [
-        tag("td", told(each.kind, row[metric].value), " ", tag("small", _behind(each.kind, row[metric])))
+        tag(
+            "td",
+            told(each.kind, row[metric].value),
+            " ",
+            tag("small", _behind(each.kind, row[metric])),
+        )
         for row in report.measured.values()
     ]
     about = tag("small", f"{each.meaning}; {each.better} is better")
@@ -106,14 +155,31 @@ def _differences(report: Report) -> Markup:
     rows = [
         charts.Row(
             label=metric,
-            values={numbers[name]: row[metric] for name, row in report.differences.items() if not math.isnan(row[metric].value)},
+            values={
+                numbers[name]: row[metric]
+                for name, row in report.differences.items()
+                if not math.isnan(row[metric].value)
+            },
         )
         for metric in shares
     ]
     title = f"Differences to {report.against}"
-    plot = charts.intervals(title, rows, lambda value: f"{value:+g}" if value else "0", span=(-0.1, 0.1)) if rows else Markup()
+    plot = (
+        charts.intervals(
+            title, rows, lambda value: f"{value:+g}" if value else "0", span=(-0.1, 0.1)
+        )
+        if rows
+        else Markup()
+    )
     cells = (
-        tag("tr", tag("th", metric, scope="row"), *(_difference(METRICS[metric].kind, row[metric]) for row in report.differences.values()))
+        tag(
+            "tr",
+            tag("th", metric, scope="row"),
+            *(
+                _difference(METRICS[metric].kind, row[metric])
+                for row in report.differences.values()
+            ),
+        )
         for metric in metrics
     )
     return joined(
@@ -123,14 +189,24 @@ def _differences(report: Report) -> Markup:
             "On the same questions. A line that does not touch 0 is a difference that chance hardly explains; those are bold below. Shares of answers, "
             "citations and sentences are of what each column answered: who leaves hard questions out has it easier.",
         ),
-        tag("figure", plot, tag("figcaption", "To the right is more, which is not always better.")) if rows else "",
-        _scrolled(tag("table", _head(["", *report.differences]), tag("tbody", cells), class_="numbers"), title),
+        tag("figure", plot, tag("figcaption", "To the right is more, which is not always better."))
+        if rows
+        else "",
+        _scrolled(
+            tag("table", _head(["", *report.differences]), tag("tbody", cells), class_="numbers"),
+            title,
+        ),
     )
 
 
 def _difference(kind: Kind, m: Measured) -> Markup:
     value = told(kind, m.value, "+")
-    return tag("td", tag("strong", value) if is_sure(m) else value, " ", tag("small", interval(kind, m, "+")))
+    return tag(
+        "td",
+        tag("strong", value) if is_sure(m) else value,
+        " ",
+        tag("small", interval(kind, m, "+")),
+    )
 
 
 def _times(report: Report) -> Markup:
@@ -138,18 +214,38 @@ def _times(report: Report) -> Markup:
     for title, times in (
         (
             "Seconds to the first words",
-            [[case.answer.ttft_s for case in cases if not case.answer.error] for cases in report.cases.values()],
+            [
+                [case.answer.ttft_s for case in cases if not case.answer.error]
+                for cases in report.cases.values()
+            ],
         ),
         (
             "Seconds to the last word",
-            [[case.answer.duration_s for case in cases if not case.answer.error] for cases in report.cases.values()],
+            [
+                [case.answer.duration_s for case in cases if not case.answer.error]
+                for cases in report.cases.values()
+            ],
         ),
     ):
-        series = {n: there for n, each in enumerate(times) if (there := [time for time in each if time is not None])}
+        series = {
+            n: there
+            for n, each in enumerate(times)
+            if (there := [time for time in each if time is not None])
+        }
         if series:
             caption = f"{title}: the share of answers that took at most so long"
-            found.append(tag("figure", charts.curves(title, series, lambda value: told("seconds", value)), tag("figcaption", caption)))
-    return joined(tag("h2", "How long answers took"), charts.key(list(report.columns)), *found) if found else Markup()
+            found.append(
+                tag(
+                    "figure",
+                    charts.curves(title, series, lambda value: told("seconds", value)),
+                    tag("figcaption", caption),
+                )
+            )
+    return (
+        joined(tag("h2", "How long answers took"), charts.key(list(report.columns)), *found)
+        if found
+        else Markup()
+    )
 
 
 # The questions
@@ -166,16 +262,35 @@ def _questions(report: Report) -> Markup:
 
 def _question(names: Sequence[str], cases: Sequence[Case]) -> Markup:
     question = cases[0].question
-    gold = ", ".join(f"{each.page}: {each.heading}" if each.heading else each.page for each in question.gold)
-    verdicts = (tag("span", f"{name}: {_verdict(case)}", class_=_colour(case)) for name, case in zip(names, cases, strict=True))
+    gold = ", ".join(
+        f"{each.page}: {each.heading}" if each.heading else each.page for each in question.gold
+    )
+    verdicts = (
+        tag("span", f"{name}: {_verdict(case)}", class_=_colour(case))
+        for name, case in zip(names, cases, strict=True)
+    )
     about = joined(
-        tag("p", tag("b", "Gold"), f" {question.answer}" if question.answer else " no answer is written down", class_="gold")
+        tag(
+            "p",
+            tag("b", "Gold"),
+            f" {question.answer}" if question.answer else " no answer is written down",
+            class_="gold",
+        )
         if not question.unanswerable
         else tag("p", "The documents do not answer this.", class_="gold"),
         tag("p", gold, class_="soft") if gold else "",
     )
-    answers = tag("div", *(_answer(name, case) for name, case in zip(names, cases, strict=True)), class_="answers")
-    return tag("details", tag("summary", tag("span", question.question, class_="asked"), *verdicts), about, answers)
+    answers = tag(
+        "div",
+        *(_answer(name, case) for name, case in zip(names, cases, strict=True)),
+        class_="answers",
+    )
+    return tag(
+        "details",
+        tag("summary", tag("span", question.question, class_="asked"), *verdicts),
+        about,
+        answers,
+    )
 
 
 def _verdict(case: Case) -> str:
@@ -188,7 +303,11 @@ def _verdict(case: Case) -> str:
 
 
 def _colour(case: Case) -> str:
-    good = case.question.unanswerable == case.answer.abstained and not case.answer.error and (case.covered is None or case.covered >= 0.5)
+    good = (
+        case.question.unanswerable == case.answer.abstained
+        and not case.answer.error
+        and (case.covered is None or case.covered >= 0.5)
+    )
     return "verdict good" if good else "verdict bad"
 
 
@@ -196,13 +315,18 @@ def _answer(name: str, case: Case) -> Markup:
     answer, question = case.answer, case.question
     wanted = facts.facts(question.answer, question.question) if case.answerable else frozenset()
     missing = facts.words_of(question.answer, wanted - facts.said(answer.text))
-    pieces = (tag("mark", text) if is_wanted else text for text, is_wanted in facts.pieces(answer.text, wanted))
+    pieces = (
+        tag("mark", text) if is_wanted else text
+        for text, is_wanted in facts.pieces(answer.text, wanted)
+    )
     return tag(
         "section",
         tag("h3", name),
         tag("p", f"Failed: {answer.error}", class_="bad") if answer.error else "",
         tag("p", pieces, class_="text") if answer.text else "",
-        tag("p", tag("b", "Missing"), f" {', '.join(missing)}") if missing and answer.answers else "",
+        tag("p", tag("b", "Missing"), f" {', '.join(missing)}")
+        if missing and answer.answers
+        else "",
         tag("ul", cited, class_="citations") if (cited := joined(_citations(case))) else "",
         tag("p", _about(answer), class_="soft"),
         _withheld(case),
@@ -212,13 +336,27 @@ def _answer(name: str, case: Case) -> Markup:
 def _citations(case: Case) -> Iterator[Markup]:
     """Each source that is cited, once, with whether it is a gold place; and how many named none."""
     for source in case.cited:
-        flags = dict.fromkeys(word for citation in case.answer.citations if citation.n == source.n for word in citation.flags)
+        flags = dict.fromkeys(
+            word
+            for citation in case.answer.citations
+            if citation.n == source.n
+            for word in citation.flags
+        )
         doubt = f"; not in it: {', '.join(flags)}" if flags else ""
         right = case.is_gold(source)
-        verdict = tag("span", "right" if right else "another place", class_="good" if right else "bad") if case.answerable else ""
+        verdict = (
+            tag("span", "right" if right else "another place", class_="good" if right else "bad")
+            if case.answerable
+            else ""
+        )
         yield tag("li", f"[{source.n}] {source.path}: {source.heading} ", verdict, doubt)
     if case.answer.dangling:
-        yield tag("li", f"{case.answer.dangling} more named ", tag("span", "no source", class_="bad"), ", and were removed")
+        yield tag(
+            "li",
+            f"{case.answer.dangling} more named ",
+            tag("span", "no source", class_="bad"),
+            ", and were removed",
+        )
     if case.answer.answers and not case.cited:
         yield tag("li", "no source is cited")
 
@@ -229,7 +367,8 @@ def _about(answer: Answered) -> str:
         "since the model could not be reached" if answer.degraded else None,
         None if answer.ttft_s is None else f"first words {told('seconds', answer.ttft_s)}",
         None if answer.duration_s is None else f"all {told('seconds', answer.duration_s)}",
-        answer.usage and f"{answer.usage.input_tokens:,} tokens in, {answer.usage.output_tokens:,} out",
+        answer.usage
+        and f"{answer.usage.input_tokens:,} tokens in, {answer.usage.output_tokens:,} out",
         None if answer.cost_usd is None else f"${answer.cost_usd}",
     ]
     return ", ".join(each for each in known if each)
@@ -239,12 +378,18 @@ def _withheld(case: Case) -> Markup:
     found = case.without_gold
     if found is None:
         return Markup()
-    words = f"failed: {found.error}" if found.error else ("rightly no answer" if found.abstained else f"answered: {found.text}")
+    words = (
+        f"failed: {found.error}"
+        if found.error
+        else ("rightly no answer" if found.abstained else f"answered: {found.text}")
+    )
     return tag("p", tag("b", "Gold withheld"), f" {words}", class_="text")
 
 
 def _head(names: Sequence[str]) -> Markup:
-    return tag("thead", tag("tr", *(tag("th", name, scope="col") if name else tag("td") for name in names)))
+    return tag(
+        "thead", tag("tr", *(tag("th", name, scope="col") if name else tag("td") for name in names))
+    )
 
 
 def _scrolled(table: Markup, label: str) -> Markup:

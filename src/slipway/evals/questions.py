@@ -12,18 +12,25 @@ from slipway.types import Record
 
 
 class Gold(Record, frozen=True, kw_only=True):
-    """A place that answers: a page by its path or the last part of it; where no heading is named, anywhere on it."""
+    """A place that answers: a page by its path or the last part of it; where no heading is named,
+    anywhere on it.
+    """
 
     page: str
     heading: str | None = None
 
     def is_at(self, place: Place) -> bool:
         path, heading, *_ = place
-        return (path == self.page or path.endswith(f"/{self.page}")) and self.heading in (None, heading)
+        return (path == self.page or path.endswith(f"/{self.page}")) and self.heading in (
+            None,
+            heading,
+        )
 
 
 class Question(Record, frozen=True, kw_only=True):
-    """`answer` is a right one in somebody's words, where one was written down. An `unanswerable` one has no gold: the documents do not say."""
+    """`answer` is a right one in somebody's words, where one was written down. An `unanswerable`
+    one has no gold: the documents do not say.
+    """
 
     id: str
     question: str
@@ -33,8 +40,8 @@ class Question(Record, frozen=True, kw_only=True):
 
 
 def questions_in(file: Path, places: Sequence[Place] | None = None) -> list[Question]:
-    """The questions of a JSONL file. Raises SettingsError that names each bad line and its field, and gold that is not among the places, where
-    they are known.
+    """The questions of a JSONL file. Raises SettingsError that names each bad line and its field,
+    and gold that is not among the places, where they are known.
     """
     problems, found, lines = list[str](), list[Question](), dict[str, int]()
     for number, line in _numbered(file):
@@ -45,10 +52,14 @@ def questions_in(file: Path, places: Sequence[Place] | None = None) -> list[Ques
             continue
         problems += [f"{file}:{number}: {problem}" for problem in _problems(question, places)]
         if (before := lines.setdefault(question.id, number)) != number:
-            problems.append(f"{file}:{number}: id: `{question.id}` is that of line {before} too; give each its own, or none any")
+            problems.append(
+                f"{file}:{number}: id: `{question.id}` is that of line {before} too; give each its own, or none any"
+            )
         found.append(question)
     if not found and not problems:
-        problems.append(f'{file}: there are no questions in it; a line is {{"question": "…", "gold": [{{"page": "…", "heading": "…"}}]}}')
+        problems.append(
+            f'{file}: there are no questions in it; a line is {{"question": "…", "gold": [{{"page": "…", "heading": "…"}}]}}'
+        )
     if problems:
         raise SettingsError(problems)
     return found
@@ -77,12 +88,16 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
     try:
         lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
-        raise SettingsError([f"--questions: {file} cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+        raise SettingsError(
+            [f"--questions: {file} cannot be read: {(error.strerror or str(error)).lower()}"]
+        ) from None
     return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _field(error: str) -> str:
-    """msgspec's sentence with the field first: "Expected `str`, got `int` - at `$.gold[0].page`" -> "gold[0].page: expected …"."""
+    """msgspec's sentence with the field first: "Expected `str`, got `int` - at `$.gold[0].page`" ->
+    "gold[0].page: expected …".
+    """
     what, _, where = error.partition(" - at `$")
     what = what[:1].lower() + what[1:] if what[1:2].islower() else what
     return f"{where.strip('.`')}: {what}" if where.strip(".`") else what
@@ -99,6 +114,8 @@ def _problems(question: Question, places: Sequence[Place] | None) -> Iterator[st
         if places is not None and not any(gold.is_at(place) for place in places):
             on_page = any(Gold(page=gold.page).is_at(place) for place in places)
             field, what = (
-                ("heading", f"`{gold.heading}` is no heading of {gold.page}") if on_page else ("page", f"`{gold.page}` is not there")
+                ("heading", f"`{gold.heading}` is no heading of {gold.page}")
+                if on_page
+                else ("page", f"`{gold.page}` is not there")
             )
             yield f"gold[{number}].{field}: {what}"

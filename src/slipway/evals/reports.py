@@ -16,18 +16,24 @@ from slipway.evals.questions import questions_in
 from slipway.evals.statistics import Measured
 from slipway.knowledge import Knowledge
 
-KEYWORDS_ONLY = (
-    "Only keyword search was measured: its other half needs weights that are not here. Fetch them with: slipway weights pull minilm"
-)
+KEYWORDS_ONLY = "Only keyword search was measured: its other half needs weights that are not here. Fetch them with: slipway weights pull minilm"
 
 
 def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
-    """Keyword search, and beside it the fused search where there are vectors. `knowledge` is read and embedded. Raises SettingsError."""
-    asked = [each for each in questions_in(questions, knowledge.places(OPERATOR)) if not each.unanswerable]
+    """Keyword search, and beside it the fused search where there are vectors. `knowledge` is read
+    and embedded. Raises SettingsError.
+    """
+    asked = [
+        each
+        for each in questions_in(questions, knowledge.places(OPERATOR))
+        if not each.unanswerable
+    ]
 
     def searched(*, by_meaning: bool) -> tuple[Search, Sureness]:
         return (
-            lambda question, limit: knowledge.ranked(question, OPERATOR, limit, by_meaning=by_meaning),
+            lambda question, limit: knowledge.ranked(
+                question, OPERATOR, limit, by_meaning=by_meaning
+            ),
             lambda question, ranked: knowledge.sureness(question, ranked, by_meaning=by_meaning),
         )
 
@@ -38,15 +44,26 @@ def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    values = {name: {metric: round(m.value, 4) for metric, m in rows.items()} for name, rows in report.measured.items()}
-    intervals = {name: {metric: _interval(m) for metric, m in rows.items()} for name, rows in report.measured.items()}
-    differences = {metric: {"value": round(m.value, 4), "interval": _interval(m)} for metric, m in report.differences.items()}
+    values = {
+        name: {metric: round(m.value, 4) for metric, m in rows.items()}
+        for name, rows in report.measured.items()
+    }
+    intervals = {
+        name: {metric: _interval(m) for metric, m in rows.items()}
+        for name, rows in report.measured.items()
+    }
+    differences = {
+        metric: {"value": round(m.value, 4), "interval": _interval(m)}
+        for metric, m in report.differences.items()
+    }
     return {**values, "n": report.n, "intervals": intervals, "differences": differences}
 
 
 def as_text(report: Report) -> Iterator[str]:
     yield (
-        f"{report.n} questions" + "".join(f"{name:>26}" for name in report.measured) + (f"{'difference':>26}" if report.differences else "")
+        f"{report.n} questions"
+        + "".join(f"{name:>26}" for name in report.measured)
+        + (f"{'difference':>26}" if report.differences else "")
     )
     for metric in next(iter(report.measured.values())):
         cells = [_cell(rows[metric]) for rows in report.measured.values()]
@@ -72,7 +89,11 @@ def told(kind: Kind, value: float, sign: str = "") -> str:
         return "-"
     if kind == "seconds":
         return f"{value:{sign}.1f} s" if abs(value) >= 1 else f"{1000 * value:{sign}.0f} ms"
-    return {"share": f"{value:{sign}.3f}", "tokens": f"{value:{sign},.0f}", "usd": f"${value:{sign}.6f}"}[kind]
+    return {
+        "share": f"{value:{sign}.3f}",
+        "tokens": f"{value:{sign},.0f}",
+        "usd": f"${value:{sign}.6f}",
+    }[kind]
 
 
 def interval(kind: Kind, m: Measured, sign: str = "") -> str:
@@ -81,7 +102,11 @@ def interval(kind: Kind, m: Measured, sign: str = "") -> str:
 
 def shown_metrics(rows: Mapping[str, Mapping[str, Measured]]) -> list[str]:
     """Those that could be measured in any column."""
-    return [metric for metric in METRICS if any(not math.isnan(row[metric].value) for row in rows.values())]
+    return [
+        metric
+        for metric in METRICS
+        if any(not math.isnan(row[metric].value) for row in rows.values())
+    ]
 
 
 def answers_as_text(report: answers.Report) -> Iterator[str]:
@@ -99,8 +124,15 @@ def answers_as_text(report: answers.Report) -> Iterator[str]:
 
 
 def spent(total: answers.Total) -> str:
-    rungs = ", ".join(f"{count} by {rung}" if rung != "failed" else f"{count} failed" for rung, count in total.rungs.items())
-    tokens = f"; {total.input_tokens:,} tokens in, {total.output_tokens:,} out" if total.input_tokens or total.output_tokens else ""
+    rungs = ", ".join(
+        f"{count} by {rung}" if rung != "failed" else f"{count} failed"
+        for rung, count in total.rungs.items()
+    )
+    tokens = (
+        f"; {total.input_tokens:,} tokens in, {total.output_tokens:,} out"
+        if total.input_tokens or total.output_tokens
+        else ""
+    )
     cost = f"; ${total.cost_usd}" if float(total.cost_usd) else ""
     return f"{total.asked} answers ({rungs}){tokens}{cost}"
 
@@ -111,15 +143,28 @@ def is_sure(difference: Measured) -> bool:
 
 def _rows(rows: Mapping[str, Mapping[str, Measured]], sign: str = "") -> Iterator[str]:
     metrics = shown_metrics(rows)
-    cells = [["", *rows], *([each, *(_told(METRICS[each].kind, row[each], sign) for row in rows.values())] for each in metrics)]
+    cells = [
+        ["", *rows],
+        *(
+            [each, *(_told(METRICS[each].kind, row[each], sign) for row in rows.values())]
+            for each in metrics
+        ),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *rest in cells:
-        yield "  ".join([f"{first:{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))]).rstrip()
+        yield "  ".join(
+            [
+                f"{first:{widths[0]}}",
+                *(f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)),
+            ]
+        ).rstrip()
 
 
 def _told(kind: Kind, m: Measured, sign: str) -> str:
     mark = (" *" if is_sure(m) else "  ") if sign else ""
-    return f"{told(kind, m.value, sign)} {interval(kind, m, sign)}{mark}".rstrip("" if sign else None)
+    return f"{told(kind, m.value, sign)} {interval(kind, m, sign)}{mark}".rstrip(
+        "" if sign else None
+    )
 
 
 def answers_as_json(report: answers.Report) -> dict[str, Any]:
@@ -156,7 +201,10 @@ def _value(m: Measured) -> dict[str, Any]:
 
 def _judged(case: Case) -> dict[str, Any]:
     parts = {metric: each.of(case) for metric, each in METRICS.items()}
-    scores = {metric: None if part is None or not part[1] else round(part[0] / part[1], 6) for metric, part in parts.items()}
+    scores = {
+        metric: None if part is None or not part[1] else round(part[0] / part[1], 6)
+        for metric, part in parts.items()
+    }
     answer, question, withheld = case.answer, case.question, case.without_gold
     wanted = facts(question.answer, question.question)
     has = wanted & said(answer.text) if answer.answers else frozenset[str]()
@@ -167,7 +215,18 @@ def _judged(case: Case) -> dict[str, Any]:
         "abstained": answer.abstained,
         "error": answer.error or None,
         "scores": scores,
-        "facts": {"found": words_of(question.answer, has), "missing": words_of(question.answer, wanted - has)},
-        "cited": [{"path": each.path, "heading": each.heading, "right": case.is_gold(each)} for each in case.cited],
-        "without_gold": withheld and {"text": withheld.text, "abstained": withheld.abstained, "error": withheld.error or None},
+        "facts": {
+            "found": words_of(question.answer, has),
+            "missing": words_of(question.answer, wanted - has),
+        },
+        "cited": [
+            {"path": each.path, "heading": each.heading, "right": case.is_gold(each)}
+            for each in case.cited
+        ],
+        "without_gold": withheld
+        and {
+            "text": withheld.text,
+            "abstained": withheld.abstained,
+            "error": withheld.error or None,
+        },
     }

@@ -1,7 +1,8 @@
 """What a measurement says, and how sure it is.
 
-Rankings are sequences of things, best first; `gold` is the set of those that should be found. Intervals are percentile bootstraps (Efron &
-Tibshirani 1993) that resample questions: what was measured on the same question stays together. The same numbers give the same interval.
+Rankings are sequences of things, best first; `gold` is the set of those that should be found.
+Intervals are percentile bootstraps (Efron & Tibshirani 1993) that resample questions: what was
+measured on the same question stays together. The same numbers give the same interval.
 """
 
 import math
@@ -16,7 +17,9 @@ from slipway.types import Record
 
 _DRAWS, _SEED = 2000, 0
 
-Statistic = Callable[[Sequence[int]], float]  # (which questions were drawn, some of them more than once) -> a number, or NaN
+Statistic = Callable[
+    [Sequence[int]], float
+]  # (which questions were drawn, some of them more than once) -> a number, or NaN
 
 
 class Measured(Record, frozen=True, kw_only=True):
@@ -55,13 +58,20 @@ def mean(values: Sequence[float]) -> Measured:
 
 
 def difference(better: Sequence[float], than: Sequence[float]) -> Measured:
-    """The mean of `better - than`, question by question; more than chance where the interval leaves 0 out."""
+    """The mean of `better - than`, question by question; more than chance where the interval leaves
+    0 out.
+    """
     return mean([a - b for a, b in zip(better, than, strict=True)])
 
 
 def ratio(parts: Sequence[tuple[float, float] | None]) -> Statistic:
-    """The sum of the first parts by that of the second ones: a share of all citations, not a mean of each answer's share."""
-    over, under = [part[0] if part else 0.0 for part in parts], [part[1] if part else 0.0 for part in parts]
+    """The sum of the first parts by that of the second ones: a share of all citations, not a mean
+    of each answer's share.
+    """
+    over, under = (
+        [part[0] if part else 0.0 for part in parts],
+        [part[1] if part else 0.0 for part in parts],
+    )
 
     def statistic(drawn: Sequence[int]) -> float:
         whole = sum(map(under.__getitem__, drawn))
@@ -109,23 +119,37 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def paired_auroc(positive: Sequence[float], negative: Sequence[float]) -> Measured:
-    """Both scores of a question are drawn together: `positive[i]` and `negative[i]` are the same question's."""
+    """Both scores of a question are drawn together: `positive[i]` and `negative[i]` are the same
+    question's.
+    """
     if len(positive) != len(negative):
         raise ValueError(f"{len(positive)} positives and {len(negative)} negatives are no pairs")
-    return measured(lambda drawn: auroc([positive[i] for i in drawn], [negative[i] for i in drawn]), len(positive))
+    return measured(
+        lambda drawn: auroc([positive[i] for i in drawn], [negative[i] for i in drawn]),
+        len(positive),
+    )
 
 
 def measured(statistic: Statistic, n: int) -> Measured:
-    """A statistic of `n` questions; draws for which it is NaN, such as a share of no citations at all, tell nothing and are left out."""
+    """A statistic of `n` questions; draws for which it is NaN, such as a share of no citations at
+    all, tell nothing and are left out.
+    """
     value = statistic(range(n)) if n else math.nan
     if math.isnan(value):
         return Measured(value=math.nan, low=math.nan, high=math.nan, n=n)
     found = sorted(each for drawn in _draws(n) if not math.isnan(each := statistic(drawn)))
-    return Measured(value=value, low=found[int(0.025 * len(found))], high=found[max(0, int(0.975 * len(found)) - 1)], n=n)
+    return Measured(
+        value=value,
+        low=found[int(0.025 * len(found))],
+        high=found[max(0, int(0.975 * len(found)) - 1)],
+        n=n,
+    )
 
 
 def all_or_none(share: Measured) -> Measured:
-    """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934): drawn anew, they would always give the same."""
+    """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934):
+    drawn anew, they would always give the same.
+    """
     width = 1 - 0.025 ** (1 / share.n)
     return msgspec.structs.replace(share, low=share.value and 1 - width, high=share.value or width)
 

@@ -5,7 +5,9 @@ import re
 _SIGNS = " \t\n？?！!。，,、"
 _LONGEST_FRAGMENT = 14
 _OPENER = re.compile(r"(?:那么|那|还有|以及|另外|然后|而且|但是|和)[，, ]?")
-_COURTESY = re.compile(r"(?:(?:好的?|谢谢(?:你|您)?|多谢|明白了?|知道了|您好|你好|嗯|哦)[啊呀了]?[！!，,。.\s]*)+")
+_COURTESY = re.compile(
+    r"(?:(?:好的?|谢谢(?:你|您)?|多谢|明白了?|知道了|您好|你好|嗯|哦)[啊呀了]?[！!，,。.\s]*)+"
+)
 _POINTER = re.compile(
     r"[它牠她他]们?|(?<![在从到])[这那](?:个|些|样|种|段|里|边|款|项|时|次)|[这那](?=是)|其中|前者|后者|另一个|另外一个|第[一二三]个|上面|刚才"
 )
@@ -66,7 +68,12 @@ def _telling(text: str) -> str:
 def _is_fragment(text: str) -> bool:
     """`…呢？` with a noun only."""
     bare = text.strip(_SIGNS)
-    return bare.endswith("呢") and len(bare) <= _LONGEST_FRAGMENT and not _ASKING.search(bare[:-1]) and not _POINTER.search(bare)
+    return (
+        bare.endswith("呢")
+        and len(bare) <= _LONGEST_FRAGMENT
+        and not _ASKING.search(bare[:-1])
+        and not _POINTER.search(bare)
+    )
 
 
 def _unbound(text: str) -> re.Match[str] | None:
@@ -81,11 +88,16 @@ def _unbound(text: str) -> re.Match[str] | None:
 def _topic(before: str) -> str:
     """The question before without what only asks; the first clause that has something."""
     clauses = [_ASKING.split(clause) for clause in _CLAUSE_END.split(before)]
-    return next((told for clause in clauses if (told := "".join(clause).strip(_SIGNS))), before.strip(_SIGNS))
+    return next(
+        (told for clause in clauses if (told := "".join(clause).strip(_SIGNS))),
+        before.strip(_SIGNS),
+    )
 
 
 def _swapped(before: str, new: str) -> str:
-    """The question before, with this in the place of what is as long and ends or begins alike; else beside it."""
+    """The question before, with this in the place of what is as long and ends or begins alike; else
+    beside it.
+    """
     size = len(new)
     places = [n for n in range(len(before) - size + 1) if before[n : n + size] != new]
     for end in (-1, 0):

@@ -22,7 +22,9 @@ _PREPOSITIONS = _some(
     "about after against at before behind below besides between by during for from in inside into like of on over per through to under until via "
     "with without"
 )
-_KEPT = _some("of to like about")  # a phrase that begins so belongs to what stands before it, and is not swapped for another
+_KEPT = _some(
+    "of to like about"
+)  # a phrase that begins so belongs to what stands before it, and is not swapped for another
 _ASKS = _some("how what when where which who whom whose why")
 _AUXILIARIES = _some(
     "am are be been can can't could did didn't do does doesn't don't had has have is isn't may might must shall should was were will won't "
@@ -39,7 +41,16 @@ _TELL_NOTHING = """
     okay one ones only other others our out please possible same say second several show so some something sort still such take takes tell than the
     then there thing things too two up us use used using very want way ways well work works yes your
 """
-_SMALL = _PREPOSITIONS | _ASKS | _AUXILIARIES | _JOINTS | _ENTITIES | _POINTERS | _ACTORS | _some(_TELL_NOTHING)
+_SMALL = (
+    _PREPOSITIONS
+    | _ASKS
+    | _AUXILIARIES
+    | _JOINTS
+    | _ENTITIES
+    | _POINTERS
+    | _ACTORS
+    | _some(_TELL_NOTHING)
+)
 _IMPERATIVES = _some("compare describe explain give go help list name show tell")
 _DETERMINERS = _some("a an the my your our")
 _TIMES = _some(
@@ -51,7 +62,10 @@ _COURTESY = re.compile(
     r"[\s,.!:–-]*)+",
     re.IGNORECASE,
 )
-_OPENER = re.compile(r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also|then)\b[\s,]*)+", re.IGNORECASE)
+_OPENER = re.compile(
+    r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also|then)\b[\s,]*)+",
+    re.IGNORECASE,
+)
 _EXPLETIVE = re.compile(  # `it` that stands for nothing
     r"\bit(?:'s| has| had)? (?=been\b|appears\b|seems\b|looks like\b)"
     r"|\b(?:is|was|be|make|makes|find|would) it(?= \w+(?: \w+)? (?:to|that|if|whether|for)\b)"
@@ -70,12 +84,17 @@ _REST = re.compile(
     r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me |any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
     re.IGNORECASE,
 )
-_MORE = re.compile(r"\b(?:more|else)\b", re.IGNORECASE)  # asks for what was not said yet: nothing is swapped
+_MORE = re.compile(
+    r"\b(?:more|else)\b", re.IGNORECASE
+)  # asks for what was not said yet: nothing is swapped
 _ONE = re.compile(
     r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b|(?<=\b(?:can|did) )one\b|(?<=\bdoes )one\b",
     re.IGNORECASE,
 )
-_WHICH = re.compile(r"which (?:is|are|was|were|do|does|can|of)\b(?! (?:the|a|an|my|your|our)\b)(?: \w+){0,2}\s*\?*\Z", re.IGNORECASE)
+_WHICH = re.compile(
+    r"which (?:is|are|was|were|do|does|can|of)\b(?! (?:the|a|an|my|your|our)\b)(?: \w+){0,2}\s*\?*\Z",
+    re.IGNORECASE,
+)
 
 
 class _Word(Record, frozen=True, kw_only=True):
@@ -95,11 +114,17 @@ class _Word(Record, frozen=True, kw_only=True):
 
     @property
     def is_name(self) -> bool:
-        return self.text != "I" and not self.text.islower() and any(each.isupper() for each in self.text)
+        return (
+            self.text != "I"
+            and not self.text.islower()
+            and any(each.isupper() for each in self.text)
+        )
 
 
 class _Pronoun(Record, frozen=True, kw_only=True):
-    """A place where a pronoun stands with nothing to stand for; `noun` follows a pointer (`that object`)."""
+    """A place where a pronoun stands with nothing to stand for; `noun` follows a pointer (`that
+    object`).
+    """
 
     start: int
     end: int
@@ -111,7 +136,9 @@ class _Pronoun(Record, frozen=True, kw_only=True):
 def is_courtesy(text: str) -> bool:
     """Thanks, a greeting: nothing is asked."""
     found = _COURTESY.match(text)
-    return found is not None and "?" not in text and (found.end() == len(text) or text.endswith("!"))
+    return (
+        found is not None and "?" not in text and (found.end() == len(text) or text.endswith("!"))
+    )
 
 
 def leans(text: str) -> bool:
@@ -121,11 +148,18 @@ def leans(text: str) -> bool:
     telling = sum(word.tells for word in _words(rest))
     if telling >= _ENOUGH:
         return False
-    if telling == 0 or _REST.search(_free(rest)) or _WHICH.match(rest) or _pronoun(rest) is not None:
+    if (
+        telling == 0
+        or _REST.search(_free(rest))
+        or _WHICH.match(rest)
+        or _pronoun(rest) is not None
+    ):
         return True
     fragment = _is_fragment(rest)
     asks = fragment and rest.rstrip().endswith("?")  # one word alone is looked for as it is
-    return (telling <= 1 and (opened or asks)) or (fragment and (opened or _words(rest)[0].low in _PREPOSITIONS))
+    return (telling <= 1 and (opened or asks)) or (
+        fragment and (opened or _words(rest)[0].low in _PREPOSITIONS)
+    )
 
 
 def points(text: str) -> bool:
@@ -146,7 +180,11 @@ def joined(text: str, before: str, answer: str) -> str:
         pronoun = msgspec.structs.replace(pronoun, noun="")
     elif noun and noun in before.lower():
         pronoun = None
-    if _is_fragment(rest) and not _MORE.search(rest) and (pronoun is None or rest[pronoun.start : pronoun.end].lower().startswith("one")):
+    if (
+        _is_fragment(rest)
+        and not _MORE.search(rest)
+        and (pronoun is None or rest[pronoun.start : pronoun.end].lower().startswith("one"))
+    ):
         return _swapped(before, rest)
     if pronoun is not None and (found := _named(pronoun, before, answer)):
         return f"{rest[: pronoun.start]}{found}{rest[pronoun.end :]}"
@@ -170,7 +208,10 @@ def _opened(text: str) -> tuple[bool, str]:
 
 
 def _words(text: str) -> list[_Word]:
-    return [_Word(text=found.group(), start=found.start(), end=found.end()) for found in _WORD.finditer(text)]
+    return [
+        _Word(text=found.group(), start=found.start(), end=found.end())
+        for found in _WORD.finditer(text)
+    ]
 
 
 # What leans
@@ -182,7 +223,11 @@ def _is_fragment(text: str) -> bool:
     if not words or words[0].low in _AUXILIARIES | _ENTITIES | _POINTERS | _ACTORS | _IMPERATIVES:
         return False
     if words[0].low in _ASKS or words[0].low in _JOINTS:
-        return words[0].low in ("when", "if", "where", "while") and len(words) > 1 and words[1].low not in _AUXILIARIES
+        return (
+            words[0].low in ("when", "if", "where", "while")
+            and len(words) > 1
+            and words[1].low not in _AUXILIARIES
+        )
     return not any(word.low in _AUXILIARIES | _ASKS for word in words)
 
 
@@ -191,7 +236,9 @@ def _pronoun(text: str) -> _Pronoun | None:
     text = _EXPLETIVE.sub(lambda found: " " * len(found.group()), text)
     free = _free(text)
     words = _words(free)
-    found = next((pronoun for n in range(len(words)) if (pronoun := _pronoun_at(words, n)) is not None), None)
+    found = next(
+        (pronoun for n in range(len(words)) if (pronoun := _pronoun_at(words, n)) is not None), None
+    )
     one = _ONE.search(text[: len(free) + 1], 0, len(free)) if found is None else None
     return found if one is None else _Pronoun(start=one.start(), end=one.end())
 
@@ -201,7 +248,11 @@ def _free(text: str) -> str:
     clauses = _clauses(text)
     for start, end in clauses:
         words = _words(text[start:end])
-        fronted = bool(words) and words[0].low in _PREPOSITIONS - {"after", "before", "until"} and len(clauses) > 1
+        fronted = (
+            bool(words)
+            and words[0].low in _PREPOSITIONS - {"after", "before", "until"}
+            and len(clauses) > 1
+        )
         if not fronted and any(word.tells for word in words):
             return text[:end]
     return text
@@ -217,9 +268,17 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
     after = words[place + 1] if place + 1 < len(words) else None
     found = _Pronoun(start=word.start, end=word.end)
     if word.low in _ENTITIES:
-        own = after is not None and (after.low == "own" or (word.low in ("its", "their") and words[0].tells))
-        has = any(each.low in ("have", "has") for each in words[:place]) and before in _PREPOSITIONS  # `do cards have limits on them`
-        return None if (own or has) and any(each.tells for each in words[: min(place, 4)]) else _done(found, words, place)
+        own = after is not None and (
+            after.low == "own" or (word.low in ("its", "their") and words[0].tells)
+        )
+        has = (
+            any(each.low in ("have", "has") for each in words[:place]) and before in _PREPOSITIONS
+        )  # `do cards have limits on them`
+        return (
+            None
+            if (own or has) and any(each.tells for each in words[: min(place, 4)])
+            else _done(found, words, place)
+        )
     if word.low == "there":
         there = before not in _PREPOSITIONS
         return (
@@ -231,12 +290,25 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
         return None
     if after is None or after.low in _PREPOSITIONS:
         return _done(found, words, place)
-    if word.low == "that" and before and (words[place - 1].tells or after.low in _DETERMINERS | _ACTORS | _ENTITIES):
+    if (
+        word.low == "that"
+        and before
+        and (words[place - 1].tells or after.low in _DETERMINERS | _ACTORS | _ENTITIES)
+    ):
         return None  # `the port that the server listens on`, `is it possible that I …`
     if not after.tells or (word.low == "that" and before in ("is", "are", "was", "were")):
         return msgspec.structs.replace(found, does=True)
-    verb = word.low == "that" and before in ("does", "did", "will", "would", "can", "could")  # perhaps: `does that cut answers?`
-    return None if after.low in _TIMES else msgspec.structs.replace(found, noun=after.text, does=verb)
+    verb = word.low == "that" and before in (
+        "does",
+        "did",
+        "will",
+        "would",
+        "can",
+        "could",
+    )  # perhaps: `does that cut answers?`
+    return (
+        None if after.low in _TIMES else msgspec.structs.replace(found, noun=after.text, does=verb)
+    )
 
 
 def _done(pronoun: _Pronoun, words: Sequence[_Word], place: int) -> _Pronoun:
@@ -244,25 +316,33 @@ def _done(pronoun: _Pronoun, words: Sequence[_Word], place: int) -> _Pronoun:
     last = place + 1 == len(words) or words[place + 1].low in _PREPOSITIONS
     doing = last and place > 0 and words[place - 1].low == "do"
     start = words[place - 1].start if doing else pronoun.start
-    return msgspec.structs.replace(pronoun, start=start, does=doing or words[place].low in _POINTERS)
+    return msgspec.structs.replace(
+        pronoun, start=start, does=doing or words[place].low in _POINTERS
+    )
 
 
 # What is meant
 
 
 def _named(pronoun: _Pronoun, before: str, answer: str) -> str:
-    """What a pronoun stands for. What an answer says is taken word by word, and few of them: it is not to be trusted."""
+    """What a pronoun stands for. What an answer says is taken word by word, and few of them: it is
+    not to be trusted.
+    """
     if pronoun.there:
         return f"in {_topic(before)}"
     if not pronoun.noun:
         return _topic(before, verb=pronoun.does)
     words = _words(answer)
     place = next((n for n, word in enumerate(words) if word.low == pronoun.noun.lower()), 0)
-    return " ".join(word.text for word in words[max(place - _NAMED, 0) : place] if word.tells) or _topic(before)
+    return " ".join(
+        word.text for word in words[max(place - _NAMED, 0) : place] if word.tells
+    ) or _topic(before)
 
 
 def _topic(before: str, *, verb: bool = False) -> str:
-    """What a question is about. A thing goes to the next auxiliary; with `verb` all that is said of it, and what one does with it, comes along."""
+    """What a question is about. A thing goes to the next auxiliary; with `verb` all that is said of
+    it, and what one does with it, comes along.
+    """
     words = _words(before)
     telling = [n for n, word in enumerate(words) if word.tells]
     if not telling:
@@ -272,14 +352,23 @@ def _topic(before: str, *, verb: bool = False) -> str:
     if verb:
         start = next((n for n in range(start, 0, -1) if words[n - 1].low in _ACTORS), start)
     else:
-        end = next((n for n in range(start + 1, end) if words[n].low in _AUXILIARIES | _JOINTS | _ACTORS - {"to"}), end)
+        end = next(
+            (
+                n
+                for n in range(start + 1, end)
+                if words[n].low in _AUXILIARIES | _JOINTS | _ACTORS - {"to"}
+            ),
+            end,
+        )
     if start and words[start - 1].low in _DETERMINERS:
         start -= 1
     return before[words[start].start : words[end - 1].end]
 
 
 def _is_verb(words: Sequence[_Word], place: int) -> bool:
-    return place > 0 and (words[place - 1].low in _ACTORS or words[place - 1].low in ("who", "what"))
+    return place > 0 and (
+        words[place - 1].low in _ACTORS or words[place - 1].low in ("who", "what")
+    )
 
 
 def _swapped(before: str, fragment: str) -> str:
@@ -296,14 +385,19 @@ def _swapped(before: str, fragment: str) -> str:
     else:
         start, end = _like(words, new)
         if new[-1].low in ("one", "ones"):
-            fragment, end = " ".join(word.text for word in new[:-1] if word.low not in _DETERMINERS), start + 1
+            fragment, end = (
+                " ".join(word.text for word in new[:-1] if word.low not in _DETERMINERS),
+                start + 1,
+            )
     if start == end:
         return f"{before} {fragment}?"
     return f"{before[: words[start].start]}{fragment}{before[words[end - 1].end :]}?"
 
 
 def _phrase_like(words: Sequence[_Word], first: str) -> tuple[int, int]:
-    """The last phrase that begins with the same word, or else with another preposition; nothing where there is none."""
+    """The last phrase that begins with the same word, or else with another preposition; nothing
+    where there is none.
+    """
     starts = [n for n, word in enumerate(words) if word.low == first and n > 0]
     if not starts and first in _PREPOSITIONS - _KEPT:
         starts = [n for n, word in enumerate(words) if word.low in _PREPOSITIONS - _KEPT and n > 0]
@@ -315,13 +409,18 @@ def _phrase_like(words: Sequence[_Word], first: str) -> tuple[int, int]:
 
 
 def _phrase_end(words: Sequence[_Word], place: int) -> int:
-    while place < len(words) and words[place].low not in (_PREPOSITIONS - {"of"}) | _AUXILIARIES | _JOINTS:
+    while (
+        place < len(words)
+        and words[place].low not in (_PREPOSITIONS - {"of"}) | _AUXILIARIES | _JOINTS
+    ):
         place += 1
     return place
 
 
 def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
-    """Where in the question the phrase stands that is most like the new one: a number, a path, a name, a word that begins alike; or its object."""
+    """Where in the question the phrase stands that is most like the new one: a number, a path, a
+    name, a word that begins alike; or its object.
+    """
     telling = [word for word in new if word.tells] or list(new)
     head = next((n for n in range(len(words) - 1, 0, -1) if words[n].low == telling[-1].low), 0)
     if head and len(telling) > 1:  # `the Team plan` for `the Basic plan`
@@ -331,7 +430,11 @@ def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
         return start - (words[start - 1].low in _DETERMINERS), head + 1
     for kind in _KINDS:
         wanted = kind(telling[-1], telling[-1]) and kind
-        places = [n for n, word in enumerate(words) if n > 0 and wanted and any(kind(word, each) for each in telling)]
+        places = [
+            n
+            for n, word in enumerate(words)
+            if n > 0 and wanted and any(kind(word, each) for each in telling)
+        ]
         if places:
             start = end = places[-1]
             while kind is _both_names and start > 1 and words[start - 1].is_name:
@@ -343,7 +446,10 @@ def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
 def _object(words: Sequence[_Word]) -> tuple[int, int]:
     start = next((n for n, word in enumerate(words) if word.tells and not _is_verb(words, n)), 0)
     end = start
-    while end < len(words) and words[end].low not in _PREPOSITIONS | _AUXILIARIES | _JOINTS | _DETERMINERS:
+    while (
+        end < len(words)
+        and words[end].low not in _PREPOSITIONS | _AUXILIARIES | _JOINTS | _DETERMINERS
+    ):
         end += 1
     return start - (start > 0 and words[start - 1].low in _DETERMINERS), end
 
@@ -357,7 +463,11 @@ def _both_paths(word: _Word, other: _Word) -> bool:
 
 
 def _begin_alike(word: _Word, other: _Word) -> bool:
-    return len(word.text) > 3 and word.low[:3] == other.low[:3] and any(each.isdecimal() for each in word.text + other.text)
+    return (
+        len(word.text) > 3
+        and word.low[:3] == other.low[:3]
+        and any(each.isdecimal() for each in word.text + other.text)
+    )
 
 
 def _both_names(word: _Word, other: _Word) -> bool:

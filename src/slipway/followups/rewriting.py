@@ -1,4 +1,6 @@
-"""What a small model is told so that it understands a question that leans, and which of its answers are taken."""
+"""What a small model is told so that it understands a question that leans, and which of its answers
+are taken.
+"""
 
 import re
 from collections.abc import Sequence
@@ -24,15 +26,23 @@ Turn = tuple[str, str]  # (role, text)
 
 
 def told(question: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """OpenAI messages. What never changes stands first; the turns before the question are data of the last message."""
+    """OpenAI messages. What never changes stands first; the turns before the question are data of
+    the last message.
+    """
     named = {"user": "Reader", "assistant": "Assistant"}
-    lines = [f"{named[role]}: {' '.join(text.split())[:_SHOWN]}" for role, text in turns[-_TURNS:] if role in named]
+    lines = [
+        f"{named[role]}: {' '.join(text.split())[:_SHOWN]}"
+        for role, text in turns[-_TURNS:]
+        if role in named
+    ]
     asked = "\n".join(["Conversation:", *lines, "", f"Last question: {question}"])
     return [{"role": "system", "content": TOLD}, {"role": "user", "content": asked}]
 
 
 def accepted(said: str, question: str, turns: Sequence[Turn]) -> str | None:
-    """A model's rewrite where it is one: a single line that asks, keeps the question's words, and brings few that nobody said. Else None."""
+    """A model's rewrite where it is one: a single line that asks, keeps the question's words, and
+    brings few that nobody said. Else None.
+    """
     said = _unquoted(said.strip())
     if not said or "\n" in said or len(said) > _LONGEST or _PREFACE.match(said):
         return None
@@ -50,4 +60,8 @@ def _unquoted(text: str) -> str:
 
 def _words(text: str) -> set[str]:
     """Beginnings of words, so that `prices` is `pricing`; of Chinese, single signs."""
-    return {part for run in _WORD.findall(text.lower()) for part in (run if ord(run[0]) > 127 else [run[:4]])}
+    return {
+        part
+        for run in _WORD.findall(text.lower())
+        for part in (run if ord(run[0]) > 127 else [run[:4]])
+    }

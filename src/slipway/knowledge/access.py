@@ -1,7 +1,8 @@
 """Who may read which document, and which documents a question is limited to.
 
-Rules go by path; the first that matches counts, and where none does, everybody who may call the app may read. A document's own front matter
-can only narrow that. What an asker may not read does not exist for the search: it is taken out before anything is ranked or counted.
+Rules go by path; the first that matches counts, and where none does, everybody who may call the app
+may read. A document's own front matter can only narrow that. What an asker may not read does not
+exist for the search: it is taken out before anything is ranked or counted.
 """
 
 import re
@@ -12,8 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from slipway.errors import BadRequest
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.index import Reach
-from slipway.knowledge.shelf import Doc
 from slipway.settings import AccessRule
 from slipway.types import Asker, Within
 
@@ -26,9 +27,11 @@ Rules = Sequence[tuple["Glob", frozenset[str]]]
 
 
 class Access:
-    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where nothing has changed. Used by any threads.
+    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where
+    nothing has changed. Used by any threads.
 
-    `rules` is asked each time: rules that were changed count from the next question on. It gives the same object as long as nothing has.
+    `rules` is asked each time: rules that were changed count from the next question on. It gives
+    the same object as long as nothing has.
     """
 
     def __init__(self, rules: Callable[[], Sequence[AccessRule]] = tuple) -> None:
@@ -50,8 +53,12 @@ class Access:
     def may_read(self, asker: Asker, doc: Doc) -> bool:
         return _may_read(self._rules(), asker, doc)
 
-    def reach(self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object) -> Reach | None:
-        """Which documents this asker's question may find; None where it is all of them. `documents` are those of `generation`."""
+    def reach(
+        self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object
+    ) -> Reach | None:
+        """Which documents this asker's question may find; None where it is all of them. `documents`
+        are those of `generation`.
+        """
         rules, key = self._rules(), (asker.everything, asker.groups, within)
         known_rules, known_generation, known = self._known
         if known_rules is not rules or known_generation != generation:
@@ -74,13 +81,21 @@ def _may_read(rules: Rules, asker: Asker, doc: Doc) -> bool:
 
 
 def _names(doc: Doc) -> Sequence[str]:
-    """What a rule may call a document. Where there are several folders, its path depends on what the others hold; a rule must not."""
+    """What a rule may call a document. Where there are several folders, its path depends on what
+    the others hold; a rule must not.
+    """
     return (doc.path, doc.home, doc.home.partition("/")[2]) if doc.home else (doc.path,)
 
 
-def _reach(rules: Rules, asker: Asker, within: Within | None, documents: Mapping[int, Doc]) -> Reach | None:
+def _reach(
+    rules: Rules, asker: Asker, within: Within | None, documents: Mapping[int, Doc]
+) -> Reach | None:
     wanted = matcher(within)
-    out = frozenset(number for number, doc in documents.items() if not (_may_read(rules, asker, doc) and wanted(doc)))
+    out = frozenset(
+        number
+        for number, doc in documents.items()
+        if not (_may_read(rules, asker, doc) and wanted(doc))
+    )
     if not out:
         return None
     if 2 * len(out) < len(documents):
@@ -93,7 +108,9 @@ def _within(asker: Asker, groups: frozenset[str] | None) -> bool:
 
 
 def matcher(within: Within | None) -> Any:
-    """(document) -> whether the question is about it. Raises BadRequest for a limit that cannot be understood."""
+    """(document) -> whether the question is about it. Raises BadRequest for a limit that cannot be
+    understood.
+    """
     if within is None:
         return lambda doc: True
     pattern = glob(within.path) if within.path else None
@@ -105,7 +122,9 @@ def matcher(within: Within | None) -> Any:
             return False
         if tags and not tags <= {tag.casefold() for tag in doc.tags}:
             return False
-        return not (since or until) or (bool(doc.date) and since <= doc.date[:10] and (not until or doc.date[:10] <= until))
+        return not (since or until) or (
+            bool(doc.date) and since <= doc.date[:10] and (not until or doc.date[:10] <= until)
+        )
 
     return wanted
 
@@ -116,17 +135,24 @@ def _day(text: str, field: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
     except ValueError:
-        raise BadRequest(f"`within.{field}` is not a day.", "Write it as 2026-01-31.", param=f"within.{field}") from None
+        raise BadRequest(
+            f"`within.{field}` is not a day.", "Write it as 2026-01-31.", param=f"within.{field}"
+        ) from None
 
 
 class Glob:
-    """Matched folder by folder: the time is bounded by lengths, whatever a client sends as a pattern."""
+    """Matched folder by folder: the time is bounded by lengths, whatever a client sends as a
+    pattern.
+    """
 
     def __init__(self, pattern: str) -> None:
         names = [name for name in _plain(pattern).removeprefix("./").split("/") if name]
         if pattern.count("**") > _SPELLINGS:
             names = [name if name == "**" else re.sub(r"\*+", "*", name) for name in names]
-        self._spellings = [[None if name == "**" else _name(name) for name in spelling] for spelling in _spellings(names)]
+        self._spellings = [
+            [None if name == "**" else _name(name) for name in spelling]
+            for spelling in _spellings(names)
+        ]
 
     def match(self, path: str) -> bool:
         names = _plain(path).split("/")
@@ -135,7 +161,9 @@ class Glob:
 
 @lru_cache(maxsize=1024)
 def glob(pattern: str) -> Glob:
-    """`hr/**`, `*.pdf`, `guide`: `*` stays inside a folder, `**` does not, and a folder's name means all that is in it."""
+    """`hr/**`, `*.pdf`, `guide`: `*` stays inside a folder, `**` does not, and a folder's name
+    means all that is in it.
+    """
     return Glob(pattern)
 
 
@@ -151,8 +179,13 @@ def _spellings(names: Sequence[str]) -> list[list[str]]:
 
 
 def _name(pattern: str) -> re.Pattern[str]:
-    """Each `*` takes as little as it can, and is not tried again: what follows it is found no worse further left."""
-    first, *more = ["".join("." if sign == "?" else re.escape(sign) for sign in part) for part in re.split(r"\*+", pattern)]
+    """Each `*` takes as little as it can, and is not tried again: what follows it is found no worse
+    further left.
+    """
+    first, *more = [
+        "".join("." if sign == "?" else re.escape(sign) for sign in part)
+        for part in re.split(r"\*+", pattern)
+    ]
     if not more:
         return re.compile(first, re.DOTALL)
     *middle, last = more
@@ -166,7 +199,11 @@ def _leads(pattern: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> b
         if len(pattern) in at:
             return True
         through = {n for n in at if pattern[n] is None}
-        at = _onward(pattern, through | {n + 1 for n in at if (each := pattern[n]) is not None and each.fullmatch(name)})
+        at = _onward(
+            pattern,
+            through
+            | {n + 1 for n in at if (each := pattern[n]) is not None and each.fullmatch(name)},
+        )
     return len(pattern) in at
 
 

@@ -1,8 +1,10 @@
-"""Which source a sentence rests on, found by its words: for small models, which write well enough but do not name their sources.
+"""Which source a sentence rests on, found by its words: for small models, which write well enough
+but do not name their sources.
 
-As a text streams, ` [n]` is put behind each sentence of prose that has no marker of its own, where one source has most of what it tells: all
-numbers, names and code that can be looked up (`claims`), and at least SHARE of its content words, each weighed by how few of the sources have
-it. A sentence that no source has enough of gets none.
+As a text streams, ` [n]` is put behind each sentence of prose that has no marker of its own, where
+one source has most of what it tells: all numbers, names and code that can be looked up (`claims`),
+and at least SHARE of its content words, each weighed by how few of the sources have it. A sentence
+that no source has enough of gets none.
 """
 
 import math
@@ -11,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 
 from slipway.knowledge.citations import SENTENCE_ENDS
-from slipway.providers.quote import content_words
+from slipway.knowledge.quoting import content_words
 from slipway.types import Source
 
 SHARE = 0.6  # of the weight of a sentence's words
@@ -22,10 +24,16 @@ _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
 class Attributor:
-    """Feed it text as it comes; it gives the text back with markers in it. Held back is only what may be a sentence's end."""
+    """Feed it text as it comes; it gives the text back with markers in it. Held back is only what
+    may be a sentence's end.
+    """
 
-    def __init__(self, sources: Sequence[Source], lacking: Callable[[str, Set[int]], Sequence[str]]) -> None:
-        self._words = {source.n: content_words(f"{source.heading}\n{source.text}") for source in sources}
+    def __init__(
+        self, sources: Sequence[Source], lacking: Callable[[str, Set[int]], Sequence[str]]
+    ) -> None:
+        self._words = {
+            source.n: content_words(f"{source.heading}\n{source.text}") for source in sources
+        }
         had = Counter(word for words in self._words.values() for word in words)
         self._weights = {word: 1 / math.log2(1 + count) for word, count in had.items()}
         self._lacking = lacking
@@ -60,7 +68,12 @@ class Attributor:
     def _mark(self, sentence: str) -> str:
         if _FENCE.match(sentence):
             self._fenced = not self._fenced
-        if self._fenced or _FENCE.match(sentence) or sentence.lstrip().startswith(("#", "|")) or sentence.endswith((":", "：")):
+        if (
+            self._fenced
+            or _FENCE.match(sentence)
+            or sentence.lstrip().startswith(("#", "|"))
+            or sentence.endswith((":", "："))
+        ):
             return ""
         if any(int(n) in self._words for n in _MARKED.findall(sentence)):
             return ""
@@ -73,6 +86,11 @@ class Attributor:
         if len(wanted) < LEAST:
             return None
         whole = sum(self._weights.get(word, 1.0) for word in wanted)
-        shares = {n: sum(self._weights[word] for word in wanted & words) / whole for n, words in self._words.items()}
-        likely = sorted((n for n, share in shares.items() if share >= SHARE), key=lambda n: -shares[n])
+        shares = {
+            n: sum(self._weights[word] for word in wanted & words) / whole
+            for n, words in self._words.items()
+        }
+        likely = sorted(
+            (n for n, share in shares.items() if share >= SHARE), key=lambda n: -shares[n]
+        )
         return next((n for n in likely if not self._lacking(sentence, frozenset((n,)))), None)

@@ -1,14 +1,18 @@
-"""`[1]` in a model's text, as it streams: markers that name a source become citations, those that name none are dropped.
+"""`[1]` in a model's text, as it streams: markers that name a source become citations, those that
+name none are dropped.
 
-**A marker** is a bracket (`[1]`, `【1】`, `［1］`, `[[1]]`) that holds numbers of up to nine digits, full-width ones too: one, a list (`1, 2`,
-`1 and 2`, `1、2`) or a range (`1-3`, `1–3`), perhaps behind `^` or a word (`Source 1`, `passage 2`, `来源1`), perhaps with OpenAI's tail
-(`【1:0†source】`). It may stand anywhere in prose, lists, tables and headings, before a full stop or after it. What leads to it goes with it
-where it is dropped: the space before it, a bracket with perhaps a word (`(see [9])`), bold type, the comma or `and` between two markers.
+**A marker** is a bracket (`[1]`, `【1】`, `［1］`, `[[1]]`) that holds numbers of up to nine digits,
+full-width ones too: one, a list (`1, 2`, `1 and 2`, `1、2`) or a range (`1-3`, `1–3`), perhaps
+behind `^` or a word (`Source 1`, `passage 2`, `来源1`), perhaps with OpenAI's tail (`【1:0†source】`).
+It may stand anywhere in prose, lists, tables and headings, before a full stop or after it. What
+leads to it goes with it where it is dropped: the space before it, a bracket with perhaps a word
+(`(see [9])`), bold type, the comma or `and` between two markers.
 
-**Text**, left as it is: code, fenced or inline (which a line's end ends); a link's text (`[1](…)`, unless it leads to
-`/v1/passages/…`, which a model cannot know) and its definition (`[1]: https://…` at a line's start); an index behind an identifier (`a[1]`,
-`my_list[2]`, `myList[2]`, `x.items[1]`, `rows[0]`; an ordinary word, as in `so[1]`, is one that is cited behind); years (`[2024]`) that are no
-source; intervals with zero or less (`[0, 1]`, `[-1]`); all other brackets.
+**Text**, left as it is: code, fenced or inline (which a line's end ends); a link's text (`[1](…)`,
+unless it leads to `/v1/passages/…`, which a model cannot know) and its definition (`[1]: https://…`
+at a line's start); an index behind an identifier (`a[1]`, `my_list[2]`, `myList[2]`, `x.items[1]`,
+`rows[0]`; an ordinary word, as in `so[1]`, is one that is cited behind); years (`[2024]`) that are
+no source; intervals with zero or less (`[0, 1]`, `[-1]`); all other brackets.
 """
 
 import re
@@ -16,7 +20,9 @@ from collections.abc import Callable, Iterator, Set
 
 from slipway.types import Citation
 
-Check = Callable[[str, Set[int]], tuple[str, ...]]  # (a sentence, the sources that it cites) -> its words that they lack
+Check = Callable[
+    [str, Set[int]], tuple[str, ...]
+]  # (a sentence, the sources that it cites) -> its words that they lack
 Told = tuple[str, list[Citation]]
 
 _KEPT = 2000  # characters: a sentence is looked for in no more of what was given out
@@ -35,13 +41,17 @@ _BODY = re.compile(rf" ?\^?(?P<numbers>{_NUMBERS})(?::\d{{1,4}}(?=†))?(?:†.*
 _PARTS = re.compile(r"(\d+)(?: ?[-–—~～] ?\D*(\d+))?")
 # All that _BODY takes, and no more of anything else than must be held back
 _MAYBE = r" ?\^?(?:[a-z]{1,10}|[\u4e00-\u9fff]{1,2})?[ .:：#]{0,2}\d[^\[\]【】［］\n]{0,99}"
-_BRACKET = re.compile(rf"[\[【［]{{2}}{_MAYBE}[\]】］]{{2}}|[\[【［]{_MAYBE}[\]】］]", re.IGNORECASE)
+_BRACKET = re.compile(
+    rf"[\[【［]{{2}}{_MAYBE}[\]】］]{{2}}|[\[【［]{_MAYBE}[\]】］]", re.IGNORECASE
+)
 _UNFINISHED = re.compile(
     rf"[\[【［]{{1,2}}(?:{_MAYBE}| ?\^?(?:[a-z]{{0,10}}|[\u4e00-\u9fff]{{0,2}})[ .:：#]{{0,2}})\Z|[\[【［]{{2}}{_MAYBE}[\]】］]\Z",
     re.IGNORECASE,
 )
 _DEFINES = re.compile(r":[ \t]{0,2}<?(?:https?:|www\.|[/#])")
-_PASSAGE = re.compile(r"\((?:https?://[\w.:-]{1,60})?/v1/passages/[a-zA-Z0-9_-]{0,60}\)")  # what a model cannot know, and we say ourselves
+_PASSAGE = re.compile(
+    r"\((?:https?://[\w.:-]{1,60})?/v1/passages/[a-zA-Z0-9_-]{0,60}\)"
+)  # what a model cannot know, and we say ourselves
 
 
 def _begun(word: str, then: str = "") -> str:
@@ -54,18 +64,28 @@ def _begun(word: str, then: str = "") -> str:
 # What tells a marker from a link and its definition, as far as it came
 _DEFINING = rf":[ \t]{{0,2}}<?(?:{_begun('https:')}|{_begun('www')})"
 _HOST = _begun("http", _begun("s")) + "|https?" + _begun("://", r"[\w.:-]{0,60}")
-_MAY_FOLLOW = re.compile(rf"(?:{_DEFINING}|\((?:{_HOST})?{_begun('/v1/passages/', '[a-zA-Z0-9_-]{0,60}')})?\Z")
+_MAY_FOLLOW = re.compile(
+    rf"(?:{_DEFINING}|\((?:{_HOST})?{_begun('/v1/passages/', '[a-zA-Z0-9_-]{0,60}')})?\Z"
+)
 
 _TOKEN = re.compile(r"[\[【［`~]")
 _SPECIAL = re.compile(r"[\[【［`~(（*]")
 _RUN = re.compile(r"`{1,16}|~{1,16}")
 _OPENS = re.compile(r"[(（*]")
 _CLOSES = {"(": ")）", "（": ")）", "*": "*"}
-_LEADS = re.compile(r" ?(?:[(（](?:(?:see|cf\.?|from|sources?|passages?|参见|见|来源)[ :：]{0,2})?|\*{1,2})\Z| \Z", re.IGNORECASE)
-_MAY_LEAD = re.compile(r" ?(?:[(（](?:[a-z.]{0,9}|[\u4e00-\u9fff]{0,2})[ :：]{0,2}|\*{1,2})\Z| \Z", re.IGNORECASE)
+_LEADS = re.compile(
+    r" ?(?:[(（](?:(?:see|cf\.?|from|sources?|passages?|参见|见|来源)[ :：]{0,2})?|\*{1,2})\Z| \Z",
+    re.IGNORECASE,
+)
+_MAY_LEAD = re.compile(
+    r" ?(?:[(（](?:[a-z.]{0,9}|[\u4e00-\u9fff]{0,2})[ :：]{0,2}|\*{1,2})\Z| \Z", re.IGNORECASE
+)
 _BETWEEN = re.compile(r" ?(?:[,;，、；&]|and|und|和|及)? ?", re.IGNORECASE)
 _MAY_BE_BETWEEN = re.compile(r" ?(?:[,;，、；&]|an?d?|un?d?|和|及)? ?", re.IGNORECASE)
-_IDENTIFIER = re.compile(r"(?:(?<![^\W_])[a-z]|_\w+|\w_|(?<![^\W_])[a-z]{2,}[A-Z][a-z]\w*|\w\.[a-z]\w*)(?:\[\w{1,9}\])*\Z", re.ASCII)
+_IDENTIFIER = re.compile(
+    r"(?:(?<![^\W_])[a-z]|_\w+|\w_|(?<![^\W_])[a-z]{2,}[A-Z][a-z]\w*|\w\.[a-z]\w*)(?:\[\w{1,9}\])*\Z",
+    re.ASCII,
+)
 _LINE_START = re.compile(r"[ \t>]*(?:[-*+] +|\d{1,3}[.)] +)?")
 SENTENCE_ENDS = re.compile(
     r"(?:(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bapprox)[.!?][\"')*_”’]*\s+|\n\s*|[。！？][」』”’)]*\s*|\|\s*)(?:\[\d+\]\s*)*",
@@ -78,11 +98,13 @@ _LISTED = re.compile(r"[\s>*+-]*\[\d+\]")
 
 
 class Marker:
-    """Feed it text as it comes; it gives out the text to show and the citations in it, with offsets in all the text given out so far.
+    """Feed it text as it comes; it gives out the text to show and the citations in it, with offsets
+    in all the text given out so far.
 
-    A citation's span is the sentence that the marker closes, and ends with the marker as it is shown, `[n]`. It is told once its sentence
-    is over, with the words that `check` does not find in the sentence's sources as its flags. At most about 230 characters are held
-    back, and only where they may still become a marker; the work for a piece does not depend on the answer's length.
+    A citation's span is the sentence that the marker closes, and ends with the marker as it is
+    shown, `[n]`. It is told once its sentence is over, with the words that `check` does not find in
+    the sentence's sources as its flags. At most about 230 characters are held back, and only where
+    they may still become a marker; the work for a piece does not depend on the answer's length.
     `dropped` counts the numbers that named no source, `flags` holds the flags of all citations.
     """
 
@@ -94,7 +116,9 @@ class Marker:
         self.code = _Code()
         self.adjacent = False  # nothing but markers since the last one
         self.owed: str | None = None  # what led to the marker that was dropped last
-        self.open: list[tuple[Citation, str]] = []  # citations of a sentence that may go on, with its text
+        self.open: list[
+            tuple[Citation, str]
+        ] = []  # citations of a sentence that may go on, with its text
         self.since = ""  # what came behind the last of them
         self.dropped = 0
         self.flags: dict[str, None] = {}  # of all citations so far, each once
@@ -157,11 +181,19 @@ class Marker:
         return cut
 
     def _extent(self, text: str, start: int, *, last: bool) -> int | None:
-        """Where the token ends that starts here, with what tells a marker from a link; None where that cannot be known yet."""
+        """Where the token ends that starts here, with what tells a marker from a link; None where
+        that cannot be known yet.
+        """
         if run := _RUN.match(text, start):
-            return None if run.end() == len(text) and run.end() - start < _LONGEST_RUN and not last else run.end()
+            return (
+                None
+                if run.end() == len(text) and run.end() - start < _LONGEST_RUN and not last
+                else run.end()
+            )
         found = _BRACKET.match(text, start)
-        if not last and (_UNFINISHED.match(text, start) or (found and _MAY_FOLLOW.match(text, found.end()))):
+        if not last and (
+            _UNFINISHED.match(text, start) or (found and _MAY_FOLLOW.match(text, found.end()))
+        ):
             return None
         linked = _PASSAGE.match(text, found.end()) if found else None
         return linked.end() if linked else found.end() if found else start + 1
@@ -223,13 +255,19 @@ class Marker:
                 self._close()
 
     def _settled(self, text: str) -> str:
-        """The text behind a marker; where that was dropped, without the bracket around it, and with the space that words need between them."""
+        """The text behind a marker; where that was dropped, without the bracket around it, and with
+        the space that words need between them.
+        """
         owed = self.owed
         if owed is None:
             return text
         while text and (opened := _OPENS.search(owed)):
             if text[0] not in _CLOSES[opened[0]]:
-                return owed + text[text.startswith(" ") :] if opened[0] == "*" else (owed if text[0].isalnum() else owed.rstrip()) + text
+                return (
+                    owed + text[text.startswith(" ") :]
+                    if opened[0] == "*"
+                    else (owed if text[0].isalnum() else owed.rstrip()) + text
+                )
             self.owed = owed = owed[:-1] if opened[0] == "*" else owed[: opened.start()]
             text = text[1:]
         if text[:1].isalnum():
@@ -249,7 +287,9 @@ class Marker:
             self._say(lead)
             for n in known:
                 self._say(f"[{n}]")
-                self._cite(n, start if start is not None else self.before + len(self.shown) - len(f"[{n}]"))
+                self._cite(
+                    n, start if start is not None else self.before + len(self.shown) - len(f"[{n}]")
+                )
             self.owed = None
         elif not self.adjacent or self.owed is not None or opens:
             self.owed = lead
@@ -263,7 +303,9 @@ class Marker:
         end = self.before + len(self.shown)
         if self.open and self.open[0][0].start != start:
             self._close()
-        self.open.append((Citation(n=n, start=start, end=end), self.shown[max(0, start - self.before) :]))
+        self.open.append(
+            (Citation(n=n, start=start, end=end), self.shown[max(0, start - self.before) :])
+        )
         self.since = ""
 
     def _close(self) -> None:
@@ -272,7 +314,11 @@ class Marker:
         for citation, sentence in self.open:
             flags = self.check(_MARKER.sub("", sentence), cited)
             self.flags.update(dict.fromkeys(flags))
-            self._told.append(Citation(n=citation.n, start=citation.start, end=citation.end, flags=flags) if flags else citation)
+            self._told.append(
+                Citation(n=citation.n, start=citation.start, end=citation.end, flags=flags)
+                if flags
+                else citation
+            )
         self.open, self.since = [], ""
 
     def _is_over(self) -> bool:
@@ -289,26 +335,44 @@ class Marker:
         return self.shown[self.shown.rfind("\n") + 1 : len(self.shown) - but]
 
     def _sentence(self) -> int | None:
-        """Where the sentence begins that a marker here closes; markers of one sentence share it. None where there is no sentence."""
+        """Where the sentence begins that a marker here closes; markers of one sentence share it.
+        None where there is no sentence.
+        """
         line = self._line()
-        if _LINE_START.fullmatch(line) and (line.strip() or _LISTED.match(self.shown.rstrip().rpartition("\n")[2])):
+        if _LINE_START.fullmatch(line) and (
+            line.strip() or _LISTED.match(self.shown.rstrip().rpartition("\n")[2])
+        ):
             return None
         shown = self.shown[-_KEPT:]
         end = len(_MARKS.sub("", shown[-_MARKS_MAX:]).rstrip()) + max(0, len(shown) - _MARKS_MAX)
         if end == 0:
             return None
         starts = (_begins(shown, end - size, end) for size in (*_NEAR, end))
-        return self.before + len(self.shown) - len(shown) + next((start for start in starts if start), 0)
+        return (
+            self.before
+            + len(self.shown)
+            - len(shown)
+            + next((start for start in starts if start), 0)
+        )
 
 
 def _begins(text: str, start: int, end: int) -> int:
     """Where the last sentence of text[start:end] begins; 0 where that is not in there."""
-    return max((found.end() for found in SENTENCE_ENDS.finditer(text, max(0, start), end) if found.end() < end), default=0)
+    return max(
+        (
+            found.end()
+            for found in SENTENCE_ENDS.finditer(text, max(0, start), end)
+            if found.end() < end
+        ),
+        default=0,
+    )
 
 
 def _is_index(before: str, numbers: list[int]) -> bool:
     """Whether a bracket behind this is an index: behind an identifier, or `[0]` behind any word."""
-    return bool(_IDENTIFIER.search(before)) or (numbers == [0] and before[-1:].isascii() and before[-1:].isalnum())
+    return bool(_IDENTIFIER.search(before)) or (
+        numbers == [0] and before[-1:].isascii() and before[-1:].isalnum()
+    )
 
 
 class _Code:
@@ -339,7 +403,9 @@ class _Code:
 
 
 def _each(numbers: str) -> Iterator[int]:
-    """The numbers of a list with ranges. A range too long for sources gives its ends, which name none where they are not known."""
+    """The numbers of a list with ranges. A range too long for sources gives its ends, which name
+    none where they are not known.
+    """
     for first, last in _PARTS.findall(numbers):
         low, high = int(first), int(last or first)
         yield from range(low, high + 1) if 0 <= high - low < _RANGE else (low, high)

@@ -1,12 +1,18 @@
-"""What a sentence claims that can be looked up: numbers, dates, versions, amounts, quotations, code and names; and which of it a source lacks.
+"""What a sentence claims that can be looked up: numbers, dates, versions, amounts, quotations, code
+and names; and which of it a source lacks.
 
-It is a check of words, not of meaning: a sentence may have all its words in its source and still be wrong. What it looks up:
+It is a check of words, not of meaning: a sentence may have all its words in its source and still be
+wrong. What it looks up:
 
-- **numbers**, with readings for thousands and decimals (`1,000`, `1.000`, `0,5`), magnitudes (`5 million`, `200K`), words (`two`, `三`), months
-  and dates; a percent sign or a currency counts where the source has that number in another role only;
-- **versions and times** (`1.2.3`, `10:30`), **identifiers** (`max_tokens`, `--docs`, `/v1/answers`, `gpt-4o`) and inline code, by their tokens;
+- **numbers**, with readings for thousands and decimals (`1,000`, `1.000`, `0,5`), magnitudes (`5
+  million`, `200K`), words (`two`, `三`), months
+  and dates; a percent sign or a currency counts where the source has that number in another role
+  only;
+- **versions and times** (`1.2.3`, `10:30`), **identifiers** (`max_tokens`, `--docs`, `/v1/answers`,
+  `gpt-4o`) and inline code, by their tokens;
 - **quotations**, word for word, apart from case, space, markup and the stop at their end;
-- **names**: words with a capital, not at a sentence's start; also known by their initials. In Chinese and Japanese, only Latin words.
+- **names**: words with a capital, not at a sentence's start; also known by their initials. In
+  Chinese and Japanese, only Latin words.
 """
 
 import re
@@ -20,41 +26,92 @@ _LONG_QUOTE = 5  # words; a quotation so long may leave out signs, but no word o
 
 _NUMBER = re.compile(r"\d+(?:[.,:'’\u202f\u00a0 ](?=\d{3}(?!\d))\d{3}|[.,:]\d+)*", re.ASCII)
 _MAGNITUDE = re.compile(r"[ \u00a0-]?(thousand|million|billion|trillion|万|亿|[kKMB](?![a-zA-Z]))")
-_MAGNITUDES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "b": 1e9, "billion": 1e9, "trillion": 1e12, "万": 1e4, "亿": 1e8}
+_MAGNITUDES = {
+    "k": 1e3,
+    "thousand": 1e3,
+    "m": 1e6,
+    "million": 1e6,
+    "b": 1e9,
+    "billion": 1e9,
+    "trillion": 1e12,
+    "万": 1e4,
+    "亿": 1e8,
+}
 _ROLES = {  # role -> what stands before the number, and what behind it
     "percent": (r"百分之\s*\Z", r"\s?(?:%|％|per ?cent|pct|percentage)"),
     "money": (r"[$€£¥]\s?\Z", r"\s?(?:[$€£¥]|USD|EUR|dollars?|euros?|元|美元|cents?)"),
 }
-_ROLE = {name: (re.compile(before), re.compile(behind, re.IGNORECASE)) for name, (before, behind) in _ROLES.items()}
+_ROLE = {
+    name: (re.compile(before), re.compile(behind, re.IGNORECASE))
+    for name, (before, behind) in _ROLES.items()
+}
 _UP_TO_NINETEEN = (
     "zero no none, one once single first, two twice both second pair, three third triple, four fourth quarter, five fifth, six sixth, "
     "seven seventh, eight eighth, nine ninth, ten tenth, eleven, twelve dozen, thirteen, fourteen, fifteen, sixteen, seventeen, eighteen, nineteen"
 )
-_WORDED = {name: number for number, names in enumerate(_UP_TO_NINETEEN.split(",")) for name in names.split()}
-_WORDED |= {name: 10 * ten for ten, name in enumerate("twenty thirty forty fifty sixty seventy eighty ninety hundred".split(), 2)}  # noqa: SIM905
+_WORDED = {
+    name: number
+    for number, names in enumerate(_UP_TO_NINETEEN.split(","))
+    for name in names.split()
+}
+_WORDED |= {
+    name: 10 * ten
+    for ten, name in enumerate(
+        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred"], 2
+    )
+}
 _WORDED |= {"thousand": 1000}
-_MONTH_LIST = "january february march april may june july august september october november december"
+_MONTH_LIST = (
+    "january february march april may june july august september october november december"
+)
 _MONTHS = {name: number for number, name in enumerate(_MONTH_LIST.split(), 1)}
 _MONTHS |= {name[:3]: number for name, number in _MONTHS.items()}
 _DATED = re.compile(rf"(?<!\w)({'|'.join(_MONTHS)})(?=\.? \d)", re.IGNORECASE)
 _ISO_DATE = re.compile(r"(?<!\d)\d{4}-(0[1-9]|1[0-2])-\d\d(?!\d)")
 _HAN = {digit: number for number, digit in enumerate("零一二三四五六七八九十")} | {"两": 2}
-_HAN_NUMBER = re.compile(r"([一二三四五六七八九])?十([一二三四五六七八九])?|[零一二三四五六七八九两]")
+_HAN_NUMBER = re.compile(
+    r"([一二三四五六七八九])?十([一二三四五六七八九])?|[零一二三四五六七八九两]"
+)
 
-_MARKUP = re.compile(r"\*\*|__|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)|^\s*(?:#{1,6}\s|>\s?|[-*+]\s|\d{1,3}[.)]\s)", re.MULTILINE)
+_MARKUP = re.compile(
+    r"\*\*|__|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)|^\s*(?:#{1,6}\s|>\s?|[-*+]\s|\d{1,3}[.)]\s)",
+    re.MULTILINE,
+)
 _COUNTED = re.compile(r"(?<![\w.])\(?\d{1,2}\)(?=\s)")
 _CODE = re.compile(r"`([^`\n]+)`")
-_QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,200})[\"”]|(?<!\w)[‘']([^'‘’\n]{2,200})[’'](?!\w)|[「『《«]([^」』》»\n]{1,200})[」』》»]")
+_QUOTED = re.compile(
+    r"[\"“]([^\"“”\n]{2,200})[\"”]|(?<!\w)[‘']([^'‘’\n]{2,200})[’'](?!\w)|[「『《«]([^」』》»\n]{1,200})[」』》»]"
+)
 _IDENTIFIER = re.compile(
     r"(?<![\w/.-])(?:--?[a-z][\w-]+|(?:/[\w{}.-]+){2,}|[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?|[a-z]+[A-Z]\w*|[A-Za-z]+-?\d[\w.-]*\w|[A-Z]\d)",
     re.ASCII,
 )
 _NAME = re.compile(r"(?<![\w@/.-])[^\W\d_a-z][^\W\d_]+(?:[-'’][^\W\d_]+)*")
-_BEGINS = re.compile(r"(?:\A|[.!?:;]\s|[.!?:;][\"'”’)]\s|[\n(\[|]|[–—-]\s|[。！？：；，])[\s\"'“‘(\[*_]*\Z")
+_BEGINS = re.compile(
+    r"(?:\A|[.!?:;]\s|[.!?:;][\"'”’)]\s|[\n(\[|]|[–—-]\s|[。！？：；，])[\s\"'“‘(\[*_]*\Z"
+)
 _WORD = re.compile(r"[^\W_]+", re.ASCII)
 _ANY_WORD = re.compile(r"[^\W\d_]+")
 _HAN_TEXT = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_NO_NAMES = frozenset(("i", "ok", "the", "a", "an", "api", "apis", "faq", "id", "ids", "url", "urls", "yes", "no", "note"))
+_NO_NAMES = frozenset(
+    (
+        "i",
+        "ok",
+        "the",
+        "a",
+        "an",
+        "api",
+        "apis",
+        "faq",
+        "id",
+        "ids",
+        "url",
+        "urls",
+        "yes",
+        "no",
+        "note",
+    )
+)
 
 
 class _Number(Record, frozen=True, kw_only=True):
@@ -64,7 +121,9 @@ class _Number(Record, frozen=True, kw_only=True):
 
 
 class _Text(Record, frozen=True, kw_only=True):
-    """What can be found in a source: its words, its numbers with their roles, and itself, plain and without any sign."""
+    """What can be found in a source: its words, its numbers with their roles, and itself, plain and
+    without any sign.
+    """
 
     plain: str
     letters: str
@@ -74,7 +133,9 @@ class _Text(Record, frozen=True, kw_only=True):
 
 
 class Claims:
-    """`lacking` names what a sentence claims that neither the sources it cites nor the question have. A source is read once it is cited."""
+    """`lacking` names what a sentence claims that neither the sources it cites nor the question
+    have. A source is read once it is cited.
+    """
 
     def __init__(self, sources: Sequence[Source], question: str) -> None:
         self._sources = {source.n: source for source in sources}
@@ -99,8 +160,15 @@ class Claims:
 
 @lru_cache(maxsize=256)
 def _text(text: str) -> _Text:
-    words = {form for word in _ANY_WORD.findall(text) for form in _forms(word)} | {word.lower() for word in _WORD.findall(text)}
-    words |= {name for month in _ISO_DATE.findall(text) for name, number in _MONTHS.items() if number == int(month)}
+    words = {form for word in _ANY_WORD.findall(text) for form in _forms(word)} | {
+        word.lower() for word in _WORD.findall(text)
+    }
+    words |= {
+        name
+        for month in _ISO_DATE.findall(text)
+        for name, number in _MONTHS.items()
+        if number == int(month)
+    }
     numbers: dict[float, set[str]] = {}
     for number in _numbers(text):
         for reading in number.readings:
@@ -120,7 +188,9 @@ def _text(text: str) -> _Text:
 
 def _forms(word: str) -> Iterator[str]:
     """Lower case, without a plural's ending; the parts of camelCase as well."""
-    yield from (part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", word) if part != word)
+    yield from (
+        part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", word) if part != word
+    )
     low = word.lower()
     yield low
     for ending in ("es", "s", "n", "ian", "ish"):
@@ -146,7 +216,11 @@ def _worded(text: str) -> Iterator[float]:
         yield float(_MONTHS[month.lower()])
     for found in _HAN_NUMBER.finditer(text):
         tens, ones = found.groups()
-        yield float(_HAN[found[0]] if found[0] in _HAN else (_HAN[tens] if tens else 1) * 10 + (_HAN[ones] if ones else 0))
+        yield float(
+            _HAN[found[0]]
+            if found[0] in _HAN
+            else (_HAN[tens] if tens else 1) * 10 + (_HAN[ones] if ones else 0)
+        )
 
 
 def _numbers(text: str) -> Iterator[_Number]:
@@ -154,9 +228,9 @@ def _numbers(text: str) -> Iterator[_Number]:
         behind = _MAGNITUDE.match(text, found.end())
         readings = set(_readings(found[0]))
         if behind:
-            readings = {round(reading * _MAGNITUDES[behind[1].lower()], 6) for reading in readings} | (
-                readings if behind[1] in "mMbB" else set()
-            )
+            readings = {
+                round(reading * _MAGNITUDES[behind[1].lower()], 6) for reading in readings
+            } | (readings if behind[1] in "mMbB" else set())
         role = next(
             (
                 name
@@ -169,10 +243,14 @@ def _numbers(text: str) -> Iterator[_Number]:
 
 
 def _readings(digits: str) -> Iterator[float]:
-    """`1.234` is a thousand or a little more than one; `1.2.3` and `10:30` are neither, and count by their parts."""
+    """`1.234` is a thousand or a little more than one; `1.2.3` and `10:30` are neither, and count
+    by their parts.
+    """
     bare = re.sub(r"['’\u202f\u00a0 ]", "", digits)
     marks = [mark for mark in bare if mark in ".,"]
-    if ":" in bare or (len(set(marks)) == 1 < len(marks) and not re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", bare)):
+    if ":" in bare or (
+        len(set(marks)) == 1 < len(marks) and not re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", bare)
+    ):
         yield from (float(part) for part in re.split(r"[.:,]", bare) if part)
         return
     if not marks:
@@ -209,12 +287,16 @@ def _blank(found: re.Match[str]) -> str:
 
 
 def _has_number(number: _Number, texts: Sequence[_Text]) -> bool:
-    """In the same role, or in one that is not told; every part of a version, any reading of a number."""
+    """In the same role, or in one that is not told; every part of a version, any reading of a
+    number.
+    """
     parts = number.readings
     together = re.fullmatch(r"\d+(?:[.:]\d+){2,}|\d+:\d+", number.text)
     if together:
         return any(number.text in text.plain for text in texts)
-    roles = [text.numbers[reading] for reading in parts for text in texts if reading in text.numbers]
+    roles = [
+        text.numbers[reading] for reading in parts for text in texts if reading in text.numbers
+    ]
     return any(not number.role or number.role in has or has == {""} for has in roles)
 
 
@@ -227,7 +309,9 @@ def _lacks_code(code: str, texts: Sequence[_Text]) -> Iterator[str]:
         return
     for token in re.findall(r"[^\W_]+", code, re.ASCII):
         number = token.isdigit() and any(float(token) in text.numbers for text in texts)
-        if not number and not any(token.lower() in text.words or token.lower() in text.plain for text in texts):
+        if not number and not any(
+            token.lower() in text.words or token.lower() in text.plain for text in texts
+        ):
             yield code
             return
 
@@ -249,7 +333,9 @@ def _lacks_names(text: str, texts: Sequence[_Text]) -> Iterator[str]:
         name = re.sub(r"['’]s\Z", "", found[0])
         if _HAN_TEXT.search(name) or name.lower() in _NO_NAMES:
             continue
-        if not all(_knows(part, texts) for part in re.findall(r"[^\W\d_]+", name) if part[0].isupper()):
+        if not all(
+            _knows(part, texts) for part in re.findall(r"[^\W\d_]+", name) if part[0].isupper()
+        ):
             yield name
 
 

@@ -1,8 +1,10 @@
-"""One set of documents: the files of some folders and what was uploaded beside them, kept on a shelf, indexed, and kept true.
+"""One set of documents: the files of some folders and what was uploaded beside them, kept on a
+shelf, indexed, and kept true.
 
-`scan` brings the shelf to what the files say: new and changed files are read, gone ones dropped, the rest is left alone. Everything goes in
-batches: one transaction of the store, then one commit of the index, so that an end at any moment leaves the shelf whole and the index at
-most one batch behind it, which the next start makes good.
+`scan` brings the shelf to what the files say: new and changed files are read, gone ones dropped,
+the rest is left alone. Everything goes in batches: one transaction of the store, then one commit of
+the index, so that an end at any moment leaves the shelf whole and the index at most one batch
+behind it, which the next start makes good.
 """
 
 import hashlib
@@ -17,10 +19,10 @@ from typing import Literal
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.document_store import Doc, Fresh, Shelf
 from slipway.knowledge.freshness import FORMAT, changed_since, is_fresh, is_gone, stamp
 from slipway.knowledge.index import Index
 from slipway.knowledge.reading import FileReader, Slow, failure
-from slipway.knowledge.shelf import Doc, Fresh, Shelf
 from slipway.knowledge.uploads import Uploads
 from slipway.store import Store
 from slipway.types import Record
@@ -42,7 +44,9 @@ class Done(Record, frozen=True, kw_only=True):
 
 
 class Known(Record, frozen=True, kw_only=True):
-    """What is known at one moment: documents by their numbers and by their paths. It is replaced, never changed; `epoch` tells one from another."""
+    """What is known at one moment: documents by their numbers and by their paths. It is replaced,
+    never changed; `epoch` tells one from another.
+    """
 
     epoch: int
     documents: Mapping[int, Doc]
@@ -50,45 +54,71 @@ class Known(Record, frozen=True, kw_only=True):
 
 
 class Collection:
-    """`sources` are folders and files. Whoever holds `changing` sees shelf, index and what is known at one moment."""
+    """`sources` are folders and files. Whoever holds `changing` sees shelf, index and what is known
+    at one moment.
+    """
 
-    def __init__(self, store: Store, sources: Sequence[Path], *, largest_mb: float = 50.0, deadline_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sources: Sequence[Path],
+        *,
+        largest_mb: float = 50.0,
+        deadline_s: float = 60.0,
+    ) -> None:
         self.sources, self.store = tuple(sources), store
-        name = os.fsencode("\0".join(str(source.resolve()) for source in sources)).decode("utf-8", "backslashreplace")
+        name = os.fsencode("\0".join(str(source.resolve()) for source in sources)).decode(
+            "utf-8", "backslashreplace"
+        )
         self.shelf = Shelf(store, name)
         home = store.folder.resolve() / "knowledge" / hashlib.sha256(name.encode()).hexdigest()[:16]
         self.uploads = Uploads(home, self.shelf)
-        self.reader = FileReader(self.shelf, self.uploads, largest_mb=largest_mb, deadline_s=deadline_s)
+        self.reader = FileReader(
+            self.shelf, self.uploads, largest_mb=largest_mb, deadline_s=deadline_s
+        )
         owner = hashlib.sha256(store.secret).hexdigest()[:16]
         self.index = Index(home / "index", owner)
         self.known = Known(epoch=0, documents={}, by_path={})
         self.progress = Done()
-        self.changed: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: None  # told of each batch: who embeds, listens
+        self.changed: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: (
+            None
+        )  # told of each batch: who embeds, listens
         self.changing = RLock()
         self._refreshing = Lock()  # a file that several questions hit is read once
         self._asked: tuple[int, Mapping[int, str]] = (-1, {})
-        self._slow: dict[str, int] = {}  # files, by path, that were too slow for a question, with their stamps
+        self._slow: dict[
+            str, int
+        ] = {}  # files, by path, that were too slow for a question, with their stamps
         self._know(self.shelf.documents())
         self._bring_index()
 
     # from the store
 
     def _bring_index(self) -> None:
-        """The index brought up to the shelf: after an end, or an error such as a full disk, between the two."""
+        """The index brought up to the shelf: after an end, or an error such as a full disk, between
+        the two.
+        """
         at, to = self.index.generation, self.shelf.generation
         if at > to or (at == 0 and len(self.index)):
             self.index.clear()
             at = 0
         if at == to:
             return
-        for some in _batches([doc.id for doc in self.shelf.documents(since=at)] if at else list(self.documents), _BATCH_PASSAGES // 10):
+        for some in _batches(
+            [doc.id for doc in self.shelf.documents(since=at)] if at else list(self.documents),
+            _BATCH_PASSAGES // 10,
+        ):
             self.index.update(self.shelf.rows(some), some, at)
         self.index.update((), self.shelf.gone(at), to)
         self.shelf.caught_up(to)
 
     def _know(self, documents: Iterable[Doc]) -> None:
         by_number = {doc.id: doc for doc in documents}
-        self.known = Known(epoch=self.known.epoch + 1, documents=by_number, by_path={doc.path: doc for doc in by_number.values()})
+        self.known = Known(
+            epoch=self.known.epoch + 1,
+            documents=by_number,
+            by_path={doc.path: doc for doc in by_number.values()},
+        )
 
     @property
     def documents(self) -> Mapping[int, Doc]:
@@ -105,10 +135,16 @@ class Collection:
     # from the files
 
     def found(self) -> list[files.Found]:
-        """The files there are now. Sources that cannot be reached just now are left out, with all that was read from them."""
+        """The files there are now. Sources that cannot be reached just now are left out, with all
+        that was read from them.
+        """
         lost = self._lost()
         found = files.find(
-            self.sources, {source: [d.file for d in self.documents.values() if _is_under(d.file, [real])] for source, real in lost}
+            self.sources,
+            {
+                source: [d.file for d in self.documents.values() if _is_under(d.file, [real])]
+                for source, real in lost
+            },
         )
         return found + self.uploads.found({each.path for each in found})
 
@@ -116,17 +152,37 @@ class Collection:
         """The sources that cannot be reached just now, each with its real path."""
         return [(source, str(source.resolve())) for source in self.sources if not _is_there(source)]
 
-    def scan(self, tell: Callable[[Done], None] = lambda done: None, stop: Callable[[], bool] = lambda: False) -> Done:
-        """Brings the shelf to what the files say; blocks. `tell` hears how far it is; `stop` is asked between files."""
+    def scan(
+        self,
+        tell: Callable[[Done], None] = lambda done: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Done:
+        """Brings the shelf to what the files say; blocks. `tell` hears how far it is; `stop` is
+        asked between files.
+        """
         with self.changing:
             self._bring_index()
-        known, lost = self.by_path, [real for _, real in self._lost()]  # first: what comes while the files are looked for is not gone
+        known, lost = (
+            self.by_path,
+            [real for _, real in self._lost()],
+        )  # first: what comes while the files are looked for is not gone
         found = self.found()
         there = {each.path for each in found}
-        lost += [real for _, real in self._lost()] + [each.file for each in found if each.unreachable]
-        gone = [doc.id for doc in known.values() if doc.path not in there and not _is_under(doc.file, lost)]
+        lost += [real for _, real in self._lost()] + [
+            each.file for each in found if each.unreachable
+        ]
+        gone = [
+            doc.id
+            for doc in known.values()
+            if doc.path not in there and not _is_under(doc.file, lost)
+        ]
         new = [each for each in found if not self._is_known(each)]
-        done = Done(total=len(found), seen=len(found) - len(new), unchanged=len(found) - len(new), dropped=len(gone))
+        done = Done(
+            total=len(found),
+            seen=len(found) - len(new),
+            unchanged=len(found) - len(new),
+            dropped=len(gone),
+        )
         self._tell(done, tell)
         if gone:
             self._put((), gone)
@@ -139,15 +195,26 @@ class Collection:
     def _is_known(self, found: files.Found) -> bool:
         doc = self.by_path.get(found.path)
         if doc is None or (doc.stamp, doc.size, doc.file, doc.home, doc.format) != (
-            found.stamp, found.size, found.file, found.home, FORMAT,
-        ):  # fmt: skip
+            found.stamp,
+            found.size,
+            found.file,
+            found.home,
+            FORMAT,
+        ):
             return False
         return not found.refused or doc.state == "failed"
 
     def _read_all(
-        self, new: Sequence[files.Found], done: Done, within_s: float | None, tell: Callable[[Done], None], stop: Callable[[], bool]
+        self,
+        new: Sequence[files.Found],
+        done: Done,
+        within_s: float | None,
+        tell: Callable[[Done], None],
+        stop: Callable[[], bool],
     ) -> tuple[Done, list[files.Found]]:
-        """Reads these and puts them in batches; those that took too long come back where a longer time is left for them."""
+        """Reads these and puts them in batches; those that took too long come back where a longer
+        time is left for them.
+        """
         batch, slow = _Batch(), list[files.Found]()
         for each in new:
             if stop():
@@ -177,17 +244,33 @@ class Collection:
         if batch.touched:
             with self.changing:
                 self.shelf.touched(batch.touched)
-                self._know({**self.documents, **{doc.id: doc for doc in batch.touched if doc.id in self.documents}}.values())
+                self._know(
+                    {
+                        **self.documents,
+                        **{doc.id: doc for doc in batch.touched if doc.id in self.documents},
+                    }.values()
+                )
         batch.clear()
 
     def _put(self, fresh: Sequence[Fresh], gone: Sequence[int]) -> None:
-        """The only way into shelf and index. What was read before the file changed again is left out: it is read anew."""
+        """The only way into shelf and index. What was read before the file changed again is left
+        out: it is read anew.
+        """
         with self.changing:
             fresh = [each for each in fresh if not changed_since(each.doc)]
             if not fresh and not gone:
                 return
-            known = {(doc.path, doc.reason) for each in fresh if (doc := self.by_path.get(each.doc.path))}
-            out = {*gone, *(self.by_path[each.doc.path].id for each in fresh if each.doc.path in self.by_path)}
+            known = {
+                (doc.path, doc.reason) for each in fresh if (doc := self.by_path.get(each.doc.path))
+            }
+            out = {
+                *gone,
+                *(
+                    self.by_path[each.doc.path].id
+                    for each in fresh
+                    if each.doc.path in self.by_path
+                ),
+            }
             put = self.shelf.put(fresh, gone)
             kept = (doc for doc in self.documents.values() if doc.id not in out)
             try:
@@ -223,23 +306,35 @@ class Collection:
         return asked
 
     def stale(self, docs: Iterable[Doc]) -> list[Doc]:
-        """Those whose files are no longer what was read. Where a whole source cannot be reached, what was read of it still counts."""
+        """Those whose files are no longer what was read. Where a whole source cannot be reached,
+        what was read of it still counts.
+        """
         return [doc for doc in docs if not is_fresh(doc) and self._reachable(doc)]
 
     def _reachable(self, doc: Doc) -> bool:
         return not _is_under(doc.file, [real for _, real in self._lost()])
 
     def refresh(self, stale: Iterable[Doc], within_s: float = 2.0) -> set[str]:
-        """Reads these documents again, now; those whose files are gone are dropped. The paths of those that could be read in that time."""
+        """Reads these documents again, now; those whose files are gone are dropped. The paths of
+        those that could be read in that time.
+        """
         batch, gone, read = _Batch(), list[int](), set[str]()
         with self._refreshing:
             for doc in stale:
                 now = self.by_path.get(doc.path)
-                if now is None or (now is not doc and is_fresh(now)):  # another question has seen to it
+                if now is None or (
+                    now is not doc and is_fresh(now)
+                ):  # another question has seen to it
                     continue
                 try:
                     stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
-                    found = files.Found(path=doc.path, file=doc.file, home=doc.home, stamp=stamp(stat), size=stat.st_size)
+                    found = files.Found(
+                        path=doc.path,
+                        file=doc.file,
+                        home=doc.home,
+                        stamp=stamp(stat),
+                        size=stat.st_size,
+                    )
                     if self._slow.get(doc.path) != found.stamp:
                         batch.add(self.reader.read(found, now, within_s))
                         read.add(doc.path)
@@ -272,7 +367,9 @@ class Collection:
             self._put((), [now.id] if (now := self.by_path.get(doc.path)) else [])
 
     def rest(self) -> None:
-        """Ends the child processes, and gives memory back; the next file to be read starts them anew."""
+        """Ends the child processes, and gives memory back; the next file to be read starts them
+        anew.
+        """
         with self.changing:
             self.index.rest()
         self.reader.rest()
@@ -297,7 +394,11 @@ class _Batch:
     @property
     def full(self) -> bool:
         files = len(self.fresh) + len(self.touched)
-        return files >= _BATCH_FILES or self._passages >= _BATCH_PASSAGES or time.monotonic() - self._since > _BATCH_S
+        return (
+            files >= _BATCH_FILES
+            or self._passages >= _BATCH_PASSAGES
+            or time.monotonic() - self._since > _BATCH_S
+        )
 
 
 def _is_there(source: Path) -> bool:
@@ -309,12 +410,16 @@ def _is_there(source: Path) -> bool:
 
 def _counted(done: Done, outcome: Fresh | Doc) -> Done:
     failed = isinstance(outcome, Fresh) and outcome.doc.state == "failed"
-    kind: Literal["failed", "read", "unchanged"] = "failed" if failed else "read" if isinstance(outcome, Fresh) else "unchanged"
+    kind: Literal["failed", "read", "unchanged"] = (
+        "failed" if failed else "read" if isinstance(outcome, Fresh) else "unchanged"
+    )
     return msgspec.structs.replace(done, seen=done.seen + 1, **{kind: getattr(done, kind) + 1})
 
 
 def _is_under(file: str, folders: Sequence[str]) -> bool:
-    return any(file == folder or file.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+    return any(
+        file == folder or file.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders
+    )
 
 
 def _batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -1,7 +1,8 @@
-"""The vectors of a collection: those that the store has, in memory, and a thread that makes those that are missing.
+"""The vectors of a collection: those that the store has, in memory, and a thread that makes those
+that are missing.
 
-Where another model is wanted than the vectors are of, the old ones serve until the new ones are complete. New passages are found by their
-words until they have a vector.
+Where another model is wanted than the vectors are of, the old ones serve until the new ones are
+complete. New passages are found by their words until they have a vector.
 """
 
 import logging
@@ -13,9 +14,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from slipway.knowledge.collection import Collection
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.index import Reach
-from slipway.knowledge.shelf import Doc
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ _MASKS = 64
 _FORGET_AFTER = 5000  # vectors made; forgetting reads all that there are
 _OPEN_AGAIN_S = 30.0  # for weights that were fetched meanwhile
 
-Opener = Callable[[str], Embedder]  # raises WeightsError, SettingsError, ImportError where the model cannot be had
+Opener = Callable[
+    [str], Embedder
+]  # raises WeightsError, SettingsError, ImportError where the model cannot be had
 
 
 class Served(Record, frozen=True, kw_only=True):
@@ -43,46 +46,70 @@ class Served(Record, frozen=True, kw_only=True):
 
 
 class Dense:
-    """`wanted` names a model as the settings do; `opener` makes its embedder. `off` says why there are no vectors, empty where there are."""
+    """`wanted` names a model as the settings do; `opener` makes its embedder. `off` says why there
+    are no vectors, empty where there are.
+    """
 
     def __init__(self, collection: Collection, wanted: str, opener: Opener) -> None:
         self.collection, self.wanted = collection, wanted
         self.off = ""
         self._opener = opener
         self._serving: Served | None = None
-        self._filled: list[Served] = []  # all that are told of changes: those two, and one that is being filled
+        self._filled: list[
+            Served
+        ] = []  # all that are told of changes: those two, and one that is being filled
         self._coming: Served | None = None  # where it is another than the one that serves
         self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
-        self._first: dict[int, tuple[int, int]] = {}  # a document's passages: the first one's number, and how many
+        self._first: dict[
+            int, tuple[int, int]
+        ] = {}  # a document's passages: the first one's number, and how many
         self._alive: set[int] = set()  # the passages that there are
         self._lock = threading.Lock()  # of the three above
-        self._made = _FORGET_AFTER - 1  # vectors made since those were forgotten that nothing needs: the first time soon
+        self._made = (
+            _FORGET_AFTER - 1
+        )  # vectors made since those were forgotten that nothing needs: the first time soon
         self._stop, self._more = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         collection.changed = self._changed
 
     # asked
 
-    def near(self, text: str, limit: int, also: Iterable[int], reach: Reach | None) -> dict[int, float]:
-        """Cosines to the question: of the nearest `limit` passages within reach, and of those `also` asked for. Empty where nothing is known."""
+    def near(
+        self, text: str, limit: int, also: Iterable[int], reach: Reach | None
+    ) -> dict[int, float]:
+        """Cosines to the question: of the nearest `limit` passages within reach, and of those
+        `also` asked for. Empty where nothing is known.
+        """
         serving = self._serving
         if serving is None or not len(serving.vectors) or not serving.embedder.reads(text):
             return {}
         query = serving.embedder.embed_query(text)
-        found = dict(serving.vectors.search(query, limit, None if reach is None else self._mask(reach)))
-        return found | serving.vectors.compare(query, [number for number in also if number not in found])
+        found = dict(
+            serving.vectors.search(query, limit, None if reach is None else self._mask(reach))
+        )
+        return found | serving.vectors.compare(
+            query, [number for number in also if number not in found]
+        )
 
     @property
     def serves(self) -> bool:
         return self._serving is not None
 
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
-        """What gives texts like this one their vectors; None where the model that serves cannot read it, and where there is none."""
+        """What gives texts like this one their vectors; None where the model that serves cannot
+        read it, and where there is none.
+        """
         serving = self._serving
-        return serving.embedder.embed_query if serving is not None and serving.embedder.reads(text) else None
+        return (
+            serving.embedder.embed_query
+            if serving is not None and serving.embedder.reads(text)
+            else None
+        )
 
     def _mask(self, reach: Reach) -> "NDArray[np.bool_]":
-        """Over all passages' numbers: whether they are within reach. Kept as long as the same reach is asked for."""
+        """Over all passages' numbers: whether they are within reach. Kept as long as the same reach
+        is asked for.
+        """
         import numpy as np
 
         with self._lock:
@@ -100,15 +127,23 @@ class Dense:
             return mask
 
     def state(self, *, counted: bool) -> str:
-        """`120/232`: how many passages are found by their meaning; not `counted`, as a share. Or why none is."""
+        """`120/232`: how many passages are found by their meaning; not `counted`, as a share. Or
+        why none is.
+        """
         serving, coming = self._serving, self._coming
         if self.off or serving is None:
             return self.off or "starting"
         total = sum(doc.passages for doc in self.collection.documents.values())
         parts = [
-            f"{len(each.vectors)}/{total}" if counted else f"{_percent(len(each.vectors), total)} %" for each in (serving, coming) if each
+            f"{len(each.vectors)}/{total}" if counted else f"{_percent(len(each.vectors), total)} %"
+            for each in (serving, coming)
+            if each
         ]
-        return parts[0] if coming is None else f"{parts[0]} by the model before, {parts[1]} by the new one"
+        return (
+            parts[0]
+            if coming is None
+            else f"{parts[0]} by the model before, {parts[1]} by the new one"
+        )
 
     @property
     def loaded(self) -> set[int]:
@@ -137,13 +172,19 @@ class Dense:
             self._more.wait()
 
     def open(self) -> bool:
-        """The model that is wanted, and the vectors that there are. False where it cannot be had: `off` says why."""
+        """The model that is wanted, and the vectors that there are. False where it cannot be had:
+        `off` says why.
+        """
         from slipway.errors import SlipwayError
 
         try:
             wanted = self._load(self._opener(self.wanted))
         except Exception as error:  # noqa: BLE001 - whatever is in the file of a model, or is not
-            why = f"{error.what} {error.next}".strip() if isinstance(error, SlipwayError) else f"{self.wanted} cannot be used ({error})"
+            why = (
+                f"{error.what} {error.next}".strip()
+                if isinstance(error, SlipwayError)
+                else f"{self.wanted} cannot be used ({error})"
+            )
             if self.off != (off := f"off: {why}"):
                 log.warning("search is by keywords only: %s", why)
             self.off = off
@@ -173,7 +214,16 @@ class Dense:
 
         def flush() -> None:
             self._take(
-                served, dict(zip(numbers, np.frombuffer(b"".join(rows), np.float32).reshape(-1, served.embedder.dimensions), strict=True))
+                served,
+                dict(
+                    zip(
+                        numbers,
+                        np.frombuffer(b"".join(rows), np.float32).reshape(
+                            -1, served.embedder.dimensions
+                        ),
+                        strict=True,
+                    )
+                ),
             )
             numbers.clear()
             rows.clear()
@@ -189,30 +239,50 @@ class Dense:
         return not self.collection.shelf.without_vector(served.embedder.model, 0, 1)
 
     def _before(self, wanted: Served) -> Served | None:
-        """The vectors of another model, where there are more of them and that model can still be had."""
+        """The vectors of another model, where there are more of them and that model can still be
+        had.
+        """
         for model, source in self.collection.shelf.models_before(wanted.embedder.model):
             with suppress(Exception):  # whatever it is, the model before is only a stopgap
                 embedder = self._opener(source)
                 if embedder.model == model:
                     served = self._load(embedder)
                     if len(served.vectors) > len(wanted.vectors):
-                        log.info("vectors of %s serve until those of %s are made", model, wanted.embedder.model)
+                        log.info(
+                            "vectors of %s serve until those of %s are made",
+                            model,
+                            wanted.embedder.model,
+                        )
                         return served
         return None
 
-    def embed(self, tell: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1) -> int:
-        """Makes the vectors that are missing; blocks. How many were made. `tell(done, total)` counts passages."""
+    def embed(
+        self, tell: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1
+    ) -> int:
+        """Makes the vectors that are missing; blocks. How many were made. `tell(done, total)`
+        counts passages.
+        """
         served = self._coming or self._serving
         if served is None:
             return 0
         shelf, after, made = self.collection.shelf, 0, 0
         total = sum(doc.passages for doc in self.collection.documents.values())
         with ThreadPoolExecutor(threads, thread_name_prefix="slipway embedding") as pool:
-            while not self._stop.is_set() and (missing := shelf.without_vector(served.embedder.model, after, _BATCH * threads)):
+            while not self._stop.is_set() and (
+                missing := shelf.without_vector(served.embedder.model, after, _BATCH * threads)
+            ):
                 after = missing[-1][0]
                 texts = {key: text for _, key, text in missing}
-                rows = dict(zip(texts, pool.map(lambda text: served.embedder.embed([text])[0], texts.values()), strict=True))
-                shelf.put_vectors(served.embedder.model, {key: row.tobytes() for key, row in rows.items()})
+                rows = dict(
+                    zip(
+                        texts,
+                        pool.map(lambda text: served.embedder.embed([text])[0], texts.values()),
+                        strict=True,
+                    )
+                )
+                shelf.put_vectors(
+                    served.embedder.model, {key: row.tobytes() for key, row in rows.items()}
+                )
                 self._take(served, {number: rows[key] for number, key, _ in missing})
                 made += len(missing)
                 tell(len(served.vectors), total)
@@ -238,7 +308,9 @@ class Dense:
                 served.vectors.put(known, np.stack([rows[number] for number in known]))
 
     def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
-        """A batch was put on the shelf: vectors that are known are taken from there, the others are made soon."""
+        """A batch was put on the shelf: vectors that are known are taken from there, the others are
+        made soon.
+        """
         spans = self.collection.shelf.spans([doc.id for doc in put])
         with self._lock:
             out = [self._first.pop(document) for document in dropped if document in self._first]

@@ -1,4 +1,6 @@
-"""Which files of the knowledge folders are read, under which path they are known, and why others are not."""
+"""Which files of the knowledge folders are read, under which path they are known, and why others
+are not.
+"""
 
 import os
 from collections import Counter
@@ -14,11 +16,13 @@ from slipway.types import Record
 
 
 class Found(Record, frozen=True, kw_only=True):
-    """`path` is what people see: relative to the knowledge folder, with `/`, unique. `refused` says why the file must not be read.
+    """`path` is what people see: relative to the knowledge folder, with `/`, unique. `refused` says
+    why the file must not be read.
 
-    `unreachable` is a folder that does not answer: nothing is known of what is in it.
-    `home` is the path behind its folder's name, where there are several folders: it stays when `path` changes with what other folders hold.
-    `stamp` and `size` tell one state of the file from another; they are 0 where they could not be had.
+    `unreachable` is a folder that does not answer: nothing is known of what is in it. `home` is the
+    path behind its folder's name, where there are several folders: it stays when `path` changes
+    with what other folders hold. `stamp` and `size` tell one state of the file from another; they
+    are 0 where they could not be had.
     """
 
     path: str
@@ -31,8 +35,15 @@ class Found(Record, frozen=True, kw_only=True):
 
 
 def opened(file: str) -> int:
-    """The file descriptor of a file by its real path. Raises OSError where a link has taken the place of the file or of a folder above."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    """The file descriptor of a file by its real path. Raises OSError where a link has taken the
+    place of the file or of a folder above.
+    """
+    flags = (
+        os.O_RDONLY
+        | getattr(os, "O_NOFOLLOW", 0)
+        | getattr(os, "O_NONBLOCK", 0)
+        | getattr(os, "O_CLOEXEC", 0)
+    )
     if os.open not in os.supports_dir_fd:
         return os.open(file, flags)
     top, *names = Path(file).parts
@@ -40,7 +51,11 @@ def opened(file: str) -> int:
     folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for each in above:
-            inner = os.open(each, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            inner = os.open(
+                each,
+                getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                dir_fd=folder,
+            )
             os.close(folder)
             folder = inner
         return os.open(name, flags, dir_fd=folder)
@@ -58,7 +73,11 @@ def _problem(source: Path) -> str:
     if not source.exists():
         return f"{source} does not exist; name a folder or a file of documents with --docs."
     if not source.is_dir():
-        return "" if source.suffix.lower() in READERS else f"{source} is not a kind of document that can be read; the kinds are {kinds}."
+        return (
+            ""
+            if source.suffix.lower() in READERS
+            else f"{source} is not a kind of document that can be read; the kinds are {kinds}."
+        )
     refused = ""
     for found in _walk(source):
         if not found.refused:
@@ -70,22 +89,33 @@ def _problem(source: Path) -> str:
 
 
 def find(sources: Sequence[Path], lost: Mapping[Path, Sequence[str]] | None = None) -> list[Found]:
-    """In a stable order, each file once, however many ways lead to it. The same path under several sources gets the folder's name before it.
+    """In a stable order, each file once, however many ways lead to it. The same path under several
+    sources gets the folder's name before it.
 
-    Of the sources that are `lost` just now, the files that were known still count when names are given; they are not found.
+    Of the sources that are `lost` just now, the files that were known still count when names are
+    given; they are not found.
     """
     lost = lost or {}
     known: dict[str, tuple[str, Found, bool]] = {}
     for source in sources:
         real = source.resolve()
-        here, single = source not in lost, real.is_file() or list(lost.get(source, ())) == [str(real)]
+        here, single = (
+            source not in lost,
+            real.is_file() or list(lost.get(source, ())) == [str(real)],
+        )
         folder = real.parent if single else real
-        for found in _of(source, folder) if here else (_known(file, folder) for file in lost[source]):
+        for found in (
+            _of(source, folder) if here else (_known(file, folder) for file in lost[source])
+        ):
             known.setdefault(found.file, (folder.name, found, here))
     shared = Counter(found.path for _, found, _ in known.values())
     named: dict[str, Found | None] = {}
     for owner, found, here in known.values():
-        path = next(each for each in _names(owner, found.path, alone=shared[found.path] == 1) if each not in named)
+        path = next(
+            each
+            for each in _names(owner, found.path, alone=shared[found.path] == 1)
+            if each not in named
+        )
         home = f"{owner}/{found.path}" if len(sources) > 1 else ""
         named[path] = msgspec.structs.replace(found, path=path, home=home) if here else None
     return [found for found in named.values() if found is not None]
@@ -112,8 +142,8 @@ def _names(folder: str, path: str, *, alone: bool) -> Iterator[str]:
 
 
 def _walk(root: Path) -> Iterator[Found]:
-    """Names with a leading dot are skipped; a link is followed to a file inside the folder, and refused if it leads out. Links come after
-    the files, so that a file is known by its own name.
+    """Names with a leading dot are skipped; a link is followed to a file inside the folder, and
+    refused if it leads out. Links come after the files, so that a file is known by its own name.
     """
     inside, links, closed = root.resolve(), list[Found](), list[Found]()
     folders = [""]
@@ -121,7 +151,10 @@ def _walk(root: Path) -> Iterator[Found]:
         above = folders.pop()
         try:
             with os.scandir(inside / above) as entries:
-                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+                found = sorted(
+                    (entry for entry in entries if not entry.name.startswith(".")),
+                    key=lambda entry: entry.name,
+                )
         except OSError as error:
             closed.append(
                 Found(
@@ -135,7 +168,8 @@ def _walk(root: Path) -> Iterator[Found]:
         below = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
         folders += [f"{above}{entry.name}/" for entry in reversed(below)]
         for entry in found:
-            readable = os.path.splitext(entry.name)[1].lower() in READERS  # noqa: PTH122 - ten times faster than a Path
+            # Ten times faster than a Path
+            readable = os.path.splitext(entry.name)[1].lower() in READERS  # noqa: PTH122
             if entry.is_symlink() and (readable or entry.is_dir()):
                 links.append(_look(Path(entry.path), inside, above + entry.name))
             elif readable and entry not in below:
@@ -150,7 +184,9 @@ def _seen(entry: os.DirEntry[str], path: str) -> Found:
     except OSError:
         return Found(path=_shown(path), file=entry.path, refused=_GONE)
     refused = "" if S_ISREG(stat.st_mode) else "It is not a regular file; remove it."
-    return Found(path=_shown(path), file=entry.path, refused=refused, stamp=stamp(stat), size=stat.st_size)
+    return Found(
+        path=_shown(path), file=entry.path, refused=refused, stamp=stamp(stat), size=stat.st_size
+    )
 
 
 _GONE = "It is gone, or a link to nothing; mend or remove it."
@@ -164,10 +200,14 @@ def _look(file: Path, inside: Path, path: str) -> Found:
         return Found(path=_shown(path), file=str(file), refused=_GONE)
     if not real.is_relative_to(inside):
         return Found(
-            path=_shown(path), file=str(file), refused="It is a link that leads out of the folder; copy the document into the folder."
+            path=_shown(path),
+            file=str(file),
+            refused="It is a link that leads out of the folder; copy the document into the folder.",
         )
     if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
-        return Found(path=_shown(path), file=str(file), refused="It is not a regular file; remove it.")
+        return Found(
+            path=_shown(path), file=str(file), refused="It is not a regular file; remove it."
+        )
     return Found(path=_shown(path), file=str(real), stamp=stamp(stat), size=stat.st_size)
 
 

@@ -1,18 +1,22 @@
-"""Whether what was read of a file still holds: the file's stamp and size tell one state of it from another, its version one content."""
+"""Whether what was read of a file still holds: the file's stamp and size tell one state of it from
+another, its version one content.
+"""
 
 import os
 
-from slipway.knowledge.shelf import Doc
+from slipway.knowledge.document_store import Doc
 
 FORMAT = 2  # of what is made of a file: another number has every file read again
 UNSETTLED = -1  # a stamp that no file has
-_SETTLED_NS = 50_000_000  # a file changed less than this before it was read may change again under the same time stamp
+# a file changed less than this before it was read may change again under the same time stamp
+_SETTLED_NS = 50_000_000
 _SETTLED_COARSE_NS = 2_500_000_000  # the same where times are kept in whole seconds, or even ones
 
 
 def stamp(stat: os.stat_result) -> int:
-    """Differs where a file was changed. The time of the last change is not enough: whoever writes may set it back, as reproducible builds do;
-    the time of the entry's change (on Windows, of its making) is the system's own.
+    """Differs where a file was changed. The time of the last change is not enough: whoever writes
+    may set it back, as reproducible builds do; the time of the entry's change (on Windows, of its
+    making) is the system's own.
     """
     return stat.st_mtime_ns + stat.st_ctime_ns
 
@@ -29,16 +33,21 @@ def is_settled(stat: os.stat_result, now_ns: int) -> bool:
 
 
 def is_fresh(doc: Doc) -> bool:
-    """Whether the file still is what was read; also where that cannot be told because the disk does not answer."""
+    """Whether the file still is what was read; also where that cannot be told because the disk does
+    not answer.
+    """
     try:
-        stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116 - for every hit of every question
+        # For every hit of every question
+        stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
     except OSError as error:
         return not is_gone(error)
     return stamp(stat) == doc.stamp and stat.st_size == doc.size
 
 
 def changed_since(doc: Doc) -> bool:
-    """Whether the file changed between being looked at and now, or is gone; of one that was never looked at, nothing can be told."""
+    """Whether the file changed between being looked at and now, or is gone; of one that was never
+    looked at, nothing can be told.
+    """
     try:
         stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
     except OSError as error:
@@ -50,7 +59,13 @@ def changed_since(doc: Doc) -> bool:
 
 def is_same(known: Doc, doc: Doc) -> bool:
     """Whether reading the file would come to what is known."""
-    return (known.version, known.format, known.state, known.file, known.home) == (doc.version, FORMAT, "done", doc.file, doc.home)
+    return (known.version, known.format, known.state, known.file, known.home) == (
+        doc.version,
+        FORMAT,
+        "done",
+        doc.file,
+        doc.home,
+    )
 
 
 def version_of(digest: str) -> str:

@@ -1,9 +1,10 @@
 """The keyword index: words in, ranked places out.
 
-Each place (a heading of a document) is indexed twice: whole, and passage by passage. Its score is the mean of its own BM25 and its best
-passage's: long sections that treat the matter throughout and short spots that answer it are both found. Measured by bench/retrieval.py.
-The index is derived from the shelf and says up to which of its generations it has come. Any text is a valid query, because none goes through
-a query parser.
+Each place (a heading of a document) is indexed twice: whole, and passage by passage. Its score is
+the mean of its own BM25 and its best passage's: long sections that treat the matter throughout and
+short spots that answer it are both found. Measured by bench/retrieval.py. The index is derived from
+the shelf and says up to which of its generations it has come. Any text is a valid query, because
+none goes through a query parser.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from slipway.knowledge.shelf import Row
+from slipway.knowledge.document_store import Row
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway")
 _BOOSTS = {"heading": 1.0, "trail": 0.5, "title": 0.25, "path": 0.25, "body": 1.0}
-_PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}  # scripts that put no space between words are indexed as pairs of characters
+_PAIR_BOOSTS = {
+    "heading_pairs": 1.0,
+    "body_pairs": 1.0,
+}  # scripts that put no space between words are indexed as pairs of characters
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
-# Beside tantivy's own stop words (Lucene's 33): they say that something is asked, not what. Left out of questions, never of the index.
+# Beside tantivy's own stop words (Lucene's 33): they say that something is asked, not what. Left
+# out of questions, never of the index.
 _ASKING = """
     about am any been can could did do does each explain from had has have he her here him his how i its just many may me might much must my our
     please she should so some tell than too us very we were what when where which who whom whose why would you your
@@ -56,7 +61,9 @@ Fields = dict[str, str]
 
 
 class Reach(Record, frozen=True, kw_only=True):
-    """Which documents a search may find: those with these numbers; or, with `others`, all but those."""
+    """Which documents a search may find: those with these numbers; or, with `others`, all but
+    those.
+    """
 
     documents: frozenset[int]
     others: bool = False
@@ -66,8 +73,8 @@ class Reach(Record, frozen=True, kw_only=True):
 
 
 class Place(Record, frozen=True, kw_only=True):
-    """A place that was found: its number (its first passage's), its document's, and those of its best passages, at most `SPOTS`, best first;
-    `score` is comparable within a search.
+    """A place that was found: its number (its first passage's), its document's, and those of its
+    best passages, at most `SPOTS`, best first; `score` is comparable within a search.
     """
 
     number: int
@@ -81,15 +88,19 @@ class Place(Record, frozen=True, kw_only=True):
 
 
 class Index:
-    """Kept in `folder`, or in memory without one. Searches may run in several threads while one thread updates.
+    """Kept in `folder`, or in memory without one. Searches may run in several threads while one
+    thread updates.
 
-    A folder that is broken, or was made by another version or for another store (`owner`), is made anew, empty.
+    A folder that is broken, or was made by another version or for another store (`owner`), is made
+    anew, empty.
     """
 
     def __init__(self, folder: Path | None, owner: str = "") -> None:
         self._folder, self._owner = folder, owner
         self.generation, self._home = _told(folder, owner) if folder else (0, "")
-        if folder is None or (self.generation and all(_is_whole(folder / self._home / name) for name in _TABLES)):
+        if folder is None or (
+            self.generation and all(_is_whole(folder / self._home / name) for name in _TABLES)
+        ):
             self._open()
         else:
             if self.generation:
@@ -115,8 +126,8 @@ class Index:
         self._open()
 
     def update(self, put: Iterable[Row], dropped: Sequence[int], generation: int) -> None:
-        """Takes out the documents `dropped`, takes in the passages `put` (whole documents), and remembers the generation. Doing it again,
-        after an end in the middle, changes nothing.
+        """Takes out the documents `dropped`, takes in the passages `put` (whole documents), and
+        remembers the generation. Doing it again, after an end in the middle, changes nothing.
         """
         rows = list(put)
         documents = {row.document for row in rows}
@@ -125,7 +136,10 @@ class Index:
             places.setdefault(row.place, []).append(row)
         out = [*dropped, *documents]
         self._parts.update([(row, row.passage.text) for row in rows], out)
-        self._whole.update([(some[0], "\n".join(row.passage.text for row in some)) for some in places.values()], out)
+        self._whole.update(
+            [(some[0], "\n".join(row.passage.text for row in some)) for some in places.values()],
+            out,
+        )
         self._searchers = self._whole.searcher(), self._parts.searcher()
         self._tell(generation)
 
@@ -134,7 +148,11 @@ class Index:
         if self._folder is not None:
             written = self._folder / "generation.new"
             self._folder.mkdir(parents=True, exist_ok=True)
-            written.write_text(json.dumps({"format": _format(self._owner), "generation": generation, "home": self._home}))
+            written.write_text(
+                json.dumps(
+                    {"format": _format(self._owner), "generation": generation, "home": self._home}
+                )
+            )
             written.replace(self._folder / "generation")
 
     def __len__(self) -> int:
@@ -142,7 +160,9 @@ class Index:
         return int(self._searchers[1].num_docs)
 
     def rest(self) -> None:
-        """Gives the writers' memory back, and their hold of the folder; the next update makes new ones."""
+        """Gives the writers' memory back, and their hold of the folder; the next update makes new
+        ones.
+        """
         for table in (self._parts, self._whole):
             table.rest()
 
@@ -164,27 +184,43 @@ class Index:
         return self._words.telling(text)
 
     def rarity(self, word: str) -> float:
-        """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it; the empty word is one that none has. Few
-        passages are weighed as if there were more without it: in a handful, a word that they all have may still be what is asked about.
+        """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it;
+        the empty word is one that none has. Few passages are weighed as if there were more without
+        it: in a handful, a word that they all have may still be what is asked about.
         """
-        count, total = self._parts.count_of(self._searchers[1], word) if word else 0, max(len(self), _FEW)
+        count, total = (
+            self._parts.count_of(self._searchers[1], word) if word else 0,
+            max(len(self), _FEW),
+        )
         return math.log(1 + (total - min(count, total) + 0.5) / (count + 0.5))
 
     def search(self, text: str, limit: int, reach: Reach | None = None) -> list[Place]:
-        """The best places, each with its best passage; empty where nothing matches. Never raises, whatever the text."""
+        """The best places, each with its best passage; empty where nothing matches. Never raises,
+        whatever the text.
+        """
         terms = self._words.of(text)
         if not any(terms.values()) or limit < 1:
             return []
         (whole, parts), depth = self._searchers, _DEPTH + limit
         spots: dict[int, list[int]] = {}
         best: dict[int, float] = {}
-        for passage, place, score in self._parts.search(parts, terms, ("passage", "place"), 2 * depth, reach):
+        for passage, place, score in self._parts.search(
+            parts, terms, ("passage", "place"), 2 * depth, reach
+        ):
             spots.setdefault(place, []).append(passage)
             best.setdefault(place, score)
         whole_scores = self._whole.search(whole, terms, ("place", "document"), depth, reach)
-        found = sorted((-(score + best.get(place, 0.0)) / 2, place, document) for place, document, score in whole_scores)
+        found = sorted(
+            (-(score + best.get(place, 0.0)) / 2, place, document)
+            for place, document, score in whole_scores
+        )
         return [
-            Place(number=place, document=document, passages=tuple(spots.get(place, (place,))[:SPOTS]), score=-score)
+            Place(
+                number=place,
+                document=document,
+                passages=tuple(spots.get(place, (place,))[:SPOTS]),
+                score=-score,
+            )
             for score, place, document in found[:limit]
         ]
 
@@ -199,15 +235,21 @@ def _told(folder: Path, owner: str) -> tuple[int, str]:
     """The generation, and the folder inside; 0 where there is no index, or one of another format."""
     try:
         told = json.loads((folder / "generation").read_text())
-        return (int(told["generation"]), str(told["home"])) if told["format"] == _format(owner) else (0, "")
+        return (
+            (int(told["generation"]), str(told["home"]))
+            if told["format"] == _format(owner)
+            else (0, "")
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return 0, ""
 
 
 def _is_whole(folder: Path) -> bool:  # its `.managed.json` lists what may be deleted
-    """Whether all files of a tantivy index are there with what was written: opening a broken one ends in a panic, or shows nothing at all.
+    """Whether all files of a tantivy index are there with what was written: opening a broken one
+    ends in a panic, or shows nothing at all.
 
-    Each file ends with a JSON that holds the CRC-32 of what is before it, that JSON's length, and a mark (tantivy's directory/footer.rs).
+    Each file ends with a JSON that holds the CRC-32 of what is before it, that JSON's length, and a
+    mark (tantivy's directory/footer.rs).
     """
     try:
         json.loads((folder / ".managed.json").read_text())
@@ -224,29 +266,44 @@ def _is_whole(folder: Path) -> bool:  # its `.managed.json` lists what may be de
 
 def _is_sound(data: bytes) -> bool:
     length, mark = int.from_bytes(data[-8:-4], "little"), int.from_bytes(data[-4:], "little")
-    return mark == _MARK and zlib.crc32(data[: -8 - length]) == json.loads(data[-8 - length : -8])["crc"]
+    return (
+        mark == _MARK
+        and zlib.crc32(data[: -8 - length]) == json.loads(data[-8 - length : -8])["crc"]
+    )
 
 
 def _fields(row: Row, body: str) -> Fields:
     passage = row.passage
     above = " ".join(passage.trail[:-1])
-    fields = {"heading": passage.heading, "trail": above, "title": passage.title, "path": passage.path, "body": body}
+    fields = {
+        "heading": passage.heading,
+        "trail": above,
+        "title": passage.title,
+        "path": passage.path,
+        "body": body,
+    }
     fields["heading_pairs"] = " ".join(_pairs(f"{passage.heading} {above} {passage.title}"))
     fields["body_pairs"] = " ".join(_pairs(body))
     return fields
 
 
 def _pairs(text: str) -> list[str]:
-    return [run[at : at + 2] for run in _UNSPACED.findall(text) for at in range(max(len(run) - 1, 1))]
+    return [
+        run[at : at + 2] for run in _UNSPACED.findall(text) for at in range(max(len(run) - 1, 1))
+    ]
 
 
 def _plain(text: str) -> str:
-    """Composed characters, one form of each; half of a surrogate pair, which JSON can carry, is no character."""
+    """Composed characters, one form of each; half of a surrogate pair, which JSON can carry, is no
+    character.
+    """
     return unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
 
 
 class _Words:
-    """A question's terms for each group of fields. An analyzer is not shared between threads, hence the lock; it is held for microseconds."""
+    """A question's terms for each group of fields. An analyzer is not shared between threads, hence
+    the lock; it is held for microseconds.
+    """
 
     def __init__(self) -> None:
         self._telling, self._all = _analyzer(telling=True), _analyzer()
@@ -269,7 +326,12 @@ class _Words:
         ends = [number for number, word in enumerate(words) if word == _LINE_END]
         if len(ends) != max(len(texts) - 1, 0):  # one of them says it
             return [self.all(each) for each in texts]
-        return [words[start:stop] for start, stop in zip([0, *(end + 1 for end in ends)], [*ends, len(words)], strict=True)][: len(texts)]
+        return [
+            words[start:stop]
+            for start, stop in zip(
+                [0, *(end + 1 for end in ends)], [*ends, len(words)], strict=True
+            )
+        ][: len(texts)]
 
     def telling(self, text: str) -> list[str]:
         plain = _plain(text[:_QUERY_CHARACTERS])
@@ -292,7 +354,9 @@ def _analyzer(*, telling: bool = False) -> "TextAnalyzer":
     from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
 
     filters = [Filter.remove_long(_LONGEST_WORD), Filter.lowercase(), Filter.ascii_fold()]
-    filters += [Filter.stopword("english"), Filter.custom_stopword(_ASKING.split())] if telling else []
+    filters += (
+        [Filter.stopword("english"), Filter.custom_stopword(_ASKING.split())] if telling else []
+    )
     builder = TextAnalyzerBuilder(Tokenizer.simple())
     for each in [*filters, Filter.stemmer("english")]:
         builder = builder.filter(each)
@@ -313,9 +377,13 @@ class _Table:
         for field in _PAIR_BOOSTS:
             builder = builder.add_text_field(field, tokenizer_name="pairs", index_option="freq")
         self._schema = builder.build()
-        self._index = tantivy.Index(self._schema, path=str(folder)) if folder else tantivy.Index(self._schema)
+        self._index = (
+            tantivy.Index(self._schema, path=str(folder)) if folder else tantivy.Index(self._schema)
+        )
         self._index.register_tokenizer("words", _analyzer())
-        self._index.register_tokenizer("pairs", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+        self._index.register_tokenizer(
+            "pairs", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build()
+        )
         self._writer: IndexWriter | None = None
 
     def rest(self) -> None:
@@ -330,20 +398,31 @@ class _Table:
     @staticmethod
     def count_of(searcher: "Searcher", term: str) -> int:
         """How many rows have it, in their text or in a heading."""
-        fields = ("body", "heading", "trail") if not _UNSPACED.match(term) else ("body_pairs", "heading_pairs")
+        fields = (
+            ("body", "heading", "trail")
+            if not _UNSPACED.match(term)
+            else ("body_pairs", "heading_pairs")
+        )
         return max(int(searcher.doc_freq(field, term)) for field in fields)
 
     def update(self, rows: Iterable[tuple[Row, str]], dropped: Iterable[int]) -> None:
         import tantivy
 
-        writer, self._writer = self._writer, None  # one that failed, on a full disk say, is not used again
+        writer, self._writer = (
+            self._writer,
+            None,
+        )  # one that failed, on a full disk say, is not used again
         if writer is None:
-            writer = self._index.writer(_WRITER_BYTES, 1)  # one thread: the same documents always get the same order
+            writer = self._index.writer(
+                _WRITER_BYTES, 1
+            )  # one thread: the same documents always get the same order
         for document in dropped:
             writer.delete_documents_by_term("document", document)
         for row, body in rows:
             fields = {field: _plain(text) for field, text in _fields(row, body).items()}
-            writer.add_document(tantivy.Document(passage=row.id, place=row.place, document=row.document, **fields))
+            writer.add_document(
+                tantivy.Document(passage=row.id, place=row.place, document=row.document, **fields)
+            )
         writer.commit()
         self._writer = writer
         self._index.reload()
@@ -353,13 +432,23 @@ class _Table:
         from tantivy import Query
 
         hits = searcher.search(Query.all_query(), max(searcher.num_docs, 1), count=False).hits
-        return [int(number or 0) for number in searcher.fast_field_values(name, [address for _, address in hits])]
+        return [
+            int(number or 0)
+            for number in searcher.fast_field_values(name, [address for _, address in hits])
+        ]
 
     def search(
-        self, searcher: "Searcher", terms: dict[str, list[str]], names: Sequence[str], limit: int, reach: Reach | None
+        self,
+        searcher: "Searcher",
+        terms: dict[str, list[str]],
+        names: Sequence[str],
+        limit: int,
+        reach: Reach | None,
     ) -> Iterator[tuple[Any, ...]]:
         """These numbers of the best rows, with their scores."""
-        hits = searcher.search(self._within(self._query(searcher, terms), reach), limit, count=False).hits
+        hits = searcher.search(
+            self._within(self._query(searcher, terms), reach), limit, count=False
+        ).hits
         scores, addresses = [score for score, _ in hits], [address for _, address in hits]
         columns = [searcher.fast_field_values(name, addresses) for name in names]
         return zip(*columns, scores, strict=True)
@@ -369,8 +458,12 @@ class _Table:
 
         if reach is None:
             return query
-        named = Query.const_score_query(Query.term_set_query(self._schema, "document", list(reach.documents)), 0.0)
-        return Query.boolean_query([(Occur.Must, query), (Occur.MustNot if reach.others else Occur.Must, named)])
+        named = Query.const_score_query(
+            Query.term_set_query(self._schema, "document", list(reach.documents)), 0.0
+        )
+        return Query.boolean_query(
+            [(Occur.Must, query), (Occur.MustNot if reach.others else Occur.Must, named)]
+        )
 
     def _query(self, searcher: "Searcher", terms: dict[str, list[str]]) -> "Query":
         from tantivy import Occur, Query
@@ -378,7 +471,10 @@ class _Table:
         wanted = [("body", _BOOSTS, terms["words"]), ("body_pairs", _PAIR_BOOSTS, terms["pairs"])]
         return Query.boolean_query(
             [
-                (Occur.Should, Query.boost_query(Query.term_query(self._schema, field, term, "freq"), boost))
+                (
+                    Occur.Should,
+                    Query.boost_query(Query.term_query(self._schema, field, term, "freq"), boost),
+                )
                 for main, boosts, found in wanted
                 for term in _rarest(searcher, main, found)
                 for field, boost in boosts.items()

@@ -1,7 +1,9 @@
-"""Files are parsed in a child process with limits on memory, files and time, so that a bomb or a crash there ends nothing here.
+"""Files are parsed in a child process with limits on memory, files and time, so that a bomb or a
+crash there ends nothing here.
 
-The child starts with the first file, reads one after the other, and is replaced after a crash, a timeout, or a file that left it fat. It
-gets no environment of ours, and ends when we do: its input closes. What goes over its pipes is MessagePack behind four bytes of length.
+The child starts with the first file, reads one after the other, and is replaced after a crash, a
+timeout, or a file that left it fat. It gets no environment of ours, and ends when we do: its input
+closes. What goes over its pipes is MessagePack behind four bytes of length.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ from slipway.lifeline import Lifeline, hold
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
-_LONGEST_ANSWER = 400_000_000  # bytes; the readers stay far below, and a child that was taken over is believed no more than this
+# bytes; the readers stay far below, and a child that was taken over is believed no more than this
+_LONGEST_ANSWER = 400_000_000
 _GRACE_S = 5  # how long after the deadline a child whose parent is gone ends itself
 
 
@@ -57,7 +60,11 @@ class TooSlow(Unreadable):
 
 
 _Said = Page | Done | Failed
-_encoder, _jobs, _said = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Job), msgspec.msgpack.Decoder(_Said)
+_encoder, _jobs, _said = (
+    msgspec.msgpack.Encoder(),
+    msgspec.msgpack.Decoder(Job),
+    msgspec.msgpack.Decoder(_Said),
+)
 
 
 def _send(pipe: IO[bytes], message: object) -> None:
@@ -78,10 +85,14 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 
 class Parser:
-    """Parses in a child process; calls from several threads take turns. Use it as a context manager, or `close` it."""
+    """Parses in a child process; calls from several threads take turns. Use it as a context
+    manager, or `close` it.
+    """
 
     def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
-        """`deadline_s` is the longest that any file may take. `memory_mb` is for the file, on top of what the child needs for itself."""
+        """`deadline_s` is the longest that any file may take. `memory_mb` is for the file, on top
+        of what the child needs for itself.
+        """
         self._longest_s, self._deadline_s, self._memory_mb = deadline_s, deadline_s, memory_mb
         self._child: _Child | None = None
         self._turn = threading.Lock()
@@ -92,7 +103,12 @@ class Parser:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -112,7 +128,9 @@ class Parser:
         return child.process.pid if child else None
 
     def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> Document:
-        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable; TooSlow where that was too short."""
+        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable; TooSlow
+        where that was too short.
+        """
         with self._turn:
             self._deadline_s = min(deadline_s or self._longest_s, self._longest_s)
             child = self._started()
@@ -120,10 +138,16 @@ class Parser:
             self._until = time.monotonic() + self._deadline_s
             try:
                 return self._asked(child, Job(path=path, data=data))
-            except (EOFError, OSError, msgspec.MsgspecError):  # the last: what came is no answer of ours
+            except (
+                EOFError,
+                OSError,
+                msgspec.MsgspecError,
+            ):  # the last: what came is no answer of ours
                 raise self._lost(self._end()) from None
             except BaseException as error:
-                if not isinstance(error, Unreadable):  # interrupted: an answer may still come, to nobody
+                if not isinstance(
+                    error, Unreadable
+                ):  # interrupted: an answer may still come, to nobody
                     self._end()
                 raise
             finally:
@@ -153,11 +177,15 @@ class Parser:
             self._end()
         if self._child is None:
             self._child = _Child(self._longest_s, self._memory_mb)
-            threading.Thread(target=self._watch, args=[self._child], daemon=True, name="slipway-parsing").start()
+            threading.Thread(
+                target=self._watch, args=[self._child], daemon=True, name="slipway-parsing"
+            ).start()
         return self._child
 
     def _watch(self, child: "_Child") -> None:
-        """Kills the child where a file takes too long. One thread for each child: one for each file would take longer than a small file."""
+        """Kills the child where a file takes too long. One thread for each child: one for each file
+        would take longer than a small file.
+        """
         while self._child is child:
             with self._clock:
                 if time.monotonic() > self._until:
@@ -173,10 +201,14 @@ class Parser:
 
     def _lost(self, code: int) -> Unreadable:
         if self._late:
-            return TooSlow(f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page)
+            return TooSlow(
+                f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page
+            )
         how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
         return Unreadable(
-            f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB", _SIMPLER, self._page
+            f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB",
+            _SIMPLER,
+            self._page,
         )
 
 
@@ -185,7 +217,9 @@ class _Child:
 
     def __init__(self, deadline_s: float, memory_mb: int) -> None:
         self._line = Lifeline()
-        needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}  # Windows starts nothing without it
+        needed = {
+            name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ
+        }  # Windows starts nothing without it
         code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd})"
         try:
             self.process = subprocess.Popen(  # noqa: S603
@@ -205,7 +239,9 @@ class _Child:
             self._line.handed_over()
 
     def end(self) -> int:
-        """Closes the pipes and waits; what was not yet written is lost. Returns how the process ended."""
+        """Closes the pipes and waits; what was not yet written is lost. Returns how the process
+        ended.
+        """
         self.process.kill()
         with contextlib.suppress(OSError), self.process:
             pass
@@ -217,7 +253,9 @@ class _Child:
 
 
 def serve(deadline_s: float, memory_mb: int, line: int) -> None:
-    """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line` closes."""
+    """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line`
+    closes.
+    """
     hold(line)
     asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get between the answers
@@ -247,15 +285,27 @@ def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Done | Failed:
     except Unreadable as error:
         return Failed(what=error.what, fix=error.fix, page=error.page)
     except MemoryError:
-        return Failed(what=f"It needs more than {memory_mb} MB of memory to read", fix=_SIMPLER, page=page, tired=True)
+        return Failed(
+            what=f"It needs more than {memory_mb} MB of memory to read",
+            fix=_SIMPLER,
+            page=page,
+            tired=True,
+        )
     except RecursionError:
         return Failed(what="It is nested too deeply", fix="save it in a simpler form", page=page)
-    except Exception as error:  # noqa: BLE001 - whatever a parser raises is a file's fault, and told as that
-        return Failed(what=f"It could not be parsed ({type(error).__name__})", fix="save it in a simpler form, or remove it", page=page)
+    # Whatever a parser raises is a file's fault, and told as that
+    except Exception as error:  # noqa: BLE001
+        return Failed(
+            what=f"It could not be parsed ({type(error).__name__})",
+            fix="save it in a simpler form, or remove it",
+            page=page,
+        )
 
 
 def _limit(memory_mb: int) -> int:
-    """Sets the limits; returns how much memory is too much to go on with. Where the system has no such limits, the deadline remains."""
+    """Sets the limits; returns how much memory is too much to go on with. Where the system has no
+    such limits, the deadline remains.
+    """
     own = _held()
     limit = own + memory_mb * 1_000_000
     with contextlib.suppress(ImportError, ValueError, OSError):

@@ -1,7 +1,8 @@
-"""A document is cut into passages: spans that never cross a heading or the end of a page and, where it can be avoided, never cut a block.
+"""A document is cut into passages: spans that never cross a heading or the end of a page and, where
+it can be avoided, never cut a block.
 
-Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut at the best boundary inside it: a blank
-line, the end of a sentence, of a line, of a word.
+Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut
+at the best boundary inside it: a blank line, the end of a sentence, of a line, of a word.
 """
 
 import itertools
@@ -15,7 +16,9 @@ from slipway.types import Passage, Record
 TARGET, LONGEST, LONGEST_FENCE = 1200, 2000, 4000
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_BOUNDARIES = tuple(re.compile(pattern) for pattern in (r"\n[ \t]*\n", r"[.!?][\"')\]]*\s|[。！？]", r"\n", r"\s"))
+_BOUNDARIES = tuple(
+    re.compile(pattern) for pattern in (r"\n[ \t]*\n", r"[.!?][\"')\]]*\s|[。！？]", r"\n", r"\s")
+)
 
 Span = tuple[int, int]
 
@@ -51,8 +54,8 @@ def passages(document: Document, path: str, version: str) -> list[Passage]:
 
 
 def places(document: Document) -> Iterator[Place]:
-    """Text before the first heading belongs to the title. A heading with no text of its own and with others below it lives on in their
-    trails; one with nothing below it is itself the text.
+    """Text before the first heading belongs to the title. A heading with no text of its own and
+    with others below it lives on in their trails; one with nothing below it is itself the text.
     """
     text, headings = document.text, document.headings
     first = headings[0].start if headings else len(text)
@@ -62,11 +65,19 @@ def places(document: Document) -> Iterator[Place]:
     for index, heading in enumerate(headings):
         following = headings[index + 1] if index + 1 < len(headings) else None
         end = following.start if following else len(text)
-        above = [*(outer for outer in above if outer[0] < heading.level), (heading.level, heading.text)]
+        above = [
+            *(outer for outer in above if outer[0] < heading.level),
+            (heading.level, heading.text),
+        ]
         empty = not text[heading.end : end].strip()
         if empty and following and following.level > heading.level:
             continue
-        yield Place(heading=heading.text, trail=tuple(name for _, name in above), start=heading.start if empty else heading.end, end=end)
+        yield Place(
+            heading=heading.text,
+            trail=tuple(name for _, name in above),
+            start=heading.start if empty else heading.end,
+            end=end,
+        )
 
 
 def _sheets(document: Document, start: int, end: int) -> Iterator[Span]:
@@ -96,7 +107,9 @@ def _belongs(text: str, held: Span, block: Span) -> bool:
 
 
 def _blocks(document: Document, start: int, end: int) -> Iterator[Span]:
-    breaks = document.breaks[bisect_left(document.breaks, start) : bisect_left(document.breaks, end)]
+    breaks = document.breaks[
+        bisect_left(document.breaks, start) : bisect_left(document.breaks, end)
+    ]
     edges = [start, *breaks, end]
     for left, right in itertools.pairwise(edges):
         for piece in _pieces(document.text, left, right):

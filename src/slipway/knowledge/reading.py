@@ -1,4 +1,6 @@
-"""One file into what is kept of it: its bytes, parsed in a child process, cut into passages, with who may read them."""
+"""One file into what is kept of it: its bytes, parsed in a child process, cut into passages, with
+who may read them.
+"""
 
 import hashlib
 import os
@@ -10,12 +12,12 @@ from stat import S_ISREG
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.document_store import Doc, Fresh, Shelf
 from slipway.knowledge.freshness import FORMAT, UNSETTLED, is_same, is_settled, stamp, version_of
 from slipway.knowledge.fusion import embedded_text
 from slipway.knowledge.parsing import Parser, TooSlow
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Document, Unreadable
-from slipway.knowledge.shelf import Doc, Fresh, Shelf
 from slipway.knowledge.uploads import Unsaid, Uploads
 from slipway.types import Passage
 
@@ -33,7 +35,9 @@ class _Unread(Unreadable):
 class FileReader:
     """Used by any number of threads. A file may take `deadline_s`, and have `largest_mb`."""
 
-    def __init__(self, shelf: Shelf, uploads: Uploads, *, largest_mb: float, deadline_s: float) -> None:
+    def __init__(
+        self, shelf: Shelf, uploads: Uploads, *, largest_mb: float, deadline_s: float
+    ) -> None:
         self._shelf, self._uploads = shelf, uploads
         self.allow(largest_mb)
         self._deadline_s = deadline_s
@@ -46,20 +50,35 @@ class FileReader:
         """Files that are read from now on may be as large."""
         self._largest = int(largest_mb * 1024 * 1024)
 
-    def read(self, found: files.Found, known: Doc | None, within_s: float | None = None) -> Fresh | Doc:
-        """What the file says now; or the `known` document with a new stamp, where it says what it said. Raises Slow where it takes longer than
-        `within_s`, and might be read in the time that a file may take.
+    def read(
+        self, found: files.Found, known: Doc | None, within_s: float | None = None
+    ) -> Fresh | Doc:
+        """What the file says now; or the `known` document with a new stamp, where it says what it
+        said. Raises Slow where it takes longer than `within_s`, and might be read in the time that
+        a file may take.
         """
         doc = Doc(
-            id=0, public="", path=found.path, file=found.file, home=found.home, state="done", stamp=found.stamp, size=found.size,
-            version="", format=FORMAT,
-        )  # fmt: skip
+            id=0,
+            public="",
+            path=found.path,
+            file=found.file,
+            home=found.home,
+            state="done",
+            stamp=found.stamp,
+            size=found.size,
+            version="",
+            format=FORMAT,
+        )
         try:
             data, state = self._bytes(found)
             doc = msgspec.structs.replace(doc, version=_version(data), stamp=state, size=len(data))
             said = self._uploads.said(doc)
-            doc = msgspec.structs.replace(doc, tags=said.tags, groups=() if said.groups is None else (said.groups,))
-            if known and not self._uploads.holds(doc.file) and is_same(known, doc):  # an upload's sender may have said something else of it
+            doc = msgspec.structs.replace(
+                doc, tags=said.tags, groups=() if said.groups is None else (said.groups,)
+            )
+            if (
+                known and not self._uploads.holds(doc.file) and is_same(known, doc)
+            ):  # an upload's sender may have said something else of it
                 return msgspec.structs.replace(known, stamp=state, size=len(data))
             return self._fresh(doc, self._parsed(data, found.path, within_s))
         except _Unread as error:  # it may be had the next time
@@ -70,9 +89,14 @@ class FileReader:
             return Fresh(doc=_failed(doc, error))
 
     def anew(self, doc: Doc) -> Fresh:
-        """What the file of a document says, whatever was read of it before, and without what an upload's sender said. Raises Unreadable."""
+        """What the file of a document says, whatever was read of it before, and without what an
+        upload's sender said. Raises Unreadable.
+        """
         data, _ = self._bytes(files.Found(path=doc.path, file=doc.file))
-        return self._fresh(msgspec.structs.replace(doc, version=_version(data), groups=()), self._parsed(data, doc.path))
+        return self._fresh(
+            msgspec.structs.replace(doc, version=_version(data), groups=()),
+            self._parsed(data, doc.path),
+        )
 
     def _parsed(self, data: bytes, path: str, within_s: float | None = None) -> Document:
         parser = self._parsers.get()
@@ -96,10 +120,15 @@ class FileReader:
             groups=(*doc.groups, *_groups(document.meta)),
         )
         cut = [self._with_id(each) for each in passages(document, doc.path, doc.version)]
-        return Fresh(doc=doc, text=document.text, passages=cut, keys=[embedding_key(each) for each in cut])
+        return Fresh(
+            doc=doc, text=document.text, passages=cut, keys=[embedding_key(each) for each in cut]
+        )
 
     def _with_id(self, passage: Passage) -> Passage:
-        return msgspec.structs.replace(passage, id=self._shelf.passage_id(passage.path, passage.start, passage.end, passage.version))
+        return msgspec.structs.replace(
+            passage,
+            id=self._shelf.passage_id(passage.path, passage.start, passage.end, passage.version),
+        )
 
     def _bytes(self, found: files.Found) -> tuple[bytes, int]:
         """And the stamp of what was read. Raises Unreadable."""
@@ -115,10 +144,14 @@ class FileReader:
                     raise self._too_large(stat.st_size)
                 data = file.read(self._largest + 1)
         except OSError as error:
-            raise _Unread(f"It cannot be read ({error.strerror})", "let the server's user read it") from None
+            raise _Unread(
+                f"It cannot be read ({error.strerror})", "let the server's user read it"
+            ) from None
         if len(data) > self._largest:
             raise self._too_large(len(data))
-        return data, stamp(stat) if is_settled(stat, read_at) and len(data) == stat.st_size else UNSETTLED
+        return data, stamp(stat) if is_settled(stat, read_at) and len(
+            data
+        ) == stat.st_size else UNSETTLED
 
     def _too_large(self, size: int) -> Unreadable:
         limit = self._largest / 1024 / 1024
@@ -135,7 +168,9 @@ class FileReader:
             self._parsers.put(parser)
 
     def interrupt(self) -> None:
-        """Ends the child processes at once: what they are reading fails. For who has told `stop` to say so."""
+        """Ends the child processes at once: what they are reading fails. For who has told `stop` to
+        say so.
+        """
         for parser in self._all_parsers:
             parser.kill()
 
@@ -147,7 +182,13 @@ def failure(doc: Doc) -> str:
 
 
 def _failed(doc: Doc, error: Unreadable) -> Doc:
-    return msgspec.structs.replace(doc, state="failed", reason=_sentence(error.what), page=error.page, next=_sentence(error.fix))
+    return msgspec.structs.replace(
+        doc,
+        state="failed",
+        reason=_sentence(error.what),
+        page=error.page,
+        next=_sentence(error.fix),
+    )
 
 
 def _version(data: bytes) -> str:
@@ -161,12 +202,16 @@ def embedding_key(passage: Passage) -> bytes:
 def _day(value: object) -> str:
     """The day of a date as front matter or a file's own properties give it: 2026-01-31."""
     text = str(value or "")[:10]
-    return text if len(text) == 10 and text[4] == text[7] == "-" and text.replace("-", "").isdigit() else ""
+    return (
+        text
+        if len(text) == 10 and text[4] == text[7] == "-" and text.replace("-", "").isdigit()
+        else ""
+    )
 
 
 def _groups(meta: Mapping[str, object]) -> Iterator[frozenset[str]]:
-    """The groups that a document is kept to by its own word; where it has several words, by each. Raises Unreadable where one cannot be
-    understood: it is not guessed at.
+    """The groups that a document is kept to by its own word; where it has several words, by each.
+    Raises Unreadable where one cannot be understood: it is not guessed at.
     """
     for name, said in meta.items():
         if name.strip().casefold() in ("access", "groups"):
@@ -179,8 +224,13 @@ def _names(said: object, field: str) -> frozenset[str]:
     if said is None and field == "tags":
         return frozenset()
     said = [said] if isinstance(said, (int, float)) else said
-    if not isinstance(said, (list, tuple)) or not all(isinstance(each, (str, int, float)) and not isinstance(each, bool) for each in said):
-        raise Unreadable(f"`{field}` of its front matter is not a list of names", f"write it as `{field}: [one, two]`")
+    if not isinstance(said, (list, tuple)) or not all(
+        isinstance(each, (str, int, float)) and not isinstance(each, bool) for each in said
+    ):
+        raise Unreadable(
+            f"`{field}` of its front matter is not a list of names",
+            f"write it as `{field}: [one, two]`",
+        )
     return frozenset(str(each).strip() for each in said if str(each).strip())
 
 

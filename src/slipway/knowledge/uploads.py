@@ -12,9 +12,9 @@ from typing import IO
 import msgspec
 
 from slipway.knowledge import files
+from slipway.knowledge.document_store import Doc, Said, Shelf
 from slipway.knowledge.freshness import FORMAT, stamp, version_of
 from slipway.knowledge.readers import Unreadable
-from slipway.knowledge.shelf import Doc, Said, Shelf
 
 UPLOADS = "uploads"
 
@@ -24,19 +24,25 @@ class Unsaid(Unreadable):
 
 
 class Uploads:
-    """The uploads of one collection. A file and what is said of it are changed together: whoever changes them holds `changing`."""
+    """The uploads of one collection. A file and what is said of it are changed together: whoever
+    changes them holds `changing`.
+    """
 
     def __init__(self, home: Path, shelf: Shelf) -> None:
         self.folder = home / UPLOADS
         self.changing = Lock()
-        self.waiting: dict[str, Doc] = {}  # those that are not yet read, by path: what is known of them
+        self.waiting: dict[
+            str, Doc
+        ] = {}  # those that are not yet read, by path: what is known of them
         self._shelf = shelf
 
     def holds(self, file: str) -> bool:
         return Path(file).parent == self.folder
 
     def path_of(self, name: str, known: Mapping[str, Doc]) -> str:
-        """Where an upload of that name is, or would be, beside the documents that are `known` by their paths."""
+        """Where an upload of that name is, or would be, beside the documents that are `known` by
+        their paths.
+        """
         file = str(self.folder / name)
         return next((doc.path for doc in known.values() if doc.file == file), _free(name, known))
 
@@ -44,7 +50,10 @@ class Uploads:
         """The files there are now, under paths that are not `taken`."""
         if not self.folder.is_dir():
             return []
-        return [msgspec.structs.replace(each, path=_free(each.path, taken)) for each in files.find([self.folder])]
+        return [
+            msgspec.structs.replace(each, path=_free(each.path, taken))
+            for each in files.find([self.folder])
+        ]
 
     def look(self, path: str, name: str) -> files.Found:
         """One of them as it is now. Raises FileNotFoundError."""
@@ -53,16 +62,30 @@ class Uploads:
         return files.Found(path=path, file=str(file), stamp=stamp(stat), size=stat.st_size)
 
     def said(self, doc: Doc) -> Said:
-        """What its sender said of an upload. Raises Unsaid where that is lost, with the store say: then nobody can tell who may read it."""
+        """What its sender said of an upload. Raises Unsaid where that is lost, with the store say:
+        then nobody can tell who may read it.
+        """
         if not self.holds(doc.file):
             return Said()
         said = self._shelf.upload(Path(doc.file).name, doc.version)
         if said is None:
-            raise Unsaid("It was uploaded, and who may read it is not known any more", "upload it again")
+            raise Unsaid(
+                "It was uploaded, and who may read it is not known any more", "upload it again"
+            )
         return said
 
-    def keep(self, name: str, path: str, content: IO[bytes], tags: frozenset[str], groups: frozenset[str] | None, by: str) -> None:
-        """Keeps a file, in place of an upload of that name; it is on the disk when this returns, and waits to be read."""
+    def keep(
+        self,
+        name: str,
+        path: str,
+        content: IO[bytes],
+        tags: frozenset[str],
+        groups: frozenset[str] | None,
+        by: str,
+    ) -> None:
+        """Keeps a file, in place of an upload of that name; it is on the disk when this returns,
+        and waits to be read.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{token_hex(8)}.part"
         try:
@@ -80,9 +103,18 @@ class Uploads:
         self._shelf.drop_upload(name, but=version)
         said = () if groups is None else (groups,)
         self.waiting[path] = Doc(
-            id=0, public=self._shelf.public(path), path=path, file=str(self.folder / name), state="done", stamp=0, size=0, version=version,
-            format=FORMAT, tags=tags, groups=said,
-        )  # fmt: skip
+            id=0,
+            public=self._shelf.public(path),
+            path=path,
+            file=str(self.folder / name),
+            state="done",
+            stamp=0,
+            size=0,
+            version=version,
+            format=FORMAT,
+            tags=tags,
+            groups=said,
+        )
 
     def arrived(self, docs: Iterable[Doc]) -> None:
         """These documents were read: who waited for just these versions waits no more."""

@@ -5,20 +5,24 @@ from collections.abc import Collection as Collected
 from collections.abc import Iterable, Sequence
 
 from slipway.knowledge.collection import Collection
+from slipway.knowledge.document_store import Doc, Row
 from slipway.knowledge.freshness import is_fresh
 from slipway.knowledge.readers import Unreadable
 from slipway.knowledge.reading import FileReader
-from slipway.knowledge.shelf import Doc, Row
 
 
 def misfits(collection: Collection) -> list[str]:
-    """What does not fit together, a sentence each: shelf, index and vectors against each other, and the shelf against unchanged files."""
+    """What does not fit together, a sentence each: shelf, index and vectors against each other, and
+    the shelf against unchanged files.
+    """
     shelf = collection.shelf
     with collection.changing:
         rows = {row.id: row for row in shelf.rows(list(collection.documents))}
         parts, places = collection.index.numbers()
         wrong = [f"The store is damaged: {each}" for each in shelf.damage()]
-        wrong += _uneven("passages", parts, rows) + _uneven("places", places, {row.place for row in rows.values()})
+        wrong += _uneven("passages", parts, rows) + _uneven(
+            "places", places, {row.place for row in rows.values()}
+        )
         if {doc.id: doc for doc in shelf.documents()} != dict(collection.documents):
             wrong.append("What the process knows is not what the store has.")
         counted = Counter(row.document for row in rows.values())
@@ -33,7 +37,11 @@ def misfits(collection: Collection) -> list[str]:
     for row in rows.values():
         by_document[row.document].append(row)
     documents = list(collection.documents.values())
-    return wrong + [f"{doc.path} is not what its file says." for doc in documents if _differs(collection.reader, doc, by_document[doc.id])]
+    return wrong + [
+        f"{doc.path} is not what its file says."
+        for doc in documents
+        if _differs(collection.reader, doc, by_document[doc.id])
+    ]
 
 
 def _differs(reader: FileReader, doc: Doc, rows: Sequence[Row]) -> bool:

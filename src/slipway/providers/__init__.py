@@ -1,7 +1,7 @@
 """The models' providers: the contract, and the table of kinds.
 
-A provider speaks one protocol to one endpoint. `quote` answers without a model, and `mock` is a provider to test against; both have
-their own doors (`quote.quote`, `slipway mock`).
+A provider speaks one protocol to one endpoint. `quote` answers without a model, and `mock` is a
+provider to test against; both have their own doors (`quote.quote`, `slipway mock`).
 """
 
 import math
@@ -16,12 +16,14 @@ from slipway.types import Piece, Record, Usage
 
 
 class Call(Record, frozen=True, kw_only=True):
-    """What a model is asked: an OpenAI chat-completions body, and where in it the model's name stands.
+    """What a model is asked: an OpenAI chat-completions body, and where in it the model's name
+    stands.
 
-    `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with its own. `usage_wanted` tells whether
-    the client asked for the usage chunk of a stream; `stream_options` holds what else it asked of the stream. A `patient` call waits for a
-    model that is being loaded; one that another model may answer does not. The first words must be here at `words_by`, the last at `ends_by` (readings of
-    the monotonic clock).
+    `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with
+    its own. `usage_wanted` tells whether the client asked for the usage chunk of a stream;
+    `stream_options` holds what else it asked of the stream. A `patient` call waits for a model that
+    is being loaded; one that another model may answer does not. The first words must be here at
+    `words_by`, the last at `ends_by` (readings of the monotonic clock).
     """
 
     body: bytes
@@ -44,10 +46,14 @@ class Whole(Record, frozen=True, kw_only=True):
 
 
 class ModelReply(Protocol):
-    """An answer under way. `close` must be called in any case; it ends what is still running at once."""
+    """An answer under way. `close` must be called in any case; it ends what is still running at
+    once.
+    """
 
     async def pieces(self) -> list[Piece]:
-        """The next events of a stream; an empty list is its proper end. Raises ProviderError for any other end."""
+        """The next events of a stream; an empty list is its proper end. Raises ProviderError for
+        any other end.
+        """
         ...
 
     async def whole(self) -> Whole:
@@ -66,7 +72,9 @@ class Provider(Protocol):
 
     @property
     def state(self) -> str | None:
-        """How a model is that runs here: `starting`, `ready`, `waiting: why` or `failed: why`. None for an endpoint, which is not asked."""
+        """How a model is that runs here: `starting`, `ready`, `waiting: why` or `failed: why`. None
+        for an endpoint, which is not asked.
+        """
         ...
 
     def start(self) -> None:
@@ -82,7 +90,9 @@ class Provider(Protocol):
         ...
 
     def retire(self) -> None:
-        """Other settings count from now on: what is not in use ends at once, the rest with the last call. A call that comes later still works."""
+        """Other settings count from now on: what is not in use ends at once, the rest with the last
+        call. A call that comes later still works.
+        """
         ...
 
     async def close(self) -> None:
@@ -91,7 +101,9 @@ class Provider(Protocol):
 
 
 class Kind(Record, frozen=True, kw_only=True):
-    """Where a kind's class is, which is imported when a model uses it; and the setting that such a model cannot be without."""
+    """Where a kind's class is, which is imported when a model uses it; and the setting that such a
+    model cannot be without.
+    """
 
     module: str
     attribute: str
@@ -106,11 +118,14 @@ NEEDS = {name: kind.needs for name, kind in KINDS.items()}
 
 
 def create(name: str, model: Model, endpoint: str) -> Provider:
-    """The provider of one model of the settings; `endpoint` is the well-known provider's name, or the kind's own. SettingsError where an
-    extra is missing.
+    """The provider of one model of the settings; `endpoint` is the well-known provider's name, or
+    the kind's own. SettingsError where an extra is missing.
     """
     kind = KINDS[model.provider if model.provider in KINDS else "openai"]
-    make = cast("Callable[[str, Model, str], Provider]", getattr(import_module(kind.module, __package__), kind.attribute))
+    make = cast(
+        "Callable[[str, Model, str], Provider]",
+        getattr(import_module(kind.module, __package__), kind.attribute),
+    )
     return make(name, model, endpoint)
 
 

@@ -1,7 +1,9 @@
-"""A model that runs on this machine, in a child process that speaks OpenAI's protocol on loopback: a crash there ends nothing here.
+"""A model that runs on this machine, in a child process that speaks OpenAI's protocol on loopback:
+a crash there ends nothing here.
 
-`Engine` keeps one child alive: it is started again where it ends, later each time. Only who knows its key, new for each child, may use
-it; it ends when we do, however we end. What it says is kept for the day it fails, and shown to nobody before.
+`Engine` keeps one child alive: it is started again where it ends, later each time. Only who knows
+its key, new for each child, may use it; it ends when we do, however we end. What it says is kept
+for the day it fails, and shown to nobody before.
 """
 
 import asyncio
@@ -28,15 +30,31 @@ LOOK_S = 1.0  # between two looks for weights that are not here yet
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0  # before a child that ended is followed by another
 SOUND_S = 30.0  # who lived as long is followed at once
 PATIENCE_S = 2.0  # a pause that questions wait out
-LAST_WORDS_S = 0.5  # the library says why it cannot go on from a thread of its own, which an exit cuts short
+LAST_WORDS_S = (
+    0.5  # the library says why it cannot go on from a thread of its own, which an exit cuts short
+)
 TAIL = 4000  # characters of what the child said last
-CACHE_MIB = 256  # prompts that left their slot are kept in so much memory, for the next question that begins like them
-KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "HOME", "CUDA_", "HIP_", "ROCR_", "GGML_", "VK_")  # no key of a provider is among them
+# prompts that left their slot are kept in so much memory, for the next question that begins like
+# them
+CACHE_MIB = 256
+KEPT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "SYSTEMROOT",
+    "HOME",
+    "CUDA_",
+    "HIP_",
+    "ROCR_",
+    "GGML_",
+    "VK_",
+)  # no key of a provider is among them
 STAMP = re.compile(r"^[\d.]+ [A-Z] ")
 
 
 class Job(Record, frozen=True, kw_only=True):
-    """What the child runs, under which name. `context` is tokens of one call, prompt and answer; `parallel` how many calls it works on at once."""
+    """What the child runs, under which name. `context` is tokens of one call, prompt and answer;
+    `parallel` how many calls it works on at once.
+    """
 
     name: str
     path: str
@@ -55,10 +73,14 @@ class Up(Record, frozen=True, kw_only=True):
 
 
 class Engine:
-    """The child, and how it is: `state` is `starting`, `ready`, `waiting: …` (for weights) or `failed: …`."""
+    """The child, and how it is: `state` is `starting`, `ready`, `waiting: …` (for weights) or
+    `failed: …`.
+    """
 
     def __init__(self, name: str, job: Job, find: Callable[[], Path | None], missing: str) -> None:
-        """`find` looks for the weights, and may take a while; `missing` says what to do where there are none."""
+        """`find` looks for the weights, and may take a while; `missing` says what to do where there
+        are none.
+        """
         self.name, self.job = name, job
         self.state = "starting"
         self.up: Up | None = None
@@ -82,7 +104,9 @@ class Engine:
         if self.up is not None:
             return self.up
         if self.state == "starting":
-            raise ProviderDown(f"The local model {self.name} is still being loaded.", retry_after_s=5.0)
+            raise ProviderDown(
+                f"The local model {self.name} is still being loaded.", retry_after_s=5.0
+            )
         raise ProviderDown(f"The local model {self.name} cannot answer now ({self.state}).")
 
     async def gone(self, up: Up, within_s: float) -> bool:
@@ -103,7 +127,12 @@ class Engine:
 
     def _is(self, state: str, up: Up | None = None) -> None:
         if state != self.state:
-            log.log(logging.WARNING if state.startswith("failed") else logging.INFO, "local model %s: %s", self.name, state)
+            log.log(
+                logging.WARNING if state.startswith("failed") else logging.INFO,
+                "local model %s: %s",
+                self.name,
+                state,
+            )
         self.state, self.up = state, up
         self._changed.set()
         self._changed = asyncio.Event()
@@ -115,13 +144,19 @@ class Engine:
             self._is("starting")
             began = loop.time()
             try:
-                how = await self._live(msgspec.structs.replace(self.job, path=str(path), key=secrets.token_hex(16)))
-            except OSError as error:  # no memory, processes or files are left for a child: that may pass
+                how = await self._live(
+                    msgspec.structs.replace(self.job, path=str(path), key=secrets.token_hex(16))
+                )
+            except (
+                OSError
+            ) as error:  # no memory, processes or files are left for a child: that may pass
                 how = f"it cannot be started: {error.strerror or error}"
             pause_s = FIRST_PAUSE_S if loop.time() - began > SOUND_S else pause_s
             if pause_s <= PATIENCE_S and self.up is not None:
                 self._is("starting")
-                log.warning("local model %s: its process ended (%s), and is started again", self.name, how)
+                log.warning(
+                    "local model %s: its process ended (%s), and is started again", self.name, how
+                )
             else:
                 self._is(f"failed: {how}; tried again in {pause_s:g} s")
             await asyncio.sleep(pause_s)
@@ -134,16 +169,28 @@ class Engine:
         return path
 
     async def _live(self, job: Job) -> str:
-        """The child's life; returns how it ended. `up` stays what it was, so that one sees whether it ever was."""
+        """The child's life; returns how it ended. `up` stays what it was, so that one sees whether
+        it ever was.
+        """
         self._said, self.up = "", None
         line = Lifeline()
         try:
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-s", "-X", "utf8", "-c", f"from slipway.providers.engine import serve; serve({line.fd})",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                env=_environment(), cwd=Path(sys.executable).anchor, pass_fds=line.fds,
+                sys.executable,
+                "-P",
+                "-s",
+                "-X",
+                "utf8",
+                "-c",
+                f"from slipway.providers.engine import serve; serve({line.fd})",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=_environment(),
+                cwd=Path(sys.executable).anchor,
+                pass_fds=line.fds,
                 start_new_session=True,  # Ctrl+C is for the parent
-            )  # fmt: skip
+            )
         except BaseException:
             line.cut()
             raise

@@ -1,11 +1,13 @@
-"""A thin HTTP/1.1 client for one upstream origin: asyncio and httptools, a keep-alive pool, and three timeouts.
+"""A thin HTTP/1.1 client for one upstream origin: asyncio and httptools, a keep-alive pool, and
+three timeouts.
 
-What it is for: calls to language models, where a reply is one JSON body or one long stream, and where a gateway's CPU goes into the
-client more than anywhere else. What it leaves to `proxied.py`: proxies. What it refuses: redirects and compressed replies (it asks for
-`identity`).
+What it is for: calls to language models, where a reply is one JSON body or one long stream, and
+where a gateway's CPU goes into the client more than anywhere else. What it leaves to `proxied.py`:
+proxies. What it refuses: redirects and compressed replies (it asks for `identity`).
 
-A call on a kept connection that the peer had already closed is repeated once per such connection, provided that not one byte came back
-and that the close was seen within STALE_S of sending: then the peer cannot have answered it.
+A call on a kept connection that the peer had already closed is repeated once per such connection,
+provided that not one byte came back and that the close was seen within STALE_S of sending: then the
+peer cannot have answered it.
 """
 
 import asyncio
@@ -23,7 +25,8 @@ import msgspec
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
 
-STALE_S = 1.0  # a close later than this after sending is taken as a failure of the call, not of an old connection
+# a close later than this after sending is taken as a failure of the call, not of an old connection
+STALE_S = 1.0
 DRAIN_S = 1.0  # how long the end of a reply may take to come behind its last event
 TICK_S = 0.05  # how often deadlines are looked at
 HIGH_WATER = 256 * 1024  # unread bytes of a stream at which the upstream is made to wait
@@ -32,7 +35,9 @@ LARGEST_HEAD = 64 * 1024
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds to connect (TLS included), from sending to the first byte, and of silence inside a reply."""
+    """Seconds to connect (TLS included), from sending to the first byte, and of silence inside a
+    reply.
+    """
 
     connect_s: float = 5.0
     first_byte_s: float = 60.0
@@ -40,7 +45,9 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Reply(Protocol):
-    """A reply whose head has arrived. Exactly one task reads it; `close` must be called in any case, and may be called twice."""
+    """A reply whose head has arrived. Exactly one task reads it; `close` must be called in any
+    case, and may be called twice.
+    """
 
     status: int
 
@@ -61,20 +68,25 @@ class Reply(Protocol):
     def close(self, *, nearly_done: bool = False) -> None:
         """Keeps the connection if the reply was read to its end, ends it at once if not.
 
-        With `nearly_done`, the reader has all that it needs, and the connection gets DRAIN_S to come to the reply's end by itself.
+        With `nearly_done`, the reader has all that it needs, and the connection gets DRAIN_S to
+        come to the reply's end by itself.
         """
         ...
 
 
 class Client(Protocol):
-    """The seam: one origin. `head` is everything of the request's head up to and without Content-Length, as `head_of` makes it."""
+    """The seam: one origin. `head` is everything of the request's head up to and without
+    Content-Length, as `head_of` makes it.
+    """
 
     async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
         """The reply, once its head is here; `until` as in `Reply.limit`."""
         ...
 
     def retire(self) -> None:
-        """Keeps no connection from now on: idle ones end at once, the others with their reply. It may still be sent to."""
+        """Keeps no connection from now on: idle ones end at once, the others with their reply. It
+        may still be sent to.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -84,7 +96,11 @@ def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
     """The fixed part of a request's head; ValueError for what could not stand in one."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}", *(f"{k}: {v}" for k, v in headers.items())]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {parts.netloc.rpartition('@')[2]}",
+        *(f"{k}: {v}" for k, v in headers.items()),
+    ]
     if any(c in line for line in lines for c in "\r\n\0"):
         raise ValueError("a line break in a URL or header")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n"
@@ -94,7 +110,9 @@ A_DAY_S = 86_400.0
 
 
 def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3), of which a day is believed; `now` is the wall clock."""
+    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3), of which a
+    day is believed; `now` is the wall clock.
+    """
     if not value:
         return None
     try:
@@ -102,7 +120,9 @@ def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None
     except ValueError:
         pass
     try:
-        return max(0.0, min(parsedate_to_datetime(value.decode("latin-1")).timestamp() - now(), A_DAY_S))
+        return max(
+            0.0, min(parsedate_to_datetime(value.decode("latin-1")).timestamp() - now(), A_DAY_S)
+        )
     except ValueError:
         return None
 
@@ -128,7 +148,9 @@ class Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
         self.size = self.head_size = 0
-        self.has_head = self.complete = self.streaming = self.paused = self.keep_alive = self.until_close = False
+        self.has_head = self.complete = self.streaming = self.paused = self.keep_alive = (
+            self.until_close
+        ) = False
         self.any_byte = self.draining = False
         self.error: Exception | None = None
         self.waiter: asyncio.Future[None] | None = None
@@ -172,7 +194,9 @@ class Connection(asyncio.Protocol):
         if not self.busy or self.complete:
             self.wake()
         elif self.any_byte:
-            self.fail(ProviderCut(f"{self.pool.who} ended the connection in the middle of its answer."))
+            self.fail(
+                ProviderCut(f"{self.pool.who} ended the connection in the middle of its answer.")
+            )
         elif self.loop.time() - self.sent_at <= STALE_S:
             self.fail(Stale())
         else:
@@ -193,7 +217,10 @@ class Connection(asyncio.Protocol):
         self.has_head = True
         self.keep_alive = self.parser.should_keep_alive()
         names = {name for name, _ in self.headers}
-        self.until_close = not names & {b"content-length", b"transfer-encoding"} and self.status not in (204, 304)
+        self.until_close = not names & {
+            b"content-length",
+            b"transfer-encoding",
+        } and self.status not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
         self.chunks.append(body)
@@ -263,9 +290,17 @@ class Connection(asyncio.Protocol):
         if self.until <= now:
             self.fail(ProviderSlow(f"{self.pool.who} took too long: {now - self.sent_at:.1f} s."))
         elif self.any_byte:
-            self.fail(ProviderSlow(f"{self.pool.who} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."))
+            self.fail(
+                ProviderSlow(
+                    f"{self.pool.who} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."
+                )
+            )
         else:
-            self.fail(ProviderSlow(f"{self.pool.who} did not begin to answer within {timeouts.first_byte_s:g} s."))
+            self.fail(
+                ProviderSlow(
+                    f"{self.pool.who} did not begin to answer within {timeouts.first_byte_s:g} s."
+                )
+            )
 
 
 class PooledReply:
@@ -321,19 +356,31 @@ class PooledReply:
 
 
 class Pool:
-    """The connections to one origin. Raises ProviderError for what goes wrong, never an OSError; its sentences begin with `who`, since
-    clients read them and need not know our addresses.
+    """The connections to one origin. Raises ProviderError for what goes wrong, never an OSError;
+    its sentences begin with `who`, since clients read them and need not know our addresses.
     """
 
     def __init__(
-        self, url: str, who: str, timeouts: Timeouts, *, keep_alive_s: float = 30.0, most: int = 512, ca_file: str | None = None
+        self,
+        url: str,
+        who: str,
+        timeouts: Timeouts,
+        *,
+        keep_alive_s: float = 30.0,
+        most: int = 512,
+        ca_file: str | None = None,
     ) -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.tls = parts.scheme == "https"
         self.port = parts.port or (443 if self.tls else 80)
         self.who = who
-        self.timeouts, self.keep_alive_s, self.most, self.ca_file = timeouts, keep_alive_s, most, ca_file
+        self.timeouts, self.keep_alive_s, self.most, self.ca_file = (
+            timeouts,
+            keep_alive_s,
+            most,
+            ca_file,
+        )
         self.loop = asyncio.get_running_loop()
         self.context: ssl.SSLContext | None = None
         self.idle: list[Connection] = []
@@ -379,7 +426,9 @@ class Pool:
         turn = self.loop.create_future()
         self.queue.append(turn)
         try:
-            async with asyncio.timeout(min(self.timeouts.connect_s, max(0.0, until - self.loop.time()))):
+            async with asyncio.timeout(
+                min(self.timeouts.connect_s, max(0.0, until - self.loop.time()))
+            ):
                 await turn
         except (TimeoutError, asyncio.CancelledError) as error:
             if turn in self.queue:
@@ -388,7 +437,9 @@ class Pool:
                 self._next_turn()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise ModelBusy(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
+            raise ModelBusy(
+                f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0
+            ) from None
 
     async def _connect(self, until: float) -> Connection:
         self.connecting += 1
@@ -397,14 +448,20 @@ class Pool:
             if self.tls and self.context is None:
                 self.context = tls_context(self.ca_file)
             async with asyncio.timeout(within_s):
-                _, connection = await self.loop.create_connection(lambda: Connection(self), self.host, self.port, ssl=self.context)
+                _, connection = await self.loop.create_connection(
+                    lambda: Connection(self), self.host, self.port, ssl=self.context
+                )
             self._activate(connection)
         except TimeoutError:
-            raise ProviderSlow(f"{self.who} could not be reached within {within_s:.3g} s.") from None
+            raise ProviderSlow(
+                f"{self.who} could not be reached within {within_s:.3g} s."
+            ) from None
         except OSError as error:
             raise ProviderDown(f"{self.who} cannot be reached: {reason(error)}.") from None
         except UnicodeError:  # of a name that no name server could be asked for
-            raise ProviderDown(f"{self.who} cannot be reached: its name cannot be resolved.") from None
+            raise ProviderDown(
+                f"{self.who} cannot be reached: its name cannot be resolved."
+            ) from None
         finally:
             self.connecting -= 1
             self._next_turn()
@@ -421,12 +478,24 @@ class Pool:
             connection.overdue(now)
         for connection in [c for c in self.idle if now - c.idle_since >= self.keep_alive_s]:
             connection.end()
-        self.ticker = self.loop.call_later(TICK_S if self.active else 1.0, self._tick) if self.active or self.idle else None
+        self.ticker = (
+            self.loop.call_later(TICK_S if self.active else 1.0, self._tick)
+            if self.active or self.idle
+            else None
+        )
 
     def release(self, connection: Connection) -> None:
-        """Takes a connection back: kept if its exchange is over and the peer keeps it too, ended if not."""
+        """Takes a connection back: kept if its exchange is over and the peer keeps it too, ended if
+        not.
+        """
         self.active.discard(connection)
-        if connection.complete and connection.keep_alive and not connection.until_close and not connection.lost and self.keeps:
+        if (
+            connection.complete
+            and connection.keep_alive
+            and not connection.until_close
+            and not connection.lost
+            and self.keeps
+        ):
             connection.busy = False
             connection.idle_since = self.loop.time()
             self.idle.append(connection)

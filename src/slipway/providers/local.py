@@ -1,4 +1,6 @@
-"""A model that Slipway runs itself, from a GGUF file, as one more endpoint that speaks OpenAI's protocol."""
+"""A model that Slipway runs itself, from a GGUF file, as one more endpoint that speaks OpenAI's
+protocol.
+"""
 
 import asyncio
 import time
@@ -16,21 +18,38 @@ from slipway.providers.openai import OpenAIProvider
 from slipway.settings import Model
 from slipway.types import Piece
 
-START_S = 30.0  # how long a question waits for a model that is being loaded, where no other may answer
+START_S = (
+    30.0  # how long a question waits for a model that is being loaded, where no other may answer
+)
 CONTEXT = 8192  # tokens, where the settings do not say
 NOTICE_S = 1.0  # how long after a failed call the end of its process may become known
 
 
 class LocalProvider:
-    """The child's endpoint, whichever child it is now. It works on `parallel` calls at once: those who route let no more come."""
+    """The child's endpoint, whichever child it is now. It works on `parallel` calls at once: those
+    who route let no more come.
+    """
 
     def __init__(self, name: str, model: Model, kind: str) -> None:
         if find_spec("xllamacpp") is None:
-            raise SettingsError([f"models.{name}: running a model here needs the extra: pip install 'slipway[local]'"])
+            raise SettingsError(
+                [
+                    f"models.{name}: running a model here needs the extra: pip install 'slipway[local]'"
+                ]
+            )
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = model.parallel
-        self.model = msgspec.structs.replace(model, connection=msgspec.structs.replace(model.connection, proxy=None))
-        job = Job(name=name, path="", context=model.context or CONTEXT, parallel=model.parallel, threads=model.threads, key="")
+        self.model = msgspec.structs.replace(
+            model, connection=msgspec.structs.replace(model.connection, proxy=None)
+        )
+        job = Job(
+            name=name,
+            path="",
+            context=model.context or CONTEXT,
+            parallel=model.parallel,
+            threads=model.threads,
+            key="",
+        )
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
         self._endpoint: tuple[Up, OpenAIProvider] | None = None
         self._calls = 0
@@ -62,7 +81,9 @@ class LocalProvider:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def _sent(self, call: Call) -> ModelReply:
-        """Where the child turns out to be gone before it said anything, the next one is asked, once."""
+        """Where the child turns out to be gone before it said anything, the next one is asked,
+        once.
+        """
         try:
             up = await self.engine.ready(within_s(call))
             try:
@@ -78,7 +99,10 @@ class LocalProvider:
     def _at(self, up: Up) -> OpenAIProvider:
         if self._endpoint is None or self._endpoint[0] is not up:
             model = msgspec.structs.replace(self.model, base_url=f"{up.url}/v1", api_key=up.key)
-            self._endpoint = up, OpenAIProvider(self.name, model, self.kind)  # the old one's connections ended with its process
+            self._endpoint = (
+                up,
+                OpenAIProvider(self.name, model, self.kind),
+            )  # the old one's connections ended with its process
         return self._endpoint[1]
 
     async def probe(self) -> bool:

@@ -31,14 +31,19 @@ SECRET = re.compile(r"\b(sk|key|pk|api)[-_][A-Za-z0-9_\-*]{6,}")
 CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)  # what else stands there is no code of an error
 PROBE_S = 1.0
 AT_A_TIME = 16  # events; to read them takes 30 µs, and to write them as those of an app about 1 ms
-# What providers say of a question that is too long, and of one that they will not answer: OpenAI, Azure, llama.cpp, vLLM, Anthropic; OpenAI, Azure, DashScope
+# What providers say of a question that is too long, and of one that they will not answer: OpenAI,
+# Azure, llama.cpp, vLLM, Anthropic; OpenAI, Azure, DashScope
 TOO_LONG = re.compile(
-    rb"context_length_exceeded|exceed_context_size_error|maximum context length|context window|prompt is too long", re.IGNORECASE
+    rb"context_length_exceeded|exceed_context_size_error|maximum context length|context window|prompt is too long",
+    re.IGNORECASE,
 )
 DECLINED = re.compile(
-    rb"content_policy|content_filter|content management policy|ResponsibleAIPolicyViolation|data_inspection_failed", re.IGNORECASE
+    rb"content_policy|content_filter|content management policy|ResponsibleAIPolicyViolation|data_inspection_failed",
+    re.IGNORECASE,
 )
-BROKEN_OFF = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})  # finish reasons that tell of no end
+BROKEN_OFF = frozenset(
+    {"error", "abort", "network_error", "insufficient_system_resource"}
+)  # finish reasons that tell of no end
 USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -54,7 +59,11 @@ class WireUsage(msgspec.Struct):
 
     def usage(self) -> Usage:
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
-        return Usage(input_tokens=self.prompt_tokens or 0, output_tokens=self.completion_tokens or 0, cached_tokens=cached or 0)
+        return Usage(
+            input_tokens=self.prompt_tokens or 0,
+            output_tokens=self.completion_tokens or 0,
+            cached_tokens=cached or 0,
+        )
 
 
 class WireDelta(msgspec.Struct):
@@ -94,7 +103,9 @@ decode_completion = msgspec.json.Decoder(WireCompletion).decode
 
 
 class OpenAIProvider:
-    """One model behind one endpoint. Made at load time; its connections are opened by the first call."""
+    """One model behind one endpoint. Made at load time; its connections are opened by the first
+    call.
+    """
 
     parallel: int | None = None
     state: str | None = None
@@ -103,9 +114,15 @@ class OpenAIProvider:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = None
         self.model = model
-        self.url = f"{model.base_url}/chat/completions" + (f"?{urlencode(model.query)}" if model.query else "")
+        self.url = f"{model.base_url}/chat/completions" + (
+            f"?{urlencode(model.query)}" if model.query else ""
+        )
         self.upstream_name = encode_json(model.name)
-        headers = {"User-Agent": f"slipway/{slipway.__version__}", "Accept-Encoding": "identity", "Content-Type": "application/json"}
+        headers = {
+            "User-Agent": f"slipway/{slipway.__version__}",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        }
         if model.api_key:
             headers["Authorization"] = f"Bearer {model.api_key}"
         self.head = head_of("POST", self.url, {**headers, **model.headers})
@@ -121,15 +138,24 @@ class OpenAIProvider:
         return self._client
 
     def body(self, call: Call) -> bytes:
-        """The client's bytes with the upstream's name of the model in them, and usage asked for in streams."""
+        """The client's bytes with the upstream's name of the model in them, and usage asked for in
+        streams.
+        """
         start, end = call.name_at
-        if not call.stream or not (self.model.stream_usage or call.stream_options or call.usage_wanted):
+        if not call.stream or not (
+            self.model.stream_usage or call.stream_options or call.usage_wanted
+        ):
             return b"%b%b%b" % (call.body[:start], self.upstream_name, call.body[end:])
         options = USAGE
         if call.stream_options or not self.model.stream_usage:
             asked = {"include_usage": True} if self.model.stream_usage or call.usage_wanted else {}
             options = b'"stream_options":%b,' % encode_json({**call.stream_options, **asked})
-        return b"{%b%b%b%b" % (options, call.body[call.body.index(b"{") + 1 : start], self.upstream_name, call.body[end:])
+        return b"{%b%b%b%b" % (
+            options,
+            call.body[call.body.index(b"{") + 1 : start],
+            self.upstream_name,
+            call.body[end:],
+        )
 
     def start(self) -> None:
         """There is nothing to begin."""
@@ -155,20 +181,36 @@ class OpenAIProvider:
         who = f"The provider of {self.name}"
         if status in (401, 402, 403):
             ours = f"{who} did not accept our key ({status})."
-            return ProviderKey(with_theirs(ours, said), ours=ours, model=self.name, upstream_status=status)
+            return ProviderKey(
+                with_theirs(ours, said), ours=ours, model=self.name, upstream_status=status
+            )
         if status in (408, 504):
-            return ProviderSlow(f"{who} says that it ran out of time.", model=self.name, upstream_status=status)
+            return ProviderSlow(
+                f"{who} says that it ran out of time.", model=self.name, upstream_status=status
+            )
         if status == 429 or status >= 500:
-            kind, did = (ProviderLimit, "is limiting us") if status == 429 else (ProviderDown, f"failed ({status})")
+            kind, did = (
+                (ProviderLimit, "is limiting us")
+                if status == 429
+                else (ProviderDown, f"failed ({status})")
+            )
             wait_s = retry_after_s(reply.header(b"retry-after"), time.time)
             ours = f"{who} {did}."
-            return kind(with_theirs(ours, said), ours=ours, retry_after_s=wait_s, model=self.name, upstream_status=status)
+            return kind(
+                with_theirs(ours, said),
+                ours=ours,
+                retry_after_s=wait_s,
+                model=self.name,
+                upstream_status=status,
+            )
         if status < 400:
             what = f"{who} answered with status {status}, which is not followed."
             return ProviderNonsense(what, model=self.name, upstream_status=status)
         return self.refused(status, said, param, code, body)
 
-    def refused(self, status: int, said: str, param: str | None, code: str | None, body: bytes) -> ProviderError:
+    def refused(
+        self, status: int, said: str, param: str | None, code: str | None, body: bytes
+    ) -> ProviderError:
         """The request's own fault, in the provider's words and with its status and code."""
         if TOO_LONG.search(body):
             fits = f", {self.model.context} tokens" if self.model.context else ""
@@ -176,22 +218,33 @@ class OpenAIProvider:
             return ProviderTooLong(what, model=self.name, upstream_status=status)
         kind = ProviderDeclined if DECLINED.search(body) else ProviderRefused
         ours = f"The provider of {self.name} refused the request ({status})."
-        refused = kind(said or ours, ours=ours, param=param, model=self.name, upstream_status=status)
-        refused.status, refused.code = status, code if code and CODE.fullmatch(code) else refused.code
+        refused = kind(
+            said or ours, ours=ours, param=param, model=self.name, upstream_status=status
+        )
+        refused.status, refused.code = (
+            status,
+            code if code and CODE.fullmatch(code) else refused.code,
+        )
         refused.another_may_help = status == 404  # it does not know the name that we call it by
         return refused
 
     async def probe(self) -> bool:
-        """Asks for the list of models. Who has none answers all the same; who does not take our key, or fails, is not well."""
+        """Asks for the list of models. Who has none answers all the same; who does not take our
+        key, or fails, is not well.
+        """
         try:
-            reply = await self.client().send(self.probe_head, b"", asyncio.get_running_loop().time() + PROBE_S)
+            reply = await self.client().send(
+                self.probe_head, b"", asyncio.get_running_loop().time() + PROBE_S
+            )
         except ProviderError:
             return False
         reply.close()
         return reply.status < 500 and reply.status not in (401, 402, 403, 429)
 
     def redacted(self, text: str) -> str:
-        """Provider errors may echo keys: ours, or what looks like one. On one line, as the log has it."""
+        """Provider errors may echo keys: ours, or what looks like one. On one line, as the log has
+        it.
+        """
         if self.model.api_key:
             text = text.replace(self.model.api_key, "[key]")
         return SECRET.sub("[key]", " ".join(text.split()))[:2000]
@@ -236,13 +289,20 @@ class OpenAIReply:
         if choice.finish_reason is None:
             raise self.cut()
         if choice.finish_reason in BROKEN_OFF:
-            raise self.named(ProviderCut(f"{self.provider.name} broke off its answer ({choice.finish_reason})."))
+            raise self.named(
+                ProviderCut(f"{self.provider.name} broke off its answer ({choice.finish_reason}).")
+            )
         return Whole(
-            raw=raw, text=text_of(choice.message.content), finish=choice.finish_reason, usage=usage.usage() if usage is not None else None
+            raw=raw,
+            text=text_of(choice.message.content),
+            finish=choice.finish_reason,
+            usage=usage.usage() if usage is not None else None,
         )
 
     async def pieces(self) -> list[Piece]:
-        """A few at a time of what came in one block, so that others go in between. What stands before something broken is given first."""
+        """A few at a time of what came in one block, so that others go in between. What stands
+        before something broken is given first.
+        """
         if self.broken is not None:
             raise self.broken
         if self.events:
@@ -251,7 +311,9 @@ class OpenAIReply:
         try:
             await self.more()
             some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
-            found.extend(self.piece(event) for event in some if not self.ended)  # keeps those before one that raises
+            found.extend(
+                self.piece(event) for event in some if not self.ended
+            )  # keeps those before one that raises
         except ProviderError as error:
             self.broken = self.named(error)
             if not found:
@@ -322,7 +384,9 @@ class OpenAIReply:
         return ProviderDown(with_theirs(ours, said), ours=ours, model=self.provider.name)
 
     def nonsense(self, what: str) -> ProviderError:
-        return ProviderNonsense(f"The provider of {self.provider.name} {what}.", model=self.provider.name)
+        return ProviderNonsense(
+            f"The provider of {self.provider.name} {what}.", model=self.provider.name
+        )
 
     def named(self, error: ProviderError) -> ProviderError:
         error.model = self.provider.name
@@ -336,7 +400,11 @@ def text_of(content: str | list[Any] | None) -> str:
     """The text of a message's content, which may come in parts."""
     if isinstance(content, str):
         return content
-    return "".join(str(p.get("text", "")) for p in content or () if isinstance(p, dict) and p.get("type") == "text")
+    return "".join(
+        str(p.get("text", ""))
+        for p in content or ()
+        if isinstance(p, dict) and p.get("type") == "text"
+    )
 
 
 def with_theirs(ours: str, said: str) -> str:
@@ -356,7 +424,11 @@ def error_words(body: bytes) -> tuple[str, str | None, str | None]:
     if not isinstance(error, dict):
         return "", None, None
     message, param, code = error.get("message"), error.get("param"), error.get("code")
-    return str(message or ""), param if isinstance(param, str) else None, code if isinstance(code, str) else None
+    return (
+        str(message or ""),
+        param if isinstance(param, str) else None,
+        code if isinstance(code, str) else None,
+    )
 
 
 def connect(model: Model, who: str) -> Client:
@@ -364,16 +436,24 @@ def connect(model: Model, who: str) -> Client:
     c = model.connection
     timeouts = Timeouts(c.connect, c.first_byte, c.between_bytes)
     if c.proxy:
-        from slipway.providers.proxied import ProxiedClient  # httpx is imported only where a proxy is set
+        from slipway.providers.proxied import (
+            ProxiedClient,
+        )  # httpx is imported only where a proxy is set
 
         return ProxiedClient(model.base_url, who, c.proxy, timeouts, most=c.max, ca_file=c.ca_file)
-    return Pool(model.base_url, who, timeouts, keep_alive_s=c.keep_alive, most=c.max, ca_file=c.ca_file)
+    return Pool(
+        model.base_url, who, timeouts, keep_alive_s=c.keep_alive, most=c.max, ca_file=c.ca_file
+    )
 
 
 async def models_at(model: Model, within_s: float = 3.0) -> list[str]:
     """The names that an endpoint's `/models` lists. ProviderError where it does not answer so."""
     client = connect(model, model.base_url)
-    headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {model.api_key}"} if model.api_key else {}), **model.headers}
+    headers = {
+        "Accept-Encoding": "identity",
+        **({"Authorization": f"Bearer {model.api_key}"} if model.api_key else {}),
+        **model.headers,
+    }
     try:
         async with asyncio.timeout(within_s):
             reply = await client.send(head_of("GET", f"{model.base_url}/models", headers), b"")
@@ -383,6 +463,8 @@ async def models_at(model: Model, within_s: float = 3.0) -> list[str]:
     except TimeoutError:
         raise ProviderSlow(f"{model.base_url} did not answer within {within_s:g} s.") from None
     except (msgspec.MsgspecError, KeyError, TypeError):
-        raise ProviderNonsense(f"{model.base_url}/models did not answer with a list of models.") from None
+        raise ProviderNonsense(
+            f"{model.base_url}/models did not answer with a list of models."
+        ) from None
     finally:
         await client.close()

@@ -1,4 +1,6 @@
-"""The same Client through an HTTP proxy, by httpx: right with every kind of proxy, and fast enough where one stands between."""
+"""The same Client through an HTTP proxy, by httpx: right with every kind of proxy, and fast enough
+where one stands between.
+"""
 
 import asyncio
 import math
@@ -41,7 +43,9 @@ class ProxiedReply:
         except TimeoutError:
             if left_s <= silence_s:
                 raise ProviderSlow(f"{who} took too long.") from None
-            raise ProviderSlow(f"{who} fell silent for {silence_s:g} s in the middle of its answer.") from None
+            raise ProviderSlow(
+                f"{who} fell silent for {silence_s:g} s in the middle of its answer."
+            ) from None
         except httpx.HTTPError:
             raise ProviderCut(f"{who} ended the connection in the middle of its answer.") from None
 
@@ -55,11 +59,23 @@ class ProxiedReply:
 
 
 class ProxiedClient:
-    def __init__(self, url: str, who: str, proxy: str, timeouts: Timeouts, *, most: int, ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        who: str,
+        proxy: str,
+        timeouts: Timeouts,
+        *,
+        most: int,
+        ca_file: str | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self.origin, self.who = f"{parts.scheme}://{parts.netloc}", who
         self.timeouts, self.most = timeouts, most
-        self._proxy, self._verify = proxy, tls_context(ca_file) if parts.scheme == "https" else False
+        self._proxy, self._verify = (
+            proxy,
+            tls_context(ca_file) if parts.scheme == "https" else False,
+        )
         self.http = self._made()
         self._calls = 0
         self._retired = False
@@ -69,7 +85,9 @@ class ProxiedClient:
         return httpx.AsyncClient(
             proxy=self._proxy,
             verify=self._verify,
-            timeout=httpx.Timeout(None, connect=self.timeouts.connect_s, pool=self.timeouts.connect_s),
+            timeout=httpx.Timeout(
+                None, connect=self.timeouts.connect_s, pool=self.timeouts.connect_s
+            ),
             limits=httpx.Limits(max_connections=self.most),
             follow_redirects=False,
             trust_env=False,
@@ -88,23 +106,39 @@ class ProxiedClient:
     async def _sent(self, head: bytes, body: bytes, until: float) -> httpx.Response:
         first, *lines = head.decode("latin-1").splitlines()
         method, target, _ = first.split(" ")
-        headers = [(k, v) for k, _, v in (line.partition(": ") for line in lines) if k.lower() != "host"]
-        request = self.http.build_request(method, self.origin + target, headers=headers, content=body)
+        headers = [
+            (k, v) for k, _, v in (line.partition(": ") for line in lines) if k.lower() != "host"
+        ]
+        request = self.http.build_request(
+            method, self.origin + target, headers=headers, content=body
+        )
         try:
             left_s = until - asyncio.get_running_loop().time()
-            async with asyncio.timeout(min(self.timeouts.connect_s + self.timeouts.first_byte_s, left_s)):
+            async with asyncio.timeout(
+                min(self.timeouts.connect_s + self.timeouts.first_byte_s, left_s)
+            ):
                 return await self.http.send(request, stream=True)
         except TimeoutError:
-            raise ProviderSlow(f"{self.who} did not begin to answer within {self.timeouts.first_byte_s:g} s.") from None
+            raise ProviderSlow(
+                f"{self.who} did not begin to answer within {self.timeouts.first_byte_s:g} s."
+            ) from None
         except httpx.PoolTimeout:
-            raise ModelBusy(f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0) from None
+            raise ModelBusy(
+                f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0
+            ) from None
         except httpx.TimeoutException:
-            raise ProviderSlow(f"{self.who} could not be reached within {self.timeouts.connect_s:g} s.") from None
+            raise ProviderSlow(
+                f"{self.who} could not be reached within {self.timeouts.connect_s:g} s."
+            ) from None
         except httpx.HTTPError as error:
-            raise ProviderDown(f"{self.who} cannot be reached through the proxy: {error}.") from None
+            raise ProviderDown(
+                f"{self.who} cannot be reached through the proxy: {error}."
+            ) from None
 
     def closing_soon(self, response: httpx.Response) -> None:
-        """httpx closes in a coroutine only, and a reply may be let go of where nothing can be awaited."""
+        """httpx closes in a coroutine only, and a reply may be let go of where nothing can be
+        awaited.
+        """
         self._beside(self._ended(response))
 
     async def _ended(self, response: httpx.Response) -> None:
@@ -118,7 +152,9 @@ class ProxiedClient:
         self._rest()
 
     def _rest(self) -> None:
-        """httpx ends kept connections only with their client: a call that comes later meets a new one."""
+        """httpx ends kept connections only with their client: a call that comes later meets a new
+        one.
+        """
         if self._retired and not self._calls:
             before, self.http = self.http, self._made()
             self._beside(before.aclose())

@@ -1,4 +1,6 @@
-"""Server-sent events (WHATWG HTML, 9.2): bytes as they come -> whole events, each with its original bytes."""
+"""Server-sent events (WHATWG HTML, 9.2): bytes as they come -> whole events, each with its original
+bytes.
+"""
 
 import re
 
@@ -8,7 +10,9 @@ LARGEST_EVENT = 16 * 1024 * 1024
 
 
 class Framer:
-    """Collects bytes and gives out whole events. What is left over at the end of a stream is a cut event: see `rest`."""
+    """Collects bytes and gives out whole events. What is left over at the end of a stream is a cut
+    event: see `rest`.
+    """
 
     __slots__ = ("rest",)
 
@@ -16,12 +20,20 @@ class Framer:
         self.rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that are now whole, with the blank line that ends each. ValueError where one grows past LARGEST_EVENT."""
+        """The events that are now whole, with the blank line that ends each. ValueError where one
+        grows past LARGEST_EVENT.
+        """
         if self.rest:
             data = self.rest + data
-        if data.endswith(b"\n\n") and b"\r" not in data:  # the usual case: whole events, ended by \n\n
+        if (
+            data.endswith(b"\n\n") and b"\r" not in data
+        ):  # the usual case: whole events, ended by \n\n
             self.rest = b""
-            return [data] if data.find(b"\n\n") == len(data) - 2 else [e + b"\n\n" for e in data[:-2].split(b"\n\n")]
+            return (
+                [data]
+                if data.find(b"\n\n") == len(data) - 2
+                else [e + b"\n\n" for e in data[:-2].split(b"\n\n")]
+            )
         events, start = [], 0
         for end in END.finditer(data):
             events.append(data[start : end.end()])
@@ -34,7 +46,9 @@ class Framer:
 
 def data_of(event: bytes) -> bytes:
     """The event's data: its `data:` lines joined; b"" where it has none (a comment, a heartbeat)."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:  # one line, as every provider sends
+    if (
+        event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2
+    ):  # one line, as every provider sends
         return event[6:-2]
     lines = [line[5:].removeprefix(b" ") for line in LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines)

@@ -1,11 +1,13 @@
-"""Which model is asked next, and when it is enough: the state of one question on its way along a route.
+"""Which model is asked next, and when it is enough: the state of one question on its way along a
+route.
 
-Pure: it has no clock and does no I/O. Times are seconds of any monotonic clock, handed in. `calling.py` does what it says, and tells it
-what became of it.
+Pure: it has no clock and does no I/O. Times are seconds of any monotonic clock, handed in.
+`calling.py` does what it says, and tells it what became of it.
 
-    first    every candidate in the route's order, without waiting: one that is away is passed over, and why is kept
-    again    those whose failure a later try may mend, each after its pause: full jitter (Brooker, AWS 2015) or what Retry-After says
-    go on    once words were shown, only a candidate that can go on from them, the one behind the one that broke off first
+    first    every candidate in the route's order, without waiting: one that is away is passed over,
+    and why is kept again    those whose failure a later try may mend, each after its pause: full
+    jitter (Brooker, AWS 2015) or what Retry-After says go on    once words were shown, only a
+    candidate that can go on from them, the one behind the one that broke off first
 """
 
 import math
@@ -18,21 +20,27 @@ import msgspec
 from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderSlow, ProviderTooLong
 from slipway.types import AttemptKind, Record
 
-FIRST_PAUSE_S = 0.25  # the longest first pause before another try of the same model; it doubles with each
+FIRST_PAUSE_S = (
+    0.25  # the longest first pause before another try of the same model; it doubles with each
+)
 LONGEST_PAUSE_S = 8.0
 MOST_BREAKS = 4  # an answer that broke off so often is not gone on with
 SHORTEST_S = 0.05  # no try is begun that has less time left
 
 
 class Prefill(Record, frozen=True, kw_only=True):
-    """What a provider wants to have beside an unfinished turn, in the turn's message and in the request, to go on with it."""
+    """What a provider wants to have beside an unfinished turn, in the turn's message and in the
+    request, to go on with it.
+    """
 
     message: dict[str, Any] = msgspec.field(default_factory=dict)
     request: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Traits(Record, frozen=True, kw_only=True):
-    """What a route knows of a model. `context` is in tokens, None where it is not known; `prefill` where it goes on with its own unfinished turn."""
+    """What a route knows of a model. `context` is in tokens, None where it is not known; `prefill`
+    where it goes on with its own unfinished turn.
+    """
 
     name: str = ""
     retries: int = 2
@@ -44,12 +52,16 @@ class Traits(Record, frozen=True, kw_only=True):
 
 
 class Standing(Record, frozen=True, kw_only=True):
-    """Whether a model may be asked now. `trial`: one question may try whether it is well again. `until` is when that may change, if known."""
+    """Whether a model may be asked now. `trial`: one question may try whether it is well again.
+    `until` is when that may change, if known.
+    """
 
     state: Literal["ready", "trial", "away"]
     why: str = ""
     until: float | None = None
-    error: type[ProviderError] = ProviderDown  # what a reader is told of it, where nobody else can be asked
+    error: type[ProviderError] = (
+        ProviderDown  # what a reader is told of it, where nobody else can be asked
+    )
 
 
 READY = Standing(state="ready")
@@ -57,7 +69,9 @@ TRIAL = Standing(state="trial")
 
 
 class Try(Record, frozen=True, kw_only=True):
-    """Ask this candidate now; `beside` at the same time, where a trial must keep nobody waiting. `waits`: no other is left to ask instead."""
+    """Ask this candidate now; `beside` at the same time, where a trial must keep nobody waiting.
+    `waits`: no other is left to ask instead.
+    """
 
     index: int
     kind: AttemptKind
@@ -77,8 +91,8 @@ Step = Try | Wait | Stop
 
 
 class Attempts:
-    """`patient_until` is how long a later try is waited for, and `until` when all must be over; `least_tokens` is what the question has at the
-    very least.
+    """`patient_until` is how long a later try is waited for, and `until` when all must be over;
+    `least_tokens` is what the question has at the very least.
     """
 
     __slots__ = (
@@ -99,7 +113,14 @@ class Attempts:
         "skipped",
     )
 
-    def __init__(self, traits: Sequence[Traits], *, patient_until: float, until: float = math.inf, least_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        traits: Sequence[Traits],
+        *,
+        patient_until: float,
+        until: float = math.inf,
+        least_tokens: int = 0,
+    ) -> None:
         self._traits = traits
         self._waiting = deque(in_order(traits, least_tokens) if len(traits) > 1 else (0,))
         self._left = [each.retries for each in traits]
@@ -114,7 +135,9 @@ class Attempts:
         self.count = 0
         self.breaks = 0
 
-    def next(self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]) -> Step:
+    def next(
+        self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]
+    ) -> Step:
         """What to do now. `may_retry` spends from a model's retry budget where it says yes."""
         while self._waiting and now < self._until - SHORTEST_S:
             index = self._waiting.popleft()
@@ -122,16 +145,28 @@ class Attempts:
             if stands.state == "away":
                 self._pass_over(index, stands)
                 continue
-            kind: AttemptKind = "continue" if self.breaks else "trial" if stands.state == "trial" else "first"
-            return self._try(index, kind, standing, beside=self._spare(standing) if kind == "trial" else None)
+            kind: AttemptKind = (
+                "continue" if self.breaks else "trial" if stands.state == "trial" else "first"
+            )
+            return self._try(
+                index, kind, standing, beside=self._spare(standing) if kind == "trial" else None
+            )
         return self._again(now, standing, may_retry)
 
-    def _try(self, index: int, kind: AttemptKind, standing: Callable[[int], Standing], beside: int | None = None) -> Try:
+    def _try(
+        self,
+        index: int,
+        kind: AttemptKind,
+        standing: Callable[[int], Standing],
+        beside: int | None = None,
+    ) -> Try:
         for each in (index, beside):
             if each is not None:
                 self.count += 1
                 self._tried.add(each)
-        waits = beside is None and all(self._standing(other, standing).state == "away" for other in self._waiting)
+        waits = beside is None and all(
+            self._standing(other, standing).state == "away" for other in self._waiting
+        )
         if waits:
             self._waited.add(index)
         return Try(index=index, kind=kind, beside=beside, waits=waits)
@@ -141,7 +176,9 @@ class Attempts:
         if self.breaks and not traits.goes_on:
             return Standing(state="away", why="it cannot go on from another's words")
         if traits.context is not None and traits.context <= self._too_long:
-            return Standing(state="away", why="its context is no larger than one that was too small")
+            return Standing(
+                state="away", why="its context is no larger than one that was too small"
+            )
         return standing(index)
 
     def _pass_over(self, index: int, stands: Standing) -> None:
@@ -158,7 +195,9 @@ class Attempts:
                 return index
         return None
 
-    def _again(self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]) -> Step:
+    def _again(
+        self, now: float, standing: Callable[[int], Standing], may_retry: Callable[[int], bool]
+    ) -> Step:
         """The soonest of those that may be tried again, if that is soon enough."""
         while self._due:
             index = min(self._due, key=lambda each: self._due[each])
@@ -179,7 +218,9 @@ class Attempts:
         return Stop(error=self.error(now))
 
     def may_be_back(self, index: int) -> bool:
-        """Whether it was passed over, and would be asked if it were well again. One that was tried is tried again only as `_again` says."""
+        """Whether it was passed over, and would be asked if it were well again. One that was tried
+        is tried again only as `_again` says.
+        """
         return index not in self._tried
 
     def look_again(self, indices: Iterable[int]) -> None:
@@ -198,19 +239,26 @@ class Attempts:
             self._too_long = max(self._too_long, self._traits[index].context or 0)
         if not error.another_may_help and (self._first is error or error.is_about_content):
             self._is_over = True
-            self._waiting.clear()  # the request itself is wrong, or what it asks for: no other model is asked
+            # the request itself is wrong, or what it asks for: no other model is asked
+            self._waiting.clear()
             self._due.clear()
             self._first = error
         elif error.retryable and self._left[index] > 0 and index in self._tried:
             self._due[index] = now + self._pause_s(index, error, jitter)
 
     def _says_more(self, index: int, error: ProviderError) -> bool:
-        """A model that was busy was not asked: what it says later counts, and that the request itself is wrong."""
+        """A model that was busy was not asked: what it says later counts, and that the request
+        itself is wrong.
+        """
         first = self._first
-        return isinstance(first, ModelBusy) and (first.model == self._traits[index].name or not error.another_may_help)
+        return isinstance(first, ModelBusy) and (
+            first.model == self._traits[index].name or not error.another_may_help
+        )
 
     def _stands_back(self, index: int, error: ModelBusy, now: float) -> None:
-        """It was not called. Where it was not waited for, it is once the others cannot answer either."""
+        """It was not called. Where it was not waited for, it is once the others cannot answer
+        either.
+        """
         self.count -= 1
         self.skipped[self._traits[index].name] = error.what
         self._tried.discard(index)
@@ -223,34 +271,55 @@ class Attempts:
         return pause_s if error.retry_after_s is None else error.retry_after_s + pause_s
 
     def broke(self, index: int, error: ProviderError) -> bool:
-        """An answer broke off in the middle. Whether others may go on with it: they are asked in their order, the one that broke off last."""
+        """An answer broke off in the middle. Whether others may go on with it: they are asked in
+        their order, the one that broke off last.
+        """
         self.breaks += 1
         self._first = error
         self._due.clear()
         self._tried.clear()
         self._left = [min(left, 1) for left in self._left]
         order = range(len(self._traits))
-        self._waiting = deque([*order[index + 1 :], *order[: index + 1]]) if self.breaks <= MOST_BREAKS and len(order) > 1 else deque()
+        self._waiting = (
+            deque([*order[index + 1 :], *order[: index + 1]])
+            if self.breaks <= MOST_BREAKS and len(order) > 1
+            else deque()
+        )
         return bool(self._waiting)
 
     def error(self, now: float) -> ProviderError:
-        """What the reader is told: what the first model that was asked said, and when trying again may help at the soonest."""
+        """What the reader is told: what the first model that was asked said, and when trying again
+        may help at the soonest.
+        """
         soonest = min((due - now for due in self._due.values()), default=None)
         if self._first is None and not self.skipped:
             return ProviderSlow("There was no time left to ask a model.")
-        if self._first is None or (isinstance(self._first, ProviderTooLong) and self._has_room_elsewhere()):
+        if self._first is None or (
+            isinstance(self._first, ProviderTooLong) and self._has_room_elsewhere()
+        ):
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
-            return (self._kind or ProviderDown)(f"No model can be asked now ({reasons}).", retry_after_s=max(1.0, soonest or 1.0))
+            return (self._kind or ProviderDown)(
+                f"No model can be asked now ({reasons}).", retry_after_s=max(1.0, soonest or 1.0)
+            )
         if soonest is not None and self._first.retryable and self._first.retry_after_s is None:
             self._first.retry_after_s = max(1.0, soonest)
         return self._first
 
     def _has_room_elsewhere(self) -> bool:
-        """Whether a model that is known to hold more was passed over: then the question is not too long for ever."""
-        passed = [each for index, each in enumerate(self._traits) if index not in self._tried and each.name in self.skipped]
+        """Whether a model that is known to hold more was passed over: then the question is not too
+        long for ever.
+        """
+        passed = [
+            each
+            for index, each in enumerate(self._traits)
+            if index not in self._tried and each.name in self.skipped
+        ]
         return any(each.context is not None and each.context > self._too_long for each in passed)
 
 
 def in_order(traits: Sequence[Traits], least_tokens: int) -> list[int]:
     """The route's order; those that the question surely does not fit into come last."""
-    return sorted(range(len(traits)), key=lambda index: (context := traits[index].context) is not None and context < least_tokens)
+    return sorted(
+        range(len(traits)),
+        key=lambda index: (context := traits[index].context) is not None and context < least_tokens,
+    )

@@ -1,11 +1,14 @@
 """A circuit breaker, and a retry budget: both pure, with the time handed in.
 
-    closed      questions are asked; FAILURES in a row, or half of the last WINDOW, open it. In a row are also calls that began one after the other,
+    closed      questions are asked; FAILURES in a row, or half of the last WINDOW, open it. In a
+    row are also calls that began one after the other,
                 whatever slower ones that began before say meanwhile
-    open        none is; whoever holds it probes for free until the model can be reached (`reached`), a trial's pause at the soonest after one that failed
+    open        none is; whoever holds it probes for free until the model can be reached
+    (`reached`), a trial's pause at the soonest after one that failed
     half-open   one question tries it: well, it closes; not, it opens, and its pause doubles
 
-(Nygard, Release It!, 2007; the budget as in Finagle: retries are a share of the requests, so that they cannot multiply an outage.)
+(Nygard, Release It!, 2007; the budget as in Finagle: retries are a share of the requests, so that
+they cannot multiply an outage.)
 """
 
 from collections import deque
@@ -24,7 +27,19 @@ STATES = get_args(State)
 
 
 class Breaker:
-    __slots__ = ("_begun", "_failed", "_in_a_row", "_last", "_pause_s", "_trial_at", "kind", "on_trial", "opened_at", "state", "why")
+    __slots__ = (
+        "_begun",
+        "_failed",
+        "_in_a_row",
+        "_last",
+        "_pause_s",
+        "_trial_at",
+        "kind",
+        "on_trial",
+        "opened_at",
+        "state",
+        "why",
+    )
 
     def __init__(self) -> None:
         self.state: State = "closed"
@@ -33,7 +48,9 @@ class Breaker:
         self.on_trial = False
         self.opened_at = 0.0
         self._begun = 0
-        self._failed = deque[int](maxlen=FAILURES)  # the numbers of those that failed last without a word
+        self._failed = deque[int](
+            maxlen=FAILURES
+        )  # the numbers of those that failed last without a word
         self._in_a_row = 0
         self._last = deque[bool](maxlen=WINDOW)
         self._pause_s = 0.0
@@ -45,7 +62,9 @@ class Breaker:
         return self._begun
 
     def succeeded(self) -> None:
-        """A model spoke in time, or refused for a reason of the request. It closes an open one too: what works, works."""
+        """A model spoke in time, or refused for a reason of the request. It closes an open one too:
+        what works, works.
+        """
         self._in_a_row = 0
         if self.state == "closed":
             self._last.append(True)
@@ -54,7 +73,9 @@ class Breaker:
             self._last.clear()
 
     def failed(self, now: float, *, number: int | None = None, at_once: bool = False) -> bool:
-        """Whether this opened it. `number` is that of a call that failed without a word; `at_once`: no second failure is needed to know."""
+        """Whether this opened it. `number` is that of a call that failed without a word; `at_once`:
+        no second failure is needed to know.
+        """
         if self.state == "open":
             return False
         self._in_a_row += 1
@@ -63,14 +84,21 @@ class Breaker:
         self._last.append(False)
         if self.state == "half-open":
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
-        elif not (at_once or self._in_a_row >= FAILURES or self._neighbours_failed() or self._mostly_fails()):
+        elif not (
+            at_once
+            or self._in_a_row >= FAILURES
+            or self._neighbours_failed()
+            or self._mostly_fails()
+        ):
             return False
         self.state, self.on_trial, self.opened_at = "open", False, now
         self._trial_at = now + self._pause_s
         return True
 
     def _neighbours_failed(self) -> bool:
-        return len(self._failed) == FAILURES and max(self._failed) - min(self._failed) == FAILURES - 1
+        return (
+            len(self._failed) == FAILURES and max(self._failed) - min(self._failed) == FAILURES - 1
+        )
 
     def _mostly_fails(self) -> bool:
         return len(self._last) >= ENOUGH and self._last.count(False) >= SHARE * len(self._last)

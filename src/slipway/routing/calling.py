@@ -1,4 +1,6 @@
-"""An answer on its way along a route: calls begun, raced, waited for, broken off and gone on with, as `attempts.py` says."""
+"""An answer on its way along a route: calls begun, raced, waited for, broken off and gone on with,
+as `attempts.py` says.
+"""
 
 import asyncio
 import math
@@ -9,17 +11,23 @@ from collections.abc import Mapping, Sequence
 from slipway.errors import ModelBusy, ProviderError, ProviderLimit, ProviderSlow
 from slipway.providers import Call, ModelReply, Whole
 from slipway.routing.attempts import Attempts, Standing, Stop, Try, Wait
-from slipway.routing.continuing import Splice, continuation, is_plain, least_tokens
+from slipway.routing.continuation import Splice, continuation, is_plain, least_tokens
 from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, Rung, Usage
 
 CANCELLED = "cancelled"
-FAIR_S = 5.0  # a call that was late with less time than this, because its question had no more, says nothing against the model
-WENT_ON = Notice(code="continued", text="The model stopped in the middle; another one went on from there.")
+# a call that was late with less time than this, because its question had no more, says nothing
+# against the model
+FAIR_S = 5.0
+WENT_ON = Notice(
+    code="continued", text="The model stopped in the middle; another one went on from there."
+)
 
 
 class Asked(Record, frozen=True, kw_only=True):
-    """Who asks, and how long there is: until `until` for all of the answer, until `patient_until` for a later try to begin (loop's clock)."""
+    """Who asks, and how long there is: until `until` for all of the answer, until `patient_until`
+    for a later try to begin (loop's clock).
+    """
 
     answer_id: str
     emit: Emit
@@ -36,11 +44,23 @@ class Took(Record, frozen=True, kw_only=True):
 
 
 class Attempt:
-    """One call to a model, from its begin to its end, which gives back what it holds and is told in one record."""
+    """One call to a model, from its begin to its end, which gives back what it holds and is told in
+    one record.
+    """
 
-    def __init__(self, index: int, candidate: Candidate, kind: AttemptKind, asked: Asked, shown: int) -> None:
-        """`index` is the candidate's place in the route, `shown` how many characters the reader has seen."""
-        self.index, self.candidate, self.kind, self.asked, self.shown = index, candidate, kind, asked, shown
+    def __init__(
+        self, index: int, candidate: Candidate, kind: AttemptKind, asked: Asked, shown: int
+    ) -> None:
+        """`index` is the candidate's place in the route, `shown` how many characters the reader has
+        seen.
+        """
+        self.index, self.candidate, self.kind, self.asked, self.shown = (
+            index,
+            candidate,
+            kind,
+            asked,
+            shown,
+        )
         self.started_at = time.monotonic()
         self.first_at: float | None = None
         self.first: list[Piece] = []
@@ -57,18 +77,31 @@ class Attempt:
         return self._reply
 
     async def open(self, call: Call, *, waits: bool, others: bool) -> None:
-        """Until the first words are here, or the whole of an answer that is not streamed. `others` may be asked where they are late."""
+        """Until the first words are here, or the whole of an answer that is not streamed. `others`
+        may be asked where they are late.
+        """
         candidate, health = self.candidate, self.candidate.health
         if health.turns is not None:
-            await health.turns.enter(self.asked.owner, self.asked.until - time.monotonic() if waits else 0.0)
+            await health.turns.enter(
+                self.asked.owner, self.asked.until - time.monotonic() if waits else 0.0
+            )
             self._holds_turn = True
-        self.began, self.started_at = True, time.monotonic()  # waiting for a turn is no part of the call
+        self.began, self.started_at = (
+            True,
+            time.monotonic(),
+        )  # waiting for a turn is no part of the call
         self.number = health.began(again=self.kind == "retry")
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.asked.until, others=others)
         call = Call(
-            body=call.body, name_at=call.name_at, stream=call.stream, usage_wanted=call.usage_wanted, stream_options=call.stream_options,
-            patient=waits, words_by=words_by if call.stream else ends_by, ends_by=ends_by,
-        )  # fmt: skip
+            body=call.body,
+            name_at=call.name_at,
+            stream=call.stream,
+            usage_wanted=call.usage_wanted,
+            stream_options=call.stream_options,
+            patient=waits,
+            words_by=words_by if call.stream else ends_by,
+            ends_by=ends_by,
+        )
         self._reply = await candidate.model.chat(call)
         if call.stream:
             await self._hear(self._reply)
@@ -79,14 +112,18 @@ class Attempt:
         health.succeeded(self.started_at)
 
     async def _hear(self, reply: ModelReply) -> None:
-        """What comes before the first words waits with them: nothing is shown of a model that may still be passed over."""
+        """What comes before the first words waits with them: nothing is shown of a model that may
+        still be passed over.
+        """
         while not any(piece.spoke or piece.finish for piece in self.first):
             pieces = await reply.pieces()
             if not pieces:
                 return
             self.first += pieces
 
-    def end(self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True) -> None:
+    def end(
+        self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True
+    ) -> None:
         """Safe to call twice; the first counts."""
         if self.ended:
             return
@@ -95,7 +132,9 @@ class Attempt:
         if self._reply is not None:
             self._reply.close()
         if self._holds_turn and health.turns is not None:
-            health.turns.leave(now - self.started_at if error is None and not cancelled and used else None)
+            health.turns.leave(
+                now - self.started_at if error is None and not cancelled and used else None
+            )
         if error is not None and not self._says_nothing(error, now):
             health.failed(error, self.started_at, self.number if self.first_at is None else None)
         elif self.began and self.first_at is None:
@@ -104,9 +143,13 @@ class Attempt:
             self.asked.emit(self._done(error, CANCELLED if cancelled else None, used=used))
 
     def _says_nothing(self, error: ProviderError, now: float) -> bool:
-        """Whether the model is not to blame: it was not called, or it was the question that had no more time."""
+        """Whether the model is not to blame: it was not called, or it was the question that had no
+        more time.
+        """
         was_short = self.first_at is not None or now - self.started_at < FAIR_S
-        return isinstance(error, ModelBusy) or (isinstance(error, ProviderSlow) and now >= self.asked.until and was_short)
+        return isinstance(error, ModelBusy) or (
+            isinstance(error, ProviderSlow) and now >= self.asked.until and was_short
+        )
 
     def may_cost(self, error: ProviderError) -> bool:
         """Whether what it wrote, or read, may have to be paid all the same."""
@@ -132,9 +175,11 @@ class Attempt:
 
 
 class Answering:
-    """`open` it, take its `pieces` or its `whole`, and `close` it in any case. Everything raises ProviderError.
+    """`open` it, take its `pieces` or its `whole`, and `close` it in any case. Everything raises
+    ProviderError.
 
-    `model` and `rung` are those that write now; `took` is what was paid for or may have been; `notices` are for the reader.
+    `model` and `rung` are those that write now; `took` is what was paid for or may have been;
+    `notices` are for the reader.
     """
 
     def __init__(self, route: Route, call: Call, asked: Asked) -> None:
@@ -150,7 +195,9 @@ class Answering:
         self.notices: list[Notice] = []
         self.asking = candidates[0]  # who was called last
         self._attempt: Attempt | None = None
-        self._opening: Sequence[Piece] = ()  # how the stream began: who goes on does so under its id
+        self._opening: Sequence[
+            Piece
+        ] = ()  # how the stream began: who goes on does so under its id
         self._text: list[str] = []
         self._finished = self._looked = False
         self._splice: Splice | None = None
@@ -189,7 +236,9 @@ class Answering:
         self.notices += passed_over(self.route.candidates[0], attempt.candidate)
 
     async def pieces(self) -> list[Piece]:
-        """The next events; an empty list is the proper end. Where a model breaks off and another can go on, it does."""
+        """The next events; an empty list is the proper end. Where a model breaks off and another
+        can go on, it does.
+        """
         attempt = self.attempt
         if attempt.first:
             pieces, attempt.first = attempt.first, []
@@ -218,7 +267,11 @@ class Answering:
         broken.end(error)
         self.took.append(Took(candidate=broken.candidate, usage=broken.usage))
         self._attempt = None
-        if self._finished or not is_plain(self.call) or not self.attempts.broke(broken.index, error):
+        if (
+            self._finished
+            or not is_plain(self.call)
+            or not self.attempts.broke(broken.index, error)
+        ):
             self._attempt = broken
             raise error
         shown = "".join(self._text)
@@ -229,12 +282,19 @@ class Answering:
             self._attempt = broken
             raise
         self._attempt = attempt
-        self._splice = Splice(self._opening, shown, prefilled=attempt.candidate.traits.prefill is not None, notice=WENT_ON)
+        self._splice = Splice(
+            self._opening,
+            shown,
+            prefilled=attempt.candidate.traits.prefill is not None,
+            notice=WENT_ON,
+        )
         self.notices.append(WENT_ON)
         return await self.pieces()
 
     async def _step(self, call: Call, shown: str | None = None) -> Attempt | None:
-        """One step of the way: a call that has begun to answer, or None where it is not over yet. Raises the last word."""
+        """One step of the way: a call that has begun to answer, or None where it is not over yet.
+        Raises the last word.
+        """
         step = self.attempts.next(time.monotonic(), self._standing, self._may_retry)
         if isinstance(step, Stop):
             if await self._someone_is_back():
@@ -265,14 +325,22 @@ class Answering:
         attempt.end(cancelled=True, used=used)
 
     async def _someone_is_back(self) -> bool:
-        """Before a question is given up: whether one that was away can be reached now. Once, and for free."""
+        """Before a question is given up: whether one that was away can be reached now. Once, and
+        for free.
+        """
         candidates = enumerate(self.route.candidates)
-        away = [index for index, each in candidates if each.health.breaker.state == "open" and self.attempts.may_be_back(index)]
+        away = [
+            index
+            for index, each in candidates
+            if each.health.breaker.state == "open" and self.attempts.may_be_back(index)
+        ]
         if self._looked or not away:
             return False
         self._looked = True
         back = await asyncio.gather(*(self.route.candidates[index].health.look() for index in away))
-        self.attempts.look_again(index for index, is_back in zip(away, back, strict=True) if is_back)
+        self.attempts.look_again(
+            index for index, is_back in zip(away, back, strict=True) if is_back
+        )
         return any(back)
 
     def _begin(self, index: int, kind: AttemptKind) -> Attempt:
@@ -282,11 +350,18 @@ class Answering:
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
         rests_until = self._standing(attempt.index).until
-        if isinstance(error, ProviderLimit) and error.retry_after_s is None and rests_until is not None:
-            error.retry_after_s = max(0.0, rests_until - time.monotonic())  # it does not say for how long: so long it is left alone
+        if (
+            isinstance(error, ProviderLimit)
+            and error.retry_after_s is None
+            and rests_until is not None
+        ):
+            error.retry_after_s = max(
+                0.0, rests_until - time.monotonic()
+            )  # it does not say for how long: so long it is left alone
         if attempt.may_cost(error):
             self.took.append(Took(candidate=attempt.candidate, usage=attempt.usage))
-        self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311 - it spreads load
+        # It spreads load
+        self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311
 
     def _standing(self, index: int) -> Standing:
         return self.route.candidates[index].health.standing(time.monotonic())
@@ -295,9 +370,13 @@ class Answering:
         return self.route.candidates[index].health.budget.spend()
 
     async def _race(self, step: Try, beside: int, call: Call) -> Attempt | None:
-        """A model that may be well again is tried, and another asked at the same time: who speaks first answers, and the trial ends with its verdict."""
+        """A model that may be well again is tried, and another asked at the same time: who speaks
+        first answers, and the trial ends with its verdict.
+        """
         running = {
-            asyncio.get_running_loop().create_task(attempt.open(call, waits=False, others=True)): attempt
+            asyncio.get_running_loop().create_task(
+                attempt.open(call, waits=False, others=True)
+            ): attempt
             for attempt in (self._begin(step.index, "trial"), self._begin(beside, "first"))
         }
         try:
@@ -321,13 +400,19 @@ class Answering:
         return None
 
     def _lose(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
-        """Another was faster. A trial goes on to its verdict, and a call that was asked beside one is given up."""
+        """Another was faster. A trial goes on to its verdict, and a call that was asked beside one
+        is given up.
+        """
         for task, attempt in running.items():
-            if task.done() and isinstance(error := task.exception(), ProviderError):  # in the same moment
+            if task.done() and isinstance(
+                error := task.exception(), ProviderError
+            ):  # in the same moment
                 attempt.end(error)
             elif attempt.kind == "trial":
                 self.took.append(Took(candidate=attempt.candidate, usage=None))
-                attempt.candidate.health.watch(asyncio.get_running_loop().create_task(verdict(task, attempt)))
+                attempt.candidate.health.watch(
+                    asyncio.get_running_loop().create_task(verdict(task, attempt))
+                )
             else:
                 task.cancel()
                 self._give_up(attempt, used=False)
@@ -361,6 +446,14 @@ def passed_over(first: Candidate, answers: Candidate) -> list[Notice]:
         return []
     if answers.rung == "smaller":
         return [
-            Notice(code="smaller", text="The model that usually answers was not available, so a smaller one answered: check what matters.")
+            Notice(
+                code="smaller",
+                text="The model that usually answers was not available, so a smaller one answered: check what matters.",
+            )
         ]
-    return [Notice(code="failover", text="The model that usually answers was not available, so another one answered.")]
+    return [
+        Notice(
+            code="failover",
+            text="The model that usually answers was not available, so another one answered.",
+        )
+    ]

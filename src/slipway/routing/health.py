@@ -1,6 +1,8 @@
-"""How a model is, learnt from its calls: whether it may be asked, how often it may be tried again, how many calls it works on at once.
+"""How a model is, learnt from its calls: whether it may be asked, how often it may be tried again,
+how many calls it works on at once.
 
-It is kept by the model's name and outlives a reload of the settings, unless the model itself is another one then.
+It is kept by the model's name and outlives a reload of the settings, unless the model itself is
+another one then.
 """
 
 import asyncio
@@ -9,24 +11,34 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from slipway.errors import ProviderDown, ProviderError, ProviderKey, ProviderLimit, ProviderRefused, ProviderTooLong
+from slipway.errors import (
+    ProviderDown,
+    ProviderError,
+    ProviderKey,
+    ProviderLimit,
+    ProviderRefused,
+    ProviderTooLong,
+)
 from slipway.routing.attempts import READY, TRIAL, Standing
 from slipway.routing.breaker import Breaker, RetryBudget
-from slipway.routing.turns import Turns
+from slipway.routing.slots import Turns
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
 PROBE_S = 0.5  # between two looks whether a model that failed can be reached again
 LOOK_S = 0.3  # how long a question that nobody else can answer waits for a look
 SOON_S = 0.1
-FIRST_REST_S, LONGEST_REST_S = 1.0, 30.0  # of a model that limits us and does not say for how long; it doubles
+FIRST_REST_S, LONGEST_REST_S = (
+    1.0,
+    30.0,
+)  # of a model that limits us and does not say for how long; it doubles
 
 Probe = Callable[[], Awaitable[bool]]
 
 
 class Shown(Record, frozen=True, kw_only=True):
-    """How a model is, for people: `state` is closed, open or half-open; `why` it was opened, and for how long it is. `rests_s` is how long it is left
-    alone because it limits us.
+    """How a model is, for people: `state` is closed, open or half-open; `why` it was opened, and
+    for how long it is. `rests_s` is how long it is left alone because it limits us.
     """
 
     state: str
@@ -47,10 +59,20 @@ class Rest:
 
 
 class Health:
-    def __init__(self, name: str = "", probe: Probe | None = None, turns: Turns | None = None, before: "Health | None" = None) -> None:
-        """`probe` asks, for free, whether the model can be reached. What `before` has learnt counts on, and who has a turn there keeps it."""
+    def __init__(
+        self,
+        name: str = "",
+        probe: Probe | None = None,
+        turns: Turns | None = None,
+        before: "Health | None" = None,
+    ) -> None:
+        """`probe` asks, for free, whether the model can be reached. What `before` has learnt counts
+        on, and who has a turn there keeps it.
+        """
         self.name, self.probe = name, probe
-        self.turns: Turns | None = before.turns if before is not None and before.turns == turns else turns
+        self.turns: Turns | None = (
+            before.turns if before is not None and before.turns == turns else turns
+        )
         self.breaker: Breaker = before.breaker if before is not None else Breaker()
         self.budget: RetryBudget = before.budget if before is not None else RetryBudget()
         self.rest: Rest = before.rest if before is not None else Rest()
@@ -66,13 +88,20 @@ class Health:
 
     def standing(self, now: float) -> Standing:
         if now < self.rest.until:
-            return Standing(state="away", why="it is limiting us", until=self.rest.until, error=ProviderLimit)
+            return Standing(
+                state="away", why="it is limiting us", until=self.rest.until, error=ProviderLimit
+            )
         if self.breaker.state == "closed":
             return READY
         if self.breaker.state == "open":
-            self._keep_looking()  # it may be one from before that opened it, by a call that it was still on
+            # it may be one from before that opened it, by a call that it was still on
+            self._keep_looking()
             return Standing(state="away", why=self.breaker.why, error=self.breaker.kind)
-        return Standing(state="away", why="it is being tried", until=now + SOON_S) if self.breaker.on_trial else TRIAL
+        return (
+            Standing(state="away", why="it is being tried", until=now + SOON_S)
+            if self.breaker.on_trial
+            else TRIAL
+        )
 
     def began(self, *, again: bool) -> int:
         """The call's number."""
@@ -87,7 +116,9 @@ class Health:
         self.rest.pause_s = 0.0
         if self.breaker.state == "closed":
             self.breaker.succeeded()
-        elif began_at >= self.breaker.opened_at:  # one that began before it was opened says nothing of now
+        elif (
+            began_at >= self.breaker.opened_at
+        ):  # one that began before it was opened says nothing of now
             log.info("model %s answers again", self.name)
             self.breaker.succeeded()
 
@@ -103,8 +134,13 @@ class Health:
             self.succeeded(began_at)
             return
         if self.breaker.failed(now, number=number, at_once=isinstance(error, ProviderKey)):
-            self.breaker.why, self.breaker.kind = error.ours, ProviderKey if isinstance(error, ProviderKey) else ProviderDown
-            log.warning("model %s is not asked until it can be reached again: %s", self.name, error.what)
+            self.breaker.why, self.breaker.kind = (
+                error.ours,
+                ProviderKey if isinstance(error, ProviderKey) else ProviderDown,
+            )
+            log.warning(
+                "model %s is not asked until it can be reached again: %s", self.name, error.what
+            )
             self._keep_looking()
 
     def _rest(self, error: ProviderError, now: float) -> None:
@@ -132,7 +168,9 @@ class Health:
         self._looked_at = time.monotonic()
 
     async def look(self) -> bool:
-        """For a question that nobody else can answer: whether it may be tried now. All who ask at the same time share one look."""
+        """For a question that nobody else can answer: whether it may be tried now. All who ask at
+        the same time share one look.
+        """
         if self.breaker.state == "open" and time.monotonic() - self._looked_at > SOON_S:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -170,5 +208,9 @@ class Health:
 
 
 def is_of_the_request(error: ProviderError) -> bool:
-    """Whether it says nothing against the model. That its provider does not know it by its name does."""
-    return isinstance(error, ProviderTooLong) or (isinstance(error, ProviderRefused) and not error.another_may_help)
+    """Whether it says nothing against the model. That its provider does not know it by its name
+    does.
+    """
+    return isinstance(error, ProviderTooLong) or (
+        isinstance(error, ProviderRefused) and not error.another_may_help
+    )

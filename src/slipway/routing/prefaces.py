@@ -1,12 +1,14 @@
-"""What models say before they go on with an answer that broke off: "Sure, here is the rest:", "好的，接着上文：".
+"""What models say before they go on with an answer that broke off: "Sure, here is the rest:",
+"好的，接着上文：".
 
-A closed grammar: each form is a row of slots, each slot the words that may stand there. It knows of a text that is not whole yet whether
-it may still become a preface, so that nothing else is held back. A preface begins with a capital letter or with dots, speaks of going on,
-and closes with a colon, an ellipsis, a bracket or the end of its line; with a full stop only where nobody would say it of anything else.
-"Continuing from where it stopped, the server sends" is none.
+A closed grammar: each form is a row of slots, each slot the words that may stand there. It knows of
+a text that is not whole yet whether it may still become a preface, so that nothing else is held
+back. A preface begins with a capital letter or with dots, speaks of going on, and closes with a
+colon, an ellipsis, a bracket or the end of its line; with a full stop only where nobody would say
+it of anything else. "Continuing from where it stopped, the server sends" is none.
 
-An answer may itself be about continuing, so less is a preface where one may begin to say so: behind a whole sentence, and less still at the
-start of a list item, under a heading or behind a colon.
+An answer may itself be about continuing, so less is a preface where one may begin to say so: behind
+a whole sentence, and less still at the start of a list item, under a heading or behind a colon.
 """
 
 import re
@@ -28,7 +30,14 @@ def _each(*slots: Slot) -> Slot:
 _APOLOGIES = _each(
     ("sorry", "apologies", "my apologies", "i apologize", "i apologise"),
     (
-        *("", " about that", " for that", ", i was cut off", ", i got cut off", ", that was cut off"),
+        *(
+            "",
+            " about that",
+            " for that",
+            ", i was cut off",
+            ", i got cut off",
+            ", that was cut off",
+        ),
         *_each((" about", " for"), (" the interruption", " the cut-off", " the cutoff")),
     ),
 )
@@ -62,7 +71,19 @@ _REST = (
     _HERE,
     (" the", " my", " your"),
     ("", " remaining", " missing", " next", " continued", " complete", " full"),
-    (" rest", " remainder", " continuation", " completion", " part", " portion", " text", " answer", " response", " content", " message"),
+    (
+        " rest",
+        " remainder",
+        " continuation",
+        " completion",
+        " part",
+        " portion",
+        " text",
+        " answer",
+        " response",
+        " content",
+        " message",
+    ),
 )
 _OF = (
     ("", " of", " of the", " of my", " of your", " of that", " of this", " of it"),
@@ -83,20 +104,41 @@ _OF = (
         " code",
     ),
 )
-_CONTINUATION = (_HERE, (" the", " my"), (" continuation", " continued answer", " continued response"))
+_CONTINUATION = (
+    _HERE,
+    (" the", " my"),
+    (" continuation", " continued answer", " continued response"),
+)
 _REST_OF_IT = (
-    ("the rest", "rest", "the remainder", "remainder", "the remaining part", "the continuation", "continuation"),
+    (
+        "the rest",
+        "rest",
+        "the remainder",
+        "remainder",
+        "the remaining part",
+        "the continuation",
+        "continuation",
+    ),
     (" of the", " of my"),
     ("", " previous", " last", " original", " unfinished", " interrupted"),
     (" answer", " response", " reply", " text"),
     ("", " follows", " is as follows", " is below"),
 )
-_GOING_ON = ("", ",", " -", " –", " —"), ("", " continuing", " resuming", " picking up", " starting")
+_GOING_ON = (
+    ("", ",", " -", " –", " —"),
+    ("", " continuing", " resuming", " picking up", " starting"),
+)
 _GO_ON = ("continue", "go on", "carry on", "resume", "pick up", "proceed")
 _CONTINUING = (
     (
-        *_each(("", "now ", "i'm ", "i am "), ("continuing", "going on", "resuming", "picking up", "carrying on")),
-        *_each(("i'll ", "i will ", "let me ", "let's ", "let us ", "allow me to ", "i'm going to "), _GO_ON),
+        *_each(
+            ("", "now ", "i'm ", "i am "),
+            ("continuing", "going on", "resuming", "picking up", "carrying on"),
+        ),
+        *_each(
+            ("i'll ", "i will ", "let me ", "let's ", "let us ", "allow me to ", "i'm going to "),
+            _GO_ON,
+        ),
     ),
     (
         "",
@@ -116,7 +158,18 @@ _WHERE = (
     ("", " from", " at"),
     ("", " exactly", " right"),
     (" where", " the point where", " the exact point where", " the place where"),
-    (" i", " we", " you", " it", " the text", " the answer", " my answer", " the response", " my response", " the previous response"),
+    (
+        " i",
+        " we",
+        " you",
+        " it",
+        " the text",
+        " the answer",
+        " my answer",
+        " the response",
+        " my response",
+        " the previous response",
+    ),
     (
         " left off",
         " had left off",
@@ -132,16 +185,41 @@ _WHERE = (
 _FROM = (
     (
         *(" from the last sentence", " from above", " from before", " from there"),
-        *_each((" from ",), ("", "the ", "my "), ("previous ", "last "), ("message", "response", "answer", "reply", "turn")),
+        *_each(
+            (" from ",),
+            ("", "the ", "my "),
+            ("previous ", "last "),
+            ("message", "response", "answer", "reply", "turn"),
+        ),
     ),
 )
 _DOTS = (("...", "…", "……"), ("", " "))
 _OPENED = (("", "**", "*", "_", "(", "[", "（", "【", "> ", "# ", "## ", "### "),)
-_CLOSED = (("", "**", "*", "_", ")", "]", "）", "】", ".", "!", "。"), ("", ":", "：", "...", "…", "……", " ..."), ("", "**", "*", "_", ")"))
+_CLOSED = (
+    ("", "**", "*", "_", ")", "]", "）", "】", ".", "!", "。"),
+    ("", ":", "：", "...", "…", "……", " ..."),
+    ("", "**", "*", "_", ")"),
+)
 
 _HAO = (
     (
-        *("", "当然", "当然可以", "好的", "好", "没问题", "可以", "明白", "明白了", "收到", "嗯", "是的", "抱歉", "对不起", "非常抱歉"),
+        *(
+            "",
+            "当然",
+            "当然可以",
+            "好的",
+            "好",
+            "没问题",
+            "可以",
+            "明白",
+            "明白了",
+            "收到",
+            "嗯",
+            "是的",
+            "抱歉",
+            "对不起",
+            "非常抱歉",
+        ),
         *("很抱歉", "抱歉中断了", "不好意思"),
     ),
     ("", "，", ",", "。", "！", "!", "：", " "),
@@ -152,7 +230,19 @@ _AGREES_ZH = (_HAO[0][1:], *_HAO[1:])
 _AGREES_FIRST_ZH = (_HAO[0][1:], _HAO[1][1:-1], _HAO[2])
 _REST_ZH = (
     ("以下是", "下面是", "这是", "以下为", "下面为", "这里是"),
-    ("", "我", "我的", "回答", "答案", "上文", "前文", "文本", "上一条回答", "之前回答", "刚才回答"),
+    (
+        "",
+        "我",
+        "我的",
+        "回答",
+        "答案",
+        "上文",
+        "前文",
+        "文本",
+        "上一条回答",
+        "之前回答",
+        "刚才回答",
+    ),
     ("", "的"),
     ("剩余", "剩下", "余下", "其余", "后续", "接续", "未完成", "未完", "后面", "续写"),
     ("", "的"),
@@ -165,14 +255,38 @@ _CONTINUATION_ZH = (
     ("", "的"),
     ("内容", "回答", "答案", "正文"),
 )
-_REST_OF_ANSWER_ZH = (_REST_ZH[0], ("回答", "我的回答", "答案", "上文", "上一条回答", "之前回答", "刚才回答"), *_REST_ZH[2:])
+_REST_OF_ANSWER_ZH = (
+    _REST_ZH[0],
+    ("回答", "我的回答", "答案", "上文", "上一条回答", "之前回答", "刚才回答"),
+    *_REST_ZH[2:],
+)
 _CONTINUING_ZH = (
     ("", "我", "让我", "我来", "我们", "下面", "现在", "那么"),
     ("", "将", "会", "来"),
     ("接着", "接", "紧接", "紧接着", "承接", "继续", "从", "接着从", "继续从", "续"),
     (
-        *("上文", "前文", "上面", "前面", "刚才", "之前", "上次", "上一段", "中断处", "断开处", "上文中断处", "刚才中断处"),
-        *("中断的地方", "断开的地方", "停下的地方", "刚才中断的地方", "刚才停下的地方", "上次中断的地方"),
+        *(
+            "上文",
+            "前文",
+            "上面",
+            "前面",
+            "刚才",
+            "之前",
+            "上次",
+            "上一段",
+            "中断处",
+            "断开处",
+            "上文中断处",
+            "刚才中断处",
+        ),
+        *(
+            "中断的地方",
+            "断开的地方",
+            "停下的地方",
+            "刚才中断的地方",
+            "刚才停下的地方",
+            "上次中断的地方",
+        ),
     ),
     ("", "的内容", "的回答", "的部分"),
     ("", "继续", "继续回答", "继续说", "继续写", "接着说", "接着写", "往下写", "往下说", "开始"),
@@ -190,7 +304,10 @@ _KEEP_ON_ZH = (
 )
 _CONTINUED = (("continued", "continuation", "continuing", "续", "接上文"),)
 _CONTINUED_APART = (
-    _each(("(", "[", "（", "【", "(...", "(…", "（…", "（……"), (*_CONTINUED[0], "cont.", "cont'd", "继续", "接续", "续上文", "上接")),
+    _each(
+        ("(", "[", "（", "【", "(...", "(…", "（…", "（……"),
+        (*_CONTINUED[0], "cont.", "cont'd", "继续", "接续", "续上文", "上接"),
+    ),
 )
 
 Row = tuple[Form, re.Pattern[str]]  # what is said, and how it must close
@@ -209,8 +326,15 @@ _ALONE = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\n\Z")
 _CERTAIN = (
     *_rows(_BROKEN, (*_AGREES, *_REST, *_OF)),
     *_rows(_BROKEN, (*_YES, *_REST, *_OF, *_GOING_ON, *_WHERE)),
-    *_rows(_MARKED, _CONTINUATION, (_HERE, (" ",), *_REST_OF_IT), _CONTINUATION_ZH, _REST_OF_ANSWER_ZH),
-    *_rows(_BROKEN, (*_AGREES, *_CONTINUING), (*_YES, *_CONTINUING, *_WHERE), (*_YES, *_CONTINUING, *_FROM)),
+    *_rows(
+        _MARKED, _CONTINUATION, (_HERE, (" ",), *_REST_OF_IT), _CONTINUATION_ZH, _REST_OF_ANSWER_ZH
+    ),
+    *_rows(
+        _BROKEN,
+        (*_AGREES, *_CONTINUING),
+        (*_YES, *_CONTINUING, *_WHERE),
+        (*_YES, *_CONTINUING, *_FROM),
+    ),
     *_rows(_STOPPED, (*_AGREES, *_CONTINUING, *_WHERE), (*_AGREES, *_CONTINUING, *_FROM)),
     *_rows(_MARKED, (*_APOLOGIZES, *_TO_GO_ON), (*_YES, *_TO_GO_ON, *_WHERE)),
     *_rows(_BROKEN, (*_AGREES_ZH, *_REST_ZH), (*_HAO, *_CONTINUING_ZH), (*_AGREES_ZH, *_GO_ON_ZH)),
@@ -251,7 +375,8 @@ _SMALL = re.compile(r"(?!\.\.\.|…)[^\w(\[]*[a-z]")
 
 
 def preface(text: str, *, sentence: Sentence, last: bool) -> int | None:
-    """How many characters of a preface `text` begins with, the white space that sets it apart among them; None where more must be seen.
+    """How many characters of a preface `text` begins with, the white space that sets it apart among
+    them; None where more must be seen.
 
     `sentence`: how what was shown stops. `last`: nothing follows.
     """

@@ -10,7 +10,9 @@ from slipway.routing.health import Health
 from slipway.types import Record, Role, Rung
 
 AT_ONCE = 8
-FIRST_TOKEN_S = 20.0  # how long a model may take for its first words, where another may be asked instead
+FIRST_TOKEN_S = (
+    20.0  # how long a model may take for its first words, where another may be asked instead
+)
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -41,7 +43,10 @@ class Route(Record, frozen=True, kw_only=True):
     @property
     def at_once(self) -> int:
         """How many calls its narrowest model takes side by side; AT_ONCE where none of them says."""
-        return min((each.health.turns.most for each in self.candidates if each.health.turns is not None), default=AT_ONCE)
+        return min(
+            (each.health.turns.most for each in self.candidates if each.health.turns is not None),
+            default=AT_ONCE,
+        )
 
 
 def healths_of(routes: Iterable[Route]) -> dict[str, Health]:

@@ -1,4 +1,6 @@
-"""What must hold between the parts of the tree: one space of names, routes to known models, keys for public addresses."""
+"""What must hold between the parts of the tree: one space of names, routes to known models, keys
+for public addresses.
+"""
 
 import difflib
 import ipaddress
@@ -18,7 +20,9 @@ SENT = re.compile(r"[\t -~\xa0-\xff]*")  # what may stand in the head of a reque
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """A well-known provider: where it is, and the environment variable that people keep its key in (None: it needs no key)."""
+    """A well-known provider: where it is, and the environment variable that people keep its key in
+    (None: it needs no key).
+    """
 
     base_url: str
     key_variable: str | None
@@ -52,7 +56,9 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What settings may name: kinds of providers with what each needs, well-known providers, and weights that a model can be run from."""
+    """What settings may name: kinds of providers with what each needs, well-known providers, and
+    weights that a model can be run from.
+    """
 
     kinds: Mapping[str, Needs]
     endpoints: Mapping[str, Endpoint]
@@ -73,11 +79,17 @@ def check(settings: Settings, known: Known, tell: Tell) -> None:
             tell(f"routes.{name}", "this route is empty; name at least one model")
         for i, entry in enumerate(route):
             if entry.model not in settings.models:
-                tell(f"routes.{name}[{i}]", f"there is no model `{entry.model}`; {near(entry.model, settings.models)}")
+                tell(
+                    f"routes.{name}[{i}]",
+                    f"there is no model `{entry.model}`; {near(entry.model, settings.models)}",
+                )
     for name, app in settings.apps.items():
         check_app(name, app, settings, tell)
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
-        tell("store", f"`{settings.store}` is not a store; write `{SQLITE}PATH`, such as `{SQLITE}.slipway/slipway.db`")
+        tell(
+            "store",
+            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, such as `{SQLITE}.slipway/slipway.db`",
+        )
     check_keys(settings, tell)
     check_listen(settings, tell)
 
@@ -94,7 +106,11 @@ def doubtful(settings: Settings) -> Iterator[str]:
 def check_names(settings: Settings, tell: Tell) -> None:
     """Apps, routes and models share one space, since a client calls each of them as `model`."""
     seen: dict[str, str] = {}
-    for kind, names in (("models", settings.models), ("routes", settings.routes), ("apps", settings.apps)):
+    for kind, names in (
+        ("models", settings.models),
+        ("routes", settings.routes),
+        ("apps", settings.apps),
+    ):
         for name in names:
             if name in seen:
                 tell(
@@ -111,7 +127,10 @@ def check_model(path: str, model: Model, known: Known, tell: Tell) -> None:
     if model.price is not None:
         check_price(f"{path}.price", model.price, tell)
     if model.provider not in providers:
-        tell(f"{path}.provider", f"there is no provider `{model.provider}`; {near(model.provider, providers)}")
+        tell(
+            f"{path}.provider",
+            f"there is no provider `{model.provider}`; {near(model.provider, providers)}",
+        )
     elif known.kinds.get(model.provider) == "weights":
         check_weights(path, model, known, tell)
     else:
@@ -119,17 +138,30 @@ def check_model(path: str, model: Model, known: Known, tell: Tell) -> None:
 
 
 def check_price(path: str, price: Price, tell: Tell) -> None:
-    for field, usd in (("input", price.input), ("output", price.output), ("cached_input", price.cached_input)):
+    for field, usd in (
+        ("input", price.input),
+        ("output", price.output),
+        ("cached_input", price.cached_input),
+    ):
         if usd is not None and not (usd.is_finite() and usd >= 0):
-            tell(f"{path}.{field}", f"`{usd}` is no price; write USD per million tokens, such as `0.28`")
+            tell(
+                f"{path}.{field}",
+                f"`{usd}` is no price; write USD per million tokens, such as `0.28`",
+            )
 
 
 def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
     if not model.weights:
-        tell(path, f"`weights` is missing; name what to run: {', '.join(known.weights)}, or a `.gguf` file")
+        tell(
+            path,
+            f"`weights` is missing; name what to run: {', '.join(known.weights)}, or a `.gguf` file",
+        )
     elif model.weights not in known.weights and not model.weights.endswith(GGUF):
         what = f"there are no weights `{model.weights}` that a model can be run from; {near(model.weights, known.weights)}"
-        tell(f"{path}.weights", f"{what}; a file of your own is named by its path, which ends in `{GGUF}`")
+        tell(
+            f"{path}.weights",
+            f"{what}; a file of your own is named by its path, which ends in `{GGUF}`",
+        )
     elif model.weights not in known.weights and not Path(model.weights).is_file():
         tell(f"{path}.weights", f"there is no file `{model.weights}`")
     if model.base_url:
@@ -138,12 +170,21 @@ def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
 
 def check_endpoint(path: str, model: Model, known: Known, tell: Tell) -> None:
     if model.weights:
-        tell(f"{path}.weights", f"weights are run here only with `provider: {known.runner}`; add that, or remove `weights`")
+        tell(
+            f"{path}.weights",
+            f"weights are run here only with `provider: {known.runner}`; add that, or remove `weights`",
+        )
     url = parted(model.base_url)
     if not model.base_url:
-        tell(path, "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`")
+        tell(
+            path,
+            "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`",
+        )
     elif url is None:
-        tell(f"{path}.base_url", f"`{model.base_url}` is not an address; write `http://…` or `https://…`")
+        tell(
+            f"{path}.base_url",
+            f"`{model.base_url}` is not an address; write `http://…` or `https://…`",
+        )
     elif url.query or url.fragment:
         tell(f"{path}.base_url", "query parameters belong under `query:`")
     ca_file = model.connection.ca_file
@@ -151,24 +192,39 @@ def check_endpoint(path: str, model: Model, known: Known, tell: Tell) -> None:
         tell(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")
     for header, value in model.headers.items():
         if not SENT.fullmatch(header + value):
-            tell(f"{path}.headers.{header}", "a header must not hold line breaks, nor letters beyond Latin-1")
+            tell(
+                f"{path}.headers.{header}",
+                "a header must not hold line breaks, nor letters beyond Latin-1",
+            )
     if model.api_key and not SENT.fullmatch(model.api_key):
-        tell(f"{path}.api_key", "a key must not hold line breaks, nor letters beyond Latin-1; copy it again")
+        tell(
+            f"{path}.api_key",
+            "a key must not hold line breaks, nor letters beyond Latin-1; copy it again",
+        )
 
 
 def check_app(name: str, app: App, settings: Settings, tell: Tell) -> None:
     known = [*settings.routes, *settings.models]
     for field, route in (("route", app.route), ("small", app.small)):
         if route is not None and route not in known:
-            tell(f"apps.{name}.{field}", f"there is no route or model `{route}`; {near(route, known)}")
+            tell(
+                f"apps.{name}.{field}",
+                f"there is no route or model `{route}`; {near(route, known)}",
+            )
     if app.small is not None and not app.knowledge:
-        tell(f"apps.{name}.small", "without `knowledge` nothing is searched, and no small model is asked; add documents, or leave it out")
+        tell(
+            f"apps.{name}.small",
+            "without `knowledge` nothing is searched, and no small model is asked; add documents, or leave it out",
+        )
     if app.route is None and not app.knowledge:
         tell(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
     for i, folder in enumerate(app.knowledge):
         if not Path(folder).exists():
             path = f"apps.{name}.knowledge"
-            tell(f"{path}[{i}]" if len(app.knowledge) > 1 else path, f"there is no folder or file `{folder}`")
+            tell(
+                f"{path}[{i}]" if len(app.knowledge) > 1 else path,
+                f"there is no folder or file `{folder}`",
+            )
     if app.prompt is not None:
         check_prompt(f"apps.{name}.prompt", Path(app.prompt), tell)
 
@@ -192,17 +248,26 @@ def check_keys(settings: Settings, tell: Tell) -> None:
         seen[key.key] = i
         for app in key.apps or ():
             if app not in callable_names:
-                tell(f"keys[{i}].apps", f"there is no app, route or model `{app}`; {near(app, callable_names)}")
+                tell(
+                    f"keys[{i}].apps",
+                    f"there is no app, route or model `{app}`; {near(app, callable_names)}",
+                )
 
 
 def check_listen(settings: Settings, tell: Tell) -> None:
     host = settings.listen.host
     if not is_loopback(host) and not settings.keys:
-        tell("listen.host", f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
-             "add `keys:` to the settings (`slipway keys` makes one), or listen on 127.0.0.1")  # fmt: skip
+        tell(
+            "listen.host",
+            f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
+            "add `keys:` to the settings (`slipway keys` makes one), or listen on 127.0.0.1",
+        )
     for origin in settings.listen.allowed_origins:
         if (parts := parted(origin)) is None or parts.path:
-            tell("listen.allowed_origins", f"`{origin}` is not an origin; write `https://host` without a path")
+            tell(
+                "listen.allowed_origins",
+                f"`{origin}` is not an origin; write `https://host` without a path",
+            )
 
 
 def secrets_of(settings: Settings) -> Iterator[str]:

@@ -14,7 +14,9 @@ DEFAULT_FILE = "slipway.yaml"
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line may say instead of, or beside, the file. `models` are references such as `dashscope/qwen-plus`."""
+    """What the command line may say instead of, or beside, the file. `models` are references such
+    as `dashscope/qwen-plus`.
+    """
 
     config: Path | None = None
     docs: tuple[Path, ...] = ()
@@ -29,11 +31,17 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def load(flags: Flags, known: Known, environ: Mapping[str, str] | None = None, running: Settings | None = None) -> Loaded:
-    """The settings to start with, or to go on with where some are `running`; or a SettingsError with every problem found.
+def load(
+    flags: Flags,
+    known: Known,
+    environ: Mapping[str, str] | None = None,
+    running: Settings | None = None,
+) -> Loaded:
+    """The settings to start with, or to go on with where some are `running`; or a SettingsError
+    with every problem found.
 
-    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one. What needs a restart stays as it runs, and a warning
-    says so.
+    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one. What
+    needs a restart stays as it runs, and a warning says so.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -64,7 +72,9 @@ def load(flags: Flags, known: Known, environ: Mapping[str, str] | None = None, r
 
 
 def _ancestors(path: str) -> list[str]:
-    """`a.b[0]`, `a.b`, `a`: the nearest place in the file that a problem can point to. Names may hold dots and slashes."""
+    """`a.b[0]`, `a.b`, `a`: the nearest place in the file that a problem can point to. Names may
+    hold dots and slashes.
+    """
     found = [path]
     while path:
         path = path[: max(path.rfind("."), path.rfind("["), 0)]
@@ -74,7 +84,9 @@ def _ancestors(path: str) -> list[str]:
 
 
 def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[tuple[str, str]]]:
-    """These settings as far as they count before a restart; and what waits for one, with a sentence."""
+    """These settings as far as they count before a restart; and what waits for one, with a
+    sentence.
+    """
     rows = (
         ("listen.host", settings.listen.host, running.listen.host),
         ("listen.port", settings.listen.port, running.listen.port),
@@ -82,25 +94,49 @@ def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[t
         ("store", settings.store, running.store),
         ("embedding", settings.embedding, running.embedding),
     )
-    waits = [(path, f"`{new}` needs a restart; until then it is `{old}`") for path, new, old in rows if new != old]
-    listen = msgspec.structs.replace(settings.listen, host=running.listen.host, port=running.listen.port)
+    waits = [
+        (path, f"`{new}` needs a restart; until then it is `{old}`")
+        for path, new, old in rows
+        if new != old
+    ]
+    listen = msgspec.structs.replace(
+        settings.listen, host=running.listen.host, port=running.listen.port
+    )
     limits = msgspec.structs.replace(settings.limits, document_time=running.limits.document_time)
-    return msgspec.structs.replace(settings, listen=listen, limits=limits, store=running.store, embedding=running.embedding), waits
+    return msgspec.structs.replace(
+        settings, listen=listen, limits=limits, store=running.store, embedding=running.embedding
+    ), waits
 
 
-def _read(file: Path, environ: Mapping[str, str], problems: list[str], *, again: bool) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
-    """An empty file is no reason to give everything up that is served: read `again`, it does not stand."""
-    from slipway.settings.reading import Reader, extended, parse  # YAML is imported only where a file is read
+def _read(
+    file: Path, environ: Mapping[str, str], problems: list[str], *, again: bool
+) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
+    """An empty file is no reason to give everything up that is served: read `again`, it does not
+    stand.
+    """
+    from slipway.settings.reading import (
+        Reader,
+        extended,
+        parse,
+    )  # YAML is imported only where a file is read
 
     reader = Reader(str(file), environ)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
-        raise SettingsError([f"{file}: the settings cannot be read: {reason}; check --config"]) from None
+        reason = (
+            "it is not UTF-8 text"
+            if isinstance(error, UnicodeDecodeError)
+            else (error.strerror or str(error)).lower()
+        )
+        raise SettingsError(
+            [f"{file}: the settings cannot be read: {reason}; check --config"]
+        ) from None
     root = parse(text, str(file), reader)
     if again and root is None and not reader.problems:
-        reader.problems.append(f"{file}: nothing is set there any more; write `models: {{}}` if that is meant")
+        reader.problems.append(
+            f"{file}: nothing is set there any more; write `models: {{}}` if that is meant"
+        )
     extended(root, reader)
     settings = reader.read(root)
     problems += reader.problems
@@ -122,12 +158,16 @@ def _resolved(settings: Settings, folder: Path) -> Settings:
         for name, app in settings.apps.items()
     }
     models = {name: _model_in(folder, model) for name, model in settings.models.items()}
-    return msgspec.structs.replace(settings, apps=apps, models=models, store=_beside(settings.store, folder))
+    return msgspec.structs.replace(
+        settings, apps=apps, models=models, store=_beside(settings.store, folder)
+    )
 
 
 def _model_in(folder: Path, model: Model) -> Model:
     if model.connection.ca_file:
-        connection = msgspec.structs.replace(model.connection, ca_file=str(folder / model.connection.ca_file))
+        connection = msgspec.structs.replace(
+            model.connection, ca_file=str(folder / model.connection.ca_file)
+        )
         model = msgspec.structs.replace(model, connection=connection)
     if model.weights.endswith(GGUF):
         model = msgspec.structs.replace(model, weights=str(folder / _at_home(model.weights)))
@@ -141,12 +181,13 @@ def _beside(store: str, folder: Path) -> str:
 
 def _at_home(path: str) -> Path:
     """`~` filled in; what names no user is a name like others, and nothing will be found there."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's own raises for a user that there is not
+    # Pathlib's own raises for a user that there is not
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _with_flags(
     settings: Settings, flags: Flags, known: Known, environ: Mapping[str, str], problems: list[str]
-) -> Settings:  # fmt: skip
+) -> Settings:
     listen = msgspec.structs.replace(
         settings.listen,
         host=flags.host if flags.host is not None else settings.listen.host,
@@ -165,9 +206,17 @@ def _with_flags(
         route, routes["main"] = "main", tuple(RouteEntry(model=n) for n in names)
     if flags.docs:
         if "docs" in {*models, *routes, *apps}:
-            problems.append(f"--docs: the name `docs` is taken by {flags.config or DEFAULT_FILE}; rename it there, or leave --docs out")
-        problems += [f"--docs: there is no folder or file `{folder}`" for folder in flags.docs if not folder.exists()]
-        apps["docs"] = App(knowledge=tuple(map(str, flags.docs)), route=route or _only_route(settings))
+            problems.append(
+                f"--docs: the name `docs` is taken by {flags.config or DEFAULT_FILE}; rename it there, or leave --docs out"
+            )
+        problems += [
+            f"--docs: there is no folder or file `{folder}`"
+            for folder in flags.docs
+            if not folder.exists()
+        ]
+        apps["docs"] = App(
+            knowledge=tuple(map(str, flags.docs)), route=route or _only_route(settings)
+        )
     return msgspec.structs.replace(settings, listen=listen, models=models, routes=routes, apps=apps)
 
 
@@ -179,8 +228,12 @@ def _only_route(settings: Settings) -> str | None:
     return None
 
 
-def _referenced(reference: str, known: Known, environ: Mapping[str, str], problems: list[str]) -> Model | None:
-    """`provider/model`, weights by their name or file, or an OpenAI-compatible address with the model's name behind `#`."""
+def _referenced(
+    reference: str, known: Known, environ: Mapping[str, str], problems: list[str]
+) -> Model | None:
+    """`provider/model`, weights by their name or file, or an OpenAI-compatible address with the
+    model's name behind `#`.
+    """
     if "://" in reference:
         url, _, name = reference.partition("#")
         if not name:
@@ -202,32 +255,56 @@ def _referenced(reference: str, known: Known, environ: Mapping[str, str], proble
 
 
 def _with_endpoints(
-    settings: Settings, endpoints: Mapping[str, Endpoint], environ: Mapping[str, str], problems: list[str], file: Path | None, lines: dict[str, int]
-) -> Settings:  # fmt: skip
-    """Fills in what a well-known provider brings, each model's upstream name, and the proxy of the environment."""
+    settings: Settings,
+    endpoints: Mapping[str, Endpoint],
+    environ: Mapping[str, str],
+    problems: list[str],
+    file: Path | None,
+    lines: dict[str, int],
+) -> Settings:
+    """Fills in what a well-known provider brings, each model's upstream name, and the proxy of the
+    environment.
+    """
     models = {}
     for name, model in settings.models.items():
         known = endpoints.get(model.provider)
         base_url = model.base_url or (known.base_url if known else "")
         api_key = model.api_key
-        if api_key is None and known is not None and known.key_variable is not None and base_url == known.base_url:
+        if (
+            api_key is None
+            and known is not None
+            and known.key_variable is not None
+            and base_url == known.base_url
+        ):
             api_key = environ.get(known.key_variable)
             if not api_key:
                 place = f"{file}:{lines[f'models.{name}']}: " if f"models.{name}" in lines else ""
-                problems.append(f"{place}model {name} needs a key: `export {known.key_variable}=…` before the start, or give `api_key`")
+                problems.append(
+                    f"{place}model {name} needs a key: `export {known.key_variable}=…` before the start, or give `api_key`"
+                )
         connection = _with_proxy(model.connection, base_url, environ)
         models[name] = msgspec.structs.replace(
-            model, base_url=base_url.rstrip("/"), api_key=api_key, name=model.name or name, connection=connection
+            model,
+            base_url=base_url.rstrip("/"),
+            api_key=api_key,
+            name=model.name or name,
+            connection=connection,
         )
     return msgspec.structs.replace(settings, models=models)
 
 
 def _with_proxy(connection: Connection, base_url: str, environ: Mapping[str, str]) -> Connection:
     if connection.proxy is not None:
-        return msgspec.structs.replace(connection, proxy=connection.proxy or None)  # "" switches it off
+        return msgspec.structs.replace(
+            connection, proxy=connection.proxy or None
+        )  # "" switches it off
     url = parted(base_url)
     host = (url.hostname or "") if url is not None else ""
-    if url is None or is_loopback(host) or _bypassed(host, environ.get("NO_PROXY") or environ.get("no_proxy") or ""):
+    if (
+        url is None
+        or is_loopback(host)
+        or _bypassed(host, environ.get("NO_PROXY") or environ.get("no_proxy") or "")
+    ):
         return connection
     names = (f"{url.scheme}_proxy", f"{url.scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
     proxy = next((environ[n] for n in names if environ.get(n)), None)

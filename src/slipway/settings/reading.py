@@ -1,4 +1,6 @@
-"""YAML nodes -> the tree, remembering where each field stands, and collecting every problem instead of stopping at the first."""
+"""YAML nodes -> the tree, remembering where each field stands, and collecting every problem instead
+of stopping at the first.
+"""
 
 import difflib
 import re
@@ -47,9 +49,14 @@ def bare(kind: Any) -> Any:
 
 def is_duration(kind: Any) -> bool:
     """Also of one that may be left out."""
-    if any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("duration") for m in getattr(kind, "__metadata__", ())):
+    if any(
+        isinstance(m, msgspec.Meta) and (m.extra or {}).get("duration")
+        for m in getattr(kind, "__metadata__", ())
+    ):
         return True
-    return typing.get_origin(kind) in (typing.Annotated, types.UnionType, typing.Union) and any(map(is_duration, typing.get_args(kind)))
+    return typing.get_origin(kind) in (typing.Annotated, types.UnionType, typing.Union) and any(
+        map(is_duration, typing.get_args(kind))
+    )
 
 
 def in_words(message: str) -> str:
@@ -62,11 +69,17 @@ def in_words(message: str) -> str:
 
 def choices(kind: Any) -> str:
     kind = bare(kind)
-    return f"; one of: {', '.join(typing.get_args(kind))}" if typing.get_origin(kind) is Literal else ""
+    return (
+        f"; one of: {', '.join(typing.get_args(kind))}"
+        if typing.get_origin(kind) is Literal
+        else ""
+    )
 
 
 def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[Branch]]]:
-    """(path, branch) of the whole tree, `NAME` standing for a key of a table and `[]` for an item of a list."""
+    """(path, branch) of the whole tree, `NAME` standing for a key of a table and `[]` for an item
+    of a list.
+    """
     kind = bare(kind)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Branch):
@@ -80,19 +93,25 @@ def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[B
 
 
 def suggestion(word: str, kind: type[Branch]) -> str:
-    """What may have been meant by an unknown field: a near one here, else a near one elsewhere in the file, else the list."""
+    """What may have been meant by an unknown field: a near one here, else a near one elsewhere in
+    the file, else the list.
+    """
     here = list(fields_of(kind))
     if near := difflib.get_close_matches(word, here, 1, 0.6):
         return f"did you mean `{near[0]}:`?"
     elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
     if near := difflib.get_close_matches(word, elsewhere, 1, 0.75):
         where = elsewhere[near[0]]
-        return f"did you mean `{near[0]}:`" + (f", which belongs under `{where}`?" if where else " at the top of the file?")
+        return f"did you mean `{near[0]}:`" + (
+            f", which belongs under `{where}`?" if where else " at the top of the file?"
+        )
     return f"known here: {', '.join(here)}"
 
 
 class Reader:
-    """Reads one file. `problems` holds a sentence for each thing wrong; `lines` where each field stands, by its dotted path."""
+    """Reads one file. `problems` holds a sentence for each thing wrong; `lines` where each field
+    stands, by its dotted path.
+    """
 
     def __init__(self, file: str, environ: Mapping[str, str]) -> None:
         self.file, self.environ = file, environ
@@ -145,7 +164,9 @@ class Reader:
             at = f"{path}.{key}" if path else key
             if key in seen:
                 self.lines[at] = line
-                self.problem(at, f"this name is given twice, first on line {seen[key]}; rename or remove one")
+                self.problem(
+                    at, f"this name is given twice, first on line {seen[key]}; rename or remove one"
+                )
                 continue
             seen[key] = self.lines[at] = line
             yield key, value_node, at
@@ -200,12 +221,16 @@ class Reader:
         raise Unreadable
 
     def built(self, node: yaml.Node, path: str) -> Any:
-        """What YAML takes a value for: a day that is in no month, a tag of somebody else's or a list within itself is nothing to it."""
+        """What YAML takes a value for: a day that is in no month, a tag of somebody else's or a
+        list within itself is nothing to it.
+        """
         try:
             return self._loader.construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             why = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-            self.problem(path, f"this cannot be read ({why}); put it in quotes if it is meant as text")
+            self.problem(
+                path, f"this cannot be read ({why}); put it in quotes if it is meant as text"
+            )
             raise Unreadable from None
 
     def expanded(self, value: Any, path: str) -> Any:
@@ -225,7 +250,10 @@ class Reader:
         if name in self.environ:
             return self.environ[name]
         if default is None:
-            self.problem(path, f"the environment variable {name} is not set; `export {name}=…` before the start")
+            self.problem(
+                path,
+                f"the environment variable {name} is not set; `export {name}=…` before the start",
+            )
             raise Unreadable
         return default
 
@@ -243,7 +271,9 @@ def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        reader.problems.append(f"{file}{line}: this is not YAML: {error.problem}; check indentation, quotes and colons there")
+        reader.problems.append(
+            f"{file}{line}: this is not YAML: {error.problem}; check indentation, quotes and colons there"
+        )
     except yaml.YAMLError as error:
         reader.problems.append(f"{file}: this is not YAML: {error}")
     except RecursionError:
@@ -252,7 +282,9 @@ def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
 
 
 def extended(root: yaml.Node | None, reader: Reader) -> None:
-    """Fills each model that `extends` another with that one's fields (but not its `name`), in the YAML tree itself."""
+    """Fills each model that `extends` another with that one's fields (but not its `name`), in the
+    YAML tree itself.
+    """
     models = child(root, "models")
     if not isinstance(models, yaml.MappingNode):
         return
@@ -261,7 +293,9 @@ def extended(root: yaml.Node | None, reader: Reader) -> None:
         _extend(name, by_name, reader, ())
 
 
-def _extend(name: str, by_name: dict[str, yaml.MappingNode], reader: Reader, chain: tuple[str, ...]) -> None:
+def _extend(
+    name: str, by_name: dict[str, yaml.MappingNode], reader: Reader, chain: tuple[str, ...]
+) -> None:
     node = by_name[name]
     parent = child(node, "extends")
     if parent is None or getattr(node, "extended", False):
@@ -275,7 +309,9 @@ def _extend(name: str, by_name: dict[str, yaml.MappingNode], reader: Reader, cha
     else:
         _extend(base, by_name, reader, (*chain, name))
         own = {str(k.value) for k, _ in node.value}
-        node.value = node.value + [(k, v) for k, v in by_name[base].value if str(k.value) not in own | {"name", "extends"}]
+        node.value = node.value + [
+            (k, v) for k, v in by_name[base].value if str(k.value) not in own | {"name", "extends"}
+        ]
         node.extended = True  # type: ignore[attr-defined]  # a mark on the node, so that chains are filled once
 
 

@@ -1,4 +1,6 @@
-"""What can be set: the tree, each field with its type, default and one-line meaning. docs/settings.md is printed from here."""
+"""What can be set: the tree, each field with its type, default and one-line meaning.
+docs/settings.md is printed from here.
+"""
 
 import re
 from decimal import Decimal
@@ -14,11 +16,19 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 
 
-Duration = Annotated[float, Meta(extra={"duration": True}, extra_json_schema={"type": ["number", "string"], "pattern": WRITTEN.pattern})]
+Duration = Annotated[
+    float,
+    Meta(
+        extra={"duration": True},
+        extra_json_schema={"type": ["number", "string"], "pattern": WRITTEN.pattern},
+    ),
+]
 
 
 def seconds(value: object) -> float:
-    """A duration as written: `250ms`, `2s`, `5m`, `1h`, `30d`, or a plain number of seconds. ValueError says what is expected."""
+    """A duration as written: `250ms`, `2s`, `5m`, `1h`, `30d`, or a plain number of seconds.
+    ValueError says what is expected.
+    """
     found = None if isinstance(value, bool) else WRITTEN.fullmatch(str(value))
     if found is None:
         raise ValueError(f"`{value}` is not a duration; write `250ms`, `2s`, `5m`, `1h` or `30d`")
@@ -32,13 +42,19 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listen(Branch, frozen=True, kw_only=True):
-    host: Annotated[str, Meta(description="address to listen on; anything but loopback needs `keys`")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
+    host: Annotated[
+        str, Meta(description="address to listen on; anything but loopback needs `keys`")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    ] = 8080
     allowed_hosts: Annotated[
-        tuple[str, ...], Meta(description="names besides loopback that a request's Host may carry; `*` takes any")
+        tuple[str, ...],
+        Meta(description="names besides loopback that a request's Host may carry; `*` takes any"),
     ] = ()
     allowed_origins: Annotated[
-        tuple[str, ...], Meta(description="other sites whose pages may call this server (CORS), as `https://host`")
+        tuple[str, ...],
+        Meta(description="other sites whose pages may call this server (CORS), as `https://host`"),
     ] = ()
     grace: Annotated[Duration, Meta(description="how long answers may go on after SIGTERM")] = 30.0
 
@@ -46,16 +62,35 @@ class Listen(Branch, frozen=True, kw_only=True):
 class Limits(Branch, frozen=True, kw_only=True):
     body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
     header_kb: Annotated[int, Meta(ge=1, description="largest request head, in KiB")] = 64
-    connections: Annotated[int, Meta(ge=1, description="open client connections at most; more are told to try again")] = 2048
-    head_timeout: Annotated[Duration, Meta(description="how long a client may take to send a request's head and body")] = 60.0
-    slow_reader: Annotated[Duration, Meta(description="how long a client may leave a stream unread before it is dropped")] = 30.0
-    answers: Annotated[int, Meta(ge=1, description="answers being written at once; more are told to try again")] = 2048
-    answer_time: Annotated[Duration, Meta(description="how long an answer may take, with all tries and waiting")] = 600.0
+    connections: Annotated[
+        int, Meta(ge=1, description="open client connections at most; more are told to try again")
+    ] = 2048
+    head_timeout: Annotated[
+        Duration, Meta(description="how long a client may take to send a request's head and body")
+    ] = 60.0
+    slow_reader: Annotated[
+        Duration,
+        Meta(description="how long a client may leave a stream unread before it is dropped"),
+    ] = 30.0
+    answers: Annotated[
+        int, Meta(ge=1, description="answers being written at once; more are told to try again")
+    ] = 2048
+    answer_time: Annotated[
+        Duration, Meta(description="how long an answer may take, with all tries and waiting")
+    ] = 600.0
     patience: Annotated[
-        Duration, Meta(description="how long a question may wait for a model to be tried again; a longer `Retry-After` is passed on")
+        Duration,
+        Meta(
+            description="how long a question may wait for a model to be tried again; a longer `Retry-After` is passed on"
+        ),
     ] = 20.0
-    document_mb: Annotated[float, Meta(gt=0, description="largest document that is read or uploaded, in MiB")] = 50.0
-    document_time: Annotated[Duration, Meta(description="how long reading one document may take; one that takes longer fails")] = 60.0
+    document_mb: Annotated[
+        float, Meta(gt=0, description="largest document that is read or uploaded, in MiB")
+    ] = 50.0
+    document_time: Annotated[
+        Duration,
+        Meta(description="how long reading one document may take; one that takes longer fails"),
+    ] = 60.0
 
 
 class Price(Branch, frozen=True, kw_only=True):
@@ -63,12 +98,17 @@ class Price(Branch, frozen=True, kw_only=True):
 
     input: Annotated[Decimal, Meta(description="USD per million input tokens")]
     output: Annotated[Decimal, Meta(description="USD per million output tokens")]
-    cached_input: Annotated[Decimal | None, Meta(description="USD per million input tokens read from the provider's cache")] = None
+    cached_input: Annotated[
+        Decimal | None,
+        Meta(description="USD per million input tokens read from the provider's cache"),
+    ] = None
 
 
 class Connection(Branch, frozen=True, kw_only=True):
     connect: Annotated[Duration, Meta(description="time to reach the provider, TLS included")] = 5.0
-    first_byte: Annotated[Duration, Meta(description="time from sending the request to the first byte of the reply")] = 60.0
+    first_byte: Annotated[
+        Duration, Meta(description="time from sending the request to the first byte of the reply")
+    ] = 60.0
     between_bytes: Annotated[Duration, Meta(description="longest silence inside a reply")] = 30.0
     first_token: Annotated[
         Duration | None,
@@ -77,24 +117,51 @@ class Connection(Branch, frozen=True, kw_only=True):
         ),
     ] = None
     total: Annotated[Duration, Meta(description="time for the whole of a reply")] = 600.0
-    keep_alive: Annotated[Duration, Meta(description="how long an idle connection is kept for the next call")] = 30.0
-    max: Annotated[int, Meta(ge=1, description="open connections to this model at most; further calls wait")] = 1024
-    ca_file: Annotated[str | None, Meta(description="PEM file of the certificate authority to trust instead of the system's")] = None
-    proxy: Annotated[str | None, Meta(description="`http://host:port` to go through; HTTPS_PROXY and NO_PROXY are honoured")] = None
+    keep_alive: Annotated[
+        Duration, Meta(description="how long an idle connection is kept for the next call")
+    ] = 30.0
+    max: Annotated[
+        int, Meta(ge=1, description="open connections to this model at most; further calls wait")
+    ] = 1024
+    ca_file: Annotated[
+        str | None,
+        Meta(description="PEM file of the certificate authority to trust instead of the system's"),
+    ] = None
+    proxy: Annotated[
+        str | None,
+        Meta(description="`http://host:port` to go through; HTTPS_PROXY and NO_PROXY are honoured"),
+    ] = None
 
 
 class Model(Branch, frozen=True, kw_only=True):
-    provider: Annotated[str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")] = "openai"
-    base_url: Annotated[str, Meta(description="the API's address up to and with `/v1`; a well-known provider brings its own")] = ""
+    provider: Annotated[
+        str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
+    ] = "openai"
+    base_url: Annotated[
+        str,
+        Meta(
+            description="the API's address up to and with `/v1`; a well-known provider brings its own"
+        ),
+    ] = ""
     api_key: Annotated[str | None, Meta(description="the provider's key, best as `${NAME}`")] = None
-    name: Annotated[str, Meta(description="the model's name at the provider; the entry's own key where left out")] = ""
-    zone: Annotated[str, Meta(description="failure domain: models of one zone fail together")] = "default"
+    name: Annotated[
+        str,
+        Meta(description="the model's name at the provider; the entry's own key where left out"),
+    ] = ""
+    zone: Annotated[str, Meta(description="failure domain: models of one zone fail together")] = (
+        "default"
+    )
     weights: Annotated[
-        str, Meta(description="for a model that runs here: weights by their name, or a `.gguf` file relative to this file")
+        str,
+        Meta(
+            description="for a model that runs here: weights by their name, or a `.gguf` file relative to this file"
+        ),
     ] = ""
     context: Annotated[
         Annotated[int, Meta(ge=256)] | None,
-        Meta(description="tokens of prompt and answer together; 8192 for a model that runs here, unknown for others"),
+        Meta(
+            description="tokens of prompt and answer together; 8192 for a model that runs here, unknown for others"
+        ),
     ] = None
     at_once: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -102,11 +169,19 @@ class Model(Branch, frozen=True, kw_only=True):
             description="calls at once, at most; more wait their turn, in turn between keys. No limit where left out, and for a model that runs here `parallel`"
         ),
     ] = None
-    wait: Annotated[Duration, Meta(description="how long a call may wait for its turn; one that would wait longer is told so at once")] = (
-        30.0
-    )
+    wait: Annotated[
+        Duration,
+        Meta(
+            description="how long a call may wait for its turn; one that would wait longer is told so at once"
+        ),
+    ] = 30.0
     retries: Annotated[
-        int, Meta(ge=0, le=10, description="how often a call that failed before its first words is tried again, at most")
+        int,
+        Meta(
+            ge=0,
+            le=10,
+            description="how often a call that failed before its first words is tried again, at most",
+        ),
     ] = 2
     continuation: Annotated[
         Literal["prefill", "prompt", "none"] | None,
@@ -115,24 +190,51 @@ class Model(Branch, frozen=True, kw_only=True):
             "`prefill` for a model that runs here, `prompt` for others"
         ),
     ] = None
-    parallel: Annotated[int, Meta(ge=1, le=64, description="answers written at once, where the model runs here; more wait their turn")] = 2
-    threads: Annotated[int, Meta(ge=0, description="processor threads, where the model runs here; 0 is one for each core")] = 0
-    price: Annotated[Price | None, Meta(description="what tokens cost; left out means unknown, never zero")] = None
+    parallel: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="answers written at once, where the model runs here; more wait their turn",
+        ),
+    ] = 2
+    threads: Annotated[
+        int,
+        Meta(
+            ge=0, description="processor threads, where the model runs here; 0 is one for each core"
+        ),
+    ] = 0
+    price: Annotated[
+        Price | None, Meta(description="what tokens cost; left out means unknown, never zero")
+    ] = None
     headers: Annotated[dict[str, str], Meta(description="extra headers for every call")] = {}
-    query: Annotated[dict[str, str], Meta(description="extra query parameters for every call, such as Azure's `api-version`")] = {}
-    connection: Annotated[Connection, Meta(description="timeouts, pool, CA file, proxy")] = Connection()
-    stream_usage: Annotated[bool, Meta(description="ask for token counts in streams; off for endpoints that refuse `stream_options`")] = (
-        True
+    query: Annotated[
+        dict[str, str],
+        Meta(description="extra query parameters for every call, such as Azure's `api-version`"),
+    ] = {}
+    connection: Annotated[Connection, Meta(description="timeouts, pool, CA file, proxy")] = (
+        Connection()
     )
-    extends: Annotated[str | None, Meta(description="another model whose fields (but not `name`) count where they are not given here")] = (
-        None
-    )
+    stream_usage: Annotated[
+        bool,
+        Meta(
+            description="ask for token counts in streams; off for endpoints that refuse `stream_options`"
+        ),
+    ] = True
+    extends: Annotated[
+        str | None,
+        Meta(
+            description="another model whose fields (but not `name`) count where they are not given here"
+        ),
+    ] = None
 
 
 class RouteEntry(Branch, frozen=True, kw_only=True):
     shorthand: ClassVar[str | None] = "model"
     model: Annotated[str, Meta(description="a model's key")]
-    role: Annotated[Literal["primary", "twin", "smaller", "local"], Meta(description="its part in the route")] = "primary"
+    role: Annotated[
+        Literal["primary", "twin", "smaller", "local"], Meta(description="its part in the route")
+    ] = "primary"
 
 
 Route = tuple[RouteEntry, ...]
@@ -141,32 +243,67 @@ Route = tuple[RouteEntry, ...]
 class Key(Branch, frozen=True, kw_only=True):
     shorthand: ClassVar[str | None] = "key"
     key: Annotated[
-        str, Meta(min_length=8, description="the key, best as `${NAME}`; or `sha256:` and its hash, as `slipway keys` prints it")
+        str,
+        Meta(
+            min_length=8,
+            description="the key, best as `${NAME}`; or `sha256:` and its hash, as `slipway keys` prints it",
+        ),
     ]
     tenant: Annotated[str, Meta(description="whose key it is")] = "default"
     groups: Annotated[tuple[str, ...], Meta(description="groups that its holder belongs to")] = ()
-    apps: Annotated[tuple[str, ...] | None, Meta(description="names it may call; all where left out")] = None
-    documents: Annotated[bool, Meta(description="whether its holder may add and remove documents")] = False
+    apps: Annotated[
+        tuple[str, ...] | None, Meta(description="names it may call; all where left out")
+    ] = None
+    documents: Annotated[
+        bool, Meta(description="whether its holder may add and remove documents")
+    ] = False
 
 
 class AccessRule(Branch, frozen=True, kw_only=True):
-    path: Annotated[str, Meta(min_length=1, description="which documents: `hr/**`, `*.pdf`, `handbook/salaries.md`")]
-    groups: Annotated[tuple[str, ...], Meta(description="the groups that may read them; `*` is everybody, an empty list nobody")]
+    path: Annotated[
+        str,
+        Meta(min_length=1, description="which documents: `hr/**`, `*.pdf`, `handbook/salaries.md`"),
+    ]
+    groups: Annotated[
+        tuple[str, ...],
+        Meta(description="the groups that may read them; `*` is everybody, an empty list nobody"),
+    ]
 
 
 class App(Branch, frozen=True, kw_only=True):
-    knowledge: Annotated[tuple[str, ...], Meta(description="folders or files to answer from, relative to this file")] = ()
-    route: Annotated[str | None, Meta(description="route or model that writes; without one, answers are quotes")] = None
-    small: Annotated[
-        str | None, Meta(description="a small model that understands follow-ups and plans sections; rules alone where left out")
+    knowledge: Annotated[
+        tuple[str, ...], Meta(description="folders or files to answer from, relative to this file")
+    ] = ()
+    route: Annotated[
+        str | None, Meta(description="route or model that writes; without one, answers are quotes")
     ] = None
-    prompt: Annotated[str | None, Meta(description="file with standing instructions in place of ours, relative to this file")] = None
-    instructions: Annotated[str, Meta(description="what the model is told beside the standing instructions")] = ""
-    defaults: Annotated[dict[str, Any], Meta(description="model parameters, such as `temperature`, where a request gives none")] = {}
-    access: Annotated[tuple[AccessRule, ...], Meta(description="who may read which documents; the first rule that matches counts")] = ()
-    rerank: Annotated[str | None, Meta(description="`module:function` that scores texts for a question: (question, texts) -> numbers")] = (
-        None
-    )
+    small: Annotated[
+        str | None,
+        Meta(
+            description="a small model that understands follow-ups and plans sections; rules alone where left out"
+        ),
+    ] = None
+    prompt: Annotated[
+        str | None,
+        Meta(description="file with standing instructions in place of ours, relative to this file"),
+    ] = None
+    instructions: Annotated[
+        str, Meta(description="what the model is told beside the standing instructions")
+    ] = ""
+    defaults: Annotated[
+        dict[str, Any],
+        Meta(description="model parameters, such as `temperature`, where a request gives none"),
+    ] = {}
+    access: Annotated[
+        tuple[AccessRule, ...],
+        Meta(description="who may read which documents; the first rule that matches counts"),
+    ] = ()
+    rerank: Annotated[
+        str | None,
+        Meta(
+            description="`module:function` that scores texts for a question: (question, texts) -> numbers"
+        ),
+    ] = None
     cite: Annotated[
         Literal["model", "match"] | None,
         Meta(
@@ -180,21 +317,43 @@ class App(Branch, frozen=True, kw_only=True):
         ),
     ] = None
     sections: Annotated[
-        int, Meta(ge=1, le=8, description="sections at most of a broad question's answer, each a call; 1 for never more")
+        int,
+        Meta(
+            ge=1,
+            le=8,
+            description="sections at most of a broad question's answer, each a call; 1 for never more",
+        ),
     ] = 4
 
 
 class Settings(Branch, frozen=True, kw_only=True):
     listen: Annotated[Listen, Meta(description="where and to whom the server listens")] = Listen()
-    limits: Annotated[Limits, Meta(description="how much one client may ask of the server")] = Limits()
-    store: Annotated[str, Meta(description="where documents, passages and vectors are kept; relative to this file")] = DEFAULT_STORE
+    limits: Annotated[Limits, Meta(description="how much one client may ask of the server")] = (
+        Limits()
+    )
+    store: Annotated[
+        str,
+        Meta(description="where documents, passages and vectors are kept; relative to this file"),
+    ] = DEFAULT_STORE
     embedding: Annotated[
-        str, Meta(description="what reads meaning: `minilm`, a folder with `model.onnx` and `tokenizer.json`, or `none`")
+        str,
+        Meta(
+            description="what reads meaning: `minilm`, a folder with `model.onnx` and `tokenizer.json`, or `none`"
+        ),
     ] = "minilm"
-    models: Annotated[dict[str, Model], Meta(description="one generator each, behind one endpoint in one zone")] = {}
-    routes: Annotated[dict[str, Route], Meta(description="ordered lists of models: the next answers where one fails")] = {}
-    keys: Annotated[tuple[Key, ...], Meta(description="who may enter; on loopback, none are needed")] = ()
-    apps: Annotated[dict[str, App], Meta(description="named profiles; to a client an app is a model name")] = {}
+    models: Annotated[
+        dict[str, Model], Meta(description="one generator each, behind one endpoint in one zone")
+    ] = {}
+    routes: Annotated[
+        dict[str, Route],
+        Meta(description="ordered lists of models: the next answers where one fails"),
+    ] = {}
+    keys: Annotated[
+        tuple[Key, ...], Meta(description="who may enter; on loopback, none are needed")
+    ] = ()
+    apps: Annotated[
+        dict[str, App], Meta(description="named profiles; to a client an app is a model name")
+    ] = {}
 
 
 def json_schema() -> dict[str, Any]:

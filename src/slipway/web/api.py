@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Road, answer, proxy
-from slipway.draft import Draft, Say
+from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
@@ -19,13 +19,24 @@ from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
 from slipway.settings import Settings
 from slipway.settings.checks import near
-from slipway.telemetry import Telemetry
-from slipway.types import Answered, Asker, Delta, Event, Failed, Message, Question, SectionState, Within, new_id
-from slipway.web.door import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
+from slipway.telemetry.metrics import Telemetry
+from slipway.types import (
+    Answered,
+    Asker,
+    Delta,
+    Event,
+    Failed,
+    Message,
+    Question,
+    SectionState,
+    Within,
+    new_id,
+)
+from slipway.web.endpoints import Handled, Path
 from slipway.web.feedback import note_of
-from slipway.web.outlet import HEARTBEAT, HttpOutlet, Streams
+from slipway.web.guard import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
 from slipway.web.pages import clean_html, settled
-from slipway.web.paths import Handled, Path
+from slipway.web.proxy_response import HEARTBEAT, HttpOutlet, Streams
 from slipway.web.runs import Run, Runs, Work
 from slipway.web.wire import (
     OURS,
@@ -49,10 +60,21 @@ class Api:
     """The handlers. Each takes the road once: a question keeps the one that it began with."""
 
     def __init__(
-        self, road: Road, telemetry: Telemetry, note: Callable[[Answered], None], settings_state: Callable[[Asker], dict[str, Any]]
+        self,
+        road: Road,
+        telemetry: Telemetry,
+        note: Callable[[Answered], None],
+        settings_state: Callable[[Asker], dict[str, Any]],
     ) -> None:
-        """`note` is told of each answer that has ended; `settings_state` tells how the settings are, empty where they never change."""
-        self.road, self.telemetry, self.note, self.settings_state = road, telemetry, note, settings_state
+        """`note` is told of each answer that has ended; `settings_state` tells how the settings
+        are, empty where they never change.
+        """
+        self.road, self.telemetry, self.note, self.settings_state = (
+            road,
+            telemetry,
+            note,
+            settings_state,
+        )
         self.streams = Streams()
         self.runs = Runs()
         self.door: Door  # set by app.py, which builds both
@@ -93,25 +115,43 @@ class Api:
 
     def unknown(self, name: str, asker: Asker) -> ModelNotFound:
         known = self.callable_by(asker)
-        return ModelNotFound(f"There is no model or app `{name[:200]}` here.", f"{near(name, known)[:500].capitalize()}", param="model")
+        return ModelNotFound(
+            f"There is no model or app `{name[:200]}` here.",
+            f"{near(name, known)[:500].capitalize()}",
+            param="model",
+        )
 
     def callable_by(self, asker: Asker) -> list[str]:
         return [n for n in self.road.names if self.road.admission.may_call(asker, n)]
 
-    async def chat_app(self, road: Road, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send) -> None:
+    async def chat_app(
+        self, road: Road, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send
+    ) -> None:
         app = road.apps[chat.model]
         sent = msgspec.json.decode(body)
         options = {k: v for k, v in sent.items() if k not in OURS}
         within = limited(sent.get("within"))
-        if refused := next((o for o in ("tools", "functions") if options.get(o)), "n" if options.get("n") not in (None, 1) else None):
+        if refused := next(
+            (o for o in ("tools", "functions") if options.get(o)),
+            "n" if options.get("n") not in (None, 1) else None,
+        ):
             raise BadRequest(
-                f"`{refused}` cannot be used with the app `{app.name}`.", "Leave it out, or call a model by its name.", param=refused
+                f"`{refused}` cannot be used with the app `{app.name}`.",
+                "Leave it out, or call a model by its name.",
+                param=refused,
             )
         messages = conversation(chat.request)
         question = Question(
-            id=answer_id, app=app.name, text=asked(messages), messages=messages, asker=scope["slipway.asker"], asked_at=time.monotonic(),
-            options=options, within=within, language=language_of(scope["slipway.headers"]),
-        )  # fmt: skip
+            id=answer_id,
+            app=app.name,
+            text=asked(messages),
+            messages=messages,
+            asker=scope["slipway.asker"],
+            asked_at=time.monotonic(),
+            options=options,
+            within=within,
+            language=language_of(scope["slipway.headers"]),
+        )
         run = Run(question)
         run.begin(working(road, "chat"))
         self.watch(run)
@@ -128,19 +168,34 @@ class Api:
         if run.error is not None:
             raise run.error
         folded = fold(run.question.id, events)
-        await respond(send, 200, JSON + answer_facts(folded), encode_json(completion(folded, app.name)))
+        await respond(
+            send, 200, JSON + answer_facts(folded), encode_json(completion(folded, app.name))
+        )
 
     async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
-        """Chunks as the events come. Until the first of them there is nothing to see, so an error can still be a plain one."""
+        """Chunks as the events come. Until the first of them there is nothing to see, so an error
+        can still be a plain one.
+        """
         outlet = HttpOutlet(send, run.question.id, self.streams)
-        writer = ChunkWriter(run.question.id, app.name, usage_wanted=chat.call.usage_wanted, progress_wanted=chat.progress_wanted)
+        writer = ChunkWriter(
+            run.question.id,
+            app.name,
+            usage_wanted=chat.call.usage_wanted,
+            progress_wanted=chat.progress_wanted,
+        )
         async for _, event in run.follow():
             if isinstance(event, Failed):
                 break
             data = HEARTBEAT if event is None else writer.event(event)
             if data and not outlet.begun:
                 outlet.begun = True
-                await send({"type": "http.response.start", "status": 200, "headers": STREAM + outlet.headers})
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": 200,
+                        "headers": STREAM + outlet.headers,
+                    }
+                )
                 data = writer.begin() + data
             await outlet.write(data)
         if run.error is not None:
@@ -164,11 +219,17 @@ class Api:
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
             Question(
-                id=answer_id, app=app.name, text=text, messages=messages, asker=asker, asked_at=time.monotonic(), within=within,
+                id=answer_id,
+                app=app.name,
+                text=text,
+                messages=messages,
+                asker=asker,
+                asked_at=time.monotonic(),
+                within=within,
                 language=language_of(scope["slipway.headers"]),
             ),
             working(road, "answers"),
-        )  # fmt: skip
+        )
         self.watch(run)
         await self.tell(run, request.stream, 0, scope, receive, send)
 
@@ -181,13 +242,21 @@ class Api:
         """The app asked for, or the only one there is."""
         if request.app is not None:
             return request.app
-        mine = [n for n in self.road.apps if self.road.admission.may_call(asker, n)] or self.callable_by(asker)
+        mine = [
+            n for n in self.road.apps if self.road.admission.may_call(asker, n)
+        ] or self.callable_by(asker)
         if len(mine) == 1:
             return mine[0]
         known = ", ".join(f"`{n}`" for n in mine)
-        raise BadRequest("`app` is missing.", f"Name one of: {known}." if known else "No app is set up for this key.", param="app")
+        raise BadRequest(
+            "`app` is missing.",
+            f"Name one of: {known}." if known else "No app is set up for this key.",
+            param="app",
+        )
 
-    async def tell(self, run: Run, stream: bool, after: int, scope: Scope, receive: Receive, send: Send) -> None:
+    async def tell(
+        self, run: Run, stream: bool, after: int, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """The answer as a stream of events, or whole once it is done."""
         if stream:
             await self.events(run, after)(scope, receive, send)
@@ -203,7 +272,10 @@ class Api:
             async for encoded, _ in run.follow(after):
                 yield encoded
 
-        headers = {k.decode(): v.decode() for k, v in STREAM} | {"x-slipway-answer-id": run.question.id, "x-request-id": run.question.id}
+        headers = {k.decode(): v.decode() for k, v in STREAM} | {
+            "x-slipway-answer-id": run.question.id,
+            "x-request-id": run.question.id,
+        }
         return StreamingResponse(body(), headers=headers)
 
     def run_of(self, request: Request) -> Run:
@@ -215,7 +287,9 @@ class Api:
         run = self.run_of(request)
         if not (after.isascii() and after.isdigit() and len(after) < 20):
             raise BadRequest(
-                "`Last-Event-ID` must be the number of an event.", "Send the id of the last event that you saw.", param="Last-Event-ID"
+                "`Last-Event-ID` must be the number of an event.",
+                "Send the id of the last event that you saw.",
+                param="Last-Event-ID",
             )
         run.check(int(after))  # before the head of the reply goes out
         return self.events(run, int(after))
@@ -225,24 +299,47 @@ class Api:
         return reply({**fold(run.question.id, run.events), "state": run.state})
 
     async def html(self, request: Request) -> Response:
-        """The answer's text as clean HTML, for the page; of a section that is still being written, the blocks that are whole."""
+        """The answer's text as clean HTML, for the page; of a section that is still being written,
+        the blocks that are whole.
+        """
         run = self.run_of(request)
         events = run.events
         written = texts_of(events)
         ended = (
-            {e.index for e in events if isinstance(e, SectionState) and e.state != "started"} if run.state == "running" else set(written)
+            {e.index for e in events if isinstance(e, SectionState) and e.state != "started"}
+            if run.state == "running"
+            else set(written)
         )
-        parts = {index: text if index in ended else text[: settled(text)] for index, text in sorted(written.items())}
-        clean = await asyncio.to_thread(lambda: {index: clean_html(text) for index, text in parts.items()})
-        titles = {e.index: clean_html(f"## {e.title}") for e in events if isinstance(e, SectionState) and e.title}
-        sections = [{"index": index, "html": html, "end": len(parts[index])} for index, html in clean.items()]
-        return reply({"html": "".join(titles.get(index, "") + html for index, html in clean.items()), "sections": sections})
+        parts = {
+            index: text if index in ended else text[: settled(text)]
+            for index, text in sorted(written.items())
+        }
+        clean = await asyncio.to_thread(
+            lambda: {index: clean_html(text) for index, text in parts.items()}
+        )
+        titles = {
+            e.index: clean_html(f"## {e.title}")
+            for e in events
+            if isinstance(e, SectionState) and e.title
+        }
+        sections = [
+            {"index": index, "html": html, "end": len(parts[index])}
+            for index, html in clean.items()
+        ]
+        return reply(
+            {
+                "html": "".join(titles.get(index, "") + html for index, html in clean.items()),
+                "sections": sections,
+            }
+        )
 
     async def cancel(self, request: Request) -> Response:
         run = self.run_of(request)
         run.cancel()
         await asyncio.sleep(0)
-        return reply({"id": run.question.id, "state": "cancelled" if run.state == "running" else run.state})
+        return reply(
+            {"id": run.question.id, "state": "cancelled" if run.state == "running" else run.state}
+        )
 
     async def retry(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["slipway.headers"]
@@ -255,7 +352,9 @@ class Api:
         if not options.stream:
             run.check(0)  # before anything is spent: the whole is asked for
         self.runs.retry(run, working(road, "answers"))
-        run.question = msgspec.structs.replace(run.question, asker=asker, language=language_of(headers))  # what its key may read now counts
+        run.question = msgspec.structs.replace(
+            run.question, asker=asker, language=language_of(headers)
+        )  # what its key may read now counts
         self.watch(run)
         await self.tell(run, options.stream, after, scope, receive, send)
 
@@ -273,21 +372,42 @@ class Api:
         return reply(await asyncio.to_thread(self.model_row, self.road, name, asker))
 
     def model_row(self, road: Road, name: str, asker: Asker) -> dict[str, Any]:
-        kind = "app" if name in road.apps else "route" if len(road.routes[name].candidates) > 1 else "model"
+        kind = (
+            "app"
+            if name in road.apps
+            else "route"
+            if len(road.routes[name].candidates) > 1
+            else "model"
+        )
         owner = "slipway" if name in road.apps else road.routes[name].candidates[0].model.kind
         knowledge = road.apps[name].knowledge if name in road.apps else None
-        ours = {"kind": kind, "examples": knowledge.examples(asker) if knowledge is not None else []}
-        return {"id": name, "object": "model", "created": self.telemetry.started_at, "owned_by": owner, "slipway": ours}
+        ours = {
+            "kind": kind,
+            "examples": knowledge.examples(asker) if knowledge is not None else [],
+        }
+        return {
+            "id": name,
+            "object": "model",
+            "created": self.telemetry.started_at,
+            "owned_by": owner,
+            "slipway": ours,
+        }
 
     async def passage(self, request: Request) -> Response:
         road, asker = self.road, request.scope["slipway.asker"]
         for app in road.apps.values():
             mine = app.knowledge is not None and road.admission.may_call(asker, app.name)
             if mine and app.knowledge:  # in a thread: its file is read again where it has changed
-                passage = await asyncio.to_thread(app.knowledge.passage, request.path_params["id"], asker)
+                passage = await asyncio.to_thread(
+                    app.knowledge.passage, request.path_params["id"], asker
+                )
                 if passage is not None:
                     return reply(passage)
-        raise NotFound("There is no passage of that id.", "Ask again: a passage gets a new id when its document changes.", param="id")
+        raise NotFound(
+            "There is no passage of that id.",
+            "Ask again: a passage gets a new id when its document changes.",
+            param="id",
+        )
 
     async def healthz(self, request: Request) -> Response:
         return reply({"status": "ok"})
@@ -295,9 +415,15 @@ class Api:
     async def readyz(self, request: Request) -> Response:
         """200 when any rung can answer; what is degraded, and how far, either way."""
         road, asker = self.road, request.scope["slipway.asker"]
-        known = {name: app.knowledge for name, app in road.apps.items() if app.knowledge is not None}
+        known = {
+            name: app.knowledge for name, app in road.apps.items() if app.knowledge is not None
+        }
         ready = bool(road.routes) or any(knowledge.ready for knowledge in known.values())
-        told = {n: readiness(k, asker) for n, k in known.items() if road.admission.may_call(asker, n)} if asker is not None else {}
+        told = (
+            {n: readiness(k, asker) for n, k in known.items() if road.admission.may_call(asker, n)}
+            if asker is not None
+            else {}
+        )
         local = local_models(road, asker) if asker is not None else {}
         settings = self.settings_state(asker) if asker is not None else {}
         body = {
@@ -352,33 +478,60 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
     if request.messages and request.question:
-        raise BadRequest("`question` and `messages` are both given.", "Send one of them.", param="messages")
+        raise BadRequest(
+            "`question` and `messages` are both given.", "Send one of them.", param="messages"
+        )
     if request.messages is not None:
         try:
             return msgspec.convert(request.messages, tuple[Message, ...])
         except msgspec.ValidationError as error:
-            raise BadRequest(f"`messages`: {error}.", 'Send a list of {"role": …, "content": …}.', param="messages") from None
+            raise BadRequest(
+                f"`messages`: {error}.",
+                'Send a list of {"role": …, "content": …}.',
+                param="messages",
+            ) from None
     if not (request.question or "").strip():
-        raise BadRequest("`question` is missing or empty.", 'Send `{"question": "…"}`.', param="question")
+        raise BadRequest(
+            "`question` is missing or empty.", 'Send `{"question": "…"}`.', param="question"
+        )
     return (Message(role="user", content=request.question),)
 
 
 def local_models(road: Road, asker: Asker) -> dict[str, str]:
     """How each model is that runs here, of those that this asker may call."""
     models = models_of(road.routes.values())
-    return {m.name: m.state for m in models if m.state is not None and road.admission.may_call(asker, m.name)}
+    return {
+        m.name: m.state
+        for m in models
+        if m.state is not None and road.admission.may_call(asker, m.name)
+    }
 
 
 def healths(road: Road, asker: Asker) -> dict[str, Any]:
-    """How each model is that this asker may call: whether it is asked now, why not, and how many calls it works on."""
-    return {name: health.shown() for name, health in healths_of(road.routes.values()).items() if road.admission.may_call(asker, name)}
+    """How each model is that this asker may call: whether it is asked now, why not, and how many
+    calls it works on.
+    """
+    return {
+        name: health.shown()
+        for name, health in healths_of(road.routes.values()).items()
+        if road.admission.may_call(asker, name)
+    }
 
 
 def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
     """How far an app's knowledge is, in what this asker may know of."""
     counts = knowledge.counts(asker)
-    documents = {"documents": counts.documents, "failed": counts.failed, "passages": counts.passages}
-    return {"ready": knowledge.ready, "read": f"{int(100 * knowledge.read_share)} %", **documents, "dense": knowledge.dense_state(asker)}
+    documents = {
+        "documents": counts.documents,
+        "failed": counts.failed,
+        "passages": counts.passages,
+    }
+    return {
+        "ready": knowledge.ready,
+        "read": f"{int(100 * knowledge.read_share)} %",
+        **documents,
+        "dense": knowledge.dense_state(asker),
+    }
 
 
 def limited(sent: Any) -> Within | None:
@@ -388,7 +541,11 @@ def limited(sent: Any) -> Within | None:
     try:
         within = msgspec.convert(sent, Within)
     except msgspec.ValidationError as error:
-        raise invalid(f"{error}".replace("`$.", "`$.within.") if " - at " in f"{error}" else f"{error} - at `$.within`") from None
+        raise invalid(
+            f"{error}".replace("`$.", "`$.within.")
+            if " - at " in f"{error}"
+            else f"{error} - at `$.within`"
+        ) from None
     matcher(within)
     return within
 
@@ -405,11 +562,22 @@ def texts_of(events: Iterable[Event]) -> dict[int, str]:
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    facts = [(b"x-slipway-answer-id", folded["id"]), (b"x-request-id", folded["id"]), (b"x-slipway-rung", folded["rung"])]
-    facts += [(b"x-slipway-model", folded["model"]), (b"x-slipway-attempts", str(folded["attempts"]))]
+    facts = [
+        (b"x-slipway-answer-id", folded["id"]),
+        (b"x-request-id", folded["id"]),
+        (b"x-slipway-rung", folded["rung"]),
+    ]
+    facts += [
+        (b"x-slipway-model", folded["model"]),
+        (b"x-slipway-attempts", str(folded["attempts"])),
+    ]
     facts += [(b"x-slipway-cost-usd", folded["cost_usd"])]
     return [(k, v.encode("latin-1", "replace")) for k, v in facts if v is not None]
 
 
 def reply(data: Any) -> Response:
-    return Response(encode_json(data), media_type="application/json", headers={"x-content-type-options": "nosniff"})
+    return Response(
+        encode_json(data),
+        media_type="application/json",
+        headers={"x-content-type-options": "nosniff"},
+    )

@@ -1,4 +1,6 @@
-"""The routes of documents: what is known, what failed and why, and what a key that may adds or removes."""
+"""The routes of documents: what is known, what failed and why, and what a key that may adds or
+removes.
+"""
 
 import asyncio
 import logging
@@ -16,16 +18,18 @@ from starlette.responses import Response
 from slipway.answer import Road
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
+from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure
-from slipway.knowledge.shelf import Doc
 from slipway.providers import encode_json
 from slipway.settings import Settings
 from slipway.types import Asker, Record
-from slipway.web.paths import Path
+from slipway.web.endpoints import Path
 
 log = logging.getLogger("slipway")
-_WAIT_S = 2.0  # how long an upload waits to be read, before the reply says that it is still being read
+_WAIT_S = (
+    2.0  # how long an upload waits to be read, before the reply says that it is still being read
+)
 _LONGEST_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
 _MOST_FILES = 100
@@ -35,7 +39,9 @@ _AT_ONCE = 2  # uploads read at once
 
 
 class Document(Record, frozen=True, kw_only=True):
-    """A document as the API shows it. `error` says of a failed one what is wrong and what to do; `page` where."""
+    """A document as the API shows it. `error` says of a failed one what is wrong and what to do;
+    `page` where.
+    """
 
     id: str
     app: str
@@ -71,14 +77,34 @@ class Documents:
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         if unknown := next((key for key in request.query_params if key not in _ASKED), None):
-            raise BadRequest(f"There is no parameter `{unknown[:50]}`.", f"Known: {', '.join(_ASKED)}.", param=unknown[:50])
+            raise BadRequest(
+                f"There is no parameter `{unknown[:50]}`.",
+                f"Known: {', '.join(_ASKED)}.",
+                param=unknown[:50],
+            )
         apps = self.apps(asker, request.query_params.get("app"))
         state = request.query_params.get("state")
         if state not in (None, "done", "failed", "reading"):
-            raise BadRequest(f"There is no state `{state[:50]}`.", "Choose done, failed or reading.", param="state")
-        found = await asyncio.to_thread(lambda: [shown for name, knowledge in apps.items() for shown in every(name, knowledge, asker)])
+            raise BadRequest(
+                f"There is no state `{state[:50]}`.",
+                "Choose done, failed or reading.",
+                param="state",
+            )
+        found = await asyncio.to_thread(
+            lambda: [
+                shown for name, knowledge in apps.items() for shown in every(name, knowledge, asker)
+            ]
+        )
         data = [document for document in found if state in (None, document.state)]
-        return reply({"object": "list", "data": data, "may_add": asker.documents, "kinds": list(READERS), "largest_mb": self.largest_mb})
+        return reply(
+            {
+                "object": "list",
+                "data": data,
+                "may_add": asker.documents,
+                "kinds": list(READERS),
+                "largest_mb": self.largest_mb,
+            }
+        )
 
     async def one(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
@@ -90,13 +116,17 @@ class Documents:
         name, knowledge, document, waits = self.find(request)
         may_change(asker)
         if waits:
-            raise Conflict("This document is still being read.", "Remove it when that is done.", param="id")
+            raise Conflict(
+                "This document is still being read.", "Remove it when that is done.", param="id"
+            )
         await asyncio.to_thread(knowledge.remove, document)
         log.info("%s removed %s from %s", asker.owner, document.path, name)
         return reply({"id": document.public, "object": "document", "deleted": True})
 
     async def add(self, request: Request) -> Response:
-        """Multipart: `file`, one or several, `app`, `tags` and `groups` (names with commas between). Kept before the reply, read at once."""
+        """Multipart: `file`, one or several, `app`, `tags` and `groups` (names with commas
+        between). Kept before the reply, read at once.
+        """
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
         async with self.form(request) as form:
@@ -114,7 +144,9 @@ class Documents:
         await asyncio.wait(tasks, timeout=_WAIT_S)
         log.info("%s added %s to %s", asker.owner, ", ".join(path for _, path in added), name)
         data = [self.state_of(name, knowledge, id_, path, asker) for id_, path in added]
-        return Response(encode_json({"object": "list", "data": data}), 201, media_type="application/json")
+        return Response(
+            encode_json({"object": "list", "data": data}), 201, media_type="application/json"
+        )
 
     def form(self, request: Request) -> Any:
         length = request.headers.get("content-length", "")
@@ -122,16 +154,23 @@ class Documents:
             raise self.too_large()
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise BadRequest(
-                "The body is not a form with files.", "Send it as multipart/form-data: curl -F file=@report.pdf …", param="Content-Type"
+                "The body is not a form with files.",
+                "Send it as multipart/form-data: curl -F file=@report.pdf …",
+                param="Content-Type",
             )
         counted = _Counted(request, self.largest + 1_000_000, self.too_large)
         return _Form(counted, max_files=_MOST_FILES, max_fields=20)
 
     def too_large(self) -> TooLarge:
-        return TooLarge(f"The upload is larger than {self.largest_mb:g} MiB.", "Split it, or have the operator raise `limits.document_mb`.")
+        return TooLarge(
+            f"The upload is larger than {self.largest_mb:g} MiB.",
+            "Split it, or have the operator raise `limits.document_mb`.",
+        )
 
     def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
-        """Reads an upload, a few at a time, so that threads are left for questions. From now on it is told as being read."""
+        """Reads an upload, a few at a time, so that threads are left for questions. From now on it
+        is told as being read.
+        """
 
         async def read() -> None:
             async with self.few:
@@ -147,11 +186,15 @@ class Documents:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an upload could not be read", exc_info=error)
 
-    def state_of(self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker) -> Document:
+    def state_of(
+        self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker
+    ) -> Document:
         waits = path in knowledge.waiting  # asked first: see `find`
         doc = knowledge.document(id_, asker)
         return (
-            seen(app, knowledge, doc, asker, waits=waits) if doc else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+            seen(app, knowledge, doc, asker, waits=waits)
+            if doc
+            else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
         )
 
     async def scan(self, request: Request) -> Response:
@@ -165,29 +208,55 @@ class Documents:
     async def scanned(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
-        distinct = {id(knowledge.keeper): (name, knowledge) for name, knowledge in self.apps(asker, None).items()}
-        return reply({"data": [{"app": name, **knowledge.status(asker)} for name, knowledge in distinct.values()]})
+        distinct = {
+            id(knowledge.keeper): (name, knowledge)
+            for name, knowledge in self.apps(asker, None).items()
+        }
+        return reply(
+            {
+                "data": [
+                    {"app": name, **knowledge.status(asker)}
+                    for name, knowledge in distinct.values()
+                ]
+            }
+        )
 
     def apps(self, asker: Asker, name: str | None) -> dict[str, Knowledge]:
-        """The apps with knowledge that this asker may call, or the one of that name. Raises NotFound."""
-        mine = {n: a.knowledge for n, a in self.road.apps.items() if a.knowledge is not None and self.road.admission.may_call(asker, n)}
+        """The apps with knowledge that this asker may call, or the one of that name. Raises
+        NotFound.
+        """
+        mine = {
+            n: a.knowledge
+            for n, a in self.road.apps.items()
+            if a.knowledge is not None and self.road.admission.may_call(asker, n)
+        }
         if name is None and mine:
             return mine
         if name in mine:
             return {name: mine[name]}
         known = f"There are: {', '.join(mine)}." if mine else "Start the server with --docs FOLDER."
-        what = f"There is no app `{name[:100]}` with documents here." if name else "There is no app with documents here."
+        what = (
+            f"There is no app `{name[:100]}` with documents here."
+            if name
+            else "There is no app with documents here."
+        )
         raise NotFound(what, known, param="app")
 
     def find(self, request: Request) -> tuple[str, Knowledge, Doc, bool]:
-        """And whether it waits to be read. That is asked first: what was read since then is found as it is now, and never as it was."""
+        """And whether it waits to be read. That is asked first: what was read since then is found
+        as it is now, and never as it was.
+        """
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
         for name, knowledge in self.apps(asker, None).items():
             waiting, coming = knowledge.waiting, knowledge.coming(asker)
-            if doc := knowledge.document(wanted, asker) or next((d for d in coming if d.public == wanted), None):
+            if doc := knowledge.document(wanted, asker) or next(
+                (d for d in coming if d.public == wanted), None
+            ):
                 return name, knowledge, doc, doc.path in waiting
-        raise NotFound("There is no document of that id.", "GET /v1/documents lists them.", param="id")
+        raise NotFound(
+            "There is no document of that id.", "GET /v1/documents lists them.", param="id"
+        )
 
     def paths(self) -> list[Path]:
         return [
@@ -200,14 +269,21 @@ class Documents:
         ]
 
 
-_TAIL = 1_000  # bytes of a body's end that are kept: its last boundary, and what some clients write behind it
+# bytes of a body's end that are kept: its last boundary, and what some clients write behind it
+_TAIL = 1_000
 
 
 class _Counted:
     """A request's body, counted as it comes, so that no more of it is kept than is allowed."""
 
     def __init__(self, request: Request, most: int, too_large: Any) -> None:
-        self.request, self.most, self.too_large, self.size, self.tail = request, most, too_large, 0, b""
+        self.request, self.most, self.too_large, self.size, self.tail = (
+            request,
+            most,
+            too_large,
+            0,
+            b"",
+        )
 
     async def receive(self) -> Any:
         message = await self.request.receive()
@@ -221,7 +297,9 @@ class _Counted:
 
 
 class _Form:
-    """The form of a request, its files closed at the end. A part that is not ended would be left out in silence: such a form is refused."""
+    """The form of a request, its files closed at the end. A part that is not ended would be left
+    out in silence: such a form is refused.
+    """
 
     def __init__(self, counted: _Counted, max_files: int, max_fields: int) -> None:
         self.counted = counted
@@ -233,16 +311,25 @@ class _Form:
         try:
             self.form = await self.request.form(**self.most)
         except MultiPartException as error:
-            raise BadRequest(f"The form cannot be read: {error.message}", "Send it as curl does: curl -F file=@report.pdf …") from None
+            raise BadRequest(
+                f"The form cannot be read: {error.message}",
+                "Send it as curl does: curl -F file=@report.pdf …",
+            ) from None
         if not self.is_whole():
             await self.form.close()
-            raise BadRequest("The form ends in the middle of a part.", "Send it whole, with the boundary and `--` behind it.")
+            raise BadRequest(
+                "The form ends in the middle of a part.",
+                "Send it whole, with the boundary and `--` behind it.",
+            )
         return self.form
 
     def is_whole(self) -> bool:
         """Whether it ends with its boundary (RFC 2046, 5.1.1)."""
         boundary = re.search(r"boundary=\"?([^\";,]+)", self.request.headers["content-type"])
-        return boundary is not None and f"--{boundary[1].strip()}--".encode("latin-1") in self.counted.tail
+        return (
+            boundary is not None
+            and f"--{boundary[1].strip()}--".encode("latin-1") in self.counted.tail
+        )
 
     async def __aexit__(self, *_: object) -> None:
         if self.form is not None:
@@ -251,7 +338,10 @@ class _Form:
 
 def may_change(asker: Asker) -> None:
     if not asker.documents:
-        raise Forbidden("This key may not add or remove documents.", "Ask the operator for `documents: true` on it.")
+        raise Forbidden(
+            "This key may not add or remove documents.",
+            "Ask the operator for `documents: true` on it.",
+        )
 
 
 def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
@@ -262,7 +352,9 @@ def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
 
 
 def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool) -> Document:
-    """To those who may change it, a document that is being read, or read anew, is just that; the others have it as it was until then."""
+    """To those who may change it, a document that is being read, or read anew, is just that; the
+    others have it as it was until then.
+    """
     if asker.documents and waits:
         return Document(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
     return shown(app, knowledge, doc)
@@ -272,22 +364,43 @@ def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
     uploaded = knowledge.keeper.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
     return Document(
-        id=doc.public, app=app, path=doc.path, state=doc.state, title=doc.title, passages=doc.passages, version=doc.version,
-        size=doc.size, date=doc.date, tags=tuple(sorted(doc.tags)), uploaded=uploaded, read_at=doc.read_at or time.time(),
-        error=failure(doc) if failed else None, reason=doc.reason or None, page=doc.page, next=doc.next or None,
-    )  # fmt: skip
+        id=doc.public,
+        app=app,
+        path=doc.path,
+        state=doc.state,
+        title=doc.title,
+        passages=doc.passages,
+        version=doc.version,
+        size=doc.size,
+        date=doc.date,
+        tags=tuple(sorted(doc.tags)),
+        uploaded=uploaded,
+        read_at=doc.read_at or time.time(),
+        error=failure(doc) if failed else None,
+        reason=doc.reason or None,
+        page=doc.page,
+        next=doc.next or None,
+    )
 
 
 def files_of(form: FormData) -> list[UploadFile]:
     if unknown := next((key for key in form if key not in _FIELDS), None):
-        raise BadRequest(f"There is no field `{unknown[:50]}`.", f"Known: {', '.join(_FIELDS)}.", param=unknown[:50])
+        raise BadRequest(
+            f"There is no field `{unknown[:50]}`.",
+            f"Known: {', '.join(_FIELDS)}.",
+            param=unknown[:50],
+        )
     files = [value for value in form.getlist("file") if isinstance(value, UploadFile)]
     if len(files) < len(form.getlist("file")):
         raise BadRequest(
-            "`file` must be a file, not text.", "With curl, write an @ before its name: curl -F file=@report.pdf …", param="file"
+            "`file` must be a file, not text.",
+            "With curl, write an @ before its name: curl -F file=@report.pdf …",
+            param="file",
         )
     if not files:
-        raise BadRequest("`file` is missing.", "Send at least one file: curl -F file=@report.pdf …", param="file")
+        raise BadRequest(
+            "`file` is missing.", "Send at least one file: curl -F file=@report.pdf …", param="file"
+        )
     return files
 
 
@@ -297,13 +410,23 @@ def named(upload: UploadFile) -> str:
     name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
     kind = PurePath(name).suffix.lower()
     if not name:
-        raise BadRequest("A file has no name.", f"Send its name with it, ending in one of {', '.join(READERS)}.", param="file")
+        raise BadRequest(
+            "A file has no name.",
+            f"Send its name with it, ending in one of {', '.join(READERS)}.",
+            param="file",
+        )
     if kind not in READERS:
         raise BadRequest(
-            f"`{name[:100]}` is not a kind of document that can be read.", f"The kinds are {', '.join(READERS)}.", param="file"
+            f"`{name[:100]}` is not a kind of document that can be read.",
+            f"The kinds are {', '.join(READERS)}.",
+            param="file",
         )
     if len(name.encode()) > _LONGEST_NAME:
-        raise BadRequest(f"`{name[:40]}…` is a name of more than {_LONGEST_NAME} bytes.", "Give the file a shorter name.", param="file")
+        raise BadRequest(
+            f"`{name[:40]}…` is a name of more than {_LONGEST_NAME} bytes.",
+            "Give the file a shorter name.",
+            param="file",
+        )
     return name
 
 
@@ -315,19 +438,32 @@ def text_of(form: FormData, name: str) -> str | None:
 
 
 def marks(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
-    """The tags, and the groups that the document is kept to: some of the asker's own. Raises Forbidden."""
+    """The tags, and the groups that the document is kept to: some of the asker's own. Raises
+    Forbidden.
+    """
     tags, groups = (
-        frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip()) for name in ("tags", "groups")
+        frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip())
+        for name in ("tags", "groups")
     )
     if len(tags) > _MOST_TAGS or any(len(tag) > _LONGEST_TAG for tag in tags):
         raise BadRequest(
-            f"`tags` are more than {_MOST_TAGS}, or one is longer than {_LONGEST_TAG} signs.", "Send fewer, shorter ones.", param="tags"
+            f"`tags` are more than {_MOST_TAGS}, or one is longer than {_LONGEST_TAG} signs.",
+            "Send fewer, shorter ones.",
+            param="tags",
         )
     if strange := sorted(groups - asker.groups):
         yours = ", ".join(sorted(asker.groups)) or "none"
-        raise Forbidden(f"This key is not of the group `{strange[0][:50]}`.", f"Its groups: {yours}.", param="groups")
+        raise Forbidden(
+            f"This key is not of the group `{strange[0][:50]}`.",
+            f"Its groups: {yours}.",
+            param="groups",
+        )
     return tags, groups or None
 
 
 def reply(data: Any) -> Response:
-    return Response(encode_json(data), media_type="application/json", headers={"x-content-type-options": "nosniff"})
+    return Response(
+        encode_json(data),
+        media_type="application/json",
+        headers={"x-content-type-options": "nosniff"},
+    )

@@ -12,8 +12,8 @@ from slipway.errors import BadRequest, Conflict, Gone
 from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Said
 from slipway.providers import encode_json
 from slipway.types import Answered, Asker
-from slipway.web.door import JSON, Door, Receive, Scope, Send, respond
-from slipway.web.paths import Handled, Path
+from slipway.web.endpoints import Handled, Path
+from slipway.web.guard import JSON, Door, Receive, Scope, Send, respond
 from slipway.web.runs import Run, Runs
 from slipway.web.wire import fold, parse_json
 
@@ -48,13 +48,19 @@ class Opinions:
     async def withdraw(self, request: Request) -> Response:
         answer_id = request.path_params["answer"]
         count = await self.feedback.withdraw(answer_id, request.scope["slipway.asker"])
-        return Response(encode_json({"answer": answer_id, "withdrawn": count}), media_type="application/json")
+        return Response(
+            encode_json({"answer": answer_id, "withdrawn": count}), media_type="application/json"
+        )
 
     def check_ended(self, answer_id: str, asker: Asker) -> None:
         """Raises Conflict for an answer that may still change."""
         run = self.runs.runs.get(answer_id)
         if run is not None and run.state == "running" and run.question.asker.owner == asker.owner:
-            raise Conflict("This answer is still being written.", "Send feedback once it has ended.", param="answer")
+            raise Conflict(
+                "This answer is still being written.",
+                "Send feedback once it has ended.",
+                param="answer",
+            )
 
     def paths(self) -> list[Path]:
         return [
@@ -67,21 +73,43 @@ def checked(request: FeedbackRequest) -> Said:
     """Raises BadRequest, naming the field and the fix."""
     for i, reason in enumerate(request.reasons):
         if reason not in REASONS:
-            raise BadRequest(f"`reasons[{i}]`: there is no reason `{reason[:50]}`.", f"Known: {', '.join(REASONS)}.", param=f"reasons[{i}]")
+            raise BadRequest(
+                f"`reasons[{i}]`: there is no reason `{reason[:50]}`.",
+                f"Known: {', '.join(REASONS)}.",
+                param=f"reasons[{i}]",
+            )
     if len(request.comment) > LONGEST_COMMENT:
         raise BadRequest(
-            f"`comment` has {len(request.comment)} characters; {LONGEST_COMMENT} is the limit.", "Send a shorter one.", param="comment"
+            f"`comment` has {len(request.comment)} characters; {LONGEST_COMMENT} is the limit.",
+            "Send a shorter one.",
+            param="comment",
         )
     if request.kind == "vote" and request.helpful is None:
-        raise BadRequest("`helpful` is missing.", 'Send `true` or `false`; or `"kind": "report"` to report a problem.', param="helpful")
+        raise BadRequest(
+            "`helpful` is missing.",
+            'Send `true` or `false`; or `"kind": "report"` to report a problem.',
+            param="helpful",
+        )
     if request.kind == "report" and request.helpful is not None:
-        raise BadRequest("`helpful` belongs to a vote, not to a report.", "Leave it out, or leave `kind` out.", param="helpful")
+        raise BadRequest(
+            "`helpful` belongs to a vote, not to a report.",
+            "Leave it out, or leave `kind` out.",
+            param="helpful",
+        )
     if request.kind == "report" and not request.reasons and not request.comment.strip():
-        raise BadRequest("`comment` is empty.", "Say in `comment` what the problem is, or name `reasons`.", param="comment")
+        raise BadRequest(
+            "`comment` is empty.",
+            "Say in `comment` what the problem is, or name `reasons`.",
+            param="comment",
+        )
     return Said(
-        answer=request.answer, kind=request.kind, helpful=request.helpful, reasons=tuple(dict.fromkeys(request.reasons)),
-        comment=request.comment.strip(), section=request.section,
-    )  # fmt: skip
+        answer=request.answer,
+        kind=request.kind,
+        helpful=request.helpful,
+        reasons=tuple(dict.fromkeys(request.reasons)),
+        comment=request.comment.strip(),
+        section=request.section,
+    )
 
 
 def note_of(run: Run) -> Answered:
@@ -91,8 +119,19 @@ def note_of(run: Run) -> Answered:
         whole = fold(question.id, run.events)
     except Gone:
         whole = {"text": None, "sources": [], "model": None, "rung": None, "prompt": None}
-    sources = tuple({name: getattr(s, name) for name in _SOURCE} for s in whole["sources"] if s.cited)
+    sources = tuple(
+        {name: getattr(s, name) for name in _SOURCE} for s in whole["sources"] if s.cited
+    )
     return Answered(
-        id=question.id, at=time.time(), tenant=question.asker.tenant, owner=question.asker.owner, app=question.app,
-        model=whole["model"], rung=whole["rung"], prompt=whole["prompt"], question=question.text, text=whole["text"], sources=sources,
-    )  # fmt: skip
+        id=question.id,
+        at=time.time(),
+        tenant=question.asker.tenant,
+        owner=question.asker.owner,
+        app=question.app,
+        model=whole["model"],
+        rung=whole["rung"],
+        prompt=whole["prompt"],
+        question=question.text,
+        text=whole["text"],
+        sources=sources,
+    )

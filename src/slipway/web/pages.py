@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import NotFound
-from slipway.web.paths import Path
+from slipway.web.endpoints import Path
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -34,18 +34,50 @@ KINDS = {
     ".webmanifest": "application/manifest+json",
 }
 TAGS = {
-    *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "del", "a"),
+    *(
+        "p",
+        "br",
+        "hr",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "ul",
+        "ol",
+        "li",
+        "blockquote",
+        "pre",
+        "code",
+        "em",
+        "strong",
+        "del",
+        "a",
+    ),
     *("table", "thead", "tbody", "tr", "th", "td"),
 }
-ATTRIBUTES = {"a": {"href", "title"}, "code": {"class"}, "ol": {"start"}, "th": {"align"}, "td": {"align"}}
+ATTRIBUTES = {
+    "a": {"href", "title"},
+    "code": {"class"},
+    "ol": {"start"},
+    "th": {"align"},
+    "td": {"align"},
+}
 
 
 @cache
 def markdown() -> "MarkdownIt":
-    """Without definitions of links: one for `[1]` would turn every citation of source 1 into a link of the model's choice."""
+    """Without definitions of links: one for `[1]` would turn every citation of source 1 into a link
+    of the model's choice.
+    """
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"]).disable("reference")
+    return (
+        MarkdownIt("commonmark", {"html": False, "linkify": False})
+        .enable(["table", "strikethrough"])
+        .disable("reference")
+    )
 
 
 def only_web_links(tag: str, name: str, value: str) -> str | None:
@@ -54,7 +86,9 @@ def only_web_links(tag: str, name: str, value: str) -> str | None:
 
 
 def clean_html(text: str) -> str:
-    """Markdown -> HTML in which model and document text is only data: no scripts, no images, http(s) links only, opened apart."""
+    """Markdown -> HTML in which model and document text is only data: no scripts, no images,
+    http(s) links only, opened apart.
+    """
     import nh3  # 2 MB with MarkdownIt, which only the page asks for
 
     return nh3.clean(
@@ -69,7 +103,9 @@ def clean_html(text: str) -> str:
 
 
 def settled(text: str) -> int:
-    """How many characters of a text that is still being written make whole blocks: what stands before the last blank line outside of code."""
+    """How many characters of a text that is still being written make whole blocks: what stands
+    before the last blank line outside of code.
+    """
     end = at = 0
     fence = ""
     for line in text.splitlines(keepends=True):

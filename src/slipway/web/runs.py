@@ -1,7 +1,8 @@
-"""Answers under way and lately done: each an append-only log of events that readers may leave and come back to.
+"""Answers under way and lately done: each an append-only log of events that readers may leave and
+come back to.
 
-Kept in memory: PER_ANSWER bytes of an answer, ALL bytes together, KEPT_S after its end. An answer goes on without a reader for
-ORPHAN_S. What is kept no longer is Gone, not unknown.
+Kept in memory: PER_ANSWER bytes of an answer, ALL bytes together, KEPT_S after its end. An answer
+goes on without a reader for ORPHAN_S. What is kept no longer is Gone, not unknown.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
-from slipway.draft import Draft
+from slipway.answer.draft import Draft
 from slipway.errors import Cancelled, Conflict, Gone, InternalError, NotFound, SlipwayError
 from slipway.types import Event, Question
 from slipway.web.wire import event_sse, failed
@@ -28,7 +29,9 @@ State = Literal["running", "done", "failed", "cancelled"]
 
 
 class Run:
-    """One answer. Events are numbered from 1; `first` is the number of the oldest that is still kept."""
+    """One answer. Events are numbered from 1; `first` is the number of the oldest that is still
+    kept.
+    """
 
     def __init__(self, question: Question) -> None:
         self.question = question
@@ -49,12 +52,16 @@ class Run:
 
     @property
     def events(self) -> list[Event]:
-        """All events so far. Raises Gone where the first of them are kept no longer: half an answer is none."""
+        """All events so far. Raises Gone where the first of them are kept no longer: half an answer
+        is none.
+        """
         self.check(0)
         return [event for _, event in self.log]
 
     async def whole(self, after: int = 0) -> list[Event]:
-        """All events, once there are no more; those behind number `after` are taken as they come, however many they are."""
+        """All events, once there are no more; those behind number `after` are taken as they come,
+        however many they are.
+        """
         events = self.events[:after]
         async for _, event in self.follow(after):
             if event is not None:
@@ -83,7 +90,14 @@ class Run:
         if self.error is not None:
             self.tell(self.error)
             missing = self.draft.missing
-            self.say(failed(self.error, self.question.id, self.question.language, section=missing[0].index if missing else 0))
+            self.say(
+                failed(
+                    self.error,
+                    self.question.id,
+                    self.question.language,
+                    section=missing[0].index if missing else 0,
+                )
+            )
         for reader in self.readers:
             reader.set()
 
@@ -92,7 +106,9 @@ class Run:
         if error.status >= 500:
             log.warning("%s: %s (%s)", self.question.id, error.what, error.code)
         elif not isinstance(error, Cancelled):
-            log.info("%s: it was refused: %d (%s)", self.question.id, error.status, type(error).code)
+            log.info(
+                "%s: it was refused: %d (%s)", self.question.id, error.status, type(error).code
+            )
 
     def cancel(self) -> None:
         if self.task is not None and not self.task.done():
@@ -113,8 +129,12 @@ class Run:
         if after + 1 < self.first:
             raise Gone("The beginning of this answer is kept no longer.")
 
-    async def follow(self, after: int = 0, heartbeat_s: float = HEARTBEAT_S) -> AsyncIterator[tuple[bytes, Event | None]]:
-        """The events behind number `after` and those to come, encoded and as they are; a heartbeat's event is None. Raises Gone."""
+    async def follow(
+        self, after: int = 0, heartbeat_s: float = HEARTBEAT_S
+    ) -> AsyncIterator[tuple[bytes, Event | None]]:
+        """The events behind number `after` and those to come, encoded and as they are; a
+        heartbeat's event is None. Raises Gone.
+        """
         more = asyncio.Event()
         self.readers.add(more)
         self.alone_since = None
@@ -155,18 +175,28 @@ class Runs:
             self.sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def get(self, run_id: str, owner: str) -> Run:
-        """Raises Gone for an answer kept no longer, NotFound for one that never was or is another key's."""
+        """Raises Gone for an answer kept no longer, NotFound for one that never was or is another
+        key's.
+        """
         run = self.runs.get(run_id)
         if run is None and run_id in self.forgotten:
             raise Gone("This answer is kept no longer.")
         if run is None or run.question.asker.owner != owner:
-            raise NotFound("There is no answer of that id.", "Check the id; answers belong to the key that asked.", param="id")
+            raise NotFound(
+                "There is no answer of that id.",
+                "Check the id; answers belong to the key that asked.",
+                param="id",
+            )
         return run
 
     def retry(self, run: Run, work: Work) -> None:
-        """Does again what is missing: its events follow in the same log. Raises Conflict where nothing is."""
+        """Does again what is missing: its events follow in the same log. Raises Conflict where
+        nothing is.
+        """
         if run.state == "running":
-            raise Conflict("This answer is still being written.", f"Read /v1/answers/{run.question.id}/events.")
+            raise Conflict(
+                "This answer is still being written.", f"Read /v1/answers/{run.question.id}/events."
+            )
         if run.state == "done":
             raise Conflict("Nothing of this answer is missing.", "Ask anew for another answer.")
         self._go(run, work)
@@ -176,8 +206,16 @@ class Runs:
             await asyncio.sleep(1.0)
             now = asyncio.get_running_loop().time()
             for run in list(self.runs.values()):
-                if run.ended_at is None and run.alone_since is not None and now - run.alone_since > ORPHAN_S:
-                    log.info("answer %s had no reader for %g s and was stopped", run.question.id, ORPHAN_S)
+                if (
+                    run.ended_at is None
+                    and run.alone_since is not None
+                    and now - run.alone_since > ORPHAN_S
+                ):
+                    log.info(
+                        "answer %s had no reader for %g s and was stopped",
+                        run.question.id,
+                        ORPHAN_S,
+                    )
                     run.cancel()
                 elif run.ended_at is not None and not run.readers and now - run.ended_at > KEPT_S:
                     self._forget(run)

@@ -1,6 +1,8 @@
-"""uvicorn, with what a public door needs beside it: limits on heads, connections and slow clients, and a drain that cuts nobody.
+"""uvicorn, with what a public door needs beside it: limits on heads, connections and slow clients,
+and a drain that cuts nobody.
 
-Each connection stands in the ASGI scope as `extensions["slipway"]`, so that the door can ask to be told when the client is gone.
+Each connection stands in the ASGI scope as `extensions["slipway"]`, so that the door can ask to be
+told when the client is gone.
 """
 
 import asyncio
@@ -14,18 +16,23 @@ from typing import Any, cast
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from slipway.answer import Road
 from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
 from slipway.settings import Limits, Listen, Settings
 from slipway.types import new_id
-from slipway.web.door import language_of
+from slipway.web.guard import language_of
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
-LINGER_S = 0.5  # idle connections stay open so long after SIGTERM, for requests that are already on their way
+# idle connections stay open so long after SIGTERM, for requests that are already on their way
+LINGER_S = 0.5
 
 
 class Connection(HttpToolsProtocol):
@@ -35,7 +42,9 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.gone: Callable[[], object] | None = None  # called once when the client goes while a request is under way
+        self.gone: Callable[[], object] | None = (
+            None  # called once when the client goes while a request is under way
+        )
         self.stopping = False  # whether the server is draining
         self.lost = False  # whether it has ended, from either side
         self.reading_since: float | None = self.loop.time()
@@ -47,7 +56,11 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self.refuse(Overloaded(f"{self.limits.connections} connections are open already.", retry_after_s=1.0))
+            self.refuse(
+                Overloaded(
+                    f"{self.limits.connections} connections are open already.", retry_after_s=1.0
+                )
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         gone, self.gone = self.gone, None
@@ -57,7 +70,9 @@ class Connection(HttpToolsProtocol):
             gone()
 
     def shutdown(self) -> None:
-        """A request that crossed our SIGTERM on the wire is still answered; then the connection closes."""
+        """A request that crossed our SIGTERM on the wire is still answered; then the connection
+        closes.
+        """
         self.stopping = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER_S, self._close_if_idle)
@@ -86,7 +101,9 @@ class Connection(HttpToolsProtocol):
     def _head_grew(self, size: int) -> None:
         self.head_bytes += size
         if self.head_bytes > self.limits.header_kb * 1024:
-            self.refusal = HeadTooLarge(f"The request's head is larger than {self.limits.header_kb} KiB.")
+            self.refusal = HeadTooLarge(
+                f"The request's head is larger than {self.limits.header_kb} KiB."
+            )
             raise self.refusal  # httptools ends the parsing, and data_received refuses
 
     def on_headers_complete(self) -> None:
@@ -110,12 +127,18 @@ class Connection(HttpToolsProtocol):
             self.refuse(self.refusal)
 
     def decline_upgrade(self, rest: bytes) -> None:
-        """Reads the request again without its Upgrade, as RFC 9110, 7.8 allows: with it (`h2c`, from Java clients) the parser takes no body."""
+        """Reads the request again without its Upgrade, as RFC 9110, 7.8 allows: with it (`h2c`,
+        from Java clients) the parser takes no body.
+        """
         method, url = self.parser.get_method(), self.url
         if method == b"CONNECT":
             self.refuse(BadRequest("This is not a proxy.", "Send the request to its own server."))
             return
-        kept = [b"%b: %b\r\n" % h for h in self.headers if h[0] not in (b"upgrade", b"connection", b"http2-settings")]
+        kept = [
+            b"%b: %b\r\n" % h
+            for h in self.headers
+            if h[0] not in (b"upgrade", b"connection", b"http2-settings")
+        ]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, url, b"".join(kept), rest))
 
@@ -129,15 +152,15 @@ class Connection(HttpToolsProtocol):
         ref = new_id("ref")
         log.info("%s: a connection was refused: %d (%s)", ref, error.status, error.code)
         body = encode_json(envelope(error, ref, language_of(dict(self.headers or ()))))
-        head = (
-            f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nx-request-id: {ref}\r\n"
-        )
+        head = f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nx-request-id: {ref}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.close()
 
     # slow clients
     def still_sending(self) -> None:
-        """A body that may take long, such as a file over a slow line, is cut only where nothing of it comes any more."""
+        """A body that may take long, such as a file over a slow line, is cut only where nothing of
+        it comes any more.
+        """
         if self.reading_since is not None:
             self.reading_since = self.loop.time()
 
@@ -150,16 +173,21 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def overdue(self, now: float) -> None:
-        """Looked at once a second: ends a connection whose client does not send what it began, or does not read what it asked for."""
+        """Looked at once a second: ends a connection whose client does not send what it began, or
+        does not read what it asked for.
+        """
         if self.unread_since is not None and now - self.unread_since > self.limits.slow_reader:
-            log.warning("a client left its answer unread for %g s and was dropped", self.limits.slow_reader)
+            log.warning(
+                "a client left its answer unread for %g s and was dropped", self.limits.slow_reader
+            )
             self.transport.abort()
         elif self.reading_since is not None and now - self.reading_since > self.limits.head_timeout:
             self.transport.close()
 
 
 def at_once(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-    """Writes a whole response in one go: half the system calls of ASGI's two messages, for the path where that counts.
+    """Writes a whole response in one go: half the system calls of ASGI's two messages, for the path
+    where that counts.
 
     False, and nothing written, where `send` is not uvicorn's own (a wrapped one adds headers, say).
     """
@@ -169,7 +197,9 @@ def at_once(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: by
     lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % h for h in headers]]
     close = b"" if cycle.keep_alive else b"connection: close\r\n"
     cycle.response_started = cycle.response_complete = True
-    cycle.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (b"".join(lines), len(body), close, body))
+    cycle.transport.write(
+        b"%bcontent-length: %d\r\n%b\r\n%b" % (b"".join(lines), len(body), close, body)
+    )
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
@@ -184,17 +214,29 @@ def connection_class(limits: Limits) -> type[Connection]:
 def bind(listen: Listen) -> socket.socket:
     """The listening socket. SettingsError where the address cannot be had."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(cast("tuple[str, int]", address[:2]), family=family, backlog=2048)
+        family, _, _, _, address = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(
+            cast("tuple[str, int]", address[:2]), family=family, backlog=2048
+        )
     except socket.gaierror:
-        raise SettingsError([f"listen.host: `{listen.host}` is not an address of this machine; use 127.0.0.1"]) from None
+        raise SettingsError(
+            [f"listen.host: `{listen.host}` is not an address of this machine; use 127.0.0.1"]
+        ) from None
     except OverflowError:
         raise SettingsError([f"listen.port: {listen.port} is not a port; use 1 to 65535"]) from None
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        fix = "stop the other program, or choose another with --port" if taken else f"{error.strerror}; choose another"
+        fix = (
+            "stop the other program, or choose another with --port"
+            if taken
+            else f"{error.strerror}; choose another"
+        )
         what = "is in use" if taken else "cannot be had"
-        raise SettingsError([f"listen: port {listen.port} of {listen.host} {what}; {fix}"]) from None
+        raise SettingsError(
+            [f"listen: port {listen.port} of {listen.host} {what}; {fix}"]
+        ) from None
 
 
 def whole_seconds(time_s: float) -> int:
@@ -233,7 +275,12 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         else:
-            log.info("%s: finishing %d answers, within %g s", signal.Signals(sig).name, len(self.server_state.tasks), self.grace_s)
+            log.info(
+                "%s: finishing %d answers, within %g s",
+                signal.Signals(sig).name,
+                len(self.server_state.tasks),
+                self.grace_s,
+            )
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -11,9 +11,11 @@ from slipway.errors import NotFound
 from slipway.providers import encode_json
 from slipway.settings import Settings
 from slipway.types import Asker
-from slipway.web.paths import Path
+from slipway.web.endpoints import Path
 
-Find = Callable[[str, str | None], dict[str, Any] | None]  # the trace of an answer of this owner; of anybody's where that is None
+Find = Callable[
+    [str, str | None], dict[str, Any] | None
+]  # the trace of an answer of this owner; of anybody's where that is None
 ELSEWHERE = "The latest answers are found once they have ended, by the key that asked; look for others in the server's log."
 REFUSED = "What begins with `ref-` was refused before an answer began: the server's log has a line with it."
 
@@ -28,7 +30,9 @@ class Tracks:
         self.road = road
 
     async def one(self, request: Request) -> Response:
-        """An answer belongs to its key; the operator, and everybody where there are no keys, may see all."""
+        """An answer belongs to its key; the operator, and everybody where there are no keys, may
+        see all.
+        """
         asker: Asker = request.scope["slipway.asker"]
         all_of_them = asker.everything or self.road.admission.open
         found = self.find(request.path_params["id"], None if all_of_them else asker.owner)

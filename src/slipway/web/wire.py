@@ -1,4 +1,6 @@
-"""OpenAI's JSON and SSE <-> our words. A body is parsed once; what is not ours to read is passed on as it came."""
+"""OpenAI's JSON and SSE <-> our words. A body is parsed once; what is not ours to read is passed on
+as it came.
+"""
 
 import re
 import time
@@ -42,7 +44,9 @@ class WireMessage(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    """What is read of a chat request. `content` stays raw: a bare model's proxy never looks into it."""
+    """What is read of a chat request. `content` stays raw: a bare model's proxy never looks into
+    it.
+    """
 
     model: str
     messages: list[WireMessage]
@@ -94,10 +98,16 @@ def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
     except msgspec.ValidationError as error:
         raise invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        what = "The body is empty." if not body.strip() else f"The body is not valid JSON: {str(error).replace('JSON is malformed: ', '')}."
+        what = (
+            "The body is empty."
+            if not body.strip()
+            else f"The body is not valid JSON: {str(error).replace('JSON is malformed: ', '')}."
+        )
         raise BadRequest(what, "Send a JSON object in UTF-8.") from None
     except RecursionError:
-        raise BadRequest("The body's JSON is nested too deeply.", "Send a flatter object.") from None
+        raise BadRequest(
+            "The body's JSON is nested too deeply.", "Send a flatter object."
+        ) from None
 
 
 def invalid(message: str) -> BadRequest:
@@ -112,8 +122,14 @@ def invalid(message: str) -> BadRequest:
         param = f"{param}.{found[1]}" if param else found[1]
         what = f"There is no field `{param}`."
     elif found := WRONG_TYPE.search(what):
-        expected, got = (" or ".join(KINDS.get(k, k) for k in g.split(" | ")) for g in found.groups())
-        what = f"`{param}` must be {expected}, not {got}." if param else f"The body must be {expected}, not {got}."
+        expected, got = (
+            " or ".join(KINDS.get(k, k) for k in g.split(" | ")) for g in found.groups()
+        )
+        what = (
+            f"`{param}` must be {expected}, not {got}."
+            if param
+            else f"The body must be {expected}, not {got}."
+        )
     elif param.endswith("role"):
         what = f"`{param}` is not a role; known: system, developer, user, assistant, tool."
     else:
@@ -136,10 +152,16 @@ def parse_chat(body: bytes) -> Chat:
     if not messages:
         raise BadRequest("`messages` is empty.", FIXES["messages"], param="messages")
     for i, message in enumerate(messages):
-        raw = bytes(message.content[:1]) if isinstance(message.content, bytes) else memoryview(message.content)[:1].tobytes()
+        raw = (
+            bytes(message.content[:1])
+            if isinstance(message.content, bytes)
+            else memoryview(message.content)[:1].tobytes()
+        )
         if raw not in (b'"', b"[", b"n", b""):
             raise BadRequest(
-                f"`messages[{i}].content` must be a string or a list of parts.", FIXES["messages"], param=f"messages[{i}].content"
+                f"`messages[{i}].content` must be a string or a list of parts.",
+                FIXES["messages"],
+                param=f"messages[{i}].content",
             )
     options, usage_wanted, progress_wanted = request.stream_options, False, False
     if options is not None:
@@ -149,8 +171,12 @@ def parse_chat(body: bytes) -> Chat:
         progress_wanted = bool(options.pop("include_progress", False))
     body, name_at = name_place(body, request.model)
     call = Call(
-        body=body, name_at=name_at, stream=bool(request.stream), usage_wanted=usage_wanted, stream_options=options or {}
-    )  # fmt: skip
+        body=body,
+        name_at=name_at,
+        stream=bool(request.stream),
+        usage_wanted=usage_wanted,
+        stream_options=options or {},
+    )
     return Chat(model=request.model, request=request, call=call, progress_wanted=progress_wanted)
 
 
@@ -161,10 +187,12 @@ def without(body: bytes, field: str) -> bytes:
 
 
 def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
-    """Where in the body the model's name stands, so that it can be replaced without encoding the rest again.
+    """Where in the body the model's name stands, so that it can be replaced without encoding the
+    rest again.
 
-    Only where it cannot be mistaken is the client's own text used: the key occurs once, and no letter is written as an escape. Else the
-    body is encoded anew, which also settles a key given twice (the last counts, as it did when we read it).
+    Only where it cannot be mistaken is the client's own text used: the key occurs once, and no
+    letter is written as an escape. Else the body is encoded anew, which also settles a key given
+    twice (the last counts, as it did when we read it).
     """
     at = body.find(b'"model"')
     if at >= 0 and body.find(b'"model"', at + 7) < 0 and b"\\u00" not in body:
@@ -183,7 +211,9 @@ def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
 
 def conversation(request: ChatRequest) -> tuple[Message, ...]:
     """The messages of a chat request, as an app reads them."""
-    return tuple(Message(role=m.role, content=content_of(i, m)) for i, m in enumerate(request.messages))
+    return tuple(
+        Message(role=m.role, content=content_of(i, m)) for i, m in enumerate(request.messages)
+    )
 
 
 def content_of(i: int, message: WireMessage) -> str | list[dict[str, Any]] | None:
@@ -200,18 +230,24 @@ def asked(messages: Iterable[Message]) -> str:
         if message.role == "user":
             content = message.content
             if isinstance(content, list):
-                content = "\n".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
+                content = "\n".join(
+                    str(p.get("text") or "") for p in content if p.get("type") == "text"
+                )
             if content and content.strip():
                 return content.strip()
             break
-    raise BadRequest("The last user message holds no text.", "Ask something in it.", param="messages")
+    raise BadRequest(
+        "The last user message holds no text.", "Ask something in it.", param="messages"
+    )
 
 
 # Errors
 
 
 def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any]:
-    """OpenAI's error envelope, with our fields beside its own; `language` is that of the person who asked."""
+    """OpenAI's error envelope, with our fields beside its own; `language` is that of the person who
+    asked.
+    """
     return {
         "error": {
             "message": f"{error.what} {error.next}".strip(),
@@ -272,12 +308,20 @@ def event_data(event: Event) -> Any:
     if isinstance(event, SourceFound):
         return event.source
     if isinstance(event, UsageReport):
-        return {"model": event.model, **msgspec.structs.asdict(event.usage), "cost_usd": event.cost_usd}
+        return {
+            "model": event.model,
+            **msgspec.structs.asdict(event.usage),
+            "cost_usd": event.cost_usd,
+        }
     return event
 
 
 def event_sse(number: int, event: Event) -> bytes:
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, NAMES[type(event)].encode(), encode_json(event_data(event)))
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (
+        number,
+        NAMES[type(event)].encode(),
+        encode_json(event_data(event)),
+    )
 
 
 # An app's answer as OpenAI would give it
@@ -337,7 +381,9 @@ class Folding:
 
 
 def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
-    """A whole answer from its events: the body of `/v1/answers` when it is not streamed. Citations are offsets in the whole text here."""
+    """A whole answer from its events: the body of `/v1/answers` when it is not streamed. Citations
+    are offsets in the whole text here.
+    """
     folding = Folding()
     for event in events:
         folding.take(event)
@@ -350,9 +396,14 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         "rung": done.rung if done else None,
         "model": done.model if done else None,
         "abstained": done.abstained if done else False,
-        "sources": [msgspec.structs.replace(s, cited=s.n in cited) for s in folding.sources.values()],
+        "sources": [
+            msgspec.structs.replace(s, cited=s.n in cited) for s in folding.sources.values()
+        ],
         "citations": [moved(c, places[c.section][0]) for c in folding.citations],
-        "sections": [section_wire(section, *places.get(section.index, (0, 0))) for section in folding.sections.values()],
+        "sections": [
+            section_wire(section, *places.get(section.index, (0, 0)))
+            for section in folding.sections.values()
+        ],
         "usage": usage.usage if usage else None,
         "cost_usd": usage.cost_usd if usage else None,
         "notices": folding.notices,
@@ -364,7 +415,11 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
 
 
 def moved(citation: Citation, by: int) -> Citation:
-    return msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by) if by else citation
+    return (
+        msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by)
+        if by
+        else citation
+    )
 
 
 def section_wire(section: SectionState, start: int, end: int) -> dict[str, Any]:
@@ -410,14 +465,21 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
             }
         ],
         "usage": usage_wire(answer["usage"]),
-        "slipway": {k: answer[k] for k in ("id", "rung", "model", "abstained", "attempts", "cost_usd", "notices")}
+        "slipway": {
+            k: answer[k]
+            for k in ("id", "rung", "model", "abstained", "attempts", "cost_usd", "notices")
+        }
         | {"sources": answer["sources"]},
     }
 
 
 def finish_reason(notices: Iterable[Notice]) -> str:
-    """Why the text ended, as the model's provider said: the notices that tell of it are called like that."""
-    return next((notice.code for notice in notices if notice.code in ("length", "content_filter")), "stop")
+    """Why the text ended, as the model's provider said: the notices that tell of it are called like
+    that.
+    """
+    return next(
+        (notice.code for notice in notices if notice.code in ("length", "content_filter")), "stop"
+    )
 
 
 def usage_wire(usage: Usage | None) -> dict[str, Any]:
@@ -433,22 +495,40 @@ def usage_wire(usage: Usage | None) -> dict[str, Any]:
 class ChunkWriter:
     """An app's events -> the chunks that an OpenAI client reads."""
 
-    def __init__(self, answer_id: str, app: str, *, usage_wanted: bool, progress_wanted: bool) -> None:
-        self.id, self.app, self.usage_wanted, self.progress_wanted = answer_id, app, usage_wanted, progress_wanted
+    def __init__(
+        self, answer_id: str, app: str, *, usage_wanted: bool, progress_wanted: bool
+    ) -> None:
+        self.id, self.app, self.usage_wanted, self.progress_wanted = (
+            answer_id,
+            app,
+            usage_wanted,
+            progress_wanted,
+        )
         self.created = int(time.time())
         self.sources: list[Source] = []
         self.citations: list[Citation] = []
         self.notices: list[Notice] = []
         self.usage: Usage | None = None
         self.titles: dict[int, str] = {}
-        self.section, self.said, self.starts = -1, 0, 0  # the section that is written, the characters said, and where its text starts
+        self.section, self.said, self.starts = (
+            -1,
+            0,
+            0,
+        )  # the section that is written, the characters said, and where its text starts
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.app}
+        head = {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.app,
+        }
         return sse({**head, "choices": choices, **more})
 
     def delta(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-        return self.chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}], **more)
+        return self.chunk(
+            [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}], **more
+        )
 
     def begin(self) -> bytes:
         return self.delta({"role": "assistant", "content": ""})
@@ -487,8 +567,18 @@ class ChunkWriter:
     def end(self, done: Done) -> bytes:
         marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}
         sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
-        facts = {"id": done.id, "rung": done.rung, "model": done.model, "abstained": done.abstained, "attempts": done.attempts}
+        facts = {
+            "id": done.id,
+            "rung": done.rung,
+            "model": done.model,
+            "abstained": done.abstained,
+            "attempts": done.attempts,
+        }
         why = finish_reason(self.notices)
-        last = self.delta({"annotations": marks} if marks else {}, why, slipway={**facts, "notices": self.notices, "sources": sources})
+        last = self.delta(
+            {"annotations": marks} if marks else {},
+            why,
+            slipway={**facts, "notices": self.notices, "sources": sources},
+        )
         usage = self.chunk([], usage=usage_wire(self.usage)) if self.usage_wanted else b""
         return last + usage + b"data: [DONE]\n\n"

@@ -1,7 +1,9 @@
-"""A file's bytes become a `Document`: its text, its headings and the places where it may be cut, all as offsets in that text.
+"""A file's bytes become a `Document`: its text, its headings and the places where it may be cut,
+all as offsets in that text.
 
-For Markdown, reStructuredText and plain text the text is the decoded file: the byte order mark dropped, line ends normalised to `\\n`,
-nothing else changed. For the other kinds it is the readable text, with tables as in Markdown. A kind of document is one row of `READERS`.
+For Markdown, reStructuredText and plain text the text is the decoded file: the byte order mark
+dropped, line ends normalised to `\\n`, nothing else changed. For the other kinds it is the readable
+text, with tables as in Markdown. A kind of document is one row of `READERS`.
 """
 
 import re
@@ -16,9 +18,13 @@ __all__ = ["READERS", "Document", "Heading", "Reader", "Unreadable", "read"]
 
 _LONGEST_TEXT = 20_000_000
 
-Reader = Callable[[bytes, str, OnPage], Document]  # (the file, a title if it has none of its own, progress) -> Document
+Reader = Callable[
+    [bytes, str, OnPage], Document
+]  # (the file, a title if it has none of its own, progress) -> Document
 
-READERS: dict[str, tuple[str, str]] = {  # suffix -> (module, function); imported where such a file is read, and its library with it
+READERS: dict[
+    str, tuple[str, str]
+] = {  # suffix -> (module, function); imported where such a file is read, and its library with it
     ".md": (".markdown", "markdown"),
     ".markdown": (".markdown", "markdown"),
     ".html": (".html", "html"),
@@ -35,7 +41,9 @@ READERS: dict[str, tuple[str, str]] = {  # suffix -> (module, function); importe
 
 
 def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> Document:
-    """Reads a file by its suffix, in this process: `parsing` does it for files that nobody vouches for. Raises Unreadable."""
+    """Reads a file by its suffix, in this process: `parsing` does it for files that nobody vouches
+    for. Raises Unreadable.
+    """
     if not data.strip():
         raise Unreadable("It is empty", "add text, or remove the file")
     module, function = READERS[PurePosixPath(path).suffix.lower()]
@@ -44,7 +52,10 @@ def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> Documen
     if not document.text[document.body :].strip():
         raise Unreadable("It has no readable text", "add some, or remove the file")
     if len(document.text) > _LONGEST_TEXT:
-        raise Unreadable(f"It has more than {_LONGEST_TEXT / 1e6:.0f} million characters of text", "split it into smaller files")
+        raise Unreadable(
+            f"It has more than {_LONGEST_TEXT / 1e6:.0f} million characters of text",
+            "split it into smaller files",
+        )
     return document
 
 

@@ -1,4 +1,6 @@
-"""Word: headings by their styles, lists, tables and footnotes. Pages are not in the file: Word makes them when it shows or prints it."""
+"""Word: headings by their styles, lists, tables and footnotes. Pages are not in the file: Word
+makes them when it shows or prints it.
+"""
 
 import re
 from typing import TYPE_CHECKING
@@ -9,13 +11,29 @@ from slipway.knowledge.readers.office import Package, attribute, child, descend,
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_HEADING = re.compile(r"(?:heading|überschrift|titre|título|titolo|kop|заголовок|標題|标题|見出し) ?([1-9])$", re.IGNORECASE)
+_HEADING = re.compile(
+    r"(?:heading|überschrift|titre|título|titolo|kop|заголовок|標題|标题|見出し) ?([1-9])$",
+    re.IGNORECASE,
+)
 _TITLES = frozenset(["title", "titel", "titre", "título", "titolo"])
 _BLOCKS = frozenset(["p", "tbl"])
 _BODY_LEVEL = 9  # Word's outline level of what is no heading
-_INLINE = frozenset(["t", "tab", "br", "cr", "noBreakHyphen", "footnoteReference", "endnoteReference", "txbxContent"])
+_INLINE = frozenset(
+    [
+        "t",
+        "tab",
+        "br",
+        "cr",
+        "noBreakHyphen",
+        "footnoteReference",
+        "endnoteReference",
+        "txbxContent",
+    ]
+)
 _SAID = {"tab": " ", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
-_UNREAD = frozenset(["pPr", "rPr", "del", "moveFrom", "instrText"])  # formats, and what was deleted while changes were tracked
+_UNREAD = frozenset(
+    ["pPr", "rPr", "del", "moveFrom", "instrText"]
+)  # formats, and what was deleted while changes were tracked
 
 
 def docx(data: bytes, fallback: str, _: OnPage) -> Document:
@@ -39,7 +57,9 @@ class _Reading:
         parts = {kind: part for kind, part in package.relations(main).values() if part in package}
         self._levels = _levels(package.xml(parts["styles"])) if "styles" in parts else {}
         kinds = [kind for kind in ("footnotes", "endnotes") if kind in parts]
-        self._notes: dict[str, dict[str, str]] = {kind: _notes(package.xml(parts[kind])) for kind in kinds}
+        self._notes: dict[str, dict[str, str]] = {
+            kind: _notes(package.xml(parts[kind])) for kind in kinds
+        }
         self.draft, self.title = Draft(), ""
         self._items: list[str] = []
         self._shift = 0  # where there is a title, headings stand below it
@@ -80,7 +100,9 @@ class _Reading:
         return self._levels.get(attribute(style, "val") or "") if style is not None else None
 
     def _text(self, paragraph: "Element") -> tuple[str, list["Element"]]:
-        """What a paragraph says, its notes in brackets behind it; and the blocks of text boxes that are anchored in it."""
+        """What a paragraph says, its notes in brackets behind it; and the blocks of text boxes that
+        are anchored in it.
+        """
         out, notes, boxes = list[str](), list[str](), list["Element"]()
         for element in descend(paragraph, _INLINE, _UNREAD):
             name = local(element)
@@ -95,7 +117,10 @@ class _Reading:
         return " ".join([said, *(f"[{note}]" for note in notes if note)]).strip(), boxes
 
     def _table(self, element: "Element") -> None:
-        rows = [[self._cell(cell) for cell in descend(row, frozenset(["tc"]))] for row in descend(element, frozenset(["tr"]))]
+        rows = [
+            [self._cell(cell) for cell in descend(row, frozenset(["tc"]))]
+            for row in descend(element, frozenset(["tr"]))
+        ]
         rows = [row for row in rows if any(row)]
         if rows and max(map(len, rows)) == 1:  # a frame around text
             for row in rows:
@@ -113,7 +138,9 @@ def _list_depth(paragraph: "Element") -> int | None:
     number = child(paragraph, "pPr", "numPr")
     style = child(paragraph, "pPr", "pStyle")
     if number is None:
-        return 0 if style is not None and (attribute(style, "val") or "").startswith("List") else None
+        return (
+            0 if style is not None and (attribute(style, "val") or "").startswith("List") else None
+        )
     level = child(number, "ilvl")
     said = attribute(level, "val") if level is not None else "0"
     return min(int(said), 8) if said and said.isdecimal() else 0
@@ -125,7 +152,9 @@ def _outline(element: "Element") -> int | None:
 
 
 def _levels(styles: "Element") -> dict[str, int | None]:
-    """Style -> level of heading, by its name, its outline level, or that of the style it is based on."""
+    """Style -> level of heading, by its name, its outline level, or that of the style it is based
+    on.
+    """
     own, based = dict[str, int | None](), dict[str, str]()
     for style in (each for each in styles if local(each) == "style"):
         name, key = child(style, "name"), attribute(style, "styleId") or ""
@@ -154,6 +183,9 @@ def _rooted(style: str, own: dict[str, int | None], based: dict[str, str]) -> st
 def _notes(root: "Element") -> dict[str, str]:
     found = {}
     for note in root:
-        said = ("".join(each.text or "" for each in descend(p, frozenset(["t"]), _UNREAD)) for p in descend(note, frozenset(["p"])))
+        said = (
+            "".join(each.text or "" for each in descend(p, frozenset(["t"]), _UNREAD))
+            for p in descend(note, frozenset(["p"]))
+        )
         found[attribute(note, "id") or ""] = " ".join(" ".join(said).split())
     return found

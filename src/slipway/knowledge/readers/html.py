@@ -15,7 +15,8 @@ _UNREAD = (
     "script, style, nav, aside, noscript, template, svg, button, select, textarea, iframe, object, canvas, [hidden], a.headerlink, "
     "[role=navigation], [role=banner], [role=contentinfo], [role=complementary], [role=search]"
 )
-_PAGE_ENDS = "header, footer"  # unread, except inside these, where they belong to the text (HTML's own rule for banners)
+# unread, except inside these, where they belong to the text (HTML's own rule for banners)
+_PAGE_ENDS = "header, footer"
 _OWN_ENDS = frozenset({"main", "article"})
 _ANCHOR_SIGNS = frozenset("#¶§")
 _PARAGRAPH_TAGS = """
@@ -29,8 +30,9 @@ _SPACES = re.compile(r"[ \t\n\f\r]+")
 
 
 def html(data: bytes, fallback: str, _: OnPage) -> Document:
-    """The readable text of a page: no scripts, menus, page headers and footers; only `main` where there is one. Paragraphs are set apart by
-    a blank line, list items stand on lines of their own after `- `, table cells are separated by ` | `, `pre` is fenced as in Markdown.
+    """The readable text of a page: no scripts, menus, page headers and footers; only `main` where
+    there is one. Paragraphs are set apart by a blank line, list items stand on lines of their own
+    after `- `, table cells are separated by ` | `, `pre` is fenced as in Markdown.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -44,7 +46,12 @@ def html(data: bytes, fallback: str, _: OnPage) -> Document:
     named = tree.css_first("title")
     title = next((heading.text for heading in page.headings if heading.level == 1), "")
     title = title or (one_line(named.text()) if named else "") or fallback
-    return Document(title=title, text="".join(page.out), headings=tuple(page.headings), breaks=tuple(page.breaks))
+    return Document(
+        title=title,
+        text="".join(page.out),
+        headings=tuple(page.headings),
+        breaks=tuple(page.breaks),
+    )
 
 
 def _is_inside(node: "LexborNode", tags: frozenset[str]) -> bool:
@@ -56,7 +63,9 @@ def _is_inside(node: "LexborNode", tags: frozenset[str]) -> bool:
 
 
 class _Page:
-    """Text as it comes out of a walk over the tree. Separators are owed until the next text, so that the strongest one wins."""
+    """Text as it comes out of a walk over the tree. Separators are owed until the next text, so
+    that the strongest one wins.
+    """
 
     def __init__(self, unread: set[int]) -> None:
         self.out: list[str] = []
@@ -98,7 +107,9 @@ class _Page:
                 texts.append(node.text_content or "")
             elif node.tag == "br":
                 texts.append("\n")
-            elif node.mem_id not in self._unread and not (node.tag == "a" and node.text(strip=True) in _ANCHOR_SIGNS):
+            elif node.mem_id not in self._unread and not (
+                node.tag == "a" and node.text(strip=True) in _ANCHOR_SIGNS
+            ):
                 stack.extend(_children(node))
         return "".join(texts)
 
@@ -119,7 +130,9 @@ class _Page:
 
     def _separate(self, tag: str) -> None:
         if tag in _PARAGRAPHS or tag in _LINES:
-            self._owe(" " if self._cells else "\n\n" if tag in _PARAGRAPHS and not self._items else "\n")
+            self._owe(
+                " " if self._cells else "\n\n" if tag in _PARAGRAPHS and not self._items else "\n"
+            )
 
     def _owe(self, separator: str) -> None:
         self._owed = max(self._owed, separator, key=_SEPARATORS.index)
@@ -148,7 +161,11 @@ class _Page:
             self._mark = ""
             self._write(name)
             if len(name) <= LONGEST_HEADING:
-                self.headings.append(Heading(level=level, text=name, start=self._length - len(name), end=self._length))
+                self.headings.append(
+                    Heading(
+                        level=level, text=name, start=self._length - len(name), end=self._length
+                    )
+                )
             self._owe("\n\n")
 
     def _write(self, text: str) -> None:

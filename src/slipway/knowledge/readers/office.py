@@ -1,6 +1,8 @@
-"""What Word, PowerPoint and Excel files have in common: a zip archive of XML parts, checked before anything is unpacked.
+"""What Word, PowerPoint and Excel files have in common: a zip archive of XML parts, checked before
+anything is unpacked.
 
-Read with the standard library: python-docx and python-pptx would bring lxml, Pillow and XlsxWriter (over 20 MB) for what is a walk over elements.
+Read with the standard library: python-docx and python-pptx would bring lxml, Pillow and XlsxWriter
+(over 20 MB) for what is a walk over elements.
 """
 
 import contextlib
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
     from zipfile import ZipFile
 
-_OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # what Office wraps around encrypted files, and the format before 2007
+_OLE = bytes.fromhex(
+    "d0cf11e0a1b11ae1"
+)  # what Office wraps around encrypted files, and the format before 2007
 _ENTRIES, _UNPACKED, _RATIO, _SMALL = 10_000, 500_000_000, 150, 20_000_000
 _SAVE = "open it in the program that made it and save it anew"
 _DAMAGED = "It is damaged: "
@@ -27,17 +31,23 @@ _DUBLIN, _TERMS = "{http://purl.org/dc/elements/1.1/}", "{http://purl.org/dc/ter
 
 
 class Package:
-    """The parts of an office file. Raises Unreadable for what is no archive, is encrypted, or would unpack to far more than it is."""
+    """The parts of an office file. Raises Unreadable for what is no archive, is encrypted, or would
+    unpack to far more than it is.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._zip = _opened(data)
-        self._names = {name.lower(): name for name in self._zip.namelist()}  # names of parts ignore case (ECMA-376, part 2)
+        self._names = {
+            name.lower(): name for name in self._zip.namelist()
+        }  # names of parts ignore case (ECMA-376, part 2)
 
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._names
 
     def xml(self, name: str, page: int | None = None) -> "Element":
-        """The part's root. Raises Unreadable where it is missing, damaged, or declares a document type (which office files never do)."""
+        """The part's root. Raises Unreadable where it is missing, damaged, or declares a document
+        type (which office files never do).
+        """
         try:
             return _parsed(self._zip.read(self._names[name.lower()]))
         except KeyError:
@@ -55,44 +65,73 @@ class Package:
         listed = f"{folder}/_rels/{file}.rels".lstrip("/")
         if listed not in self:
             return {}
-        found = (each.attrib for each in self.xml(listed).iter(_RELATIONS) if each.get("TargetMode") != "External")
-        return {each.get("Id", ""): (each.get("Type", "").rpartition("/")[2], _joined(folder, each.get("Target", ""))) for each in found}
+        found = (
+            each.attrib
+            for each in self.xml(listed).iter(_RELATIONS)
+            if each.get("TargetMode") != "External"
+        )
+        return {
+            each.get("Id", ""): (
+                each.get("Type", "").rpartition("/")[2],
+                _joined(folder, each.get("Target", "")),
+            )
+            for each in found
+        }
 
     def main(self, default: str) -> str:
         """The name of the part that everything begins with."""
-        return next((part for kind, part in self.relations("").values() if kind == "officeDocument"), default)
+        return next(
+            (part for kind, part in self.relations("").values() if kind == "officeDocument"),
+            default,
+        )
 
     def meta(self) -> dict[str, Any]:
         """Nothing where that part is missing or damaged: the text is what counts."""
         try:
-            name = next((part for kind, part in self.relations("").values() if kind == "core-properties"), "docProps/core.xml")
+            name = next(
+                (part for kind, part in self.relations("").values() if kind == "core-properties"),
+                "docProps/core.xml",
+            )
             root = self.xml(name)
         except Unreadable:
             return {}
         said = (root.findtext(f"{_DUBLIN}title"), root.findtext(f"{_DUBLIN}creator"))
-        return described(*said, root.findtext(f"{_TERMS}modified") or root.findtext(f"{_TERMS}created"))
+        return described(
+            *said, root.findtext(f"{_TERMS}modified") or root.findtext(f"{_TERMS}created")
+        )
 
 
 def _joined(folder: str, target: str) -> str:
-    return posixpath.normpath(target.lstrip("/") if target.startswith("/") else posixpath.join(folder, target))
+    return posixpath.normpath(
+        target.lstrip("/") if target.startswith("/") else posixpath.join(folder, target)
+    )
 
 
 def _opened(data: bytes) -> "ZipFile":
     import zipfile  # not needed by the process that only knows the readers
 
     if data.startswith(_OLE):
-        raise Unreadable("It is protected by a password, or in the format before 2007", "save it without a password in today's format")
+        raise Unreadable(
+            "It is protected by a password, or in the format before 2007",
+            "save it without a password in today's format",
+        )
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError):
-        raise Unreadable(f"{_DAMAGED}it is not a whole office file, or another kind of file under this name", _SAVE) from None
+        raise Unreadable(
+            f"{_DAMAGED}it is not a whole office file, or another kind of file under this name",
+            _SAVE,
+        ) from None
     infos = archive.infolist()
     unpacked = sum(info.file_size for info in infos)
     if len(infos) > _ENTRIES:
-        raise Unreadable(f"It has {len(infos)} parts, and {_ENTRIES} is the limit", "split it into smaller files")
+        raise Unreadable(
+            f"It has {len(infos)} parts, and {_ENTRIES} is the limit", "split it into smaller files"
+        )
     if unpacked > _UNPACKED or unpacked > max(_SMALL, _RATIO * len(data)):
         raise Unreadable(
-            f"It would unpack to {unpacked / 1e6:.0f} MB, which is too much for its size", "remove it, or save it in a simpler form"
+            f"It would unpack to {unpacked / 1e6:.0f} MB, which is too much for its size",
+            "remove it, or save it in a simpler form",
         )
     if any(info.flag_bits & 1 for info in infos):
         raise Unreadable("It is protected by a password", "save it without one")
@@ -104,40 +143,59 @@ class _Rooted(Exception):
 
 
 def _parsed(part: bytes) -> "Element":
-    """A document type could declare entities that grow without end or that fetch files, so it is refused. It can only stand before the root."""
+    """A document type could declare entities that grow without end or that fetch files, so it is
+    refused. It can only stand before the root.
+    """
 
     def refuse(*_: object) -> None:
-        raise Unreadable("Its XML declares entities, which no office program writes", "remove it, or save it anew")
+        raise Unreadable(
+            "Its XML declares entities, which no office program writes",
+            "remove it, or save it anew",
+        )
 
     def stop(*_: object) -> None:
         raise _Rooted
 
     prolog = expat.ParserCreate()
     prolog.StartDoctypeDeclHandler, prolog.StartElementHandler = refuse, stop
-    with contextlib.suppress(_Rooted, expat.ExpatError):  # the second is raised below, where all of the part is read
+    with contextlib.suppress(
+        _Rooted, expat.ExpatError
+    ):  # the second is raised below, where all of the part is read
         prolog.Parse(part, True)
     return ElementTree.fromstring(part)  # noqa: S314
 
 
 def local(element: "Element") -> str:
-    """The element's name without its namespace: strict and transitional files differ in namespaces only."""
+    """The element's name without its namespace: strict and transitional files differ in namespaces
+    only.
+    """
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def attribute(element: "Element", name: str) -> str | None:
     """By its local name; the attributes of office files are in namespaces, or not, by version."""
-    return next((value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), None)
+    return next(
+        (value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), None
+    )
 
 
 def child(element: "Element | None", *names: str) -> "Element | None":
     """Along a path of local names."""
     for name in names:
-        element = next((each for each in element if local(each) == name), None) if element is not None else None
+        element = (
+            next((each for each in element if local(each) == name), None)
+            if element is not None
+            else None
+        )
     return element
 
 
-def descend(element: "Element", wanted: frozenset[str], unread: frozenset[str] = frozenset()) -> Iterator["Element"]:
-    """The outermost elements of the `wanted` names, in order. Of alternatives for older programs only the first is taken."""
+def descend(
+    element: "Element", wanted: frozenset[str], unread: frozenset[str] = frozenset()
+) -> Iterator["Element"]:
+    """The outermost elements of the `wanted` names, in order. Of alternatives for older programs
+    only the first is taken.
+    """
     stack = [element]
     while stack:
         node = stack.pop()

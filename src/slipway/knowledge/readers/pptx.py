@@ -1,4 +1,6 @@
-"""PowerPoint: each slide is a page, its title a heading, the speaker's notes below it. Hidden slides are not shown, so not read either."""
+"""PowerPoint: each slide is a page, its title a heading, the speaker's notes below it. Hidden
+slides are not shown, so not read either.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,12 +12,16 @@ if TYPE_CHECKING:
 
 _SHAPES = frozenset(["sp", "tbl"])
 _TITLES = frozenset(["title", "ctrTitle"])
-_UNSAID = frozenset(["dt", "ftr", "sldNum", "hdr", "sldImg"])  # placeholders that repeat on every slide
+_UNSAID = frozenset(
+    ["dt", "ftr", "sldNum", "hdr", "sldImg"]
+)  # placeholders that repeat on every slide
 _LEVEL = 1  # the level of all titles: slides have no ranks
 
 
 def pptx(data: bytes, fallback: str, on_page: OnPage) -> Document:
-    """Pages are numbered as PowerPoint numbers slides: in their order, hidden ones counted. Raises Unreadable with the slide as page."""
+    """Pages are numbered as PowerPoint numbers slides: in their order, hidden ones counted. Raises
+    Unreadable with the slide as page.
+    """
     package, draft = Package(data), Draft()
     main = package.main("ppt/presentation.xml")
     parts = package.relations(main)
@@ -25,7 +31,11 @@ def pptx(data: bytes, fallback: str, on_page: OnPage) -> Document:
         draft.page()
         _, part = parts.get(_relation(entry), ("", f"ppt/slides/slide{number}.xml"))
         if part not in package:
-            raise Unreadable("It is damaged: a slide is missing", "open it in PowerPoint and save it anew", number)
+            raise Unreadable(
+                "It is damaged: a slide is missing",
+                "open it in PowerPoint and save it anew",
+                number,
+            )
         slide = package.xml(part, number)
         if slide.get("show") not in ("0", "false"):
             _read(draft, slide, number)
@@ -56,7 +66,9 @@ def _read(draft: Draft, slide: "Element", number: int) -> None:
 
 
 def _read_notes(draft: Draft, package: Package, part: str, number: int) -> None:
-    notes = next((name for kind, name in package.relations(part).values() if kind == "notesSlide"), "")
+    notes = next(
+        (name for kind, name in package.relations(part).values() if kind == "notesSlide"), ""
+    )
     if notes in package:
         shapes = descend(package.xml(notes, number), frozenset(["sp"]))
         said = [line for shape in shapes if _placeholder(shape) == "body" for line in _lines(shape)]
@@ -64,7 +76,10 @@ def _read_notes(draft: Draft, package: Package, part: str, number: int) -> None:
 
 
 def _write_table(draft: Draft, element: "Element") -> None:
-    rows = [[_words(cell) for cell in descend(row, frozenset(["tc"]))] for row in descend(element, frozenset(["tr"]))]
+    rows = [
+        [_words(cell) for cell in descend(row, frozenset(["tc"]))]
+        for row in descend(element, frozenset(["tr"]))
+    ]
     for part in table(rows) if any(map(any, rows)) else []:
         draft.block(part)
 
@@ -89,8 +104,15 @@ def _paragraphs(shape: "Element") -> list[tuple[int, str]]:
     """Those that say something, with their depth in the list."""
     found = []
     for paragraph in descend(shape, frozenset(["p"])):
-        said = (" " if local(each) == "br" else each.text or "" for each in descend(paragraph, frozenset(["t", "br"])))
-        depth = attribute(properties, "lvl") if (properties := child(paragraph, "pPr")) is not None else None
+        said = (
+            " " if local(each) == "br" else each.text or ""
+            for each in descend(paragraph, frozenset(["t", "br"]))
+        )
+        depth = (
+            attribute(properties, "lvl")
+            if (properties := child(paragraph, "pPr")) is not None
+            else None
+        )
         if text := one_line("".join(said)):
             found.append((min(int(depth), 8) if depth and depth.isdecimal() else 0, text))
     return found

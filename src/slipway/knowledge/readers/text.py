@@ -10,23 +10,33 @@ _TITLE_LENGTH = 80
 
 
 def decoded(data: bytes) -> str:
-    """UTF-8; the byte order mark dropped, line ends normalised to `\\n`, nothing else changed. Raises Unreadable."""
+    """UTF-8; the byte order mark dropped, line ends normalised to `\\n`, nothing else changed.
+    Raises Unreadable.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"It is not UTF-8 text (byte {error.start} does not fit)", "save it as UTF-8") from None
+        raise Unreadable(
+            f"It is not UTF-8 text (byte {error.start} does not fit)", "save it as UTF-8"
+        ) from None
     if "\0" in text:
-        raise Unreadable("It is not text (it has zero bytes)", "export it as Markdown, HTML or text")
+        raise Unreadable(
+            "It is not text (it has zero bytes)", "export it as Markdown, HTML or text"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def line_starts(text: str, base: int) -> list[int]:
-    """Offsets of the lines from `base` on, and of the end, so that every line has a start and an end."""
+    """Offsets of the lines from `base` on, and of the end, so that every line has a start and an
+    end.
+    """
     return [base, *(found.end() for found in re.compile("\n").finditer(text, base)), len(text)]
 
 
 def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
-    """reStructuredText: headings are underlined, perhaps overlined too; a style's rank is the order in which it first appears."""
+    """reStructuredText: headings are underlined, perhaps overlined too; a style's rank is the order
+    in which it first appears.
+    """
     text = decoded(data)
     rows, lines = text.split("\n"), line_starts(text, 0)
     ranks: dict[tuple[str, bool], int] = {}
@@ -38,7 +48,9 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
         over = bool(before)
         level = ranks.setdefault((rows[number + 1][0], over), len(ranks) + 1)
         name = one_line(rows[number].replace("`", ""))
-        headings.append(Heading(level=level, text=name, start=lines[number - over], end=lines[number + 2]))
+        headings.append(
+            Heading(level=level, text=name, start=lines[number - over], end=lines[number + 2])
+        )
     title = headings[0].text if headings else fallback
     return Document(title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text))
 
@@ -50,12 +62,18 @@ def _is_underlined(before: str, row: str, rule: str) -> bool:
 
 
 def plain(data: bytes, fallback: str, on_page: OnPage) -> Document:
-    """No headings. A short first line that stands alone and does not end like a sentence is the title."""
+    """No headings. A short first line that stands alone and does not end like a sentence is the
+    title.
+    """
     text = decoded(data)
     first, _, rest = text.strip().partition("\n")
     alone = rest.startswith(("\n", "==", "--")) and bool(rest.strip("\n=- "))
-    titled = alone and len(first) <= _TITLE_LENGTH and not first.rstrip().endswith((".", ",", ";", ":"))
-    return Document(title=one_line(first) if titled else fallback, text=text, breaks=_paragraphs(text))
+    titled = (
+        alone and len(first) <= _TITLE_LENGTH and not first.rstrip().endswith((".", ",", ";", ":"))
+    )
+    return Document(
+        title=one_line(first) if titled else fallback, text=text, breaks=_paragraphs(text)
+    )
 
 
 def _paragraphs(text: str) -> tuple[int, ...]:

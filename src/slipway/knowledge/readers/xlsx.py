@@ -1,4 +1,6 @@
-"""Sheets and separated values: each sheet is a heading, its rows are tables that repeat the row of names in every passage."""
+"""Sheets and separated values: each sheet is a heading, its rows are tables that repeat the row of
+names in every passage.
+"""
 
 import csv
 import datetime
@@ -16,7 +18,9 @@ Row = list[str]
 
 
 def xlsx(data: bytes, fallback: str, _: OnPage) -> Document:
-    """Values as Excel last computed them; dates as ISO, numbers without a needless fraction. Hidden sheets are not read."""
+    """Values as Excel last computed them; dates as ISO, numbers without a needless fraction. Hidden
+    sheets are not read.
+    """
     from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
     meta, draft = Package(data).meta(), Draft()
@@ -27,26 +31,36 @@ def xlsx(data: bytes, fallback: str, _: OnPage) -> Document:
                 draft.heading(1, sheet.name)
                 _write(draft, book.get_sheet_by_name(sheet.name).to_python())
     except CalamineError as error:
-        what = "It is protected by a password" if "assword" in str(error) else "It is damaged: a sheet cannot be read"
+        what = (
+            "It is protected by a password"
+            if "assword" in str(error)
+            else "It is damaged: a sheet cannot be read"
+        )
         raise Unreadable(what, "open it in Excel and save it anew, without a password") from None
     return draft.document(meta.get("title") or fallback, meta)
 
 
 def separated(data: bytes, fallback: str, _: OnPage) -> Document:
-    """Comma, semicolon, tab or bar: the one that cuts the first lines most evenly. (csv.Sniffer guesses letters as separators, and is slow.)"""
+    """Comma, semicolon, tab or bar: the one that cuts the first lines most evenly. (csv.Sniffer
+    guesses letters as separators, and is slow.)
+    """
     text, draft = _decoded(data), Draft()
     csv.field_size_limit(1_000_000)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
     try:
         rows = [[cell.strip() for cell in row] for row in reader]
     except csv.Error as error:
-        raise Unreadable(f"Its line {reader.line_num} is not a row of values ({error})", "mend the line") from None
+        raise Unreadable(
+            f"Its line {reader.line_num} is not a row of values ({error})", "mend the line"
+        ) from None
     _write(draft, rows)
     return draft.document(fallback, {})
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, UTF-16 where the byte order mark says so, else Windows' western code page, which Excel writes by habit."""
+    """UTF-8, UTF-16 where the byte order mark says so, else Windows' western code page, which Excel
+    writes by habit.
+    """
     code = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         text = data.decode(code)
@@ -61,9 +75,14 @@ def _western(data: bytes) -> str:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"It is neither UTF-8 nor Windows text (byte {error.start} does not fit)", "save it as CSV in UTF-8") from None
+        raise Unreadable(
+            f"It is neither UTF-8 nor Windows text (byte {error.start} does not fit)",
+            "save it as CSV in UTF-8",
+        ) from None
     if any(sign < " " and sign not in "\t\r\n\f" for sign in set(text)):
-        raise Unreadable("It is not text (it has control characters)", "export it anew as CSV in UTF-8")
+        raise Unreadable(
+            "It is not text (it has control characters)", "export it anew as CSV in UTF-8"
+        )
     return text
 
 
@@ -82,7 +101,9 @@ def _delimiter(text: str) -> str:
 
 
 def _write(draft: Draft, rows: Iterable[Sequence[Any]]) -> None:
-    """Rows above the row of names are text. A blank row begins a new table where other names follow it."""
+    """Rows above the row of names are text. A blank row begins a new table where other names follow
+    it.
+    """
     tables, after_gap = list[list[Row]](), True
     for row in rows:
         shown = [shown_as(cell) for cell in row]
@@ -102,9 +123,13 @@ def _place(tables: list[list[Row]], row: Row, *, after_gap: bool) -> None:
 
 
 def _names(row: Row, before: list[Row]) -> bool:
-    """Whether the row names columns anew: all words, in other columns than, or unlike, those of the table before."""
+    """Whether the row names columns anew: all words, in other columns than, or unlike, those of the
+    table before.
+    """
     filled = [bool(cell) for cell in row]
-    return not any(_is_number(cell) for cell in row) and filled != [bool(cell) for cell in before[-1]]
+    return not any(_is_number(cell) for cell in row) and filled != [
+        bool(cell) for cell in before[-1]
+    ]
 
 
 def _is_number(cell: str) -> bool:
@@ -113,7 +138,11 @@ def _is_number(cell: str) -> bool:
 
 def _write_table(draft: Draft, rows: list[Row]) -> None:
     most = max(sum(map(bool, row)) for row in rows)
-    head = next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most) if len(rows) > 1 else 1
+    head = (
+        next(number for number, row in enumerate(rows) if sum(map(bool, row)) * 2 >= most)
+        if len(rows) > 1
+        else 1
+    )
     draft.block("\n".join("  ".join(filter(None, row)) for row in rows[:head]))
     width = max(map(len, rows))
     even = [row + [""] * (width - len(row)) for row in rows[head:]]

@@ -21,7 +21,9 @@ class ChatMessage(msgspec.Struct):
 
     def text(self) -> str:
         if isinstance(self.content, list):
-            return "\n".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
+            return "\n".join(
+                part["text"] for part in self.content if isinstance(part.get("text"), str)
+            )
         return self.content or ""
 
 
@@ -36,9 +38,11 @@ class ChatBody(msgspec.Struct):
 
 
 def parted(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
-    """The messages that were to be answered, and how far their answer has come: empty unless the request asks to go on with one.
+    """The messages that were to be answered, and how far their answer has come: empty unless the
+    request asks to go on with one.
 
-    It asks so in one of two ways: the last message is the assistant's, or a user's message with `GO_ON` in it follows that.
+    It asks so in one of two ways: the last message is the assistant's, or a user's message with
+    `GO_ON` in it follows that.
     """
     at = len(messages) - 1
     if at > 0 and messages[at].role == "user" and GO_ON in messages[at].text():

@@ -1,7 +1,9 @@
-"""One HTTP/1.1 connection of the mock: requests parsed from bytes, replies written to the byte and to the millisecond.
+"""One HTTP/1.1 connection of the mock: requests parsed from bytes, replies written to the byte and
+to the millisecond.
 
-A raw asyncio protocol, because an ASGI server decides by itself how to write and when to close. Requests on one connection are answered
-in turn, also when they come pipelined. asyncio and uvloop both set TCP_NODELAY.
+A raw asyncio protocol, because an ASGI server decides by itself how to write and when to close.
+Requests on one connection are answered in turn, also when they come pipelined. asyncio and uvloop
+both set TCP_NODELAY.
 """
 
 import asyncio
@@ -20,14 +22,18 @@ from slipway.providers.mock.reply import Reply
 from slipway.providers.mock.settings import Seen
 
 BODY_LIMIT = 64 * 1024 * 1024
-SLACK_S = 0.0005  # uvloop's clock and timers count in milliseconds; without this, a timer that is a little early would spin
+# uvloop's clock and timers count in milliseconds; without this, a timer that is a little early
+# would spin
+SLACK_S = 0.0005
 LINGER_NONE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
 Answer = Callable[[Seen, bytes], Reply]
 
 
 class Request(NamedTuple):
-    """A request that waits for its turn. `refused` is the reply to one that cannot be understood; nothing follows it."""
+    """A request that waits for its turn. `refused` is the reply to one that cannot be understood;
+    nothing follows it.
+    """
 
     seen: Seen
     body: bytes
@@ -103,7 +109,11 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if int(self._headers.get("content-length", "0")) > BODY_LIMIT:
             self._too_large()
-        elif self._headers.get("expect", "").lower() == "100-continue" and not self._sending and not self._waiting:
+        elif (
+            self._headers.get("expect", "").lower() == "100-continue"
+            and not self._sending
+            and not self._waiting
+        ):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
@@ -115,19 +125,32 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             return  # HttpParserUpgrade follows
         chunked = self._parser.get_http_version() != "1.0"
-        self._waiting.append(Request(self._seen(), bytes(self._body), self._parser.should_keep_alive(), chunked))
+        self._waiting.append(
+            Request(self._seen(), bytes(self._body), self._parser.should_keep_alive(), chunked)
+        )
         self._body = bytearray()
 
     # our own
 
     def _seen(self) -> Seen:
         method = self._parser.get_method().decode("latin-1")
-        return Seen(method=method, path=self._url.decode("latin-1"), headers=self._headers, arrived_at=time.monotonic())
+        return Seen(
+            method=method,
+            path=self._url.decode("latin-1"),
+            headers=self._headers,
+            arrived_at=time.monotonic(),
+        )
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Reads the request once more without its Upgrade (h2c, say), as RFC 9110 7.8 allows: with it, the parser takes no body."""
+        """Reads the request once more without its Upgrade (h2c, say), as RFC 9110 7.8 allows: with
+        it, the parser takes no body.
+        """
         lines = [f"{self._parser.get_method().decode()} {self._url.decode('latin-1')} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in self._headers.items() if name not in {"upgrade", "connection"}]
+        lines += [
+            f"{name}: {value}"
+            for name, value in self._headers.items()
+            if name not in {"upgrade", "connection"}
+        ]
         self._parser = httptools.HttpRequestParser(self)
         self.data_received("\r\n".join([*lines, "", ""]).encode("latin-1") + rest)
 
@@ -138,7 +161,9 @@ class Connection(asyncio.Protocol):
         """Answers what cannot be read on, then closes; what comes after it is thrown away."""
         if not self.transport.is_closing() and not (self._waiting and self._waiting[-1].refused):
             self.transport.pause_reading()
-            self._waiting.append(Request(self._seen(), b"", keep_alive=False, chunked=True, refused=reply))
+            self._waiting.append(
+                Request(self._seen(), b"", keep_alive=False, chunked=True, refused=reply)
+            )
 
     def _advance(self) -> None:
         """Begins the next reply, unless one is under way."""
@@ -174,7 +199,9 @@ class Connection(asyncio.Protocol):
         if not reset:
             self.transport.close()
             return
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE
+        )
         self.transport.abort()
 
     def _stop(self) -> None:
@@ -185,7 +212,9 @@ class Connection(asyncio.Protocol):
 
 
 class Sending:
-    """One reply on its way. Pieces are due at times counted from its start, so that a late one delays no other."""
+    """One reply on its way. Pieces are due at times counted from its start, so that a late one
+    delays no other.
+    """
 
     def __init__(self, connection: Connection, request: Request, reply: Reply) -> None:
         self.request = request
@@ -224,7 +253,9 @@ class Sending:
         while self._next < len(writes):
             if self._paused:
                 return
-            due = self._started_at + (self._reply.at_s if self._next < 0 else writes[self._next].at_s)
+            due = self._started_at + (
+                self._reply.at_s if self._next < 0 else writes[self._next].at_s
+            )
             if due > now:
                 self._timer = self._loop.call_at(due, self._tick)
                 return
@@ -248,8 +279,13 @@ class Sending:
 
 
 def head(reply: Reply, request: Request) -> bytes:
-    """The status line and headers. Without a length, HTTP/1.0 is told the end of the body by the end of the connection."""
-    lines = [f"HTTP/1.1 {reply.status} {_phrase(reply.status)}", *(f"{name}: {value}" for name, value in reply.headers)]
+    """The status line and headers. Without a length, HTTP/1.0 is told the end of the body by the
+    end of the connection.
+    """
+    lines = [
+        f"HTTP/1.1 {reply.status} {_phrase(reply.status)}",
+        *(f"{name}: {value}" for name, value in reply.headers),
+    ]
     if reply.length is not None:
         lines.append(f"Content-Length: {reply.length}")
     elif request.chunked:

@@ -25,7 +25,9 @@ PREFACES = (
 SPACE = re.compile(r"\s+")
 
 Draw = random.Random
-Habit = Callable[[str, str, Draw], str]  # (what was said, what is left of the truth) -> what is said now
+Habit = Callable[
+    [str, str, Draw], str
+]  # (what was said, what is left of the truth) -> what is said now
 
 
 def _repeat(partial: str, rest: str, rng: Draw) -> str:
@@ -41,15 +43,22 @@ _HABITS: Mapping[str, tuple[str, Habit]] = {
     "exact": ("with the very next character", lambda _, rest, __: rest),
     "repeat": ("with the last 5 to 12 words once more", _repeat),
     "restart": ("from the beginning", lambda partial, rest, _: partial + rest),
-    "preface": ('with a sentence such as "Sure, here is the rest of the answer:"', lambda _, rest, rng: rng.choice(PREFACES) + rest),
+    "preface": (
+        'with a sentence such as "Sure, here is the rest of the answer:"',
+        lambda _, rest, rng: rng.choice(PREFACES) + rest,
+    ),
     "space": ("without the space that belongs there, or with one too many", _space),
 }
-CONTINUES: Mapping[str, str] = MappingProxyType({name: meaning for name, (meaning, _) in _HABITS.items()})
+CONTINUES: Mapping[str, str] = MappingProxyType(
+    {name: meaning for name, (meaning, _) in _HABITS.items()}
+)
 """Every habit by name, with how such a model goes on."""
 
 
 def go_on(habit: str, partial: str, truth: str, rng: Draw) -> str:
-    """What follows `partial`. A model that never said so begins anew, whatever its habit, and where nothing is left, nothing is said."""
+    """What follows `partial`. A model that never said so begins anew, whatever its habit, and where
+    nothing is left, nothing is said.
+    """
     if not truth.startswith(partial):
         return truth
     rest = truth[len(partial) :]

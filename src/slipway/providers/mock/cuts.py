@@ -1,4 +1,6 @@
-"""Where a reply can break off: what is left of its writes. A whole reply, which has no chunks, breaks off half-way instead."""
+"""Where a reply can break off: what is left of its writes. A whole reply, which has no chunks,
+breaks off half-way instead.
+"""
 
 import re
 
@@ -31,7 +33,9 @@ def at_chunk(reply: Reply, count: int) -> Writes:
 
 
 def in_character(reply: Reply, count: int) -> Writes:
-    """Ends inside the first character of several bytes after `count` content chunks; where there is none, inside a chunk."""
+    """Ends inside the first character of several bytes after `count` content chunks; where there is
+    none, inside a chunk.
+    """
     for index in range(len(reply.writes)) if reply.length is not None else content(reply)[count:]:
         if found := _MULTI_BYTE.match(reply.writes[index].data):
             return (*reply.writes[:index], reply.writes[index]._replace(data=found[0]))

@@ -1,7 +1,8 @@
 """Faults: what can go wrong with a provider, one table row each.
 
-A row shapes the draft (what is said) or bends the reply (how it goes out). Several faults at once apply in the order of their stages:
-what is said, what replaces it, which events are missing or wrong, how the bytes are cut up and timed.
+A row shapes the draft (what is said) or bends the reply (how it goes out). Several faults at once
+apply in the order of their stages: what is said, what replaces it, which events are missing or
+wrong, how the bytes are cut up and timed.
 """
 
 import difflib
@@ -18,7 +19,18 @@ from typing import Generic, TypeVar
 import msgspec
 
 from slipway.providers.mock import cuts, lies, words
-from slipway.providers.mock.reply import DONE, HTML, JSON, Draft, Ending, Reply, Write, envelope, sse, whole
+from slipway.providers.mock.reply import (
+    DONE,
+    HTML,
+    JSON,
+    Draft,
+    Ending,
+    Reply,
+    Write,
+    envelope,
+    sse,
+    whole,
+)
 
 OTHER_MODEL = "another-model"
 BROKEN = b'data: {"id":"chatcmpl-broken","choices":[{"index":0,"del\n\n'
@@ -45,9 +57,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What a fault may go by. `number` and `age_s` count calls and seconds since the script began; `seed` is the same for the same request.
+    """What a fault may go by. `number` and `age_s` count calls and seconds since the script began;
+    `seed` is the same for the same request.
 
-    `passed` is what faults remember from call to call: when the latest calls passed a limit, for each limit.
+    `passed` is what faults remember from call to call: when the latest calls passed a limit, for
+    each limit.
     """
 
     seed: str
@@ -71,8 +85,12 @@ Act = TypeVar("Act")
 _with = msgspec.structs.replace
 
 
-def refusal(status: int, message: str, *, kind: str = "", code: str = "", param: str | None = None) -> Reply:
-    """An error with OpenAI's envelope; type and code follow from the status where they are not given."""
+def refusal(
+    status: int, message: str, *, kind: str = "", code: str = "", param: str | None = None
+) -> Reply:
+    """An error with OpenAI's envelope; type and code follow from the status where they are not
+    given.
+    """
     usual = KINDS.get(status) or (("server_error", "server_error") if status >= 500 else KINDS[400])
     return whole(envelope(message, kind or usual[0], code or usual[1], param), status=status)
 
@@ -81,8 +99,13 @@ def refusal(status: int, message: str, *, kind: str = "", code: str = "", param:
 
 
 def _lies(draft: Draft, given: Given) -> Draft:
-    rng = random.Random(f"{given.seed}:{given.count or draft.number}:lies")  # noqa: S311 - repeatable on purpose
-    return _with(draft, text=lies.write(rng, words.numbered_passages(draft.asked), draft.asked), shredded=True)
+    # Repeatable on purpose
+    rng = random.Random(f"{given.seed}:{given.count or draft.number}:lies")  # noqa: S311
+    return _with(
+        draft,
+        text=lies.write(rng, words.numbered_passages(draft.asked), draft.asked),
+        shredded=True,
+    )
 
 
 # What replaces the reply
@@ -121,7 +144,9 @@ def _flap(reply: Reply, given: Given) -> Reply:
 
 
 def _policy(_: Reply, __: Given) -> Reply:
-    return refusal(400, "Your request was rejected by our safety system.", code="content_policy_violation")
+    return refusal(
+        400, "Your request was rejected by our safety system.", code="content_policy_violation"
+    )
 
 
 def _context(_: Reply, __: Given) -> Reply:
@@ -138,7 +163,9 @@ def _error200(_: Reply, __: Given) -> Reply:
 
 
 def _redirect(_: Reply, __: Given) -> Reply:
-    return _with(whole(b"", status=307), headers=(("Location", "http://evil.invalid/v1/chat/completions"),))
+    return _with(
+        whole(b"", status=307), headers=(("Location", "http://evil.invalid/v1/chat/completions"),)
+    )
 
 
 # Which events are missing or wrong
@@ -159,15 +186,27 @@ def _malformed(reply: Reply, given: Given) -> Reply:
         half = cuts.at_chunk(reply, 0)
         return _with(reply, writes=half, length=sum(len(write.data) for write in half))
     broken = cuts.content(reply)[given.count : given.count + 1]
-    return _with(reply, writes=tuple(w._replace(data=BROKEN) if i in broken else w for i, w in enumerate(reply.writes)))
+    return _with(
+        reply,
+        writes=tuple(
+            w._replace(data=BROKEN) if i in broken else w for i, w in enumerate(reply.writes)
+        ),
+    )
 
 
 def _errorevent(reply: Reply, given: Given) -> Reply:
     if reply.length is not None:
         return refusal(500, "The mock provider failed while it was writing.")
     kept = cuts.at_chunk(reply, given.count)
-    error = {"message": "The mock provider failed while it was writing.", "type": "server_error", "param": None, "code": "server_error"}
-    return _with(reply, writes=(*kept, Write(kept[-1].at_s if kept else reply.at_s, sse({"error": error}))))
+    error = {
+        "message": "The mock provider failed while it was writing.",
+        "type": "server_error",
+        "param": None,
+        "code": "server_error",
+    }
+    return _with(
+        reply, writes=(*kept, Write(kept[-1].at_s if kept else reply.at_s, sse({"error": error})))
+    )
 
 
 def _nodone(reply: Reply, _: Given) -> Reply:
@@ -179,18 +218,31 @@ def _nodone(reply: Reply, _: Given) -> Reply:
 
 def _slow(reply: Reply, given: Given) -> Reply:
     later = given.first - reply.at_s
-    return _with(reply, at_s=given.first, writes=tuple(write._replace(at_s=write.at_s + later) for write in reply.writes))
+    return _with(
+        reply,
+        at_s=given.first,
+        writes=tuple(write._replace(at_s=write.at_s + later) for write in reply.writes),
+    )
 
 
 def _drip(reply: Reply, given: Given) -> Reply:
     gap_s = given.first / 1000
     body = b"".join(write.data for write in reply.writes)
-    return _with(reply, writes=tuple(Write(reply.at_s + index * gap_s, body[index : index + 1]) for index in range(len(body))))
+    return _with(
+        reply,
+        writes=tuple(
+            Write(reply.at_s + index * gap_s, body[index : index + 1]) for index in range(len(body))
+        ),
+    )
 
 
 def _split(reply: Reply, given: Given) -> Reply:
     rng = random.Random(given.seed)  # noqa: S311 - repeatable on purpose
-    parts = (Write(write.at_s, part) for write in reply.writes for part in _parts(write.data, given.count, rng))
+    parts = (
+        Write(write.at_s, part)
+        for write in reply.writes
+        for part in _parts(write.data, given.count, rng)
+    )
     return _with(reply, writes=tuple(parts))
 
 
@@ -204,11 +256,18 @@ def _parts(data: bytes, longest: int, rng: random.Random) -> Iterator[bytes]:
 def _packed(reply: Reply, given: Given) -> Reply:
     size = max(given.count, 1)
     groups = [reply.writes[start : start + size] for start in range(0, len(reply.writes), size)]
-    return _with(reply, writes=tuple(Write(group[-1].at_s, b"".join(write.data for write in group)) for group in groups))
+    return _with(
+        reply,
+        writes=tuple(
+            Write(group[-1].at_s, b"".join(write.data for write in group)) for group in groups
+        ),
+    )
 
 
 class _Row(msgspec.Struct, Generic[Act], frozen=True):
-    """`args` are the defaults, and so the greatest number of arguments; the first must lie in `limits`. `by_time`: no call has it alone."""
+    """`args` are the defaults, and so the greatest number of arguments; the first must lie in
+    `limits`. `by_time`: no call has it alone.
+    """
 
     meaning: str
     act: Act
@@ -219,21 +278,41 @@ class _Row(msgspec.Struct, Generic[Act], frozen=True):
 
 _SAID: dict[str, _Row[Shape]] = {
     "say": _Row(
-        "say-N: the reply is N tokens long; also a model without `fault-`", lambda d, g: _with(d, text=None, tokens=g.count), (48,)
+        "say-N: the reply is N tokens long; also a model without `fault-`",
+        lambda d, g: _with(d, text=None, tokens=g.count),
+        (48,),
     ),
-    "echo": _Row("echo: the reply is the last user message; also a model without `fault-`", lambda d, _: _with(d, text=d.asked)),
-    "inject": _Row("inject: the reply carries a script, images and links that must not work", lambda d, _: _with(d, text=INJECTION)),
+    "echo": _Row(
+        "echo: the reply is the last user message; also a model without `fault-`",
+        lambda d, _: _with(d, text=d.asked),
+    ),
+    "inject": _Row(
+        "inject: the reply carries a script, images and links that must not work",
+        lambda d, _: _with(d, text=INJECTION),
+    ),
     "lies": _Row(
         "lies-N: citations of passages that there are not, in all forms and odd places, in pieces of 1 to 5 characters; lie N of a question, "
         "0 is another each time",
         _lies,
         (0,),
     ),
-    "wrongmodel": _Row("wrongmodel: the reply names another model", lambda d, _: _with(d, model=OTHER_MODEL)),
-    "nousage": _Row("nousage: no usage, even where it was asked for", lambda d, _: _with(d, usage=False)),
-    "filter": _Row("filter: the finish reason is content_filter", lambda d, _: _with(d, finish="content_filter")),
-    "badfinish": _Row("badfinish: the finish reason is error, then [DONE]", lambda d, _: _with(d, finish="error")),
-    "nofinish": _Row("nofinish: [DONE] without a finish reason (not streamed: null)", lambda d, _: _with(d, finish=None)),
+    "wrongmodel": _Row(
+        "wrongmodel: the reply names another model", lambda d, _: _with(d, model=OTHER_MODEL)
+    ),
+    "nousage": _Row(
+        "nousage: no usage, even where it was asked for", lambda d, _: _with(d, usage=False)
+    ),
+    "filter": _Row(
+        "filter: the finish reason is content_filter",
+        lambda d, _: _with(d, finish="content_filter"),
+    ),
+    "badfinish": _Row(
+        "badfinish: the finish reason is error, then [DONE]", lambda d, _: _with(d, finish="error")
+    ),
+    "nofinish": _Row(
+        "nofinish: [DONE] without a finish reason (not streamed: null)",
+        lambda d, _: _with(d, finish=None),
+    ),
 }
 _REPLACED: dict[str, _Row[Bend]] = {
     "refuse": _Row(
@@ -241,33 +320,73 @@ _REPLACED: dict[str, _Row[Bend]] = {
         lambda _, __: Reply(head=False, ending="reset"),
         by_time=True,
     ),
-    "down": _Row("down: 503; by time or always, every route but those that steer the mock", lambda _, __: failed(503)),
-    "limit": _Row("limit-N: 429 with a Retry-After of 1 second for all but N calls in any second; 0 for all", _limit, (1,)),
-    "flap": _Row("flap-S: healthy for S seconds, then 503 for S seconds, by the server's clock", _flap, (3,), (0.001, 1_000_000)),
+    "down": _Row(
+        "down: 503; by time or always, every route but those that steer the mock",
+        lambda _, __: failed(503),
+    ),
+    "limit": _Row(
+        "limit-N: 429 with a Retry-After of 1 second for all but N calls in any second; 0 for all",
+        _limit,
+        (1,),
+    ),
+    "flap": _Row(
+        "flap-S: healthy for S seconds, then 503 for S seconds, by the server's clock",
+        _flap,
+        (3,),
+        (0.001, 1_000_000),
+    ),
     "empty": _Row("empty: status 200 and an empty body", _empty),
     "html": _Row("html: status 200 and a web page", lambda _, __: whole(PAGE, headers=(HTML,))),
     "error200": _Row("error200: status 200 and an error object", _error200),
     "redirect": _Row("redirect: 307 to another host", _redirect),
     "context": _Row("context: 400 context_length_exceeded", _context),
     "policy": _Row("policy: 400 content_policy_violation", _policy),
-    "status": _Row("status-CODE[-R]: fails with this status; with R, a Retry-After of R seconds", _status, (500, 0), (400, 599)),
-    "statusdate": _Row(
-        "statusdate-CODE[-R]: fails with this status, and a Retry-After that is the date R seconds ahead", _statusdate, (503, 2), (400, 599)
+    "status": _Row(
+        "status-CODE[-R]: fails with this status; with R, a Retry-After of R seconds",
+        _status,
+        (500, 0),
+        (400, 599),
     ),
-    "hang": _Row("hang: accepts the request and never answers", lambda _, __: Reply(head=False, ending="hold")),
-    "reset": _Row("reset: resets the connection (RST) once the request is read", lambda _, __: Reply(head=False, ending="reset")),
+    "statusdate": _Row(
+        "statusdate-CODE[-R]: fails with this status, and a Retry-After that is the date R seconds ahead",
+        _statusdate,
+        (503, 2),
+        (400, 599),
+    ),
+    "hang": _Row(
+        "hang: accepts the request and never answers",
+        lambda _, __: Reply(head=False, ending="hold"),
+    ),
+    "reset": _Row(
+        "reset: resets the connection (RST) once the request is read",
+        lambda _, __: Reply(head=False, ending="reset"),
+    ),
 }
 _INCOMPLETE: dict[str, _Row[Bend]] = {
-    "malformed": _Row("malformed-N: the chunk after N content chunks is broken JSON (not streamed: half of the JSON)", _malformed, (3,)),
-    "errorevent": _Row("errorevent-N: an error event after N content chunks, then a clean end (not streamed: 500)", _errorevent, (3,)),
+    "malformed": _Row(
+        "malformed-N: the chunk after N content chunks is broken JSON (not streamed: half of the JSON)",
+        _malformed,
+        (3,),
+    ),
+    "errorevent": _Row(
+        "errorevent-N: an error event after N content chunks, then a clean end (not streamed: 500)",
+        _errorevent,
+        (3,),
+    ),
     "nodone": _Row("nodone: all chunks but no [DONE], and a clean end", _nodone),
     "cut": _Row(
         "cut-N: the connection closes after N content chunks (not streamed: after half of the body)",
         lambda r, g: _ends(r, cuts.at_chunk(r, g.count)),
         (5,),
     ),
-    "cutat": _Row("cutat-B: the connection closes after B bytes of the body", lambda r, g: _ends(r, cuts.at_byte(r, g.count)), (500,)),
-    "cutany": _Row("cutany: the connection closes after any number of bytes, another for each call", _cutany),
+    "cutat": _Row(
+        "cutat-B: the connection closes after B bytes of the body",
+        lambda r, g: _ends(r, cuts.at_byte(r, g.count)),
+        (500,),
+    ),
+    "cutany": _Row(
+        "cutany: the connection closes after any number of bytes, another for each call", _cutany
+    ),
     "cutchar": _Row(
         "cutchar-N: the connection closes inside the first character of several bytes after N content chunks, or inside a chunk",
         lambda r, g: _ends(r, cuts.in_character(r, g.count)),
@@ -285,7 +404,12 @@ _INCOMPLETE: dict[str, _Row[Bend]] = {
 }
 _BYTES: dict[str, _Row[Bend]] = {
     "packed": _Row("packed-N: N events in one write", _packed, (4,), (1, 1_000_000)),
-    "split": _Row("split-N: written in pieces of 1 to N bytes, also inside characters", _split, (7,), (1, 1_000_000)),
+    "split": _Row(
+        "split-N: written in pieces of 1 to N bytes, also inside characters",
+        _split,
+        (7,),
+        (1, 1_000_000),
+    ),
     "drip": _Row("drip-MS: the body comes one byte at a time, MS milliseconds apart", _drip, (5,)),
     "slow": _Row("slow-S: the first byte comes after S seconds", _slow, (3,)),
 }
@@ -300,7 +424,9 @@ _BARE = re.compile(r"say-\d+|echo")
 
 
 def parse_fault(text: str) -> Fault:
-    """`cut-20` or `fault-cut-20`. Raises ValueError with the nearest and all known faults, or with what its arguments must be."""
+    """`cut-20` or `fault-cut-20`. Raises ValueError with the nearest and all known faults, or with
+    what its arguments must be.
+    """
     match = _FAULT.fullmatch(text)
     row = _ROWS.get(match["name"]) if match else None
     if match is None or row is None:
@@ -310,7 +436,9 @@ def parse_fault(text: str) -> Fault:
         raise ValueError(f"Fault {text!r} has too many arguments. {row.meaning}.")
     args += row.args[len(args) :]
     if args and not row.limits[0] <= args[0] <= row.limits[1]:
-        raise ValueError(f"Fault {text!r}: the first argument must lie between {row.limits[0]:g} and {row.limits[1]:g}. {row.meaning}.")
+        raise ValueError(
+            f"Fault {text!r}: the first argument must lie between {row.limits[0]:g} and {row.limits[1]:g}. {row.meaning}."
+        )
     return Fault(match["name"], args)
 
 
@@ -322,12 +450,16 @@ def _unknown(text: str) -> str:
 
 
 def fault_of_model(model: str) -> Fault | None:
-    """The fault that a model's name asks for, None for an ordinary name. Raises ValueError like `parse_fault`."""
+    """The fault that a model's name asks for, None for an ordinary name. Raises ValueError like
+    `parse_fault`.
+    """
     if not model.startswith("fault-") and not _BARE.fullmatch(model):
         return None
     fault = parse_fault(model)
     if goes_by_time(fault):
-        raise ValueError(f"Fault {fault.name!r} is the whole server's, and stands in a script. {FAULTS[fault.name]}.")
+        raise ValueError(
+            f"Fault {fault.name!r} is the whole server's, and stands in a script. {FAULTS[fault.name]}."
+        )
     return fault
 
 

@@ -1,5 +1,6 @@
-"""Answers that lie about their sources, from a seed: markers in every form that models write, of passages that there are and that there are not,
-markers where none belong, and passages' sentences with other numbers in them.
+"""Answers that lie about their sources, from a seed: markers in every form that models write, of
+passages that there are and that there are not, markers where none belong, and passages' sentences
+with other numbers in them.
 """
 
 import random
@@ -81,7 +82,12 @@ FRAMES = (
 def write(rng: Draw, passages: tuple[int, ...], asked: str) -> str:
     """`passages` are the numbers that were sent, `asked` the message with their text."""
     said = [found[0] for found in _SENTENCE.finditer(asked)]
-    return " ".join(_frame(rng, _sentence(rng, passages, said)) for _ in range(rng.randint(*SENTENCES))).strip() or "[1]"
+    return (
+        " ".join(
+            _frame(rng, _sentence(rng, passages, said)) for _ in range(rng.randint(*SENTENCES))
+        ).strip()
+        or "[1]"
+    )
 
 
 def _frame(rng: Draw, sentence: str) -> str:
@@ -89,15 +95,24 @@ def _frame(rng: Draw, sentence: str) -> str:
 
 
 def _sentence(rng: Draw, passages: tuple[int, ...], said: list[str]) -> str:
-    sentence = _altered(rng, rng.choice(said)) if said and rng.random() < 0.5 else "".join(words.write(rng, rng.randint(3, 9)))
+    sentence = (
+        _altered(rng, rng.choice(said))
+        if said and rng.random() < 0.5
+        else "".join(words.write(rng, rng.randint(3, 9)))
+    )
     stop, body = sentence[-1], sentence[:-1]
-    mark = rng.choice(DECOYS if rng.random() < 0.3 else MARKERS)(_number(rng, passages), _number(rng, passages))
+    mark = rng.choice(DECOYS if rng.random() < 0.3 else MARKERS)(
+        _number(rng, passages), _number(rng, passages)
+    )
     return rng.choice((f"{body}{mark}{stop}", f"{body}{stop}{mark}", f"{mark} {body}{stop}"))
 
 
 def _altered(rng: Draw, sentence: str) -> str:
     """Half of the time, with another number in it."""
-    return _DIGITS.sub(lambda found: str(int(found[0]) + rng.randint(1, 99)) if rng.random() < 0.5 else found[0], sentence)
+    return _DIGITS.sub(
+        lambda found: str(int(found[0]) + rng.randint(1, 99)) if rng.random() < 0.5 else found[0],
+        sentence,
+    )
 
 
 def _number(rng: Draw, passages: tuple[int, ...]) -> int:

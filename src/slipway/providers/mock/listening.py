@@ -13,10 +13,13 @@ TLS_GOODBYE_S = 0.2  # a client that has gone must not hold up the end
 class Listening:
     """Raises OSError at its start where the address is in use or not ours.
 
-    While it refuses, the port stays ours: its sockets are bound, but do not listen, which is what the kernel refuses connections for.
+    While it refuses, the port stays ours: its sockets are bound, but do not listen, which is what
+    the kernel refuses connections for.
     """
 
-    def __init__(self, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
+    ) -> None:
         self._protocol = protocol
         self._tls = tls
         self._servers: list[asyncio.Server] = []
@@ -27,7 +30,14 @@ class Listening:
     async def start(self, host: str, port: int) -> int:
         """The port that was bound."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._protocol, host, port, backlog=BACKLOG, ssl=self._tls, ssl_shutdown_timeout=self._goodbye_s)
+        server = await loop.create_server(
+            self._protocol,
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_shutdown_timeout=self._goodbye_s,
+        )
         self._servers = [server]
         return int(server.sockets[0].getsockname()[1])
 
@@ -53,7 +63,9 @@ class Listening:
         return TLS_GOODBYE_S if self._tls else None
 
     def _refuse(self) -> None:
-        addresses = [(sock.family, sock.getsockname()) for server in self._servers for sock in server.sockets]
+        addresses = [
+            (sock.family, sock.getsockname()) for server in self._servers for sock in server.sockets
+        ]
         for server in self._servers:
             server.close()
         self._servers = []
@@ -68,7 +80,13 @@ class Listening:
         loop = asyncio.get_running_loop()
         for sock in self._held:
             self._servers.append(
-                await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG, ssl=self._tls, ssl_shutdown_timeout=self._goodbye_s)
+                await loop.create_server(
+                    self._protocol,
+                    sock=sock,
+                    backlog=BACKLOG,
+                    ssl=self._tls,
+                    ssl_shutdown_timeout=self._goodbye_s,
+                )
             )
         self._held, self._opening = [], None
         self.turn(refusing=self._refusing)
@@ -94,5 +112,7 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(cert, key)
     except OSError as error:  # ssl.SSLError too
-        raise ValueError(f"{cert} and {key} are no certificate (tls_cert) with its key (tls_key): {error.strerror or error}.") from None
+        raise ValueError(
+            f"{cert} and {key} are no certificate (tls_cert) with its key (tls_key): {error.strerror or error}."
+        ) from None
     return context

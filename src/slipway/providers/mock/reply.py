@@ -1,6 +1,7 @@
 """Replies: from a request for a chat completion to bytes with the times at which they are due.
 
-A `Draft` is what would be said, a `Reply` the exact pieces in which it goes out and how it ends. Faults change the one or the other.
+A `Draft` is what would be said, a `Reply` the exact pieces in which it goes out and how it ends.
+Faults change the one or the other.
 """
 
 import hashlib
@@ -16,7 +17,9 @@ from slipway.providers.mock import continuing, lies, words
 from slipway.providers.mock.asked import ChatBody, parted
 from slipway.providers.mock.settings import MockSettings
 
-Ending = Literal["keep", "cut", "hold", "reset"]  # go on, close without ending the body, send no more, reset the connection
+Ending = Literal[
+    "keep", "cut", "hold", "reset"
+]  # go on, close without ending the body, send no more, reset the connection
 
 JSON = ("Content-Type", "application/json")
 HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -28,7 +31,8 @@ _with = msgspec.structs.replace
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply before it has a form. `text` None means words from the seed, `tokens` of them; `limit` holds for both.
+    """A reply before it has a form. `text` None means words from the seed, `tokens` of them;
+    `limit` holds for both.
 
     With `partial`, only what follows it is said, in the way that `continues` names.
     """
@@ -55,7 +59,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Write(NamedTuple):
-    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text, `finish` one that tells its end's reason."""
+    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text,
+    `finish` one that tells its end's reason.
+    """
 
     at_s: float
     data: bytes
@@ -64,7 +70,9 @@ class Write(NamedTuple):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """`length` is the declared Content-Length; None is a stream. The head goes out at `at_s`, or never where `head` is False."""
+    """`length` is the declared Content-Length; None is a stream. The head goes out at `at_s`, or
+    never where `head` is False.
+    """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = (JSON,)
@@ -75,9 +83,21 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     head: bool = True
 
 
-def whole(data: bytes, *, status: int = 200, at_s: float = 0.0, headers: tuple[tuple[str, str], ...] = (JSON,)) -> Reply:
+def whole(
+    data: bytes,
+    *,
+    status: int = 200,
+    at_s: float = 0.0,
+    headers: tuple[tuple[str, str], ...] = (JSON,),
+) -> Reply:
     """A reply that is sent in one piece."""
-    return Reply(status=status, headers=headers, writes=(Write(at_s, data),) if data else (), length=len(data), at_s=at_s)
+    return Reply(
+        status=status,
+        headers=headers,
+        writes=(Write(at_s, data),) if data else (),
+        length=len(data),
+        at_s=at_s,
+    )
 
 
 def envelope(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
@@ -86,7 +106,9 @@ def envelope(message: str, kind: str, code: str | None, param: str | None = None
 
 
 def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
-    """Equal seeds and messages give equal words and times, also where the request asks to go on; `number` goes into the reply's id alone."""
+    """Equal seeds and messages give equal words and times, also where the request asks to go on;
+    `number` goes into the reply's id alone.
+    """
     messages, partial = parted(body.messages)
     limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
     seed = f"{settings.seed}:{hashlib.sha256(encode(messages)).hexdigest()}"
@@ -98,7 +120,9 @@ def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
         model=body.model,
         stream=bool(body.stream),
         choices=body.n or 1,
-        asked=next((message.text() for message in reversed(messages) if message.role == "user"), ""),
+        asked=next(
+            (message.text() for message in reversed(messages) if message.role == "user"), ""
+        ),
         partial=partial,
         continues=settings.continues,
         text=settings.text,
@@ -106,7 +130,8 @@ def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
         limit=min(limits, default=None),
         prompt_tokens=prompt_tokens,
         seed=seed,
-        ttft_s=settings.ttft_s * later + (prompt_tokens / settings.prefill if settings.prefill else 0.0),
+        ttft_s=settings.ttft_s * later
+        + (prompt_tokens / settings.prefill if settings.prefill else 0.0),
         tpot_s=settings.tpot_s * slower,
         jitter=settings.jitter,
         usage_chunk=bool(body.stream_options and body.stream_options.include_usage),
@@ -146,12 +171,18 @@ def _say(draft: Draft, index: int) -> _Said:
 def _pieces(draft: Draft, index: int) -> tuple[str, ...]:
     if draft.text is not None:
         return _split(draft, draft.text, index)
-    return words.write(_rng(draft, f"choice {index}"), draft.tokens, words.numbered_passages(draft.asked))
+    return words.write(
+        _rng(draft, f"choice {index}"), draft.tokens, words.numbered_passages(draft.asked)
+    )
 
 
 def _rest(draft: Draft, index: int) -> tuple[str, ...]:
     joint = _rng(draft, f"joint {index} {draft.partial}")
-    return _split(draft, continuing.go_on(draft.continues, draft.partial, "".join(_pieces(draft, index)), joint), index)
+    return _split(
+        draft,
+        continuing.go_on(draft.continues, draft.partial, "".join(_pieces(draft, index)), joint),
+        index,
+    )
 
 
 def _split(draft: Draft, text: str, index: int) -> tuple[str, ...]:
@@ -188,7 +219,12 @@ def _completion(draft: Draft, said: list[_Said]) -> bytes:
         "created": int(time.time()),
         "model": draft.model,
         "choices": [
-            {"index": index, "message": {"role": "assistant", "content": "".join(pieces)}, "logprobs": None, "finish_reason": finish}
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": "".join(pieces)},
+                "logprobs": None,
+                "finish_reason": finish,
+            }
             for index, (pieces, finish) in enumerate(said)
         ],
     }
@@ -198,13 +234,28 @@ def _completion(draft: Draft, said: list[_Said]) -> bytes:
 
 
 def _events(draft: Draft, said: list[_Said], times: list[float]) -> Iterator[Write]:
-    """The role of each choice, the tokens of all choices in turn, their finishes, the usage if asked for, and [DONE]."""
-    base = {"id": f"chatcmpl-mock-{draft.number}", "object": "chat.completion.chunk", "created": int(time.time()), "model": draft.model}
+    """The role of each choice, the tokens of all choices in turn, their finishes, the usage if
+    asked for, and [DONE].
+    """
+    base = {
+        "id": f"chatcmpl-mock-{draft.number}",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": draft.model,
+    }
     usage_chunk = draft.usage_chunk and draft.usage
     no_usage_yet = {"usage": None} if usage_chunk else {}
 
     def event(index: int, delta: dict[str, str], finish: str | None = None) -> bytes:
-        return sse({**base, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}], **no_usage_yet})
+        return sse(
+            {
+                **base,
+                "choices": [
+                    {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+                ],
+                **no_usage_yet,
+            }
+        )
 
     for index in range(len(said)):
         yield Write(times[0], event(index, {"role": "assistant", "content": ""}))

@@ -14,14 +14,17 @@ from slipway.settings.tree import seconds
 
 FORM = "Write FAULT[%P][@WHEN][xM], such as cut-5, status-503@1x3 (calls 1 to 3), down@2s-5s (seconds) or cutany%20 (one call in five)"
 
-_ENTRY = re.compile(r"(?P<fault>[^%@]*?)(?:%(?P<percent>[^%@]*?))?(?:@(?P<when>[^%@]*?))?(?:x(?P<times>\d+))?")
+_ENTRY = re.compile(
+    r"(?P<fault>[^%@]*?)(?:%(?P<percent>[^%@]*?))?(?:@(?P<when>[^%@]*?))?(?:x(?P<times>\d+))?"
+)
 _TIME = r"(\d+(?:\.\d+)?(?:ms|s|m|h))"
 _TIMES = re.compile(f"{_TIME}(?:-{_TIME})?")
 _EVER = (0.0, math.inf)
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A fault for the calls numbered from `calls[0]` to `calls[1]`, both included, in the seconds from `window_s[0]` up to `window_s[1]`.
+    """A fault for the calls numbered from `calls[0]` to `calls[1]`, both included, in the seconds
+    from `window_s[0]` up to `window_s[1]`.
 
     Of those calls it takes the share `share`.
     """
@@ -36,14 +39,19 @@ class Entry(msgspec.Struct, frozen=True):
         return self.window_s[0] <= age_s < self.window_s[1]
 
     def picks(self, number: int, seed: int) -> bool:
-        """Whether it is for this call, whenever that comes: by its number, then by chance, which is the same for the same seed."""
+        """Whether it is for this call, whenever that comes: by its number, then by chance, which is
+        the same for the same seed.
+        """
         if not self.calls[0] <= number <= self.calls[1]:
             return False
-        return self.share >= 1 or random.Random(f"{seed}:{number}:{self.text}").random() < self.share  # noqa: S311 - repeatable on purpose
+        return (
+            self.share >= 1 or random.Random(f"{seed}:{number}:{self.text}").random() < self.share  # noqa: S311
+        )
 
 
 class Script:
-    """Entries, and the calls and seconds by which they go: counted from when it was made, or started again.
+    """Entries, and the calls and seconds by which they go: counted from when it was made, or
+    started again.
 
     Raises ValueError where an entry cannot be understood.
     """
@@ -51,7 +59,9 @@ class Script:
     def __init__(self, entries: Sequence[str], seed: int) -> None:
         self.entries = tuple(entries)
         self._parsed = tuple(map(parse_entry, entries))
-        self._whole = tuple(entry for entry in self._parsed if entry.calls == _EVER and entry.share >= 1)
+        self._whole = tuple(
+            entry for entry in self._parsed if entry.calls == _EVER and entry.share >= 1
+        )
         self._refusals = tuple(entry for entry in self._parsed if goes_by_time(entry.fault))
         self._passed: dict[float, deque[float]] = {}
         self._seed = seed
@@ -62,10 +72,16 @@ class Script:
         self._began_at = time.monotonic()
 
     def call(self) -> tuple[Given, list[Fault]]:
-        """Counts a call. What its faults may go by, but for its own seed, and those that are in force for it."""
+        """Counts a call. What its faults may go by, but for its own seed, and those that are in
+        force for it.
+        """
         self._number += 1
         age_s = self._age_s()
-        faults = [entry.fault for entry in self._parsed if entry.due(age_s) and entry.picks(self._number, self._seed)]
+        faults = [
+            entry.fault
+            for entry in self._parsed
+            if entry.due(age_s) and entry.picks(self._number, self._seed)
+        ]
         return Given(f"{self._seed}", self._number, age_s, self._passed), faults
 
     def standing(self) -> list[Fault]:
@@ -83,7 +99,12 @@ class Script:
     def next_turn_s(self) -> float | None:
         """How long until connections may be refused, or accepted again; None for never."""
         age_s = self._age_s()
-        turns = [turn_s - age_s for entry in self._refusals for turn_s in entry.window_s if age_s < turn_s < math.inf]
+        turns = [
+            turn_s - age_s
+            for entry in self._refusals
+            for turn_s in entry.window_s
+            if age_s < turn_s < math.inf
+        ]
         return min(turns, default=None)
 
     def _age_s(self) -> float:
@@ -91,7 +112,9 @@ class Script:
 
 
 def parse_entry(text: str) -> Entry:
-    """`FAULT[%P][@WHEN][xM]`, where WHEN is a call's number, a time or two times. Raises ValueError with what is wrong."""
+    """`FAULT[%P][@WHEN][xM]`, where WHEN is a call's number, a time or two times. Raises ValueError
+    with what is wrong.
+    """
     match = _ENTRY.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"Script entry {text!r} cannot be read. {FORM}.")
@@ -100,10 +123,14 @@ def parse_entry(text: str) -> Entry:
     timed = when is not None and not when.isdecimal()
     window_s = _window(text, when) if timed else _EVER
     if timed and times:
-        raise ValueError(f"Script entry {text!r}: x{times} counts calls, and does not go with a time.")
+        raise ValueError(
+            f"Script entry {text!r}: x{times} counts calls, and does not go with a time."
+        )
     calls = _EVER if timed else _calls(text, when, times)
     if goes_by_time(fault) and (calls != _EVER or share < 1):
-        raise ValueError(f"Script entry {text!r}: {fault.name} is the whole server's and goes by time, such as {fault.name}@5s-10s.")
+        raise ValueError(
+            f"Script entry {text!r}: {fault.name} is the whole server's and goes by time, such as {fault.name}@5s-10s."
+        )
     return Entry(text.strip(), fault, calls, window_s, share)
 
 
@@ -115,7 +142,9 @@ def _share(text: str, percent: str | None) -> float:
     except ValueError:
         share = math.nan
     if not 0 <= share <= 1:
-        raise ValueError(f"Script entry {text!r}: {percent!r} is no share of calls; write % and a number from 0 to 100.")
+        raise ValueError(
+            f"Script entry {text!r}: {percent!r} is no share of calls; write % and a number from 0 to 100."
+        )
     return share
 
 
@@ -124,14 +153,18 @@ def _calls(text: str, first: str | None, times: str | None) -> tuple[float, floa
     if first is None and times is None:
         return _EVER
     if int(first or 1) < 1 or int(times or 1) < 1:
-        raise ValueError(f"Script entry {text!r}: calls are counted from 1, and at least one must fail.")
+        raise ValueError(
+            f"Script entry {text!r}: calls are counted from 1, and at least one must fail."
+        )
     return int(first or 1), int(first or 1) + int(times or 1) - 1
 
 
 def _window(text: str, when: str) -> tuple[float, float]:
     match = _TIMES.fullmatch(when)
     if match is None:
-        raise ValueError(f"Script entry {text!r}: behind @ stands a call (3), a time (2s, 500ms, 1m) or two times (2s-5s).")
+        raise ValueError(
+            f"Script entry {text!r}: behind @ stands a call (3), a time (2s, 500ms, 1m) or two times (2s-5s)."
+        )
     start_s, end_s = seconds(match[1]), seconds(match[2]) if match[2] else math.inf
     if end_s <= start_s:
         raise ValueError(f"Script entry {text!r}: the second time must be later than the first.")

@@ -55,14 +55,18 @@ class _Route(NamedTuple):
 
 
 class MockServer:
-    """Use it as `async with MockServer(settings) as mock:`, or start and close it. Raises ValueError where settings or script are wrong.
+    """Use it as `async with MockServer(settings) as mock:`, or start and close it. Raises
+    ValueError where settings or script are wrong.
 
-    `port` is the bound one after the start. `requests` holds the last 10,000 requests, without those to /healthz and those that steer.
+    `port` is the bound one after the start. `requests` holds the last 10,000 requests, without
+    those to /healthz and those that steer.
     """
 
     def __init__(self, settings: MockSettings) -> None:
         if settings.continues not in CONTINUES:
-            raise ValueError(f"continues: there is no {settings.continues!r}. Known: {', '.join(CONTINUES)}.")
+            raise ValueError(
+                f"continues: there is no {settings.continues!r}. Known: {', '.join(CONTINUES)}."
+            )
         self.settings = settings
         self.port = settings.port
         self.requests: list[Seen] = []
@@ -70,7 +74,10 @@ class MockServer:
         self._calls = 0
         self._started_at = 0.0
         self._connections: set[Connection] = set()
-        self._listening = Listening(lambda: Connection(self._answer, self._connections), tls_context(settings.tls_cert, settings.tls_key))
+        self._listening = Listening(
+            lambda: Connection(self._answer, self._connections),
+            tls_context(settings.tls_cert, settings.tls_key),
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next_turn: asyncio.TimerHandle | None = None
 
@@ -101,7 +108,8 @@ class MockServer:
         await self._listening.close()
 
     def script(self, *entries: str) -> None:
-        """Replaces the script as a whole, from any thread; calls and seconds are counted anew. It is in force when this returns.
+        """Replaces the script as a whole, from any thread; calls and seconds are counted anew. It
+        is in force when this returns.
 
         Raises ValueError where an entry cannot be understood; the script stays as it was then.
         """
@@ -119,7 +127,9 @@ class MockServer:
         self._turn()
 
     def _turn(self) -> None:
-        """Refuses connections or accepts them, as the script says for now, and comes back when it says otherwise."""
+        """Refuses connections or accepts them, as the script says for now, and comes back when it
+        says otherwise.
+        """
         if self._next_turn:
             self._next_turn.cancel()
         if self._loop is None:
@@ -135,13 +145,21 @@ class MockServer:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.close()
 
     def _answer(self, seen: Seen, body: bytes) -> Reply:
         path = seen.path.partition("?")[0]
         method = "GET" if seen.method == "HEAD" else seen.method
-        route = next((route for route in ROUTES if route.method == method and path.endswith(route.tail)), NOWHERE)
+        route = next(
+            (route for route in ROUTES if route.method == method and path.endswith(route.tail)),
+            NOWHERE,
+        )
         if route.remembered:
             self.requests.append(seen)
             del self.requests[:-REMEMBERED]
@@ -155,8 +173,12 @@ class MockServer:
 
     def _check_key(self, seen: Seen) -> None:
         key, bad_keys = self.settings.api_key, self.settings.bad_keys
-        given = seen.headers.get("authorization", "").removeprefix("Bearer ") or seen.headers.get("api-key", "")
-        if given in bad_keys or (key is not None and not secrets.compare_digest(given.encode(), key.encode())):
+        given = seen.headers.get("authorization", "").removeprefix("Bearer ") or seen.headers.get(
+            "api-key", ""
+        )
+        if given in bad_keys or (
+            key is not None and not secrets.compare_digest(given.encode(), key.encode())
+        ):
             raise Refused(refusal(401, f"Incorrect API key provided: {_redacted(given)}."))
 
     def _chat(self, seen: Seen, body: bytes) -> Reply:
@@ -187,15 +209,28 @@ class MockServer:
             self._script = Script(entries, self.settings.seed)
         except ValueError as error:
             raise Refused(refusal(400, str(error))) from None
-        asyncio.get_running_loop().call_soon(self._turn)  # behind this reply, which would be dropped with its connection
+        asyncio.get_running_loop().call_soon(
+            self._turn
+        )  # behind this reply, which would be dropped with its connection
         return whole(encode(entries))
 
     def _models(self, _: Seen, __: bytes) -> Reply:
-        models = [{"id": name, "object": "model", "created": 0, "owned_by": "slipway-mock"} for name in self.settings.models]
+        models = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "slipway-mock"}
+            for name in self.settings.models
+        ]
         return whole(encode({"object": "list", "data": models}))
 
     def _healthz(self, _: Seen, __: bytes) -> Reply:
-        return whole(encode({"status": "ok", "uptime_s": round(time.monotonic() - self._started_at, 3), "calls": self._calls}))
+        return whole(
+            encode(
+                {
+                    "status": "ok",
+                    "uptime_s": round(time.monotonic() - self._started_at, 3),
+                    "calls": self._calls,
+                }
+            )
+        )
 
     def _nowhere(self, seen: Seen, _: bytes) -> Reply:
         return refusal(404, f"There is no {seen.method} {seen.path} here.")
@@ -218,11 +253,15 @@ NOWHERE = _Route("", "", MockServer._nowhere)
 
 
 async def serve(settings: MockSettings, ready: Callable[[MockServer], None] | None = None) -> None:
-    """Runs until cancelled or SIGTERM. `ready` is called once the server listens; OSError is raised where it cannot."""
+    """Runs until cancelled or SIGTERM. `ready` is called once the server listens; OSError is raised
+    where it cannot.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with MockServer(settings) as server:
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+        with contextlib.suppress(
+            NotImplementedError, RuntimeError, ValueError
+        ):  # Windows, or not the main thread
             loop.add_signal_handler(signal.SIGTERM, stopped.set)
         try:
             if ready:
@@ -254,7 +293,9 @@ def _parse(seen: Seen, body: bytes, kind: type[Body]) -> Body:
     try:
         seen.body = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(refusal(400, f"We could not parse the JSON body of your request: {error}.")) from None
+        raise Refused(
+            refusal(400, f"We could not parse the JSON body of your request: {error}.")
+        ) from None
     try:
         return msgspec.convert(seen.body, kind)
     except msgspec.ValidationError as error:
@@ -267,34 +308,55 @@ def _embedded(request: EmbeddingsBody) -> dict[str, Any]:
     if inputs and isinstance(inputs[0], int):
         inputs = [inputs]
     data = [
-        {"object": "embedding", "index": index, "embedding": _coded(_vector(encode(item)), request.encoding_format)}
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _coded(_vector(encode(item)), request.encoding_format),
+        }
         for index, item in enumerate(inputs)
     ]
     tokens = sum(-(-len(item) // 4) if isinstance(item, str) else len(item) for item in inputs)
-    return {"object": "list", "data": data, "model": request.model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    return {
+        "object": "list",
+        "data": data,
+        "model": request.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
 
 
 def _vector(data: bytes) -> list[float]:
     """A vector of length 1 that depends on `data` alone."""
-    numbers = [number / 2**31 - 1 for number in struct.unpack(f"<{DIMENSIONS}I", hashlib.sha256(data).digest())]
+    numbers = [
+        number / 2**31 - 1
+        for number in struct.unpack(f"<{DIMENSIONS}I", hashlib.sha256(data).digest())
+    ]
     length = math.hypot(*numbers)
     return [number / length for number in numbers]
 
 
 def _coded(vector: list[float], encoding: str | None) -> list[float] | str:
-    return base64.b64encode(struct.pack(f"<{DIMENSIONS}f", *vector)).decode() if encoding == "base64" else vector
+    return (
+        base64.b64encode(struct.pack(f"<{DIMENSIONS}f", *vector)).decode()
+        if encoding == "base64"
+        else vector
+    )
 
 
 def _shown(seen: Seen, now: float) -> dict[str, Any]:
     return {
         "method": seen.method,
         "path": seen.path,
-        "headers": {name: _redacted(value) if name in SECRET_HEADERS else value for name, value in seen.headers.items()},
+        "headers": {
+            name: _redacted(value) if name in SECRET_HEADERS else value
+            for name, value in seen.headers.items()
+        },
         "body": seen.body,
         "age_s": round(now - seen.arrived_at, 6),
         "chunks": len(seen.sent),
         "closed_early": seen.closed_at is not None,
-        "closed_after_s": None if seen.closed_at is None else round(seen.closed_at - seen.arrived_at, 6),
+        "closed_after_s": None
+        if seen.closed_at is None
+        else round(seen.closed_at - seen.arrived_at, 6),
     }
 
 

@@ -7,13 +7,16 @@ import msgspec
 
 
 class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are seconds. `port` 0 takes a free one. `tokens` is the length of a reply, unless `text` fixes its words.
+    """Times are seconds. `port` 0 takes a free one. `tokens` is the length of a reply, unless
+    `text` fixes its words.
 
-    `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the seed. `spread` draws the length, the speed and the
-    time to the first token of each reply anew: it is the standard deviation of their logarithms. `prefill` is how many tokens of a prompt are read
-    in a second, 0 for all at once. With `api_key`, every request but `GET /healthz` must carry it as `Authorization: Bearer KEY` or
-    `api-key: KEY`; one that carries one of the `bad_keys` is refused. `script` is explained in the package's docstring. `continues` is one of
-    `CONTINUES`. With `tls_cert` and `tls_key`, both PEM files, the mock speaks TLS.
+    `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the
+    seed. `spread` draws the length, the speed and the time to the first token of each reply anew:
+    it is the standard deviation of their logarithms. `prefill` is how many tokens of a prompt are
+    read in a second, 0 for all at once. With `api_key`, every request but `GET /healthz` must carry
+    it as `Authorization: Bearer KEY` or `api-key: KEY`; one that carries one of the `bad_keys` is
+    refused. `script` is explained in the package's docstring. `continues` is one of `CONTINUES`.
+    With `tls_cert` and `tls_key`, both PEM files, the mock speaks TLS.
     """
 
     host: str = "127.0.0.1"
@@ -38,8 +41,9 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Seen(msgspec.Struct, kw_only=True):
     """One request as it was received. `*_at` and `sent` are readings of `time.monotonic()`.
 
-    Header names are lower case. `body` is the parsed JSON, None where there was none or it was broken. `sent` grows by one time for each
-    piece of the reply's body. `closed_at` is when the client went away before the reply's end, None while or where it did not.
+    Header names are lower case. `body` is the parsed JSON, None where there was none or it was
+    broken. `sent` grows by one time for each piece of the reply's body. `closed_at` is when the
+    client went away before the reply's end, None while or where it did not.
     """
 
     method: str

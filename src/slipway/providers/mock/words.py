@@ -1,4 +1,6 @@
-"""The mock's vocabulary: text that reads a little like English, the same for the same seed, with characters of two to four bytes."""
+"""The mock's vocabulary: text that reads a little like English, the same for the same seed, with
+characters of two to four bytes.
+"""
 
 import random
 import re
@@ -7,7 +9,8 @@ VOCABULARY: tuple[str, ...] = tuple(
     """the a harbour ship water answer question model system document page service team customer order value report network policy
     reader result engine signal window morning local small large quick steady clear careful common public early late moves keeps gives
     shows needs holds brings follows explains returns between after before under with without from into and but because where when
-    café naïve 数据 Übersicht façade 🚢""".split()  # noqa: SIM905 - one literal a word would fill a page
+    # One literal a word would fill a page
+    café naïve 数据 Übersicht façade 🚢""".split()  # noqa: SIM905
 )
 SENTENCE = (6, 12)  # words
 CITED = 0.6  # the share of sentences that cite; the first one always does
@@ -27,13 +30,19 @@ def numbered_passages(text: str) -> tuple[int, ...]:
 
 
 def write(rng: random.Random, tokens: int, cite: tuple[int, ...] = ()) -> tuple[str, ...]:
-    """Exactly `tokens` tokens of sentences; where there is something to cite, the first sentence and some others end in ` [n].`"""
+    """Exactly `tokens` tokens of sentences; where there is something to cite, the first sentence
+    and some others end in ` [n].`
+    """
     pieces: list[str] = []
     while (left := tokens - len(pieces)) > 0:
         length = min(rng.randint(*SENTENCE), left)
         if left - length < 3:  # no stub of a sentence at the end
             length = left
-        cited = rng.choice(cite) if cite and length > 1 and (not pieces or rng.random() < CITED) else None
+        cited = (
+            rng.choice(cite)
+            if cite and length > 1 and (not pieces or rng.random() < CITED)
+            else None
+        )
         pieces += _sentence(rng, length, cited)
     if pieces:
         pieces[-1] = pieces[-1].rstrip()

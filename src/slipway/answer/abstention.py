@@ -1,0 +1,88 @@
+"""Saying honestly that the documents do not say: how a model tells us, and what the reader is told."""
+
+import re
+from collections.abc import Sequence
+
+from slipway.types import Source
+
+SENTINEL = "NOT IN THE DOCUMENTS"  # prompt.py asks for it
+_ENGLISH = ("The documents do not say.", " Nearest pages: ", ", ", "{} ({})", ".")
+_CHINESE = ("文档中没有说明。", "最相关的页面：", "、", "{}（{}）", "。")
+_NEAREST = 3
+
+# The sentinel, what a model makes of it that answers in Chinese, and our own words, which it may
+# have read in the conversation
+_SENTINELS = (
+    *(SENTINEL.lower(), SENTINEL.lower().removesuffix("s"), "the documents do not say"),
+    *(
+        f"{noun}中{verb}"
+        for noun in ("文档", "文件", "资料", "文檔")
+        for verb in ("没有", "没有答案", "没有说明", "没有提到", "未提及", "沒有")
+    ),
+    *("不在文档中", "不在文檔中"),
+)
+_SIGNS = re.compile(r"[\s*_#>\"'“”‘’「『【\[(（`~-]{0,12}")  # may stand before it
+_CLOSING = " \t*_\"'”’」』】])）`"
+_STOPS = (".", "。", "!", "！", ":", "：", ",", "，", ";", "；", "—", "–", "\n")
+_HAN, _OTHER_EAST = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
+
+
+class Opening:
+    """The beginning of a model's text, held back as long as it may become the sentinel: mostly
+    until the first word.
+
+    Once the model has said it, `abstained` is true and all that follows is left out. In the middle
+    of an answer it is text like any other.
+    """
+
+    def __init__(self, *, listens: bool = True) -> None:
+        self.abstained = False
+        self._held: str | None = "" if listens else None
+
+    def feed(self, text: str) -> str:
+        if self._held is None:
+            return "" if self.abstained else text
+        self._held += text
+        return "" if _may_become(self._held) else self.end()
+
+    def end(self) -> str:
+        """What was held back, now that nothing follows that could change it."""
+        text, self._held = self._held or "", None
+        self.abstained = self.abstained or _is_sentinel(text)
+        return "" if self.abstained else text
+
+
+def abstention(question: str, sources: Sequence[Source]) -> str:
+    """The answer where there is none: a sentence, and the nearest pages. In Chinese where the
+    question is, else in English.
+    """
+    chinese = bool(_HAN.search(question)) and not _OTHER_EAST.search(question)
+    sentence, nearest, comma, page, stop = _CHINESE if chinese else _ENGLISH
+    pages = list(dict.fromkeys(page.format(source.heading, source.path) for source in sources))[
+        :_NEAREST
+    ]
+    return f"{sentence}{nearest}{comma.join(pages)}{stop}" if pages else sentence
+
+
+def _may_become(text: str) -> bool:
+    core = _core(text)
+    return any(
+        said.startswith(core) or (core.startswith(said) and not core[len(said) :].strip(_CLOSING))
+        for said in _SENTINELS
+    )
+
+
+def _is_sentinel(text: str) -> bool:
+    """In capitals it is one before any sign; else only as a whole sentence or line."""
+    core = _core(text)
+    if (
+        _SIGNS.sub("", text, count=1).startswith(SENTINEL)
+        and not core[len(SENTINEL) : len(SENTINEL) + 1].isalnum()
+    ):
+        return True
+    rests = [core[len(said) :].lstrip(_CLOSING) for said in _SENTINELS if core.startswith(said)]
+    return any(not rest or rest.startswith(_STOPS) for rest in rests)
+
+
+def _core(text: str) -> str:
+    return _SIGNS.sub("", text, count=1).lower()

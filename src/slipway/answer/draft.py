@@ -1,0 +1,124 @@
+"""What there is of an answer while it is written. It outlives a failure: Try again goes on with it,
+and does no finished section again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Literal
+
+from slipway.errors import SlipwayError
+from slipway.ledger import Spent
+from slipway.types import Delta, Event, Hit, Record, Rung, Source
+
+Say = Callable[[Event], None]
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """What a section is about: its `title` for readers, empty where it is the only one; `text` is
+    what is asked. `hits` where they are found already, and how sure it is that they answer.
+    """
+
+    text: str
+    title: str = ""
+    hits: tuple[Hit, ...] | None = None
+    sureness: float = 1.0
+
+
+class Section:
+    """One part of an answer. `sources` are those that it may cite."""
+
+    def __init__(self, index: int, part: Part) -> None:
+        self.index, self.part = index, part
+        self.sources: list[Source] | None = None
+        self.sureness = part.sureness
+        self.state: Literal["missing", "done", "failed"] = "missing"
+        self.error: SlipwayError | None = None
+        self.abstained = False
+        self.rung: Rung | None = None
+        self.model: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.part.title
+
+
+class Draft:
+    def __init__(self) -> None:
+        self.sections: list[Section] = []
+        self.sources: dict[str, Source] = {}  # by the passage's id, in the order of their numbers
+        self.spent: list[Spent] = []
+        self.notices: set[str] = set()  # codes of those that are said once
+        self.prompt: str | None = None
+
+    def plan(self, parts: Iterable[Part]) -> None:
+        self.sections = [Section(index, part) for index, part in enumerate(parts)]
+
+    @property
+    def missing(self) -> list[Section]:
+        return [section for section in self.sections if section.state != "done"]
+
+    def check(self) -> None:
+        """Raises the error of the first section that failed."""
+        for section in self.sections:
+            if section.state == "failed" and section.error is not None:
+                raise section.error
+
+    def source(self, hit: Hit) -> Source:
+        """The passage as a source, with the next number where it has none: what several sections
+        draw on has one.
+        """
+        p = hit.passage
+        if p.id not in self.sources:
+            self.sources[p.id] = Source(
+                n=len(self.sources) + 1,
+                id=p.id,
+                path=p.path,
+                heading=p.heading,
+                page=p.page,
+                start=p.start,
+                end=p.end,
+                text=p.text,
+                version=p.version,
+            )
+        return self.sources[p.id]
+
+
+class InOrder:
+    """Sections are written at once and shown one after another: what a later one says waits for
+    those before it.
+    """
+
+    def __init__(self, say: Say, indices: Sequence[int]) -> None:
+        self._say, self._waiting = say, list(indices)
+        self._held: dict[int, list[Event]] = {index: [] for index in indices}
+        self._ended = set[int]()
+
+    def lane(self, index: int) -> Say:
+        def say(event: Event) -> None:
+            if self._waiting and self._waiting[0] == index:
+                self._say(event)
+            else:
+                self._held[index].append(event)
+
+        return say
+
+    def end(self, index: int) -> None:
+        self._ended.add(index)
+        while self._waiting and self._waiting[0] in self._ended:
+            self._waiting.pop(0)
+            if self._waiting:
+                for event in _joined(self._held.pop(self._waiting[0])):
+                    self._say(event)
+                self._held[self._waiting[0]] = []
+
+
+def _joined(events: Iterable[Event]) -> Iterator[Event]:
+    """Text that waited is said in one piece: a log that is kept only so far would lose its
+    beginning to events that nobody could read yet.
+    """
+    for kind, same in groupby(events, type):
+        if kind is Delta:
+            deltas = [event for event in same if isinstance(event, Delta)]
+            yield Delta(section=deltas[0].section, text="".join(delta.text for delta in deltas))
+        else:
+            yield from same

@@ -1,0 +1,62 @@
+"""Progress: what stage an answer is in, with true counts, never silent for over a second, with the
+time left where that is known.
+"""
+
+import asyncio
+import time
+
+from slipway.answer.draft import Say
+from slipway.answer.pace import Pace, Writing
+from slipway.types import Progress, Stage
+
+TICK_S = 0.8
+
+
+class Teller:
+    """Says what it is told at once, and again every TICK_S until it is closed."""
+
+    def __init__(self, say: Say, started_at: float, pace: Pace) -> None:
+        self._say, self._started_at, self._pace = say, started_at, pace
+        self._last: Progress | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.writings: list[Writing] = []
+        self.at_once = 1
+        self._shown: list[tuple[float, tuple[float, float]]] = []
+
+    def tell(self, stage: Stage, label: str, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        left = self._pace.left(self.writings, self.at_once, now) if self.writings else None
+        if left is not None:
+            self._shown.append((now, left))
+        self._last = Progress(
+            stage=stage,
+            label=label,
+            done=done,
+            total=total,
+            unit=unit,
+            elapsed_s=now - self._started_at,
+            eta_s=left,
+        )
+        self._say(self._last)
+        self._again()
+
+    def _again(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        last = self._last
+        if last is not None:
+            self.tell(last.stage, last.label, last.done, last.total, last.unit)
+
+    def close(self) -> None:
+        """No more is said."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def ended(self) -> None:
+        """All came to its end: what was said of the time left is judged by it."""
+        if self.writings:
+            self._pace.judge(self.writings[0].model, self._shown, time.monotonic())

@@ -1,0 +1,143 @@
+"""What is known of an answer by the time it is settled."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from slipway import ledger
+from slipway.ledger import Spent
+from slipway.providers import Provider
+from slipway.routing import Answering, Thought
+from slipway.types import (
+    AnswerDone,
+    Asker,
+    Beside,
+    Record,
+    Rung,
+    Usage,
+)
+
+
+class Facts(Record, frozen=True, kw_only=True):
+    """What is known of a proxied answer when its head goes out; `cost_usd` is None in streams, and
+    where the price is not known.
+    """
+
+    rung: Rung
+    model: str
+    attempts: int
+    cost_usd: str | None = None
+
+
+class Tally:
+    """What is known of an answer by the time it is settled."""
+
+    def __init__(self, answer_id: str, door: str, app: str, asker: Asker, streamed: bool) -> None:
+        self.id, self.door, self.app, self.asker, self.streamed = (
+            answer_id,
+            door,
+            app,
+            asker,
+            streamed,
+        )
+        self.started_at = time.monotonic()
+        self.first_at: float | None = None
+        self.rung: Rung | None = None
+        self.model: str | None = None
+        self.provider = "none"
+        self.spent: list[Spent] = []
+        self.kinds: dict[str, str] = {}  # each model's provider
+        self.beside: list[Beside] = []
+        self.attempts = 0
+        self.skipped: dict[str, str] = {}
+        self.error: str | None = None
+        self.cited, self.flagged, self.dangling = 0, 0, 0
+
+    def since(self) -> float:
+        return time.monotonic() - self.started_at
+
+    def words(self) -> None:
+        """The first words came."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+
+    def written_by(self, answering: Answering) -> None:
+        """Who writes now."""
+        model = answering.candidate.model
+        self.rung, self.model, self.provider = answering.candidate.rung, model.name, model.kind
+
+    @contextmanager
+    def along(self, answering: Answering) -> Iterator[list[Spent]]:
+        """A way along a route, however it ends: what it took is booked (and in the list, then), who
+        was passed over is kept.
+        """
+        spent = list[Spent]()
+        try:
+            yield spent
+        finally:
+            answering.close()
+            self.attempts += answering.attempts.count
+            self.skipped |= answering.attempts.skipped
+            spent += [self.book(took.candidate.model, took.usage) for took in answering.took]
+
+    def book(self, model: Provider, usage: Usage | None) -> Spent:
+        spent = Spent(model=model.name, price=model.price, usage=usage)
+        self.spent.append(spent)
+        self.kinds[model.name] = model.kind
+        return spent
+
+    def thought(self, thought: Thought) -> Spent:
+        """A call that does not write."""
+        if thought.usage is not None:
+            self.beside.append(
+                Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage)
+            )
+        return Spent(model=thought.model.name, price=thought.model.price, usage=thought.usage)
+
+    @property
+    def cost_usd(self) -> str | None:
+        return ledger.plain(ledger.total_usd(self.spent))
+
+    def facts(self, attempts: int) -> Facts:
+        return Facts(
+            rung=self.rung or "model",
+            model=self.model or "",
+            attempts=attempts,
+            cost_usd=self.cost_usd,
+        )
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.first_at is None else self.first_at - self.started_at
+
+    def done(self) -> AnswerDone:
+        return AnswerDone(
+            id=self.id,
+            door=self.door,
+            app=self.app,
+            model=self.model,
+            provider=self.provider,
+            rung=self.rung,
+            streamed=self.streamed,
+            error=self.error,
+            duration_s=self.since(),
+            ttft_s=self.ttft_s,
+            usage=ledger.used([spent for spent in self.spent if spent.model == self.model]),
+            tenant=self.asker.tenant,
+            owner=self.asker.owner,
+            citations_kept=self.cited - self.flagged,
+            citations_flagged=self.flagged,
+            citations_dropped=self.dangling,
+            beside=(*self.beside, *self.others()),
+            skipped=tuple(self.skipped.items()),
+        )
+
+    def others(self) -> list[Beside]:
+        """Sections may be written by several models of a route; the answer is called by one of
+        them.
+        """
+        return [
+            Beside(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
+            for spent in self.spent
+            if spent.model != self.model and spent.usage is not None
+        ]

@@ -1,0 +1,222 @@
+"""`slipway ask`: a question in the terminal, answered here or by a running server, shown as it is
+written.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from slipway.answer import App, Road, answer
+from slipway.answer.draft import Draft, Say
+from slipway.errors import BadRequest
+from slipway.providers import encode_json
+from slipway.providers.http import Pool, Timeouts, head_of
+from slipway.providers.sse import LINE, Framer, data_of
+from slipway.routing import models_of
+from slipway.types import Asker, Message, Question, new_id
+from slipway.web.runs import Run
+from slipway.web.wire import NAMES, event_data, fold, heading
+
+Told = tuple[str, dict[str, Any]]  # an event's name and its data
+ESC = "\x1b["
+
+
+def asked(road: Road, app_name: str | None, text: str) -> tuple[App, Question]:
+    """The app that is meant, and the question to it by whoever sits here. Raises BadRequest."""
+    names = list(road.apps) or road.names
+    if not names:
+        raise BadRequest("There is nothing to ask.", "Add --docs FOLDER or --model MODEL.")
+    if app_name is None and len(names) > 1:
+        raise BadRequest("There are several apps.", f"Name one with --app: {', '.join(names)}.")
+    app = road.app(app_name or names[0])
+    if app is None:
+        raise BadRequest(f"There is no app `{app_name}`.", f"Known: {', '.join(road.names)}.")
+    message = Message(role="user", content=text)
+    question = Question(
+        id=new_id("ans"),
+        app=app.name,
+        text=text,
+        messages=(message,),
+        asker=Asker(owner="local", everything=True),
+        asked_at=time.monotonic(),
+    )
+    return app, question
+
+
+async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
+    """Asks in this process. Raises SlipwayError."""
+    app, question = asked(road, app_name, text)
+
+    async def work(question: Question, draft: Draft, say: Say) -> None:
+        await answer(road, app, question, draft, "ask", say)
+
+    run = Run(question)
+    run.begin(work)
+    async for _, event in run.follow():
+        if event is not None:
+            yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
+
+
+async def once(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
+    """The only question of this process: a model that runs here begins to load before the search,
+    and ends after the answer.
+    """
+    app, _ = asked(road, app_name, text)
+    for candidate in app.route.candidates if app.route is not None else ():
+        candidate.model.start()
+    try:
+        async for told in here(road, app_name, text):
+            yield told
+    finally:
+        for model in models_of(road.routes.values()):
+            await model.close()
+
+
+async def there(url: str, key: str | None, app_name: str | None, text: str) -> AsyncIterator[Told]:
+    """Asks a running server. Raises SlipwayError."""
+    pool = Pool(url, url, Timeouts(first_byte_s=120.0, between_bytes_s=120.0))
+    headers = {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
+    body = {"question": text, "stream": True, **({"app": app_name} if app_name else {})}
+    try:
+        reply = await pool.send(
+            head_of("POST", f"{url.rstrip('/')}/v1/answers", headers), encode_json(body)
+        )
+        if reply.status != 200:
+            said = msgspec.json.decode(await reply.read()).get("error", {})
+            raise BadRequest(said.get("message", f"The server answered with {reply.status}."), "")
+        framer = Framer()
+        while data := await reply.chunk():
+            for event in framer.feed(data):
+                if payload := data_of_event(event):
+                    yield payload
+    except msgspec.MsgspecError:
+        raise BadRequest(f"{url} does not answer like Slipway.", "Check --url.") from None
+    finally:
+        await pool.close()
+
+
+def data_of_event(event: bytes) -> Told | None:
+    name = next(
+        (line[6:].strip().decode() for line in LINE.split(event) if line.startswith(b"event:")), ""
+    )
+    return (name, msgspec.json.decode(data_of(event))) if name else None
+
+
+class Screen:
+    """Progress on one line of stderr, the text on stdout, the sources below it."""
+
+    def __init__(self) -> None:
+        self.status = sys.stderr.isatty()
+        self.styled = sys.stdout.isatty()
+        self.sources: list[dict[str, Any]] = []
+        self.cited: set[int] = set()
+        self.any_text = False
+        self.titles: dict[int, str] = {}
+        self.section: int | None = None  # the one that is shown
+        self.failed = False
+
+    def event(self, name: str, data: dict[str, Any]) -> None:
+        handler = getattr(self, f"on_{name}", None)
+        if handler is not None:
+            handler(data)
+
+    def on_progress(self, data: dict[str, Any]) -> None:
+        if self.status and not self.any_text:
+            sys.stderr.write(f"\r{ESC}K{data['label']}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self.status and not self.any_text:
+            sys.stderr.write(f"\r{ESC}K")
+            sys.stderr.flush()
+
+    def on_source(self, data: dict[str, Any]) -> None:
+        self.sources.append(data)
+
+    def on_section(self, data: dict[str, Any]) -> None:
+        self.titles[data["index"]] = data["title"]
+
+    def on_delta(self, data: dict[str, Any]) -> None:
+        self.clear()
+        if data["section"] != self.section:
+            sys.stdout.write(heading(self.titles.get(data["section"], ""), first=not self.any_text))
+        self.section, self.any_text = data["section"], True
+        sys.stdout.write(data["text"])
+        sys.stdout.flush()
+
+    def on_citation(self, data: dict[str, Any]) -> None:
+        self.cited.add(data["n"])
+
+    def on_notice(self, data: dict[str, Any]) -> None:
+        self.clear()
+        print(f"({data['text']})", file=sys.stderr)
+
+    def on_error(self, data: dict[str, Any]) -> None:
+        self.clear()
+        self.failed = True
+        print(f"\n{data['what']} {data['next']} ({data['ref']})", file=sys.stderr)
+
+    def on_done(self, data: dict[str, Any]) -> None:
+        cited = [s for s in self.sources if s["n"] in self.cited]
+        print("\n")
+        for s in cited:
+            place = f"{s['path']} - {s['heading']}" + (
+                f", page {s['page']}" if s.get("page") else ""
+            )
+            print(f"{self.dim('[' + str(s['n']) + ']')} {place}")
+        who = data["model"] or (
+            "not found in the documents" if data["abstained"] else "quoted from the documents"
+        )
+        print(self.dim(f"{who}, {data['duration_s']:.1f} s"))
+
+    def dim(self, text: str) -> str:
+        return f"{ESC}2m{text}{ESC}0m" if self.styled else text
+
+
+async def show(events: AsyncIterator[Told], as_json: bool) -> int:
+    """0 for an answer, 1 for none. With `as_json`, one object: the answer as `/v1/answers` gives
+    it.
+    """
+    screen, seen = Screen(), list[Told]()
+    async for name, data in events:
+        seen.append((name, data))
+        if not as_json or name == "error":
+            screen.event(name, data)
+    if as_json and not screen.failed:
+        print(encode_json(folded(seen)).decode())
+    return int(screen.failed)
+
+
+def folded(seen: list[Told]) -> dict[str, Any]:
+    kinds = {name: kind for kind, name in NAMES.items()}
+    events = [msgspec.convert(whole(name, data), kinds[name]) for name, data in seen]
+    return fold(next((d["id"] for n, d in seen if n == "done"), ""), events)
+
+
+def whole(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """An event's data on the wire -> the fields of its type."""
+    if name == "source":
+        return {"source": data}
+    if name == "usage":
+        return {
+            "model": data["model"],
+            "cost_usd": data["cost_usd"],
+            "usage": {k: v for k, v in data.items() if k not in ("model", "cost_usd")},
+        }
+    return data
+
+
+def ask(events: AsyncIterator[Told], as_json: bool) -> int:
+    """Shows the answer; the exit code of the command."""
+    try:
+        return asyncio.run(show(events, as_json))
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130

@@ -1,0 +1,110 @@
+"""How many calls a model works on at once, and who goes next: in turn between those who ask, each
+in the order of asking.
+
+Nobody waits in vain: who cannot be served before its deadline, or within the model's longest wait,
+is told so at once, with the time after which there will be room.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict, deque
+
+from slipway.errors import ModelBusy
+
+GUESS_S = 1.0  # what a call takes, before one has ended
+_SHARE = 0.1  # of each new call in what a call takes on average
+
+
+class Turns:
+    """`most` calls at once; a wait of `longest_s` at the most. The loop's time is `loop.time()`."""
+
+    def __init__(self, name: str, most: int, longest_s: float) -> None:
+        self.name, self.most, self.longest_s = name, most, longest_s
+        self.busy = 0
+        self.takes_s = GUESS_S  # a call, on average
+        self._is_guess = True
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = (
+            OrderedDict()
+        )  # by who asks; the first is next
+        self.waiting = 0
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it lets in the same number of calls, for as long."""
+        return isinstance(other, Turns) and (self.name, self.most, self.longest_s) == (
+            other.name,
+            other.most,
+            other.longest_s,
+        )
+
+    __hash__ = object.__hash__
+
+    @property
+    def free(self) -> bool:
+        return self.busy < self.most
+
+    async def enter(self, owner: str, within_s: float) -> None:
+        """Waits for a turn; `leave` gives it back. Raises ModelBusy, at once where waiting is in
+        vain.
+        """
+        if self.free and not self.waiting:
+            self.busy += 1
+            return
+        within_s = min(within_s, self.longest_s)
+        if (expected_s := self._expected_s(owner)) > within_s:
+            raise self._full(expected_s)
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(owner, deque()).append(turn)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(within_s):
+                await turn
+        except TimeoutError:
+            if turn.done() and not turn.cancelled():  # its turn came in the same moment
+                return
+            raise self._full(max(self.takes_s, 1.0)) from None
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()
+            raise
+        finally:
+            if not turn.done() or turn.cancelled():
+                self._forget(owner, turn)
+
+    def _expected_s(self, owner: str) -> float:
+        """The longest wait of one more call of this owner: those of others go before it only as
+        often as its own do, `most` at a time.
+        """
+        mine = len(self._queues.get(owner, ())) + 1
+        ahead = (
+            sum(min(len(queue), mine) for each, queue in self._queues.items() if each != owner)
+            + mine
+        )
+        return self.takes_s * math.ceil(ahead / self.most)
+
+    def _full(self, after_s: float) -> ModelBusy:
+        what = f"{self.name} is busy with {self.most} other calls, and {self.waiting} wait."
+        return ModelBusy(what, model=self.name, retry_after_s=max(1.0, after_s))
+
+    def _forget(self, owner: str, turn: "asyncio.Future[None]") -> None:
+        queue = self._queues.get(owner)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            self.waiting -= 1
+            if not queue:
+                del self._queues[owner]
+
+    def leave(self, took_s: float | None = None) -> None:
+        """Gives a turn back. `took_s` is what the call took, where it came to its end."""
+        if took_s is not None:
+            self.takes_s += (1.0 if self._is_guess else _SHARE) * (took_s - self.takes_s)
+            self._is_guess = False
+        self.busy -= 1
+        while self._queues and self.free:
+            owner, queue = self._queues.popitem(last=False)
+            turn = queue.popleft()
+            self.waiting -= 1
+            if queue:
+                self._queues[owner] = queue  # behind the others
+            if not turn.done():
+                self.busy += 1
+                turn.set_result(None)

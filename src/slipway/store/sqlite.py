@@ -1,0 +1,211 @@
+"""The store: one SQLite file, used by one process at a time. Rooms keep their tables here.
+
+Write-ahead logging: readers never wait for the writer, and a process killed at any moment leaves
+the last committed state. The folder of the file also holds what is derived from it, and the lock,
+which names the process that uses it.
+"""
+
+import contextlib
+import os
+import secrets
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from slipway.errors import SettingsError
+from slipway.settings.tree import SQLITE
+from slipway.types import Record
+
+if TYPE_CHECKING:
+    import sqlite3
+
+try:
+    import fcntl
+except ImportError:  # Windows: one server a folder is then the operator's care
+    fcntl = None  # type: ignore[assignment]
+
+MEMORY_KB = 1024  # of a connection's page cache
+_HOLDER_BYTES = 1024
+
+
+class Holder(Record, frozen=True, kw_only=True):
+    """The process that uses the store. `url` is where its server listens, `token` the key that it
+    takes from whoever may read the lock.
+    """
+
+    pid: int
+    url: str = ""
+    token: str = ""
+
+
+class InUse(Exception):
+    """Another process uses the store: `holder`, where it has said who it is."""
+
+    def __init__(self, holder: Holder | None) -> None:
+        super().__init__(
+            f"in use by process {holder.pid}" if holder else "in use by another process"
+        )
+        self.holder = holder
+
+
+class Store:
+    """Raises InUse, and SettingsError for a file that cannot be opened or is not ours."""
+
+    lasting = True  # not of one that ends with this process
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.folder = file, file.parent
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = _locked(self.folder / "lock")
+            self._unlock = weakref.finalize(self, os.close, self._lock)
+        except OSError as error:
+            raise SettingsError(
+                [
+                    f"store: {self.folder} cannot be written ({error.strerror}); set `store: {SQLITE}PATH`"
+                ]
+            ) from None
+        self.token = secrets.token_urlsafe(32)
+        self.announce("")
+        self._local = threading.local()
+        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
+        self._connecting = threading.Lock()
+        self._writer = threading.RLock()
+        self._writing = 0
+        try:
+            with self.sound(), self.writing() as db:
+                self.secret = _secret(db)
+        except SettingsError:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def sound(self) -> Iterator[None]:
+        """Raises SettingsError where the file turns out to be broken."""
+        import sqlite3  # 1 MB, and only needed where there is a store
+
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise SettingsError(
+                [
+                    f"store: {self.file} cannot be used ({error}); move it away, and the documents are read anew"
+                ]
+            ) from None
+
+    @classmethod
+    def temporary(cls) -> "Store":
+        """A store that ends with its last user."""
+        folder = Path(tempfile.mkdtemp(prefix="slipway-"))
+        store = cls(folder / "slipway.db")
+        store.lasting = False
+        weakref.finalize(store, rmtree, folder, ignore_errors=True)
+        return store
+
+    def announce(self, url: str) -> None:
+        """Writes into the lock who holds it, and where its server listens."""
+        holder = Holder(pid=os.getpid(), url=url, token=self.token if url else "")
+        os.pwrite(self._lock, msgspec.json.encode(holder).ljust(_HOLDER_BYTES), 0)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator["sqlite3.Connection"]:
+        """One transaction: committed at the end, undone by any error. One thread at a time; may be
+        nested.
+        """
+        with self._writer:
+            db = self.reading()
+            self._writing += 1
+            try:
+                if self._writing == 1:
+                    db.execute("BEGIN IMMEDIATE")
+                yield db
+                if self._writing == 1:
+                    db.execute("COMMIT")
+            except BaseException:
+                if self._writing == 1 and db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            finally:
+                self._writing -= 1
+
+    def reading(self) -> "sqlite3.Connection":
+        """This thread's connection; it is closed some time after the thread has ended."""
+        db: sqlite3.Connection = getattr(self._local, "db", None) or self._connect()
+        return db
+
+    def _connect(self) -> "sqlite3.Connection":
+        import sqlite3
+
+        db = self._local.db = sqlite3.connect(
+            self.file, isolation_level=None, check_same_thread=False, timeout=30
+        )
+        with self._connecting:
+            for thread in [thread for thread in self._connections if not thread.is_alive()]:
+                self._connections.pop(thread).close()
+            self._connections[threading.current_thread()] = db
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"cache_size=-{MEMORY_KB}",
+            "busy_timeout=30000",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+        return db
+
+    def close(self) -> None:
+        for db in self._connections.values():
+            db.close()
+        self._connections.clear()
+        self._local = threading.local()
+        self._unlock()
+
+
+def holder_of(file: Path) -> Holder | None:
+    """Who used the store last, and perhaps still does; None where that was nobody, or cannot be
+    read.
+    """
+    try:
+        return _holder((file.parent / "lock").read_bytes())
+    except OSError:
+        return None
+
+
+def _locked(path: Path) -> int:
+    """The open lock file, held until it is closed or the process ends, however it ends. Raises
+    InUse.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        told = os.pread(file, _HOLDER_BYTES, 0)
+        os.close(file)
+        raise InUse(_holder(told)) from None
+    return file
+
+
+def _holder(told: bytes) -> Holder | None:
+    try:
+        return msgspec.json.decode(told, type=Holder)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _secret(db: "sqlite3.Connection") -> bytes:
+    """What ids are keyed with, so that nobody can compute them."""
+    db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+    db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
+    return bytes(db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0])
+
+
+def file_of(url: str) -> Path:
+    """`sqlite:///RELATIVE` or `sqlite:////ABSOLUTE` -> its path."""
+    return Path(url.removeprefix(SQLITE)).expanduser()

@@ -1,0 +1,1 @@
+"""What operators see: metrics and traces, made from the records that the pipeline emits."""

@@ -1,0 +1,51 @@
+"""Starlette's routes, with our errors for what is not there."""
+
+from collections.abc import Iterable
+
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from slipway.errors import MethodNotAllowed, NotFound
+
+
+class Path(Route):
+    """A route whose wrong method is told as an error of ours."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.methods and scope["method"] not in self.methods:
+            here = [
+                route
+                for route in scope["router"].routes
+                if isinstance(route, Path) and route.path_regex.match(scope["path"])
+            ]
+            known = " or ".join(
+                sorted({method for route in here for method in route.methods or ()} - {"HEAD"})
+            )
+            raise MethodNotAllowed(
+                f"`{scope['path'][:200]}` does not take {scope['method']}.", f"Use {known}."
+            )
+        await self.app(scope, receive, send)
+
+
+class Handled:
+    """A handler in ASGI's own form, for a route that answers in more than one way."""
+
+    def __init__(self, handler: ASGIApp) -> None:
+        self.handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.handler(scope, receive, send)
+
+
+def nothing_there(known: Iterable[str]) -> ASGIApp:
+    """The router's answer to a path that does not exist: what does."""
+    there = ", ".join(known)
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raise NotFound(
+                f"There is no `{scope['method']} {scope['path'][:200]}` here.",
+                f"There are: {there}.",
+            )
+
+    return handler

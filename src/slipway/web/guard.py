@@ -1,0 +1,285 @@
+"""The outermost ASGI function: who may knock (Host, Origin, key, size), where it goes, and how an
+error leaves.
+
+The hot route, chat, is called directly; everything else goes through Starlette's router.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from slipway.answer import Road
+from slipway.catalogue import preferred
+from slipway.errors import (
+    BadRequest,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    SlipwayError,
+    TooLarge,
+    UnsupportedMedia,
+)
+from slipway.providers import encode_json
+from slipway.settings import Settings, is_loopback
+from slipway.types import Language, new_id
+from slipway.web.wire import envelope
+
+log = logging.getLogger("slipway")
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+RequestHeaders = dict[bytes, bytes]
+
+OPEN = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})  # and /static/: no key is asked for
+ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
+STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+    *ALWAYS,
+]
+JSON: Headers = [(b"content-type", b"application/json"), *ALWAYS]
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def language_of(headers: Mapping[bytes, bytes]) -> Language:
+    """In which a person reads what comes back."""
+    return preferred(headers.get(b"accept-language", b"").decode("latin-1"))
+
+
+async def respond_error(send: Send, error: SlipwayError, ref: str, language: Language) -> None:
+    headers = [*JSON, (b"x-slipway-answer-id", ref.encode()), (b"x-request-id", ref.encode())]
+    headers.append(
+        (b"x-should-retry", b"true" if error.retryable else b"false")
+    )  # the OpenAI clients go by it
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await respond(send, error.status, headers, encode_json(envelope(error, ref, language)))
+
+
+def check_post(scope: Scope) -> None:
+    if scope["method"] != "POST":
+        raise MethodNotAllowed(f"`{scope['path']}` does not take {scope['method']}.", "Use POST.")
+
+
+class Door:
+    """`fast` maps a path to the handler of its POST, which answers its own errors once it has begun
+    to answer; `rest` is the router of all other requests.
+    """
+
+    def __init__(
+        self, settings: Settings, road: Road, fast: Mapping[str, Handler], rest: Handler
+    ) -> None:
+        self.fast, self.rest = fast, rest
+        self.take(settings, road)
+
+    def take(self, settings: Settings, road: Road) -> None:
+        self.admission = road.admission
+        self.body_mb = settings.limits.body_mb
+        self.largest_body = int(self.body_mb * 1024 * 1024)
+        self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
+        if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
+            self.hosts.add(settings.listen.host.lower())
+        self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
+        self.known_hosts: set[bytes] = set()  # Host values that were checked and may enter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.rest(scope, receive, send)
+            return
+        connection = scope["extensions"]["slipway"]
+        task = asyncio.current_task()
+        connection.gone = task.cancel if task is not None else None
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            send_through = self.checked(scope, send)
+            fast = self.fast.get(scope["path"])
+            if fast is not None:
+                check_post(scope)
+                await fast(scope, receive, send_through)
+            else:
+                send = send_through
+                await self.rest(scope, receive, watched)
+        except SlipwayError as error:
+            await self.refused(scope, send, error, started)
+        except asyncio.CancelledError:
+            if not connection.lost:  # not the client went, but the server's grace ran out
+                log.warning(
+                    "the grace ran out: answer %s was cut",
+                    scope.get("slipway.ref", "without an id"),
+                )
+                connection.transport.close()
+        except Exception as error:
+            log.exception("a defect met by %s %s", scope["method"], scope["path"])
+            await self.refused(scope, send, InternalError.of(error), started)
+
+    async def refused(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
+        ref = scope.get("slipway.ref") or new_id("ref")
+        if error.status >= 500:
+            log.warning("%s: %s (%s)", ref, error.what, error.code)
+        else:  # the sentence may name what was sent, which stays out of the log
+            log.info(
+                "%s: %s %r was refused: %d (%s)",
+                ref,
+                scope["method"],
+                scope["path"][:100],
+                error.status,
+                type(error).code,
+            )
+        if started:  # the handler has said what it could; only the connection can tell the rest
+            scope["extensions"]["slipway"].transport.close()
+        else:
+            await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
+
+    def checked(self, scope: Scope, send: Send) -> Send:
+        """Raises for what may not enter; gives the `send` to go on with. Reads the headers once,
+        into `scope["slipway.headers"]`.
+        """
+        headers = scope["slipway.headers"] = dict(scope["headers"])
+        host = headers.get(b"host")
+        if host not in self.known_hosts:
+            self.check_host(host)
+        site = headers.get(b"sec-fetch-site")
+        if site not in (b"same-origin", b"none") and (
+            site is not None or b"origin" in headers
+        ):  # a browser's word counts, where it gives one
+            return self.check_origin(scope, headers, send)
+        self.check_key(scope, headers)
+        return send
+
+    def check_host(self, host: bytes | None) -> None:
+        """Against DNS rebinding: a page of another site must not reach a server on loopback under
+        its own name.
+        """
+        if host is None:
+            raise BadRequest("The request has no Host header.")
+        name = host.decode("latin-1").lower()
+        name = (
+            name.rpartition(":")[0]
+            if name.rpartition(":")[2].isdigit() and not name.endswith("]")
+            else name
+        )
+        if not (is_loopback(name) or name.strip("[]") in self.hosts or "*" in self.hosts):
+            raise Forbidden(
+                f"This server is not reached under the name `{name[:100]}`.",
+                f"Add it to `listen.allowed_hosts`: [{name[:100]}].",
+                param="Host",
+            )
+        if len(self.known_hosts) < 1000:
+            self.known_hosts.add(host)
+
+    def check_origin(self, scope: Scope, headers: RequestHeaders, send: Send) -> Send:
+        """Pages of other sites may not call, unless they are in `listen.allowed_origins`; a link to
+        the page may be followed.
+        """
+        origin = headers.get(b"origin")
+        if (
+            origin is not None
+            and origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower()
+        ):
+            self.check_key(scope, headers)
+            return send
+        if origin is not None and origin.lower() in self.origins:
+            return self.cors(scope, headers, origin, send)
+        if (
+            origin is None
+            and scope["method"] == "GET"
+            and headers.get(b"sec-fetch-mode") == b"navigate"
+            and scope["path"] in OPEN
+        ):
+            return send
+        raise Forbidden(
+            "A page of another site may not call this server.",
+            "Add its origin to `listen.allowed_origins`.",
+            param="Origin",
+        )
+
+    def cors(self, scope: Scope, headers: RequestHeaders, origin: bytes, send: Send) -> Send:
+        allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        allow.append(
+            (
+                b"access-control-expose-headers",
+                b"x-slipway-answer-id, x-slipway-rung, x-slipway-model, retry-after",
+            )
+        )
+        if scope["method"] == "OPTIONS":
+            wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
+            allow.append((b"access-control-allow-methods", b"GET, POST, DELETE"))
+            allow.append((b"access-control-allow-headers", wanted))
+            allow.append((b"access-control-max-age", b"600"))
+            scope["path"] = "/preflight"
+        else:
+            self.check_key(scope, headers)
+
+        async def with_cors(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *allow]
+            await send(message)
+
+        return with_cors
+
+    def check_key(self, scope: Scope, headers: RequestHeaders) -> None:
+        path = scope["path"]
+        if path not in OPEN and not path.startswith("/static/"):
+            scope["slipway.asker"] = self.admission.asker(headers.get(b"authorization"))
+        elif path == "/readyz":  # anybody may know whether, those who may enter also what
+            scope["slipway.asker"] = self.admission.known(headers.get(b"authorization"))
+
+    async def body(self, scope: Scope, receive: Receive) -> bytes:
+        """The request's JSON body. Raises TooLarge before reading more than the limit,
+        UnsupportedMedia for what is not JSON.
+        """
+        headers: RequestHeaders = scope["slipway.headers"]
+        kind = headers.get(b"content-type", b"")
+        if (
+            kind != b"application/json"
+            and kind.partition(b";")[0].strip().lower() != b"application/json"
+        ):
+            raise UnsupportedMedia(
+                "The body must be JSON.",
+                "Send it with `Content-Type: application/json`.",
+                param="Content-Type",
+            )
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.largest_body:
+            raise self.too_large()
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.largest_body:
+                raise self.too_large()
+        return b"".join(parts)
+
+    def too_large(self) -> TooLarge:
+        return TooLarge(
+            f"The body is larger than {self.body_mb:g} MiB.",
+            "Send less, or have the operator raise `limits.body_mb`.",
+        )
