@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -23,19 +23,15 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.types import (
     Answered,
     Asker,
-    Delta,
-    Event,
     Failed,
     Message,
     Question,
-    SectionState,
     Within,
     new_id,
 )
 from slipway.web.endpoints import Handled, Path
 from slipway.web.feedback import note_of
 from slipway.web.guard import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
-from slipway.web.pages import clean_html, settled
 from slipway.web.proxy_response import HEARTBEAT, HttpOutlet, Streams
 from slipway.web.runs import Run, Runs, Work
 from slipway.web.wire import (
@@ -298,41 +294,6 @@ class Api:
         run = self.run_of(request)
         return reply({**fold(run.question.id, run.events), "state": run.state})
 
-    async def html(self, request: Request) -> Response:
-        """The answer's text as clean HTML, for the page; of a section that is still being written,
-        the blocks that are whole.
-        """
-        run = self.run_of(request)
-        events = run.events
-        written = texts_of(events)
-        ended = (
-            {e.index for e in events if isinstance(e, SectionState) and e.state != "started"}
-            if run.state == "running"
-            else set(written)
-        )
-        parts = {
-            index: text if index in ended else text[: settled(text)]
-            for index, text in sorted(written.items())
-        }
-        clean = await asyncio.to_thread(
-            lambda: {index: clean_html(text) for index, text in parts.items()}
-        )
-        titles = {
-            e.index: clean_html(f"## {e.title}")
-            for e in events
-            if isinstance(e, SectionState) and e.title
-        }
-        sections = [
-            {"index": index, "html": html, "end": len(parts[index])}
-            for index, html in clean.items()
-        ]
-        return reply(
-            {
-                "html": "".join(titles.get(index, "") + html for index, html in clean.items()),
-                "sections": sections,
-            }
-        )
-
     async def cancel(self, request: Request) -> Response:
         run = self.run_of(request)
         run.cancel()
@@ -449,7 +410,6 @@ class Api:
             Path("/v1/models/{name:path}", self.model, methods=["GET"]),
             Path("/v1/answers/{id}", self.read, methods=["GET"]),
             Path("/v1/answers/{id}/events", self.resume, methods=["GET"]),
-            Path("/v1/answers/{id}/html", self.html, methods=["GET"]),
             Path("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
             Path("/v1/answers/{id}/retry", Handled(self.retry), methods=["POST"]),
             Path("/v1/passages/{id}", self.passage, methods=["GET"]),
@@ -548,17 +508,6 @@ def limited(sent: Any) -> Within | None:
         ) from None
     matcher(within)
     return within
-
-
-def texts_of(events: Iterable[Event]) -> dict[int, str]:
-    """What each section says; one that was begun again says only what came since."""
-    texts: dict[int, list[str]] = {}
-    for event in events:
-        if isinstance(event, SectionState) and event.state == "started":
-            texts[event.index] = []
-        elif isinstance(event, Delta):
-            texts.setdefault(event.section, []).append(event.text)
-    return {index: "".join(parts) for index, parts in texts.items()}
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:

@@ -210,6 +210,8 @@ class Door:
             and scope["path"] in OPEN
         ):
             return send
+        if scope["method"] == "GET" and scope["path"].startswith("/static/"):
+            return send  # the same files for everyone: a diagram's frame has no origin
         raise Forbidden(
             "A page of another site may not call this server.",
             "Add its origin to `listen.allowed_origins`.",

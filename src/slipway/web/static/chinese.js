@@ -80,6 +80,8 @@ export default {
   passageAsFound: (what) => `${what}这里显示的是当时找到的段落。`,
   table: "表格",
   code: "代码",
+  diagram: "图表",
+  diagramSource: "图表源代码",
 
   // what answered
   how: "回答是如何得出的",

@@ -80,6 +80,8 @@ export default {
   passageAsFound: (what) => `${what} This is the passage as it was found.`,
   table: "Table",
   code: "Code",
+  diagram: "Diagram",
+  diagramSource: "Source of the diagram",
 
   // what answered
   how: "How this was answered",

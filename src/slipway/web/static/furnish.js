@@ -18,7 +18,10 @@ export function furnish(fragment, { top, level = top }) {
 
 /** What can only be known of a block that is final and in the page: its colours, and whether it is wider than the page. */
 export function settle(block) {
-  for (const code of block.querySelectorAll("pre > code")) colour(code, true);
+  for (const code of block.querySelectorAll("pre > code")) {
+    if (languageOf(code) === "mermaid") import("./diagram.js").then(({ draw }) => draw(code, code.closest(".code")));
+    else colour(code, true);
+  }
   for (const wide of block.querySelectorAll("pre, .scroller")) {
     if (wide.scrollWidth <= wide.clientWidth) continue;
     Object.assign(wide, { tabIndex: 0, role: "region", ariaLabel: say(wide.matches("pre") ? "code" : "table") });

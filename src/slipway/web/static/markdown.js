@@ -14,6 +14,7 @@ TAGS.push("table", "thead", "tbody", "tr", "th", "td", "span", "div", "input", "
 const CLEAN = {
   ALLOWED_TAGS: TAGS,
   ALLOWED_ATTR: ["href", "title", "class", "start", "type", "checked", "disabled", "value"],
+  ADD_URI_SAFE_ATTR: ["type", "start"],
   ALLOWED_URI_REGEXP: /^https?:\/\//i, // a relative link of a document would lead to a path of this server
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,

@@ -20,8 +20,9 @@ function patch(old, node) {
     else old.data = node.data;
     return true;
   }
+  const isSet = old.firstElementChild && old.dataset.tex !== undefined && old.dataset.tex === node.dataset.tex; // the same formula
   patchAttributes(old, node);
-  if (old.dataset.tex !== undefined && old.dataset.tex === node.dataset.tex && old.firstElementChild) return true;
+  if (isSet) return true;
   if (old.matches("pre > code")) patchCode(old, node.textContent);
   else patchChildren(old, node);
   return true;
