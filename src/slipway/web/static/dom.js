@@ -64,3 +64,10 @@ export async function copyText(text, copier, fallback) {
   setTimeout(() => (copier.textContent = say("copy")), 1500);
   return true;
 }
+
+/** Offers `text` as a file to save. */
+export function saveFile(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}

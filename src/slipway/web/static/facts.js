@@ -20,16 +20,19 @@ export class Facts {
   }
 }
 
+/** Conversations of an earlier version call it `rung`. */
+const servedBy = (done) => done.served_by ?? done.rung;
+
 function whoWords(done) {
   if (done.abstained) return say("notFound");
-  const words = among("rungs", done.rung) ?? among("rungs", "model");
-  return typeof words === "function" ? words(done.model ?? done.rung ?? "") : words;
+  const words = among("servedBy", servedBy(done)) ?? among("servedBy", "model");
+  return typeof words === "function" ? words(done.model ?? servedBy(done) ?? "") : words;
 }
 
 /** What is known of it, as [name, value]. */
 function rows({ id, done, usage }) {
   const found = [
-    ["rung", among("rungNames", done.rung) ?? done.rung],
+    ["served_by", among("servedByNames", servedBy(done)) ?? servedBy(done)],
     ["model", done.model],
     ["first", done.ttft_s == null ? null : say("duration", done.ttft_s)],
     ["whole", say("duration", done.duration_s)],

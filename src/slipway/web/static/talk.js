@@ -1,6 +1,6 @@
-/** The conversation of this tab: asking, reading on, trying again, stopping; kept in the browser while it goes on. */
+/** The conversation of this tab: asking, resuming, trying again, stopping. It is kept while it goes on. */
 
-import { currentTalk, keepTalk, leaveTalk, newId, talkOf } from "./kept.js";
+import { currentId, keepTurns, newId, setCurrent, turnsOf } from "./conversations.js";
 import { speak } from "./notices.js";
 import { closePassage } from "./passage.js";
 import { endWords, progressWords } from "./progress.js";
@@ -17,34 +17,62 @@ export const talk = {
   turns: [],
   views: new Map(), // turn -> its view
   running: null, // {turn, abort, stopping}
-  follows: false, // the view goes with the text until the reader scrolls
-  painted: () => {}, // told when something begins or ends
-  locked: () => {}, // told that the key is not taken any more
+  follows: false, // the view scrolls with the text until the reader scrolls
+  painted: () => {}, // called when something begins or ends
+  locked: () => {}, // called if the key is not accepted any more
+  names: () => [], // what can be asked: rows of /v1/models
+  attached: () => [], // the ids of the files that belong to the next question
 };
 
+const viewOf = (turn) =>
+  new TurnView(turn, {
+    again: () => again(turn),
+    keep,
+    regenerate: (app) => regenerate(turn, app),
+    edit: (question) => edit(turn, question),
+    show: (version) => showVersion(turn, version),
+    suggest: (question) => !talk.running && ask(question, turn.app),
+    isLast: () => turn === talk.turns.at(-1),
+    names: () => talk.names(),
+    turns: () => talk.turns,
+  });
+
 function add(turn) {
-  const view = new TurnView(turn, { again: () => again(turn), keep });
+  const before = talk.turns.at(-1);
   talk.turns.push(turn);
+  insert(turn, (element) => $("turns").append(element));
+  if (before) talk.views.get(before).draw(); // it is not the last one any more
+}
+
+function insert(turn, put) {
+  const view = viewOf(turn);
   talk.views.set(turn, view);
-  $("turns").append(view.element);
+  put(view.element);
   turn.changed = () => drawSoon(turn);
   view.draw();
 }
 
+/** Draws a turn from the start, such as after its question was edited. */
+function redraw(turn) {
+  closePassage();
+  const { element } = talk.views.get(turn);
+  insert(turn, (fresh) => element.replaceWith(fresh));
+}
+
 export function ask(question, app) {
-  const turn = new Turn({ question, app });
+  const turn = new Turn({ question, app, files: talk.attached() });
   talk.id ??= newId();
   add(turn);
   run(turn, "ask");
 }
 
-/** `how`: ask (anew), retry (what is missing) or resume (read on). */
+/** `how`: ask (from the start), retry (what is missing) or resume (the rest of a stream). */
 async function run(turn, how) {
   const abort = new AbortController();
   const { signal } = abort;
   const running = (talk.running = { turn, abort, stopping: false });
   const ways = {
-    ask: () => call("v1/answers", { body: { app: turn.app, messages: messagesFor(turn, talk.turns), stream: true }, signal }),
+    ask: () => call("v1/answers", { body: bodyFor(turn), signal }),
     retry: () => retry(turn, signal),
     resume: () => resume(turn, signal),
   };
@@ -71,16 +99,21 @@ async function run(turn, how) {
   speak(endWords(turn));
 }
 
-/** What an answer ends with that the server did not end itself. */
+function bodyFor(turn) {
+  const files = [...new Set(talk.turns.slice(0, talk.turns.indexOf(turn) + 1).flatMap((each) => each.files.map(({ id }) => id)))];
+  return { app: turn.app, messages: messagesFor(turn, talk.turns), stream: true, ...(files.length && { attachments: files }) };
+}
+
+/** Ends a turn that the server did not end itself. */
 function settle(turn, how, error) {
-  const forgotten = how !== "ask" && (error.status === 404 || error.status === 410); // it can be asked anew
+  const forgotten = how !== "ask" && (error.status === 404 || error.status === 410); // it can be asked from the start
   if (talk.running?.stopping || error.name === "AbortError") turn.fail({ code: "cancelled" });
   else if (error.status === 401) giveBack(turn, error);
   else if (error instanceof Refused) turn.fail({ ...error.failure, retryable: error.failure.retryable || forgotten });
   else turn.fail({ code: "page", retryable: true });
 }
 
-/** The key is not taken (any more): the question goes back to where it was typed. */
+/** The key is not accepted: the question goes back into the box. */
 function giveBack(turn, error) {
   turn.fail(error.failure);
   talk.turns = talk.turns.filter((t) => t !== turn);
@@ -107,13 +140,52 @@ async function again(turn) {
   return run(turn, code === "lost" || code === "unreachable" ? "resume" : "retry");
 }
 
+/** Asks the same question once more, also of another model or app; the answers before stay a click away. */
+function regenerate(turn, app) {
+  if (talk.running) return;
+  turn.newVersion(app);
+  redraw(turn);
+  run(turn, "ask");
+}
+
+function showVersion(turn, version) {
+  if (talk.running?.turn === turn) return;
+  turn.showVersion(version);
+  redraw(turn);
+  keep();
+  talk.views.get(turn).versions.focusOne();
+}
+
+/** Asks a changed question in place of this one. Returns what brings back the old one, with what was said after it. */
+function edit(turn, question) {
+  const at = talk.turns.indexOf(turn);
+  const before = JSON.parse(JSON.stringify(talk.turns.slice(at)));
+  cutFrom(at);
+  ask(question, turn.app);
+  return async () => {
+    await stop();
+    cutFrom(at);
+    for (const fields of before) add(new Turn(fields));
+    keep();
+    talk.painted();
+  };
+}
+
+function cutFrom(at) {
+  closePassage();
+  for (const turn of talk.turns.splice(at)) {
+    talk.views.get(turn).element.remove();
+    talk.views.delete(turn);
+  }
+}
+
 export async function stop() {
   const { running } = talk;
   if (!running || running.stopping) return;
   running.stopping = true;
   $("question").focus({ preventScroll: true });
   if (!running.turn.id) return running.abort.abort();
-  setTimeout(() => running.abort.abort(), 2000); // the stream tells that it was stopped; where it does not, this does
+  setTimeout(() => running.abort.abort(), 2000); // for a stream that does not say that it was stopped
   await call(`v1/answers/${running.turn.id}/cancel`, { body: {} }).catch(() => running.abort.abort());
 }
 
@@ -127,12 +199,12 @@ function drawSoon(turn) {
     talk.views.get(turn)?.draw();
     scrollAlong(turn);
     if (turn.state !== "running") return;
-    keepSometimes();
+    if (performance.now() - keptAt >= KEEP_MS) keep();
     speak(heard(turn));
   });
 }
 
-/** What is told to the ear: where the answer is, and each section once it is there; never its words as they come. */
+/** What screen readers are told: where the answer is, and each section once it is there; never its words as they come. */
 function heard(turn) {
   const done = turn.sections.filter((section) => section?.state === "done").length;
   if (!turn.many || !done || turn.waiting) return progressWords(turn);
@@ -140,17 +212,17 @@ function heard(turn) {
 }
 
 let keptAt = 0;
+let keeping = Promise.resolve();
 
-function keepSometimes() {
-  if (performance.now() - keptAt >= KEEP_MS) keep();
-}
-
+/** Keeps the conversation as it is now; one write after the other. */
 export function keep() {
   keptAt = performance.now();
-  if (talk.turns.length) keepTalk(talk.id, talk.turns);
+  const { id, turns } = talk;
+  if (turns.length) keeping = keeping.then(() => talk.id === id && keepTurns(id, turns)).catch(() => {}); // the next write tries again
+  return keeping;
 }
 
-/** Goes with the text until the question has reached the top; from there on, the reader reads. */
+/** Scrolls with the text until the question has reached the top; from there on, the reader reads. */
 function scrollAlong(turn) {
   if (!talk.follows || turn !== talk.turns.at(-1)) return;
   const top = talk.views.get(turn).element.getBoundingClientRect().top - $("choice").closest("header").offsetHeight - 16;
@@ -168,33 +240,40 @@ addEventListener("pagehide", keep);
 
 // From one conversation to another
 
-/** An empty conversation; the one before stays among those that are kept. */
-export function fresh() {
+/** An empty conversation. The one before stays in the list, unless it was deleted. */
+export async function fresh({ deleted = false } = {}) {
   if (talk.running) {
     const { abort } = talk.running;
     stop();
     abort.abort();
   }
-  keep();
+  if (!deleted) await keep();
   closePassage();
   for (const view of talk.views.values()) view.element.remove();
   Object.assign(talk, { id: null, turns: [] });
   talk.views.clear();
-  leaveTalk();
+  setCurrent(null);
 }
 
-/** The conversation called `id`, else the one that this tab showed before a reload; an answer that was under way is read on. */
-export function restore(id = currentTalk()) {
-  const turns = id ? talkOf(id).map((fields) => new Turn(fields)) : [];
+/** The conversation called `id`, else the one that this tab showed before a reload; an answer that was not complete is resumed. */
+export async function restore(id = currentId()) {
+  const turns = id ? (await turnsOf(id)).map((fields) => new Turn(fields)) : [];
   if (!turns.length) return;
-  talk.id = id;
-  for (const turn of turns) add(turn);
-  talk.painted();
+  show(id, turns);
+  setCurrent(id);
   const last = turns.at(-1);
   for (const turn of turns) {
     if (turn.state === "running" && (turn !== last || !turn.id)) turn.fail({ code: turn.id ? "lost" : "left", retryable: true });
-    if (turn.state !== "running") finish(turn);
+    talk.views.get(turn).draw();
   }
   talk.follows = true;
   if (last.state === "running") run(last, "resume");
+  else scrollAlong(last);
+}
+
+/** Shows `turns`, which are kept once something is asked. */
+export function show(id, turns) {
+  talk.id = id;
+  for (const turn of turns) add(turn);
+  talk.painted();
 }
