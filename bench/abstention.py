@@ -5,7 +5,7 @@ do not; fits its weights with `--fit`.
     its gold sections removed from it python bench/abstention.py --fit      # prints the weights for
     the source, and the thresholds
 
-The index is built anew without a question's gold places (path and heading), so that nothing of them
+The index is built again without a question's gold places (path and heading), so that nothing of them
 is left. Rows: similarity alone; the strongest single signal; the model under nested
 cross-validation (five folds of questions ten times over; the ridge and the set of signals are
 chosen inside, by folds of the training questions); with all signals; each also with the other set

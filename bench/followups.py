@@ -62,14 +62,14 @@ def main() -> None:
     }
     for line in report(cases, rooms, show=options.show):
         print(line)
-    for keeper in [known.keeper for known in rooms.values()]:
-        keeper.close()
+    for synchronizer in [known.synchronizer for known in rooms.values()]:
+        synchronizer.close()
 
 
 def room(folder: Path, embedding: str) -> Knowledge:
     knowledge = Knowledge(opened(Store.temporary(), [folder], embedding=embedding))
     knowledge.build()
-    knowledge.keeper.embed()
+    knowledge.synchronizer.embed()
     return knowledge
 
 

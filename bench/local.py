@@ -37,7 +37,7 @@ class Heard(NamedTuple):
     tpot_s: float
     usage: dict[str, Any]
     cited: bool
-    rung: str
+    served_by: str
     abstained: bool
 
 
@@ -171,7 +171,7 @@ def ask(url: str, app: str, question: str) -> Heard:
         tpot_s,
         usage,
         "citation" in seen,
-        seen["done"]["rung"],
+        seen["done"]["served_by"],
         seen["done"]["abstained"],
     )
 

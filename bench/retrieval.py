@@ -2,7 +2,7 @@
 
     python bench/retrieval.py                          # docs-qa: recall@3 and MRR@3 over places
     (path, heading) python bench/retrieval.py --docs DIR --questions FILE python bench/retrieval.py
-    --url http://127.0.0.1:8080    # the same through the front door of a running server python
+    --url http://127.0.0.1:8080    # the same through the front guard of a running server python
     bench/retrieval.py --set scifact            # nDCG@10 over abstracts, to see that nothing is
     tuned to docs-qa alone
 

@@ -120,7 +120,7 @@ def reading(files: int, rounds: int) -> Iterator[tuple[str, float]]:
             yield "first_files_per_s", files / timed(knowledge.build)
             for _ in range(rounds):
                 yield "again_s", timed(knowledge.build)
-            knowledge.keeper.close()
+            knowledge.synchronizer.close()
             store.close()
         subprocess.run([*INGEST, "--docs", "docs"], cwd=home, check=True, capture_output=True)
         for _ in range(rounds):
@@ -140,16 +140,19 @@ def large(chunks: int) -> Path:
     store = Store(home / "store" / "slipway.db")
     knowledge = room(store, home / "docs")
     knowledge.build()
-    draw, shelf = np.random.default_rng(1), knowledge.keeper.collection.shelf
+    draw, document_store = (
+        np.random.default_rng(1),
+        knowledge.synchronizer.collection.document_store,
+    )
     model, after = opened_model("minilm").model if weights.found("minilm") else "none", 0
-    while missing := shelf.without_vector(model, after, 5000):
+    while missing := document_store.without_vector(model, after, 5000):
         after = missing[-1][0]
         made = draw.normal(size=(len(missing), 384)).astype(np.float32)
         made /= np.linalg.norm(made, axis=1, keepdims=True)
-        shelf.put_vectors(
+        document_store.put_vectors(
             model, {key: row.tobytes() for (_, key, _), row in zip(missing, made, strict=True)}
         )
-    knowledge.keeper.close()
+    knowledge.synchronizer.close()
     store.close()
     (home / "made").touch()
     return home
@@ -161,11 +164,11 @@ def finding(home: Path, questions: int) -> dict[str, float]:
     store = Store(home / "store" / "slipway.db")
     knowledge = room(store, home / "docs", "minilm" if weights.found("minilm") else "none")
     found = {"ready_s": time.monotonic() - started}
-    knowledge.keeper.start()
-    while knowledge.keeper.dense and "/" not in knowledge.keeper.dense_state():
+    knowledge.synchronizer.start()
+    while knowledge.synchronizer.dense and "/" not in knowledge.synchronizer.dense_state():
         time.sleep(0.01)
     found["vectors_s"] = time.monotonic() - started
-    while knowledge.keeper.status()["scanning"]:
+    while knowledge.synchronizer.status()["scanning"]:
         time.sleep(0.05)
     draw, words = random.Random(time.time_ns()), vocabulary()
     asked = [prose(draw, words, WORDS) for _ in range(2 * questions)]
@@ -178,7 +181,7 @@ def finding(home: Path, questions: int) -> dict[str, float]:
             f"p95_ms_at_{name}": took[len(took) * 95 // 100],
         }
     found["rss_mib"] = rss_mib()
-    knowledge.keeper.close()
+    knowledge.synchronizer.close()
     store.close()
     return found
 

@@ -366,10 +366,10 @@ def reader_words(name: str, language: types.Language) -> str:
 
 def known_routes() -> list[str]:
     """`METHOD /path` of all that the app answers to, as the app itself says."""
-    door = build(Settings())
-    found = [f"POST {path}" for path in door.fast]
-    # The router, which the door knows only as a handler
-    for path in getattr(door.rest, "routes"):  # noqa: B009
+    guard = build(Settings())
+    found = [f"POST {path}" for path in guard.fast]
+    # The router, which the guard knows only as a handler
+    for path in getattr(guard.rest, "routes"):  # noqa: B009
         if path.path not in UNLISTED:
             method = next(m for m in ("GET", "POST", "DELETE", "PUT") if m in path.methods)
             found.append(f"{method} {path.path.replace(':path', '')}")
@@ -434,7 +434,7 @@ def printed(text: str) -> str:
 
 
 def run(check: bool) -> int:
-    """How many pages are stale; without `check` they are written anew."""
+    """How many pages are stale; without `check` they are written again."""
     stale = 0
     for page in sorted(DOCS.glob("*.md")):
         old = page.read_text(encoding="utf-8")
@@ -442,7 +442,7 @@ def run(check: bool) -> int:
         if new != old:
             stale += 1
             sys.stderr.write(
-                f"docs/{page.name} {'is stale: run `make docs`' if check else 'is printed anew'}\n"
+                f"docs/{page.name} {'is stale: run `make docs`' if check else 'is printed again'}\n"
             )
             if not check:
                 page.write_text(new, encoding="utf-8")

@@ -19,8 +19,8 @@ from processes import Serving, free_port, mocking, serving
 from slipway.providers.mock import MockServer
 
 Where = Literal["mock", "bad key", "refusing", "nowhere", "untrusted", "mute", "full"]
-Door = Literal["alone", "routed", "app"]
-DOORS: tuple[Door, ...] = ("alone", "routed", "app")
+Guard = Literal["alone", "routed", "app"]
+DOORS: tuple[Guard, ...] = ("alone", "routed", "app")
 TOKENS = 12
 QUESTION = "How hot is green tea brewed?"
 PAGE = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees, for two minutes.\n"
@@ -144,34 +144,34 @@ FAULTS = (
 
 
 class Cell(NamedTuple):
-    """One question: which fault it meets, through which door, and how it is asked."""
+    """One question: which fault it meets, through which guard, and how it is asked."""
 
     fault: Fault
-    door: Door
+    guard: Guard
     streamed: bool
 
     @property
     def name(self) -> str:
-        return f"{self.fault.slug}.{self.door}.{'streamed' if self.streamed else 'whole'}"
+        return f"{self.fault.slug}.{self.guard}.{'streamed' if self.streamed else 'whole'}"
 
     @property
     def words(self) -> set[str]:
         """What may be seen."""
-        if self.door == "app":
+        if self.guard == "app":
             return {app_word(self.fault, streamed=self.streamed)}
         return set(
-            (self.fault.alone if self.door == "alone" else self.fault.routed)[
+            (self.fault.alone if self.guard == "alone" else self.fault.routed)[
                 0 if self.streamed else 1
             ].split("|")
         )
 
     @property
     def calls(self) -> int:
-        return self.fault.calls if self.door == "alone" else self.fault.with_twin
+        return self.fault.calls if self.guard == "alone" else self.fault.with_twin
 
     @property
     def asked(self) -> str:
-        return f"{self.name}.first" if self.door == "alone" else f"{self.door}.{self.name}"
+        return f"{self.name}.first" if self.guard == "alone" else f"{self.guard}.{self.name}"
 
     @property
     def body(self) -> dict[str, Any]:
@@ -186,7 +186,10 @@ class Cell(NamedTuple):
 
 
 CELLS = [
-    Cell(fault, door, streamed) for fault in FAULTS for door in DOORS for streamed in (True, False)
+    Cell(fault, guard, streamed)
+    for fault in FAULTS
+    for guard in DOORS
+    for streamed in (True, False)
 ]
 
 
@@ -226,7 +229,7 @@ class Estate(NamedTuple):
 
     def truth(self, cell: Cell) -> str:
         """What an undisturbed answer to this cell's question says."""
-        asked = next(iter(self.received(cell)), cell.body) if cell.door == "app" else cell.body
+        asked = next(iter(self.received(cell)), cell.body) if cell.guard == "app" else cell.body
         told = httpx.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
         return str(told.raise_for_status().json()["text"])
 
@@ -274,7 +277,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> 
             "zone": "north",
         }
         found["models"][first] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
-        if cell.door != "alone":
+        if cell.guard != "alone":
             found["models"][twin] = {
                 "base_url": urls["mock"],
                 "name": "m",
@@ -282,7 +285,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> 
                 "zone": "south",
             }
             found["routes"][route] = [first, {"model": twin, "role": "twin"}]
-        if cell.door == "app":
+        if cell.guard == "app":
             found["apps"][f"app.{cell.name}"] = {"route": route, "knowledge": [str(docs)]}
     return found
 

@@ -60,5 +60,5 @@ class Known:
         return {doc.path: failure(doc) for doc in self.reports if doc.state == "failed"}
 
     def close(self) -> None:
-        self.room.keeper.close()
+        self.room.synchronizer.close()
         self.store.close()

@@ -1,4 +1,4 @@
-"""Real processes for tests through the front door: `slipway serve`, and the mock provider in a
+"""Real processes for tests through the front guard: `slipway serve`, and the mock provider in a
 thread of the test.
 """
 

@@ -62,7 +62,7 @@ class Seen(msgspec.Struct, kw_only=True):
             return "no end, no error"
         if self.finish == "error" or (self.finish is None and self.streamed):
             return "false success"
-        if self.facts.get("rung") == "quote":
+        if self.facts.get("served_by") == "quote":
             return "quote"
         return "continued" if "continued" in self.notices else "whole"
 

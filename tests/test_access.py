@@ -233,21 +233,21 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
     name.
     """
     room = known(tmp_path, {"docs/a.md": "# Other"})
-    keeper = replace_asker(BOARD, documents=True)
+    synchronizer = replace_asker(BOARD, documents=True)
     _, path = room.room.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
-        keeper,
+        synchronizer,
         frozenset(),
         frozenset({"board"}),
     )
     assert room.search("tariff", asker=BOARD) == []
     assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
     room.room.read(path)
-    room.room.keeper.collection.shelf.put_upload(
+    room.room.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = room.room.keeper.collection.uploads.folder / "plan.md"
+    file = room.room.synchronizer.collection.uploads.folder / "plan.md"
     file.touch()
     room.build()
     assert room.search("tariff", asker=STAFF) == []
@@ -258,7 +258,7 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
         _, path = room.room.add(
             "same.md",
             io.BytesIO(text),
-            keeper,
+            synchronizer,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )

@@ -1,4 +1,4 @@
-"""`/v1/answers`: events, resume, cancel, retry, passages, whose they are, and the last rung when
+"""`/v1/answers`: events, resume, cancel, retry, passages, whose they are, and the last served_by when
 the model fails.
 """
 
@@ -121,7 +121,7 @@ def test_a_whole_answer_has_the_fields_of_the_design(server: Serving) -> None:
     assert {
         "id",
         "text",
-        "rung",
+        "served_by",
         "model",
         "abstained",
         "sources",
@@ -130,7 +130,7 @@ def test_a_whole_answer_has_the_fields_of_the_design(server: Serving) -> None:
         "cost_usd",
         "notices",
     } <= set(answer)
-    assert answer["rung"] == "model"
+    assert answer["served_by"] == "model"
     source = answer["sources"][0]
     assert set(source) == {
         "n",
@@ -151,7 +151,7 @@ def test_a_whole_answer_has_the_fields_of_the_design(server: Serving) -> None:
 
 def test_without_a_model_the_sentences_that_answer_are_quoted(server: Serving) -> None:
     answer = ask(server, "quotes")
-    assert answer["rung"] == "quote"
+    assert answer["served_by"] == "quote"
     assert answer["text"].startswith("Green tea is brewed at 80 degrees for two minutes. [1]")
     assert answer["sources"][0]["cited"]
 
@@ -197,7 +197,7 @@ def test_a_dropped_reader_comes_back_and_misses_nothing(server: Serving) -> None
 
 def test_the_model_down_the_documents_still_answer(server: Serving) -> None:
     answer = ask(server, "down")
-    assert answer["rung"] == "quote"
+    assert answer["served_by"] == "quote"
     assert answer["notices"][0]["code"] == "degraded"
     assert answer["attempts"] == 3  # and tried twice again
     assert "80 degrees" in answer["text"]
@@ -316,13 +316,13 @@ def test_the_only_app_of_a_key_needs_no_name(server: Serving) -> None:
         {"question": "How hot is green tea brewed?"},
         headers={"authorization": "Bearer test-key-3"},
     )
-    assert response.json()["rung"] == "quote"
+    assert response.json()["served_by"] == "quote"
 
 
 def test_a_model_can_be_asked_like_an_app(server: Serving) -> None:
     answer = ask(server, "mock-model")
     assert answer["sources"] == []
-    assert answer["rung"] == "model"
+    assert answer["served_by"] == "model"
 
 
 def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) -> None:
@@ -403,9 +403,9 @@ def test_a_smaller_model_says_that_it_is_one(tmp_path: Path) -> None:
                 "routes": {"main": route},
             },
         ) as server:
-            assert server.chat("main").headers["x-slipway-rung"] == "smaller"
+            assert server.chat("main").headers["x-slipway-served-by"] == "smaller"
             assert (
-                server.post("/v1/answers", {"app": "main", "question": "Hello"}).json()["rung"]
+                server.post("/v1/answers", {"app": "main", "question": "Hello"}).json()["served_by"]
                 == "smaller"
             )
 

@@ -72,11 +72,11 @@ def test_every_metric_is_named(name: str) -> None:
 
 
 def test_every_route_is_named() -> None:
-    door = build(Settings())
+    guard = build(Settings())
     said = text("api.md")
     paths = [
-        *door.fast,
-        *(route.path.replace(":path", "") for route in getattr(door.rest, "routes")),  # noqa: B009
+        *guard.fast,
+        *(route.path.replace(":path", "") for route in getattr(guard.rest, "routes")),  # noqa: B009
     ]
     assert [
         p

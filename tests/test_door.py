@@ -1,4 +1,4 @@
-"""Who may knock, and what the door says to what it does not understand."""
+"""Who may knock, and what the guard says to what it does not understand."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             "slow_reader": "1s",
         }
         settings["listen"] = {"allowed_origins": ["https://friend.example"]}
-        with serving(tmp_path_factory.mktemp("door"), settings=settings) as server:
+        with serving(tmp_path_factory.mktemp("guard"), settings=settings) as server:
             yield server
 
 
@@ -240,7 +240,8 @@ def test_health_and_metrics(server: Serving) -> None:
     )
     text = server.get("/metrics").text
     assert (
-        'slipway_answers_total{app="mock-model",error="",model="mock-model",rung="model"}' in text
+        'slipway_answers_total{app="mock-model",error="",model="mock-model",served_by="model"}'
+        in text
     )
     assert (
         'gen_ai_server_time_to_first_token_seconds_count{gen_ai_provider_name="openai",gen_ai_request_model="mock-model"'

@@ -115,7 +115,7 @@ def test_a_providers_own_code_is_told_as_a_refusal() -> None:
     assert sentences(refused, "en") == CATALOGUE["provider_refused"]["en"]
 
 
-# At the door
+# At the guard
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def test_bare_models_leave_a_trace_too(server: Serving, stream: bool) -> None:
         server, chat(server, "mock-model", ANN, stream=stream).headers["x-slipway-answer-id"]
     )
     assert [a["model"] for a in found["tries"][0]["attempts"]] == ["mock-model"]
-    assert found["tries"][0]["answer"]["door"] == "chat"
+    assert found["tries"][0]["answer"]["guard"] == "chat"
 
 
 def test_each_try_of_an_answer_is_in_its_trace(server: Serving) -> None:
@@ -446,11 +446,11 @@ def attempt(ref: str) -> AttemptDone:
 def answer(ref: str) -> AnswerDone:
     return AnswerDone(
         id=ref,
-        door="answers",
+        guard="answers",
         app="docs",
         model="m",
         provider="openai",
-        rung="model",
+        served_by="model",
         streamed=True,
         error=None,
         duration_s=1.0,

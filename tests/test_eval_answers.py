@@ -34,7 +34,7 @@ QUESTIONS = [
 RIGHT = "Everyone has 30 days of leave a year [1]. It is so [9]."
 
 
-class Desk:
+class WritingContext:
     """Documents and questions in a folder; commands run in it."""
 
     def __init__(self, folder: Path) -> None:
@@ -63,8 +63,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> WritingContext:
+    return WritingContext(tmp_path)
 
 
 def two_apps(url: str) -> dict[str, Any]:
@@ -80,14 +80,14 @@ def calls(mock: MockServer) -> int:
     return sum(seen.path.endswith("/chat/completions") for seen in mock.requests)
 
 
-def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
+def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
         told = desk.told("--app", "written")
     written = {
         metric: each["value"] for metric, each in told["measured"]["written"].items() if each
     }
-    assert told["totals"]["written"]["rungs"] == {"model": 2}
+    assert told["totals"]["written"]["served_by"] == {"model": 2}
     leave, tea = (each["answers"]["written"]["scores"] for each in told["questions"])
     assert (leave["fact overlap"], tea["fact overlap"]) == (
         1.0,
@@ -114,7 +114,7 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: Desk) -> None:
     }
 
 
-def test_too_few_questions_have_no_interval_and_enough_have_one(desk: Desk) -> None:
+def test_too_few_questions_have_no_interval_and_enough_have_one(desk: WritingContext) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
         few = desk.told()
@@ -137,7 +137,9 @@ def test_too_few_questions_have_no_interval_and_enough_have_one(desk: Desk) -> N
     assert not any("fewer than 6" in note for note in enough["notes"])
 
 
-def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: Desk) -> None:
+def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(
+    desk: WritingContext,
+) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
         both = desk.told()
@@ -162,7 +164,7 @@ def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(desk: 
 
 
 def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(
-    desk: Desk,
+    desk: WritingContext,
 ) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
@@ -183,7 +185,7 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
     )
 
 
-def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
+def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: WritingContext) -> None:
     asked = ("--app", "written", "--app", "plain", "--save", "runs.jsonl", "--concurrency", "1")
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
@@ -200,7 +202,7 @@ def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: Desk) -> None:
     ]
 
 
-def test_each_change_that_may_change_an_answer_asks_again(desk: Desk) -> None:
+def test_each_change_that_may_change_an_answer_asks_again(desk: WritingContext) -> None:
     with mocking(text=RIGHT) as mock:
         settings = two_apps(mock.url)
         asked = ("--app", "written", "--save", "runs.jsonl", "--limit", "1")
@@ -224,7 +226,7 @@ def test_each_change_that_may_change_an_answer_asks_again(desk: Desk) -> None:
             assert calls(mock) == n
 
 
-def test_what_is_no_file_of_ours_is_left_as_it_is(desk: Desk) -> None:
+def test_what_is_no_file_of_ours_is_left_as_it_is(desk: WritingContext) -> None:
     file = desk.folder / "questions.jsonl"
     for data in (file.read_bytes(), b"a line without an end", file.read_bytes() + b"\n"):
         saved = desk.folder / "other.txt"
@@ -238,7 +240,7 @@ def test_what_is_no_file_of_ours_is_left_as_it_is(desk: Desk) -> None:
         assert saved.read_bytes() == data
 
 
-def test_two_runs_do_not_write_to_one_file(desk: Desk) -> None:
+def test_two_runs_do_not_write_to_one_file(desk: WritingContext) -> None:
     with (desk.folder / "runs.jsonl").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = desk.run("--docs", "docs", "--save", "runs.jsonl")
@@ -249,7 +251,9 @@ def test_two_runs_do_not_write_to_one_file(desk: Desk) -> None:
     )
 
 
-def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(desk: Desk) -> None:
+def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(
+    desk: WritingContext,
+) -> None:
     asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
     with mocking(text=RIGHT, script=("hang@2",)) as mock:
         desk.settings(**two_apps(mock.url))
@@ -268,7 +272,7 @@ def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(desk: De
         assert calls(mock) == 3
 
 
-def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) -> None:
+def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: WritingContext) -> None:
     with mocking(text=RIGHT, script=("cut-5@1",)) as mock:
         desk.settings(**two_apps(mock.url))
         asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
@@ -287,7 +291,7 @@ def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Desk) 
         assert calls(mock) == 3
 
 
-def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: Desk) -> None:
+def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: WritingContext) -> None:
     with mocking(text=RIGHT, script=("status-500",)) as mock:
         desk.settings(**two_apps(mock.url))
         told = desk.told("--app", "written")
@@ -299,7 +303,7 @@ def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: Desk) -> None:
 
 
 def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_answers(
-    desk: Desk,
+    desk: WritingContext,
 ) -> None:
     desk.ask([*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}])
     with mocking(text="NOT IN THE DOCUMENTS") as mock:
@@ -319,7 +323,7 @@ def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_a
     assert not any("false answers" in note for note in told["notes"])
 
 
-def test_a_running_server_is_asked(desk: Desk) -> None:
+def test_a_running_server_is_asked(desk: WritingContext) -> None:
     with serving(
         desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
     ) as server:
@@ -331,7 +335,9 @@ def test_a_running_server_is_asked(desk: Desk) -> None:
     assert "nobody" in failed["notes"][0]
 
 
-def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(desk: Desk) -> None:
+def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(
+    desk: WritingContext,
+) -> None:
     with serving(
         desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
     ) as server:
@@ -377,7 +383,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("more", WRONG)
-def test_what_is_wrong_is_named_with_the_way_out(desk: Desk, more: tuple[str, ...]) -> None:
+def test_what_is_wrong_is_named_with_the_way_out(
+    desk: WritingContext, more: tuple[str, ...]
+) -> None:
     with mocking() as mock:
         desk.settings(**two_apps(mock.url))
         done = desk.run(*more)
@@ -386,7 +394,9 @@ def test_what_is_wrong_is_named_with_the_way_out(desk: Desk, more: tuple[str, ..
     assert calls(mock) == 0
 
 
-def test_gold_that_the_documents_do_not_have_is_told_before_anything_is_asked(desk: Desk) -> None:
+def test_gold_that_the_documents_do_not_have_is_told_before_anything_is_asked(
+    desk: WritingContext,
+) -> None:
     desk.ask([{**QUESTIONS[0], "gold": [{"page": "leave.md", "heading": "Dayz"}]}])
     done = desk.run("--docs", "docs")
     assert (
@@ -395,5 +405,5 @@ def test_gold_that_the_documents_do_not_have_is_told_before_anything_is_asked(de
     )
 
 
-def test_there_must_be_something_to_ask(desk: Desk) -> None:
+def test_there_must_be_something_to_ask(desk: WritingContext) -> None:
     assert "slipway: there is nothing to ask; add --docs FOLDER, --model MODEL" in desk.run().stderr

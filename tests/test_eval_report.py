@@ -9,20 +9,20 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from browsing import DESK, SMALL, command, looked_at, needs_chromium
-from test_eval_answers import QUESTIONS, Desk, two_apps
+from test_eval_answers import QUESTIONS, WritingContext, two_apps
 
 pytestmark = needs_chromium
 BAD = 'Everyone has 30 days of leave a year [1]. [9] <script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> WritingContext:
+    return WritingContext(tmp_path)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_report_shows_numbers_plots_and_every_answer(
-    desk: Desk, browser: Browser, scheme: str
+    desk: WritingContext, browser: Browser, scheme: str
 ) -> None:
     desk.ask([*QUESTIONS, {"id": "dog", "question": "May I bring my dog?", "unanswerable": True}])
     with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
@@ -75,7 +75,7 @@ def test_the_report_shows_numbers_plots_and_every_answer(
     context.close()
 
 
-def test_a_failed_answer_stands_in_the_report(desk: Desk, browser: Browser) -> None:
+def test_a_failed_answer_stands_in_the_report(desk: WritingContext, browser: Browser) -> None:
     with command(
         desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD, "--script", "cut-5@1"
     ) as url:
@@ -93,7 +93,9 @@ def test_a_failed_answer_stands_in_the_report(desk: Desk, browser: Browser) -> N
     page.close()
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_paid(desk: Desk) -> None:
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_paid(
+    desk: WritingContext,
+) -> None:
     with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
         desk.settings(**two_apps(url))
         done = desk.run("--html", "nowhere/report.html")

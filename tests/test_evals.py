@@ -27,7 +27,7 @@ def docs() -> Known:
     """The project's own docs, read and, where the weights are here, embedded."""
     known = Known(PAGES, embedding="minilm")
     known.build()
-    known.room.keeper.embed()
+    known.room.synchronizer.embed()
     return known
 
 

@@ -92,7 +92,7 @@ def test_a_vote_is_kept_with_what_it_is_about(server: Serving, folder: Path) -> 
         "replaced": False,
     }
     (row,) = of(folder, answer)
-    assert (row["id"], row["tenant"], row["app"], row["rung"], row["model"]) == (
+    assert (row["id"], row["tenant"], row["app"], row["served_by"], row["model"]) == (
         said.json()["id"],
         "acme",
         "tea",
@@ -235,7 +235,7 @@ def test_a_server_of_bare_models_takes_feedback_and_opens_no_store_before_the_fi
         answer = server.post("/v1/answers", {"question": "Hi?", "app": "bare"}).json()["id"]
         assert server.post("/v1/feedback", {"answer": answer, "helpful": True}).status_code == 200
     (row,) = listed(tmp_path)
-    assert (row["app"], row["model"], row["rung"], row["text"]) == (
+    assert (row["app"], row["model"], row["served_by"], row["text"]) == (
         "bare",
         "bare",
         "model",
@@ -279,7 +279,7 @@ def test_a_vote_may_come_after_a_restart_and_after_a_kill_nothing_acknowledged_i
         assert give(second, BEN, answer=late, helpful=False).status_code == 404
         assert give(second, answer=early, helpful=False).json()["replaced"] is True
     (row,) = of(folder, late)
-    assert (row["app"], row["rung"], row["text"]) == ("tea", "quote", None)
+    assert (row["app"], row["served_by"], row["text"]) == ("tea", "quote", None)
     (row,) = of(folder, early)
     assert row["helpful"] is False
     assert row["text"].startswith("Green tea")  # it was known at the first vote

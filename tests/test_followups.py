@@ -76,7 +76,7 @@ def notices(answer: dict[str, Any]) -> list[str]:
     return [each["text"] for each in answer["notices"] if each["code"] == "understood"]
 
 
-# By rules, through the door
+# By rules, through the guard
 
 
 def test_a_fragment_takes_the_place_of_its_like(server: Serving) -> None:
@@ -361,7 +361,7 @@ def test_a_late_or_failing_small_model_leaves_it_to_the_rules(folder: Path) -> N
         answer = answered(server, "and the Team plan?", *BASIC)
         metrics, log = server.get("/metrics").text, server.log
     assert notices(answer) == ["Searched for: How much is the Team plan a month?"]
-    assert answer["rung"] == "model"
+    assert answer["served_by"] == "model"
     assert answer["cost_usd"] is None  # nobody knows what the late one charges
     assert "provider_slow" in metrics
     assert "model small failed: provider_slow" in log

@@ -436,7 +436,7 @@ def test_a_broken_store_ends_the_start_with_a_sentence(
     file.write_bytes(data)
     with pytest.raises(
         SettingsError,
-        match=r"slipway\.db cannot be used \(.*\); move it away, and the documents are read anew",
+        match=r"slipway\.db cannot be used \(.*\); move it away, and the documents are read again",
     ):
         opened(Store(file), [docs])
 
@@ -474,7 +474,7 @@ def test_a_broken_index_is_made_anew(tmp_path: Path, docs: Path, how: str) -> No
         spoilt(how, tmp_path / "s" / "knowledge" / name)
         known = Known([docs], Store(tmp_path / "s" / "slipway.db"))
         assert [hit.passage.path for hit in known.search("subject7")] == ["7.md"], name
-        assert len(known.room.keeper.collection.index) == known.counts.passages == 22, name
+        assert len(known.room.synchronizer.collection.index) == known.counts.passages == 22, name
         known.close()
 
 

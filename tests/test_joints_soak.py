@@ -132,7 +132,9 @@ def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> It
     ):
         groups = range(-(-streams // (2 * EACH)))
         routes = {
-            f"{door}{n}": [f"{door}{n}.first", "other"] for door in ("route", "by") for n in groups
+            f"{guard}{n}": [f"{guard}{n}.first", "other"]
+            for guard in ("route", "by")
+            for n in groups
         }
         models = {"other": {"base_url": other, "name": "m"}} | {
             f"{name}.first": {"base_url": first, "name": "m"} for name in routes

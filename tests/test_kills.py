@@ -17,7 +17,7 @@ import pytest
 from processes import COMMAND, run
 from slipway import weights
 from slipway.knowledge import opened
-from slipway.knowledge.sync import Keeper
+from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import misfits
 from slipway.store import Store
 
@@ -72,25 +72,31 @@ def killed(home: Path, docs: Path, after_s: float) -> bool:
 @contextlib.contextmanager
 def reopened(home: Path, docs: Path) -> Any:
     store = Store(home / ".slipway" / "slipway.db")
-    keeper = opened(store, [docs], embedding="minilm" if weights.found("minilm") else "none")
+    synchronizer = opened(store, [docs], embedding="minilm" if weights.found("minilm") else "none")
     try:
-        yield keeper
+        yield synchronizer
     finally:
-        keeper.close()
+        synchronizer.close()
         store.close()
 
 
-def wrong(keeper: Keeper) -> list[str]:
-    found = misfits(keeper.collection)
-    if keeper.dense is not None and keeper.dense.open():
+def wrong(synchronizer: Synchronizer) -> list[str]:
+    found = misfits(synchronizer.collection)
+    if synchronizer.dense is not None and synchronizer.dense.open():
         passages = {
-            row.id for row in keeper.collection.shelf.rows(list(keeper.collection.documents))
+            row.id
+            for row in synchronizer.collection.document_store.rows(
+                list(synchronizer.collection.documents)
+            )
         }
         vectors = {
-            number for number, _ in keeper.collection.shelf.vectors("all-MiniLM-L6-v2-int8/256/8")
+            number
+            for number, _ in synchronizer.collection.document_store.vectors(
+                "all-MiniLM-L6-v2-int8/256/8"
+            )
         }
         found += ["There are vectors of passages that are gone."] if vectors - passages else []
-        served = keeper.dense.loaded
+        served = synchronizer.dense.loaded
         found += ["The vectors in memory are not those of the store."] if served != vectors else []
     return found
 
@@ -127,8 +133,8 @@ def storm(tmp_path: Path, points: int, seed: int) -> None:
             home, docs, 0.3 + draw.random() * max(whole_s - 0.3, 0.5) * (1.0 if point % 2 else 0.5)
         )
         if (home / ".slipway" / "slipway.db").exists():
-            with reopened(home, docs) as keeper:
-                assert wrong(keeper) == [], f"after kill {point}"
+            with reopened(home, docs) as synchronizer:
+                assert wrong(synchronizer) == [], f"after kill {point}"
         change(docs, draw)
     assert hits >= points // 2, "most were killed at work"
     took(home, docs)

@@ -120,7 +120,7 @@ def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(
         (tmp_path / f"{n}.md").write_text(f"# 手册\n\n{text}\n")
     knowledge = Known([tmp_path], embedding="minilm")
     knowledge.build()
-    knowledge.room.keeper.embed()
+    knowledge.room.synchronizer.embed()
     found = knowledge.room.ranked(question, OPERATOR, 4)
     assert found[0].passage.path == f"{number}.md"
     assert {each.cosine for each in found} == {0.0}

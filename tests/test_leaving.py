@@ -95,7 +95,7 @@ def test_a_client_leaves(tmp_path: Path, stage: Stage, stream: bool) -> None:
     if stage.streams_only and not stream:
         stage = Stage(
             stage.says, calls=2
-        )  # an answer that is not streamed has shown nothing, and the next model begins anew
+        )  # an answer that is not streamed has shown nothing, and the next model begins again
     took = list[float]()
     with mocking() as mock, route(tmp_path, mock.url, *stage.says) as server:
         for round_ in range(ROUNDS):

@@ -1,7 +1,7 @@
 """A model that lies about its sources: no citation dangles, each resolves to a passage that its
 reader may read.
 
-Small through the road itself and through a real server; 100,000 answers in `make soak`.
+Small through the pipeline itself and through a real server; 100,000 answers in `make soak`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from processes import Serving, mocking, models, serving
 from slipway.admission import Admission
-from slipway.answer import App, Road, answer
+from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft
 from slipway.knowledge import Knowledge, opened
 from slipway.providers import Call, Whole
@@ -121,7 +121,7 @@ def wrongs(
     return found
 
 
-# Through the road itself
+# Through the pipeline itself
 
 
 class Liar:
@@ -166,12 +166,12 @@ class Lie:
     def close(self) -> None: ...
 
 
-def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone]) -> Road:
+def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone]) -> Pipeline:
     (folder / "tea.md").write_text(TEA)
     knowledge = Knowledge(opened(Store.temporary(), [folder]))
     knowledge.build()
     route = Route(name="liar", candidates=(Candidate(model=Liar(seed)),))
-    return Road(
+    return Pipeline(
         admission=Admission([], 10),
         apps={"tea": App(name="tea", knowledge=knowledge, route=route)},
         routes={},
@@ -179,8 +179,8 @@ def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone
     )
 
 
-async def lied_to(road: Road, count: int) -> Counter[str]:
-    app, asker, told = road.apps["tea"], Asker(owner="x"), Counter[str]()
+async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
+    app, asker, told = pipeline.apps["tea"], Asker(owner="x"), Counter[str]()
     for n in range(count):
         text = QUESTIONS[n % len(QUESTIONS)]
         events: list[Event] = []
@@ -192,7 +192,7 @@ async def lied_to(road: Road, count: int) -> Counter[str]:
             asker=asker,
             asked_at=0.0,
         )
-        await answer(road, app, question, Draft(), "test", events.append)
+        await answer(pipeline, app, question, Draft(), "test", events.append)
         sources = {e.source.n: e.source for e in events if isinstance(e, SourceFound)}
         shown = "".join(e.text for e in events if isinstance(e, Delta))
         citations = [e for e in events if isinstance(e, Citation)]
@@ -234,7 +234,7 @@ def test_a_hundred_thousand_lies(tmp_path: Path) -> None:
 
 def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_path: Path) -> None:
     records: list[AnswerDone | AttemptDone] = []
-    road, events, text = (
+    pipeline, events, text = (
         road_of_lies(tmp_path, 3, records),
         list[Event](),
         "Which bicycle was sold to the mayor?",
@@ -247,7 +247,7 @@ def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_p
         asker=Asker(owner="x"),
         asked_at=0.0,
     )
-    asyncio.run(answer(road, road.apps["tea"], question, Draft(), "test", events.append))
+    asyncio.run(answer(pipeline, pipeline.apps["tea"], question, Draft(), "test", events.append))
     assert isinstance(done := events[-1], Done)
     assert done.abstained
     assert next(e.text for e in events if isinstance(e, Delta)).startswith(

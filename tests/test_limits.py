@@ -16,7 +16,7 @@ from processes import mocking, models, serving
 from slipway.errors import ModelBusy
 from slipway.providers import Provider
 from slipway.routing import Candidate, Health, Route
-from slipway.routing.slots import Turns
+from slipway.routing.slots import ModelSlots
 
 
 @given(
@@ -28,7 +28,7 @@ from slipway.routing.slots import Turns
 @settings(max_examples=60, deadline=None)
 def test_turns_are_never_lost_and_never_too_many(most: int, calls: list[tuple[str, str]]) -> None:
     async def all_of_them() -> None:
-        turns, busiest = Turns("m", most, 5.0), 0
+        turns, busiest = ModelSlots("m", most, 5.0), 0
 
         async def one(owner: str, how: str) -> None:
             nonlocal busiest
@@ -63,7 +63,7 @@ def in_loop(test: Callable[[], Awaitable[None]]) -> None:
 
 def test_who_asks_much_does_not_keep_others_waiting() -> None:
     async def test() -> None:
-        turns, served = Turns("m", 1, 60.0), list[str]()
+        turns, served = ModelSlots("m", 1, 60.0), list[str]()
 
         async def one(owner: str) -> None:
             await turns.enter(owner, 60.0)
@@ -79,7 +79,7 @@ def test_who_asks_much_does_not_keep_others_waiting() -> None:
 
 def test_who_cannot_be_served_in_time_is_told_at_once() -> None:
     async def test() -> None:
-        turns = Turns("m", 1, 60.0)
+        turns = ModelSlots("m", 1, 60.0)
         turns.takes_s = 2.0
         await turns.enter("a", 60.0)
         began = time.monotonic()
@@ -176,7 +176,8 @@ def test_a_model_without_a_free_connection_is_busy(tmp_path: Path) -> None:
 
 def test_sections_are_written_no_more_at_once_than_the_narrowest_model_takes() -> None:
     narrow, wide, any_number = (
-        Health("m", turns=turns) for turns in (Turns("m", 2, 1.0), Turns("m", 5, 1.0), None)
+        Health("m", turns=turns)
+        for turns in (ModelSlots("m", 2, 1.0), ModelSlots("m", 5, 1.0), None)
     )
     model = cast("Provider", None)
     route = Route(

@@ -140,7 +140,7 @@ def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server:
     finally:
         os.kill(new, signal.SIGCONT)
     done = json.loads(rest[rest.index("event: done") + 1].removeprefix("data: "))
-    assert (done["rung"], done["model"]) == ("model", "tiny")
+    assert (done["served_by"], done["model"]) == ("model", "tiny")
 
 
 def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
@@ -249,7 +249,7 @@ def test_a_model_that_cannot_run_says_why_and_others_answer(tmp_path: Path) -> N
             assert refused.status_code == 502
             assert "failed to read key-value pairs" in refused.json()["error"]["message"]
             quoted = server.post("/v1/answers", {"question": QUESTION}).json()
-            assert quoted["rung"] == "quote"
+            assert quoted["served_by"] == "quote"
             assert "rises 4 metres" in quoted["text"]
 
 
@@ -266,7 +266,7 @@ def test_weights_that_come_later_are_taken_without_a_restart(tmp_path: Path) -> 
         assert "fetch them with `slipway weights pull mine`" in until(
             lambda: "waiting" in state(server) and state(server)
         )
-        assert server.post("/v1/answers", {"question": QUESTION}).json()["rung"] == "quote"
+        assert server.post("/v1/answers", {"question": QUESTION}).json()["served_by"] == "quote"
         (tmp_path / "away.gguf").rename(kept)
         until(lambda: state(server) == "ready")
         assert server.chat("tiny", max_tokens=5).status_code == 200

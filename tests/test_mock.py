@@ -1,4 +1,4 @@
-"""The mock provider, through its door: raw bytes where bytes matter, the openai client where it
+"""The mock provider, through its guard: raw bytes where bytes matter, the openai client where it
 matters what a user meets.
 """
 

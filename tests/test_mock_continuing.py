@@ -65,7 +65,7 @@ def test_neither_the_models_name_nor_the_providers_own_keys_matter(form: Any) ->
     assert said(prefilled(TRUTH[:100], prefix=True, partial=True)) == TRUTH[100:]
     assert said(form(TRUTH[:100]), seed=1) == said(
         QUESTION, seed=1
-    )  # another seed never said so, and begins anew
+    )  # another seed never said so, and begins again
     assert said(form("I never said this.")) == TRUTH
     assert said(form("")) == TRUTH
 

@@ -299,7 +299,7 @@ def test_a_conversation_is_exported_as_markdown(page: Page, server: str) -> None
     assert "[1] travel.md, Which trains may I book?" in text
 
 
-# Opinions
+# FeedbackRoutes
 
 
 def said(folder: Path) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(
         sent = (mock.requests[-1].body or {})["messages"]
     assert told["messages"][0]["content"] == own.read_text().strip() + "\n\nBe brief."
     assert said(sent) == said(told["messages"])
-    assert answer["rung"] == "model"
+    assert answer["served_by"] == "model"
     assert answer["prompt"] == told["version"]
     assert told["asked"] is True
 

@@ -1,4 +1,4 @@
-"""The last rung: answers without a model."""
+"""The last served_by: answers without a model."""
 
 import msgspec
 import pytest

@@ -637,7 +637,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
     closed = settings(knowledge="pay", access=[{"path": "**", "groups": ["hr"]}])
     with edited(tmp_path, closed) as site:
         site.wait(lambda: "the documents are ready" in site.server.log)
-        for n in range(5):  # the question is there before the new road, four times of five
+        for n in range(5):  # the question is there before the new pipeline, four times of five
             site.save(settings(knowledge="tides"))
             said = site.server.post(
                 "/v1/answers", {"question": "What is the pay of the harbour master?"}, headers=KEY

@@ -310,7 +310,7 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
     )
     for section, text in zip(whole["sections"], texts(told).values(), strict=True):
         assert whole["text"][section["start"] : section["end"]] == text
-        assert (section["rung"], section["model"]) == ("model", "m")
+        assert (section["served_by"], section["model"]) == ("model", "m")
     assert whole["attempts"] == 4
 
 
@@ -427,16 +427,16 @@ def test_an_answer_is_called_by_what_says_something(docs: Path, tmp_path: Path) 
             "/v1/answers", {"question": "How many days of leave are there? Which xylophones hum?"}
         ).json()
         assert len(mock.requests) == 1  # nothing that was found could answer the second
-    assert [(section["rung"], section["model"]) for section in whole["sections"]] == [
+    assert [(section["served_by"], section["model"]) for section in whole["sections"]] == [
         ("model", "m"),
         ("quote", None),
     ]
-    assert (whole["rung"], whole["model"], whole["abstained"]) == ("model", "m", False)
+    assert (whole["served_by"], whole["model"], whole["abstained"]) == ("model", "m", False)
 
 
 def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
     whole = quoting.post("/v1/answers", {"question": FOUR}).json()
-    assert whole["rung"] == "quote"
+    assert whole["served_by"] == "quote"
     assert [s["title"] for s in whole["sections"]] == TITLES
     for fact in ("30 days", "first class", "garage 4", "room 12"):
         assert fact in whole["text"]
@@ -573,7 +573,7 @@ def test_the_model_down_all_sections_are_quoted_and_it_is_said_once(
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
         whole = server.post("/v1/answers", {"question": FOUR}).json()
-    assert (whole["rung"], whole["model"]) == ("quote", None)
+    assert (whole["served_by"], whole["model"]) == ("quote", None)
     assert [n["code"] for n in whole["notices"]] == ["degraded"]
     assert "garage 4" in whole["text"]
 

@@ -1,15 +1,15 @@
-"""Turns: no more at once than may be, and nobody is passed by."""
+"""SearchSlots: no more at once than may be, and nobody is passed by."""
 
 import threading
 import time
 
 import pytest
 
-from slipway.knowledge.search_slots import Turns
+from slipway.knowledge.search_slots import SearchSlots
 
 
 def test_the_first_to_come_is_the_first_to_be_served() -> None:
-    turns, order, most, inside = Turns(2), list[int](), list[int](), set[int]()
+    turns, order, most, inside = SearchSlots(2), list[int](), list[int](), set[int]()
     held = [threading.Event(), threading.Event()]
 
     def hold(number: int) -> None:
@@ -44,14 +44,14 @@ def test_the_first_to_come_is_the_first_to_be_served() -> None:
 
 
 def test_a_turn_is_given_back_after_an_error() -> None:
-    turns = Turns(1)
+    turns = SearchSlots(1)
     for _ in range(3):
         with pytest.raises(ValueError, match="no"), turns:
             raise ValueError("no")
 
 
 def test_many_threads_come_through() -> None:
-    turns, done, inside, most = Turns(3), list[int](), list[int](), list[int]()
+    turns, done, inside, most = SearchSlots(3), list[int](), list[int](), list[int]()
 
     def ask() -> None:
         for number in range(200):

@@ -343,7 +343,7 @@ def test_ask_in_the_terminal(tmp_path: Path) -> None:
             "How hot is green tea brewed?",
             cwd=tmp_path,
         )
-        assert '"rung":"model"' in done.stdout
+        assert '"served_by":"model"' in done.stdout
         with serving(tmp_path, "--docs", "tea.md", "--model", f"{mock.url}#m") as server:
             done = run("ask", "--url", server.url, "How hot is green tea brewed?", cwd=tmp_path)
             assert done.stdout.startswith("It is 80 degrees [1].")

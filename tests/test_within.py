@@ -1,5 +1,5 @@
 """Questions limited to some documents, a reranker of one's own, and access rules that count at
-once: through the front door.
+once: through the front guard.
 """
 
 import json

@@ -16,13 +16,13 @@ import pytest
 
 from processes import Serving, mocking, serving
 from slipway.admission import Admission
-from slipway.answer import App, Road, answer
+from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft
 from slipway.answer.pace import Pace, Writing
 from slipway.errors import InternalError
 from slipway.knowledge import OFF, Knowledge, opened
 from slipway.providers import Call, Whole
-from slipway.routing import Candidate, Health, Route, Turns
+from slipway.routing import Candidate, Health, ModelSlots, Route
 from slipway.settings import Price
 from slipway.store import Store
 from slipway.types import (
@@ -54,7 +54,7 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-# Through the road itself, with models that do what a script says
+# Through the pipeline itself, with models that do what a script says
 
 
 class Scripted:
@@ -97,20 +97,20 @@ class Saying:
     def close(self) -> None: ...
 
 
-def road_of(
+def compile_pipeline(
     docs: Path, model: Scripted, records: list[AnswerDone | AttemptDone], pace: Pace | None = None
-) -> Road:
+) -> Pipeline:
     knowledge = Knowledge(opened(Store.temporary(), [docs], embedding=OFF))
     knowledge.build()
     health = Health(
-        turns=Turns("scripted", model.parallel, 60.0) if model.parallel is not None else None
+        turns=ModelSlots("scripted", model.parallel, 60.0) if model.parallel is not None else None
     )
     app = App(
         name="handbook",
         knowledge=knowledge,
         route=Route(name="m", candidates=(Candidate(model=model, health=health),)),
     )
-    return Road(
+    return Pipeline(
         admission=Admission([], 10),
         apps={"handbook": app},
         routes={},
@@ -119,7 +119,7 @@ def road_of(
     )
 
 
-async def ask(road: Road, draft: Draft) -> list[Event]:
+async def ask(pipeline: Pipeline, draft: Draft) -> list[Event]:
     events: list[Event] = []
     message = Message(role="user", content=TWO)
     question = Question(
@@ -130,7 +130,7 @@ async def ask(road: Road, draft: Draft) -> list[Event]:
         asker=Asker(owner="x"),
         asked_at=0.0,
     )
-    await answer(road, road.apps["handbook"], question, draft, "test", events.append)
+    await answer(pipeline, pipeline.apps["handbook"], question, draft, "test", events.append)
     return events
 
 
@@ -142,14 +142,14 @@ def test_a_defect_in_one_section_costs_no_other(docs: Path) -> None:
 
     model, records = Scripted(say), list[AnswerDone | AttemptDone]()
     model.calls = 0
-    road, draft = road_of(docs, model, records), Draft()
+    pipeline, draft = compile_pipeline(docs, model, records), Draft()
     with pytest.raises(InternalError, match="ZeroDivisionError"):
-        asyncio.run(ask(road, draft))
+        asyncio.run(ask(pipeline, draft))
     assert [section.state for section in draft.sections].count("done") == 1
     assert [record.error for record in records if isinstance(record, AnswerDone)] == [
         "internal_error"
     ]
-    told = asyncio.run(ask(road, draft))
+    told = asyncio.run(ask(pipeline, draft))
     states = [event.state for event in told if isinstance(event, SectionState)]
     assert states == ["started", "done"]
     assert len({event.section for event in told if isinstance(event, Delta)}) == 1
@@ -167,7 +167,7 @@ def time_left(docs: Path, parallel: int) -> tuple[float, float]:
         took.began_at, took.first_at, took.ended_at, took.chars = 0.0, 0.5, 10.0, 400
         pace.learn(took)
     model = Scripted(lambda: [Piece(raw=b"", text="It is so. [1]", spoke=True)], parallel)
-    told = asyncio.run(ask(road_of(docs, model, [], pace), Draft()))
+    told = asyncio.run(ask(compile_pipeline(docs, model, [], pace), Draft()))
     return next(
         event.eta_s for event in told if isinstance(event, Progress) and event.eta_s is not None
     )
@@ -292,7 +292,7 @@ def test_a_model_cut_before_its_first_words_is_counted_as_often_as_it_was_tried(
 ) -> None:
     with mocking(script=("cut-0",)) as mock, handbook(docs, tmp_path, mock.url) as server:
         reply = server.chat("handbook", messages=[{"role": "user", "content": "Where may I park?"}])
-        assert reply.json()["slipway"]["rung"] == "quote"
+        assert reply.json()["slipway"]["served_by"] == "quote"
         assert reply.headers["x-slipway-attempts"] == str(len(mock.requests)) == "3"
 
 

@@ -161,9 +161,9 @@ def ask(
     if how["url"]:
         events = asking.there(how["url"], how["key"], how["app"], text)
     else:
-        road = app.local_road(Flags(config=config, docs=docs, models=models))
+        pipeline = app.local_pipeline(Flags(config=config, docs=docs, models=models))
         fetching.fetch(models, shown=not how["as_json"])
-        events = asking.once(road, how["app"], text)
+        events = asking.once(pipeline, how["app"], text)
     sys.exit(asking.ask(events, how["as_json"]))
 
 
@@ -193,7 +193,7 @@ def prompt_show(
     from slipway.commands import prompt as prompting
 
     shown = prompting.show(
-        app.local_road(Flags(config=config, docs=docs, models=models)),
+        app.local_pipeline(Flags(config=config, docs=docs, models=models)),
         how["app_name"],
         " ".join(question),
     )
@@ -228,9 +228,9 @@ def prompt_lint(
 
     if len(questions) < 2:
         raise SettingsError(["QUESTION: give at least two, each in quotes"])
-    road = app.local_road(Flags(config=config, docs=docs, models=models))
+    pipeline = app.local_pipeline(Flags(config=config, docs=docs, models=models))
     found, right = prompting.lint(
-        [shown for text in questions for shown in prompting.show(road, app_name, text)]
+        [shown for text in questions for shown in prompting.show(pipeline, app_name, text)]
     )
     click.echo("\n".join(found))
     sys.exit(0 if right else 1)

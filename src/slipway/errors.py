@@ -15,7 +15,7 @@
     ├── TooLarge                  over a limit                                          413
     │   └── HeadTooLarge          the request's head is                                 431
     ├── Overloaded                too much at once                                      503  retry
-    ├── Stopping                  the server stops, and this answer did not end in time 503  retry
+    ├── Stopping                  the server stops, and this answer did not end in time   503  retry
     ├── NotKept                   the store cannot keep what was sent                   503  retry
     ├── Cancelled                 stopped on request                                    499
     ├── InternalError             our own fault                                         500  retry

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Rung = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
+ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
 Stage = Literal["admit", "plan", "retrieve", "write"]
@@ -179,14 +179,14 @@ class SourceFound(Event, frozen=True, kw_only=True):
 
 
 class SectionState(Event, frozen=True, kw_only=True):
-    """`started` again after a failure: what this section had said is said anew. `rung` and `model`
+    """`started` again after a failure: what this section had said is said again. `served_by` and `model`
     tell what wrote it, once it is done.
     """
 
     index: int
     title: str
     state: Literal["started", "done", "failed"]
-    rung: Rung | None = None
+    served_by: ServedBy | None = None
     model: str | None = None
 
 
@@ -248,7 +248,7 @@ class Failed(Event, frozen=True, kw_only=True):
 
 class Done(Event, frozen=True, kw_only=True):
     id: str
-    rung: Rung | None
+    served_by: ServedBy | None
     model: str | None
     attempts: int
     abstained: bool
@@ -277,11 +277,11 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     """
 
     id: str
-    door: str  # chat | answers
+    guard: str  # chat | answers
     app: str
     model: str | None
     provider: str
-    rung: Rung | None
+    served_by: ServedBy | None
     streamed: bool
     error: str | None
     duration_s: float
@@ -328,7 +328,7 @@ class Answered(Record, frozen=True, kw_only=True):
     owner: str
     app: str
     model: str | None
-    rung: str | None
+    served_by: str | None
     prompt: str | None
     question: str | None = None
     text: str | None = None

@@ -1,4 +1,4 @@
-"""The road: what happens to a question, from top to bottom.
+"""The pipeline: what happens to a question, from top to bottom.
 
 `answer()` serves apps: admit, plan, then for each section knowledge, prompt, route, and settle.
 `proxy()` serves bare models and routes: admit, route, settle. Each room is visited once. Both raise
@@ -10,43 +10,47 @@ from typing import Any, get_args
 
 from slipway import followups, ledger
 from slipway.answer.draft import Draft, Say
-from slipway.answer.pipeline import App, Road
+from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import plan
 from slipway.answer.progress import Teller
-from slipway.answer.proxying import Outlet, proxy
+from slipway.answer.proxying import ResponseWriter, proxy
 from slipway.answer.settlement import Facts, Tally
 from slipway.answer.writing import write_all
 from slipway.errors import InternalError, SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.routing import Route, Thought, think
-from slipway.types import Delta, Done, Event, Question, Rung, UsageReport
+from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
-__all__ = ["App", "Facts", "Outlet", "Road", "answer", "proxy"]
+__all__ = ["App", "Facts", "Pipeline", "ResponseWriter", "answer", "proxy"]
 
-RUNGS = get_args(Rung)  # from the highest to the lowest
+SERVED_BY = get_args(ServedBy)  # from the highest to the lowest
 
 
 async def answer(
-    road: Road, app: App, question: Question, draft: Draft, door: str, tell: Say
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, guard: str, tell: Say
 ) -> None:
     """An app's answer, as events: what the draft does not have yet. The last is `done`; where a
     section cannot be had, the others are written, a SlipwayError is raised, and `done` is not said.
     """
-    tally = Tally(question.id, door, app.name, question.asker, True)
+    tally = Tally(question.id, guard, app.name, question.asker, True)
 
     def say(event: Event) -> None:
         if type(event) is Delta:
             tally.words()
         tell(event)
 
-    progress = Teller(say, tally.started_at, road.pace)
+    progress = Teller(say, tally.started_at, pipeline.pace)
     try:
-        with road.admission.enter():  # 1 admit
+        with pipeline.admission.enter():  # 1 admit
             small = (
-                thinker(road, app.small, question, draft, tally) if app.small is not None else None
+                thinker(pipeline, app.small, question, draft, tally)
+                if app.small is not None
+                else None
             )
             await plan(app, question, draft, progress, say, small)  # 4 plan, knowledge
-            await write_all(road, app, question, draft, tally, progress, say)  # 5 prompt, 6 route
+            await write_all(
+                pipeline, app, question, draft, tally, progress, say
+            )  # 5 prompt, 6 route
             draft.check()
             progress.ended()
             settle(draft, tally)
@@ -65,17 +69,19 @@ async def answer(
         raise
     finally:
         progress.close()
-        road.emit(tally.done())  # settle
+        pipeline.emit(tally.done())  # settle
 
 
 def thinker(
-    road: Road, route: Route, question: Question, draft: Draft, tally: Tally
+    pipeline: Pipeline, route: Route, question: Question, draft: Draft, tally: Tally
 ) -> followups.Think:
     """A small model as rooms know it: a callable, whose calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
         try:
-            thought = await think(route, messages, question.id, road.emit, max_tokens=MAX_TOKENS)
+            thought = await think(
+                route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
+            )
         except asyncio.CancelledError:  # it was asked, and nobody tells what it took
             draft.spent.append(
                 tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None))
@@ -97,13 +103,13 @@ def paid(draft: Draft, tally: Tally, say: Say) -> None:
 
 
 def settle(draft: Draft, tally: Tally) -> None:
-    """The whole is called by the lowest rung of its sections, and by the first model that wrote
+    """The whole is called by the lowest served_by of its sections, and by the first model that wrote
     one; those that say nothing do not count beside others.
     """
     said = [section for section in draft.sections if not section.abstained] or draft.sections
-    tally.rung = max(
-        (section.rung for section in said if section.rung is not None),
-        key=RUNGS.index,
+    tally.served_by = max(
+        (section.served_by for section in said if section.served_by is not None),
+        key=SERVED_BY.index,
         default=None,
     )
     tally.model = next((section.model for section in said if section.model is not None), None)
@@ -114,7 +120,7 @@ def settle(draft: Draft, tally: Tally) -> None:
 def done(question: Question, draft: Draft, tally: Tally) -> Done:
     return Done(
         id=question.id,
-        rung=tally.rung,
+        served_by=tally.served_by,
         model=tally.model,
         attempts=tally.attempts,
         abstained=all(section.abstained for section in draft.sections),

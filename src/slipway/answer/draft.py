@@ -8,7 +8,7 @@ from typing import Literal
 
 from slipway.errors import SlipwayError
 from slipway.ledger import Spent
-from slipway.types import Delta, Event, Hit, Record, Rung, Source
+from slipway.types import Delta, Event, Hit, Record, ServedBy, Source
 
 Say = Callable[[Event], None]
 
@@ -34,7 +34,7 @@ class Section:
         self.state: Literal["missing", "done", "failed"] = "missing"
         self.error: SlipwayError | None = None
         self.abstained = False
-        self.rung: Rung | None = None
+        self.served_by: ServedBy | None = None
         self.model: str | None = None
 
     @property

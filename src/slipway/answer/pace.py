@@ -2,7 +2,7 @@
 a range.
 
 A section takes the time to its first words, and its length by its speed. Length and first words
-grow with the size of what the model reads: a power of it, fitted by least squares. How far past
+grow with the size of what the model reads: a power of it, handle by least squares. How far past
 sections were from that is the spread: each of them is a scenario of how this one may go. Those that
 are over already (they were shorter than what is written) no longer count, and the speed so far
 counts more the more is written. The time left is that of the last section to end, so the range runs
@@ -148,7 +148,7 @@ class Habits:
         scenarios, x = (
             self.scenarios(),
             math.log(writing.size + 1),
-        )  # the lines are fitted with them
+        )  # the lines are handle with them
         first_s, chars, speed = (math.exp(a + b * x) for a, b in self._lines)
         if writing.first_at is None:
             waited = now - writing.began_at if writing.began_at is not None else 0.0

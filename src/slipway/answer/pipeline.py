@@ -32,7 +32,7 @@ class App(Record, frozen=True, kw_only=True):
     )
 
 
-class Road(Record, frozen=True, kw_only=True):
+class Pipeline(Record, frozen=True, kw_only=True):
     """One immutable snapshot of everything that questions meet. Apps and routes (a bare model is a
     route of one) by their names.
     """

@@ -13,7 +13,7 @@ from slipway.types import (
     Asker,
     Beside,
     Record,
-    Rung,
+    ServedBy,
     Usage,
 )
 
@@ -23,7 +23,7 @@ class Facts(Record, frozen=True, kw_only=True):
     where the price is not known.
     """
 
-    rung: Rung
+    served_by: ServedBy
     model: str
     attempts: int
     cost_usd: str | None = None
@@ -32,17 +32,17 @@ class Facts(Record, frozen=True, kw_only=True):
 class Tally:
     """What is known of an answer by the time it is settled."""
 
-    def __init__(self, answer_id: str, door: str, app: str, asker: Asker, streamed: bool) -> None:
-        self.id, self.door, self.app, self.asker, self.streamed = (
+    def __init__(self, answer_id: str, guard: str, app: str, asker: Asker, streamed: bool) -> None:
+        self.id, self.guard, self.app, self.asker, self.streamed = (
             answer_id,
-            door,
+            guard,
             app,
             asker,
             streamed,
         )
         self.started_at = time.monotonic()
         self.first_at: float | None = None
-        self.rung: Rung | None = None
+        self.served_by: ServedBy | None = None
         self.model: str | None = None
         self.provider = "none"
         self.spent: list[Spent] = []
@@ -64,7 +64,11 @@ class Tally:
     def written_by(self, answering: Answering) -> None:
         """Who writes now."""
         model = answering.candidate.model
-        self.rung, self.model, self.provider = answering.candidate.rung, model.name, model.kind
+        self.served_by, self.model, self.provider = (
+            answering.candidate.served_by,
+            model.name,
+            model.kind,
+        )
 
     @contextmanager
     def along(self, answering: Answering) -> Iterator[list[Spent]]:
@@ -100,7 +104,7 @@ class Tally:
 
     def facts(self, attempts: int) -> Facts:
         return Facts(
-            rung=self.rung or "model",
+            served_by=self.served_by or "model",
             model=self.model or "",
             attempts=attempts,
             cost_usd=self.cost_usd,
@@ -113,11 +117,11 @@ class Tally:
     def done(self) -> AnswerDone:
         return AnswerDone(
             id=self.id,
-            door=self.door,
+            guard=self.guard,
             app=self.app,
             model=self.model,
             provider=self.provider,
-            rung=self.rung,
+            served_by=self.served_by,
             streamed=self.streamed,
             error=self.error,
             duration_s=self.since(),

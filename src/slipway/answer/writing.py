@@ -11,7 +11,7 @@ import msgspec
 from slipway.answer.abstention import Opening, abstention
 from slipway.answer.draft import Draft, InOrder, Say, Section
 from slipway.answer.pace import Writing
-from slipway.answer.pipeline import App, Road
+from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import ASKED, QUOTED
 from slipway.answer.progress import Teller
 from slipway.answer.settlement import Tally
@@ -45,10 +45,10 @@ PATIENCE_S = (
 FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
-class Desk(Record, frozen=True, kw_only=True):
+class WritingContext(Record, frozen=True, kw_only=True):
     """What all sections of an answer share while they are written."""
 
-    road: Road
+    pipeline: Pipeline
     app: App
     question: Question
     draft: Draft
@@ -77,7 +77,13 @@ class Desk(Record, frozen=True, kw_only=True):
 
 
 async def write_all(
-    road: Road, app: App, question: Question, draft: Draft, tally: Tally, progress: Teller, say: Say
+    pipeline: Pipeline,
+    app: App,
+    question: Question,
+    draft: Draft,
+    tally: Tally,
+    progress: Teller,
+    say: Say,
 ) -> None:
     """All sections that are missing, at once as far as the route goes, shown in their order. One
     that fails does not end the others.
@@ -93,8 +99,8 @@ async def write_all(
     progress.writings = [
         writing for _, writing in asked.values()
     ]  # those that wait for the gate count for the time left, too
-    desk = Desk(
-        road=road,
+    desk = WritingContext(
+        pipeline=pipeline,
         app=app,
         question=question,
         draft=draft,
@@ -114,7 +120,7 @@ async def write_all(
                     index=section.index,
                     title=section.title,
                     state="done",
-                    rung=section.rung,
+                    served_by=section.served_by,
                     model=section.model,
                 )
             )
@@ -150,7 +156,7 @@ def asking(
     return call, Writing(app.route.candidates[0].model.name, len(call.body))
 
 
-async def write(desk: Desk, section: Section, say: Say) -> None:
+async def write(desk: WritingContext, section: Section, say: Say) -> None:
     """The text: by the route's model, else, where there are documents, quoted from them. Where they
     do not say, that is all that is said, with no citation.
     """
@@ -179,12 +185,12 @@ def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
     return app.knowledge is None or (bool(sources) and sureness >= ASKED)
 
 
-def write_quote(desk: Desk, section: Section, say: Say) -> bool:
-    """The last rung: the sentences that answer, verbatim. False where there are none, and nothing
+def write_quote(desk: WritingContext, section: Section, say: Say) -> bool:
+    """The last served_by: the sentences that answer, verbatim. False where there are none, and nothing
     was said.
     """
     found = quote(section.part.text, section.sources or ()) if section.sureness >= QUOTED else None
-    section.rung, section.model = "quote", None
+    section.served_by, section.model = "quote", None
     if found is not None:
         tell(desk.tally, section, (found.text, list(found.citations)), say)
     return found is not None
@@ -219,7 +225,7 @@ def messages_for(
     return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
-async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -> bool:
+async def write_by_model(desk: WritingContext, route: Route, section: Section, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said. Raises
     ModelFailed.
     """
@@ -242,7 +248,7 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
     else:
         writing.ended_at = time.monotonic()
         if not answering.went_on:
-            desk.road.pace.learn(writing)
+            desk.pipeline.pace.learn(writing)
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
         desk.draft.spent += spent
@@ -251,7 +257,7 @@ async def write_by_model(desk: Desk, route: Route, section: Section, say: Say) -
     return not text.opening.abstained
 
 
-def begin(desk: Desk, section: Section) -> tuple[Call, Writing]:
+def begin(desk: WritingContext, section: Section) -> tuple[Call, Writing]:
     desk.draft.prompt = desk.app.prompt.version(passages=bool(section.sources))
     call, writing = desk.asked[section.index]
     writing.began_at = time.monotonic()
@@ -259,22 +265,26 @@ def begin(desk: Desk, section: Section) -> tuple[Call, Writing]:
     return call, writing
 
 
-def asked(desk: Desk, section: Section) -> Asked:
+def asked(desk: WritingContext, section: Section) -> Asked:
     """Where the documents can be quoted instead, a model that fails is not waited for long."""
     tally = desk.tally
-    until = tally.started_at + desk.road.answer_s
-    patience_s = min(PATIENCE_S, desk.road.patience_s) if section.sources else desk.road.patience_s
+    until = tally.started_at + desk.pipeline.answer_s
+    patience_s = (
+        min(PATIENCE_S, desk.pipeline.patience_s) if section.sources else desk.pipeline.patience_s
+    )
     owner, answer_id = desk.question.asker.owner, desk.question.id
     return Asked(
         answer_id=answer_id,
-        emit=desk.road.emit,
+        emit=desk.pipeline.emit,
         owner=owner,
         until=until,
         patient_until=time.monotonic() + patience_s,
     )
 
 
-async def hear(answering: Answering, text: "Text", writing: Writing, desk: Desk, say: Say) -> None:
+async def hear(
+    answering: Answering, text: "Text", writing: Writing, desk: WritingContext, say: Say
+) -> None:
     """What the model writes, as it comes; and what was done to have it."""
     told = 0
     while pieces := await answering.pieces():
@@ -288,9 +298,9 @@ async def hear(answering: Answering, text: "Text", writing: Writing, desk: Desk,
                 text.feed(piece.text, say)
 
 
-def written_by(desk: Desk, section: Section, answering: Answering) -> None:
+def written_by(desk: WritingContext, section: Section, answering: Answering) -> None:
     desk.tally.written_by(answering)
-    section.rung, section.model = answering.candidate.rung, answering.candidate.model.name
+    section.served_by, section.model = answering.candidate.served_by, answering.candidate.model.name
 
 
 class Text:
@@ -299,7 +309,7 @@ class Text:
     """
 
     def __init__(
-        self, desk: Desk, section: Section, marker: Marker, attributor: Attributor | None
+        self, desk: WritingContext, section: Section, marker: Marker, attributor: Attributor | None
     ) -> None:
         self.desk, self.section, self.marker, self.attributor = desk, section, marker, attributor
         self.opening = Opening(listens=bool(section.sources))
@@ -308,7 +318,7 @@ class Text:
         self.finish = ""  # why the model stopped, as it says
 
     @classmethod
-    def of(cls, desk: Desk, section: Section) -> "Text":
+    def of(cls, desk: WritingContext, section: Section) -> "Text":
         sources = section.sources or []
         lacking = Claims(sources, f"{desk.question.text}\n{section.part.text}").lacking
         attributor = Attributor(sources, lacking) if desk.app.matches and sources else None

@@ -20,15 +20,15 @@ from slipway import answer, knowledge, providers, weights
 from slipway.admission import Admission, Places
 from slipway.answer.abstention import SENTINEL
 from slipway.answer.pace import Pace
-from slipway.app.reloading import Fitted, Folders, Made, Reloading
+from slipway.app.reloading import Compiled, Folders, ModelHandle, Reloading
 from slipway.errors import ProviderError, SettingsError
 from slipway.feedback import Feedback
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
-from slipway.knowledge.sync import Keeper
+from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
 from slipway.providers.endpoints import ENDPOINTS, PREFILLS
-from slipway.routing import Candidate, Health, Prefill, Route, Traits, Turns, healths_of
+from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits, healths_of
 from slipway.settings import App, Flags, Known, Model, Settings, load
 from slipway.settings.live import Live, Rules
 from slipway.settings.loading import Loaded
@@ -38,13 +38,13 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, Record
 from slipway.web.api import Api
-from slipway.web.documents import Documents
-from slipway.web.endpoints import nothing_there
-from slipway.web.feedback import Opinions
-from slipway.web.guard import Door
+from slipway.web.documents import DocumentRoutes
+from slipway.web.feedback import FeedbackRoutes
+from slipway.web.guard import Guard
 from slipway.web.pages import page_paths
+from slipway.web.routes import nothing_there
 from slipway.web.server import Server, bind
-from slipway.web.traces import Tracks
+from slipway.web.traces import TraceRoutes
 from slipway.weights import fetching
 
 log = logging.getLogger("slipway")
@@ -148,16 +148,16 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         flags, config=found.file
     )  # the same one, also where it is gone for a moment
     store = Opened(found.settings)
-    door, reloading = assembled(store, Live(found, partial(checked, flags)))
+    guard, reloading = build_app(store, Live(found, partial(checked, flags)))
     socket = bind(found.settings.listen)
-    server = Server(door, found.settings)
+    server = Server(guard, found.settings)
 
-    def announce(settings: Settings, road: answer.Road) -> None:
+    def announce(settings: Settings, pipeline: answer.Pipeline) -> None:
         if knows(settings):
             store().announce(address_of(reached(socket.getsockname())))
 
-    announce(found.settings, reloading.made.road)
-    reloading.takers += [server.take, announce]
+    announce(found.settings, reloading.made.pipeline)
+    reloading.subscribers += [server.take, announce]
     for line in [
         *(f"warning: {w}" for w in found.warnings),
         *([] if quiet else banner(found, socket.getsockname())),
@@ -214,7 +214,7 @@ def store_of(settings: Settings) -> Store:
     except InUse as error:
         where = f" at {error.holder.url}" if error.holder and error.holder.url else ""
         log.warning(
-            "the store %s is %s%s: documents are kept in a temporary one, and read anew; no feedback is kept",
+            "the store %s is %s%s: documents are kept in a temporary one, and read again; no feedback is kept",
             file,
             error,
             where,
@@ -223,7 +223,7 @@ def store_of(settings: Settings) -> Store:
         if not settings.store.endswith(DEFAULT_STORE.removeprefix(SQLITE)) or file.exists():
             raise
         log.warning(
-            "%s; until then documents are kept in a temporary one, and read anew at each start; no feedback is kept",
+            "%s; until then documents are kept in a temporary one, and read again at each start; no feedback is kept",
             error.problems[0],
         )
     return Store.temporary()
@@ -246,13 +246,13 @@ def knows(settings: Settings) -> bool:
     return any(app.knowledge for app in settings.apps.values())
 
 
-def keepers_of(
-    settings: Settings, store: Callable[[], Store], before: Mapping[Folders, Keeper]
-) -> dict[str, Keeper]:
+def synchronizers_for(
+    settings: Settings, store: Callable[[], Store], before: Mapping[Folders, Synchronizer]
+) -> dict[str, Synchronizer]:
     """For each app that has knowledge: who keeps its documents; apps over the same folders share
     one, which may be from `before`.
     """
-    limits, by_folders = settings.limits, dict[Folders, Keeper]()
+    limits, by_folders = settings.limits, dict[Folders, Synchronizer]()
     wanted = {name: app.knowledge for name, app in settings.apps.items() if app.knowledge}
     for folders in wanted.values():
         knowledge.check([Path(k) for k in folders], settings.embedding)  # before a store is made
@@ -271,18 +271,20 @@ def keepers_of(
     return {name: by_folders[folders] for name, folders in wanted.items()}
 
 
-def distinct(keepers: dict[str, Keeper]) -> list[Keeper]:
-    return list({id(keeper): keeper for keeper in keepers.values()}.values())
+def distinct(synchronizers: dict[str, Synchronizer]) -> list[Synchronizer]:
+    return list(
+        {id(synchronizer): synchronizer for synchronizer in synchronizers.values()}.values()
+    )
 
 
-def models_for(settings: Settings, before: Mapping[str, Fitted]) -> dict[str, Fitted]:
+def models_for(settings: Settings, before: Mapping[str, ModelHandle]) -> dict[str, ModelHandle]:
     """Each model with its settings. One whose settings are those of `before` stays the same, with
     its connections or its process.
     """
     kept = {
-        name: fitted
-        for name, fitted in before.items()
-        if settings.models.get(name) == fitted.settings
+        name: handle
+        for name, handle in before.items()
+        if settings.models.get(name) == handle.settings
     }
     return {
         name: kept.get(name) or fitted_out(name, model, before.get(name))
@@ -290,13 +292,13 @@ def models_for(settings: Settings, before: Mapping[str, Fitted]) -> dict[str, Fi
     }
 
 
-def fitted_out(name: str, settings: Model, before: Fitted | None) -> Fitted:
+def fitted_out(name: str, settings: Model, before: ModelHandle | None) -> ModelHandle:
     """Where it is still the same endpoint, what was learnt of it counts on."""
     provider = providers.create(name, settings, settings.provider)
     at_once = settings.at_once or provider.parallel
-    turns = Turns(name, at_once, settings.wait) if at_once is not None else None
+    turns = ModelSlots(name, at_once, settings.wait) if at_once is not None else None
     is_same = before is not None and endpoint_of(settings) == endpoint_of(before.settings)
-    return Fitted(
+    return ModelHandle(
         settings,
         provider,
         Health(name, provider.probe, turns, before.health if before and is_same else None),
@@ -317,7 +319,7 @@ def endpoint_of(settings: Model) -> tuple[object, ...]:
 
 
 class Shared(Record, frozen=True, kw_only=True):
-    """What one road hands on to the next."""
+    """What one pipeline hands on to the next."""
 
     emit: Callable[[AnswerDone | AttemptDone], None]
     live: Live
@@ -325,15 +327,15 @@ class Shared(Record, frozen=True, kw_only=True):
     places: Places = msgspec.field(default_factory=Places)
 
 
-def road_of(
+def compile_pipeline(
     settings: Settings,
-    models: Mapping[str, Fitted],
-    keepers: dict[str, Keeper],
+    models: Mapping[str, ModelHandle],
+    synchronizers: dict[str, Synchronizer],
     shared: Shared,
     operator: str | None = None,
-) -> answer.Road:
+) -> answer.Pipeline:
     """Everything that questions meet, compiled once. A bare model becomes a route of one."""
-    candidates = {name: candidate_of(fitted) for name, fitted in models.items()}
+    candidates = {name: candidate_of(handle) for name, handle in models.items()}
     routes = {
         name: Route(name=name, candidates=(candidate,)) for name, candidate in candidates.items()
     }
@@ -345,10 +347,10 @@ def road_of(
             ),
         )
     apps = {
-        name: app_of(name, app, keepers.get(name), routes, shared.live.of(name, app))
+        name: app_of(name, app, synchronizers.get(name), routes, shared.live.of(name, app))
         for name, app in settings.apps.items()
     }
-    return answer.Road(
+    return answer.Pipeline(
         admission=Admission(settings.keys, settings.limits.answers, operator, shared.places),
         apps=apps,
         routes=routes,
@@ -359,9 +361,9 @@ def road_of(
     )
 
 
-def candidate_of(fitted: Fitted) -> Candidate:
+def candidate_of(handle: ModelHandle) -> Candidate:
     """What a route needs to know of a model beside how to call it."""
-    settings, model = fitted.settings, fitted.provider
+    settings, model = handle.settings, handle.provider
     continuation = settings.continuation or ("prefill" if model.parallel is not None else "prompt")
     message, request = PREFILLS.get(settings.provider, ({}, {}))
     traits = Traits(
@@ -373,19 +375,19 @@ def candidate_of(fitted: Fitted) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(model=model, traits=traits, health=fitted.health)
+    return Candidate(model=model, traits=traits, health=handle.health)
 
 
 def app_of(
-    name: str, app: App, keeper: Keeper | None, routes: dict[str, Route], rules: Rules
+    name: str, app: App, synchronizer: Synchronizer | None, routes: dict[str, Route], rules: Rules
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
     matches = app.cite == "match" or (app.cite is None and small)
     return answer.App(
         name=name,
-        knowledge=Knowledge(keeper, Access(rules), reranker(name, app))
-        if keeper is not None
+        knowledge=Knowledge(synchronizer, Access(rules), reranker(name, app))
+        if synchronizer is not None
         else None,
         route=route,
         small=routes[app.small] if app.small is not None else None,
@@ -433,42 +435,42 @@ def reranker(name: str, app: App) -> Rerank | None:
     return cast(Rerank, found)
 
 
-def local_road(flags: Flags) -> answer.Road:
-    """The road of `slipway ask`: its knowledge is read before it is handed out, and nobody counts."""
-    return read_road(loaded(flags).settings, remembered)
+def local_pipeline(flags: Flags) -> answer.Pipeline:
+    """The pipeline of `slipway ask`: its knowledge is read before it is handed out, and nobody counts."""
+    return offline_pipeline(loaded(flags).settings, remembered)
 
 
-def remembered(keeper: Keeper) -> None:
+def remembered(synchronizer: Synchronizer) -> None:
     """Reads the documents; vectors are used where there are some, and none are made."""
-    keeper.build()
-    keeper.remember()
+    synchronizer.build()
+    synchronizer.remember()
 
 
-def read_road(
+def offline_pipeline(
     settings: Settings,
-    read: Callable[[Keeper], object],
+    read: Callable[[Synchronizer], object],
     emit: Callable[[AnswerDone | AttemptDone], None] = lambda record: None,
-) -> answer.Road:
-    """A road in this process, without a server; `read` is called for each set of documents before
+) -> answer.Pipeline:
+    """A pipeline in this process, without a server; `read` is called for each set of documents before
     it is handed out.
     """
-    keepers = keepers_of(settings, Opened(settings), {})
-    for keeper in distinct(keepers):
-        read(keeper)
-    return road_of(
+    synchronizers = synchronizers_for(settings, Opened(settings), {})
+    for synchronizer in distinct(synchronizers):
+        read(synchronizer)
+    return compile_pipeline(
         settings,
         models_for(settings, {}),
-        keepers,
+        synchronizers,
         Shared(emit=emit, live=Live(Loaded(settings=settings, file=None))),
     )
 
 
-def build(settings: Settings) -> Door:
+def build(settings: Settings) -> Guard:
     """The ASGI app of these settings, which never change."""
-    return assembled(Opened(settings), Live(Loaded(settings=settings, file=None)))[0]
+    return build_app(Opened(settings), Live(Loaded(settings=settings, file=None)))[0]
 
 
-def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
+def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
     """The ASGI app of the settings as they are read now, and who changes them under it. Knowledge
     is read after the start, in a thread.
     """
@@ -483,32 +485,39 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
 
     shared = Shared(emit=emit, live=live, pace=Pace(store))
     telemetry = Telemetry(
-        lambda: shared.places.taken, lambda: healths_of(reloading.made.road.routes.values())
+        lambda: shared.places.taken, lambda: healths_of(reloading.made.pipeline.routes.values())
     )
 
-    def made(settings: Settings, before: Made | None) -> Made:
+    def made(settings: Settings, before: Compiled | None) -> Compiled:
         models = models_for(settings, before.models if before else {})
-        keepers = keepers_of(settings, store, before.keepers if before else {})
-        road = road_of(settings, models, keepers, shared, store().token if keepers else None)
-        by_folders = {settings.apps[name].knowledge: keeper for name, keeper in keepers.items()}
-        return Made(settings=settings, road=road, models=models, keepers=by_folders)
+        synchronizers = synchronizers_for(settings, store, before.synchronizers if before else {})
+        pipeline = compile_pipeline(
+            settings, models, synchronizers, shared, store().token if synchronizers else None
+        )
+        by_folders = {
+            settings.apps[name].knowledge: synchronizer
+            for name, synchronizer in synchronizers.items()
+        }
+        return Compiled(
+            settings=settings, pipeline=pipeline, models=models, synchronizers=by_folders
+        )
 
     reloading = Reloading(
         live, made(settings, None), made, lambda outcome: telemetry.count("reloads", (outcome,))
     )
-    road = reloading.made.road
+    pipeline = reloading.made.pipeline
     feedback = Feedback(store, emit)
-    api = Api(road, telemetry, feedback.note, reloading.status)
-    documents, tracks = Documents(settings, road), Tracks(road, traces.find)
+    api = Api(pipeline, telemetry, feedback.note, reloading.status)
+    documents, tracks = DocumentRoutes(settings, pipeline), TraceRoutes(pipeline, traces.find)
 
-    def remember(settings: Settings, road: answer.Road) -> None:
+    def remember(settings: Settings, pipeline: answer.Pipeline) -> None:
         if knows(settings):
             shared.pace.keep()
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         reloading.start()
-        remember(settings, road)
+        remember(settings, pipeline)
         # what there is now stays: a full collection need not look through it, which holds the loop
         # up for 20 ms
         gc.freeze()
@@ -523,7 +532,7 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
 
     paths = [
         *api.paths(),
-        *Opinions(feedback, api.runs, lambda: api.door).paths(),
+        *FeedbackRoutes(feedback, api.runs, lambda: api.guard).paths(),
         *documents.paths(),
         *tracks.paths(),
         *page_paths(),
@@ -535,8 +544,8 @@ def assembled(store: Opened, live: Live) -> tuple[Door, Reloading]:
         *(f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "") for p in shown),
     ]
     router = Router(paths, default=nothing_there(here), lifespan=lifespan, redirect_slashes=False)
-    api.door = Door(
-        settings, road, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router
+    api.guard = Guard(
+        settings, pipeline, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router
     )
-    reloading.takers += [api.take, documents.take, tracks.take, api.door.take, remember]
-    return api.door, reloading
+    reloading.subscribers += [api.take, documents.take, tracks.take, api.guard.take, remember]
+    return api.guard, reloading

@@ -1,9 +1,9 @@
-"""Other settings while the server runs: a new road is made beside the old one, and takes its place
+"""Other settings while the server runs: a new pipeline is made beside the old one, and takes its place
 between two events of the loop.
 
 The file is looked at, read and compiled in a thread of its own. What did not change is taken over
 as it is: models with their connections or process, documents with their index. A question keeps the
-road that it began with; what only such questions use is retired, and ends with them.
+pipeline that it began with; what only such questions use is retired, and ends with them.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from weakref import WeakSet
 
 import msgspec
 
-from slipway.answer import Road
-from slipway.knowledge.sync import Keeper
+from slipway.answer import Pipeline
+from slipway.knowledge.sync import Synchronizer
 from slipway.providers import Provider
 from slipway.routing import Health
 from slipway.settings import Model, Settings
@@ -36,10 +36,10 @@ _NAMED = 5  # changes of one kind that the log names
 
 Thing = TypeVar("Thing")
 Folders = tuple[str, ...]
-Take = Callable[[Settings, Road], None]
+Take = Callable[[Settings, Pipeline], None]
 
 
-class Fitted:
+class ModelHandle:
     """A model with its settings, who calls it, and what was learnt of it."""
 
     def __init__(self, settings: Model, provider: Provider, health: Health) -> None:
@@ -58,39 +58,41 @@ class Fitted:
         await self.provider.close()
 
 
-class Made(Record, frozen=True, kw_only=True):
+class Compiled(Record, frozen=True, kw_only=True):
     """Settings, compiled; with what the next ones take over where it did not change: models by
     their names, documents by their folders.
     """
 
     settings: Settings
-    road: Road
-    models: dict[str, Fitted]
-    keepers: dict[Folders, Keeper]
+    pipeline: Pipeline
+    models: dict[str, ModelHandle]
+    synchronizers: dict[Folders, Synchronizer]
 
 
-Make = Callable[[Settings, Made], Made]
+Make = Callable[[Settings, Compiled], Compiled]
 
 
 class Reloading:
-    """`made` is what counts now; `takers` are told what counts next."""
+    """`made` is what counts now; `subscribers` are told what counts next."""
 
-    def __init__(self, live: Live, made: Made, make: Make, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, live: Live, made: Compiled, make: Make, count: Callable[[str], None]
+    ) -> None:
         """`make` compiles settings beside those that count, and raises SettingsError; `count`
         counts what is `applied` and `refused`.
         """
         self.live, self.made = live, made
-        self.takers: list[Take] = []
+        self.subscribers: list[Take] = []
         self.applied_at = time.time()
         self.refused: tuple[str, ...] = ()
         self._make, self._count = make, count
         self._seen, self._warned = live.last, live.found.warnings
         self._retry_at = 0.0
-        self._roads = [made.road]  # those that a question may be on
+        self._pipelines = [made.pipeline]  # those that a question may be on
         self._leaving: dict[
-            Folders, tuple[Keeper, Sequence[Road]]
-        ] = {}  # documents that are closed when nobody is on these roads
-        self._retired: WeakSet[Fitted] = WeakSet()
+            Folders, tuple[Synchronizer, Sequence[Pipeline]]
+        ] = {}  # documents that are closed when nobody is on these pipelines
+        self._retired: WeakSet[ModelHandle] = WeakSet()
         self._wake, self._stopped = threading.Event(), False
         self._thread: threading.Thread | None = None
         self._terminal = os.isatty(0)
@@ -100,8 +102,8 @@ class Reloading:
     def start(self) -> None:
         for model in self.made.models.values():
             model.start()
-        for keeper in self.made.keepers.values():
-            keeper.start()
+        for synchronizer in self.made.synchronizers.values():
+            synchronizer.start()
         if not self.live.watched:
             return
         loop = asyncio.get_running_loop()
@@ -133,11 +135,11 @@ class Reloading:
     async def close(self) -> None:
         for model in [*self._retired, *self.made.models.values()]:
             await model.close()
-        for keeper in [
-            *(keeper for keeper, _ in self._leaving.values()),
-            *self.made.keepers.values(),
+        for synchronizer in [
+            *(synchronizer for synchronizer, _ in self._leaving.values()),
+            *self.made.synchronizers.values(),
         ]:
-            await asyncio.to_thread(keeper.close)
+            await asyncio.to_thread(synchronizer.close)
 
     def status(self, asker: Asker) -> dict[str, Any]:
         """When the settings were applied, and why newer ones are not. That quotes the file, which
@@ -146,16 +148,16 @@ class Reloading:
         if not self.live.watched:
             return {}
         problems = list(self.refused)
-        if problems and not (asker.everything or self.made.road.admission.open):
+        if problems and not (asker.everything or self.made.pipeline.admission.open):
             problems = [
                 f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: see the server's log"
             ]
         return {"applied_at": round(self.applied_at, 3), "refused": problems}
 
-    async def _put(self, made: Made) -> None:
+    async def _put(self, made: Compiled) -> None:
         before, self.made = self.made, made
-        for take in self.takers:
-            take(made.settings, made.road)
+        for take in self.subscribers:
+            take(made.settings, made.pipeline)
         for model in _only(made.models, before.models):
             model.start()
         for model in _only(before.models, made.models):
@@ -173,7 +175,7 @@ class Reloading:
                 return
             try:
                 if not asked:
-                    # before the look: a request that has just taken a road is on it by the next
+                    # before the look: a request that has just taken a pipeline is on it by the next
                     # time
                     self._let_go()
                 self._look(loop, asked=asked)
@@ -197,12 +199,12 @@ class Reloading:
         before, there = (
             self.made,
             {
-                **{folders: keeper for folders, (keeper, _) in self._leaving.items()},
-                **self.made.keepers,
+                **{folders: synchronizer for folders, (synchronizer, _) in self._leaving.items()},
+                **self.made.synchronizers,
             },
         )
         try:
-            made = self._make(found.settings, msgspec.structs.replace(before, keepers=there))
+            made = self._make(found.settings, msgspec.structs.replace(before, synchronizers=there))
         # What the store says, and whatever else: those from before count
         except Exception as error:  # noqa: BLE001
             problems = problems_of(error)
@@ -224,36 +226,40 @@ class Reloading:
         log.info("settings applied: %s", changes(before, made))
         return ()
 
-    def _bring_documents(self, made: Made, before: Made, there: Mapping[Folders, Keeper]) -> None:
-        for keeper in _only(made.keepers, there):
-            keeper.start()
-        for keeper in made.keepers.values():
-            keeper.collection.reader.allow(made.settings.limits.document_mb)
-        self._roads = [
-            road for road in self._roads if road.admission.in_flight or road is before.road
+    def _bring_documents(
+        self, made: Compiled, before: Compiled, there: Mapping[Folders, Synchronizer]
+    ) -> None:
+        for synchronizer in _only(made.synchronizers, there):
+            synchronizer.start()
+        for synchronizer in made.synchronizers.values():
+            synchronizer.collection.reader.allow(made.settings.limits.document_mb)
+        self._pipelines = [
+            pipeline
+            for pipeline in self._pipelines
+            if pipeline.admission.in_flight or pipeline is before.pipeline
         ]
         gone = {
-            folders: (keeper, self._roads)
-            for folders, keeper in before.keepers.items()
-            if folders not in made.keepers
+            folders: (synchronizer, self._pipelines)
+            for folders, synchronizer in before.synchronizers.items()
+            if folders not in made.synchronizers
         }
         self._leaving = {
             folders: leaving
             for folders, leaving in {**self._leaving, **gone}.items()
-            if folders not in made.keepers
+            if folders not in made.synchronizers
         }
-        self._roads = [*self._roads, made.road]
+        self._pipelines = [*self._pipelines, made.pipeline]
 
     def _let_go(self) -> None:
-        """Closes documents of apps that are gone, once no question is on their roads any more, and
+        """Closes documents of apps that are gone, once no question is on their pipelines any more, and
         no upload of theirs is being read.
         """
-        for folders, (keeper, roads) in list(self._leaving.items()):
-            if not keeper.collection.uploads.waiting and not any(
-                road.admission.in_flight for road in roads
+        for folders, (synchronizer, pipelines) in list(self._leaving.items()):
+            if not synchronizer.collection.uploads.waiting and not any(
+                pipeline.admission.in_flight for pipeline in pipelines
             ):
                 del self._leaving[folders]
-                keeper.close()
+                synchronizer.close()
 
 
 def _only(some: Mapping[Any, Thing], others: Mapping[Any, Thing]) -> list[Thing]:
@@ -261,7 +267,7 @@ def _only(some: Mapping[Any, Thing], others: Mapping[Any, Thing]) -> list[Thing]
     return [thing for name, thing in some.items() if others.get(name) is not thing]
 
 
-def changes(before: Made, after: Made) -> str:
+def changes(before: Compiled, after: Compiled) -> str:
     """What is another than before, in a few words."""
     old, new, said = before.settings, after.settings, list[str]()
     for kind in ("model", "route", "app"):
@@ -290,9 +296,9 @@ def changes(before: Made, after: Made) -> str:
     return "; ".join(said) or "nothing changed"
 
 
-def _reworded(app: str, before: Made, after: Made) -> bool:
+def _reworded(app: str, before: Compiled, after: Compiled) -> bool:
     """Whether the file that it names as its prompt says something else now."""
-    return before.road.apps[app].prompt.version(passages=True) != after.road.apps[
+    return before.pipeline.apps[app].prompt.version(passages=True) != after.pipeline.apps[
         app
     ].prompt.version(passages=True)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.answer import App, Road, answer
+from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
@@ -25,16 +25,16 @@ Told = tuple[str, dict[str, Any]]  # an event's name and its data
 ESC = "\x1b["
 
 
-def asked(road: Road, app_name: str | None, text: str) -> tuple[App, Question]:
+def asked(pipeline: Pipeline, app_name: str | None, text: str) -> tuple[App, Question]:
     """The app that is meant, and the question to it by whoever sits here. Raises BadRequest."""
-    names = list(road.apps) or road.names
+    names = list(pipeline.apps) or pipeline.names
     if not names:
         raise BadRequest("There is nothing to ask.", "Add --docs FOLDER or --model MODEL.")
     if app_name is None and len(names) > 1:
         raise BadRequest("There are several apps.", f"Name one with --app: {', '.join(names)}.")
-    app = road.app(app_name or names[0])
+    app = pipeline.app(app_name or names[0])
     if app is None:
-        raise BadRequest(f"There is no app `{app_name}`.", f"Known: {', '.join(road.names)}.")
+        raise BadRequest(f"There is no app `{app_name}`.", f"Known: {', '.join(pipeline.names)}.")
     message = Message(role="user", content=text)
     question = Question(
         id=new_id("ans"),
@@ -47,12 +47,12 @@ def asked(road: Road, app_name: str | None, text: str) -> tuple[App, Question]:
     return app, question
 
 
-async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
+async def here(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[Told]:
     """Asks in this process. Raises SlipwayError."""
-    app, question = asked(road, app_name, text)
+    app, question = asked(pipeline, app_name, text)
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
-        await answer(road, app, question, draft, "ask", say)
+        await answer(pipeline, app, question, draft, "ask", say)
 
     run = Run(question)
     run.begin(work)
@@ -61,18 +61,18 @@ async def here(road: Road, app_name: str | None, text: str) -> AsyncIterator[Tol
             yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
 
 
-async def once(road: Road, app_name: str | None, text: str) -> AsyncIterator[Told]:
+async def once(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[Told]:
     """The only question of this process: a model that runs here begins to load before the search,
     and ends after the answer.
     """
-    app, _ = asked(road, app_name, text)
+    app, _ = asked(pipeline, app_name, text)
     for candidate in app.route.candidates if app.route is not None else ():
         candidate.model.start()
     try:
-        async for told in here(road, app_name, text):
+        async for told in here(pipeline, app_name, text):
             yield told
     finally:
-        for model in models_of(road.routes.values()):
+        for model in models_of(pipeline.routes.values()):
             await model.close()
 
 

@@ -16,8 +16,8 @@ import msgspec
 
 import slipway
 from slipway.admission import OPERATOR
-from slipway.answer import Road
-from slipway.app import loaded, named, read_road
+from slipway.answer import Pipeline
+from slipway.app import loaded, named, offline_pipeline
 from slipway.commands import ask as asking
 from slipway.commands.ask import Told
 from slipway.commands.ingest import one
@@ -75,7 +75,7 @@ class Columns(Record, frozen=True, kw_only=True):
     columns: Mapping[str, Column]
     places: Sequence[Place] | None = None
     dropped: Mapping[str, int] = {}
-    road: Road | None = None
+    pipeline: Pipeline | None = None
 
 
 def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Report:
@@ -260,13 +260,15 @@ def _here(wanted: Wanted, *, shown: bool) -> Columns:
         if isinstance(record, AnswerDone):
             dropped[record.id] = record.citations_dropped
 
-    road = read_road(settings, lambda keeper: one(keeper, shown=shown), emit)
-    known = [app.knowledge for app in road.apps.values() if app.knowledge is not None]
+    pipeline = offline_pipeline(settings, lambda synchronizer: one(synchronizer, shown=shown), emit)
+    known = [app.knowledge for app in pipeline.apps.values() if app.knowledge is not None]
     return Columns(
-        columns={name: _column(name, app, of, settings, road) for name, (of, app) in apps.items()},
+        columns={
+            name: _column(name, app, of, settings, pipeline) for name, (of, app) in apps.items()
+        },
         places=[place for each in known for place in each.places(OPERATOR)] if known else None,
         dropped=dropped,
-        road=road,
+        pipeline=pipeline,
     )
 
 
@@ -310,17 +312,17 @@ def _apps(
     return found
 
 
-def _column(name: str, app: App, of: str, settings: Settings, road: Road) -> Column:
-    knowledge = road.apps[name].knowledge
+def _column(name: str, app: App, of: str, settings: Settings, pipeline: Pipeline) -> Column:
+    knowledge = pipeline.apps[name].knowledge
 
     def asks(question: Question, without_gold: bool) -> AsyncIterator[Told]:
-        asked = road.apps[name]
+        asked = pipeline.apps[name]
         if without_gold and asked.knowledge is not None:
             asked = msgspec.structs.replace(
                 asked, knowledge=asked.knowledge.under(Without(question.gold))
             )
         return asking.here(
-            msgspec.structs.replace(road, apps={name: asked}), name, question.question
+            msgspec.structs.replace(pipeline, apps={name: asked}), name, question.question
         )
 
     writes = (
@@ -328,7 +330,7 @@ def _column(name: str, app: App, of: str, settings: Settings, road: Road) -> Col
     )
     return Column(
         about=f"app {of}, {writes}" if of else writes,
-        state=_state(app, road.apps[name].prompt.standing, settings, knowledge),
+        state=_state(app, pipeline.apps[name].prompt.standing, settings, knowledge),
         asks=asks,
         withholds=knowledge is not None,
         calls=_calls(app),
@@ -432,7 +434,7 @@ async def _collect(
         await asyncio.gather(*(work() for _ in range(concurrency)))
     finally:
         bar.end()
-        for model in models_of(asked.road.routes.values()) if asked.road else ():
+        for model in models_of(asked.pipeline.routes.values()) if asked.pipeline else ():
             await model.close()
 
 
@@ -459,7 +461,7 @@ async def _answer(asked: Columns, todo: Todo) -> Answered:
         error=error,
         abstained=whole["abstained"],
         degraded=any(notice.code == "degraded" for notice in whole["notices"]),
-        rung=whole["rung"],
+        served_by=whole["served_by"],
         model=whole["model"],
         sources=tuple(At(n=s.n, path=s.path, heading=s.heading) for s in whole["sources"]),
         citations=tuple(whole["citations"]),

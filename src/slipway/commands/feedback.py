@@ -42,7 +42,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             "report" if row["kind"] == "report" else "helpful" if row["helpful"] else "not helpful"
         )
         about = f" (section {row['section']})" if row["section"] is not None else ""
-        by = row["model"] or row["rung"] or "no answer"
+        by = row["model"] or row["served_by"] or "no answer"
         yield f"{when}  {said}{about}  {row['app']}, {by}  {', '.join(row['reasons'])}".rstrip()
         for name, text in (
             ("asked", row["question"]),

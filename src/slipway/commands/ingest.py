@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from slipway.app import Opened, distinct, keepers_of, loaded
+from slipway.app import Opened, distinct, loaded, synchronizers_for
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.reading import failure
-from slipway.knowledge.sync import Keeper
+from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import misfits
 from slipway.settings import Flags
 from slipway.store import Holder, InUse, Store, file_of
@@ -70,10 +70,12 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Repo
             if app.knowledge
         ]
         return there(error.holder, sources, shown=shown)
-    keepers = keepers_of(settings, lambda: store, {})
-    names = {id(keeper): name for name, keeper in reversed(keepers.items())}
+    synchronizers = synchronizers_for(settings, lambda: store, {})
+    names = {id(synchronizer): name for name, synchronizer in reversed(synchronizers.items())}
     reports = here(
-        {names[id(keeper)]: keeper for keeper in distinct(keepers)}, shown=shown, verify=verify
+        {names[id(synchronizer)]: synchronizer for synchronizer in distinct(synchronizers)},
+        shown=shown,
+        verify=verify,
     )
     store.close()
     return reports
@@ -85,31 +87,36 @@ def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
     """
     settings = loaded(Flags(docs=docs)).settings
     logging.getLogger("slipway").setLevel(logging.ERROR)
-    keeper = keepers_of(
+    synchronizer = synchronizers_for(
         msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}),
         Opened(settings),
         {},
     )["docs"]
-    here({"docs": keeper}, shown=shown)
-    return Knowledge(keeper)
+    here({"docs": synchronizer}, shown=shown)
+    return Knowledge(synchronizer)
 
 
-def here(keepers: Mapping[str, Keeper], *, shown: bool, verify: bool = False) -> dict[str, Report]:
+def here(
+    synchronizers: Mapping[str, Synchronizer], *, shown: bool, verify: bool = False
+) -> dict[str, Report]:
     """Reads and embeds in this process; with `verify`, looks whether all that is kept fits
     together.
     """
-    return {name: one(keeper, shown=shown, verify=verify) for name, keeper in keepers.items()}
+    return {
+        name: one(synchronizer, shown=shown, verify=verify)
+        for name, synchronizer in synchronizers.items()
+    }
 
 
-def one(keeper: Keeper, *, shown: bool, verify: bool = False) -> Report:
+def one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -> Report:
     started = time.monotonic()
     bar = Bar("reading  ", shown)
-    done = keeper.build(lambda done: bar.tell(done.seen, done.total))
+    done = synchronizer.build(lambda done: bar.tell(done.seen, done.total))
     bar.end()
     bar = Bar("embedding", shown)
-    embedded = keeper.embed(bar.tell)
+    embedded = synchronizer.embed(bar.tell)
     bar.end()
-    documents = keeper.collection.documents.values()
+    documents = synchronizer.collection.documents.values()
     return Report(
         documents=sum(doc.state == "done" for doc in documents),
         passages=sum(doc.passages for doc in documents),
@@ -117,10 +124,10 @@ def one(keeper: Keeper, *, shown: bool, verify: bool = False) -> Report:
         unchanged=done.unchanged,
         dropped=done.dropped,
         embedded=embedded,
-        dense=keeper.dense_state(),
+        dense=synchronizer.dense_state(),
         seconds=time.monotonic() - started,
         failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
-        wrong=misfits(keeper.collection) if verify else None,
+        wrong=misfits(synchronizer.collection) if verify else None,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from slipway.answer import App, Road
+from slipway.answer import App, Pipeline
 from slipway.answer.draft import Draft, Section
 from slipway.answer.pace import Pace
 from slipway.answer.planning import plan
@@ -48,9 +48,9 @@ class Difference(Record, frozen=True, kw_only=True):
     other: str
 
 
-def show(road: Road, app_name: str | None, text: str) -> list[Shown]:
+def show(pipeline: Pipeline, app_name: str | None, text: str) -> list[Shown]:
     """For each section of the answer. Raises SlipwayError."""
-    app, question = asked(road, app_name, text)
+    app, question = asked(pipeline, app_name, text)
     draft = asyncio.run(planned(app, question))
     return [
         shown(app, question, section, alone=len(draft.sections) == 1) for section in draft.sections

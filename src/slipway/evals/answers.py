@@ -61,7 +61,7 @@ class Answered(Record, frozen=True, kw_only=True):
     error: str = ""
     abstained: bool = False
     degraded: bool = False
-    rung: str | None = None
+    served_by: str | None = None
     model: str | None = None
     sources: tuple[At, ...] = ()
     citations: tuple[Citation, ...] = ()
@@ -344,7 +344,7 @@ class Total(Record, frozen=True, kw_only=True):
     asked: int
     failed: int
     degraded: int
-    rungs: Mapping[str, int]
+    served_by: Mapping[str, int]
     input_tokens: int
     output_tokens: int
     cost_usd: str
@@ -418,7 +418,7 @@ def _total(cases: Sequence[Case]) -> Total:
         asked=len(answers),
         failed=sum(bool(answer.error) for answer in answers),
         degraded=sum(answer.degraded for answer in answers),
-        rungs=dict(Counter(answer.rung or "failed" for answer in answers)),
+        served_by=dict(Counter(answer.served_by or "failed" for answer in answers)),
         input_tokens=sum(usage.input_tokens for usage in usages),
         output_tokens=sum(usage.output_tokens for usage in usages),
         cost_usd=ledger.plain(sum(costs, Decimal())) or "0",

@@ -363,7 +363,7 @@ def _citations(case: Case) -> Iterator[Markup]:
 
 def _about(answer: Answered) -> str:
     known = [
-        answer.rung and f"by {answer.model or answer.rung}",
+        answer.served_by and f"by {answer.model or answer.served_by}",
         "since the model could not be reached" if answer.degraded else None,
         None if answer.ttft_s is None else f"first words {told('seconds', answer.ttft_s)}",
         None if answer.duration_s is None else f"all {told('seconds', answer.duration_s)}",

@@ -124,9 +124,9 @@ def answers_as_text(report: answers.Report) -> Iterator[str]:
 
 
 def spent(total: answers.Total) -> str:
-    rungs = ", ".join(
-        f"{count} by {rung}" if rung != "failed" else f"{count} failed"
-        for rung, count in total.rungs.items()
+    served_by = ", ".join(
+        f"{count} by {served_by}" if served_by != "failed" else f"{count} failed"
+        for served_by, count in total.served_by.items()
     )
     tokens = (
         f"; {total.input_tokens:,} tokens in, {total.output_tokens:,} out"
@@ -134,7 +134,7 @@ def spent(total: answers.Total) -> str:
         else ""
     )
     cost = f"; ${total.cost_usd}" if float(total.cost_usd) else ""
-    return f"{total.asked} answers ({rungs}){tokens}{cost}"
+    return f"{total.asked} answers ({served_by}){tokens}{cost}"
 
 
 def is_sure(difference: Measured) -> bool:
@@ -210,7 +210,7 @@ def _judged(case: Case) -> dict[str, Any]:
     has = wanted & said(answer.text) if answer.answers else frozenset[str]()
     return {
         "text": answer.text,
-        "rung": answer.rung,
+        "served_by": answer.served_by,
         "model": answer.model,
         "abstained": answer.abstained,
         "error": answer.error or None,

@@ -148,7 +148,7 @@ def measured(statistic: Statistic, n: int) -> Measured:
 
 def all_or_none(share: Measured) -> Measured:
     """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934):
-    drawn anew, they would always give the same.
+    drawn again, they would always give the same.
     """
     width = 1 - 0.025 ** (1 / share.n)
     return msgspec.structs.replace(share, low=share.value and 1 - width, high=share.value or width)

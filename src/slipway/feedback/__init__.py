@@ -46,20 +46,20 @@ WRITE_S = 1.0  # notes wait so long for others, to be written together
 _NEXT = "Tell the operator: start the server with a `store:` of its own that can be written, or end the other process."
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
-    id TEXT NOT NULL UNIQUE, at REAL NOT NULL, tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL, model TEXT, rung TEXT, prompt TEXT
+    id TEXT NOT NULL UNIQUE, at REAL NOT NULL, tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL, model TEXT, served_by TEXT, prompt TEXT
 );
 CREATE TABLE IF NOT EXISTS feedback (
     id TEXT NOT NULL, answer TEXT NOT NULL, kind TEXT NOT NULL, section INTEGER NOT NULL, at REAL NOT NULL,
-    tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL, model TEXT, rung TEXT, prompt TEXT,
+    tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL, model TEXT, served_by TEXT, prompt TEXT,
     helpful INTEGER, reasons TEXT NOT NULL, comment TEXT NOT NULL, question TEXT, text TEXT, sources TEXT,
     PRIMARY KEY (answer, kind, section)
 );
 CREATE INDEX IF NOT EXISTS feedback_at ON feedback (at);
 """
-_NOTE = "INSERT OR REPLACE INTO answers VALUES (:id, :at, :tenant, :owner, :app, :model, :rung, :prompt)"
+_NOTE = "INSERT OR REPLACE INTO answers VALUES (:id, :at, :tenant, :owner, :app, :model, :served_by, :prompt)"
 _OLD = "DELETE FROM answers WHERE at < ? OR rowid <= (SELECT max(rowid) FROM answers) - ?"
-_KNOWN = "SELECT id, at, tenant, owner, app, model, rung, prompt FROM answers WHERE id = ?"
-_KEEP = """INSERT OR REPLACE INTO feedback VALUES (:id, :answer, :kind, :section, :at, :tenant, :owner, :app, :model, :rung, :prompt,
+_KNOWN = "SELECT id, at, tenant, owner, app, model, served_by, prompt FROM answers WHERE id = ?"
+_KEEP = """INSERT OR REPLACE INTO feedback VALUES (:id, :answer, :kind, :section, :at, :tenant, :owner, :app, :model, :served_by, :prompt,
     :helpful, :reasons, :comment, :question, :text, :sources)"""
 _BEFORE = (
     "SELECT id, question, text, sources FROM feedback WHERE answer = ? AND kind = ? AND section = ?"
@@ -199,7 +199,7 @@ class Feedback:
             found = Answered(
                 **dict(
                     zip(
-                        ("id", "at", "tenant", "owner", "app", "model", "rung", "prompt"),
+                        ("id", "at", "tenant", "owner", "app", "model", "served_by", "prompt"),
                         row,
                         strict=True,
                     )
@@ -262,7 +262,7 @@ class _Row(Record, frozen=True, kw_only=True):
 
 
 def _columns(about: Answered) -> dict[str, Any]:
-    names = ("id", "at", "tenant", "owner", "app", "model", "rung", "prompt")
+    names = ("id", "at", "tenant", "owner", "app", "model", "served_by", "prompt")
     return {name: getattr(about, name) for name in names}
 
 

@@ -2,8 +2,8 @@
 share of them.
 
 `files` finds documents, `reading` turns each into passages (in a child process: `parsing`,
-`readers`), `shelf` keeps them, `index` ranks them; `collection` does all of that in batches that
-survive a crash, `keeper` does it again whenever a file changes, `access` says who may read what.
+`readers`), `document_store` keeps them, `index` ranks them; `collection` does all of that in batches that
+survive a crash, `synchronizer` does it again whenever a file changes, `access` says who may read what.
 """
 
 import logging
@@ -27,8 +27,8 @@ from slipway.knowledge.document_store import Doc, Row
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
-from slipway.knowledge.search_slots import Turns
-from slipway.knowledge.sync import Keeper
+from slipway.knowledge.search_slots import SearchSlots
+from slipway.knowledge.sync import Synchronizer
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
@@ -43,7 +43,7 @@ _NEEDED = (
 )  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
-_TURNS = Turns(
+_TURNS = SearchSlots(
     (os.cpu_count() or 1) + 1
 )  # of all searches in this process; one more than cores, since each waits a little for the others
 _REFRESHES = 3  # how often a question waits for files that changed
@@ -100,14 +100,14 @@ def opened(
     embedding: str = OFF,
     largest_mb: float = 50.0,
     deadline_s: float = 60.0,
-) -> Keeper:
-    """The documents of these folders and files as the store knows them, not yet looked at anew.
+) -> Synchronizer:
+    """The documents of these folders and files as the store knows them, not yet looked at again.
     Raises SettingsError, as `check` does.
     """
     check(sources, embedding)
     with store.sound():
         collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
-    return Keeper(
+    return Synchronizer(
         collection, None if embedding == OFF else Dense(collection, embedding, embedder_of)
     )
 
@@ -118,35 +118,35 @@ class Knowledge:
     """
 
     def __init__(
-        self, keeper: Keeper, access: Access | None = None, rerank: Rerank | None = None
+        self, synchronizer: Synchronizer, access: Access | None = None, rerank: Rerank | None = None
     ) -> None:
         """`rerank` scores texts for a question; the places found are put into the order of its
         scores.
         """
-        self.keeper, self.access, self._rerank = keeper, access or Access(), rerank
+        self.synchronizer, self.access, self._rerank = synchronizer, access or Access(), rerank
 
     def under(self, access: Access) -> "Knowledge":
         """The same documents under other rules."""
-        return Knowledge(self.keeper, access, self._rerank)
+        return Knowledge(self.synchronizer, access, self._rerank)
 
     @property
     def ready(self) -> bool:
-        return self.keeper.ready
+        return self.synchronizer.ready
 
     @property
     def failed(self) -> bool:
-        return self.keeper.failed
+        return self.synchronizer.failed
 
     @property
     def read_share(self) -> float:
         """How far the first reading is, 0 to 1. It tells no number of documents, which not
         everybody may know.
         """
-        progress = self.keeper.collection.progress
+        progress = self.synchronizer.collection.progress
         return progress.seen / progress.total if progress.total else 0.0
 
     def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
-        return self.keeper.build(tell)
+        return self.synchronizer.build(tell)
 
     def find(
         self, text: str, asker: Asker, limit: int = 5, within: Within | None = None
@@ -174,7 +174,7 @@ class Knowledge:
         """
         if limit < 1:
             return []
-        collection = self.keeper.collection
+        collection = self.synchronizer.collection
         looked_at = set[str]()  # documents, by path, that were read again for this question
         for last in (*[False] * _REFRESHES, True):
             ranked, documents = self._ranked(text, asker, max(limit, answerable.DEPTH), within)
@@ -220,14 +220,17 @@ class Knowledge:
                 ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
             if whole:
                 break
-            self.keeper.collection.settle()
+            self.synchronizer.collection.settle()
         return ranked, documents
 
     def _searched(
         self, text: str, asker: Asker, limit: int, within: Within | None, by_meaning: bool
     ) -> tuple[list[Ranked], dict[str, Doc], bool]:
         """And whether all that was found is still there."""
-        collection, dense = self.keeper.collection, self.keeper.dense if by_meaning else None
+        collection, dense = (
+            self.synchronizer.collection,
+            self.synchronizer.dense if by_meaning else None,
+        )
         known = collection.known
         reach = self.access.reach(asker, within, known.documents, known.epoch)
         places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), reach)
@@ -245,7 +248,9 @@ class Knowledge:
         stands = {
             number: (place.number, place.document) for place in places for number in place.passages
         }
-        stands |= collection.shelf.stands([number for number in near if number not in stands])
+        stands |= collection.document_store.stands(
+            [number for number in near if number not in stands]
+        )
         mine = {
             n: place
             for n, (place, document) in stands.items()
@@ -264,7 +269,7 @@ class Knowledge:
             [n for n in spots.get(mine[each.passage], ()) if n != each.passage]
             for each in chosen[:READ]
         ]
-        rows = collection.shelf.passages(
+        rows = collection.document_store.passages(
             [*(each.passage for each in chosen), *(n for some in more for n in some)]
         )
         ranked = [
@@ -303,34 +308,37 @@ class Knowledge:
 
     def places(self, asker: Asker) -> list[fusion.Place]:
         """All places that there are."""
-        shelf, mine = self.keeper.collection.shelf, [doc.id for doc in self.documents(asker)]
-        return list(dict.fromkeys(fusion.place(row.passage) for row in shelf.rows(mine)))
+        document_store, mine = (
+            self.synchronizer.collection.document_store,
+            [doc.id for doc in self.documents(asker)],
+        )
+        return list(dict.fromkeys(fusion.place(row.passage) for row in document_store.rows(mine)))
 
     @property
     def has_vectors(self) -> bool:
-        return self.keeper.dense is not None and self.keeper.dense.serves
+        return self.synchronizer.dense is not None and self.synchronizer.dense.serves
 
     def sureness(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
         """How sure it is, from 0 to 1, that these places answer; told by their words alone until
         all of them have vectors.
         """
         near = by_meaning and all(each.cosine for each in ranked)
-        embed = self.keeper.dense.embedder(text) if near and self.keeper.dense else None
-        return answerable.answerable(text, ranked, self.keeper.collection.index, embed)
+        embed = self.synchronizer.dense.embedder(text) if near and self.synchronizer.dense else None
+        return answerable.answerable(text, ranked, self.synchronizer.collection.index, embed)
 
     # The field's name on the wire
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002
         """As it is now: None where its document has changed, or may not be read any more."""
-        collection = self.keeper.collection
-        row = collection.shelf.passage(id)
+        collection = self.synchronizer.collection
+        row = collection.document_store.passage(id)
         if row is not None and (
             stale := collection.stale(filter(None, [collection.documents.get(row.document)]))
         ):
-            row = collection.shelf.passage(id) if collection.refresh(stale) else None
+            row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
     def _readable(self, row: Row, asker: Asker) -> bool:
-        doc = self.keeper.collection.documents.get(row.document)
+        doc = self.synchronizer.collection.documents.get(row.document)
         return doc is not None and self.access.may_read(asker, doc)
 
     def documents(self, asker: Asker) -> list[Doc]:
@@ -340,7 +348,7 @@ class Knowledge:
         return sorted(self._mine(asker), key=lambda doc: doc.path)
 
     def _mine(self, asker: Asker) -> list[Doc]:
-        known = self.keeper.collection.known
+        known = self.synchronizer.collection.known
         reach = self.access.reach(asker, None, known.documents, known.epoch)
         keeps = asker.documents or asker.everything
         return [
@@ -365,7 +373,7 @@ class Knowledge:
         lost in no case. It takes the place of an upload of the same name that this asker may read;
         another's, of which nothing must be told, stays.
         """
-        collection, uploads = self.keeper.collection, self.keeper.collection.uploads
+        collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
         with uploads.changing:
             path = uploads.path_of(name, collection.by_path)
             before = [
@@ -378,18 +386,18 @@ class Knowledge:
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
                 path = uploads.path_of(name, collection.by_path)
             uploads.keep(name, path, content, tags, groups, asker.owner)
-        return collection.shelf.public(path), path
+        return collection.document_store.public(path), path
 
     @property
     def waiting(self) -> list[str]:
         """Uploads that are being read, by their paths."""
-        return list(self.keeper.collection.uploads.waiting)
+        return list(self.synchronizer.collection.uploads.waiting)
 
     def coming(self, asker: Asker) -> list[Doc]:
         """Uploads that are being read for the first time, for those who may change them: their
         paths, and no more.
         """
-        collection = self.keeper.collection
+        collection = self.synchronizer.collection
         docs = [
             doc
             for doc in list(collection.uploads.waiting.values())
@@ -399,16 +407,16 @@ class Knowledge:
 
     def read(self, path: str) -> None:
         """Reads an uploaded file into the index; blocks."""
-        self.keeper.collection.take(path, path.rsplit("/", 1)[-1])
+        self.synchronizer.collection.take(path, path.rsplit("/", 1)[-1])
 
     def remove(self, doc: Doc) -> None:
         """Raises Conflict for a document that was not uploaded."""
-        if not self.keeper.collection.uploads.holds(doc.file):
+        if not self.synchronizer.collection.uploads.holds(doc.file):
             raise Conflict(
                 f"`{doc.path}` is a file of the knowledge folder.",
                 "Remove the file there; it is gone from the answers at once.",
             )
-        self.keeper.collection.remove(doc)
+        self.synchronizer.collection.remove(doc)
 
     def counts(self, asker: Asker) -> Counts:
         mine = self._mine(asker)
@@ -421,17 +429,17 @@ class Knowledge:
         """How many passages are found by their meaning; as a share to those who may not know how
         many there are.
         """
-        return self.keeper.dense_state(counted=self._may_count(asker))
+        return self.synchronizer.dense_state(counted=self._may_count(asker))
 
     def _may_count(self, asker: Asker) -> bool:
-        known = self.keeper.collection.known
+        known = self.synchronizer.collection.known
         return self.access.reach(asker, None, known.documents, known.epoch) is None
 
     def status(self, asker: Asker) -> dict[str, Any]:
         """How far the reading is; in percent to those who may not know how many documents there
         are.
         """
-        status = self.keeper.status()
+        status = self.synchronizer.status()
         if asker.everything:
             return status
         del status["sources"]
@@ -447,7 +455,7 @@ class Knowledge:
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Headings that are questions, the first of each document: what could be asked."""
-        asked = self.keeper.collection.asked()
+        asked = self.synchronizer.collection.asked()
         return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]
 
 

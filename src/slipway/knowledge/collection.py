@@ -1,9 +1,9 @@
 """One set of documents: the files of some folders and what was uploaded beside them, kept on a
-shelf, indexed, and kept true.
+document_store, indexed, and kept true.
 
-`scan` brings the shelf to what the files say: new and changed files are read, gone ones dropped,
+`scan` brings the document_store to what the files say: new and changed files are read, gone ones dropped,
 the rest is left alone. Everything goes in batches: one transaction of the store, then one commit of
-the index, so that an end at any moment leaves the shelf whole and the index at most one batch
+the index, so that an end at any moment leaves the document_store whole and the index at most one batch
 behind it, which the next start makes good.
 """
 
@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, Fresh, Shelf
+from slipway.knowledge.document_store import Doc, DocumentStore, Fresh
 from slipway.knowledge.freshness import FORMAT, changed_since, is_fresh, is_gone, stamp
 from slipway.knowledge.index import Index
 from slipway.knowledge.reading import FileReader, Slow, failure
@@ -54,7 +54,7 @@ class Known(Record, frozen=True, kw_only=True):
 
 
 class Collection:
-    """`sources` are folders and files. Whoever holds `changing` sees shelf, index and what is known
+    """`sources` are folders and files. Whoever holds `changing` sees document_store, index and what is known
     at one moment.
     """
 
@@ -70,11 +70,11 @@ class Collection:
         name = os.fsencode("\0".join(str(source.resolve()) for source in sources)).decode(
             "utf-8", "backslashreplace"
         )
-        self.shelf = Shelf(store, name)
+        self.document_store = DocumentStore(store, name)
         home = store.folder.resolve() / "knowledge" / hashlib.sha256(name.encode()).hexdigest()[:16]
-        self.uploads = Uploads(home, self.shelf)
+        self.uploads = Uploads(home, self.document_store)
         self.reader = FileReader(
-            self.shelf, self.uploads, largest_mb=largest_mb, deadline_s=deadline_s
+            self.document_store, self.uploads, largest_mb=largest_mb, deadline_s=deadline_s
         )
         owner = hashlib.sha256(store.secret).hexdigest()[:16]
         self.index = Index(home / "index", owner)
@@ -89,28 +89,30 @@ class Collection:
         self._slow: dict[
             str, int
         ] = {}  # files, by path, that were too slow for a question, with their stamps
-        self._know(self.shelf.documents())
+        self._know(self.document_store.documents())
         self._bring_index()
 
     # from the store
 
     def _bring_index(self) -> None:
-        """The index brought up to the shelf: after an end, or an error such as a full disk, between
+        """The index brought up to the document_store: after an end, or an error such as a full disk, between
         the two.
         """
-        at, to = self.index.generation, self.shelf.generation
+        at, to = self.index.generation, self.document_store.generation
         if at > to or (at == 0 and len(self.index)):
             self.index.clear()
             at = 0
         if at == to:
             return
         for some in _batches(
-            [doc.id for doc in self.shelf.documents(since=at)] if at else list(self.documents),
+            [doc.id for doc in self.document_store.documents(since=at)]
+            if at
+            else list(self.documents),
             _BATCH_PASSAGES // 10,
         ):
-            self.index.update(self.shelf.rows(some), some, at)
-        self.index.update((), self.shelf.gone(at), to)
-        self.shelf.caught_up(to)
+            self.index.update(self.document_store.rows(some), some, at)
+        self.index.update((), self.document_store.gone(at), to)
+        self.document_store.caught_up(to)
 
     def _know(self, documents: Iterable[Doc]) -> None:
         by_number = {doc.id: doc for doc in documents}
@@ -130,7 +132,7 @@ class Collection:
 
     @property
     def scanned(self) -> bool:
-        return self.shelf.scanned
+        return self.document_store.scanned
 
     # from the files
 
@@ -157,7 +159,7 @@ class Collection:
         tell: Callable[[Done], None] = lambda done: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Done:
-        """Brings the shelf to what the files say; blocks. `tell` hears how far it is; `stop` is
+        """Brings the document_store to what the files say; blocks. `tell` hears how far it is; `stop` is
         asked between files.
         """
         with self.changing:
@@ -188,7 +190,7 @@ class Collection:
             self._put((), gone)
         done, slow = self._read_all(new, done, _QUICK_S, tell, stop)
         if not stop():
-            self.shelf.complete() if not self.scanned else None
+            self.document_store.complete() if not self.scanned else None
             done, _ = self._read_all(slow, done, None, tell, stop)
         return done
 
@@ -243,7 +245,7 @@ class Collection:
         self._put(batch.fresh, ())
         if batch.touched:
             with self.changing:
-                self.shelf.touched(batch.touched)
+                self.document_store.touched(batch.touched)
                 self._know(
                     {
                         **self.documents,
@@ -253,8 +255,8 @@ class Collection:
         batch.clear()
 
     def _put(self, fresh: Sequence[Fresh], gone: Sequence[int]) -> None:
-        """The only way into shelf and index. What was read before the file changed again is left
-        out: it is read anew.
+        """The only way into document_store and index. What was read before the file changed again is left
+        out: it is read again.
         """
         with self.changing:
             fresh = [each for each in fresh if not changed_since(each.doc)]
@@ -271,7 +273,7 @@ class Collection:
                     if each.doc.path in self.by_path
                 ),
             }
-            put = self.shelf.put(fresh, gone)
+            put = self.document_store.put(fresh, gone)
             kept = (doc for doc in self.documents.values() if doc.id not in out)
             try:
                 self._index(put, sorted(out))
@@ -284,24 +286,26 @@ class Collection:
                 log.warning("%s was left out: %s", doc.path, failure(doc))
 
     def _index(self, put: Sequence[Doc], out: Sequence[int]) -> None:
-        generation = self.shelf.generation
+        generation = self.document_store.generation
         if self.index.generation < generation - 1:
             self._bring_index()
             return
-        self.index.update(self.shelf.rows([doc.id for doc in put if doc.passages]), out, generation)
-        self.shelf.caught_up(generation)
+        self.index.update(
+            self.document_store.rows([doc.id for doc in put if doc.passages]), out, generation
+        )
+        self.document_store.caught_up(generation)
 
     def settle(self) -> None:
-        """Waits until the change that is under way is complete in shelf, index and vectors."""
+        """Waits until the change that is under way is complete in document_store, index and vectors."""
         with self.changing:
             pass
 
     def asked(self) -> Mapping[int, str]:
-        """See `Shelf.asked`; kept until something changes, since it looks through all passages."""
+        """See `DocumentStore.asked`; kept until something changes, since it looks through all passages."""
         epoch, asked = self._asked
         if epoch != self.known.epoch:
             epoch = self.known.epoch
-            asked = self.shelf.asked()
+            asked = self.document_store.asked()
             self._asked = (epoch, asked)
         return asked
 
@@ -368,7 +372,7 @@ class Collection:
 
     def rest(self) -> None:
         """Ends the child processes, and gives memory back; the next file to be read starts them
-        anew.
+        again.
         """
         with self.changing:
             self.index.rest()

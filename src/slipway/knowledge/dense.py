@@ -193,7 +193,7 @@ class Dense:
         before = None if self._is_complete(wanted) else self._before(wanted)
         self._serving, self._coming = (before, wanted) if before else (wanted, None)
         self._filled = [each for each in (before, wanted) if each]
-        self.collection.shelf.note_model(wanted.embedder.model, self.wanted)
+        self.collection.document_store.note_model(wanted.embedder.model, self.wanted)
         return True
 
     def _load(self, embedder: Embedder) -> Served:
@@ -201,7 +201,7 @@ class Dense:
 
         served = Served(embedder=embedder, vectors=Vectors(embedder.dimensions))
         with self._lock:
-            self._first = self.collection.shelf.spans()
+            self._first = self.collection.document_store.spans()
             self._alive = {number for span in self._first.values() for number in _numbers(span)}
             self._filled = [*self._filled, served]
         self._fill(served, None)
@@ -228,7 +228,7 @@ class Dense:
             numbers.clear()
             rows.clear()
 
-        for number, row in self.collection.shelf.vectors(served.embedder.model, documents):
+        for number, row in self.collection.document_store.vectors(served.embedder.model, documents):
             numbers.append(number)
             rows.append(row)
             if len(numbers) >= _LOADED:
@@ -236,13 +236,13 @@ class Dense:
         flush()
 
     def _is_complete(self, served: Served) -> bool:
-        return not self.collection.shelf.without_vector(served.embedder.model, 0, 1)
+        return not self.collection.document_store.without_vector(served.embedder.model, 0, 1)
 
     def _before(self, wanted: Served) -> Served | None:
         """The vectors of another model, where there are more of them and that model can still be
         had.
         """
-        for model, source in self.collection.shelf.models_before(wanted.embedder.model):
+        for model, source in self.collection.document_store.models_before(wanted.embedder.model):
             with suppress(Exception):  # whatever it is, the model before is only a stopgap
                 embedder = self._opener(source)
                 if embedder.model == model:
@@ -265,11 +265,13 @@ class Dense:
         served = self._coming or self._serving
         if served is None:
             return 0
-        shelf, after, made = self.collection.shelf, 0, 0
+        document_store, after, made = self.collection.document_store, 0, 0
         total = sum(doc.passages for doc in self.collection.documents.values())
         with ThreadPoolExecutor(threads, thread_name_prefix="slipway embedding") as pool:
             while not self._stop.is_set() and (
-                missing := shelf.without_vector(served.embedder.model, after, _BATCH * threads)
+                missing := document_store.without_vector(
+                    served.embedder.model, after, _BATCH * threads
+                )
             ):
                 after = missing[-1][0]
                 texts = {key: text for _, key, text in missing}
@@ -280,7 +282,7 @@ class Dense:
                         strict=True,
                     )
                 )
-                shelf.put_vectors(
+                document_store.put_vectors(
                     served.embedder.model, {key: row.tobytes() for key, row in rows.items()}
                 )
                 self._take(served, {number: rows[key] for number, key, _ in missing})
@@ -295,7 +297,7 @@ class Dense:
         self._made += made
         if self._made >= _FORGET_AFTER and not self._stop.is_set() and self._coming is None:
             self._made = 0
-            shelf.forget_vectors(served.embedder.model)
+            document_store.forget_vectors(served.embedder.model)
         return made
 
     def _take(self, served: Served, rows: "dict[int, NDArray[np.float32]]") -> None:
@@ -308,10 +310,10 @@ class Dense:
                 served.vectors.put(known, np.stack([rows[number] for number in known]))
 
     def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
-        """A batch was put on the shelf: vectors that are known are taken from there, the others are
+        """A batch was put on the document_store: vectors that are known are taken from there, the others are
         made soon.
         """
-        spans = self.collection.shelf.spans([doc.id for doc in put])
+        spans = self.collection.document_store.spans([doc.id for doc in put])
         with self._lock:
             out = [self._first.pop(document) for document in dropped if document in self._first]
             gone = [number for span in out for number in _numbers(span)]

@@ -107,7 +107,7 @@ class Row(Record, frozen=True, kw_only=True):
     passage: Passage
 
 
-class Shelf:
+class DocumentStore:
     """The documents of the collection `name`. Raises SettingsError for a store of a newer Slipway."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -508,7 +508,7 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def _check_version(db: Any, version: int) -> None:
-    """What an older Slipway kept of the files is read anew; the vectors stay."""
+    """What an older Slipway kept of the files is read again; the vectors stay."""
     if version > _TABLES_VERSION:
         raise SettingsError(
             ["store: it was written by a newer Slipway; use that one, or set another `store:`"]

@@ -3,7 +3,7 @@
 Each place (a heading of a document) is indexed twice: whole, and passage by passage. Its score is
 the mean of its own BM25 and its best passage's: long sections that treat the matter throughout and
 short spots that answer it are both found. Measured by bench/retrieval.py. The index is derived from
-the shelf and says up to which of its generations it has come. Any text is a valid query, because
+the document_store and says up to which of its generations it has come. Any text is a valid query, because
 none goes through a query parser.
 """
 
@@ -92,7 +92,7 @@ class Index:
     thread updates.
 
     A folder that is broken, or was made by another version or for another store (`owner`), is made
-    anew, empty.
+    again, empty.
     """
 
     def __init__(self, folder: Path | None, owner: str = "") -> None:
@@ -104,7 +104,7 @@ class Index:
             self._open()
         else:
             if self.generation:
-                log.warning("the index of the documents is broken: it is made anew")
+                log.warning("the index of the documents is broken: it is made again")
             self.clear()
         self._words = _Words()
 

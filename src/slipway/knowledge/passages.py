@@ -33,7 +33,7 @@ class Place(Record, frozen=True, kw_only=True):
 
 
 def passages(document: Document, path: str, version: str) -> list[Passage]:
-    """Without ids: those are the shelf's to give."""
+    """Without ids: those are the document_store's to give."""
     return [
         Passage(
             id="",

@@ -12,7 +12,7 @@ from stat import S_ISREG
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, Fresh, Shelf
+from slipway.knowledge.document_store import Doc, DocumentStore, Fresh
 from slipway.knowledge.freshness import FORMAT, UNSETTLED, is_same, is_settled, stamp, version_of
 from slipway.knowledge.fusion import embedded_text
 from slipway.knowledge.parsing import Parser, TooSlow
@@ -36,9 +36,14 @@ class FileReader:
     """Used by any number of threads. A file may take `deadline_s`, and have `largest_mb`."""
 
     def __init__(
-        self, shelf: Shelf, uploads: Uploads, *, largest_mb: float, deadline_s: float
+        self,
+        document_store: DocumentStore,
+        uploads: Uploads,
+        *,
+        largest_mb: float,
+        deadline_s: float,
     ) -> None:
-        self._shelf, self._uploads = shelf, uploads
+        self._document_store, self._uploads = document_store, uploads
         self.allow(largest_mb)
         self._deadline_s = deadline_s
         self._all_parsers = [Parser(deadline_s) for _ in range(_AT_ONCE)]
@@ -88,7 +93,7 @@ class FileReader:
         except Unreadable as error:
             return Fresh(doc=_failed(doc, error))
 
-    def anew(self, doc: Doc) -> Fresh:
+    def again(self, doc: Doc) -> Fresh:
         """What the file of a document says, whatever was read of it before, and without what an
         upload's sender said. Raises Unreadable.
         """
@@ -127,7 +132,9 @@ class FileReader:
     def _with_id(self, passage: Passage) -> Passage:
         return msgspec.structs.replace(
             passage,
-            id=self._shelf.passage_id(passage.path, passage.start, passage.end, passage.version),
+            id=self._document_store.passage_id(
+                passage.path, passage.start, passage.end, passage.version
+            ),
         )
 
     def _bytes(self, found: files.Found) -> tuple[bytes, int]:
@@ -161,7 +168,7 @@ class FileReader:
         )
 
     def rest(self) -> None:
-        """Ends the child processes; the next file to be read starts them anew."""
+        """Ends the child processes; the next file to be read starts them again."""
         parsers = [self._parsers.get() for _ in range(_AT_ONCE)]
         for parser in parsers:
             parser.close()

@@ -5,7 +5,7 @@ from threading import Lock
 from types import TracebackType
 
 
-class Turns:
+class SearchSlots:
     """`with turns:` waits for its turn; `at_once` have one at the same time. Threads that only
     compute gain nothing by being more than there are cores, and one that came early may be passed
     by all others: a semaphore of `threading` lets newcomers by.

@@ -21,7 +21,7 @@ _LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as w
 _POLL_S = 0.5  # for single files, and where nothing tells
 
 
-class Keeper:
+class Synchronizer:
     """`ready` where questions can be answered: all files were read once, now or by an earlier
     process. `failed` where reading ended in an error of ours, and nothing is known from earlier.
     """
@@ -70,7 +70,7 @@ class Keeper:
 
     def remember(self) -> None:
         """Brings the vectors that there are into use, and makes none."""
-        if self.dense and self.collection.shelf.models_before(""):
+        if self.dense and self.collection.document_store.models_before(""):
             self.dense.open()
 
     def status(self) -> dict[str, Any]:

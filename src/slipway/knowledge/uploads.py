@@ -12,7 +12,7 @@ from typing import IO
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, Said, Shelf
+from slipway.knowledge.document_store import Doc, DocumentStore, Said
 from slipway.knowledge.freshness import FORMAT, stamp, version_of
 from slipway.knowledge.readers import Unreadable
 
@@ -28,13 +28,13 @@ class Uploads:
     changes them holds `changing`.
     """
 
-    def __init__(self, home: Path, shelf: Shelf) -> None:
+    def __init__(self, home: Path, document_store: DocumentStore) -> None:
         self.folder = home / UPLOADS
         self.changing = Lock()
         self.waiting: dict[
             str, Doc
         ] = {}  # those that are not yet read, by path: what is known of them
-        self._shelf = shelf
+        self._document_store = document_store
 
     def holds(self, file: str) -> bool:
         return Path(file).parent == self.folder
@@ -67,7 +67,7 @@ class Uploads:
         """
         if not self.holds(doc.file):
             return Said()
-        said = self._shelf.upload(Path(doc.file).name, doc.version)
+        said = self._document_store.upload(Path(doc.file).name, doc.version)
         if said is None:
             raise Unsaid(
                 "It was uploaded, and who may read it is not known any more", "upload it again"
@@ -95,16 +95,16 @@ class Uploads:
                 os.fsync(file.fileno())
                 file.seek(0)
                 version = version_of(hashlib.file_digest(file, "sha256").hexdigest())
-            self._shelf.put_upload(name, version, tags, groups, by)
+            self._document_store.put_upload(name, version, tags, groups, by)
             part.replace(self.folder / name)
         finally:
             part.unlink(missing_ok=True)
         _synced(self.folder)
-        self._shelf.drop_upload(name, but=version)
+        self._document_store.drop_upload(name, but=version)
         said = () if groups is None else (groups,)
         self.waiting[path] = Doc(
             id=0,
-            public=self._shelf.public(path),
+            public=self._document_store.public(path),
             path=path,
             file=str(self.folder / name),
             state="done",
@@ -125,7 +125,7 @@ class Uploads:
     def drop(self, file: str) -> None:
         Path(file).unlink(missing_ok=True)
         _synced(self.folder)
-        self._shelf.drop_upload(Path(file).name)
+        self._document_store.drop_upload(Path(file).name)
 
 
 def _free(name: str, taken: Container[str]) -> str:

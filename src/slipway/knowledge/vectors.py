@@ -10,7 +10,7 @@ proved, not hoped for.
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slipway.knowledge.search_slots import Turns
+from slipway.knowledge.search_slots import SearchSlots
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,9 @@ class Vectors:
             np.empty((0, dimensions), np.int8), *(np.empty(0, np.float32) for _ in range(3))
         )
         self._row_of: dict[int, int] = {}
-        self._lock = Turns(1)  # of all these; a change after the other must not keep searches out
+        self._lock = SearchSlots(
+            1
+        )  # of all these; a change after the other must not keep searches out
 
     def __len__(self) -> int:
         return len(self._row_of)

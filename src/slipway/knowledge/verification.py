@@ -12,18 +12,18 @@ from slipway.knowledge.reading import FileReader
 
 
 def misfits(collection: Collection) -> list[str]:
-    """What does not fit together, a sentence each: shelf, index and vectors against each other, and
-    the shelf against unchanged files.
+    """What does not fit together, a sentence each: document_store, index and vectors against each other, and
+    the document_store against unchanged files.
     """
-    shelf = collection.shelf
+    document_store = collection.document_store
     with collection.changing:
-        rows = {row.id: row for row in shelf.rows(list(collection.documents))}
+        rows = {row.id: row for row in document_store.rows(list(collection.documents))}
         parts, places = collection.index.numbers()
-        wrong = [f"The store is damaged: {each}" for each in shelf.damage()]
+        wrong = [f"The store is damaged: {each}" for each in document_store.damage()]
         wrong += _uneven("passages", parts, rows) + _uneven(
             "places", places, {row.place for row in rows.values()}
         )
-        if {doc.id: doc for doc in shelf.documents()} != dict(collection.documents):
+        if {doc.id: doc for doc in document_store.documents()} != dict(collection.documents):
             wrong.append("What the process knows is not what the store has.")
         counted = Counter(row.document for row in rows.values())
         wrong += [
@@ -31,7 +31,7 @@ def misfits(collection: Collection) -> list[str]:
             for doc in collection.documents.values()
             if counted[doc.id] != doc.passages
         ]
-        if odd := shelf.vector_keys()[1]:
+        if odd := document_store.vector_keys()[1]:
             wrong.append(f"{odd} vectors have another length than the others.")
     by_document = defaultdict[int, list[Row]](list)
     for row in rows.values():
@@ -49,7 +49,7 @@ def _differs(reader: FileReader, doc: Doc, rows: Sequence[Row]) -> bool:
     if doc.state == "failed" or not is_fresh(doc):
         return False
     try:
-        fresh = reader.anew(doc)
+        fresh = reader.again(doc)
     except Unreadable:
         return True
     return not is_fresh(doc) or [row.passage for row in rows] != list(fresh.passages)

@@ -1,7 +1,7 @@
 """The models' providers: the contract, and the table of kinds.
 
 A provider speaks one protocol to one endpoint. `quote` answers without a model, and `mock` is a
-provider to test against; both have their own doors (`quote.quote`, `slipway mock`).
+provider to test against; both have their own guards (`quote.quote`, `slipway mock`).
 """
 
 import math

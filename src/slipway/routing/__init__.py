@@ -17,7 +17,7 @@ from slipway.routing.attempts import Prefill, Traits
 from slipway.routing.calling import Answering, Asked, Took
 from slipway.routing.health import Health
 from slipway.routing.routes import Candidate, Route, healths_of, models_of
-from slipway.routing.slots import Turns
+from slipway.routing.slots import ModelSlots
 from slipway.types import Emit, Record, Usage
 
 __all__ = [
@@ -25,12 +25,12 @@ __all__ = [
     "Asked",
     "Candidate",
     "Health",
+    "ModelSlots",
     "Prefill",
     "Route",
     "Thought",
     "Took",
     "Traits",
-    "Turns",
     "healths_of",
     "models_of",
     "think",

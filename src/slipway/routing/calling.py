@@ -13,7 +13,7 @@ from slipway.providers import Call, ModelReply, Whole
 from slipway.routing.attempts import Attempts, Standing, Stop, Try, Wait
 from slipway.routing.continuation import Splice, continuation, is_plain, least_tokens
 from slipway.routing.routes import Candidate, Route
-from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, Rung, Usage
+from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, ServedBy, Usage
 
 CANCELLED = "cancelled"
 # a call that was late with less time than this, because its question had no more, says nothing
@@ -178,7 +178,7 @@ class Answering:
     """`open` it, take its `pieces` or its `whole`, and `close` it in any case. Everything raises
     ProviderError.
 
-    `model` and `rung` are those that write now; `took` is what was paid for or may have been;
+    `model` and `served_by` are those that write now; `took` is what was paid for or may have been;
     `notices` are for the reader.
     """
 
@@ -214,8 +214,8 @@ class Answering:
         return self.attempt.candidate
 
     @property
-    def rung(self) -> Rung:
-        return self.candidate.rung
+    def served_by(self) -> ServedBy:
+        return self.candidate.served_by
 
     @property
     def whole(self) -> Whole | None:
@@ -444,7 +444,7 @@ def passed_over(first: Candidate, answers: Candidate) -> list[Notice]:
     """What the reader is told where another model answers than the first of the route."""
     if answers is first:
         return []
-    if answers.rung == "smaller":
+    if answers.served_by == "smaller":
         return [
             Notice(
                 code="smaller",

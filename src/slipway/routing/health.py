@@ -21,7 +21,7 @@ from slipway.errors import (
 )
 from slipway.routing.attempts import READY, TRIAL, Standing
 from slipway.routing.breaker import Breaker, RetryBudget
-from slipway.routing.slots import Turns
+from slipway.routing.slots import ModelSlots
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
@@ -63,14 +63,14 @@ class Health:
         self,
         name: str = "",
         probe: Probe | None = None,
-        turns: Turns | None = None,
+        turns: ModelSlots | None = None,
         before: "Health | None" = None,
     ) -> None:
         """`probe` asks, for free, whether the model can be reached. What `before` has learnt counts
         on, and who has a turn there keeps it.
         """
         self.name, self.probe = name, probe
-        self.turns: Turns | None = (
+        self.turns: ModelSlots | None = (
             before.turns if before is not None and before.turns == turns else turns
         )
         self.breaker: Breaker = before.breaker if before is not None else Breaker()

@@ -7,7 +7,7 @@ import msgspec
 from slipway.providers import Provider
 from slipway.routing.attempts import Traits
 from slipway.routing.health import Health
-from slipway.types import Record, Role, Rung
+from slipway.types import Record, Role, ServedBy
 
 AT_ONCE = 8
 FIRST_TOKEN_S = (
@@ -22,7 +22,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     health: Health = msgspec.field(default_factory=Health)
 
     @property
-    def rung(self) -> Rung:
+    def served_by(self) -> ServedBy:
         return "smaller" if self.role == "smaller" else "model"
 
     def deadlines(self, now: float, until: float, *, others: bool) -> tuple[float, float]:

@@ -15,7 +15,7 @@ GUESS_S = 1.0  # what a call takes, before one has ended
 _SHARE = 0.1  # of each new call in what a call takes on average
 
 
-class Turns:
+class ModelSlots:
     """`most` calls at once; a wait of `longest_s` at the most. The loop's time is `loop.time()`."""
 
     def __init__(self, name: str, most: int, longest_s: float) -> None:
@@ -30,7 +30,7 @@ class Turns:
 
     def __eq__(self, other: object) -> bool:
         """Whether it lets in the same number of calls, for as long."""
-        return isinstance(other, Turns) and (self.name, self.most, self.longest_s) == (
+        return isinstance(other, ModelSlots) and (self.name, self.most, self.longest_s) == (
             other.name,
             other.most,
             other.longest_s,

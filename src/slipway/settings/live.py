@@ -37,7 +37,7 @@ class Live:
     """
 
     def __init__(self, found: Loaded, again: Callable[[Settings], Loaded] | None = None) -> None:
-        """`again` reads and checks the file anew, given the settings that count; raises
+        """`again` reads and checks the file again, given the settings that count; raises
         SettingsError. Without it, nothing changes.
         """
         self.found, self.last = found, Reading(found)

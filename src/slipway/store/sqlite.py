@@ -95,7 +95,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise SettingsError(
                 [
-                    f"store: {self.file} cannot be used ({error}); move it away, and the documents are read anew"
+                    f"store: {self.file} cannot be used ({error}); move it away, and the documents are read again"
                 ]
             ) from None
 

@@ -40,7 +40,7 @@ METRICS = {
     "answers": Metric(
         "slipway_answers",
         "Answers finished, by what answered and how it ended.",
-        ("app", "model", "rung", "error"),
+        ("app", "model", "served_by", "error"),
     ),
     "attempts": Metric(
         "slipway_attempts",
@@ -156,7 +156,7 @@ class Telemetry:
 
     def answer(self, a: AnswerDone) -> None:
         model, error = a.model or "", a.error or ""
-        self.count("answers", (a.app, model, a.rung or "", error))
+        self.count("answers", (a.app, model, a.served_by or "", error))
         for outcome, count in (
             ("kept", a.citations_kept),
             ("flagged", a.citations_flagged),

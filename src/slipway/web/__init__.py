@@ -1,1 +1,1 @@
-"""The door: HTTP in, HTTP out."""
+"""The guard: HTTP in, HTTP out."""

@@ -1,4 +1,4 @@
-"""The routes. Each reads its request, calls the road, and writes what comes back."""
+"""The routes. Each reads its request, calls the pipeline, and writes what comes back."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from slipway.answer import App, Road, answer, proxy
+from slipway.answer import App, Pipeline, answer, proxy
 from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
@@ -29,10 +29,10 @@ from slipway.types import (
     Within,
     new_id,
 )
-from slipway.web.endpoints import Handled, Path
 from slipway.web.feedback import note_of
-from slipway.web.guard import JSON, STREAM, Door, Receive, Scope, Send, language_of, respond
-from slipway.web.proxy_response import HEARTBEAT, HttpOutlet, Streams
+from slipway.web.guard import JSON, STREAM, Guard, Receive, Scope, Send, language_of, respond
+from slipway.web.response_writer import HEARTBEAT, HttpResponseWriter, Streams
+from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.runs import Run, Runs, Work
 from slipway.web.wire import (
     OURS,
@@ -53,11 +53,11 @@ log = logging.getLogger("slipway")
 
 
 class Api:
-    """The handlers. Each takes the road once: a question keeps the one that it began with."""
+    """The handlers. Each takes the pipeline once: a question keeps the one that it began with."""
 
     def __init__(
         self,
-        road: Road,
+        pipeline: Pipeline,
         telemetry: Telemetry,
         note: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
@@ -65,49 +65,49 @@ class Api:
         """`note` is told of each answer that has ended; `settings_state` tells how the settings
         are, empty where they never change.
         """
-        self.road, self.telemetry, self.note, self.settings_state = (
-            road,
+        self.pipeline, self.telemetry, self.note, self.settings_state = (
+            pipeline,
             telemetry,
             note,
             settings_state,
         )
         self.streams = Streams()
         self.runs = Runs()
-        self.door: Door  # set by app.py, which builds both
+        self.guard: Guard  # set by app.py, which builds both
 
-    def take(self, settings: Settings, road: Road) -> None:
-        self.road = road
+    def take(self, settings: Settings, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self.door.body(scope, receive)
+        body = await self.guard.body(scope, receive)
         chat = parse_chat(body)
         asker: Asker = scope["slipway.asker"]
-        road = self.road
-        route = road.routes.get(chat.model)
-        if route is None and chat.model not in road.apps:
+        pipeline = self.pipeline
+        route = pipeline.routes.get(chat.model)
+        if route is None and chat.model not in pipeline.apps:
             raise self.unknown(chat.model, asker)
-        road.admission.check_call(asker, chat.model)
+        pipeline.admission.check_call(asker, chat.model)
         answer_id = scope["slipway.ref"] = new_id("ans")
         if route is None:
-            await self.chat_app(road, chat, body, answer_id, scope, send)
+            await self.chat_app(pipeline, chat, body, answer_id, scope, send)
             return
-        outlet = HttpOutlet(send, answer_id, self.streams)
+        writer = HttpResponseWriter(send, answer_id, self.streams)
         if chat.call.stream:
-            self.streams.add(outlet)
+            self.streams.add(writer)
         try:
-            await proxy(road, route, chat.call, answer_id, asker, outlet)
+            await proxy(pipeline, route, chat.call, answer_id, asker, writer)
         except SlipwayError as error:
-            if not outlet.begun:
+            if not writer.begun:
                 raise
-            await outlet.fail(error, answer_id, language_of(scope["slipway.headers"]))
+            await writer.fail(error, answer_id, language_of(scope["slipway.headers"]))
         except asyncio.CancelledError:
-            if outlet.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
+            if writer.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
                 stopped = Stopping("The server stopped before the end of this answer.")
-                await outlet.fail(stopped, answer_id, language_of(scope["slipway.headers"]))
+                await writer.fail(stopped, answer_id, language_of(scope["slipway.headers"]))
             raise
         finally:
-            self.streams.discard(outlet)
+            self.streams.discard(writer)
 
     def unknown(self, name: str, asker: Asker) -> ModelNotFound:
         known = self.callable_by(asker)
@@ -118,12 +118,12 @@ class Api:
         )
 
     def callable_by(self, asker: Asker) -> list[str]:
-        return [n for n in self.road.names if self.road.admission.may_call(asker, n)]
+        return [n for n in self.pipeline.names if self.pipeline.admission.may_call(asker, n)]
 
     async def chat_app(
-        self, road: Road, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send
+        self, pipeline: Pipeline, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send
     ) -> None:
-        app = road.apps[chat.model]
+        app = pipeline.apps[chat.model]
         sent = msgspec.json.decode(body)
         options = {k: v for k, v in sent.items() if k not in OURS}
         within = limited(sent.get("within"))
@@ -149,7 +149,7 @@ class Api:
             language=language_of(scope["slipway.headers"]),
         )
         run = Run(question)
-        run.begin(working(road, "chat"))
+        run.begin(working(pipeline, "chat"))
         self.watch(run)
         try:
             if chat.call.stream:
@@ -172,8 +172,8 @@ class Api:
         """Chunks as the events come. Until the first of them there is nothing to see, so an error
         can still be a plain one.
         """
-        outlet = HttpOutlet(send, run.question.id, self.streams)
-        writer = ChunkWriter(
+        writer = HttpResponseWriter(send, run.question.id, self.streams)
+        chunks = ChunkWriter(
             run.question.id,
             app.name,
             usage_wanted=chat.call.usage_wanted,
@@ -182,36 +182,36 @@ class Api:
         async for _, event in run.follow():
             if isinstance(event, Failed):
                 break
-            data = HEARTBEAT if event is None else writer.event(event)
-            if data and not outlet.begun:
-                outlet.begun = True
+            data = HEARTBEAT if event is None else chunks.event(event)
+            if data and not writer.begun:
+                writer.begun = True
                 await send(
                     {
                         "type": "http.response.start",
                         "status": 200,
-                        "headers": STREAM + outlet.headers,
+                        "headers": STREAM + writer.headers,
                     }
                 )
-                data = writer.begin() + data
-            await outlet.write(data)
+                data = chunks.begin() + data
+            await writer.write(data)
         if run.error is not None:
-            if not outlet.begun:
+            if not writer.begun:
                 raise run.error
-            await outlet.fail(run.error, run.question.id, run.question.language)
+            await writer.fail(run.error, run.question.id, run.question.language)
         else:
-            await outlet.end()
+            await writer.end()
 
     # answers
     async def answers(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request: AnswerRequest = parse_json(await self.door.body(scope, receive), decode_answer)
+        request: AnswerRequest = parse_json(await self.guard.body(scope, receive), decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
         text, within = asked(messages), limited(msgspec.to_builtins(request.within))
-        road = self.road
-        app = road.app(self.app_name(request, asker))
+        pipeline = self.pipeline
+        app = pipeline.app(self.app_name(request, asker))
         if app is None:
             raise self.unknown(request.app or "", asker)
-        road.admission.check_call(asker, app.name)
+        pipeline.admission.check_call(asker, app.name)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
             Question(
@@ -224,7 +224,7 @@ class Api:
                 within=within,
                 language=language_of(scope["slipway.headers"]),
             ),
-            working(road, "answers"),
+            working(pipeline, "answers"),
         )
         self.watch(run)
         await self.tell(run, request.stream, 0, scope, receive, send)
@@ -239,7 +239,7 @@ class Api:
         if request.app is not None:
             return request.app
         mine = [
-            n for n in self.road.apps if self.road.admission.may_call(asker, n)
+            n for n in self.pipeline.apps if self.pipeline.admission.may_call(asker, n)
         ] or self.callable_by(asker)
         if len(mine) == 1:
             return mine[0]
@@ -305,14 +305,14 @@ class Api:
     async def retry(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["slipway.headers"]
         sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        body = await self.door.body(scope, receive) if sent else b"{}"
+        body = await self.guard.body(scope, receive) if sent else b"{}"
         options = parse_json(body, msgspec.json.Decoder(RetryRequest).decode)
-        run, road, asker = self.run_of(Request(scope)), self.road, scope["slipway.asker"]
-        road.admission.check_call(asker, run.question.app)
+        run, pipeline, asker = self.run_of(Request(scope)), self.pipeline, scope["slipway.asker"]
+        pipeline.admission.check_call(asker, run.question.app)
         after = run.last
         if not options.stream:
             run.check(0)  # before anything is spent: the whole is asked for
-        self.runs.retry(run, working(road, "answers"))
+        self.runs.retry(run, working(pipeline, "answers"))
         run.question = msgspec.structs.replace(
             run.question, asker=asker, language=language_of(headers)
         )  # what its key may read now counts
@@ -321,27 +321,29 @@ class Api:
 
     # the rest
     async def models(self, request: Request) -> Response:
-        road, asker = self.road, request.scope["slipway.asker"]
+        pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         names = self.callable_by(asker)
-        rows = await asyncio.to_thread(lambda: [self.model_row(road, n, asker) for n in names])
+        rows = await asyncio.to_thread(lambda: [self.model_row(pipeline, n, asker) for n in names])
         return reply({"object": "list", "data": rows})
 
     async def model(self, request: Request) -> Response:
         name, asker = request.path_params["name"], request.scope["slipway.asker"]
         if name not in self.callable_by(asker):
             raise self.unknown(name, asker)
-        return reply(await asyncio.to_thread(self.model_row, self.road, name, asker))
+        return reply(await asyncio.to_thread(self.model_row, self.pipeline, name, asker))
 
-    def model_row(self, road: Road, name: str, asker: Asker) -> dict[str, Any]:
+    def model_row(self, pipeline: Pipeline, name: str, asker: Asker) -> dict[str, Any]:
         kind = (
             "app"
-            if name in road.apps
+            if name in pipeline.apps
             else "route"
-            if len(road.routes[name].candidates) > 1
+            if len(pipeline.routes[name].candidates) > 1
             else "model"
         )
-        owner = "slipway" if name in road.apps else road.routes[name].candidates[0].model.kind
-        knowledge = road.apps[name].knowledge if name in road.apps else None
+        owner = (
+            "slipway" if name in pipeline.apps else pipeline.routes[name].candidates[0].model.kind
+        )
+        knowledge = pipeline.apps[name].knowledge if name in pipeline.apps else None
         ours = {
             "kind": kind,
             "examples": knowledge.examples(asker) if knowledge is not None else [],
@@ -355,9 +357,9 @@ class Api:
         }
 
     async def passage(self, request: Request) -> Response:
-        road, asker = self.road, request.scope["slipway.asker"]
-        for app in road.apps.values():
-            mine = app.knowledge is not None and road.admission.may_call(asker, app.name)
+        pipeline, asker = self.pipeline, request.scope["slipway.asker"]
+        for app in pipeline.apps.values():
+            mine = app.knowledge is not None and pipeline.admission.may_call(asker, app.name)
             if mine and app.knowledge:  # in a thread: its file is read again where it has changed
                 passage = await asyncio.to_thread(
                     app.knowledge.passage, request.path_params["id"], asker
@@ -374,24 +376,28 @@ class Api:
         return reply({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 when any rung can answer; what is degraded, and how far, either way."""
-        road, asker = self.road, request.scope["slipway.asker"]
+        """200 when any served_by can answer; what is degraded, and how far, either way."""
+        pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         known = {
-            name: app.knowledge for name, app in road.apps.items() if app.knowledge is not None
+            name: app.knowledge for name, app in pipeline.apps.items() if app.knowledge is not None
         }
-        ready = bool(road.routes) or any(knowledge.ready for knowledge in known.values())
+        ready = bool(pipeline.routes) or any(knowledge.ready for knowledge in known.values())
         told = (
-            {n: readiness(k, asker) for n, k in known.items() if road.admission.may_call(asker, n)}
+            {
+                n: readiness(k, asker)
+                for n, k in known.items()
+                if pipeline.admission.may_call(asker, n)
+            }
             if asker is not None
             else {}
         )
-        local = local_models(road, asker) if asker is not None else {}
+        local = local_models(pipeline, asker) if asker is not None else {}
         settings = self.settings_state(asker) if asker is not None else {}
         body = {
             "status": "ready" if ready else "starting",
-            "models": len(road.routes),
+            "models": len(pipeline.routes),
             "knowledge": told,
-            "health": healths(road, asker) if asker is not None else {},
+            "health": healths(pipeline, asker) if asker is not None else {},
             **({"local": local} if local else {}),
             **({"settings": settings} if settings else {}),
         }
@@ -404,30 +410,30 @@ class Api:
     async def preflight(self, request: Request) -> Response:
         return Response(status_code=204)
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[ApiRoute]:
         return [
-            Path("/v1/models", self.models, methods=["GET"]),
-            Path("/v1/models/{name:path}", self.model, methods=["GET"]),
-            Path("/v1/answers/{id}", self.read, methods=["GET"]),
-            Path("/v1/answers/{id}/events", self.resume, methods=["GET"]),
-            Path("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
-            Path("/v1/answers/{id}/retry", Handled(self.retry), methods=["POST"]),
-            Path("/v1/passages/{id}", self.passage, methods=["GET"]),
-            Path("/healthz", self.healthz, methods=["GET"]),
-            Path("/readyz", self.readyz, methods=["GET"]),
-            Path("/metrics", self.metrics, methods=["GET"]),
-            Path("/preflight", self.preflight, methods=["OPTIONS"]),
+            ApiRoute("/v1/models", self.models, methods=["GET"]),
+            ApiRoute("/v1/models/{name:path}", self.model, methods=["GET"]),
+            ApiRoute("/v1/answers/{id}", self.read, methods=["GET"]),
+            ApiRoute("/v1/answers/{id}/events", self.resume, methods=["GET"]),
+            ApiRoute("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
+            ApiRoute("/v1/answers/{id}/retry", AsgiHandler(self.retry), methods=["POST"]),
+            ApiRoute("/v1/passages/{id}", self.passage, methods=["GET"]),
+            ApiRoute("/healthz", self.healthz, methods=["GET"]),
+            ApiRoute("/readyz", self.readyz, methods=["GET"]),
+            ApiRoute("/metrics", self.metrics, methods=["GET"]),
+            ApiRoute("/preflight", self.preflight, methods=["OPTIONS"]),
         ]
 
 
-def working(road: Road, door: str) -> Work:
-    """What is done for a question, on this road to its end."""
+def working(pipeline: Pipeline, guard: str) -> Work:
+    """What is done for a question, on this pipeline to its end."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
-        app = road.app(question.app)
+        app = pipeline.app(question.app)
         if app is None:
             raise ModelNotFound(f"There is no `{question.app}` any more.")
-        await answer(road, app, question, draft, door, say)
+        await answer(pipeline, app, question, draft, guard, say)
 
     return work
 
@@ -457,24 +463,24 @@ def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
     return (Message(role="user", content=request.question),)
 
 
-def local_models(road: Road, asker: Asker) -> dict[str, str]:
+def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
     """How each model is that runs here, of those that this asker may call."""
-    models = models_of(road.routes.values())
+    models = models_of(pipeline.routes.values())
     return {
         m.name: m.state
         for m in models
-        if m.state is not None and road.admission.may_call(asker, m.name)
+        if m.state is not None and pipeline.admission.may_call(asker, m.name)
     }
 
 
-def healths(road: Road, asker: Asker) -> dict[str, Any]:
+def healths(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
     """How each model is that this asker may call: whether it is asked now, why not, and how many
     calls it works on.
     """
     return {
         name: health.shown()
-        for name, health in healths_of(road.routes.values()).items()
-        if road.admission.may_call(asker, name)
+        for name, health in healths_of(pipeline.routes.values()).items()
+        if pipeline.admission.may_call(asker, name)
     }
 
 
@@ -514,7 +520,7 @@ def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     facts = [
         (b"x-slipway-answer-id", folded["id"]),
         (b"x-request-id", folded["id"]),
-        (b"x-slipway-rung", folded["rung"]),
+        (b"x-slipway-served-by", folded["served_by"]),
     ]
     facts += [
         (b"x-slipway-model", folded["model"]),

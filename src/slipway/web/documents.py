@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Road
+from slipway.answer import Pipeline
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
@@ -24,7 +24,7 @@ from slipway.knowledge.reading import failure
 from slipway.providers import encode_json
 from slipway.settings import Settings
 from slipway.types import Asker, Record
-from slipway.web.endpoints import Path
+from slipway.web.routes import ApiRoute
 
 log = logging.getLogger("slipway")
 _WAIT_S = (
@@ -61,16 +61,16 @@ class Document(Record, frozen=True, kw_only=True):
     next: str | None = None
 
 
-class Documents:
+class DocumentRoutes:
     """The handlers."""
 
-    def __init__(self, settings: Settings, road: Road) -> None:
-        self.take(settings, road)
+    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
+        self.take(settings, pipeline)
         self.reading: set[asyncio.Task[None]] = set()
         self.few = asyncio.Semaphore(_AT_ONCE)
 
-    def take(self, settings: Settings, road: Road) -> None:
-        self.road = road
+    def take(self, settings: Settings, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
         self.largest_mb = settings.limits.document_mb
         self.largest = int(self.largest_mb * 1024 * 1024)
 
@@ -202,14 +202,14 @@ class Documents:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
         for knowledge in self.apps(asker, None).values():
-            knowledge.keeper.wake()
+            knowledge.synchronizer.wake()
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]
         may_change(asker)
         distinct = {
-            id(knowledge.keeper): (name, knowledge)
+            id(knowledge.synchronizer): (name, knowledge)
             for name, knowledge in self.apps(asker, None).items()
         }
         return reply(
@@ -227,8 +227,8 @@ class Documents:
         """
         mine = {
             n: a.knowledge
-            for n, a in self.road.apps.items()
-            if a.knowledge is not None and self.road.admission.may_call(asker, n)
+            for n, a in self.pipeline.apps.items()
+            if a.knowledge is not None and self.pipeline.admission.may_call(asker, n)
         }
         if name is None and mine:
             return mine
@@ -258,14 +258,14 @@ class Documents:
             "There is no document of that id.", "GET /v1/documents lists them.", param="id"
         )
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[ApiRoute]:
         return [
-            Path("/v1/documents", self.listed, methods=["GET"]),
-            Path("/v1/documents", self.add, methods=["POST"]),
-            Path("/v1/documents/scan", self.scan, methods=["POST"]),
-            Path("/v1/documents/scan", self.scanned, methods=["GET"]),
-            Path("/v1/documents/{id}", self.one, methods=["GET"]),
-            Path("/v1/documents/{id}", self.remove, methods=["DELETE"]),
+            ApiRoute("/v1/documents", self.listed, methods=["GET"]),
+            ApiRoute("/v1/documents", self.add, methods=["POST"]),
+            ApiRoute("/v1/documents/scan", self.scan, methods=["POST"]),
+            ApiRoute("/v1/documents/scan", self.scanned, methods=["GET"]),
+            ApiRoute("/v1/documents/{id}", self.one, methods=["GET"]),
+            ApiRoute("/v1/documents/{id}", self.remove, methods=["DELETE"]),
         ]
 
 
@@ -352,7 +352,7 @@ def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
 
 
 def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool) -> Document:
-    """To those who may change it, a document that is being read, or read anew, is just that; the
+    """To those who may change it, a document that is being read, or read again, is just that; the
     others have it as it was until then.
     """
     if asker.documents and waits:
@@ -361,7 +361,7 @@ def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool)
 
 
 def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
-    uploaded = knowledge.keeper.collection.uploads.holds(doc.file)
+    uploaded = knowledge.synchronizer.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
     return Document(
         id=doc.public,

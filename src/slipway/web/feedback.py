@@ -12,8 +12,8 @@ from slipway.errors import BadRequest, Conflict, Gone
 from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Said
 from slipway.providers import encode_json
 from slipway.types import Answered, Asker
-from slipway.web.endpoints import Handled, Path
-from slipway.web.guard import JSON, Door, Receive, Scope, Send, respond
+from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
+from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.runs import Run, Runs
 from slipway.web.wire import fold, parse_json
 
@@ -32,14 +32,14 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
 decode = msgspec.json.Decoder(FeedbackRequest).decode
 
 
-class Opinions:
-    """The handlers, over one room of feedback. `door` reads bodies."""
+class FeedbackRoutes:
+    """The handlers, over one room of feedback. `guard` reads bodies."""
 
-    def __init__(self, feedback: Feedback, runs: Runs, door: Callable[[], Door]) -> None:
-        self.feedback, self.runs, self.door = feedback, runs, door
+    def __init__(self, feedback: Feedback, runs: Runs, guard: Callable[[], Guard]) -> None:
+        self.feedback, self.runs, self.guard = feedback, runs, guard
 
     async def give(self, scope: Scope, receive: Receive, send: Send) -> None:
-        said = checked(parse_json(await self.door().body(scope, receive), decode))
+        said = checked(parse_json(await self.guard().body(scope, receive), decode))
         asker: Asker = scope["slipway.asker"]
         self.check_ended(said.answer, asker)
         kept = await self.feedback.give(said, asker)
@@ -62,10 +62,10 @@ class Opinions:
                 param="answer",
             )
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[ApiRoute]:
         return [
-            Path("/v1/feedback", Handled(self.give), methods=["POST"]),
-            Path("/v1/feedback/{answer}", self.withdraw, methods=["DELETE"]),
+            ApiRoute("/v1/feedback", AsgiHandler(self.give), methods=["POST"]),
+            ApiRoute("/v1/feedback/{answer}", self.withdraw, methods=["DELETE"]),
         ]
 
 
@@ -118,7 +118,7 @@ def note_of(run: Run) -> Answered:
     try:
         whole = fold(question.id, run.events)
     except Gone:
-        whole = {"text": None, "sources": [], "model": None, "rung": None, "prompt": None}
+        whole = {"text": None, "sources": [], "model": None, "served_by": None, "prompt": None}
     sources = tuple(
         {name: getattr(s, name) for name in _SOURCE} for s in whole["sources"] if s.cited
     )
@@ -129,7 +129,7 @@ def note_of(run: Run) -> Answered:
         owner=question.asker.owner,
         app=question.app,
         model=whole["model"],
-        rung=whole["rung"],
+        served_by=whole["served_by"],
         prompt=whole["prompt"],
         question=question.text,
         text=whole["text"],

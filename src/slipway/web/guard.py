@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from slipway.answer import Road
+from slipway.answer import Pipeline
 from slipway.catalogue import preferred
 from slipway.errors import (
     BadRequest,
@@ -78,19 +78,19 @@ def check_post(scope: Scope) -> None:
         raise MethodNotAllowed(f"`{scope['path']}` does not take {scope['method']}.", "Use POST.")
 
 
-class Door:
+class Guard:
     """`fast` maps a path to the handler of its POST, which answers its own errors once it has begun
     to answer; `rest` is the router of all other requests.
     """
 
     def __init__(
-        self, settings: Settings, road: Road, fast: Mapping[str, Handler], rest: Handler
+        self, settings: Settings, pipeline: Pipeline, fast: Mapping[str, Handler], rest: Handler
     ) -> None:
         self.fast, self.rest = fast, rest
-        self.take(settings, road)
+        self.take(settings, pipeline)
 
-    def take(self, settings: Settings, road: Road) -> None:
-        self.admission = road.admission
+    def take(self, settings: Settings, pipeline: Pipeline) -> None:
+        self.admission = pipeline.admission
         self.body_mb = settings.limits.body_mb
         self.largest_body = int(self.body_mb * 1024 * 1024)
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
@@ -223,7 +223,7 @@ class Door:
         allow.append(
             (
                 b"access-control-expose-headers",
-                b"x-slipway-answer-id, x-slipway-rung, x-slipway-model, retry-after",
+                b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, retry-after",
             )
         )
         if scope["method"] == "OPTIONS":

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import NotFound
-from slipway.web.endpoints import Path
+from slipway.web.routes import ApiRoute
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -109,9 +109,9 @@ async def static_file(request: Request) -> Response:
     return static(request, request.path_params["name"])
 
 
-def page_paths() -> list[Path]:
+def page_paths() -> list[ApiRoute]:
     return [
-        Path("/", index, methods=["GET"]),
-        Path("/favicon.ico", favicon, methods=["GET"]),
-        Path("/static/{name:path}", static_file, methods=["GET"]),
+        ApiRoute("/", index, methods=["GET"]),
+        ApiRoute("/favicon.ico", favicon, methods=["GET"]),
+        ApiRoute("/static/{name:path}", static_file, methods=["GET"]),
     ]

@@ -198,7 +198,7 @@ class Runs:
                 "This answer is still being written.", f"Read /v1/answers/{run.question.id}/events."
             )
         if run.state == "done":
-            raise Conflict("Nothing of this answer is missing.", "Ask anew for another answer.")
+            raise Conflict("Nothing of this answer is missing.", "Ask again for another answer.")
         self._go(run, work)
 
     async def _sweep(self) -> None:

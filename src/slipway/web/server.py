@@ -1,7 +1,7 @@
-"""uvicorn, with what a public door needs beside it: limits on heads, connections and slow clients,
+"""uvicorn, with what a public guard needs beside it: limits on heads, connections and slow clients,
 and a drain that cuts nobody.
 
-Each connection stands in the ASGI scope as `extensions["slipway"]`, so that the door can ask to be
+Each connection stands in the ASGI scope as `extensions["slipway"]`, so that the guard can ask to be
 told when the client is gone.
 """
 
@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from slipway.answer import Road
+from slipway.answer import Pipeline
 from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
 from slipway.settings import Limits, Listen, Settings
@@ -265,7 +265,7 @@ class Server(uvicorn.Server):
             )
         )
 
-    def take(self, settings: Settings, road: Road) -> None:
+    def take(self, settings: Settings, pipeline: Pipeline) -> None:
         """Limits count at once, also for connections that are open."""
         self.limited.limits = settings.limits
         self.grace_s = settings.listen.grace

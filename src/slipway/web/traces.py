@@ -6,12 +6,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Road
+from slipway.answer import Pipeline
 from slipway.errors import NotFound
 from slipway.providers import encode_json
 from slipway.settings import Settings
 from slipway.types import Asker
-from slipway.web.endpoints import Path
+from slipway.web.routes import ApiRoute
 
 Find = Callable[
     [str, str | None], dict[str, Any] | None
@@ -20,26 +20,26 @@ ELSEWHERE = "The latest answers are found once they have ended, by the key that 
 REFUSED = "What begins with `ref-` was refused before an answer began: the server's log has a line with it."
 
 
-class Tracks:
-    """The handler, over the road that counts."""
+class TraceRoutes:
+    """The handler, over the pipeline that counts."""
 
-    def __init__(self, road: Road, find: Find) -> None:
-        self.road, self.find = road, find
+    def __init__(self, pipeline: Pipeline, find: Find) -> None:
+        self.pipeline, self.find = pipeline, find
 
-    def take(self, _: Settings, road: Road) -> None:
-        self.road = road
+    def take(self, _: Settings, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
 
     async def one(self, request: Request) -> Response:
         """An answer belongs to its key; the operator, and everybody where there are no keys, may
         see all.
         """
         asker: Asker = request.scope["slipway.asker"]
-        all_of_them = asker.everything or self.road.admission.open
+        all_of_them = asker.everything or self.pipeline.admission.open
         found = self.find(request.path_params["id"], None if all_of_them else asker.owner)
         if found is None:
             where = REFUSED if request.path_params["id"].startswith("ref-") else ELSEWHERE
             raise NotFound("There is no trace of that reference.", where, param="id")
         return Response(encode_json(found), media_type="application/json")
 
-    def paths(self) -> list[Path]:
-        return [Path("/v1/traces/{id}", self.one, methods=["GET"])]
+    def paths(self) -> list[ApiRoute]:
+        return [ApiRoute("/v1/traces/{id}", self.one, methods=["GET"])]

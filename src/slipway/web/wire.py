@@ -191,7 +191,7 @@ def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
     rest again.
 
     Only where it cannot be mistaken is the client's own text used: the key occurs once, and no
-    letter is written as an escape. Else the body is encoded anew, which also settles a key given
+    letter is written as an escape. Else the body is encoded again, which also settles a key given
     twice (the last counts, as it did when we read it).
     """
     at = body.find(b'"model"')
@@ -361,7 +361,7 @@ class Folding:
             self.done = event
 
     def section(self, event: SectionState) -> None:
-        if event.state == "started":  # begun again after a failure: what it had said is said anew
+        if event.state == "started":  # begun again after a failure: what it had said is said again
             self.texts[event.index] = []
             self.citations = [c for c in self.citations if c.section != event.index]
             self.notices = [n for n in self.notices if n.section != event.index]
@@ -393,7 +393,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     return {
         "id": answer_id,
         "text": text,
-        "rung": done.rung if done else None,
+        "served_by": done.served_by if done else None,
         "model": done.model if done else None,
         "abstained": done.abstained if done else False,
         "sources": [
@@ -467,7 +467,7 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
         "usage": usage_wire(answer["usage"]),
         "slipway": {
             k: answer[k]
-            for k in ("id", "rung", "model", "abstained", "attempts", "cost_usd", "notices")
+            for k in ("id", "served_by", "model", "abstained", "attempts", "cost_usd", "notices")
         }
         | {"sources": answer["sources"]},
     }
@@ -569,7 +569,7 @@ class ChunkWriter:
         sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
         facts = {
             "id": done.id,
-            "rung": done.rung,
+            "served_by": done.served_by,
             "model": done.model,
             "abstained": done.abstained,
             "attempts": done.attempts,

@@ -23,7 +23,7 @@ _OLE = bytes.fromhex(
     "d0cf11e0a1b11ae1"
 )  # what Office wraps around encrypted files, and the format before 2007
 _ENTRIES, _UNPACKED, _RATIO, _SMALL = 10_000, 500_000_000, 150, 20_000_000
-_SAVE = "open it in the program that made it and save it anew"
+_SAVE = "open it in the program that made it and save it again"
 _DAMAGED = "It is damaged: "
 
 _RELATIONS = "{http://schemas.openxmlformats.org/package/2006/relationships}Relationship"
@@ -150,7 +150,7 @@ def _parsed(part: bytes) -> "Element":
     def refuse(*_: object) -> None:
         raise Unreadable(
             "Its XML declares entities, which no office program writes",
-            "remove it, or save it anew",
+            "remove it, or save it again",
         )
 
     def stop(*_: object) -> None:

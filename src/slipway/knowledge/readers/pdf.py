@@ -107,7 +107,7 @@ def _opened(data: bytes) -> "PdfDocument":
                 "It is encrypted, and opens with a password only", "save it without the password"
             ) from None
         raise Unreadable(
-            "It is damaged, or no PDF", "open it in the program that made it and export it anew"
+            "It is damaged, or no PDF", "open it in the program that made it and export it again"
         ) from None
 
 

@@ -33,7 +33,7 @@ def pptx(data: bytes, fallback: str, on_page: OnPage) -> Document:
         if part not in package:
             raise Unreadable(
                 "It is damaged: a slide is missing",
-                "open it in PowerPoint and save it anew",
+                "open it in PowerPoint and save it again",
                 number,
             )
         slide = package.xml(part, number)

@@ -36,7 +36,7 @@ def xlsx(data: bytes, fallback: str, _: OnPage) -> Document:
             if "assword" in str(error)
             else "It is damaged: a sheet cannot be read"
         )
-        raise Unreadable(what, "open it in Excel and save it anew, without a password") from None
+        raise Unreadable(what, "open it in Excel and save it again, without a password") from None
     return draft.document(meta.get("title") or fallback, meta)
 
 
@@ -67,7 +67,7 @@ def _decoded(data: bytes) -> str:
     except UnicodeDecodeError:
         text = _western(data)
     if "\0" in text:
-        raise Unreadable("It is not text (it has zero bytes)", "export it anew as CSV in UTF-8")
+        raise Unreadable("It is not text (it has zero bytes)", "export it again as CSV in UTF-8")
     return text
 
 
@@ -81,7 +81,7 @@ def _western(data: bytes) -> str:
         ) from None
     if any(sign < " " and sign not in "\t\r\n\f" for sign in set(text)):
         raise Unreadable(
-            "It is not text (it has control characters)", "export it anew as CSV in UTF-8"
+            "It is not text (it has control characters)", "export it again as CSV in UTF-8"
         )
     return text
 
@@ -123,7 +123,7 @@ def _place(tables: list[list[Row]], row: Row, *, after_gap: bool) -> None:
 
 
 def _names(row: Row, before: list[Row]) -> bool:
-    """Whether the row names columns anew: all words, in other columns than, or unlike, those of the
+    """Whether the row names columns again: all words, in other columns than, or unlike, those of the
     table before.
     """
     filled = [bool(cell) for cell in row]

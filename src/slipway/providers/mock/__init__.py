@@ -23,7 +23,7 @@ number of the call (chat completions and embeddings), by seconds and by chance:
     down@2s-5s           from second 2 to second 5; also `500ms`, `1m`, and `down@2s` without an end
     cutany%20@10s-20s    every fifth call in these seconds, drawn by the seed and the call's number
 
-Calls and seconds are counted from the start, and anew from when `MockServer.script` or `PUT
+Calls and seconds are counted from the start, and again from when `MockServer.script` or `PUT
 /script` replaced the script.
 
 All entries that fit a call apply to it, and the fault in its model's name as well: what replaces a

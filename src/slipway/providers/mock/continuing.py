@@ -56,7 +56,7 @@ CONTINUES: Mapping[str, str] = MappingProxyType(
 
 
 def go_on(habit: str, partial: str, truth: str, rng: Draw) -> str:
-    """What follows `partial`. A model that never said so begins anew, whatever its habit, and where
+    """What follows `partial`. A model that never said so begins again, whatever its habit, and where
     nothing is left, nothing is said.
     """
     if not truth.startswith(partial):

@@ -108,7 +108,7 @@ class MockServer:
         await self._listening.close()
 
     def script(self, *entries: str) -> None:
-        """Replaces the script as a whole, from any thread; calls and seconds are counted anew. It
+        """Replaces the script as a whole, from any thread; calls and seconds are counted again. It
         is in force when this returns.
 
         Raises ValueError where an entry cannot be understood; the script stays as it was then.

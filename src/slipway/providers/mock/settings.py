@@ -11,7 +11,7 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     `text` fixes its words.
 
     `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the
-    seed. `spread` draws the length, the speed and the time to the first token of each reply anew:
+    seed. `spread` draws the length, the speed and the time to the first token of each reply again:
     it is the standard deviation of their logarithms. `prefill` is how many tokens of a prompt are
     read in a second, 0 for all at once. With `api_key`, every request but `GET /healthz` must carry
     it as `Authorization: Bearer KEY` or `api-key: KEY`; one that carries one of the `bad_keys` is

@@ -96,7 +96,7 @@ export default {
   notFound: "文档中没有找到",
   duration: seconds,
   facts: {
-    served_by: "回答方式",
+    servedBy: "回答方式",
     model: "模型",
     first: "首字用时",
     whole: "总用时",

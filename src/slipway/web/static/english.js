@@ -96,7 +96,7 @@ export default {
   notFound: "Not found in the documents",
   duration: seconds,
   facts: {
-    served_by: "Answered by",
+    servedBy: "Answered by",
     model: "Model",
     first: "First words after",
     whole: "Whole answer after",

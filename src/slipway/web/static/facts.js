@@ -32,7 +32,7 @@ function whoWords(done) {
 /** What is known of it, as [name, value]. */
 function rows({ id, done, usage }) {
   const found = [
-    ["served_by", among("servedByNames", servedBy(done)) ?? servedBy(done)],
+    ["servedBy", among("servedByNames", servedBy(done)) ?? servedBy(done)],
     ["model", done.model],
     ["first", done.ttft_s == null ? null : say("duration", done.ttft_s)],
     ["whole", say("duration", done.duration_s)],

@@ -16,7 +16,7 @@ log = logging.getLogger("slipway")
 HEARTBEAT = b": still here\n\n"
 
 
-class HttpOutlet:
+class HttpResponseWriter:
     """The client's side of a proxied answer."""
 
     __slots__ = ("begun", "headers", "last_write", "send", "streams")
@@ -32,7 +32,7 @@ class HttpOutlet:
     def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
         found = [
             *self.headers,
-            (b"x-slipway-rung", facts.rung.encode()),
+            (b"x-slipway-served-by", facts.served_by.encode()),
             (b"x-slipway-model", facts.model.encode("latin-1", "replace")),
         ]
         found.append((b"x-slipway-attempts", b"%d" % facts.attempts))
@@ -83,25 +83,25 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        self.open: set[HttpOutlet] = set()
+        self.open: set[HttpResponseWriter] = set()
         self.timer: asyncio.TimerHandle | None = None
         self.beating: set[asyncio.Task[None]] = set()
 
-    def add(self, outlet: HttpOutlet) -> None:
-        outlet.last_write = time.monotonic()
-        self.open.add(outlet)
+    def add(self, writer: HttpResponseWriter) -> None:
+        writer.last_write = time.monotonic()
+        self.open.add(writer)
         if self.timer is None:
             self.timer = asyncio.get_running_loop().call_later(1.0, self._tick)
 
-    def discard(self, outlet: HttpOutlet) -> None:
-        self.open.discard(outlet)
+    def discard(self, writer: HttpResponseWriter) -> None:
+        self.open.discard(writer)
 
     def _tick(self) -> None:
         now = time.monotonic()
         loop = asyncio.get_running_loop()
-        for outlet in self.open:
-            if now - outlet.last_write >= HEARTBEAT_S:
-                task = loop.create_task(outlet.beat())
+        for writer in self.open:
+            if now - writer.last_write >= HEARTBEAT_S:
+                task = loop.create_task(writer.beat())
                 self.beating.add(task)
                 task.add_done_callback(self.beating.discard)
         self.timer = loop.call_later(1.0, self._tick) if self.open else None

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from slipway.errors import MethodNotAllowed, NotFound
 
 
-class Path(Route):
+class ApiRoute(Route):
     """A route whose wrong method is told as an error of ours."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -16,7 +16,7 @@ class Path(Route):
             here = [
                 route
                 for route in scope["router"].routes
-                if isinstance(route, Path) and route.path_regex.match(scope["path"])
+                if isinstance(route, ApiRoute) and route.path_regex.match(scope["path"])
             ]
             known = " or ".join(
                 sorted({method for route in here for method in route.methods or ()} - {"HEAD"})
@@ -27,7 +27,7 @@ class Path(Route):
         await self.app(scope, receive, send)
 
 
-class Handled:
+class AsgiHandler:
     """A handler in ASGI's own form, for a route that answers in more than one way."""
 
     def __init__(self, handler: ASGIApp) -> None:
