@@ -154,19 +154,18 @@ def ask(page: Page, question: str) -> None:
 
 
 def settled(page: Page) -> None:
-    """The last answer is complete, and stands there as HTML."""
+    """Waits until the last answer is complete."""
     expect(page.locator(".turn").last.locator(".how")).to_be_visible()
-    expect(page.locator(".turn").last.locator(".answer")).not_to_have_class(re.compile("raw"))
 
 
 def kept(page: Page) -> list[dict[str, Any]]:
     """The turns of the conversation that this tab shows, as the browser keeps them."""
-    name = page.evaluate(
-        "Object.keys(localStorage).find((name) => name.endsWith(sessionStorage.getItem('slipway.talk')))"
-    )
-    found: list[dict[str, Any]] = page.evaluate(
-        "(name) => JSON.parse(localStorage.getItem(name)).turns", name
-    )
+    found: list[dict[str, Any]] = page.evaluate("""async () => {
+        const { currentId, turnsOf } = await import("/static/conversations.js");
+        const { keep } = await import("/static/talk.js");
+        await keep();
+        return await turnsOf(currentId());
+    }""")
     return found
 
 

@@ -44,6 +44,7 @@ from slipway.web.guard import Guard
 from slipway.web.pages import page_paths
 from slipway.web.routes import nothing_there
 from slipway.web.server import Server, bind
+from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 from slipway.weights import fetching
 
@@ -509,6 +510,7 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
     feedback = Feedback(store, emit)
     api = Api(pipeline, telemetry, feedback.note, reloading.status)
     documents, tracks = DocumentRoutes(settings, pipeline), TraceRoutes(pipeline, traces.find)
+    session = SessionRoutes(settings, pipeline)
 
     def remember(settings: Settings, pipeline: answer.Pipeline) -> None:
         if knows(settings):
@@ -535,9 +537,10 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
         *FeedbackRoutes(feedback, api.runs, lambda: api.guard).paths(),
         *documents.paths(),
         *tracks.paths(),
+        *session.paths(),
         *page_paths(),
     ]
-    shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name}")]
+    shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name:path}")]
     here = [
         "POST /v1/chat/completions",
         "POST /v1/answers",
@@ -547,5 +550,5 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
     api.guard = Guard(
         settings, pipeline, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router
     )
-    reloading.subscribers += [api.take, documents.take, tracks.take, api.guard.take, remember]
+    reloading.subscribers += [api.take, documents.take, tracks.take, session.take, api.guard.take, remember]
     return api.guard, reloading

@@ -16,6 +16,7 @@ export default {
   close: "关闭",
   cancel: "取消",
   send: "发送",
+  notLoaded: "页面的这一部分无法加载，请检查网络连接后重试。",
   yourQuestion: "您的问题",
   askAQuestion: "输入问题",
   keys: "`Enter` 提问 · `Shift`+`Enter` 换行 · `Esc` 停止",

@@ -24,7 +24,7 @@ export function draw(code, box) {
 }
 
 function show(frame, box, height) {
-  frame.height = Math.min(TALLEST, Math.ceil(height));
+  frame.style.height = `${Math.min(TALLEST, Math.ceil(height))}px`;
   frame.classList.add("drawn");
   const details = el("details", { className: "source" }, el("summary", { textContent: say("diagramSource") }));
   box.replaceWith(details);

@@ -15,6 +15,7 @@ export default {
   close: "Close",
   cancel: "Cancel",
   send: "Send",
+  notLoaded: "This part of the page could not be loaded. Check your connection and try again.",
   yourQuestion: "Your question",
   askAQuestion: "Ask a question",
   keys: "`Enter` asks · `Shift`+`Enter` starts a new line · `Esc` stops",

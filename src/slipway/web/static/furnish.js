@@ -1,8 +1,6 @@
 /** Completes the nodes of Markdown before they are shown: headings on the right level, code with its language and a Copy button, tables that scroll, maths. */
 
-import { colour } from "./code.js";
 import { el } from "./dom.js";
-import { typeset } from "./typeset.js";
 import { say } from "./words.js";
 
 const DIRECTED = "p, li, h1, h2, h3, h4, h5, h6, th, td, blockquote"; // each may be written from the right
@@ -13,7 +11,10 @@ export function furnish(fragment, { top, level = top }) {
   for (const each of fragment.querySelectorAll(DIRECTED)) each.dir = "auto";
   for (const table of fragment.querySelectorAll("table")) wrap(table, el("div", { className: "scroller" }));
   for (const code of fragment.querySelectorAll("pre > code")) frame(code);
-  for (const maths of fragment.querySelectorAll(".maths")) typeset(maths);
+  for (const maths of fragment.querySelectorAll(".maths")) {
+    maths.dataset.tex = maths.textContent;
+    withModule("typeset", maths);
+  }
 }
 
 /** What can only be known of a block that is final and in the page: its colours, and whether it is wider than the page. */
@@ -27,6 +28,18 @@ export function settle(block) {
     Object.assign(wide, { tabIndex: 0, role: "region", ariaLabel: say(wide.matches("pre") ? "code" : "table") });
   }
 }
+
+/** Code and maths are drawn by modules that are loaded when the first is seen. */
+const loaded = {};
+const loading = {};
+
+function withModule(name, ...about) {
+  if (loaded[name]) return loaded[name](...about);
+  loading[name] ??= import(`./${name}.js`).then((module) => (loaded[name] = module[name]), () => (loading[name] = null));
+  loading[name].then(() => loaded[name]?.(...about));
+}
+
+export const colour = (code, final) => languageOf(code) && withModule("colour", code, final);
 
 function wrap(node, box) {
   node.replaceWith(box);

@@ -102,10 +102,13 @@ export function blocksOf(text, env) {
   const tokens = md.parse(text, env);
   const found = [];
   let from = 0;
+  let end = 0; // the line behind the block before
   tokens.forEach((token, at) => {
     if (token.level !== 0 || token.nesting === 1) return;
     const block = tokens.slice(from, at + 1);
-    const line = block.find((each) => each.map)?.map[0] ?? found.at(-1)?.line ?? 0;
+    const maps = block.map((each) => each.map).filter(Boolean);
+    const line = maps[0]?.[0] ?? end; // a footnote that is still empty has no place of its own
+    end = Math.max(end, ...maps.map((map) => map[1]));
     found.push({ line, html: md.renderer.render(block, md.options, env) });
     from = at + 1;
   });

@@ -129,7 +129,8 @@ function fillDocuments(knowledge) {
 }
 
 $("documents-open").onclick = async () => {
-  const { openDocuments } = await import("./documents.js");
+  const { openDocuments } = await import("./documents.js").catch(() => ({}));
+  if (!openDocuments) return toast(say("notLoaded"));
   openDocuments(chosen().id, (state) => {
     page.state = state;
     showState();

@@ -1,9 +1,8 @@
 /** One section of an answer: its text as it arrives, its citations, and what is missing of it. */
 
-import { colour } from "./code.js";
 import { button, copyText, countdown, el, failureNodes, place } from "./dom.js";
-import { furnish, settle } from "./furnish.js";
-import { togglePassage } from "./passage.js";
+import { colour, furnish, settle } from "./furnish.js";
+import { togglePassage } from "./passages.js";
 import { Stream } from "./stream.js";
 import { failureWords, noticeWords, say } from "./words.js";
 

@@ -1,7 +1,7 @@
 /** The places that an answer draws on: what it cites in sight, what was also found a click away; while nothing is written yet, all that was found. */
 
 import { el, pageOf, place, setText } from "./dom.js";
-import { togglePassage } from "./passage.js";
+import { togglePassage } from "./passages.js";
 import { say } from "./words.js";
 
 export class Sources {

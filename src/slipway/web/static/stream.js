@@ -2,7 +2,13 @@
 
 import { blocksOf, clean, newEnv } from "./markdown.js";
 import { patchChildren } from "./patch.js";
-import remend from "./vendor/remend.js";
+
+let remend = null; // loaded when the first answer arrives; until then, open signs are shown as they are
+
+const mend = (text) => {
+  if (!remend) import("./vendor/remend.js").then((module) => (remend = module.default), () => {});
+  return remend ? remend(text, MEND) : text;
+};
 
 /** Closes what the last words have opened (bold, code, a link), so that it looks at once as it will. */
 const MEND = { linkMode: "text-only", images: false, htmlTags: false, comparisonOperators: false, singleTilde: false };
@@ -27,7 +33,7 @@ export class Stream {
     if (!text.startsWith(this.text) || (this.ended && !ended)) this.clear();
     Object.assign(this, { text, ended });
     const rest = text.slice(this.from);
-    const found = blocksOf(ended ? rest : remend(rest.replace(HALF, ""), MEND), this.env);
+    const found = blocksOf(ended ? rest : mend(rest.replace(HALF, "")), this.env);
     found.forEach(({ html }, n) => this.draw(this.whole + n, html));
     for (const { node } of this.blocks.splice(this.whole + found.length)) node.remove();
     this.settle(found, rest, ended);

@@ -2,7 +2,7 @@
 
 import { currentId, keepTurns, newId, setCurrent, turnsOf } from "./conversations.js";
 import { speak } from "./notices.js";
-import { closePassage } from "./passage.js";
+import { closePassage } from "./passages.js";
 import { endWords, progressWords } from "./progress.js";
 import { Refused, call, follow, resume, retry } from "./server.js";
 import { Turn, messagesFor } from "./turn.js";

@@ -9,9 +9,9 @@ let katex = null;
 let loading = null;
 const done = new Map(); // source -> its nodes, to be cloned
 
+/** `node` holds the source as text, and as its `data-tex`. */
 export function typeset(node) {
-  const tex = node.dataset.tex ?? node.textContent;
-  node.dataset.tex = tex;
+  const { tex } = node.dataset;
   if (!katex) return void load();
   const display = node.classList.contains("display");
   const key = `${display}${tex}`;

@@ -6,7 +6,6 @@ import { Facts } from "./facts.js";
 import { icon } from "./icons.js";
 import { menuButton } from "./menu.js";
 import { speak } from "./notices.js";
-import { Opinion } from "./opinion.js";
 import { Outline } from "./outline.js";
 import { Part } from "./part.js";
 import { ProgressLine } from "./progress.js";
@@ -32,18 +31,19 @@ export class TurnView {
     this.progress = new ProgressLine();
     this.sources = new Sources(turn);
     this.facts = new Facts();
-    this.opinion = new Opinion(turn, hooks.keep);
+    this.asks = el("span"); // for the votes, which are loaded when the first answer has ended
+    this.box = el("div");
     this.versions = new Versions(turn, hooks.show);
     this.suggestions = new Suggestions(turn, hooks);
     this.copy = button(say("copy"), () => this.copyAnswer(), { className: "quiet", ariaLabel: say("copyAnswer") });
     this.regenerate = againButton(turn, hooks);
     this.more = menuButton("more", say("answerMenu"), () => this.items());
-    const acts = el("span", { className: "acts" }, this.versions.element, this.copy, this.regenerate, this.opinion.element, this.more);
+    const acts = el("span", { className: "acts" }, this.versions.element, this.copy, this.regenerate, this.asks, this.more);
     this.after = el("div", { className: "facts", hidden: true }, this.facts.element, acts);
     this.again = button(say("again"), hooks.again);
     this.element = el("li", { className: "turn" });
     this.element.append(this.asked, this.files, this.notices, this.outline.element, this.body, this.failure, this.progress.element);
-    this.element.append(this.sources.element, this.after, this.opinion.box, this.suggestions.element);
+    this.element.append(this.sources.element, this.after, this.box, this.suggestions.element);
   }
 
   draw() {
@@ -100,7 +100,7 @@ export class TurnView {
       else found.push({ label: say("readAloud"), act: () => readAloud(plainText(this.body, { citations: false })) });
     }
     if (turn.done) found.push({ label: say("share"), act: () => import("./share.js").then(({ share }) => share(this.hooks.turns(), this.more)) });
-    if (turn.id) found.push({ label: say("report"), act: () => this.opinion.openReport(this.more) });
+    if (this.opinion) found.push({ label: say("report"), act: () => this.opinion.openReport(this.more) });
     return found;
   }
 
@@ -153,14 +153,29 @@ export class TurnView {
     this.facts.draw(turn);
     this.copy.hidden = !turn.text;
     this.versions.draw();
-    this.opinion.draw();
+    this.drawOpinion();
     this.suggestions.draw();
+  }
+
+  async drawOpinion() {
+    if (this.opinion) return this.opinion.draw();
+    if (this.turn.state === "running" || !this.turn.id || this.opinion === null) return;
+    this.opinion = null; // on its way
+    try {
+      const { Opinion } = await import("./opinion.js");
+      this.opinion = new Opinion(this.turn, this.hooks.keep);
+    } catch {
+      return (this.opinion = undefined); // the next drawing tries again
+    }
+    this.asks.replaceWith(this.opinion.element);
+    this.box.replaceWith(this.opinion.box);
+    this.opinion.draw();
   }
 
   async copyAnswer() {
     const copied = await copyText(this.turn.markdown, this.copy, this.body);
-    this.opinion.note(copied ? "" : say("copyFailed"));
-    speak(copied ? say("copied") : say("copyFailed"));
+    if (!copied) toast(say("copyFailed"));
+    else speak(say("copied"));
   }
 
   /** The buttons that ask the server for an answer: only one is written at a time. */
