@@ -95,11 +95,10 @@ export async function summaryOf(id) {
 
 /** Keeps a conversation; its title is its first question until it is renamed. */
 export async function keepTurns(id, turns) {
-  setCurrent(id);
   const before = await summaryOf(id);
   const title = before?.named ? before.title : (turns[0]?.question ?? "");
   const summary = { ...before, id, owner: state.owner, title, at: Date.now(), pinned: before?.pinned ?? false };
-  await put(summary, JSON.parse(JSON.stringify(turns)));
+  await put(summary, turns);
   if (!before) await dropOldest();
   changed();
 }

@@ -17,17 +17,23 @@ export function furnish(fragment, { top, level = top }) {
   }
 }
 
-/** What can only be known of a block that is final and in the page: its colours, and whether it is wider than the page. */
+/** Completes a block that is final and in the page: its colours, and scrolling by keys. */
 export function settle(block) {
   for (const code of block.querySelectorAll("pre > code")) {
     if (languageOf(code) === "mermaid") import("./diagram.js").then(({ draw }) => draw(code, code.closest(".code")));
     else colour(code, true);
   }
-  for (const wide of block.querySelectorAll("pre, .scroller")) {
-    if (wide.scrollWidth <= wide.clientWidth) continue;
-    Object.assign(wide, { tabIndex: 0, role: "region", ariaLabel: say(wide.matches("pre") ? "code" : "table") });
-  }
+  for (const each of block.querySelectorAll("pre, .scroller")) widths.observe(each);
 }
+
+/** What is wider than its place can be scrolled by keys. */
+const widths = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const isWide = target.scrollWidth > target.clientWidth;
+    if (isWide) Object.assign(target, { tabIndex: 0, role: "region", ariaLabel: say(target.matches("pre") ? "code" : "table") });
+    else for (const name of ["tabindex", "role", "aria-label"]) target.removeAttribute(name);
+  }
+});
 
 /** Code and maths are drawn by modules that are loaded when the first is seen. */
 const loaded = {};

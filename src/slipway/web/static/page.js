@@ -156,8 +156,8 @@ function about(row, knowledge) {
 
 // Conversations
 
-async function openConversation(id, options) {
-  await fresh(options);
+async function openConversation(id) {
+  fresh();
   if (id) await restore(id);
   showState();
   markCurrent();

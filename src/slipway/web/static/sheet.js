@@ -13,7 +13,7 @@ export function openSheet(title, ...content) {
   const body = el("div", { className: "body" }, ...content);
   const dialog = el("dialog", { className: "sheet" }, el("div", { className: "head" }, heading, close), body);
   dialog.setAttribute("aria-labelledby", heading.id);
-  dialog.onclick = (event) => event.target === dialog && dialog.close(); // beside it
+  dialog.onclick = ({ target }) => void (target === dialog && dialog.close()); // beside it
   dialog.onclose = () => {
     dialog.remove();
     before?.focus?.({ preventScroll: true });

@@ -4,6 +4,7 @@ import { change, currentId, everything, isOnServer, onChange, remove, search, su
 import { button, el, saveFile, setText } from "./dom.js";
 import { menuButton } from "./menu.js";
 import { stored } from "./stored.js";
+import { deleted } from "./talk.js";
 import { toast } from "./toast.js";
 import { Turn, conversationOf } from "./turn.js";
 import { say } from "./words.js";
@@ -147,10 +148,15 @@ function renameOne({ element, opener, summary }) {
 }
 
 export async function removeOnes(ids) {
+  const shown = ids.includes(currentId());
+  for (const id of ids) deleted.add(id);
+  if (shown) side.open(null);
   const undo = await remove(ids);
-  if (ids.includes(currentId())) side.open(null);
   $("side-new").focus();
-  toast(ids.length === 1 ? say("conversationDeleted") : say("conversationsDeleted", ids.length), undo);
+  toast(ids.length === 1 ? say("conversationDeleted") : say("conversationsDeleted", ids.length), () => {
+    for (const id of ids) deleted.delete(id);
+    undo();
+  });
 }
 
 $("side-clear").onclick = async () => removeOnes((await summaries()).map(({ id }) => id));

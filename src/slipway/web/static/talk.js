@@ -213,12 +213,16 @@ function heard(turn) {
 
 let keptAt = 0;
 let keeping = Promise.resolve();
+export const deleted = new Set(); // the ids of conversations that must not be written any more
 
 /** Keeps the conversation as it is now; one write after the other. */
 export function keep() {
   keptAt = performance.now();
-  const { id, turns } = talk;
-  if (turns.length) keeping = keeping.then(() => talk.id === id && keepTurns(id, turns)).catch(() => {}); // the next write tries again
+  const { id } = talk;
+  if (!talk.turns.length) return keeping;
+  setCurrent(id);
+  const turns = JSON.parse(JSON.stringify(talk.turns));
+  keeping = keeping.then(() => deleted.has(id) || keepTurns(id, turns)).catch(() => {}); // the next write tries again
   return keeping;
 }
 
@@ -241,13 +245,13 @@ addEventListener("pagehide", keep);
 // From one conversation to another
 
 /** An empty conversation. The one before stays in the list, unless it was deleted. */
-export async function fresh({ deleted = false } = {}) {
+export function fresh() {
   if (talk.running) {
     const { abort } = talk.running;
     stop();
     abort.abort();
   }
-  if (!deleted) await keep();
+  keep();
   closePassage();
   for (const view of talk.views.values()) view.element.remove();
   Object.assign(talk, { id: null, turns: [] });
@@ -257,8 +261,9 @@ export async function fresh({ deleted = false } = {}) {
 
 /** The conversation called `id`, else the one that this tab showed before a reload; an answer that was not complete is resumed. */
 export async function restore(id = currentId()) {
+  await keeping;
   const turns = id ? (await turnsOf(id)).map((fields) => new Turn(fields)) : [];
-  if (!turns.length) return;
+  if (!turns.length || talk.turns.length) return; // something was asked in the meantime
   show(id, turns);
   setCurrent(id);
   const last = turns.at(-1);
