@@ -10,7 +10,7 @@ from slipway.answer import App, Pipeline
 from slipway.answer.draft import Draft, Section
 from slipway.answer.pace import Pace
 from slipway.answer.planning import plan
-from slipway.answer.progress import Teller
+from slipway.answer.progress import ProgressReporter
 from slipway.answer.writing import is_asked, messages_for
 from slipway.commands.ask import asked
 from slipway.providers import encode_json
@@ -58,7 +58,7 @@ def show(pipeline: Pipeline, app_name: str | None, text: str) -> list[Shown]:
 
 
 async def planned(app: App, question: Question) -> Draft:
-    draft, progress = Draft(), Teller(ignored, question.asked_at, Pace())
+    draft, progress = Draft(), ProgressReporter(ignored, question.asked_at, Pace())
     try:
         await plan(app, question, draft, progress, ignored)
     finally:
