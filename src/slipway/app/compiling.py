@@ -42,6 +42,7 @@ from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
 from slipway.web.pages import page_paths
+from slipway.web.passages import PassageRoutes
 from slipway.web.routes import nothing_there
 from slipway.web.server import Server, bind
 from slipway.web.session import SessionRoutes
@@ -510,7 +511,7 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
     feedback = Feedback(store, emit)
     api = Api(pipeline, telemetry, feedback.note, reloading.status)
     documents, tracks = DocumentRoutes(settings, pipeline), TraceRoutes(pipeline, traces.find)
-    session = SessionRoutes(settings, pipeline)
+    session, passages = SessionRoutes(settings, pipeline), PassageRoutes(settings, pipeline)
 
     def remember(settings: Settings, pipeline: answer.Pipeline) -> None:
         if knows(settings):
@@ -538,9 +539,12 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
         *documents.paths(),
         *tracks.paths(),
         *session.paths(),
+        *passages.paths(),
         *page_paths(),
     ]
-    shown = [p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name:path}")]
+    shown = [
+        p for p in paths if p.path not in ("/preflight", "/favicon.ico", "/static/{name:path}")
+    ]
     here = [
         "POST /v1/chat/completions",
         "POST /v1/answers",
@@ -550,5 +554,13 @@ def build_app(store: Opened, live: Live) -> tuple[Guard, Reloading]:
     api.guard = Guard(
         settings, pipeline, {"/v1/chat/completions": api.chat, "/v1/answers": api.answers}, router
     )
-    reloading.subscribers += [api.take, documents.take, tracks.take, session.take, api.guard.take, remember]
+    reloading.subscribers += [
+        api.take,
+        documents.take,
+        tracks.take,
+        session.take,
+        passages.take,
+        api.guard.take,
+        remember,
+    ]
     return api.guard, reloading

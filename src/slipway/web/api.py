@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Pipeline, answer, proxy
 from slipway.answer.draft import Draft, Say
-from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
+from slipway.errors import BadRequest, ModelNotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
@@ -356,22 +356,6 @@ class Api:
             "slipway": ours,
         }
 
-    async def passage(self, request: Request) -> Response:
-        pipeline, asker = self.pipeline, request.scope["slipway.asker"]
-        for app in pipeline.apps.values():
-            mine = app.knowledge is not None and pipeline.admission.may_call(asker, app.name)
-            if mine and app.knowledge:  # in a thread: its file is read again where it has changed
-                passage = await asyncio.to_thread(
-                    app.knowledge.passage, request.path_params["id"], asker
-                )
-                if passage is not None:
-                    return reply(passage)
-        raise NotFound(
-            "There is no passage of that id.",
-            "Ask again: a passage gets a new id when its document changes.",
-            param="id",
-        )
-
     async def healthz(self, request: Request) -> Response:
         return reply({"status": "ok"})
 
@@ -418,7 +402,6 @@ class Api:
             ApiRoute("/v1/answers/{id}/events", self.resume, methods=["GET"]),
             ApiRoute("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
             ApiRoute("/v1/answers/{id}/retry", AsgiHandler(self.retry), methods=["POST"]),
-            ApiRoute("/v1/passages/{id}", self.passage, methods=["GET"]),
             ApiRoute("/healthz", self.healthz, methods=["GET"]),
             ApiRoute("/readyz", self.readyz, methods=["GET"]),
             ApiRoute("/metrics", self.metrics, methods=["GET"]),

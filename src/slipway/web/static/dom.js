@@ -36,8 +36,11 @@ export function dropFocus(element, home) {
   if (element.contains(document.activeElement)) home.focus({ preventScroll: true });
 }
 
-/** "page 12" or "slide 12"; nothing where no page is known. */
-export const pageOf = ({ path, page }) => (page == null ? "" : say(/\.pptx$/i.test(path) ? "slide" : "page", page));
+/** "page 12", "slide 12" or "sheet Prices"; nothing if neither is known. */
+export function pageOf({ path, page, trail, heading }) {
+  if (/\.xlsx$/i.test(path)) return trail?.[0] || heading ? say("sheet", trail?.[0] ?? heading) : "";
+  return page == null ? "" : say(/\.pptx$/i.test(path) ? "slide" : "page", page);
+}
 
 /** Why a document could not be read, and on which page, as a sentence. */
 export function unreadWords(document) {

@@ -1,0 +1,91 @@
+"""The routes of passages: one, with those beside it, and the file that it is from."""
+
+import asyncio
+import os
+from pathlib import Path, PurePosixPath
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slipway.answer import Pipeline
+from slipway.errors import NotFound
+from slipway.knowledge import Knowledge
+from slipway.knowledge import files as knowledge_files
+from slipway.providers import encode_json
+from slipway.settings import Settings
+from slipway.types import Asker, Passage
+from slipway.web.routes import ApiRoute
+
+OPENED = {".pdf": "application/pdf"}  # kinds of files that a browser shows at a page
+FILE_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'"
+
+
+class PassageRoutes:
+    """A passage is found by its id alone, and only by who may read its document."""
+
+    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
+        self.take(settings, pipeline)
+
+    def take(self, settings: Settings, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.largest = int(settings.limits.document_mb * 1024 * 1024)
+
+    async def one(self, request: Request) -> Response:
+        knowledge, passage = await self.found(request)
+        asker: Asker = request.scope["slipway.asker"]
+        before, after = await asyncio.to_thread(knowledge.neighbours, passage.id, asker)
+        more = {"before": before, "after": after, "has_file": suffix(passage.path) in OPENED}
+        body = encode_json({**msgspec.to_builtins(passage), **more})
+        headers = {"x-content-type-options": "nosniff"}
+        return Response(body, media_type="application/json", headers=headers)
+
+    async def file(self, request: Request) -> Response:
+        """Send the document's own file, for kinds that a browser can show."""
+        knowledge, passage = await self.found(request)
+        asker: Asker = request.scope["slipway.asker"]
+        path = await asyncio.to_thread(knowledge.original, passage.id, asker)
+        kind = OPENED.get(suffix(passage.path))
+        if path is None or kind is None:
+            raise NotFound("This document has no file that can be opened here.", param="id")
+        headers = {
+            "content-disposition": "inline",
+            "content-security-policy": FILE_POLICY,
+            "x-content-type-options": "nosniff",
+            "cache-control": "no-store",
+        }
+        return Response(await asyncio.to_thread(self.read, path), media_type=kind, headers=headers)
+
+    def read(self, path: Path) -> bytes:
+        try:
+            with os.fdopen(knowledge_files.opened(str(path)), "rb") as file:
+                return file.read(self.largest)
+        except OSError:
+            raise NotFound("The document's file is not there any more.", param="id") from None
+
+    async def found(self, request: Request) -> tuple[Knowledge, Passage]:
+        """Return the passage and the knowledge that has it. Raises NotFound."""
+        asker: Asker = request.scope["slipway.asker"]
+        pipeline, wanted = self.pipeline, request.path_params["id"]
+        for app in pipeline.apps.values():
+            if app.knowledge is None or not pipeline.admission.may_call(asker, app.name):
+                continue
+            # In a thread: if the file has changed, it is read again.
+            passage = await asyncio.to_thread(app.knowledge.passage, wanted, asker)
+            if passage is not None:
+                return app.knowledge, passage
+        raise NotFound(
+            "There is no passage of that id.",
+            "Ask again: a passage gets a new id when its document changes.",
+            param="id",
+        )
+
+    def paths(self) -> list[ApiRoute]:
+        return [
+            ApiRoute("/v1/passages/{id}", self.one, methods=["GET"]),
+            ApiRoute("/v1/passages/{id}/file", self.file, methods=["GET"]),
+        ]
+
+
+def suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
