@@ -19,7 +19,7 @@ import time
 import httpx
 
 from gateway import free_port
-from slipway.app import build
+from slipway.app.building import build
 from slipway.settings import App, Listen, Model, Settings
 from slipway.web.server import Server, bind
 
@@ -87,7 +87,8 @@ def round_of(streams: int, port: int, name: str) -> list[float]:
 
     async def serve() -> None:
         socket = bind(settings.listen)
-        server = Server(build(settings), settings)
+        guard = build(settings)
+        server = Server(guard, guard.current)
         serving = asyncio.create_task(server.serve(sockets=[socket]))
         await asyncio.sleep(0.3)
         clients = multiprocessing.get_context("spawn").Process(

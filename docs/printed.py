@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from slipway import errors, types
-from slipway.app import build
+from slipway.app.building import build
 from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
@@ -76,25 +76,30 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
 VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a number of seconds. A list of one may be written as its item."
 HELP_SAYS = {  # a sentence that introduces the help of each command
     "serve": "`serve` starts the server; it runs until it is stopped",
-    "check": "`check` finds out whether the settings are right, without starting",
     "ask": "`ask` asks a question in the terminal",
-    "prompt": "`prompt` shows what a model reads",
-    "prompt show": "`prompt show` prints it for a question, without calling a model",
-    "prompt lint": "`prompt lint` shows where the prompts of several questions part, and ends with 1 where they do too early",
-    "ingest": "`ingest` reads the documents now, and says which could not be read",
-    "keys": "`keys` makes a key for somebody who may use the server",
-    "weights": "`weights` is about the small models that Slipway runs itself",
-    "weights list": "`weights list` shows which there are, and which are here",
+    "check": "`check` checks the settings without starting a server",
+    "ingest": "`ingest` reads the documents now, and lists those that cannot be read",
+    "keys": "`keys` creates a key for somebody who may use the server",
+    "weights": "`weights` manages the small models that Slipway runs itself",
+    "weights list": "`weights list` shows which weights exist, and which of them are here",
     "weights pull": "`weights pull` fetches what is missing",
     "weights add": "`weights add` keeps a file of your own under a name",
-    "weights verify": "`weights verify` reads files through again, and ends with 1 where one is missing or broken",
-    "trace": "`trace` shows what happened to an answer",
-    "feedback": "`feedback` shows what people said of the answers",
-    "feedback list": "`feedback list` shows the latest",
-    "eval": "`eval` measures how good the answers are",
-    "eval knowledge": "`eval knowledge` measures how well the documents are searched",
-    "eval answers": "`eval answers` measures how good the answers are, of apps and models side by side",
+    "weights verify": (
+        "`weights verify` checks files against their hashes; the exit code is 1 if one is broken"
+    ),
     "mock": "`mock` starts a provider to test against",
+    "prompt": "`prompt` shows what a model reads",
+    "prompt show": "`prompt show` prints it for a question, without calling a model",
+    "prompt lint": (
+        "`prompt lint` shows where the prompts of several questions differ; the exit code is 1 if "
+        "they differ too early"
+    ),
+    "trace": "`trace` shows what happened to an answer",
+    "feedback": "`feedback` shows what people said of answers",
+    "feedback list": "`feedback list` shows the latest",
+    "eval": "`eval` measures how good search and answers are",
+    "eval knowledge": "`eval knowledge` measures how well the documents are searched",
+    "eval answers": "`eval answers` compares the answers of apps and models",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (
@@ -259,7 +264,9 @@ def commands() -> str:
 
 
 def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         yield f"{before}{name}", command
         if isinstance(command, click.Group):
             yield from all_commands(command, f"{before}{name} ")

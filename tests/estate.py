@@ -59,7 +59,7 @@ DOES = listed(
 WHAT = listed(
     """the meter in the hallway|the minutes of the last round|every change to the plans|the state of the stairwell|the letters on the board|
     the invoices of the quarter|the cracks in the plaster|the complaints of the week|the list of visitors|the old wiring|the gutters above the
-    yard|the warranty of the boiler|the names on the bells|the drawings of the architect|the samples from the pipes|the hinges of the fire guards|
+    yard|the warranty of the boiler|the names on the bells|the drawings of the architect|the samples from the pipes|the hinges of the fire doors|
     the paint that is left over|the agreements with the city"""
 )
 WHEN = listed(
@@ -146,7 +146,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
     ),
     (
         "Keys",
-        "A lost front guard key of the {house} costs {n} euros, since the cylinder is replaced.",
+        "A lost front door key of the {house} costs {n} euros, since the cylinder is replaced.",
         [85, 120, 95, 140, 65, 110, 75, 180],
     ),
     (
@@ -208,7 +208,7 @@ RULES: list[tuple[str, str, list[Any]]] = [
         "Water damage",
         "In case of water damage in the {house}, the main tap is behind the {n}.",
         listed(
-            "boiler|letter boxes|green guard|fuse box|old mill wheel|ping-pong table|drying room|lift shaft"
+            "boiler|letter boxes|green door|fuse box|old mill wheel|ping-pong table|drying room|lift shaft"
         ),
     ),
     (
@@ -257,7 +257,7 @@ _HANDBOOK_QUESTIONS = [  # the question, the chapter, the house
     ("From what day are the radiators on in the West Wing?", "Heating", "West Wing"),
     ("When does it have to be quiet in the evening in the East Wing?", "Quiet hours", "East Wing"),
     ("Which cellar room are the bicycles of the South Building in?", "Bicycles", "South Building"),
-    ("I lost the front guard key of the Old Laundry, what does it cost?", "Keys", "Old Laundry"),
+    ("I lost the front door key of the Old Laundry, what does it cost?", "Keys", "Old Laundry"),
     ("How many nights can guests stay in the West Wing?", "Visitors", "West Wing"),
     ("Who tests the smoke alarms in the Mühlenhof?", "Smoke alarms", "Mühlenhof"),
     (

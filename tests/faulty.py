@@ -19,8 +19,8 @@ from processes import Serving, free_port, mocking, serving
 from slipway.providers.mock import MockServer
 
 Where = Literal["mock", "bad key", "refusing", "nowhere", "untrusted", "mute", "full"]
-Guard = Literal["alone", "routed", "app"]
-DOORS: tuple[Guard, ...] = ("alone", "routed", "app")
+Entry = Literal["alone", "routed", "app"]
+ENTRIES: tuple[Entry, ...] = ("alone", "routed", "app")
 TOKENS = 12
 QUESTION = "How hot is green tea brewed?"
 PAGE = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees, for two minutes.\n"
@@ -144,34 +144,34 @@ FAULTS = (
 
 
 class Cell(NamedTuple):
-    """One question: which fault it meets, through which guard, and how it is asked."""
+    """One question: which fault it meets, through which entry, and how it is asked."""
 
     fault: Fault
-    guard: Guard
+    entry: Entry
     streamed: bool
 
     @property
     def name(self) -> str:
-        return f"{self.fault.slug}.{self.guard}.{'streamed' if self.streamed else 'whole'}"
+        return f"{self.fault.slug}.{self.entry}.{'streamed' if self.streamed else 'whole'}"
 
     @property
     def words(self) -> set[str]:
         """What may be seen."""
-        if self.guard == "app":
+        if self.entry == "app":
             return {app_word(self.fault, streamed=self.streamed)}
         return set(
-            (self.fault.alone if self.guard == "alone" else self.fault.routed)[
+            (self.fault.alone if self.entry == "alone" else self.fault.routed)[
                 0 if self.streamed else 1
             ].split("|")
         )
 
     @property
     def calls(self) -> int:
-        return self.fault.calls if self.guard == "alone" else self.fault.with_twin
+        return self.fault.calls if self.entry == "alone" else self.fault.with_twin
 
     @property
     def asked(self) -> str:
-        return f"{self.name}.first" if self.guard == "alone" else f"{self.guard}.{self.name}"
+        return f"{self.name}.first" if self.entry == "alone" else f"{self.entry}.{self.name}"
 
     @property
     def body(self) -> dict[str, Any]:
@@ -186,9 +186,9 @@ class Cell(NamedTuple):
 
 
 CELLS = [
-    Cell(fault, guard, streamed)
+    Cell(fault, entry, streamed)
     for fault in FAULTS
-    for guard in DOORS
+    for entry in ENTRIES
     for streamed in (True, False)
 ]
 
@@ -229,7 +229,7 @@ class Estate(NamedTuple):
 
     def truth(self, cell: Cell) -> str:
         """What an undisturbed answer to this cell's question says."""
-        asked = next(iter(self.received(cell)), cell.body) if cell.guard == "app" else cell.body
+        asked = next(iter(self.received(cell)), cell.body) if cell.entry == "app" else cell.body
         told = httpx.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
         return str(told.raise_for_status().json()["text"])
 
@@ -277,7 +277,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> 
             "zone": "north",
         }
         found["models"][first] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
-        if cell.guard != "alone":
+        if cell.entry != "alone":
             found["models"][twin] = {
                 "base_url": urls["mock"],
                 "name": "m",
@@ -285,7 +285,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cells: tuple[Cell, ...]) -> 
                 "zone": "south",
             }
             found["routes"][route] = [first, {"model": twin, "role": "twin"}]
-        if cell.guard == "app":
+        if cell.entry == "app":
             found["apps"][f"app.{cell.name}"] = {"route": route, "knowledge": [str(docs)]}
     return found
 

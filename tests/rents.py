@@ -23,7 +23,7 @@ LAST = listed(
     |Lehmann|Ivanova|Castillo|Huber|Nielsen|Schäfer|Moreau|Tanaka|Vogel"""
 )
 WORKS = listed(
-    "gate|gutter|window|boiler|guard bell|stair light|drain|fence|lift cable|roof tile|tap|floor"
+    "gate|gutter|window|boiler|door bell|stair light|drain|fence|lift cable|roof tile|tap|floor"
 )
 TRADES = listed("roofer|plumber|electrician|painter|locksmith|glazier|gardener|chimney sweep")
 BUDGET = [

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from processes import ROOT, run
-from slipway.app import build
+from slipway.app.building import build
 from slipway.cli import main
 from slipway.settings import Settings
 from slipway.settings.reading import branches, fields_of

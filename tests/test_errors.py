@@ -333,7 +333,7 @@ def test_bare_models_leave_a_trace_too(server: Serving, stream: bool) -> None:
         server, chat(server, "mock-model", ANN, stream=stream).headers["x-slipway-answer-id"]
     )
     assert [a["model"] for a in found["tries"][0]["attempts"]] == ["mock-model"]
-    assert found["tries"][0]["answer"]["guard"] == "chat"
+    assert found["tries"][0]["answer"]["endpoint"] == "chat"
 
 
 def test_each_try_of_an_answer_is_in_its_trace(server: Serving) -> None:
@@ -446,7 +446,7 @@ def attempt(ref: str) -> AttemptDone:
 def answer(ref: str) -> AnswerDone:
     return AnswerDone(
         id=ref,
-        guard="answers",
+        endpoint="answers",
         app="docs",
         model="m",
         provider="openai",

@@ -88,7 +88,7 @@ def test_no_more_calls_than_need_be(asked: Asked, cell: Cell) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [cell for cell in CELLS if cell.guard == "routed"], ids=lambda cell: cell.name
+    "cell", [cell for cell in CELLS if cell.entry == "routed"], ids=lambda cell: cell.name
 )
 def test_who_wrote_is_told(asked: Asked, cell: Cell) -> None:
     seen = asked.seen[cell.name]
@@ -103,7 +103,7 @@ def test_who_wrote_is_told(asked: Asked, cell: Cell) -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    [c for c in CELLS if c.guard == "alone" and c.fault.name.startswith("429")],
+    [c for c in CELLS if c.entry == "alone" and c.fault.name.startswith("429")],
     ids=lambda c: c.name,
 )
 def test_who_is_limited_is_told_when_to_come_back(asked: Asked, cell: Cell) -> None:

@@ -183,18 +183,18 @@ CASES = {
     ),
     ("他们在海边看见一艘很大的船", "看见一艘很大的船慢慢靠岸。"): ("慢慢靠岸。", "repeat"),
     # It begins again
-    ("Open the guard and", "Open the guard and go in."): (" go in.", "restart"),
+    ("Open the door and", "Open the door and go in."): (" go in.", "restart"),
     ("The", "The answer is 4."): (" answer is 4.", "restart"),
     ("Harbour", "Harbour masters"): (" masters", "restart"),
     ("根据文档", "根据文档，答案是四。"): ("，答案是四。", "restart"),
     # It says first that it goes on
-    ("Open the guard and ", "Sure, here is the rest:\n\ngo in."): ("go in.", "preface"),
-    ("Open the guard and go in to", "Continuing from where I left off:\n\ngo in to the house"): (
+    ("Open the door and ", "Sure, here is the rest:\n\ngo in."): ("go in.", "preface"),
+    ("Open the door and go in to", "Continuing from where I left off:\n\ngo in to the house"): (
         " the house",
         "repeat",
     ),
-    ("Open the guard and ", "(continued)\n\ngo in."): ("go in.", "preface"),
-    ("Open the guard and ", "…go in."): ("go in.", "preface"),
+    ("Open the door and ", "(continued)\n\ngo in."): ("go in.", "preface"),
+    ("Open the door and ", "…go in."): ("go in.", "preface"),
     ("打开门，", "（接上文）走进去。"): ("走进去。", "preface"),
     ("打开门，", "以下是剩余部分：走进去。"): ("走进去。", "preface"),
     ("Done.", "Sure, here is the rest:"): ("", "preface"),

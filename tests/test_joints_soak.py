@@ -132,8 +132,8 @@ def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> It
     ):
         groups = range(-(-streams // (2 * EACH)))
         routes = {
-            f"{guard}{n}": [f"{guard}{n}.first", "other"]
-            for guard in ("route", "by")
+            f"{entry}{n}": [f"{entry}{n}.first", "other"]
+            for entry in ("route", "by")
             for n in groups
         }
         models = {"other": {"base_url": other, "name": "m"}} | {

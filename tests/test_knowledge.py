@@ -233,7 +233,11 @@ def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None
         "ctypes",
         "prometheus_client",
     )
-    build = "import sys, slipway.cli; from slipway import app; app.build(app.loaded(app.Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
+    build = (
+        "import sys, slipway.cli; from slipway.app.building import build; "
+        "from slipway.app.loading import load_settings; from slipway.settings import Flags; "
+        "build(load_settings(Flags(models=('http://127.0.0.1:9/v1#m',))).settings)"
+    )
     code = f"{build}; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run(

@@ -277,7 +277,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     """
 
     id: str
-    guard: str  # chat | answers
+    endpoint: str  # chat | answers
     app: str
     model: str | None
     provider: str

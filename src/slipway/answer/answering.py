@@ -1,9 +1,4 @@
-"""The pipeline: what happens to a question, from top to bottom.
-
-`answer()` serves apps: admit, plan, then for each section knowledge, prompt, route, and settle.
-`proxy()` serves bare models and routes: admit, route, settle. Each room is visited once. Both raise
-SlipwayError; what they emit on leaving is one AnswerDone.
-"""
+"""An app's answer: admission, planning, knowledge, prompt, routing and settlement."""
 
 import asyncio
 from typing import Any, get_args
@@ -12,107 +7,99 @@ from slipway import followups, ledger
 from slipway.answer.draft import Draft, Say
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import plan
-from slipway.answer.progress import Teller
-from slipway.answer.proxying import ResponseWriter, proxy
-from slipway.answer.settlement import Facts, Tally
+from slipway.answer.progress import ProgressReporter
+from slipway.answer.settlement import Tally
+from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
-from slipway.errors import InternalError, SlipwayError
+from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.routing import Route, Thought, think
 from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
-__all__ = ["App", "Facts", "Pipeline", "ResponseWriter", "answer", "proxy"]
-
-SERVED_BY = get_args(ServedBy)  # from the highest to the lowest
+SERVED_BY = get_args(ServedBy)  # from the best to the last resort
 
 
 async def answer(
-    pipeline: Pipeline, app: App, question: Question, draft: Draft, guard: str, tell: Say
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, endpoint: str, say: Say
 ) -> None:
-    """An app's answer, as events: what the draft does not have yet. The last is `done`; where a
-    section cannot be had, the others are written, a SlipwayError is raised, and `done` is not said.
+    """Write what the draft still lacks, as events; the last one is `done`.
+
+    If a section fails, the others are still written; then its SlipwayError is raised and no
+    `done` is sent. Usage is reported in either case, since failed calls may be billed.
     """
-    tally = Tally(question.id, guard, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True)
 
-    def say(event: Event) -> None:
+    def send(event: Event) -> None:
         if type(event) is Delta:
-            tally.words()
-        tell(event)
+            tally.mark_first_words()
+        say(event)
 
-    progress = Teller(say, tally.started_at, pipeline.pace)
+    progress = ProgressReporter(send, tally.started_at, pipeline.pace)
+
+    async def stages() -> None:
+        small = (
+            small_model(pipeline, app.small, question, draft, tally)
+            if app.small is not None
+            else None
+        )
+        await plan(app, question, draft, progress, send, small)
+        await write_all(pipeline, app, question, draft, tally, progress, send)
+        draft.check()
+        progress.judge_estimates()
+        settle(draft, tally)
+        report_usage(draft, tally, send)
+        send(done(question, draft, tally))
+
     try:
-        with pipeline.admission.enter():  # 1 admit
-            small = (
-                thinker(pipeline, app.small, question, draft, tally)
-                if app.small is not None
-                else None
-            )
-            await plan(app, question, draft, progress, say, small)  # 4 plan, knowledge
-            await write_all(
-                pipeline, app, question, draft, tally, progress, say
-            )  # 5 prompt, 6 route
-            draft.check()
-            progress.ended()
-            settle(draft, tally)
-            paid(draft, tally, say)
-            say(done(question, draft, tally))
-    except SlipwayError as error:
-        tally.error = error.code
-        paid(draft, tally, say)
-        raise
-    except asyncio.CancelledError:
-        tally.error = "cancelled"
-        paid(draft, tally, say)
-        raise
-    except Exception:  # a defect: whoever started this tells it, and it is no success
-        tally.error = InternalError.code
+        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
+    except (SlipwayError, asyncio.CancelledError):
+        report_usage(draft, tally, send)
         raise
     finally:
         progress.close()
-        pipeline.emit(tally.done())  # settle
 
 
-def thinker(
+def small_model(
     pipeline: Pipeline, route: Route, question: Question, draft: Draft, tally: Tally
 ) -> followups.Think:
-    """A small model as rooms know it: a callable, whose calls are booked with the answer."""
+    """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
         try:
             thought = await think(
                 route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
             )
-        except asyncio.CancelledError:  # it was asked, and nobody tells what it took
-            draft.spent.append(
-                tally.thought(Thought(text=None, model=route.candidates[0].model, usage=None))
-            )
+        except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
+            unknown = Thought(text=None, model=route.candidates[0].model, usage=None)
+            draft.spent.append(tally.book_side_call(unknown))
             raise
         if thought is None:
             return None
-        draft.spent.append(tally.thought(thought))
+        draft.spent.append(tally.book_side_call(thought))
         return thought.text
 
     return ask
 
 
-def paid(draft: Draft, tally: Tally, say: Say) -> None:
-    """What all calls so far took, those of earlier tries too: also where the answer failed."""
+def report_usage(draft: Draft, tally: Tally, say: Say) -> None:
+    """Emit total tokens and cost of all calls so far, those of earlier tries included."""
     if (usage := ledger.used(draft.spent)) is not None:
         cost_usd = ledger.plain(ledger.total_usd(draft.spent))
         say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
 
 
 def settle(draft: Draft, tally: Tally) -> None:
-    """The whole is called by the lowest served_by of its sections, and by the first model that wrote
-    one; those that say nothing do not count beside others.
+    """Set `served_by` to that of the weakest section, and `model` to the first section's writer.
+
+    Sections that abstained are left out, unless all of them did.
     """
-    said = [section for section in draft.sections if not section.abstained] or draft.sections
+    answered = [section for section in draft.sections if not section.abstained] or draft.sections
     tally.served_by = max(
-        (section.served_by for section in said if section.served_by is not None),
+        (section.served_by for section in answered if section.served_by is not None),
         key=SERVED_BY.index,
         default=None,
     )
-    tally.model = next((section.model for section in said if section.model is not None), None)
+    tally.model = next((section.model for section in answered if section.model is not None), None)
     if tally.model is None:
         tally.provider = "quote"
 
@@ -125,6 +112,6 @@ def done(question: Question, draft: Draft, tally: Tally) -> Done:
         attempts=tally.attempts,
         abstained=all(section.abstained for section in draft.sections),
         ttft_s=tally.ttft_s,
-        duration_s=tally.since(),
+        duration_s=tally.elapsed_s(),
         prompt=draft.prompt if tally.model is not None else None,
     )

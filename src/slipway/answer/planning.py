@@ -9,7 +9,7 @@ from slipway import followups
 from slipway.answer import sections
 from slipway.answer.draft import Draft, Part, Say, Section
 from slipway.answer.pipeline import App
-from slipway.answer.progress import Teller
+from slipway.answer.progress import ProgressReporter
 from slipway.errors import InternalError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.quoting import quote
@@ -37,7 +37,7 @@ async def plan(
     app: App,
     question: Question,
     draft: Draft,
-    progress: Teller,
+    progress: ProgressReporter,
     say: Say,
     small: followups.Think | None = None,
 ) -> None:
@@ -61,7 +61,7 @@ async def plan(
 
 
 async def understand(
-    question: Question, progress: Teller, say: Say, small: followups.Think | None
+    question: Question, progress: ProgressReporter, say: Say, small: followups.Think | None
 ) -> Question:
     """The question in full, where it leans on what was said before; what is searched for then is
     said.
@@ -69,7 +69,7 @@ async def understand(
     if len(question.messages) < 2:
         return question
     if small is not None and followups.may_lean(question.text, question.messages):
-        progress.tell("plan", "Understanding the question…", 0, 1, "questions")
+        progress.report("plan", "Understanding the question…", 0, 1, "questions")
         text = await followups.understood_by(small, question.text, question.messages)
     else:
         text = followups.understood(question.text, question.messages)
@@ -79,9 +79,9 @@ async def understand(
     return msgspec.structs.replace(question, text=text)
 
 
-async def readiness(knowledge: Knowledge, app: App, progress: Teller) -> None:
+async def readiness(knowledge: Knowledge, app: App, progress: ProgressReporter) -> None:
     """Waits for the first reading."""
-    progress.tell("retrieve", "Searching the documents…", 0, app.passages, "passages")
+    progress.report("retrieve", "Searching the documents…", 0, app.passages, "passages")
     while not knowledge.ready:
         if knowledge.failed:
             raise InternalError(
@@ -90,7 +90,7 @@ async def readiness(knowledge: Knowledge, app: App, progress: Teller) -> None:
         read = int(
             100 * knowledge.read_share
         )  # a share, since how many there are is not for everybody to know
-        progress.tell("retrieve", f"Reading the documents… ({read} %)", read, 100, "percent")
+        progress.report("retrieve", f"Reading the documents… ({read} %)", read, 100, "percent")
         await asyncio.sleep(0.25)
 
 
@@ -129,7 +129,12 @@ def topics_of(app: App, knowledge: Knowledge, question: Question, text: str) -> 
 
 
 async def retrieve(
-    app: App, knowledge: Knowledge, question: Question, draft: Draft, progress: Teller, say: Say
+    app: App,
+    knowledge: Knowledge,
+    question: Question,
+    draft: Draft,
+    progress: ProgressReporter,
+    say: Say,
 ) -> None:
     """The places of all sections that are missing, searched for at once; what several draw on is
     said once.
@@ -146,7 +151,7 @@ async def retrieve(
             if len(draft.sources) > known:
                 say(SourceFound(source=section.sources[-1]))
     count = len(draft.sources)
-    progress.tell(
+    progress.report(
         "retrieve",
         f"Searching the documents… ({count}/{count} passages found)" if count else NOTHING,
         count,

@@ -12,7 +12,7 @@ from slipway.types import Progress, Stage
 TICK_S = 0.8
 
 
-class Teller:
+class ProgressReporter:
     """Says what it is told at once, and again every TICK_S until it is closed."""
 
     def __init__(self, say: Say, started_at: float, pace: Pace) -> None:
@@ -23,7 +23,7 @@ class Teller:
         self.at_once = 1
         self._shown: list[tuple[float, tuple[float, float]]] = []
 
-    def tell(self, stage: Stage, label: str, done: int, total: int, unit: str) -> None:
+    def report(self, stage: Stage, label: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
         left = self._pace.left(self.writings, self.at_once, now) if self.writings else None
         if left is not None:
@@ -48,7 +48,7 @@ class Teller:
     def _tick(self) -> None:
         last = self._last
         if last is not None:
-            self.tell(last.stage, last.label, last.done, last.total, last.unit)
+            self.report(last.stage, last.label, last.done, last.total, last.unit)
 
     def close(self) -> None:
         """No more is said."""
@@ -56,7 +56,7 @@ class Teller:
             self._timer.cancel()
             self._timer = None
 
-    def ended(self) -> None:
+    def judge_estimates(self) -> None:
         """All came to its end: what was said of the time left is judged by it."""
         if self.writings:
             self._pace.judge(self.writings[0].model, self._shown, time.monotonic())

@@ -1,18 +1,17 @@
-"""Bare models and routes: the model's own bytes on their way to the client."""
+"""Bare models and routes: the model's own bytes, passed on to the client."""
 
-import asyncio
 from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
-from slipway.errors import SlipwayError
+from slipway.answer.skeleton import run_settled
 from slipway.providers import Call
 from slipway.routing import Answering, Asked, Route
 from slipway.types import Asker
 
 
 class ResponseWriter(Protocol):
-    """Where a proxied answer goes: the guard's side of `proxy()`."""
+    """Write a proxied answer to the client: either `whole`, or `begin`, `write`... and `end`."""
 
     async def whole(self, body: bytes, facts: Facts) -> None: ...
 
@@ -31,46 +30,41 @@ async def proxy(
     asker: Asker,
     writer: ResponseWriter,
 ) -> None:
-    """A bare model or a route: the model's own bytes, checked event by event, on their way to the
-    client.
+    """Answer from a bare model or a route: the model's own bytes, each event checked.
+
+    Raises SlipwayError if no model of the route can answer.
     """
     tally = Tally(answer_id, "chat", route.name, asker, call.stream)
-    began_at = tally.started_at
     asked = Asked(
         answer_id=answer_id,
         emit=pipeline.emit,
         owner=asker.owner,
-        until=began_at + pipeline.answer_s,
-        patient_until=began_at + pipeline.patience_s,
+        until=tally.started_at + pipeline.answer_s,
+        patient_until=tally.started_at + pipeline.patience_s,
     )
     answering = Answering(route, call, asked)
-    try:
-        with pipeline.admission.enter():  # 1 admit
-            with tally.along(answering):  # 6 route
-                await answering.open()
-                tally.written_by(answering)
-                if answering.whole is None:
-                    await writer.begin(tally.facts(answering.attempts.count))
-                    await relay(answering, tally, writer)
-            if answering.whole is not None:
-                await writer.whole(answering.whole.raw, tally.facts(tally.attempts))
-    except SlipwayError as error:
-        tally.error = error.code
-        raise
-    except asyncio.CancelledError:
-        tally.error = "client_gone"
-        raise
-    finally:
-        pipeline.emit(tally.done())  # settle
+
+    async def stages() -> None:
+        with tally.booking(answering):
+            await answering.open()
+            tally.note_writer(answering)
+            if answering.whole is None:
+                await writer.begin(tally.facts(answering.attempts.count))
+                await relay(answering, tally, writer)
+        if answering.whole is not None:
+            await writer.whole(answering.whole.raw, tally.facts(tally.attempts))
+
+    await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 
 
 async def relay(answering: Answering, tally: Tally, writer: ResponseWriter) -> None:
-    tally.words()
+    """Pass the model's events on until its answer ends."""
+    tally.mark_first_words()
     try:
         while pieces := await answering.pieces():
             await writer.write(
                 pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
             )
     finally:
-        tally.written_by(answering)  # it may be another by now
+        tally.note_writer(answering)  # another model may have continued the answer
     await writer.end()

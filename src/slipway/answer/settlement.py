@@ -8,19 +8,12 @@ from slipway import ledger
 from slipway.ledger import Spent
 from slipway.providers import Provider
 from slipway.routing import Answering, Thought
-from slipway.types import (
-    AnswerDone,
-    Asker,
-    Beside,
-    Record,
-    ServedBy,
-    Usage,
-)
+from slipway.types import AnswerDone, Asker, Beside, Record, ServedBy, Usage
 
 
 class Facts(Record, frozen=True, kw_only=True):
-    """What is known of a proxied answer when its head goes out; `cost_usd` is None in streams, and
-    where the price is not known.
+    """What the head of a proxied answer says; `cost_usd` is None in streams and if the price is
+    unknown.
     """
 
     served_by: ServedBy
@@ -30,50 +23,48 @@ class Facts(Record, frozen=True, kw_only=True):
 
 
 class Tally:
-    """What is known of an answer by the time it is settled."""
+    """Count what one answer took; `done()` turns it into the AnswerDone record.
 
-    def __init__(self, answer_id: str, guard: str, app: str, asker: Asker, streamed: bool) -> None:
-        self.id, self.guard, self.app, self.asker, self.streamed = (
-            answer_id,
-            guard,
-            app,
-            asker,
-            streamed,
-        )
+    `endpoint` is `chat` or `answers`; times are seconds of the monotonic clock.
+    """
+
+    def __init__(
+        self, answer_id: str, endpoint: str, app: str, asker: Asker, streamed: bool
+    ) -> None:
+        self.id, self.endpoint, self.app = answer_id, endpoint, app
+        self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
         self.first_at: float | None = None
         self.served_by: ServedBy | None = None
         self.model: str | None = None
         self.provider = "none"
         self.spent: list[Spent] = []
-        self.kinds: dict[str, str] = {}  # each model's provider
+        self.kinds: dict[str, str] = {}  # model name -> provider
         self.beside: list[Beside] = []
         self.attempts = 0
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
-    def since(self) -> float:
+    def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
 
-    def words(self) -> None:
-        """The first words came."""
+    def mark_first_words(self) -> None:
+        """Record when the first words came; later calls change nothing."""
         if self.first_at is None:
             self.first_at = time.monotonic()
 
-    def written_by(self, answering: Answering) -> None:
-        """Who writes now."""
+    def note_writer(self, answering: Answering) -> None:
+        """Record which model writes now."""
         model = answering.candidate.model
-        self.served_by, self.model, self.provider = (
-            answering.candidate.served_by,
-            model.name,
-            model.kind,
-        )
+        self.served_by, self.model = answering.candidate.served_by, model.name
+        self.provider = model.kind
 
     @contextmanager
-    def along(self, answering: Answering) -> Iterator[list[Spent]]:
-        """A way along a route, however it ends: what it took is booked (and in the list, then), who
-        was passed over is kept.
+    def booking(self, answering: Answering) -> Iterator[list[Spent]]:
+        """Close the attempts on leaving, however they end, and book every call they made.
+
+        The yielded list holds these calls after the block.
         """
         spent = list[Spent]()
         try:
@@ -90,8 +81,8 @@ class Tally:
         self.kinds[model.name] = model.kind
         return spent
 
-    def thought(self, thought: Thought) -> Spent:
-        """A call that does not write."""
+    def book_side_call(self, thought: Thought) -> Spent:
+        """Book a call that writes none of the answer, such as one that rewrites the question."""
         if thought.usage is not None:
             self.beside.append(
                 Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage)
@@ -117,14 +108,14 @@ class Tally:
     def done(self) -> AnswerDone:
         return AnswerDone(
             id=self.id,
-            guard=self.guard,
+            endpoint=self.endpoint,
             app=self.app,
             model=self.model,
             provider=self.provider,
             served_by=self.served_by,
             streamed=self.streamed,
             error=self.error,
-            duration_s=self.since(),
+            duration_s=self.elapsed_s(),
             ttft_s=self.ttft_s,
             usage=ledger.used([spent for spent in self.spent if spent.model == self.model]),
             tenant=self.asker.tenant,
@@ -132,14 +123,12 @@ class Tally:
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            beside=(*self.beside, *self.others()),
+            beside=(*self.beside, *self._other_writers()),
             skipped=tuple(self.skipped.items()),
         )
 
-    def others(self) -> list[Beside]:
-        """Sections may be written by several models of a route; the answer is called by one of
-        them.
-        """
+    def _other_writers(self) -> list[Beside]:
+        """Return the calls of models other than `model`: sections may be written by several."""
         return [
             Beside(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
             for spent in self.spent

@@ -13,7 +13,7 @@ from slipway.answer.draft import Draft, InOrder, Say, Section
 from slipway.answer.pace import Writing
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import ASKED, QUOTED
-from slipway.answer.progress import Teller
+from slipway.answer.progress import ProgressReporter
 from slipway.answer.settlement import Tally
 from slipway.errors import InternalError, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
@@ -53,12 +53,12 @@ class WritingContext(Record, frozen=True, kw_only=True):
     question: Question
     draft: Draft
     tally: Tally
-    progress: Teller
+    progress: ProgressReporter
     asked: dict[
         int, tuple[Call, Writing]
     ]  # what the model is asked, by the section's index, where it is
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """How many sections are written."""
         sections = self.draft.sections
         written = sum(section.state == "done" for section in sections)
@@ -67,7 +67,7 @@ class WritingContext(Record, frozen=True, kw_only=True):
             if len(sections) == 1
             else f"Writing {len(sections)} sections… ({written}/{len(sections)})"
         )
-        self.progress.tell("write", label, written, len(sections), "sections")
+        self.progress.report("write", label, written, len(sections), "sections")
 
     def notice(self, code: str, text: str, say: Say) -> None:
         """Said once, however many sections it is true of."""
@@ -82,7 +82,7 @@ async def write_all(
     question: Question,
     draft: Draft,
     tally: Tally,
-    progress: Teller,
+    progress: ProgressReporter,
     say: Say,
 ) -> None:
     """All sections that are missing, at once as far as the route goes, shown in their order. One
@@ -99,7 +99,7 @@ async def write_all(
     progress.writings = [
         writing for _, writing in asked.values()
     ]  # those that wait for the gate count for the time left, too
-    desk = WritingContext(
+    context = WritingContext(
         pipeline=pipeline,
         app=app,
         question=question,
@@ -113,7 +113,7 @@ async def write_all(
         lane = order.lane(section.index)
         try:
             async with gate:
-                await write(desk, section, lane)
+                await write(context, section, lane)
             section.state = "done"
             lane(
                 SectionState(
@@ -131,7 +131,7 @@ async def write_all(
             failed(section, InternalError.of(error), lane)
         finally:
             order.end(section.index)
-        desk.tell()
+        context.report()
 
     if len(missing) == 1:
         await one(missing[0])
@@ -156,25 +156,25 @@ def asking(
     return call, Writing(app.route.candidates[0].model.name, len(call.body))
 
 
-async def write(desk: WritingContext, section: Section, say: Say) -> None:
+async def write(context: WritingContext, section: Section, say: Say) -> None:
     """The text: by the route's model, else, where there are documents, quoted from them. Where they
     do not say, that is all that is said, with no citation.
     """
-    app, sources = desk.app, section.sources or []
-    if app.route is not None and section.index in desk.asked:
+    app, sources = context.app, section.sources or []
+    if app.route is not None and section.index in context.asked:
         try:
-            answered = await write_by_model(desk, app.route, section, say)
+            answered = await write_by_model(context, app.route, section, say)
         except ModelFailed as failure:
             if not sources or failure.spoke:
                 raise failure.error from None
-            desk.notice(
+            context.notice(
                 "degraded",
                 "The model cannot be reached, so this answer is quoted from the documents.",
                 say,
             )
-            answered = write_quote(desk, section, say)
+            answered = write_quote(context, section, say)
     else:
-        answered = write_quote(desk, section, say)
+        answered = write_quote(context, section, say)
     section.abstained = not answered
     if not answered:
         say(Delta(section=section.index, text=abstention(section.part.text, sources)))
@@ -185,14 +185,14 @@ def is_asked(app: App, sources: Sequence[Source], sureness: float) -> bool:
     return app.knowledge is None or (bool(sources) and sureness >= ASKED)
 
 
-def write_quote(desk: WritingContext, section: Section, say: Say) -> bool:
+def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     """The last served_by: the sentences that answer, verbatim. False where there are none, and nothing
     was said.
     """
     found = quote(section.part.text, section.sources or ()) if section.sureness >= QUOTED else None
     section.served_by, section.model = "quote", None
     if found is not None:
-        tell(desk.tally, section, (found.text, list(found.citations)), say)
+        tell(context.tally, section, (found.text, list(found.citations)), say)
     return found is not None
 
 
@@ -225,57 +225,59 @@ def messages_for(
     return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
-async def write_by_model(desk: WritingContext, route: Route, section: Section, say: Say) -> bool:
+async def write_by_model(context: WritingContext, route: Route, section: Section, say: Say) -> bool:
     """False where the model says that the passages do not answer, and nothing else was said. Raises
     ModelFailed.
     """
-    call, writing = begin(desk, section)
-    answering = Answering(route, call, asked(desk, section))
-    text, spent = Text.of(desk, section), list[Spent]()
+    call, writing = begin(context, section)
+    answering = Answering(route, call, asked(context, section))
+    text, spent = Text.of(context, section), list[Spent]()
     try:
-        with desk.tally.along(answering) as spent:
+        with context.tally.booking(answering) as spent:
             await answering.open()
             writing.model = answering.candidate.model.name
-            written_by(desk, section, answering)
-            await hear(answering, text, writing, desk, say)
+            written_by(context, section, answering)
+            await hear(answering, text, writing, context, say)
         text.end(say, whole=True)
     except ProviderError as error:
         if text.spoke:
             text.end(say, whole=False)
         if writing.first_at is None:
-            desk.progress.writings.remove(writing)
+            context.progress.writings.remove(writing)
         raise ModelFailed(error, spoke=text.spoke) from None
     else:
         writing.ended_at = time.monotonic()
         if not answering.went_on:
-            desk.pipeline.pace.learn(writing)
+            context.pipeline.pace.learn(writing)
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
-        desk.draft.spent += spent
-        desk.tally.dangling += text.marker.dropped
-    written_by(desk, section, answering)
+        context.draft.spent += spent
+        context.tally.dangling += text.marker.dropped
+    written_by(context, section, answering)
     return not text.opening.abstained
 
 
-def begin(desk: WritingContext, section: Section) -> tuple[Call, Writing]:
-    desk.draft.prompt = desk.app.prompt.version(passages=bool(section.sources))
-    call, writing = desk.asked[section.index]
+def begin(context: WritingContext, section: Section) -> tuple[Call, Writing]:
+    context.draft.prompt = context.app.prompt.version(passages=bool(section.sources))
+    call, writing = context.asked[section.index]
     writing.began_at = time.monotonic()
-    desk.tell()
+    context.report()
     return call, writing
 
 
-def asked(desk: WritingContext, section: Section) -> Asked:
+def asked(context: WritingContext, section: Section) -> Asked:
     """Where the documents can be quoted instead, a model that fails is not waited for long."""
-    tally = desk.tally
-    until = tally.started_at + desk.pipeline.answer_s
+    tally = context.tally
+    until = tally.started_at + context.pipeline.answer_s
     patience_s = (
-        min(PATIENCE_S, desk.pipeline.patience_s) if section.sources else desk.pipeline.patience_s
+        min(PATIENCE_S, context.pipeline.patience_s)
+        if section.sources
+        else context.pipeline.patience_s
     )
-    owner, answer_id = desk.question.asker.owner, desk.question.id
+    owner, answer_id = context.question.asker.owner, context.question.id
     return Asked(
         answer_id=answer_id,
-        emit=desk.pipeline.emit,
+        emit=context.pipeline.emit,
         owner=owner,
         until=until,
         patient_until=time.monotonic() + patience_s,
@@ -283,13 +285,13 @@ def asked(desk: WritingContext, section: Section) -> Asked:
 
 
 async def hear(
-    answering: Answering, text: "Text", writing: Writing, desk: WritingContext, say: Say
+    answering: Answering, text: "Text", writing: Writing, context: WritingContext, say: Say
 ) -> None:
     """What the model writes, as it comes; and what was done to have it."""
     told = 0
     while pieces := await answering.pieces():
         for notice in answering.notices[told:]:
-            desk.notice(notice.code, notice.text, say)
+            context.notice(notice.code, notice.text, say)
         told = len(answering.notices)
         for piece in pieces:
             text.finish = piece.finish or text.finish
@@ -298,8 +300,8 @@ async def hear(
                 text.feed(piece.text, say)
 
 
-def written_by(desk: WritingContext, section: Section, answering: Answering) -> None:
-    desk.tally.written_by(answering)
+def written_by(context: WritingContext, section: Section, answering: Answering) -> None:
+    context.tally.note_writer(answering)
     section.served_by, section.model = answering.candidate.served_by, answering.candidate.model.name
 
 
@@ -309,20 +311,29 @@ class Text:
     """
 
     def __init__(
-        self, desk: WritingContext, section: Section, marker: Marker, attributor: Attributor | None
+        self,
+        context: WritingContext,
+        section: Section,
+        marker: Marker,
+        attributor: Attributor | None,
     ) -> None:
-        self.desk, self.section, self.marker, self.attributor = desk, section, marker, attributor
+        self.context, self.section, self.marker, self.attributor = (
+            context,
+            section,
+            marker,
+            attributor,
+        )
         self.opening = Opening(listens=bool(section.sources))
         self.spoke = False
         self.cited = 0
         self.finish = ""  # why the model stopped, as it says
 
     @classmethod
-    def of(cls, desk: WritingContext, section: Section) -> "Text":
+    def of(cls, context: WritingContext, section: Section) -> "Text":
         sources = section.sources or []
-        lacking = Claims(sources, f"{desk.question.text}\n{section.part.text}").lacking
-        attributor = Attributor(sources, lacking) if desk.app.matches and sources else None
-        return cls(desk, section, Marker({s.n for s in sources}, lacking), attributor)
+        lacking = Claims(sources, f"{context.question.text}\n{section.part.text}").lacking
+        attributor = Attributor(sources, lacking) if context.app.matches and sources else None
+        return cls(context, section, Marker({s.n for s in sources}, lacking), attributor)
 
     def feed(self, text: str, say: Say) -> None:
         if shown := self._attributed(self.opening.feed(text)):
@@ -334,7 +345,7 @@ class Text:
     def _tell(self, found: tuple[str, list[Citation]], say: Say) -> None:
         self.spoke = self.spoke or bool(found[0])
         self.cited += len(found[1])
-        tell(self.desk.tally, self.section, found, say)
+        tell(self.context.tally, self.section, found, say)
 
     def end(self, say: Say, *, whole: bool) -> None:
         """What was held back, and what the reader should know about the sources and the end; not
@@ -356,7 +367,7 @@ class Text:
         if whole and self.section.sources and self.spoke and not self.cited:
             self._notice("uncited", "No source is named for this answer.", say)
         if self.attributor is not None and self.attributor.marked:
-            self.desk.notice(
+            self.context.notice(
                 "matched",
                 "The model did not name its sources: they were matched to its sentences by their words.",
                 say,

@@ -1,9 +1,8 @@
-"""Other settings while the server runs: a new pipeline is made beside the old one, and takes its place
-between two events of the loop.
+"""Live reload: compile changed settings beside the pipeline in force, then replace it.
 
-The file is looked at, read and compiled in a thread of its own. What did not change is taken over
-as it is: models with their connections or process, documents with their index. A question keeps the
-pipeline that it began with; what only such questions use is retired, and ends with them.
+A thread of its own watches, reads and compiles the file. What did not change is taken over: models
+with their connections or process, documents with their index. A question keeps the pipeline that it
+began with; what only such questions use is retired, and closed when they end.
 """
 
 import asyncio
@@ -29,18 +28,17 @@ from slipway.settings.loading import Loaded
 from slipway.types import Asker, Record
 
 log = logging.getLogger("slipway")
-LOOK_S = 0.25  # between two looks at the file
-RETRY_S = 2.0  # a file that did not stand is read again: what it names may be there now
-_STOP_S = 5.0  # what is being compiled when the server stops is not waited for longer
-_NAMED = 5  # changes of one kind that the log names
+POLL_S = 0.25  # between two checks of the file
+RETRY_S = 2.0  # an invalid file is read again: what it names may exist by then
+_STOP_S = 5.0  # how long a stopping server waits for a compilation
+_LISTED = 5  # changes of one kind that the log names
 
 Thing = TypeVar("Thing")
 Folders = tuple[str, ...]
-Take = Callable[[Settings, Pipeline], None]
 
 
 class ModelHandle:
-    """A model with its settings, who calls it, and what was learnt of it."""
+    """One model: its settings, the provider that calls it, and its health."""
 
     def __init__(self, settings: Model, provider: Provider, health: Health) -> None:
         self.settings, self.provider, self.health = settings, provider, health
@@ -59,9 +57,7 @@ class ModelHandle:
 
 
 class Compiled(Record, frozen=True, kw_only=True):
-    """Settings, compiled; with what the next ones take over where it did not change: models by
-    their names, documents by their folders.
-    """
+    """Compiled settings, with what the next ones may take over: models by name, documents by folders."""
 
     settings: Settings
     pipeline: Pipeline
@@ -69,29 +65,36 @@ class Compiled(Record, frozen=True, kw_only=True):
     synchronizers: dict[Folders, Synchronizer]
 
 
-Make = Callable[[Settings, Compiled], Compiled]
+Compile = Callable[[Settings, Compiled], Compiled]
 
 
 class Reloading:
-    """`made` is what counts now; `subscribers` are told what counts next."""
+    """Watch the settings file and apply what is valid; `compiled` is what is in force."""
 
     def __init__(
-        self, live: Live, made: Compiled, make: Make, count: Callable[[str], None]
+        self,
+        live: Live,
+        compiled: Compiled,
+        compile_beside: Compile,
+        apply: Callable[[Compiled], None],
+        count: Callable[[str], None],
     ) -> None:
-        """`make` compiles settings beside those that count, and raises SettingsError; `count`
-        counts what is `applied` and `refused`.
+        """Take the parts to call.
+
+        `compile_beside` compiles settings beside those in force (SettingsError if that fails),
+        `apply` makes them the ones that the next question meets, `count` counts outcomes
+        (`applied`, `refused`). `after_apply`, if set, is called last.
         """
-        self.live, self.made = live, made
-        self.subscribers: list[Take] = []
+        self.live, self.compiled = live, compiled
+        self.after_apply: Callable[[], None] | None = None
         self.applied_at = time.time()
         self.refused: tuple[str, ...] = ()
-        self._make, self._count = make, count
+        self._compile, self._apply, self._count = compile_beside, apply, count
         self._seen, self._warned = live.last, live.found.warnings
         self._retry_at = 0.0
-        self._pipelines = [made.pipeline]  # those that a question may be on
-        self._leaving: dict[
-            Folders, tuple[Synchronizer, Sequence[Pipeline]]
-        ] = {}  # documents that are closed when nobody is on these pipelines
+        self._pipelines = [compiled.pipeline]  # those that questions may still use
+        # documents to close once no question uses these pipelines
+        self._leaving: dict[Folders, tuple[Synchronizer, Sequence[Pipeline]]] = {}
         self._retired: WeakSet[ModelHandle] = WeakSet()
         self._wake, self._stopped = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -100,9 +103,9 @@ class Reloading:
     # on the loop
 
     def start(self) -> None:
-        for model in self.made.models.values():
+        for model in self.compiled.models.values():
             model.start()
-        for synchronizer in self.made.synchronizers.values():
+        for synchronizer in self.compiled.synchronizers.values():
             synchronizer.start()
         if not self.live.watched:
             return
@@ -117,72 +120,71 @@ class Reloading:
         self._thread.start()
 
     def _hung_up(self) -> None:
-        """SIGHUP asks for the file to be read; where it tells that our terminal was closed, it ends
-        us, as without a file.
-        """
+        """Read the file again on SIGHUP; if SIGHUP means that our terminal was closed, end."""
         if self._terminal and not os.isatty(0):
             signal.raise_signal(signal.SIGTERM)
         else:
             self._wake.set()
 
     async def stop(self) -> None:
-        """Nothing changes from now on."""
+        """Apply no more changes from now on."""
         self._stopped = True
         self._wake.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, _STOP_S)
 
     async def close(self) -> None:
-        for model in [*self._retired, *self.made.models.values()]:
+        for model in [*self._retired, *self.compiled.models.values()]:
             await model.close()
         for synchronizer in [
             *(synchronizer for synchronizer, _ in self._leaving.values()),
-            *self.made.synchronizers.values(),
+            *self.compiled.synchronizers.values(),
         ]:
             await asyncio.to_thread(synchronizer.close)
 
     def status(self, asker: Asker) -> dict[str, Any]:
-        """When the settings were applied, and why newer ones are not. That quotes the file, which
-        is the operator's.
+        """Return when the settings were applied, and why newer ones were refused.
+
+        The reasons quote the file, so others than the operator get only their number.
         """
         if not self.live.watched:
             return {}
         problems = list(self.refused)
-        if problems and not (asker.everything or self.made.pipeline.admission.open):
+        if problems and not (asker.everything or self.compiled.pipeline.admission.open):
             problems = [
                 f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: see the server's log"
             ]
         return {"applied_at": round(self.applied_at, 3), "refused": problems}
 
-    async def _put(self, made: Compiled) -> None:
-        before, self.made = self.made, made
-        for take in self.subscribers:
-            take(made.settings, made.pipeline)
-        for model in _only(made.models, before.models):
+    async def _put(self, compiled: Compiled) -> None:
+        before, self.compiled = self.compiled, compiled
+        self._apply(compiled)
+        for model in _only(compiled.models, before.models):
             model.start()
-        for model in _only(before.models, made.models):
+        for model in _only(before.models, compiled.models):
             self._retired.add(model)
             model.retire()
         self._count("applied")
+        if self.after_apply is not None:
+            self.after_apply()
 
     # in the thread
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
-            asked = self._wake.wait(LOOK_S)
+            asked = self._wake.wait(POLL_S)
             self._wake.clear()
             if self._stopped:
                 return
             try:
                 if not asked:
-                    # before the look: a request that has just taken a pipeline is on it by the next
-                    # time
-                    self._let_go()
-                self._look(loop, asked=asked)
-            except Exception:  # the thread must live: it looks again
-                log.exception("the settings could not be looked at")
+                    # first, so that a request that has just taken a pipeline is counted by then
+                    self._close_unused()
+                self._poll(loop, asked=asked)
+            except Exception:  # the thread must go on: the next poll may succeed
+                log.exception("the settings file could not be checked")
 
-    def _look(self, loop: asyncio.AbstractEventLoop, *, asked: bool) -> None:
+    def _poll(self, loop: asyncio.AbstractEventLoop, *, asked: bool) -> None:
         reading = self.live.look(asked=asked)
         due = bool(self.refused) and time.monotonic() >= self._retry_at
         if due and reading is self._seen:
@@ -195,44 +197,46 @@ class Reloading:
         self._seen, self.refused, self._retry_at = reading, problems, time.monotonic() + RETRY_S
 
     def _applied(self, loop: asyncio.AbstractEventLoop, found: Loaded) -> tuple[str, ...]:
-        """Nothing; or the problems, where these settings stand and cannot be compiled all the same."""
-        before, there = (
-            self.made,
-            {
-                **{folders: synchronizer for folders, (synchronizer, _) in self._leaving.items()},
-                **self.made.synchronizers,
-            },
-        )
+        """Apply valid settings; return the problems if they cannot be compiled."""
+        before = self.compiled
+        existing = {
+            **{folders: synchronizer for folders, (synchronizer, _) in self._leaving.items()},
+            **before.synchronizers,
+        }
         try:
-            made = self._make(found.settings, msgspec.structs.replace(before, synchronizers=there))
-        # What the store says, and whatever else: those from before count
-        except Exception as error:  # noqa: BLE001
+            compiled = self._compile(
+                found.settings, msgspec.structs.replace(before, synchronizers=existing)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the previous settings stay
             problems = problems_of(error)
             if problems != self.refused:
                 log.warning(
-                    "the changed settings cannot be applied, and those from before count: %s",
+                    "Settings not applied (%d %s); the previous ones stay active: %s",
+                    len(problems),
+                    "error" if len(problems) == 1 else "errors",
                     "; ".join(problems),
                 )
             return problems
         if self._stopped:
             return ()
-        asyncio.run_coroutine_threadsafe(self._put(made), loop).result()
+        asyncio.run_coroutine_threadsafe(self._put(compiled), loop).result()
         self.applied_at = time.time()
-        self._bring_documents(made, before, there)
+        self._start_documents(compiled, before, existing)
         for warning in found.warnings:
             if warning not in self._warned:
                 log.warning("%s", warning)
         self._warned = found.warnings
-        log.info("settings applied: %s", changes(before, made))
+        log.info("settings applied: %s", changes(before, compiled))
         return ()
 
-    def _bring_documents(
-        self, made: Compiled, before: Compiled, there: Mapping[Folders, Synchronizer]
+    def _start_documents(
+        self, compiled: Compiled, before: Compiled, existing: Mapping[Folders, Synchronizer]
     ) -> None:
-        for synchronizer in _only(made.synchronizers, there):
+        """Start new documents, and note which ones no app uses any more."""
+        for synchronizer in _only(compiled.synchronizers, existing):
             synchronizer.start()
-        for synchronizer in made.synchronizers.values():
-            synchronizer.collection.reader.allow(made.settings.limits.document_mb)
+        for synchronizer in compiled.synchronizers.values():
+            synchronizer.collection.reader.allow(compiled.settings.limits.document_mb)
         self._pipelines = [
             pipeline
             for pipeline in self._pipelines
@@ -241,18 +245,18 @@ class Reloading:
         gone = {
             folders: (synchronizer, self._pipelines)
             for folders, synchronizer in before.synchronizers.items()
-            if folders not in made.synchronizers
+            if folders not in compiled.synchronizers
         }
         self._leaving = {
             folders: leaving
             for folders, leaving in {**self._leaving, **gone}.items()
-            if folders not in made.synchronizers
+            if folders not in compiled.synchronizers
         }
-        self._pipelines = [*self._pipelines, made.pipeline]
+        self._pipelines = [*self._pipelines, compiled.pipeline]
 
-    def _let_go(self) -> None:
-        """Closes documents of apps that are gone, once no question is on their pipelines any more, and
-        no upload of theirs is being read.
+    def _close_unused(self) -> None:
+        """Close the documents of removed apps once no question uses their pipelines and no upload
+        of theirs is being read.
         """
         for folders, (synchronizer, pipelines) in list(self._leaving.items()):
             if not synchronizer.collection.uploads.waiting and not any(
@@ -263,12 +267,12 @@ class Reloading:
 
 
 def _only(some: Mapping[Any, Thing], others: Mapping[Any, Thing]) -> list[Thing]:
-    """What stands in these under its name, and not in the others."""
+    """Return the values of `some` that `others` does not hold under the same name."""
     return [thing for name, thing in some.items() if others.get(name) is not thing]
 
 
 def changes(before: Compiled, after: Compiled) -> str:
-    """What is another than before, in a few words."""
+    """Return what changed, in a few words for the log."""
     old, new, said = before.settings, after.settings, list[str]()
     for kind in ("model", "route", "app"):
         was, now = getattr(old, f"{kind}s"), getattr(new, f"{kind}s")
@@ -297,12 +301,12 @@ def changes(before: Compiled, after: Compiled) -> str:
 
 
 def _reworded(app: str, before: Compiled, after: Compiled) -> bool:
-    """Whether the file that it names as its prompt says something else now."""
+    """Return True if the app's prompt file has another content now."""
     return before.pipeline.apps[app].prompt.version(passages=True) != after.pipeline.apps[
         app
     ].prompt.version(passages=True)
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

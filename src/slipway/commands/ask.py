@@ -1,32 +1,68 @@
-"""`slipway ask`: a question in the terminal, answered here or by a running server, shown as it is
-written.
-"""
+"""`slipway ask`: a question in the terminal, answered here or by a running server."""
 
 import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft, Say
+from slipway.app.offline import local_pipeline
+from slipway.commands.options import settings_options
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
 from slipway.providers.http import Pool, Timeouts, head_of
 from slipway.providers.sse import LINE, Framer, data_of
 from slipway.routing import models_of
+from slipway.settings import Flags
 from slipway.types import Asker, Message, Question, new_id
 from slipway.web.runs import Run
 from slipway.web.wire import NAMES, event_data, fold, heading
+from slipway.weights.fetching import fetch
 
-Told = tuple[str, dict[str, Any]]  # an event's name and its data
+EventData = tuple[str, dict[str, Any]]  # an event's name and its data
 ESC = "\x1b["
 
 
-def asked(pipeline: Pipeline, app_name: str | None, text: str) -> tuple[App, Question]:
-    """The app that is meant, and the question to it by whoever sits here. Raises BadRequest."""
+@click.command("ask")
+@click.argument("question", nargs=-1, required=True)
+@settings_options
+@click.option("--app", help="App to ask, if there are several.")
+@click.option("--url", help="Ask a running server instead, such as http://127.0.0.1:8080.")
+@click.option("--key", envvar="SLIPWAY_KEY", help="Key for --url; SLIPWAY_KEY is read too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
+def command(
+    question: tuple[str, ...],
+    config: Path | None,
+    docs: tuple[Path, ...],
+    models: tuple[str, ...],
+    app: str | None,
+    url: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
+    """Ask QUESTION in the terminal; the answer appears as it is written, with its sources.
+
+    \b
+    slipway ask --docs ./docs "How do I add a model?"
+    """
+    text = " ".join(question)
+    if url:
+        events = ask_server(url, key, app, text)
+    else:
+        pipeline = local_pipeline(Flags(config=config, docs=docs, models=models))
+        fetch(models, shown=not as_json)
+        events = ask_once(pipeline, app, text)
+    sys.exit(run(events, as_json))
+
+
+def question_for(pipeline: Pipeline, app_name: str | None, text: str) -> tuple[App, Question]:
+    """Return the app to ask and the question, asked by the operator. Raises BadRequest."""
     names = list(pipeline.apps) or pipeline.names
     if not names:
         raise BadRequest("There is nothing to ask.", "Add --docs FOLDER or --model MODEL.")
@@ -47,9 +83,9 @@ def asked(pipeline: Pipeline, app_name: str | None, text: str) -> tuple[App, Que
     return app, question
 
 
-async def here(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[Told]:
-    """Asks in this process. Raises SlipwayError."""
-    app, question = asked(pipeline, app_name, text)
+async def ask_here(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[EventData]:
+    """Ask in this process, and yield events. Raises SlipwayError."""
+    app, question = question_for(pipeline, app_name, text)
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
         await answer(pipeline, app, question, draft, "ask", say)
@@ -61,23 +97,26 @@ async def here(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIter
             yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
 
 
-async def once(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[Told]:
-    """The only question of this process: a model that runs here begins to load before the search,
-    and ends after the answer.
+async def ask_once(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[EventData]:
+    """Ask the only question of this process.
+
+    A model that runs here starts loading before the search, and ends after the answer.
     """
-    app, _ = asked(pipeline, app_name, text)
+    app, _ = question_for(pipeline, app_name, text)
     for candidate in app.route.candidates if app.route is not None else ():
         candidate.model.start()
     try:
-        async for told in here(pipeline, app_name, text):
-            yield told
+        async for event in ask_here(pipeline, app_name, text):
+            yield event
     finally:
         for model in models_of(pipeline.routes.values()):
             await model.close()
 
 
-async def there(url: str, key: str | None, app_name: str | None, text: str) -> AsyncIterator[Told]:
-    """Asks a running server. Raises SlipwayError."""
+async def ask_server(
+    url: str, key: str | None, app_name: str | None, text: str
+) -> AsyncIterator[EventData]:
+    """Ask a running server, and yield events. Raises SlipwayError."""
     pool = Pool(url, url, Timeouts(first_byte_s=120.0, between_bytes_s=120.0))
     headers = {
         "Content-Type": "application/json",
@@ -89,8 +128,8 @@ async def there(url: str, key: str | None, app_name: str | None, text: str) -> A
             head_of("POST", f"{url.rstrip('/')}/v1/answers", headers), encode_json(body)
         )
         if reply.status != 200:
-            said = msgspec.json.decode(await reply.read()).get("error", {})
-            raise BadRequest(said.get("message", f"The server answered with {reply.status}."), "")
+            error = msgspec.json.decode(await reply.read()).get("error", {})
+            raise BadRequest(error.get("message", f"The server answered with {reply.status}."), "")
         framer = Framer()
         while data := await reply.chunk():
             for event in framer.feed(data):
@@ -102,7 +141,7 @@ async def there(url: str, key: str | None, app_name: str | None, text: str) -> A
         await pool.close()
 
 
-def data_of_event(event: bytes) -> Told | None:
+def data_of_event(event: bytes) -> EventData | None:
     name = next(
         (line[6:].strip().decode() for line in LINE.split(event) if line.startswith(b"event:")), ""
     )
@@ -110,7 +149,7 @@ def data_of_event(event: bytes) -> Told | None:
 
 
 class Screen:
-    """Progress on one line of stderr, the text on stdout, the sources below it."""
+    """Show progress on one line of stderr, the text on stdout, and the sources below it."""
 
     def __init__(self) -> None:
         self.status = sys.stderr.isatty()
@@ -180,11 +219,12 @@ class Screen:
         return f"{ESC}2m{text}{ESC}0m" if self.styled else text
 
 
-async def show(events: AsyncIterator[Told], as_json: bool) -> int:
-    """0 for an answer, 1 for none. With `as_json`, one object: the answer as `/v1/answers` gives
-    it.
+async def show(events: AsyncIterator[EventData], as_json: bool) -> int:
+    """Show the events; return 0 for an answer and 1 for none.
+
+    With `as_json`, print one object instead: the answer as `/v1/answers` gives it.
     """
-    screen, seen = Screen(), list[Told]()
+    screen, seen = Screen(), list[EventData]()
     async for name, data in events:
         seen.append((name, data))
         if not as_json or name == "error":
@@ -194,14 +234,14 @@ async def show(events: AsyncIterator[Told], as_json: bool) -> int:
     return int(screen.failed)
 
 
-def folded(seen: list[Told]) -> dict[str, Any]:
+def folded(seen: list[EventData]) -> dict[str, Any]:
     kinds = {name: kind for kind, name in NAMES.items()}
     events = [msgspec.convert(whole(name, data), kinds[name]) for name, data in seen]
     return fold(next((d["id"] for n, d in seen if n == "done"), ""), events)
 
 
 def whole(name: str, data: dict[str, Any]) -> dict[str, Any]:
-    """An event's data on the wire -> the fields of its type."""
+    """Turn an event's data on the wire into the fields of its type."""
     if name == "source":
         return {"source": data}
     if name == "usage":
@@ -213,8 +253,8 @@ def whole(name: str, data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def ask(events: AsyncIterator[Told], as_json: bool) -> int:
-    """Shows the answer; the exit code of the command."""
+def run(events: AsyncIterator[EventData], as_json: bool) -> int:
+    """Show the answer and return the command's exit code."""
     try:
         return asyncio.run(show(events, as_json))
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
-"""`slipway eval answers`: questions whose answers are known, asked of apps and models side by side.
-An answer is kept as soon as it is there.
+"""`slipway eval answers`: ask apps and models questions whose answers are known, and compare.
+
+Each answer is saved as soon as it arrives.
 """
 
 import asyncio
@@ -17,13 +18,14 @@ import msgspec
 import slipway
 from slipway.admission import OPERATOR
 from slipway.answer import Pipeline
-from slipway.app import loaded, named, offline_pipeline
-from slipway.commands import ask as asking
-from slipway.commands.ask import Told
-from slipway.commands.ingest import one
+from slipway.app.loading import load_settings, with_model_names
+from slipway.app.offline import offline_pipeline
+from slipway.commands.ask import EventData, ask_here, ask_server, folded
+from slipway.commands.ingest import read_one
 from slipway.errors import SettingsError, SlipwayError
 from slipway.evals.answers import Answered, At, Case, Report, report
 from slipway.evals.kept import Kept, Todo
+from slipway.evals.pages import html
 from slipway.evals.questions import Gold, Question, questions_in
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
@@ -41,7 +43,7 @@ SERVER = "server"  # the column of a server's only app
 
 
 class Wanted(Record, frozen=True, kw_only=True):
-    """What to ask, of whom. `models` and `flags` hold here, `url` and `key` for a running server."""
+    """What to ask, and whom: apps of `flags` in this process, or those of the server at `url`."""
 
     questions: Path
     flags: Flags = Flags()
@@ -56,20 +58,20 @@ class Wanted(Record, frozen=True, kw_only=True):
 
 
 class Column(Record, frozen=True, kw_only=True):
-    """Somebody to ask. `state` is another one after each change of settings or documents; `pages`
-    may be withheld from one that `withholds`.
+    """One app or model to ask. `state` changes with its settings and documents; if `withholds`,
+    pages can be withheld from it.
     """
 
     about: str
     state: str
-    asks: Callable[[Question, bool], AsyncIterator[Told]]
+    asks: Callable[[Question, bool], AsyncIterator[EventData]]
     withholds: bool = False
-    calls: str = "each at least a call of its model"
+    calls: str = "each at least one call of its model"
 
 
 class Columns(Record, frozen=True, kw_only=True):
-    """All that are asked, by their names; `places` that gold may name, where they are known;
-    `dropped` markers by the answer's id.
+    """All columns by name; `places` that gold may name, if they are known; `dropped` citation
+    markers by the answer's id.
     """
 
     columns: Mapping[str, Column]
@@ -79,20 +81,19 @@ class Columns(Record, frozen=True, kw_only=True):
 
 
 def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Report:
-    """Raises SlipwayError; KeyboardInterrupt where it was stopped, and then `save` has what is
-    there.
+    """Ask every column every question, and measure the answers.
+
+    Raises SlipwayError; KeyboardInterrupt if it was stopped: `save` then holds what was answered.
     """
-    questions_in(
-        wanted.questions
-    )  # what is wrong with them is told before the documents are read, which may take long
+    questions_in(wanted.questions)  # before the documents are read, which may take long
     with contextlib.closing(Kept(wanted.save)) as kept:
-        asked = _there(wanted) if wanted.url else _here(wanted, shown=shown)
+        asked = _server_columns(wanted) if wanted.url else _local_columns(wanted, shown=shown)
         against = _against(wanted, asked)
         questions = questions_in(wanted.questions, asked.places)[: wanted.limit]
         todo = _todo(asked, questions, without_gold=wanted.without_gold)
         missing = [each for each in todo if kept.answer(each) is None]
         _announce(asked, todo, missing, kept, wanted, say)
-        logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
+        logging.getLogger("slipway").setLevel(logging.ERROR)  # failures are in the report
         asyncio.run(_collect(asked, missing, kept, wanted.concurrency, shown=shown))
         found = {
             (each.column, each.question.id, each.without_gold): kept.answer(each, failed=True)
@@ -108,16 +109,16 @@ def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Repo
     return report({name: column.about for name, column in asked.columns.items()}, cases, against)
 
 
-def stopped(wanted: Wanted) -> str:
-    """What to tell who stopped a run."""
+def how_to_continue(wanted: Wanted) -> str:
+    """Return what to tell a person who stopped a run."""
     if wanted.save is None:
-        return "Nothing is kept; with --save FILE, the same command would go on from here."
-    return f"What was answered is in {wanted.save}; the same command goes on from there."
+        return "Nothing was saved; with --save FILE, the same command could have continued."
+    return f"The answers so far are in {wanted.save}; run the same command again to continue."
 
 
 def _todo(asked: Columns, questions: Sequence[Question], *, without_gold: bool) -> list[Todo]:
-    """Side by side also in time, so that one minute's weather is everybody's; and who is first, and
-    finds nothing warm, takes turns.
+    """Interleave the columns, so that load spikes hit all of them equally; rotate which one comes
+    first, so that cold caches do too.
     """
     columns = deque(asked.columns.items())
     found = list[Todo]()
@@ -169,11 +170,13 @@ def _announce(
         say(f"{len(todo) - len(missing)} of {len(todo)} answers are in {wanted.save} already")
         if kept.old(todo):
             say(
-                f"{kept.old(todo)} answers there are of other settings, documents or questions, and do not count"
+                f"{kept.old(todo)} saved answers are of other settings, documents or questions, "
+                "and are not used"
             )
         if wanted.url and len(missing) < len(todo):
             say(
-                "A server does not tell whether its settings or documents have changed since; where they have, name another file by --save"
+                "The settings and documents of a server may have changed since; if they have, "
+                "name another file with --save"
             )
 
 
@@ -181,9 +184,7 @@ def _announce(
 
 
 def page_at(file: Path | None) -> TextIO | None:
-    """Opened before anything is asked: that it cannot be written would be learnt too late. Raises
-    SettingsError.
-    """
+    """Open the report's file before anything is asked. Raises SettingsError if that fails."""
     try:
         return file.open("a", encoding="utf-8") if file is not None else None
     except OSError as error:
@@ -193,9 +194,7 @@ def page_at(file: Path | None) -> TextIO | None:
 
 
 def write_page(out: TextIO, report: Report) -> str:
-    """Raises SettingsError."""
-    from slipway.evals.pages import html  # only where one is wanted
-
+    """Write the HTML report and return its name. Raises SettingsError."""
     page = html(report, datetime.now().astimezone())
     try:
         with out:
@@ -211,24 +210,30 @@ def write_page(out: TextIO, report: Report) -> str:
 # Whom to ask
 
 
-def _there(wanted: Wanted) -> Columns:
-    """The apps of a running server."""
+def _server_columns(wanted: Wanted) -> Columns:
+    """Return a column for each app of a running server."""
     if wanted.flags.docs or wanted.flags.config or wanted.flags.models:
         raise SettingsError(
             [
-                "--url: a running server has settings of its own; leave out --docs, --config and --model, and name apps by --app"
+                (
+                    "--url: a running server has its own settings; leave out --docs, --config and "
+                    "--model, and name apps with --app"
+                )
             ]
         )
     if wanted.without_gold:
         raise SettingsError(
             [
-                "--without-gold: pages can be withheld here only; leave out --url, and name the documents or the settings file"
+                (
+                    "--without-gold: a server cannot withhold pages; leave out --url, and name the "
+                    "documents or the settings file"
+                )
             ]
         )
 
     def column(name: str | None) -> Column:
-        def asks(question: Question, without_gold: bool) -> AsyncIterator[Told]:
-            return asking.there(wanted.url or "", wanted.key, name, question.question)
+        def asks(question: Question, without_gold: bool) -> AsyncIterator[EventData]:
+            return ask_server(wanted.url or "", wanted.key, name, question.question)
 
         return Column(
             about=f"{f'app {name}' if name else 'the app'} of {wanted.url}",
@@ -239,13 +244,11 @@ def _there(wanted: Wanted) -> Columns:
     return Columns(columns={name or SERVER: column(name) for name in wanted.apps or (None,)})
 
 
-def _here(wanted: Wanted, *, shown: bool) -> Columns:
-    """Apps of these settings, each also with other models, in this process."""
-    models = tuple(
-        named(each) if "://" in each and "#" not in each else each for each in wanted.flags.models
-    )
-    settings = loaded(msgspec.structs.replace(wanted.flags, models=models)).settings
-    names = [each.partition("#")[2] if "://" in each else each for each in models]
+def _local_columns(wanted: Wanted, *, shown: bool) -> Columns:
+    """Return a column for each app of these settings, and for each app with each model."""
+    flags = with_model_names(wanted.flags)
+    settings = load_settings(flags).settings
+    names = [each.partition("#")[2] if "://" in each else each for each in flags.models]
     if len(set(names)) < len(names):
         raise SettingsError(
             ["--model: two have the same name; give them names of their own in the settings file"]
@@ -260,7 +263,9 @@ def _here(wanted: Wanted, *, shown: bool) -> Columns:
         if isinstance(record, AnswerDone):
             dropped[record.id] = record.citations_dropped
 
-    pipeline = offline_pipeline(settings, lambda synchronizer: one(synchronizer, shown=shown), emit)
+    pipeline = offline_pipeline(
+        settings, lambda synchronizer: read_one(synchronizer, shown=shown), emit
+    )
     known = [app.knowledge for app in pipeline.apps.values() if app.knowledge is not None]
     return Columns(
         columns={
@@ -275,8 +280,9 @@ def _here(wanted: Wanted, *, shown: bool) -> Columns:
 def _apps(
     settings: Settings, names: Sequence[str], models: Sequence[str]
 ) -> dict[str, tuple[str, App]]:
-    """The app of each column, and whose it is; with the quotes first, where a model writes in all
-    others. Raises SettingsError.
+    """Return each column's app and that app's name; quotes come first if models write all others.
+
+    Raises SettingsError.
     """
     if unknown := [name for name in names if name not in settings.apps]:
         raise SettingsError(
@@ -315,13 +321,13 @@ def _apps(
 def _column(name: str, app: App, of: str, settings: Settings, pipeline: Pipeline) -> Column:
     knowledge = pipeline.apps[name].knowledge
 
-    def asks(question: Question, without_gold: bool) -> AsyncIterator[Told]:
+    def asks(question: Question, without_gold: bool) -> AsyncIterator[EventData]:
         asked = pipeline.apps[name]
         if without_gold and asked.knowledge is not None:
             asked = msgspec.structs.replace(
                 asked, knowledge=asked.knowledge.under(Without(question.gold))
             )
-        return asking.here(
+        return ask_here(
             msgspec.structs.replace(pipeline, apps={name: asked}), name, question.question
         )
 
@@ -353,8 +359,9 @@ def _calls(app: App) -> str:
 
 
 def _state(app: App, standing: str, settings: Settings, knowledge: Knowledge | None) -> str:
-    """Another one for each change that may change an answer: all but who may read, since the
-    operator asks, and how a model is reached.
+    """Return a digest of everything that may change an answer.
+
+    Left out are access rules, since the operator asks, and how a model is reached.
     """
     own = msgspec.structs.replace(app, knowledge=(), access=(), prompt=None)
     names = {
@@ -389,16 +396,16 @@ def _model_state(model: Model) -> Model:
 
 
 def _made(column: Column, question: Question, without_gold: bool) -> str:
-    """Gold may change without a new answer, unless it says which pages are withheld."""
+    """Return what a saved answer depends on; gold counts only if it names pages to withhold."""
     return _digest([column.state, question.question, question.gold if without_gold else ()])
 
 
-def _digest(told: Any) -> str:
-    return blake2b(encode_json(told), digest_size=12).hexdigest()
+def _digest(value: Any) -> str:
+    return blake2b(encode_json(value), digest_size=12).hexdigest()
 
 
 class Without(Access):
-    """What the operator may read, but for the pages of this gold."""
+    """Access to what the operator may read, except the pages of this gold."""
 
     def __init__(self, gold: Sequence[Gold]) -> None:
         super().__init__()
@@ -421,37 +428,37 @@ class Without(Access):
 async def _collect(
     asked: Columns, missing: Sequence[Todo], kept: Kept, concurrency: int, *, shown: bool
 ) -> None:
-    bar, waiting, done = Bar("asking   ", shown), iter(missing), 0
+    waiting, done = iter(missing), 0
 
-    async def work() -> None:
+    async def work(bar: Bar) -> None:
         nonlocal done
         for each in waiting:
             kept.keep(await _answer(asked, each))
             done += 1
-            bar.tell(done, len(missing))
+            bar.update(done, len(missing))
 
     try:
-        await asyncio.gather(*(work() for _ in range(concurrency)))
+        with Bar("asking   ", shown) as bar:
+            await asyncio.gather(*(work(bar) for _ in range(concurrency)))
     finally:
-        bar.end()
         for model in models_of(asked.pipeline.routes.values()) if asked.pipeline else ():
             await model.close()
 
 
 async def _answer(asked: Columns, todo: Todo) -> Answered:
-    """A failure is an answer too: it counts as none, and is shown."""
-    seen, error = list[Told](), ""
+    """Ask one question; a failure is returned as an answer with an `error`."""
+    seen, error = list[EventData](), ""
     try:
-        async for told in asked.columns[todo.column].asks(todo.question, todo.without_gold):
-            seen.append(told)
+        async for event in asked.columns[todo.column].asks(todo.question, todo.without_gold):
+            seen.append(event)
     except SlipwayError as failure:
         error = f"{failure.what} {failure.next}".strip()
-    said = dict(seen)
-    if "error" in said:
-        error = f"{said['error']['what']} {said['error']['next']}".strip()
-    elif "done" not in said and not error:
+    last = dict(seen)  # the last event of each name
+    if "error" in last:
+        error = f"{last['error']['what']} {last['error']['next']}".strip()
+    elif "done" not in last and not error:
         error = "The answer ended before its end."
-    whole = asking.folded(seen)
+    whole = folded(seen)
     return Answered(
         column=todo.column,
         made=todo.made,

@@ -1,17 +1,20 @@
-"""`slipway ingest`: the documents read now, with how far it is; by the server, where one uses the
-same store.
-"""
+"""`slipway ingest`: read the documents now, here or by the server that uses the same store."""
 
+import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import msgspec
 
-from slipway.app import Opened, distinct, loaded, synchronizers_for
+from slipway.app.loading import load_settings
+from slipway.app.stores import LazyStore, distinct, synchronizers_for
+from slipway.commands.options import JSON, counted, settings_options
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.reading import failure
@@ -22,11 +25,11 @@ from slipway.store import Holder, InUse, Store, file_of
 from slipway.terminal import Bar
 from slipway.types import Record
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
-class Report(Record, frozen=True, kw_only=True):
-    """What came of it. `failed` are documents with the reason and what to do."""
+class IngestReport(Record, frozen=True, kw_only=True):
+    """What was read, by app. `failed` maps paths to the reason and what to do."""
 
     documents: int
     passages: int
@@ -37,18 +40,50 @@ class Report(Record, frozen=True, kw_only=True):
     dense: str
     seconds: float
     failed: Mapping[str, str]
-    wrong: Sequence[str] | None = None  # what does not fit together, where that was looked for
+    wrong: Sequence[str] | None = None  # mismatches that --verify found; None without it
 
 
-def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Report]:
-    """Reads the documents of all apps, here or by the server that uses the store. Raises
-    SlipwayError.
+@click.command("ingest")
+@settings_options
+@click.option(
+    "--verify", is_flag=True, help="Check that documents, index and vectors match; reads all files."
+)
+@JSON
+def command(
+    config: Path | None,
+    docs: tuple[Path, ...],
+    models: tuple[str, ...],
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Read the documents now, with progress, and list those that cannot be read and why.
+
+    Only changed documents are read. If a server uses the same store, the server reads them. The
+    exit code is 1 if a document failed, or if --verify found a mismatch.
     """
-    settings = loaded(flags).settings
+    flags = Flags(config=config, docs=docs, models=models)
+    reports = ingest(flags, shown=not as_json, verify=verify)
+    if as_json:
+        found = {name: msgspec.to_builtins(report) for name, report in reports.items()}
+        click.echo(json.dumps(found, indent=2))
+    else:
+        lines(reports, click.echo)
+    sys.exit(int(any(report.failed or report.wrong for report in reports.values())))
+
+
+def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, IngestReport]:
+    """Read the documents of all apps, here or by the server that uses the store.
+
+    Raises SlipwayError.
+    """
+    settings = load_settings(flags).settings
     if not any(app.knowledge for app in settings.apps.values()):
         raise SettingsError(
             [
-                "there are no documents to read; name a folder with --docs, or apps with `knowledge` in the settings"
+                (
+                    "there are no documents to read; name a folder with --docs, or add apps with "
+                    "`knowledge` to the settings file"
+                )
             ]
         )
     logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
@@ -69,10 +104,10 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Repo
             for app in settings.apps.values()
             if app.knowledge
         ]
-        return there(error.holder, sources, shown=shown)
+        return ingest_by_server(error.holder, sources, shown=shown)
     synchronizers = synchronizers_for(settings, lambda: store, {})
     names = {id(synchronizer): name for name, synchronizer in reversed(synchronizers.items())}
-    reports = here(
+    reports = read_all(
         {names[id(synchronizer)]: synchronizer for synchronizer in distinct(synchronizers)},
         shown=shown,
         verify=verify,
@@ -82,42 +117,39 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Repo
 
 
 def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
-    """These documents, read and embedded, with progress where that is `shown`; what the store has
-    of them is not read again.
+    """Read and embed these documents, and return what answers from them.
+
+    Documents that the store holds unchanged are not read again.
     """
-    settings = loaded(Flags(docs=docs)).settings
+    settings = load_settings(Flags(docs=docs)).settings
     logging.getLogger("slipway").setLevel(logging.ERROR)
     synchronizer = synchronizers_for(
         msgspec.structs.replace(settings, apps={"docs": settings.apps["docs"]}),
-        Opened(settings),
+        LazyStore(settings),
         {},
     )["docs"]
-    here({"docs": synchronizer}, shown=shown)
+    read_all({"docs": synchronizer}, shown=shown)
     return Knowledge(synchronizer)
 
 
-def here(
+def read_all(
     synchronizers: Mapping[str, Synchronizer], *, shown: bool, verify: bool = False
-) -> dict[str, Report]:
-    """Reads and embeds in this process; with `verify`, looks whether all that is kept fits
-    together.
-    """
+) -> dict[str, IngestReport]:
+    """Read and embed in this process; with `verify`, check that all stored parts match."""
     return {
-        name: one(synchronizer, shown=shown, verify=verify)
+        name: read_one(synchronizer, shown=shown, verify=verify)
         for name, synchronizer in synchronizers.items()
     }
 
 
-def one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -> Report:
+def read_one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -> IngestReport:
     started = time.monotonic()
-    bar = Bar("reading  ", shown)
-    done = synchronizer.build(lambda done: bar.tell(done.seen, done.total))
-    bar.end()
-    bar = Bar("embedding", shown)
-    embedded = synchronizer.embed(bar.tell)
-    bar.end()
+    with Bar("reading  ", shown) as bar:
+        done = synchronizer.build(lambda done: bar.update(done.seen, done.total))
+    with Bar("embedding", shown) as bar:
+        embedded = synchronizer.embed(bar.update)
     documents = synchronizer.collection.documents.values()
-    return Report(
+    return IngestReport(
         documents=sum(doc.state == "done" for doc in documents),
         passages=sum(doc.passages for doc in documents),
         read=done.read,
@@ -131,9 +163,13 @@ def one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -> Rep
     )
 
 
-def there(holder: Holder, sources: Collection[Sequence[str]], *, shown: bool) -> dict[str, Report]:
-    """Has the server that uses the store do it, and follows it. Raises Conflict where that is no
-    server, or one without these `sources`; InternalError where it went away.
+def ingest_by_server(
+    holder: Holder, sources: Collection[Sequence[str]], *, shown: bool
+) -> dict[str, IngestReport]:
+    """Make the server that uses the store read the documents, and follow its progress.
+
+    Raises Conflict if the store's user is no server, or one without these `sources`;
+    InternalError if the server stopped answering.
     """
     if not holder.url:
         raise Conflict(
@@ -157,32 +193,33 @@ def there(holder: Holder, sources: Collection[Sequence[str]], *, shown: bool) ->
 
 def _followed(
     server: httpx.Client, sources: Collection[Sequence[str]], shown: bool
-) -> dict[str, Report]:
+) -> dict[str, IngestReport]:
     started = time.monotonic()
     bars: dict[str, Bar] = {}
     states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
     if others := [each for each in sources if each not in [state["sources"] for state in states]]:
         raise Conflict(
-            f"The server at {server.base_url} uses the store, and does not serve {', '.join(others[0])}.",
-            "Set another `store:`, or end it.",
+            f"The server at {server.base_url} uses the store, but does not serve {', '.join(others[0])}.",
+            "Set another `store:`, or stop that server.",
         )
-    while any(state["scanning"] for state in states):
-        for state in states:
-            bars.setdefault(state["app"], Bar(f"reading {state['app']}", shown)).tell(
-                state["seen"], state["total"]
-            )
-        time.sleep(_LOOK_S)
-        states = server.get("/v1/documents/scan").raise_for_status().json()["data"]
-    for bar in bars.values():
-        bar.end()
+    try:
+        while any(state["scanning"] for state in states):
+            for state in states:
+                bar = bars.setdefault(state["app"], Bar(f"reading {state['app']}", shown))
+                bar.update(state["seen"], state["total"])
+            time.sleep(_POLL_S)
+            states = server.get("/v1/documents/scan").raise_for_status().json()["data"]
+    finally:
+        for bar in bars.values():
+            bar.end()
     return {state["app"]: _report(server, state, time.monotonic() - started) for state in states}
 
 
-def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> Report:
+def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> IngestReport:
     documents = (
         server.get("/v1/documents", params={"app": state["app"]}).raise_for_status().json()["data"]
     )
-    return Report(
+    return IngestReport(
         documents=sum(doc["state"] == "done" for doc in documents),
         passages=sum(doc["passages"] for doc in documents),
         read=state["read"],
@@ -195,22 +232,19 @@ def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> R
     )
 
 
-def lines(reports: Mapping[str, Report], say: Callable[[str], None]) -> None:
-    """The summary that a person reads."""
+def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> None:
+    """Print the summary that a person reads."""
     for name, r in reports.items():
         say(
-            f"{name}: {_counted(r.documents, 'document')} with {_counted(r.passages, 'passage')}, {r.seconds:.1f} s"
+            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, {r.seconds:.1f} s"
         )
         say(
-            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} gone, {len(r.failed)} failed; by meaning: {r.dense}"
+            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, {len(r.failed)} failed; "
+            f"search by meaning: {r.dense}"
         )
         for path, reason in r.failed.items():
             say(f"  failed: {path}: {reason}")
         for each in r.wrong or ():
             say(f"  wrong: {each}")
         if r.wrong == []:
-            say("  verified: documents, index and vectors fit together")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+            say("  verified: documents, index and vectors match")

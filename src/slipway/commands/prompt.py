@@ -1,10 +1,14 @@
-"""`slipway prompt`: what the model reads for a question, and how much of it stays the same from one
-question to the next.
-"""
+"""`slipway prompt`: what the model reads for a question, and how much of it never changes."""
 
 import asyncio
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import click
+import msgspec
 
 from slipway.answer import App, Pipeline
 from slipway.answer.draft import Draft, Section
@@ -12,17 +16,82 @@ from slipway.answer.pace import Pace
 from slipway.answer.planning import plan
 from slipway.answer.progress import ProgressReporter
 from slipway.answer.writing import is_asked, messages_for
-from slipway.commands.ask import asked
+from slipway.app.offline import local_pipeline
+from slipway.commands.ask import question_for
+from slipway.commands.options import settings_options
+from slipway.errors import SettingsError
 from slipway.providers import encode_json
+from slipway.settings import Flags
 from slipway.types import Event, Question, Record
 
 _SHOWN = 40  # bytes around a difference
 
 
-class Shown(Record, frozen=True, kw_only=True):
-    """What goes to the model: for the `section` of that title where the answer has several.
-    `version` changes with the text that is the same for all questions. A model is `asked` only
-    where the documents are at all likely to answer.
+@click.group("prompt")
+def command() -> None:
+    """Show exactly what a model reads, and how much of it a prefix cache can hold."""
+
+
+@command.command("show")
+@click.argument("question", nargs=-1, required=True)
+@settings_options
+@click.option("--app", "app_name", help="App to ask, if there are several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the messages as JSON.")
+def show_command(
+    question: tuple[str, ...],
+    config: Path | None,
+    docs: tuple[Path, ...],
+    models: tuple[str, ...],
+    app_name: str | None,
+    as_json: bool,
+) -> None:
+    """Print exactly what the model reads for QUESTION; no model is called.
+
+    \b
+    slipway prompt show --docs ./docs "How do I add a model?"
+    """
+    pipeline = local_pipeline(Flags(config=config, docs=docs, models=models))
+    prompts = show(pipeline, app_name, " ".join(question))
+    click.echo(
+        json.dumps(msgspec.to_builtins(prompts), indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(line for each in prompts for line in lines(each))
+    )
+
+
+@command.command("lint")
+@click.argument("questions", nargs=-1, required=True, metavar="QUESTION QUESTION...")
+@settings_options
+@click.option("--app", "app_name", help="App to ask, if there are several.")
+def lint_command(
+    questions: tuple[str, ...],
+    config: Path | None,
+    docs: tuple[Path, ...],
+    models: tuple[str, ...],
+    app_name: str | None,
+) -> None:
+    """Show the first byte in which the prompts of several questions differ.
+
+    A provider's prefix cache can hold what comes before it. The exit code is 1 if the prompts
+    differ in a part that should never change.
+
+    \b
+    slipway prompt lint --docs ./docs "How do I add a model?" "How do I add a key?"
+    """
+    if len(questions) < 2:
+        raise SettingsError(["QUESTION: give at least two, each in quotes"])
+    pipeline = local_pipeline(Flags(config=config, docs=docs, models=models))
+    prompts = [prompt for text in questions for prompt in show(pipeline, app_name, text)]
+    found, is_stable = lint(prompts)
+    click.echo("\n".join(found))
+    sys.exit(0 if is_stable else 1)
+
+
+class PromptShown(Record, frozen=True, kw_only=True):
+    """What goes to the model for one section; `section` is its title if there are several.
+
+    `version` changes with the text that is the same for all questions. `asked` is False if the
+    documents are so unlikely to answer that no model would be called.
     """
 
     app: str
@@ -37,8 +106,8 @@ class Shown(Record, frozen=True, kw_only=True):
 
 
 class Difference(Record, frozen=True, kw_only=True):
-    """Where two prompts part: `alike` bytes are the same; `message` is the index of the first one
-    that differs, `at` the place in its text.
+    """Where two prompts first differ: after `alike` equal bytes, in message number `message`, at
+    byte `at` of its text.
     """
 
     alike: int
@@ -48,9 +117,9 @@ class Difference(Record, frozen=True, kw_only=True):
     other: str
 
 
-def show(pipeline: Pipeline, app_name: str | None, text: str) -> list[Shown]:
-    """For each section of the answer. Raises SlipwayError."""
-    app, question = asked(pipeline, app_name, text)
+def show(pipeline: Pipeline, app_name: str | None, text: str) -> list[PromptShown]:
+    """Return what goes to the model for each section of the answer. Raises SlipwayError."""
+    app, question = question_for(pipeline, app_name, text)
     draft = asyncio.run(planned(app, question))
     return [
         shown(app, question, section, alone=len(draft.sections) == 1) for section in draft.sections
@@ -67,12 +136,12 @@ async def planned(app: App, question: Question) -> Draft:
 
 
 def ignored(event: Event) -> None:
-    """Nobody watches."""
+    """Drop the event: nobody watches."""
 
 
-def shown(app: App, question: Question, section: Section, *, alone: bool) -> Shown:
+def shown(app: App, question: Question, section: Section, *, alone: bool) -> PromptShown:
     sources = section.sources or []
-    return Shown(
+    return PromptShown(
         app=app.name,
         section=section.title,
         version=app.prompt.version(passages=bool(sources)),
@@ -81,10 +150,8 @@ def shown(app: App, question: Question, section: Section, *, alone: bool) -> Sho
     )
 
 
-def difference(one: Shown, other: Shown) -> Difference | None:
-    """The first byte that is not the same in both; None where none is. A provider's prefix cache
-    holds what stands before it.
-    """
+def difference(one: PromptShown, other: PromptShown) -> Difference | None:
+    """Return where the prompts first differ, or None if they are equal."""
     if one.bytes == other.bytes:
         return None
     alike = _alike(one.bytes, other.bytes)
@@ -106,14 +173,18 @@ def _around(text: bytes, at: int) -> str:
     return text[max(at - _SHOWN, 0) : at + _SHOWN].decode("utf-8", "replace").replace("\n", "⏎")
 
 
-def lines(shown: Shown) -> list[str]:
+def lines(shown: PromptShown) -> list[str]:
+    """Return the prompt as a person reads it."""
     version, plural = (
         shown.version or "without instructions",
         "" if len(shown.messages) == 1 else "s",
     )
     found = [f"--- section: {shown.section}"] if shown.section else []
     found += [
-        f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, {len(shown.bytes):,} bytes"
+        (
+            f"app {shown.app}, prompt {version}: {len(shown.messages)} message{plural}, "
+            f"{len(shown.bytes):,} bytes"
+        )
     ]
     if not shown.asked:
         found.append("It is unlikely that the documents answer this, so no model would be asked.")
@@ -122,27 +193,29 @@ def lines(shown: Shown) -> list[str]:
     return found
 
 
-def lint(prompts: Sequence[Shown]) -> tuple[list[str], bool]:
-    """A line for each further question, and whether what never changes is the same for all."""
-    found, right = list[str](), True
+def lint(prompts: Sequence[PromptShown]) -> tuple[list[str], bool]:
+    """Return a line for each further question, and whether the fixed part is equal in all."""
+    found, is_stable = list[str](), True
     first, *others = [shown for shown in prompts if shown.asked] or prompts[:1]
     if len(others) + 1 < len(prompts):
         found.append(
-            f"{len(prompts) - len(others) - 1} of the questions would not be put to a model: the documents hardly answer them"
+            f"{len(prompts) - len(others) - 1} of the questions would not be put to a model: "
+            "the documents hardly answer them"
         )
     for other in others:
         apart = difference(first, other)
         if apart is None:
-            found.append(f"alike to the last of {len(other.bytes):,} bytes")
+            found.append(f"all {len(other.bytes):,} bytes are equal")
             continue
-        standing = apart.message > 0 or first.messages[0]["role"] != "system"
-        right = right and standing
-        share = f"{apart.alike:,} of {len(other.bytes):,} bytes alike"
+        in_question = apart.message > 0 or first.messages[0]["role"] != "system"
+        is_stable = is_stable and in_question
+        share = f"{apart.alike:,} of {len(other.bytes):,} bytes are equal"
         found.append(
-            f"{share}; then message {apart.message} differs at byte {apart.at}:\n  {apart.one}\n  {apart.other}"
+            f"{share}; then message {apart.message} differs at byte {apart.at}:\n"
+            f"  {apart.one}\n  {apart.other}"
         )
-        if not standing:
+        if not in_question:
             found.append(
-                "  the system message should be the same for all questions: no prefix cache can hold this"
+                "  the system message should be equal for all questions: no prefix cache can hold it"
             )
-    return found, right
+    return found, is_stable

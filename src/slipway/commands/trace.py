@@ -1,32 +1,56 @@
-"""`slipway trace`: what happened to an answer, as the server that gave it remembers."""
+"""`slipway trace`: what happened to an answer, as the server remembers it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 
+from slipway.app.banner import address_of, local_address
+from slipway.app.loading import load_settings
+from slipway.commands.options import CONFIG, JSON
 from slipway.errors import BadRequest
 from slipway.settings import Flags
 from slipway.store import file_of, holder_of
 
-LEAD = (
-    "ended_at",
-    "error",
-    "duration_s",
-    "ttft_s",
-)  # what the first line of a record says, beside its name
-USUAL = {"role": "primary", "kind": "first", "used": True}  # not worth a word
+FIRST_LINE = ("ended_at", "error", "duration_s", "ttft_s")  # fields on a record's first line
+USUAL = {"role": "primary", "kind": "first", "used": True}  # values that are not printed
 
 
-def traced(ref: str, flags: Flags, url: str | None, key: str | None) -> dict[str, Any]:
-    """The trace that the server has, as GET /v1/traces/{id} gives it. Raises BadRequest where it
-    has none, or cannot be asked.
+@click.command("trace")
+@click.argument("ref")
+@CONFIG
+@click.option("--url", help="Ask this server instead, such as http://127.0.0.1:8080.")
+@click.option(
+    "--key", envvar="SLIPWAY_KEY", help="Key that asked the question; SLIPWAY_KEY is read too."
+)
+@JSON
+def command(ref: str, config: Path | None, url: str | None, key: str | None, as_json: bool) -> None:
+    """Show which models were tried for the answer REF, when, and how each call ended.
+
+    The server keeps the last 2,000 answers in memory.
+
+    \b
+    slipway trace ans-9fa37b23d3459b667ac4c5e7e6caa026
+    """
+    found = fetch_trace(ref, Flags(config=config), url, key)
+    click.echo(
+        json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(found))
+    )
+
+
+def fetch_trace(ref: str, flags: Flags, url: str | None, key: str | None) -> dict[str, Any]:
+    """Return the trace as GET /v1/traces/{id} gives it.
+
+    Raises BadRequest if the server has none or cannot be reached.
     """
     if not re.fullmatch(r"[\w-]+", ref, re.ASCII):
-        raise BadRequest(f"`{ref}` is no reference.", "References begin with `ans-` or `ref-`.")
-    url, key = (url, key) if url else here(flags, key)
+        raise BadRequest(f"`{ref}` is not a reference.", "References begin with `ans-` or `ref-`.")
+    url, key = (url, key) if url else local_server(flags, key)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         reply = httpx.get(
@@ -42,21 +66,20 @@ def traced(ref: str, flags: Flags, url: str | None, key: str | None) -> dict[str
     return found
 
 
-def here(flags: Flags, key: str | None) -> tuple[str, str | None]:
-    """The address of the server of these settings, and the key to ask it with: the operator's,
-    where it uses their store.
-    """
-    from slipway.app import address_of, loaded, reached
+def local_server(flags: Flags, key: str | None) -> tuple[str, str | None]:
+    """Return the address of the server of these settings, and the key to ask it with.
 
-    settings = loaded(flags).settings
+    If the server uses their store, the key is the operator's, which the store's lock holds.
+    """
+    settings = load_settings(flags).settings
     holder = holder_of(file_of(settings.store))
     if holder is not None and holder.url:
         return holder.url, key or holder.token
-    return address_of(reached((settings.listen.host, settings.listen.port))), key
+    return address_of(local_address((settings.listen.host, settings.listen.port))), key
 
 
 def lines(trace: Mapping[str, Any]) -> Iterator[str]:
-    """What a person reads: each call to a model, and below them what came of the try."""
+    """Yield each call to a model, then the outcome of the try, for a person to read."""
     yield trace["id"]
     for each in trace["tries"]:
         for attempt in each["attempts"]:
@@ -64,29 +87,29 @@ def lines(trace: Mapping[str, Any]) -> Iterator[str]:
         if each["answer"] is not None:
             yield from record_lines(f"answer of {each['answer']['app']}", each["answer"], "app")
         else:
-            yield "  under way"
+            yield "  in progress"
 
 
 def record_lines(name: str, record: Mapping[str, Any], named: str) -> Iterator[str]:
-    """Two lines: how it ended, and the rest of its fields that say anything, whatever they are."""
+    """Yield two lines: how it ended, and all other fields with a value worth reading."""
     clock = datetime.fromtimestamp(record["ended_at"]).astimezone().strftime("%H:%M:%S")
     first = f", first words after {record['ttft_s']:.2f} s" if record["ttft_s"] is not None else ""
     yield f"  {clock}  {name}: {record['error'] or 'done'} after {record['duration_s']:.2f} s{first}"
     rest = {
         field: value
         for field, value in record.items()
-        if field not in (*LEAD, named) and says_anything(field, value)
+        if field not in (*FIRST_LINE, named) and is_worth_reading(field, value)
     }
     if rest:
         yield f"            {plain(rest)}"
 
 
-def says_anything(field: str, value: Any) -> bool:
+def is_worth_reading(field: str, value: Any) -> bool:
     return value != USUAL[field] if field in USUAL else value not in (None, "", [], {}, 0, False)
 
 
 def plain(value: Any) -> str:
-    """A value of JSON on one line."""
+    """Return a JSON value on one line."""
     if isinstance(value, dict):
         return ", ".join(
             f"{name} ({plain(each)})" if isinstance(each, dict | list) else f"{name} {each}"

@@ -10,14 +10,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from slipway.answer import App, Pipeline, answer, proxy
+from slipway.answer import App, Current, Pipeline, answer, proxy
 from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
-from slipway.settings import Settings
 from slipway.settings.checks import near
 from slipway.telemetry.metrics import Telemetry
 from slipway.types import (
@@ -57,7 +56,7 @@ class Api:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        current: Current,
         telemetry: Telemetry,
         note: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
@@ -65,18 +64,15 @@ class Api:
         """`note` is told of each answer that has ended; `settings_state` tells how the settings
         are, empty where they never change.
         """
-        self.pipeline, self.telemetry, self.note, self.settings_state = (
-            pipeline,
-            telemetry,
-            note,
-            settings_state,
-        )
+        self.current, self.telemetry = current, telemetry
+        self.note, self.settings_state = note, settings_state
         self.streams = Streams()
         self.runs = Runs()
         self.guard: Guard  # set by app.py, which builds both
 
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.current.pipeline
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -409,14 +405,14 @@ class Api:
         ]
 
 
-def working(pipeline: Pipeline, guard: str) -> Work:
+def working(pipeline: Pipeline, endpoint: str) -> Work:
     """What is done for a question, on this pipeline to its end."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
         app = pipeline.app(question.app)
         if app is None:
             raise ModelNotFound(f"There is no `{question.app}` any more.")
-        await answer(pipeline, app, question, draft, guard, say)
+        await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
 

@@ -15,14 +15,13 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Pipeline
+from slipway.answer import Current, Pipeline
 from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure
 from slipway.providers import encode_json
-from slipway.settings import Settings
 from slipway.types import Asker, Record
 from slipway.web.routes import ApiRoute
 
@@ -64,15 +63,23 @@ class Document(Record, frozen=True, kw_only=True):
 class DocumentRoutes:
     """The handlers."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.take(settings, pipeline)
+    def __init__(self, current: Current) -> None:
+        self.current = current
         self.reading: set[asyncio.Task[None]] = set()
         self.few = asyncio.Semaphore(_AT_ONCE)
 
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.largest_mb = settings.limits.document_mb
-        self.largest = int(self.largest_mb * 1024 * 1024)
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.current.pipeline
+
+    @property
+    def largest_mb(self) -> float:
+        return self.current.settings.limits.document_mb
+
+    @property
+    def largest(self) -> int:
+        """The largest document in bytes."""
+        return int(self.largest_mb * 1024 * 1024)
 
     async def listed(self, request: Request) -> Response:
         asker: Asker = request.scope["slipway.asker"]

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from slipway.answer import Pipeline
+from slipway.admission import Admission
+from slipway.answer import Current
 from slipway.catalogue import preferred
 from slipway.errors import (
     BadRequest,
@@ -83,14 +84,17 @@ class Guard:
     to answer; `rest` is the router of all other requests.
     """
 
-    def __init__(
-        self, settings: Settings, pipeline: Pipeline, fast: Mapping[str, Handler], rest: Handler
-    ) -> None:
-        self.fast, self.rest = fast, rest
-        self.take(settings, pipeline)
+    def __init__(self, current: Current, fast: Mapping[str, Handler], rest: Handler) -> None:
+        self.current, self.fast, self.rest = current, fast, rest
+        self._prepare(current.settings)
 
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.admission = pipeline.admission
+    @property
+    def admission(self) -> Admission:
+        return self.current.pipeline.admission
+
+    def _prepare(self, settings: Settings) -> None:
+        """Derive from the settings what each request is checked against."""
+        self.settings = settings
         self.body_mb = settings.limits.body_mb
         self.largest_body = int(self.body_mb * 1024 * 1024)
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
@@ -154,9 +158,12 @@ class Guard:
             await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
 
     def checked(self, scope: Scope, send: Send) -> Send:
-        """Raises for what may not enter; gives the `send` to go on with. Reads the headers once,
-        into `scope["slipway.headers"]`.
+        """Check a request and return the `send` to answer it with. Raises SlipwayError.
+
+        Reads the headers once, into `scope["slipway.headers"]`.
         """
+        if self.settings is not self.current.settings:
+            self._prepare(self.current.settings)
         headers = scope["slipway.headers"] = dict(scope["headers"])
         host = headers.get(b"host")
         if host not in self.known_hosts:

@@ -8,12 +8,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Pipeline
+from slipway.answer import Current
 from slipway.errors import NotFound
 from slipway.knowledge import Knowledge
 from slipway.knowledge import files as knowledge_files
 from slipway.providers import encode_json
-from slipway.settings import Settings
 from slipway.types import Asker, Passage
 from slipway.web.routes import ApiRoute
 
@@ -24,12 +23,8 @@ FILE_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'"
 class PassageRoutes:
     """A passage is found by its id alone, and only by who may read its document."""
 
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.take(settings, pipeline)
-
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.largest = int(settings.limits.document_mb * 1024 * 1024)
+    def __init__(self, current: Current) -> None:
+        self.current = current
 
     async def one(self, request: Request) -> Response:
         knowledge, passage = await self.found(request)
@@ -54,19 +49,18 @@ class PassageRoutes:
             "x-content-type-options": "nosniff",
             "cache-control": "no-store",
         }
-        return Response(await asyncio.to_thread(self.read, path), media_type=kind, headers=headers)
+        return Response(
+            await asyncio.to_thread(read, path, self.largest), media_type=kind, headers=headers
+        )
 
-    def read(self, path: Path) -> bytes:
-        try:
-            with os.fdopen(knowledge_files.opened(str(path)), "rb") as file:
-                return file.read(self.largest)
-        except OSError:
-            raise NotFound("The document's file is not there any more.", param="id") from None
+    @property
+    def largest(self) -> int:
+        return int(self.current.settings.limits.document_mb * 1024 * 1024)
 
     async def found(self, request: Request) -> tuple[Knowledge, Passage]:
         """Return the passage and the knowledge that has it. Raises NotFound."""
         asker: Asker = request.scope["slipway.asker"]
-        pipeline, wanted = self.pipeline, request.path_params["id"]
+        pipeline, wanted = self.current.pipeline, request.path_params["id"]
         for app in pipeline.apps.values():
             if app.knowledge is None or not pipeline.admission.may_call(asker, app.name):
                 continue
@@ -89,3 +83,12 @@ class PassageRoutes:
 
 def suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
+
+
+def read(path: Path, largest: int) -> bytes:
+    """Read a document's own file. Raises NotFound if it is gone."""
+    try:
+        with os.fdopen(knowledge_files.opened(str(path)), "rb") as file:
+            return file.read(largest)
+    except OSError:
+        raise NotFound("The document's file is not there any more.", param="id") from None

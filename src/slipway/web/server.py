@@ -22,10 +22,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from slipway.answer import Pipeline
+from slipway.answer import Current
 from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, SlipwayError
 from slipway.providers import encode_json
-from slipway.settings import Limits, Listen, Settings
+from slipway.settings import Limits, Listen
 from slipway.types import new_id
 from slipway.web.guard import language_of
 from slipway.web.wire import envelope
@@ -36,9 +36,14 @@ LINGER_S = 0.5
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. `limits` is set on a subclass made by `connection_class`."""
+    """One client's connection. `current` is set on a subclass made by `connection_class`."""
 
-    limits = Limits()
+    current: Current
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force: a reload changes them for open connections too."""
+        return self.current.settings.limits
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -207,8 +212,8 @@ def at_once(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: by
     return True
 
 
-def connection_class(limits: Limits) -> type[Connection]:
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+def connection_class(current: Current) -> type[Connection]:
+    return type("ServedConnection", (Connection,), {"current": current})
 
 
 def bind(listen: Listen) -> socket.socket:
@@ -246,12 +251,12 @@ def whole_seconds(time_s: float) -> int:
 class Server(uvicorn.Server):
     """Runs until SIGTERM or SIGINT, then drains within the grace. A second signal ends at once."""
 
-    def __init__(self, app: Any, settings: Settings) -> None:
-        self.limited, self.grace_s = connection_class(settings.limits), settings.listen.grace
+    def __init__(self, app: Any, current: Current) -> None:
+        self.current = current
         super().__init__(
             uvicorn.Config(
                 app,
-                http=self.limited,
+                http=connection_class(current),
                 loop="auto",
                 ws="none",
                 lifespan="on",
@@ -265,11 +270,9 @@ class Server(uvicorn.Server):
             )
         )
 
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        """Limits count at once, also for connections that are open."""
-        self.limited.limits = settings.limits
-        self.grace_s = settings.listen.grace
-        self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
+    @property
+    def grace_s(self) -> float:
+        return self.current.settings.listen.grace
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -281,6 +284,7 @@ class Server(uvicorn.Server):
                 len(self.server_state.tasks),
                 self.grace_s,
             )
+        self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -3,18 +3,14 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Pipeline
+from slipway.answer import Current
 from slipway.providers import encode_json
-from slipway.settings import Settings
 from slipway.web.routes import ApiRoute
 
 
 class SessionRoutes:
-    def __init__(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.take(settings, pipeline)
-
-    def take(self, settings: Settings, pipeline: Pipeline) -> None:
-        self.settings = settings
+    def __init__(self, current: Current) -> None:
+        self.current = current
 
     async def session(self, request: Request) -> Response:
         body = {"person": None, "logout": False, "conversations": "browser", "attach": None}

@@ -6,10 +6,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from slipway.answer import Pipeline
+from slipway.answer import Current
 from slipway.errors import NotFound
 from slipway.providers import encode_json
-from slipway.settings import Settings
 from slipway.types import Asker
 from slipway.web.routes import ApiRoute
 
@@ -21,20 +20,17 @@ REFUSED = "What begins with `ref-` was refused before an answer began: the serve
 
 
 class TraceRoutes:
-    """The handler, over the pipeline that counts."""
+    """Handle `GET /v1/traces/{id}`."""
 
-    def __init__(self, pipeline: Pipeline, find: Find) -> None:
-        self.pipeline, self.find = pipeline, find
-
-    def take(self, _: Settings, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, current: Current, find: Find) -> None:
+        self.current, self.find = current, find
 
     async def one(self, request: Request) -> Response:
         """An answer belongs to its key; the operator, and everybody where there are no keys, may
         see all.
         """
         asker: Asker = request.scope["slipway.asker"]
-        all_of_them = asker.everything or self.pipeline.admission.open
+        all_of_them = asker.everything or self.current.pipeline.admission.open
         found = self.find(request.path_params["id"], None if all_of_them else asker.owner)
         if found is None:
             where = REFUSED if request.path_params["id"].startswith("ref-") else ELSEWHERE

@@ -2,7 +2,6 @@
 beside the server or before an answer.
 """
 
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,29 +13,10 @@ from slipway.errors import WeightsError
 from slipway.terminal import Bar
 
 MB = 1_000_000
-STEPS = 10  # lines of progress where nobody watches a bar
 
 
 class Stopped(Exception):
     """The server ends; what is half fetched is given up."""
-
-
-class Shown:
-    """One fetch as a bar in a terminal, as lines elsewhere. `stop` ends it from another thread."""
-
-    def __init__(self, name: str, shown: bool, stop: threading.Event | None = None) -> None:
-        self.name, self.shown, self.stop = name, shown, stop
-        self.bar = Bar(f"{name} (MB)", shown and sys.stderr.isatty())
-        self.told = -1
-
-    def tell(self, done: int, total: int) -> None:
-        if self.stop is not None and self.stop.is_set():
-            raise Stopped
-        self.bar.tell(done // MB, total // MB)
-        step = STEPS * done // total
-        if self.shown and not sys.stderr.isatty() and step > self.told:
-            self.told = step
-            click.echo(f"{self.name}: {done // MB} of {total // MB} MB are here", err=True)
 
 
 def missing(models: Iterable[str]) -> list[str]:
@@ -47,11 +27,14 @@ def missing(models: Iterable[str]) -> list[str]:
 def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = None) -> None:
     """Blocks until they are here. Raises WeightsError, or Stopped."""
     for name in missing(models):
-        seen = Shown(name, shown, stop)
-        try:
-            weights.pull(name, seen.tell)
-        finally:
-            seen.bar.end()
+        with Bar(f"{name} (MB)", shown) as bar:
+
+            def update(done: int, total: int, bar: Bar = bar) -> None:
+                if stop is not None and stop.is_set():
+                    raise Stopped
+                bar.update(done // MB, total // MB)
+
+            weights.pull(name, update)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Assembly: settings -> objects -> the ASGI app. The only place that builds."""

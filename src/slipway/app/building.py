@@ -1,0 +1,146 @@
+"""The ASGI app, and everything that lives as long as it does."""
+
+import gc
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.routing import Router
+
+from slipway.answer import Current
+from slipway.answer.pace import Pace
+from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.reloading import Compiled, Reloading
+from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
+from slipway.feedback import Feedback
+from slipway.routing import healths_of
+from slipway.settings import Settings
+from slipway.settings.live import Live
+from slipway.settings.loading import Loaded
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.traces import Traces
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.web.api import Api
+from slipway.web.documents import DocumentRoutes
+from slipway.web.feedback import FeedbackRoutes
+from slipway.web.guard import Guard
+from slipway.web.pages import page_paths
+from slipway.web.passages import PassageRoutes
+from slipway.web.routes import ApiRoute, nothing_there
+from slipway.web.session import SessionRoutes
+from slipway.web.traces import TraceRoutes
+
+log = logging.getLogger("slipway")
+UNLISTED = ("/preflight", "/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
+
+
+def build(settings: Settings) -> Guard:
+    """Return the ASGI app of settings that never change."""
+    return Assembly(LazyStore(settings), Live(Loaded(settings=settings, file=None))).asgi
+
+
+class Assembly:
+    """Build the ASGI app from the settings, and own what lives as long as it does.
+
+    `asgi` is the app, `current` holds the pipeline that it serves, and `reloading` replaces that
+    pipeline when the settings file changes. Documents are read after the start, in a thread.
+    """
+
+    def __init__(self, store: LazyStore, live: Live) -> None:
+        self.store, self.traces = store, Traces()
+        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
+        self.feedback = Feedback(store, self.emit)
+        settings = live.found.settings
+        compiled = self.compile(settings, None)
+        self.current = Current(settings, compiled.pipeline)
+        self.telemetry = Telemetry(
+            lambda: self.carried.places.taken,
+            lambda: healths_of(self.current.pipeline.routes.values()),
+        )
+        self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
+        self.api = Api(self.current, self.telemetry, self.feedback.note, self.reloading.status)
+        self.asgi = self.route()
+
+    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+        """Hand a record of the pipeline to those who watch it."""
+        self.telemetry.emit(record)
+        self.traces.emit(record)
+        if isinstance(record, AttemptDone) and record.error is not None:
+            log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
+
+    def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
+        """Compile the settings, taking over from `before` what did not change."""
+        models = models_for(settings, before.models if before else {})
+        synchronizers = synchronizers_for(
+            settings, self.store, before.synchronizers if before else {}
+        )
+        operator = self.store().token if synchronizers else None
+        return Compiled(
+            settings=settings,
+            pipeline=compile_pipeline(settings, models, synchronizers, self.carried, operator),
+            models=models,
+            synchronizers={
+                settings.apps[name].knowledge: synchronizer
+                for name, synchronizer in synchronizers.items()
+            },
+        )
+
+    def apply(self, compiled: Compiled) -> None:
+        """Serve the next questions with these settings."""
+        self.current.replace(compiled.settings, compiled.pipeline)
+        self.load_pace()
+
+    def count_reload(self, outcome: str) -> None:
+        self.telemetry.count("reloads", (outcome,))
+
+    def load_pace(self) -> None:
+        """Load what earlier answers taught of the models' pace; only documents open a store."""
+        if has_knowledge(self.current.settings):
+            self.carried.pace.keep()
+
+    def route(self) -> Guard:
+        """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
+        paths = [
+            *self.api.paths(),
+            *FeedbackRoutes(self.feedback, self.api.runs, lambda: self.api.guard).paths(),
+            *DocumentRoutes(self.current).paths(),
+            *TraceRoutes(self.current, self.traces.find).paths(),
+            *PassageRoutes(self.current).paths(),
+            *SessionRoutes(self.current).paths(),
+            *page_paths(),
+        ]
+        fast = {"/v1/chat/completions": self.api.chat, "/v1/answers": self.api.answers}
+        router = Router(
+            paths,
+            default=nothing_there([*(f"POST {path}" for path in fast), *listed(paths)]),
+            lifespan=self.lifespan,
+            redirect_slashes=False,
+        )
+        self.api.guard = Guard(self.current, fast, router)
+        return self.api.guard
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any) -> AsyncIterator[None]:
+        """Start the background work, and end it in the order in which it depends on the rest."""
+        self.reloading.start()
+        self.load_pace()
+        # a later full collection need not look through what exists now: that held the loop 20 ms
+        gc.freeze()
+        yield
+        await self.reloading.stop()
+        await self.api.runs.close(self.current.settings.listen.grace)
+        await self.carried.pace.close()
+        await self.reloading.close()
+        await self.feedback.close()
+        if self.store.store is not None:
+            self.store.store.close()
+
+
+def listed(paths: Iterable[ApiRoute]) -> list[str]:
+    """Return `METHOD /path` of each route that a 404 should suggest."""
+    return [
+        f"{min(p.methods or {'GET'})} {p.path}".replace(":path", "")
+        for p in paths
+        if p.path not in UNLISTED
+    ]

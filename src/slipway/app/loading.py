@@ -1,0 +1,87 @@
+"""Flags and the settings file -> settings that can be compiled."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import msgspec
+
+from slipway import knowledge, providers, weights
+from slipway.answer.abstention import SENTINEL
+from slipway.app.compiling import load_reranker, prompt_of
+from slipway.errors import ProviderError, SettingsError
+from slipway.providers.endpoints import ENDPOINTS
+from slipway.settings import Flags, Known, Settings, load
+from slipway.settings.loading import Loaded
+
+log = logging.getLogger("slipway")
+
+
+def with_model_names(flags: Flags) -> Flags:
+    """Return the flags with a model name for each address; an address without one is asked."""
+    return msgspec.structs.replace(
+        flags,
+        models=tuple(first_model_at(m) if "://" in m and "#" not in m else m for m in flags.models),
+    )
+
+
+def load_settings(flags: Flags, running: Settings | None = None) -> Loaded:
+    """Read the settings and check them against the known providers.
+
+    `running` are the settings in force, if this is a reload. Raises SettingsError.
+    """
+    found = load(with_model_names(flags), known_names(), running=running)
+    unable = [
+        name
+        for name, app in found.settings.apps.items()
+        if app.prompt is not None and SENTINEL not in prompt_of(app).standing
+    ]
+    warnings = (
+        f"apps.{name}.prompt: the file lacks the words `{SENTINEL}`, so a model cannot say that "
+        "the passages do not answer the question"
+        for name in unable
+    )
+    return msgspec.structs.replace(found, warnings=(*found.warnings, *warnings))
+
+
+def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:
+    """Read the settings and check everything that can be checked without opening the store.
+
+    Raises SettingsError.
+    """
+    found = load_settings(flags, running)
+    settings = found.settings
+    for name, app in settings.apps.items():
+        if app.knowledge:
+            knowledge.check([Path(k) for k in app.knowledge], settings.embedding)
+        load_reranker(name, app)
+    for name, model in settings.models.items():
+        providers.create(name, model, model.provider)
+    return found
+
+
+def known_names() -> Known:
+    return Known(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+
+
+def first_model_at(url: str) -> str:
+    """Return `URL#MODEL` with the first model that the endpoint lists.
+
+    Raises SettingsError if the endpoint cannot be reached or lists none.
+    """
+    from slipway.providers.openai import models_at  # loads the HTTP client: rarely needed here
+
+    model = load(Flags(models=(f"{url}#unknown",)), known_names()).settings.models["unknown"]
+    try:
+        found = asyncio.run(models_at(model))
+    except ProviderError as error:
+        raise SettingsError(
+            [f"--model {url}: {error.what} Start that server, or name the model: {url}#NAME"]
+        ) from None
+    if not found:
+        raise SettingsError([f"--model {url}: no models are listed there; name one: {url}#NAME"])
+    if len(found) > 1:
+        log.warning(
+            "%s lists %d models; `%s` is used. Others: %s#NAME", url, len(found), found[0], url
+        )
+    return f"{url}#{found[0]}"

@@ -1,0 +1,77 @@
+"""`slipway serve` and `slipway check`."""
+
+import logging
+import sys
+from functools import partial
+
+import msgspec
+
+from slipway.app.banner import address_of, banner, local_address
+from slipway.app.building import Assembly
+from slipway.app.loading import check_settings, load_settings, with_model_names
+from slipway.app.stores import LazyStore, has_knowledge
+from slipway.settings import Flags
+from slipway.settings.live import Live
+from slipway.settings.loading import Loaded
+from slipway.store import file_of
+from slipway.web.server import Server, bind
+from slipway.weights import fetching
+
+
+def serve(flags: Flags, *, quiet: bool = False) -> None:
+    """Serve until SIGTERM. Raises SettingsError for invalid settings or an unusable address."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname).1s %(message)s",
+        datefmt="%H:%M:%S",
+        level=logging.WARNING if quiet else logging.INFO,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    flags = with_model_names(flags)
+    found = load_settings(flags)
+    # the file is named from here on, so that a reload also finds it if it is missing for a moment
+    flags = msgspec.structs.replace(flags, config=found.file)
+    store = LazyStore(found.settings)
+    assembly = Assembly(store, Live(found, partial(check_settings, flags)))
+    listening = bind(found.settings.listen)
+
+    def announce() -> None:
+        if has_knowledge(assembly.current.settings):
+            store().announce(address_of(local_address(listening.getsockname())))
+
+    announce()
+    assembly.reloading.after_apply = announce
+    tell_start(found, listening.getsockname(), quiet=quiet)
+    with fetching.beside(flags.models, shown=not quiet):
+        Server(assembly.asgi, assembly.current).run(sockets=[listening])
+
+
+def tell_start(found: Loaded, address: tuple[str, int], *, quiet: bool) -> None:
+    for line in [
+        *(f"warning: {w}" for w in found.warnings),
+        *([] if quiet else banner(found, address)),
+    ]:
+        print(line, file=sys.stderr)  # noqa: T201 - for the person who starts the server
+
+
+def check(flags: Flags) -> list[str]:
+    """Return what these settings come to, line by line.
+
+    Raises SettingsError for invalid settings, and for a port or a store that a server could not
+    use now.
+    """
+    found = check_settings(flags)
+    settings = found.settings
+    bind(settings.listen).close()
+    file_of(settings.store)
+    lines = [f"warning: {w}" for w in found.warnings]
+    for kind, names in (
+        ("model", settings.models),
+        ("route", settings.routes),
+        ("app", settings.apps),
+    ):
+        lines += [f"{kind:6} {name}" for name in names]
+    return [
+        *lines,
+        f"{len(settings.keys)} keys; would listen on {settings.listen.host}:{settings.listen.port}",
+        "The settings are fine.",
+    ]
