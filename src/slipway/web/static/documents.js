@@ -3,11 +3,10 @@
 import { speak } from "./notices.js";
 import { call, get, readiness } from "./server.js";
 import { Uploads, kindNames } from "./uploads.js";
-import { button, dropFocus, el, failureNodes, unreadWords } from "./dom.js";
+import { button, dropFocus, el, loadStyle, failureNodes, unreadWords } from "./dom.js";
 import { exactWords, failureWords, say } from "./words.js";
 
-const style = el("link", { rel: "stylesheet", href: new URL("documents.css", import.meta.url).href });
-await new Promise((resolve, reject) => (Object.assign(style, { onload: resolve, onerror: reject }), document.head.append(style)));
+await loadStyle("documents.css");
 
 const MANY = 20; // from here on there is a filter
 const MOST = 300; // shown at once

@@ -74,3 +74,11 @@ export function saveFile(name, type, text) {
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
+
+/** Loads a style sheet of the page; resolves once it applies. */
+export function loadStyle(name) {
+  const style = el("link", { rel: "stylesheet", href: new URL(name, import.meta.url).href });
+  const loaded = new Promise((resolve, reject) => Object.assign(style, { onload: resolve, onerror: () => reject(new Error(name)) }));
+  document.head.append(style);
+  return loaded;
+}

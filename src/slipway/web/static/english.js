@@ -277,7 +277,7 @@ export default {
   countUnread: (n) => `${number(n)} could not be read`,
   beingRead: (share) => `The documents are being read: ${share}.`,
   someBeingRead: (n) => `${count(n, "document")} ${n === 1 ? "is" : "are"} being read.`,
-  wordsOnly: (why) => `Search by words only: ${why}.`,
+  wordsOnly: (why) => `Search is by words only: ${why}.`,
   meaningComing: (far) => `Search by meaning is being prepared: ${far}.`,
   ofPassages: (done, total) => `${done} of ${total} passages`,
   kinds: (names, largest) => `${names} · up to ${largest} MB each`,

@@ -62,7 +62,7 @@ function tableOf({ head, rows }) {
 // What is quoted
 
 /** A line of Markdown as it is read: without its signs, and with single spaces. */
-const plain = (line) => line.replace(/^\s*(?:#{1,6}|[-*+>]|\d{1,9}[.)])\s+/, "").replace(/\*\*|__|~~|`|\|/g, " ").replace(/\s+/g, " ").trim();
+const plain = (line) => line.replace(/^\s*(?:#{1,6}|[-*+>]|\d{1,9}[.)])\s+/, "").replace(/\*\*|__|~~|`|(?<!\\)\|/g, " ").replace(/\\([|*_`])/g, "$1").replace(/\s+/g, " ").trim();
 
 /** Marks each of `said` where it is first found, also across several elements. */
 function markQuotes(home, said) {
@@ -89,7 +89,7 @@ function flatten(home) {
   let parent = null;
   while (walker.nextNode()) {
     const node = walker.currentNode;
-    if (node.parentElement.closest(".bar")) continue;
+    if (node.parentElement.closest(".bar, thead")) continue;
     const block = node.parentElement.closest("p, li, td, th, h3, h4, h5, h6, pre, .text");
     if (block !== parent && text && !text.endsWith(" ")) [text, at[text.length]] = [`${text} `, null];
     parent = block;

@@ -1,7 +1,9 @@
 /** A dialog in the middle of the page, made when it is needed. */
 
-import { button, el } from "./dom.js";
+import { button, el, loadStyle } from "./dom.js";
 import { say } from "./words.js";
+
+await loadStyle("sheet.css");
 
 let count = 0;
 

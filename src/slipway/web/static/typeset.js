@@ -1,6 +1,6 @@
 /** Sets maths. The library and its fonts are loaded when the first formula is seen; until then its source is shown. */
 
-import { el } from "./dom.js";
+import { el, loadStyle } from "./dom.js";
 
 const OPTIONS = { throwOnError: false, trust: false, strict: "ignore", maxSize: 20, maxExpand: 200 };
 const MOST = 500; // formulas that are kept set
@@ -29,10 +29,7 @@ function load() {
 }
 
 async function begin() {
-  const style = el("link", { rel: "stylesheet", href: new URL("vendor/katex/katex.css", import.meta.url).href });
-  const styled = new Promise((resolve, reject) => Object.assign(style, { onload: resolve, onerror: reject }));
-  document.head.append(style);
-  await Promise.all([import("./vendor/katex/katex.js"), styled]);
+  await Promise.all([import("./vendor/katex/katex.js"), loadStyle("vendor/katex/katex.css")]);
   katex = globalThis.katex;
   for (const node of document.querySelectorAll(".maths[data-tex]")) typeset(node);
 }
