@@ -199,7 +199,8 @@ function drawSoon(turn) {
     talk.views.get(turn)?.draw();
     scrollAlong(turn);
     if (turn.state !== "running") return;
-    if (performance.now() - keptAt >= KEEP_MS) keep();
+    if (performance.now() - keptAt >= KEEP_MS || turn.id !== keptId) keep(); // by its id it can be resumed after a reload
+    keptId = turn.id;
     speak(heard(turn));
   });
 }
@@ -212,6 +213,7 @@ function heard(turn) {
 }
 
 let keptAt = 0;
+let keptId = "";
 let keeping = Promise.resolve();
 export const deleted = new Set(); // the ids of conversations that must not be written any more
 
