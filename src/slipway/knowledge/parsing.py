@@ -21,7 +21,7 @@ from typing import IO, Self
 import msgspec
 
 from slipway.knowledge.readers import Document, Unreadable, read
-from slipway.lifeline import Lifeline, hold
+from slipway.lifeline import Lifeline, end_with_parent
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
@@ -233,10 +233,10 @@ class _Child:
                 pass_fds=self._line.fds,
             )
         except BaseException:  # no pipe stays open
-            self._line.cut()
+            self._line.end_child()
             raise
         finally:
-            self._line.handed_over()
+            self._line.close_child_end()
 
     def end(self) -> int:
         """Closes the pipes and waits; what was not yet written is lost. Returns how the process
@@ -245,7 +245,7 @@ class _Child:
         self.process.kill()
         with contextlib.suppress(OSError), self.process:
             pass
-        self._line.cut()
+        self._line.end_child()
         return self.process.wait()
 
 
@@ -256,7 +256,7 @@ def serve(deadline_s: float, memory_mb: int, line: int) -> None:
     """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line`
     closes.
     """
-    hold(line)
+    end_with_parent(line)
     asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get between the answers
     fat = _limit(memory_mb)
