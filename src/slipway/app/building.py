@@ -22,6 +22,7 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.api import Api
+from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
@@ -32,7 +33,11 @@ from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
-UNLISTED = ("/preflight", "/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
+UNLISTED = (
+    "/preflight",
+    "/favicon.ico",
+    "/static/{name:path}",
+)  # paths that a 404 does not suggest
 
 
 def build(settings: Settings) -> Guard:
@@ -108,6 +113,7 @@ class Assembly:
             *TraceRoutes(self.current, self.traces.find).paths(),
             *PassageRoutes(self.current).paths(),
             *SessionRoutes(self.current).paths(),
+            *ConversationRoutes(self.current, self.store, lambda: self.api.guard).paths(),
             *page_paths(),
         ]
         fast = {"/v1/chat/completions": self.api.chat, "/v1/answers": self.api.answers}

@@ -271,6 +271,16 @@ class AccessRule(Branch, frozen=True, kw_only=True):
 
 
 class App(Branch, frozen=True, kw_only=True):
+    about: Annotated[
+        str, Meta(max_length=500, description="what it is for, as the page shows it")
+    ] = ""
+    examples: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=8,
+            description="questions that the page offers; questions from the documents if left out",
+        ),
+    ] = ()
     knowledge: Annotated[
         tuple[str, ...], Meta(description="folders or files to answer from, relative to this file")
     ] = ()
@@ -335,6 +345,12 @@ class Settings(Branch, frozen=True, kw_only=True):
         str,
         Meta(description="where documents, passages and vectors are kept; relative to this file"),
     ] = DEFAULT_STORE
+    conversations: Annotated[
+        Literal["browser", "server"],
+        Meta(
+            description="where the page keeps conversations: in the reader's `browser`, or on the `server`, so that they follow the key or login"
+        ),
+    ] = "browser"
     embedding: Annotated[
         str,
         Meta(

@@ -38,6 +38,17 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE answers RENAME COLUMN rung TO served_by",
         "ALTER TABLE feedback RENAME COLUMN rung TO served_by",
     ),
+    4: (
+        """CREATE TABLE conversations (
+            owner TEXT NOT NULL, id TEXT NOT NULL, title TEXT NOT NULL, at REAL NOT NULL,
+            pinned INTEGER NOT NULL, named INTEGER NOT NULL, turns TEXT NOT NULL,
+            PRIMARY KEY (owner, id)
+        )""",
+        """CREATE TABLE shares (
+            id TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
+            turns TEXT NOT NULL
+        )""",
+    ),
 }
 LATEST = max(MIGRATIONS)
 

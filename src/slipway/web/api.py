@@ -340,9 +340,12 @@ class Api:
             "slipway" if name in pipeline.apps else pipeline.routes[name].candidates[0].model.kind
         )
         knowledge = pipeline.apps[name].knowledge if name in pipeline.apps else None
+        settings = self.current.settings.apps.get(name)
+        found = knowledge.examples(asker) if knowledge is not None else []
         ours = {
             "kind": kind,
-            "examples": knowledge.examples(asker) if knowledge is not None else [],
+            "about": settings.about if settings else "",
+            "examples": list(settings.examples) if settings and settings.examples else found,
         }
         return {
             "id": name,

@@ -13,7 +13,12 @@ class SessionRoutes:
         self.current = current
 
     async def session(self, request: Request) -> Response:
-        body = {"person": None, "logout": False, "conversations": "browser", "attach": None}
+        body = {
+            "person": None,
+            "logout": False,
+            "conversations": self.current.settings.conversations,
+            "attach": None,
+        }
         return Response(encode_json(body), media_type="application/json")
 
     def paths(self) -> list[ApiRoute]:

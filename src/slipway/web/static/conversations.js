@@ -12,7 +12,7 @@ const OLD = "slipway.talk."; // how an earlier version named conversations in lo
 export const MOST = 500;
 
 const memory = { summaries: new Map(), turns: new Map() }; // for a browser that keeps nothing
-const state = { owner: null, db: null, onServer: false };
+const state = { owner: null, db: null, onServer: false, known: new Map() }; // `known`: what the server listed
 const listeners = new Set();
 const others = typeof BroadcastChannel === "function" ? new BroadcastChannel("slipway.conversations") : null;
 
@@ -75,7 +75,11 @@ export async function summaries() {
 }
 
 async function everySummary() {
-  if (state.onServer) return (await get("v1/conversations")).data;
+  if (state.onServer) {
+    const { data } = await get("v1/conversations");
+    state.known = new Map(data.map((each) => [each.id, each]));
+    return data;
+  }
   if (state.db) return state.db.getAllFromIndex("summaries", "owner", state.owner);
   return [...memory.summaries.values()].filter(({ owner }) => owner === state.owner);
 }
@@ -88,7 +92,7 @@ export async function turnsOf(id) {
 }
 
 export async function summaryOf(id) {
-  if (state.onServer) return (await everySummary()).find((each) => each.id === id) ?? null;
+  if (state.onServer) return state.known.get(id) ?? null;
   const found = state.db ? await state.db.get("summaries", id) : memory.summaries.get(id);
   return found?.owner === state.owner ? found : null;
 }
@@ -99,7 +103,7 @@ export async function keepTurns(id, turns) {
   const title = before?.named ? before.title : (turns[0]?.question ?? "");
   const summary = { ...before, id, owner: state.owner, title, at: Date.now(), pinned: before?.pinned ?? false };
   await put(summary, turns);
-  if (!before) await dropOldest();
+  if (!before && !state.onServer) await dropOldest();
   changed();
 }
 
@@ -108,6 +112,7 @@ async function put(summary, turns) {
   if (state.onServer) {
     const { title, at, pinned, named = false } = summary;
     await call(`v1/conversations/${id}`, { method: "PUT", body: { title, at, pinned, named, turns } });
+    state.known.set(id, { id, title, at, pinned, named });
   } else if (state.db) {
     const change = state.db.transaction(["summaries", "turns"], "readwrite");
     change.objectStore("summaries").put(summary);
@@ -125,7 +130,10 @@ async function dropOldest() {
 }
 
 async function drop(id) {
-  if (state.onServer) return void (await call(`v1/conversations/${id}`, { method: "DELETE" }));
+  if (state.onServer) {
+    await call(`v1/conversations/${id}`, { method: "DELETE" });
+    return void state.known.delete(id);
+  }
   if (!state.db) return void (memory.summaries.delete(id), memory.turns.delete(id));
   const change = state.db.transaction(["summaries", "turns"], "readwrite");
   change.objectStore("summaries").delete(id);
