@@ -131,8 +131,8 @@ def watched(context: BrowserContext) -> Iterator[Watched]:
         "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI}`))"
     )
     yield found
-    assert found.strayed == []
-    assert found.errors == []
+    assert found.strayed == [], found.strayed
+    assert found.errors == [], found.errors
     assert found.page.evaluate("window.pwned") is None
 
 

@@ -38,12 +38,14 @@ class Admission:
         most: int,
         operator: str | None = None,
         places: Places | None = None,
+        *,
+        login: bool = False,
     ) -> None:
         """`operator` is a key for commands at the machine itself; `places` are those of the
         settings before.
         """
         self.by_hash = {h: asker_of(h, k) for k in keys for h in [stored_hash(k.key)]}
-        self.open = not self.by_hash
+        self.open = not self.by_hash and not login  # `login`: people sign in
         if operator is not None:
             self.by_hash[key_hash(operator)] = OPERATOR
         self.most = most
@@ -66,12 +68,6 @@ class Admission:
             if sent
             else "This server asks for a key, and none was sent."
         )
-
-    def known(self, authorization: bytes | None) -> Asker | None:
-        try:
-            return self.asker(authorization)
-        except Unauthorized:
-            return None
 
     @staticmethod
     def may_call(asker: Asker, name: str) -> bool:

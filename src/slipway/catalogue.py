@@ -40,6 +40,14 @@ CATALOGUE: dict[
         ),
         "zh": ("没有密钥，或此密钥未登记。", "请检查，或向管理员索取新的密钥。"),
     },
+    "sign_in_refused": {
+        "en": ("You could not be signed in.", "Sign in again, or tell the operator."),
+        "zh": ("登录失败。", "请重新登录，或联系管理员。"),
+    },
+    "sign_in_unavailable": {
+        "en": ("The sign-in service cannot be reached.", "Try again in a moment."),
+        "zh": ("无法连接登录服务。", "请稍后重试。"),
+    },
     "forbidden": {
         "en": ("That is not allowed here.", "Ask the operator for access."),
         "zh": ("这里不允许这样做。", "请向管理员申请权限。"),

@@ -14,6 +14,7 @@ from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
+from slipway.login.sessions import Sealer
 from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import Live
@@ -26,6 +27,7 @@ from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
+from slipway.web.login import LoginRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, nothing_there
@@ -54,6 +56,7 @@ class Assembly:
 
     def __init__(self, store: LazyStore, live: Live) -> None:
         self.store, self.traces = store, Traces()
+        self._sealer: Sealer | None = None
         self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
         self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
@@ -113,6 +116,7 @@ class Assembly:
             *TraceRoutes(self.current, self.traces.find).paths(),
             *PassageRoutes(self.current).paths(),
             *SessionRoutes(self.current).paths(),
+            *LoginRoutes(self.current, self.sealer).paths(),
             *ConversationRoutes(self.current, self.store, lambda: self.api.guard).paths(),
             *page_paths(),
         ]
@@ -123,8 +127,13 @@ class Assembly:
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        self.api.guard = Guard(self.current, fast, router)
+        self.api.guard = Guard(self.current, fast, router, self.sealer)
         return self.api.guard
+
+    def sealer(self) -> Sealer:
+        """Return what signs cookies, with the store's secret."""
+        self._sealer = self._sealer or Sealer(self.store().secret)
+        return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:

@@ -108,7 +108,13 @@ def compile_pipeline(
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
-        admission=Admission(settings.keys, settings.limits.answers, operator, carried.places),
+        admission=Admission(
+            settings.keys,
+            settings.limits.answers,
+            operator,
+            carried.places,
+            login=settings.login is not None,
+        ),
         apps=apps,
         routes=routes,
         emit=carried.emit,

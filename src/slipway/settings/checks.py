@@ -6,13 +6,14 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from slipway.settings.tree import GGUF, SQLITE, App, Model, Price, Settings
+from slipway.settings.tree import GGUF, SQLITE, App, Login, Model, Oidc, Price, Settings
 
 Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
 Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
@@ -92,10 +93,14 @@ def check(settings: Settings, known: Known, tell: Tell) -> None:
         )
     check_keys(settings, tell)
     check_listen(settings, tell)
+    if settings.login is not None:
+        check_login(settings.login, {*settings.models, *settings.routes, *settings.apps}, tell)
 
 
 def doubtful(settings: Settings) -> Iterator[str]:
     """What stands, and is probably not meant so."""
+    if settings.login is not None:
+        return  # groups come with those who sign in
     held = {group for key in settings.keys for group in key.groups}
     for name, app in settings.apps.items():
         asked = {group for rule in app.access for group in rule.groups} - {"*"}
@@ -256,7 +261,7 @@ def check_keys(settings: Settings, tell: Tell) -> None:
 
 def check_listen(settings: Settings, tell: Tell) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys:
+    if not is_loopback(host) and not settings.keys and settings.login is None:
         tell(
             "listen.host",
             f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
@@ -270,6 +275,44 @@ def check_listen(settings: Settings, tell: Tell) -> None:
             )
 
 
+def check_login(login: Login, names: Collection[str], tell: Tell) -> None:
+    if login.header is None and login.oidc is None:
+        tell("login", "it says neither `header` nor `oidc`; set one, or leave `login` out")
+    if login.header is not None and not login.proxies:
+        what = "anybody could send this header; list the addresses of your proxy in"
+        tell("login.header", f"{what} `login.proxies`")
+    for n, proxy in enumerate(login.proxies):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            fix = "write an address or a network, such as 10.0.0.5 or 10.0.0.0/24"
+            tell(f"login.proxies[{n}]", f"{error}; {fix}")
+    for app in login.apps or ():
+        if app not in names:
+            tell("login.apps", f"there is no app, route or model `{app}`; {near(app, names)}")
+    if login.url:
+        check_https("login.url", login.url, tell)
+    if login.oidc is not None:
+        check_oidc(login.oidc, tell)
+
+
+def check_oidc(oidc: Oidc, tell: Tell) -> None:
+    check_https("login.oidc.issuer", oidc.issuer, tell)
+    if find_spec("authlib") is None:
+        tell("login.oidc", "needs the extra `login`; run `pip install 'slipway[login]'`")
+    if "openid" not in oidc.scopes:
+        tell("login.oidc.scopes", "`openid` is missing; add it")
+
+
+def check_https(field: str, address: str, tell: Tell) -> None:
+    """Plain HTTP is for loopback only: cookies and codes must not be read on the way."""
+    parts = parted(address)
+    if parts is None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
+        tell(field, f"`{address}` is not an address that begins with https://")
+
+
 def secrets_of(settings: Settings) -> Iterator[str]:
     """Every provider key, so that it can be struck out wherever it might be echoed."""
     yield from {m.api_key for m in settings.models.values() if m.api_key}
+    if settings.login and settings.login.oidc and settings.login.oidc.client_secret:
+        yield settings.login.oidc.client_secret

@@ -259,6 +259,50 @@ class Key(Branch, frozen=True, kw_only=True):
     ] = False
 
 
+class Oidc(Branch, frozen=True, kw_only=True):
+    issuer: Annotated[
+        str, Meta(min_length=1, description="the provider's address, exactly as it calls itself")
+    ]
+    client_id: Annotated[str, Meta(min_length=1, description="our name at the provider")]
+    client_secret: Annotated[
+        str | None, Meta(description="our secret at the provider, best as `${NAME}`")
+    ] = None
+    scopes: Annotated[
+        tuple[str, ...], Meta(description="what is asked of the provider; `openid` is needed")
+    ] = ("openid", "profile", "email")
+    name_claim: Annotated[str, Meta(description="the claim with the name that is shown")] = "name"
+    groups_claim: Annotated[
+        str, Meta(description="the claim with the groups: a list, or words in one text")
+    ] = "groups"
+    session: Annotated[Duration, Meta(description="how long somebody stays signed in")] = 43_200.0
+
+
+class Login(Branch, frozen=True, kw_only=True):
+    header: Annotated[
+        str | None,
+        Meta(description="header in which a trusted proxy sends who signed in: `X-Forwarded-User`"),
+    ] = None
+    groups_header: Annotated[
+        str, Meta(description="header with that person's groups, separated by commas")
+    ] = "X-Forwarded-Groups"
+    proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="addresses or networks of proxies whose headers are believed"),
+    ] = ()
+    oidc: Annotated[Oidc | None, Meta(description="an OpenID Connect provider")] = None
+    url: Annotated[
+        str,
+        Meta(description="this server's address as browsers know it; from the request if left out"),
+    ] = ""
+    tenant: Annotated[str, Meta(description="tenant of those who sign in")] = "default"
+    apps: Annotated[
+        tuple[str, ...] | None, Meta(description="names they may call; all if left out")
+    ] = None
+    documents: Annotated[
+        tuple[str, ...], Meta(description="groups whose members may add and remove documents")
+    ] = ()
+
+
 class AccessRule(Branch, frozen=True, kw_only=True):
     path: Annotated[
         str,
@@ -367,6 +411,9 @@ class Settings(Branch, frozen=True, kw_only=True):
     keys: Annotated[
         tuple[Key, ...], Meta(description="who may enter; on loopback, none are needed")
     ] = ()
+    login: Annotated[
+        Login | None, Meta(description="how people sign in, so that they need no key")
+    ] = None
     apps: Annotated[
         dict[str, App], Meta(description="named profiles; to a client an app is a model name")
     ] = {}

@@ -376,11 +376,13 @@ class Api:
         )
         local = local_models(pipeline, asker) if asker is not None else {}
         settings = self.settings_state(asker) if asker is not None else {}
+        login = self.current.settings.login
         body = {
             "status": "ready" if ready else "starting",
             "models": len(pipeline.routes),
             "knowledge": told,
             "health": healths(pipeline, asker) if asker is not None else {},
+            **({"login": True} if login is not None and login.oidc is not None else {}),
             **({"local": local} if local else {}),
             **({"settings": settings} if settings else {}),
         }

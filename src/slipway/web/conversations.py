@@ -147,7 +147,7 @@ class ConversationRoutes:
         share = Shared(
             id=new_id("shr"),
             tenant=asker.tenant,
-            owner=asker.owner,
+            owner=owner_of(scope),
             turns=encode_json(sent.turns).decode(),
         )
         await self.call(lambda kept: kept.save_share(share, days=SHARED_DAYS))

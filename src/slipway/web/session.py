@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current
+from slipway.login import Person
 from slipway.providers import encode_json
 from slipway.web.routes import ApiRoute
 
@@ -13,10 +14,12 @@ class SessionRoutes:
         self.current = current
 
     async def session(self, request: Request) -> Response:
+        person: Person | None = request.scope.get("slipway.person")
+        settings = self.current.settings
         body = {
-            "person": None,
-            "logout": False,
-            "conversations": self.current.settings.conversations,
+            "person": person.name if person else None,
+            "logout": person is not None and person.issuer != "proxy",
+            "conversations": settings.conversations,
             "attach": None,
         }
         return Response(encode_json(body), media_type="application/json")

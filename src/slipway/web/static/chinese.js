@@ -210,6 +210,8 @@ export default {
   forgetKey: "清除密钥",
   account: "账户",
   signIn: "登录",
+  signInRefused: "登录失败。请重试，或联系管理员。",
+  signInUnavailable: "无法连接登录服务，请稍后重试。",
   signedInAs: (name) => `已登录：${name}。`,
   signOut: (name) => `退出登录（${name}）`,
   commands: "命令",

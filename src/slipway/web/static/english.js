@@ -211,6 +211,8 @@ export default {
   forgetKey: "Forget the key",
   account: "Account",
   signIn: "Sign in",
+  signInRefused: "You could not be signed in. Try again, or tell the operator.",
+  signInUnavailable: "The sign-in service cannot be reached. Try again in a moment.",
   signedInAs: (name) => `Signed in as ${name}.`,
   signOut: (name) => `Sign out ${name}`,
   commands: "Commands",

@@ -40,6 +40,8 @@ async function begin() {
   withdraw("failed");
   $("composer").inert = false;
   const { person, conversations } = page.session;
+  const failed = new URLSearchParams(location.search).get("signin");
+  if (failed) history.replaceState(null, "", location.pathname);
   await keepFor(tab.read("slipway.key"), { person, onServer: conversations === "server" });
   fillChoice();
   if (page.session.attach) import("./attach.js").then(({ beginAttaching }) => beginAttaching(page.session.attach, chosen));
@@ -57,6 +59,8 @@ function askForKey() {
   $("key").ariaInvalid = String(Boolean(tried));
   $("lock").hidden = false;
   $("lock-login").hidden = !page.state?.login;
+  const failed = new URLSearchParams(location.search).get("signin");
+  if (failed) notice("signin", [say(failed === "unavailable" ? "signInUnavailable" : "signInRefused")], { alert: true });
   if (page.state?.login) $("lock-login").href = `login?next=${encodeURIComponent(location.search)}`;
   $("empty").hidden = true;
   withdraw("failed");

@@ -2,7 +2,7 @@
 
 import { el, loadStyle } from "./dom.js";
 
-const OPTIONS = { throwOnError: false, trust: false, strict: "ignore", maxSize: 20, maxExpand: 200 };
+const OPTIONS = { throwOnError: true, trust: false, strict: "ignore", maxSize: 20, maxExpand: 200 };
 const MOST = 500; // formulas that are kept set
 
 let katex = null;
@@ -16,12 +16,22 @@ export function typeset(node) {
   const display = node.classList.contains("display");
   const key = `${display}${tex}`;
   if (!done.has(key)) {
-    const set = el("span");
-    katex.render(tex, set, { ...OPTIONS, displayMode: display });
+    const set = draw(tex, display);
     if (done.size >= MOST) done.clear();
     done.set(key, set);
   }
   node.replaceChildren(...done.get(key).cloneNode(true).childNodes);
+}
+
+/** A formula that cannot be set is shown as its source. */
+function draw(tex, displayMode) {
+  const set = el("span");
+  try {
+    katex.render(tex, set, { ...OPTIONS, displayMode });
+  } catch {
+    set.replaceChildren(el("code", { textContent: tex }));
+  }
+  return set;
 }
 
 function load() {
