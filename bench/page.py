@@ -9,11 +9,12 @@ import json
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Response, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browsing import ARGUMENTS, CHROMIUM, command, serving
@@ -21,6 +22,7 @@ from browsing import ARGUMENTS, CHROMIUM, command, serving
 SIZE = 20_000
 TPOT_S = 0.01
 RUNS = 5
+LATE_MS = 50
 BLOCK = """\
 ## Part {n}: how it is done
 
@@ -54,7 +56,8 @@ WATCH = """() => {
     const tick = (now) => { seen.frames.push(now - last); last = now; requestAnimationFrame(tick); };
     requestAnimationFrame(tick);
     const each = (type, take) => new PerformanceObserver((list) => list.getEntries().forEach(take)).observe({ type });
-    each("layout-shift", (entry) => seen.shifts.push({ at: entry.startTime, value: entry.value, what: entry.sources.map(({ node }) => (node?.outerHTML ?? node?.data ?? "").slice(0, 80)) }));
+    const text = ({ node }) => (node?.outerHTML ?? node?.data ?? "").slice(0, 80);
+    each("layout-shift", ({ value, sources }) => seen.shifts.push({ value, what: sources.map(text) }));
     each("longtask", (entry) => seen.tasks.push(entry.duration));
 }"""
 FILL = """async () => {
@@ -63,6 +66,16 @@ FILL = """async () => {
         await keepTurns(`c-${n}`, [{ question: `Question ${n}`, state: "done", sections: [{ text: "word ".repeat(1000), state: "done" }] }]);
     }
     setCurrent(null);
+}"""
+
+
+OPEN = """async (id) => {
+    const { fresh, restore } = await import("/static/talk.js");
+    const began = performance.now();
+    fresh();
+    await restore(id);
+    document.querySelector("#turns").getBoundingClientRect();
+    return performance.now() - began;
 }"""
 
 
@@ -116,7 +129,7 @@ def first_load(browser: Browser, server: str) -> None:
         context = browser.new_context()
         page = context.new_page()
         paths: set[str] = set()
-        page.on("response", lambda reply, paths=paths: paths.add(reply.url))
+        page.on("response", partial(note, paths))
         page.goto(server)
         page.locator("#empty").wait_for()
         page.wait_for_load_state("networkidle")
@@ -127,6 +140,10 @@ def first_load(browser: Browser, server: str) -> None:
         context.close()
     print(f"first paint      {spread(paints, 'ms')}")
     print(f"first load       {statistics.median(sizes) / 1000:.1f} KB compressed")
+
+
+def note(paths: set[str], reply: Response) -> None:
+    paths.add(reply.url)
 
 
 def sent_bytes(url: str) -> int:
@@ -157,21 +174,7 @@ def conversations(browser: Browser, server: str) -> None:
         }""")
         )
     print(f"list of 500      {spread(times, 'ms')}")
-    opens = []
-    for n in range(RUNS):
-        opens.append(
-            page.evaluate(
-                """async (id) => {
-            const { fresh, restore } = await import("/static/talk.js");
-            const began = performance.now();
-            fresh();
-            await restore(id);
-            document.querySelector("#turns").getBoundingClientRect();
-            return performance.now() - began;
-        }""",
-                f"c-{n * 50}",
-            )
-        )
+    opens = [page.evaluate(OPEN, f"c-{n * 50}") for n in range(RUNS)]
     print(f"open one of 500  {spread(opens, 'ms')}")
     context.close()
 
@@ -191,9 +194,10 @@ def streaming(browser: Browser, server: str) -> None:
     print(
         f"answer           {page.evaluate('document.querySelector(`.answer`).textContent.length')} characters shown"
     )
-    print(
-        f"frames           {len(frames)}, median {statistics.median(frames):.1f} ms, p99 {frames[int(len(frames) * 0.99)]:.1f} ms, longest {frames[-1]:.0f} ms, over 50 ms: {sum(f > 50 for f in frames)}"
-    )
+    median, p99 = statistics.median(frames), frames[int(len(frames) * 0.99)]
+    late = sum(frame > LATE_MS for frame in frames)
+    print(f"frames           {len(frames)}, median {median:.1f} ms, p99 {p99:.1f} ms")
+    print(f"                 longest {frames[-1]:.0f} ms, {late} over {LATE_MS} ms")
     print(f"long tasks       {len(seen['tasks'])}, longest {max(seen['tasks'], default=0):.0f} ms")
     print(
         f"processor time   longest tasks {', '.join(f'{ms:.0f}' for ms in cpu[-5:])} ms of {len(cpu)}"

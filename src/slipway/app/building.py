@@ -17,7 +17,7 @@ from slipway.feedback import Feedback
 from slipway.login.sessions import Sealer
 from slipway.routing import healths_of
 from slipway.settings import Settings
-from slipway.settings.live import Live
+from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
@@ -30,7 +30,7 @@ from slipway.web.guard import Guard
 from slipway.web.login import LoginRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
-from slipway.web.routes import ApiRoute, nothing_there
+from slipway.web.routes import ApiRoute, not_found
 from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
@@ -44,7 +44,7 @@ UNLISTED = (
 
 def build(settings: Settings) -> Guard:
     """Return the ASGI app of settings that never change."""
-    return Assembly(LazyStore(settings), Live(Loaded(settings=settings, file=None))).asgi
+    return Assembly(LazyStore(settings), LiveSettings(Loaded(settings=settings, file=None))).asgi
 
 
 class Assembly:
@@ -54,7 +54,7 @@ class Assembly:
     pipeline when the settings file changes. Documents are read after the start, in a thread.
     """
 
-    def __init__(self, store: LazyStore, live: Live) -> None:
+    def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
@@ -63,7 +63,7 @@ class Assembly:
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
-            lambda: self.carried.places.taken,
+            lambda: self.carried.in_flight_total.count,
             lambda: healths_of(self.current.pipeline.routes.values()),
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
@@ -123,7 +123,7 @@ class Assembly:
         fast = {"/v1/chat/completions": self.api.chat, "/v1/answers": self.api.answers}
         router = Router(
             paths,
-            default=nothing_there([*(f"POST {path}" for path in fast), *listed(paths)]),
+            default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),
             lifespan=self.lifespan,
             redirect_slashes=False,
         )

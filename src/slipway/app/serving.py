@@ -11,7 +11,7 @@ from slipway.app.building import Assembly
 from slipway.app.loading import check_settings, load_settings, with_model_names
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.settings import Flags
-from slipway.settings.live import Live
+from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import check_usable, file_of
 from slipway.web.server import Server, bind
@@ -31,7 +31,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
     store = LazyStore(found.settings)
-    assembly = Assembly(store, Live(found, partial(check_settings, flags)))
+    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
     listening = bind(found.settings.listen)
 
     def announce() -> None:
