@@ -14,6 +14,7 @@ from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
+from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
 from slipway.routing import healths_of
 from slipway.settings import Settings
@@ -23,6 +24,7 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.api import Api
+from slipway.web.attachments import AttachmentRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -67,7 +69,14 @@ class Assembly:
             lambda: healths_of(self.current.pipeline.routes.values()),
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
-        self.api = Api(self.current, self.telemetry, self.feedback.note, self.reloading.status)
+        self.attachments = Attachments()
+        self.api = Api(
+            self.current,
+            self.telemetry,
+            self.feedback.note,
+            self.reloading.status,
+            self.attachments,
+        )
         self.asgi = self.route()
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
@@ -114,7 +123,8 @@ class Assembly:
             *FeedbackRoutes(self.feedback, self.api.runs, lambda: self.api.guard).paths(),
             *DocumentRoutes(self.current).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
-            *PassageRoutes(self.current).paths(),
+            *PassageRoutes(self.current, self.attachments).paths(),
+            *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
             *ConversationRoutes(self.current, self.store, lambda: self.api.guard).paths(),

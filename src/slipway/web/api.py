@@ -15,6 +15,7 @@ from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
+from slipway.knowledge.attachments import Attachments
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
 from slipway.settings.checks import suggest
@@ -60,6 +61,7 @@ class Api:
         telemetry: Telemetry,
         note_answered: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
+        attachments: Attachments,
     ) -> None:
         """Keep what the handlers need.
 
@@ -68,6 +70,7 @@ class Api:
         """
         self.current, self.telemetry = current, telemetry
         self.note_answered, self.settings_state = note_answered, settings_state
+        self.attachments = attachments
         self.streams = Heartbeats()
         self.runs = Runs()
         self.guard: Guard  # set by `app`, which builds both
@@ -215,6 +218,13 @@ class Api:
         if app is None:
             raise self.unknown(request.app or "", asker)
         pipeline.admission.check_call(asker, app.name)
+        if request.attachments and app.knowledge is None:
+            raise BadRequest(
+                f"`{app.name}` has no documents, and takes no files.",
+                "Ask an app with documents.",
+                param="attachments",
+            )
+        attached = self.attachments.get(asker.owner, request.attachments)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
             Question(
@@ -226,6 +236,7 @@ class Api:
                 asked_at=time.monotonic(),
                 within=within,
                 language=language_of(scope["slipway.headers"]),
+                attached=attached,
             ),
             work_for(pipeline, "answers"),
         )

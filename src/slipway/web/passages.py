@@ -12,6 +12,7 @@ from slipway.answer import Current
 from slipway.errors import NotFound
 from slipway.knowledge import Knowledge
 from slipway.knowledge import files as knowledge_files
+from slipway.knowledge.attachments import Attachments
 from slipway.providers import encode_json
 from slipway.types import Asker, Passage
 from slipway.web.routes import ApiRoute
@@ -23,17 +24,18 @@ FILE_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'"
 class PassageRoutes:
     """A passage is found by its id alone, and only by who may read its document."""
 
-    def __init__(self, current: Current) -> None:
-        self.current = current
+    def __init__(self, current: Current, attachments: Attachments) -> None:
+        self.current, self.attachments = current, attachments
 
     async def one(self, request: Request) -> Response:
-        knowledge, passage = await self.found(request)
         asker: Asker = request.scope["slipway.asker"]
+        attached = self.attachments.passage(asker.owner, request.path_params["id"])
+        if attached is not None:
+            return reply(attached, before=None, after=None, has_file=False)
+        knowledge, passage = await self.found(request)
         before, after = await asyncio.to_thread(knowledge.neighbours, passage.id, asker)
-        more = {"before": before, "after": after, "has_file": suffix(passage.path) in OPENED}
-        body = encode_json({**msgspec.to_builtins(passage), **more})
-        headers = {"x-content-type-options": "nosniff"}
-        return Response(body, media_type="application/json", headers=headers)
+        has_file = suffix(passage.path) in OPENED
+        return reply(passage, before=before, after=after, has_file=has_file)
 
     async def file(self, request: Request) -> Response:
         """Send the document's own file, for kinds that a browser can show."""
@@ -92,3 +94,9 @@ def read(path: Path, largest: int) -> bytes:
             return file.read(largest)
     except OSError:
         raise NotFound("The document's file is not there any more.", param="id") from None
+
+
+def reply(passage: Passage, **more: str | bool | None) -> Response:
+    body = encode_json({**msgspec.to_builtins(passage), **more})
+    headers = {"x-content-type-options": "nosniff"}
+    return Response(body, media_type="application/json", headers=headers)

@@ -151,6 +151,9 @@ export async function removeOnes(ids) {
   const shown = ids.includes(currentId());
   for (const id of ids) deleted.add(id);
   if (shown) side.open(null);
+  const turns = (await Promise.all(ids.map(turnsOf))).flat();
+  const files = turns.flatMap((turn) => turn.files ?? []).map(({ id }) => id);
+  if (files.length) import("./attach.js").then(({ forgetFiles }) => forgetFiles(files));
   const undo = await remove(ids);
   $("side-new").focus();
   toast(ids.length === 1 ? say("conversationDeleted") : say("conversationsDeleted", ids.length), () => {
