@@ -112,7 +112,11 @@ def compile_pipeline(
     }
     return answer.Pipeline(
         admission=Admission(
-            settings.keys, settings.limits.answers, operator, carried.in_flight_total
+            settings.keys,
+            settings.limits.answers,
+            operator,
+            carried.in_flight_total,
+            login=settings.login is not None,
         ),
         apps=apps,
         routes=routes,

@@ -333,6 +333,23 @@ class Knowledge:
             row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
+    def neighbours(self, id: str, asker: Asker) -> tuple[str | None, str | None]:  # noqa: A002
+        """Return the ids of the passages before and after this one in its document."""
+        store = self.synchronizer.collection.document_store
+        row = store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None, None
+        return store.neighbours(row.id, row.document)
+
+    def original(self, id: str, asker: Asker) -> Path | None:  # noqa: A002
+        """Return the file of the passage's document, if the asker may read it."""
+        collection = self.synchronizer.collection
+        row = collection.document_store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None
+        doc = collection.documents.get(row.document)
+        return Path(doc.file) if doc is not None else None
+
     def _readable(self, row: StoredPassage, asker: Asker) -> bool:
         doc = self.synchronizer.collection.documents.get(row.document)
         return doc is not None and self.access.may_read(asker, doc)

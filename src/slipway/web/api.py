@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -12,9 +12,10 @@ from starlette.responses import Response, StreamingResponse
 
 from slipway.answer import App, Current, Pipeline, answer, proxy
 from slipway.answer.draft import Draft, Say
-from slipway.errors import BadRequest, ModelNotFound, NotFound, SlipwayError, Stopping
+from slipway.errors import BadRequest, ModelNotFound, SlipwayError, Stopping
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
+from slipway.knowledge.attachments import Attachments
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
 from slipway.settings.checks import suggest
@@ -22,18 +23,14 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.types import (
     Answered,
     Asker,
-    Delta,
-    Event,
     Failed,
     Message,
     Question,
-    SectionState,
     Within,
     new_id,
 )
 from slipway.web.feedback import answered_record
 from slipway.web.guard import JSON, STREAM, Guard, Receive, Scope, Send, language_of, respond
-from slipway.web.pages import clean_html, settled
 from slipway.web.response_writer import HEARTBEAT, Heartbeats, HttpResponseWriter
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.runs import Run, Runs, Work
@@ -64,6 +61,7 @@ class Api:
         telemetry: Telemetry,
         note_answered: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
+        attachments: Attachments,
     ) -> None:
         """Keep what the handlers need.
 
@@ -72,6 +70,7 @@ class Api:
         """
         self.current, self.telemetry = current, telemetry
         self.note_answered, self.settings_state = note_answered, settings_state
+        self.attachments = attachments
         self.streams = Heartbeats()
         self.runs = Runs()
         self.guard: Guard  # set by `app`, which builds both
@@ -219,6 +218,13 @@ class Api:
         if app is None:
             raise self.unknown(request.app or "", asker)
         pipeline.admission.check_call(asker, app.name)
+        if request.attachments and app.knowledge is None:
+            raise BadRequest(
+                f"`{app.name}` has no documents, and takes no files.",
+                "Ask an app with documents.",
+                param="attachments",
+            )
+        attached = self.attachments.get(asker.owner, request.attachments)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
             Question(
@@ -230,6 +236,7 @@ class Api:
                 asked_at=time.monotonic(),
                 within=within,
                 language=language_of(scope["slipway.headers"]),
+                attached=attached,
             ),
             work_for(pipeline, "answers"),
         )
@@ -306,42 +313,6 @@ class Api:
         run = self.run_of(request)
         return reply({**whole_answer(run.question.id, run.events), "state": run.state})
 
-    async def html(self, request: Request) -> Response:
-        """Return the answer's text as clean HTML, for the page.
-
-        Of a section that is still being written, only complete blocks are returned.
-        """
-        run = self.run_of(request)
-        events = run.events
-        written = section_texts(events)
-        ended = (
-            {e.index for e in events if isinstance(e, SectionState) and e.state != "started"}
-            if run.state == "running"
-            else set(written)
-        )
-        parts = {
-            index: text if index in ended else text[: settled(text)]
-            for index, text in sorted(written.items())
-        }
-        clean = await asyncio.to_thread(
-            lambda: {index: clean_html(text) for index, text in parts.items()}
-        )
-        titles = {
-            e.index: clean_html(f"## {e.title}")
-            for e in events
-            if isinstance(e, SectionState) and e.title
-        }
-        sections = [
-            {"index": index, "html": html, "end": len(parts[index])}
-            for index, html in clean.items()
-        ]
-        return reply(
-            {
-                "html": "".join(titles.get(index, "") + html for index, html in clean.items()),
-                "sections": sections,
-            }
-        )
-
     async def cancel(self, request: Request) -> Response:
         """Stop the answer."""
         run = self.run_of(request)
@@ -397,9 +368,12 @@ class Api:
             "slipway" if name in pipeline.apps else pipeline.routes[name].candidates[0].model.kind
         )
         knowledge = pipeline.apps[name].knowledge if name in pipeline.apps else None
+        settings = self.current.settings.apps.get(name)
+        found = knowledge.examples(asker) if knowledge is not None else []
         ours = {
             "kind": kind,
-            "examples": knowledge.examples(asker) if knowledge is not None else [],
+            "about": settings.about if settings else "",
+            "examples": list(settings.examples) if settings and settings.examples else found,
         }
         return {
             "id": name,
@@ -408,23 +382,6 @@ class Api:
             "owned_by": owner,
             "slipway": ours,
         }
-
-    async def passage(self, request: Request) -> Response:
-        """Return a passage that the asker may read."""
-        pipeline, asker = self.pipeline, request.scope["slipway.asker"]
-        for app in pipeline.apps.values():
-            mine = app.knowledge is not None and pipeline.admission.may_call(asker, app.name)
-            if mine and app.knowledge:  # in a thread: its file is read again if it changed
-                passage = await asyncio.to_thread(
-                    app.knowledge.passage, request.path_params["id"], asker
-                )
-                if passage is not None:
-                    return reply(passage)
-        raise NotFound(
-            "There is no passage with this id.",
-            "Ask again: a passage gets a new id when its document changes.",
-            param="id",
-        )
 
     async def healthz(self, request: Request) -> Response:
         """Return 200 while the process is alive."""
@@ -448,11 +405,13 @@ class Api:
         )
         local = local_models(pipeline, asker) if asker is not None else {}
         settings = self.settings_state(asker) if asker is not None else {}
+        login = self.current.settings.login
         body = {
             "status": "ready" if ready else "starting",
             "models": len(pipeline.routes),
             "knowledge": visible,
             "health": model_states(pipeline, asker) if asker is not None else {},
+            **({"login": True} if login is not None and login.oidc is not None else {}),
             **({"local": local} if local else {}),
             **({"settings": settings} if settings else {}),
         }
@@ -473,10 +432,8 @@ class Api:
             ApiRoute("/v1/models/{name:path}", self.model, methods=["GET"]),
             ApiRoute("/v1/answers/{id}", self.read, methods=["GET"]),
             ApiRoute("/v1/answers/{id}/events", self.resume, methods=["GET"]),
-            ApiRoute("/v1/answers/{id}/html", self.html, methods=["GET"]),
             ApiRoute("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
             ApiRoute("/v1/answers/{id}/retry", AsgiHandler(self.retry), methods=["POST"]),
-            ApiRoute("/v1/passages/{id}", self.passage, methods=["GET"]),
             ApiRoute("/healthz", self.healthz, methods=["GET"]),
             ApiRoute("/readyz", self.readyz, methods=["GET"]),
             ApiRoute("/metrics", self.metrics, methods=["GET"]),
@@ -571,17 +528,6 @@ def parse_within(sent: Any) -> Within | None:
         ) from None
     matcher(within)
     return within
-
-
-def section_texts(events: Iterable[Event]) -> dict[int, str]:
-    """Return each section's text; a section that was started again begins empty."""
-    texts: dict[int, list[str]] = {}
-    for event in events:
-        if isinstance(event, SectionState) and event.state == "started":
-            texts[event.index] = []
-        elif isinstance(event, Delta):
-            texts.setdefault(event.section, []).append(event.text)
-    return {index: "".join(parts) for index, parts in texts.items()}
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
