@@ -424,27 +424,24 @@ def faults() -> str:
 
 
 def modules() -> str:
-    """Return a table for each package: every module with the first sentence of its docstring."""
+    """Return a list for each package: every module with the first sentence of its docstring."""
     package = DOCS.parent / "src" / "slipway"
     folders = sorted({file.parent for file in package.rglob("*.py")})
     parts = []
     for folder in folders:
         name = "slipway" if folder == package else str(folder.relative_to(package)) + "/"
         rows = [
-            [code(file.stem), purpose(file)]
+            f"- {code(file.stem)}: {purpose(file)}"
             for file in sorted(folder.glob("*.py"))
             if file.name != "__init__.py"
         ]
         intro = purpose(folder / "__init__.py")
-        parts.append(
-            f"### {name}\n\n{intro}"
-            + (f"\n\n{table(['module', 'what it is'], rows)}" if rows else "")
-        )
+        parts.append("\n".join([f"### {name}", "", intro, "", *rows]).rstrip())
     return "\n\n".join(parts)
 
 
 def purpose(file: Path) -> str:
-    """Return the first sentence of a module's docstring, with the tree or colon part left out."""
+    """Return the first sentence of a module's docstring."""
     said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     first = " ".join(said.split("\n\n")[0].split())
     sentence = re.match(r"(.*?[.!?])(?: [A-Z`*\"]|$)", first)

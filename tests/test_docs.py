@@ -1,6 +1,4 @@
-"""The pages: what code can print is fresh, everything there is is named, and what is shown to be
-typed works.
-"""
+"""Test the docs: printed tables are fresh, everything is documented, and shown commands work."""
 
 import re
 import shlex
@@ -19,7 +17,12 @@ from slipway.settings.reading import branches, fields_of
 from slipway.telemetry.metrics import METRICS
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.glob("**/*.md")),
+    *sorted((ROOT / "examples").glob("**/*.md")),
+]
 PRINTED = re.compile(r"<!-- printed: \w+ -->.*?<!-- end printed -->", re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)")

@@ -1,6 +1,4 @@
-"""The current OpenAI client, unchanged, against a real server: what it reads, and which of its
-errors it raises.
-"""
+"""Test the current OpenAI client, unchanged, against a real server."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+import plain_http
 from browsing import (
     DESK,
     SMALL,
@@ -129,7 +129,7 @@ def test_a_provider_that_is_killed_in_the_middle_costs_a_sentence_and_a_key_pres
     expect(page.get_by_role("alert")).to_have_count(0)
     assert page.locator(".turn").count() == 1
     turn = kept(page)[-1]
-    whole = httpx.get(f"{server}/v1/answers/{turn['id']}").json()
+    whole = plain_http.get(f"{server}/v1/answers/{turn['id']}").json()
     assert (whole["state"], turn["state"]) == ("done", "done")
     assert "".join(section["text"] for section in turn["sections"]) == whole["text"]
 

@@ -1,6 +1,4 @@
-"""Wrong settings stop the start with file, line, field and fix; each case through the command that
-a person would type.
-"""
+"""Test that wrong settings stop the start with file, line, field and fix."""
 
 import json
 import socket
@@ -185,7 +183,7 @@ def test_a_key_is_not_printed_where_it_will_not_do(tmp_path: Path) -> None:
     assert "hush" not in said
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     _, said = check(tmp_path, "listen: {port: x}\nmodels:\n  m1: {url: y}\nlimits: {body_mb: -1}\n")
     assert said.count("slipway: s.yaml:") == 3
 
@@ -253,7 +251,7 @@ def test_schema_is_json(tmp_path: Path) -> None:
 def test_a_made_key_is_kept_as_its_hash(tmp_path: Path) -> None:
     said = run("keys", "--tenant", "acme", cwd=tmp_path).stdout.splitlines()
     line = said[-1].strip()
-    assert line.startswith('- {key: "sha256:')
+    assert line.startswith('- {key: 'sha256:')
     code, _ = check(tmp_path, f"keys:\n  {line}\n")
     assert code == 0
 
@@ -267,9 +265,9 @@ def test_a_group_that_no_key_is_of_is_warned_about(tmp_path: Path) -> None:
         "keys": [{"key": "sw-a-key-1", "groups": ["staff"]}],
     }
     (tmp_path / "slipway.yaml").write_text(json.dumps(settings))
-    told = run("check", "--config", str(tmp_path / "slipway.yaml")).stdout
+    reported = run("check", "--config", str(tmp_path / "slipway.yaml")).stdout
     assert (
         "warning: apps.docs.access: no key is in the group `hr`, so nobody can read its documents"
-        in told
+        in reported
     )
-    assert "staff" not in told
+    assert "staff" not in reported

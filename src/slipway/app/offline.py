@@ -21,7 +21,7 @@ def local_pipeline(flags: Flags) -> Pipeline:
 def read_documents(synchronizer: Synchronizer) -> None:
     """Read the documents; use the vectors that exist, and make none."""
     synchronizer.build()
-    synchronizer.remember()
+    synchronizer.load_vectors()
 
 
 def offline_pipeline(

@@ -236,7 +236,7 @@ class Reloading:
         for synchronizer in _only(compiled.synchronizers, existing):
             synchronizer.start()
         for synchronizer in compiled.synchronizers.values():
-            synchronizer.collection.reader.allow(compiled.settings.limits.document_mb)
+            synchronizer.collection.reader.set_size_limit(compiled.settings.limits.document_mb)
         self._pipelines = [
             pipeline
             for pipeline in self._pipelines

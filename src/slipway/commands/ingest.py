@@ -17,9 +17,9 @@ from slipway.app.stores import LazyStore, distinct, synchronizers_for
 from slipway.commands.options import JSON, counted, settings_options
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
-from slipway.knowledge.reading import failure
+from slipway.knowledge.reading import failure_text
 from slipway.knowledge.sync import Synchronizer
-from slipway.knowledge.verification import misfits
+from slipway.knowledge.verification import inconsistencies
 from slipway.settings import Flags
 from slipway.store import Holder, InUse, Store, file_of
 from slipway.terminal import Bar
@@ -158,8 +158,8 @@ def read_one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -
         embedded=embedded,
         dense=synchronizer.dense_state(),
         seconds=time.monotonic() - started,
-        failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
-        wrong=misfits(synchronizer.collection) if verify else None,
+        failed={doc.path: failure_text(doc) for doc in documents if doc.state == "failed"},
+        wrong=inconsistencies(synchronizer.collection) if verify else None,
     )
 
 

@@ -20,9 +20,9 @@ from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import answerability, files, fusion
 from slipway.knowledge.access import Access
 from slipway.knowledge.best_passage import PLACES_READ, choose_best_passages
-from slipway.knowledge.collection import Collection, Done
+from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
-from slipway.knowledge.document_store import Doc, Row
+from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
@@ -31,7 +31,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
-__all__ = ["OFF", "DocumentCounts", "Done", "Findings", "Knowledge", "check", "opened"]
+__all__ = ["OFF", "DocumentCounts", "Findings", "Knowledge", "ScanProgress", "check", "opened"]
 
 EXTRA = "slipway[knowledge]"
 # What it installs; imported by the modules that use them, so that a gateway never loads them
@@ -138,7 +138,7 @@ class Knowledge:
         progress = self.synchronizer.collection.progress
         return progress.seen / progress.total if progress.total else 0.0
 
-    def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
+    def build(self, tell: Callable[[ScanProgress], None] = lambda done: None) -> ScanProgress:
         """Read all files now and call `tell` after each one; block until done."""
         return self.synchronizer.build(tell)
 
@@ -215,7 +215,7 @@ class Knowledge:
                 ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
             if whole:
                 break
-            self.synchronizer.collection.settle()
+            self.synchronizer.collection.wait_for_changes()
         return ranked, documents
 
     def _searched(
@@ -231,7 +231,7 @@ class Knowledge:
         places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), visible)
         spots = {place.number: place.passages for place in places}
         near = (
-            dense.near(
+            dense.nearest(
                 text,
                 max(limit, fusion.DENSE_DEPTH),
                 [number for some in spots.values() for number in some],
@@ -243,7 +243,7 @@ class Knowledge:
         stands = {
             number: (place.number, place.document) for place in places for number in place.passages
         }
-        stands |= collection.document_store.stands(
+        stands |= collection.document_store.locations(
             [number for number in near if number not in stands]
         )
         mine = {
@@ -310,7 +310,7 @@ class Knowledge:
     @property
     def has_vectors(self) -> bool:
         """Tell whether search by meaning is on and its weights are loaded."""
-        return self.synchronizer.dense is not None and self.synchronizer.dense.serves
+        return self.synchronizer.dense is not None and self.synchronizer.dense.is_ready
 
     def confidence(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
         """Return the probability, 0 to 1, that these places answer; judged by words alone until all
@@ -333,7 +333,7 @@ class Knowledge:
             row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
-    def _readable(self, row: Row, asker: Asker) -> bool:
+    def _readable(self, row: StoredPassage, asker: Asker) -> bool:
         doc = self.synchronizer.collection.documents.get(row.document)
         return doc is not None and self.access.may_read(asker, doc)
 
@@ -383,7 +383,7 @@ class Knowledge:
                 stem, dot, kind = name.rpartition(".")
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
                 path = uploads.path_of(name, collection.by_path)
-            uploads.keep(name, path, content, tags, groups, asker.owner)
+            uploads.save(name, path, content, tags, groups, asker.owner)
         return collection.document_store.public(path), path
 
     @property
@@ -405,7 +405,7 @@ class Knowledge:
 
     def read(self, path: str) -> None:
         """Read an uploaded file into the index; block until done."""
-        self.synchronizer.collection.take(path, path.rsplit("/", 1)[-1])
+        self.synchronizer.collection.read_upload(path, path.rsplit("/", 1)[-1])
 
     def remove(self, doc: Doc) -> None:
         """Remove an uploaded document; raise Conflict for a file of the knowledge folder."""
@@ -454,7 +454,7 @@ class Knowledge:
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Return headings that are questions, the first of each document, as suggestions."""
-        asked = self.synchronizer.collection.asked()
+        asked = self.synchronizer.collection.example_questions()
         return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]
 
 

@@ -18,7 +18,7 @@ from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
-from slipway.knowledge.reading import failure
+from slipway.knowledge.reading import failure_text
 from slipway.providers import encode_json
 from slipway.types import Asker, Record
 from slipway.web.routes import ApiRoute
@@ -214,7 +214,7 @@ class DocumentRoutes:
         asker: Asker = request.scope["slipway.asker"]
         require_documents_key(asker)
         for knowledge in self.apps(asker, None).values():
-            knowledge.synchronizer.wake()
+            knowledge.synchronizer.scan_soon()
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
@@ -401,7 +401,7 @@ def view(app: str, knowledge: Knowledge, doc: Doc) -> DocumentView:
         tags=tuple(sorted(doc.tags)),
         uploaded=uploaded,
         read_at=doc.read_at or time.time(),
-        error=failure(doc) if failed else None,
+        error=failure_text(doc) if failed else None,
         reason=doc.reason or None,
         page=doc.page,
         next=doc.next or None,

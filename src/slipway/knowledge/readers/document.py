@@ -1,4 +1,4 @@
-"""What a reader makes of a file, and what it raises where it cannot."""
+"""The result of reading a file, a builder for it, and the error of files that cannot be read."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -6,19 +6,17 @@ from typing import Any
 
 from slipway.types import Record
 
-LONGEST_HEADING = 300  # what is longer is text
+LONGEST_HEADING = 300  # characters; longer lines are text
 
 OnPage = Callable[
     [int], None
-]  # told which page or slide is read next, so that one that takes too long can be named
+]  # called with the page or slide that is read next, so that a timeout can name it
 
 
 class Heading(Record, frozen=True, kw_only=True):
-    """[start, end) is the heading's own line or lines, the line end included; `text` is what it
-    says, without markup.
+    """A heading: [start, end) are its lines with the line end; `text` is without markup.
 
-    A heading that does not stand in the text (a bookmark of a PDF) has `start == end`, where what
-    it names begins.
+    A heading that is not in the text (a PDF bookmark) has `start == end` at the text it names.
     """
 
     level: int
@@ -27,14 +25,14 @@ class Heading(Record, frozen=True, kw_only=True):
     end: int
 
 
-class Document(Record, frozen=True, kw_only=True):
-    """Headings and `breaks` (starts of blocks: paragraphs, lists, code, tables) are in order; what
-    is before `body` is not for readers.
+class ParsedDocument(Record, frozen=True, kw_only=True):
+    """A file's text with its structure.
 
-    Page or slide n starts at `pages[n - 1]`; kinds without pages have none. `meta` is what the file
-    says of itself: the front matter of Markdown, or `title`, `author` and `date` (ISO 8601) of PDF
-    and office files. It holds JSON's types only. `pages_without_text` are those of a PDF that were
-    scanned, where others were not.
+    `headings` and `breaks` (starts of paragraphs, lists, code, tables) are in order. Text before
+    `body` is not shown (front matter). Page or slide n starts at `pages[n - 1]`; kinds without
+    pages have none. `meta` is the front matter of Markdown, or `title`, `author` and `date`
+    (ISO 8601) of PDF and office files, in JSON types only. Its `pages_without_text` lists the
+    scanned pages of a PDF that has text on others.
     """
 
     title: str
@@ -46,9 +44,9 @@ class Document(Record, frozen=True, kw_only=True):
     meta: dict[str, Any] = {}  # noqa: RUF012 - msgspec makes a new one for each
 
 
-class Unreadable(Exception):
-    """`what` is wrong with the file, on which page or slide where that is known, and what to do.
-    `str()` is all of it as one sentence.
+class UnreadableFile(Exception):
+    """A file cannot be read: `what` is wrong, on which page or slide if known, and the `fix`.
+    `str()` joins them to a sentence.
     """
 
     def __init__(self, what: str, fix: str = "", page: int | None = None) -> None:
@@ -61,11 +59,12 @@ class Unreadable(Exception):
 
 
 def one_line(text: str) -> str:
+    """Join white space, line ends included, to single spaces."""
     return " ".join(text.split())
 
 
-class Draft:
-    """A document that is written block by block; blocks are set apart by a blank line."""
+class DocumentBuilder:
+    """Build a document block by block, with a blank line between blocks."""
 
     def __init__(self) -> None:
         self.headings: list[Heading] = []
@@ -75,16 +74,18 @@ class Draft:
         self._length = 0
 
     def page(self) -> None:
-        """What comes next is on a new page."""
+        """Start a new page."""
         self.pages.append(self._length)
 
     def block(self, text: str) -> None:
+        """Add a paragraph, list or table; empty text is ignored."""
         if text := text.strip():
             self.breaks.append(self._length)
             self._out.append(f"{text}\n\n")
             self._length += len(text) + 2
 
     def heading(self, level: int, text: str) -> None:
+        """Add a heading; one that is too long becomes a paragraph."""
         name, start = one_line(text), self._length
         self.block(name)
         if 0 < len(name) <= LONGEST_HEADING:
@@ -93,14 +94,15 @@ class Draft:
             )
 
     def name(self, level: int, text: str) -> None:
-        """A heading that is not part of the text."""
+        """Add a heading that is not part of the text."""
         if name := one_line(text)[:LONGEST_HEADING]:
             self.headings.append(
                 Heading(level=level, text=name, start=self._length, end=self._length)
             )
 
-    def document(self, title: str, meta: dict[str, Any]) -> Document:
-        return Document(
+    def document(self, title: str, meta: dict[str, Any]) -> ParsedDocument:
+        """Return the document that was built."""
+        return ParsedDocument(
             title=title,
             text="".join(self._out),
             headings=tuple(self.headings),
@@ -113,15 +115,13 @@ class Draft:
 # Tables
 
 _WIDEST_HEAD = 400
-# characters: a block is about one passage, so that each passage begins with the names of its
-# columns
+# characters: a block is about one passage, so each passage begins with the column names
 _BLOCK = 1000
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Blocks of rows as Markdown tables, each beginning with the first row, which names the
-    columns. Where that row is too long to be repeated, each row becomes a line of `name: value`
-    pairs instead.
+    """Yield Markdown tables of about one passage each. Every table repeats the first row, which
+    names the columns; if that row is too long, rows become lines of `name: value` pairs instead.
     """
     head, *rest = ([_cell(cell) for cell in row] for row in rows)
     top = [" | ".join(head), " | ".join(["---"] * len(head))]
@@ -165,7 +165,7 @@ _USELESS = re.compile(
 
 
 def described(title: str | None, author: str | None, date: str | None) -> dict[str, Any]:
-    """`meta` of what is known. Titles that programs make up are left out."""
+    """Return `meta` with the known values, without titles that programs invent."""
     named = one_line(title or "")
     known = {
         "title": "" if _USELESS.match(named) else named,

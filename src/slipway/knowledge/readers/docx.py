@@ -1,12 +1,12 @@
-"""Word: headings by their styles, lists, tables and footnotes. Pages are not in the file: Word
-makes them when it shows or prints it.
+"""Read Word: headings by style, lists, tables and footnotes. The file has no pages: Word makes
+them when it shows or prints it.
 """
 
 import re
 from typing import TYPE_CHECKING
 
-from slipway.knowledge.readers.document import Document, Draft, OnPage, table
-from slipway.knowledge.readers.office import Package, attribute, child, descend, local
+from slipway.knowledge.readers.document import DocumentBuilder, OnPage, ParsedDocument, table
+from slipway.knowledge.readers.office import OfficePackage, attribute, child, descend, local
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -17,7 +17,7 @@ _HEADING = re.compile(
 )
 _TITLES = frozenset(["title", "titel", "titre", "título", "titolo"])
 _BLOCKS = frozenset(["p", "tbl"])
-_BODY_LEVEL = 9  # Word's outline level of what is no heading
+_BODY_LEVEL = 9  # Word's outline level of body text
 _INLINE = frozenset(
     [
         "t",
@@ -33,12 +33,14 @@ _INLINE = frozenset(
 _SAID = {"tab": " ", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _UNREAD = frozenset(
     ["pPr", "rPr", "del", "moveFrom", "instrText"]
-)  # formats, and what was deleted while changes were tracked
+)  # formats, and text deleted while changes were tracked
 
 
-def docx(data: bytes, fallback: str, _: OnPage) -> Document:
-    """The title is the paragraph in the style Title, else the file's own, else the first heading."""
-    package = Package(data)
+def docx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
+    """Read a Word file. Its title is the paragraph in style Title, else the file property, else the
+    first heading.
+    """
+    package = OfficePackage(data)
     main = package.main("word/document.xml")
     root = package.xml(main)
     reading = _Reading(package, main)
@@ -46,23 +48,23 @@ def docx(data: bytes, fallback: str, _: OnPage) -> Document:
         reading.block(block)
     reading.end_list()
     meta = package.meta()
-    first = reading.draft.headings[0].text if reading.draft.headings else ""
-    return reading.draft.document(reading.title or meta.get("title") or first or fallback, meta)
+    first = reading.builder.headings[0].text if reading.builder.headings else ""
+    return reading.builder.document(reading.title or meta.get("title") or first or fallback, meta)
 
 
 class _Reading:
-    """The walk over the body. List items are held until the list ends, so that it is one block."""
+    """Walk over the body. List items wait until the list ends, so that it becomes one block."""
 
-    def __init__(self, package: Package, main: str) -> None:
+    def __init__(self, package: OfficePackage, main: str) -> None:
         parts = {kind: part for kind, part in package.relations(main).values() if part in package}
         self._levels = _levels(package.xml(parts["styles"])) if "styles" in parts else {}
         kinds = [kind for kind in ("footnotes", "endnotes") if kind in parts]
         self._notes: dict[str, dict[str, str]] = {
             kind: _notes(package.xml(parts[kind])) for kind in kinds
         }
-        self.draft, self.title = Draft(), ""
+        self.builder, self.title = DocumentBuilder(), ""
         self._items: list[str] = []
-        self._shift = 0  # where there is a title, headings stand below it
+        self._shift = 0  # 1 if there is a title, so that headings are below it
 
     def block(self, element: "Element") -> None:
         if local(element) == "tbl":
@@ -78,18 +80,18 @@ class _Reading:
             self._items.append(f"{'  ' * depth}- {text}")
         elif text:
             self.end_list()
-            self.draft.block(text)
+            self.builder.block(text)
         for each in more:
             self.block(each)
 
     def end_list(self) -> None:
-        self.draft.block("\n".join(self._items))
+        self.builder.block("\n".join(self._items))
         self._items = []
 
     def _head(self, level: int, text: str) -> None:
         if level == 0 and not self.title:
             self.title, self._shift = text, 1
-        self.draft.heading(level + self._shift if level else 1, text)
+        self.builder.heading(level + self._shift if level else 1, text)
 
     def _level(self, paragraph: "Element") -> int | None:
         """1 for the highest heading, 0 for the document's title, None for text."""
@@ -124,10 +126,10 @@ class _Reading:
         rows = [row for row in rows if any(row)]
         if rows and max(map(len, rows)) == 1:  # a frame around text
             for row in rows:
-                self.draft.block(row[0])
+                self.builder.block(row[0])
         elif rows:
             for part in table(rows):
-                self.draft.block(part)
+                self.builder.block(part)
 
     def _cell(self, cell: "Element") -> str:
         said = (self._text(paragraph) for paragraph in descend(cell, frozenset(["p"])))
@@ -172,7 +174,7 @@ def _levels(styles: "Element") -> dict[str, int | None]:
 
 
 def _rooted(style: str, own: dict[str, int | None], based: dict[str, str]) -> str:
-    """The nearest style that says what it is; styles may be based on each other in a circle."""
+    """Return the nearest base style with a level; styles may refer to each other in a circle."""
     seen = set[str]()
     while style not in own and style not in seen:
         seen.add(style)

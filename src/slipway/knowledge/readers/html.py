@@ -1,10 +1,16 @@
-"""HTML: what a reader of the page reads."""
+"""Read HTML: the text that a person sees on the page."""
 
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from slipway.knowledge.readers.document import LONGEST_HEADING, Document, Heading, OnPage, one_line
+from slipway.knowledge.readers.document import (
+    LONGEST_HEADING,
+    Heading,
+    OnPage,
+    ParsedDocument,
+    one_line,
+)
 from slipway.knowledge.readers.text import decoded
 
 if TYPE_CHECKING:
@@ -15,7 +21,7 @@ _UNREAD = (
     "script, style, nav, aside, noscript, template, svg, button, select, textarea, iframe, object, canvas, [hidden], a.headerlink, "
     "[role=navigation], [role=banner], [role=contentinfo], [role=complementary], [role=search]"
 )
-# unread, except inside these, where they belong to the text (HTML's own rule for banners)
+# left out, except inside `main` or `article` (HTML's own rule for banners)
 _PAGE_ENDS = "header, footer"
 _OWN_ENDS = frozenset({"main", "article"})
 _ANCHOR_SIGNS = frozenset("#¶§")
@@ -29,10 +35,11 @@ _CELLS = frozenset(["td", "th"])
 _SPACES = re.compile(r"[ \t\n\f\r]+")
 
 
-def html(data: bytes, fallback: str, _: OnPage) -> Document:
-    """The readable text of a page: no scripts, menus, page headers and footers; only `main` where
-    there is one. Paragraphs are set apart by a blank line, list items stand on lines of their own
-    after `- `, table cells are separated by ` | `, `pre` is fenced as in Markdown.
+def html(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
+    """Read a page without scripts, menus, page headers and footers; only `main` if there is one.
+
+    Paragraphs get a blank line between them, list items a line of their own after `- `, table cells
+    ` | ` between them; `pre` is fenced as in Markdown.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -46,7 +53,7 @@ def html(data: bytes, fallback: str, _: OnPage) -> Document:
     named = tree.css_first("title")
     title = next((heading.text for heading in page.headings if heading.level == 1), "")
     title = title or (one_line(named.text()) if named else "") or fallback
-    return Document(
+    return ParsedDocument(
         title=title,
         text="".join(page.out),
         headings=tuple(page.headings),
@@ -63,8 +70,8 @@ def _is_inside(node: "LexborNode", tags: frozenset[str]) -> bool:
 
 
 class _Page:
-    """Text as it comes out of a walk over the tree. Separators are owed until the next text, so
-    that the strongest one wins.
+    """Collect text during a walk over the tree. Separators wait until the next text, so that the
+    strongest one wins.
     """
 
     def __init__(self, unread: set[int]) -> None:
@@ -73,12 +80,12 @@ class _Page:
         self.breaks: list[int] = []
         self._unread = unread  # nodes, by their ids
         self._length = 0
-        self._owed, self._mark = "", ""  # the mark is a list item's, and waits for its text
-        self._cells = 0  # how deep in table cells: blocks in there stay on the row's line
-        self._items = 0  # how deep in list items: blocks in there follow line by line
+        self._owed, self._mark = "", ""  # the mark of a list item waits for its text
+        self._cells = 0  # depth in table cells: blocks there stay on the line of the row
+        self._items = 0  # depth in list items: blocks there follow line by line
 
     def walk(self, root: "LexborNode") -> None:
-        """Without recursion: pages nest as deep as they like."""
+        """Walk the tree without recursion, since pages may be nested deeply."""
         stack = [(root, False)]
         while stack:
             node, left = stack.pop()
@@ -99,7 +106,7 @@ class _Page:
                 stack.extend((child, False) for child in _children(node))
 
     def _text(self, root: "LexborNode") -> str:
-        """All the text in it, white space kept; without the signs that link a heading to itself."""
+        """Return all text with its white space, without the signs that link a heading to itself."""
         texts, stack = [], [root]
         while stack:
             node = stack.pop()

@@ -1,4 +1,4 @@
-"""Markdown: CommonMark with tables, and front matter."""
+"""Read Markdown: CommonMark with tables and front matter."""
 
 import datetime
 import itertools
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import (
     LONGEST_HEADING,
-    Document,
     Heading,
     OnPage,
-    Unreadable,
+    ParsedDocument,
+    UnreadableFile,
     one_line,
 )
 from slipway.knowledge.readers.text import decoded, line_starts
@@ -34,10 +34,8 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SAYS_TEXT = frozenset({"text", "text_special", "code_inline", "image"})
 
 
-def markdown(data: bytes, fallback: str, _: OnPage) -> Document:
-    """CommonMark with tables. Only headings at the outermost level count: not those in lists,
-    quotes or code.
-    """
+def markdown(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
+    """Read CommonMark with tables. Headings inside lists, quotes or code are not headings."""
     text = decoded(data)
     front = _FRONT_MATTER.match(text)
     meta = _front_matter(text, front)
@@ -51,7 +49,9 @@ def markdown(data: bytes, fallback: str, _: OnPage) -> Document:
         or fallback
     )
     breaks = tuple(lines[token.map[0]] for token in tokens if token.level == 0 and token.map)
-    return Document(title=title, text=text, headings=headings, breaks=breaks, body=base, meta=meta)
+    return ParsedDocument(
+        title=title, text=text, headings=headings, breaks=breaks, body=base, meta=meta
+    )
 
 
 def _markdown_headings(text: str, tokens: "list[Token]", lines: list[int]) -> list[Heading]:
@@ -67,21 +67,22 @@ def _markdown_headings(text: str, tokens: "list[Token]", lines: list[int]) -> li
 
 
 def _without_comments(text: str, headings: list[Heading]) -> list[Heading]:
-    """Pages saved from the web hold code that nobody fenced, with `# comments` that look like
-    titles. Such a line is told by the page's own habit: its lower headings all stand clear between
-    blank lines, and this one, not the first, hangs on the text above or below.
+    """Drop `# comments` of unfenced code, as pages saved from the web have.
+
+    If all lower headings of the page are between blank lines, a level-1 heading (not the first)
+    that touches other text is a comment.
     """
     lower = [heading for heading in headings if heading.level > 1]
-    if not lower or not all(_stands_clear(text, heading) for heading in lower):
+    if not lower or not all(_is_between_blank_lines(text, heading) for heading in lower):
         return headings
     return [
         heading
         for heading in headings
-        if heading is headings[0] or heading.level > 1 or _stands_clear(text, heading)
+        if heading is headings[0] or heading.level > 1 or _is_between_blank_lines(text, heading)
     ]
 
 
-def _stands_clear(text: str, heading: Heading) -> bool:
+def _is_between_blank_lines(text: str, heading: Heading) -> bool:
     above = text[text.rfind("\n", 0, max(heading.start - 1, 0)) + 1 : heading.start]
     end = text.find("\n", heading.end)
     return not above.strip() and not text[heading.end : end if end >= 0 else None].strip()
@@ -106,7 +107,7 @@ def _front_title(front: re.Match[str] | None) -> str:
 
 @cache
 def _markdown_parser() -> "MarkdownIt":
-    from markdown_it import MarkdownIt  # 60 ms to import, and only needed where there is Markdown
+    from markdown_it import MarkdownIt  # takes 60 ms to import
 
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.disable(
@@ -123,13 +124,13 @@ _OPENED = re.compile(r"\s*---[ \t]*\n((?:[^\n]+\n){0,50})")
 
 
 def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
-    """Front matter that cannot be understood is ignored, unless it seems to say who may read: then
-    nobody may. Raises Unreadable.
+    """Parse front matter. Ignore it if it is invalid, but raise UnreadableFile if it seems to limit
+    who may read the file.
     """
     if front is None:
         opened = _OPENED.match(text)
         if opened and any(_RIGHTS.match(line.lstrip(" \t{\"'")) for line in opened[1].splitlines()):
-            raise Unreadable(
+            raise UnreadableFile(
                 "Its front matter, which says who may read it, is not closed or not at the start",
                 "put it first, between two lines of ---",
             )
@@ -138,7 +139,7 @@ def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
         return _mapping(front[1])
     except ValueError as error:
         if _RIGHTS.search(front[1]):
-            raise Unreadable(
+            raise UnreadableFile(
                 f"Its front matter, which says who may read it, {error}",
                 "write it as lines of `name: value`",
             ) from None
@@ -146,8 +147,8 @@ def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
 
 
 def _mapping(source: str) -> dict[str, Any]:
-    """Raises ValueError, which ends a sentence that begins with the front matter."""
-    import yaml  # 20 ms, and only needed where there is front matter
+    """Parse YAML. Raises ValueError, whose text completes "Its front matter ..."."""
+    import yaml  # takes 20 ms, and few files have front matter
 
     if len(source) > _LONGEST_FRONT:
         raise ValueError(f"is longer than {_LONGEST_FRONT} characters")
@@ -159,16 +160,16 @@ def _mapping(source: str) -> dict[str, Any]:
     except (
         yaml.YAMLError,
         ValueError,
-    ) as error:  # ValueError: 2024-13-45, or what grows without end
+    ) as error:  # ValueError: a date like 2024-13-45, or too many values
         raise ValueError("is not valid YAML, or holds too many values") from error
     if not isinstance(plain, dict | None):
-        raise ValueError("is not a YAML mapping")  # noqa: TRY004 - a fault of the text
+        raise ValueError("is not a YAML mapping")  # noqa: TRY004 - the text is wrong
     return plain or {}
 
 
 def _plain(value: Any, counted: "itertools.count[int]") -> Any:
-    """With JSON's types only; what refers to itself, or grows a thousandfold through references, is
-    refused.
+    """Convert to JSON types. Raises ValueError for values that refer to themselves or that references
+    multiply beyond 10,000.
     """
     if next(counted) > 10_000:
         raise ValueError

@@ -1,11 +1,18 @@
-"""PowerPoint: each slide is a page, its title a heading, the speaker's notes below it. Hidden
-slides are not shown, so not read either.
+"""Read PowerPoint: each slide is a page with its title as heading and the speaker's notes at the
+end. Hidden slides are left out.
 """
 
 from typing import TYPE_CHECKING
 
-from slipway.knowledge.readers.document import Document, Draft, OnPage, Unreadable, one_line, table
-from slipway.knowledge.readers.office import Package, attribute, child, descend, local
+from slipway.knowledge.readers.document import (
+    DocumentBuilder,
+    OnPage,
+    ParsedDocument,
+    UnreadableFile,
+    one_line,
+    table,
+)
+from slipway.knowledge.readers.office import OfficePackage, attribute, child, descend, local
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -14,78 +21,78 @@ _SHAPES = frozenset(["sp", "tbl"])
 _TITLES = frozenset(["title", "ctrTitle"])
 _UNSAID = frozenset(
     ["dt", "ftr", "sldNum", "hdr", "sldImg"]
-)  # placeholders that repeat on every slide
-_LEVEL = 1  # the level of all titles: slides have no ranks
+)  # placeholders repeated on every slide
+_LEVEL = 1  # of all titles: slides have no ranks
 
 
-def pptx(data: bytes, fallback: str, on_page: OnPage) -> Document:
-    """Pages are numbered as PowerPoint numbers slides: in their order, hidden ones counted. Raises
-    Unreadable with the slide as page.
+def pptx(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
+    """Read slides in order, numbered as PowerPoint does, hidden ones counted. Raises
+    UnreadableFile with the slide as page.
     """
-    package, draft = Package(data), Draft()
+    package, builder = OfficePackage(data), DocumentBuilder()
     main = package.main("ppt/presentation.xml")
     parts = package.relations(main)
     listed = child(package.xml(main), "sldIdLst")
     for number, entry in enumerate(listed if listed is not None else [], start=1):
         on_page(number)
-        draft.page()
+        builder.page()
         _, part = parts.get(_relation(entry), ("", f"ppt/slides/slide{number}.xml"))
         if part not in package:
-            raise Unreadable(
+            raise UnreadableFile(
                 "It is damaged: a slide is missing",
                 "open it in PowerPoint and save it again",
                 number,
             )
         slide = package.xml(part, number)
         if slide.get("show") not in ("0", "false"):
-            _read(draft, slide, number)
-            _read_notes(draft, package, part, number)
+            _read(builder, slide, number)
+            _read_notes(builder, package, part, number)
     meta = package.meta()
-    first = draft.headings[0].text if draft.headings else ""
-    return draft.document(meta.get("title") or first or fallback, meta)
+    first = builder.headings[0].text if builder.headings else ""
+    return builder.document(meta.get("title") or first or fallback, meta)
 
 
 def _relation(entry: "Element") -> str:
-    """`r:id`, beside an `id` without namespace that means something else."""
+    """Return `r:id`; the `id` without namespace is something else."""
     return next((value for key, value in entry.attrib.items() if key.endswith("}id")), "")
 
 
-def _read(draft: Draft, slide: "Element", number: int) -> None:
+def _read(builder: DocumentBuilder, slide: "Element", number: int) -> None:
     shapes = [shape for shape in descend(slide, _SHAPES) if _placeholder(shape) not in _UNSAID]
     titles = [shape for shape in shapes if _placeholder(shape) in _TITLES and _words(shape)]
     if titles:
-        draft.heading(_LEVEL, _words(titles[0]))
+        builder.heading(_LEVEL, _words(titles[0]))
     else:
         first = next((found[0][1] for shape in shapes if (found := _paragraphs(shape))), "")
-        draft.name(_LEVEL, first if 0 < len(first) <= 80 else f"Slide {number}")
+        builder.name(_LEVEL, first if 0 < len(first) <= 80 else f"Slide {number}")
     for shape in shapes:
         if local(shape) == "tbl":
-            _write_table(draft, shape)
+            _write_table(builder, shape)
         elif shape not in titles[:1]:
-            draft.block("\n".join(_lines(shape)))
+            builder.block("\n".join(_lines(shape)))
 
 
-def _read_notes(draft: Draft, package: Package, part: str, number: int) -> None:
+def _read_notes(builder: DocumentBuilder, package: OfficePackage, part: str, number: int) -> None:
     notes = next(
         (name for kind, name in package.relations(part).values() if kind == "notesSlide"), ""
     )
     if notes in package:
         shapes = descend(package.xml(notes, number), frozenset(["sp"]))
         said = [line for shape in shapes if _placeholder(shape) == "body" for line in _lines(shape)]
-        draft.block("\n".join(["Notes:", *said]) if said else "")
+        builder.block("\n".join(["Notes:", *said]) if said else "")
 
 
-def _write_table(draft: Draft, element: "Element") -> None:
+def _write_table(builder: DocumentBuilder, element: "Element") -> None:
     rows = [
         [_words(cell) for cell in descend(row, frozenset(["tc"]))]
         for row in descend(element, frozenset(["tr"]))
     ]
     for part in table(rows) if any(map(any, rows)) else []:
-        draft.block(part)
+        builder.block(part)
 
 
 def _placeholder(shape: "Element") -> str:
-    """Its kind; empty where the shape is none."""
+    """Return the shape's placeholder type; empty if it is no placeholder."""
     found = child(shape, "nvSpPr", "nvPr", "ph")
     return "" if found is None else found.get("type", "obj")
 
@@ -95,13 +102,13 @@ def _words(shape: "Element") -> str:
 
 
 def _lines(shape: "Element") -> list[str]:
-    """Its paragraphs; several are a list, the lower ones indented."""
+    """Return the paragraphs as lines; several become a list, indented by depth."""
     found = _paragraphs(shape)
     return [f"{'  ' * depth}- {text}" if len(found) > 1 else text for depth, text in found]
 
 
 def _paragraphs(shape: "Element") -> list[tuple[int, str]]:
-    """Those that say something, with their depth in the list."""
+    """Return (list depth, text) of the paragraphs with text."""
     found = []
     for paragraph in descend(shape, frozenset(["p"])):
         said = (

@@ -1,8 +1,14 @@
-"""Plain text and reStructuredText, and how the bytes of every text kind are decoded."""
+"""Read plain text and reStructuredText; decode the bytes of all text kinds."""
 
 import re
 
-from slipway.knowledge.readers.document import Document, Heading, OnPage, Unreadable, one_line
+from slipway.knowledge.readers.document import (
+    Heading,
+    OnPage,
+    ParsedDocument,
+    UnreadableFile,
+    one_line,
+)
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
@@ -10,32 +16,28 @@ _TITLE_LENGTH = 80
 
 
 def decoded(data: bytes) -> str:
-    """UTF-8; the byte order mark dropped, line ends normalised to `\\n`, nothing else changed.
-    Raises Unreadable.
-    """
+    """Decode UTF-8 without byte order mark, with line ends as `\n`. Raises UnreadableFile."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(
+        raise UnreadableFile(
             f"It is not UTF-8 text (byte {error.start} does not fit)", "save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise Unreadable(
+        raise UnreadableFile(
             "It is not text (it has zero bytes)", "export it as Markdown, HTML or text"
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def line_starts(text: str, base: int) -> list[int]:
-    """Offsets of the lines from `base` on, and of the end, so that every line has a start and an
-    end.
-    """
+    """Return the offsets of the lines from `base` on, and of the end of the text."""
     return [base, *(found.end() for found in re.compile("\n").finditer(text, base)), len(text)]
 
 
-def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
-    """reStructuredText: headings are underlined, perhaps overlined too; a style's rank is the order
-    in which it first appears.
+def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
+    """Read reStructuredText. Headings are underlined, perhaps overlined too; a style's level is the
+    order in which it first appears.
     """
     text = decoded(data)
     rows, lines = text.split("\n"), line_starts(text, 0)
@@ -52,7 +54,9 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> Document:
             Heading(level=level, text=name, start=lines[number - over], end=lines[number + 2])
         )
     title = headings[0].text if headings else fallback
-    return Document(title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text))
+    return ParsedDocument(
+        title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text)
+    )
 
 
 def _is_underlined(before: str, row: str, rule: str) -> bool:
@@ -61,9 +65,9 @@ def _is_underlined(before: str, row: str, rule: str) -> bool:
     return before == rule or (not before and not row[0].isspace())
 
 
-def plain(data: bytes, fallback: str, on_page: OnPage) -> Document:
-    """No headings. A short first line that stands alone and does not end like a sentence is the
-    title.
+def plain(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
+    """Read plain text, without headings. A short first line followed by a blank line, and without
+    the end of a sentence, is the title.
     """
     text = decoded(data)
     first, _, rest = text.strip().partition("\n")
@@ -71,7 +75,7 @@ def plain(data: bytes, fallback: str, on_page: OnPage) -> Document:
     titled = (
         alone and len(first) <= _TITLE_LENGTH and not first.rstrip().endswith((".", ",", ";", ":"))
     )
-    return Document(
+    return ParsedDocument(
         title=one_line(first) if titled else fallback, text=text, breaks=_paragraphs(text)
     )
 
