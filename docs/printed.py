@@ -34,6 +34,7 @@ PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DO
 
 ROUTES = {
     "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
+    "POST /v1/completions": "OpenAI's older text completions; the prompt is sent as a chat message",
     "POST /v1/answers": "an answer with its sources, whole or as events",
     "GET /v1/models": "the names that this key may call",
     "GET /v1/models/{name}": "one of them",
@@ -57,7 +58,7 @@ ROUTES = {
     "GET /metrics": "metrics for Prometheus",
     "GET /": "the chat page",
 }
-UNLISTED = {"/preflight", "/favicon.ico", "/static/{name}"}  # the browser's business
+UNLISTED = {"/favicon.ico", "/static/{name}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
     "method_not_allowed": "this path does not take this method",
     "model_not_found": "no app, route or model of that name",
