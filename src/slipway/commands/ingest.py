@@ -22,7 +22,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import inconsistencies
 from slipway.settings import Flags, Settings
 from slipway.store import Holder, InUse, Store, file_of
-from slipway.terminal import Bar
+from slipway.terminal import Bar, printable
 from slipway.types import Record
 
 _POLL_S = 0.2
@@ -256,8 +256,8 @@ def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> No
             f"{len(r.failed)} failed; search by meaning: {r.dense}"
         )
         for path, reason in r.failed.items():
-            say(f"  failed: {path}: {reason}")
+            say(f"  failed: {printable(f'{path}: {reason}', one_line=True)}")
         for each in r.wrong or ():
-            say(f"  wrong: {each}")
+            say(f"  wrong: {printable(each, one_line=True)}")
         if r.wrong == []:
             say("  verified: documents, index and vectors match")

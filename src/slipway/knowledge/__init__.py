@@ -386,15 +386,19 @@ class Knowledge:
         """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
 
         Replace an earlier upload of the same name if this asker may read it. Another asker's upload
-        stays, and nothing reveals that it exists.
+        stays, and nothing reveals that it exists: an upload for groups has a suffix in its name
+        that depends on the groups alone, and one that its sender may not read a random one.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
+        if groups is not None:
+            stem, dot, kind = name.rpartition(".")
+            mark = collection.document_store.public("\n".join(sorted(groups)))
+            name = f"{stem}-{mark[-6:]}{dot}{kind}"
         with uploads.changing:
             path = uploads.path_of(name, collection.by_path)
             before = [
-                doc
-                for doc in (collection.by_path.get(path), uploads.waiting.get(path))
-                if doc is not None
+                uploads.described(path, name, tags, groups),  # what the rules say of the new one
+                *filter(None, (collection.by_path.get(path), uploads.waiting.get(path))),
             ]
             if not all(self.access.may_read(asker, doc) for doc in before):
                 stem, dot, kind = name.rpartition(".")
@@ -402,6 +406,11 @@ class Knowledge:
                 path = uploads.path_of(name, collection.by_path)
             uploads.save(name, path, content, tags, groups, asker.owner)
         return collection.document_store.public(path), path
+
+    @property
+    def keeps_uploads(self) -> bool:
+        """Return whether uploads outlive this process: a temporary store would lose them."""
+        return self.synchronizer.collection.document_store.store.lasting
 
     @property
     def waiting(self) -> list[str]:
