@@ -30,6 +30,8 @@ Reader = Callable[[bytes, str, OnPage], ParsedDocument]
 READERS: dict[str, tuple[str, str]] = {
     ".md": (".markdown", "markdown"),
     ".markdown": (".markdown", "markdown"),
+    ".mdx": (".markdown", "mdx"),
+    ".ipynb": (".notebook", "notebook"),
     ".html": (".html", "html"),
     ".htm": (".html", "html"),
     ".txt": (".text", "plain"),
@@ -38,8 +40,15 @@ READERS: dict[str, tuple[str, str]] = {
     ".docx": (".docx", "docx"),
     ".pptx": (".pptx", "pptx"),
     ".xlsx": (".xlsx", "xlsx"),
-    ".csv": (".xlsx", "separated"),
-    ".tsv": (".xlsx", "separated"),
+    ".xls": (".xlsx", "calamine"),
+    ".xlsb": (".xlsx", "calamine"),
+    ".odt": (".opendocument", "odt"),
+    ".odp": (".opendocument", "odp"),
+    ".ods": (".opendocument", "ods"),
+    ".eml": (".mail", "mail"),
+    ".epub": (".epub", "epub"),
+    ".csv": (".separated", "separated"),
+    ".tsv": (".separated", "separated"),
 }
 
 
