@@ -36,9 +36,9 @@ from slipway.knowledge.answerability import (
     DEPTH,
     KEYWORDS_ONLY,
     WITH_VECTORS,
-    Model,
+    AnswerabilityModel,
     Signals,
-    answerable,
+    answer_probability,
     signals,
 )
 from slipway.knowledge.embedding import Embedder
@@ -54,10 +54,10 @@ RIDGE, RIDGES = 5.0, (1.0, 5.0, 25.0)
 NAMES = Signals.__struct_fields__
 SETS_OF_SIGNALS = (
     NAMES,
-    ("match", "sentence", "spoken"),
-    ("match", "lead", "heading", "named"),
-    ("match", "heading", "named", "sentence", "spoken"),
-    ("match", "lead", "sentence", "spoken"),
+    ("match", "sentence_cosine", "sentence_coverage"),
+    ("match", "lead", "heading_coverage", "heading_precision"),
+    ("match", "heading_coverage", "heading_precision", "sentence_cosine", "sentence_coverage"),
+    ("match", "lead", "sentence_cosine", "sentence_coverage"),
 )
 FAR_OFF = (
     "What is the capital of France?",
@@ -272,7 +272,9 @@ def rates(scores: Scores, least: float) -> str:
     return f"abstains from {abstains:.0%} of what is answered, answers {answers:.0%} of what is not"
 
 
-def report(title: str, data: Sequence[Pair], other: Sequence[Pair], model: Model) -> None:
+def report(
+    title: str, data: Sequence[Pair], other: Sequence[Pair], model: AnswerabilityModel
+) -> None:
     print(f"\n{title} (n={len(data)})")
     if any(cosine for pair in data for cosine in pair.cosines):
         told("similarity alone", [pair.cosines for pair in data])
@@ -303,7 +305,7 @@ def report(title: str, data: Sequence[Pair], other: Sequence[Pair], model: Model
     thresholds(shipped, plain, model)
 
 
-def thresholds(shipped: Scores, plain: Scores, model: Model) -> None:
+def thresholds(shipped: Scores, plain: Scores, model: AnswerabilityModel) -> None:
     for least in (model.threshold, BALANCED):
         print(f"  at {least}: shipped {rates(shipped, least)}", end="")
         print(
@@ -311,21 +313,21 @@ def thresholds(shipped: Scores, plain: Scores, model: Model) -> None:
         )
 
 
-def _probability(model: Model, found: Signals) -> float:
+def _probability(model: AnswerabilityModel, found: Signals) -> float:
     return float(1 / (1 + np.exp(-(_row(found, NAMES) @ _row(model.weights, NAMES) + model.bias))))
 
 
-def _by(model: Model, pair: Pair) -> tuple[float, float]:
+def _by(model: AnswerabilityModel, pair: Pair) -> tuple[float, float]:
     return _probability(model, pair.whole), _probability(model, pair.removed)
 
 
-def far_off(here: World, embedder: Embedder | None, model: Model) -> None:
+def far_off(here: World, embedder: Embedder | None, model: AnswerabilityModel) -> None:
     embed, times = embedder.embed_query if embedder else None, []
     answered = []
     for question in FAR_OFF:
         found = ranked(here, question, here.keywords, set(), embedder)
         started = time.perf_counter()
-        sure = answerable(question, found, here.keywords.index, embed)
+        sure = answer_probability(question, found, here.keywords.index, embed)
         times.append((time.perf_counter() - started) * 1e3)
         if sure >= model.threshold:
             answered.append(f"{question} ({sure:.2f})")
@@ -334,7 +336,7 @@ def far_off(here: World, embedder: Embedder | None, model: Model) -> None:
     )
 
 
-def unseen(own: World, embedder: Embedder | None, model: Model) -> None:
+def unseen(own: World, embedder: Embedder | None, model: AnswerabilityModel) -> None:
     """Our own docs, which nothing was fitted on; the questions avoid the words of the pages."""
     questions = questions_in(OWN, [place(passage) for passage in own.passages])
     asked = [
@@ -353,7 +355,7 @@ def unseen(own: World, embedder: Embedder | None, model: Model) -> None:
 
 def docs_questions() -> list[tuple[str, set[Place]]]:
     return [
-        (q["question"], {(g["page"], g["heading"]) for g in q["gold"]})
+        (q["question"], {(g["page"], g["heading_coverage"]) for g in q["gold"]})
         for q in lines(DATA / "docs-qa" / "questions.jsonl")
     ]
 

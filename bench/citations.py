@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slipway.evals.knowledge import passages_of
-from slipway.knowledge.citations import Marker
+from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.types import Passage, Source
 
@@ -162,7 +162,7 @@ def stream(pieces: int = 200_000) -> dict[str, str]:
         "a piece without brackets": " word",
         "a piece of a cited sentence": "so it is [1]. ",
     }.items():
-        marker = Marker({1})
+        marker = CitationParser({1})
         started = time.perf_counter()
         for _ in range(pieces):
             marker.feed(text)

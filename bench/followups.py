@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.evals.statistics import Measured, difference, mean
-from slipway.followups import understood
+from slipway.followups import resolve
 from slipway.knowledge import OFF, Knowledge, opened
 from slipway.store import Store
 from slipway.types import Asker, Message
@@ -105,7 +105,7 @@ def messages(case: Case) -> list[Message]:
 
 
 def by_rules(case: Case) -> str:
-    return understood(case["question"], messages(case))
+    return resolve(case["question"], messages(case))
 
 
 WAYS: dict[str, Callable[[Case], str]] = {
@@ -133,7 +133,7 @@ def cost_us(cases: Sequence[Case], rounds: int = 50) -> float:
     started = time.perf_counter()
     for _ in range(rounds):
         for text, turns in ready:
-            understood(text, turns)
+            resolve(text, turns)
     return (time.perf_counter() - started) * 1e6 / rounds / len(ready)
 
 

@@ -5,6 +5,7 @@ A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PART
 prints.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -422,7 +423,36 @@ def faults() -> str:
     )
 
 
+def modules() -> str:
+    """Return a table for each package: every module with the first sentence of its docstring."""
+    package = DOCS.parent / "src" / "slipway"
+    folders = sorted({file.parent for file in package.rglob("*.py")})
+    parts = []
+    for folder in folders:
+        name = "slipway" if folder == package else str(folder.relative_to(package)) + "/"
+        rows = [
+            [code(file.stem), purpose(file)]
+            for file in sorted(folder.glob("*.py"))
+            if file.name != "__init__.py"
+        ]
+        intro = purpose(folder / "__init__.py")
+        parts.append(
+            f"### {name}\n\n{intro}"
+            + (f"\n\n{table(['module', 'what it is'], rows)}" if rows else "")
+        )
+    return "\n\n".join(parts)
+
+
+def purpose(file: Path) -> str:
+    """Return the first sentence of a module's docstring, with the tree or colon part left out."""
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    first = " ".join(said.split("\n\n")[0].split())
+    sentence = re.match(r"(.*?[.!?])(?: [A-Z`*\"]|$)", first)
+    return sentence[1] if sentence else first
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "modules": modules,
     "providers": providers,
     "settings": settings,
     "commands": commands,

@@ -4,7 +4,7 @@ everything, unless said otherwise.
 
 from pathlib import Path
 
-from slipway.knowledge import OFF, Counts, Knowledge, ScanProgress, opened
+from slipway.knowledge import OFF, DocumentCounts, Knowledge, ScanProgress, opened
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.reading import failure_text
@@ -47,7 +47,7 @@ class Known:
         return self.room.examples(OPERATOR)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> DocumentCounts:
         return self.room.counts(OPERATOR)
 
     @property

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.answer.abstention import Opening, abstention
+from slipway.answer.abstention import AbstentionDetector, abstention_text
 from slipway.types import Source
 
 SAID = [
@@ -35,7 +35,7 @@ NOT_SAID = [
 
 
 def heard(text: str, sizes: list[int]) -> tuple[str, bool]:
-    opening, shown, at = Opening(), "", 0
+    opening, shown, at = AbstentionDetector(), "", 0
     for size in sizes * (len(text) // len(sizes) + 1):
         shown, at = shown + opening.feed(text[at : at + size]), at + size
     return shown + opening.end(), opening.abstained
@@ -54,13 +54,13 @@ def test_other_answers_are_shown_whole(text: str, sizes: list[int]) -> None:
 
 
 def test_the_first_words_of_an_answer_are_not_held_back() -> None:
-    assert Opening().feed("The ") == ""
-    assert Opening().feed("Tea") == "Tea"
-    assert Opening().feed("Notes") == "Notes"
+    assert AbstentionDetector().feed("The ") == ""
+    assert AbstentionDetector().feed("Tea") == "Tea"
+    assert AbstentionDetector().feed("Notes") == "Notes"
 
 
 def test_without_documents_nothing_is_listened_for() -> None:
-    assert Opening(listens=False).feed("NOT IN THE DOCUMENTS") == "NOT IN THE DOCUMENTS"
+    assert AbstentionDetector(listens=False).feed("NOT IN THE DOCUMENTS") == "NOT IN THE DOCUMENTS"
 
 
 def test_the_reader_is_told_in_the_language_of_the_question() -> None:
@@ -78,8 +78,11 @@ def test_the_reader_is_told_in_the_language_of_the_question() -> None:
         for n, name in enumerate(("a", "a", "b", "c", "d"), 1)
     ]
     assert (
-        abstention("How?", pages)
+        abstention_text("How?", pages)
         == "The documents do not say. Nearest pages: A (a.md), B (b.md), C (c.md)."
     )
-    assert abstention("多热？", pages[:3]) == "文档中没有说明。最相关的页面：A（a.md）、B（b.md）。"
-    assert abstention("How?", []) == "The documents do not say."
+    assert (
+        abstention_text("多热？", pages[:3])
+        == "文档中没有说明。最相关的页面：A（a.md）、B（b.md）。"
+    )
+    assert abstention_text("How?", []) == "The documents do not say."

@@ -93,7 +93,7 @@ def test_rules_and_reaches_are_asked_for_by_many_threads_at_once() -> None:
 
     def ask(n: int) -> bool:
         asker = Asker(owner="x", groups=frozenset({f"g{n % 7}"}))
-        reach = access.reach(asker, Within(path=f"{n % 40}*"), documents, n // 50)
+        reach = access.document_filter(asker, Within(path=f"{n % 40}*"), documents, n // 50)
         return reach is not None
 
     with ThreadPoolExecutor(8) as pool:
@@ -242,7 +242,9 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
         frozenset({"board"}),
     )
     assert room.search("tariff", asker=BOARD) == []
-    assert [doc.path for doc in room.room.coming(replace_asker(STAFF, documents=True))] == []
+    assert [
+        doc.path for doc in room.room.pending_uploads(replace_asker(STAFF, documents=True))
+    ] == []
     room.room.read(path)
     room.room.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from slipway.evals.knowledge import Corpus
-from slipway.knowledge.answerability import WITH_VECTORS, answerable, signals, threshold
+from slipway.knowledge.answerability import WITH_VECTORS, answer_probability, signals, threshold
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import DENSE_DEPTH, Ranked, embedded_text, fuse
 from slipway.types import Passage
@@ -72,7 +72,7 @@ def found(question: str, embedder: Embedder | None) -> Sequence[Ranked]:
 
 @pytest.mark.parametrize("question", ANSWERED)
 def test_what_is_answered_is_above_the_threshold(question: str, embedder: Embedder) -> None:
-    assert answerable(
+    assert answer_probability(
         question, found(question, embedder), TERMS, embedder.embed_query
     ) >= threshold(embedder.embed_query)
 
@@ -81,22 +81,24 @@ def test_what_is_answered_is_above_the_threshold(question: str, embedder: Embedd
 def test_what_is_far_off_is_below_it_with_vectors_and_without(
     question: str, embedder: Embedder
 ) -> None:
-    assert answerable(question, found(question, embedder), TERMS, embedder.embed_query) < threshold(
-        embedder.embed_query
-    )
-    assert answerable(question, found(question, None), TERMS) < threshold()
+    assert answer_probability(
+        question, found(question, embedder), TERMS, embedder.embed_query
+    ) < threshold(embedder.embed_query)
+    assert answer_probability(question, found(question, None), TERMS) < threshold()
 
 
 @pytest.mark.parametrize("question", ANSWERED)
 def test_keywords_alone_tell_it_too(question: str) -> None:
     whole = found(question, None)
-    assert answerable(question, whole, TERMS) >= threshold()
-    assert answerable(question, whole[1:], TERMS) < answerable(question, whole, TERMS)
+    assert answer_probability(question, whole, TERMS) >= threshold()
+    assert answer_probability(question, whole[1:], TERMS) < answer_probability(
+        question, whole, TERMS
+    )
 
 
 def test_nothing_found_is_no_answer() -> None:
-    assert answerable("How many days of leave do I have?", [], TERMS) == 0
-    assert answerable("what about it", found(ANSWERED[0], None), TERMS) == 0
+    assert answer_probability("How many days of leave do I have?", [], TERMS) == 0
+    assert answer_probability("what about it", found(ANSWERED[0], None), TERMS) == 0
 
 
 def test_each_signal_speaks_for_an_answer(embedder: Embedder) -> None:
@@ -108,4 +110,4 @@ def test_each_signal_speaks_for_an_answer(embedder: Embedder) -> None:
 
 
 def test_rare_words_weigh_more() -> None:
-    assert TERMS.rarity("") > TERMS.rarity("leav") > TERMS.rarity("handbook") > 0
+    assert TERMS.idf("") > TERMS.idf("leav") > TERMS.idf("handbook") > 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.knowledge.citations import Marker
+from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.types import Citation, Source
 
@@ -15,7 +15,7 @@ SHOWN = "Use a key [1]. Then [2] go on [1][2]. See `a [1] b` and [1](http://x). 
 
 
 def marked(cuts: list[int]) -> tuple[str, list[tuple[int, str]], int]:
-    marker, shown, citations, last = Marker({1, 2}), "", [], 0
+    marker, shown, citations, last = CitationParser({1, 2}), "", [], 0
     for cut in [*sorted(cuts), len(TEXT)]:
         text, found = marker.feed(TEXT[last:cut])
         shown, last = shown + text, cut
@@ -44,7 +44,7 @@ def test_where_the_stream_is_split_makes_no_difference(cuts: list[int]) -> None:
 
 
 def test_a_long_text_keeps_its_offsets() -> None:
-    marker, shown, spans = Marker({1}), "", []
+    marker, shown, spans = CitationParser({1}), "", []
     for i in range(2000):
         for piece in (
             f"Line {i} says",
@@ -61,7 +61,7 @@ def test_a_long_text_keeps_its_offsets() -> None:
 
 
 def read(text: str, known: tuple[int, ...] = (1, 2)) -> tuple[str, list[int], int]:
-    marker = Marker(set(known))
+    marker = CitationParser(set(known))
     parts = [marker.feed(text), marker.end()]
     return "".join(p[0] for p in parts), [c.n for p in parts for c in p[1]], marker.dropped
 
@@ -152,7 +152,7 @@ MIXED = st.lists(
 
 @given(MIXED, st.lists(st.integers(1, 9), min_size=1, max_size=30))
 def test_however_a_text_of_markers_is_split(text: str, sizes: list[int]) -> None:
-    marker, shown, at = Marker({1, 2}), "", 0
+    marker, shown, at = CitationParser({1, 2}), "", 0
     numbers: list[int] = []
     for size in sizes * (len(text) // len(sizes) + 1):
         given_out, found = marker.feed(text[at : at + size])
@@ -163,7 +163,7 @@ def test_however_a_text_of_markers_is_split(text: str, sizes: list[int]) -> None
 
 @given(st.text(alphabet="[]【】()` \n1,9-aS", max_size=400))
 def test_little_is_held_back(text: str) -> None:
-    marker = Marker({1})
+    marker = CitationParser({1})
     for letter in text:
         marker.feed(letter)
         assert len(marker.held) < 240
@@ -172,7 +172,7 @@ def test_little_is_held_back(text: str) -> None:
 def test_one_huge_piece_is_read_as_many_small_ones() -> None:
     text = "".join(f"Line {n} is [2024] so [{n % 4}] in `x[1]`.\n" for n in range(5_000))
     whole = read(text)
-    marker = Marker({1, 2})
+    marker = CitationParser({1, 2})
     assert (
         whole[0]
         == "".join(marker.feed(text[at : at + 7])[0] for at in range(0, len(text), 7))
@@ -195,7 +195,7 @@ def source(n: int, text: str, heading: str = "Tea") -> Source:
 
 def cited(answer: str, *texts: str, question: str = "How hot?") -> list[Citation]:
     sources = [source(n, text) for n, text in enumerate(texts, 1)]
-    marker = Marker({s.n for s in sources}, Claims(sources, question).lacking)
+    marker = CitationParser({s.n for s in sources}, Claims(sources, question).lacking)
     return marker.feed(answer)[1] + marker.end()[1]
 
 

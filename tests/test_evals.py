@@ -202,9 +202,9 @@ def test_the_command_ends_with_the_sentence_of_what_is_wrong(tmp_path: Path) -> 
 def test_how_sure_it_is_falls_without_the_gold(docs: Known) -> None:
     question = "How do I put it behind nginx?"
     found = docs.room.ranked(question, OPERATOR, 20)
-    sure = docs.room.sureness(question, found)
+    sure = docs.room.confidence(question, found)
     assert sure > 0.8
     assert (
-        docs.room.sureness(question, [each for each in found if each.place[0] != "deploy.md"])
+        docs.room.confidence(question, [each for each in found if each.place[0] != "deploy.md"])
         < sure - 0.2
     )

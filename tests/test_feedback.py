@@ -337,7 +337,7 @@ def test_the_list_is_limited_filtered_and_readable(server: Serving, folder: Path
 
 
 def test_where_nothing_was_said_the_list_says_so(tmp_path: Path) -> None:
-    assert run("feedback", "list", cwd=tmp_path).stdout == "No feedback is kept here yet.\n"
+    assert run("feedback", "list", cwd=tmp_path).stdout == "No feedback has been saved here yet.\n"
     assert listed(tmp_path) == []
     assert not (tmp_path / ".slipway").exists()
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from processes import ROOT, Serving, mocking, models, run, serving
-from slipway.followups import leans, may_lean, understood
-from slipway.followups.rewriting import accepted
+from slipway.followups import may_need_history, needs_history, resolve
+from slipway.followups.rewriting import accept
 from slipway.types import Message
 
 PLANS = """# Plans
@@ -144,7 +144,7 @@ def history(*texts: str) -> list[Message]:
 
 
 def sought(question: str, *before: str) -> str:
-    return understood(question, [*history(*before), Message(role="user", content=question)])
+    return resolve(question, [*history(*before), Message(role="user", content=question)])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_complete_question_never_changes(case: dict[str, Any]) -> None:
 
 def test_most_questions_that_lean_are_seen() -> None:
     leaning = [case for case in CASES if case["kind"] == "leans"]
-    assert sum(leans(case["question"]) for case in leaning) > 0.9 * len(leaning)
+    assert sum(needs_history(case["question"]) for case in leaning) > 0.9 * len(leaning)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_any_text_is_understood_somehow(text: str) -> None:
         ["the one", "x"],
     ):
         assert isinstance(sought(text, *before), str)
-        assert isinstance(may_lean(text, history(*before, text)), bool)
+        assert isinstance(may_need_history(text, history(*before, text)), bool)
 
 
 # With a small model
@@ -408,7 +408,7 @@ def test_the_stream_says_that_it_understands_and_what(folder: Path) -> None:
 )
 def test_only_a_rewritten_question_is_taken(said: str, taken: bool) -> None:
     turns = [(turn["role"], turn["content"]) for turn in BASIC]
-    assert (accepted(said, "and the Team plan?", turns) is not None) is taken
+    assert (accept(said, "and the Team plan?", turns) is not None) is taken
 
 
 def test_a_small_model_that_is_not_there_is_told(folder: Path) -> None:

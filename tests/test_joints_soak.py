@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from processes import Serving, mock_process, serving
-from seeing import Seen, ask
+from seeing import RecordedRequest, ask
 
 STREAMS = {"exact": 4000, "repeat": 1500, "restart": 1500, "preface": 1500, "space": 1500}
 FEW = 60  # of each habit, in the usual run
@@ -34,7 +34,7 @@ GAP_S = 0.3
 class Joined(NamedTuple):
     """`twice` and `missing` are characters at the joint, beside the truth."""
 
-    seen: Seen
+    seen: RecordedRequest
     truth: str
     twice: int
     missing: int
@@ -86,9 +86,9 @@ class Soak:
         truth = str(told.json()["text"])
         return Joined(seen, truth, *apart(seen.text, truth))
 
-    async def answer(self, app: str, question: str) -> Seen:
+    async def answer(self, app: str, question: str) -> RecordedRequest:
         """An app's events, as `Seen` of a stream."""
-        seen, name = Seen(streamed=True), ""
+        seen, name = RecordedRequest(streamed=True), ""
         body = {"app": app, "question": question, "stream": True}
         async with self.client.stream("POST", f"{self.server.url}/v1/answers", json=body) as reply:
             seen.status = reply.status_code
@@ -100,7 +100,7 @@ class Soak:
         return seen
 
 
-def take(seen: Seen, name: str, data: dict[str, Any]) -> None:
+def take(seen: RecordedRequest, name: str, data: dict[str, Any]) -> None:
     if name == "delta":
         seen.say(data["text"])
     elif name == "notice":
@@ -147,13 +147,13 @@ def soaking(tmp_path: Path, habit: str, streams: int, tpot_s: float = 0.0) -> It
 
 
 def told(habit: str, joined: list[Joined]) -> str:
-    went_on = [each for each in joined if each.seen.word == "continued"]
-    exact = sum(each.is_exact for each in went_on)
+    was_continued = [each for each in joined if each.seen.word == "continued"]
+    exact = sum(each.is_exact for each in was_continued)
     lengths = statistics.quantiles([len(each.truth) for each in joined], n=20)
     return (
-        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(went_on)} gone on with, "
-        f"{exact} of them exact ({exact / len(went_on):.2%}); {sum(each.twice for each in went_on)} characters too many, "
-        f"{sum(each.missing for each in went_on)} missing"
+        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(was_continued)} gone on with, "
+        f"{exact} of them exact ({exact / len(was_continued):.2%}); {sum(each.twice for each in was_continued)} characters too many, "
+        f"{sum(each.missing for each in was_continued)} missing"
     )
 
 

@@ -22,7 +22,7 @@ from slipway.admission import Admission
 from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft
 from slipway.knowledge import Knowledge, opened
-from slipway.providers import Call, Whole
+from slipway.providers import Call, Completion
 from slipway.providers.mock import lies, words
 from slipway.routing import Candidate, Route
 from slipway.settings import Price
@@ -160,7 +160,7 @@ class Lie:
         count = min(self.rng.randint(1, 6), len(self.left))
         return [Piece(raw=b"", text=self.left.pop(), spoke=True) for _ in range(count)]
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         raise NotImplementedError
 
     def close(self) -> None: ...

@@ -176,7 +176,7 @@ def test_a_model_without_a_free_connection_is_busy(tmp_path: Path) -> None:
 
 def test_sections_are_written_no_more_at_once_than_the_narrowest_model_takes() -> None:
     narrow, wide, any_number = (
-        Health("m", turns=turns)
+        Health("m", slots=turns)
         for turns in (ModelSlots("m", 2, 1.0), ModelSlots("m", 5, 1.0), None)
     )
     model = cast("Provider", None)

@@ -23,7 +23,7 @@ import openai
 import pytest
 
 from processes import COMMAND, run
-from slipway.cli import main
+from slipway.commands.mock import command as mock_command
 from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
 from wires import (
     CHAT,
@@ -816,8 +816,8 @@ def test_tls_needs_a_certificate_and_its_key(
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': behind @ stands a call"),
-        (["--script", "refuse@3"], "refuse is the whole server's and goes by time"),
+        (["--script", "cut-5@soon"], "slipway: Script entry 'cut-5@soon': after @ write a call"),
+        (["--script", "refuse@3"], "refuse applies to the whole server, so give it a time"),
         (
             ["--tls-cert", "cert.pem"],
             "slipway: TLS needs both a certificate (tls_cert) and its key (tls_key).",
@@ -837,7 +837,7 @@ def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
 
 
 def test_the_command_takes_each_habit_of_going_on() -> None:
-    (option,) = (param for param in main.commands["mock"].params if param.name == "continues")
+    (option,) = (param for param in mock_command.params if param.name == "continues")
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == tuple(CONTINUES)
 

@@ -123,26 +123,29 @@ def test_cutchar_without_such_a_character_ends_inside_an_event() -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("cut-5@", "behind @ stands a call (3), a time (2s, 500ms, 1m) or two times (2s-5s)"),
-        ("cut-5@soon", "behind @ stands a call"),
-        ("cut-5@2s-", "behind @ stands a call"),
-        ("cut-5@2-5", "behind @ stands a call"),
+        ("cut-5@", "after @ write a call (3), a time (2s, 500ms, 1m) or two times (2s-5s)"),
+        ("cut-5@soon", "after @ write a call"),
+        ("cut-5@2s-", "after @ write a call"),
+        ("cut-5@2-5", "after @ write a call"),
         ("cut-5@5s-2s", "the second time must be later"),
         ("cut-5@2s-2s", "the second time must be later"),
-        ("cut-5@2sx3", "x3 counts calls, and does not go with a time"),
+        ("cut-5@2sx3", "x3 counts calls and cannot be combined with a time"),
         ("cut-5@0", "calls are counted from 1"),
         ("cut-5x0", "calls are counted from 1"),
-        ("cut-5%", "'' is no share of calls"),
-        ("cut-5%-3", "'-3' is no share of calls"),
+        ("cut-5%", "'' is not a share of calls"),
+        ("cut-5%-3", "'-3' is not a share of calls"),
         ("cut-5%101", "write % and a number from 0 to 100"),
-        ("cut-5%nan", "'nan' is no share of calls"),
+        ("cut-5%nan", "'nan' is not a share of calls"),
         ("cut-5@2s%20", "Write FAULT[%P][@WHEN][xM]"),
         ("cut-5%20%30", "Write FAULT[%P][@WHEN][xM]"),
         ("stal-5@2s", "Did you mean 'stall'?"),
-        ("refuse@3", "refuse is the whole server's and goes by time, such as refuse@5s-10s"),
-        ("refusex3", "goes by time"),
-        ("refuse%20", "goes by time"),
-        ("refuse%20@1s", "goes by time"),
+        (
+            "refuse@3",
+            "refuse applies to the whole server, so give it a time, such as refuse@5s-10s",
+        ),
+        ("refusex3", "applies to the whole server"),
+        ("refuse%20", "applies to the whole server"),
+        ("refuse%20@1s", "applies to the whole server"),
     ],
 )
 def test_an_entry_that_cannot_be_understood_says_why(entry: str, says: str) -> None:
@@ -161,7 +164,7 @@ def test_every_fault_can_stand_in_a_script_by_time(name: str) -> None:
 def test_refuse_is_no_model() -> None:
     got = get(chat("fault-refuse"))
     assert (got.status, code_of(got)) == (404, "model_not_found")
-    assert "stands in a script" in json_of(got)["error"]["message"]
+    assert "put it in a script" in json_of(got)["error"]["message"]
 
 
 # Over time

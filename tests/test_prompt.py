@@ -87,7 +87,9 @@ def test_what_never_changes_stands_first() -> None:
         KIND,
     )
     assert (
-        first[0] == other[0] == {"role": "system", "content": f"{prompt.WITH_PASSAGES}\n\nBe kind."}
+        first[0]
+        == other[0]
+        == {"role": "system", "content": f"{prompt.DEFAULT_INSTRUCTIONS}\n\nBe kind."}
     )
     assert "passage" not in str(other[1:-1])
 
@@ -96,7 +98,7 @@ def test_what_never_changes_stands_first() -> None:
 
 
 def test_our_instructions_name_the_words_that_abstain() -> None:
-    assert SENTINEL in prompt.WITH_PASSAGES
+    assert SENTINEL in prompt.DEFAULT_INSTRUCTIONS
 
 
 @pytest.fixture
@@ -164,9 +166,9 @@ def test_another_text_is_another_version_and_the_same_text_the_same() -> None:
 
     ours = version()
     assert re.fullmatch(r"[0-9a-f]{12}", ours or "")
-    assert version(f"{prompt.WITH_PASSAGES}\n") == ours
+    assert version(f"{prompt.DEFAULT_INSTRUCTIONS}\n") == ours
     assert len({ours, version("Other."), version(instructions="x"), version(instructions="y")}) == 4
-    assert prompt.OURS.version(passages=False) is None
+    assert prompt.DEFAULT_PROMPT.version(passages=False) is None
 
 
 def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> None:
@@ -176,11 +178,11 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
     done = run("prompt", "lint", "--config", str(file), *questions, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     alike = int(done.stdout.split(" of ")[0].replace(",", ""))
-    assert alike > len(prompt.WITH_PASSAGES)
-    assert "bytes alike; then message 1 differs at byte" in done.stdout
+    assert alike > len(prompt.DEFAULT_INSTRUCTIONS)
+    assert "bytes are equal; then message 1 differs at byte" in done.stdout
     same = run("prompt", "lint", "--config", str(file), questions[0], questions[0], cwd=tmp_path)
     assert same.returncode == 0
-    assert "alike to the last of" in same.stdout
+    assert "bytes are equal" in same.stdout
     none = run(
         "prompt",
         "lint",
@@ -209,7 +211,7 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
         (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as that"),
         (
             b"Be kind.",
-            f"warning: apps.support.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer",
+            f"warning: apps.support.prompt: the file lacks the words `{SENTINEL}`, so a model cannot say that the passages do not answer the question",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.answer.draft import InOrder
-from slipway.answer.sections import asked_for, is_broad, subject
+from slipway.answer.sections import is_broad, split_questions, subject_of
 from slipway.types import Delta, Event
 
 Told = tuple[int, str, dict[str, Any]]
@@ -175,7 +175,7 @@ def texts(told: list[Told]) -> dict[int, str]:
     ],
 )
 def test_a_question_that_holds_several_is_taken_apart(question: str, titles: list[str]) -> None:
-    assert [part.title for part in asked_for(question, 4)] == titles
+    assert [part.title for part in split_questions(question, 4)] == titles
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
     ],
 )
 def test_a_narrow_question_stays_one(question: str) -> None:
-    assert [(part.text, part.title) for part in asked_for(question, 4)] == [(question, "")]
+    assert [(part.text, part.title) for part in split_questions(question, 4)] == [(question, "")]
     assert not is_broad(question)
 
 
@@ -233,7 +233,7 @@ def test_a_narrow_question_stays_one(question: str) -> None:
 )
 def test_pasted_signs_cost_nothing(signs: str) -> None:
     for text in (signs * 200_000 + "x", f"How {signs * (900 // len(signs))}x"):
-        assert len(asked_for(text, 4)) == 1
+        assert len(split_questions(text, 4)) == 1
         assert not is_broad(text)
 
 
@@ -251,7 +251,7 @@ def test_pasted_signs_cost_nothing(signs: str) -> None:
 )
 def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: str) -> None:
     assert is_broad(question)
-    assert subject(question) == about
+    assert subject_of(question) == about
 
 
 @given(st.data())

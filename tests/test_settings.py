@@ -42,7 +42,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
     assert code == 2
     assert (
         said
-        == "slipway: embedding: `qwen2.5-coder-0.5b` is not known; write minilm, a folder such as ./model, or none\n"
+        == "slipway: embedding: `qwen2.5-coder-0.5b` is unknown; write minilm, a folder such as ./model, or none\n"
     )
 
 

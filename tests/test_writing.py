@@ -21,7 +21,7 @@ from slipway.answer.draft import Draft
 from slipway.answer.pace import Pace, Writing
 from slipway.errors import InternalError
 from slipway.knowledge import OFF, Knowledge, opened
-from slipway.providers import Call, Whole
+from slipway.providers import Call, Completion
 from slipway.routing import Candidate, Health, ModelSlots, Route
 from slipway.settings import Price
 from slipway.store import Store
@@ -91,7 +91,7 @@ class Saying:
         self.left = self.say() if self.left is None else self.left
         return [self.left.pop(0)] if self.left else []
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         raise NotImplementedError
 
     def close(self) -> None: ...
@@ -103,7 +103,7 @@ def compile_pipeline(
     knowledge = Knowledge(opened(Store.temporary(), [docs], embedding=OFF))
     knowledge.build()
     health = Health(
-        turns=ModelSlots("scripted", model.parallel, 60.0) if model.parallel is not None else None
+        slots=ModelSlots("scripted", model.parallel, 60.0) if model.parallel is not None else None
     )
     app = App(
         name="handbook",

@@ -1,17 +1,19 @@
-"""Saying honestly that the documents do not say: how a model tells us, and what the reader is told."""
+"""Recognise when a model says that the documents do not answer, and write what the reader sees
+then.
+"""
 
 import re
 from collections.abc import Sequence
 
 from slipway.types import Source
 
-SENTINEL = "NOT IN THE DOCUMENTS"  # prompt.py asks for it
+SENTINEL = "NOT IN THE DOCUMENTS"  # prompt/documents.md asks for it
 _ENGLISH = ("The documents do not say.", " Nearest pages: ", ", ", "{} ({})", ".")
 _CHINESE = ("文档中没有说明。", "最相关的页面：", "、", "{}（{}）", "。")
 _NEAREST = 3
 
-# The sentinel, what a model makes of it that answers in Chinese, and our own words, which it may
-# have read in the conversation
+# The sentinel, its Chinese variants, and our own sentences, which the model may have read in the
+# conversation
 _SENTINELS = (
     *(SENTINEL.lower(), SENTINEL.lower().removesuffix("s"), "the documents do not say"),
     *(
@@ -21,18 +23,18 @@ _SENTINELS = (
     ),
     *("不在文档中", "不在文檔中"),
 )
-_SIGNS = re.compile(r"[\s*_#>\"'“”‘’「『【\[(（`~-]{0,12}")  # may stand before it
+_SIGNS = re.compile(r"[\s*_#>\"'“”‘’「『【\[(（`~-]{0,12}")  # may come before it
 _CLOSING = " \t*_\"'”’」』】])）`"
 _STOPS = (".", "。", "!", "！", ":", "：", ",", "，", ";", "；", "—", "–", "\n")
 _HAN, _OTHER_EAST = re.compile(r"[\u4e00-\u9fff]"), re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 
 
-class Opening:
-    """The beginning of a model's text, held back as long as it may become the sentinel: mostly
-    until the first word.
+class AbstentionDetector:
+    """Hold back the beginning of a model's text while it may become the sentinel: mostly until the
+    first word.
 
-    Once the model has said it, `abstained` is true and all that follows is left out. In the middle
-    of an answer it is text like any other.
+    Once the model has written it, `abstained` is true and all that follows is dropped. Later in an
+    answer it is ordinary text.
     """
 
     def __init__(self, *, listens: bool = True) -> None:
@@ -40,20 +42,21 @@ class Opening:
         self._held: str | None = "" if listens else None
 
     def feed(self, text: str) -> str:
+        """Take the next piece; return what can be shown."""
         if self._held is None:
             return "" if self.abstained else text
         self._held += text
         return "" if _may_become(self._held) else self.end()
 
     def end(self) -> str:
-        """What was held back, now that nothing follows that could change it."""
+        """Return what was held back; no more text follows."""
         text, self._held = self._held or "", None
         self.abstained = self.abstained or _is_sentinel(text)
         return "" if self.abstained else text
 
 
-def abstention(question: str, sources: Sequence[Source]) -> str:
-    """The answer where there is none: a sentence, and the nearest pages. In Chinese where the
+def abstention_text(question: str, sources: Sequence[Source]) -> str:
+    """Return the answer if there is none: a sentence and the nearest pages; in Chinese if the
     question is, else in English.
     """
     chinese = bool(_HAN.search(question)) and not _OTHER_EAST.search(question)
@@ -73,7 +76,9 @@ def _may_become(text: str) -> bool:
 
 
 def _is_sentinel(text: str) -> bool:
-    """In capitals it is one before any sign; else only as a whole sentence or line."""
+    """Tell whether the text is the sentinel: in capitals before any sign, otherwise only as a whole
+    sentence or line.
+    """
     core = _core(text)
     if (
         _SIGNS.sub("", text, count=1).startswith(SENTINEL)

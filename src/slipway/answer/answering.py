@@ -13,7 +13,7 @@ from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.routing import Route, Thought, think
+from slipway.routing import QuickReply, Route, ask_briefly
 from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
@@ -61,16 +61,16 @@ async def answer(
 
 def small_model(
     pipeline: Pipeline, route: Route, question: Question, draft: Draft, tally: Tally
-) -> followups.Think:
+) -> followups.SmallModel:
     """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
         try:
-            thought = await think(
+            thought = await ask_briefly(
                 route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
             )
         except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
-            unknown = Thought(text=None, model=route.candidates[0].model, usage=None)
+            unknown = QuickReply(text=None, model=route.candidates[0].model, usage=None)
             draft.spent.append(tally.book_side_call(unknown))
             raise
         if thought is None:

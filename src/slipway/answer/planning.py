@@ -1,4 +1,4 @@
-"""Plan and knowledge: which sections an answer has, and the places that each may draw on."""
+"""Plan an answer: decide its sections, and find the places that each may use."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,16 +21,13 @@ from slipway.types import (
     SourceFound,
 )
 
-NOTHING = "Nothing in the documents matches."
-WHOLE = (
-    "max_tokens",
-    "max_completion_tokens",
-    "stop",
-)  # parameters that are meant for the answer, not for a part of it
-# how likely it must be that the sources answer, for them to be quoted; measured by
-# bench/abstention.py ...
-QUOTED = 0.25
-ASKED = 0.1  # ... and for a model to be asked, which reads them and may still say that they do not
+NOTHING_FOUND = "Nothing in the documents matches."
+# Parameters that limit the whole answer, not a part of it
+WHOLE_ANSWER_OPTIONS = ("max_tokens", "max_completion_tokens", "stop")
+# Least probabilities that the sources answer, to quote them, and to ask a model, which reads them
+# and may still abstain; measured by bench/abstention.py
+MIN_CONFIDENCE_TO_QUOTE = 0.25
+MIN_CONFIDENCE_TO_ASK = 0.1
 
 
 async def plan(
@@ -39,10 +36,10 @@ async def plan(
     draft: Draft,
     progress: ProgressReporter,
     say: Say,
-    small: followups.Think | None = None,
+    small: followups.SmallModel | None = None,
 ) -> None:
-    """Which sections there are, and the places that each may draw on, said as they are found. On
-    trying again, what is missing.
+    """Decide the sections and find their places, and report them as they are found. On a retry,
+    only for the missing sections.
     """
     if app.knowledge is None:
         if not draft.sections:
@@ -61,18 +58,16 @@ async def plan(
 
 
 async def understand(
-    question: Question, progress: ProgressReporter, say: Say, small: followups.Think | None
+    question: Question, progress: ProgressReporter, say: Say, small: followups.SmallModel | None
 ) -> Question:
-    """The question in full, where it leans on what was said before; what is searched for then is
-    said.
-    """
+    """Return the complete question if it needs the history, and report what is searched for."""
     if len(question.messages) < 2:
         return question
-    if small is not None and followups.may_lean(question.text, question.messages):
+    if small is not None and followups.may_need_history(question.text, question.messages):
         progress.report("plan", "Understanding the question…", 0, 1, "questions")
-        text = await followups.understood_by(small, question.text, question.messages)
+        text = await followups.resolve_with_model(small, question.text, question.messages)
     else:
-        text = followups.understood(question.text, question.messages)
+        text = followups.resolve(question.text, question.messages)
     if text == question.text:
         return question
     say(Notice(code="understood", text=f"Searched for: {text}"))
@@ -80,7 +75,7 @@ async def understand(
 
 
 async def readiness(knowledge: Knowledge, app: App, progress: ProgressReporter) -> None:
-    """Waits for the first reading."""
+    """Wait until the documents have been read once."""
     progress.report("retrieve", "Searching the documents…", 0, app.passages, "passages")
     while not knowledge.ready:
         if knowledge.failed:
@@ -95,36 +90,41 @@ async def readiness(knowledge: Knowledge, app: App, progress: ProgressReporter) 
 
 
 async def parts_of(app: App, knowledge: Knowledge, question: Question) -> list[Part]:
+    """Return the parts of the question, one for each section."""
     most = 1 if is_one_text(app, question) else app.sections
-    parts = sections.asked_for(question.text, most)
+    parts = sections.split_questions(question.text, most)
     if len(parts) > 1 or most == 1 or not sections.is_broad(question.text):
         return parts
     return await asyncio.to_thread(
-        topics_of, app, knowledge, question, sections.subject(question.text)
+        topics_of, app, knowledge, question, sections.subject_of(question.text)
     )
 
 
 def is_one_text(app: App, question: Question) -> bool:
-    """Whether the client wants JSON, which titles would break, or says where the text of the whole
-    must end.
+    """Tell whether the client wants one text: JSON, which titles would break, or a limit on the
+    whole answer.
     """
     form = {**app.defaults, **question.options}.get("response_format")
     return (isinstance(form, dict) and form.get("type") != "text") or any(
-        question.options.get(name) is not None for name in WHOLE
+        question.options.get(name) is not None for name in WHOLE_ANSWER_OPTIONS
     )
 
 
 def topics_of(app: App, knowledge: Knowledge, question: Question, text: str) -> list[Part]:
-    """One part where it is unlikely that the documents answer. Blocks."""
+    """Return the topics of a broad question; one part if the documents are unlikely to answer.
+    Blocks.
+    """
     found = knowledge.find(text, question.asker, sections.DEPTH * app.passages, question.within)
     topics = sections.topics(
-        text, found.hits, found.sureness, most=app.sections, passages=app.passages
+        text, found.hits, found.confidence, most=app.sections, passages=app.passages
     )
-    if app.route is None:  # then it is known already which of them can be quoted from
+    if app.route is None:  # without a model, keep only topics that can be quoted
         topics = [
             part for part in topics if quote(text, list(map(Draft().source, part.hits or ())))
         ]
-    likely = found.sureness >= (QUOTED if app.route is None else ASKED)
+    likely = found.confidence >= (
+        MIN_CONFIDENCE_TO_QUOTE if app.route is None else MIN_CONFIDENCE_TO_ASK
+    )
     return topics if likely and len(topics) > 1 else [Part(text=text)]
 
 
@@ -136,15 +136,13 @@ async def retrieve(
     progress: ProgressReporter,
     say: Say,
 ) -> None:
-    """The places of all sections that are missing, searched for at once; what several draw on is
-    said once.
-    """
+    """Search for all missing sections at once; report a source that several use only once."""
     missing = draft.missing
     found = await asyncio.gather(
         *(asyncio.to_thread(find, app, knowledge, question, section) for section in missing)
     )
-    for section, (hits, sureness) in zip(missing, found, strict=True):
-        section.sources, section.sureness = [], sureness
+    for section, (hits, confidence) in zip(missing, found, strict=True):
+        section.sources, section.confidence = [], confidence
         for hit in hits:
             known = len(draft.sources)
             section.sources.append(draft.source(hit))
@@ -153,7 +151,7 @@ async def retrieve(
     count = len(draft.sources)
     progress.report(
         "retrieve",
-        f"Searching the documents… ({count}/{count} passages found)" if count else NOTHING,
+        f"Searching the documents… ({count}/{count} passages found)" if count else NOTHING_FOUND,
         count,
         count,
         "passages",
@@ -163,12 +161,12 @@ async def retrieve(
 def find(
     app: App, knowledge: Knowledge, question: Question, section: Section
 ) -> tuple[Sequence[Hit], float]:
-    """What the plan found, where that still stands; else what a search finds now. Blocks."""
+    """Return the plan's places if they are still valid, else search again. Blocks."""
     part = section.part
     if part.hits is not None and (
         section.sources is None
         or all(knowledge.passage(hit.passage.id, question.asker) for hit in part.hits)
     ):
-        return part.hits, part.sureness
+        return part.hits, part.confidence
     found = knowledge.find(part.text, question.asker, app.passages, question.within)
-    return found.hits, found.sureness
+    return found.hits, found.confidence

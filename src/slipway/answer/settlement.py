@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from slipway import ledger
 from slipway.ledger import Spent
 from slipway.providers import Provider
-from slipway.routing import Answering, Thought
+from slipway.routing import QuickReply, RoutedAnswer
 from slipway.types import AnswerDone, Asker, Beside, Record, ServedBy, Usage
 
 
@@ -54,14 +54,14 @@ class Tally:
         if self.first_at is None:
             self.first_at = time.monotonic()
 
-    def note_writer(self, answering: Answering) -> None:
+    def note_writer(self, answering: RoutedAnswer) -> None:
         """Record which model writes now."""
         model = answering.candidate.model
         self.served_by, self.model = answering.candidate.served_by, model.name
         self.provider = model.kind
 
     @contextmanager
-    def booking(self, answering: Answering) -> Iterator[list[Spent]]:
+    def booking(self, answering: RoutedAnswer) -> Iterator[list[Spent]]:
         """Close the attempts on leaving, however they end, and book every call they made.
 
         The yielded list holds these calls after the block.
@@ -73,7 +73,7 @@ class Tally:
             answering.close()
             self.attempts += answering.attempts.count
             self.skipped |= answering.attempts.skipped
-            spent += [self.book(took.candidate.model, took.usage) for took in answering.took]
+            spent += [self.book(took.candidate.model, took.usage) for took in answering.usages]
 
     def book(self, model: Provider, usage: Usage | None) -> Spent:
         spent = Spent(model=model.name, price=model.price, usage=usage)
@@ -81,7 +81,7 @@ class Tally:
         self.kinds[model.name] = model.kind
         return spent
 
-    def book_side_call(self, thought: Thought) -> Spent:
+    def book_side_call(self, thought: QuickReply) -> Spent:
         """Book a call that writes none of the answer, such as one that rewrites the question."""
         if thought.usage is not None:
             self.beside.append(

@@ -15,9 +15,9 @@ from slipway.errors import SettingsError
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
-from slipway.prompt import MATCHED, WITH_PASSAGES, Prompt
+from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
-from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits
+from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
 from slipway.settings import App, Model, Settings
 from slipway.settings.live import Live, Rules
 from slipway.types import AnswerDone, AttemptDone, Record
@@ -123,11 +123,11 @@ def candidate_of(handle: ModelHandle) -> Candidate:
     settings, model = handle.settings, handle.provider
     continuation = settings.continuation or ("prefill" if model.parallel is not None else "prompt")
     message, request = PREFILLS.get(settings.provider, ({}, {}))
-    traits = Traits(
+    traits = ModelTraits(
         name=model.name,
         retries=settings.retries,
         context=settings.context,
-        goes_on=continuation != "none",
+        can_continue=continuation != "none",
         prefill=Prefill(message=message, request=request) if continuation == "prefill" else None,
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
@@ -168,7 +168,7 @@ def is_local(route: Route | None) -> bool:
 
 def prompt_of(app: App, *, matches: bool = False) -> Prompt:
     """Return the app's prompt; its file is read now, and not again until the next reload."""
-    ours = MATCHED if matches else WITH_PASSAGES
+    ours = SMALL_MODEL_INSTRUCTIONS if matches else DEFAULT_INSTRUCTIONS
     standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
 

@@ -30,8 +30,8 @@ from slipway.evals.questions import Gold, Question, questions_in
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
-from slipway.knowledge.fusion import Place
-from slipway.knowledge.index import Reach
+from slipway.knowledge.fusion import PlaceKey
+from slipway.knowledge.index import DocumentFilter
 from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings import App, Connection, Flags, Model, RouteEntry, Settings
@@ -75,7 +75,7 @@ class Columns(Record, frozen=True, kw_only=True):
     """
 
     columns: Mapping[str, Column]
-    places: Sequence[Place] | None = None
+    places: Sequence[PlaceKey] | None = None
     dropped: Mapping[str, int] = {}
     pipeline: Pipeline | None = None
 
@@ -325,7 +325,7 @@ def _column(name: str, app: App, of: str, settings: Settings, pipeline: Pipeline
         asked = pipeline.apps[name]
         if without_gold and asked.knowledge is not None:
             asked = msgspec.structs.replace(
-                asked, knowledge=asked.knowledge.under(Without(question.gold))
+                asked, knowledge=asked.knowledge.with_access(Without(question.gold))
             )
         return ask_here(
             msgspec.structs.replace(pipeline, apps={name: asked}), name, question.question
@@ -411,15 +411,15 @@ class Without(Access):
         super().__init__()
         self._pages = [Gold(page=each.page) for each in gold]
 
-    def reach(
+    def document_filter(
         self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object
-    ) -> Reach | None:
+    ) -> DocumentFilter | None:
         out = frozenset(
             n
             for n, doc in documents.items()
             if any(page.is_at((doc.path, "", None)) for page in self._pages)
         )
-        return Reach(documents=out, others=True) if out else None
+        return DocumentFilter(documents=out, excludes=True) if out else None
 
 
 # Asking

@@ -145,7 +145,7 @@ def shown(app: App, question: Question, section: Section, *, alone: bool) -> Pro
         app=app.name,
         section=section.title,
         version=app.prompt.version(passages=bool(sources)),
-        asked=is_asked(app, sources, section.sureness),
+        asked=is_asked(app, sources, section.confidence),
         messages=messages_for(app, question, section, alone=alone),
     )
 

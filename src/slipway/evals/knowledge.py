@@ -23,7 +23,7 @@ from slipway.evals.statistics import (
 from slipway.knowledge import files
 from slipway.knowledge.answerability import DEPTH
 from slipway.knowledge.document_store import StoredPassage
-from slipway.knowledge.fusion import Place, Ranked, place
+from slipway.knowledge.fusion import PlaceKey, Ranked, place
 from slipway.knowledge.index import Index
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import UnreadableFile, read
@@ -35,7 +35,7 @@ Sureness = Callable[[str, Sequence[Ranked]], float]
 _MOST_GOLD = 30  # places that are looked for behind those that are wanted, since some are taken out
 
 
-METRICS: dict[str, Callable[[Sequence[Gold | Place], Sequence[Gold]], float]] = {
+METRICS: dict[str, Callable[[Sequence[Gold | PlaceKey], Sequence[Gold]], float]] = {
     "recall@3": lambda ranking, gold: recall_at(3, ranking, gold),
     "recall@10": lambda ranking, gold: recall_at(10, ranking, gold),
     "mrr@3": lambda ranking, gold: mrr_at(3, ranking, gold),
@@ -83,7 +83,7 @@ class Corpus:
 
     def __init__(self, passages: Iterable[Passage]) -> None:
         self.passages, self.index = list(passages), Index(None)
-        places: dict[Place, int] = {}
+        places: dict[PlaceKey, int] = {}
         self.index.update(
             [
                 StoredPassage(
@@ -135,7 +135,7 @@ def _values(questions: Sequence[Question], search: Search, _: Sureness) -> dict[
     }
 
 
-def _judged(ranked: Sequence[Ranked], gold: Sequence[Gold]) -> list[Gold | Place]:
+def _judged(ranked: Sequence[Ranked], gold: Sequence[Gold]) -> list[Gold | PlaceKey]:
     """Each place as the gold that it is, once."""
     return list(
         dict.fromkeys(

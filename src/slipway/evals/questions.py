@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.knowledge.fusion import Place
+from slipway.knowledge.fusion import PlaceKey
 from slipway.types import Record
 
 
@@ -19,7 +19,7 @@ class Gold(Record, frozen=True, kw_only=True):
     page: str
     heading: str | None = None
 
-    def is_at(self, place: Place) -> bool:
+    def is_at(self, place: PlaceKey) -> bool:
         path, heading, *_ = place
         return (path == self.page or path.endswith(f"/{self.page}")) and self.heading in (
             None,
@@ -39,7 +39,7 @@ class Question(Record, frozen=True, kw_only=True):
     unanswerable: bool = False
 
 
-def questions_in(file: Path, places: Sequence[Place] | None = None) -> list[Question]:
+def questions_in(file: Path, places: Sequence[PlaceKey] | None = None) -> list[Question]:
     """The questions of a JSONL file. Raises SettingsError that names each bad line and its field,
     and gold that is not among the places, where they are known.
     """
@@ -103,7 +103,7 @@ def _field(error: str) -> str:
     return f"{where.strip('.`')}: {what}" if where.strip(".`") else what
 
 
-def _problems(question: Question, places: Sequence[Place] | None) -> Iterator[str]:
+def _problems(question: Question, places: Sequence[PlaceKey] | None) -> Iterator[str]:
     if not question.question.strip():
         yield "question: it is empty"
     if not question.gold and not question.unanswerable:

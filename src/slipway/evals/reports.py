@@ -34,7 +34,7 @@ def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
             lambda question, limit: knowledge.ranked(
                 question, OPERATOR, limit, by_meaning=by_meaning
             ),
-            lambda question, ranked: knowledge.sureness(question, ranked, by_meaning=by_meaning),
+            lambda question, ranked: knowledge.confidence(question, ranked, by_meaning=by_meaning),
         )
 
     searches = {"keyword": searched(by_meaning=False)}

@@ -1,15 +1,17 @@
-"""THE ROOM of follow-ups: a question that leans on what was said before ("and for the other plan?")
-is understood before anything is searched.
+"""Resolve follow-up questions ("and for the other plan?") into complete ones before anything is
+searched.
 
-By rules, in English and Chinese. A question leans where it is a fragment ("and in Canada?",
-"IPv6?"), where a pronoun has nothing to stand for in an earlier clause of its own (the two are
-never in one clause: Chomsky 1981, principle B), or where it has no word of its own ("why?"). A
-fragment takes the place of its like in the question before; a pronoun is replaced by that
-question's topic; else the topic is added. A question that stands by itself never changes: old words
-in a new topic cost more than a follow-up that is missed. Measured by bench/followups.py.
+Rules for English and Chinese decide. A question needs the history if it is a fragment ("and in
+Canada?", "IPv6?"), if it has a pronoun without an antecedent in an earlier clause of its own (a
+pronoun and its antecedent are never in the same clause: Chomsky 1981, principle B), or if it has no
+content word ("why?"). A fragment replaces its counterpart in the question before, a pronoun is
+replaced by that question's topic, and otherwise the topic is added. A complete question never
+changes: mixing an old topic into a new one costs more than missing a follow-up. Measured by
+bench/followups.py.
 
-A small model does it better where there is one: it is handed in as a callable, asked only where a
-question may lean, and believed only where it says a question (`rewriting`).
+If the app has a small model, it rewrites the question instead. It is passed in as a callable, asked
+only if the question may need the history, and its output is used only if it is a question
+(`rewriting`).
 """
 
 import re
@@ -20,56 +22,63 @@ from typing import Any
 from slipway.followups import chinese, english, rewriting
 from slipway.types import Message
 
-Think = Callable[
-    [list[dict[str, Any]]], Awaitable[str | None]
-]  # OpenAI messages -> what a small model says; None where it fails
+# OpenAI messages -> the model's text; None if it fails
+SmallModel = Callable[[list[dict[str, Any]]], Awaitable[str | None]]
 
-LONGEST = 240  # characters: what is longer says by itself what it is about
-_READ = 1_000  # characters of an earlier turn
-_BACK = 4  # questions that lean on one another, at most
+MAX_CHARACTERS = 240  # a longer question is complete
+_TURN_CHARACTERS = 1_000  # of an earlier turn
+_MAX_CHAIN = 4  # follow-ups of follow-ups
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 
 
-def understood(text: str, messages: Sequence[Message]) -> str:
-    """The text to search with: `text` itself where it stands by itself, or where nothing was asked
+def resolve(text: str, messages: Sequence[Message]) -> str:
+    """Return the text to search for: `text` unchanged if it is complete or nothing was asked
     before. `messages` end with this question.
     """
-    if len(messages) < 2 or not leans(text):
+    if len(messages) < 2 or not needs_history(text):
         return text
     before, answer = _before(messages[:-1])
-    return _of(text).joined(text.strip(), before, answer) if before else text
+    return _rules_for(text).combine(text.strip(), before, answer) if before else text
 
 
-async def understood_by(think: Think, text: str, messages: Sequence[Message]) -> str:
-    """The same with a small model's help; by rules where it fails, is late, or says something else
-    than the question.
+async def resolve_with_model(
+    small_model: SmallModel, text: str, messages: Sequence[Message]
+) -> str:
+    """Resolve with a small model; fall back to the rules if it fails, is late, or returns something
+    other than the question.
     """
     turns = [(message.role, plain) for message in messages[:-1] if (plain := _plain(message))]
-    said = await think(rewriting.told(text, turns))
-    found = rewriting.accepted(said, text, turns) if said else None
-    return found if found is not None else understood(text, messages)
+    rewrite = await small_model(rewriting.messages_for(text, turns))
+    found = rewriting.accept(rewrite, text, turns) if rewrite else None
+    return found if found is not None else resolve(text, messages)
 
 
-def leans(text: str) -> bool:
-    """Whether it cannot be understood without what was said before."""
-    return bool(text.strip()) and len(text) <= LONGEST and bool(_of(text).leans(text.strip()))
+def needs_history(text: str) -> bool:
+    """Tell whether the question cannot be understood without the conversation."""
+    return (
+        bool(text.strip())
+        and len(text) <= MAX_CHARACTERS
+        and bool(_rules_for(text).needs_history(text.strip()))
+    )
 
 
-def may_lean(text: str, messages: Sequence[Message]) -> bool:
-    """Whether it is worth asking a model: something was asked before, and this leans, or has a word
-    that would lean in another sentence.
+def may_need_history(text: str, messages: Sequence[Message]) -> bool:
+    """Tell whether a model is worth asking: something was asked before, and this question needs the
+    history or has a word that could refer to it.
     """
     if not any(message.role == "user" for message in messages[:-1]):
         return False
-    return leans(text) or (len(text) <= LONGEST and bool(_of(text).points(text.strip())))
+    return needs_history(text) or (
+        len(text) <= MAX_CHARACTERS and bool(_rules_for(text).may_refer_back(text.strip()))
+    )
 
 
-def _of(text: str) -> ModuleType:
+def _rules_for(text: str) -> ModuleType:
     return chinese if _HAN.search(text) else english
 
 
 def _before(messages: Sequence[Message]) -> tuple[str, str]:
-    """The last question as it was understood then, back to the nearest one that stands by itself,
+    """Return the last question as it was resolved then, following the chain back to a complete one,
     and the last answer.
     """
     answer = next(
@@ -78,14 +87,14 @@ def _before(messages: Sequence[Message]) -> tuple[str, str]:
     chain = list[str]()
     for message in reversed(messages):
         text = _plain(message) if message.role == "user" else ""
-        if text and not _of(text).is_courtesy(text):
+        if text and not _rules_for(text).is_courtesy(text):
             chain.append(text)
-            if len(chain) == _BACK or not leans(text):
+            if len(chain) == _MAX_CHAIN or not needs_history(text):
                 break
     before = chain.pop() if chain else ""
     while chain:
         text = chain.pop()
-        before = _of(text).joined(text, before, "")
+        before = _rules_for(text).combine(text, before, "")
     return before, answer
 
 
@@ -95,4 +104,4 @@ def _plain(message: Message) -> str:
         content = "\n".join(
             str(part.get("text", "")) for part in content if part.get("type") == "text"
         )
-    return (content or "").strip()[:_READ]
+    return (content or "").strip()[:_TURN_CHARACTERS]

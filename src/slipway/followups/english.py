@@ -1,4 +1,4 @@
-"""English: which questions lean on the one before, and how the two are put together."""
+"""Decide which English questions need the history, and combine them with the question before."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import msgspec
 
 from slipway.types import Record
 
-_TOPIC = 14  # words of an earlier question that are taken, at most
-_NAMED = 2  # words of an answer
-_ENOUGH = 5  # words that tell: who says so many says what it is about
+_TOPIC = 14  # most words taken from an earlier question
+_NAMED = 2  # most words taken from an answer
+_ENOUGH = 5  # content words; so many make a complete question
 
 
 def _some(words: str) -> frozenset[str]:
@@ -19,15 +19,16 @@ def _some(words: str) -> frozenset[str]:
 
 _WORD = re.compile(r"/?\w+(?:[-'’./@]\w+)*")
 _PREPOSITIONS = _some(
-    "about after against at before behind below besides between by during for from in inside into like of on over per through to under until via "
+    "about after against at before behind below besides between by during for from in inside into "
+    "like of on over per through to under until via "
     "with without"
 )
-_KEPT = _some(
-    "of to like about"
-)  # a phrase that begins so belongs to what stands before it, and is not swapped for another
+# A phrase that begins so belongs to the word before it and is not replaced by another
+_KEPT = _some("of to like about")
 _ASKS = _some("how what when where which who whom whose why")
 _AUXILIARIES = _some(
-    "am are be been can can't could did didn't do does doesn't don't had has have is isn't may might must shall should was were will won't "
+    "am are be been can can't could did didn't do does doesn't don't had has have is isn't may "
+    "might must shall should was were will won't "
     "would"
 )
 _JOINTS = _some("although and because but if or that when where whether which while who")
@@ -35,11 +36,13 @@ _ENTITIES = _some("it its itself they them their theirs themselves")
 _POINTERS = _some("this that these those")
 _SHORTENED = _some("it that there what where who how when")
 _ACTORS = _some("i you we to")  # a verb follows
-_TELL_NOTHING = """
-    a all also an another any anything as both called came come each else ever every example explain few first get give given go happen happens hello
-    help here instead just kind kinds know let long look lot made make makes many me mean means more most much my name need needs no not now off ok
-    okay one ones only other others our out please possible same say second several show so some something sort still such take takes tell than the
-    then there thing things too two up us use used using very want way ways well work works yes your
+_STOP_WORDS = """
+    a all also an another any anything as both called came come each else ever every example
+    explain few first get give given go happen happens hello help here instead just kind kinds
+    know let long look lot made make makes many me mean means more most much my name need needs
+    no not now off ok okay one ones only other others our out please possible same say second
+    several show so some something sort still such take takes tell than the then there thing
+    things too two up us use used using very want way ways well work works yes your
 """
 _SMALL = (
     _PREPOSITIONS
@@ -49,50 +52,57 @@ _SMALL = (
     | _ENTITIES
     | _POINTERS
     | _ACTORS
-    | _some(_TELL_NOTHING)
+    | _some(_STOP_WORDS)
 )
 _IMPERATIVES = _some("compare describe explain give go help list name show tell")
 _DETERMINERS = _some("a an the my your our")
 _TIMES = _some(
     "version way case time year month week weekend day morning evening moment page server machine"
-)  # `this version` says which by itself
+)  # `this version` needs no antecedent
 
 _COURTESY = re.compile(
-    r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|please|so|well)\b"
+    r"(?:(?:ok(?:ay)?|thanks?(?: you)?(?: (?:a lot|so much|very much))?|great|good|nice|perfect"
+    r"|right|cool|i see|yes|no|hm+|oh|hello|hi|hey|please|so|well)\b"
     r"[\s,.!:–-]*)+",
     re.IGNORECASE,
 )
 _OPENER = re.compile(
-    r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also|then)\b[\s,]*)+",
+    r"(?:(?:and|but|or|also|then)\b[\s,]*)*(?:what|how)\s+about\s+|(?:(?:and|but|or|also"
+    r"|then)\b[\s,]*)+",
     re.IGNORECASE,
 )
-_EXPLETIVE = re.compile(  # `it` that stands for nothing
+_EXPLETIVE = re.compile(  # `it` without a meaning
     r"\bit(?:'s| has| had)? (?=been\b|appears\b|seems\b|looks like\b)"
     r"|\b(?:is|was|be|make|makes|find|would) it(?= \w+(?: \w+)? (?:to|that|if|whether|for)\b)"
     r"|\bit(?= (?:is|was|seems|takes) \w+(?: \w+)? (?:to|that|if)\b)"
-    r"|\b(?:does|did|will|would|should|can) it (?=(?:take|cost)\b[^,;.?!]* to\b|(?:matter|mean)(?: \w+)? (?:if|when|that|whether|which|where|how)\b)",
+    r"|\b(?:does|did|will|would|should|can) it (?=(?:take|cost)\b[^,;.?!]* to\b|(?:matter|mean)(?: "
+    r"\w+)? (?:if|when|that|whether|which|where|how)\b)",
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(
-    r"[,;:.?!](?=\s)|\s(?=(?:if|when|because|so that|while|where|whether|although|and|but|or|which|who)\b)"
-    r"|\s(?=(?:after|before|until|once|since|as|though|so|unless|that)\s(?:can |do |does )?(?:it|its|they|their|i|you|we)\b)"
+    r"[,;:.?!](?=\s)|\s(?=(?:if|when|because|so that|while|where|whether|although|and|but|or|which"
+    r"|who)\b)"
+    r"|\s(?=(?:after|before|until|once|since|as|though|so|unless|that)\s(?:can |do |does )?(?:it"
+    r"|its|they|their|i|you|we)\b)"
     r"|(?<=\w{3})\s(?=that \w+ (?:it|them)\b)",
     re.IGNORECASE,
 )
 _REST = re.compile(
-    r"\b(?:the|an)?other ones?\b|\bthe (?:other|former|latter|second|first|last|third)(?= ones?\b|\s*\?|\s*\Z| (?:over|with|in|for|from|on|by)\b)"
-    r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me |any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
+    r"\b(?:the|an)?other ones?\b|\bthe (?:other|former|latter|second|first|last|third)(?= ones?\b"
+    r"|\s*\?|\s*\Z| (?:over|with|in|for|from|on|by)\b)"
+    r"|\bdo the same\b|\b(?:any|some)(?:thing|where)? else\b|\bwhat else\b|\A(?:tell me "
+    r"|any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
     re.IGNORECASE,
 )
-_MORE = re.compile(
-    r"\b(?:more|else)\b", re.IGNORECASE
-)  # asks for what was not said yet: nothing is swapped
+_MORE = re.compile(r"\b(?:more|else)\b", re.IGNORECASE)  # asks for something new: replace nothing
 _ONE = re.compile(
-    r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b|(?<=\b(?:can|did) )one\b|(?<=\bdoes )one\b",
+    r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b"
+    r"|(?<=\b(?:can|did) )one\b|(?<=\bdoes )one\b",
     re.IGNORECASE,
 )
 _WHICH = re.compile(
-    r"which (?:is|are|was|were|do|does|can|of)\b(?! (?:the|a|an|my|your|our)\b)(?: \w+){0,2}\s*\?*\Z",
+    r"which (?:is|are|was|were|do|does|can|of)\b(?! (?:the|a|an|my|your|our)\b)(?: "
+    r"\w+){0,2}\s*\?*\Z",
     re.IGNORECASE,
 )
 
@@ -104,16 +114,18 @@ class _Word(Record, frozen=True, kw_only=True):
 
     @property
     def low(self) -> str:
-        """In small letters; `it's` is `it`."""
+        """Return the word in lower case; `it's` becomes `it`."""
         low = self.text.lower().replace("’", "'")
         return low.removesuffix("'s") if low.removesuffix("'s") in _SHORTENED else low
 
     @property
-    def tells(self) -> bool:
+    def is_content(self) -> bool:
+        """Tell whether the word says what a question is about."""
         return self.low.removesuffix("'s") not in _SMALL
 
     @property
     def is_name(self) -> bool:
+        """Tell whether the word has a capital letter and is not `I`."""
         return (
             self.text != "I"
             and not self.text.islower()
@@ -122,7 +134,7 @@ class _Word(Record, frozen=True, kw_only=True):
 
 
 class _Pronoun(Record, frozen=True, kw_only=True):
-    """A place where a pronoun stands with nothing to stand for; `noun` follows a pointer (`that
+    """Hold the position of a pronoun without an antecedent; `noun` follows a demonstrative (`that
     object`).
     """
 
@@ -130,53 +142,54 @@ class _Pronoun(Record, frozen=True, kw_only=True):
     end: int
     noun: str = ""
     there: bool = False
-    does: bool = False  # it stands for what is done, not for a thing
+    does: bool = False  # for an action, not a thing
 
 
 def is_courtesy(text: str) -> bool:
-    """Thanks, a greeting: nothing is asked."""
+    """Tell whether the text only greets or thanks."""
     found = _COURTESY.match(text)
     return (
         found is not None and "?" not in text and (found.end() == len(text) or text.endswith("!"))
     )
 
 
-def leans(text: str) -> bool:
+def needs_history(text: str) -> bool:
+    """Tell whether the question cannot be understood alone."""
     if is_courtesy(text) or re.search(r"\bi mean\b", text, re.IGNORECASE):
         return False
-    opened, rest = _opened(text)
-    telling = sum(word.tells for word in _words(rest))
-    if telling >= _ENOUGH:
+    opened, rest = _strip_opener(text)
+    content = sum(word.is_content for word in _words(rest))
+    if content >= _ENOUGH:
         return False
     if (
-        telling == 0
+        content == 0
         or _REST.search(_free(rest))
         or _WHICH.match(rest)
         or _pronoun(rest) is not None
     ):
         return True
     fragment = _is_fragment(rest)
-    asks = fragment and rest.rstrip().endswith("?")  # one word alone is looked for as it is
-    return (telling <= 1 and (opened or asks)) or (
+    asks = fragment and rest.rstrip().endswith("?")  # one word alone is searched unchanged
+    return (content <= 1 and (opened or asks)) or (
         fragment and (opened or _words(rest)[0].low in _PREPOSITIONS)
     )
 
 
-def points(text: str) -> bool:
-    """Whether there is anything at all that may lean."""
-    opened, rest = _opened(text)
+def may_refer_back(text: str) -> bool:
+    """Tell whether any word could refer to the history."""
+    opened, rest = _strip_opener(text)
     return opened or not (_ENTITIES | _POINTERS).isdisjoint(word.low for word in _words(rest))
 
 
-def joined(text: str, before: str, answer: str) -> str:
-    """What is asked, in full: `before` is the question before, `answer` what was answered to it."""
+def combine(text: str, before: str, answer: str) -> str:
+    """Return the complete question; `before` is the question before, `answer` the answer to it."""
     before = _sentence(before)
-    _, rest = _opened(text)
+    _, rest = _strip_opener(text)
     pronoun = _pronoun(rest)
     noun = pronoun.noun.lower() if pronoun is not None else ""
     if noun and noun not in f"{before} {answer}".lower():
         if pronoun is None or not pronoun.does:
-            return text  # `this card` is the one that the reader has before them
+            return text  # `this card` is the one in front of the reader
         pronoun = msgspec.structs.replace(pronoun, noun="")
     elif noun and noun in before.lower():
         pronoun = None
@@ -185,7 +198,7 @@ def joined(text: str, before: str, answer: str) -> str:
         and not _MORE.search(rest)
         and (pronoun is None or rest[pronoun.start : pronoun.end].lower().startswith("one"))
     ):
-        return _swapped(before, rest)
+        return _substitute(before, rest)
     if pronoun is not None and (found := _named(pronoun, before, answer)):
         return f"{rest[: pronoun.start]}{found}{rest[pronoun.end :]}"
     topic = _topic(before, verb=True)
@@ -193,13 +206,13 @@ def joined(text: str, before: str, answer: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """The last one that asks; the last one where none does."""
+    """Return the last sentence that asks, or the last one."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return next((each for each in reversed(sentences) if each.endswith("?")), sentences[-1])
 
 
-def _opened(text: str) -> tuple[bool, str]:
-    """Whether it goes on from before (`and …`, `what about …`), and what follows that."""
+def _strip_opener(text: str) -> tuple[bool, str]:
+    """Return whether the text starts with a connective (`and …`, `what about …`), and the rest."""
     text = text.strip()
     if (found := _COURTESY.match(text)) and found.end() < len(text):
         text = text[found.end() :]
@@ -214,11 +227,11 @@ def _words(text: str) -> list[_Word]:
     ]
 
 
-# What leans
+# Detecting
 
 
 def _is_fragment(text: str) -> bool:
-    """No sentence: a phrase, or a clause that hangs on another one."""
+    """Tell whether the text is no sentence: a phrase, or a clause that depends on another one."""
     words = _words(text)
     if not words or words[0].low in _AUXILIARIES | _ENTITIES | _POINTERS | _ACTORS | _IMPERATIVES:
         return False
@@ -232,7 +245,7 @@ def _is_fragment(text: str) -> bool:
 
 
 def _pronoun(text: str) -> _Pronoun | None:
-    """The first one that no earlier clause has anything for."""
+    """Find the first pronoun that no earlier clause explains."""
     text = _EXPLETIVE.sub(lambda found: " " * len(found.group()), text)
     free = _free(text)
     words = _words(free)
@@ -244,7 +257,9 @@ def _pronoun(text: str) -> _Pronoun | None:
 
 
 def _free(text: str) -> str:
-    """Up to the end of the first clause that has something to lean on for those behind it."""
+    """Return the text up to the end of its first clause with content, which later pronouns can
+    refer to.
+    """
     clauses = _clauses(text)
     for start, end in clauses:
         words = _words(text[start:end])
@@ -253,7 +268,7 @@ def _free(text: str) -> str:
             and words[0].low in _PREPOSITIONS - {"after", "before", "until"}
             and len(clauses) > 1
         )
-        if not fronted and any(word.tells for word in words):
+        if not fronted and any(word.is_content for word in words):
             return text[:end]
     return text
 
@@ -269,14 +284,14 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
     found = _Pronoun(start=word.start, end=word.end)
     if word.low in _ENTITIES:
         own = after is not None and (
-            after.low == "own" or (word.low in ("its", "their") and words[0].tells)
+            after.low == "own" or (word.low in ("its", "their") and words[0].is_content)
         )
         has = (
             any(each.low in ("have", "has") for each in words[:place]) and before in _PREPOSITIONS
         )  # `do cards have limits on them`
         return (
             None
-            if (own or has) and any(each.tells for each in words[: min(place, 4)])
+            if (own or has) and any(each.is_content for each in words[: min(place, 4)])
             else _done(found, words, place)
         )
     if word.low == "there":
@@ -293,10 +308,10 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
     if (
         word.low == "that"
         and before
-        and (words[place - 1].tells or after.low in _DETERMINERS | _ACTORS | _ENTITIES)
+        and (words[place - 1].is_content or after.low in _DETERMINERS | _ACTORS | _ENTITIES)
     ):
         return None  # `the port that the server listens on`, `is it possible that I …`
-    if not after.tells or (word.low == "that" and before in ("is", "are", "was", "were")):
+    if not after.is_content or (word.low == "that" and before in ("is", "are", "was", "were")):
         return msgspec.structs.replace(found, does=True)
     verb = word.low == "that" and before in (
         "does",
@@ -312,7 +327,7 @@ def _pronoun_at(words: Sequence[_Word], place: int) -> _Pronoun | None:
 
 
 def _done(pronoun: _Pronoun, words: Sequence[_Word], place: int) -> _Pronoun:
-    """`do that` and `that` are about what is done; `it` is about a thing."""
+    """Mark a pronoun for an action (`do that`, `that`) rather than a thing (`it`)."""
     last = place + 1 == len(words) or words[place + 1].low in _PREPOSITIONS
     doing = last and place > 0 and words[place - 1].low == "do"
     start = words[place - 1].start if doing else pronoun.start
@@ -321,12 +336,12 @@ def _done(pronoun: _Pronoun, words: Sequence[_Word], place: int) -> _Pronoun:
     )
 
 
-# What is meant
+# Resolving
 
 
 def _named(pronoun: _Pronoun, before: str, answer: str) -> str:
-    """What a pronoun stands for. What an answer says is taken word by word, and few of them: it is
-    not to be trusted.
+    """Return what a pronoun stands for. Of an answer only a few words are taken, since it may be
+    wrong.
     """
     if pronoun.there:
         return f"in {_topic(before)}"
@@ -335,20 +350,20 @@ def _named(pronoun: _Pronoun, before: str, answer: str) -> str:
     words = _words(answer)
     place = next((n for n, word in enumerate(words) if word.low == pronoun.noun.lower()), 0)
     return " ".join(
-        word.text for word in words[max(place - _NAMED, 0) : place] if word.tells
+        word.text for word in words[max(place - _NAMED, 0) : place] if word.is_content
     ) or _topic(before)
 
 
 def _topic(before: str, *, verb: bool = False) -> str:
-    """What a question is about. A thing goes to the next auxiliary; with `verb` all that is said of
-    it, and what one does with it, comes along.
+    """Return what a question is about: a thing up to the next auxiliary; with `verb` all that is
+    said of it and done with it.
     """
     words = _words(before)
-    telling = [n for n, word in enumerate(words) if word.tells]
-    if not telling:
+    content = [n for n, word in enumerate(words) if word.is_content]
+    if not content:
         return ""
-    start = next((n for n in telling if verb or not _is_verb(words, n)), telling[0])
-    end = min(telling[-1] + 1, start + _TOPIC)
+    start = next((n for n in content if verb or not _is_verb(words, n)), content[0])
+    end = min(content[-1] + 1, start + _TOPIC)
     if verb:
         start = next((n for n in range(start, 0, -1) if words[n - 1].low in _ACTORS), start)
     else:
@@ -371,15 +386,19 @@ def _is_verb(words: Sequence[_Word], place: int) -> bool:
     )
 
 
-def _swapped(before: str, fragment: str) -> str:
-    """The question before, with this in the place of its like."""
+def _substitute(before: str, fragment: str) -> str:
+    """Return the question before with the fragment in place of its counterpart."""
     fragment, before = fragment.strip().rstrip("?!. "), before.strip().rstrip("?!. ")
     words, new = _words(before), _words(fragment)
     if not new or not words:
         return f"{before} {fragment}"
     if new[0].low in _JOINTS or new[0].low in _PREPOSITIONS:
         start, end = _phrase_like(words, new[0].low)
-        if start == end and new[-1].tells and any(word.low == new[-1].low for word in words[1:]):
+        if (
+            start == end
+            and new[-1].is_content
+            and any(word.low == new[-1].low for word in words[1:])
+        ):
             start, end = _like(words, new[1:])
             fragment = fragment[new[1].start :]
     else:
@@ -395,8 +414,8 @@ def _swapped(before: str, fragment: str) -> str:
 
 
 def _phrase_like(words: Sequence[_Word], first: str) -> tuple[int, int]:
-    """The last phrase that begins with the same word, or else with another preposition; nothing
-    where there is none.
+    """Find the last phrase that begins with the same word, or else with another preposition; (0, 0)
+    if there is none.
     """
     starts = [n for n, word in enumerate(words) if word.low == first and n > 0]
     if not starts and first in _PREPOSITIONS - _KEPT:
@@ -418,22 +437,22 @@ def _phrase_end(words: Sequence[_Word], place: int) -> int:
 
 
 def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
-    """Where in the question the phrase stands that is most like the new one: a number, a path, a
-    name, a word that begins alike; or its object.
+    """Find the phrase most like the new one: a number, a path, a name, a word that begins alike; or
+    else the object.
     """
-    telling = [word for word in new if word.tells] or list(new)
-    head = next((n for n in range(len(words) - 1, 0, -1) if words[n].low == telling[-1].low), 0)
-    if head and len(telling) > 1:  # `the Team plan` for `the Basic plan`
+    content = [word for word in new if word.is_content] or list(new)
+    head = next((n for n in range(len(words) - 1, 0, -1) if words[n].low == content[-1].low), 0)
+    if head and len(content) > 1:  # `the Team plan` for `the Basic plan`
         start = head
-        while start > 1 and words[start - 1].tells and not _is_verb(words, start - 1):
+        while start > 1 and words[start - 1].is_content and not _is_verb(words, start - 1):
             start -= 1
         return start - (words[start - 1].low in _DETERMINERS), head + 1
     for kind in _KINDS:
-        wanted = kind(telling[-1], telling[-1]) and kind
+        wanted = kind(content[-1], content[-1]) and kind
         places = [
             n
             for n, word in enumerate(words)
-            if n > 0 and wanted and any(kind(word, each) for each in telling)
+            if n > 0 and wanted and any(kind(word, each) for each in content)
         ]
         if places:
             start = end = places[-1]
@@ -444,7 +463,9 @@ def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
 
 
 def _object(words: Sequence[_Word]) -> tuple[int, int]:
-    start = next((n for n, word in enumerate(words) if word.tells and not _is_verb(words, n)), 0)
+    start = next(
+        (n for n, word in enumerate(words) if word.is_content and not _is_verb(words, n)), 0
+    )
     end = start
     while (
         end < len(words)

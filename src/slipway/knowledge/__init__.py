@@ -1,9 +1,9 @@
-"""THE ROOM of what we know: files in, ranked places with exact character spans out, each asker's
-share of them.
+"""Documents that an app knows: read files, keep passages, and find ranked places for an asker.
 
-`files` finds documents, `reading` turns each into passages (in a child process: `parsing`,
-`readers`), `document_store` keeps them, `index` ranks them; `collection` does all of that in batches that
-survive a crash, `synchronizer` does it again whenever a file changes, `access` says who may read what.
+`files` lists documents, `reading` turns each into passages (in a child process: `parsing`,
+`readers`), `document_store` keeps them, and `index` ranks them. `collection` does all of that in
+batches that survive a crash, `sync` repeats it when files change, and `access` decides who may read
+what.
 """
 
 import logging
@@ -17,10 +17,9 @@ from secrets import token_hex
 from typing import IO, Any
 
 from slipway.errors import Conflict, SettingsError
-from slipway.knowledge import answerability as answerable
-from slipway.knowledge import files, fusion
+from slipway.knowledge import answerability, files, fusion
 from slipway.knowledge.access import Access
-from slipway.knowledge.best_passage import READ, spotted
+from slipway.knowledge.best_passage import PLACES_READ, choose_best_passages
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
@@ -32,21 +31,16 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
-__all__ = ["OFF", "Counts", "Findings", "Knowledge", "ScanProgress", "check", "opened"]
+__all__ = ["OFF", "DocumentCounts", "Findings", "Knowledge", "ScanProgress", "check", "opened"]
 
-_NEEDED = (
-    "tantivy",
-    "selectolax",
-    "pypdfium2",
-    "python_calamine",
-    "watchfiles",
-)  # the extra `knowledge`; imported where they are used, so that a gateway never loads them
+EXTRA = "slipway[knowledge]"
+# What it installs; imported by the modules that use them, so that a gateway never loads them
+_NEEDED = ("tantivy", "selectolax", "pypdfium2", "python_calamine", "watchfiles")
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
-_TURNS = SearchSlots(
-    (os.cpu_count() or 1) + 1
-)  # of all searches in this process; one more than cores, since each waits a little for the others
-_REFRESHES = 3  # how often a question waits for files that changed
+# For all searches in this process; one more than cores, since each waits a little for the others
+_SEARCH_SLOTS = SearchSlots((os.cpu_count() or 1) + 1)
+_REFRESHES = 3  # how often a question waits for changed files
 
 
 Rerank = Callable[[str, Sequence[str]], Sequence[float]]
@@ -59,36 +53,37 @@ def _rerankers() -> ThreadPoolExecutor:
 
 
 class Findings(Record, frozen=True, kw_only=True):
-    """`sureness` is the probability, from 0 to 1, that the places answer, where half of the
-    questions have an answer.
+    """Hold what a search found. `confidence` is the probability, 0 to 1, that the places answer the
+    question, assuming that half of all questions have an answer.
     """
 
     hits: list[Hit]
-    sureness: float
+    confidence: float
 
 
-class Counts(Record, frozen=True, kw_only=True):
+class DocumentCounts(Record, frozen=True, kw_only=True):
+    """Count an asker's documents, those that could not be read, and passages."""
+
     documents: int
     failed: int
     passages: int
 
 
 def check(sources: Sequence[Path], embedding: str = OFF) -> None:
-    """Raises SettingsError where a source does not exist or has nothing to read, where the extra is
-    not installed, or where there is no such embedding; its weights need not be here yet.
+    """Raise SettingsError if a source is missing or has nothing to read, the extra is not
+    installed, or the embedding is unknown. Its weights need not be on this machine yet.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise SettingsError(
-            [
-                f"knowledge needs the extra: pip install 'slipway[knowledge]' (missing: {', '.join(missing)})."
-            ]
+            [f"knowledge needs the extra: pip install '{EXTRA}' (missing: {', '.join(missing)})."]
         )
     if problems := files.problems(sources):
         raise SettingsError(problems)
     if embedding not in (OFF, *EMBEDDERS) and not is_folder(embedding):
+        known = ", ".join(EMBEDDERS)
         raise SettingsError(
             [
-                f"embedding: `{embedding}` is not known; write {', '.join(EMBEDDERS)}, a folder such as ./model, or {OFF}"
+                f"embedding: `{embedding}` is unknown; write {known}, a folder such as ./model, or {OFF}"
             ]
         )
 
@@ -101,8 +96,8 @@ def opened(
     largest_mb: float = 50.0,
     deadline_s: float = 60.0,
 ) -> Synchronizer:
-    """The documents of these folders and files as the store knows them, not yet looked at again.
-    Raises SettingsError, as `check` does.
+    """Open the documents of these folders and files as the store knows them; read no file yet.
+    Raise SettingsError as `check` does.
     """
     check(sources, embedding)
     with store.sound():
@@ -113,20 +108,18 @@ def opened(
 
 
 class Knowledge:
-    """What an app knows, as its askers may see it: everything here is about the documents that
-    `asker` may read, as if there were no others.
+    """Search and list the documents of one app. Every method sees only the documents that `asker`
+    may read, as if no others existed.
     """
 
     def __init__(
         self, synchronizer: Synchronizer, access: Access | None = None, rerank: Rerank | None = None
     ) -> None:
-        """`rerank` scores texts for a question; the places found are put into the order of its
-        scores.
-        """
+        """`rerank` scores texts for a question; found places are sorted by its scores."""
         self.synchronizer, self.access, self._rerank = synchronizer, access or Access(), rerank
 
-    def under(self, access: Access) -> "Knowledge":
-        """The same documents under other rules."""
+    def with_access(self, access: Access) -> "Knowledge":
+        """Return the same documents under other access rules."""
         return Knowledge(self.synchronizer, access, self._rerank)
 
     @property
@@ -139,57 +132,58 @@ class Knowledge:
 
     @property
     def read_share(self) -> float:
-        """How far the first reading is, 0 to 1. It tells no number of documents, which not
-        everybody may know.
+        """Return how far the first reading is, 0 to 1. Not a count: how many documents there are is
+        not for everybody to know.
         """
         progress = self.synchronizer.collection.progress
         return progress.seen / progress.total if progress.total else 0.0
 
     def build(self, tell: Callable[[ScanProgress], None] = lambda done: None) -> ScanProgress:
+        """Read all files now and call `tell` after each one; block until done."""
         return self.synchronizer.build(tell)
 
     def find(
         self, text: str, asker: Asker, limit: int = 5, within: Within | None = None
     ) -> Findings:
-        """What `search` finds, and how sure it is that it answers. Takes about 15 ms more."""
+        """Search, and also estimate how likely it is that the places answer; takes about 15 ms more
+        than `search`.
+        """
         ranked = self._fresh(text, asker, limit, within)
         return Findings(
-            hits=_hits(self._reranked(text, ranked)[:limit]), sureness=self.sureness(text, ranked)
+            hits=_hits(self._reranked(text, ranked)[:limit]),
+            confidence=self.confidence(text, ranked),
         )
 
     def search(
         self, text: str, asker: Asker, limit: int = 5, within: Within | None = None
     ) -> list[Hit]:
-        """The places, distinct by path, heading and page, best first, each with its best passage.
-        Blocks for a few milliseconds; takes any text.
+        """Return places, distinct by path, heading and page, best first, each with its best
+        passage. Block for a few milliseconds; accept any text.
 
-        Nothing is served from a file that has changed since it was read: it is read again first, or
-        left out.
+        Never serve a file that has changed since it was read: read it again first, or leave it out.
         """
         return _hits(self._reranked(text, self._fresh(text, asker, limit, within))[:limit])
 
     def _fresh(self, text: str, asker: Asker, limit: int, within: Within | None) -> list[Ranked]:
-        """At least `limit` places, if there are as many, and those behind them that tell how far
-        the first ones stand out.
+        """Return at least `limit` places if there are that many, and the ones behind them, which
+        show how far the first ones are ahead.
         """
         if limit < 1:
             return []
         collection = self.synchronizer.collection
-        looked_at = set[str]()  # documents, by path, that were read again for this question
+        reread = set[str]()  # paths of documents that were read again for this question
         for last in (*[False] * _REFRESHES, True):
-            ranked, documents = self._ranked(text, asker, max(limit, answerable.DEPTH), within)
+            ranked, documents = self._ranked(text, asker, max(limit, answerability.DEPTH), within)
             docs = {doc.path: doc for each in ranked for doc in [documents[each.passage.id]]}
-            stale = [doc for doc in collection.stale(docs.values()) if doc.path not in looked_at]
+            stale = [doc for doc in collection.stale(docs.values()) if doc.path not in reread]
             if last or not stale:
                 break
-            looked_at |= collection.refresh(stale)
+            reread |= collection.refresh(stale)
         left_out = {doc.path for doc in stale}
         return [each for each in ranked if each.passage.path not in left_out]
 
     def _reranked(self, text: str, ranked: list[Ranked]) -> list[Ranked]:
-        """In the order of the reranker's scores; as they were, where it fails or takes too long: it
-        is a help, not a condition.
-        """
+        """Sort by the reranker's scores; keep the order if the reranker fails or takes too long."""
         if self._rerank is None or len(ranked) < 2:
             return ranked
         texts = [fusion.embedded_text(each.passage) for each in ranked]
@@ -202,21 +196,22 @@ class Knowledge:
                 each
                 for _, each in sorted(zip(scores, ranked, strict=True), key=lambda pair: -pair[0])
             ]
-        except Exception as error:  # noqa: BLE001 - it is somebody else's code
+        except Exception as error:  # noqa: BLE001 - the reranker is somebody else's code
             log.warning(
-                "the reranker failed (%s: %s): the order is kept", type(error).__name__, error
+                "The reranker failed (%s: %s); the order of the search is kept.",
+                type(error).__name__,
+                error,
             )
             return ranked
 
     def _ranked(
         self, text: str, asker: Asker, limit: int, within: Within | None, *, by_meaning: bool = True
     ) -> tuple[list[Ranked], dict[str, Doc]]:
-        """Places, best first; and the documents of what was found, by the passages' ids. Where
-        documents are replaced meanwhile, what was found of them is neither the old nor the new:
-        then it is searched again.
+        """Return places, best first, and the documents of all passages found, by passage id. Search
+        again if documents were replaced meanwhile, since the results mix old and new.
         """
         for _ in range(_REFRESHES):
-            with _TURNS:
+            with _SEARCH_SLOTS:
                 ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
             if whole:
                 break
@@ -232,15 +227,15 @@ class Knowledge:
             self.synchronizer.dense if by_meaning else None,
         )
         known = collection.known
-        reach = self.access.reach(asker, within, known.documents, known.epoch)
-        places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), reach)
+        visible = self.access.document_filter(asker, within, known.documents, known.epoch)
+        places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), visible)
         spots = {place.number: place.passages for place in places}
         near = (
             dense.nearest(
                 text,
                 max(limit, fusion.DENSE_DEPTH),
                 [number for some in spots.values() for number in some],
-                reach,
+                visible,
             )
             if dense
             else {}
@@ -254,9 +249,9 @@ class Knowledge:
         mine = {
             n: place
             for n, (place, document) in stands.items()
-            if document in known.documents and (reach is None or document in reach)
+            if document in known.documents and (visible is None or document in visible)
         }
-        chosen = fusion.order(
+        chosen = fusion.fuse_keys(
             [
                 (place.number, place.passage, place.score)
                 for place in places
@@ -267,7 +262,7 @@ class Knowledge:
         )
         more = [
             [n for n in spots.get(mine[each.passage], ()) if n != each.passage]
-            for each in chosen[:READ]
+            for each in chosen[:PLACES_READ]
         ]
         rows = collection.document_store.passages(
             [*(each.passage for each in chosen), *(n for some in more for n in some)]
@@ -286,7 +281,7 @@ class Knowledge:
             {*near, *stands}
         )
         if whole:
-            ranked = spotted(
+            ranked = choose_best_passages(
                 text,
                 ranked,
                 [[(rows[n].passage, near.get(n, 0.0)) for n in some] for some in more],
@@ -301,13 +296,11 @@ class Knowledge:
     def ranked(
         self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True
     ) -> list[Ranked]:
-        """The places with what speaks for each, for measuring; `by_meaning` off leaves the vectors
-        out.
-        """
+        """Return places with their scores, for measuring; ignore vectors unless `by_meaning`."""
         return self._ranked(text, asker, limit, None, by_meaning=by_meaning)[0]
 
-    def places(self, asker: Asker) -> list[fusion.Place]:
-        """All places that there are."""
+    def places(self, asker: Asker) -> list[fusion.PlaceKey]:
+        """Return the keys of all places of this asker's documents."""
         document_store, mine = (
             self.synchronizer.collection.document_store,
             [doc.id for doc in self.documents(asker)],
@@ -316,19 +309,22 @@ class Knowledge:
 
     @property
     def has_vectors(self) -> bool:
+        """Tell whether search by meaning is on and its weights are loaded."""
         return self.synchronizer.dense is not None and self.synchronizer.dense.is_ready
 
-    def sureness(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
-        """How sure it is, from 0 to 1, that these places answer; told by their words alone until
-        all of them have vectors.
+    def confidence(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
+        """Return the probability, 0 to 1, that these places answer; judged by words alone until all
+        of them have vectors.
         """
         near = by_meaning and all(each.cosine for each in ranked)
         embed = self.synchronizer.dense.embedder(text) if near and self.synchronizer.dense else None
-        return answerable.answerable(text, ranked, self.synchronizer.collection.index, embed)
+        return answerability.answer_probability(
+            text, ranked, self.synchronizer.collection.index, embed
+        )
 
     # The field's name on the wire
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002
-        """As it is now: None where its document has changed, or may not be read any more."""
+        """Return the passage as it is now; None if its document has changed or may not be read."""
         collection = self.synchronizer.collection
         row = collection.document_store.passage(id)
         if row is not None and (
@@ -342,23 +338,24 @@ class Knowledge:
         return doc is not None and self.access.may_read(asker, doc)
 
     def documents(self, asker: Asker) -> list[Doc]:
-        """Those that failed are for who may do something about them: who may read them is not
-        known, since that may stand in them.
+        """Return the asker's documents by path. Failed ones are listed only for those who may
+        change documents: an unreadable file may hold access rules.
         """
         return sorted(self._mine(asker), key=lambda doc: doc.path)
 
     def _mine(self, asker: Asker) -> list[Doc]:
         known = self.synchronizer.collection.known
-        reach = self.access.reach(asker, None, known.documents, known.epoch)
+        visible = self.access.document_filter(asker, None, known.documents, known.epoch)
         keeps = asker.documents or asker.everything
         return [
             doc
             for n, doc in known.documents.items()
-            if (keeps or doc.state == "done") and (reach is None or n in reach)
+            if (keeps or doc.state == "done") and (visible is None or n in visible)
         ]
 
     # The field's name on the wire
     def document(self, id: str, asker: Asker) -> Doc | None:  # noqa: A002
+        """Return the asker's document with this public id, or None."""
         return next((doc for doc in self._mine(asker) if doc.public == id), None)
 
     def add(
@@ -369,9 +366,10 @@ class Knowledge:
         tags: frozenset[str],
         groups: frozenset[str] | None,
     ) -> tuple[str, str]:
-        """Keeps an uploaded file; (the id of its document, its path). It is read by `read`, and
-        lost in no case. It takes the place of an upload of the same name that this asker may read;
-        another's, of which nothing must be told, stays.
+        """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
+
+        Replace an earlier upload of the same name if this asker may read it. Another asker's upload
+        stays, and nothing reveals that it exists.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
         with uploads.changing:
@@ -390,12 +388,12 @@ class Knowledge:
 
     @property
     def waiting(self) -> list[str]:
-        """Uploads that are being read, by their paths."""
+        """Return the paths of uploads that are being read."""
         return list(self.synchronizer.collection.uploads.waiting)
 
-    def coming(self, asker: Asker) -> list[Doc]:
-        """Uploads that are being read for the first time, for those who may change them: their
-        paths, and no more.
+    def pending_uploads(self, asker: Asker) -> list[Doc]:
+        """Return uploads that are being read for the first time, for those who may change
+        documents; only their paths are known yet.
         """
         collection = self.synchronizer.collection
         docs = [
@@ -406,38 +404,39 @@ class Knowledge:
         return [doc for doc in docs if self.access.may_read(asker, doc)]
 
     def read(self, path: str) -> None:
-        """Reads an uploaded file into the index; blocks."""
+        """Read an uploaded file into the index; block until done."""
         self.synchronizer.collection.read_upload(path, path.rsplit("/", 1)[-1])
 
     def remove(self, doc: Doc) -> None:
-        """Raises Conflict for a document that was not uploaded."""
+        """Remove an uploaded document; raise Conflict for a file of the knowledge folder."""
         if not self.synchronizer.collection.uploads.holds(doc.file):
             raise Conflict(
                 f"`{doc.path}` is a file of the knowledge folder.",
-                "Remove the file there; it is gone from the answers at once.",
+                "Delete the file there; answers stop using it at once.",
             )
         self.synchronizer.collection.remove(doc)
 
-    def counts(self, asker: Asker) -> Counts:
+    def counts(self, asker: Asker) -> DocumentCounts:
+        """Count the documents and passages that this asker may read."""
         mine = self._mine(asker)
         failed = sum(doc.state == "failed" for doc in mine)
-        return Counts(
+        return DocumentCounts(
             documents=len(mine) - failed, failed=failed, passages=sum(doc.passages for doc in mine)
         )
 
     def dense_state(self, asker: Asker) -> str:
-        """How many passages are found by their meaning; as a share to those who may not know how
-        many there are.
+        """Return how many passages are searchable by meaning; as a percentage for those who may not
+        know how many there are.
         """
         return self.synchronizer.dense_state(counted=self._may_count(asker))
 
     def _may_count(self, asker: Asker) -> bool:
         known = self.synchronizer.collection.known
-        return self.access.reach(asker, None, known.documents, known.epoch) is None
+        return self.access.document_filter(asker, None, known.documents, known.epoch) is None
 
     def status(self, asker: Asker) -> dict[str, Any]:
-        """How far the reading is; in percent to those who may not know how many documents there
-        are.
+        """Return how far the reading is; in percent for those who may not know how many documents
+        there are.
         """
         status = self.synchronizer.status()
         if asker.everything:
@@ -454,7 +453,7 @@ class Knowledge:
         }
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
-        """Headings that are questions, the first of each document: what could be asked."""
+        """Return headings that are questions, the first of each document, as suggestions."""
         asked = self.synchronizer.collection.example_questions()
         return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]
 

@@ -1,8 +1,8 @@
-"""Who may read which document, and which documents a question is limited to.
+"""Decide who may read which document, and which documents a question is limited to.
 
-Rules go by path; the first that matches counts, and where none does, everybody who may call the app
-may read. A document's own front matter can only narrow that. What an asker may not read does not
-exist for the search: it is taken out before anything is ranked or counted.
+Rules match paths; the first that matches applies, and a document that no rule matches is readable
+by everybody who may call the app. A document's own front matter can only narrow that. Documents
+that an asker may not read are removed before anything is ranked or counted.
 """
 
 import re
@@ -14,12 +14,12 @@ from typing import Any
 
 from slipway.errors import BadRequest
 from slipway.knowledge.document_store import Doc
-from slipway.knowledge.index import Reach
+from slipway.knowledge.index import DocumentFilter
 from slipway.settings import AccessRule
 from slipway.types import Asker, Within
 
 EVERYBODY = "*"
-_KEPT = 32  # reaches remembered, of one generation: each may hold a number for every other document
+_CACHED_FILTERS = 32  # of one generation; each may hold a number for every other document
 _SPELLINGS = 8
 
 
@@ -27,21 +27,18 @@ Rules = Sequence[tuple["Glob", frozenset[str]]]
 
 
 class Access:
-    """The rules of one app, compiled. `reach` answers for a whole collection, from memory where
-    nothing has changed. Used by any threads.
+    """Hold the compiled rules of one app. `document_filter` covers a whole collection and is cached
+    until something changes. Thread-safe.
 
-    `rules` is asked each time: rules that were changed count from the next question on. It gives
-    the same object as long as nothing has.
+    `rules` is called each time and must return the same object until the rules change; changed
+    rules apply from the next question on.
     """
 
     def __init__(self, rules: Callable[[], Sequence[AccessRule]] = tuple) -> None:
         self._source = rules
         self._compiled: tuple[Sequence[AccessRule] | None, Rules] = (None, ())
-        self._known: tuple[Rules, object, dict[Any, tuple[Reach | None]]] = (
-            (),
-            None,
-            {},
-        )  # replaced together: another thread may be at work
+        # Replaced as a whole, since other threads read it
+        self._known: tuple[Rules, object, dict[Any, tuple[DocumentFilter | None]]] = ((), None, {})
 
     def _rules(self) -> Rules:
         rules, (source, compiled) = self._source(), self._compiled
@@ -51,13 +48,14 @@ class Access:
         return compiled
 
     def may_read(self, asker: Asker, doc: Doc) -> bool:
+        """Tell whether this asker may read this document."""
         return _may_read(self._rules(), asker, doc)
 
-    def reach(
+    def document_filter(
         self, asker: Asker, within: Within | None, documents: Mapping[int, Doc], generation: object
-    ) -> Reach | None:
-        """Which documents this asker's question may find; None where it is all of them. `documents`
-        are those of `generation`.
+    ) -> DocumentFilter | None:
+        """Return which documents this asker's question may find; None means all. `documents` belong
+        to `generation`.
         """
         rules, key = self._rules(), (asker.everything, asker.groups, within)
         known_rules, known_generation, known = self._known
@@ -66,9 +64,9 @@ class Access:
             self._known = (rules, generation, known)
         kept = known.get(key)
         if kept is None:
-            if len(known) >= _KEPT:
+            if len(known) >= _CACHED_FILTERS:
                 known.clear()
-            kept = known[key] = (_reach(rules, asker, within, documents),)
+            kept = known[key] = (_document_filter(rules, asker, within, documents),)
         return kept[0]
 
 
@@ -77,19 +75,19 @@ def _may_read(rules: Rules, asker: Asker, doc: Doc) -> bool:
         return True
     names = _names(doc)
     groups = next((groups for pattern, groups in rules if any(map(pattern.match, names))), None)
-    return _within(asker, groups) and all(_within(asker, each) for each in doc.groups)
+    return _is_member(asker, groups) and all(_is_member(asker, each) for each in doc.groups)
 
 
 def _names(doc: Doc) -> Sequence[str]:
-    """What a rule may call a document. Where there are several folders, its path depends on what
-    the others hold; a rule must not.
+    """Return the names that a rule may use for a document. With several folders, its path depends
+    on what the other folders hold; a rule must not.
     """
     return (doc.path, doc.home, doc.home.partition("/")[2]) if doc.home else (doc.path,)
 
 
-def _reach(
+def _document_filter(
     rules: Rules, asker: Asker, within: Within | None, documents: Mapping[int, Doc]
-) -> Reach | None:
+) -> DocumentFilter | None:
     wanted = matcher(within)
     out = frozenset(
         number
@@ -99,17 +97,17 @@ def _reach(
     if not out:
         return None
     if 2 * len(out) < len(documents):
-        return Reach(documents=out, others=True)
-    return Reach(documents=frozenset(documents) - out)
+        return DocumentFilter(documents=out, excludes=True)
+    return DocumentFilter(documents=frozenset(documents) - out)
 
 
-def _within(asker: Asker, groups: frozenset[str] | None) -> bool:
+def _is_member(asker: Asker, groups: frozenset[str] | None) -> bool:
     return groups is None or EVERYBODY in groups or not groups.isdisjoint(asker.groups)
 
 
 def matcher(within: Within | None) -> Any:
-    """(document) -> whether the question is about it. Raises BadRequest for a limit that cannot be
-    understood.
+    """Return a function that tells whether the question's limits include a document. Raise
+    BadRequest for limits that cannot be parsed.
     """
     if within is None:
         return lambda doc: True
@@ -136,13 +134,13 @@ def _day(text: str, field: str) -> str:
         return date.fromisoformat(text).isoformat()
     except ValueError:
         raise BadRequest(
-            f"`within.{field}` is not a day.", "Write it as 2026-01-31.", param=f"within.{field}"
+            f"`within.{field}` is not a date.", "Write it as 2026-01-31.", param=f"within.{field}"
         ) from None
 
 
 class Glob:
-    """Matched folder by folder: the time is bounded by lengths, whatever a client sends as a
-    pattern.
+    """Match a path against a pattern, folder by folder. The time is bounded by the lengths,
+    whatever pattern a client sends.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -155,20 +153,21 @@ class Glob:
         ]
 
     def match(self, path: str) -> bool:
+        """Tell whether the pattern matches this path or a folder above it."""
         names = _plain(path).split("/")
         return any(_leads(spelling, names) for spelling in self._spellings)
 
 
 @lru_cache(maxsize=1024)
 def glob(pattern: str) -> Glob:
-    """`hr/**`, `*.pdf`, `guide`: `*` stays inside a folder, `**` does not, and a folder's name
-    means all that is in it.
+    """Compile a pattern such as `hr/**`, `*.pdf` or `guide`: `*` stays inside a folder, `**` does
+    not, and a folder's name matches everything in it.
     """
     return Glob(pattern)
 
 
 def _spellings(names: Sequence[str]) -> list[list[str]]:
-    """`**` beside other letters crosses folders or does not: `**.pdf` is `*.pdf` or `*/**/*.pdf`."""
+    """Expand `**` next to other letters into both readings: `**.pdf` is `*.pdf` or `*/**/*.pdf`."""
     for at, name in enumerate(names):
         before, crossing, after = name.partition("**")
         if crossing and name != "**":
@@ -179,8 +178,8 @@ def _spellings(names: Sequence[str]) -> list[list[str]]:
 
 
 def _name(pattern: str) -> re.Pattern[str]:
-    """Each `*` takes as little as it can, and is not tried again: what follows it is found no worse
-    further left.
+    """Compile one path segment. Each `*` matches as little as possible and is never retried: what
+    follows can be found no better further left.
     """
     first, *more = [
         "".join("." if sign == "?" else re.escape(sign) for sign in part)
@@ -193,7 +192,7 @@ def _name(pattern: str) -> re.Pattern[str]:
 
 
 def _leads(pattern: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
-    """Whether the pattern means this path, or a folder above it."""
+    """Tell whether the pattern matches this path or a folder above it."""
     at = _onward(pattern, {0})
     for name in names:
         if len(pattern) in at:
@@ -208,7 +207,7 @@ def _leads(pattern: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> b
 
 
 def _onward(pattern: Sequence[re.Pattern[str] | None], at: set[int]) -> set[int]:
-    """`**` may also mean no folder at all."""
+    """Add the positions reached when `**` matches no folder at all."""
     for n, each in enumerate(pattern):
         if n in at and each is None:
             at.add(n + 1)
@@ -216,5 +215,5 @@ def _onward(pattern: Sequence[re.Pattern[str] | None], at: set[int]) -> set[int]
 
 
 def _plain(path: str) -> str:
-    """Composed characters: the same name, however a file system spells it."""
+    """Return composed characters: the same name, whatever form the file system uses."""
     return unicodedata.normalize("NFC", path)

@@ -1,10 +1,10 @@
-"""Whether what was found answers the question, or only speaks of the same things.
+"""Estimate whether the places found answer the question, or only mention the same things.
 
-Six signals, each cheap, in a logistic model. What tells most is a place that is near *and* has the
-question's words, rare ones first: similarity alone cannot tell a section that answers from its
-neighbour that does not. Then come its headings, its best sentence, and how far it is ahead of the
-others, which would be first if it were not there. Measured by bench/abstention.py, which also fits
-the weights: docs/decisions/006.
+A logistic model over six cheap signals. The strongest is a place that is near *and* has the
+question's words, rare ones first: similarity alone cannot tell a section that answers from a
+neighbour that does not. Next come its headings, its best sentence, and its lead over the other
+places, which would be first without it. Measured by bench/abstention.py, which also fits the
+weights: docs/decisions/006.
 """
 
 import math
@@ -21,53 +21,54 @@ if TYPE_CHECKING:
 
     Embed = Callable[[str], NDArray[np.float32]]
 
-DEPTH = 20  # places that are worth handing over
-_NEAR, _HEADINGS, _READ = (
-    10,
-    5,
-    3,
-)  # of them: that may match, whose headings count, whose sentences are read
+DEPTH = 20  # places that the signals look at
+# Of them: compared with the question, used for their headings, used for their sentences
+_NEAR, _HEADINGS, _READ = 10, 5, 3
 _RIVALS = 5
-# of the weight of a word that nothing has: a question of one word is not answered by each place
-# that has it
+# Share of an unknown word's weight, added to the total: a question of one word is not answered by
+# every place that has the word
 _DOUBT = 0.3
-_EMBEDDED = 2  # sentences; each costs about 6 ms
+_EMBEDDED = 2  # sentences to embed; each costs about 6 ms
 _END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
-_RULE = re.compile(r"\s*\|?[\s:|-]*--[\s:|-]*\|[\s:|-]*")  # below the names of a table's columns
+_RULE = re.compile(r"\s*\|?[\s:|-]*--[\s:|-]*\|[\s:|-]*")  # the line below a table's column names
 _SHORTEST, _LONGEST = 20, 400
 
 
 class Terms(Protocol):
-    """Words as the index knows them."""
+    """Describe the index's view of words, which the signals need."""
 
     def words(self, text: str) -> Sequence[str]:
-        """All words of a text, stemmed."""
+        """Return all words of a text, stemmed."""
 
     def words_of_each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
-        """The same of many short texts."""
+        """Return all words of each of many short texts, stemmed."""
 
-    def telling(self, text: str) -> Sequence[str]:
-        """Those of a question that say what is asked, stemmed; there may be none."""
+    def content_terms(self, text: str) -> Sequence[str]:
+        """Return a question's content words, stemmed; may be empty."""
 
-    def rarity(self, word: str) -> float:
-        """High where few passages have it; the empty word is one that none has."""
+    def idf(self, word: str) -> float:
+        """Return a word's inverse document frequency: high if few passages have it. The empty word
+        means one that no passage has.
+        """
 
 
 class Signals(Record, frozen=True, kw_only=True):
-    """Each is between 0 and about 1, and speaks for an answer where it is high."""
+    """Hold the inputs of the model. Each is between 0 and about 1, and a high value suggests an
+    answer.
+    """
 
-    # the best place's cosine times the root of its share of the question's words, weighed by rarity
+    # the best place's cosine times the root of its coverage of the question's words, by IDF
     match: float = 0.0
     lead: float = 0.0  # how far that is ahead of the next places
-    heading: float = 0.0  # the best heading's share of the question's words
-    named: float = 0.0  # the share of the first place's heading that the question says
-    sentence: float = 0.0  # the cosine of the best sentence
-    spoken: float = 0.0  # the best sentence's share of the question's words, headings included
+    heading_coverage: float = 0.0  # best coverage by a heading
+    heading_precision: float = 0.0  # share of the first place's heading in the question
+    sentence_cosine: float = 0.0  # of the best sentence
+    sentence_coverage: float = 0.0  # of the best sentence with its headings
 
 
-class Model(Record, frozen=True, kw_only=True):
-    """Probability = 1 / (1 + exp(-(weights · signals + bias))), where half of the questions have an
-    answer.
+class AnswerabilityModel(Record, frozen=True, kw_only=True):
+    """Hold a logistic model: probability = 1 / (1 + exp(-(weights · signals + bias))), assuming
+    that half of all questions have an answer.
     """
 
     weights: Signals
@@ -75,30 +76,38 @@ class Model(Record, frozen=True, kw_only=True):
     threshold: float
 
 
-WITH_VECTORS = Model(
-    weights=Signals(match=0.32, lead=6.84, heading=1.56, named=1.04, sentence=0.95, spoken=2.57),
+WITH_VECTORS = AnswerabilityModel(
+    weights=Signals(
+        match=0.32,
+        lead=6.84,
+        heading_coverage=1.56,
+        heading_precision=1.04,
+        sentence_cosine=0.95,
+        sentence_coverage=2.57,
+    ),
     bias=-3.65,
     threshold=0.25,
 )
-KEYWORDS_ONLY = Model(
-    weights=Signals(match=1.16, lead=5.12, heading=1.34, named=1.61, spoken=3.39),
+KEYWORDS_ONLY = AnswerabilityModel(
+    weights=Signals(
+        match=1.16, lead=5.12, heading_coverage=1.34, heading_precision=1.61, sentence_coverage=3.39
+    ),
     bias=-4.04,
     threshold=0.3,
 )
 
 
-def answerable(
+def answer_probability(
     question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None
 ) -> float:
-    """How sure it is, from 0 to 1, that the places answer the question; below `threshold(embed)` it
-    is better to say that they do not.
+    """Return the probability, 0 to 1, that the places answer; below `threshold(embed)` it is better
+    to abstain. Return 0 if nothing was found or the question has no content words.
 
-    `ranked` are the first `DEPTH` places that `fuse` gives, asked for without a smaller limit:
-    those behind the first ones tell how much the first ones stand out. `embed` gives a text's
-    vector (`Embedder.embed_query`); None where search is by keywords only. Nothing found, and a
-    question whose words tell nothing, are 0. Takes about 10 ms with `embed`, below 1 ms without.
+    `ranked` holds the first `DEPTH` places of `fuse`, fused without a smaller limit: the later ones
+    show how far the first are ahead. `embed` returns a text's vector (`Embedder.embed_query`); None
+    if search is by keywords only. Takes about 10 ms with `embed`, below 1 ms without.
     """
-    if not ranked or not terms.telling(question):
+    if not ranked or not terms.content_terms(question):
         return 0.0
     model, found = WITH_VECTORS if embed else KEYWORDS_ONLY, signals(question, ranked, terms, embed)
     weighed = sum(
@@ -108,13 +117,15 @@ def answerable(
 
 
 def threshold(embed: "Embed | None" = None) -> float:
+    """Return the probability below which it is better to abstain."""
     return (WITH_VECTORS if embed else KEYWORDS_ONLY).threshold
 
 
 def signals(
     question: str, ranked: Sequence[Ranked], terms: Terms, embed: "Embed | None" = None
 ) -> Signals:
-    asked = Asked(question, terms)
+    """Compute the model's inputs for these places."""
+    asked = WeightedQuestion(question, terms)
     matches = [_match(each, asked, vectors=embed is not None) for each in ranked[:_NEAR]]
     best, *rivals = sorted(matches, reverse=True)
     headings = [frozenset(terms.words(" ".join(_headings(each)))) for each in ranked[:_HEADINGS]]
@@ -122,54 +133,56 @@ def signals(
     return Signals(
         match=best,
         lead=best - sum(rivals[:_RIVALS]) / _RIVALS,
-        heading=max(asked.share(heading) for heading in headings),
-        named=asked.part(frozenset(terms.words(ranked[0].passage.heading))),
-        sentence=_nearest(question, sentences[:_EMBEDDED], embed) if embed else 0.0,
-        spoken=max((each.all for each in sentences), default=0.0),
+        heading_coverage=max(asked.coverage(heading) for heading in headings),
+        heading_precision=asked.precision(frozenset(terms.words(ranked[0].passage.heading))),
+        sentence_cosine=_nearest(question, sentences[:_EMBEDDED], embed) if embed else 0.0,
+        sentence_coverage=max((each.all for each in sentences), default=0.0),
     )
 
 
-class Asked:
-    """The question's words, weighed by how rare they are among the passages."""
+class WeightedQuestion:
+    """Hold the question's content words, weighted by how rare they are among the passages."""
 
     def __init__(self, question: str, terms: Terms) -> None:
         self.terms = terms
-        self._said = frozenset(terms.words(question))
-        self._rarity = {word: terms.rarity(word) for word in terms.telling(question)}
-        self._total = sum(self._rarity.values()) + _DOUBT * terms.rarity("")
+        self._words = frozenset(terms.words(question))
+        self._idf = {word: terms.idf(word) for word in terms.content_terms(question)}
+        self._total = sum(self._idf.values()) + _DOUBT * terms.idf("")
 
-    def share(self, words: Iterable[str]) -> float:
-        """How much of the question these words have."""
-        return sum(self._rarity[word] for word in self._rarity.keys() & words) / self._total
+    def coverage(self, words: Iterable[str]) -> float:
+        """Return the weighted share of the question's words that are among `words`."""
+        return sum(self._idf[word] for word in self._idf.keys() & words) / self._total
 
-    def part(self, words: Collection[str]) -> float:
-        """How much of these words the question has."""
-        rarities = {word: self.terms.rarity(word) for word in words}
-        return sum(rarity for word, rarity in rarities.items() if word in self._said) / (
-            sum(rarities.values()) or 1.0
+    def precision(self, words: Collection[str]) -> float:
+        """Return the weighted share of `words` that the question contains."""
+        weights = {word: self.terms.idf(word) for word in words}
+        return sum(rarity for word, rarity in weights.items() if word in self._words) / (
+            sum(weights.values()) or 1.0
         )
 
 
 class _Sentence(Record, frozen=True, kw_only=True):
     text: str
     heading: str
-    own: float  # its share of the question's words
+    own: float  # its coverage of the question's words
     all: float  # the same with the headings above it
 
 
 def _headings(each: Ranked) -> Sequence[str]:
-    """Those below the title, which stands above all of a document's places alike."""
+    """Return the headings below the title, which all places of a document share."""
     return each.passage.trail[1:] or each.passage.trail
 
 
-def _match(each: Ranked, asked: Asked, *, vectors: bool) -> float:
+def _match(each: Ranked, asked: WeightedQuestion, *, vectors: bool) -> float:
     text = " ".join([*each.passage.trail, each.passage.path.replace("-", " "), each.passage.text])
     near = max(each.cosine, 0.0) if vectors else 1.0
-    return near * math.sqrt(asked.share(frozenset(asked.terms.words(text))))
+    return near * math.sqrt(asked.coverage(frozenset(asked.terms.words(text))))
 
 
 def sentences(text: str) -> Iterator[str]:
-    """And lines; of a table each row, below the names of its columns, without which it says little."""
+    """Yield the sentences and lines of a text; of a table, each row below its column names, without
+    which a row says little.
+    """
     names, before = "", ""
     for line in text.split("\n"):
         if _RULE.fullmatch(line):
@@ -182,7 +195,7 @@ def sentences(text: str) -> Iterator[str]:
         before = line
 
 
-def _sentences(ranked: Sequence[Ranked], asked: Asked) -> list[_Sentence]:
+def _sentences(ranked: Sequence[Ranked], asked: WeightedQuestion) -> list[_Sentence]:
     found = []
     for each in ranked:
         above = frozenset(asked.terms.words(" ".join(each.passage.trail)))
@@ -193,8 +206,8 @@ def _sentences(ranked: Sequence[Ranked], asked: Asked) -> list[_Sentence]:
                     _Sentence(
                         text=text[:_LONGEST],
                         heading=each.passage.heading,
-                        own=asked.share(words),
-                        all=asked.share(words | above),
+                        own=asked.coverage(words),
+                        all=asked.coverage(words | above),
                     )
                 )
     return found

@@ -1,10 +1,9 @@
-"""Which source a sentence rests on, found by its words: for small models, which write well enough
-but do not name their sources.
+"""Find which source a sentence rests on by its words, for small models that write well enough but
+do not name their sources.
 
-As a text streams, ` [n]` is put behind each sentence of prose that has no marker of its own, where
-one source has most of what it tells: all numbers, names and code that can be looked up (`claims`),
-and at least SHARE of its content words, each weighed by how few of the sources have it. A sentence
-that no source has enough of gets none.
+As text streams, add ` [n]` after each prose sentence without a marker if one source contains most
+of it: all numbers, names and code that can be looked up (`claims`), and at least MIN_SHARE of its
+content words, weighted by how few sources have them. Otherwise add nothing.
 """
 
 import math
@@ -16,16 +15,16 @@ from slipway.knowledge.citations import SENTENCE_ENDS
 from slipway.knowledge.quoting import content_words
 from slipway.types import Source
 
-SHARE = 0.6  # of the weight of a sentence's words
-LEAST = 3  # content words; of fewer, nothing can be told
+MIN_SHARE = 0.6  # of the weight of a sentence's words
+MIN_WORDS = 3  # content words; too few to decide otherwise
 _OPEN_END = re.compile(r"(?:[.!?。！？][\"')*_”’」』]*)?\s*\Z")
 _MARKED = re.compile(r"\[(\d{1,4})\]")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
 class Attributor:
-    """Feed it text as it comes; it gives the text back with markers in it. Held back is only what
-    may be a sentence's end.
+    """Take text as it streams and return it with markers added. Hold back only a possible end of a
+    sentence.
     """
 
     def __init__(
@@ -38,29 +37,31 @@ class Attributor:
         self._weights = {word: 1 / math.log2(1 + count) for word, count in had.items()}
         self._lacking = lacking
         self._held = ""
-        self._sentence = ""  # what was given out of it
+        self._sentence = ""  # its part that was returned already
         self._fenced = False
         self.marked = 0  # sentences
 
     def feed(self, text: str) -> str:
+        """Take the next piece; return what can be shown."""
         text = self._held + text
         out, at = list[str](), 0
         for end in SENTENCE_ENDS.finditer(text):
             if end[0].startswith("|"):
-                continue  # a cell
+                continue  # a table cell
             if end.end() == len(text):
-                break  # what follows may belong to it
+                break  # more may belong to it
             said = text[at : end.start()] + end[0].rstrip()
             out += [said, self._mark(self._sentence + said), end[0][len(end[0].rstrip()) :]]
             self._sentence, at = "", end.end()
-        cut = at + _OPEN_END.search(text[at:]).start()  # type: ignore[union-attr]  # it matches the empty end too
+        # It always matches, at least the empty end
+        cut = at + _OPEN_END.search(text[at:]).start()  # type: ignore[union-attr]
         out.append(text[at:cut])
         self._sentence += text[at:cut]
         self._held = text[cut:]
         return "".join(out)
 
     def end(self) -> str:
-        """What was held back, now that nothing follows."""
+        """Return what was held back; no more text follows."""
         held, self._held = self._held, ""
         stop = held.rstrip()
         return stop + self._mark(self._sentence + stop) + held[len(stop) :]
@@ -83,7 +84,7 @@ class Attributor:
 
     def _best(self, sentence: str) -> int | None:
         wanted = content_words(sentence)
-        if len(wanted) < LEAST:
+        if len(wanted) < MIN_WORDS:
             return None
         whole = sum(self._weights.get(word, 1.0) for word in wanted)
         shares = {
@@ -91,6 +92,6 @@ class Attributor:
             for n, words in self._words.items()
         }
         likely = sorted(
-            (n for n, share in shares.items() if share >= SHARE), key=lambda n: -shares[n]
+            (n for n, share in shares.items() if share >= MIN_SHARE), key=lambda n: -shares[n]
         )
         return next((n for n in likely if not self._lacking(sentence, frozenset((n,)))), None)

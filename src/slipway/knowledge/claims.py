@@ -1,18 +1,17 @@
-"""What a sentence claims that can be looked up: numbers, dates, versions, amounts, quotations, code
-and names; and which of it a source lacks.
+"""Check what a sentence claims that can be looked up (numbers, dates, versions, amounts,
+quotations, code, names) against its sources.
 
-It is a check of words, not of meaning: a sentence may have all its words in its source and still be
-wrong. What it looks up:
+This checks words, not meaning: a sentence may have all its words in its source and still be wrong.
+It looks up:
 
-- **numbers**, with readings for thousands and decimals (`1,000`, `1.000`, `0,5`), magnitudes (`5
-  million`, `200K`), words (`two`, `三`), months
-  and dates; a percent sign or a currency counts where the source has that number in another role
-  only;
+- **numbers**, in readings for thousands and decimals (`1,000`, `1.000`, `0,5`), with magnitudes (`5
+  million`, `200K`), as words (`two`, `三`), months and dates; a percent sign or a currency is
+  flagged only if the source has that number in another role;
 - **versions and times** (`1.2.3`, `10:30`), **identifiers** (`max_tokens`, `--docs`, `/v1/answers`,
   `gpt-4o`) and inline code, by their tokens;
-- **quotations**, word for word, apart from case, space, markup and the stop at their end;
-- **names**: words with a capital, not at a sentence's start; also known by their initials. In
-  Chinese and Japanese, only Latin words.
+- **quotations**, word for word, ignoring case, space, markup and the final stop;
+- **names**: capitalised words that do not start a sentence; also by their initials. In Chinese and
+  Japanese, only Latin words.
 """
 
 import re
@@ -21,8 +20,8 @@ from functools import lru_cache
 
 from slipway.types import Record, Source
 
-_MOST = 8  # flags of one sentence
-_LONG_QUOTE = 5  # words; a quotation so long may leave out signs, but no word of it may be new
+_MAX_FLAGS = 8  # for one sentence
+_LONG_QUOTE = 5  # words; so long a quotation may omit signs but add no word
 
 _NUMBER = re.compile(r"\d+(?:[.,:'’\u202f\u00a0 ](?=\d{3}(?!\d))\d{3}|[.,:]\d+)*", re.ASCII)
 _MAGNITUDE = re.compile(r"[ \u00a0-]?(thousand|million|billion|trillion|万|亿|[kKMB](?![a-zA-Z]))")
@@ -37,7 +36,7 @@ _MAGNITUDES = {
     "万": 1e4,
     "亿": 1e8,
 }
-_ROLES = {  # role -> what stands before the number, and what behind it
+_ROLES = {  # role -> pattern before the number, pattern after it
     "percent": (r"百分之\s*\Z", r"\s?(?:%|％|per ?cent|pct|percentage)"),
     "money": (r"[$€£¥]\s?\Z", r"\s?(?:[$€£¥]|USD|EUR|dollars?|euros?|元|美元|cents?)"),
 }
@@ -46,8 +45,10 @@ _ROLE = {
     for name, (before, behind) in _ROLES.items()
 }
 _UP_TO_NINETEEN = (
-    "zero no none, one once single first, two twice both second pair, three third triple, four fourth quarter, five fifth, six sixth, "
-    "seven seventh, eight eighth, nine ninth, ten tenth, eleven, twelve dozen, thirteen, fourteen, fifteen, sixteen, seventeen, eighteen, nineteen"
+    "zero no none, one once single first, two twice both second pair, three third triple, four "
+    "fourth quarter, five fifth, six sixth, "
+    "seven seventh, eight eighth, nine ninth, ten tenth, eleven, twelve dozen, thirteen, fourteen, "
+    "fifteen, sixteen, seventeen, eighteen, nineteen"
 )
 _WORDED = {
     name: number
@@ -80,10 +81,12 @@ _MARKUP = re.compile(
 _COUNTED = re.compile(r"(?<![\w.])\(?\d{1,2}\)(?=\s)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _QUOTED = re.compile(
-    r"[\"“]([^\"“”\n]{2,200})[\"”]|(?<!\w)[‘']([^'‘’\n]{2,200})[’'](?!\w)|[「『《«]([^」』》»\n]{1,200})[」』》»]"
+    r"[\"“]([^\"“”\n]{2,200})[\"”]|(?<!\w)[‘']([^'‘’\n]{2,200})[’'](?!\w)"
+    r"|[「『《«]([^」』》»\n]{1,200})[」』》»]"
 )
 _IDENTIFIER = re.compile(
-    r"(?<![\w/.-])(?:--?[a-z][\w-]+|(?:/[\w{}.-]+){2,}|[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?|[a-z]+[A-Z]\w*|[A-Za-z]+-?\d[\w.-]*\w|[A-Z]\d)",
+    r"(?<![\w/.-])(?:--?[a-z][\w-]+|(?:/[\w{}.-]+){2,}|[A-Za-z]\w*(?:[._]\w+)+(?:\(\))?"
+    r"|[a-z]+[A-Z]\w*|[A-Za-z]+-?\d[\w.-]*\w|[A-Z]\d)",
     re.ASCII,
 )
 _NAME = re.compile(r"(?<![\w@/.-])[^\W\d_a-z][^\W\d_]+(?:[-'’][^\W\d_]+)*")
@@ -114,15 +117,15 @@ _NO_NAMES = frozenset(
 )
 
 
-class _Number(Record, frozen=True, kw_only=True):
+class _StatedNumber(Record, frozen=True, kw_only=True):
     text: str
     readings: frozenset[float]
     role: str
 
 
-class _Text(Record, frozen=True, kw_only=True):
-    """What can be found in a source: its words, its numbers with their roles, and itself, plain and
-    without any sign.
+class _SourceFacts(Record, frozen=True, kw_only=True):
+    """Hold what can be found in a source: its words, its numbers with their roles, and its text
+    without markup and without signs.
     """
 
     plain: str
@@ -133,33 +136,36 @@ class _Text(Record, frozen=True, kw_only=True):
 
 
 class Claims:
-    """`lacking` names what a sentence claims that neither the sources it cites nor the question
-    have. A source is read once it is cited.
+    """Find what a sentence claims that neither its cited sources nor the question contain. A source
+    is parsed when it is first cited.
     """
 
     def __init__(self, sources: Sequence[Source], question: str) -> None:
         self._sources = {source.n: source for source in sources}
         self._question = question
-        self._read: dict[int, _Text] = {}
+        self._read: dict[int, _SourceFacts] = {}
 
     def lacking(self, sentence: str, cited: Set[int]) -> tuple[str, ...]:
+        """Return the claims of this sentence that are in none of the cited sources, at most
+        `_MAX_FLAGS`.
+        """
         if 0 not in self._read:
             self._read[0] = _text(self._question)
         texts = [self._read[0], *(self._text_of(n) for n in sorted(cited))]
-        return tuple(dict.fromkeys(_lacking(sentence, texts)))[:_MOST]
+        return tuple(dict.fromkeys(_lacking(sentence, texts)))[:_MAX_FLAGS]
 
-    def _text_of(self, n: int) -> _Text:
+    def _text_of(self, n: int) -> _SourceFacts:
         if n not in self._read:
             source = self._sources[n]
             self._read[n] = _text(f"{source.heading}\n{source.path}\n{source.text}")
         return self._read[n]
 
 
-# What a source has
+# Facts of a source
 
 
 @lru_cache(maxsize=256)
-def _text(text: str) -> _Text:
+def _text(text: str) -> _SourceFacts:
     words = {form for word in _ANY_WORD.findall(text) for form in _forms(word)} | {
         word.lower() for word in _WORD.findall(text)
     }
@@ -177,7 +183,7 @@ def _text(text: str) -> _Text:
         numbers.setdefault(value, set()).add("")
     initials = "".join(word[0] for word in _ANY_WORD.findall(text)).lower()
     plain = _plain(text)
-    return _Text(
+    return _SourceFacts(
         plain=plain,
         letters=_letters(plain),
         words=frozenset(words),
@@ -187,7 +193,7 @@ def _text(text: str) -> _Text:
 
 
 def _forms(word: str) -> Iterator[str]:
-    """Lower case, without a plural's ending; the parts of camelCase as well."""
+    """Yield a word in lower case, without plural endings, and the parts of camelCase."""
     yield from (
         part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", word) if part != word
     )
@@ -199,7 +205,7 @@ def _forms(word: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """For quotations: words and signs, apart from case, markup and space."""
+    """Return lower-case text without markup and with single spaces, to compare quotations."""
     return re.sub(r"[\s*_`\"'“”‘’\\]+", " ", text).lower().strip()
 
 
@@ -223,7 +229,7 @@ def _worded(text: str) -> Iterator[float]:
         )
 
 
-def _numbers(text: str) -> Iterator[_Number]:
+def _numbers(text: str) -> Iterator[_StatedNumber]:
     for found in _NUMBER.finditer(text):
         behind = _MAGNITUDE.match(text, found.end())
         readings = set(_readings(found[0]))
@@ -239,12 +245,12 @@ def _numbers(text: str) -> Iterator[_Number]:
             ),
             "",
         )
-        yield _Number(text=found[0], readings=frozenset(readings), role=role)
+        yield _StatedNumber(text=found[0], readings=frozenset(readings), role=role)
 
 
 def _readings(digits: str) -> Iterator[float]:
-    """`1.234` is a thousand or a little more than one; `1.2.3` and `10:30` are neither, and count
-    by their parts.
+    """Yield the possible values: `1.234` may be a thousand or a little more than one; `1.2.3` and
+    `10:30` yield their parts.
     """
     bare = re.sub(r"['’\u202f\u00a0 ]", "", digits)
     marks = [mark for mark in bare if mark in ".,"]
@@ -263,10 +269,10 @@ def _readings(digits: str) -> Iterator[float]:
         yield float(bare.replace(",", "."))
 
 
-# What a sentence claims
+# Claims of a sentence
 
 
-def _lacking(sentence: str, texts: Sequence[_Text]) -> Iterator[str]:
+def _lacking(sentence: str, texts: Sequence[_SourceFacts]) -> Iterator[str]:
     sentence = _COUNTED.sub(" ", sentence)
     rest = sentence
     for pattern, lacks in ((_CODE, _lacks_code), (_QUOTED, _lacks_quote)):
@@ -282,13 +288,13 @@ def _lacking(sentence: str, texts: Sequence[_Text]) -> Iterator[str]:
 
 
 def _blank(found: re.Match[str]) -> str:
-    """Keeps a stop: what follows begins a sentence."""
+    """Replace a match but keep its final stop: what follows begins a sentence."""
     return " \u25a1. " if found[0][-2] in ".!?。！？" else " \u25a1 "
 
 
-def _has_number(number: _Number, texts: Sequence[_Text]) -> bool:
-    """In the same role, or in one that is not told; every part of a version, any reading of a
-    number.
+def _has_number(number: _StatedNumber, texts: Sequence[_SourceFacts]) -> bool:
+    """Tell whether a source has the number in the same role or an unknown one; a version must match
+    as a whole, a number in any reading.
     """
     parts = number.readings
     together = re.fullmatch(r"\d+(?:[.:]\d+){2,}|\d+:\d+", number.text)
@@ -300,7 +306,7 @@ def _has_number(number: _Number, texts: Sequence[_Text]) -> bool:
     return any(not number.role or number.role in has or has == {""} for has in roles)
 
 
-def _lacks_code(code: str, texts: Sequence[_Text]) -> Iterator[str]:
+def _lacks_code(code: str, texts: Sequence[_SourceFacts]) -> Iterator[str]:
     if any(_plain(code) in text.plain for text in texts):
         return
     if re.fullmatch(r"[\w.()-]+", code):
@@ -316,7 +322,7 @@ def _lacks_code(code: str, texts: Sequence[_Text]) -> Iterator[str]:
             return
 
 
-def _lacks_quote(quoted: str, texts: Sequence[_Text]) -> Iterator[str]:
+def _lacks_quote(quoted: str, texts: Sequence[_SourceFacts]) -> Iterator[str]:
     wanted = _plain(quoted).strip(" .,;:!?。，；：！？…")
     if not wanted or any(wanted in text.plain for text in texts):
         return
@@ -325,7 +331,7 @@ def _lacks_quote(quoted: str, texts: Sequence[_Text]) -> Iterator[str]:
         yield quoted
 
 
-def _lacks_names(text: str, texts: Sequence[_Text]) -> Iterator[str]:
+def _lacks_names(text: str, texts: Sequence[_SourceFacts]) -> Iterator[str]:
     east_asian = bool(_HAN_TEXT.search(text))
     for found in _NAME.finditer(text):
         if not east_asian and _BEGINS.search(text[: found.start()][-8:]):
@@ -339,7 +345,7 @@ def _lacks_names(text: str, texts: Sequence[_Text]) -> Iterator[str]:
             yield name
 
 
-def _knows(name: str, texts: Sequence[_Text]) -> bool:
+def _knows(name: str, texts: Sequence[_SourceFacts]) -> bool:
     forms = set(_forms(name))
     low = name.lower()
     if any(forms & text.words for text in texts):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from slipway.knowledge.collection import Collection
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.embedding import Embedder
-from slipway.knowledge.index import Reach
+from slipway.knowledge.index import DocumentFilter
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Dense:
             ModelVectors
         ] = []  # models that receive changes: serving, coming, and one being loaded
         self._coming: ModelVectors | None = None  # set while another model serves
-        self._masks: dict[int, tuple[Reach, NDArray[np.bool_]]] = {}
+        self._masks: dict[int, tuple[DocumentFilter, NDArray[np.bool_]]] = {}
         self._first: dict[
             int, tuple[int, int]
         ] = {}  # document -> (number of its first passage, count)
@@ -74,9 +74,9 @@ class Dense:
     # asked
 
     def nearest(
-        self, text: str, limit: int, also: Iterable[int], reach: Reach | None
+        self, text: str, limit: int, also: Iterable[int], visible: DocumentFilter | None
     ) -> dict[int, float]:
-        """Return cosines of the `limit` nearest passages within reach, and of those in `also`; empty if
+        """Return cosines of the `limit` nearest passages within visible, and of those in `also`; empty if
         no model serves or it does not know the question's script.
         """
         serving = self._serving
@@ -84,7 +84,7 @@ class Dense:
             return {}
         query = serving.embedder.embed_query(text)
         found = dict(
-            serving.vectors.search(query, limit, None if reach is None else self._mask(reach))
+            serving.vectors.search(query, limit, None if visible is None else self._mask(visible))
         )
         return found | serving.vectors.compare(
             query, [number for number in also if number not in found]
@@ -106,22 +106,22 @@ class Dense:
             else None
         )
 
-    def _mask(self, reach: Reach) -> "NDArray[np.bool_]":
-        """Return a mask over passage numbers: whether each is within reach. Cached by reach."""
+    def _mask(self, visible: DocumentFilter) -> "NDArray[np.bool_]":
+        """Return a mask over passage numbers: whether each is within visible. Cached by visible."""
         import numpy as np
 
         with self._lock:
-            kept = self._masks.get(id(reach))
-            if kept is not None and kept[0] is reach:
+            kept = self._masks.get(id(visible))
+            if kept is not None and kept[0] is visible:
                 return kept[1]
             end = max((first + count for first, count in self._first.values()), default=0)
-            mask = np.full(end, reach.others)
-            for document in reach.documents:
+            mask = np.full(end, visible.excludes)
+            for document in visible.documents:
                 first, count = self._first.get(document, (0, 0))
-                mask[first : first + count] = not reach.others
+                mask[first : first + count] = not visible.excludes
             if len(self._masks) >= _MASKS:
                 self._masks.clear()
-            self._masks[id(reach)] = (reach, mask)
+            self._masks[id(visible)] = (visible, mask)
             return mask
 
     def state(self, *, counted: bool) -> str:

@@ -1,9 +1,8 @@
-"""One ranking of places out of two: of those that share words with the question, and of those that
-mean about the same.
+"""Combine keyword search and vector search into one ranking of places.
 
-A place's score is a weighted sum of its keyword score, as a share of the best place's, and of its
-nearest passage's cosine. (Bruch et al. 2023 found such sums better than reciprocal ranks: they keep
-how far the best is ahead.) Measured by bench/fusion.py; see docs/decisions/006.
+A place's score is a weighted sum of its keyword score, as a share of the best place's, and its
+nearest passage's cosine. Bruch et al. (2023) found such sums better than reciprocal rank fusion,
+since they keep how far the best is ahead. Measured by bench/fusion.py; see docs/decisions/006.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -11,20 +10,21 @@ from typing import Generic, NamedTuple, TypeVar
 
 from slipway.types import Hit, Passage, Record
 
-KEYWORD_DEPTH, DENSE_DEPTH = 70, 70  # how many of each are worth fusing, for a handful of places
+KEYWORD_DEPTH, DENSE_DEPTH = 70, 70  # results of each search to fuse
 WEIGHT = 0.6  # of the cosine
-FLOOR = 0.35  # the cosine from which a place counts that shares no word with the question
+FLOOR = 0.35  # the least cosine of a place that shares no word with the question
 
-Place = tuple[str, str, Hashable]  # path, heading, and what tells it from others of that name
+PlaceKey = tuple[str, str, Hashable]  # path, heading, page or parent headings
 K = TypeVar("K", bound=Hashable)
 P = TypeVar("P")
 
 
 class Ranked(Record, frozen=True, kw_only=True):
-    """A place, by the passage of it that is nearest to the question.
+    """Hold a place and its passage that is nearest to the question.
 
-    `score` is between 0 and 1 and comparable within one search; `keyword` is the place's own score,
-    0 where it shares no word; `cosine` is comparable between searches, 0 where it is not known.
+    `score` is between 0 and 1 and comparable within one search. `keyword` is the place's keyword
+    score, 0 if it shares no word with the question. `cosine` is comparable between searches, 0 if
+    unknown.
     """
 
     passage: Passage
@@ -33,20 +33,20 @@ class Ranked(Record, frozen=True, kw_only=True):
     cosine: float = 0.0
 
     @property
-    def place(self) -> Place:
+    def place(self) -> PlaceKey:
         return place(self.passage)
 
 
-def place(passage: Passage) -> Place:
-    """A document's places are told apart by their headings and those above them, and by their pages
-    where it has pages: chapters go on over many, and slides are often called the same.
+def place(passage: Passage) -> PlaceKey:
+    """Return the key of a passage's place: path, heading, and the page, or the headings above if
+    the document has no pages. Chapters span many pages, and slides often share a title.
     """
     return passage.path, passage.heading, passage.page or passage.trail[:-1]
 
 
 def embedded_text(passage: Passage) -> str:
-    """What is embedded of a passage: the headings above it say what it is about, which its own
-    words often do not repeat.
+    """Return the text that is embedded for a passage: its headings and its words, since the words
+    often do not repeat what the headings say.
     """
     return "\n".join([" > ".join(passage.trail), passage.text])
 
@@ -59,14 +59,14 @@ def fuse(
     weight: float = WEIGHT,
     floor: float = FLOOR,
 ) -> list[Ranked]:
-    """At most `limit` places, best first; of equals, the one that the keywords found first.
+    """Return at most `limit` places, best first; on a tie, the one that keywords ranked first.
 
-    `keyword` are places as `Index.search` gives them, best first. `dense` are passages with their
-    cosines, in any order: the nearest ones (`Vectors.search`) and those of the keyword hits
-    (`Vectors.compare`). Without `dense` the keywords' order stays as it is.
+    `keyword` holds places as `Index.search` returns them, best first. `dense` holds passages with
+    their cosines in any order: the nearest ones (`Vectors.search`) and those of the keyword hits
+    (`Vectors.compare`). Without `dense` the keyword order is kept.
     """
     words = [(place(hit.passage), hit.passage, hit.score) for hit in keyword]
-    fused = order(
+    fused = fuse_keys(
         words,
         ((place(passage), passage, cosine) for passage, cosine in dense),
         limit,
@@ -79,8 +79,8 @@ def fuse(
     ]
 
 
-class Fused(NamedTuple, Generic[P]):
-    """As `Ranked`, of whatever stands for a passage."""
+class FusedPlace(NamedTuple, Generic[P]):
+    """Hold the same values as `Ranked` with any key in place of the passage."""
 
     passage: P
     score: float
@@ -88,16 +88,16 @@ class Fused(NamedTuple, Generic[P]):
     cosine: float
 
 
-def order(
+def fuse_keys(
     keyword: Iterable[tuple[K, P, float]],
     dense: Iterable[tuple[K, P, float]],
     limit: int,
     *,
     weight: float = WEIGHT,
     floor: float = FLOOR,
-) -> list[Fused[P]]:
-    """What `fuse` does, of (place, passage, score) and (place, passage, cosine) by numbers: the
-    texts are fetched for the best alone.
+) -> list[FusedPlace[P]]:
+    """Do what `fuse` does with (place, passage, score) and (place, passage, cosine) given as
+    numbers, so that texts are loaded only for the best.
     """
     nearest: dict[K, tuple[P, float]] = {}
     for place_, passage, cosine in dense:
@@ -105,18 +105,17 @@ def order(
             nearest[place_] = passage, cosine
     words = list(keyword)
     cosines = [max(nearest[place_][1], 0.0) for place_, _, _ in words if place_ in nearest]
-    usual = (
-        sum(cosines) / len(cosines) if cosines else 0.0
-    )  # of those whose vectors are not made yet: else they came behind all others
-    fused, best = list[Fused[P]](), 0.0
+    # Used for places whose vectors are not made yet; otherwise they would rank last
+    mean_cosine = sum(cosines) / len(cosines) if cosines else 0.0
+    fused, best = list[FusedPlace[P]](), 0.0
     for place_, passage, score in words:
         best = best or score
         share = score / best if best > 0 else 0.0
-        near = max(nearest[place_][1], 0.0) if place_ in nearest else usual
+        near = max(nearest[place_][1], 0.0) if place_ in nearest else mean_cosine
         passage, cosine = nearest.pop(place_, (passage, 0.0))
-        fused.append(Fused(passage, (1 - weight) * share + weight * near, score, cosine))
+        fused.append(FusedPlace(passage, (1 - weight) * share + weight * near, score, cosine))
     fused += [
-        Fused(passage, weight * cosine, 0.0, cosine)
+        FusedPlace(passage, weight * cosine, 0.0, cosine)
         for passage, cosine in nearest.values()
         if cosine >= floor
     ]

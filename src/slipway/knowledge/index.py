@@ -1,10 +1,10 @@
-"""The keyword index: words in, ranked places out.
+"""Rank places by keywords.
 
 Each place (a heading of a document) is indexed twice: whole, and passage by passage. Its score is
-the mean of its own BM25 and its best passage's: long sections that treat the matter throughout and
-short spots that answer it are both found. Measured by bench/retrieval.py. The index is derived from
-the document_store and says up to which of its generations it has come. Any text is a valid query, because
-none goes through a query parser.
+the mean of its own BM25 and its best passage's, so that both long sections about the topic and
+short passages that answer are found. Measured by bench/retrieval.py. The index is derived from the
+document_store and records up to which of its generations it has come. Any text is a valid query,
+because none goes through a query parser.
 """
 
 import hashlib
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway")
 _BOOSTS = {"heading": 1.0, "trail": 0.5, "title": 0.25, "path": 0.25, "body": 1.0}
-_PAIR_BOOSTS = {
-    "heading_pairs": 1.0,
-    "body_pairs": 1.0,
-}  # scripts that put no space between words are indexed as pairs of characters
+# Scripts without spaces between words are indexed as pairs of characters
+_PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}
 _UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]+"
 )
-# Beside tantivy's own stop words (Lucene's 33): they say that something is asked, not what. Left
-# out of questions, never of the index.
+# In addition to tantivy's own stop words (Lucene's 33): they show that something is asked, not
+# what. Removed from questions, never from the index.
 _ASKING = """
-    about am any been can could did do does each explain from had has have he her here him his how i its just many may me might much must my our
-    please she should so some tell than too us very we were what when where which who whom whose why would you your
+    about am any been can could did do does each explain from had has have he her here him his
+    how i its just many may me might much must my our please she should so some tell than too us
+    very we were what when where which who whom whose why would you your
 """
 _LONGEST_WORD = 64
-_LINE_END = "7h3l1n33nd5"  # a word that nobody says, and that its stemmer leaves alone
+_LINE_END = "7h3l1n33nd5"  # a word that no text has and the stemmer keeps
 _QUERY_CHARACTERS, _QUERY_TERMS = 8000, 64
 _WRITER_BYTES = 50_000_000
-_FEW = 1000  # passages
-_DEPTH = 50  # places that are weighed beyond those that are wanted; of passages, twice as many
+_SMALL_COLLECTION = 1000  # passages
+_DEPTH = 50  # places scored beyond the requested ones; twice as many passages
 
-SPOTS = 8  # passages of a place that are worth reading
+PASSAGES_PER_PLACE = 8  # passages of a place that are read
 
 _NUMBERS = ("passage", "place", "document")
 _TABLES = ("places", "passages")
@@ -60,21 +60,21 @@ _SEGMENT_FILES, _MARK = ("idx", "term", "pos", "fast", "fieldnorm", "store"), 13
 Fields = dict[str, str]
 
 
-class Reach(Record, frozen=True, kw_only=True):
-    """Which documents a search may find: those with these numbers; or, with `others`, all but
-    those.
+class DocumentFilter(Record, frozen=True, kw_only=True):
+    """Name the documents that a search may find: those with these numbers, or with `excludes` all
+    but those.
     """
 
     documents: frozenset[int]
-    others: bool = False
+    excludes: bool = False
 
     def __contains__(self, document: int) -> bool:
-        return (document in self.documents) != self.others
+        return (document in self.documents) != self.excludes
 
 
-class Place(Record, frozen=True, kw_only=True):
-    """A place that was found: its number (its first passage's), its document's, and those of its
-    best passages, at most `SPOTS`, best first; `score` is comparable within a search.
+class FoundPlace(Record, frozen=True, kw_only=True):
+    """Hold a place: its number (its first passage's), its document's, and its best passages, at
+    most `PASSAGES_PER_PLACE`, best first. `score` is comparable within one search.
     """
 
     number: int
@@ -88,23 +88,25 @@ class Place(Record, frozen=True, kw_only=True):
 
 
 class Index:
-    """Kept in `folder`, or in memory without one. Searches may run in several threads while one
-    thread updates.
+    """Keep the keyword index in `folder`, or in memory if None. Several threads may search while
+    one updates.
 
-    A folder that is broken, or was made by another version or for another store (`owner`), is made
-    again, empty.
+    A folder that is broken, or was made by another version or for another store (`owner`), is
+    replaced by an empty index.
     """
 
     def __init__(self, folder: Path | None, owner: str = "") -> None:
         self._folder, self._owner = folder, owner
-        self.generation, self._home = _told(folder, owner) if folder else (0, "")
+        self.generation, self._home = _recorded(folder, owner) if folder else (0, "")
         if folder is None or (
             self.generation and all(_is_whole(folder / self._home / name) for name in _TABLES)
         ):
             self._open()
         else:
             if self.generation:
-                log.warning("the index of the documents is broken: it is made again")
+                log.warning(
+                    "The keyword index is broken; it is built again from the stored documents."
+                )
             self.clear()
         self._words = _Words()
 
@@ -114,20 +116,20 @@ class Index:
         self._searchers = self._whole.searcher(), self._parts.searcher()
 
     def clear(self) -> None:
-        """In a folder of its own, since files of the one before may still be open."""
+        """Start an empty index in a new folder, since files of the old one may still be open."""
         if self._folder is not None:
             self._home = token_hex(4)
             for name in _TABLES:
                 (self._folder / self._home / name).mkdir(parents=True)
-        self._tell(0)
+        self._record(0)
         for other in self._folder.iterdir() if self._folder else ():
             if other.is_dir() and other.name != self._home:
                 shutil.rmtree(other, ignore_errors=True)
         self._open()
 
     def update(self, put: Iterable[StoredPassage], dropped: Sequence[int], generation: int) -> None:
-        """Takes out the documents `dropped`, takes in the passages `put` (whole documents), and
-        remembers the generation. Doing it again, after an end in the middle, changes nothing.
+        """Remove the documents `dropped`, add the passages `put` (whole documents), and record the
+        generation. Repeating an update after a crash changes nothing.
         """
         rows = list(put)
         documents = {row.document for row in rows}
@@ -141,9 +143,9 @@ class Index:
             out,
         )
         self._searchers = self._whole.searcher(), self._parts.searcher()
-        self._tell(generation)
+        self._record(generation)
 
-    def _tell(self, generation: int) -> None:
+    def _record(self, generation: int) -> None:
         self.generation = generation
         if self._folder is not None:
             written = self._folder / "generation.new"
@@ -156,69 +158,70 @@ class Index:
             written.replace(self._folder / "generation")
 
     def __len__(self) -> int:
-        """Passages."""
+        """Return the number of passages."""
         return int(self._searchers[1].num_docs)
 
     def rest(self) -> None:
-        """Gives the writers' memory back, and their hold of the folder; the next update makes new
-        ones.
-        """
+        """Release the writers' memory and their lock on the folder; updates open new ones."""
         for table in (self._parts, self._whole):
             table.rest()
 
     def numbers(self) -> tuple[list[int], list[int]]:
-        """Of all passages that are indexed, and of all places."""
+        """Return the numbers of all indexed passages, and of all places."""
         whole, parts = self._searchers
         return self._parts.numbers(parts, "passage"), self._whole.numbers(whole, "place")
 
     def words(self, text: str) -> Sequence[str]:
-        """All words of a text, as the index keeps them."""
+        """Return all words of a text, stemmed as the index keeps them."""
         return self._words.all(text)
 
     def words_of_each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
-        """All words of many short texts."""
+        """Return all words of each of many short texts."""
         return self._words.each(texts)
 
-    def telling(self, text: str) -> Sequence[str]:
-        """Those words of a question that say what is asked; there may be none."""
-        return self._words.telling(text)
+    def content_terms(self, text: str) -> Sequence[str]:
+        """Return the content words of a question; may be empty."""
+        return self._words.content_terms(text)
 
-    def rarity(self, word: str) -> float:
-        """A word's weight as in BM25 (Robertson & Zaragoza 2009): high where few passages have it;
-        the empty word is one that none has. Few passages are weighed as if there were more without
-        it: in a handful, a word that they all have may still be what is asked about.
+    def idf(self, word: str) -> float:
+        """Return a word's weight as in BM25 (Robertson & Zaragoza 2009): high if few passages have
+        it. The empty word means one that no passage has. A small collection is weighted as if it
+        had more passages without the word: in a handful, a word that all have may still be what is
+        asked about.
         """
         count, total = (
             self._parts.count_of(self._searchers[1], word) if word else 0,
-            max(len(self), _FEW),
+            max(len(self), _SMALL_COLLECTION),
         )
         return math.log(1 + (total - min(count, total) + 0.5) / (count + 0.5))
 
-    def search(self, text: str, limit: int, reach: Reach | None = None) -> list[Place]:
-        """The best places, each with its best passage; empty where nothing matches. Never raises,
-        whatever the text.
+    def search(
+        self, text: str, limit: int, visible: DocumentFilter | None = None
+    ) -> list[FoundPlace]:
+        """Return the best places, each with its best passages; empty if nothing matches. Never
+        raises, whatever the text.
         """
         terms = self._words.of(text)
         if not any(terms.values()) or limit < 1:
             return []
         (whole, parts), depth = self._searchers, _DEPTH + limit
-        spots: dict[int, list[int]] = {}
+        best_passages: dict[int, list[int]] = {}
         best: dict[int, float] = {}
         for passage, place, score in self._parts.search(
-            parts, terms, ("passage", "place"), 2 * depth, reach
+            parts, terms, ("passage", "place"), 2 * depth, visible
         ):
-            spots.setdefault(place, []).append(passage)
+            best_passages.setdefault(place, []).append(passage)
             best.setdefault(place, score)
-        whole_scores = self._whole.search(whole, terms, ("place", "document"), depth, reach)
+        whole_scores = self._whole.search(whole, terms, ("place", "document"), depth, visible)
         found = sorted(
             (-(score + best.get(place, 0.0)) / 2, place, document)
             for place, document, score in whole_scores
         )
         return [
-            Place(
+            FoundPlace(
                 number=place,
                 document=document,
-                passages=tuple(spots.get(place, (place,))[:SPOTS]),
+                passages=tuple(best_passages.get(place, (place,))[:PASSAGES_PER_PLACE]),
                 score=-score,
             )
             for score, place, document in found[:limit]
@@ -226,32 +229,35 @@ class Index:
 
 
 def _format(owner: str) -> str:
-    """What an index must have been made with to be used."""
+    """Return a hash of everything that an index must have been made with to be usable."""
     made = f"1 {owner} {version('tantivy')} {_BOOSTS} {_PAIR_BOOSTS}"
     return hashlib.sha256(made.encode()).hexdigest()[:16]
 
 
-def _told(folder: Path, owner: str) -> tuple[int, str]:
-    """The generation, and the folder inside; 0 where there is no index, or one of another format."""
+def _recorded(folder: Path, owner: str) -> tuple[int, str]:
+    """Return the recorded generation and the folder's name; (0, "") if there is no index of this
+    format.
+    """
     try:
-        told = json.loads((folder / "generation").read_text())
+        record = json.loads((folder / "generation").read_text())
         return (
-            (int(told["generation"]), str(told["home"]))
-            if told["format"] == _format(owner)
+            (int(record["generation"]), str(record["home"]))
+            if record["format"] == _format(owner)
             else (0, "")
         )
     except (OSError, ValueError, KeyError, TypeError):
         return 0, ""
 
 
-def _is_whole(folder: Path) -> bool:  # its `.managed.json` lists what may be deleted
-    """Whether all files of a tantivy index are there with what was written: opening a broken one
-    ends in a panic, or shows nothing at all.
+def _is_whole(folder: Path) -> bool:
+    """Tell whether all files of a tantivy index are complete: opening a broken one panics, or
+    silently finds nothing.
 
     Each file ends with a JSON that holds the CRC-32 of what is before it, that JSON's length, and a
-    mark (tantivy's directory/footer.rs).
+    magic number (tantivy's directory/footer.rs).
     """
     try:
+        # `.managed.json` lists the files that tantivy may delete
         json.loads((folder / ".managed.json").read_text())
         for segment in json.loads((folder / "meta.json").read_text())["segments"]:
             name = segment["segment_id"].replace("-", "")
@@ -294,19 +300,17 @@ def _pairs(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Composed characters, one form of each; half of a surrogate pair, which JSON can carry, is no
-    character.
-    """
+    """Normalise to NFKC; drop unpaired surrogates, which JSON can carry."""
     return unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
 
 
 class _Words:
-    """A question's terms for each group of fields. An analyzer is not shared between threads, hence
-    the lock; it is held for microseconds.
+    """Turn texts into terms. An analyzer is not thread-safe, hence the lock; it is held for
+    microseconds.
     """
 
     def __init__(self) -> None:
-        self._telling, self._all = _analyzer(telling=True), _analyzer()
+        self._content, self._all = _analyzer(content_only=True), _analyzer()
         self._lock = Lock()
 
     @lru_cache(4096)  # noqa: B019 - an index lives as long as its process
@@ -317,14 +321,14 @@ class _Words:
         return (*words, *_pairs(plain))
 
     def each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Analyzed in one go: a call costs more than a line."""
+        """Analyze many texts in one call: a call costs more than a line."""
         text = _plain(f" {_LINE_END} ".join(texts))
         if _UNSPACED.search(text):
             return [self.all(each) for each in texts]
         with self._lock:
             words = self._all.analyze(text)
         ends = [number for number, word in enumerate(words) if word == _LINE_END]
-        if len(ends) != max(len(texts) - 1, 0):  # one of them says it
+        if len(ends) != max(len(texts) - 1, 0):  # a text contains the separator
             return [self.all(each) for each in texts]
         return [
             words[start:stop]
@@ -333,10 +337,10 @@ class _Words:
             )
         ][: len(texts)]
 
-    def telling(self, text: str) -> list[str]:
+    def content_terms(self, text: str) -> list[str]:
         plain = _plain(text[:_QUERY_CHARACTERS])
         with self._lock:
-            words = self._telling.analyze(plain)
+            words = self._content.analyze(plain)
         return list(dict.fromkeys([*words, *_pairs(plain)]))
 
     def of(self, text: str) -> dict[str, list[str]]:
@@ -345,17 +349,19 @@ class _Words:
             text = f"{text[:half]} {text[-half:]}"
         text = _plain(text)
         with self._lock:
-            words = self._telling.analyze(text) or self._all.analyze(text)
+            words = self._content.analyze(text) or self._all.analyze(text)
         return {"words": list(dict.fromkeys(words)), "pairs": list(dict.fromkeys(_pairs(text)))}
 
 
-def _analyzer(*, telling: bool = False) -> "TextAnalyzer":
-    """Words as the index keeps them; `telling` leaves out those that tell nothing."""
+def _analyzer(*, content_only: bool = False) -> "TextAnalyzer":
+    """Build the analyzer of the index; with `content_only` it drops words that carry no content."""
     from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
 
     filters = [Filter.remove_long(_LONGEST_WORD), Filter.lowercase(), Filter.ascii_fold()]
     filters += (
-        [Filter.stopword("english"), Filter.custom_stopword(_ASKING.split())] if telling else []
+        [Filter.stopword("english"), Filter.custom_stopword(_ASKING.split())]
+        if content_only
+        else []
     )
     builder = TextAnalyzerBuilder(Tokenizer.simple())
     for each in [*filters, Filter.stemmer("english")]:
@@ -364,7 +370,7 @@ def _analyzer(*, telling: bool = False) -> "TextAnalyzer":
 
 
 class _Table:
-    """Rows under a tantivy index of their own, each with its numbers."""
+    """Hold one tantivy index whose rows carry their numbers."""
 
     def __init__(self, folder: Path | None) -> None:
         import tantivy
@@ -443,26 +449,26 @@ class _Table:
         terms: dict[str, list[str]],
         names: Sequence[str],
         limit: int,
-        reach: Reach | None,
+        visible: DocumentFilter | None,
     ) -> Iterator[tuple[Any, ...]]:
-        """These numbers of the best rows, with their scores."""
+        """Yield the requested columns of the best rows, with their scores."""
         hits = searcher.search(
-            self._within(self._query(searcher, terms), reach), limit, count=False
+            self._within(self._query(searcher, terms), visible), limit, count=False
         ).hits
         scores, addresses = [score for score, _ in hits], [address for _, address in hits]
         columns = [searcher.fast_field_values(name, addresses) for name in names]
         return zip(*columns, scores, strict=True)
 
-    def _within(self, query: "Query", reach: Reach | None) -> "Query":
+    def _within(self, query: "Query", visible: DocumentFilter | None) -> "Query":
         from tantivy import Occur, Query
 
-        if reach is None:
+        if visible is None:
             return query
         named = Query.const_score_query(
-            Query.term_set_query(self._schema, "document", list(reach.documents)), 0.0
+            Query.term_set_query(self._schema, "document", list(visible.documents)), 0.0
         )
         return Query.boolean_query(
-            [(Occur.Must, query), (Occur.MustNot if reach.others else Occur.Must, named)]
+            [(Occur.Must, query), (Occur.MustNot if visible.excludes else Occur.Must, named)]
         )
 
     def _query(self, searcher: "Searcher", terms: dict[str, list[str]]) -> "Query":
@@ -483,7 +489,7 @@ class _Table:
 
 
 def _rarest(searcher: "Searcher", field: str, terms: list[str]) -> list[str]:
-    """The terms that tell most, where there are too many; those that no body has come last."""
+    """Return the rarest terms if there are too many; those that no body has come last."""
     if len(terms) <= _QUERY_TERMS:
         return terms
     counts = {term: searcher.doc_freq(field, term) for term in terms}

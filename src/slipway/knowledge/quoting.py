@@ -1,11 +1,11 @@
-"""`quote` answers without a model: the sentences of the sources that answer, word for word, each
-with its number; or an honest no.
+"""Answer without a model: quote the sentences of the sources that answer, verbatim and numbered, or
+nothing.
 
-Method: extractive and greedy. A question's content words are stemmed and weighed by how rare they
-are in the sources (IDF); a span scores the weight of the words it has, and words that a chosen span
-already has count for less, as in maximal marginal relevance (Carbonell & Goldstein 1998). A heading
-speaks for the text below it. Markdown is quoted as it stands, so what belongs together stays
-together: a list item, a table, a fenced block, and the line with a colon that announces it.
+Extractive and greedy. A question's content words are stemmed and weighted by how rare they are in
+the sources (IDF). A span scores the weight of its words, and words that a chosen span already has
+score less, as in maximal marginal relevance (Carbonell & Goldstein 1998). A heading adds its words
+to the text below it. Markdown is quoted unchanged, so parts that belong together stay together: a
+list item, a table, a fenced block, and the line with a colon that announces it.
 """
 
 import math
@@ -18,39 +18,37 @@ import msgspec
 
 from slipway.types import Citation, Record, Source
 
-# the share of the question (its words weighed) that the best source speaks of, and the share that
-# the best span does, together
-_ENOUGH = 0.75
+# The least sum of two weighted shares of the question: what the best source covers, and what the
+# best span covers
+_MIN_COVERAGE = 0.75
 _FRAGMENT_WORDS = 4
-_HEADING_SHARE, _KNOWN_SHARE = (
-    0.6,
-    0.4,
-)  # what a word counts in the heading alone, and one that is quoted already, against one in the span
-_NEWS = 0.15  # the share of the question that a further source must bring
-_TRUST = 0.2  # how much a span counts in a source that speaks of nothing else that is asked
-_WORTH = 0.3  # a further span must bring this share of what the first one brought
-_POINTS = 0.5  # what a sentence counts that only sends the reader elsewhere
-_SAME = 0.75  # of the words of the shorter of two spans: they say the same
+# Weight of a word that only the heading has, and of one that is quoted already
+_HEADING_SHARE, _KNOWN_SHARE = 0.6, 0.4
+_MIN_NEW_COVERAGE = 0.15  # share of the question that a further source must add
+_BASE_TRUST = 0.2  # a span's weight in a source that covers nothing else of the question
+_MIN_GAIN = 0.3  # of the first span's gain, for a further span
+_POINTER_FACTOR = 0.5  # for a sentence that only sends the reader elsewhere
+_DUPLICATE_OVERLAP = 0.75  # shared words of the shorter span, to be a repeat
 _LONGEST_SENTENCE, _LONGEST_BLOCK = 800, 1500
 _LONG_NUMBER = 4  # digits
-_SHORT_TABLE = 8  # rows; of longer ones, those are quoted that answer
+_SHORT_TABLE = 8  # rows; of longer tables only matching rows are quoted
 
 Weights = Mapping[str, float]
 
 
 class Quote(Record, frozen=True, kw_only=True):
-    """`citations` cover each quoted span with its marker, as offsets in `text`."""
+    """Hold the answer; `citations` cover each quoted span with its marker, as offsets in `text`."""
 
     text: str
     citations: tuple[Citation, ...]
 
 
 class _Span(Record, frozen=True, kw_only=True):
-    """[start, end) of a text, quotable by itself. A block needs lines of its own; `item` marks
-    those of lists.
+    """Mark [start, end) of a text that can be quoted by itself. A block needs lines of its own;
+    `item` marks list items.
 
-    `lead` is where the sentence ends that leads to a block, `start` where there is none. `rows` are
-    the lines that are quoted of a long table.
+    `lead` is the end of the sentence that leads to a block, `start` if there is none. `rows` are
+    the quoted lines of a long table.
     """
 
     start: int
@@ -66,19 +64,19 @@ class _Candidate(Record, frozen=True, kw_only=True):
     span: _Span
     rank: int
     terms: frozenset[str]
-    above: frozenset[str]  # what the heading and the file's name add to them
-    named: frozenset[str]  # what those say
+    above: frozenset[str]  # words that only the heading or file name has
+    named: frozenset[str]  # words of the heading and file name
     factor: float
     code: bool
 
     @property
     def text(self) -> str:
-        return _said_in(self.source.text, self.span)
+        return _text_of(self.source.text, self.span)
 
 
 def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | None:
-    """At most `limit` spans, grouped by source in the sources' order, in reading order within each.
-    None where the sources do not answer.
+    """Return at most `limit` spans, grouped by source in the sources' order, in reading order
+    within each. None if the sources do not answer.
     """
     asked = content_words(question)
     if not asked:
@@ -94,11 +92,11 @@ def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | N
         return None
     chosen = _choose(candidates, weights, shares, limit)
     return (
-        _written(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else None
+        _compose(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else None
     )
 
 
-# Which spans answer
+# Choosing spans
 
 
 def _candidates(
@@ -106,9 +104,9 @@ def _candidates(
 ) -> Iterator[_Candidate]:
     named = asked.intersection(_terms(f"{source.heading} {source.path}"))
     for position, span in enumerate(
-        _in_short(source.text, each, asked) for each in _spans(source.text, shows=shows)
+        _shorten_table(source.text, each, asked) for each in _spans(source.text, shows=shows)
     ):
-        text = _said_in(source.text, span)
+        text = _text_of(source.text, span)
         words = _terms(text)
         terms = asked.intersection(words)
         code = bool(_FENCE.match(text)) or _looks_like_code(text)
@@ -119,7 +117,7 @@ def _candidates(
             / (1 + len(text) / 1500)
         )
         factor *= 1.0 if span.block or text.endswith(_COMPLETE) else 0.7
-        factor *= _POINTS if _POINTER.match(text) else 1.0
+        factor *= _POINTER_FACTOR if _POINTER.match(text) else 1.0
         above = frozenset[str]() if scrap else named - terms
         yield _Candidate(
             source=source,
@@ -133,7 +131,7 @@ def _candidates(
         )
 
 
-def _said_in(text: str, span: _Span) -> str:
+def _text_of(text: str, span: _Span) -> str:
     return (
         "\n".join(text[start:end] for start, end in span.rows)
         if span.rows
@@ -141,9 +139,9 @@ def _said_in(text: str, span: _Span) -> str:
     )
 
 
-def _in_short(text: str, span: _Span, asked: frozenset[str]) -> _Span:
-    """Of a long table, the names of its columns and the rows that have most of the question's
-    words; all of it where none has more.
+def _shorten_table(text: str, span: _Span, asked: frozenset[str]) -> _Span:
+    """Reduce a long table to its column names and the rows that share most words with the question;
+    keep all of it if too many rows tie.
     """
     lines = list(_lines(text, span))
     rule = next(
@@ -155,8 +153,14 @@ def _in_short(text: str, span: _Span, asked: frozenset[str]) -> _Span:
         or any(_FENCE.match(text, start) for start, _ in lines)
     ):
         return span
-    told = [len(asked.intersection(_terms(text[start:end]))) for start, end in lines[rule + 1 :]]
-    best = [line for line, count in zip(lines[rule + 1 :], told, strict=True) if count == max(told)]
+    overlaps = [
+        len(asked.intersection(_terms(text[start:end]))) for start, end in lines[rule + 1 :]
+    ]
+    best = [
+        line
+        for line, count in zip(lines[rule + 1 :], overlaps, strict=True)
+        if count == max(overlaps)
+    ]
     return (
         msgspec.structs.replace(span, rows=(*lines[: rule + 1], *best))
         if len(best) <= _SHORT_TABLE
@@ -180,7 +184,7 @@ def _looks_like_code(text: str) -> bool:
 
 
 def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights:
-    """IDF over the spans; a word that none of them has weighs most."""
+    """Weigh words by IDF over the spans; a word that no span has weighs most."""
     counts = Counter(term for each in candidates for term in each.terms)
     return {term: math.log(1 + len(candidates) / (counts[term] + 0.5)) for term in asked}
 
@@ -188,9 +192,9 @@ def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights
 def _answers(
     weights: Weights, candidates: Sequence[_Candidate], shares: Mapping[int, float]
 ) -> bool:
-    """Whether a source speaks of what is asked, and a span says much of that at once; an example in
-    code only mentions it. A long number that is asked for and stands nowhere, such as that of an
-    order, is of something that the sources do not know: its neighbours are no answer.
+    """Tell whether a source covers the question and one span covers much of it at once; example
+    code is only a mention. A long number, such as an order's, that no source contains is unknown:
+    its neighbours are no answer.
     """
     total = sum(weights.values())
     said = frozenset[str]().union(*(each.terms | each.named for each in candidates))
@@ -204,17 +208,17 @@ def _answers(
         ),
         default=0.0,
     )
-    return max(shares.values(), default=0.0) + at_once >= _ENOUGH
+    return max(shares.values(), default=0.0) + at_once >= _MIN_COVERAGE
 
 
 def _shares(weights: Weights, candidates: Sequence[_Candidate]) -> dict[int, float]:
-    """By a source's rank: the share of the question that it speaks of, in its text, its heading or
-    its file's name; none for a single word of several. What only code says counts half: an
-    example's words are about something else as often as not.
+    """Return, by source rank, how much of the question its text, heading or file name covers; 0 for
+    a single word of several. Words that occur only in code score half: an example is often about
+    something else.
     """
-    spoken: dict[int, dict[str, float]] = {}
+    covered: dict[int, dict[str, float]] = {}
     for each in candidates:
-        terms = spoken.setdefault(each.rank, dict.fromkeys(each.named, 1.0))
+        terms = covered.setdefault(each.rank, dict.fromkeys(each.named, 1.0))
         terms.update(
             {term: max(0.5 if each.code else 1.0, terms.get(term, 0.0)) for term in each.terms}
         )
@@ -223,7 +227,7 @@ def _shares(weights: Weights, candidates: Sequence[_Candidate]) -> dict[int, flo
         rank: sum(weights[term] * sure for term, sure in terms.items()) / total
         if sum(terms.values()) >= min(2, len(weights))
         else 0.0
-        for rank, terms in spoken.items()
+        for rank, terms in covered.items()
     }
 
 
@@ -238,13 +242,13 @@ def _choose(
     known: set[str] = set()
     left, least = [each for each in candidates if each.terms or each.above], 0.0
     while left and len(chosen) < limit:
-        gains = [(_TRUST + shares[each.rank]) * _gain(each, weights, known) for each in left]
+        gains = [(_BASE_TRUST + shares[each.rank]) * _gain(each, weights, known) for each in left]
         gain, best = max(zip(gains, left, strict=True), key=lambda pair: pair[0])
         if gain <= least:
             break
         chosen.append(best)
         known |= best.terms
-        least = least or gain * _WORTH
+        least = least or gain * _MIN_GAIN
         left = [
             each for each in left if not _repeats(each, best) and _is_about(each, chosen, weights)
         ]
@@ -252,18 +256,18 @@ def _choose(
 
 
 def _is_about(candidate: _Candidate, chosen: Sequence[_Candidate], weights: Weights) -> bool:
-    """Another source must have more than one word of a question that has several: one alone is
-    chance. And it must bring a new one.
+    """Tell whether a further span is worth quoting: another source must share more than one word of
+    a question that has several, and must add a new one.
     """
     if candidate.rank in {each.rank for each in chosen}:
         return True
     terms = candidate.terms | candidate.above
     return len(terms) >= min(2, len(weights)) and _weight(
-        weights, candidate.terms - _said(chosen)
-    ) >= _NEWS * sum(weights.values())
+        weights, candidate.terms - _covered(chosen)
+    ) >= _MIN_NEW_COVERAGE * sum(weights.values())
 
 
-def _said(chosen: Sequence[_Candidate]) -> frozenset[str]:
+def _covered(chosen: Sequence[_Candidate]) -> frozenset[str]:
     return frozenset[str]().union(*(each.terms for each in chosen))
 
 
@@ -285,18 +289,18 @@ def _repeats(candidate: _Candidate, chosen: _Candidate) -> bool:
     ):
         return True
     mine, theirs = frozenset(_terms(candidate.text)), frozenset(_terms(chosen.text))
-    return len(mine & theirs) >= _SAME * min(len(mine), len(theirs))
+    return len(mine & theirs) >= _DUPLICATE_OVERLAP * min(len(mine), len(theirs))
 
 
-# How they are written
+# Writing
 
 
-def _written(chosen: Sequence[_Candidate]) -> Quote:
+def _compose(chosen: Sequence[_Candidate]) -> Quote:
     text, citations = "", []
     for index, each in enumerate(chosen):
-        text += _between(chosen[index - 1], each) if index else ""
+        text += _separator(chosen[index - 1], each) if index else ""
         start, lead = len(text), each.span.lead - each.span.start
-        if _stands_alone(each.text) and lead > 0:
+        if _ends_with_block(each.text) and lead > 0:
             text += f"{each.text[:lead]} [{each.source.n}]"
             citations.append(Citation(n=each.source.n, start=start, end=len(text)))
             text += each.text[lead:]
@@ -306,7 +310,7 @@ def _written(chosen: Sequence[_Candidate]) -> Quote:
     return Quote(text=text, citations=tuple(citations))
 
 
-def _between(before: _Candidate, after: _Candidate) -> str:
+def _separator(before: _Candidate, after: _Candidate) -> str:
     if before.rank != after.rank:
         return "\n\n"
     if before.span.item and after.span.item:
@@ -315,18 +319,18 @@ def _between(before: _Candidate, after: _Candidate) -> str:
 
 
 def _before_marker(text: str) -> str:
-    return "\n\n" if _stands_alone(text) else " "
+    return "\n\n" if _ends_with_block(text) else " "
 
 
-def _stands_alone(text: str) -> bool:
-    """Whether it ends with code or a table: a marker there would break it, and belongs to the
-    sentence that leads to it, or gets its own line.
+def _ends_with_block(text: str) -> bool:
+    """Tell whether the text ends with code or a table: a marker there would break it, and goes to
+    the sentence before or on its own line.
     """
     last = text.rsplit("\n", 1)[-1]
     return bool(_FENCE.match(last)) or "|" in last or last.startswith(("    ", "\t"))
 
 
-# What can be quoted: a text's sentences and blocks
+# Parsing a text into sentences and blocks
 
 _FENCE = re.compile(r"\s*(?P<marks>`{3,}|~{3,})")
 _ITEM = re.compile(r"(?P<indent>\s*)(?:[-*+]|\d{1,9}[.)])\s+\S")
@@ -336,7 +340,8 @@ _NOISE = re.compile(
     r"\s*(?:#{1,6}\s|!!!|\?\?\?|:::|///|<!--|<[^>]*>\s*$|={3,}\s*$|(?:[-*_]\s*){3,}$|\[[^\]]+\]:\s)"
 )
 _POINTER = re.compile(
-    r"(?:\W*)(?:see|read|learn|check out|visit|explore|refer to|for more|to learn more|follow)\b[^\n]{0,160}\Z",
+    r"(?:\W*)(?:see|read|learn|check out|visit|explore|refer to|for more|to learn more"
+    r"|follow)\b[^\n]{0,160}\Z",
     re.IGNORECASE,
 )
 _CODE_SIGN = re.compile(r"[{}<>=;\\]|\"[,:]|[(\[]\"")
@@ -347,12 +352,12 @@ _ABBREVIATED = re.compile(
 )
 _PAIRED = ("`", "**", "__")
 _COMPLETE = (".", "!", "?", "…", "。", "！", "？", ":", "：", ")", "*", "`", '"', "”")
-_WRAPPED_LINE = 50  # a line at least this long that ends without a stop goes on in the next
+_WRAPPED_LINE = 50  # such a line without a stop continues in the next
 
 
 def _spans(text: str, *, shows: bool) -> list[_Span]:
-    """In reading order, overlapping where an announcement may be quoted with what it announces.
-    With `shows`, code goes with what it follows.
+    """Return spans in reading order; they overlap if an announcement may be quoted with what it
+    announces. With `shows`, code is joined with what follows it.
     """
     simple = list(_simple_spans(text))
     spans = []
@@ -374,8 +379,8 @@ def _spans(text: str, *, shows: bool) -> list[_Span]:
 
 
 def _with_announced(text: str, spans: Sequence[_Span], index: int, *, shows: bool) -> _Span:
-    """A span that ends with a colon or a question mark, together with the block, the whole list or
-    the sentence that follows it.
+    """Join a span that ends with a colon or question mark with the block, list or sentence that
+    follows.
     """
     span = spans[index]
     following = spans[index + 1 : index + 2]
@@ -391,7 +396,7 @@ def _with_announced(text: str, spans: Sequence[_Span], index: int, *, shows: boo
     if not following or not (announces or shown):
         return span
     last = index + 1
-    while last + 1 < len(spans) and _goes_on(text, spans[last], spans[last + 1]):
+    while last + 1 < len(spans) and _continues(text, spans[last], spans[last + 1]):
         last += 1
     end = spans[last].end
     return (
@@ -402,22 +407,24 @@ def _with_announced(text: str, spans: Sequence[_Span], index: int, *, shows: boo
 
 
 def _with_lead(text: str, spans: Sequence[_Span], index: int) -> _Span | None:
-    """Code or a table together with the sentence before it: by itself it tells little, and has no
-    place for a marker.
+    """Join code or a table with the sentence before it: by itself it says little and has no place
+    for a marker.
     """
     span, before = spans[index], spans[index - 1] if index else None
     if (
         before is None
         or before.block
-        or not _stands_alone(text[span.start : span.end])
+        or not _ends_with_block(text[span.start : span.end])
         or span.end - before.start > _LONGEST_BLOCK
     ):
         return None
     return _Span(start=before.start, end=span.end, block=True, lead=before.end)
 
 
-def _goes_on(text: str, span: _Span, following: _Span) -> bool:
-    """Items of one list; lines of one paragraph, which is how lists look that lost their markup."""
+def _continues(text: str, span: _Span, following: _Span) -> bool:
+    """Tell whether two spans are items of one list, or lines of one paragraph, as in lists that
+    lost their markup.
+    """
     return (span.item and following.item) or (
         not span.block
         and not following.block
@@ -441,7 +448,7 @@ def _simple_spans(text: str) -> Iterator[_Span]:
 
 
 def _block(rows: Sequence[str], first: int) -> tuple[str, int]:
-    """The kind of the block that starts in this row, and how many rows it has."""
+    """Return the kind of the block that starts in this row and its number of rows."""
     if not rows[first].strip() or _NOISE.match(rows[first]):
         return "noise", 1
     for kind, (starts, last) in _BLOCKS.items():
@@ -472,9 +479,7 @@ def _fence_end(rows: Sequence[str], first: int) -> int:
 
 
 def _item_end(rows: Sequence[str], first: int) -> int:
-    """An item goes on in rows that are indented deeper, and in rows that follow without a blank one
-    between.
-    """
+    """Return an item's last row; deeper rows and rows without a blank one before belong to it."""
     indent, last = _indent(rows[first]), first
     for number in range(first + 1, len(rows)):
         row = rows[number]
@@ -526,13 +531,13 @@ _BLOCKS: dict[str, tuple[Callable[[Sequence[str], int], bool], Extent]] = {
 
 
 def _is_whole(block: str) -> bool:
-    """Every fence that is opened is closed."""
+    """Tell whether every fence that is opened is closed."""
     return sum(bool(_FENCE.match(row)) for row in block.split("\n")) % 2 == 0
 
 
 def _sentences(text: str, start: int, end: int) -> Iterator[_Span]:
-    """Cut after stops, and after lines too short to have been wrapped; never inside code, bold type
-    or a link's text.
+    """Yield sentences, cut after stops and after lines too short to have been wrapped; never inside
+    code, bold type or a link's text.
     """
     paired = all(_is_paired(text[start:end], mark) for mark in _PAIRED)
     begin = start
@@ -566,25 +571,31 @@ def _stripped(text: str, start: int, end: int) -> Iterator[_Span]:
 
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]{2,}"
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]{2,}"
 )
 # longest first
-_SUFFIX_LIST = "ations ation ators ator ating ated ates ate ments ment ions ion ings ing edly ed ly ies es s e y"
+_SUFFIX_LIST = (
+    "ations ation ators ator ating ated ates ate ments ment ions ion ings ing edly ed ly ies es s "
+    "e y"
+)
 _SUFFIXES = tuple(_SUFFIX_LIST.split())
 _VOWELS = frozenset("aeiouy")
 _SMALL_WORDS = """
-    a about according all also am an and any are as at be been but by can cannot could did do does doing done each either else explain
-    for from get give had happen happens has have he hello her here hey hi him his how i if in instead into is it its just kind kinds
-    let like many may me might mine more most much must my no not of off on one only or other our out please possible same say several
-    shall she should show so some such tell than thank thanks that the their them then there these they thing things this those three
-    through to too two under up us use used using very want was way ways we were what when where whether which while who whom whose
-    why will with within without would you your
+    a about according all also am an and any are as at be been but by can cannot could did do
+    does doing done each either else explain for from get give had happen happens has have he
+    hello her here hey hi him his how i if in instead into is it its just kind kinds let like
+    many may me might mine more most much must my no not of off on one only or other our out
+    please possible same say several shall she should show so some such tell than thank thanks
+    that the their them then there these they thing things this those three through to too two
+    under up us use used using very want was way ways we were what when where whether which
+    while who whom whose why will with within without would you your
 """
-_TELLS_NOTHING = frozenset(_SMALL_WORDS.split())
+_STOP_WORDS = frozenset(_SMALL_WORDS.split())
 
 
 def _words(text: str) -> Iterator[str]:
-    """Lower-case words; where a script puts no space between words, pairs of characters."""
+    """Yield lower-case words; pairs of characters in scripts without spaces."""
     for word in _WORD.findall(text.lower()):
         run = _UNSPACED.match(word)
         yield from (word[at : at + 2] for at in range(len(word) - 1)) if run else (word,)
@@ -595,14 +606,14 @@ def _terms(text: str) -> list[str]:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The stems of the words and numbers of a text that tell something."""
-    return frozenset(_stem(word) for word in _words(text) if word not in _TELLS_NOTHING)
+    """Return the stems of a text's content words and numbers."""
+    return frozenset(_stem(word) for word in _words(text) if word not in _STOP_WORDS)
 
 
 @lru_cache(maxsize=20_000)
 def _stem(word: str) -> str:
-    """`configure`, `configuring` and `configurations` are one term: up to two English suffixes are
-    cut, three letters and a vowel kept. 1000 stays apart from 100.
+    """Return the stem: up to two English suffixes are removed, leaving three letters and a vowel.
+    `configure`, `configuring` and `configurations` become one term; 1000 stays apart from 100.
     """
     return word if word.isdecimal() else _cut(_cut(word))
 

@@ -1,4 +1,4 @@
-"""Who comes first is served first: a few at once, the others in the order in which they came."""
+"""Limit how many searches run at once, first come, first served."""
 
 from collections import deque
 from threading import Lock
@@ -6,9 +6,9 @@ from types import TracebackType
 
 
 class SearchSlots:
-    """`with turns:` waits for its turn; `at_once` have one at the same time. Threads that only
-    compute gain nothing by being more than there are cores, and one that came early may be passed
-    by all others: a semaphore of `threading` lets newcomers by.
+    """Limit concurrency: `with slots:` waits for a free slot. Waiting threads are served in the
+    order in which they came; `threading.Semaphore` lets newcomers overtake. More threads than cores
+    would gain nothing, since they only compute.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -20,10 +20,10 @@ class SearchSlots:
             if self._free:
                 self._free -= 1
                 return
-            turn = Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        turn.acquire()
+            slot = Lock()
+            slot.acquire()
+            self._waiting.append(slot)
+        slot.acquire()
 
     def __exit__(
         self,

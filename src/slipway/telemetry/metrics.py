@@ -213,10 +213,10 @@ class Telemetry:
             for m in (METRICS["model_state"], METRICS["model_calls"])
         )
         for name, health in self.healths().items():
-            shown = health.shown()
+            shown = health.report()
             for state in STATES:
                 states.add_metric((name, state), int(shown.state == state))
-            if health.turns is not None:
+            if health.slots is not None:
                 calls.add_metric((name, "running"), shown.busy)
                 calls.add_metric((name, "waiting"), shown.waiting)
         yield from (states, calls)

@@ -514,7 +514,7 @@ def healths(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
     calls it works on.
     """
     return {
-        name: health.shown()
+        name: health.report()
         for name, health in healths_of(pipeline.routes.values()).items()
         if pipeline.admission.may_call(asker, name)
     }

@@ -256,7 +256,7 @@ class DocumentRoutes:
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
         for name, knowledge in self.apps(asker, None).items():
-            waiting, coming = knowledge.waiting, knowledge.coming(asker)
+            waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)
             if doc := knowledge.document(wanted, asker) or next(
                 (d for d in coming if d.public == wanted), None
             ):
@@ -352,7 +352,7 @@ def may_change(asker: Asker) -> None:
 
 
 def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
-    waiting, coming = knowledge.waiting, knowledge.coming(asker)  # asked first: see `find`
+    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)  # asked first: see `find`
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
     return [seen(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]

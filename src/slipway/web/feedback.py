@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import BadRequest, Conflict, Gone
-from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Said
+from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
 from slipway.providers import encode_json
 from slipway.types import Answered, Asker
 from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
@@ -42,8 +42,8 @@ class FeedbackRoutes:
         said = checked(parse_json(await self.guard().body(scope, receive), decode))
         asker: Asker = scope["slipway.asker"]
         self.check_ended(said.answer, asker)
-        kept = await self.feedback.give(said, asker)
-        await respond(send, 200, JSON, encode_json(kept))
+        receipt = await self.feedback.give(said, asker)
+        await respond(send, 200, JSON, encode_json(receipt))
 
     async def withdraw(self, request: Request) -> Response:
         answer_id = request.path_params["answer"]
@@ -69,7 +69,7 @@ class FeedbackRoutes:
         ]
 
 
-def checked(request: FeedbackRequest) -> Said:
+def checked(request: FeedbackRequest) -> Opinion:
     """Raises BadRequest, naming the field and the fix."""
     for i, reason in enumerate(request.reasons):
         if reason not in REASONS:
@@ -102,7 +102,7 @@ def checked(request: FeedbackRequest) -> Said:
             "Say in `comment` what the problem is, or name `reasons`.",
             param="comment",
         )
-    return Said(
+    return Opinion(
         answer=request.answer,
         kind=request.kind,
         helpful=request.helpful,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slipway.providers.mock.words import write
 from slipway.routing.continuation import head_of
-from slipway.routing.overlap import Joint
+from slipway.routing.overlap import OverlapFilter
 from slipway.types import Piece
 
 CHINESE = "港口清晨有船缓慢驶过灯塔下面几个孩子正在看书他们问老师为什么海水会涨又退去答案写墙上但没人读懂它直到第二天雨停了风也小"
@@ -51,7 +51,7 @@ PREFACES = [
 
 def joined(shown: str, *pieces: str, prefilled: bool = False) -> tuple[str, str]:
     """What the reader sees behind `shown`, and what was found."""
-    joint = Joint(shown, prefilled=prefilled)
+    joint = OverlapFilter(shown, prefilled=prefilled)
     seen = "".join(map(joint.feed, pieces)) + joint.end()
     return seen, joint.found
 
@@ -332,7 +332,7 @@ def test_little_is_held_back() -> None:
     for _ in range(300):
         text = english(rng)
         cut = rng.randint(30, len(text) - 60)
-        joint = Joint(text[:cut])
+        joint = OverlapFilter(text[:cut])
         waits.append(next(n for n, character in enumerate(text[cut:], 1) if joint.feed(character)))
     assert sorted(waits)[150] <= 6
     assert max(waits) <= 60
@@ -345,7 +345,7 @@ def test_not_much_more_is_held_back_than_was_shown(
 ) -> None:
     shown, rest = text
     for said in (shown[:cut] + space * 2000 + rest, PREFACES[0] + shown[:cut] + rest * 3):
-        joint, held = Joint(shown), 0
+        joint, held = OverlapFilter(shown), 0
         for character in said:
             held = 0 if joint.feed(character) or joint.settled else held + 1
             assert (

@@ -1,4 +1,4 @@
-"""What a chat completion's request asks for: the part of it that the mock heeds."""
+"""The fields of a chat completion request that the mock reads."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -37,12 +37,12 @@ class ChatBody(msgspec.Struct):
     max_completion_tokens: Positive | None = None
 
 
-def parted(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
-    """The messages that were to be answered, and how far their answer has come: empty unless the
-    request asks to go on with one.
+def split_partial(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], str]:
+    """Return the messages to answer, and the partial answer to continue: empty unless the request
+    asks for that.
 
-    It asks so in one of two ways: the last message is the assistant's, or a user's message with
-    `GO_ON` in it follows that.
+    It asks in one of two ways: the last message is the assistant's, or a user's message with
+    `GO_ON` in it follows one.
     """
     at = len(messages) - 1
     if at > 0 and messages[at].role == "user" and GO_ON in messages[at].text():
