@@ -28,12 +28,11 @@ class Heading(Record, frozen=True, kw_only=True):
 
 class Loss(Record, frozen=True, kw_only=True):
     """Something that the file holds and the text lacks: `what` as a clause with a verb ("2 charts
-    are not read"), the first `page` or slide if known, and the `fix`.
+    are not read"), and the `fix`.
     """
 
     what: str
     fix: str = ""
-    page: int | None = None
 
 
 class ParsedDocument(Record, frozen=True, kw_only=True):

@@ -78,7 +78,9 @@ class _Reading:
         self._levels = _levels(styles) if styles is not None else {}
         self._numbering = Numbering(numbering, styles)
         kinds = [kind for kind in ("footnotes", "endnotes") if kind in parts]
-        self._notes = {kind: _notes(package.xml(parts[kind])) for kind in kinds}
+        self._notes: dict[str, dict[str, str]] = {
+            kind: _notes(package.xml(parts[kind])) for kind in kinds
+        }
         self.builder, self.title = builder, ""
         self._items: list[str] = []
         self._shift = 0  # 1 if there is a title, so that headings are below it

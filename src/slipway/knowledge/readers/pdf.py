@@ -64,10 +64,10 @@ def _losses(file: "PdfDocument", pages: list[list[TextLine]], unknown: list[int]
     pictures = _pictures(file, pages)
     if pictures:
         what = f"{_listed(pictures)} {'is' if len(pictures) == 1 else 'are'} only a picture of text"
-        yield Loss(what=what, fix=f"make the text readable: {OCR}", page=pictures[0])
+        yield Loss(what=what, fix=f"make the text readable: {OCR}")
     if unknown:
         what = f"the letters of {_listed(unknown)} cannot be read: the fonts don't name them"
-        yield Loss(what=what, fix=_REFONT, page=unknown[0])
+        yield Loss(what=what, fix=_REFONT)
 
 
 def _listed(pages: list[int]) -> str:

@@ -12,8 +12,21 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _DEEPEST = 9
-_ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"))
-_ROMAN += ((40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
+_ROMAN: dict[str, int] = {
+    "m": 1000,
+    "cm": 900,
+    "d": 500,
+    "cd": 400,
+    "c": 100,
+    "xc": 90,
+    "l": 50,
+    "xl": 40,
+    "x": 10,
+    "ix": 9,
+    "v": 5,
+    "iv": 4,
+    "i": 1,
+}
 
 
 class _Level(Record, frozen=True, kw_only=True):
@@ -110,12 +123,12 @@ def _style_numbers(styles: "Element") -> dict[str, tuple[str, int | None]]:
             )
     found = dict[str, tuple[str, int | None]]()
     for key in based:
-        style, seen = key, set[str]()
-        while style not in own and style not in seen:
-            seen.add(style)
-            style = based.get(style, "")
-        if style in own:
-            found[key] = own[style]
+        name, seen = key, set[str]()
+        while name not in own and name not in seen:
+            seen.add(name)
+            name = based.get(name, "")
+        if name in own:
+            found[key] = own[name]
     return found
 
 
@@ -150,7 +163,7 @@ def _shown(number: int, kind: str) -> str:
 
 def _roman(number: int) -> str:
     out = ""
-    for value, letters in _ROMAN if 0 < number < 4000 else ():
+    for letters, value in _ROMAN.items() if 0 < number < 4000 else ():
         count, number = divmod(number, value)
         out += letters * count
     return out or str(number)
