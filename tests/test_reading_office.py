@@ -102,7 +102,12 @@ def test_hidden_rows_columns_and_sheets_are_left_out_and_counted(parser: Parser)
         sheet.parent.create_sheet("Old")["A1"] = "gone"
         sheet.parent["Old"].sheet_state = "hidden"
 
-    rows = [["Name", "Room", "Salary"], ["Ada", 12, 91000], ["Cyd", 15, 55000], ["Bob", 14, 67000]]
+    rows: list[list[Any]] = [
+        ["Name", "Room", "Salary"],
+        ["Ada", 12, 91000],
+        ["Cyd", 15, 55000],
+        ["Bob", 14, 67000],
+    ]
     document = parser.parse(workbook(rows, hide), "a.xlsx")
     assert "Name | Room\n--- | ---\nAda | 12\nBob | 14" in document.text
     assert losses(document) == ["1 hidden sheet, 1 hidden column, 1 hidden row are left out"]
@@ -227,7 +232,7 @@ def test_charts_of_a_slide_are_read(parser: Parser) -> None:
     slide = deck.slides.add_slide(deck.slide_layouts[5])
     assert slide.shapes.title is not None
     slide.shapes.title.text = "Revenue by region"
-    data = CategoryChartData(number_format="0.0")
+    data: Any = CategoryChartData(number_format="0.0")  # type: ignore[no-untyped-call]
     data.categories = ["Europe", "Asia"]
     data.add_series("2024", (19.2, 21.4))
     data.add_series("2025", (20.04, 25))
