@@ -24,7 +24,7 @@ from slipway.errors import (
 from slipway.providers import Call, Completion, encode_json
 from slipway.providers.http import Client, HttpReply, Pool, Timeouts, head_of, retry_after_s
 from slipway.providers.sse import Framer, data_of
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 from slipway.types import Piece, Usage
 
 SECRET = re.compile(r"\b(sk|key|pk|api)[-_][A-Za-z0-9_\-*]{6,}")
@@ -110,7 +110,7 @@ class OpenAIProvider:
     parallel: int | None = None
     state: str | None = None
 
-    def __init__(self, name: str, model: Model, kind: str) -> None:
+    def __init__(self, name: str, model: ModelSettings, kind: str) -> None:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = None
         self.model = model
@@ -432,7 +432,7 @@ def error_words(body: bytes) -> tuple[str, str | None, str | None]:
     )
 
 
-def connect(model: Model, who: str) -> Client:
+def connect(model: ModelSettings, who: str) -> Client:
     """Return the client for one endpoint: our own, or httpx's if a proxy is set."""
     c = model.connection
     timeouts = Timeouts(c.connect, c.first_byte, c.between_bytes)
@@ -447,7 +447,7 @@ def connect(model: Model, who: str) -> Client:
     )
 
 
-async def models_at(model: Model, within_s: float = 3.0) -> list[str]:
+async def models_at(model: ModelSettings, within_s: float = 3.0) -> list[str]:
     """Return the names that an endpoint's `/models` lists. Raises ProviderError if it does not
     answer with a list.
     """
