@@ -19,8 +19,9 @@ import pytest
 
 from knowing import Known
 from processes import Serving, serving
-from slipway.knowledge.access import Access, glob
+from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
+from slipway.knowledge.patterns import glob
 from slipway.settings import AccessRule
 from slipway.settings.tree import Key
 from slipway.types import Asker, Within

@@ -19,7 +19,7 @@ from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Promp
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, Prefill, Route, Traits
 from slipway.settings import App, Model, Settings
-from slipway.settings.live import Live, Rules
+from slipway.settings.live import Live
 from slipway.types import AnswerDone, AttemptDone, Record
 
 PASSAGES = 5
@@ -104,7 +104,7 @@ def compile_pipeline(
             ),
         )
     apps = {
-        name: app_of(name, app, synchronizers.get(name), routes, carried.live.of(name, app))
+        name: app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live))
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
@@ -135,15 +135,20 @@ def candidate_of(handle: ModelHandle) -> Candidate:
     return Candidate(model=model, traits=traits, health=handle.health)
 
 
+def access_of(name: str, app: App, live: Live) -> Access:
+    """Return the app's rules, as the settings file has them whenever they are applied."""
+    return Access(live.of(name, app), [Path(k) for k in app.knowledge], live.found.folder)
+
+
 def app_of(
-    name: str, app: App, synchronizer: Synchronizer | None, routes: dict[str, Route], rules: Rules
+    name: str, app: App, synchronizer: Synchronizer | None, routes: dict[str, Route], access: Access
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
     matches = app.cite == "match" or (app.cite is None and small)
     return answer.App(
         name=name,
-        knowledge=Knowledge(synchronizer, Access(rules), load_reranker(name, app))
+        knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
         route=route,

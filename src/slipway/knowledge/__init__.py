@@ -334,8 +334,9 @@ class Knowledge:
         return row.passage if row is not None and self._readable(row, asker) else None
 
     def _readable(self, row: StoredPassage, asker: Asker) -> bool:
-        doc = self.synchronizer.collection.documents.get(row.document)
-        return doc is not None and self.access.may_read(asker, doc)
+        documents = self.synchronizer.collection.documents
+        doc = documents.get(row.document)
+        return doc is not None and self.access.may_read(asker, doc, documents)
 
     def documents(self, asker: Asker) -> list[Doc]:
         """Return the asker's documents by path. Failed ones are listed only for those who may
@@ -379,7 +380,7 @@ class Knowledge:
                 for doc in (collection.by_path.get(path), uploads.waiting.get(path))
                 if doc is not None
             ]
-            if not all(self.access.may_read(asker, doc) for doc in before):
+            if not all(self.access.may_read(asker, doc, collection.documents) for doc in before):
                 stem, dot, kind = name.rpartition(".")
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
                 path = uploads.path_of(name, collection.by_path)
@@ -401,7 +402,7 @@ class Knowledge:
             for doc in list(collection.uploads.waiting.values())
             if asker.documents and doc.path not in collection.by_path
         ]
-        return [doc for doc in docs if self.access.may_read(asker, doc)]
+        return [doc for doc in docs if self.access.may_read(asker, doc, collection.documents)]
 
     def read(self, path: str) -> None:
         """Read an uploaded file into the index; block until done."""
