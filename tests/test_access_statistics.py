@@ -6,11 +6,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 import pytest
 
 from knowing import Known
-from processes import Serving, serving
+from processes import serving
 from slipway.settings import AccessRule
 from slipway.types import Asker, Within
 
@@ -27,14 +26,6 @@ NOT_SAID = ("dividend", "expansion", "picnic", "refinancing")
 CONTROLS = [f"qz{letter}xv" for letter in "abcdefghi"]  # words that nobody has
 
 
-def upload(server: Serving, key: dict[str, str], name: str, text: str) -> None:
-    with httpx.Client(base_url=server.url, headers=key, timeout=30) as client:
-        reply = client.post("/v1/documents", files={"file": (name, text.encode())})
-        assert reply.status_code == 201, reply.text
-        while client.get("/v1/documents").text.count('"path"') < 3 + (name == "control.md"):
-            pass
-
-
 def test_nobody_confirms_a_word_of_a_hidden_document_by_the_order_of_their_own(
     tmp_path: Path,
 ) -> None:
@@ -44,21 +35,20 @@ def test_nobody_confirms_a_word_of_a_hidden_document_by_the_order_of_their_own(
     docs = tmp_path / "docs"
     (docs / "secret").mkdir(parents=True)
     (docs / "secret" / "plan.md").write_text("# Plan\n\n" + f"{' '.join(SAID)} " * 3)
-    (docs / "open.md").write_text("# Open\n\nThe canteen serves soup.")
-    (docs / "more.md").write_text("# More\n\nThe garden has roses.")
+    guesses = [*SAID, *NOT_SAID]
+    (docs / "guesses.md").write_text(f"# Mine\n\n{' '.join(guesses)}.")
+    (docs / "zcontrol.md").write_text(f"# Mine\n\n{' '.join(CONTROLS)}.")
     app = {
         "knowledge": ["docs"],
         "access": [{"path": "secret/**", "groups": ["board"]}],
     }
     settings = {
         "apps": {"docs": app},
-        "keys": [{"key": "sw-attacker", "documents": True}],
+        "keys": [{"key": "sw-attacker"}],
         "embedding": "none",
     }
-    key, guesses = {"authorization": "Bearer sw-attacker"}, [*SAID, *NOT_SAID]
+    key = {"authorization": "Bearer sw-attacker"}
     with serving(tmp_path, settings=settings) as server:
-        upload(server, key, "guesses.md", f"# Mine\n\n{' '.join(guesses)}.")
-        upload(server, key, "control.md", f"# Mine\n\n{' '.join(CONTROLS)}.")
         orders = set()
         for guess, control in zip(guesses, CONTROLS, strict=True):
             question = {"question": f"{guess} {control}"}
