@@ -5,6 +5,7 @@ A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PART
 prints.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,16 +17,16 @@ import msgspec
 
 from slipway import errors, types
 from slipway.app.building import build
-from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, SOON
+from slipway.catalogue import CATALOGUE, LANGUAGES, RETRY, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
 from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
-from slipway.settings.reading import bare, branches, fields_of, is_duration
+from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
 from slipway.telemetry.metrics import METRICS, Telemetry
-from slipway.web.wire import NAMES
+from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
 LONGEST = 1400  # characters of a table
@@ -166,7 +167,7 @@ def kind_words(kind: Any) -> str:
     """A field's type as a person who writes YAML says it."""
     if is_duration(kind):
         return "duration"
-    plain = bare(kind)
+    plain = bare_type(kind)
     origin, args = get_origin(plain), get_args(plain)
     if isinstance(plain, type) and issubclass(plain, Branch):
         return "fields"
@@ -175,7 +176,7 @@ def kind_words(kind: Any) -> str:
     if origin is tuple:
         return f"list of {kind_words(args[0])}"
     if origin is dict:
-        inner = bare(args[1])
+        inner = bare_type(args[1])
         return (
             f"names with {kind_words(inner)}"
             if get_origin(inner) is not Any and inner is not Any
@@ -368,7 +369,7 @@ def catalogue() -> str:
 
 def reader_words(name: str, language: types.Language) -> str:
     what, then = CATALOGUE[name][language]
-    return (" " if language == "en" else "").join((what, then.replace(AGAIN, SOON[language])))
+    return (" " if language == "en" else "").join((what, then.replace(RETRY, SOON[language])))
 
 
 def known_routes() -> list[str]:
@@ -392,7 +393,7 @@ def routes() -> str:
 
 
 def events() -> str:
-    rows = [[code(name), ", ".join(data_of(kind))] for kind, name in NAMES.items()]
+    rows = [[code(name), ", ".join(data_of(kind))] for kind, name in EVENT_NAMES.items()]
     said = 'An answer with `"stream": true` sends these events, each with a number as its `id`:'
     return f"{said}\n\n" + table(["event", "data"], rows)
 
@@ -422,7 +423,33 @@ def faults() -> str:
     )
 
 
+def modules() -> str:
+    """Return a list for each package: every module with the first sentence of its docstring."""
+    package = DOCS.parent / "src" / "slipway"
+    folders = sorted({file.parent for file in package.rglob("*.py")})
+    parts = []
+    for folder in folders:
+        name = "slipway" if folder == package else str(folder.relative_to(package)) + "/"
+        rows = [
+            f"- {code(file.stem)}: {purpose(file)}"
+            for file in sorted(folder.glob("*.py"))
+            if file.name != "__init__.py"
+        ]
+        intro = purpose(folder / "__init__.py")
+        parts.append("\n".join([f"### {name}", "", intro, "", *rows]).rstrip())
+    return "\n\n".join(parts)
+
+
+def purpose(file: Path) -> str:
+    """Return the first sentence of a module's docstring."""
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    first = " ".join(said.split("\n\n")[0].split())
+    sentence = re.match(r"(.*?[.!?])(?: [A-Z`*\"]|$)", first)
+    return sentence[1] if sentence else first
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "modules": modules,
     "providers": providers,
     "settings": settings,
     "commands": commands,

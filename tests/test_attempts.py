@@ -1,6 +1,4 @@
-"""Which model is asked next: the state machine of a route by itself, against every way in which
-models can behave.
-"""
+"""Test which model a route tries next, against every way in which models can behave."""
 
 import random
 from collections import Counter
@@ -25,20 +23,20 @@ from slipway.errors import (
     ProviderTooLong,
 )
 from slipway.routing.attempts import (
-    MOST_BREAKS,
+    MOST_INTERRUPTIONS,
     READY,
     TRIAL,
     Attempts,
-    Standing,
+    Availability,
+    CallModel,
+    GiveUp,
+    ModelTraits,
     Step,
-    Stop,
-    Traits,
-    Try,
-    Wait,
+    WaitUntil,
 )
 from slipway.routing.breaker import Breaker, RetryBudget
 
-AWAY = Standing(state="away", why="it cannot be reached")
+AWAY = Availability(state="away", why="it cannot be reached")
 KINDS: dict[str, Callable[[], ProviderError]] = {
     "down": lambda: ProviderDown("down"),
     "slow": lambda: ProviderSlow("slow"),
@@ -52,18 +50,25 @@ KINDS: dict[str, Callable[[], ProviderError]] = {
     "declined": lambda: ProviderDeclined("declined"),
 }
 STANDINGS = st.sampled_from(
-    [READY, READY, READY, TRIAL, AWAY, Standing(state="away", why="it is limiting us", until=1.0)]
+    [
+        READY,
+        READY,
+        READY,
+        TRIAL,
+        AWAY,
+        Availability(state="away", why="it is limiting us", until=1.0),
+    ]
 )
 
 
 @dataclass
 class World:
     """How models behave: what each try of each ends with (None: well), in turn, the last for ever;
-    how each stands.
+    how each standing.
     """
 
     outcomes: list[list[str | None]]
-    standings: list[Standing]
+    standings: list[Availability]
     retries: int = 2
     now: float = 0.0
     steps: list[Step] = field(default_factory=list)
@@ -80,17 +85,17 @@ class World:
         return error
 
     def walk(self, attempts: Attempts, draw: random.Random) -> int | ProviderError:
-        """Who answers, or what the reader is told."""
+        """Who answers, or what the reader is step."""
         for _ in range(200):
-            step = attempts.next(self.now, lambda index: self.stands(index), lambda _: True)
+            step = attempts.next(self.now, lambda index: self.standing_of(index), lambda _: True)
             self.steps.append(step)
-            if isinstance(step, Stop):
+            if isinstance(step, GiveUp):
                 return step.error
-            if isinstance(step, Wait):
+            if isinstance(step, WaitUntil):
                 assert step.until > self.now
                 self.now = step.until
                 continue
-            for index in (step.index, step.beside):
+            for index in (step.index, step.alongside):
                 if index is None:
                     continue
                 if (error := self.outcome(index)) is None:
@@ -99,9 +104,9 @@ class World:
                 attempts.failed(index, error, self.now, draw.random())
         raise AssertionError("it does not end")
 
-    def stands(self, index: int) -> Standing:
-        stands = self.standings[index]
-        return READY if stands.until is not None and stands.until <= self.now else stands
+    def standing_of(self, index: int) -> Availability:
+        standing = self.standings[index]
+        return READY if standing.until is not None and standing.until <= self.now else standing
 
 
 WORLDS = st.integers(1, 4).flatmap(
@@ -118,29 +123,31 @@ WORLDS = st.integers(1, 4).flatmap(
 )
 
 
-def names(world: World) -> list[Traits]:
-    return [Traits(name=f"m{n}", retries=world.retries) for n in range(len(world.outcomes))]
+def names(world: World) -> list[ModelTraits]:
+    return [ModelTraits(name=f"m{n}", retries=world.retries) for n in range(len(world.outcomes))]
 
 
 @given(WORLDS, st.integers(0, 1000), st.sampled_from([0.0, 2.0, 60.0]))
 def test_whatever_models_do(world: World, seed: int, patience_s: float) -> None:
-    attempts = Attempts(names(world), patient_until=patience_s)
+    attempts = Attempts(names(world), retry_until=patience_s)
     ended = world.walk(attempts, random.Random(seed))
-    tries = [step for step in world.steps if isinstance(step, Try)]
+    tries = [step for step in world.steps if isinstance(step, CallModel)]
     busy = {index for index, kinds in enumerate(world.outcomes) if "busy" in kinds}
     for index, count in world.tried.items():  # no model is tried more often than it may be
         assert count <= 1 + world.retries + (index in busy)
     again = [n for n, step in enumerate(tries) if step.kind == "retry"]
     if again:  # all who could be were asked before one was asked again
-        asked = {index for step in tries[: again[0]] for index in (step.index, step.beside)}
-        assert asked >= {n for n, stands in enumerate(world.standings) if stands in (READY, TRIAL)}
+        asked = {index for step in tries[: again[0]] for index in (step.index, step.alongside)}
+        assert asked >= {
+            n for n, standing in enumerate(world.standings) if standing in (READY, TRIAL)
+        }
     for step in tries:
-        assert step.beside is None or (step.kind == "trial" and step.beside != step.index)
-    for n, stands in enumerate(world.standings):
-        if stands is AWAY:
+        assert step.alongside is None or (step.kind == "trial" and step.alongside != step.index)
+    for n, standing in enumerate(world.standings):
+        if standing is AWAY:
             assert n not in world.tried
-    waits = [step.until for step in world.steps if isinstance(step, Wait)]
-    assert all(until <= patience_s for until in waits)
+    may_wait = [step.until for step in world.steps if isinstance(step, WaitUntil)]
+    assert all(until <= patience_s for until in may_wait)
     if isinstance(ended, ProviderError):
         assert ended in world.errors or not world.tried
         if not world.tried:
@@ -159,7 +166,7 @@ def test_whoever_is_ready_and_well_is_found(world: World) -> None:
         if kinds[0] is None and world.standings[n] is READY
     ]
     forbids = any(kinds[0] in ("refused", "declined") for kinds in world.outcomes)
-    ended = world.walk(Attempts(names(world), patient_until=60.0), random.Random(1))
+    ended = world.walk(Attempts(names(world), retry_until=60.0), random.Random(1))
     if well and not forbids:
         assert isinstance(ended, int)
 
@@ -168,35 +175,35 @@ def test_what_the_content_forbids_is_not_shopped_around() -> None:
     for first in ("declined", "refused"):
         world = World([[first], [None]], [READY, READY])
         assert isinstance(
-            world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused
+            world.walk(Attempts(names(world), retry_until=9.0), random.Random(1)), ProviderRefused
         )
         assert world.tried == {0: 1}
     world = World([["down"], ["declined"], [None]], [READY] * 3)
     assert isinstance(
-        world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderDeclined
+        world.walk(Attempts(names(world), retry_until=9.0), random.Random(1)), ProviderDeclined
     )
     assert world.tried[2] == 0
 
 
 def test_a_fallback_that_refuses_does_not_hide_what_was_wrong_with_the_first() -> None:
     world = World([["down"], ["refused"]], [READY, READY], retries=0)
-    ended = world.walk(Attempts(names(world), patient_until=9.0), random.Random(1))
+    ended = world.walk(Attempts(names(world), retry_until=9.0), random.Random(1))
     assert isinstance(ended, ProviderDown)
 
 
 @pytest.mark.parametrize("kind", ["key", "refused", "declined", "too long"])
 def test_what_a_retry_cannot_help_is_not_retried(kind: str) -> None:
     world = World([[kind]], [READY])
-    world.walk(Attempts(names(world), patient_until=9.0), random.Random(1))
+    world.walk(Attempts(names(world), retry_until=9.0), random.Random(1))
     assert world.tried == {0: 1}
 
 
-def test_retry_after_is_kept_within_the_patience_and_told_beyond_it() -> None:
+def test_a_short_retry_after_is_waited_out_and_a_long_one_is_reported() -> None:
     world = World([["limit", None]], [READY])
-    assert world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)) == 0
+    assert world.walk(Attempts(names(world), retry_until=9.0), random.Random(1)) == 0
     assert world.now >= 3.0
     world = World([["limit", None]], [READY])
-    ended = world.walk(Attempts(names(world), patient_until=2.0), random.Random(1))
+    ended = world.walk(Attempts(names(world), retry_until=2.0), random.Random(1))
     assert isinstance(ended, ProviderLimit)
     assert ended.retry_after_s == 3.0
     assert world.tried == {0: 1}
@@ -205,11 +212,11 @@ def test_retry_after_is_kept_within_the_patience_and_told_beyond_it() -> None:
 def test_pauses_are_drawn_from_all_of_a_range_that_doubles() -> None:
     highest = list[float]()
     for jitter in (0.0, 0.999):
-        attempts, now = Attempts([Traits(name="a", retries=4)], patient_until=100.0), 0.0
+        attempts, now = Attempts([ModelTraits(name="a", retries=4)], retry_until=100.0), 0.0
         pauses = list[float]()
         for _ in range(5):
             step = attempts.next(now, lambda _: READY, lambda _: True)
-            if isinstance(step, Wait):
+            if isinstance(step, WaitUntil):
                 pauses.append(step.until - now)
                 now = step.until
                 step = attempts.next(now, lambda _: READY, lambda _: True)
@@ -219,100 +226,103 @@ def test_pauses_are_drawn_from_all_of_a_range_that_doubles() -> None:
 
 
 def test_without_a_budget_nothing_is_retried() -> None:
-    attempts = Attempts([Traits(name="a")], patient_until=100.0)
-    assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), Try)
+    attempts = Attempts([ModelTraits(name="a")], retry_until=100.0)
+    assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), CallModel)
     attempts.failed(0, ProviderDown("down"), 0.0, 0.0)
-    assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), Stop)
+    assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), GiveUp)
 
 
-def test_too_long_goes_to_a_model_with_room() -> None:
+def test_a_question_that_is_too_long_goes_to_a_model_with_a_larger_context() -> None:
     small, unknown, same, large = (
-        Traits(name=n, context=c) for n, c in (("s", 1000), ("u", None), ("t", 1000), ("l", 9000))
+        ModelTraits(name=n, context=c)
+        for n, c in (("s", 1000), ("u", None), ("t", 1000), ("l", 9000))
     )
-    attempts = Attempts([small, same, unknown, large], patient_until=9.0)
+    attempts = Attempts([small, same, unknown, large], retry_until=9.0)
     order = []
     for _ in range(3):
         step = attempts.next(0, lambda _: READY, lambda _: True)
-        assert isinstance(step, Try)
+        assert isinstance(step, CallModel)
         order.append(step.index)
         attempts.failed(step.index, ProviderTooLong("too long"), 0.0, 0.0)
-    assert order == [0, 2, 3]  # the second has no more room than the first
+    assert order == [0, 2, 3]  # the second has no larger context than the first
     assert "context" in attempts.skipped["t"]
-    surely = Attempts([small, large], patient_until=9.0, least_tokens=2000)
+    surely = Attempts([small, large], retry_until=9.0, least_tokens=2000)
     step = surely.next(0, lambda _: READY, lambda _: True)
-    assert isinstance(step, Try)
+    assert isinstance(step, CallModel)
     assert step.index == 1
 
 
 def test_a_question_is_not_too_long_for_ever_where_a_larger_model_is_away() -> None:
-    traits = [Traits(name="large", context=9000), Traits(name="small", context=1000)]
-    attempts = Attempts(traits, patient_until=9.0)
+    traits = [ModelTraits(name="large", context=9000), ModelTraits(name="small", context=1000)]
+    attempts = Attempts(traits, retry_until=9.0)
     step = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
-    assert isinstance(step, Try)
+    assert isinstance(step, CallModel)
     attempts.failed(step.index, ProviderTooLong("too long"), 0.0, 0.0)
-    told = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
-    assert isinstance(told, Stop)
-    assert isinstance(told.error, ProviderDown)
-    assert told.error.retryable
+    step = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
+    assert isinstance(step, GiveUp)
+    assert isinstance(step.error, ProviderDown)
+    assert step.error.retryable
 
 
 def test_a_trial_keeps_nobody_waiting() -> None:
-    attempts = Attempts([Traits(name="a"), Traits(name="b"), Traits(name="c")], patient_until=9.0)
+    attempts = Attempts(
+        [ModelTraits(name="a"), ModelTraits(name="b"), ModelTraits(name="c")], retry_until=9.0
+    )
     step = attempts.next(0, lambda index: (TRIAL, AWAY, READY)[index], lambda _: True)
-    assert step == Try(index=0, kind="trial", beside=2, waits=False)
+    assert step == CallModel(index=0, kind="trial", alongside=2, may_wait=False)
 
 
 def test_a_model_is_waited_for_where_the_others_are_away() -> None:
-    attempts = Attempts([Traits(name="a"), Traits(name="b")], patient_until=9.0)
-    assert attempts.next(0, lambda index: (READY, AWAY)[index], lambda _: True) == Try(
-        index=0, kind="first", waits=True
+    attempts = Attempts([ModelTraits(name="a"), ModelTraits(name="b")], retry_until=9.0)
+    assert attempts.next(0, lambda index: (READY, AWAY)[index], lambda _: True) == CallModel(
+        index=0, kind="first", may_wait=True
     )
 
 
 def test_no_model_is_asked_when_there_is_no_time_left() -> None:
-    attempts = Attempts([Traits(name="a"), Traits(name="b")], patient_until=1.0, until=1.0)
-    assert isinstance(attempts.next(0.0, lambda _: READY, lambda _: True), Try)
+    attempts = Attempts([ModelTraits(name="a"), ModelTraits(name="b")], retry_until=1.0, until=1.0)
+    assert isinstance(attempts.next(0.0, lambda _: READY, lambda _: True), CallModel)
     slow = ProviderSlow("slow")
     attempts.failed(0, slow, 1.0, 0.5)
-    assert attempts.next(1.0, lambda _: READY, lambda _: True) == Stop(error=slow)
-    late = Attempts([Traits(name="a")], patient_until=1.0, until=1.0).next(
+    assert attempts.next(1.0, lambda _: READY, lambda _: True) == GiveUp(error=slow)
+    late = Attempts([ModelTraits(name="a")], retry_until=1.0, until=1.0).next(
         1.0, lambda _: READY, lambda _: True
     )
-    assert isinstance(late, Stop)
+    assert isinstance(late, GiveUp)
     assert isinstance(late.error, ProviderSlow)
 
 
 def test_a_model_that_is_busy_does_not_hide_that_the_request_is_wrong() -> None:
     world = World([["busy"], ["refused"], [None]], [READY] * 3)
     assert isinstance(
-        world.walk(Attempts(names(world), patient_until=9.0), random.Random(1)), ProviderRefused
+        world.walk(Attempts(names(world), retry_until=9.0), random.Random(1)), ProviderRefused
     )
     assert world.tried == {0: 1, 1: 1}
 
 
 @given(st.integers(2, 4), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))
 def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go_on(
-    n: int, goes_on: list[bool], first: int
+    n: int, can_continue: list[bool], first: int
 ) -> None:
-    traits = [Traits(name=f"m{i}", goes_on=goes_on[i]) for i in range(n)]
-    attempts, at, seen = Attempts(traits, patient_until=9.0), first % n, []
+    traits = [ModelTraits(name=f"m{i}", can_continue=can_continue[i]) for i in range(n)]
+    attempts, at, seen = Attempts(traits, retry_until=9.0), first % n, []
     for _ in range(at + 1):
         attempts.next(0, lambda _: READY, lambda _: True)
-    for _ in range(MOST_BREAKS + 3):
-        if not attempts.broke(at, ProviderCut("cut")):
+    for _ in range(MOST_INTERRUPTIONS + 3):
+        if not attempts.interrupted(at, ProviderCut("cut")):
             break
         step = attempts.next(0, lambda _: READY, lambda _: True)
-        if isinstance(step, Stop):
-            assert not any(goes_on[:n])
+        if isinstance(step, GiveUp):
+            assert not any(can_continue[:n])
             return
-        assert isinstance(step, Try)
+        assert isinstance(step, CallModel)
         assert step.kind == "continue"
-        assert goes_on[step.index]
-        behind = [i for i in [*range(at + 1, n), *range(at + 1)] if goes_on[i]]
+        assert can_continue[step.index]
+        behind = [i for i in [*range(at + 1, n), *range(at + 1)] if can_continue[i]]
         assert step.index == behind[0]
         at = step.index
         seen.append(at)
-    assert len(seen) == MOST_BREAKS  # and not for ever
+    assert len(seen) == MOST_INTERRUPTIONS  # and not for ever
 
 
 # The breaker and the budget
@@ -361,7 +371,7 @@ def test_slower_calls_from_before_do_not_hide_an_outage() -> None:
     numbers = [breaker.began() for _ in range(9)]
     opened = list[bool]()
     for number in numbers[4:7]:  # refused at once, while those before still answer
-        opened.append(breaker.failed(0.0, number=number))
+        opened.append(breaker.failed(0.0, call_number=number))
         breaker.succeeded()
     assert opened == [False, False, True]
 
@@ -369,7 +379,7 @@ def test_slower_calls_from_before_do_not_hide_an_outage() -> None:
 def test_failures_here_and_there_do_not_open_it() -> None:
     breaker = Breaker()
     for _ in range(200):
-        breaker.failed(0.0, number=breaker.began())
+        breaker.failed(0.0, call_number=breaker.began())
         for _ in range(2):
             breaker.began()
             breaker.succeeded()

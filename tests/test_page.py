@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+import plain_http
 from browsing import (
     DESK,
     PHONE,
@@ -205,7 +205,7 @@ def until_words(page: Page, least: int) -> None:
 def no_word_is_missing_or_twice(page: Page, url: str) -> None:
     """What is shown, and what the browser keeps, is the answer that the server has."""
     turn = kept(page)[-1]
-    whole = httpx.get(f"{url}/v1/answers/{turn['id']}").json()
+    whole = plain_http.get(f"{url}/v1/answers/{turn['id']}").json()
     assert "".join(section["text"] for section in turn["sections"]) == whole["text"]
     assert plain(answer_text(page)) == plain(whole["text"])
 
@@ -548,7 +548,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(watched: Watched, folder: Path) 
     with serving(folder / "keys.log", "--config", "keys.yaml") as url:
         page.goto(url)
         lock = page.locator("#lock")
-        expect(lock.get_by_role("heading", name="This server asks for a key")).to_be_visible()
+        expect(lock.get_by_role("heading", name="This server requires a key")).to_be_visible()
         expect(page.get_by_label("Key")).to_be_focused()
         page.keyboard.type("sw-a-wrong-one")
         page.keyboard.press("Enter")

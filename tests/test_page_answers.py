@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+import plain_http
 from browsing import (
     DESK,
     PHONE,
@@ -94,7 +94,8 @@ def calls(folder: Path, mock: str) -> int:
     """How many answers that mock was asked for."""
     url = json.loads((folder / "mocks.json").read_text())[mock]
     return sum(
-        each["path"].endswith("/chat/completions") for each in httpx.get(f"{url}/requests").json()
+        each["path"].endswith("/chat/completions")
+        for each in plain_http.get(f"{url}/requests").json()
     )
 
 
@@ -115,7 +116,7 @@ def until(page: Page, n: int, least: int) -> None:
 
 
 def whole(page: Page, url: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{url}/v1/answers/{kept(page)[-1]['id']}").json()
+    found: dict[str, Any] = plain_http.get(f"{url}/v1/answers/{kept(page)[-1]['id']}").json()
     return found
 
 
@@ -525,15 +526,15 @@ def test_chinese_by_the_browsers_language(browser: Browser, server: str) -> None
 
 def test_it_can_be_installed_on_a_phone(page: Page, server: str) -> None:
     page.goto(server)
-    manifest = httpx.get(f"{server}/static/manifest.webmanifest").json()
+    manifest = plain_http.get(f"{server}/static/manifest.webmanifest").json()
     assert (manifest["display"], manifest["name"]) == ("standalone", "Slipway")
     pictures = {icon["sizes"]: icon for icon in manifest["icons"] if icon["type"] == "image/png"}
     for size in ("192x192", "512x512"):
-        data = httpx.get(f"{server}/static/{pictures[size]['src']}").content
+        data = plain_http.get(f"{server}/static/{pictures[size]['src']}").content
         assert "maskable" in pictures[size]["purpose"]
         assert "x".join(map(str, struct.unpack(">II", data[16:24]))) == size
     assert page.locator("link[rel=apple-touch-icon]").get_attribute("href") == "static/icon-180.png"
-    assert httpx.get(f"{server}/static/icon-180.png").headers["content-type"] == "image/png"
+    assert plain_http.get(f"{server}/static/icon-180.png").headers["content-type"] == "image/png"
 
 
 def test_sections_passages_and_opinions_by_keys_alone(page: Page, server: str) -> None:

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 import hostile
-import papers
+import plain_http
+import sample_documents
 from browsing import (
     DESK,
     PHONE,
@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "docs" / name).write_text(text)
     (folder / "docs" / "survey.pdf").write_bytes(hostile.damaged_page())
-    (folder / "docs" / "rules.pdf").write_bytes(papers.pdf(12))
-    (folder / "docs" / "talk.pptx").write_bytes(papers.pptx(9))
+    (folder / "docs" / "rules.pdf").write_bytes(sample_documents.pdf(12))
+    (folder / "docs" / "talk.pptx").write_bytes(sample_documents.pptx(9))
     return folder
 
 
@@ -85,7 +85,9 @@ def no_uploads(server: str) -> Iterator[None]:
     """Each test ends without uploads; one that is still being read is removed once it is."""
     yield
     end = time.monotonic() + 30
-    with httpx.Client(base_url=server, headers={"authorization": f"Bearer {PEOPLE}"}) as client:
+    with plain_http.Client(
+        base_url=server, headers={"authorization": f"Bearer {PEOPLE}"}
+    ) as client:
         while left := [
             each for each in client.get("/v1/documents").json()["data"] if each["uploaded"]
         ]:
@@ -469,7 +471,7 @@ def test_a_file_on_its_way_is_called_back(page: Page, server: str, folder: Path)
     expect(dialog.get_by_role("button", name="Choose files")).to_be_focused()
     page.get_by_role("button", name="Cancel 1.md").click()
     expect(uploads).to_have_count(0)
-    known = httpx.get(
+    known = plain_http.get(
         f"{server}/v1/documents", headers={"authorization": f"Bearer {CLERK}"}
     ).json()["data"]
     assert not [each for each in known if each["uploaded"]]
@@ -538,7 +540,7 @@ def test_keys_alone_are_enough(page: Page, server: str) -> None:
 
 def test_a_source_names_its_page_or_slide(page: Page, server: str) -> None:
     entered(page, server)
-    ask(page, f"Which deposit does the {papers.subject(6)} regulation demand?")
+    ask(page, f"Which deposit does the {sample_documents.subject(6)} regulation demand?")
     settled(page)
     expect(page.locator(".place .path", has_text="rules.pdf, page 7")).to_have_count(1)
     slide = page.locator(".place", has_text="talk.pptx, slide 7")

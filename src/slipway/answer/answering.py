@@ -13,7 +13,7 @@ from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.routing import Route, Thought, think
+from slipway.routing import QuickReply, Route, ask_briefly
 from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
@@ -66,11 +66,11 @@ def small_model(
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
         try:
-            thought = await think(
+            thought = await ask_briefly(
                 route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
             )
         except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
-            unknown = Thought(text=None, model=route.candidates[0].model, usage=None)
+            unknown = QuickReply(text=None, model=route.candidates[0].model, usage=None)
             draft.spent.append(tally.book_side_call(unknown))
             raise
         if thought is None:
@@ -83,8 +83,8 @@ def small_model(
 
 def report_usage(draft: Draft, tally: Tally, say: Say) -> None:
     """Emit total tokens and cost of all calls so far, those of earlier tries included."""
-    if (usage := ledger.used(draft.spent)) is not None:
-        cost_usd = ledger.plain(ledger.total_usd(draft.spent))
+    if (usage := ledger.total_usage(draft.spent)) is not None:
+        cost_usd = ledger.format_usd(ledger.total_usd(draft.spent))
         say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
 
 

@@ -6,7 +6,7 @@ from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
 from slipway.answer.skeleton import run_settled
 from slipway.providers import Call
-from slipway.routing import Answering, Asked, Route
+from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import Asker
 
 
@@ -35,14 +35,14 @@ async def proxy(
     Raises SlipwayError if no model of the route can answer.
     """
     tally = Tally(answer_id, "chat", route.name, asker, call.stream)
-    asked = Asked(
+    asked = CallContext(
         answer_id=answer_id,
         emit=pipeline.emit,
         owner=asker.owner,
         until=tally.started_at + pipeline.answer_s,
-        patient_until=tally.started_at + pipeline.patience_s,
+        retry_until=tally.started_at + pipeline.patience_s,
     )
-    answering = Answering(route, call, asked)
+    answering = RoutedAnswer(route, call, asked)
 
     async def stages() -> None:
         with tally.booking(answering):
@@ -57,7 +57,7 @@ async def proxy(
     await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 
 
-async def relay(answering: Answering, tally: Tally, writer: ResponseWriter) -> None:
+async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
     try:

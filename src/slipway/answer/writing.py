@@ -1,4 +1,4 @@
-"""Prompt and route: the sections' texts, written at once and shown in their order."""
+"""Prompt and routing: write the sections concurrently, and show them in order."""
 
 import asyncio
 import logging
@@ -20,10 +20,10 @@ from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.knowledge.quoting import quote
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
-from slipway.routing import Answering, Asked, Route
+from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import (
     Citation,
     Delta,
@@ -35,9 +35,9 @@ from slipway.types import (
 )
 
 log = logging.getLogger("slipway")
-CUT = {  # what a model may say of its end -> what the reader should know
-    "length": "The text was cut where the model's longest length was reached.",
-    "content_filter": "The model's provider held back a part of the text.",
+CUT = {  # finish reason of the model -> what the reader should know
+    "length": "The text ends here because the model reached its length limit.",
+    "content_filter": "The model's provider withheld a part of the text.",
 }
 PATIENCE_S = (
     2.0  # how long a model that failed is waited for, where the documents can be quoted instead
@@ -46,7 +46,9 @@ FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
 class WritingContext(Record, frozen=True, kw_only=True):
-    """What all sections of an answer share while they are written."""
+    """What all sections of an answer share while they are written; `asked` holds the call of each
+    section that a model writes, by its index.
+    """
 
     pipeline: Pipeline
     app: App
@@ -59,7 +61,7 @@ class WritingContext(Record, frozen=True, kw_only=True):
     ]  # what the model is asked, by the section's index, where it is
 
     def report(self) -> None:
-        """How many sections are written."""
+        """Report how many sections are written."""
         sections = self.draft.sections
         written = sum(section.state == "done" for section in sections)
         label = (
@@ -70,7 +72,7 @@ class WritingContext(Record, frozen=True, kw_only=True):
         self.progress.report("write", label, written, len(sections), "sections")
 
     def notice(self, code: str, text: str, say: Say) -> None:
-        """Said once, however many sections it is true of."""
+        """Send a notice once, even if it is true of several sections."""
         if code not in self.draft.notices:
             self.draft.notices.add(code)
             say(Notice(code=code, text=text))
@@ -85,8 +87,9 @@ async def write_all(
     progress: ProgressReporter,
     say: Say,
 ) -> None:
-    """All sections that are missing, at once as far as the route goes, shown in their order. One
-    that fails does not end the others.
+    """Write all missing sections, as many at once as the route allows; show them in order.
+
+    A section that fails does not end the others.
     """
     missing = draft.missing
     progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
@@ -109,7 +112,7 @@ async def write_all(
         asked=asked,
     )
 
-    async def one(section: Section) -> None:
+    async def write_one(section: Section) -> None:
         lane = order.lane(section.index)
         try:
             async with gate:
@@ -126,19 +129,19 @@ async def write_all(
             )
         except SlipwayError as error:
             failed(section, error, lane)
-        except Exception as error:  # a defect costs its own section only
-            log.exception("a defect met by section %d of answer %s", section.index, question.id)
+        except Exception as error:  # a defect fails its own section only
+            log.exception("section %d of answer %s failed by a defect", section.index, question.id)
             failed(section, InternalError.of(error), lane)
         finally:
             order.end(section.index)
         context.report()
 
     if len(missing) == 1:
-        await one(missing[0])
+        await write_one(missing[0])
         return
     async with asyncio.TaskGroup() as group:
         for section in missing:
-            group.create_task(one(section))
+            group.create_task(write_one(section))
 
 
 def failed(section: Section, error: SlipwayError, say: Say) -> None:
@@ -149,7 +152,7 @@ def failed(section: Section, error: SlipwayError, say: Say) -> None:
 def asking(
     app: App, question: Question, draft: Draft, section: Section
 ) -> tuple[Call, Writing] | None:
-    """What the model is asked for a section; None where it is not."""
+    """Return the call that asks the model for a section; None if no model is asked."""
     if app.route is None or not is_asked(app, section.sources or [], section.confidence):
         return None
     call = call_for(app, question, section, alone=len(draft.sections) == 1)
@@ -157,8 +160,9 @@ def asking(
 
 
 async def write(context: WritingContext, section: Section, say: Say) -> None:
-    """The text: by the route's model, else, where there are documents, quoted from them. Where they
-    do not say, that is all that is said, with no citation.
+    """Write a section by the route's model, or quote the documents if no model can.
+
+    If the documents do not answer, say only that, without a citation.
     """
     app, sources = context.app, section.sources or []
     if app.route is not None and section.index in context.asked:
@@ -181,14 +185,12 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
 
 
 def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
-    """Whether a model is asked, where there is one: not where the documents hardly answer."""
+    """Return False if the documents are so unlikely to answer that no model need read them."""
     return app.knowledge is None or (bool(sources) and confidence >= MIN_CONFIDENCE_TO_ASK)
 
 
 def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
-    """The last served_by: the sentences that answer, verbatim. False where there are none, and nothing
-    was said.
-    """
+    """Quote the sentences that answer, verbatim. Return False if there are none."""
     found = (
         quote(section.part.text, section.sources or ())
         if section.confidence >= MIN_CONFIDENCE_TO_QUOTE
@@ -196,12 +198,12 @@ def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     )
     section.served_by, section.model = "quote", None
     if found is not None:
-        tell(context.tally, section, (found.text, list(found.citations)), say)
+        show(context.tally, section, (found.text, list(found.citations)), say)
     return found is not None
 
 
 class ModelFailed(Exception):
-    """What a model's call ended with, and whether it had said anything by then."""
+    """The error of a model's call; `spoke` if some of its text was shown before."""
 
     def __init__(self, error: ProviderError, *, spoke: bool) -> None:
         super().__init__(error.what)
@@ -222,26 +224,28 @@ def call_for(app: App, question: Question, section: Section, *, alone: bool) -> 
 def messages_for(
     app: App, question: Question, section: Section, *, alone: bool
 ) -> list[dict[str, Any]]:
-    """What a model reads for a section; `alone` where it is the only one. A topic that was found is
-    known by its title.
+    """Return the messages for a section; `alone` if it is the only one.
+
+    A section about a topic found in the documents is named by its title.
     """
     part = section.part.text if section.part.hits is None else section.title
     return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
 async def write_by_model(context: WritingContext, route: Route, section: Section, say: Say) -> bool:
-    """False where the model says that the passages do not answer, and nothing else was said. Raises
-    ModelFailed.
+    """Write a section by a model. Return False if it said only that the passages do not answer.
+
+    Raises ModelFailed.
     """
     call, writing = begin(context, section)
-    answering = Answering(route, call, asked(context, section))
-    text, spent = Text.of(context, section), list[Spent]()
+    answering = RoutedAnswer(route, call, asked(context, section))
+    text, spent = Text.of(context, section), list[CallUsage]()
     try:
         with context.tally.booking(answering) as spent:
             await answering.open()
             writing.model = answering.candidate.model.name
             written_by(context, section, answering)
-            await hear(answering, text, writing, context, say)
+            await stream_text(answering, text, writing, context, say)
         text.end(say, whole=True)
     except ProviderError as error:
         if text.spoke:
@@ -251,7 +255,7 @@ async def write_by_model(context: WritingContext, route: Route, section: Section
         raise ModelFailed(error, spoke=text.spoke) from None
     else:
         writing.ended_at = time.monotonic()
-        if not answering.went_on:
+        if not answering.was_continued:
             context.pipeline.pace.learn(writing)
     finally:
         writing.ended_at = writing.ended_at or time.monotonic()
@@ -269,8 +273,10 @@ def begin(context: WritingContext, section: Section) -> tuple[Call, Writing]:
     return call, writing
 
 
-def asked(context: WritingContext, section: Section) -> Asked:
-    """Where the documents can be quoted instead, a model that fails is not waited for long."""
+def asked(context: WritingContext, section: Section) -> CallContext:
+    """Return who asks, and the time limits; a failing model is retried only briefly if the
+    documents can be quoted instead.
+    """
     tally = context.tally
     until = tally.started_at + context.pipeline.answer_s
     patience_s = (
@@ -279,39 +285,39 @@ def asked(context: WritingContext, section: Section) -> Asked:
         else context.pipeline.patience_s
     )
     owner, answer_id = context.question.asker.owner, context.question.id
-    return Asked(
+    return CallContext(
         answer_id=answer_id,
         emit=context.pipeline.emit,
         owner=owner,
         until=until,
-        patient_until=time.monotonic() + patience_s,
+        retry_until=time.monotonic() + patience_s,
     )
 
 
-async def hear(
-    answering: Answering, text: "Text", writing: Writing, context: WritingContext, say: Say
+async def stream_text(
+    answering: RoutedAnswer, text: "Text", writing: Writing, context: WritingContext, say: Say
 ) -> None:
-    """What the model writes, as it comes; and what was done to have it."""
-    told = 0
+    """Show the model's text as it arrives, and the notices of what was done to get it."""
+    shown = 0
     while pieces := await answering.pieces():
-        for notice in answering.notices[told:]:
+        for notice in answering.notices[shown:]:
             context.notice(notice.code, notice.text, say)
-        told = len(answering.notices)
+        shown = len(answering.notices)
         for piece in pieces:
             text.finish = piece.finish or text.finish
             if piece.text:
-                writing.wrote(len(piece.text))
+                writing.add_chars(len(piece.text))
                 text.feed(piece.text, say)
 
 
-def written_by(context: WritingContext, section: Section, answering: Answering) -> None:
+def written_by(context: WritingContext, section: Section, answering: RoutedAnswer) -> None:
     context.tally.note_writer(answering)
     section.served_by, section.model = answering.candidate.served_by, answering.candidate.model.name
 
 
 class Text:
-    """A section's text on its way from the model to the reader: what it says of the documents, its
-    sources, and how it ended.
+    """A section's text on its way from the model to the reader: it detects abstention, turns
+    markers into citations, and explains how the text ended.
     """
 
     def __init__(
@@ -341,26 +347,27 @@ class Text:
 
     def feed(self, text: str, say: Say) -> None:
         if shown := self._attributed(self.opening.feed(text)):
-            self._tell(self.marker.feed(shown), say)
+            self._show(self.marker.feed(shown), say)
 
     def _attributed(self, text: str) -> str:
         return self.attributor.feed(text) if self.attributor is not None and text else text
 
-    def _tell(self, found: tuple[str, list[Citation]], say: Say) -> None:
+    def _show(self, found: tuple[str, list[Citation]], say: Say) -> None:
         self.spoke = self.spoke or bool(found[0])
         self.cited += len(found[1])
-        tell(self.context.tally, self.section, found, say)
+        show(self.context.tally, self.section, found, say)
 
     def end(self, say: Say, *, whole: bool) -> None:
-        """What was held back, and what the reader should know about the sources and the end; not
-        `whole`, it broke off.
+        """Send what was held back, and notices about sources and the end.
+
+        `whole` is False if the text broke off.
         """
         text = self._attributed(self.opening.end()) + (
             self.attributor.end() if self.attributor is not None else ""
         )
         if text:
-            self._tell(self.marker.feed(text), say)
-        self._tell(self.marker.end(), say)
+            self._show(self.marker.feed(text), say)
+        self._show(self.marker.end(), say)
         if words := list(self.marker.flags):
             more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
             self._notice(
@@ -373,7 +380,7 @@ class Text:
         if self.attributor is not None and self.attributor.marked:
             self.context.notice(
                 "matched",
-                "The model did not name its sources: they were matched to its sentences by their words.",
+                "The model did not name its sources: they were matched to its sentences by words.",
                 say,
             )
         if whole and self.finish in CUT:
@@ -383,7 +390,7 @@ class Text:
         say(Notice(code=code, text=text, section=self.section.index))
 
 
-def tell(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:
+def show(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:
     text, citations = found
     if text:
         say(Delta(section=section.index, text=text))

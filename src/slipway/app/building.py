@@ -16,7 +16,7 @@ from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
 from slipway.routing import healths_of
 from slipway.settings import Settings
-from slipway.settings.live import Live
+from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
@@ -26,7 +26,7 @@ from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
 from slipway.web.pages import page_paths
-from slipway.web.routes import ApiRoute, nothing_there
+from slipway.web.routes import ApiRoute, not_found
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
@@ -35,7 +35,7 @@ UNLISTED = ("/preflight", "/favicon.ico", "/static/{name}")  # paths that a 404 
 
 def build(settings: Settings) -> Guard:
     """Return the ASGI app of settings that never change."""
-    return Assembly(LazyStore(settings), Live(Loaded(settings=settings, file=None))).asgi
+    return Assembly(LazyStore(settings), LiveSettings(Loaded(settings=settings, file=None))).asgi
 
 
 class Assembly:
@@ -45,7 +45,7 @@ class Assembly:
     pipeline when the settings file changes. Documents are read after the start, in a thread.
     """
 
-    def __init__(self, store: LazyStore, live: Live) -> None:
+    def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
         self.feedback = Feedback(store, self.emit)
@@ -53,7 +53,7 @@ class Assembly:
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
-            lambda: self.carried.places.taken,
+            lambda: self.carried.in_flight_total.count,
             lambda: healths_of(self.current.pipeline.routes.values()),
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
@@ -109,7 +109,7 @@ class Assembly:
         fast = {"/v1/chat/completions": self.api.chat, "/v1/answers": self.api.answers}
         router = Router(
             paths,
-            default=nothing_there([*(f"POST {path}" for path in fast), *listed(paths)]),
+            default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),
             lifespan=self.lifespan,
             redirect_slashes=False,
         )

@@ -14,7 +14,7 @@ from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import files
 from slipway.knowledge.access import unmatched_rules
 from slipway.providers.endpoints import ENDPOINTS
-from slipway.settings import Flags, Known, Settings, load
+from slipway.settings import Flags, KnownNames, Settings, load
 from slipway.settings.loading import Loaded
 
 log = logging.getLogger("slipway")
@@ -73,8 +73,8 @@ def rule_warnings(found: Loaded) -> Iterator[str]:
                 yield f"apps.{name}.access: {sentence}"
 
 
-def known_names() -> Known:
-    return Known(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+def known_names() -> KnownNames:
+    return KnownNames(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
 
 
 def first_model_at(url: str) -> str:

@@ -22,8 +22,8 @@ from slipway.answer import Pipeline
 from slipway.knowledge.sync import Synchronizer
 from slipway.providers import Provider
 from slipway.routing import Health
-from slipway.settings import Model, Settings
-from slipway.settings.live import Live, problems_of
+from slipway.settings import ModelSettings, Settings
+from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.types import Asker, Record
 
@@ -40,7 +40,7 @@ Folders = tuple[str, ...]
 class ModelHandle:
     """One model: its settings, the provider that calls it, and its health."""
 
-    def __init__(self, settings: Model, provider: Provider, health: Health) -> None:
+    def __init__(self, settings: ModelSettings, provider: Provider, health: Health) -> None:
         self.settings, self.provider, self.health = settings, provider, health
 
     def start(self) -> None:
@@ -73,7 +73,7 @@ class Reloading:
 
     def __init__(
         self,
-        live: Live,
+        live: LiveSettings,
         compiled: Compiled,
         compile_beside: Compile,
         apply: Callable[[Compiled], None],
@@ -185,7 +185,7 @@ class Reloading:
                 log.exception("the settings file could not be checked")
 
     def _poll(self, loop: asyncio.AbstractEventLoop, *, asked: bool) -> None:
-        reading = self.live.look(asked=asked)
+        reading = self.live.current(force=asked)
         due = bool(self.refused) and time.monotonic() >= self._retry_at
         if due and reading is self._seen:
             reading = self.live.retry()

@@ -16,9 +16,9 @@ from slipway.app.loading import (
 )
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.settings import Flags
-from slipway.settings.live import Live
+from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import file_of
+from slipway.store import check_usable, file_of
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -36,7 +36,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
     store = LazyStore(found.settings)
-    assembly = Assembly(store, Live(found, partial(check_settings, flags)))
+    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
     listening = bind(found.settings.listen)
 
     def announce() -> None:
@@ -46,7 +46,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     announce()
     assembly.reloading.after_apply = announce
     tell_start(found, listening.getsockname(), quiet=quiet)
-    with fetching.beside(flags.models, shown=not quiet):
+    with fetching.in_background(flags.models, shown=not quiet):
         Server(assembly.asgi, assembly.current).run(sockets=[listening])
 
 
@@ -67,7 +67,7 @@ def check(flags: Flags) -> list[str]:
     found = check_settings(flags)
     settings = found.settings
     bind(settings.listen).close()
-    file_of(settings.store)
+    check_usable(file_of(settings.store))
     lines = [f"warning: {w}" for w in found.warnings]
     for kind, names in (
         ("model", settings.models),

@@ -22,7 +22,7 @@ from slipway.routing import models_of
 from slipway.settings import Flags
 from slipway.types import Asker, Message, Question, new_id
 from slipway.web.runs import Run
-from slipway.web.wire import NAMES, event_data, fold, heading
+from slipway.web.wire import EVENT_NAMES, event_data, section_heading, whole_answer
 from slipway.weights.fetching import fetch
 
 EventData = tuple[str, dict[str, Any]]  # an event's name and its data
@@ -94,7 +94,7 @@ async def ask_here(pipeline: Pipeline, app_name: str | None, text: str) -> Async
     run.begin(work)
     async for _, event in run.follow():
         if event is not None:
-            yield NAMES[type(event)], msgspec.to_builtins(event_data(event))
+            yield EVENT_NAMES[type(event)], msgspec.to_builtins(event_data(event))
 
 
 async def ask_once(pipeline: Pipeline, app_name: str | None, text: str) -> AsyncIterator[EventData]:
@@ -185,7 +185,9 @@ class Screen:
     def on_delta(self, data: dict[str, Any]) -> None:
         self.clear()
         if data["section"] != self.section:
-            sys.stdout.write(heading(self.titles.get(data["section"], ""), first=not self.any_text))
+            sys.stdout.write(
+                section_heading(self.titles.get(data["section"], ""), first=not self.any_text)
+            )
         self.section, self.any_text = data["section"], True
         sys.stdout.write(data["text"])
         sys.stdout.flush()
@@ -235,9 +237,9 @@ async def show(events: AsyncIterator[EventData], as_json: bool) -> int:
 
 
 def folded(seen: list[EventData]) -> dict[str, Any]:
-    kinds = {name: kind for kind, name in NAMES.items()}
+    kinds = {name: kind for kind, name in EVENT_NAMES.items()}
     events = [msgspec.convert(whole(name, data), kinds[name]) for name, data in seen]
-    return fold(next((d["id"] for n, d in seen if n == "done"), ""), events)
+    return whole_answer(next((d["id"] for n, d in seen if n == "done"), ""), events)
 
 
 def whole(name: str, data: dict[str, Any]) -> dict[str, Any]:

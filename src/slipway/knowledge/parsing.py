@@ -22,7 +22,7 @@ from typing import IO, Self
 import msgspec
 
 from slipway.knowledge.readers import ParsedDocument, UnreadableFile, read
-from slipway.lifeline import Lifeline, hold
+from slipway.lifeline import Lifeline, end_with_parent
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
@@ -241,17 +241,17 @@ class _Child:
                 pass_fds=self._line.fds,
             )
         except BaseException:  # no pipe stays open
-            self._line.cut()
+            self._line.end_child()
             raise
         finally:
-            self._line.handed_over()
+            self._line.close_child_end()
 
     def end(self) -> int:
         """Kill the process, close its pipes and return its exit code; unwritten bytes are lost."""
         self.process.kill()
         with contextlib.suppress(OSError), self.process:
             pass
-        self._line.cut()
+        self._line.end_child()
         return self.process.wait()
 
 
@@ -262,7 +262,7 @@ def serve(deadline_s: float, memory_mb: int, line: int) -> None:
     """Run in the child: read jobs from stdin, write pages and answers to stdout, until stdin or
     `line` closes.
     """
-    hold(line)
+    end_with_parent(line)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not mix with the answers
     restart_above = _limit(memory_mb)

@@ -1,7 +1,7 @@
-"""The models' providers: the contract, and the table of kinds.
+"""The models' providers: their contract, and the table of kinds.
 
-A provider speaks one protocol to one endpoint. `quote` answers without a model, and `mock` is a
-provider to test against; both have their own guards (`quote.quote`, `slipway mock`).
+A provider speaks one protocol to one endpoint. `mock` is a provider to test against, with a command
+of its own (`slipway mock`).
 """
 
 import math
@@ -11,19 +11,19 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from slipway.settings import Model, Needs, Price
+from slipway.settings import ModelSettings, Needs, Price
 from slipway.types import Piece, Record, Usage
 
 
 class Call(Record, frozen=True, kw_only=True):
-    """What a model is asked: an OpenAI chat-completions body, and where in it the model's name
-    stands.
+    """What a model is asked: an OpenAI chat-completions body, and the position of the model's name
+    in it.
 
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with
-    its own. `usage_wanted` tells whether the client asked for the usage chunk of a stream;
-    `stream_options` holds what else it asked of the stream. A `patient` call waits for a model that
-    is being loaded; one that another model may answer does not. The first words must be here at
-    `words_by`, the last at `ends_by` (readings of the monotonic clock).
+    its own. `usage_wanted`: the client asked for the usage chunk of a stream; `stream_options`
+    holds its other options. A `patient` call waits for a model that is still loading; a call that
+    another model can answer does not. The first words must arrive by `words_by`, the last by
+    `ends_by` (monotonic clock).
     """
 
     body: bytes
@@ -36,8 +36,8 @@ class Call(Record, frozen=True, kw_only=True):
     ends_by: float = math.inf
 
 
-class Whole(Record, frozen=True, kw_only=True):
-    """An answer that came in one piece: its original bytes, and what was read from them."""
+class Completion(Record, frozen=True, kw_only=True):
+    """An answer that came in one piece: its original bytes, and the fields read from them."""
 
     raw: bytes
     text: str
@@ -46,63 +46,69 @@ class Whole(Record, frozen=True, kw_only=True):
 
 
 class ModelReply(Protocol):
-    """An answer under way. `close` must be called in any case; it ends what is still running at
-    once.
+    """An answer in progress. `close` must be called in any case; it stops at once what
+    still runs.
     """
 
     async def pieces(self) -> list[Piece]:
-        """The next events of a stream; an empty list is its proper end. Raises ProviderError for
-        any other end.
+        """Return the next events of a stream; an empty list is its proper end. Raises ProviderError
+        for any other end.
         """
         ...
 
-    async def whole(self) -> Whole:
-        """The answer to a call that asked for no stream."""
+    async def whole(self) -> Completion:
+        """Return the answer to a call that asked for no stream."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the connection. May be called twice."""
+        ...
 
 
 class Provider(Protocol):
+    """One model behind one endpoint."""
+
     name: str  # our name of the model
     kind: str  # the provider as metrics name it
     zone: str
     price: Price | None
-    parallel: int | None  # calls that it takes side by side, where it has a limit
+    parallel: int | None  # the most calls at once, if it has a limit
 
     @property
     def state(self) -> str | None:
-        """How a model is that runs here: `starting`, `ready`, `waiting: why` or `failed: why`. None
-        for an endpoint, which is not asked.
+        """The state of a model that runs here: `starting`, `ready`, `waiting: why` or `failed:
+        why`. None for a remote endpoint.
         """
         ...
 
     def start(self) -> None:
-        """Begins what a model needs before its first call, where the loop runs; returns at once."""
+        """Begin what the model needs before its first call. Needs a running loop;
+        returns at once.
+        """
         ...
 
     async def chat(self, call: Call) -> ModelReply:
-        """Starts an answer: returns when its head is here. Raises ProviderError."""
+        """Start an answer; return when its response head is here. Raises ProviderError."""
         ...
 
     async def probe(self) -> bool:
-        """Whether it can be reached, asked without paying for anything."""
+        """Return whether the model can be reached, without a call that costs money."""
         ...
 
     def retire(self) -> None:
-        """Other settings count from now on: what is not in use ends at once, the rest with the last
-        call. A call that comes later still works.
+        """Release what is idle now, and the rest with the last call, since other settings apply.
+        Later calls still work.
         """
         ...
 
     async def close(self) -> None:
-        """Ends everything at once."""
+        """End everything at once."""
         ...
 
 
-class Kind(Record, frozen=True, kw_only=True):
-    """Where a kind's class is, which is imported when a model uses it; and the setting that such a
-    model cannot be without.
+class ProviderKind(Record, frozen=True, kw_only=True):
+    """Where a kind's class is (imported when a model uses it), and the setting that such a model
+    needs.
     """
 
     module: str
@@ -111,19 +117,19 @@ class Kind(Record, frozen=True, kw_only=True):
 
 
 KINDS = {
-    "openai": Kind(module=".openai", attribute="OpenAIProvider", needs="base_url"),
-    "local": Kind(module=".local", attribute="LocalProvider", needs="weights"),
+    "openai": ProviderKind(module=".openai", attribute="OpenAIProvider", needs="base_url"),
+    "local": ProviderKind(module=".local", attribute="LocalProvider", needs="weights"),
 }
 NEEDS = {name: kind.needs for name, kind in KINDS.items()}
 
 
-def create(name: str, model: Model, endpoint: str) -> Provider:
-    """The provider of one model of the settings; `endpoint` is the well-known provider's name, or
-    the kind's own. SettingsError where an extra is missing.
+def create(name: str, model: ModelSettings, endpoint: str) -> Provider:
+    """Return the provider of one model of the settings. `endpoint` is the well-known provider's
+    name, or the kind's own. Raises SettingsError if an extra is missing.
     """
     kind = KINDS[model.provider if model.provider in KINDS else "openai"]
     make = cast(
-        "Callable[[str, Model, str], Provider]",
+        "Callable[[str, ModelSettings, str], Provider]",
         getattr(import_module(kind.module, __package__), kind.attribute),
     )
     return make(name, model, endpoint)

@@ -1,8 +1,8 @@
-"""Well-known providers that speak OpenAI's protocol: `--model NAME/MODEL` or `provider: NAME` needs
-no address.
+"""Well-known providers that speak OpenAI's protocol, so that `--model NAME/MODEL` or `provider:
+NAME` needs no address.
 
-A row is the API's base URL and the environment variable that people keep its key in (None: it needs
-no key).
+A row holds the API's base URL and the environment variable that people keep its key in (None: it
+needs no key).
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "vllm": Endpoint("http://127.0.0.1:8000/v1", None),
 }
 
-# What a provider wants to have beside an unfinished turn to go on with it: (in the turn's message,
-# in the request). Others take the turn as it is.
+# The fields that a provider needs to continue an unfinished turn: (in the turn's message, in the
+# request). Others take the turn as it is.
 PREFILLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dashscope": ({"partial": True}, {}),
     "dashscope-intl": ({"partial": True}, {}),

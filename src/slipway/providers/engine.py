@@ -1,9 +1,9 @@
-"""A model that runs on this machine, in a child process that speaks OpenAI's protocol on loopback:
-a crash there ends nothing here.
+"""Run a model on this machine, in a child process that speaks OpenAI's protocol on loopback: a
+crash there ends nothing here.
 
-`Engine` keeps one child alive: it is started again where it ends, later each time. Only who knows
-its key, new for each child, may use it; it ends when we do, however we end. What it says is kept
-for the day it fails, and shown to nobody before.
+`Engine` keeps one child alive and restarts it when it ends, after longer pauses each time. Only a
+caller with its key, new for each child, may use it. It ends when we end, however that happens. Its
+error output is kept, and shown only if it fails.
 """
 
 import asyncio
@@ -21,23 +21,22 @@ from pathlib import Path
 import msgspec
 
 from slipway.errors import ProviderDown
-from slipway.lifeline import Lifeline, hold
+from slipway.lifeline import Lifeline, end_with_parent
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
 
-LOOK_S = 1.0  # between two looks for weights that are not here yet
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0  # before a child that ended is followed by another
-SOUND_S = 30.0  # who lived as long is followed at once
-PATIENCE_S = 2.0  # a pause that questions wait out
-LAST_WORDS_S = (
-    0.5  # the library says why it cannot go on from a thread of its own, which an exit cuts short
+WEIGHTS_POLL_S = 1.0  # between two checks for weights that are not here yet
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0  # before a child that ended is started again
+SOUND_S = 30.0  # a child that ran as long as this is restarted after the first pause
+PATIENCE_S = 2.0  # questions wait for a restart if the pause is no longer than this
+EXIT_DELAY_S = (
+    0.5  # the library logs its error in a thread of its own, which an exit would cut short
 )
-TAIL = 4000  # characters of what the child said last
-# prompts that left their slot are kept in so much memory, for the next question that begins like
-# them
+STDERR_CHARS = 4000  # characters of what the child said last
+# Memory for prompts that left their slot, for the next question with the same beginning
 CACHE_MIB = 256
-KEPT = (
+PASSED_VARIABLES = (
     "PATH",
     "LD_LIBRARY_PATH",
     "SYSTEMROOT",
@@ -47,13 +46,13 @@ KEPT = (
     "ROCR_",
     "GGML_",
     "VK_",
-)  # no key of a provider is among them
+)  # none of them holds a provider's key
 STAMP = re.compile(r"^[\d.]+ [A-Z] ")
 
 
-class Job(Record, frozen=True, kw_only=True):
-    """What the child runs, under which name. `context` is tokens of one call, prompt and answer;
-    `parallel` how many calls it works on at once.
+class EngineJob(Record, frozen=True, kw_only=True):
+    """What the child runs, and under which name. `context` is tokens of one call, prompt and
+    answer; `parallel` the most calls at once.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Job(Record, frozen=True, kw_only=True):
     key: str
 
 
-class Up(Record, frozen=True, kw_only=True):
+class RunningEngine(Record, frozen=True, kw_only=True):
     """A child that answers."""
 
     pid: int
@@ -73,29 +72,31 @@ class Up(Record, frozen=True, kw_only=True):
 
 
 class Engine:
-    """The child, and how it is: `state` is `starting`, `ready`, `waiting: …` (for weights) or
-    `failed: …`.
+    """The child and its `state`: `starting`, `ready`, `waiting: ...` (for weights) or `failed:
+    ...`.
     """
 
-    def __init__(self, name: str, job: Job, find: Callable[[], Path | None], missing: str) -> None:
-        """`find` looks for the weights, and may take a while; `missing` says what to do where there
-        are none.
+    def __init__(
+        self, name: str, job: EngineJob, find: Callable[[], Path | None], missing: str
+    ) -> None:
+        """`find` looks for the weights and may take a while; `missing` says what to do if there are
+        none.
         """
         self.name, self.job = name, job
         self.state = "starting"
-        self.up: Up | None = None
+        self.up: RunningEngine | None = None
         self._find, self._missing = find, missing
         self._changed = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
-        self._said = ""
+        self._supervisor: asyncio.Task[None] | None = None
+        self._stderr = ""
 
     def start(self) -> None:
-        """Returns at once; called again, does nothing."""
-        if self._keeping is None:
-            self._keeping = asyncio.get_running_loop().create_task(self._keep())
+        """Start the child in the background. A second call does nothing."""
+        if self._supervisor is None:
+            self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
 
-    async def ready(self, within_s: float) -> Up:
-        """The child that answers, waiting for one that is starting. Raises ProviderDown."""
+    async def ready(self, within_s: float) -> RunningEngine:
+        """Return the child that answers, waiting for one that is starting. Raises ProviderDown."""
         self.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -109,8 +110,8 @@ class Engine:
             )
         raise ProviderDown(f"The local model {self.name} cannot answer now ({self.state}).")
 
-    async def gone(self, up: Up, within_s: float) -> bool:
-        """Whether that child has ended; told of a little later than it happens."""
+    async def has_ended(self, up: RunningEngine, within_s: float) -> bool:
+        """Return whether that child has ended, waiting up to `within_s` for the news."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while self.up is up:
@@ -118,14 +119,14 @@ class Engine:
         return self.up is not up
 
     async def close(self) -> None:
-        """Ends the child. Whoever asks for it later starts another."""
-        keeping, self._keeping = self._keeping, None
-        if keeping is not None:
+        """End the child. A later call starts another one."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
             self.state, self.up = "starting", None
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            supervisor.cancel()
+            await asyncio.gather(supervisor, return_exceptions=True)
 
-    def _is(self, state: str, up: Up | None = None) -> None:
+    def _set_state(self, state: str, up: RunningEngine | None = None) -> None:
         if state != self.state:
             log.log(
                 logging.WARNING if state.startswith("failed") else logging.INFO,
@@ -137,42 +138,40 @@ class Engine:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         loop, pause_s = asyncio.get_running_loop(), FIRST_PAUSE_S
         while True:
-            path = await self._weights()
-            self._is("starting")
+            path = await self._wait_for_weights()
+            self._set_state("starting")
             began = loop.time()
             try:
-                how = await self._live(
+                how = await self._run_child(
                     msgspec.structs.replace(self.job, path=str(path), key=secrets.token_hex(16))
                 )
-            except (
-                OSError
-            ) as error:  # no memory, processes or files are left for a child: that may pass
+            except OSError as error:  # out of memory, processes or files: that may pass
                 how = f"it cannot be started: {error.strerror or error}"
             pause_s = FIRST_PAUSE_S if loop.time() - began > SOUND_S else pause_s
             if pause_s <= PATIENCE_S and self.up is not None:
-                self._is("starting")
+                self._set_state("starting")
                 log.warning(
-                    "local model %s: its process ended (%s), and is started again", self.name, how
+                    "local model %s: its process ended (%s) and is restarted", self.name, how
                 )
             else:
-                self._is(f"failed: {how}; tried again in {pause_s:g} s")
+                self._set_state(f"failed: {how}; next try in {pause_s:g} s")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    async def _weights(self) -> Path:
+    async def _wait_for_weights(self) -> Path:
         while (path := await asyncio.to_thread(self._find)) is None:
-            self._is(f"waiting: {self._missing}")
-            await asyncio.sleep(LOOK_S)
+            self._set_state(f"waiting: {self._missing}")
+            await asyncio.sleep(WEIGHTS_POLL_S)
         return path
 
-    async def _live(self, job: Job) -> str:
-        """The child's life; returns how it ended. `up` stays what it was, so that one sees whether
-        it ever was.
+    async def _run_child(self, job: EngineJob) -> str:
+        """Run one child until it ends, and return how it ended. `running` keeps its value, to show
+        whether the child ever answered.
         """
-        self._said, self.up = "", None
+        self._stderr, self.up = "", None
         line = Lifeline()
         try:
             child = await asyncio.create_subprocess_exec(
@@ -192,48 +191,50 @@ class Engine:
                 start_new_session=True,  # Ctrl+C is for the parent
             )
         except BaseException:
-            line.cut()
+            line.end_child()
             raise
-        line.handed_over()
+        line.close_child_end()
         try:
             return await self._follow(child, job)
         finally:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
-            line.cut()
+            line.end_child()
 
-    async def _follow(self, child: asyncio.subprocess.Process, job: Job) -> str:
+    async def _follow(self, child: asyncio.subprocess.Process, job: EngineJob) -> str:
         if child.stdin is None or child.stdout is None or child.stderr is None:
             raise AssertionError("all three are pipes")
-        with contextlib.suppress(ConnectionError):  # it ended already: its code says so
+        with contextlib.suppress(ConnectionError):  # it ended already: its exit code says why
             child.stdin.write(msgspec.json.encode(job) + b"\n")
             await child.stdin.drain()
-        listening = asyncio.create_task(self._listen(child.stderr))
+        collecting = asyncio.create_task(self._collect_stderr(child.stderr))
         try:
             if url := (await child.stdout.readline()).decode().strip():
-                self._is("ready", Up(pid=child.pid, url=url, key=job.key))
+                self._set_state("ready", RunningEngine(pid=child.pid, url=url, key=job.key))
             code = await child.wait()
             with contextlib.suppress(TimeoutError):  # a grandchild may hold the pipe
-                await asyncio.wait_for(asyncio.shield(listening), 1.0)
+                await asyncio.wait_for(asyncio.shield(collecting), 1.0)
         finally:
-            listening.cancel()
+            collecting.cancel()
         how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
-        return how if url else f"{how}: {self._last_words()}"
+        return how if url else f"{how}: {self._error_lines()}"
 
-    async def _listen(self, pipe: asyncio.StreamReader) -> None:
+    async def _collect_stderr(self, pipe: asyncio.StreamReader) -> None:
         while said := await pipe.read(4096):
-            self._said = (self._said + said.decode(errors="replace"))[-TAIL:]
+            self._stderr = (self._stderr + said.decode(errors="replace"))[-STDERR_CHARS:]
 
-    def _last_words(self) -> str:
-        """What went wrong, each thing once, in the child's own words."""
-        lines = [STAMP.sub("", line).strip() for line in self._said.splitlines() if line.strip()]
+    def _error_lines(self) -> str:
+        """Return the child's last distinct lines of error output."""
+        lines = [STAMP.sub("", line).strip() for line in self._stderr.splitlines() if line.strip()]
         return " / ".join(dict.fromkeys(lines[-8:])) or "it said nothing"
 
 
 def _environment() -> dict[str, str]:
-    """What libraries and graphics cards need, and no more; our own code is found where we found it."""
-    found = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
+    """Return the variables that libraries and graphics cards need, and no others. PYTHONPATH leads
+    to our own code.
+    """
+    found = {name: value for name, value in os.environ.items() if name.startswith(PASSED_VARIABLES)}
     return {**found, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
@@ -241,13 +242,15 @@ def _environment() -> dict[str, str]:
 
 
 def serve(line: int) -> None:
-    """The child's life: a job from stdin, the address to stdout, until stdin or `line` closes."""
-    hold(line)
+    """Run as the child: read a job from stdin, print the address to stdout, and serve until stdin
+    or `line` closes.
+    """
+    end_with_parent(line)
     if sys.platform != "win32":
-        os.nice(5)  # who answers other questions goes first
-    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the library prints must not get between
+        os.nice(5)  # the server itself goes first
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineJob)
+    address_out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # keep the library's own output away from the address
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -262,8 +265,8 @@ def serve(line: int) -> None:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
-        time.sleep(LAST_WORDS_S)
+        time.sleep(EXIT_DELAY_S)
         os._exit(1)
-    print(server.listening_address, file=told, flush=True)
-    sys.stdin.buffer.read()  # until we are no longer wanted
-    os._exit(0)  # its threads need no farewell
+    print(server.listening_address, file=address_out, flush=True)
+    sys.stdin.buffer.read()  # returns when the parent closes it
+    os._exit(0)  # do not wait for the library's threads

@@ -1,13 +1,13 @@
-"""A thin HTTP/1.1 client for one upstream origin: asyncio and httptools, a keep-alive pool, and
+"""A small HTTP/1.1 client for one upstream origin: asyncio and httptools, a keep-alive pool, and
 three timeouts.
 
-What it is for: calls to language models, where a reply is one JSON body or one long stream, and
-where a gateway's CPU goes into the client more than anywhere else. What it leaves to `proxied.py`:
-proxies. What it refuses: redirects and compressed replies (it asks for `identity`).
+It is for calls to language models: a reply is one JSON body or one long stream, and the client
+takes most of a gateway's CPU time. Proxies are left to `proxied.py`. It refuses redirects and
+compressed replies (it asks for `identity`).
 
-A call on a kept connection that the peer had already closed is repeated once per such connection,
-provided that not one byte came back and that the close was seen within STALE_S of sending: then the
-peer cannot have answered it.
+A call on a kept connection that the peer had already closed is sent again on another connection,
+provided that not one byte came back and the close was seen within STALE_S of sending: then the peer
+cannot have answered it.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ import msgspec
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
 
-# a close later than this after sending is taken as a failure of the call, not of an old connection
+# A close later than this after sending is a failure of the call, not of an old connection
 STALE_S = 1.0
-DRAIN_S = 1.0  # how long the end of a reply may take to come behind its last event
-TICK_S = 0.05  # how often deadlines are looked at
-HIGH_WATER = 256 * 1024  # unread bytes of a stream at which the upstream is made to wait
+DRAIN_S = 1.0  # how long the end of a reply may take after its last event
+TICK_S = 0.05  # how often deadlines are checked
+HIGH_WATER = 256 * 1024  # unread bytes of a stream at which we stop reading
 LARGEST_REPLY = 64 * 1024 * 1024
 LARGEST_HEAD = 64 * 1024
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds to connect (TLS included), from sending to the first byte, and of silence inside a
-    reply.
+    """Seconds to connect (with TLS), from sending to the first byte, and of silence
+    inside a reply.
     """
 
     connect_s: float = 5.0
@@ -44,48 +44,54 @@ class Timeouts(msgspec.Struct, frozen=True):
     between_bytes_s: float = 30.0
 
 
-class Reply(Protocol):
-    """A reply whose head has arrived. Exactly one task reads it; `close` must be called in any
+class HttpReply(Protocol):
+    """A reply whose head has arrived. Exactly one task reads it. `close` must be called in any
     case, and may be called twice.
     """
 
     status: int
 
-    def header(self, name: bytes) -> bytes | None: ...
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of a header; `name` in lower case."""
+        ...
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         ...
 
     async def chunk(self) -> bytes:
-        """The next bytes of the body as they come; b"" is its proper end. A cut raises ProviderCut."""
+        """Return the next bytes of the body as they arrive; b"" is its proper end. Raises
+        ProviderCut if it was cut.
+        """
         ...
 
     def limit(self, until: float) -> None:
-        """What is not here at `until` is too late: ProviderSlow."""
+        """Set the time after which the rest is too late and raises ProviderSlow."""
         ...
 
     def close(self, *, nearly_done: bool = False) -> None:
-        """Keeps the connection if the reply was read to its end, ends it at once if not.
+        """Keep the connection if the reply was read to its end; otherwise end it at once.
 
-        With `nearly_done`, the reader has all that it needs, and the connection gets DRAIN_S to
-        come to the reply's end by itself.
+        With `nearly_done`, the reader needs nothing more, and the connection has DRAIN_S to reach
+        the reply's end by itself.
         """
         ...
 
 
 class Client(Protocol):
-    """The seam: one origin. `head` is everything of the request's head up to and without
-    Content-Length, as `head_of` makes it.
+    """The interface to one origin. `head` is the request's head without Content-Length, as
+    `head_of` makes it.
     """
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
-        """The reply, once its head is here; `until` as in `Reply.limit`."""
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
+        """Send a request and return the reply once its head is here. `until` as in
+        `HttpReply.limit`.
+        """
         ...
 
     def retire(self) -> None:
-        """Keeps no connection from now on: idle ones end at once, the others with their reply. It
-        may still be sent to.
+        """Keep no connection from now on: idle ones end at once, the others with their reply.
+        Requests can still be sent.
         """
         ...
 
@@ -93,7 +99,7 @@ class Client(Protocol):
 
 
 def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
-    """The fixed part of a request's head; ValueError for what could not stand in one."""
+    """Return the fixed part of a request's head. Raises ValueError for a line break in it."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [
@@ -110,8 +116,8 @@ A_DAY_S = 86_400.0
 
 
 def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, 10.2.3), of which a
-    day is believed; `now` is the wall clock.
+    """Return the seconds of a Retry-After header, given as a number or a date (RFC 9110, 10.2.3),
+    at most a day. `now` is the wall clock.
     """
     if not value:
         return None
@@ -127,12 +133,12 @@ def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None
         return None
 
 
-class Stale(Exception):
+class StaleConnection(Exception):
     """A kept connection turned out to be closed already."""
 
 
-class Connection(asyncio.Protocol):
-    """One connection, and the exchange under way on it, if any."""
+class HttpConnection(asyncio.Protocol):
+    """One connection, and the exchange in progress on it, if any."""
 
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
@@ -171,7 +177,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy:  # a reply to nothing: whatever it is, this connection is of no more use
+        if not self.busy:  # a reply to no request: this connection can't be used any more
             self.end()
             return
         self.any_byte = True
@@ -198,7 +204,7 @@ class Connection(asyncio.Protocol):
                 ProviderCut(f"{self.pool.who} ended the connection in the middle of its answer.")
             )
         elif self.loop.time() - self.sent_at <= STALE_S:
-            self.fail(Stale())
+            self.fail(StaleConnection())
         else:
             self.fail(ProviderDown(f"{self.pool.who} ended the connection without an answer."))
 
@@ -237,6 +243,7 @@ class Connection(asyncio.Protocol):
 
     # the reader's side
     def drain(self) -> None:
+        """Let the connection reach the end of its reply by itself, within DRAIN_S."""
         self.draining, self.streaming = True, False
         self.deadline = self.loop.time() + DRAIN_S
         if self.paused:
@@ -268,7 +275,9 @@ class Connection(asyncio.Protocol):
             raise self.error
 
     def pause(self) -> None:
-        """The reader is slow: the upstream waits, and its silence is not its fault."""
+        """Stop reading, because our reader is slow. The silence that follows is not the upstream's
+        fault.
+        """
         if self.transport is not None and not self.transport.is_closing():
             self.paused = True
             self.transport.pause_reading()
@@ -286,13 +295,15 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def overdue(self, now: float) -> None:
+        """Fail the exchange with the timeout that has passed."""
         timeouts = self.pool.timeouts
         if self.until <= now:
             self.fail(ProviderSlow(f"{self.pool.who} took too long: {now - self.sent_at:.1f} s."))
         elif self.any_byte:
             self.fail(
                 ProviderSlow(
-                    f"{self.pool.who} fell silent for {timeouts.between_bytes_s:g} s in the middle of its answer."
+                    f"{self.pool.who} fell silent for {timeouts.between_bytes_s:g} s in the "
+                    "middle of its answer."
                 )
             )
         else:
@@ -304,18 +315,18 @@ class Connection(asyncio.Protocol):
 
 
 class PooledReply:
-    """The Reply of a Connection; it lets go of it on `close`."""
+    """The reply on an HttpConnection; `close` returns the connection to its pool."""
 
     __slots__ = ("connection", "status")
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection: Connection | None = connection
+    def __init__(self, connection: HttpConnection) -> None:
+        self.connection: HttpConnection | None = connection
         self.status = connection.status
 
     def header(self, name: bytes) -> bytes | None:
         return next((v for k, v in self._open().headers if k == name), None)
 
-    def _open(self) -> Connection:
+    def _open(self) -> HttpConnection:
         if self.connection is None:
             raise RuntimeError("this reply is closed")
         return self.connection
@@ -356,8 +367,8 @@ class PooledReply:
 
 
 class Pool:
-    """The connections to one origin. Raises ProviderError for what goes wrong, never an OSError;
-    its sentences begin with `who`, since clients read them and need not know our addresses.
+    """The connections to one origin. Raises ProviderError for every failure, never an OSError. Its
+    sentences begin with `who`, since clients read them and need not know our addresses.
     """
 
     def __init__(
@@ -383,14 +394,14 @@ class Pool:
         )
         self.loop = asyncio.get_running_loop()
         self.context: ssl.SSLContext | None = None
-        self.idle: list[Connection] = []
-        self.active: set[Connection] = set()
+        self.idle: list[HttpConnection] = []
+        self.active: set[HttpConnection] = set()
         self.connecting = 0
         self.queue: deque[asyncio.Future[None]] = deque()
         self.ticker: asyncio.TimerHandle | None = None
         self.keeps = True
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
         while True:
             connection, reused = await self._take(until)
             try:
@@ -398,7 +409,7 @@ class Pool:
                 while not connection.has_head:
                     connection.raise_error()
                     await connection.wait()
-            except Stale:
+            except StaleConnection:
                 self.release(connection)
                 if reused:
                     continue
@@ -408,7 +419,7 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self, until: float) -> tuple[Connection, bool]:
+    async def _take(self, until: float) -> tuple[HttpConnection, bool]:
         now = self.loop.time()
         while True:
             while self.idle:
@@ -419,10 +430,10 @@ class Pool:
                 connection.end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
-            await self._turn(until)
+            await self._wait_for_connection(until)
 
-    async def _turn(self, until: float) -> None:
-        """Waits until a connection may be free, in the order of asking."""
+    async def _wait_for_connection(self, until: float) -> None:
+        """Wait until a connection may be free, in order of arrival."""
         turn = self.loop.create_future()
         self.queue.append(turn)
         try:
@@ -433,15 +444,15 @@ class Pool:
         except (TimeoutError, asyncio.CancelledError) as error:
             if turn in self.queue:
                 self.queue.remove(turn)
-            else:  # it was this one's turn, and it leaves all the same: the next may go on
-                self._next_turn()
+            else:  # it was woken, but leaves: wake the next one instead
+                self._wake_next()
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise ModelBusy(
                 f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0
             ) from None
 
-    async def _connect(self, until: float) -> Connection:
+    async def _connect(self, until: float) -> HttpConnection:
         self.connecting += 1
         within_s = min(self.timeouts.connect_s, max(0.0, until - self.loop.time()))
         try:
@@ -449,7 +460,7 @@ class Pool:
                 self.context = tls_context(self.ca_file)
             async with asyncio.timeout(within_s):
                 _, connection = await self.loop.create_connection(
-                    lambda: Connection(self), self.host, self.port, ssl=self.context
+                    lambda: HttpConnection(self), self.host, self.port, ssl=self.context
                 )
             self._activate(connection)
         except TimeoutError:
@@ -457,17 +468,17 @@ class Pool:
                 f"{self.who} could not be reached within {within_s:.3g} s."
             ) from None
         except OSError as error:
-            raise ProviderDown(f"{self.who} cannot be reached: {reason(error)}.") from None
-        except UnicodeError:  # of a name that no name server could be asked for
+            raise ProviderDown(f"{self.who} cannot be reached: {os_error_text(error)}.") from None
+        except UnicodeError:  # a name that cannot be encoded for a name server
             raise ProviderDown(
                 f"{self.who} cannot be reached: its name cannot be resolved."
             ) from None
         finally:
             self.connecting -= 1
-            self._next_turn()
+            self._wake_next()
         return connection
 
-    def _activate(self, connection: Connection) -> None:
+    def _activate(self, connection: HttpConnection) -> None:
         self.active.add(connection)
         if self.ticker is None:
             self.ticker = self.loop.call_later(TICK_S, self._tick)
@@ -484,9 +495,9 @@ class Pool:
             else None
         )
 
-    def release(self, connection: Connection) -> None:
-        """Takes a connection back: kept if its exchange is over and the peer keeps it too, ended if
-        not.
+    def release(self, connection: HttpConnection) -> None:
+        """Take a connection back: keep it if its exchange is over and the peer keeps it too;
+        otherwise end it.
         """
         self.active.discard(connection)
         if (
@@ -502,16 +513,16 @@ class Pool:
         else:
             connection.busy = False
             connection.end()
-        self._next_turn()
+        self._wake_next()
 
-    def _next_turn(self) -> None:
+    def _wake_next(self) -> None:
         while self.queue and (self.idle or len(self.active) + self.connecting < self.most):
             turn = self.queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: HttpConnection) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -531,10 +542,12 @@ class Pool:
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """The given authority, else the system's, else (a Python that has none) certifi's."""
+    """Return a context with the given authority, else the system's, else certifi's if Python has no
+    certificate store.
+    """
     paths = ssl.get_default_verify_paths()
     if not (ca_file or paths.cafile or paths.capath):
-        import certifi  # only a Python without a certificate store needs it
+        import certifi  # needed only by a Python without a certificate store
 
         ca_file = certifi.where()
     context = ssl.create_default_context(cafile=ca_file)
@@ -542,8 +555,8 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def reason(error: OSError) -> str:
-    """An OSError in words that do not need an errno table."""
+def os_error_text(error: OSError) -> str:
+    """Describe an OSError in words that need no errno table."""
     if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, ConnectionRefusedError):

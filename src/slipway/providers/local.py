@@ -12,37 +12,30 @@ import msgspec
 
 from slipway import weights
 from slipway.errors import ProviderDown, ProviderError, SettingsError
-from slipway.providers import Call, ModelReply, Whole
-from slipway.providers.engine import Engine, Job, Up
+from slipway.providers import Call, Completion, ModelReply
+from slipway.providers.engine import Engine, EngineJob, RunningEngine
 from slipway.providers.openai import OpenAIProvider
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 from slipway.types import Piece
 
-START_S = (
-    30.0  # how long a question waits for a model that is being loaded, where no other may answer
-)
-CONTEXT = 8192  # tokens, where the settings do not say
-NOTICE_S = 1.0  # how long after a failed call the end of its process may become known
+START_S = 30.0  # how long a question waits for a loading model if no other one can answer
+CONTEXT = 8192  # tokens, unless the settings name a number
+NOTICE_S = 1.0  # how long the news of the process's end may take after a failed call
 
 
 class LocalProvider:
-    """The child's endpoint, whichever child it is now. It works on `parallel` calls at once: those
-    who route let no more come.
-    """
+    """The current child's endpoint. It works on `parallel` calls at once; routing sends no more."""
 
-    def __init__(self, name: str, model: Model, kind: str) -> None:
+    def __init__(self, name: str, model: ModelSettings, kind: str) -> None:
         if find_spec("xllamacpp") is None:
-            raise SettingsError(
-                [
-                    f"models.{name}: running a model here needs the extra: pip install 'slipway[local]'"
-                ]
-            )
+            extra = "pip install 'slipway[local]'"
+            raise SettingsError([f"models.{name}: to run a model here, install the extra: {extra}"])
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = model.parallel
         self.model = msgspec.structs.replace(
             model, connection=msgspec.structs.replace(model.connection, proxy=None)
         )
-        job = Job(
+        job = EngineJob(
             name=name,
             path="",
             context=model.context or CONTEXT,
@@ -51,7 +44,7 @@ class LocalProvider:
             key="",
         )
         self.engine = Engine(name, job, finder(model.weights), missing(model.weights))
-        self._endpoint: tuple[Up, OpenAIProvider] | None = None
+        self._endpoint: tuple[RunningEngine, OpenAIProvider] | None = None
         self._calls = 0
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
@@ -66,37 +59,37 @@ class LocalProvider:
     async def chat(self, call: Call) -> ModelReply:
         self._calls += 1
         try:
-            return Held(await self._sent(call), self._left)
+            return LocalReply(await self._send(call), self._call_ended)
         except BaseException:
-            self._left()
+            self._call_ended()
             raise
 
-    def _left(self) -> None:
+    def _call_ended(self) -> None:
         self._calls -= 1
-        self._rest()
+        self._close_if_retired()
 
-    def _rest(self) -> None:
-        """The last call of a retired model takes the child with it."""
+    def _close_if_retired(self) -> None:
+        """End the child with the last call of a retired model."""
         if self._retired and not self._calls:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    async def _sent(self, call: Call) -> ModelReply:
-        """Where the child turns out to be gone before it said anything, the next one is asked,
-        once.
+    async def _send(self, call: Call) -> ModelReply:
+        """Send a call. If the child turns out to have ended before it said anything, ask the next
+        one, once.
         """
         try:
-            up = await self.engine.ready(within_s(call))
+            up = await self.engine.ready(load_wait_s(call))
             try:
-                return await self._at(up).chat(call)
+                return await self._provider_at(up).chat(call)
             except ProviderDown:
-                if not await self.engine.gone(up, NOTICE_S):
+                if not await self.engine.has_ended(up, NOTICE_S):
                     raise
-            return await self._at(await self.engine.ready(within_s(call))).chat(call)
+            return await self._provider_at(await self.engine.ready(load_wait_s(call))).chat(call)
         except ProviderError as error:
             error.model = self.name
             raise
 
-    def _at(self, up: Up) -> OpenAIProvider:
+    def _provider_at(self, up: RunningEngine) -> OpenAIProvider:
         if self._endpoint is None or self._endpoint[0] is not up:
             model = msgspec.structs.replace(self.model, base_url=f"{up.url}/v1", api_key=up.key)
             self._endpoint = (
@@ -110,7 +103,7 @@ class LocalProvider:
 
     def retire(self) -> None:
         self._retired = True
-        self._rest()
+        self._close_if_retired()
 
     async def close(self) -> None:
         if self._endpoint is not None:
@@ -118,8 +111,8 @@ class LocalProvider:
         await self.engine.close()
 
 
-class Held:
-    """A reply whose end is told once."""
+class LocalReply:
+    """A reply that reports its end once."""
 
     def __init__(self, reply: ModelReply, ended: Callable[[], None]) -> None:
         self._reply = reply
@@ -128,7 +121,7 @@ class Held:
     async def pieces(self) -> list[Piece]:
         return await self._reply.pieces()
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         return await self._reply.whole()
 
     def close(self) -> None:
@@ -138,18 +131,21 @@ class Held:
             ended()
 
 
-def within_s(call: Call) -> float:
-    """How long a call waits for a model that is being loaded."""
+def load_wait_s(call: Call) -> float:
+    """Return how long a call waits for a model that is loading."""
     return min(START_S, call.words_by - time.monotonic()) if call.patient else 0.0
 
 
 def missing(name: str) -> str:
+    """Return what to do about weights that are not here."""
     pull = f"; fetch them with `slipway weights pull {name}`" if name in weights.table() else ""
     return f"its weights are not here yet{pull}"
 
 
 def finder(name: str) -> Callable[[], Path | None]:
-    """Looks for the file of these weights: a name of the table, or a path."""
+    """Return a function that looks for the file of these weights: a name of the table,
+    or a path.
+    """
     if name in weights.table():
         return lambda: next(iter((weights.found(name) or {}).values()), None)
     path = Path(name).expanduser().absolute()

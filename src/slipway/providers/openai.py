@@ -21,33 +21,35 @@ from slipway.errors import (
     ProviderSlow,
     ProviderTooLong,
 )
-from slipway.providers import Call, Whole, encode_json
-from slipway.providers.http import Client, Pool, Reply, Timeouts, head_of, retry_after_s
+from slipway.providers import Call, Completion, encode_json
+from slipway.providers.http import Client, HttpReply, Pool, Timeouts, head_of, retry_after_s
 from slipway.providers.sse import Framer, data_of
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 from slipway.types import Piece, Usage
 
 SECRET = re.compile(r"\b(sk|key|pk|api)[-_][A-Za-z0-9_\-*]{6,}")
-CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)  # what else stands there is no code of an error
+CODE = re.compile(r"[\w.-]{1,64}", re.ASCII)  # anything else is not passed on as an error code
 PROBE_S = 1.0
-AT_A_TIME = 16  # events; to read them takes 30 µs, and to write them as those of an app about 1 ms
-# What providers say of a question that is too long, and of one that they will not answer: OpenAI,
-# Azure, llama.cpp, vLLM, Anthropic; OpenAI, Azure, DashScope
+AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
+# How providers report that a question is too long (OpenAI, Azure, llama.cpp, vLLM, Anthropic), and
+# that they will not answer it (OpenAI, Azure, DashScope)
 TOO_LONG = re.compile(
-    rb"context_length_exceeded|exceed_context_size_error|maximum context length|context window|prompt is too long",
+    rb"context_length_exceeded|exceed_context_size_error|maximum context length|context "
+    rb"window|prompt is too long",
     re.IGNORECASE,
 )
 DECLINED = re.compile(
-    rb"content_policy|content_filter|content management policy|ResponsibleAIPolicyViolation|data_inspection_failed",
+    rb"content_policy|content_filter|content management "
+    rb"policy|ResponsibleAIPolicyViolation|data_inspection_failed",
     re.IGNORECASE,
 )
 BROKEN_OFF = frozenset(
     {"error", "abort", "network_error", "insufficient_system_resource"}
-)  # finish reasons that tell of no end
+)  # finish reasons that mean a failure
 USAGE = b'"stream_options":{"include_usage":true},'
 
 
-# What is read of a reply. Unknown fields are skipped, so that a provider may add what it likes.
+# The fields that are read from a reply. Unknown ones are skipped.
 class Details(msgspec.Struct):
     cached_tokens: int | None = None
 
@@ -83,17 +85,17 @@ class WireChunk(msgspec.Struct):
     error: Any = None
 
 
-class WireMessage(msgspec.Struct):
+class CompletionMessage(msgspec.Struct):
     content: str | list[Any] | None = None
 
 
-class WireChoice(msgspec.Struct):
-    message: WireMessage
+class CompletionChoice(msgspec.Struct):
+    message: CompletionMessage
     finish_reason: str | None = None
 
 
 class WireCompletion(msgspec.Struct):
-    choices: list[WireChoice] | None = None
+    choices: list[CompletionChoice] | None = None
     usage: WireUsage | None = None
     error: Any = None
 
@@ -103,14 +105,12 @@ decode_completion = msgspec.json.Decoder(WireCompletion).decode
 
 
 class OpenAIProvider:
-    """One model behind one endpoint. Made at load time; its connections are opened by the first
-    call.
-    """
+    """One model behind one endpoint. Created at load time; the first call opens its connections."""
 
     parallel: int | None = None
     state: str | None = None
 
-    def __init__(self, name: str, model: Model, kind: str) -> None:
+    def __init__(self, name: str, model: ModelSettings, kind: str) -> None:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = None
         self.model = model
@@ -138,9 +138,7 @@ class OpenAIProvider:
         return self._client
 
     def body(self, call: Call) -> bytes:
-        """The client's bytes with the upstream's name of the model in them, and usage asked for in
-        streams.
-        """
+        """Return the client's bytes with the upstream's model name, asking for usage in streams."""
         start, end = call.name_at
         if not call.stream or not (
             self.model.stream_usage or call.stream_options or call.usage_wanted
@@ -158,7 +156,7 @@ class OpenAIProvider:
         )
 
     def start(self) -> None:
-        """There is nothing to begin."""
+        """Do nothing: a remote endpoint needs no preparation."""
 
     async def chat(self, call: Call) -> "OpenAIReply":
         try:
@@ -169,12 +167,12 @@ class OpenAIProvider:
         if reply.status == 200:
             return OpenAIReply(self, reply, call)
         try:
-            raise self.refusal(reply, await reply.read())
+            raise self.error_from_status(reply, await reply.read())
         finally:
             reply.close()
 
-    def refusal(self, reply: Reply, body: bytes) -> ProviderError:
-        """What a status other than 200 means: for the client, for us, or for the moment."""
+    def error_from_status(self, reply: HttpReply, body: bytes) -> ProviderError:
+        """Return the error that a status other than 200 means."""
         status = reply.status
         said, param, code = error_words(body)
         said = self.redacted(said)
@@ -206,31 +204,34 @@ class OpenAIProvider:
         if status < 400:
             what = f"{who} answered with status {status}, which is not followed."
             return ProviderNonsense(what, model=self.name, upstream_status=status)
-        return self.refused(status, said, param, code, body)
+        return self.request_error(status, said, param, code, body)
 
-    def refused(
+    def request_error(
         self, status: int, said: str, param: str | None, code: str | None, body: bytes
     ) -> ProviderError:
-        """The request's own fault, in the provider's words and with its status and code."""
+        """Return the error for a refused request, with the provider's words, status and code."""
         if TOO_LONG.search(body):
             fits = f", {self.model.context} tokens" if self.model.context else ""
-            what = f"The question with its sources and history does not fit into the context of {self.name}{fits}."
+            what = (
+                "The question with its sources and history does not fit into the context of "
+                f"{self.name}{fits}."
+            )
             return ProviderTooLong(what, model=self.name, upstream_status=status)
         kind = ProviderDeclined if DECLINED.search(body) else ProviderRefused
         ours = f"The provider of {self.name} refused the request ({status})."
-        refused = kind(
+        request_error = kind(
             said or ours, ours=ours, param=param, model=self.name, upstream_status=status
         )
-        refused.status, refused.code = (
+        request_error.status, request_error.code = (
             status,
-            code if code and CODE.fullmatch(code) else refused.code,
+            code if code and CODE.fullmatch(code) else request_error.code,
         )
-        refused.another_may_help = status == 404  # it does not know the name that we call it by
-        return refused
+        request_error.another_may_help = status == 404  # it does not know the model's name
+        return request_error
 
     async def probe(self) -> bool:
-        """Asks for the list of models. Who has none answers all the same; who does not take our
-        key, or fails, is not well.
+        """Ask for the list of models. An endpoint without one still proves that it can be reached;
+        one that refuses our key or fails is not healthy.
         """
         try:
             reply = await self.client().send(
@@ -242,8 +243,8 @@ class OpenAIProvider:
         return reply.status < 500 and reply.status not in (401, 402, 403, 429)
 
     def redacted(self, text: str) -> str:
-        """Provider errors may echo keys: ours, or what looks like one. On one line, as the log has
-        it.
+        """Return the text on one line, without keys: providers may echo ours, or what looks like
+        one.
         """
         if self.model.api_key:
             text = text.replace(self.model.api_key, "[key]")
@@ -260,19 +261,19 @@ class OpenAIProvider:
 
 
 class OpenAIReply:
-    """An answer under way. See ModelReply."""
+    """An answer in progress. See ModelReply."""
 
-    def __init__(self, provider: OpenAIProvider, reply: Reply, call: Call) -> None:
+    def __init__(self, provider: OpenAIProvider, reply: HttpReply, call: Call) -> None:
         self.provider, self.reply = provider, reply
         self.framer = Framer()
         self.hide_usage = not call.usage_wanted
         self.ends_by = call.ends_by
-        self.silent = True
-        self.events: list[bytes] = []  # whole ones that were not looked at yet
+        self.waits_for_words = True
+        self.events: list[bytes] = []  # whole events that were not read yet
         self.broken: ProviderError | None = None
         self.finished = self.ended = False
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> Completion:
         try:
             raw = await self.reply.read()
         except ProviderError as error:
@@ -292,7 +293,7 @@ class OpenAIReply:
             raise self.named(
                 ProviderCut(f"{self.provider.name} broke off its answer ({choice.finish_reason}).")
             )
-        return Whole(
+        return Completion(
             raw=raw,
             text=text_of(choice.message.content),
             finish=choice.finish_reason,
@@ -300,8 +301,8 @@ class OpenAIReply:
         )
 
     async def pieces(self) -> list[Piece]:
-        """A few at a time of what came in one block, so that others go in between. What stands
-        before something broken is given first.
+        """Return a few events of a block at a time, so that other tasks can run in between. Events
+        before a broken one are returned first.
         """
         if self.broken is not None:
             raise self.broken
@@ -318,13 +319,13 @@ class OpenAIReply:
             self.broken = self.named(error)
             if not found:
                 raise
-        if self.silent and any(piece.spoke or piece.finish for piece in found):
-            self.silent = False
+        if self.waits_for_words and any(piece.spoke or piece.finish for piece in found):
+            self.waits_for_words = False
             self.reply.limit(self.ends_by)
         return found
 
     async def more(self) -> None:
-        """Waits until there are whole events, or the end was there."""
+        """Wait until there are whole events, or the end was read."""
         while not self.events and not self.ended:
             data = await self.reply.chunk()
             if not data:
@@ -378,7 +379,7 @@ class OpenAIReply:
         return ProviderCut(f"{self.provider.name} ended its answer without saying why.")
 
     def failure(self, data: bytes) -> ProviderError:
-        """`{"error": …}` where an answer should be: in a 200, or inside a stream."""
+        """Return the error of an `{"error": ...}` object inside a 200 or a stream."""
         ours = f"The provider of {self.provider.name} failed."
         said = self.provider.redacted(error_words(data)[0])
         return ProviderDown(with_theirs(ours, said), ours=ours, model=self.provider.name)
@@ -397,7 +398,7 @@ class OpenAIReply:
 
 
 def text_of(content: str | list[Any] | None) -> str:
-    """The text of a message's content, which may come in parts."""
+    """Return the text of a message's content, which may come in parts."""
     if isinstance(content, str):
         return content
     return "".join(
@@ -408,12 +409,12 @@ def text_of(content: str | list[Any] | None) -> str:
 
 
 def with_theirs(ours: str, said: str) -> str:
-    """Our sentence with the provider's words behind it, where it said any."""
+    """Return our sentence followed by the provider's words, if it sent any."""
     return f"{ours.removesuffix('.')}: {said}" if said else ours
 
 
 def error_words(body: bytes) -> tuple[str, str | None, str | None]:
-    """(message, param, code) of an error body in OpenAI's form, or in one near enough."""
+    """Return (message, param, code) of an error body in OpenAI's form, or in a similar one."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError):
@@ -431,14 +432,14 @@ def error_words(body: bytes) -> tuple[str, str | None, str | None]:
     )
 
 
-def connect(model: Model, who: str) -> Client:
-    """The client for one endpoint: our own, or the library's where a proxy stands between."""
+def connect(model: ModelSettings, who: str) -> Client:
+    """Return the client for one endpoint: our own, or httpx's if a proxy is set."""
     c = model.connection
     timeouts = Timeouts(c.connect, c.first_byte, c.between_bytes)
     if c.proxy:
         from slipway.providers.proxied import (
             ProxiedClient,
-        )  # httpx is imported only where a proxy is set
+        )  # httpx is imported only if a proxy is set
 
         return ProxiedClient(model.base_url, who, c.proxy, timeouts, most=c.max, ca_file=c.ca_file)
     return Pool(
@@ -446,8 +447,10 @@ def connect(model: Model, who: str) -> Client:
     )
 
 
-async def models_at(model: Model, within_s: float = 3.0) -> list[str]:
-    """The names that an endpoint's `/models` lists. ProviderError where it does not answer so."""
+async def models_at(model: ModelSettings, within_s: float = 3.0) -> list[str]:
+    """Return the names that an endpoint's `/models` lists. Raises ProviderError if it does not
+    answer with a list.
+    """
     client = connect(model, model.base_url)
     headers = {
         "Accept-Encoding": "identity",

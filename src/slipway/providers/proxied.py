@@ -1,5 +1,5 @@
-"""The same Client through an HTTP proxy, by httpx: right with every kind of proxy, and fast enough
-where one stands between.
+"""The same Client through an HTTP proxy, by httpx: correct with every kind of proxy, and fast
+enough there.
 """
 
 import asyncio
@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
-from slipway.providers.http import LARGEST_REPLY, Reply, Timeouts, tls_context
+from slipway.providers.http import LARGEST_REPLY, HttpReply, Timeouts, tls_context
 
 
 class ProxiedReply:
+    """An HttpReply of httpx."""
+
     def __init__(self, response: httpx.Response, client: "ProxiedClient") -> None:
         self.status = response.status_code
         self.response, self.client, self.until = response, client, math.inf
@@ -55,10 +57,12 @@ class ProxiedReply:
     def close(self, *, nearly_done: bool = False) -> None:
         if not self.closed:
             self.closed = True
-            self.client.closing_soon(self.response)
+            self.client.close_in_background(self.response)
 
 
 class ProxiedClient:
+    """A Client that sends every request through one proxy."""
+
     def __init__(
         self,
         url: str,
@@ -76,12 +80,12 @@ class ProxiedClient:
             proxy,
             tls_context(ca_file) if parts.scheme == "https" else False,
         )
-        self.http = self._made()
+        self.http = self._new_client()
         self._calls = 0
         self._retired = False
         self._closing: set[asyncio.Task[None]] = set()
 
-    def _made(self) -> httpx.AsyncClient:
+    def _new_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             proxy=self._proxy,
             verify=self._verify,
@@ -93,17 +97,17 @@ class ProxiedClient:
             trust_env=False,
         )
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> Reply:
+    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
         self._calls += 1
         try:
-            reply = ProxiedReply(await self._sent(head, body, until), self)
+            reply = ProxiedReply(await self._send(head, body, until), self)
         except BaseException:
-            self._left()
+            self._call_ended()
             raise
         reply.limit(until)
         return reply
 
-    async def _sent(self, head: bytes, body: bytes, until: float) -> httpx.Response:
+    async def _send(self, head: bytes, body: bytes, until: float) -> httpx.Response:
         first, *lines = head.decode("latin-1").splitlines()
         method, target, _ = first.split(" ")
         headers = [
@@ -135,38 +139,36 @@ class ProxiedClient:
                 f"{self.who} cannot be reached through the proxy: {error}."
             ) from None
 
-    def closing_soon(self, response: httpx.Response) -> None:
-        """httpx closes in a coroutine only, and a reply may be let go of where nothing can be
-        awaited.
+    def close_in_background(self, response: httpx.Response) -> None:
+        """Close a response in a task, because httpx closes only in a coroutine and the caller
+        cannot wait.
         """
-        self._beside(self._ended(response))
+        self._in_background(self._close_response(response))
 
-    async def _ended(self, response: httpx.Response) -> None:
+    async def _close_response(self, response: httpx.Response) -> None:
         try:
             await response.aclose()
         finally:
-            self._left()
+            self._call_ended()
 
-    def _left(self) -> None:
+    def _call_ended(self) -> None:
         self._calls -= 1
-        self._rest()
+        self._replace_if_retired()
 
-    def _rest(self) -> None:
-        """httpx ends kept connections only with their client: a call that comes later meets a new
-        one.
-        """
+    def _replace_if_retired(self) -> None:
+        """Replace httpx's client once no call uses it, which is how it ends kept connections."""
         if self._retired and not self._calls:
-            before, self.http = self.http, self._made()
-            self._beside(before.aclose())
+            before, self.http = self.http, self._new_client()
+            self._in_background(before.aclose())
 
-    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     def retire(self) -> None:
         self._retired = True
-        self._rest()
+        self._replace_if_retired()
 
     async def close(self) -> None:
         while self._closing:

@@ -1,5 +1,5 @@
-"""Server-sent events (WHATWG HTML, 9.2): bytes as they come -> whole events, each with its original
-bytes.
+"""Server-sent events (WHATWG HTML, 9.2): split incoming bytes into whole events, each with its
+original bytes.
 """
 
 import re
@@ -10,8 +10,8 @@ LARGEST_EVENT = 16 * 1024 * 1024
 
 
 class Framer:
-    """Collects bytes and gives out whole events. What is left over at the end of a stream is a cut
-    event: see `rest`.
+    """Collects bytes and returns whole events. Anything in `rest` at the end of a stream is an
+    unfinished event.
     """
 
     __slots__ = ("rest",)
@@ -20,8 +20,8 @@ class Framer:
         self.rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that are now whole, with the blank line that ends each. ValueError where one
-        grows past LARGEST_EVENT.
+        """Return the events that are now whole, each with its final blank line. Raises ValueError
+        if one grows past LARGEST_EVENT.
         """
         if self.rest:
             data = self.rest + data
@@ -45,7 +45,9 @@ class Framer:
 
 
 def data_of(event: bytes) -> bytes:
-    """The event's data: its `data:` lines joined; b"" where it has none (a comment, a heartbeat)."""
+    """Return the event's data, its `data:` lines joined; b"" if it has none (a comment, a
+    heartbeat).
+    """
     if (
         event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2
     ):  # one line, as every provider sends

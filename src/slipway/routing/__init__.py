@@ -1,8 +1,8 @@
-"""Room 6, which model: the candidates of a route until one has answered, and whoever goes on where
-one broke off.
+"""Choose the model that answers: try a route's candidates in order, and continue with another one
+if a stream breaks off.
 
-A bare model is a route of one. `attempts` decides, `calling` does, `health` knows how each model
-is.
+A bare model is a route of one. `attempts` decides what to do next, `calling` does it, `health`
+knows which models may be asked.
 """
 
 import asyncio
@@ -13,35 +13,35 @@ import msgspec
 
 from slipway.errors import ProviderError
 from slipway.providers import Call, Provider, encode_json
-from slipway.routing.attempts import Prefill, Traits
-from slipway.routing.calling import Answering, Asked, Took
+from slipway.routing.attempts import ModelTraits, Prefill
+from slipway.routing.calling import AttemptUsage, CallContext, RoutedAnswer
 from slipway.routing.health import Health
 from slipway.routing.routes import Candidate, Route, healths_of, models_of
 from slipway.routing.slots import ModelSlots
 from slipway.types import Emit, Record, Usage
 
 __all__ = [
-    "Answering",
-    "Asked",
+    "AttemptUsage",
+    "CallContext",
     "Candidate",
     "Health",
     "ModelSlots",
+    "ModelTraits",
     "Prefill",
+    "QuickReply",
     "Route",
-    "Thought",
-    "Took",
-    "Traits",
+    "RoutedAnswer",
+    "ask_briefly",
     "healths_of",
     "models_of",
-    "think",
 ]
 
-GRACE_S = 0.2  # behind a deadline, for the call itself to say that it is late
+GRACE_S = 0.2  # extra time after a deadline, so that the call can report that it is late
 
 
-class Thought(Record, frozen=True, kw_only=True):
-    """What a model said in between: `text` is None where it was late or broke off, and `usage`
-    where it did not tell what that took.
+class QuickReply(Record, frozen=True, kw_only=True):
+    """The reply to a short internal question. `text` is None if the model was too late or broke
+    off, `usage` is None if the provider did not report any.
     """
 
     text: str | None
@@ -49,7 +49,7 @@ class Thought(Record, frozen=True, kw_only=True):
     usage: Usage | None
 
 
-async def think(
+async def ask_briefly(
     route: Route,
     messages: list[dict[str, Any]],
     answer_id: str,
@@ -57,22 +57,27 @@ async def think(
     *,
     max_tokens: int,
     deadline_s: float = 2.0,
-) -> Thought | None:
-    """A short question to a small model, on the way to an answer; None where all of the route fail."""
+) -> QuickReply | None:
+    """Ask a small model a short question on the way to an answer, such as what a follow-up means.
+
+    Returns None if every candidate of the route failed before it was called.
+    """
     body = encode_json(
         {"model": "", "messages": messages, "max_tokens": max_tokens, "temperature": 0}
     )
-    asked = Asked(
-        answer_id=answer_id, emit=emit, until=time.monotonic() + deadline_s, patient_until=0.0
+    asked = CallContext(
+        answer_id=answer_id, emit=emit, until=time.monotonic() + deadline_s, retry_until=0.0
     )
-    answering = Answering(route, Call(body=body, name_at=(9, 11), stream=False), asked)
-    late = Thought(text=None, model=route.candidates[0].model, usage=None)
+    answering = RoutedAnswer(route, Call(body=body, name_at=(9, 11), stream=False), asked)
+    late = QuickReply(text=None, model=route.candidates[0].model, usage=None)
     try:
-        async with asyncio.timeout(deadline_s + GRACE_S):  # a model that is being loaded, say
+        async with asyncio.timeout(deadline_s + GRACE_S):  # a model may still be loading
             await answering.open()
     except ProviderError:
         return (
-            msgspec.structs.replace(late, model=answering.asking.model) if answering.took else None
+            msgspec.structs.replace(late, model=answering.asking.model)
+            if answering.usages
+            else None
         )
     except TimeoutError:
         return msgspec.structs.replace(late, model=answering.asking.model)

@@ -1,14 +1,15 @@
-"""A circuit breaker, and a retry budget: both pure, with the time handed in.
+"""A circuit breaker and a retry budget. Both are pure: the time is passed in.
 
-    closed      questions are asked; FAILURES in a row, or half of the last WINDOW, open it. In a
-    row are also calls that began one after the other,
-                whatever slower ones that began before say meanwhile
-    open        none is; whoever holds it probes for free until the model can be reached
-    (`reached`), a trial's pause at the soonest after one that failed
-    half-open   one question tries it: well, it closes; not, it opens, and its pause doubles
+    closed      Calls are made. FAILURES in a row, or half of the last WINDOW, open it. Calls that
+                began one after the other count as a row too, even if slower calls that began
+                earlier succeed meanwhile.
+    open        No calls are made. The owner probes for free until the model can be reached
+                (`reached`), and after a failed trial not before its pause is over.
+    half-open   One call is the trial. If it succeeds, the breaker closes; if it fails, it opens
+                again and the pause doubles.
 
-(Nygard, Release It!, 2007; the budget as in Finagle: retries are a share of the requests, so that
-they cannot multiply an outage.)
+Sources: Nygard, Release It!, 2007; the budget follows Finagle: retries are a share of the requests,
+so that they cannot multiply an outage.
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ from slipway.errors import ProviderDown, ProviderError
 FAILURES = 3
 WINDOW = 20
 SHARE = 0.5
-ENOUGH = 10  # of the window, before the share counts
+ENOUGH = 10  # calls in the window before SHARE applies
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 State = Literal["closed", "open", "half-open"]
@@ -31,7 +32,7 @@ class Breaker:
         "_begun",
         "_failed",
         "_in_a_row",
-        "_last",
+        "_outcomes",
         "_pause_s",
         "_trial_at",
         "kind",
@@ -43,51 +44,52 @@ class Breaker:
 
     def __init__(self) -> None:
         self.state: State = "closed"
-        self.why = ""  # it was opened, in words, and as a kind of error
+        self.why = ""  # why it opened, as a sentence, and as a kind of error below
         self.kind: type[ProviderError] = ProviderDown
         self.on_trial = False
         self.opened_at = 0.0
         self._begun = 0
-        self._failed = deque[int](
-            maxlen=FAILURES
-        )  # the numbers of those that failed last without a word
+        # The numbers of the last calls that failed without a word
+        self._failed = deque[int](maxlen=FAILURES)
         self._in_a_row = 0
-        self._last = deque[bool](maxlen=WINDOW)
+        self._outcomes = deque[bool](maxlen=WINDOW)
         self._pause_s = 0.0
         self._trial_at = 0.0
 
     def began(self) -> int:
-        """A call's number."""
+        """Count a call and return its number."""
         self._begun += 1
         return self._begun
 
     def succeeded(self) -> None:
-        """A model spoke in time, or refused for a reason of the request. It closes an open one too:
-        what works, works.
+        """Record that the model produced words in time, or refused for a reason of the request.
+        This closes an open breaker too.
         """
         self._in_a_row = 0
         if self.state == "closed":
-            self._last.append(True)
+            self._outcomes.append(True)
         else:
             self.state, self.on_trial, self._pause_s = "closed", False, 0.0
-            self._last.clear()
+            self._outcomes.clear()
 
-    def failed(self, now: float, *, number: int | None = None, at_once: bool = False) -> bool:
-        """Whether this opened it. `number` is that of a call that failed without a word; `at_once`:
-        no second failure is needed to know.
+    def failed(self, now: float, *, call_number: int | None = None, at_once: bool = False) -> bool:
+        """Record a failure and return whether it opened the breaker.
+
+        `call_number` is set if the call failed without a word. `at_once` opens the breaker on the
+        first failure.
         """
         if self.state == "open":
             return False
         self._in_a_row += 1
-        if number is not None:
-            self._failed.append(number)
-        self._last.append(False)
+        if call_number is not None:
+            self._failed.append(call_number)
+        self._outcomes.append(False)
         if self.state == "half-open":
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         elif not (
             at_once
             or self._in_a_row >= FAILURES
-            or self._neighbours_failed()
+            or self._consecutive_calls_failed()
             or self._mostly_fails()
         ):
             return False
@@ -95,16 +97,18 @@ class Breaker:
         self._trial_at = now + self._pause_s
         return True
 
-    def _neighbours_failed(self) -> bool:
+    def _consecutive_calls_failed(self) -> bool:
         return (
             len(self._failed) == FAILURES and max(self._failed) - min(self._failed) == FAILURES - 1
         )
 
     def _mostly_fails(self) -> bool:
-        return len(self._last) >= ENOUGH and self._last.count(False) >= SHARE * len(self._last)
+        return len(self._outcomes) >= ENOUGH and self._outcomes.count(False) >= SHARE * len(
+            self._outcomes
+        )
 
     def reached(self, now: float) -> bool:
-        """A probe came through. Whether one question may try it now."""
+        """Record that a probe succeeded, and return whether one call may be the trial now."""
         if self.state == "open" and now >= self._trial_at:
             self.state = "half-open"
         return self.state != "open"
@@ -112,13 +116,15 @@ class Breaker:
     def begin_trial(self) -> None:
         self.on_trial = True
 
-    def give_back(self) -> None:
-        """The trial ended without a verdict."""
+    def release_trial(self) -> None:
+        """End a trial without a verdict."""
         self.on_trial = False
 
 
 class RetryBudget:
-    """Each first call earns less than a tenth of a retry; a few are there from the start."""
+    """Retries that a model has left. Each first call earns 0.08 of one, up to 3; 3 are there at the
+    start.
+    """
 
     EARNED, MOST = 0.08, 3.0
 

@@ -1,5 +1,5 @@
-"""An answer on its way along a route: calls begun, raced, waited for, broken off and gone on with,
-as `attempts.py` says.
+"""Run one answer along a route: start calls, race and wait for them, and continue streams that
+break off, as `attempts.py` decides.
 """
 
 import asyncio
@@ -9,111 +9,108 @@ import time
 from collections.abc import Mapping, Sequence
 
 from slipway.errors import ModelBusy, ProviderError, ProviderLimit, ProviderSlow
-from slipway.providers import Call, ModelReply, Whole
-from slipway.routing.attempts import Attempts, Standing, Stop, Try, Wait
-from slipway.routing.continuation import Splice, continuation, is_plain, least_tokens
+from slipway.providers import Call, Completion, ModelReply
+from slipway.routing.attempts import Attempts, Availability, CallModel, GiveUp, WaitUntil
+from slipway.routing.continuation import Splice, can_be_continued, continuation, least_tokens
 from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, ServedBy, Usage
 
 CANCELLED = "cancelled"
-# a call that was late with less time than this, because its question had no more, says nothing
-# against the model
-FAIR_S = 5.0
-WENT_ON = Notice(
-    code="continued", text="The model stopped in the middle; another one went on from there."
+# A timeout is not held against a model that had less time than this left
+FAIR_TIME_S = 5.0
+CONTINUED = Notice(
+    code="continued", text="The model stopped in the middle; another one continued from there."
 )
 
 
-class Asked(Record, frozen=True, kw_only=True):
-    """Who asks, and how long there is: until `until` for all of the answer, until `patient_until`
-    for a later try to begin (loop's clock).
+class CallContext(Record, frozen=True, kw_only=True):
+    """Who asks, and how much time there is (event loop's clock): the answer ends by `until`, and no
+    retry begins after `retry_until`.
     """
 
     answer_id: str
     emit: Emit
     owner: str = ""
     until: float = math.inf
-    patient_until: float = math.inf
+    retry_until: float = math.inf
 
 
-class Took(Record, frozen=True, kw_only=True):
-    """What a call took that wrote something, or may have; `usage` None where nobody told."""
+class AttemptUsage(Record, frozen=True, kw_only=True):
+    """The usage of a call that wrote something, or may have; None if the provider reported none."""
 
     candidate: Candidate
     usage: Usage | None
 
 
 class Attempt:
-    """One call to a model, from its begin to its end, which gives back what it holds and is told in
-    one record.
-    """
+    """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
 
     def __init__(
-        self, index: int, candidate: Candidate, kind: AttemptKind, asked: Asked, shown: int
+        self, index: int, candidate: Candidate, kind: AttemptKind, context: CallContext, shown: int
     ) -> None:
-        """`index` is the candidate's place in the route, `shown` how many characters the reader has
-        seen.
+        """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
+        characters that the reader has already seen.
         """
-        self.index, self.candidate, self.kind, self.asked, self.shown = (
+        self.index, self.candidate, self.kind, self.context, self.shown = (
             index,
             candidate,
             kind,
-            asked,
+            context,
             shown,
         )
         self.started_at = time.monotonic()
         self.first_at: float | None = None
         self.first: list[Piece] = []
-        self.whole: Whole | None = None
+        self.whole: Completion | None = None
         self.usage: Usage | None = None
-        self.number: int | None = None
+        self.call_number: int | None = None
         self._reply: ModelReply | None = None
-        self.began = self.ended = self._holds_turn = False
+        self.began = self.ended = self._holds_slot = False
 
     @property
     def reply(self) -> ModelReply:
         if self._reply is None:
-            raise RuntimeError("this call has not begun")
+            raise RuntimeError("this attempt has not begun")
         return self._reply
 
-    async def open(self, call: Call, *, waits: bool, others: bool) -> None:
-        """Until the first words are here, or the whole of an answer that is not streamed. `others`
-        may be asked where they are late.
+    async def open(self, call: Call, *, may_wait: bool, others: bool) -> None:
+        """Call the model and return when its first words are here, or the whole answer if it is not
+        streamed.
+
+        `others`: another candidate can be asked if this one is late. Raises ProviderError.
         """
         candidate, health = self.candidate, self.candidate.health
-        if health.turns is not None:
-            await health.turns.enter(
-                self.asked.owner, self.asked.until - time.monotonic() if waits else 0.0
+        if health.slots is not None:
+            await health.slots.enter(
+                self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
             )
-            self._holds_turn = True
-        self.began, self.started_at = (
-            True,
-            time.monotonic(),
-        )  # waiting for a turn is no part of the call
-        self.number = health.began(again=self.kind == "retry")
-        words_by, ends_by = candidate.deadlines(time.monotonic(), self.asked.until, others=others)
+            self._holds_slot = True
+        # The call begins here: waiting for a slot is not part of it
+        self.began, self.started_at = True, time.monotonic()
+        self.call_number = health.began(is_retry=self.kind == "retry")
+        words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
         call = Call(
             body=call.body,
             name_at=call.name_at,
             stream=call.stream,
             usage_wanted=call.usage_wanted,
             stream_options=call.stream_options,
-            patient=waits,
+            patient=may_wait,
             words_by=words_by if call.stream else ends_by,
             ends_by=ends_by,
         )
         self._reply = await candidate.model.chat(call)
         if call.stream:
-            await self._hear(self._reply)
+            await self._read_first_words(self._reply)
         else:
             self.whole = await self._reply.whole()
             self.usage = self.whole.usage
         self.first_at = time.monotonic()
         health.succeeded(self.started_at)
 
-    async def _hear(self, reply: ModelReply) -> None:
-        """What comes before the first words waits with them: nothing is shown of a model that may
-        still be passed over.
+    async def _read_first_words(self, reply: ModelReply) -> None:
+        """Buffer events until the first words, so that nothing is shown of a model that may still
+        be replaced.
         """
         while not any(piece.spoke or piece.finish for piece in self.first):
             pieces = await reply.pieces()
@@ -124,41 +121,45 @@ class Attempt:
     def end(
         self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True
     ) -> None:
-        """Safe to call twice; the first counts."""
+        """Release the slot and the connection, update the model's health and emit the record. A
+        second call does nothing.
+        """
         if self.ended:
             return
         self.ended = True
         health, now = self.candidate.health, time.monotonic()
         if self._reply is not None:
             self._reply.close()
-        if self._holds_turn and health.turns is not None:
-            health.turns.leave(
+        if self._holds_slot and health.slots is not None:
+            health.slots.leave(
                 now - self.started_at if error is None and not cancelled and used else None
             )
-        if error is not None and not self._says_nothing(error, now):
-            health.failed(error, self.started_at, self.number if self.first_at is None else None)
+        if error is not None and not self._is_no_evidence(error, now):
+            health.failed(
+                error, self.started_at, self.call_number if self.first_at is None else None
+            )
         elif self.began and self.first_at is None:
-            health.given_back()
+            health.release_trial()
         if self.began and not isinstance(error, ModelBusy):
-            self.asked.emit(self._done(error, CANCELLED if cancelled else None, used=used))
+            self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
 
-    def _says_nothing(self, error: ProviderError, now: float) -> bool:
-        """Whether the model is not to blame: it was not called, or it was the question that had no
-        more time.
+    def _is_no_evidence(self, error: ProviderError, now: float) -> bool:
+        """Return whether the failure says nothing about the model: it was not called, or the
+        question left it too little time.
         """
-        was_short = self.first_at is not None or now - self.started_at < FAIR_S
+        was_short = self.first_at is not None or now - self.started_at < FAIR_TIME_S
         return isinstance(error, ModelBusy) or (
-            isinstance(error, ProviderSlow) and now >= self.asked.until and was_short
+            isinstance(error, ProviderSlow) and now >= self.context.until and was_short
         )
 
-    def may_cost(self, error: ProviderError) -> bool:
-        """Whether what it wrote, or read, may have to be paid all the same."""
+    def may_be_billed(self, error: ProviderError) -> bool:
+        """Return whether the provider may charge for this failed call."""
         return self._reply is not None or isinstance(error, ProviderSlow)
 
-    def _done(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
+    def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
         model, now = self.candidate.model, time.monotonic()
         return AttemptDone(
-            answer_id=self.asked.answer_id,
+            answer_id=self.context.answer_id,
             model=model.name,
             provider=model.kind,
             zone=model.zone,
@@ -174,35 +175,34 @@ class Attempt:
         )
 
 
-class Answering:
-    """`open` it, take its `pieces` or its `whole`, and `close` it in any case. Everything raises
-    ProviderError.
+class RoutedAnswer:
+    """An answer from a route: `open` it, take its `pieces` or its `whole`, and `close` it in any
+    case. All methods raise ProviderError.
 
-    `model` and `served_by` are those that write now; `took` is what was paid for or may have been;
-    `notices` are for the reader.
+    `model` and `served_by` describe the candidate that writes now. `usages` lists what was or may
+    have been billed. `notices` are for the reader.
     """
 
-    def __init__(self, route: Route, call: Call, asked: Asked) -> None:
-        self.route, self.call, self.asked = route, call, asked
+    def __init__(self, route: Route, call: Call, context: CallContext) -> None:
+        self.route, self.call, self.context = route, call, context
         candidates = route.candidates
         self.attempts = Attempts(
             route.traits,
-            patient_until=min(asked.patient_until, asked.until),
-            until=asked.until,
+            retry_until=min(context.retry_until, context.until),
+            until=context.until,
             least_tokens=least_tokens(call.body) if len(candidates) > 1 else 0,
         )
-        self.took: list[Took] = []
+        self.usages: list[AttemptUsage] = []
         self.notices: list[Notice] = []
-        self.asking = candidates[0]  # who was called last
+        self.asking = candidates[0]  # the candidate that was called last
         self._attempt: Attempt | None = None
-        self._opening: Sequence[
-            Piece
-        ] = ()  # how the stream began: who goes on does so under its id
+        # The stream's first events: a continuation keeps their id
+        self._opening: Sequence[Piece] = ()
         self._text: list[str] = []
-        self._finished = self._looked = False
+        self._finished = self._probed = False
         self._splice: Splice | None = None
 
-    # who answers
+    # Which candidate answers
     @property
     def attempt(self) -> Attempt:
         if self._attempt is None:
@@ -218,26 +218,28 @@ class Answering:
         return self.candidate.served_by
 
     @property
-    def whole(self) -> Whole | None:
+    def whole(self) -> Completion | None:
         return self.attempt.whole
 
     @property
-    def went_on(self) -> bool:
-        """Whether more than one model wrote it."""
+    def was_continued(self) -> bool:
+        """Return whether more than one model wrote the answer."""
         return self._splice is not None
 
-    # the way
+    # The calls
     async def open(self) -> None:
-        """A model has begun to answer, or, where the answer is not streamed, has answered."""
-        while (attempt := await self._step(self.call)) is None:
+        """Return when a model has begun to answer or, if the answer is not
+        streamed, has answered.
+        """
+        while (attempt := await self._next_attempt(self.call)) is None:
             pass
         self._attempt = attempt
         self._opening = attempt.first
-        self.notices += passed_over(self.route.candidates[0], attempt.candidate)
+        self.notices += failover_notices(self.route.candidates[0], attempt.candidate)
 
     async def pieces(self) -> list[Piece]:
-        """The next events; an empty list is the proper end. Where a model breaks off and another
-        can go on, it does.
+        """Return the next events; an empty list is the proper end. If a stream breaks off and
+        another model can continue it, it does.
         """
         attempt = self.attempt
         if attempt.first:
@@ -246,10 +248,10 @@ class Answering:
             try:
                 pieces = await attempt.reply.pieces()
             except ProviderError as error:
-                return await self._go_on(error)
-        return self._passed(pieces)
+                return await self._continue(error)
+        return self._note(pieces)
 
-    def _passed(self, pieces: list[Piece]) -> list[Piece]:
+    def _note(self, pieces: list[Piece]) -> list[Piece]:
         for piece in pieces:
             if piece.usage is not None:
                 self.attempt.usage = piece.usage
@@ -257,26 +259,26 @@ class Answering:
                 self._finished = True
         if self._splice is not None:
             pieces = self._splice.pieces(pieces)
-        if len(self.route.candidates) > 1:  # another may have to go on from it
+        if len(self.route.candidates) > 1:  # another one may have to continue it
             self._text += [piece.text for piece in pieces if piece.text]
         return pieces
 
-    async def _go_on(self, error: ProviderError) -> list[Piece]:
-        """What another model writes from here on; raises `error` where none can."""
+    async def _continue(self, error: ProviderError) -> list[Piece]:
+        """Return the first events of the model that continues; raise `error` if none can."""
         broken = self.attempt
         broken.end(error)
-        self.took.append(Took(candidate=broken.candidate, usage=broken.usage))
+        self.usages.append(AttemptUsage(candidate=broken.candidate, usage=broken.usage))
         self._attempt = None
         if (
             self._finished
-            or not is_plain(self.call)
-            or not self.attempts.broke(broken.index, error)
+            or not can_be_continued(self.call)
+            or not self.attempts.interrupted(broken.index, error)
         ):
             self._attempt = broken
             raise error
         shown = "".join(self._text)
         try:
-            while (attempt := await self._step(self.call, shown)) is None:
+            while (attempt := await self._next_attempt(self.call, shown)) is None:
                 pass
         except BaseException:
             self._attempt = broken
@@ -286,98 +288,102 @@ class Answering:
             self._opening,
             shown,
             prefilled=attempt.candidate.traits.prefill is not None,
-            notice=WENT_ON,
+            notice=CONTINUED,
         )
-        self.notices.append(WENT_ON)
+        self.notices.append(CONTINUED)
         return await self.pieces()
 
-    async def _step(self, call: Call, shown: str | None = None) -> Attempt | None:
-        """One step of the way: a call that has begun to answer, or None where it is not over yet.
-        Raises the last word.
+    async def _next_attempt(self, call: Call, shown: str | None = None) -> Attempt | None:
+        """Take one step: return the attempt that began to answer, or None if there is more to do.
+        Raises the final error.
         """
-        step = self.attempts.next(time.monotonic(), self._standing, self._may_retry)
-        if isinstance(step, Stop):
-            if await self._someone_is_back():
+        step = self.attempts.next(time.monotonic(), self._availability, self._may_retry)
+        if isinstance(step, GiveUp):
+            if await self._probe_all():
                 return None
             raise step.error
-        if isinstance(step, Wait):
+        if isinstance(step, WaitUntil):
             await asyncio.sleep(max(0.0, step.until - time.monotonic()))
             return None
-        if step.beside is not None:
-            return await self._race(step, step.beside, call)
-        attempt = self._begin(step.index, step.kind)
+        if step.alongside is not None:
+            return await self._race(step, step.alongside, call)
+        attempt = self._new_attempt(step.index, step.kind)
         if shown:
             call = continuation(call, shown, attempt.candidate.traits)
         try:
-            await attempt.open(call, waits=step.waits, others=not step.waits)
+            await attempt.open(call, may_wait=step.may_wait, others=not step.may_wait)
         except ProviderError as error:
             self._failed(attempt, error)
             return None
         except BaseException:
-            self._give_up(attempt)
+            self._cancel(attempt)
             raise
         return attempt
 
-    def _give_up(self, attempt: Attempt, *, used: bool = True) -> None:
-        """It was asked, and nobody tells what that took."""
+    def _cancel(self, attempt: Attempt, *, used: bool = True) -> None:
+        """Cancel the attempt; record unknown usage, since it may be billed."""
         if attempt.began:
-            self.took.append(Took(candidate=attempt.candidate, usage=None))
+            self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
         attempt.end(cancelled=True, used=used)
 
-    async def _someone_is_back(self) -> bool:
-        """Before a question is given up: whether one that was away can be reached now. Once, and
-        for free.
+    async def _probe_all(self) -> bool:
+        """Probe the skipped candidates once before giving up, and return whether
+        any has recovered.
         """
         candidates = enumerate(self.route.candidates)
         away = [
             index
             for index, each in candidates
-            if each.health.breaker.state == "open" and self.attempts.may_be_back(index)
+            if each.health.breaker.state == "open" and self.attempts.was_not_tried(index)
         ]
-        if self._looked or not away:
+        if self._probed or not away:
             return False
-        self._looked = True
-        back = await asyncio.gather(*(self.route.candidates[index].health.look() for index in away))
-        self.attempts.look_again(
+        self._probed = True
+        back = await asyncio.gather(
+            *(self.route.candidates[index].health.probe_now() for index in away)
+        )
+        self.attempts.reconsider(
             index for index, is_back in zip(away, back, strict=True) if is_back
         )
         return any(back)
 
-    def _begin(self, index: int, kind: AttemptKind) -> Attempt:
+    def _new_attempt(self, index: int, kind: AttemptKind) -> Attempt:
         self.asking = self.route.candidates[index]
-        return Attempt(index, self.asking, kind, self.asked, sum(map(len, self._text)))
+        return Attempt(index, self.asking, kind, self.context, sum(map(len, self._text)))
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
-        rests_until = self._standing(attempt.index).until
+        rests_until = self._availability(attempt.index).until
         if (
             isinstance(error, ProviderLimit)
             and error.retry_after_s is None
             and rests_until is not None
         ):
-            error.retry_after_s = max(
-                0.0, rests_until - time.monotonic()
-            )  # it does not say for how long: so long it is left alone
-        if attempt.may_cost(error):
-            self.took.append(Took(candidate=attempt.candidate, usage=attempt.usage))
-        # It spreads load
+            # The provider does not say for how long: report our own pause
+            error.retry_after_s = max(0.0, rests_until - time.monotonic())
+        if attempt.may_be_billed(error):
+            self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=attempt.usage))
+        # The jitter spreads load; it needs no secure randomness
         self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311
 
-    def _standing(self, index: int) -> Standing:
-        return self.route.candidates[index].health.standing(time.monotonic())
+    def _availability(self, index: int) -> Availability:
+        return self.route.candidates[index].health.availability(time.monotonic())
 
     def _may_retry(self, index: int) -> bool:
         return self.route.candidates[index].health.budget.spend()
 
-    async def _race(self, step: Try, beside: int, call: Call) -> Attempt | None:
-        """A model that may be well again is tried, and another asked at the same time: who speaks
-        first answers, and the trial ends with its verdict.
+    async def _race(self, step: CallModel, alongside: int, call: Call) -> Attempt | None:
+        """Call the recovering model and the next one concurrently; return the first to produce
+        words. The trial continues in the background until its verdict.
         """
         running = {
             asyncio.get_running_loop().create_task(
-                attempt.open(call, waits=False, others=True)
+                attempt.open(call, may_wait=False, others=True)
             ): attempt
-            for attempt in (self._begin(step.index, "trial"), self._begin(beside, "first"))
+            for attempt in (
+                self._new_attempt(step.index, "trial"),
+                self._new_attempt(alongside, "first"),
+            )
         }
         try:
             while running:
@@ -390,44 +396,42 @@ class Answering:
                         self._failed(attempt, error)
                     del running[task]
                     if not attempt.ended:
-                        self._lose(running)
+                        self._settle_losers(running)
                         return attempt
         except BaseException:
             for task, attempt in running.items():
                 task.cancel()
-                self._give_up(attempt)
+                self._cancel(attempt)
             raise
         return None
 
-    def _lose(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
-        """Another was faster. A trial goes on to its verdict, and a call that was asked beside one
-        is given up.
-        """
+    def _settle_losers(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
+        """Cancel the slower call of a race; let a trial continue until its verdict."""
         for task, attempt in running.items():
             if task.done() and isinstance(
                 error := task.exception(), ProviderError
             ):  # in the same moment
                 attempt.end(error)
             elif attempt.kind == "trial":
-                self.took.append(Took(candidate=attempt.candidate, usage=None))
-                attempt.candidate.health.watch(
-                    asyncio.get_running_loop().create_task(verdict(task, attempt))
+                self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
+                attempt.candidate.health.keep_trial(
+                    asyncio.get_running_loop().create_task(finish_trial(task, attempt))
                 )
             else:
                 task.cancel()
-                self._give_up(attempt, used=False)
+                self._cancel(attempt, used=False)
 
     def close(self) -> None:
-        """Gives back what is held. An answer that is not over is given up."""
+        """Release what is held. An unfinished answer is cancelled."""
         attempt = self._attempt
         if attempt is not None and not attempt.ended:
             is_over = attempt.whole is not None or self._finished
             attempt.end(cancelled=not is_over)
-            self.took.append(Took(candidate=attempt.candidate, usage=attempt.usage))
+            self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=attempt.usage))
 
 
-async def verdict(task: "asyncio.Task[None]", trial: Attempt) -> None:
-    """Waits for a trial's first words, and ends it there."""
+async def finish_trial(task: "asyncio.Task[None]", trial: Attempt) -> None:
+    """Wait for a trial's first words, then end it."""
     try:
         await task
     except ProviderError as error:
@@ -440,15 +444,18 @@ async def verdict(task: "asyncio.Task[None]", trial: Attempt) -> None:
         trial.end(used=False)
 
 
-def passed_over(first: Candidate, answers: Candidate) -> list[Notice]:
-    """What the reader is told where another model answers than the first of the route."""
+def failover_notices(first: Candidate, answers: Candidate) -> list[Notice]:
+    """Return the notices that tell the reader that another model than the route's first one
+    answers.
+    """
     if answers is first:
         return []
     if answers.served_by == "smaller":
         return [
             Notice(
                 code="smaller",
-                text="The model that usually answers was not available, so a smaller one answered: check what matters.",
+                text="The model that usually answers was not available, so a smaller one "
+                "answered: check what matters.",
             )
         ]
     return [

@@ -1,8 +1,8 @@
-"""Going on with an answer that broke off: what the next model is asked, and how its stream becomes
-the rest of the first one.
+"""Continue an answer that broke off: build the next model's request, and turn its stream into the
+rest of the first one.
 
-Where it declares `prefill`, it gets the text so far as its own unfinished turn; where `prompt`, as
-a turn and a request to go on.
+A model with `prefill` gets the text so far as its own unfinished turn; any other gets it as a
+finished turn and a request to continue.
 """
 
 from collections.abc import Sequence
@@ -12,79 +12,82 @@ import msgspec
 
 from slipway.providers import Call, encode_json
 from slipway.providers.sse import data_of
-from slipway.routing.attempts import Traits
-from slipway.routing.overlap import Joint
+from slipway.routing.attempts import ModelTraits
+from slipway.routing.overlap import OverlapFilter
 from slipway.types import Notice, Piece
 
-# A new message seldom begins with the white space that belongs at the joint. Words that stand on
-# both sides of it tell, and are taken out by the joint
+# A new message seldom begins with the white space that belongs there. The repeated words show
+# where the answer continues; OverlapFilter removes them
 GO_ON = (
-    "Your last message was cut off by a broken connection. Go on exactly where you stopped: write its last six words again, letter for letter "
-    "(in Chinese or Japanese, its last twelve characters), and then what follows. Say nothing before them, leave nothing out, and keep its language and form."
+    "Your last message was cut off by a broken connection. Go on exactly where you stopped: "
+    "write its last six words again, letter for letter "
+    "(in Chinese or Japanese, its last twelve characters), and then what follows. Say "
+    "nothing before them, leave nothing out, and keep its language and form."
 )
-BYTES_A_TOKEN = 8  # hardly any text has more, so that a body of N bytes has at least N / 8 tokens
+BYTES_A_TOKEN = 8  # hardly any text has more: a body of N bytes has at least N / 8 tokens
 CHARS_A_TOKEN = 4
 LIMITS = ("max_tokens", "max_completion_tokens")
 NOT_PLAIN = ("tools", "functions", "logprobs", "audio", "prediction")
 
 
 def least_tokens(body: bytes) -> int:
+    """Return a lower bound of the tokens in a request of this size."""
     return len(body) // BYTES_A_TOKEN
 
 
-def is_plain(call: Call) -> bool:
-    """Whether it asks for a stream of one text, which another model can go on with: no tools, JSON,
-    logprobs, audio, or several choices.
+def can_be_continued(call: Call) -> bool:
+    """Return whether another model can continue this call: a stream of one text, without tools,
+    JSON, logprobs, audio or several choices.
     """
     if not call.stream:
         return False
-    asked = msgspec.json.decode(call.body)
-    form = asked.get("response_format")
+    request = msgspec.json.decode(call.body)
+    form = request.get("response_format")
     is_text = form is None or (isinstance(form, dict) and form.get("type") == "text")
     return (
         is_text
-        and asked.get("n") in (None, 1)
-        and not any(asked.get(name) for name in NOT_PLAIN)
-        and asked.get("modalities") in (None, ["text"])
+        and request.get("n") in (None, 1)
+        and not any(request.get(name) for name in NOT_PLAIN)
+        and request.get("modalities") in (None, ["text"])
     )
 
 
-def continuation(call: Call, shown: str, traits: Traits) -> Call:
-    """The call for what follows `shown`."""
-    asked: dict[str, Any] = msgspec.json.decode(call.body)
-    messages = list(asked["messages"])
+def continuation(call: Call, shown: str, traits: ModelTraits) -> Call:
+    """Return the call that asks for what follows `shown`."""
+    request: dict[str, Any] = msgspec.json.decode(call.body)
+    messages = list(request["messages"])
     if messages[-1].get("role") == "assistant" and isinstance(
         messages[-1].get("content"), str
-    ):  # the client had begun the answer itself
+    ):  # the client began the answer itself
         shown = messages.pop()["content"] + shown
     turn: dict[str, Any] = {"role": "assistant", "content": shown}
     if traits.prefill is not None:
         messages.append({**turn, **traits.prefill.message})
-        asked |= traits.prefill.request
+        request |= traits.prefill.request
     else:
         messages += [turn, {"role": "user", "content": GO_ON}]
     for limit in LIMITS:
-        if isinstance(asked.get(limit), int):
-            asked[limit] = max(1, asked[limit] - len(shown) // CHARS_A_TOKEN)
-    asked.pop("model", None)
+        if isinstance(request.get(limit), int):
+            request[limit] = max(1, request[limit] - len(shown) // CHARS_A_TOKEN)
+    request.pop("model", None)
     return msgspec.structs.replace(
-        call, body=encode_json({"model": "", **asked, "messages": messages}), name_at=(9, 11)
+        call, body=encode_json({"model": "", **request, "messages": messages}), name_at=(9, 11)
     )
 
 
 class Splice:
-    """The pieces of the model that goes on, as the first stream's: under its id, with nothing said
-    twice. `model` names who really writes.
+    """Rewrites the continuing model's events as part of the first stream: same id, no text twice.
+    `model` still names who writes.
     """
 
     def __init__(
         self, opening: Sequence[Piece], shown: str, *, prefilled: bool, notice: Notice
     ) -> None:
-        """`opening` is how the stream that broke off began; the first chunk that says something
+        """`opening` holds the first events of the stream that broke off. The first chunk with text
         carries the notice.
         """
         self._head = head_of(opening)
-        self._joint = Joint(shown, prefilled=prefilled)
+        self._overlap = OverlapFilter(shown, prefilled=prefilled)
         self._notice: Notice | None = notice
 
     def pieces(self, pieces: Sequence[Piece]) -> list[Piece]:
@@ -107,28 +110,29 @@ class Splice:
         if not text and piece.finish is None and not any(delta.values()):
             return msgspec.structs.replace(
                 piece, raw=b"", text="", spoke=False
-            )  # held back, or nothing but a role
+            )  # the text is held back, or the chunk has only a role
         chunk["choices"] = [{**choice, "delta": delta}]
-        return msgspec.structs.replace(piece, raw=self._told(chunk), text=text)
+        return msgspec.structs.replace(piece, raw=self._with_notice(chunk), text=text)
 
     def _joined(self, piece: Piece) -> str:
-        text = self._joint.feed(piece.text) if piece.text else ""
-        return text if piece.finish is None else text + self._joint.end()
+        text = self._overlap.feed(piece.text) if piece.text else ""
+        return text if piece.finish is None else text + self._overlap.end()
 
-    def _told(self, chunk: dict[str, Any]) -> bytes:
+    def _with_notice(self, chunk: dict[str, Any]) -> bytes:
         notice, self._notice = self._notice, None
         return event(chunk if notice is None else {**chunk, "slipway": {"notices": [notice]}})
 
 
 def event(chunk: dict[str, Any]) -> bytes:
+    """Encode one chunk as a server-sent event."""
     return b"data: %b\n\n" % encode_json(chunk)
 
 
 def head_of(opening: Sequence[Piece]) -> dict[str, Any]:
-    """What all chunks of a stream share."""
+    """Return the fields that all chunks of a stream share."""
     for data in map(data_of, (piece.raw for piece in opening)):
         if (
             data and data != b"[DONE]" and (first := msgspec.json.decode(data)).get("choices")
-        ):  # what stands before them may have no id
+        ):  # earlier events may have no id
             return {name: first[name] for name in ("id", "created") if name in first}
     return {}

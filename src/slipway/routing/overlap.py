@@ -1,11 +1,11 @@
-"""Where an answer broke off and another model goes on: what it says again, says before or spaces
-otherwise is put right.
+"""Remove what a continuing model repeats, says first or spaces differently, so that its text
+follows what was shown.
 
-Models that are asked to go on with a text do so exactly, or repeat its last words, or begin again,
-or say first that they go on. What goes on exactly is never changed: so a repeat counts only where
-it is too long to be chance and reaches the very end of what was shown, and white space is changed
-only where no text has it so. What cannot be known is left as it is: a space that is missing between
-two words looks like a word that was cut.
+Models that are asked to continue a text do so exactly, or repeat its last words, or begin again, or
+first say that they continue. An exact continuation is never changed: a repeat is removed only if it
+is too long to be chance and reaches the very end of what was shown, and white space is changed only
+if no text has it so. What cannot be known stays as it is: a missing space between two words looks
+like a word that was cut.
 """
 
 import re
@@ -18,13 +18,13 @@ from slipway.routing.prefaces import Sentence, preface
 
 Found = Literal["exact", "repeat", "restart", "diverged", "preface", "fence", "space"]
 
-_WINDOW = 4000  # characters: repeats are looked for in no more of the end of what was shown
-# characters that may be held back beyond as many as were shown: a restart in other words may be
+_WINDOW = 4000  # characters at the end of the shown text in which repeats are searched
+# Characters that may be held back beyond the length of `shown`: a restart in other words may be
 # longer
 _SLACK = 400
-_ENDS = 4  # repeats, one within the other, of which the longest counts that is no chance
-_ROOM = 8  # characters: nothing shorter is a repeat where words are kept apart
-_ROUND = 12  # characters: a text that says so much as it did one repeat ago goes round
+_ENDS = 4  # nested repeats to remember; the longest that cannot be chance is used
+_SHORTEST = 8  # characters: nothing shorter is a repeat between separate words
+_ROUND = 12  # characters: a text that says this much again repeats itself
 _MIDSENTENCE = 100  # characters: a longer repeat begins with a sentence or a line
 _MARKS = "“”\"'…."  # models put these before words that they repeat
 
@@ -39,7 +39,7 @@ _OPENS = re.compile(
     r"(?:\A|[.!?][\"')*_”’]*\s+|\n\s*|[。！？]\s*)(?:[-*+>] +|\d+[.)] +)?[\"'“(*]*\Z"
 )
 _CLOSED = "[\"'*_)\\]”’」』）]*"
-# How a text stops; what matches nothing is open
+# How a text ends; anything that matches no row is open
 _SENTENCE: tuple[tuple[Sentence, re.Pattern[str]], ...] = (
     (
         "none",
@@ -50,33 +50,33 @@ _SENTENCE: tuple[tuple[Sentence, re.Pattern[str]], ...] = (
 )
 
 
-class Joint:
-    """Feed it the continuation of `shown` as it comes; it gives out what the reader is to see
-    behind `shown`.
+class OverlapFilter:
+    """Feed it the continuation of `shown` as it arrives; it returns what the reader is to see after
+    `shown`.
 
-    Held back is only what may still become a repeat, a restart or a preface: a few words as a rule,
-    and never more than `shown` is long and 400 characters. How the continuation is cut into pieces
-    makes no difference. `settled`: from now on `feed` returns what it gets.
+    It holds back only text that may still become a repeat, a restart or a preface: a few words as a
+    rule, and never more than `shown` is long plus 400 characters. How the continuation is cut into
+    pieces makes no difference. Once `settled`, `feed` returns what it gets.
 
-    `prefilled`: the model went on with its own unfinished turn, token by token; it says nothing
-    before, and only a long repeat is one.
+    `prefilled`: the model continued its own unfinished turn, token by token. It writes no preface,
+    and only a long repeat is taken for one.
 
-    `found` tells what was put right last:
-    - `exact`: nothing.
-    - `repeat`: it said the last words again. `restart`: it began again from the start, and came to
-      where `shown` ends.
-    - `diverged`: it began again, but went on in other words, and never came to the last words
-      shown. That cannot be joined: what follows is
-      its text from the sentence that differs, as a paragraph of its own. The reader may see some
-      facts twice.
-    - `preface`: it said that it goes on. `fence`: it opened again the code block that was open.
-    - `space`: a space was too many, or lacked behind a full stop or comma.
+    `found` names the last correction:
+
+    - `exact`: nothing was changed.
+    - `repeat`: it repeated the last words. `restart`: it began again from the start and reached
+      the end of `shown`.
+    - `diverged`: it began again in other words and never reached the last words shown. The two
+      texts cannot be joined: what follows is its text from the sentence that differs, as a
+      paragraph of its own. The reader may see some facts twice.
+    - `preface`: it said that it continues. `fence`: it opened the open code block again.
+    - `space`: it had a space too many, or lacked one after a full stop or comma.
     """
 
     def __init__(self, shown: str, *, prefilled: bool = False) -> None:
         self.settled = not shown.strip()
         self.found: Found = "exact"
-        self._shown = _Shown(shown)
+        self._shown = _ShownText(shown)
         self._prefilled = prefilled
         self._overlap = _Overlap(self._shown, prefilled=prefilled)
         self._held = list[str]()  # characters
@@ -84,27 +84,28 @@ class Joint:
         self._behind_repeat = False
 
     def feed(self, text: str) -> str:
+        """Return the text that can be shown now."""
         if self.settled:
             return text
         for n, character in enumerate(text, 1):
             self._held.append(character)
             if not self._behind_repeat:
                 self._overlap.step(character)
-            told = self._tell(last=False) if len(self._held) < self._most else self.end()
-            if told is not None:
-                return told + text[n:]
+            settled_text = self._decide(last=False) if len(self._held) < self._most else self.end()
+            if settled_text is not None:
+                return settled_text + text[n:]
         return ""
 
     def end(self) -> str:
-        """What was held back, now that nothing follows."""
+        """Return what was held back, since nothing follows."""
         if self.settled:
             return ""
         if not self._behind_repeat:
             self._overlap.end()
-        return self._tell(last=True) or ""
+        return self._decide(last=True) or ""
 
-    def _tell(self, *, last: bool) -> str | None:
-        """What of the held text is to be seen, which settles it; None while that cannot be told."""
+    def _decide(self, *, last: bool) -> str | None:
+        """Return the text to show, which settles the filter; None while more must be seen."""
         if self._behind_repeat:
             return self._gap(last=last)
         if self._overlap.open:
@@ -114,7 +115,7 @@ class Joint:
         held = "".join(self._held)
         if self._prefilled:
             return self._settle(held)
-        skipped, found = self._said_before(held, last=last)
+        skipped, found = self._preface_length(held, last=last)
         if skipped is None:
             return None
         if skipped:
@@ -143,7 +144,7 @@ class Joint:
         return self._gap(last=last)
 
     def _gap(self, *, last: bool) -> str | None:
-        """Behind a repeat: of the white space there, what `shown` does not end with already."""
+        """Return the white space after a repeat, without what `shown` already ends with."""
         rest = "".join(self._held)
         gap = self._shown.gap
         words = rest.lstrip()
@@ -159,7 +160,7 @@ class Joint:
         )
         return self._settle(more + words)
 
-    def _said_before(self, held: str, *, last: bool) -> tuple[int | None, Found]:
+    def _preface_length(self, held: str, *, last: bool) -> tuple[int | None, Found]:
         reopened = self._shown.reopened(held, last=last)
         if reopened != 0:
             return reopened, "fence"
@@ -167,24 +168,24 @@ class Joint:
         return (self._shown.ellipsis(held) if said == 0 else said), "preface"
 
     def _again(self, rest: str, *, last: bool) -> str | None:
-        """What follows a preface may be a repeat, a restart or exact."""
+        """Look for a repeat or a restart in what follows a preface."""
         self._overlap = _Overlap(self._shown, prefilled=False)
         self._held = []
-        told = self.feed(rest)
+        settled_text = self.feed(rest)
         if self.settled:
-            return told
+            return settled_text
         return self.end() if last else None
 
 
 class _Overlap:
-    """Compares a continuation with what was shown, character by character, any white space being
-    like any other.
+    """Compares a continuation with what was shown, character by character. All white space is
+    equal.
 
-    While `open`, more must be seen. Then `found` tells what was found, and `taken` how many
-    characters of the continuation were shown before; where it diverged, how many until there.
+    While `open`, more must be seen. Then `found` says what was found, and `taken` how many
+    characters of the continuation were shown before; if it diverged, how many until there.
     """
 
-    def __init__(self, shown: "_Shown", *, prefilled: bool) -> None:
+    def __init__(self, shown: "_ShownText", *, prefilled: bool) -> None:
         self.open = bool(shown.words)
         self.found: Found | None = None
         self.taken = 0
@@ -195,14 +196,13 @@ class _Overlap:
         self._said = 0  # characters compared
         self._last = ""
         self._along = True  # so far it is what `shown` begins with
-        # the first place in the window that goes on as the continuation begins; -1 where there is
-        # none
+        # the first place in the window that matches the continuation's beginning; -1 for none
         self._at = 0
-        self._begun = ""  # how it begins, for as long as there is one
+        self._begun = ""  # the continuation's beginning, while a place matches
         self._ends = deque[tuple[int, int]](
             maxlen=_ENDS
-        )  # (compared, read) whenever it came to the end of `shown`
-        self._parted = 0  # characters read when it parted from `shown` after a sure restart
+        )  # (compared, read) each time the end of `shown` was reached
+        self._parted = 0  # characters read when it differed from `shown` after a sure restart
         self._tail = ""  # the last characters since
         self._anchor = ""
 
@@ -217,8 +217,8 @@ class _Overlap:
         self._judge()
 
     def end(self) -> None:
-        """Nothing follows: a repeat may be all there is, and a restart that was cut again is one if
-        it is long.
+        """Decide now that nothing follows: a repeat may be all there is, and a long restart that
+        was cut again is one.
         """
         along = self._along
         if self._last.strip():
@@ -244,7 +244,7 @@ class _Overlap:
         return False
 
     def _follow(self) -> None:
-        """Along the beginning of `shown`."""
+        """Compare with the beginning of `shown`."""
         words, n = self._shown.words, self._said
         if not self._along:
             return
@@ -262,7 +262,7 @@ class _Overlap:
             self._ends.append((n, self._read - (self._last == " ")))
 
     def _look(self) -> None:
-        """For places in the window, of which the first is the longest repeat."""
+        """Find the places in the window that match; the first one is the longest repeat."""
         if self._at < 0:
             return
         window, n = self._shown.window, self._said
@@ -277,7 +277,7 @@ class _Overlap:
     def _next(self, start: int) -> int:
         window = self._shown.window
         while (at := window.find(self._begun, start)) >= 0 and len(window) - at >= (
-            _ROOM if self._lead else 3
+            _SHORTEST if self._lead else 3
         ):
             if at == 0 or not (_is_letter(window[at - 1]) and _is_letter(window[at])):
                 return at
@@ -303,14 +303,14 @@ class _Overlap:
         self.open, self.found, self.taken = False, found, taken
 
 
-class _Shown:
-    """What was shown, as it is looked at."""
+class _ShownText:
+    """The text that was shown, prepared for comparison."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         bare = text.rstrip()
         self.gap = text[len(bare) :]
-        # Each run of white space is one space; one at the end counts where it ends a word
+        # Each run of white space is one space; one at the end matters only after a word
         spaced = " " if self.gap and _is_letter(bare[-1:]) else ""
         self.words = (" ".join(bare.split()) + spaced).lstrip(_MARKS + " ")
         self.window = self.words[-_WINDOW:]
@@ -344,7 +344,7 @@ class _Shown:
 
     @cached_property
     def anchor(self) -> str:
-        """Its last words, as many as are no chance."""
+        """Its last words, as many as cannot be chance."""
         words = self.words
         starts = range(len(words) - 1, max(-1, len(words) - _SLACK), -1)
         begins = (
@@ -353,14 +353,16 @@ class _Shown:
         return next((words[n:] for n in begins if _is_long(words[n:], words=3, columns=16)), "")
 
     def is_surely(self, said: str) -> bool:
-        """Whether so many words are said twice by no chance, even where it costs much to be wrong."""
+        """Return whether this text is too long to be repeated by chance, even if a mistake would
+        cost much.
+        """
         return _is_long(said, words=8, columns=48)
 
     def is_repeat(self, said: int, lead: str, *, prefilled: bool) -> bool:
-        """Whether the last `said` characters are too many to be said twice by chance.
+        """Return whether the last `said` characters are too many to be repeated by chance.
 
-        Less is enough where it is everything that was shown, and where a text that goes on would
-        run two words into one.
+        Less is enough if it is everything that was shown, or if a continuation would run two words
+        into one.
         """
         again = self.words[-said:]
         whole = said == len(self.words)
@@ -386,7 +388,7 @@ class _Shown:
         )
 
     def _is_natural(self, again: str, lead: str, *, whole: bool) -> bool:
-        """Whether a text may well say this twice itself."""
+        """Return whether a text may well say this twice itself."""
         start = self._start(again)
         if len(again) > _MIDSENTENCE and not self._begins_at(start):
             return True
@@ -398,23 +400,25 @@ class _Shown:
         return again.istitle() and len(again) > 2 and self._begins_at(self._start(again))
 
     def _begins_at(self, start: int) -> bool:
-        """Whether a sentence or a line begins there."""
+        """Return whether a sentence or a line begins there."""
         return bool(_OPENS.search(self.text[max(0, start - 20) : start]))
 
     def _goes_round(self, again: str) -> bool:
-        """Where the words before these are the last ones too, the text says things several times
+        """Return whether the words before the repeat end the same way: then the text repeats
         itself.
         """
         return self.words[: -len(again)].rstrip().endswith(again.rstrip()[-_ROUND:])
 
     def _is_lines(self, start: int, lead: str) -> bool:
-        """Whole lines may come twice: rows of tables, code, refrains."""
+        """Return whether the repeat is whole lines, which may come twice: table rows, code,
+        refrains.
+        """
         before, said = self.text[:start].rpartition("\n")[2], self.text[start:]
         last = "" if "\n" in lead else said.rpartition("\n")[2]
         return "\n" in said + lead and before.strip(_MARKS + " \t") == last.strip(_MARKS + " \t")
 
     def _start(self, again: str) -> int:
-        """Where these last words begin in the text."""
+        """Return where these last words begin in the text."""
         left, n = len(again) - again.count(" "), len(self.text)
         while left:
             n -= 1
@@ -422,9 +426,7 @@ class _Shown:
         return n
 
     def reopened(self, text: str, *, last: bool) -> int | None:
-        """How many characters open the code block again that is open already; None where more must
-        be seen.
-        """
+        """Return how many characters open the open code block again; None if more must be seen."""
         if self.fence is None or not self.fence[1] or self.fence[1] in ("markdown", "md"):
             return 0
         opening = "".join(self.fence)
@@ -439,8 +441,8 @@ class _Shown:
         )
 
     def ellipsis(self, text: str) -> int:
-        """The length of the dots that stand for all that was said before; in "wait ... so", `f(a,
-        ...rest)` and "...or so." they are text.
+        """Return the length of the dots that stand for all that was said before. In "wait ... so",
+        `f(a, ...rest)` and "...or so." they are text.
         """
         found = _ELLIPSIS.match(text)
         if not found or self.is_code:
@@ -449,7 +451,7 @@ class _Shown:
         return found.end() if opens or _WORD_THEN_SPACE.search(self.text[-2:]) else 0
 
     def spaced(self, text: str, *, last: bool) -> str | None:
-        """`text` with the white space at the joint put right; None where more must be seen."""
+        """Return `text` with the white space at its start corrected; None if more must be seen."""
         if self.is_code or self.is_row:
             return text
         if self.gap:
@@ -473,19 +475,23 @@ class _Shown:
         )
 
 
-# (what was shown ends so, it goes on so: then white space there is too much, unless the text has it
-# so elsewhere)
+# (end of the shown text, start of the continuation, usual form): the white space between is too
+# much unless the text has the usual form elsewhere
 _TOO_MUCH = (
     (re.compile(r"\S \Z"), re.compile(r" \w"), re.compile(r"\S  +\S")),
     (re.compile(r"[\w,] \Z"), re.compile(r"\n+[a-z]"), re.compile(r"\S +\n")),
     (re.compile(r"\n\Z"), re.compile(r" [A-Z]"), re.compile(r"\n \S")),
 )
 
-_LINKING = "and but or nor so yet which who whose where while because although though if when then as unless until"
-_OPENING = """The This That These Those It Its In If You Your We Our They Their There Here For To A An And But Or So When Where While However
-Then Both Each Every Most Many Some Such As At By On With Without After Before Because Although Once Also Finally First Second Next He She
-His Her I My"""
-# A clause ends so, and nothing but a sentence goes on with such a word: a space lacks
+_LINKING = (
+    "and but or nor so yet which who whose where while because although though if when then as "
+    "unless until"
+)
+_OPENING = """The This That These Those It Its In If You Your We Our They Their There Here For To
+A An And But Or So When Where While However Then Both Each Every Most Many Some Such
+As At By On With Without After Before Because Although Once Also Finally First
+Second Next He She His Her I My"""
+# (end of a clause, words that only a sentence continues with): a space is missing between
 _TOO_LITTLE = (
     (
         re.compile(r"(?:\A|\s)[\"'“(*]*[^\s`/_@=]*\w[\"'”)*]*[.!?][\"'”)*]*\Z"),
@@ -499,12 +505,14 @@ _TOO_LITTLE = (
 
 
 def _is_letter(character: str) -> bool:
-    """Of a script that sets words apart."""
+    """Return whether the character belongs to a script that separates words with spaces."""
     return character.isalnum() and not re.match(f"[{_CJK}]", character)
 
 
 def _is_long(said: str, *, words: int, columns: int) -> bool:
-    """Different words count, as 5 each; a Chinese character counts as 3, and is two columns wide."""
+    """Return whether a text has enough different words and columns. A word weighs 5; a Chinese
+    character weighs 3 and is two columns wide.
+    """
     units = set(_UNIT.findall(said))
     weight = sum(3 if len(unit) == 1 and not _is_letter(unit) else 5 for unit in units)
     return (

@@ -1,14 +1,14 @@
-"""What models say before they go on with an answer that broke off: "Sure, here is the rest:",
-"好的，接着上文：".
+"""Recognise what models say before they continue an answer that broke off: "Sure, here is the
+rest:", "好的，接着上文：".
 
-A closed grammar: each form is a row of slots, each slot the words that may stand there. It knows of
-a text that is not whole yet whether it may still become a preface, so that nothing else is held
-back. A preface begins with a capital letter or with dots, speaks of going on, and closes with a
-colon, an ellipsis, a bracket or the end of its line; with a full stop only where nobody would say
-it of anything else. "Continuing from where it stopped, the server sends" is none.
+A closed grammar: each form is a row of slots, each slot the words that may fill it. It knows
+whether an unfinished text can still become a preface, so that nothing else is held back. A preface
+begins with a capital letter or with dots, speaks of continuing, and ends with a colon, an ellipsis,
+a bracket or the end of its line; with a full stop only if nobody would say it of anything else.
+"Continuing from where it stopped, the server sends" is no preface.
 
-An answer may itself be about continuing, so less is a preface where one may begin to say so: behind
-a whole sentence, and less still at the start of a list item, under a heading or behind a colon.
+An answer may itself be about continuing. So fewer forms are accepted after a whole sentence, and
+fewer still at the start of a list item, under a heading or after a colon.
 """
 
 import re
@@ -20,7 +20,9 @@ from typing import Literal
 Slot = tuple[str, ...]
 Form = tuple[Slot, ...]
 Sentence = Literal["open", "over", "none"]
-"""How a text stands where it stops: within a sentence, behind one, or where something begins: an item, a row, what a colon announces."""
+"""How a text ends: within a sentence, after one, or at the start of something (an item, a row, what
+a colon announces).
+"""
 
 
 def _each(*slots: Slot) -> Slot:
@@ -226,7 +228,7 @@ _HAO = (
     ("", "\n", "\n\n"),
 )
 _AGREES_ZH = (_HAO[0][1:], *_HAO[1:])
-# With a mark: without one, "you can go on" begins so too
+# With a mark: without one, "you can go on" begins in the same way
 _AGREES_FIRST_ZH = (_HAO[0][1:], _HAO[1][1:-1], _HAO[2])
 _REST_ZH = (
     ("以下是", "下面是", "这是", "以下为", "下面为", "这里是"),
@@ -310,7 +312,7 @@ _CONTINUED_APART = (
     ),
 )
 
-Row = tuple[Form, re.Pattern[str]]  # what is said, and how it must close
+Row = tuple[Form, re.Pattern[str]]  # the words, and how they must end
 
 
 def _rows(closes: re.Pattern[str], *forms: Form) -> tuple[Row, ...]:
@@ -322,7 +324,7 @@ _BROKEN = re.compile(_MARKED.pattern + r"|\n\Z")
 _STOPPED = re.compile(_BROKEN.pattern + r"|[.!。][*_)]{0,2}\Z")
 _ALONE = re.compile(r"(?:[:：…)\]）】]|\.\.\.)[*_)]{0,2}\n\Z")
 
-# Nobody says this of anything else
+# These can be nothing but a preface
 _CERTAIN = (
     *_rows(_BROKEN, (*_AGREES, *_REST, *_OF)),
     *_rows(_BROKEN, (*_YES, *_REST, *_OF, *_GOING_ON, *_WHERE)),
@@ -341,7 +343,7 @@ _CERTAIN = (
     *_rows(_STOPPED, (*_AGREES_FIRST_ZH, *_CONTINUING_ZH)),
     *_rows(_MARKED, (*_AGREES_FIRST_ZH, *_KEEP_ON_ZH)),
 )
-# "The state is over. Continued: 3": behind a sentence only on a line of its own, or behind dots
+# "The state is over. Continued: 3": after a sentence only on a line of its own, or after dots
 _BEHIND_A_SENTENCE = (
     *_rows(
         _MARKED,
@@ -366,19 +368,20 @@ _WHERE_TEXT_IS: Mapping[Sentence, tuple[Row, ...]] = MappingProxyType(
     }
 )
 _SPEAKS = re.compile(
-    r"\b(?:rest|remain|remaining|remainder|continu\w+|cont|resum\w+|complet\w+|missing|full|next|pick\w*|(?:go|going|carry\w*) on|proceed)\b"
+    r"\b(?:rest|remain|remaining|remainder|continu\w+|cont|resum\w+|complet\w+|missing|full"
+    r"|next|pick\w*|(?:go|going|carry\w*) on|proceed)\b"
     r"|[剩余续后接]|未完|中断|断开"
 )
-# White space that sets it apart; more of it may belong to the answer
+# White space that separates it; any more may belong to the answer
 _BEHIND = re.compile(r"[ \t]*\n{1,2}(?:-{3,}\n{1,2})?|(?<![：。…）】]) |")
 _SMALL = re.compile(r"(?!\.\.\.|…)[^\w(\[]*[a-z]")
 
 
 def preface(text: str, *, sentence: Sentence, last: bool) -> int | None:
-    """How many characters of a preface `text` begins with, the white space that sets it apart among
-    them; None where more must be seen.
+    """Return the length of the preface that `text` begins with, with the white space after it; None
+    if more must be seen.
 
-    `sentence`: how what was shown stops. `last`: nothing follows.
+    `sentence`: how the shown text ends. `last`: nothing follows.
     """
     start = len(text) - len(text.lstrip())
     low = text.lower()
@@ -396,7 +399,9 @@ def preface(text: str, *, sentence: Sentence, last: bool) -> int | None:
 
 
 def _ends(text: str, start: int, form: Form) -> Iterator[int | None]:
-    """Where `form` may end in `text`; None where the text ends before it does."""
+    """Yield each place where `form` may end in `text`; None if the text ends before the
+    form does.
+    """
     at = {start}
     for slot in form:
         reached = set[int]()

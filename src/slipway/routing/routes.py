@@ -1,24 +1,25 @@
-"""Routes: which models may answer, in which order, and what is known of each."""
+"""Routes: which models may answer, in which order, and what is known about each."""
 
 from collections.abc import Iterable
 
 import msgspec
 
 from slipway.providers import Provider
-from slipway.routing.attempts import Traits
+from slipway.routing.attempts import ModelTraits
 from slipway.routing.health import Health
 from slipway.types import Record, Role, ServedBy
 
-AT_ONCE = 8
-FIRST_TOKEN_S = (
-    20.0  # how long a model may take for its first words, where another may be asked instead
-)
+PARALLEL_CALLS = 8
+# How long a model may take for its first words if another one can be asked instead
+FIRST_TOKEN_S = 20.0
 
 
 class Candidate(Record, frozen=True, kw_only=True):
+    """A model of a route, with its role, its traits and its health."""
+
     model: Provider
     role: Role = "primary"
-    traits: Traits = Traits()
+    traits: ModelTraits = ModelTraits()
     health: Health = msgspec.field(default_factory=Health)
 
     @property
@@ -26,34 +27,38 @@ class Candidate(Record, frozen=True, kw_only=True):
         return "smaller" if self.role == "smaller" else "model"
 
     def deadlines(self, now: float, until: float, *, others: bool) -> tuple[float, float]:
-        """When the first words of a call that begins now must be here, and when its last."""
+        """Return when the first words of a call that begins now must be here, and when its last."""
         ends_by = min(now + self.traits.total_s, until)
         first_s = self.traits.first_token_s or (FIRST_TOKEN_S if others else None)
         return (ends_by if first_s is None else min(now + first_s, ends_by)), ends_by
 
 
 class Route(Record, frozen=True, kw_only=True):
+    """A named list of candidates in order of preference."""
+
     name: str
     candidates: tuple[Candidate, ...]
 
     @property
-    def traits(self) -> list[Traits]:
+    def traits(self) -> list[ModelTraits]:
         return [each.traits for each in self.candidates]
 
     @property
     def at_once(self) -> int:
-        """How many calls its narrowest model takes side by side; AT_ONCE where none of them says."""
+        """Return how many calls its narrowest model takes at once; PARALLEL_CALLS if none has a
+        limit.
+        """
         return min(
-            (each.health.turns.most for each in self.candidates if each.health.turns is not None),
-            default=AT_ONCE,
+            (each.health.slots.most for each in self.candidates if each.health.slots is not None),
+            default=PARALLEL_CALLS,
         )
 
 
 def healths_of(routes: Iterable[Route]) -> dict[str, Health]:
-    """How each model is, by its name."""
+    """Return each model's health by the model's name."""
     return {c.model.name: c.health for route in routes for c in route.candidates}
 
 
 def models_of(routes: Iterable[Route]) -> list[Provider]:
-    """Each model once."""
+    """Return each model once."""
     return list({id(c.model): c.model for route in routes for c in route.candidates}.values())

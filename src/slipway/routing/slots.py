@@ -1,8 +1,8 @@
-"""How many calls a model works on at once, and who goes next: in turn between those who ask, each
-in the order of asking.
+"""Limit how many calls a model works on at once. Waiting askers take turns; each one's own calls
+keep their order.
 
-Nobody waits in vain: who cannot be served before its deadline, or within the model's longest wait,
-is told so at once, with the time after which there will be room.
+A call that cannot get a slot before its deadline, or within the model's longest wait, is refused at
+once, with the time after which there will be a free slot.
 """
 
 import asyncio
@@ -11,40 +11,39 @@ from collections import OrderedDict, deque
 
 from slipway.errors import ModelBusy
 
-GUESS_S = 1.0  # what a call takes, before one has ended
-_SHARE = 0.1  # of each new call in what a call takes on average
+GUESS_S = 1.0  # assumed duration of a call until the first one has ended
+_SHARE = 0.1  # weight of each new call in the average duration
 
 
 class ModelSlots:
-    """`most` calls at once; a wait of `longest_s` at the most. The loop's time is `loop.time()`."""
+    """`most` slots, and a wait of `longest_s` at most. Times are readings of the event loop's
+    clock.
+    """
 
     def __init__(self, name: str, most: int, longest_s: float) -> None:
         self.name, self.most, self.longest_s = name, most, longest_s
         self.busy = 0
         self.takes_s = GUESS_S  # a call, on average
         self._is_guess = True
-        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = (
-            OrderedDict()
-        )  # by who asks; the first is next
+        # Owner -> waiting calls; the first owner is next
+        self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self.waiting = 0
 
-    def __eq__(self, other: object) -> bool:
-        """Whether it lets in the same number of calls, for as long."""
-        return isinstance(other, ModelSlots) and (self.name, self.most, self.longest_s) == (
+    def same_limits(self, other: "ModelSlots | None") -> bool:
+        """Return whether `other` is for the same model and has the same limits."""
+        return other is not None and (self.name, self.most, self.longest_s) == (
             other.name,
             other.most,
             other.longest_s,
         )
-
-    __hash__ = object.__hash__
 
     @property
     def free(self) -> bool:
         return self.busy < self.most
 
     async def enter(self, owner: str, within_s: float) -> None:
-        """Waits for a turn; `leave` gives it back. Raises ModelBusy, at once where waiting is in
-        vain.
+        """Wait for a slot; `leave` releases it. Raises ModelBusy, immediately if waiting cannot
+        help.
         """
         if self.free and not self.waiting:
             self.busy += 1
@@ -59,7 +58,7 @@ class ModelSlots:
             async with asyncio.timeout(within_s):
                 await turn
         except TimeoutError:
-            if turn.done() and not turn.cancelled():  # its turn came in the same moment
+            if turn.done() and not turn.cancelled():  # it got its slot in the same moment
                 return
             raise self._full(max(self.takes_s, 1.0)) from None
         except asyncio.CancelledError:
@@ -71,8 +70,8 @@ class ModelSlots:
                 self._forget(owner, turn)
 
     def _expected_s(self, owner: str) -> float:
-        """The longest wait of one more call of this owner: those of others go before it only as
-        often as its own do, `most` at a time.
+        """Estimate the longest wait of one more call of this owner: other owners' calls go first
+        only as often as its own, `most` at a time.
         """
         mine = len(self._queues.get(owner, ())) + 1
         ahead = (
@@ -82,7 +81,7 @@ class ModelSlots:
         return self.takes_s * math.ceil(ahead / self.most)
 
     def _full(self, after_s: float) -> ModelBusy:
-        what = f"{self.name} is busy with {self.most} other calls, and {self.waiting} wait."
+        what = f"{self.name} is busy with {self.most} other calls, and {self.waiting} more wait."
         return ModelBusy(what, model=self.name, retry_after_s=max(1.0, after_s))
 
     def _forget(self, owner: str, turn: "asyncio.Future[None]") -> None:
@@ -94,7 +93,7 @@ class ModelSlots:
                 del self._queues[owner]
 
     def leave(self, took_s: float | None = None) -> None:
-        """Gives a turn back. `took_s` is what the call took, where it came to its end."""
+        """Release a slot. `took_s` is the duration of the call if it ended normally."""
         if took_s is not None:
             self.takes_s += (1.0 if self._is_guess else _SHARE) * (took_s - self.takes_s)
             self._is_guess = False
@@ -104,7 +103,7 @@ class ModelSlots:
             turn = queue.popleft()
             self.waiting -= 1
             if queue:
-                self._queues[owner] = queue  # behind the others
+                self._queues[owner] = queue  # after the others
             if not turn.done():
                 self.busy += 1
                 turn.set_result(None)

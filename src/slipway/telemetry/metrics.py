@@ -1,8 +1,8 @@
-"""Records -> metrics. Counting costs a dictionary look-up and a few additions; text is made only
-when somebody scrapes.
+"""Turn records into Prometheus metrics.
 
-Names and buckets of the `gen_ai.*` metrics follow OpenTelemetry's semantic conventions for
-generative AI; dots become underscores and the unit a suffix, as Prometheus wants it.
+Counting costs a dictionary look-up and a few additions; text is written only for a scrape. Names
+and buckets of the `gen_ai_*` metrics follow OpenTelemetry's semantic conventions for generative AI,
+with underscores for dots and the unit as a suffix.
 """
 
 import time
@@ -18,16 +18,14 @@ from slipway.routing.breaker import STATES
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 Labels = tuple[str, ...]
 
 
-class Metric(msgspec.Struct, frozen=True):
-    """One row of the table: `labels` are read from the record in this order; docs/metrics.md is
-    printed from here.
-    """
+class MetricDefinition(msgspec.Struct, frozen=True):
+    """The name, help text, labels and buckets of a metric. docs/metrics.md is printed from it."""
 
     name: str
     help: str
@@ -37,63 +35,65 @@ class Metric(msgspec.Struct, frozen=True):
 
 ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
 METRICS = {
-    "answers": Metric(
+    "answers": MetricDefinition(
         "slipway_answers",
-        "Answers finished, by what answered and how it ended.",
+        "Finished answers, by what answered and how it ended.",
         ("app", "model", "served_by", "error"),
     ),
-    "attempts": Metric(
+    "attempts": MetricDefinition(
         "slipway_attempts",
         "Calls to models, by how they ended.",
         ("model", "provider", "zone", "error"),
     ),
-    "citations": Metric(
+    "citations": MetricDefinition(
         "slipway_citations",
-        "Citations by outcome: kept, flagged (its source lacks words of the sentence), dropped (it named no source).",
+        "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
+        "dropped (it named no source).",
         ("app", "model", "outcome"),
     ),
-    "feedback": Metric(
+    "feedback": MetricDefinition(
         "slipway_feedback",
-        "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
+        "Stored votes and reports; one that replaces another is not counted again. "
+        "`helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
-    "reloads": Metric(
+    "reloads": MetricDefinition(
         "slipway_settings_reloads",
-        "Settings that were read again, by what came of it: applied, or refused because they do not stand.",
+        "Reloads of the settings by outcome: applied, or refused because they are invalid.",
         ("outcome",),
     ),
-    "model_state": Metric(
+    "model_state": MetricDefinition(
         "slipway_model_state",
-        "Whether a model is asked: 1 for the state that it is in, 0 for the others.",
+        "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
         ("model", "state"),
     ),
-    "model_calls": Metric(
+    "model_calls": MetricDefinition(
         "slipway_model_calls",
-        "Calls of a model with a limit: `running`, or `waiting` for their turn.",
+        "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
     ),
-    "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
-    "duration": Metric(
+    "in_flight": MetricDefinition("slipway_answers_in_flight", "Answers in progress.", ()),
+    "duration": MetricDefinition(
         "gen_ai_server_request_duration_seconds",
         "Time from the question to the end of its answer.",
         (*ANSWER_LABELS, "error_type"),
         SECONDS,
     ),
-    "ttft": Metric(
+    "ttft": MetricDefinition(
         "gen_ai_server_time_to_first_token_seconds",
-        "Time from the question to the first words.",
+        "Time from the question to the first token.",
         ANSWER_LABELS,
-        FIRST,
+        TTFT,
     ),
-    "tpot": Metric(
+    "tpot": MetricDefinition(
         "gen_ai_server_time_per_output_token_seconds",
         "Time per output token after the first.",
         ANSWER_LABELS,
         PER_TOKEN,
     ),
-    "tokens": Metric(
+    "tokens": MetricDefinition(
         "gen_ai_client_token_usage",
-        "Tokens of an answer, as the provider counted them.",
+        "Tokens of an answer, as the provider reported them.",
         (*ANSWER_LABELS, "gen_ai_token_type"),
         TOKENS,
     ),
@@ -101,7 +101,7 @@ METRICS = {
 
 
 class Histogram:
-    """Observations in buckets, one set for each combination of labels."""
+    """Observations in buckets, one row for each combination of labels."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -118,8 +118,9 @@ class Histogram:
 
 
 class Telemetry:
-    """Subscribes to records (`emit`), and is a collector of Prometheus' client library, which
-    writes the exposition formats.
+    """The metrics of one server, counted from records (`emit`).
+
+    It is also a collector of Prometheus' client library, which writes the exposition formats.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Telemetry:
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+        """Count a record."""
         if isinstance(record, AnswerDone):
             self.answer(record)
         elif isinstance(record, FeedbackGiven):
@@ -174,17 +176,18 @@ class Telemetry:
         written = ((*labels, a.usage),) if a.usage is not None else ()
         for app, name, provider, usage in (
             *written,
-            *((a.app, each.model, each.provider, each.usage) for each in a.beside),
+            *((a.app, each.model, each.provider, each.usage) for each in a.other_usage),
         ):
             h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
     def collect(self) -> Iterator[Any]:
+        """Yield all metric families, as Prometheus' client library expects of a collector."""
         from prometheus_client.core import (
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,
-        )  # imported by the first scrape
+        )  # imported by the first scrape: it is heavy
 
         for name, rows in self.counts.items():
             m = METRICS[name]
@@ -206,6 +209,7 @@ class Telemetry:
             yield family
 
     def models(self) -> Iterator[Any]:
+        """Yield the gauges of the models: breaker state and calls."""
         from prometheus_client.core import GaugeMetricFamily
 
         states, calls = (
@@ -213,16 +217,16 @@ class Telemetry:
             for m in (METRICS["model_state"], METRICS["model_calls"])
         )
         for name, health in self.healths().items():
-            shown = health.shown()
+            shown = health.report()
             for state in STATES:
                 states.add_metric((name, state), int(shown.state == state))
-            if health.turns is not None:
+            if health.slots is not None:
                 calls.add_metric((name, "running"), shown.busy)
                 calls.add_metric((name, "waiting"), shown.waiting)
         yield from (states, calls)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition that a scraper asks for, and its content type."""
+        """Return the exposition text in the format that `accept` asks for, and its content type."""
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 

@@ -1,4 +1,4 @@
-"""The routes. Each reads its request, calls the pipeline, and writes what comes back."""
+"""The routes of chat, answers, models and health: each calls the pipeline and sends the result."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from slipway.knowledge import Knowledge
 from slipway.knowledge.access import matcher
 from slipway.providers import encode_json
 from slipway.routing import healths_of, models_of
-from slipway.settings.checks import near
+from slipway.settings.checks import suggest
 from slipway.telemetry.metrics import Telemetry
 from slipway.types import (
     Answered,
@@ -31,55 +31,59 @@ from slipway.types import (
     Within,
     new_id,
 )
-from slipway.web.feedback import note_of
+from slipway.web.feedback import answered_record
 from slipway.web.guard import JSON, STREAM, Guard, Receive, Scope, Send, language_of, respond
 from slipway.web.pages import clean_html, settled
-from slipway.web.response_writer import HEARTBEAT, HttpResponseWriter, Streams
+from slipway.web.response_writer import HEARTBEAT, Heartbeats, HttpResponseWriter
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.runs import Run, Runs, Work
 from slipway.web.wire import (
-    OURS,
+    SLIPWAY_FIELDS,
     AnswerRequest,
     Chat,
     ChunkWriter,
-    asked,
-    completion,
+    bad_request_from,
+    chat_completion,
     conversation,
     decode_answer,
-    fold,
-    invalid,
     parse_chat,
     parse_json,
+    question_text,
+    whole_answer,
 )
 
 log = logging.getLogger("slipway")
 
 
 class Api:
-    """The handlers. Each takes the pipeline once: a question keeps the one that it began with."""
+    """The handlers. Each reads `pipeline` once: a question keeps the one that it began with."""
 
     def __init__(
         self,
         current: Current,
         telemetry: Telemetry,
-        note: Callable[[Answered], None],
+        note_answered: Callable[[Answered], None],
         settings_state: Callable[[Asker], dict[str, Any]],
     ) -> None:
-        """`note` is told of each answer that has ended; `settings_state` tells how the settings
-        are, empty where they never change.
+        """Keep what the handlers need.
+
+        `note_answered` is called with each finished answer. `settings_state` returns the state of
+        the settings for `/readyz`, empty if they never change.
         """
         self.current, self.telemetry = current, telemetry
-        self.note, self.settings_state = note, settings_state
-        self.streams = Streams()
+        self.note_answered, self.settings_state = note_answered, settings_state
+        self.streams = Heartbeats()
         self.runs = Runs()
-        self.guard: Guard  # set by app.py, which builds both
+        self.guard: Guard  # set by `app`, which builds both
 
     @property
     def pipeline(self) -> Pipeline:
+        """Return the pipeline in force; a question reads it once."""
         return self.current.pipeline
 
     # chat completions
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a chat completion of a model, a route or an app."""
         body = await self.guard.body(scope, receive)
         chat = parse_chat(body)
         asker: Asker = scope["slipway.asker"]
@@ -102,31 +106,34 @@ class Api:
                 raise
             await writer.fail(error, answer_id, language_of(scope["slipway.headers"]))
         except asyncio.CancelledError:
-            if writer.begun and chat.call.stream:  # for a client that is gone, this goes nowhere
-                stopped = Stopping("The server stopped before the end of this answer.")
+            if writer.begun and chat.call.stream:  # has no effect if the client is gone
+                stopped = Stopping("The server stopped before this answer was complete.")
                 await writer.fail(stopped, answer_id, language_of(scope["slipway.headers"]))
             raise
         finally:
             self.streams.discard(writer)
 
     def unknown(self, name: str, asker: Asker) -> ModelNotFound:
+        """Return the error for a name that does not exist, with a suggestion."""
         known = self.callable_by(asker)
         return ModelNotFound(
-            f"There is no model or app `{name[:200]}` here.",
-            f"{near(name, known)[:500].capitalize()}",
+            f"There is no model or app `{name[:200]}`.",
+            f"{suggest(name, known)[:500].capitalize()}",
             param="model",
         )
 
     def callable_by(self, asker: Asker) -> list[str]:
+        """Return the names that the asker may call."""
         return [n for n in self.pipeline.names if self.pipeline.admission.may_call(asker, n)]
 
     async def chat_app(
         self, pipeline: Pipeline, chat: Chat, body: bytes, answer_id: str, scope: Scope, send: Send
     ) -> None:
+        """Answer a chat completion of an app."""
         app = pipeline.apps[chat.model]
         sent = msgspec.json.decode(body)
-        options = {k: v for k, v in sent.items() if k not in OURS}
-        within = limited(sent.get("within"))
+        options = {k: v for k, v in sent.items() if k not in SLIPWAY_FIELDS}
+        within = parse_within(sent.get("within"))
         if refused := next(
             (o for o in ("tools", "functions") if options.get(o)),
             "n" if options.get("n") not in (None, 1) else None,
@@ -140,7 +147,7 @@ class Api:
         question = Question(
             id=answer_id,
             app=app.name,
-            text=asked(messages),
+            text=question_text(messages),
             messages=messages,
             asker=scope["slipway.asker"],
             asked_at=time.monotonic(),
@@ -149,8 +156,8 @@ class Api:
             language=language_of(scope["slipway.headers"]),
         )
         run = Run(question)
-        run.begin(working(pipeline, "chat"))
-        self.watch(run)
+        run.begin(work_for(pipeline, "chat"))
+        self.note_when_done(run)
         try:
             if chat.call.stream:
                 await self.stream_app(run, app, chat, send)
@@ -160,18 +167,17 @@ class Api:
             run.cancel()
 
     async def whole_app(self, run: Run, app: App, send: Send) -> None:
+        """Send an app's answer as one chat completion."""
         events = await run.whole()
         if run.error is not None:
             raise run.error
-        folded = fold(run.question.id, events)
+        folded = whole_answer(run.question.id, events)
         await respond(
-            send, 200, JSON + answer_facts(folded), encode_json(completion(folded, app.name))
+            send, 200, JSON + answer_facts(folded), encode_json(chat_completion(folded, app.name))
         )
 
     async def stream_app(self, run: Run, app: App, chat: Chat, send: Send) -> None:
-        """Chunks as the events come. Until the first of them there is nothing to see, so an error
-        can still be a plain one.
-        """
+        """Send an app's answer as chunks; an error before the first one is a plain response."""
         writer = HttpResponseWriter(send, run.question.id, self.streams)
         chunks = ChunkWriter(
             run.question.id,
@@ -203,10 +209,11 @@ class Api:
 
     # answers
     async def answers(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a question of `/v1/answers`."""
         request: AnswerRequest = parse_json(await self.guard.body(scope, receive), decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
-        text, within = asked(messages), limited(msgspec.to_builtins(request.within))
+        text, within = question_text(messages), parse_within(msgspec.to_builtins(request.within))
         pipeline = self.pipeline
         app = pipeline.app(self.app_name(request, asker))
         if app is None:
@@ -224,18 +231,18 @@ class Api:
                 within=within,
                 language=language_of(scope["slipway.headers"]),
             ),
-            working(pipeline, "answers"),
+            work_for(pipeline, "answers"),
         )
-        self.watch(run)
-        await self.tell(run, request.stream, 0, scope, receive, send)
+        self.note_when_done(run)
+        await self.send_answer(run, request.stream, 0, scope, receive, send)
 
-    def watch(self, run: Run) -> None:
-        """Once it has ended, it can be voted on."""
+    def note_when_done(self, run: Run) -> None:
+        """Record the answer for feedback once it has ended."""
         if run.task is not None:
-            run.task.add_done_callback(lambda _: self.note(note_of(run)))
+            run.task.add_done_callback(lambda _: self.note_answered(answered_record(run)))
 
     def app_name(self, request: AnswerRequest, asker: Asker) -> str:
-        """The app asked for, or the only one there is."""
+        """Return the requested app, or the only one. Raise BadRequest if there are several."""
         if request.app is not None:
             return request.app
         mine = [
@@ -246,24 +253,26 @@ class Api:
         known = ", ".join(f"`{n}`" for n in mine)
         raise BadRequest(
             "`app` is missing.",
-            f"Name one of: {known}." if known else "No app is set up for this key.",
+            f"Name one of: {known}." if known else "This key has no app.",
             param="app",
         )
 
-    async def tell(
+    async def send_answer(
         self, run: Run, stream: bool, after: int, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """The answer as a stream of events, or whole once it is done."""
+        """Send the answer as a stream of events, or as a whole after its end."""
         if stream:
             await self.events(run, after)(scope, receive, send)
             return
         events = await run.whole(after)
         if run.error is not None:
             raise run.error
-        folded = fold(run.question.id, events)
+        folded = whole_answer(run.question.id, events)
         await respond(send, 200, JSON + answer_facts(folded), encode_json(folded))
 
     def events(self, run: Run, after: int) -> StreamingResponse:
+        """Return the stream of the events after number `after`."""
+
         async def body() -> AsyncIterator[bytes]:
             async for encoded, _ in run.follow(after):
                 yield encoded
@@ -275,10 +284,12 @@ class Api:
         return StreamingResponse(body(), headers=headers)
 
     def run_of(self, request: Request) -> Run:
+        """Return the answer in the path. Raise NotFound or Gone."""
         asker: Asker = request.scope["slipway.asker"]
         return self.runs.get(request.path_params["id"], asker.owner)
 
     async def resume(self, request: Request) -> Response:
+        """Return the events after `Last-Event-ID`."""
         after = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
         run = self.run_of(request)
         if not (after.isascii() and after.isdigit() and len(after) < 20):
@@ -287,20 +298,22 @@ class Api:
                 "Send the id of the last event that you saw.",
                 param="Last-Event-ID",
             )
-        run.check(int(after))  # before the head of the reply goes out
+        run.check(int(after))  # before the response headers are sent
         return self.events(run, int(after))
 
     async def read(self, request: Request) -> Response:
+        """Return the answer as far as it is written."""
         run = self.run_of(request)
-        return reply({**fold(run.question.id, run.events), "state": run.state})
+        return reply({**whole_answer(run.question.id, run.events), "state": run.state})
 
     async def html(self, request: Request) -> Response:
-        """The answer's text as clean HTML, for the page; of a section that is still being written,
-        the blocks that are whole.
+        """Return the answer's text as clean HTML, for the page.
+
+        Of a section that is still being written, only complete blocks are returned.
         """
         run = self.run_of(request)
         events = run.events
-        written = texts_of(events)
+        written = section_texts(events)
         ended = (
             {e.index for e in events if isinstance(e, SectionState) and e.state != "started"}
             if run.state == "running"
@@ -330,6 +343,7 @@ class Api:
         )
 
     async def cancel(self, request: Request) -> Response:
+        """Stop the answer."""
         run = self.run_of(request)
         run.cancel()
         await asyncio.sleep(0)
@@ -338,6 +352,7 @@ class Api:
         )
 
     async def retry(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write again what is missing of an answer."""
         headers = scope["slipway.headers"]
         sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         body = await self.guard.body(scope, receive) if sent else b"{}"
@@ -346,28 +361,31 @@ class Api:
         pipeline.admission.check_call(asker, run.question.app)
         after = run.last
         if not options.stream:
-            run.check(0)  # before anything is spent: the whole is asked for
-        self.runs.retry(run, working(pipeline, "answers"))
+            run.check(0)  # before a model is called: the reply needs all events
+        self.runs.retry(run, work_for(pipeline, "answers"))
         run.question = msgspec.structs.replace(
             run.question, asker=asker, language=language_of(headers)
-        )  # what its key may read now counts
-        self.watch(run)
-        await self.tell(run, options.stream, after, scope, receive, send)
+        )  # the groups of the key may have changed since
+        self.note_when_done(run)
+        await self.send_answer(run, options.stream, after, scope, receive, send)
 
     # the rest
     async def models(self, request: Request) -> Response:
+        """List the names that the asker may call."""
         pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         names = self.callable_by(asker)
         rows = await asyncio.to_thread(lambda: [self.model_row(pipeline, n, asker) for n in names])
         return reply({"object": "list", "data": rows})
 
     async def model(self, request: Request) -> Response:
+        """Return one name."""
         name, asker = request.path_params["name"], request.scope["slipway.asker"]
         if name not in self.callable_by(asker):
             raise self.unknown(name, asker)
         return reply(await asyncio.to_thread(self.model_row, self.pipeline, name, asker))
 
     def model_row(self, pipeline: Pipeline, name: str, asker: Asker) -> dict[str, Any]:
+        """Return a name as OpenAI's model object. Slow: an app's example questions may be read."""
         kind = (
             "app"
             if name in pipeline.apps
@@ -392,32 +410,34 @@ class Api:
         }
 
     async def passage(self, request: Request) -> Response:
+        """Return a passage that the asker may read."""
         pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         for app in pipeline.apps.values():
             mine = app.knowledge is not None and pipeline.admission.may_call(asker, app.name)
-            if mine and app.knowledge:  # in a thread: its file is read again where it has changed
+            if mine and app.knowledge:  # in a thread: its file is read again if it changed
                 passage = await asyncio.to_thread(
                     app.knowledge.passage, request.path_params["id"], asker
                 )
                 if passage is not None:
                     return reply(passage)
         raise NotFound(
-            "There is no passage of that id.",
+            "There is no passage with this id.",
             "Ask again: a passage gets a new id when its document changes.",
             param="id",
         )
 
     async def healthz(self, request: Request) -> Response:
+        """Return 200 while the process is alive."""
         return reply({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 when any served_by can answer; what is degraded, and how far, either way."""
+        """Return 200 if anything can answer, else 503; the body says what is degraded."""
         pipeline, asker = self.pipeline, request.scope["slipway.asker"]
         known = {
             name: app.knowledge for name, app in pipeline.apps.items() if app.knowledge is not None
         }
         ready = bool(pipeline.routes) or any(knowledge.ready for knowledge in known.values())
-        told = (
+        visible = (
             {
                 n: readiness(k, asker)
                 for n, k in known.items()
@@ -431,18 +451,20 @@ class Api:
         body = {
             "status": "ready" if ready else "starting",
             "models": len(pipeline.routes),
-            "knowledge": told,
-            "health": healths(pipeline, asker) if asker is not None else {},
+            "knowledge": visible,
+            "health": model_states(pipeline, asker) if asker is not None else {},
             **({"local": local} if local else {}),
             **({"settings": settings} if settings else {}),
         }
         return Response(encode_json(body), 200 if ready else 503, media_type="application/json")
 
     async def metrics(self, request: Request) -> Response:
+        """Return the metrics in the format that the scraper asks for."""
         text, kind = self.telemetry.render(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
 
     async def preflight(self, request: Request) -> Response:
+        """Answer a CORS preflight; the guard adds the headers."""
         return Response(status_code=204)
 
     def paths(self) -> list[ApiRoute]:
@@ -462,13 +484,13 @@ class Api:
         ]
 
 
-def working(pipeline: Pipeline, endpoint: str) -> Work:
-    """What is done for a question, on this pipeline to its end."""
+def work_for(pipeline: Pipeline, endpoint: str) -> Work:
+    """Return the function that answers a question on this pipeline."""
 
     async def work(question: Question, draft: Draft, say: Say) -> None:
         app = pipeline.app(question.app)
         if app is None:
-            raise ModelNotFound(f"There is no `{question.app}` any more.")
+            raise ModelNotFound(f"The app `{question.app}` no longer exists.")
         await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
@@ -479,9 +501,10 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
+    """Return the conversation of a request. Raise BadRequest."""
     if request.messages and request.question:
         raise BadRequest(
-            "`question` and `messages` are both given.", "Send one of them.", param="messages"
+            "`question` and `messages` are both set.", "Send only one of them.", param="messages"
         )
     if request.messages is not None:
         try:
@@ -500,7 +523,7 @@ def messages_of(request: AnswerRequest) -> tuple[Message, ...]:
 
 
 def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
-    """How each model is that runs here, of those that this asker may call."""
+    """Return the state of each local model that the asker may call."""
     models = models_of(pipeline.routes.values())
     return {
         m.name: m.state
@@ -509,19 +532,17 @@ def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
     }
 
 
-def healths(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
-    """How each model is that this asker may call: whether it is asked now, why not, and how many
-    calls it works on.
-    """
+def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
+    """Return the breaker state and the calls of each model that the asker may call."""
     return {
-        name: health.shown()
+        name: health.report()
         for name, health in healths_of(pipeline.routes.values()).items()
         if pipeline.admission.may_call(asker, name)
     }
 
 
 def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
-    """How far an app's knowledge is, in what this asker may know of."""
+    """Return how far an app's documents are read; counts only what the asker may read."""
     counts = knowledge.counts(asker)
     documents = {
         "documents": counts.documents,
@@ -536,14 +557,14 @@ def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
     }
 
 
-def limited(sent: Any) -> Within | None:
-    """What a question is limited to. Raises BadRequest where that cannot be understood."""
+def parse_within(sent: Any) -> Within | None:
+    """Return the document filter of a request, or None. Raise BadRequest if it is invalid."""
     if sent is None:
         return None
     try:
         within = msgspec.convert(sent, Within)
     except msgspec.ValidationError as error:
-        raise invalid(
+        raise bad_request_from(
             f"{error}".replace("`$.", "`$.within.")
             if " - at " in f"{error}"
             else f"{error} - at `$.within`"
@@ -552,8 +573,8 @@ def limited(sent: Any) -> Within | None:
     return within
 
 
-def texts_of(events: Iterable[Event]) -> dict[int, str]:
-    """What each section says; one that was begun again says only what came since."""
+def section_texts(events: Iterable[Event]) -> dict[int, str]:
+    """Return each section's text; a section that was started again begins empty."""
     texts: dict[int, list[str]] = {}
     for event in events:
         if isinstance(event, SectionState) and event.state == "started":
@@ -564,6 +585,7 @@ def texts_of(events: Iterable[Event]) -> dict[int, str]:
 
 
 def answer_facts(folded: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return the response headers that describe an answer."""
     facts = [
         (b"x-slipway-answer-id", folded["id"]),
         (b"x-request-id", folded["id"]),

@@ -1,7 +1,7 @@
-"""The outermost ASGI function: who may knock (Host, Origin, key, size), where it goes, and how an
-error leaves.
+"""The outermost ASGI function: check Host, Origin, key and size, dispatch, and send errors.
 
-The hot route, chat, is called directly; everything else goes through Starlette's router.
+The chat route is called directly, since it is the one under load; all others go through
+Starlette's router.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway.admission import Admission
 from slipway.answer import Current
-from slipway.catalogue import preferred
+from slipway.catalogue import preferred_language
 from slipway.errors import (
     BadRequest,
     Forbidden,
@@ -35,7 +35,8 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 RequestHeaders = dict[bytes, bytes]
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})  # and /static/: no key is asked for
+# These paths, and those under /static/, need no key
+OPEN = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
 ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
 STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -47,6 +48,7 @@ JSON: Headers = [(b"content-type", b"application/json"), *ALWAYS]
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send a whole response."""
     await send(
         {
             "type": "http.response.start",
@@ -58,11 +60,12 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
 
 
 def language_of(headers: Mapping[bytes, bytes]) -> Language:
-    """In which a person reads what comes back."""
-    return preferred(headers.get(b"accept-language", b"").decode("latin-1"))
+    """Return the user's language, from Accept-Language."""
+    return preferred_language(headers.get(b"accept-language", b"").decode("latin-1"))
 
 
 async def respond_error(send: Send, error: SlipwayError, ref: str, language: Language) -> None:
+    """Send an error in OpenAI's form, with the headers that clients act on."""
     headers = [*JSON, (b"x-slipway-answer-id", ref.encode()), (b"x-request-id", ref.encode())]
     headers.append(
         (b"x-should-retry", b"true" if error.retryable else b"false")
@@ -75,13 +78,17 @@ async def respond_error(send: Send, error: SlipwayError, ref: str, language: Lan
 
 
 def check_post(scope: Scope) -> None:
+    """Raise MethodNotAllowed unless the method is POST."""
     if scope["method"] != "POST":
-        raise MethodNotAllowed(f"`{scope['path']}` does not take {scope['method']}.", "Use POST.")
+        what = f"`{scope['path']}` does not support {scope['method']}."
+        raise MethodNotAllowed(what, "Use POST.")
 
 
 class Guard:
-    """`fast` maps a path to the handler of its POST, which answers its own errors once it has begun
-    to answer; `rest` is the router of all other requests.
+    """Checks every request before its handler sees it, and sends the errors that handlers raise.
+
+    `fast` maps a path to the handler of its POST; once such a handler has begun its response, it
+    sends its errors itself. `rest` is the router for all other requests.
     """
 
     def __init__(self, current: Current, fast: Mapping[str, Handler], rest: Handler) -> None:
@@ -90,6 +97,7 @@ class Guard:
 
     @property
     def admission(self) -> Admission:
+        """Return the keys and limits in force."""
         return self.current.pipeline.admission
 
     def _prepare(self, settings: Settings) -> None:
@@ -101,7 +109,7 @@ class Guard:
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
         self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
-        self.known_hosts: set[bytes] = set()  # Host values that were checked and may enter
+        self.accepted_hosts: set[bytes] = set()  # Host values that passed the check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,7 +126,7 @@ class Guard:
             await send(message)
 
         try:
-            send_through = self.checked(scope, send)
+            send_through = self.admit(scope, send)
             fast = self.fast.get(scope["path"])
             if fast is not None:
                 check_post(scope)
@@ -127,58 +135,62 @@ class Guard:
                 send = send_through
                 await self.rest(scope, receive, watched)
         except SlipwayError as error:
-            await self.refused(scope, send, error, started)
+            await self.reject(scope, send, error, started)
         except asyncio.CancelledError:
-            if not connection.lost:  # not the client went, but the server's grace ran out
+            if not connection.lost:  # the client is still there: the server is stopping
                 log.warning(
-                    "the grace ran out: answer %s was cut",
+                    "answer %s was cut: the server stopped before it was complete",
                     scope.get("slipway.ref", "without an id"),
                 )
                 connection.transport.close()
         except Exception as error:
-            log.exception("a defect met by %s %s", scope["method"], scope["path"])
-            await self.refused(scope, send, InternalError.of(error), started)
+            log.exception("bug: %s %s failed unexpectedly", scope["method"], scope["path"])
+            await self.reject(scope, send, InternalError.of(error), started)
 
-    async def refused(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
+    async def reject(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
+        """Log an error and send it; if the response has `started`, close the connection instead."""
         ref = scope.get("slipway.ref") or new_id("ref")
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
-        else:  # the sentence may name what was sent, which stays out of the log
+        else:  # the message may quote the request, which stays out of the log
             log.info(
-                "%s: %s %r was refused: %d (%s)",
+                "%s: %s %r was rejected: %d (%s)",
                 ref,
                 scope["method"],
                 scope["path"][:100],
                 error.status,
                 type(error).code,
             )
-        if started:  # the handler has said what it could; only the connection can tell the rest
+        if started:  # no error can be sent any more; closing tells the client that it is cut
             scope["extensions"]["slipway"].transport.close()
         else:
             await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
 
-    def checked(self, scope: Scope, send: Send) -> Send:
-        """Check a request and return the `send` to answer it with. Raises SlipwayError.
+    def admit(self, scope: Scope, send: Send) -> Send:
+        """Check a request and return the `send` to use, which may add CORS headers.
 
-        Reads the headers once, into `scope["slipway.headers"]`.
+        Raise an error if the request is not allowed. The headers are read once, into
+        `scope["slipway.headers"]`.
         """
         if self.settings is not self.current.settings:
             self._prepare(self.current.settings)
         headers = scope["slipway.headers"] = dict(scope["headers"])
         host = headers.get(b"host")
-        if host not in self.known_hosts:
+        if host not in self.accepted_hosts:
             self.check_host(host)
         site = headers.get(b"sec-fetch-site")
         if site not in (b"same-origin", b"none") and (
             site is not None or b"origin" in headers
-        ):  # a browser's word counts, where it gives one
+        ):  # only browsers send these, and they send them correctly
             return self.check_origin(scope, headers, send)
         self.check_key(scope, headers)
         return send
 
     def check_host(self, host: bytes | None) -> None:
-        """Against DNS rebinding: a page of another site must not reach a server on loopback under
-        its own name.
+        """Raise if Host is neither loopback nor allowed.
+
+        This stops DNS rebinding: the page of another site must not reach a server on loopback under
+        the site's own name.
         """
         if host is None:
             raise BadRequest("The request has no Host header.")
@@ -190,16 +202,17 @@ class Guard:
         )
         if not (is_loopback(name) or name.strip("[]") in self.hosts or "*" in self.hosts):
             raise Forbidden(
-                f"This server is not reached under the name `{name[:100]}`.",
+                f"This server does not accept the host name `{name[:100]}`.",
                 f"Add it to `listen.allowed_hosts`: [{name[:100]}].",
                 param="Host",
             )
-        if len(self.known_hosts) < 1000:
-            self.known_hosts.add(host)
+        if len(self.accepted_hosts) < 1000:
+            self.accepted_hosts.add(host)
 
     def check_origin(self, scope: Scope, headers: RequestHeaders, send: Send) -> Send:
-        """Pages of other sites may not call, unless they are in `listen.allowed_origins`; a link to
-        the page may be followed.
+        """Raise Forbidden for pages of sites that are not in `listen.allowed_origins`.
+
+        A link from another site to the chat page is allowed.
         """
         origin = headers.get(b"origin")
         if (
@@ -224,6 +237,7 @@ class Guard:
         )
 
     def cors(self, scope: Scope, headers: RequestHeaders, origin: bytes, send: Send) -> Send:
+        """Return a `send` that adds the CORS headers for an allowed origin."""
         allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
         allow.append(
             (
@@ -248,15 +262,17 @@ class Guard:
         return with_cors
 
     def check_key(self, scope: Scope, headers: RequestHeaders) -> None:
+        """Set `scope["slipway.asker"]` from the key. Raise Unauthorized if the path needs a key."""
         path = scope["path"]
         if path not in OPEN and not path.startswith("/static/"):
             scope["slipway.asker"] = self.admission.asker(headers.get(b"authorization"))
-        elif path == "/readyz":  # anybody may know whether, those who may enter also what
+        elif path == "/readyz":  # public, but only known keys get the details
             scope["slipway.asker"] = self.admission.known(headers.get(b"authorization"))
 
     async def body(self, scope: Scope, receive: Receive) -> bytes:
-        """The request's JSON body. Raises TooLarge before reading more than the limit,
-        UnsupportedMedia for what is not JSON.
+        """Return the request's JSON body.
+
+        Raise UnsupportedMedia for another content type, TooLarge without reading past the limit.
         """
         headers: RequestHeaders = scope["slipway.headers"]
         kind = headers.get(b"content-type", b"")
@@ -288,5 +304,5 @@ class Guard:
     def too_large(self) -> TooLarge:
         return TooLarge(
             f"The body is larger than {self.body_mb:g} MiB.",
-            "Send less, or have the operator raise `limits.body_mb`.",
+            "Send less, or ask the operator to raise `limits.body_mb`.",
         )

@@ -1,4 +1,4 @@
-"""The client's side of a proxied answer: head, events and heartbeats."""
+"""Write the HTTP response of a proxied answer: headers, events and heartbeats."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from slipway.errors import SlipwayError
 from slipway.types import Language
 from slipway.web.guard import JSON, STREAM, Send, respond
 from slipway.web.runs import HEARTBEAT_S
-from slipway.web.server import at_once
+from slipway.web.server import write_whole
 from slipway.web.wire import envelope, sse
 
 log = logging.getLogger("slipway")
@@ -17,11 +17,11 @@ HEARTBEAT = b": still here\n\n"
 
 
 class HttpResponseWriter:
-    """The client's side of a proxied answer."""
+    """The response of one proxied answer. `begun` is true once its headers were sent."""
 
     __slots__ = ("begun", "headers", "last_write", "send", "streams")
 
-    def __init__(self, send: Send, answer_id: str, streams: "Streams") -> None:
+    def __init__(self, send: Send, answer_id: str, streams: "Heartbeats") -> None:
         ref = answer_id.encode()
         self.send = send
         self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref)]
@@ -30,6 +30,7 @@ class HttpResponseWriter:
         self.last_write = 0.0
 
     def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
+        """Return the response headers that describe the answer."""
         found = [
             *self.headers,
             (b"x-slipway-served-by", facts.served_by.encode()),
@@ -41,14 +42,16 @@ class HttpResponseWriter:
         return found
 
     async def whole(self, body: bytes, facts: Facts) -> None:
+        """Send a whole JSON response."""
         self.begun = True
         headers = JSON + self.facts(facts)
-        if not at_once(self.send, 200, headers, body):
+        if not write_whole(self.send, 200, headers, body):
             await respond(self.send, 200, headers, body)
 
     async def begin(self, facts: Facts | None = None) -> None:
-        """The head; without the facts where the first words take so long that a heartbeat goes
-        before them.
+        """Send the headers of a stream, once.
+
+        A heartbeat before the first token sends them without `facts`, which are not known yet.
         """
         if not self.begun:
             self.begun = True
@@ -58,28 +61,33 @@ class HttpResponseWriter:
             )
 
     async def beat(self) -> None:
+        """Send a heartbeat."""
         await self.begin()
         await self.write(HEARTBEAT)
 
     async def write(self, events: bytes) -> None:
+        """Send encoded events."""
         if events:
             self.last_write = time.monotonic()
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
     async def fail(self, error: SlipwayError, ref: str, language: Language) -> None:
-        """An error after the headers: an event of its own, and no [DONE]."""
+        """End the stream with an error event and no `[DONE]`: the headers were already sent."""
         log.warning("%s: %s (%s)", ref, error.what, error.code)
         await self.write(sse(envelope(error, ref, language)))
         await self.end()
 
     async def end(self) -> None:
+        """End the response."""
         self.streams.discard(self)
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class Streams:
-    """The streams under way, also those that wait for their first words: one that has been silent
-    for HEARTBEAT_S gets a comment, which clients ignore and proxies count as life.
+class Heartbeats:
+    """Sends a comment line into each open stream that was silent for HEARTBEAT_S.
+
+    Clients ignore the comments, and proxies keep the connection open. Streams that wait for their
+    first token get them too.
     """
 
     def __init__(self) -> None:
@@ -88,12 +96,14 @@ class Streams:
         self.beating: set[asyncio.Task[None]] = set()
 
     def add(self, writer: HttpResponseWriter) -> None:
+        """Begin to send heartbeats to this stream."""
         writer.last_write = time.monotonic()
         self.open.add(writer)
         if self.timer is None:
             self.timer = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     def discard(self, writer: HttpResponseWriter) -> None:
+        """Stop the heartbeats of this stream."""
         self.open.discard(writer)
 
     def _tick(self) -> None:

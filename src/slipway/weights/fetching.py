@@ -1,5 +1,5 @@
-"""Weights named by --model that are not here yet: a person asked for them, so they are fetched,
-beside the server or before an answer.
+"""Fetch weights that --model names and that are not here yet, while the server starts or before an
+answer.
 """
 
 import threading
@@ -15,32 +15,34 @@ from slipway.terminal import Bar
 MB = 1_000_000
 
 
-class Stopped(Exception):
-    """The server ends; what is half fetched is given up."""
+class FetchStopped(Exception):
+    """The server ends, so an unfinished fetch is given up."""
 
 
 def missing(models: Iterable[str]) -> list[str]:
-    """Those of these references that are names of weights, and are not here."""
+    """Return the references that are names of weights and are not here."""
     return [name for name in models if name in weights.table() and weights.found(name) is None]
 
 
 def fetch(models: Iterable[str], *, shown: bool, stop: threading.Event | None = None) -> None:
-    """Blocks until they are here. Raises WeightsError, or Stopped."""
+    """Fetch the weights that are missing; block until they are here. Raises WeightsError or
+    FetchStopped.
+    """
     for name in missing(models):
         with Bar(f"{name} (MB)", shown) as bar:
 
             def update(done: int, total: int, bar: Bar = bar) -> None:
                 if stop is not None and stop.is_set():
-                    raise Stopped
+                    raise FetchStopped
                 bar.update(done // MB, total // MB)
 
             weights.pull(name, update)
 
 
 @contextmanager
-def beside(models: Iterable[str], *, shown: bool) -> Iterator[None]:
-    """They are fetched while the body runs, and no longer. Where one cannot be had, that is told,
-    and the body runs on.
+def in_background(models: Iterable[str], *, shown: bool) -> Iterator[None]:
+    """Fetch while the body runs, and no longer. If weights cannot be fetched, print why; the body
+    continues.
     """
     stop = threading.Event()
 
@@ -49,7 +51,7 @@ def beside(models: Iterable[str], *, shown: bool) -> Iterator[None]:
             fetch(models, shown=shown, stop=stop)
         except WeightsError as error:
             click.echo(f"slipway: {error.what} {error.next}", err=True)
-        except Stopped:
+        except FetchStopped:
             return
 
     thread = threading.Thread(target=work, daemon=True, name="slipway-fetching")
@@ -58,4 +60,4 @@ def beside(models: Iterable[str], *, shown: bool) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(2.0)  # a source that says nothing is not waited for
+        thread.join(2.0)  # do not wait for a source that is silent

@@ -2,8 +2,7 @@
 to the millisecond.
 
 A raw asyncio protocol, because an ASGI server decides by itself how to write and when to close.
-Requests on one connection are answered in turn, also when they come pipelined. asyncio and uvloop
-both set TCP_NODELAY.
+Pipelined requests are answered in order. asyncio and uvloop both set TCP_NODELAY.
 """
 
 import asyncio
@@ -18,32 +17,33 @@ from typing import NamedTuple, cast
 import httptools
 
 from slipway.providers.mock.faults import refusal
-from slipway.providers.mock.reply import Reply
-from slipway.providers.mock.settings import Seen
+from slipway.providers.mock.reply import MockReply
+from slipway.providers.mock.settings import RecordedRequest
 
 BODY_LIMIT = 64 * 1024 * 1024
-# uvloop's clock and timers count in milliseconds; without this, a timer that is a little early
-# would spin
+# uvloop's timers count in milliseconds; without this, a timer that fires early would spin
 SLACK_S = 0.0005
 LINGER_NONE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
-Answer = Callable[[Seen, bytes], Reply]
+Answer = Callable[[RecordedRequest, bytes], MockReply]
 
 
 class Request(NamedTuple):
-    """A request that waits for its turn. `refused` is the reply to one that cannot be understood;
-    nothing follows it.
+    """A request in the queue. `refused` is the reply to one that cannot be understood; nothing
+    follows it.
     """
 
-    seen: Seen
+    seen: RecordedRequest
     body: bytes
     keep_alive: bool
     chunked: bool  # the client understands chunked bodies: it speaks HTTP/1.1
-    refused: Reply | None = None
+    refused: MockReply | None = None
 
 
-class Connection(asyncio.Protocol):
-    def __init__(self, answer: Answer, connections: "set[Connection]") -> None:
+class MockConnection(asyncio.Protocol):
+    """One client's connection, with its queue of requests."""
+
+    def __init__(self, answer: Answer, connections: "set[MockConnection]") -> None:
         self._answer = answer
         self._connections = connections
         self._loop = asyncio.get_running_loop()
@@ -132,9 +132,9 @@ class Connection(asyncio.Protocol):
 
     # our own
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> RecordedRequest:
         method = self._parser.get_method().decode("latin-1")
-        return Seen(
+        return RecordedRequest(
             method=method,
             path=self._url.decode("latin-1"),
             headers=self._headers,
@@ -142,8 +142,8 @@ class Connection(asyncio.Protocol):
         )
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Reads the request once more without its Upgrade (h2c, say), as RFC 9110 7.8 allows: with
-        it, the parser takes no body.
+        """Parse the request again without its Upgrade (h2c, say), as RFC 9110 7.8 allows: with it,
+        the parser reads no body.
         """
         lines = [f"{self._parser.get_method().decode()} {self._url.decode('latin-1')} HTTP/1.1"]
         lines += [
@@ -157,8 +157,8 @@ class Connection(asyncio.Protocol):
     def _too_large(self) -> None:
         self._refuse(refusal(413, f"The body is over {BODY_LIMIT >> 20} MiB."))
 
-    def _refuse(self, reply: Reply) -> None:
-        """Answers what cannot be read on, then closes; what comes after it is thrown away."""
+    def _refuse(self, reply: MockReply) -> None:
+        """Answer a request that cannot be read, then close; what follows it is discarded."""
         if not self.transport.is_closing() and not (self._waiting and self._waiting[-1].refused):
             self.transport.pause_reading()
             self._waiting.append(
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
             )
 
     def _advance(self) -> None:
-        """Begins the next reply, unless one is under way."""
+        """Begin the next reply, unless one is in progress."""
         while self._waiting and not self._sending and not self.transport.is_closing():
             request = self._waiting.popleft()
             reply = request.refused or self._answer(request.seen, request.body)
@@ -174,19 +174,19 @@ class Connection(asyncio.Protocol):
             self._sending.start()
 
     def drop(self) -> None:
-        """Ends the connection at once, whatever is under way."""
+        """End the connection at once, with any reply in progress."""
         self._stop()
         self.transport.abort()
 
     def hang_up(self) -> None:
-        """Ends the connection at once, too, but what was answered in full arrives."""
+        """End the connection at once; a reply that was written in full still arrives."""
         if self._sending:
             self.drop()
         else:
             self.transport.close()
 
-    def ended(self, reply: Reply, request: Request) -> None:
-        """A reply's last byte is written, or never will be."""
+    def ended(self, reply: MockReply, request: Request) -> None:
+        """Record that a reply's last byte is written, or never will be."""
         if reply.ending == "keep" and request.keep_alive:
             self._sending = None
             self._loop.call_soon(self._advance)
@@ -212,11 +212,11 @@ class Connection(asyncio.Protocol):
 
 
 class Sending:
-    """One reply on its way. Pieces are due at times counted from its start, so that a late one
+    """One reply being sent. Each piece is due at a time counted from the start, so that a late one
     delays no other.
     """
 
-    def __init__(self, connection: Connection, request: Request, reply: Reply) -> None:
+    def __init__(self, connection: MockConnection, request: Request, reply: MockReply) -> None:
         self.request = request
         self._connection = connection
         self._write = connection.transport.write
@@ -278,9 +278,9 @@ class Sending:
         self._connection.ended(self._reply, self.request)
 
 
-def head(reply: Reply, request: Request) -> bytes:
-    """The status line and headers. Without a length, HTTP/1.0 is told the end of the body by the
-    end of the connection.
+def head(reply: MockReply, request: Request) -> bytes:
+    """Return the status line and headers. Without a length, HTTP/1.0 sees the end of the body by
+    the end of the connection.
     """
     lines = [
         f"HTTP/1.1 {reply.status} {_phrase(reply.status)}",

@@ -1,4 +1,4 @@
-"""How a model goes on with an answer that was cut, one table row for each habit."""
+"""How a model continues an answer that was cut; one table row for each habit."""
 
 import random
 import re
@@ -27,7 +27,7 @@ SPACE = re.compile(r"\s+")
 Draw = random.Random
 Habit = Callable[
     [str, str, Draw], str
-]  # (what was said, what is left of the truth) -> what is said now
+]  # (what was said, the rest of the true answer) -> what is said now
 
 
 def _repeat(partial: str, rest: str, rng: Draw) -> str:
@@ -52,12 +52,12 @@ _HABITS: Mapping[str, tuple[str, Habit]] = {
 CONTINUES: Mapping[str, str] = MappingProxyType(
     {name: meaning for name, (meaning, _) in _HABITS.items()}
 )
-"""Every habit by name, with how such a model goes on."""
+"""Every habit by name, with how such a model continues."""
 
 
-def go_on(habit: str, partial: str, truth: str, rng: Draw) -> str:
-    """What follows `partial`. A model that never said so begins again, whatever its habit, and where
-    nothing is left, nothing is said.
+def continue_from(habit: str, partial: str, truth: str, rng: Draw) -> str:
+    """Return what follows `partial`. If the mock never said `partial`, it begins again, whatever
+    its habit; if nothing is left, it returns "".
     """
     if not truth.startswith(partial):
         return truth

@@ -1,18 +1,18 @@
-"""Where a reply can break off: what is left of its writes. A whole reply, which has no chunks,
-breaks off half-way instead.
+"""Where a reply can break off: each function returns the writes that are left. A reply in one piece
+has no chunks and breaks off half-way instead.
 """
 
 import re
 
-from slipway.providers.mock.reply import Reply, Write
+from slipway.providers.mock.reply import MockReply, TimedWrite
 
-Writes = tuple[Write, ...]
+Writes = tuple[TimedWrite, ...]
 
 _MULTI_BYTE = re.compile(rb'.*?"content":".*?[\x80-\xff]')
 
 
-def at_byte(reply: Reply, size: int) -> Writes:
-    """Its first `size` bytes."""
+def at_byte(reply: MockReply, size: int) -> Writes:
+    """Return the first `size` bytes."""
     kept = []
     for write in reply.writes:
         if size <= 0:
@@ -22,8 +22,8 @@ def at_byte(reply: Reply, size: int) -> Writes:
     return tuple(kept)
 
 
-def at_chunk(reply: Reply, count: int) -> Writes:
-    """A stream's writes up to its content chunk number `count`, never to its finish."""
+def at_chunk(reply: MockReply, count: int) -> Writes:
+    """Return a stream's writes before its content chunk number `count`, never with its finish."""
     if reply.length is not None:
         return at_byte(reply, reply.length // 2)
     marks = content(reply)
@@ -32,9 +32,9 @@ def at_chunk(reply: Reply, count: int) -> Writes:
     return reply.writes[: marks[count] if count < len(marks) else marks[-1] + 1]
 
 
-def in_character(reply: Reply, count: int) -> Writes:
-    """Ends inside the first character of several bytes after `count` content chunks; where there is
-    none, inside a chunk.
+def in_character(reply: MockReply, count: int) -> Writes:
+    """Cut inside the first multi-byte character after `count` content chunks; if there is none,
+    inside a chunk.
     """
     for index in range(len(reply.writes)) if reply.length is not None else content(reply)[count:]:
         if found := _MULTI_BYTE.match(reply.writes[index].data):
@@ -44,14 +44,14 @@ def in_character(reply: Reply, count: int) -> Writes:
     return (*kept, *(write._replace(data=write.data[: len(write.data) // 2]) for write in broken))
 
 
-def behind_finish(reply: Reply) -> Writes:
-    """Up to and with the last finish reason; a whole reply lacks its last byte."""
+def behind_finish(reply: MockReply) -> Writes:
+    """Return everything up to the last finish reason; a reply in one piece lacks its last byte."""
     if reply.length is not None:
         return at_byte(reply, reply.length - 1)
     finished = [index for index, write in enumerate(reply.writes) if write.finish]
     return reply.writes[: finished[-1] + 1] if finished else reply.writes
 
 
-def content(reply: Reply) -> list[int]:
-    """Which of its writes carry text."""
+def content(reply: MockReply) -> list[int]:
+    """Return the indices of the writes that carry text."""
     return [index for index, write in enumerate(reply.writes) if write.content]

@@ -1,6 +1,5 @@
-"""Answers that lie about their sources, from a seed: markers in every form that models write, of
-passages that there are and that there are not, markers where none belong, and passages' sentences
-with other numbers in them.
+"""Answers with false citations, from a seed: markers in every form that models write, of passages
+that exist and that do not, markers in odd places, and passages' sentences with changed numbers.
 """
 
 import random
@@ -17,7 +16,7 @@ _SENTENCE = re.compile(r"[^\s\[<][^\n.!?。！？\[\]`<]{8,120}[.!?。！？]")
 _DIGITS = re.compile(r"\d+")
 _FULL = str.maketrans("0123456789", "０１２３４５６７８９")
 
-# What a model writes that cites passages a and b; each is behind a sentence's last word
+# How models cite passages a and b; each marker follows a sentence's last word
 MARKERS: tuple[Callable[[int, int], str], ...] = (
     lambda a, b: f" [{a}]",
     lambda a, b: f"[{a}]",
@@ -46,7 +45,7 @@ MARKERS: tuple[Callable[[int, int], str], ...] = (
     lambda a, b: f"（见[{a}]）",
     lambda a, b: f" [来源{a}]",
 )
-# What looks like a marker and is none, or is hurt
+# What looks like a marker but is not one, or is damaged
 DECOYS: tuple[Callable[[int, int], str], ...] = (
     lambda a, b: f" `[{a}]`",
     lambda a, b: f" ``x`[{a}]``",
@@ -80,7 +79,9 @@ FRAMES = (
 
 
 def write(rng: Draw, passages: tuple[int, ...], asked: str) -> str:
-    """`passages` are the numbers that were sent, `asked` the message with their text."""
+    """Return an answer. `passages` are the numbers that were sent, `asked` the message with their
+    text.
+    """
     said = [found[0] for found in _SENTENCE.finditer(asked)]
     return (
         " ".join(
@@ -108,7 +109,7 @@ def _sentence(rng: Draw, passages: tuple[int, ...], said: list[str]) -> str:
 
 
 def _altered(rng: Draw, sentence: str) -> str:
-    """Half of the time, with another number in it."""
+    """Return the sentence, half of the time with another number in it."""
     return _DIGITS.sub(
         lambda found: str(int(found[0]) + rng.randint(1, 99)) if rng.random() < 0.5 else found[0],
         sentence,
@@ -120,7 +121,7 @@ def _number(rng: Draw, passages: tuple[int, ...]) -> int:
 
 
 def shred(rng: Draw, text: str) -> tuple[str, ...]:
-    """Pieces of one to five characters, which cut markers anywhere."""
+    """Split the text into pieces of one to five characters, which cut markers anywhere."""
     pieces = []
     while text:
         size = rng.randint(1, 5)

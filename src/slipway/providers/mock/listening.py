@@ -1,4 +1,4 @@
-"""The mock's address: where connections come in, and where they may be refused for a while."""
+"""The mock's address, where connections are accepted or, for a while, refused."""
 
 import asyncio
 import socket
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 BACKLOG = 2048
-TLS_GOODBYE_S = 0.2  # a client that has gone must not hold up the end
+TLS_GOODBYE_S = 0.2  # a client that has gone must not delay the end
 
 
-class Listening:
-    """Raises OSError at its start where the address is in use or not ours.
+class Listener:
+    """A listening address. Raises OSError at its start if the address is in use or not ours.
 
-    While it refuses, the port stays ours: its sockets are bound, but do not listen, which is what
-    the kernel refuses connections for.
+    While it refuses, the port stays ours: its sockets are bound but do not listen, so the kernel
+    refuses connections.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Listening:
         self._refusing = False
 
     async def start(self, host: str, port: int) -> int:
-        """The port that was bound."""
+        """Bind and return the port."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
             self._protocol,
@@ -41,8 +41,10 @@ class Listening:
         self._servers = [server]
         return int(server.sockets[0].getsockname()[1])
 
-    def turn(self, *, refusing: bool) -> None:
-        """At once, or, where it has just begun to accept, as soon as that is done."""
+    def set_refusing(self, *, refusing: bool) -> None:
+        """Refuse or accept connections: at once or, if it has just begun to accept, when that is
+        done.
+        """
         self._refusing = refusing
         if self._opening is None and refusing != bool(self._held):
             (self._refuse if refusing else self._accept)()
@@ -89,7 +91,7 @@ class Listening:
                 )
             )
         self._held, self._opening = [], None
-        self.turn(refusing=self._refusing)
+        self.set_refusing(refusing=self._refusing)
 
 
 def _bound(family: int, address: tuple[str, int]) -> socket.socket:
@@ -103,7 +105,9 @@ def _bound(family: int, address: tuple[str, int]) -> socket.socket:
 
 
 def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """None for no TLS. Raises ValueError where one of both is missing or cannot be used."""
+    """Return the TLS context, None for no TLS. Raises ValueError if one of both files is missing or
+    unusable.
+    """
     if cert is None and key is None:
         return None
     if cert is None or key is None:
@@ -113,6 +117,7 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
         context.load_cert_chain(cert, key)
     except OSError as error:  # ssl.SSLError too
         raise ValueError(
-            f"{cert} and {key} are no certificate (tls_cert) with its key (tls_key): {error.strerror or error}."
+            f"{cert} and {key} are no certificate (tls_cert) with its key (tls_key): "
+            f"{error.strerror or error}."
         ) from None
     return context

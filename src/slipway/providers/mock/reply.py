@@ -1,7 +1,7 @@
-"""Replies: from a request for a chat completion to bytes with the times at which they are due.
+"""Build replies: from a chat completion request to bytes with the times at which they are due.
 
-A `Draft` is what would be said, a `Reply` the exact pieces in which it goes out and how it ends.
-Faults change the one or the other.
+A `ReplyDraft` is what would be said, a `MockReply` the exact pieces that are sent and how it ends.
+Faults change one or the other.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from slipway.providers.mock import continuing, lies, words
-from slipway.providers.mock.asked import ChatBody, parted
+from slipway.providers.mock.chat_request import ChatBody, split_partial
 from slipway.providers.mock.settings import MockSettings
 
 Ending = Literal[
     "keep", "cut", "hold", "reset"
-]  # go on, close without ending the body, send no more, reset the connection
+]  # keep the connection, close it before the body's end, send nothing more, reset it
 
 JSON = ("Content-Type", "application/json")
 HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -30,9 +30,9 @@ encode = msgspec.json.encode
 _with = msgspec.structs.replace
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
+class ReplyDraft(msgspec.Struct, frozen=True, kw_only=True):
     """A reply before it has a form. `text` None means words from the seed, `tokens` of them;
-    `limit` holds for both.
+    `limit` applies to both.
 
     With `partial`, only what follows it is said, in the way that `continues` names.
     """
@@ -58,9 +58,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     shredded: bool = False  # `text` comes in pieces of a few characters
 
 
-class Write(NamedTuple):
-    """Bytes of a body, due `at_s` after the request; `content` marks an event that carries text,
-    `finish` one that tells its end's reason.
+class TimedWrite(NamedTuple):
+    """Bytes of a body, due `at_s` after the request. `content` marks an event with text, `finish`
+    one with a finish reason.
     """
 
     at_s: float
@@ -69,14 +69,14 @@ class Write(NamedTuple):
     finish: bool = False
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """`length` is the declared Content-Length; None is a stream. The head goes out at `at_s`, or
-    never where `head` is False.
+class MockReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of a reply. `length` is the declared Content-Length; None is a stream. The head is
+    sent at `at_s`, or never if `head` is False.
     """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = (JSON,)
-    writes: tuple[Write, ...] = ()
+    writes: tuple[TimedWrite, ...] = ()
     length: int | None = None
     at_s: float = 0.0
     ending: Ending = "keep"
@@ -89,33 +89,33 @@ def whole(
     status: int = 200,
     at_s: float = 0.0,
     headers: tuple[tuple[str, str], ...] = (JSON,),
-) -> Reply:
-    """A reply that is sent in one piece."""
-    return Reply(
+) -> MockReply:
+    """Return a reply that is sent in one piece."""
+    return MockReply(
         status=status,
         headers=headers,
-        writes=(Write(at_s, data),) if data else (),
+        writes=(TimedWrite(at_s, data),) if data else (),
         length=len(data),
         at_s=at_s,
     )
 
 
 def envelope(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
-    """OpenAI's error object."""
+    """Return OpenAI's error object as JSON."""
     return encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
-def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
-    """Equal seeds and messages give equal words and times, also where the request asks to go on;
-    `number` goes into the reply's id alone.
+def draft_of(body: ChatBody, settings: MockSettings, number: int) -> ReplyDraft:
+    """Draft the reply to a request. Equal seeds and messages give equal words and times, also if
+    the request asks to continue; `number` is used in the reply's id only.
     """
-    messages, partial = parted(body.messages)
+    messages, partial = split_partial(body.messages)
     limits = [limit for limit in (body.max_tokens, body.max_completion_tokens) if limit is not None]
     seed = f"{settings.seed}:{hashlib.sha256(encode(messages)).hexdigest()}"
     prompt_tokens = tokens_in(sum(len(message.text()) for message in body.messages))
     rng = random.Random(f"{seed}:spread")  # noqa: S311 - repeatable on purpose
     longer, slower, later = (math.exp(rng.gauss(0, settings.spread)) for _ in range(3))
-    return Draft(
+    return ReplyDraft(
         number=number,
         model=body.model,
         stream=bool(body.stream),
@@ -139,20 +139,21 @@ def draft_of(body: ChatBody, settings: MockSettings, number: int) -> Draft:
 
 
 def tokens_in(characters: int) -> int:
-    """The usual estimate, four characters a token, rounded up."""
+    """Estimate tokens: four characters each, rounded up."""
     return -(-characters // 4)
 
 
-def render(draft: Draft) -> Reply:
+def render(draft: ReplyDraft) -> MockReply:
+    """Turn a draft into a reply."""
     said = [_say(draft, index) for index in range(draft.choices)]
     times = _times(draft, max(len(choice.pieces) for choice in said))
     if not draft.stream:
         return whole(_completion(draft, said), at_s=times[-1])
-    return Reply(headers=EVENTS, writes=tuple(_events(draft, said, times)), at_s=times[0])
+    return MockReply(headers=EVENTS, writes=tuple(_events(draft, said, times)), at_s=times[0])
 
 
-def truth(draft: Draft) -> str:
-    """What a draft says in all, its partial answer included."""
+def truth(draft: ReplyDraft) -> str:
+    """Return everything that a draft says, including its partial answer."""
     return "".join(_say(_with(draft, partial=""), 0).pieces)
 
 
@@ -161,14 +162,14 @@ class _Said(NamedTuple):
     finish: str | None
 
 
-def _say(draft: Draft, index: int) -> _Said:
+def _say(draft: ReplyDraft, index: int) -> _Said:
     pieces = _rest(draft, index) if draft.partial else _pieces(draft, index)
     if draft.limit is not None and len(pieces) > draft.limit:
         return _Said(pieces[: draft.limit], "length" if draft.finish == "stop" else draft.finish)
     return _Said(pieces, draft.finish)
 
 
-def _pieces(draft: Draft, index: int) -> tuple[str, ...]:
+def _pieces(draft: ReplyDraft, index: int) -> tuple[str, ...]:
     if draft.text is not None:
         return _split(draft, draft.text, index)
     return words.write(
@@ -176,25 +177,27 @@ def _pieces(draft: Draft, index: int) -> tuple[str, ...]:
     )
 
 
-def _rest(draft: Draft, index: int) -> tuple[str, ...]:
+def _rest(draft: ReplyDraft, index: int) -> tuple[str, ...]:
     joint = _rng(draft, f"joint {index} {draft.partial}")
     return _split(
         draft,
-        continuing.go_on(draft.continues, draft.partial, "".join(_pieces(draft, index)), joint),
+        continuing.continue_from(
+            draft.continues, draft.partial, "".join(_pieces(draft, index)), joint
+        ),
         index,
     )
 
 
-def _split(draft: Draft, text: str, index: int) -> tuple[str, ...]:
+def _split(draft: ReplyDraft, text: str, index: int) -> tuple[str, ...]:
     return lies.shred(_rng(draft, f"pieces {index}"), text) if draft.shredded else words.split(text)
 
 
-def _rng(draft: Draft, purpose: str) -> random.Random:
+def _rng(draft: ReplyDraft, purpose: str) -> random.Random:
     return random.Random(f"{draft.seed}:{purpose}")  # noqa: S311 - repeatable on purpose
 
 
-def _times(draft: Draft, count: int) -> list[float]:
-    """When each token is due; at least one time, so that an empty reply has one too."""
+def _times(draft: ReplyDraft, count: int) -> list[float]:
+    """Return when each token is due; at least one time, so that an empty reply has one too."""
     rng = _rng(draft, "times")
     times = [draft.ttft_s * (1 + draft.jitter * rng.uniform(-1, 1))]
     for _ in range(count - 1):
@@ -202,7 +205,7 @@ def _times(draft: Draft, count: int) -> list[float]:
     return times
 
 
-def _usage(draft: Draft, said: list[_Said]) -> dict[str, Any]:
+def _usage(draft: ReplyDraft, said: list[_Said]) -> dict[str, Any]:
     completion = sum(len(choice.pieces) for choice in said)
     return {
         "prompt_tokens": draft.prompt_tokens,
@@ -212,7 +215,7 @@ def _usage(draft: Draft, said: list[_Said]) -> dict[str, Any]:
     }
 
 
-def _completion(draft: Draft, said: list[_Said]) -> bytes:
+def _completion(draft: ReplyDraft, said: list[_Said]) -> bytes:
     body: dict[str, Any] = {
         "id": f"chatcmpl-mock-{draft.number}",
         "object": "chat.completion",
@@ -233,9 +236,9 @@ def _completion(draft: Draft, said: list[_Said]) -> bytes:
     return encode(body)
 
 
-def _events(draft: Draft, said: list[_Said], times: list[float]) -> Iterator[Write]:
-    """The role of each choice, the tokens of all choices in turn, their finishes, the usage if
-    asked for, and [DONE].
+def _events(draft: ReplyDraft, said: list[_Said], times: list[float]) -> Iterator[TimedWrite]:
+    """Yield the role of each choice, the tokens of all choices in turn, their finishes, the usage
+    if requested, and [DONE].
     """
     base = {
         "id": f"chatcmpl-mock-{draft.number}",
@@ -258,18 +261,19 @@ def _events(draft: Draft, said: list[_Said], times: list[float]) -> Iterator[Wri
         )
 
     for index in range(len(said)):
-        yield Write(times[0], event(index, {"role": "assistant", "content": ""}))
+        yield TimedWrite(times[0], event(index, {"role": "assistant", "content": ""}))
     for turn, at_s in enumerate(times):
         for index, choice in enumerate(said):
             if turn < len(choice.pieces):
-                yield Write(at_s, event(index, {"content": choice.pieces[turn]}), content=True)
+                yield TimedWrite(at_s, event(index, {"content": choice.pieces[turn]}), content=True)
     for index, choice in enumerate(said):
         if choice.finish:
-            yield Write(times[-1], event(index, {}, choice.finish), finish=True)
+            yield TimedWrite(times[-1], event(index, {}, choice.finish), finish=True)
     if usage_chunk:
-        yield Write(times[-1], sse({**base, "choices": [], "usage": _usage(draft, said)}))
-    yield Write(times[-1], DONE)
+        yield TimedWrite(times[-1], sse({**base, "choices": [], "usage": _usage(draft, said)}))
+    yield TimedWrite(times[-1], DONE)
 
 
 def sse(value: dict[str, Any]) -> bytes:
+    """Encode one server-sent event."""
     return b"data: " + encode(value) + b"\n\n"

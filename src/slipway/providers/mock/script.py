@@ -1,4 +1,4 @@
-"""Scripts: which faults are in force for a call, by its number, by time and by chance."""
+"""Scripts: which faults apply to a call, by its number, by time and by chance."""
 
 import math
 import random
@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from slipway.providers.mock.faults import Fault, Given, goes_by_time, parse_fault
+from slipway.providers.mock.faults import Fault, FaultContext, goes_by_time, parse_fault
 from slipway.settings.tree import seconds
 
-FORM = "Write FAULT[%P][@WHEN][xM], such as cut-5, status-503@1x3 (calls 1 to 3), down@2s-5s (seconds) or cutany%20 (one call in five)"
+FORM = (
+    "Write FAULT[%P][@WHEN][xM], such as cut-5, status-503@1x3 (calls 1 to 3), down@2s-5s "
+    "(seconds) or cutany%20 (one call in five)"
+)
 
 _ENTRY = re.compile(
     r"(?P<fault>[^%@]*?)(?:%(?P<percent>[^%@]*?))?(?:@(?P<when>[^%@]*?))?(?:x(?P<times>\d+))?"
@@ -23,10 +26,8 @@ _EVER = (0.0, math.inf)
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A fault for the calls numbered from `calls[0]` to `calls[1]`, both included, in the seconds
-    from `window_s[0]` up to `window_s[1]`.
-
-    Of those calls it takes the share `share`.
+    """A fault for the calls from `calls[0]` to `calls[1]`, both included, in the seconds from
+    `window_s[0]` up to `window_s[1]`. It takes the share `share` of them.
     """
 
     text: str
@@ -39,21 +40,20 @@ class Entry(msgspec.Struct, frozen=True):
         return self.window_s[0] <= age_s < self.window_s[1]
 
     def picks(self, number: int, seed: int) -> bool:
-        """Whether it is for this call, whenever that comes: by its number, then by chance, which is
-        the same for the same seed.
+        """Return whether it applies to this call at any time: by its number, then by chance, which
+        is the same for the same seed.
         """
         if not self.calls[0] <= number <= self.calls[1]:
             return False
-        return (
-            self.share >= 1 or random.Random(f"{seed}:{number}:{self.text}").random() < self.share  # noqa: S311
-        )
+        if self.share >= 1:
+            return True
+        return random.Random(f"{seed}:{number}:{self.text}").random() < self.share  # noqa: S311
 
 
 class Script:
-    """Entries, and the calls and seconds by which they go: counted from when it was made, or
-    started again.
+    """The entries, with a count of calls and seconds since it was created or started again.
 
-    Raises ValueError where an entry cannot be understood.
+    Raises ValueError if an entry cannot be understood.
     """
 
     def __init__(self, entries: Sequence[str], seed: int) -> None:
@@ -68,12 +68,13 @@ class Script:
         self.start()
 
     def start(self) -> None:
+        """Count calls and seconds from now."""
         self._number = 0
         self._began_at = time.monotonic()
 
-    def call(self) -> tuple[Given, list[Fault]]:
-        """Counts a call. What its faults may go by, but for its own seed, and those that are in
-        force for it.
+    def call(self) -> tuple[FaultContext, list[Fault]]:
+        """Count a call; return what its faults may depend on (all but its own seed), and the faults
+        that apply to it.
         """
         self._number += 1
         age_s = self._age_s()
@@ -82,22 +83,22 @@ class Script:
             for entry in self._parsed
             if entry.due(age_s) and entry.picks(self._number, self._seed)
         ]
-        return Given(f"{self._seed}", self._number, age_s, self._passed), faults
+        return FaultContext(f"{self._seed}", self._number, age_s, self._passed), faults
 
-    def standing(self) -> list[Fault]:
-        """The faults that are in force for every call now, whatever its number."""
+    def always_active(self) -> list[Fault]:
+        """Return the faults that apply to every call now, whatever its number."""
         age_s = self._age_s()
         return [entry.fault for entry in self._whole if entry.due(age_s)]
 
     def is_down(self) -> bool:
-        return bool(self._whole) and any(fault.name == "down" for fault in self.standing())
+        return bool(self._whole) and any(fault.name == "down" for fault in self.always_active())
 
     def refuses(self) -> bool:
         age_s = self._age_s()
         return any(entry.due(age_s) for entry in self._refusals)
 
-    def next_turn_s(self) -> float | None:
-        """How long until connections may be refused, or accepted again; None for never."""
+    def next_change_s(self) -> float | None:
+        """Return the seconds until connections are refused, or accepted again; None for never."""
         age_s = self._age_s()
         turns = [
             turn_s - age_s
@@ -112,8 +113,8 @@ class Script:
 
 
 def parse_entry(text: str) -> Entry:
-    """`FAULT[%P][@WHEN][xM]`, where WHEN is a call's number, a time or two times. Raises ValueError
-    with what is wrong.
+    """Parse `FAULT[%P][@WHEN][xM]`, where WHEN is a call's number, a time or two times. Raises
+    ValueError that says what is wrong.
     """
     match = _ENTRY.fullmatch(text.strip())
     if match is None:
@@ -124,12 +125,13 @@ def parse_entry(text: str) -> Entry:
     window_s = _window(text, when) if timed else _EVER
     if timed and times:
         raise ValueError(
-            f"Script entry {text!r}: x{times} counts calls, and does not go with a time."
+            f"Script entry {text!r}: x{times} counts calls and cannot be combined with a time."
         )
     calls = _EVER if timed else _calls(text, when, times)
     if goes_by_time(fault) and (calls != _EVER or share < 1):
         raise ValueError(
-            f"Script entry {text!r}: {fault.name} is the whole server's and goes by time, such as {fault.name}@5s-10s."
+            f"Script entry {text!r}: {fault.name} applies to the whole server, so give it a time, "
+            f"such as {fault.name}@5s-10s."
         )
     return Entry(text.strip(), fault, calls, window_s, share)
 
@@ -143,13 +145,16 @@ def _share(text: str, percent: str | None) -> float:
         share = math.nan
     if not 0 <= share <= 1:
         raise ValueError(
-            f"Script entry {text!r}: {percent!r} is no share of calls; write % and a number from 0 to 100."
+            f"Script entry {text!r}: {percent!r} is not a share of calls; write % and a number "
+            "from 0 to 100."
         )
     return share
 
 
 def _calls(text: str, first: str | None, times: str | None) -> tuple[float, float]:
-    """From call N (1 if absent) for M calls. With N alone one call, with neither all of them."""
+    """Return the range of calls: from call N (1 if absent) for M calls. N alone is one call,
+    neither is all of them.
+    """
     if first is None and times is None:
         return _EVER
     if int(first or 1) < 1 or int(times or 1) < 1:
@@ -163,7 +168,8 @@ def _window(text: str, when: str) -> tuple[float, float]:
     match = _TIMES.fullmatch(when)
     if match is None:
         raise ValueError(
-            f"Script entry {text!r}: behind @ stands a call (3), a time (2s, 500ms, 1m) or two times (2s-5s)."
+            f"Script entry {text!r}: after @ write a call (3), a time (2s, 500ms, 1m) or two times "
+            "(2s-5s)."
         )
     start_s, end_s = seconds(match[1]), seconds(match[2]) if match[2] else math.inf
     if end_s <= start_s:

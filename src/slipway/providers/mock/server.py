@@ -1,4 +1,4 @@
-"""The mock provider: its routes, what it remembers, its start and end."""
+"""The mock provider: its routes, the requests it remembers, its start and end."""
 
 import asyncio
 import base64
@@ -15,14 +15,22 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from slipway.providers.mock.asked import ChatBody
-from slipway.providers.mock.connection import Connection
+from slipway.providers.mock.chat_request import ChatBody
+from slipway.providers.mock.connection import MockConnection
 from slipway.providers.mock.continuing import CONTINUES
-from slipway.providers.mock.faults import Fault, Given, bend, failed, fault_of_model, refusal, shape
-from slipway.providers.mock.listening import Listening, tls_context
-from slipway.providers.mock.reply import Reply, draft_of, encode, render, truth, whole
+from slipway.providers.mock.faults import (
+    Fault,
+    FaultContext,
+    change_draft,
+    change_reply,
+    failed,
+    fault_of_model,
+    refusal,
+)
+from slipway.providers.mock.listening import Listener, tls_context
+from slipway.providers.mock.reply import MockReply, draft_of, encode, render, truth, whole
 from slipway.providers.mock.script import Script
-from slipway.providers.mock.settings import MockSettings, Seen
+from slipway.providers.mock.settings import MockSettings, RecordedRequest
 
 REMEMBERED = 10_000
 DIMENSIONS = 8
@@ -31,7 +39,7 @@ SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
 
 
 class EmbeddingsBody(msgspec.Struct):
-    """`input` is a text, several texts, or the same as token ids."""
+    """`input` is one text, several texts, or the same as token ids."""
 
     model: str
     input: str | list[str | int | list[int]]
@@ -39,27 +47,27 @@ class EmbeddingsBody(msgspec.Struct):
 
 
 class Refused(Exception):
-    """Carries the reply that says why."""
+    """Carries the reply that refuses the request."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: MockReply) -> None:
         self.reply = reply
 
 
 class _Route(NamedTuple):
     method: str
     tail: str
-    handler: "Callable[[MockServer, Seen, bytes], Reply]"
+    handler: "Callable[[MockServer, RecordedRequest, bytes], MockReply]"
     remembered: bool = True
     open: bool = False  # needs no key
-    steers: bool = False  # for tests, which must see and steer a mock that is down
+    steers: bool = False  # for tests, which must see and control a mock that is down
 
 
 class MockServer:
-    """Use it as `async with MockServer(settings) as mock:`, or start and close it. Raises
-    ValueError where settings or script are wrong.
+    """Use it as `async with MockServer(settings) as mock:`, or call start and close. Raises
+    ValueError if settings or script are wrong.
 
-    `port` is the bound one after the start. `requests` holds the last 10,000 requests, without
-    those to /healthz and those that steer.
+    `port` is the bound port after the start. `requests` holds the last 10,000 requests, without
+    those to /healthz and those that control the mock.
     """
 
     def __init__(self, settings: MockSettings) -> None:
@@ -69,17 +77,17 @@ class MockServer:
             )
         self.settings = settings
         self.port = settings.port
-        self.requests: list[Seen] = []
+        self.requests: list[RecordedRequest] = []
         self._script = Script(settings.script, settings.seed)
         self._calls = 0
         self._started_at = 0.0
-        self._connections: set[Connection] = set()
-        self._listening = Listening(
-            lambda: Connection(self._answer, self._connections),
+        self._connections: set[MockConnection] = set()
+        self._listener = Listener(
+            lambda: MockConnection(self._answer, self._connections),
             tls_context(settings.tls_cert, settings.tls_key),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._next_turn: asyncio.TimerHandle | None = None
+        self._next_change: asyncio.TimerHandle | None = None
 
     @property
     def url(self) -> str:
@@ -87,59 +95,61 @@ class MockServer:
         return f"http{'s' if self.settings.tls_cert else ''}://{host}:{self.port}/v1"
 
     async def start(self) -> None:
-        """Raises OSError where the address is in use or not ours."""
-        self.port = await self._listening.start(self.settings.host, self.settings.port)
+        """Listen. Raises OSError if the address is in use or not ours."""
+        self.port = await self._listener.start(self.settings.host, self.settings.port)
         self._loop = asyncio.get_running_loop()
         self._started_at = time.monotonic()
         self._script.start()
-        self._turn()
+        self._apply_refusals()
 
     async def close(self) -> None:
-        """Stops listening and drops every connection, whatever is under way."""
+        """Stop listening and drop every connection, with any reply in progress."""
         if self._loop is None:
             return
         self._loop = None
-        if self._next_turn:
-            self._next_turn.cancel()
+        if self._next_change:
+            self._next_change.cancel()
         open_now = list(self._connections)
         for connection in open_now:
             connection.drop()
         await asyncio.gather(*(connection.lost for connection in open_now))
-        await self._listening.close()
+        await self._listener.close()
 
     def script(self, *entries: str) -> None:
-        """Replaces the script as a whole, from any thread; calls and seconds are counted again. It
-        is in force when this returns.
+        """Replace the whole script, from any thread; calls and seconds are counted again. It
+        applies when this returns.
 
-        Raises ValueError where an entry cannot be understood; the script stays as it was then.
+        Raises ValueError if an entry cannot be understood; the old script stays then.
         """
         script = Script(entries, self.settings.seed)
         if self._loop is None or self._loop is _running_loop():
-            self._follow(script)
+            self._use_script(script)
         else:
-            asyncio.run_coroutine_threadsafe(self._followed(script), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._use_script_soon(script), self._loop).result()
 
-    async def _followed(self, script: Script) -> None:
-        self._follow(script)
+    async def _use_script_soon(self, script: Script) -> None:
+        self._use_script(script)
 
-    def _follow(self, script: Script) -> None:
+    def _use_script(self, script: Script) -> None:
         self._script = script
-        self._turn()
+        self._apply_refusals()
 
-    def _turn(self) -> None:
-        """Refuses connections or accepts them, as the script says for now, and comes back when it
-        says otherwise.
+    def _apply_refusals(self) -> None:
+        """Refuse or accept connections as the script says for now, and come back when it says
+        otherwise.
         """
-        if self._next_turn:
-            self._next_turn.cancel()
+        if self._next_change:
+            self._next_change.cancel()
         if self._loop is None:
             return
         refusing = self._script.refuses()
-        self._listening.turn(refusing=refusing)
+        self._listener.set_refusing(refusing=refusing)
         for connection in list(self._connections) if refusing else ():
             connection.hang_up()
-        after_s = self._script.next_turn_s()
-        self._next_turn = None if after_s is None else self._loop.call_later(after_s, self._turn)
+        after_s = self._script.next_change_s()
+        self._next_change = (
+            None if after_s is None else self._loop.call_later(after_s, self._apply_refusals)
+        )
 
     async def __aenter__(self) -> "MockServer":
         await self.start()
@@ -153,12 +163,12 @@ class MockServer:
     ) -> None:
         await self.close()
 
-    def _answer(self, seen: Seen, body: bytes) -> Reply:
+    def _answer(self, seen: RecordedRequest, body: bytes) -> MockReply:
         path = seen.path.partition("?")[0]
         method = "GET" if seen.method == "HEAD" else seen.method
         route = next(
             (route for route in ROUTES if route.method == method and path.endswith(route.tail)),
-            NOWHERE,
+            UNKNOWN_ROUTE,
         )
         if route.remembered:
             self.requests.append(seen)
@@ -171,7 +181,7 @@ class MockServer:
             reply = refused.reply
         return failed(503) if not route.steers and self._script.is_down() else reply
 
-    def _check_key(self, seen: Seen) -> None:
+    def _check_key(self, seen: RecordedRequest) -> None:
         key, bad_keys = self.settings.api_key, self.settings.bad_keys
         given = seen.headers.get("authorization", "").removeprefix("Bearer ") or seen.headers.get(
             "api-key", ""
@@ -181,47 +191,49 @@ class MockServer:
         ):
             raise Refused(refusal(401, f"Incorrect API key provided: {_redacted(given)}."))
 
-    def _chat(self, seen: Seen, body: bytes) -> Reply:
+    def _chat(self, seen: RecordedRequest, body: bytes) -> MockReply:
         self._calls += 1
         given, faults = self._script.call()
         request = _parse(seen, body, ChatBody)
         faults += _own_faults(request.model)
         draft = draft_of(request, self.settings, self._calls)
         given = msgspec.structs.replace(given, seed=draft.seed)
-        return bend(render(shape(draft, faults, given)), faults, given)
+        return change_reply(render(change_draft(draft, faults, given)), faults, given)
 
-    def _embeddings(self, seen: Seen, body: bytes) -> Reply:
+    def _embeddings(self, seen: RecordedRequest, body: bytes) -> MockReply:
         self._calls += 1
         given, faults = self._script.call()
         request = _parse(seen, body, EmbeddingsBody)
         faults += _own_faults(request.model)
-        return bend(whole(encode(_embedded(request)), at_s=self.settings.ttft_s), faults, given)
+        return change_reply(
+            whole(encode(_embedded(request)), at_s=self.settings.ttft_s), faults, given
+        )
 
-    def _truth(self, seen: Seen, body: bytes) -> Reply:
+    def _truth(self, seen: RecordedRequest, body: bytes) -> MockReply:
         request = _parse(seen, body, ChatBody)
         draft = draft_of(request, self.settings, 0)
-        faults = [*self._script.standing(), *_own_faults(request.model)]
-        return whole(encode({"text": truth(shape(draft, faults, Given(draft.seed)))}))
+        faults = [*self._script.always_active(), *_own_faults(request.model)]
+        return whole(encode({"text": truth(change_draft(draft, faults, FaultContext(draft.seed)))}))
 
-    def _put_script(self, seen: Seen, body: bytes) -> Reply:
+    def _put_script(self, seen: RecordedRequest, body: bytes) -> MockReply:
         entries = _parse(seen, body, list[str])
         try:
             self._script = Script(entries, self.settings.seed)
         except ValueError as error:
             raise Refused(refusal(400, str(error))) from None
         asyncio.get_running_loop().call_soon(
-            self._turn
-        )  # behind this reply, which would be dropped with its connection
+            self._apply_refusals
+        )  # after this reply, which would be dropped with its connection
         return whole(encode(entries))
 
-    def _models(self, _: Seen, __: bytes) -> Reply:
+    def _models(self, _: RecordedRequest, __: bytes) -> MockReply:
         models = [
             {"id": name, "object": "model", "created": 0, "owned_by": "slipway-mock"}
             for name in self.settings.models
         ]
         return whole(encode({"object": "list", "data": models}))
 
-    def _healthz(self, _: Seen, __: bytes) -> Reply:
+    def _healthz(self, _: RecordedRequest, __: bytes) -> MockReply:
         return whole(
             encode(
                 {
@@ -232,10 +244,10 @@ class MockServer:
             )
         )
 
-    def _nowhere(self, seen: Seen, _: bytes) -> Reply:
+    def _unknown_route(self, seen: RecordedRequest, _: bytes) -> MockReply:
         return refusal(404, f"There is no {seen.method} {seen.path} here.")
 
-    def _list_requests(self, _: Seen, __: bytes) -> Reply:
+    def _list_requests(self, _: RecordedRequest, __: bytes) -> MockReply:
         now = time.monotonic()
         return whole(encode([_shown(seen, now) for seen in self.requests]))
 
@@ -249,12 +261,12 @@ ROUTES = (
     _Route("PUT", "/script", MockServer._put_script, remembered=False, steers=True),
     _Route("POST", "/truth", MockServer._truth, remembered=False, steers=True),
 )
-NOWHERE = _Route("", "", MockServer._nowhere)
+UNKNOWN_ROUTE = _Route("", "", MockServer._unknown_route)
 
 
 async def serve(settings: MockSettings, ready: Callable[[MockServer], None] | None = None) -> None:
-    """Runs until cancelled or SIGTERM. `ready` is called once the server listens; OSError is raised
-    where it cannot.
+    """Run until cancelled or SIGTERM. `ready` is called once the server listens. Raises OSError if
+    it cannot.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -280,7 +292,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _own_faults(model: str) -> list[Fault]:
-    """What the model's name asks for. Raises Refused with a 404 where there is no such fault."""
+    """Return what the model's name asks for. Raises Refused with a 404 if there is no
+    such fault.
+    """
     try:
         own = fault_of_model(model)
     except ValueError as error:
@@ -288,8 +302,10 @@ def _own_faults(model: str) -> list[Fault]:
     return [own] if own else []
 
 
-def _parse(seen: Seen, body: bytes, kind: type[Body]) -> Body:
-    """Fills `seen.body`. Raises Refused with a 400 that names the field."""
+def _parse(seen: RecordedRequest, body: bytes, kind: type[Body]) -> Body:
+    """Decode the body into `seen.body` and `kind`. Raises Refused with a 400 that names
+    the field.
+    """
     try:
         seen.body = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -325,7 +341,7 @@ def _embedded(request: EmbeddingsBody) -> dict[str, Any]:
 
 
 def _vector(data: bytes) -> list[float]:
-    """A vector of length 1 that depends on `data` alone."""
+    """Return a vector of length 1 that depends on `data` alone."""
     numbers = [
         number / 2**31 - 1
         for number in struct.unpack(f"<{DIMENSIONS}I", hashlib.sha256(data).digest())
@@ -342,7 +358,7 @@ def _coded(vector: list[float], encoding: str | None) -> list[float] | str:
     )
 
 
-def _shown(seen: Seen, now: float) -> dict[str, Any]:
+def _shown(seen: RecordedRequest, now: float) -> dict[str, Any]:
     return {
         "method": seen.method,
         "path": seen.path,

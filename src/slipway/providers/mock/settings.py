@@ -1,4 +1,4 @@
-"""What a mock provider is told at its start, and what it remembers of each request."""
+"""A mock provider's settings, and what it remembers of each request."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     `text` fixes its words.
 
     `jitter` is a relative spread: 0.2 draws each time from 80 % to 120 % of its value, from the
-    seed. `spread` draws the length, the speed and the time to the first token of each reply again:
-    it is the standard deviation of their logarithms. `prefill` is how many tokens of a prompt are
-    read in a second, 0 for all at once. With `api_key`, every request but `GET /healthz` must carry
-    it as `Authorization: Bearer KEY` or `api-key: KEY`; one that carries one of the `bad_keys` is
-    refused. `script` is explained in the package's docstring. `continues` is one of `CONTINUES`.
-    With `tls_cert` and `tls_key`, both PEM files, the mock speaks TLS.
+    seed. `spread` varies each reply's length, speed and time to the first token: it is the standard
+    deviation of their logarithms. `prefill` is the number of prompt tokens read per second, 0 for
+    all at once. With `api_key`, every request but `GET /healthz` must carry it as `Authorization:
+    Bearer KEY` or `api-key: KEY`; one that carries one of the `bad_keys` is refused. `script` is
+    explained in the package's docstring. `continues` is one of `CONTINUES`. With `tls_cert` and
+    `tls_key`, both PEM files, the mock speaks TLS.
     """
 
     host: str = "127.0.0.1"
@@ -38,12 +38,12 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: Path | None = None
 
 
-class Seen(msgspec.Struct, kw_only=True):
+class RecordedRequest(msgspec.Struct, kw_only=True):
     """One request as it was received. `*_at` and `sent` are readings of `time.monotonic()`.
 
-    Header names are lower case. `body` is the parsed JSON, None where there was none or it was
-    broken. `sent` grows by one time for each piece of the reply's body. `closed_at` is when the
-    client went away before the reply's end, None while or where it did not.
+    Header names are lower case. `body` is the parsed JSON, None if there was none or it was broken.
+    `sent` grows by one time for each piece of the reply's body. `closed_at` is when the client left
+    before the reply's end, None if it did not.
     """
 
     method: str

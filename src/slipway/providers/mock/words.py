@@ -1,16 +1,17 @@
-"""The mock's vocabulary: text that reads a little like English, the same for the same seed, with
-characters of two to four bytes.
+"""The mock's vocabulary: text that resembles English, the same for the same seed, with characters
+of two to four bytes.
 """
 
 import random
 import re
 
 VOCABULARY: tuple[str, ...] = tuple(
-    """the a harbour ship water answer question model system document page service team customer order value report network policy
-    reader result engine signal window morning local small large quick steady clear careful common public early late moves keeps gives
-    shows needs holds brings follows explains returns between after before under with without from into and but because where when
-    # One literal a word would fill a page
-    café naïve 数据 Übersicht façade 🚢""".split()  # noqa: SIM905
+    # One literal for each word would fill a page
+    """the a harbour ship water answer question model system document page service team customer
+    order value report network policy reader result engine signal window morning local small large
+    quick steady clear careful common public early late moves keeps gives shows needs holds
+    brings follows explains returns between after before under with without from into and but
+    because where when café naïve 数据 Übersicht façade 🚢""".split()  # noqa: SIM905
 )
 SENTENCE = (6, 12)  # words
 CITED = 0.6  # the share of sentences that cite; the first one always does
@@ -20,18 +21,20 @@ _NUMBERED = re.compile(r"^\[(\d{1,4})\]", re.MULTILINE)
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The tokens of `text`: words with the space after them. Joined, they are `text` exactly."""
+    """Return the tokens of `text`: words with the space after them. Joined, they are `text`
+    exactly.
+    """
     return tuple(_PIECE.findall(text))
 
 
 def numbered_passages(text: str) -> tuple[int, ...]:
-    """The numbers of lines that start with `[1]`, `[2]` …, each once, in order."""
+    """Return the numbers of lines that start with `[1]`, `[2]` …, each once, in order."""
     return tuple(dict.fromkeys(int(number) for number in _NUMBERED.findall(text)))
 
 
 def write(rng: random.Random, tokens: int, cite: tuple[int, ...] = ()) -> tuple[str, ...]:
-    """Exactly `tokens` tokens of sentences; where there is something to cite, the first sentence
-    and some others end in ` [n].`
+    """Return exactly `tokens` tokens of sentences. If there is something to cite, the first
+    sentence and some others end in ` [n].`
     """
     pieces: list[str] = []
     while (left := tokens - len(pieces)) > 0:
