@@ -294,7 +294,7 @@ class Knowledge:
         return [
             doc
             for n, doc in known.documents.items()
-            if (keeps or doc.state == "done") and (visible is None or n in visible)
+            if (keeps or doc.state != "failed") and (visible is None or n in visible)
         ]
 
     # The field's name on the wire
