@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knowing import Known
+from knowledge_base import KnowledgeBase
 from processes import run, serving
 from slipway.knowledge.access import Access
 from slipway.settings import AccessRule
@@ -36,7 +36,7 @@ class Estate:
     """The pages on disk, read once for each layout of folders and then asked under any rules."""
 
     def __init__(self, folder: Path, pages: dict[str, str]) -> None:
-        self.folder, self._rooms = folder, dict[str, Known]()
+        self.folder, self._rooms = folder, dict[str, KnowledgeBase]()
         write(folder, pages)
         (folder / "link").symlink_to(folder / "team" / "handbook")
 
@@ -46,10 +46,10 @@ class Estate:
         """Return the names of the files that the asker may read."""
         paths, name = [self.folder / each for each in sources], " ".join(sources)
         if name not in self._rooms:
-            self._rooms[name] = Known(paths)
+            self._rooms[name] = KnowledgeBase(paths)
             self._rooms[name].build()
         made = tuple(AccessRule(path=path, groups=tuple(groups)) for path, groups in rules)
-        room = self._rooms[name].room.with_access(Access(lambda: made, paths, self.folder))
+        room = self._rooms[name].knowledge.with_access(Access(lambda: made, paths, self.folder))
         return {Path(doc.path).name for doc in room.documents(asker)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from knowing import Known
+from knowledge_base import KnowledgeBase
 from processes import serving
 from slipway.settings import AccessRule
 from slipway.types import Asker, Within
@@ -71,12 +71,12 @@ def texts(draw: random.Random, count: int) -> list[str]:
     ]
 
 
-def room_of(folder: Path, visible: Sequence[str], hidden: Sequence[str]) -> Known:
+def room_of(folder: Path, visible: Sequence[str], hidden: Sequence[str]) -> KnowledgeBase:
     for name, some in (("open", visible), ("secret", hidden)):
         (folder / "docs" / name).mkdir(parents=True, exist_ok=True)
         for n, text in enumerate(some):
             (folder / "docs" / name / f"{n:03}.md").write_text(f"# Page\n\n{text}")
-    room = Known([folder / "docs"], rules=RULES)
+    room = KnowledgeBase([folder / "docs"], rules=RULES)
     room.build()
     return room
 
@@ -94,7 +94,7 @@ def test_answers_are_the_same_as_if_hidden_documents_did_not_exist(
         within = draw.choice([None, None, Within(path="open/00*")])
         both = []
         for room in (alone, beside):
-            found = room.room.find(question, STAFF, 10, within)
+            found = room.knowledge.find(question, STAFF, 10, within)
             hits = [
                 (h.passage.path, h.passage.heading, h.passage.start, h.score) for h in found.hits
             ]
@@ -107,10 +107,10 @@ def test_a_hidden_document_that_changes_changes_nothing_either(tmp_path: Path) -
     draw = random.Random(7)
     room = room_of(tmp_path, texts(draw, 10), texts(draw, 3))
     question = "tariff harbour 运费"
-    before = room.room.find(question, STAFF, 10)
+    before = room.knowledge.find(question, STAFF, 10)
     (tmp_path / "docs" / "secret" / "000.md").write_text("# Page\n\n" + "tariff " * 500)
     (tmp_path / "docs" / "secret" / "001.md").unlink()
     room.build()
-    after = room.room.find(question, STAFF, 10)
+    after = room.knowledge.find(question, STAFF, 10)
     assert [hit.score for hit in after.hits] == [hit.score for hit in before.hits]
     assert after.confidence == before.confidence

@@ -16,6 +16,7 @@ from slipway.knowledge.readers.document import (
     table,
 )
 from slipway.knowledge.readers.encoding import cleaned, decoded
+from slipway.knowledge.readers.front_matter import front_matter_of_html
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
@@ -59,13 +60,15 @@ def html(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     written as in Markdown, with the values of merged cells repeated; `pre` is fenced.
     """
     file = decoded(data, markup=True)
-    document = html_text(file.text, fallback)
+    front = front_matter_of_html(file.text)
+    document = html_text(file.text[front.end :], front.title or fallback)
     return ParsedDocument(
         title=document.title,
         text=document.text,
         headings=document.headings,
         breaks=document.breaks,
         losses=file.losses,
+        meta=front.meta,
     )
 
 

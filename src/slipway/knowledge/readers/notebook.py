@@ -8,6 +8,7 @@ import msgspec
 
 from slipway.knowledge.readers.document import Loss, OnPage, ParsedDocument, UnreadableFile, counted
 from slipway.knowledge.readers.encoding import decoded
+from slipway.knowledge.readers.front_matter import FrontMatter, front_matter
 from slipway.knowledge.readers.markdown import markdown_text
 
 _LONGEST_RESULT = 2_000  # characters of a printed result
@@ -39,8 +40,9 @@ def notebook(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     if pictures:
         what = counted(pictures, "picture among the results is", "pictures among the results are")
         losses = (*losses, Loss(what=f"{what} not read", fix="describe them in a text cell"))
-    # a first cell with --- is a line, not front matter
-    return markdown_text(f"\n{text}\n", fallback, losses=losses)
+    front = front_matter(_joined(cells[0].get("source", ""))) if cells else FrontMatter()
+    document = markdown_text(f"{text}\n", fallback, losses=losses)
+    return msgspec.structs.replace(document, meta=document.meta or front.meta)
 
 
 def _parts(cell: dict[str, Any], language: str) -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 import re
 
+import msgspec
+
 from slipway.knowledge.readers.document import Heading, Loss, OnPage, ParsedDocument, one_line
 from slipway.knowledge.readers.encoding import decoded
+from slipway.knowledge.readers.front_matter import front_matter_of_text
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
@@ -21,7 +24,8 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """
     file = decoded(data)
     text = file.text
-    rows, lines = text.split("\n"), line_starts(text, 0)
+    front = front_matter_of_text(text)
+    rows, lines = text[front.end :].split("\n"), line_starts(text, front.end)
     ranks: dict[tuple[str, bool], int] = {}
     headings = []
     for number in range(len(rows) - 1):
@@ -36,7 +40,12 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
         )
     title = headings[0].text if headings else fallback
     return ParsedDocument(
-        title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text)
+        title=title,
+        text=text,
+        headings=tuple(headings),
+        breaks=_paragraphs(text),
+        body=front.end,
+        meta=front.meta,
     )
 
 
@@ -49,7 +58,9 @@ def _is_underlined(before: str, row: str, rule: str) -> bool:
 def plain(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """Read plain text, without headings."""
     file = decoded(data)
-    return plain_text(file.text, fallback, file.losses)
+    front = front_matter_of_text(file.text)
+    document = plain_text(file.text[front.end :], front.title or fallback, file.losses)
+    return msgspec.structs.replace(document, meta=front.meta)
 
 
 def plain_text(text: str, fallback: str, losses: tuple[Loss, ...] = ()) -> ParsedDocument:
