@@ -150,6 +150,8 @@ class Piece(Record, frozen=True, kw_only=True):
     spoke: bool = False
     finish: str | None = None
     usage: Usage | None = None
+    is_plain: bool = True  # no part of a tool call or of audio, which no other model can continue
+    left_out: int = 0  # fields of the event that could not be read
 
 
 # What flows out while an answer is made. `event` tags each in JSON; the tables of fields are in
@@ -315,6 +317,7 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     why: str | None = None
     shown_chars: int = 0
     used: bool = True
+    left_out: int = 0  # fields of the reply that could not be read
 
 
 class Answered(Record, frozen=True, kw_only=True):
