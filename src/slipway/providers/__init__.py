@@ -14,8 +14,9 @@ import msgspec
 from slipway.settings import Model, Needs, Price
 from slipway.types import Piece, Record, Usage
 
-# What a probe finds: `well`; `answers`, but with an error; connected, but `silent`; `unreachable`
-Reachable = Literal["well", "answers", "silent", "unreachable"]
+# What a probe finds: `well`; `refused`, which says little about calls; `failing`; connected, but
+# `silent`; `unreachable`
+Reachable = Literal["well", "refused", "failing", "silent", "unreachable"]
 
 
 class Call(Record, frozen=True, kw_only=True):

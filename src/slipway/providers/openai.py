@@ -96,10 +96,11 @@ class OpenAIProvider:
         except ProviderError as error:
             if error.before_sending:
                 return "unreachable"
-            return "silent" if isinstance(error, ProviderSlow) else "answers"
+            return "silent" if isinstance(error, ProviderSlow) else "failing"
         reply.close()
-        is_refused = reply.status >= 500 or reply.status in (401, 402, 403, 429)
-        return "answers" if is_refused else "well"
+        if reply.status >= 500:
+            return "failing"
+        return "refused" if reply.status in (401, 402, 403, 429) else "well"
 
     def retire(self) -> None:
         if self._client is not None:

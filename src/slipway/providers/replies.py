@@ -16,7 +16,7 @@ import msgspec
 from slipway.errors import ProviderCut, ProviderError, ProviderNonsense, ProviderSlow
 from slipway.providers import Call, Completion
 from slipway.providers.failures import Teller, is_failure
-from slipway.providers.http import HttpReply
+from slipway.providers.http import LARGEST_REPLY, HttpReply
 from slipway.providers.lenient_json import (
     BOM,
     LARGEST_INT,
@@ -92,6 +92,7 @@ class OpenAIReply:
         self.half = ""  # the first half of a surrogate pair, whose second half may follow
         self.left_out = 0
         self.waits_for_words, self.is_first_block, self.ended = True, True, False
+        self.begun = b""  # what was read to see what it is, and not handled yet
         self.quiet_since: float | None = None
         self.broken: ProviderError | None = None
 
@@ -99,17 +100,36 @@ class OpenAIReply:
 
     async def whole(self) -> Completion:
         try:
-            raw = await self.reply.read()
+            self.begun = (await self.reply.chunk()).removeprefix(BOM)
+            if self.begun.lstrip().startswith(EVENT_STARTS):
+                return self.completion(completion_of(await self.chunks()), None)
+            raw = await self.rest()
         except ProviderError as error:
             raise self.named(error) from None
-        raw = raw.removeprefix(BOM)
-        if raw.lstrip().startswith(EVENT_STARTS):
-            return self.completion(completion_of(self.chunks_in(raw)), None)
         try:
             value, is_readable = read_json_and_check(raw)
         except BrokenJson:
             raise self.nonsense("did not answer with a completion") from None
         return self.completion(value, raw if is_readable else None)
+
+    async def chunks(self) -> list[dict[str, Any]]:
+        """Return the chunks of a stream, which came where none was requested."""
+        self.hide_usage = False
+        found = []
+        while pieces := await self.pieces():
+            said = [data_of(piece.raw).strip() for piece in pieces]
+            found += [read_json(data) for data in said if data and data != b"[DONE]"]
+        return found
+
+    async def rest(self) -> bytes:
+        """Return the whole body that has begun. Raises ProviderNonsense if it is too large."""
+        blocks, size = [], 0
+        while block := await self.block():
+            blocks.append(block)
+            size += len(block)
+            if size > LARGEST_REPLY:
+                raise self.nonsense("sent a reply that is too large")
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def completion(self, value: Any, raw: bytes | None) -> Completion:
         """Return the answer; `raw` is None if the original bytes cannot be passed on."""
@@ -133,24 +153,6 @@ class OpenAIReply:
         return Completion(
             raw=raw, text=text_of(text), finish=finish, usage=usage, left_out=self.left_out
         )
-
-    def chunks_in(self, raw: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the chunks of a stream that came where none was requested. Raises ProviderError
-        unless it ended well.
-        """
-        try:
-            events = self.framer.feed(raw + b"\n\n")
-        except ValueError:
-            raise self.nonsense("sent an event that is too large") from None
-        for event in events:
-            for data in datas_of(event):
-                if data.strip() == b"[DONE]":
-                    return
-                value = self.value(data)
-                if is_failure(value) or name_of(event) == b"error":
-                    raise self.failure(value)
-                if isinstance(value, dict):
-                    yield value
 
     # A stream
 
@@ -209,6 +211,9 @@ class OpenAIReply:
         """Return the next bytes. Raises ProviderSlow if only comments came for too long after the
         first words; then the connection itself is not silent.
         """
+        if self.begun:
+            begun, self.begun = self.begun, b""
+            return begun
         if self.waits_for_words:
             return await self.reply.chunk()
         now = asyncio.get_running_loop().time()
@@ -229,11 +234,9 @@ class OpenAIReply:
 
     async def whole_as_events(self, begun: bytes) -> list[bytes]:
         """Return a completion, which came where a stream was requested, as a stream's events."""
-        blocks = [begun]
-        while block := await self.block():
-            blocks.append(block)
+        self.begun = begun
         try:
-            value = read_json(b"".join(blocks))
+            value = read_json(await self.rest())
         except BrokenJson:
             raise self.nonsense("answered with neither a stream nor a completion") from None
         if is_failure(value):

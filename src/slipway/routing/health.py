@@ -30,7 +30,7 @@ log = logging.getLogger("slipway")
 PROBE_S = 0.5  # between two probes of a model whose breaker is open
 # If a probe fails, after how long a model is tried all the same, by what the probe found. A model
 # that cannot even be connected to is not tried
-TRIED_AFTER_S = {"answers": 2.0, "silent": 5.0}
+TRIED_AFTER_S = {"refused": 2.0, "silent": 5.0, "failing": 30.0}
 KEY_TRIED_AFTER_S = 30.0  # a key that was refused seldom becomes good by itself
 RECENTLY_S = 60.0
 PROBE_WAIT_S = 0.3  # how long a question waits for a probe if no other model can answer
