@@ -23,7 +23,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from faulty import BAD_KEY, FAULTS, Cell, Estate, Fault, estate
-from seeing import RecordedRequest, ask
+from seeing import SeenReply, ask
 
 PATIENCE_S = 10.0
 HEALTHY = 15  # questions that tell what healthy is
@@ -56,7 +56,7 @@ async def routed(everything: Estate, cell: Cell) -> Found:
         )
 
 
-def found(everything: Estate, cell: Cell, seen: RecordedRequest) -> Found:
+def found(everything: Estate, cell: Cell, seen: SeenReply) -> Found:
     is_wrong = seen.word in ("whole", "continued") and seen.text != everything.truth(cell)
     return Found("wrong text" if is_wrong else seen.word, seen.took_s, cell)
 

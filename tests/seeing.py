@@ -14,7 +14,7 @@ import msgspec
 ENVELOPE = {"message", "type", "param", "code"}
 
 
-class RecordedRequest(msgspec.Struct, kw_only=True):
+class SeenReply(msgspec.Struct, kw_only=True):
     """`broken` says how it ended where it did not come to an end of HTTP's own; `last_at` and
     `gap_s` are about text alone.
 
@@ -89,11 +89,11 @@ class RecordedRequest(msgspec.Struct, kw_only=True):
 
 async def ask(
     client: httpx.AsyncClient, url: str, body: dict[str, Any], *, patience_s: float = 20.0
-) -> RecordedRequest:
+) -> SeenReply:
     """POSTs to `url`/chat/completions and reads what comes, however it ends. Nothing is raised for
     what the other side does wrong.
     """
-    seen = RecordedRequest(streamed=bool(body.get("stream")))
+    seen = SeenReply(streamed=bool(body.get("stream")))
     try:
         async with (
             asyncio.timeout(patience_s),
@@ -121,7 +121,7 @@ async def ask(
     return seen
 
 
-def _take_line(seen: RecordedRequest, line: str) -> None:
+def _take_line(seen: SeenReply, line: str) -> None:
     if not line.startswith("data: "):
         return
     if line == "data: [DONE]":
@@ -130,7 +130,7 @@ def _take_line(seen: RecordedRequest, line: str) -> None:
     _take_chunk(seen, json.loads(line[6:]))
 
 
-def _take_chunk(seen: RecordedRequest, chunk: dict[str, Any]) -> None:
+def _take_chunk(seen: SeenReply, chunk: dict[str, Any]) -> None:
     if "error" in chunk:
         seen.error = chunk["error"]
         return
@@ -150,7 +150,7 @@ def first_of(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (choice for choice in chunk["choices"] if choice["index"] == 0)
 
 
-def _take_whole(seen: RecordedRequest, body: bytes) -> None:
+def _take_whole(seen: SeenReply, body: bytes) -> None:
     if seen.status != 200 and not body.startswith(b"{"):
         return
     said = json.loads(body)

@@ -14,7 +14,7 @@ import pytest
 
 from faulty import CELLS, SLOWEST_S, TIMES, Cell, Estate, estate
 from processes import Serving, mocking, serving
-from seeing import RecordedRequest, ask
+from seeing import SeenReply, ask
 from slipway.providers.mock import MockServer
 
 AT_ONCE = 24
@@ -32,10 +32,10 @@ BEHIND_THE_END = (
 )
 
 
-async def ask_all(url: str, cells: list[Cell]) -> dict[str, RecordedRequest]:
+async def ask_all(url: str, cells: list[Cell]) -> dict[str, SeenReply]:
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(client: httpx.AsyncClient, cell: Cell) -> RecordedRequest:
+    async def one(client: httpx.AsyncClient, cell: Cell) -> SeenReply:
         async with gate:
             return await ask(client, f"{url}/v1", cell.body, patience_s=SLOWEST_S)
 
@@ -135,8 +135,8 @@ def route(tmp_path: Path, *models: dict[str, Any], **more: Any) -> Any:
     return serving(tmp_path, settings={"models": named, "routes": {"r": list(named)}, **more})
 
 
-def chat(server: Serving, **more: Any) -> RecordedRequest:
-    async def one() -> RecordedRequest:
+def chat(server: Serving, **more: Any) -> SeenReply:
+    async def one() -> SeenReply:
         async with httpx.AsyncClient() as client:
             return await ask(client, f"{server.url}/v1", {"model": "r", "messages": HELLO, **more})
 
@@ -258,7 +258,7 @@ def test_a_model_that_flaps_is_not_noticed(tmp_path: Path) -> None:
             tmp_path, {"base_url": first.url, "name": "m"}, {"base_url": second.url, "name": "m"}
         ) as server:
             end = time.monotonic() + 4.5
-            seen = list[RecordedRequest]()
+            seen = list[SeenReply]()
             while time.monotonic() < end:
                 seen.append(chat(server, stream=len(seen) % 2 == 0))
                 time.sleep(0.02)

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from processes import Serving, mock_process, serving
-from seeing import RecordedRequest, ask
+from seeing import SeenReply, ask
 
 STREAMS = {"exact": 4000, "repeat": 1500, "restart": 1500, "preface": 1500, "space": 1500}
 FEW = 60  # of each habit, in the usual run
@@ -34,7 +34,7 @@ GAP_S = 0.3
 class Joined(NamedTuple):
     """`twice` and `missing` are characters at the joint, beside the truth."""
 
-    seen: RecordedRequest
+    seen: SeenReply
     truth: str
     twice: int
     missing: int
@@ -86,9 +86,9 @@ class Soak:
         truth = str(told.json()["text"])
         return Joined(seen, truth, *apart(seen.text, truth))
 
-    async def answer(self, app: str, question: str) -> RecordedRequest:
+    async def answer(self, app: str, question: str) -> SeenReply:
         """An app's events, as `Seen` of a stream."""
-        seen, name = RecordedRequest(streamed=True), ""
+        seen, name = SeenReply(streamed=True), ""
         body = {"app": app, "question": question, "stream": True}
         async with self.client.stream("POST", f"{self.server.url}/v1/answers", json=body) as reply:
             seen.status = reply.status_code
@@ -100,7 +100,7 @@ class Soak:
         return seen
 
 
-def take(seen: RecordedRequest, name: str, data: dict[str, Any]) -> None:
+def take(seen: SeenReply, name: str, data: dict[str, Any]) -> None:
     if name == "delta":
         seen.say(data["text"])
     elif name == "notice":
