@@ -161,7 +161,7 @@ def good(text: str, *, streamed: bool) -> Behaviour:
         kind = "text/event-stream"
     else:
         body, kind = _completion(text, b'"stop"', b""), "application/json"
-    head = _head(200, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    head = head_of(200, [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return Behaviour("good", text, ((0.0, head + body),), "keep")
 
 
@@ -173,7 +173,7 @@ def _status(rng: random.Random, _: bool) -> Behaviour:
         headers.append((rng.choice(WAIT_NAMES), rng.choice(waits)))
     if 300 <= status < 400:
         headers.append(("Location", "http://evil.invalid/"))
-    return Behaviour(f"status {status}", None, ((0.0, _head(status, headers) + body),), "keep")
+    return Behaviour(f"status {status}", None, ((0.0, head_of(status, headers) + body),), "keep")
 
 
 def _junk(rng: random.Random, _: bool) -> Behaviour:
@@ -185,7 +185,7 @@ def _error_in_200(rng: random.Random, _: bool) -> Behaviour:
     body = rng.choice(IN_200)
     if rng.random() < 0.5:
         body = b"data: " + body + b"\n\n"
-    head = _head(200, [("Content-Length", str(len(body)))])
+    head = head_of(200, [("Content-Length", str(len(body)))])
     return Behaviour("error in a 200", None, ((0.0, head + body),))
 
 
@@ -283,7 +283,7 @@ def _sent(
         if not breaks:
             parts.append(b"0\r\n\r\n")
     pause_s = rng.choice((0.0, 0.0, 0.001)) if len(parts) < 30 else 0.0
-    writes = [(0.0, _head(200, headers)), *((pause_s, part) for part in parts)]
+    writes = [(0.0, head_of(200, headers)), *((pause_s, part) for part in parts)]
     last = {"reset": "reset", "stall": "hold", "stall with comments": "hold with comments"}.get(end)
     if last == "hold with comments" and transport == "chunked":
         last = "hold with comment chunks"
@@ -350,18 +350,17 @@ def _completion(text: str, finish: bytes, odd: bytes) -> bytes:
     return b'{"id":"x","object":"chat.completion","choices":[%b]%b}' % (choice, odd)
 
 
-def _head(status: int, headers: list[tuple[str, str]]) -> bytes:
+def head_of(status: int, headers: list[tuple[str, str]]) -> bytes:
     lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in headers)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 @contextmanager
-def upstream(seed: str) -> Iterator[str]:
-    """Run an Upstream in a thread, and give its URL."""
+def running(server: "Upstream") -> Iterator[str]:
+    """Run a server in a thread, and give its URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = Upstream(seed)
     try:
         asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
         yield server.url
@@ -419,10 +418,12 @@ class Upstream:
             0,
         )
         body = await reader.readexactly(length)
-        if head.startswith(b"GET"):
-            writer.write(_head(200, [("Content-Length", "11")]) + b'{"data":[]}')
-            return True
-        behaves = self._behaviour(json.loads(body))
+        path = head.split(b" ")[1].decode()
+        behaves = (
+            self.listing(path)
+            if head.startswith(b"GET")
+            else self.behaviour(json.loads(body), path)
+        )
         for pause_s, data in behaves.writes:
             if pause_s:
                 await asyncio.sleep(pause_s)
@@ -430,7 +431,13 @@ class Upstream:
             await writer.drain()
         return await self._end(behaves.end, reader, writer)
 
-    def _behaviour(self, request: dict[str, Any]) -> Behaviour:
+    def listing(self, path: str) -> Behaviour:
+        """What `GET /models` gets: an empty list."""
+        head = head_of(200, [("Content-Length", "11")])
+        return Behaviour("models", None, ((0.0, head + b'{"data":[]}'),), "keep")
+
+    def behaviour(self, request: dict[str, Any], path: str) -> Behaviour:
+        """What a chat completion gets."""
         asked, streamed = str(request["messages"][0]["content"]), bool(request.get("stream"))
         if asked.startswith("b "):
             return behaviour(self.seed, int(asked[2:]), streamed=streamed)

@@ -261,7 +261,8 @@ class OpenAIReply:
         """Yield the pieces of one event: as a rule one, with its original bytes."""
         data = data_of(event)
         if not data.strip():
-            yield Piece(raw=event if is_clean(event) else b"")
+            is_comment = is_clean(event) and not data_lines(event)
+            yield Piece(raw=event if is_comment else b"", left_out=0 if is_comment else 1)
             return
         if data.strip() == b"[DONE]":
             yield self.done(event)
