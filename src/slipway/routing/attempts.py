@@ -112,6 +112,7 @@ class Attempts:
     """
 
     __slots__ = (
+        "_asked_again",
         "_due",
         "_first",
         "_fleeting",
@@ -144,6 +145,7 @@ class Attempts:
         self._due: dict[int, float] = {}  # candidate -> when it may be asked again
         self._first: ProviderError | None = None  # what the reader gets if every attempt fails
         self._fleeting = set[int]()  # candidates whose failure may be over at once
+        self._asked_again = set[int]()  # by `_once_more`
         self._is_over = False
         self._kind: type[ProviderError] | None = None  # the first skipped candidate's error
         self._too_long = 0  # the largest context that was too small
@@ -238,6 +240,7 @@ class Attempts:
             if due > now:
                 return WaitUntil(until=due)
             self._fleeting.discard(index)
+            self._asked_again.add(index)
             is_ready = self._availability(index, availability).state == "ready"
             if is_ready and self._left[index] > 0 and may_retry(index):
                 del self._due[index]
@@ -322,7 +325,8 @@ class Attempts:
             self._first = error
         elif error.retryable and self._left[index] > 0 and index in self._tried:
             self._due[index] = now + self._pause_s(index, error, jitter)
-            if is_fleeting(error) and self._traits[index].role not in WEAKER:
+            is_better = self._traits[index].role not in WEAKER and index not in self._asked_again
+            if is_better and is_fleeting(error):
                 self._fleeting.add(index)
 
     def _replaces_first(self, index: int, error: ProviderError) -> bool:

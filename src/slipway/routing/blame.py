@@ -1,8 +1,8 @@
 """Decide whether a failure is held against the model, or against the prompt or key it came with.
 
-One client's prompts must not take a model away from the others. So a prompt that fails again and
-again, while the model answers other prompts meanwhile, is to blame itself; and so is a key whose
-prompts all fail, while other keys are answered.
+One client's prompts must not take a model away from the others. So a prompt that fails again is to
+blame itself if the model answers other prompts; and so is a key that fails again and again, while
+other keys are answered.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,9 @@ from collections.abc import Hashable
 from slipway.types import Record
 
 MOST = 2048  # failing prompts and keys that are remembered
-KEY_FAILURES = 3  # so many of a key's failures in a row are held against the model
+PROMPT_FAILURES = 1  # so many of a prompt's failures in a row are held against the model,
+KEY_FAILURES = 2  # and of a key's
+RECENTLY_S = 10.0  # a model that answered others so lately is thought to be well
 REMEMBERED_S = 120.0
 
 
@@ -37,22 +39,30 @@ class Blame:
     def __init__(self) -> None:
         self._streaks = OrderedDict[Hashable, Streak]()
         self._successes = 0
+        self._prompts, self._owners = LastTwo(), LastTwo()  # that were answered
 
-    def succeeded(self, origin: Origin) -> None:
+    def succeeded(self, origin: Origin, now: float) -> None:
         """Record that the model answered: its prompt and its key have no failures in a row."""
         self._successes += 1
+        prompt = origin.owner, origin.prompt
+        self._prompts.add(prompt, now)
+        self._owners.add(origin.owner, now)
         if self._streaks:
-            self._streaks.pop((origin.owner, origin.prompt), None)
+            self._streaks.pop(prompt, None)
             self._streaks.pop(origin.owner, None)
 
     def is_on_model(self, origin: Origin, now: float) -> bool:
         """Record a failure, and return whether the model is to blame for it."""
-        prompt = self._streak((origin.owner, origin.prompt), now)
-        key = self._streak(origin.owner, now)
-        prompt.count += 1
-        key.count += 1
-        is_prompts = prompt.count > 1 and self._successes > prompt.successes
-        is_keys = key.count > KEY_FAILURES and self._successes > key.successes
+        prompt = origin.owner, origin.prompt
+        streak, keys_streak = self._streak(prompt, now), self._streak(origin.owner, now)
+        streak.count += 1
+        keys_streak.count += 1
+        is_prompts = streak.count > PROMPT_FAILURES and (
+            self._successes > streak.successes or self._prompts.has_other(prompt, now)
+        )
+        is_keys = keys_streak.count > KEY_FAILURES and (
+            self._successes > keys_streak.successes or self._owners.has_other(origin.owner, now)
+        )
         return not (is_prompts or is_keys)
 
     def _streak(self, name: Hashable, now: float) -> Streak:
@@ -63,3 +73,25 @@ class Blame:
         if len(self._streaks) > MOST:
             self._streaks.popitem(last=False)
         return streak
+
+
+class LastTwo:
+    """The last two different names that were answered, and when."""
+
+    __slots__ = ("_at", "_before")
+
+    def __init__(self) -> None:
+        self._at: tuple[Hashable, float] | None = None
+        self._before: tuple[Hashable, float] | None = None
+
+    def add(self, name: Hashable, now: float) -> None:
+        if self._at is not None and self._at[0] != name:
+            self._before = self._at
+        self._at = name, now
+
+    def has_other(self, name: Hashable, now: float) -> bool:
+        """Return whether another name than this one was answered lately."""
+        return any(
+            each is not None and each[0] != name and now - each[1] <= RECENTLY_S
+            for each in (self._at, self._before)
+        )

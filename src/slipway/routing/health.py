@@ -136,7 +136,7 @@ class Health:
     def succeeded(self, began_at: float, origin: Origin) -> None:
         """Record that the model produced words in time. The stream may still break off later."""
         self._succeeded_at = time.monotonic()
-        self.blame.succeeded(origin)
+        self.blame.succeeded(origin, self._succeeded_at)
         self._is_well(began_at)
 
     def _is_well(self, began_at: float) -> None:
