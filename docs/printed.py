@@ -425,7 +425,7 @@ def routes() -> str:
     if wrong := set(there) ^ set(ROUTES):
         raise SystemExit(f"docs/printed.py: ROUTES and the app differ: {', '.join(sorted(wrong))}")
     rows = [[code(route), ROUTES[route]] for route in there]
-    return "There are these routes:\n\n" + table(["route", "what it does"], rows)
+    return "There are these routes:\n\n" + tables(["route", "what it does"], rows)
 
 
 def events() -> str:
