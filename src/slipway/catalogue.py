@@ -39,6 +39,14 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
         ),
         "zh": ("缺少密钥，或密钥不正确。", "请检查密钥，或向管理员索取新的密钥。"),
     },
+    "sign_in_refused": {
+        "en": ("You could not be signed in.", "Sign in again, or tell the operator."),
+        "zh": ("登录失败。", "请重新登录，或联系管理员。"),
+    },
+    "sign_in_unavailable": {
+        "en": ("The sign-in service cannot be reached.", "Try again in a moment."),
+        "zh": ("无法连接登录服务。", "请稍后重试。"),
+    },
     "forbidden": {
         "en": ("You do not have permission to do this.", "Ask the operator for access."),
         "zh": ("您没有权限执行此操作。", "请向管理员申请权限。"),

@@ -6,6 +6,7 @@
     ├── BadRequest                the request cannot be understood                      400
     │   └── UnsupportedMedia      the body is not JSON                                  415
     ├── Unauthorized              no key, or an unknown one                             401
+    │   └── SignInRefused         somebody could not be signed in                       401
     ├── Forbidden                 the key, host or origin may not do this               403
     ├── NotFound                  no such route, answer or passage                      404
     │   ├── ModelNotFound         no such model, route or app                           404
@@ -16,6 +17,7 @@
     │   └── HeadTooLarge          the request's headers are too large                   431
     ├── Overloaded                too many requests at once                             503  retry
     ├── Stopping                  the server stopped before this answer was complete    503  retry
+    ├── SignInUnavailable         the sign-in provider cannot be reached                503  retry
     ├── NotKept                   the store could not save it                           503  retry
     │   └── StorageFull           the disk of the store is full                         507  retry
     ├── Cancelled                 stopped on request                                    499
@@ -93,6 +95,16 @@ class UnsupportedMedia(BadRequest):
 class Unauthorized(SlipwayError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
     next_step = "Send a key that this server knows as `Authorization: Bearer KEY`."
+
+
+class SignInRefused(Unauthorized):
+    code = "sign_in_refused"
+    next_step = "Sign in again; if that does not help, tell the operator."
+
+
+class SignInUnavailable(SlipwayError):
+    status, code, retryable = 503, "sign_in_unavailable", True
+    next_step = "Try again in a moment; if that does not help, tell the operator."
 
 
 class Forbidden(SlipwayError):

@@ -91,6 +91,7 @@ class Question(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # the client's model parameters, passed to the model unchanged
     within: Within | None = None
     language: Language = "en"
+    attached: "tuple[Passage, ...]" = ()  # of files that belong to this conversation alone
 
 
 class Passage(Record, frozen=True, kw_only=True):

@@ -14,6 +14,8 @@ from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
+from slipway.knowledge.attachments import Attachments
+from slipway.login.sessions import Sealer
 from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
@@ -22,18 +24,23 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.answers import AnswerRoutes
+from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
+from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
 from slipway.web.health import HealthRoutes
+from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.pages import page_paths
+from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
+from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
-UNLISTED = ("/favicon.ico", "/static/{name}")  # paths that a 404 does not suggest
+UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
 def build(settings: Settings) -> Guard:
@@ -50,6 +57,7 @@ class Assembly:
 
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
+        self._sealer: Sealer | None = None
         self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
         self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
@@ -60,7 +68,10 @@ class Assembly:
             lambda: healths_of(self.current.pipeline.routes.values()),
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
-        self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        self.attachments = Attachments()
+        self.answers = AnswerRoutes(
+            self.current, lambda: self.asgi, self.feedback.note, self.attachments
+        )
         self.asgi: Guard = self.route()
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
@@ -110,6 +121,11 @@ class Assembly:
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
+            *PassageRoutes(self.current, self.attachments).paths(),
+            *AttachmentRoutes(self.current, self.attachments).paths(),
+            *SessionRoutes(self.current).paths(),
+            *LoginRoutes(self.current, self.sealer).paths(),
+            *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
             *page_paths(),
         ]
         fast = {
@@ -123,9 +139,14 @@ class Assembly:
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        guard = Guard(self.current, fast, router)
+        guard = Guard(self.current, fast, router, self.sealer)
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
+
+    def sealer(self) -> Sealer:
+        """Return what signs cookies, with the store's secret."""
+        self._sealer = self._sealer or Sealer(self.store().secret)
+        return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:

@@ -240,15 +240,15 @@ class Knowledge:
             if dense
             else {}
         )
-        stands = {
+        locations = {
             number: (place.number, place.document) for place in places for number in place.passages
         }
-        stands |= collection.document_store.locations(
-            [number for number in near if number not in stands]
+        locations |= collection.document_store.locations(
+            [number for number in near if number not in locations]
         )
         mine = {
             n: place
-            for n, (place, document) in stands.items()
+            for n, (place, document) in locations.items()
             if document in known.documents and (visible is None or document in visible)
         }
         chosen = fusion.fuse_keys(
@@ -278,7 +278,7 @@ class Knowledge:
             if each.passage in rows
         ]
         whole = len(rows) == len(chosen) + sum(map(len, more)) and len(mine) == len(
-            {*near, *stands}
+            {*near, *locations}
         )
         if whole:
             ranked = choose_best_passages(
@@ -333,6 +333,23 @@ class Knowledge:
             row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
+    def neighbours(self, id: str, asker: Asker) -> tuple[str | None, str | None]:  # noqa: A002
+        """Return the ids of the passages before and after this one in its document."""
+        store = self.synchronizer.collection.document_store
+        row = store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None, None
+        return store.neighbours(row.id, row.document)
+
+    def original(self, id: str, asker: Asker) -> Path | None:  # noqa: A002
+        """Return the file of the passage's document, if the asker may read it."""
+        collection = self.synchronizer.collection
+        row = collection.document_store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None
+        doc = collection.documents.get(row.document)
+        return Path(doc.file) if doc is not None else None
+
     def _readable(self, row: StoredPassage, asker: Asker) -> bool:
         doc = self.synchronizer.collection.documents.get(row.document)
         return doc is not None and self.access.may_read(asker, doc)
@@ -350,7 +367,7 @@ class Knowledge:
         return [
             doc
             for n, doc in known.documents.items()
-            if (keeps or doc.state == "done") and (visible is None or n in visible)
+            if (keeps or doc.state != "failed") and (visible is None or n in visible)
         ]
 
     # The field's name on the wire

@@ -136,7 +136,7 @@ class Synchronizer:
         documents = self.collection.documents.values()
         log.info(
             "Documents are ready: %d with %d passages (%d read, %d unchanged, %d deleted, %d failed)",
-            sum(doc.state == "done" for doc in documents),
+            sum(doc.state != "failed" for doc in documents),
             sum(doc.passages for doc in documents),
             done.read,
             done.unchanged,

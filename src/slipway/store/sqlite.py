@@ -21,8 +21,9 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
-from slipway.store.contract import Records
+from slipway.store.contract import Conversations, Records
 from slipway.store.migrations import migrate
+from slipway.store.sqlite_conversations import SqliteConversations
 from slipway.store.sqlite_records import SqliteRecords
 from slipway.types import Record
 
@@ -81,7 +82,10 @@ class Store:
         except OSError as error:
             raise SettingsError(
                 [
-                    f"store: {self.folder} cannot be written ({error.strerror}); set `store: {SQLITE}PATH`"
+                    (
+                        f"store: {self.folder} cannot be written ({error.strerror}); "
+                        f"set `store: {SQLITE}PATH`"
+                    )
                 ]
             ) from None
         self.token = secrets.token_urlsafe(32)
@@ -92,6 +96,7 @@ class Store:
         self._writer = threading.RLock()
         self._writing = 0
         self.records: Records = SqliteRecords(self)
+        self.conversations: Conversations = SqliteConversations(self)
         try:
             with self.sound(), self.writing() as db:
                 self.secret = _secret(db)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -13,21 +13,18 @@ from slipway.answer import Current, Pipeline, answer
 from slipway.answer.draft import Draft, Say
 from slipway.errors import BadRequest, ModelNotFound
 from slipway.knowledge.access import matcher
+from slipway.knowledge.attachments import Attachments
 from slipway.types import (
     Answered,
     Asker,
-    Delta,
-    Event,
     Message,
     Question,
-    SectionState,
     Within,
     new_id,
 )
 from slipway.web.feedback import answered_record
 from slipway.web.guard import STREAM, Guard, Receive, Scope, Send, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
-from slipway.web.pages import clean_html, settled
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 from slipway.web.runs import Run, Runs, Work
@@ -47,11 +44,18 @@ class AnswerRoutes:
     """Handles `/v1/answers`. A question keeps the pipeline that it began with."""
 
     def __init__(
-        self, current: Current, guard: Callable[[], Guard], note_answered: NoteAnswered
+        self,
+        current: Current,
+        guard: Callable[[], Guard],
+        note_answered: NoteAnswered,
+        attachments: Attachments,
     ) -> None:
-        """`guard` reads request bodies; `note_answered` is called with each finished answer."""
+        """Keep what the handlers need.
+
+        `guard` reads request bodies; `note_answered` is called with each finished answer.
+        """
         self.current, self.guard, self.note_answered = current, guard, note_answered
-        self.runs = Runs()
+        self.attachments, self.runs = attachments, Runs()
 
     async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a question."""
@@ -67,6 +71,13 @@ class AnswerRoutes:
         app = pipeline.app(name)
         if app is None:
             raise unknown_name(pipeline, name, asker)
+        if request.attachments and app.knowledge is None:
+            raise BadRequest(
+                f"`{app.name}` has no documents, and takes no files.",
+                "Ask an app with documents.",
+                param="attachments",
+            )
+        attached = self.attachments.get(asker.owner, request.attachments)
         answer_id = scope["slipway.ref"] = new_id("ans")
         run = self.runs.start(
             Question(
@@ -78,6 +89,7 @@ class AnswerRoutes:
                 asked_at=time.monotonic(),
                 within=within,
                 language=language_of(scope["slipway.headers"]),
+                attached=attached,
             ),
             work_for(pipeline, "answers"),
         )
@@ -149,42 +161,6 @@ class AnswerRoutes:
         run = self.run_of(request)
         return reply({**whole_answer(run.question.id, run.events), "state": run.state})
 
-    async def html(self, request: Request) -> Response:
-        """Return the answer's text as clean HTML, for the page.
-
-        Of a section that is still being written, only complete blocks are returned.
-        """
-        run = self.run_of(request)
-        events = run.events
-        written = section_texts(events)
-        ended = (
-            {e.index for e in events if isinstance(e, SectionState) and e.state != "started"}
-            if run.state == "running"
-            else set(written)
-        )
-        parts = {
-            index: text if index in ended else text[: settled(text)]
-            for index, text in sorted(written.items())
-        }
-        clean = await asyncio.to_thread(
-            lambda: {index: clean_html(text) for index, text in parts.items()}
-        )
-        titles = {
-            e.index: clean_html(f"## {e.title}")
-            for e in events
-            if isinstance(e, SectionState) and e.title
-        }
-        sections = [
-            {"index": index, "html": html, "end": len(parts[index])}
-            for index, html in clean.items()
-        ]
-        return reply(
-            {
-                "html": "".join(titles.get(index, "") + html for index, html in clean.items()),
-                "sections": sections,
-            }
-        )
-
     async def cancel(self, request: Request) -> Response:
         """Stop the answer."""
         run = self.run_of(request)
@@ -218,7 +194,6 @@ class AnswerRoutes:
         return [
             ApiRoute("/v1/answers/{id}", self.read, methods=["GET"]),
             ApiRoute("/v1/answers/{id}/events", self.resume, methods=["GET"]),
-            ApiRoute("/v1/answers/{id}/html", self.html, methods=["GET"]),
             ApiRoute("/v1/answers/{id}/cancel", self.cancel, methods=["POST"]),
             ApiRoute("/v1/answers/{id}/retry", self.retry, methods=["POST"]),
         ]
@@ -282,17 +257,6 @@ def parse_within(sent: Any) -> Within | None:
         ) from None
     matcher(within)
     return within
-
-
-def section_texts(events: Iterable[Event]) -> dict[int, str]:
-    """Return each section's text; a section that was started again begins empty."""
-    texts: dict[int, list[str]] = {}
-    for event in events:
-        if isinstance(event, SectionState) and event.state == "started":
-            texts[event.index] = []
-        elif isinstance(event, Delta):
-            texts.setdefault(event.section, []).append(event.text)
-    return {index: "".join(parts) for index, parts in texts.items()}
 
 
 def answer_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:

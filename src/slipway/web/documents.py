@@ -48,7 +48,7 @@ class DocumentView(Record, frozen=True, kw_only=True):
     id: str
     app: str
     path: str
-    state: str  # done | failed | reading
+    state: str  # done | partly | failed | reading
     title: str = ""
     passages: int = 0
     version: str = ""
@@ -97,7 +97,7 @@ class DocumentRoutes:
             )
         apps = self.apps(asker, request.query_params.get("app"))
         state = request.query_params.get("state")
-        if state not in (None, "done", "failed", "reading"):
+        if state not in (None, "done", "partly", "failed", "reading"):
             raise BadRequest(
                 f"There is no state `{state[:50]}`.",
                 "Choose done, failed or reading.",

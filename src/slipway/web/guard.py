@@ -21,11 +21,14 @@ from slipway.errors import (
     Stopping,
     StorageFull,
     TooLarge,
+    Unauthorized,
     UnsupportedMedia,
 )
+from slipway.login import sign_in_of
+from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback
-from slipway.types import Language, new_id
+from slipway.types import Asker, Language, new_id
 from slipway.web.shutdown import Shutdown
 from slipway.web.wire import envelope
 
@@ -39,7 +42,9 @@ Headers = list[tuple[bytes, bytes]]
 RequestHeaders = dict[bytes, bytes]
 
 # These paths, and those under /static/, need no key
-OPEN = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
+OPEN = frozenset(
+    {"/", "/healthz", "/readyz", "/favicon.ico", "/login", "/login/callback", "/logout"}
+)
 # Clients that are set up without `/v1` call these
 VERSIONED = frozenset(
     {"chat", "completions", "answers", "models", "passages", "feedback", "documents", "traces"}
@@ -121,8 +126,14 @@ class Guard:
     sends its errors itself. `rest` is the router for all other requests.
     """
 
-    def __init__(self, current: Current, fast: Mapping[str, Handler], rest: Handler) -> None:
-        self.current, self.fast, self.rest = current, fast, rest
+    def __init__(
+        self,
+        current: Current,
+        fast: Mapping[str, Handler],
+        rest: Handler,
+        sealer: Callable[[], Sealer],
+    ) -> None:
+        self.current, self.fast, self.rest, self.sealer = current, fast, rest, sealer
         self.shutdown = Shutdown(current)
         self._prepare(current.settings)
 
@@ -139,6 +150,7 @@ class Guard:
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
         self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
+        self.sign_in = sign_in_of(settings, self.sealer)
         self.accepted_hosts: set[bytes] = set()  # Host values that passed the check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,6 +293,8 @@ class Guard:
             and scope["path"] in OPEN
         ):
             return
+        if scope["method"] == "GET" and scope["path"].startswith("/static/"):
+            return  # the same files for everyone: a diagram's frame has no origin
         raise Forbidden(
             "A page of another site may not call this server.",
             "Add its origin to `listen.allowed_origins`.",
@@ -291,9 +305,22 @@ class Guard:
         """Set `scope["slipway.asker"]` from the key. Raise Unauthorized if the path needs a key."""
         path = scope["path"]
         if path not in OPEN and not path.startswith("/static/"):
-            scope["slipway.asker"] = self.admission.asker(authorization(headers))
+            scope["slipway.asker"] = self.asker(scope, headers)
         elif path == "/readyz":  # public, but only known keys get the details
-            scope["slipway.asker"] = self.admission.known(authorization(headers))
+            try:
+                scope["slipway.asker"] = self.asker(scope, headers)
+            except Unauthorized:
+                scope["slipway.asker"] = None
+
+    def asker(self, scope: Scope, headers: RequestHeaders) -> Asker:
+        """Say who asks: the holder of the key that was sent, else who signed in."""
+        key = authorization(headers)
+        if self.sign_in is None:
+            return self.admission.asker(key)
+        if key is None and (person := self.sign_in.person(scope, headers)) is not None:
+            scope["slipway.person"] = person
+            return self.sign_in.asker(person)
+        return self.admission.asker(key)
 
     async def body(self, scope: Scope, receive: Receive, most_kb: float | None = None) -> bytes:
         """Return the request's JSON body, of at most `most_kb` KiB if that is less than `body_mb`.

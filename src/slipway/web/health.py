@@ -46,6 +46,9 @@ class HealthRoutes:
             "knowledge": {},
             "health": {},
         }
+        login = self.current.settings.login
+        if login is not None and login.oidc is not None:
+            body["login"] = True
         if asker is not None:
             body["knowledge"] = {
                 name: readiness(knowledge, asker)

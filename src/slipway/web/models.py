@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
-from slipway.errors import NotFound
 from slipway.types import Asker
 from slipway.web.names import callable_names, check_name
 from slipway.web.responses import reply
@@ -41,39 +40,24 @@ class ModelRoutes:
         if app is None:
             candidates = pipeline.routes[name].candidates
             kind = "route" if len(candidates) > 1 else "model"
-            owner, examples = candidates[0].model.kind, list[str]()
+            owner, about, examples = candidates[0].model.kind, "", list[str]()
         else:
-            kind, owner = "app", "slipway"
-            examples = app.knowledge.examples(asker) if app.knowledge is not None else []
+            settings = self.current.settings.apps[name]
+            kind, owner, about = "app", "slipway", settings.about
+            examples = list(settings.examples)
+            if not examples and app.knowledge is not None:
+                examples = app.knowledge.examples(asker)
         return {
             "id": name,
             "object": "model",
             "created": self.started_at,
             "owned_by": owner,
-            "slipway": {"kind": kind, "examples": examples},
+            "slipway": {"kind": kind, "about": about, "examples": examples},
         }
-
-    async def passage(self, request: Request) -> Response:
-        """Return a passage that the asker may read."""
-        pipeline, asker = self.current.pipeline, request.scope["slipway.asker"]
-        for app in pipeline.apps.values():
-            mine = app.knowledge is not None and pipeline.admission.may_call(asker, app.name)
-            if mine and app.knowledge:  # in a thread: its file is read again if it changed
-                passage = await asyncio.to_thread(
-                    app.knowledge.passage, request.path_params["id"], asker
-                )
-                if passage is not None:
-                    return reply(passage)
-        raise NotFound(
-            "There is no passage with this id.",
-            "Ask again: a passage gets a new id when its document changes.",
-            param="id",
-        )
 
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
         return [
             ApiRoute("/v1/models", self.models, methods=["GET"]),
             ApiRoute("/v1/models/{name:path}", self.model, methods=["GET"]),
-            ApiRoute("/v1/passages/{id}", self.passage, methods=["GET"]),
         ]

@@ -58,6 +58,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
     app: str | None = None
     stream: bool = False
     within: Within | None = None
+    attachments: tuple[str, ...] = ()
 
 
 decode_chat = msgspec.json.Decoder(ChatRequest).decode
