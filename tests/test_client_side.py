@@ -306,7 +306,7 @@ def test_an_app_never_quotes_where_json_was_asked(tmp_path: Path) -> None:
     }
     question = [{"role": "user", "content": "How many days of leave are there?"}]
     with serving(tmp_path, settings=settings) as server:
-        body = {"model": "docs", "messages": question}
+        body: dict[str, Any] = {"model": "docs", "messages": question}
         assert server.post("/v1/chat/completions", body).status_code == 200
         body["response_format"] = {"type": "json_object"}
         response = server.post("/v1/chat/completions", body)
@@ -364,7 +364,7 @@ def test_sigterm_counts_its_grace_once_and_tells_every_stream(tmp_path: Path) ->
                     for text in response.iter_text():
                         texts[name] = texts.get(name, "") + text
 
-            bodies = {
+            bodies: dict[str, tuple[str, dict[str, Any]]] = {
                 "route": ("/v1/chat/completions", {"model": "say-1000", "messages": HELLO}),
                 "chat": ("/v1/chat/completions", {"model": "app", "messages": HELLO}),
                 "answers": ("/v1/answers", {"app": "app", "question": "Hello"}),
@@ -414,7 +414,7 @@ def test_a_defect_in_mid_stream_ends_with_an_error_event() -> None:
         gone = None
 
     app = build(Settings())
-    guard = Guard(app.current, {"/broken": broken}, app.rest)
+    guard = Guard(app.current, {"/broken": broken}, app.rest, app.sealer)
     scope = {
         "type": "http",
         "method": "POST",

@@ -53,47 +53,47 @@ def fields(count: int, size: int = 0) -> bytes:
 
 # name -> path, body
 ATTACKS: dict[str, tuple[str, bytes]] = {
-    "a model's name of 31 MB": ("/v1/chat/completions", chat("x" * 31 * MIB)),
-    "an app's name of 1 MB": ("/v1/answers", ask("x", app="y" * (MIB - 1000))),
-    "a field's name of 31 MB": ("/v1/chat/completions", b'{"%b":1}' % (b"x" * 31 * MIB)),
-    "an answer's field of 1 MB": ("/v1/answers", b'{"%b":1}' % (b"x" * (MIB - 100))),
+    "a model's name of 15 MB": ("/v1/chat/completions", chat("x" * 15 * MIB)),
+    "an app's name of 250 kB": ("/v1/answers", ask("x", app="y" * 250_000)),
+    "a field's name of 15 MB": ("/v1/chat/completions", b'{"%b":1}' % (b"x" * 15 * MIB)),
+    "an answer's field of 250 kB": ("/v1/answers", b'{"%b":1}' % (b"x" * 250_000)),
     "a path of stars": ("/v1/answers", ask("leave", within={"path": "*b" * 250})),
-    "a path of more stars": ("/v1/answers", ask("leave", within={"path": "*b" * 400_000})),
-    "30 MB of fields to an app": ("/v1/chat/completions", chat("docs", more=fields(2_000_000))),
-    "1 MB of fields to an app": ("/v1/chat/completions", chat("docs", more=fields(90_000))),
-    "30 MB of fields to a model": ("/v1/chat/completions", chat("whole", more=fields(2_000_000))),
-    "180,000 fields to a model": (
+    "a path of more stars": ("/v1/answers", ask("leave", within={"path": "*b" * 100_000})),
+    "15 MB of fields to an app": ("/v1/chat/completions", chat("docs", more=fields(1_200_000))),
+    "250 kB of fields to an app": ("/v1/chat/completions", chat("docs", more=fields(20_000))),
+    "15 MB of fields to a model": ("/v1/chat/completions", chat("whole", more=fields(1_200_000))),
+    "150,000 fields to a model": (
         "/v1/chat/completions",
-        chat("whole", more=fields(180_000, 100)),
+        chat("whole", more=fields(150_000, 80)),
     ),
-    "a text of 30 MB": ("/v1/chat/completions", chat("whole", b'"%b"' % (b"x" * 30 * MIB))),
-    "30 MB of escapes": ("/v1/chat/completions", chat("whole", b'"%b"' % (rb"\u00e4" * 5 * MIB))),
-    "30 MB of Chinese": (
+    "a text of 15 MB": ("/v1/chat/completions", chat("whole", b'"%b"' % (b"x" * 15 * MIB))),
+    "15 MB of escapes": ("/v1/chat/completions", chat("whole", b'"%b"' % (rb"\u00e4" * 2 * MIB))),
+    "15 MB of Chinese": (
         "/v1/chat/completions",
-        chat("whole", b'"%b"' % ("查" * 10 * MIB).encode()),
+        chat("whole", b'"%b"' % ("查" * 5 * MIB).encode()),
     ),
-    "brackets": ("/v1/chat/completions", chat("whole", b"[" * 30 * MIB)),
+    "brackets": ("/v1/chat/completions", chat("whole", b"[" * 15 * MIB)),
     "a list of numbers": (
         "/v1/chat/completions",
-        chat("whole", more=b'"n":[%b1],' % (b"1," * 10 * MIB)),
+        chat("whole", more=b'"n":[%b1],' % (b"1," * 5 * MIB)),
     ),
-    "a question of 1 MB": ("/v1/answers", ask("leave days " * 90_000)),
-    "a question of one word": ("/v1/answers", ask("x" * 1_000_000)),
-    "a question of signs": ("/v1/answers", ask("[1] " * 250_000)),
-    "20,000 messages": (
+    "a question of 250 kB": ("/v1/answers", ask("leave days " * 22_000)),
+    "a question of one word": ("/v1/answers", ask("x" * 250_000)),
+    "a question of signs": ("/v1/answers", ask("[1] " * 60_000)),
+    "5,000 messages": (
         "/v1/answers",
         json.dumps(
-            {"app": "docs", "messages": [{"role": "user", "content": "leave?"}] * 24_000}
+            {"app": "docs", "messages": [{"role": "user", "content": "leave?"}] * 5_000}
         ).encode(),
     ),
-    "a conversation of 1 MB": (
+    "a conversation of 250 kB": (
         "/v1/answers",
         json.dumps(
             {
                 "app": "docs",
                 "messages": [
-                    {"role": "user", "content": "leave " * 80_000},
-                    {"role": "assistant", "content": "30 days. [1] " * 40_000},
+                    {"role": "user", "content": "leave " * 20_000},
+                    {"role": "assistant", "content": "30 days. [1] " * 9_000},
                     {"role": "user", "content": "and how many of them?"},
                 ],
             }
@@ -151,8 +151,8 @@ def attack(seen: Watched, path: str, body: bytes) -> tuple[int, int, float]:
     return response.status_code, len(response.content), seen.longest_s
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+@pytest.fixture(scope="module", name="seen")
+def attacked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with attacked(tmp_path_factory.mktemp("attacked")) as seen:
         yield seen
 
@@ -171,7 +171,7 @@ def test_no_request_holds_up_the_others(seen: Watched, name: str) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, attacked(Path(folder)) as seen:
+    with tempfile.TemporaryDirectory() as folder, attacked(Path(folder)) as target:
         for name, (path, body) in ATTACKS.items():
-            status, size, took_s = attack(seen, path, body)
+            status, size, took_s = attack(target, path, body)
             sys.stdout.write(f"{name:28} {status} {size:9,} bytes {1000 * took_s:8.1f} ms\n")
