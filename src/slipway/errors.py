@@ -209,6 +209,7 @@ class ProviderError(SlipwayError):
     status, code, type, retryable = 502, "provider_error", "provider_error", True
     another_may_help = True
     is_about_content = False
+    before_sending = False  # no connection came about, so the request is not to blame
     next_step = "Try again in a moment."
 
     def __init__(

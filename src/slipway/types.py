@@ -156,6 +156,8 @@ class Piece(Record, frozen=True, kw_only=True):
     spoke: bool = False
     finish: str | None = None
     usage: Usage | None = None
+    is_plain: bool = True  # no part of a tool call or of audio, which no other model can continue
+    left_out: int = 0  # fields of the event that could not be read
 
 
 # The events sent while an answer is written. docs/api.md lists their fields.
@@ -321,6 +323,7 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     why: str | None = None
     shown_chars: int = 0
     used: bool = True
+    left_out: int = 0  # fields of the reply that could not be read
 
 
 class Answered(Record, frozen=True, kw_only=True):

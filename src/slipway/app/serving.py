@@ -9,7 +9,12 @@ import msgspec
 
 from slipway.app.banner import address_of, banner, local_address
 from slipway.app.building import Assembly
-from slipway.app.loading import check_settings, load_settings, with_model_names
+from slipway.app.loading import (
+    check_settings,
+    load_settings,
+    rule_warnings,
+    with_model_names,
+)
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
@@ -52,7 +57,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
 
 def tell_start(found: Loaded, address: tuple[str, int], *, quiet: bool) -> None:
     for line in [
-        *(f"warning: {w}" for w in found.warnings),
+        *(f"warning: {w}" for w in (*found.warnings, *rule_warnings(found))),
         *([] if quiet else banner(found, address)),
     ]:
         print(line, file=sys.stderr)  # noqa: T201 - for the person who starts the server

@@ -49,6 +49,11 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     file: Path | None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def folder(self) -> Path:
+        """The folder to which paths in the settings are relative."""
+        return self.file.parent if self.file is not None else Path()
+
 
 def load(
     flags: Flags,

@@ -47,6 +47,12 @@ METRICS = {
         "Calls to models, by how they ended.",
         ("model", "provider", "zone", "error"),
     ),
+    "left_out": MetricDefinition(
+        "slipway_left_out",
+        "Fields of providers' replies that could not be read, such as a token count that is text; "
+        "the answer is passed on without them.",
+        ("model", "provider"),
+    ),
     "citations": MetricDefinition(
         "slipway_citations",
         "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
@@ -171,6 +177,7 @@ class Telemetry:
         self.counts: dict[str, dict[Labels, int]] = {
             "answers": {},
             "attempts": {},
+            "left_out": {},
             "citations": {},
             "feedback": {},
         }
@@ -193,6 +200,8 @@ class Telemetry:
             self.count(
                 "attempts", (record.model, record.provider, record.zone, known_code(record.error))
             )
+            if record.left_out:
+                self.count("left_out", (record.model, record.provider), record.left_out)
 
     def count(self, metric: str, labels: Labels, by: int = 1) -> None:
         counts = self.counts[metric]
