@@ -77,9 +77,9 @@ class Listen(Branch, frozen=True, kw_only=True):
 
 
 class Limits(Branch, frozen=True, kw_only=True):
-    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
+    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 16.0
     question_kb: Annotated[float, Meta(gt=0, description="largest request to an app, in KiB")] = (
-        1024.0
+        256.0
     )
     header_kb: Annotated[
         int, Meta(ge=1, description="largest size of all request headers, in KiB")
