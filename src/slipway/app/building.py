@@ -128,7 +128,7 @@ class Assembly:
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
             *ConversationRoutes(self.current, self.store, lambda: self.api.guard).paths(),
-            *page_paths(),
+            *page_paths(self.current),
         ]
         fast = {"/v1/chat/completions": self.api.chat, "/v1/answers": self.api.answers}
         router = Router(

@@ -40,7 +40,10 @@ RequestHeaders = dict[bytes, bytes]
 
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
-    {"/", "/healthz", "/readyz", "/favicon.ico", "/login", "/login/callback", "/logout"}
+    {
+        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
+        *("/login", "/login/callback", "/logout"),
+    }
 )
 ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
 STREAM: Headers = [
@@ -242,7 +245,7 @@ class Guard:
             and scope["path"] in OPEN
         ):
             return send
-        if scope["method"] == "GET" and scope["path"].startswith("/static/"):
+        if scope["method"] == "GET" and scope["path"].startswith(("/static/", "/embed.js")):
             return send  # the same files for everyone: a diagram's frame has no origin
         raise Forbidden(
             "A page of another site may not call this server.",
