@@ -116,7 +116,7 @@ function showState() {
   $("ask").disabled = nothing;
   $("question").disabled = nothing;
   if (nothing) command("models", say("nothingSetUp"), START);
-  else if (!page.state.models) command("models", say("noModel"), START);
+  else if (!page.state.models && !embedded) command("models", say("noModel"), START);
   else withdraw("models");
   if (knowledge && !knowledge.ready) {
     notice("reading", [say("readingDocuments", knowledge.read)]);
