@@ -164,7 +164,9 @@ class DocumentStore:
 
     def neighbours(self, number: int, document: int) -> tuple[str | None, str | None]:
         """Return the ids of the passages before and after passage `number` of its document."""
-        before = "SELECT public FROM passages WHERE document = ? AND id < ? ORDER BY id DESC LIMIT 1"
+        before = (
+            "SELECT public FROM passages WHERE document = ? AND id < ? ORDER BY id DESC LIMIT 1"
+        )
         after = "SELECT public FROM passages WHERE document = ? AND id > ? ORDER BY id LIMIT 1"
         found = [self._db.execute(q, (document, number)).fetchone() for q in (before, after)]
         first, second = (str(row[0]) if row else None for row in found)

@@ -21,6 +21,7 @@ from slipway.settings.tree import (
     RouteEntry,
     Settings,
     json_schema,
+    share,
 )
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "is_loopback",
     "json_schema",
     "load",
+    "share",
 ]

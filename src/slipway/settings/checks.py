@@ -20,6 +20,7 @@ from slipway.settings.tree import (
     Oidc,
     Price,
     Settings,
+    share,
 )
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
@@ -94,6 +95,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
                     f"routes.{name}[{i}]",
                     f"there is no model `{entry.model}`; {suggest(entry.model, settings.models)}",
                 )
+            check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
     for name, app in settings.apps.items():
         check_app(name, app, settings, problem)
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
@@ -107,6 +109,13 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)
+
+
+def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
+    try:
+        share(canary or "1%")
+    except ValueError as error:
+        problem(path, str(error))
 
 
 def find_warnings(settings: Settings) -> Iterator[str]:

@@ -37,6 +37,17 @@ def seconds(value: object) -> float:
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
+SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+def share(value: str) -> float:
+    """A share as written: `5%`. Raises ValueError, which says what is expected."""
+    found = SHARE.fullmatch(value.strip())
+    if found is None or not 0 < float(found[1]) <= 100:
+        raise ValueError(f"`{value}` is not a share; write `5%`")
+    return float(found[1]) / 100
+
+
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the tree. With a `shorthand`, it can be written as that field's value alone."""
 
@@ -246,6 +257,12 @@ class RouteEntry(Branch, frozen=True, kw_only=True):
     role: Annotated[
         Literal["primary", "twin", "smaller", "local"], Meta(description="its role in the route")
     ] = "primary"
+    canary: Annotated[
+        str | None,
+        Meta(
+            description="share of the questions that it answers first, such as `5%`; of all others it is asked last"
+        ),
+    ] = None
 
 
 Route = tuple[RouteEntry, ...]
