@@ -34,6 +34,7 @@ PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DO
 
 ROUTES = {
     "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
+    "POST /v1/completions": "OpenAI's older text completions; the prompt is sent as a chat message",
     "POST /v1/answers": "an answer with its sources, whole or as events",
     "GET /v1/models": "the names that this key may call",
     "GET /v1/models/{name}": "one of them",
@@ -72,7 +73,7 @@ ROUTES = {
     "GET /metrics": "metrics for Prometheus",
     "GET /": "the chat page",
 }
-UNLISTED = {"/preflight", "/favicon.ico", "/static/{name:path}"}  # the browser's business
+UNLISTED = {"/favicon.ico", "/static/{name}", "/static/{name:path}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
     "method_not_allowed": "this path does not take this method",
     "model_not_found": "no app, route or model of that name",
@@ -85,9 +86,9 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "models.NAME.price": "`price` gives prices in USD per million tokens",
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
     "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
+    "login": "`login` lets people sign in instead of pasting keys",
+    "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
-    "login": "`login` says how people sign in, so that they need no key",
-    "login.oidc": "`oidc` names an OpenID Connect provider",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }

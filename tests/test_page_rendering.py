@@ -40,8 +40,8 @@ First **bold**, ~~struck out~~, https://example.org/a_b and a citation [1] in th
 
 | Left | Right | Mid |
 |:---|---:|:-:|
-| a | 1 | x |
-| harbor_master_and_crew_of_the_breakwater_office_in_town | 22222 | y |
+| a | 1 | harbor_master_and_crew |
+| harbor_master_and_crew_of_the_breakwater | 22222 | y |
 
 ```python
 def fee(length: float) -> float:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from slipway.types import MAX_SECTIONS
+
 SQLITE = "sqlite:///"
 GGUF = ".gguf"
 DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
@@ -76,6 +78,9 @@ class Listen(Branch, frozen=True, kw_only=True):
 
 class Limits(Branch, frozen=True, kw_only=True):
     body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
+    question_kb: Annotated[float, Meta(gt=0, description="largest request to an app, in KiB")] = (
+        1024.0
+    )
     header_kb: Annotated[
         int, Meta(ge=1, description="largest size of all request headers, in KiB")
     ] = 64
@@ -411,7 +416,7 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            le=8,
+            le=MAX_SECTIONS,
             description="most sections of an answer, each a call; 1 turns sections off",
         ),
     ] = 4
