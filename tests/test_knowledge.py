@@ -229,7 +229,6 @@ def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None
         "sqlite3",
         "numpy",
         "tantivy",
-        "nh3",
         "markdown_it",
         "yaml",
         "xml.etree",
