@@ -256,30 +256,32 @@ def _cell(text: str) -> str:
 
 _UNIT = re.compile(r"(?:^|[^\w])(?:[kcmdµn]?m|ft|in|yd|mi|s|h|ha|kg)$")
 _POWERS = {"2": "²", "3": "³"}
-_NOTE_LENGTH = 4
 
 
 def raised(before: str, text: str, *, note: bool = False) -> str:
     """Return a superscript as text that does not change the number or word `before` it: an exponent
-    as `^6`, a note as ` [1]`, an ordinal (`1st`) and the square of a unit (`m²`) joined.
+    as `^6`, an ordinal (`1st`) and the square of a unit (`m²`) joined. The marks of notes are left
+    out: they are no part of the sentence, and look like citations.
     """
     text = one_line(text)
-    if not text or not (note or any(character.isdigit() for character in text)):
+    if note or (text and before and _is_note(before, text)):
+        return ""
+    if not any(character.isdigit() for character in text) or not before[-1:].strip():
         return text
-    if before[-1:].isspace() or not before:
-        return f"[{text}]" if note else text
-    if _UNIT.search(before) and text in _POWERS and not note:
+    if _UNIT.search(before) and text in _POWERS:
         return _POWERS[text]
-    if note or (not before[-1].isdigit() and _is_note(before, text)):
-        return f" [{text}]"
     return f"^{text}" if text.lstrip("-+−–").isalnum() else f"^({text})"
 
 
 def _is_note(before: str, text: str) -> bool:
-    """Return whether a superscript after a word or a full stop is the number of a note."""
-    word = re.search(r"\w*\W*$", before)
-    long_word = word is not None and len(word[0]) > 2
-    return len(text) <= _NOTE_LENGTH and (long_word or not before[-1].isalnum())
+    """Return whether a superscript is the mark of a note: a number after a word or a full stop, or
+    a 1 after a number, since nobody writes that exponent.
+    """
+    if not re.fullmatch(r"\(?\d{1,3}\)?(?:,\s?\d{1,3})*", text):
+        return False
+    word = re.search(r"[^\W\d_]*\W*$", before)
+    long_word = word is not None and len(word[0].rstrip()) > 2
+    return long_word or not before[-1].isalnum() or (before[-1].isdigit() and text == "1")
 
 
 # Metadata

@@ -89,12 +89,12 @@ def _decoded(data: bytes, markup: bool) -> tuple[str, tuple[Loss, ...]]:
         return _replaced(data, encoding)
     if _ISO_2022.search(data[:_SAMPLE]):
         return _replaced(data, "iso2022_jp_ext")
+    if encoding := _utf16(data):
+        return _replaced(data, encoding)
     try:
         return data.decode(), ()
     except UnicodeDecodeError:
         pass
-    if encoding := _utf16(data):
-        return _replaced(data, encoding)
     if text := _mostly_utf8(data):
         return text
     return _guessed(data), ()

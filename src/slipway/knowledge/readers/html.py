@@ -41,6 +41,7 @@ _SIDE = re.compile(
 )
 _MOST_LINKS = 0.5  # an aside with a larger share of its text in links is navigation
 _OPENERS = "h1, h2, h3, h4, h5, h6, summary, dt"  # a button that is all their text is read
+_SHORT_TERM = 100  # characters: longer terms get a line of their own
 _ANCHOR_SIGNS = frozenset("#¶§")
 _PARAGRAPH_TAGS = """
     address article aside blockquote body caption center dd details dialog div dl dt fieldset
@@ -169,6 +170,8 @@ class _Page:
         self._owed, self._mark = "", ""
         self._cells = 0  # depth in table cells: blocks there stay on the line of the row
         self._items = 0  # depth in list items: blocks there follow line by line
+        self._term = 0  # where the last term of a definition list begins
+        self._defines = False  # between a term and the text of its definition
         self._summaries = set[int]()  # the n-th headings that are summaries of details
 
     def walk(self, root: "LexborNode") -> None:
@@ -241,8 +244,15 @@ class _Page:
                 stack.extend(_children(node))
         return cleaned("".join(texts))
 
+    def _ends_open(self) -> bool:
+        """Return whether the last text does not end with a mark of its own."""
+        return self.out[-1][-1:] not in ":?!." if self.out else True
+
     def _enter(self, tag: str) -> None:
+        self._defines = self._defines or (tag == "dd" and self._owed in (": ", "\n", " "))
         self._separate(tag)
+        if tag == "dt":
+            self._term = self._length
         if tag in _CELLS:
             self._owe(" " if self._at_line_start() else " | ")
             self._cells += 1
@@ -255,11 +265,12 @@ class _Page:
         if tag == "li":
             self._items, self._mark = self._items - 1, ""
         self._separate(tag)
-        if tag == "dt" and self._owed == "\n\n":
-            self._owed = "\n"  # a term and its definition are one block
+        if tag == "dt" and self._owed == "\n\n":  # a term and its definition are one block
+            short = self._length - self._term <= _SHORT_TERM
+            self._owed = (": " if self._ends_open() else " ") if short else "\n"
 
     def _separate(self, tag: str) -> None:
-        if tag == "dd" and self._owed == "\n":
+        if tag in _PARAGRAPHS and self._defines:
             return
         if tag in _PARAGRAPHS or tag in _LINES:
             self._owe(
@@ -348,7 +359,7 @@ class _Page:
             self.breaks += [self._length] if owed or not self.out else []
         self.out += [owed, self._mark, text]
         self._length += len(self._mark) + len(text)
-        self._owed, self._mark = "", ""
+        self._owed, self._mark, self._defines = "", "", False
 
 
 def _head_rows(rows: "list[list[LexborNode]]") -> int:
@@ -383,4 +394,4 @@ def _children(node: "LexborNode") -> "Iterator[LexborNode]":
     return reversed(list(node.iter(include_text=True)))
 
 
-_SEPARATORS: tuple[str, ...] = ("", " ", " | ", "\n", "\n\n")
+_SEPARATORS: tuple[str, ...] = ("", " ", " | ", ": ", "\n", "\n\n")

@@ -177,7 +177,9 @@ def odp(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
             if frame not in titles:
                 file.blocks(frame)
         notes = child(slide, "notes")
-        said = file.paragraphs(notes) if notes is not None else []
+        said = [
+            text for each in (notes if notes is not None else []) for text in file.paragraphs(each)
+        ]
         file.builder.block("\n".join(["Notes:", *said]) if said else "")
     return file.document("", fallback)
 

@@ -46,6 +46,7 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
         breaks=_paragraphs(text),
         body=front.end,
         meta=front.meta,
+        losses=file.losses,
     )
 
 

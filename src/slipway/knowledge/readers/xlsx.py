@@ -245,8 +245,8 @@ def _merge(reference: str) -> list[_Merge]:
 def _visible(sheet: _Sheet) -> Iterator[SheetRow]:
     """Yield the visible rows, blank ones included, with the values of merged cells repeated."""
     heads = _fill_merged(sheet)
-    width = max((max(row) for row in sheet.rows.values()), default=-1) + 1
-    columns = [column for column in range(width) if column not in sheet.hidden_columns]
+    used = {column for row in sheet.rows.values() for column in row}
+    columns = sorted(used - sheet.hidden_columns)
     before = -1
     for number in sorted(sheet.rows):
         if number in sheet.hidden_rows:
