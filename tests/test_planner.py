@@ -163,7 +163,7 @@ def test_a_plan_accepts_whom_the_oracle_accepts_and_names_the_first_violation(
 def test_a_relaxation_lets_a_model_pass_there(catalogue: Catalogue) -> None:
     """Of each constraint in each file, one model: with the change that is named, it gets further."""
     looked = 0
-    for file in FILES[::3]:
+    for file in FILES[::6]:
         raw = yaml.safe_load(file.read_text())
         plan = decide(parsed(raw, ""), catalogue, TODAY)
         first = {v.constraint: (id_, v) for id_, v in plan.rejected.items() if v.relaxation}
@@ -177,7 +177,7 @@ def test_a_relaxation_lets_a_model_pass_there(catalogue: Catalogue) -> None:
             )
             assert not same, (file.stem, id_, violation)
             looked += 1
-    assert looked > 60
+    assert looked > 30
 
 
 def nested(change: str) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,7 @@ def run(**o: Any) -> None:
     """
     from slipway.evals import sets
 
+    check_numpy()
     found = sets.named(o["set_name"], o["scorer"])
     if o["scorer"] and found.name in sets.PACKED:
         raise SettingsError([f"--scorer: the packed set `{found.name}` has one of its own"])
@@ -200,6 +202,12 @@ def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
             if cache is not None:
                 cache.close()
         _say_end(ended, runner, plan)
+
+
+def check_numpy() -> None:
+    """Raise SettingsError if the library for resampling is not installed."""
+    if find_spec("numpy") is None:
+        raise SettingsError(["intervals need numpy: pip install 'slipway[evals]'"])
 
 
 def run_set(
@@ -286,6 +294,7 @@ def _report(
     from slipway.evals import run_reports
     from slipway.evals.summary import summary_of
 
+    check_numpy()
     summary = summary_of(files, tag)
     if compare and not summary.comparisons:
         raise SettingsError(
