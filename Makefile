@@ -8,9 +8,9 @@ PORT ?= 8080
 help:
 	@echo "make run     serve the project's own docs, with the chat page at http://127.0.0.1:$(PORT)/"
 	@echo "make test    all tests      make quick  those that start no browser and no process, in less than a minute"
-	@echo "make lint    style, types, printed docs                               make fix   mend what can be mended"
+	@echo "make lint    style, types, printed docs                               make fix   repair what can be repaired"
 	@echo "make docs    print the tables of docs/ from the code                  make bench measure, beside LiteLLM where it is installed"
-	@echo "make soak    the long tests                                           make lock  resolve the dependencies anew"
+	@echo "make soak    the long tests                                           make lock  resolve the dependencies again"
 
 .venv/run: pyproject.toml lock/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slipway needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11")'

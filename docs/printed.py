@@ -1,7 +1,7 @@
 """Prints into the pages what code knows best: `python docs/printed.py`; with `--check` it names the
 pages that are stale, and exits 1.
 
-A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME
+A part is between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME
 prints.
 """
 

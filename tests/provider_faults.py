@@ -25,13 +25,14 @@ QUESTION = "How hot is green tea brewed?"
 PAGE = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees, for two minutes.\n"
 BAD_KEY = "sk-no-longer-good"
 TIMES = {
-    "connect": "1s",
-    "first_byte": "1s",
-    "between_bytes": "1s",
-    "first_token": "1500ms",
-    "total": "2500ms",
-}
-SLOWEST_S = 15.0  # no case may take longer: three tries of 2.5 s, two pauses, and a busy machine
+    "connect": "2s",
+    "first_byte": "2s",
+    "between_bytes": "2s",
+    "first_token": "3s",
+    "total": "5s",
+}  # of a model whose fault is that it takes longer
+PATIENT = dict.fromkeys(TIMES, "60s")
+SLOWEST_S = 60.0  # no case may take longer: three tries of 5 s, two pauses, and a busy machine
 Words = tuple[str, str]  # streamed, not; several that may be are parted by "|"
 
 WHOLE = ("whole", "whole")
@@ -41,10 +42,11 @@ BREAKS, GOES_ON = ("error event", "error 502"), ("continued", "whole")
 
 
 class Fault(NamedTuple):
-    """`says` is what the mock is called by. At most `calls` are made of the model alone, and
-    `with_backup` where a route has a backup.
+    """A fault of the model that the mock provider knows as `says`.
 
-    Four are three tries, and one more where a last look, for free, found that it can be reached.
+    At most `calls` are made to the model alone, and `with_backup` to a route with a backup. Four
+    calls are three tries, and one more after a probe found that the model can be reached. The
+    fault of a model that `is_slow` shows when a time limit ends.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Fault(NamedTuple):
     where: Where = "mock"
     calls: int = 4
     with_backup: int = 2
+    is_slow: bool = False
 
     @property
     def slug(self) -> str:
@@ -66,10 +69,10 @@ FAULTS = (
     Fault("connection refused", where="refusing", alone=DOWN),
     Fault("name that cannot be resolved", where="nowhere", alone=DOWN),
     Fault("certificate that nobody trusts", where="untrusted", alone=DOWN),
-    Fault("connects, and TLS never comes", where="mute", alone=LATE),
-    Fault("never accepts", where="full", alone=LATE),
+    Fault("connects, and TLS never comes", where="mute", alone=LATE, is_slow=True),
+    Fault("never accepts", where="full", alone=LATE, is_slow=True),
     Fault("connection reset", "fault-reset", alone=DOWN),
-    Fault("no first byte", "fault-hang", alone=LATE),
+    Fault("no first byte", "fault-hang", alone=LATE, is_slow=True),
     # statuses
     Fault("500", "fault-status-500", alone=DOWN),
     Fault("502", "fault-status-502", alone=DOWN),
@@ -105,14 +108,21 @@ FAULTS = (
     Fault("200 and nothing", "fault-empty", alone=DOWN),
     # slow
     Fault("slow first byte", "fault-slow-0.4", calls=1, with_backup=1),
-    Fault("drip, so that the first words are late", "fault-drip-10", alone=LATE),
+    Fault("drip, so that the first words are late", "fault-drip-20", alone=LATE, is_slow=True),
     Fault(
         "drip, so that the end is late",
-        "fault-drip-1",
+        "fault-drip-2",
         alone=("error event", "whole"),
         routed=GOES_ON,
+        is_slow=True,
     ),
-    Fault("stall", "fault-stall-5", alone=("error event", "error 504"), routed=GOES_ON),
+    Fault(
+        "stall",
+        "fault-stall-5",
+        alone=("error event", "error 504"),
+        routed=GOES_ON,
+        is_slow=True,
+    ),
     # cut
     Fault("cut before the first token", "fault-cut-0", alone=DOWN),
     Fault("cut after five tokens", "fault-cut-5", alone=BREAKS, routed=GOES_ON),
@@ -272,7 +282,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cases: tuple[FaultCase, ...]
         model = {
             "base_url": urls[fault.where],
             "name": fault.says or "m",
-            "connection": TIMES,
+            "connection": TIMES if fault.is_slow else PATIENT,
             "zone": "north",
         }
         found["models"][first] = model | ({"api_key": BAD_KEY} if fault.where == "bad key" else {})
@@ -280,7 +290,7 @@ def settings_of(urls: dict[Where, str], docs: Path, cases: tuple[FaultCase, ...]
             found["models"][backup] = {
                 "base_url": urls["mock"],
                 "name": "m",
-                "connection": TIMES,
+                "connection": PATIENT,
                 "zone": "south",
             }
             found["routes"][route] = [first, {"model": backup, "role": "twin"}]

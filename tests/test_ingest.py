@@ -313,7 +313,7 @@ def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: 
     assert done.returncode == 1
     assert "docs: 2 documents with 2 passages" in done.stdout
     assert (
-        "2 read, 0 unchanged, 0 gone, 1 failed; by meaning: off: switched off in the settings"
+        "2 read, 0 unchanged, 0 removed, 1 failed; search by meaning: off: switched off in the settings"
         in done.stdout
     )
     assert "failed: bad.txt: It is not UTF-8 text" in done.stdout
@@ -406,7 +406,7 @@ def test_a_second_server_on_a_store_says_so_and_serves(tmp_path: Path, docs: Pat
     ):
         until(lambda: "thirty" in texts(second, "days of leave"))
         assert (
-            f"is in use by process {first.process.pid} at {first.url}: documents are kept in a temporary one"
+            f"is in use by process {first.process.pid} at {first.url}: a temporary copy is used"
             in second.log
         )
 

@@ -140,7 +140,7 @@ def storm(tmp_path: Path, points: int, seed: int) -> None:
     took(tmp_path / "fresh", docs)
     assert state(home, docs) == state(tmp_path / "fresh", docs)
     verified = run("ingest", "--verify", "--docs", str(docs), cwd=home)
-    assert "verified: documents, index and vectors fit together" in verified.stdout
+    assert "verified: documents, index and vectors match" in verified.stdout
 
 
 def test_six_kills(tmp_path: Path) -> None:

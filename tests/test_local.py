@@ -54,7 +54,7 @@ def child(server: Serving) -> int:
 def settings(folder: Path, file: Path, **model: Any) -> dict[str, Any]:
     (folder / "docs").mkdir(exist_ok=True)
     (folder / "docs" / "tides.md").write_text(PAGE)
-    tiny = {"provider": "local", "weights": str(file), "context": 2048, **model}
+    tiny = {"provider": "local", "weights": str(file), "context": 2048, "threads": 1, **model}
     return {
         "models": {"tiny": tiny},
         "apps": {"docs": {"knowledge": "docs", "route": "tiny"}},
@@ -311,7 +311,7 @@ def test_wrong_settings_of_a_local_model_are_named(
 ) -> None:
     given = settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"), **model)
     (tmp_path / "slipway.yaml").write_text(json.dumps(given))
-    done = run("check", cwd=tmp_path)
+    done = run("check", cwd=tmp_path, env={"SLIPWAY_CACHE": str(tmp_path / "cache")})
     assert done.returncode == 2
     assert said in done.stderr
 

@@ -696,6 +696,7 @@ def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_w
     tiny = {
         "provider": "local",
         "weights": str(write_tiny(tmp_path / "tiny.gguf", ends=False)),
+        "threads": 1,
         "context": 8192,
     }
     settings: dict[str, Any] = {"models": {"tiny": tiny}}
@@ -706,9 +707,11 @@ def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_w
         assert site.chat("tiny", max_tokens=3).status_code == 200
         assert children(site.server.process.pid) == [pid]
         del settings["models"]["tiny"]
-        with streaming(site.server, "tiny", max_tokens=6000) as lines:
+        with streaming(site.server, "tiny", max_tokens=1000) as lines:
+            os.kill(pid, signal.SIGSTOP)  # so that it writes when the settings have changed
             site.apply(settings)
             assert alive(pid)
+            os.kill(pid, signal.SIGCONT)
             assert list(lines)[-2] == "data: [DONE]"
         site.wait(lambda: not alive(pid))
         assert children(site.server.process.pid) == []

@@ -170,7 +170,7 @@ def test_a_reranker_that_cannot_be_imported_is_a_mistake_like_others(tmp_path: P
     (tmp_path / "ranks.py").write_text("def score(\n")
     code, said = check(tmp_path, GOOD.replace("route: main", "route: main, rerank: 'ranks:score'"))
     assert code == 2
-    assert "apps.support.rerank: `ranks:score` cannot be had (SyntaxError: " in said
+    assert "apps.support.rerank: `ranks:score` cannot be loaded (SyntaxError: " in said
 
 
 def test_a_key_is_not_printed_where_it_will_not_do(tmp_path: Path) -> None:

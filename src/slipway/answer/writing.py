@@ -92,16 +92,14 @@ async def write_all(
     A section that fails does not end the others.
     """
     missing = draft.missing
-    progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
-    gate, order = asyncio.Semaphore(at_once), InOrder(say, [section.index for section in missing])
+    progress.at_once = app.route.at_once if app.route is not None else len(missing)
     asked = {
         section.index: call
         for section in missing
         if (call := asking(app, question, draft, section)) is not None
     }
-    progress.writings = [
-        writing for _, writing in asked.values()
-    ]  # those that wait for the gate count for the time left, too
+    # sections that wait for their turn belong to the time left, too
+    progress.writings = [writing for _, writing in asked.values()]
     context = WritingContext(
         pipeline=pipeline,
         app=app,
@@ -111,37 +109,44 @@ async def write_all(
         progress=progress,
         asked=asked,
     )
-
-    async def write_one(section: Section) -> None:
-        lane = order.lane(section.index)
-        try:
-            async with gate:
-                await write(context, section, lane)
-            section.state = "done"
-            lane(
-                SectionState(
-                    index=section.index,
-                    title=section.title,
-                    state="done",
-                    served_by=section.served_by,
-                    model=section.model,
-                )
-            )
-        except SlipwayError as error:
-            failed(section, error, lane)
-        except Exception as error:  # a defect fails its own section only
-            log.exception("section %d of answer %s failed by a defect", section.index, question.id)
-            failed(section, InternalError.of(error), lane)
-        finally:
-            order.end(section.index)
-        context.report()
-
+    turns = asyncio.Semaphore(progress.at_once)
+    order = InOrder(say, [section.index for section in missing])
     if len(missing) == 1:
-        await write_one(missing[0])
+        await write_section(context, missing[0], turns, order)
         return
     async with asyncio.TaskGroup() as group:
         for section in missing:
-            group.create_task(write_one(section))
+            group.create_task(write_section(context, section, turns, order))
+
+
+async def write_section(
+    context: WritingContext, section: Section, turns: asyncio.Semaphore, order: InOrder
+) -> None:
+    """Write one section when it is its turn; a failure is noted in the section, not raised."""
+    lane = order.lane(section.index)
+    try:
+        async with turns:
+            await write(context, section, lane)
+        section.state = "done"
+        lane(
+            SectionState(
+                index=section.index,
+                title=section.title,
+                state="done",
+                served_by=section.served_by,
+                model=section.model,
+            )
+        )
+    except SlipwayError as error:
+        failed(section, error, lane)
+    except Exception as error:  # a defect fails its own section only
+        log.exception(
+            "section %d of answer %s failed by a defect", section.index, context.question.id
+        )
+        failed(section, InternalError.of(error), lane)
+    finally:
+        order.end(section.index)
+    context.report()
 
 
 def failed(section: Section, error: SlipwayError, say: Say) -> None:

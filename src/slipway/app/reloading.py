@@ -57,7 +57,9 @@ class ModelHandle:
 
 
 class Compiled(Record, frozen=True, kw_only=True):
-    """Compiled settings, with what the next ones may take over: models by name, documents by folders."""
+    """Compiled settings, with what the next ones may take over: models by name, documents by
+    folders.
+    """
 
     settings: Settings
     pipeline: Pipeline
@@ -151,9 +153,8 @@ class Reloading:
             return {}
         problems = list(self.refused)
         if problems and not (asker.everything or self.compiled.pipeline.admission.open):
-            problems = [
-                f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: see the server's log"
-            ]
+            noun = "problem" if len(problems) == 1 else "problems"
+            problems = [f"{len(problems)} {noun}: see the server's log"]
         return {"applied_at": round(self.applied_at, 3), "refused": problems}
 
     async def _put(self, compiled: Compiled) -> None:

@@ -171,7 +171,8 @@ def _announce(
 ) -> None:
     for name, column in asked.columns.items():
         say(
-            f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions to ask, {column.calls}"
+            f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions "
+            f"to ask, {column.calls}"
         )
     if wanted.save is not None:
         say(f"{len(todo) - len(missing)} of {len(todo)} answers are in {wanted.save} already")
@@ -294,14 +295,18 @@ def _apps(
     if unknown := [name for name in names if name not in settings.apps]:
         raise SettingsError(
             [
-                f"--app: there is no app `{unknown[0]}`; known: {', '.join(settings.apps) or 'none; add --docs FOLDER'}"
+                f"--app: there is no app `{unknown[0]}`; known: "
+                + (", ".join(settings.apps) or "none; add --docs FOLDER")
             ]
         )
     chosen = {name: settings.apps[name] for name in names or settings.apps}
     if not chosen and not models:
         raise SettingsError(
             [
-                "there is nothing to ask; add --docs FOLDER, --model MODEL, or a settings file with apps by --config"
+                (
+                    "there is nothing to ask; add --docs FOLDER, --model MODEL, "
+                    "or a settings file with apps by --config"
+                )
             ]
         )
     chosen = chosen or {"": AppSettings()}

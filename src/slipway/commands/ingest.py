@@ -20,7 +20,7 @@ from slipway.knowledge import Knowledge
 from slipway.knowledge.reading import failure_text
 from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import inconsistencies
-from slipway.settings import Flags
+from slipway.settings import Flags, Settings
 from slipway.store import Holder, InUse, Store, file_of
 from slipway.terminal import Bar
 from slipway.types import Record
@@ -90,21 +90,9 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Inge
     try:
         store = Store(file_of(settings.store))
     except InUse as error:
-        if error.holder is None:
-            raise Conflict(
-                "The store is in use by another process.", "Try again when it has ended."
-            ) from None
-        if verify:
-            raise Conflict(
-                f"The store is in use by process {error.holder.pid}.",
-                "End it first: --verify needs the store for itself.",
-            ) from None
-        sources = [
-            [str(Path(k).resolve()) for k in app.knowledge]
-            for app in settings.apps.values()
-            if app.knowledge
-        ]
-        return ingest_by_server(error.holder, sources, shown=shown)
+        return ingest_by_server(
+            usable_holder(error, verify=verify), sources_of(settings), shown=shown
+        )
     synchronizers = synchronizers_for(settings, lambda: store, {})
     names = {id(synchronizer): name for name, synchronizer in reversed(synchronizers.items())}
     reports = read_all(
@@ -114,6 +102,29 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Inge
     )
     store.close()
     return reports
+
+
+def usable_holder(error: InUse, *, verify: bool) -> Holder:
+    """Return the process that uses the store, if it may do the work. Raises Conflict."""
+    if error.holder is None:
+        raise Conflict(
+            "The store is in use by another process.", "Try again when it has ended."
+        ) from None
+    if verify:
+        raise Conflict(
+            f"The store is in use by process {error.holder.pid}.",
+            "End it first: --verify needs the store for itself.",
+        ) from None
+    return error.holder
+
+
+def sources_of(settings: Settings) -> list[list[str]]:
+    """Return the folders of each app with documents, as absolute paths."""
+    return [
+        [str(Path(folder).resolve()) for folder in app.knowledge]
+        for app in settings.apps.values()
+        if app.knowledge
+    ]
 
 
 def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
@@ -199,7 +210,8 @@ def _followed(
     states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
     if others := [each for each in sources if each not in [state["sources"] for state in states]]:
         raise Conflict(
-            f"The server at {server.base_url} uses the store, but does not serve {', '.join(others[0])}.",
+            f"The server at {server.base_url} uses the store, but does not serve "
+            f"{', '.join(others[0])}.",
             "Set another `store:`, or stop that server.",
         )
     try:
@@ -236,11 +248,12 @@ def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> No
     """Print the summary that a person reads."""
     for name, r in reports.items():
         say(
-            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, {r.seconds:.1f} s"
+            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, "
+            f"{r.seconds:.1f} s"
         )
         say(
-            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, {len(r.failed)} failed; "
-            f"search by meaning: {r.dense}"
+            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, "
+            f"{len(r.failed)} failed; search by meaning: {r.dense}"
         )
         for path, reason in r.failed.items():
             say(f"  failed: {path}: {reason}")

@@ -240,15 +240,15 @@ class Knowledge:
             if dense
             else {}
         )
-        stands = {
+        locations = {
             number: (place.number, place.document) for place in places for number in place.passages
         }
-        stands |= collection.document_store.locations(
-            [number for number in near if number not in stands]
+        locations |= collection.document_store.locations(
+            [number for number in near if number not in locations]
         )
         mine = {
             n: place
-            for n, (place, document) in stands.items()
+            for n, (place, document) in locations.items()
             if document in known.documents and (visible is None or document in visible)
         }
         chosen = fusion.fuse_keys(
@@ -278,7 +278,7 @@ class Knowledge:
             if each.passage in rows
         ]
         whole = len(rows) == len(chosen) + sum(map(len, more)) and len(mine) == len(
-            {*near, *stands}
+            {*near, *locations}
         )
         if whole:
             ranked = choose_best_passages(

@@ -79,7 +79,10 @@ class Store:
         except OSError as error:
             raise SettingsError(
                 [
-                    f"store: {self.folder} cannot be written ({error.strerror}); set `store: {SQLITE}PATH`"
+                    (
+                        f"store: {self.folder} cannot be written ({error.strerror}); "
+                        f"set `store: {SQLITE}PATH`"
+                    )
                 ]
             ) from None
         self.token = secrets.token_urlsafe(32)

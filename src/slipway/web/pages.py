@@ -103,7 +103,7 @@ def clean_html(text: str) -> str:
 
 
 def settled(text: str) -> int:
-    """How many characters of a text that is still being written make whole blocks: what stands
+    """Return how many characters of an unfinished text make whole blocks: what comes
     before the last blank line outside of code.
     """
     end = at = 0

@@ -100,7 +100,7 @@ class Run:
             reader.set()
 
     def tell(self, error: SlipwayError) -> None:
-        """In the log; what refuses a question may quote it, and is told by its kind alone."""
+        """Log an error. A refusal may quote the question, so that only its code is logged."""
         if error.status >= 500:
             log.warning("%s: %s (%s)", self.question.id, error.what, error.code)
         elif not isinstance(error, Cancelled):
