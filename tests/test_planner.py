@@ -378,6 +378,23 @@ def test_a_month_costs_what_the_bill_of_a_real_trace_comes_to(
         assert option.low_usd <= option.month_usd <= option.high_usd
 
 
+def test_a_budget_that_only_the_averages_keep_to_is_a_condition(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    """Nine short prompts and a long one: the price is another one for long prompts."""
+    rows = "".join(f"{n},{200_000 if n % 10 == 0 else 1000},100\n" for n in range(100))
+    (tmp_path / "trace.csv").write_text(f"time,input_tokens,output_tokens\n{rows}")
+    raw = {
+        "candidates": ["dashscope/qwen3-max"],
+        "languages": ["zh"],
+        "traffic": {"trace": "trace.csv"},
+        "budget": {"thousand_usd": 30.0},
+    }
+    plan = decide(parsed(raw, ""), catalogue, TODAY, folder=tmp_path)
+    assert plan.conditions[0].startswith("budget: by the trace, a thousand requests cost $")
+    assert not plan.ready
+
+
 def test_replicas_follow_from_littles_law() -> None:
     service = costs.Service(
         machine="m", ttft_s=0.5, tpot_s=0.05, service_s=4.0, at_once=4, measured=True
