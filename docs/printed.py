@@ -34,15 +34,29 @@ PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DO
 
 ROUTES = {
     "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
+    "POST /v1/completions": "OpenAI's older text completions; the prompt is sent as a chat message",
     "POST /v1/answers": "an answer with its sources, whole or as events",
     "GET /v1/models": "the names that this key may call",
     "GET /v1/models/{name}": "one of them",
     "GET /v1/answers/{id}": "an answer as far as it is written",
     "GET /v1/answers/{id}/events": "its events behind `Last-Event-ID`",
-    "GET /v1/answers/{id}/html": "its text as clean HTML, as the page shows it",
     "POST /v1/answers/{id}/cancel": "stops it",
     "POST /v1/answers/{id}/retry": "does again what is missing",
     "GET /v1/passages/{id}": "a passage of a document",
+    "GET /v1/passages/{id}/file": "the file that the passage is from, for those who may read it",
+    "POST /v1/attachments": "reads a file for the next questions of this reader only",
+    "DELETE /v1/attachments/{id}": "forgets it",
+    "GET /v1/session": "who is signed in, and what the page may do",
+    "GET /login": "starts the sign-in",
+    "GET /login/callback": "ends it, called by the sign-in provider",
+    "POST /logout": "signs out",
+    "GET /v1/conversations": "the conversations that are kept for this person on the server",
+    "GET /v1/conversations/{id}": "one of them",
+    "PUT /v1/conversations/{id}": "saves one",
+    "DELETE /v1/conversations/{id}": "deletes one",
+    "POST /v1/shares": "makes a link to a copy of a conversation",
+    "GET /v1/shares/{id}": "the shared copy",
+    "DELETE /v1/shares/{id}": "ends the link",
     "GET /v1/traces/{id}": "what happened to an answer, by its reference",
     "POST /v1/feedback": "keeps what somebody says of an answer",
     "DELETE /v1/feedback/{answer}": "takes a vote back",
@@ -57,7 +71,7 @@ ROUTES = {
     "GET /metrics": "metrics for Prometheus",
     "GET /": "the chat page",
 }
-UNLISTED = {"/preflight", "/favicon.ico", "/static/{name}"}  # the browser's business
+UNLISTED = {"/favicon.ico", "/static/{name}", "/static/{name:path}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
     "method_not_allowed": "this path does not take this method",
     "model_not_found": "no app, route or model of that name",
@@ -70,6 +84,8 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "models.NAME.price": "`price` gives prices in USD per million tokens",
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
     "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
+    "login": "`login` lets people sign in instead of pasting keys",
+    "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
@@ -117,6 +133,10 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "models": "`models` shows the catalogue of models",
     "models search": "`models search` lists models, the cheapest first",
     "models show": "`models show` prints every fact of one model with its source",
+    "compress": "`compress` makes a model smaller and faster on this machine",
+    "compress run": "`compress run`, or `compress` alone, compresses a model",
+    "compress rollback": "`compress rollback` takes a registered result back",
+    "compress convert": "`compress convert` converts between GGUF and Hugging Face's layout",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -174,7 +174,7 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         try:
             answered = await write_by_model(context, app.route, section, say)
         except ModelFailed as failure:
-            if not sources or failure.spoke:
+            if not sources or failure.spoke or wants_json(context.question.options):
                 raise failure.error from None
             context.notice(
                 "degraded",
@@ -187,6 +187,12 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
     section.abstained = not answered
     if not answered:
         say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
+
+
+def wants_json(options: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for JSON instead of text, which a quote cannot be."""
+    form = options.get("response_format")
+    return isinstance(form, dict) and form.get("type") not in (None, "text")
 
 
 def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:

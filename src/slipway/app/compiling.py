@@ -18,7 +18,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.settings import AppSettings, ModelSettings, Settings
+from slipway.settings import AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings, Rules
 from slipway.types import AnswerDone, AttemptDone, Record
 
@@ -100,7 +100,10 @@ def compile_pipeline(
         routes[name] = Route(
             name=name,
             candidates=tuple(
-                msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries
+                msgspec.structs.replace(
+                    candidates[e.model], role=e.role, canary=share(e.canary) if e.canary else None
+                )
+                for e in entries
             ),
         )
     apps = {
@@ -109,7 +112,11 @@ def compile_pipeline(
     }
     return answer.Pipeline(
         admission=Admission(
-            settings.keys, settings.limits.answers, operator, carried.in_flight_total
+            settings.keys,
+            settings.limits.answers,
+            operator,
+            carried.in_flight_total,
+            login=settings.login is not None,
         ),
         apps=apps,
         routes=routes,

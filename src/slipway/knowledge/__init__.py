@@ -333,6 +333,23 @@ class Knowledge:
             row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
+    def neighbours(self, id: str, asker: Asker) -> tuple[str | None, str | None]:  # noqa: A002
+        """Return the ids of the passages before and after this one in its document."""
+        store = self.synchronizer.collection.document_store
+        row = store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None, None
+        return store.neighbours(row.id, row.document)
+
+    def original(self, id: str, asker: Asker) -> Path | None:  # noqa: A002
+        """Return the file of the passage's document, if the asker may read it."""
+        collection = self.synchronizer.collection
+        row = collection.document_store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None
+        doc = collection.documents.get(row.document)
+        return Path(doc.file) if doc is not None else None
+
     def _readable(self, row: StoredPassage, asker: Asker) -> bool:
         doc = self.synchronizer.collection.documents.get(row.document)
         return doc is not None and self.access.may_read(asker, doc)
@@ -350,7 +367,7 @@ class Knowledge:
         return [
             doc
             for n, doc in known.documents.items()
-            if (keeps or doc.state == "done") and (visible is None or n in visible)
+            if (keeps or doc.state != "failed") and (visible is None or n in visible)
         ]
 
     # The field's name on the wire
@@ -369,15 +386,19 @@ class Knowledge:
         """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
 
         Replace an earlier upload of the same name if this asker may read it. Another asker's upload
-        stays, and nothing reveals that it exists.
+        stays, and nothing reveals that it exists: an upload for groups has a suffix in its name
+        that depends on the groups alone, and one that its sender may not read a random one.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
+        if groups is not None:
+            stem, dot, kind = name.rpartition(".")
+            mark = collection.document_store.public("\n".join(sorted(groups)))
+            name = f"{stem}-{mark[-6:]}{dot}{kind}"
         with uploads.changing:
             path = uploads.path_of(name, collection.by_path)
             before = [
-                doc
-                for doc in (collection.by_path.get(path), uploads.waiting.get(path))
-                if doc is not None
+                uploads.described(path, name, tags, groups),  # what the rules say of the new one
+                *filter(None, (collection.by_path.get(path), uploads.waiting.get(path))),
             ]
             if not all(self.access.may_read(asker, doc) for doc in before):
                 stem, dot, kind = name.rpartition(".")
@@ -385,6 +406,11 @@ class Knowledge:
                 path = uploads.path_of(name, collection.by_path)
             uploads.save(name, path, content, tags, groups, asker.owner)
         return collection.document_store.public(path), path
+
+    @property
+    def keeps_uploads(self) -> bool:
+        """Return whether uploads outlive this process: a temporary store would lose them."""
+        return self.synchronizer.collection.document_store.store.lasting
 
     @property
     def waiting(self) -> list[str]:
