@@ -303,12 +303,24 @@ def test_noise_is_told_and_no_pace_is_given() -> None:
 
 @pytest.mark.parametrize(
     ("new", "verdict"),
-    [([1.0] * 40, "keep"), ([0.0] * 38 + [1.0] * 2, "reject"), ([1.0] * 37 + [0.0] * 3, "undecided")],
-)  # fmt: skip
+    [
+        ([1.0] * 38 + [0.9, 1.0], "keep"),
+        ([0.0] * 38 + [1.0] * 2, "reject"),
+        ([1.0] * 37 + [0.0] * 3, "undecided"),
+        ([1.0] * 40, "undecided"),  # forty that are equal may have missed one in twelve
+    ],
+)
 def test_answers_are_kept_only_beyond_doubt(new: list[float], verdict: str) -> None:
     check = gate.not_worse(gate.paired([1.0] * 40, new), 0.05)
     assert check.verdict == verdict
     assert ("more items would decide it" in check.found) == (verdict == "undecided")
+
+
+def test_items_that_are_all_equal_decide_once_there_are_enough() -> None:
+    few = gate.not_worse(gate.paired([1.0] * 20, [1.0] * 20), 0.02)
+    assert few.found.endswith("undecided, about 163 more items would decide it")
+    enough = gate.not_worse(gate.paired([1.0] * 183, [1.0] * 183), 0.02)
+    assert enough.verdict == "keep"
 
 
 def test_one_missed_target_rejects_and_one_open_leaves_it_open() -> None:
