@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from networks import INNER, LAYERS, network, tokens, write_network
 from processes import run
-from slipway.compress import gate, measuring, pruning, quantising, registering, texts
+from slipway.compress import gate, measuring, pruning, quantising, registering, rounding, texts
 from slipway.compress.activations import logits
 from slipway.compress.checkpoint import (
     Checkpoint,
@@ -119,6 +119,25 @@ def test_types_that_nothing_can_pack_are_refused_with_the_way_out(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "(2, 272)" in done.stdout
     assert "Put `llama-quantize` of llama.cpp on PATH, or choose --quant q8_0" in done.stdout
+
+
+def test_rounding_by_its_effect_keeps_more_than_rounding_to_the_nearest(tmp_path: Path) -> None:
+    """And what is written decodes to what the rounding was judged by."""
+    model = network()
+    kinds = quantising.types_of(model, "q4_0")
+    chance = np.random.default_rng(5)
+    read = chance.integers(0, 200, (8, 128)).tolist()
+    held = chance.integers(0, 200, (2, 128)).tolist()
+    made = rounding.rounded(model, kinds, read, lambda done, total: None)
+    near = read_gguf(quantising.write(model, tmp_path / "near.gguf", "q4_0"))
+    best = read_gguf(quantising.write(made, tmp_path / "best.gguf", "q4_0"))
+    for name, tensor in made.tensors.items():
+        if kinds[name] == "q4_0":
+            assert best.tensors[name].kind == "q4_0"
+            assert np.array_equal(best.tensors[name].load(), tensor.load()), name
+    right = logits(model, held)
+    lost = [float(((logits(each, held) - right) ** 2).mean()) for each in (near, best)]
+    assert lost[1] < 0.8 * lost[0]
 
 
 def wide(columns: int, layers: int = 30) -> Checkpoint:

@@ -37,6 +37,7 @@ class Asked(Record, frozen=True, kw_only=True):
     target: tuple[str, ...] = ()
     prune: str | None = None
     distil: Path | None = None
+    calibrate: Path | None = None
     quant: str | None = None
     out: Path | None = None
     test: Path | None = None
@@ -106,6 +107,7 @@ def job_of(asked: Asked) -> Job:
         quant=asked.quant,
         prune=asked.prune,
         distil=asked.distil,
+        calibrate=asked.calibrate,
         test=asked.test,
         other=asked.other,
         questions=asked.questions,

@@ -23,6 +23,7 @@ class Job(Record, frozen=True, kw_only=True):
     quant: str | None = None
     prune: str | None = None
     distil: Path | None = None
+    calibrate: Path | None = None
     test: Path | None = None
     other: Path | None = None
     questions: Path | None = None

@@ -56,7 +56,13 @@ def _check_needs(job: Job, source: Checkpoint) -> None:
     """Whatever would stop the run later, said now."""
     if job.prune:
         pruning.cut_from(job.prune, source)
-    for flag, path in (("--distil", job.distil), ("--test", job.test), ("--other", job.other)):
+    given = {
+        "--distil": job.distil,
+        "--calibrate": job.calibrate,
+        "--test": job.test,
+        "--other": job.other,
+    }
+    for flag, path in given.items():
         if path is not None:
             found = texts.documents_in(path, flag)
             if flag == "--distil":

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slipway.compress import planning, pruning, quantising, texts
+from slipway.compress import planning, pruning, quantising, rounding, texts
 from slipway.compress.checkpoint import Checkpoint, read_gguf, stored_once, stores_twice
 from slipway.compress.gate import paired, verdict_of
 from slipway.compress.huggingface import digest
@@ -34,6 +34,7 @@ from slipway.compress.state import State
 
 LENGTH = 256  # tokens of a window
 _TEST_WINDOWS, _OTHER_WINDOWS, _CALIBRATION, _TRAINING = 16, 8, 8, 20_000
+_ROUNDING = 16  # windows
 _SAMPLE_PROMPT, _SAMPLE_TOKENS = 32, 96
 _GENERAL = Path(__file__).with_name("general.jsonl")
 
@@ -75,7 +76,8 @@ class Stages:
     def prepare(self) -> Texts:
         job = self.job
         given = [
-            digest(p) if p and p.is_file() else str(p) for p in (job.distil, job.test, job.other)
+            digest(p) if p and p.is_file() else str(p)
+            for p in (job.distil, job.calibrate, job.test, job.other)
         ]
 
         def do() -> Texts:
@@ -138,7 +140,7 @@ class Stages:
         targets, path = self.job.targets, self.state.folder / f".try.{form}.gguf"
         if targets.perplexity is None and targets.speed is None:
             return ""
-        self._write(model, path, form, f"trying {form}")
+        self._quantise(model, path, form, distils=False)
         try:
             if targets.perplexity is not None:
                 lost = self._readings(path, f"trying {form}", only=DOMAIN)[DOMAIN].ratio - 1
@@ -246,14 +248,26 @@ class Stages:
         begins = self.latest
 
         def do() -> File:
-            model = read_gguf(begins)
-            if not quantising.write_with_tool(begins, path, planned.form):
-                self._write(model, path, planned.form, f"quantising to {planned.form}")
+            if not self._rounds(planned.form, distils=planned.distils) and (
+                quantising.write_with_tool(begins, path, planned.form)
+            ):
+                return self._file(path, planned.form, "reading the test with the result")
+            self._quantise(read_gguf(begins), path, planned.form, distils=planned.distils)
             return self._file(path, planned.form, "reading the test with the result")
 
         return self.state.stage("quantise", [planned.form, path.name], [path.name], File, do)
 
-    # gate
+    def _quantise(self, model: Checkpoint, path: Path, form: str, *, distils: bool) -> None:
+        if self._rounds(form, distils=distils):
+            known = self._texts()
+            windows = (known["training"] or known["other"])[:_ROUNDING]
+            bar = self.hands.progress("rounding by what it does")
+            model = rounding.rounded(model, quantising.types_of(model, form), windows, bar)
+        self._write(model, path, form, f"quantising to {form}")
+
+    def _rounds(self, form: str, *, distils: bool) -> bool:
+        """Whether numbers are rounded by their effect; a student has learnt with plain rounding."""
+        return form == "q4_0" and not distils
 
     def gate(self, planned: Planned, result: File) -> Gated:
         job = self.job
@@ -335,14 +349,13 @@ def _size(path: Path) -> int:
 
 def _documents(job: Job) -> tuple[list[str], list[str], str]:
     """Training and test documents, and how they were split. Raises SettingsError for overlap."""
-    training = texts.documents_in(job.distil, "--distil") if job.distil else []
-    if job.distil:
-        texts.check_enough(training, "--distil")
+    source, flag = (job.distil, "--distil") if job.distil else (job.calibrate, "--calibrate")
+    training = texts.documents_in(source, flag) if source else []
     if job.test:
         test, how = texts.documents_in(job.test, "--test"), "--test was given"
         texts.refuse_shared(training, test, "--test")
     elif training:
-        training, test = texts.split(training)
+        training, test = texts.split(training, flag)
         how = f"{len(test)} of {len(test) + len(training)} documents were kept for the test"
     else:
         test, how = [], "no text of the domain was given"
@@ -351,8 +364,8 @@ def _documents(job: Job) -> tuple[list[str], list[str], str]:
 
 
 def _check_windows(found: Mapping[str, Sequence[object]], job: Job) -> None:
-    if (job.test or job.distil) and len(found["test"]) < 2:
-        flag = "--test" if job.test else "--distil"
+    if (job.test or job.distil or job.calibrate) and len(found["test"]) < 2:
+        flag = "--test" if job.test else "--distil" if job.distil else "--calibrate"
         raise refused(f"{flag}: the test has less than {2 * LENGTH} tokens; give more text")
     if job.other and len(found["other"]) < 2:
         raise refused(f"--other: it has less than {2 * LENGTH} tokens; give more text")
