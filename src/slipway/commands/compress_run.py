@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ class Asked(Record, frozen=True, kw_only=True):
 def run(asked: Asked, *, as_json: bool) -> int:
     """Compress; the exit code is 0 if the result may be kept."""
     _check_needs()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: its processes end too
     job = job_of(asked)
     terminal = Terminal(asked, shown=not as_json)
     try:
