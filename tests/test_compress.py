@@ -37,9 +37,9 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def compress(home: Path, *args: str, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
+def compress(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
     env = {"SLIPWAY_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"}
-    return run("compress", *args, cwd=home, env=env, timeout_s=timeout_s)
+    return run("compress", *args, cwd=home, env=env)
 
 
 def state(home: Path, name: str = "out") -> dict[str, Any]:

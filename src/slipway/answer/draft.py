@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Literal
 
 from slipway.errors import SlipwayError
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.types import Delta, Event, Hit, Record, ServedBy, Source
 
 Say = Callable[[Event], None]
@@ -48,7 +48,7 @@ class Draft:
     def __init__(self) -> None:
         self.sections: list[Section] = []
         self.sources: dict[str, Source] = {}  # by passage id, in the order of their numbers
-        self.spent: list[Spent] = []
+        self.spent: list[CallUsage] = []
         self.notices: set[str] = set()  # codes of notices that are sent only once
         self.prompt: str | None = None
 

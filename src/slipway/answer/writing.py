@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.knowledge.quoting import quote
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.routing import CallContext, Route, RoutedAnswer
@@ -92,16 +92,14 @@ async def write_all(
     A section that fails does not end the others.
     """
     missing = draft.missing
-    progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
-    gate, order = asyncio.Semaphore(at_once), InOrder(say, [section.index for section in missing])
+    progress.at_once = app.route.at_once if app.route is not None else len(missing)
     asked = {
         section.index: call
         for section in missing
         if (call := asking(app, question, draft, section)) is not None
     }
-    progress.writings = [
-        writing for _, writing in asked.values()
-    ]  # those that wait for the gate count for the time left, too
+    # sections that wait for their turn belong to the time left, too
+    progress.writings = [writing for _, writing in asked.values()]
     context = WritingContext(
         pipeline=pipeline,
         app=app,
@@ -111,37 +109,44 @@ async def write_all(
         progress=progress,
         asked=asked,
     )
-
-    async def write_one(section: Section) -> None:
-        lane = order.lane(section.index)
-        try:
-            async with gate:
-                await write(context, section, lane)
-            section.state = "done"
-            lane(
-                SectionState(
-                    index=section.index,
-                    title=section.title,
-                    state="done",
-                    served_by=section.served_by,
-                    model=section.model,
-                )
-            )
-        except SlipwayError as error:
-            failed(section, error, lane)
-        except Exception as error:  # a defect fails its own section only
-            log.exception("section %d of answer %s failed by a defect", section.index, question.id)
-            failed(section, InternalError.of(error), lane)
-        finally:
-            order.end(section.index)
-        context.report()
-
+    turns = asyncio.Semaphore(progress.at_once)
+    order = InOrder(say, [section.index for section in missing])
     if len(missing) == 1:
-        await write_one(missing[0])
+        await write_section(context, missing[0], turns, order)
         return
     async with asyncio.TaskGroup() as group:
         for section in missing:
-            group.create_task(write_one(section))
+            group.create_task(write_section(context, section, turns, order))
+
+
+async def write_section(
+    context: WritingContext, section: Section, turns: asyncio.Semaphore, order: InOrder
+) -> None:
+    """Write one section when it is its turn; a failure is noted in the section, not raised."""
+    lane = order.lane(section.index)
+    try:
+        async with turns:
+            await write(context, section, lane)
+        section.state = "done"
+        lane(
+            SectionState(
+                index=section.index,
+                title=section.title,
+                state="done",
+                served_by=section.served_by,
+                model=section.model,
+            )
+        )
+    except SlipwayError as error:
+        failed(section, error, lane)
+    except Exception as error:  # a defect fails its own section only
+        log.exception(
+            "section %d of answer %s failed by a defect", section.index, context.question.id
+        )
+        failed(section, InternalError.of(error), lane)
+    finally:
+        order.end(section.index)
+    context.report()
 
 
 def failed(section: Section, error: SlipwayError, say: Say) -> None:
@@ -169,7 +174,7 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         try:
             answered = await write_by_model(context, app.route, section, say)
         except ModelFailed as failure:
-            if not sources or failure.spoke:
+            if not sources or failure.spoke or wants_json(context.question.options):
                 raise failure.error from None
             context.notice(
                 "degraded",
@@ -182,6 +187,12 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
     section.abstained = not answered
     if not answered:
         say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
+
+
+def wants_json(options: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for JSON instead of text, which a quote cannot be."""
+    form = options.get("response_format")
+    return isinstance(form, dict) and form.get("type") not in (None, "text")
 
 
 def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
@@ -239,7 +250,7 @@ async def write_by_model(context: WritingContext, route: Route, section: Section
     """
     call, writing = begin(context, section)
     answering = RoutedAnswer(route, call, asked(context, section))
-    text, spent = Text.of(context, section), list[Spent]()
+    text, spent = Text.of(context, section), list[CallUsage]()
     try:
         with context.tally.booking(answering) as spent:
             await answering.open()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,10 @@ from slipway import knowledge, providers, weights
 from slipway.answer.abstention import SENTINEL
 from slipway.app.compiling import load_reranker, prompt_of
 from slipway.errors import ProviderError, SettingsError
+from slipway.knowledge import files
+from slipway.knowledge.access import unmatched_rules
 from slipway.providers.endpoints import ENDPOINTS
-from slipway.settings import Flags, Known, Settings, load
+from slipway.settings import Flags, KnownNames, Settings, load
 from slipway.settings.loading import Loaded
 
 log = logging.getLogger("slipway")
@@ -57,11 +60,21 @@ def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:
         load_reranker(name, app)
     for name, model in settings.models.items():
         providers.create(name, model, model.provider)
-    return found
+    return msgspec.structs.replace(found, warnings=(*found.warnings, *rule_warnings(found)))
 
 
-def known_names() -> Known:
-    return Known(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+def rule_warnings(found: Loaded) -> Iterator[str]:
+    """Name each access rule that matches no document; the files are listed, not read."""
+    for name, app in found.settings.apps.items():
+        if app.access and app.knowledge:
+            sources = [Path(k) for k in app.knowledge]
+            documents = files.find([source for source in sources if source.exists()])
+            for sentence in unmatched_rules(app.access, sources, found.folder, documents):
+                yield f"apps.{name}.access: {sentence}"
+
+
+def known_names() -> KnownNames:
+    return KnownNames(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
 
 
 def first_model_at(url: str) -> str:

@@ -24,14 +24,15 @@ from slipway.types import Passage, Record
 _NUMBERS = msgspec.json.Decoder(list[tuple[int, int, int]])
 _AT_ONCE = 500  # parameters of one statement
 
-State = Literal["done", "failed"]
+State = Literal["done", "partly", "failed"]
 
 
 class Doc(Record, frozen=True, kw_only=True):
     """A document as it was last read.
 
     `groups` holds sets of groups, from the document itself and from its sender; a reader must be in
-    at least one group of each set. `reason`, `page` and `next` say why it failed and what to do. See
+    at least one group of each set. `reason`, `page` and `next` say why it
+    failed, or what is missing if it was read `partly`, and what to do. See
     `files.FoundFile` for `home` and `stamp`.
     """
 
@@ -161,6 +162,16 @@ class DocumentStore:
         query = f"SELECT {_ROW} {_FROM} WHERE p.public = ? AND d.collection = ?"
         row = self._db.execute(query, (public, self.id)).fetchone()
         return _row(row) if row else None
+
+    def neighbours(self, number: int, document: int) -> tuple[str | None, str | None]:
+        """Return the ids of the passages before and after passage `number` of its document."""
+        before = (
+            "SELECT public FROM passages WHERE document = ? AND id < ? ORDER BY id DESC LIMIT 1"
+        )
+        after = "SELECT public FROM passages WHERE document = ? AND id > ? ORDER BY id LIMIT 1"
+        found = [self._db.execute(q, (document, number)).fetchone() for q in (before, after)]
+        first, second = (str(row[0]) if row else None for row in found)
+        return first, second
 
     def text(self, document: int) -> str:
         """Return a document's text; empty if it is gone."""

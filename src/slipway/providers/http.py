@@ -5,9 +5,10 @@ It is for calls to language models: a reply is one JSON body or one long stream,
 takes most of a gateway's CPU time. Proxies are left to `proxied.py`. It refuses redirects and
 compressed replies (it asks for `identity`).
 
-A call on a kept connection that the peer had already closed is sent again on another connection,
-provided that not one byte came back and the close was seen within STALE_S of sending: then the peer
-cannot have answered it.
+A call on a kept connection that the peer had already closed is sent again, once and on a new
+connection, provided that not one byte came back and the close was seen within STALE_S of sending:
+then the peer cannot have answered it. The caller may forbid that, since a request that makes the
+peer close the connection looks the same.
 """
 
 import asyncio
@@ -16,14 +17,20 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
 import msgspec
 
-from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
+from slipway.errors import (
+    ModelBusy,
+    ProviderCut,
+    ProviderDown,
+    ProviderError,
+    ProviderNonsense,
+    ProviderSlow,
+)
 
 # A close later than this after sending is a failure of the call, not of an old connection
 STALE_S = 1.0
@@ -32,6 +39,14 @@ TICK_S = 0.05  # how often deadlines are checked
 HIGH_WATER = 256 * 1024  # unread bytes of a stream at which we stop reading
 LARGEST_REPLY = 64 * 1024 * 1024
 LARGEST_HEAD = 64 * 1024
+
+
+MayResend = Callable[[], bool]
+
+
+def always() -> bool:
+    """Allow every resend."""
+    return True
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -83,9 +98,12 @@ class Client(Protocol):
     `head_of` makes it.
     """
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
+    async def send(
+        self, head: bytes, body: bytes, until: float = math.inf, *, may_resend: MayResend = always
+    ) -> HttpReply:
         """Send a request and return the reply once its head is here. `until` as in
-        `HttpReply.limit`.
+        `HttpReply.limit`. `may_resend` is called before the request is sent a second time, which
+        happens if a kept connection turns out to be closed.
         """
         ...
 
@@ -110,27 +128,6 @@ def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
     if any(c in line for line in lines for c in "\r\n\0"):
         raise ValueError("a line break in a URL or header")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n"
-
-
-A_DAY_S = 86_400.0
-
-
-def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Return the seconds of a Retry-After header, given as a number or a date (RFC 9110, 10.2.3),
-    at most a day. `now` is the wall clock.
-    """
-    if not value:
-        return None
-    try:
-        return max(0.0, min(float(value), A_DAY_S))
-    except ValueError:
-        pass
-    try:
-        return max(
-            0.0, min(parsedate_to_datetime(value.decode("latin-1")).timestamp() - now(), A_DAY_S)
-        )
-    except ValueError:
-        return None
 
 
 class StaleConnection(Exception):
@@ -401,9 +398,12 @@ class Pool:
         self.ticker: asyncio.TimerHandle | None = None
         self.keeps = True
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
+    async def send(
+        self, head: bytes, body: bytes, until: float = math.inf, *, may_resend: MayResend = always
+    ) -> HttpReply:
+        may_reuse = True
         while True:
-            connection, reused = await self._take(until)
+            connection, reused = await self._take(until, may_reuse=may_reuse)
             try:
                 connection.send(head, body, until)
                 while not connection.has_head:
@@ -411,7 +411,8 @@ class Pool:
                     await connection.wait()
             except StaleConnection:
                 self.release(connection)
-                if reused:
+                if reused and may_resend():
+                    may_reuse = False  # whatever closed one kept connection may close the others
                     continue
                 raise ProviderDown(f"{self.who} ended the connection without an answer.") from None
             except BaseException:
@@ -419,15 +420,18 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self, until: float) -> tuple[HttpConnection, bool]:
+    async def _take(self, until: float, *, may_reuse: bool) -> tuple[HttpConnection, bool]:
+        """Return a connection, and whether it has been used before."""
         now = self.loop.time()
         while True:
-            while self.idle:
+            while self.idle and may_reuse:
                 connection = self.idle.pop()
                 if not connection.lost and now - connection.idle_since < self.keep_alive_s:
                     self._activate(connection)
                     return connection, True
                 connection.end()
+            if self.idle and len(self.idle) + len(self.active) + self.connecting >= self.most:
+                self.idle.pop(0).end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
             await self._wait_for_connection(until)
@@ -464,15 +468,14 @@ class Pool:
                 )
             self._activate(connection)
         except TimeoutError:
-            raise ProviderSlow(
-                f"{self.who} could not be reached within {within_s:.3g} s."
-            ) from None
+            what = f"{self.who} could not be reached within {within_s:.3g} s."
+            raise unsent(ProviderSlow(what)) from None
         except OSError as error:
-            raise ProviderDown(f"{self.who} cannot be reached: {os_error_text(error)}.") from None
+            what = f"{self.who} cannot be reached: {os_error_text(error)}."
+            raise unsent(ProviderDown(what)) from None
         except UnicodeError:  # a name that cannot be encoded for a name server
-            raise ProviderDown(
-                f"{self.who} cannot be reached: its name cannot be resolved."
-            ) from None
+            what = f"{self.who} cannot be reached: its name cannot be resolved."
+            raise unsent(ProviderDown(what)) from None
         finally:
             self.connecting -= 1
             self._wake_next()
@@ -539,6 +542,12 @@ class Pool:
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None
+
+
+def unsent(error: ProviderError) -> ProviderError:
+    """Mark an error that came before anything was sent."""
+    error.before_sending = True
+    return error
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -6,11 +6,13 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from slipway.errors import ModelBusy, ProviderError, ProviderLimit, ProviderSlow
 from slipway.providers import Call, Completion, ModelReply
 from slipway.routing.attempts import Attempts, Availability, CallModel, GiveUp, WaitUntil
+from slipway.routing.blame import Origin
 from slipway.routing.continuation import Splice, can_be_continued, continuation, least_tokens
 from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, ServedBy, Usage
@@ -42,14 +44,23 @@ class AttemptUsage(Record, frozen=True, kw_only=True):
     usage: Usage | None
 
 
+Resend = Callable[[], bool]
+
+
 class Attempt:
     """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
 
     def __init__(
-        self, index: int, candidate: Candidate, kind: AttemptKind, context: CallContext, shown: int
+        self,
+        index: int,
+        candidate: Candidate,
+        kind: AttemptKind,
+        context: CallContext,
+        shown: int,
+        prompt: int,
     ) -> None:
         """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
-        characters that the reader has already seen.
+        characters that the reader has already seen, `prompt` a hash of the client's request.
         """
         self.index, self.candidate, self.kind, self.context, self.shown = (
             index,
@@ -65,7 +76,10 @@ class Attempt:
         self.usage: Usage | None = None
         self.call_number: int | None = None
         self._reply: ModelReply | None = None
+        self.left_out = 0  # fields of the reply that could not be read
         self.began = self.ended = self._holds_slot = False
+        self._usual = candidate.health.first_words
+        self._origin = Origin(owner=context.owner, prompt=prompt)
 
     @property
     def reply(self) -> ModelReply:
@@ -73,7 +87,7 @@ class Attempt:
             raise RuntimeError("this attempt has not begun")
         return self._reply
 
-    async def open(self, call: Call, *, may_wait: bool, others: bool) -> None:
+    async def open(self, call: Call, *, may_wait: bool, others: bool, may_resend: Resend) -> None:
         """Call the model and return when its first words are here, or the whole answer if it is not
         streamed.
 
@@ -88,6 +102,7 @@ class Attempt:
         # The call begins here: waiting for a slot is not part of it
         self.began, self.started_at = True, time.monotonic()
         self.call_number = health.began(is_retry=self.kind == "retry")
+        self._usual = health.first_words if call.stream else health.whole_answers
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
         call = Call(
             body=call.body,
@@ -96,6 +111,7 @@ class Attempt:
             usage_wanted=call.usage_wanted,
             stream_options=call.stream_options,
             patient=may_wait,
+            may_resend=may_resend,
             words_by=words_by if call.stream else ends_by,
             ends_by=ends_by,
         )
@@ -104,9 +120,10 @@ class Attempt:
             await self._read_first_words(self._reply)
         else:
             self.whole = await self._reply.whole()
-            self.usage = self.whole.usage
+            self.usage, self.left_out = self.whole.usage, self.whole.left_out
         self.first_at = time.monotonic()
-        health.succeeded(self.started_at)
+        self._usual.add(self.first_at - self.started_at)
+        health.succeeded(self.started_at, self._origin)
 
     async def _read_first_words(self, reply: ModelReply) -> None:
         """Buffer events until the first words, so that nothing is shown of a model that may still
@@ -135,9 +152,10 @@ class Attempt:
                 now - self.started_at if error is None and not cancelled and used else None
             )
         if error is not None and not self._is_no_evidence(error, now):
-            health.failed(
-                error, self.started_at, self.call_number if self.first_at is None else None
-            )
+            number = self.call_number if self.first_at is None else None
+            health.failed(error, self.started_at, self._origin, number)
+            if isinstance(error, ProviderSlow) and number is not None:
+                self._usual.add(now - self.started_at)
         elif self.began and self.first_at is None:
             health.release_trial()
         if self.began and not isinstance(error, ModelBusy):
@@ -151,6 +169,15 @@ class Attempt:
         return isinstance(error, ModelBusy) or (
             isinstance(error, ProviderSlow) and now >= self.context.until and was_short
         )
+
+    def is_late(self) -> bool:
+        """Return whether an answer that is not streamed takes longer than this model usually does."""
+        return time.monotonic() - self.started_at >= self.candidate.late_after_s
+
+    def late_error(self) -> ProviderSlow:
+        """Return the error of a model that was late, while another one answered."""
+        name, late_s = self.candidate.model.name, self.candidate.late_after_s
+        return ProviderSlow(f"{name} did not answer within {late_s:g} s.", model=name)
 
     def may_be_billed(self, error: ProviderError) -> bool:
         """Return whether the provider may charge for this failed call."""
@@ -172,6 +199,7 @@ class Attempt:
             ttft_s=None if self.first_at is None else self.first_at - self.started_at,
             shown_chars=self.shown,
             used=used,
+            left_out=self.left_out,
         )
 
 
@@ -201,6 +229,7 @@ class RoutedAnswer:
         self._opening: Sequence[Piece] = ()
         self._text: list[str] = []
         self._finished = self._probed = False
+        self._is_plain = True  # no part of a tool call or of audio was shown
         self._splice: Splice | None = None
 
     # Which candidate answers
@@ -258,6 +287,8 @@ class RoutedAnswer:
                 self.attempt.usage = piece.usage
             if piece.finish is not None:
                 self._finished = True
+            self._is_plain = self._is_plain and piece.is_plain
+            self.attempt.left_out += piece.left_out
         if self._splice is not None:
             pieces = self._splice.pieces(pieces)
         if len(self.route.candidates) > 1:  # another one may have to continue it
@@ -272,6 +303,8 @@ class RoutedAnswer:
         self._attempt = None
         if (
             self._finished
+            or not self._is_plain
+            or error.is_about_content
             or not can_be_continued(self.call)
             or not self.attempts.interrupted(broken.index, error)
         ):
@@ -311,8 +344,10 @@ class RoutedAnswer:
         attempt = self._new_attempt(step.index, step.kind)
         if shown:
             call = continuation(call, shown, attempt.candidate.traits)
+        if not call.stream and not step.may_wait:
+            return await self._open_or_hedge(attempt, call)
         try:
-            await attempt.open(call, may_wait=step.may_wait, others=not step.may_wait)
+            await self._open(attempt, call, may_wait=step.may_wait)
         except ProviderError as error:
             self._failed(attempt, error)
             return None
@@ -350,7 +385,8 @@ class RoutedAnswer:
 
     def _new_attempt(self, index: int, kind: AttemptKind) -> Attempt:
         self.asking = self.route.candidates[index]
-        return Attempt(index, self.asking, kind, self.context, sum(map(len, self._text)))
+        shown = sum(map(len, self._text))
+        return Attempt(index, self.asking, kind, self.context, shown, hash(self.call.body))
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
@@ -373,19 +409,44 @@ class RoutedAnswer:
     def _may_retry(self, index: int) -> bool:
         return self.route.candidates[index].health.budget.spend()
 
+    async def _open(self, attempt: Attempt, call: Call, *, may_wait: bool = False) -> None:
+        await attempt.open(
+            call,
+            may_wait=may_wait,
+            others=not may_wait,
+            may_resend=partial(self.attempts.may_resend, attempt.index),
+        )
+
     async def _race(self, step: CallModel, alongside: int, call: Call) -> Attempt | None:
         """Call the recovering model and the next one concurrently; return the first to produce
         words. The trial continues in the background until its verdict.
         """
-        running = {
-            asyncio.get_running_loop().create_task(
-                attempt.open(call, may_wait=False, others=True)
-            ): attempt
-            for attempt in (
-                self._new_attempt(step.index, "trial"),
-                self._new_attempt(alongside, "first"),
-            )
-        }
+        attempts = (
+            self._new_attempt(step.index, "trial"),
+            self._new_attempt(alongside, "first"),
+        )
+        return await self._first_of({self._task(each, call): each for each in attempts})
+
+    async def _open_or_hedge(self, attempt: Attempt, call: Call) -> Attempt | None:
+        """Call a model for an answer that is not streamed. If it is late, ask another one as well,
+        and return the first to answer: nobody knows whether the first one is slow or stuck.
+        """
+        running = {self._task(attempt, call): attempt}
+        try:
+            done, _ = await asyncio.wait(running, timeout=attempt.candidate.late_after_s)
+        except BaseException:
+            self._cancel_all(running)
+            raise
+        if not done and (index := self.attempts.second(self._availability)) is not None:
+            other = self._new_attempt(index, "first")
+            running[self._task(other, call)] = other
+        return await self._first_of(running)
+
+    def _task(self, attempt: Attempt, call: Call) -> "asyncio.Task[None]":
+        return asyncio.get_running_loop().create_task(self._open(attempt, call))
+
+    async def _first_of(self, running: "dict[asyncio.Task[None], Attempt]") -> Attempt | None:
+        """Return the first attempt that answers, and settle the others; None if all fail."""
         try:
             while running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -400,11 +461,14 @@ class RoutedAnswer:
                         self._settle_losers(running)
                         return attempt
         except BaseException:
-            for task, attempt in running.items():
-                task.cancel()
-                self._cancel(attempt)
+            self._cancel_all(running)
             raise
         return None
+
+    def _cancel_all(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
+        for task, attempt in running.items():
+            task.cancel()
+            self._cancel(attempt)
 
     def _settle_losers(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
         """Cancel the slower call of a race; let a trial continue until its verdict."""
@@ -418,6 +482,10 @@ class RoutedAnswer:
                 attempt.candidate.health.keep_trial(
                     asyncio.get_running_loop().create_task(finish_trial(task, attempt))
                 )
+            elif attempt.is_late():
+                task.cancel()
+                self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
+                attempt.end(attempt.late_error(), used=False)
             else:
                 task.cancel()
                 self._cancel(attempt, used=False)

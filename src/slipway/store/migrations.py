@@ -17,12 +17,12 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (
         """CREATE TABLE IF NOT EXISTS answers (
             id TEXT NOT NULL UNIQUE, at REAL NOT NULL, tenant TEXT NOT NULL, owner TEXT NOT NULL,
-            app TEXT NOT NULL, model TEXT, rung TEXT, prompt TEXT
+            app TEXT NOT NULL, model TEXT, served_by TEXT, prompt TEXT
         )""",
         """CREATE TABLE IF NOT EXISTS feedback (
             id TEXT NOT NULL, answer TEXT NOT NULL, kind TEXT NOT NULL, section INTEGER NOT NULL,
             at REAL NOT NULL, tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL,
-            model TEXT, rung TEXT, prompt TEXT, helpful INTEGER, reasons TEXT NOT NULL,
+            model TEXT, served_by TEXT, prompt TEXT, helpful INTEGER, reasons TEXT NOT NULL,
             comment TEXT NOT NULL, question TEXT, text TEXT, sources TEXT,
             PRIMARY KEY (answer, kind, section)
         )""",
@@ -34,11 +34,20 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         )""",
         "CREATE TABLE IF NOT EXISTS pace_misses (model TEXT PRIMARY KEY, share REAL)",
     ),
-    3: (
-        "ALTER TABLE answers RENAME COLUMN rung TO served_by",
-        "ALTER TABLE feedback RENAME COLUMN rung TO served_by",
+    3: (),  # see _name_served_by
+    4: (
+        """CREATE TABLE conversations (
+            owner TEXT NOT NULL, id TEXT NOT NULL, title TEXT NOT NULL, at REAL NOT NULL,
+            pinned INTEGER NOT NULL, named INTEGER NOT NULL, turns TEXT NOT NULL,
+            PRIMARY KEY (owner, id)
+        )""",
+        """CREATE TABLE shares (
+            id TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
+            turns TEXT NOT NULL
+        )""",
     ),
 }
+SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)
 
 
@@ -61,7 +70,21 @@ def migrate(db: "sqlite3.Connection") -> None:
     for number in range(done + 1, LATEST + 1):
         for statement in MIGRATIONS[number]:
             db.execute(statement)
+        if number == 3:
+            _name_served_by(db)
         db.execute("INSERT INTO migrations VALUES (?, ?)", (number, time.time()))
+
+
+def _name_served_by(db: "sqlite3.Connection") -> None:
+    """Rename the column that says what answered; the first stores had another name for it."""
+    for table, position in SERVED_BY_AT.items():
+        name = column_names(db, table)[position]
+        if name != "served_by":
+            db.execute(f'ALTER TABLE {table} RENAME COLUMN "{name}" TO served_by')
+
+
+def column_names(db: "sqlite3.Connection", table: str) -> list[str]:
+    return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
 
 
 def schema_version(db: "sqlite3.Connection") -> int:

@@ -35,6 +35,11 @@ _SAVE = """INSERT OR REPLACE INTO feedback VALUES
 _EARLIER = """SELECT id, question, text, sources FROM feedback
     WHERE answer = ? AND kind = ? AND section = ?"""
 _WITHDRAW = "DELETE FROM feedback WHERE answer = ? AND kind = 'vote'"
+# the columns in their order: a store that is not migrated yet has one of another name
+_FEEDBACK = (
+    *("id", "answer", "kind", "section", *_ANSWER[1:]),
+    *("helpful", "reasons", "comment", "question", "text", "sources"),
+)
 _LIST = """SELECT * FROM feedback
     WHERE (:app IS NULL OR app = :app) AND (:helpful IS NULL OR helpful = :helpful)
     AND at >= :since ORDER BY at DESC LIMIT :limit"""
@@ -147,7 +152,6 @@ def list_feedback(file: Path, which: FeedbackFilter) -> FeedbackListing:
         return []
     try:
         with sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30) as db:
-            db.row_factory = sqlite3.Row
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'feedback'").fetchone():
                 return []
             rows = db.execute(
@@ -161,13 +165,11 @@ def list_feedback(file: Path, which: FeedbackFilter) -> FeedbackListing:
             ).fetchall()
     except sqlite3.Error as error:
         raise SettingsError([f"store: {file} cannot be read ({error})"]) from None
-    return [_plain(dict(row)) for row in rows]
+    return [_plain(dict(zip(_FEEDBACK, row, strict=True))) for row in rows]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Turn the columns of a row into JSON values; a store not migrated yet says `rung`."""
-    if "rung" in row:
-        row = {("served_by" if name == "rung" else name): value for name, value in row.items()}
+    """Turn the columns of a row into JSON values."""
     lists = {
         name: json.loads(row[name]) if row[name] is not None else None
         for name in ("reasons", "sources")
