@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: run serve weights test lint fix docs bench soak lock clean help
+.PHONY: run serve weights test quick cover lint fix docs bench soak lock clean help
 
 help:
 	@echo "make run     serve the project's own docs, with the chat page at http://127.0.0.1:$(PORT)/"
-	@echo "make test    all tests      make lint   style, types, printed docs    make fix   mend what can be mended"
+	@echo "make test    all tests      make quick  those that start no browser and no process, in less than a minute"
+	@echo "make lint    style, types, printed docs                               make fix   repair what can be repaired"
 	@echo "make docs    print the tables of docs/ from the code                  make bench measure, beside LiteLLM where it is installed"
-	@echo "make soak    the long tests                                           make lock  resolve the dependencies anew"
+	@echo "make soak    the long tests                                           make lock  resolve the dependencies again"
 
 .venv/run: pyproject.toml lock/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Slipway needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11")'
@@ -32,8 +33,21 @@ serve: .venv/run
 weights: .venv/run
 	-@exec $(BIN)/slipway weights pull minilm >/dev/null 2>&1
 
+# Most tests wait for a server or a browser, so more workers run than there are cores. Each worker takes the next
+# test, or the next group of tests that share a server. Compiled files are kept: hundreds of processes read them.
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS)
+test quick cover soak: export PYTHONDONTWRITEBYTECODE :=
+
 test: .venv/dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --durations=10 $(PYTEST_ARGS)
+
+quick: .venv/dev
+	$(BIN)/python -m pytest $(PARALLEL) -m "not process and not browser" $(PYTEST_ARGS)
+
+# Child processes are measured too; see [tool.coverage] in pyproject.toml.
+cover: .venv/dev
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 soak: .venv/dev
 	$(BIN)/python -m pytest -m soak --timeout 1800
@@ -60,6 +74,7 @@ bench: .venv/dev weights
 	$(BIN)/python bench/abstention.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/citations.py
+	$(BIN)/python bench/choosing.py
 	$(BIN)/python bench/quotes.py
 	$(BIN)/python bench/followups.py
 	$(BIN)/python bench/answers.py
@@ -71,7 +86,7 @@ bench: .venv/dev weights
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in
 lock: .venv/dev
 	$(RESOLVE) --extra knowledge --extra vectors -o lock/run.txt
-	$(RESOLVE) --extra knowledge --extra vectors --extra local --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
+	$(RESOLVE) --extra knowledge --extra vectors --extra local --extra compress --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
 
 clean:
 	rm -rf .venv bench/.build tests/.out

@@ -20,7 +20,7 @@ import httpx
 
 from gateway import free_port
 from slipway.app.building import build
-from slipway.settings import App, Listen, Model, Settings
+from slipway.settings import AppSettings, Listen, ModelSettings, Settings
 from slipway.web.server import Server, bind
 
 COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
@@ -69,12 +69,12 @@ def main() -> None:
 
 def round_of(streams: int, port: int, name: str) -> list[float]:
     """The CPU seconds of the longer callbacks. `m` is a bare model, `main` a route, `app` an app."""
-    model = Model(base_url=f"http://127.0.0.1:{port}/v1", name="mock-model")
+    model = ModelSettings(base_url=f"http://127.0.0.1:{port}/v1", name="mock-model")
     settings = Settings(
         listen=Listen(port=0),
         models={"m": model, "n": model},
         routes={"main": entries("m", "n")},
-        apps={"app": App(route="main")},
+        apps={"app": AppSettings(route="main")},
     )
     took: list[float] = []
     run = asyncio.Handle._run

@@ -3,7 +3,7 @@ first model has it and whose second one is well.
 
     python bench/faults.py                     # a Markdown table, in about two minutes
 
-Faults, settings and words are those of tests/faulty.py. One question after another, each with
+Faults, settings and words are those of tests/provider_faults.py. One question after another, each with
 models of its own, so that no breaker is open. For the route, `+N ms` is how much longer it took
 than the median of healthy ones, and `N calls` how many were made to models, of any kind. The client
 waits for 10 s at the most; `hang` is where that was not enough.
@@ -22,8 +22,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from faulty import BAD_KEY, FAULTS, Cell, Estate, Fault, estate
-from seeing import SeenReply, ask
+from chat_client import ChatReply, ask
+from provider_faults import BAD_KEY, FAULTS, Fault, FaultCase, FaultServers, fault_servers
 
 PATIENCE_S = 10.0
 HEALTHY = 15  # questions that tell what healthy is
@@ -33,50 +33,50 @@ FALSE = ("false success", "no end, no error", "wrong text", "error and an end")
 class Found(NamedTuple):
     word: str
     took_s: float
-    cell: Cell
+    case: FaultCase
 
 
-async def direct(everything: Estate, cell: Cell) -> Found:
-    headers = {"Authorization": f"Bearer {BAD_KEY}"} if cell.fault.where == "bad key" else {}
+async def direct(everything: FaultServers, case: FaultCase) -> Found:
+    headers = {"Authorization": f"Bearer {BAD_KEY}"} if case.fault.where == "bad key" else {}
     async with httpx.AsyncClient(headers=headers) as client:
-        body = {**cell.body, "model": cell.fault.says or "m"}
+        body = {**case.body, "model": case.fault.says or "m"}
         return found(
             everything,
-            cell,
-            await ask(client, everything.urls[cell.fault.where], body, patience_s=PATIENCE_S),
+            case,
+            await ask(client, everything.urls[case.fault.where], body, patience_s=PATIENCE_S),
         )
 
 
-async def routed(everything: Estate, cell: Cell) -> Found:
+async def routed(everything: FaultServers, case: FaultCase) -> Found:
     async with httpx.AsyncClient() as client:
         return found(
             everything,
-            cell,
-            await ask(client, f"{everything.server.url}/v1", cell.body, patience_s=PATIENCE_S),
+            case,
+            await ask(client, f"{everything.server.url}/v1", case.body, patience_s=PATIENCE_S),
         )
 
 
-def found(everything: Estate, cell: Cell, seen: SeenReply) -> Found:
-    is_wrong = seen.word in ("whole", "continued") and seen.text != everything.truth(cell)
-    return Found("wrong text" if is_wrong else seen.word, seen.took_s, cell)
+def found(everything: FaultServers, case: FaultCase, seen: ChatReply) -> Found:
+    is_wrong = seen.word in ("whole", "continued") and seen.text != everything.truth(case)
+    return Found("wrong text" if is_wrong else seen.word, seen.took_s, case)
 
 
-async def measure(everything: Estate) -> dict[str, list[Found]]:
+async def measure(everything: FaultServers) -> dict[str, list[Found]]:
     """Of each fault: directly and by the route, streamed and not."""
     rows = dict[str, list[Found]]()
     for fault in FAULTS:
-        cells = [Cell(fault, "routed", streamed) for streamed in (True, False)]
-        rows[fault.name] = [await direct(everything, cell) for cell in cells] + [
-            await routed(everything, cell) for cell in cells
+        cases = [FaultCase(fault, "routed", streamed) for streamed in (True, False)]
+        rows[fault.name] = [await direct(everything, case) for case in cases] + [
+            await routed(everything, case) for case in cases
         ]
         print(f"\r{len(rows)}/{len(FAULTS)}", end="", file=sys.stderr)
     print(file=sys.stderr)
     return rows
 
 
-async def healthy_s(everything: Estate, streamed: bool) -> float:
-    cell = Cell(FAULTS[0], "routed", streamed)
-    return statistics.median([(await routed(everything, cell)).took_s for _ in range(HEALTHY)])
+async def healthy_s(everything: FaultServers, streamed: bool) -> float:
+    case = FaultCase(FAULTS[0], "routed", streamed)
+    return statistics.median([(await routed(everything, case)).took_s for _ in range(HEALTHY)])
 
 
 def show(rows: dict[str, list[Found]], calls: Counter[str], healthy: list[float]) -> None:
@@ -86,7 +86,7 @@ def show(rows: dict[str, list[Found]], calls: Counter[str], healthy: list[float]
     print("|---|---|---|---|---|")
     for name, (one, two, *ours) in rows.items():
         told = [
-            f"{each.word}, +{max(0.0, each.took_s - well) * 1000:.0f} ms, {counted(calls[each.cell.name], each.cell.fault)}"
+            f"{each.word}, +{max(0.0, each.took_s - well) * 1000:.0f} ms, {counted(calls[each.case.name], each.case.fault)}"
             for each, well in zip(ours, healthy, strict=True)
         ]
         print(f"| {name} | {one.word} | {two.word} | {told[0]} | {told[1]} |")
@@ -128,10 +128,10 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    cells = [Cell(fault, "routed", streamed) for fault in FAULTS for streamed in (True, False)]
+    cases = [FaultCase(fault, "routed", streamed) for fault in FAULTS for streamed in (True, False)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        estate(Path(folder), certificate(Path(folder)), *cells) as everything,
+        fault_servers(Path(folder), certificate(Path(folder)), *cases) as everything,
     ):
         rows = asyncio.run(measure(everything))
         calls = everything.attempts()

@@ -36,8 +36,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from chat_client import ChatReply, ask
 from processes import Serving, mock_process, serving
-from seeing import SeenReply, ask
 
 RATE = 10.0  # questions in a second
 HEALTHY_S, AFTER_S = 8.0, 12.0  # before and behind an outage
@@ -55,7 +55,7 @@ class Asked(NamedTuple):
     """`at_s` is when it was asked, since the load began."""
 
     at_s: float
-    seen: SeenReply
+    seen: ChatReply
 
     @property
     def writer(self) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 from slipway.knowledge import Knowledge, opened
-from slipway.knowledge.document_store import Row
+from slipway.knowledge.document_store import StoredPassage
 from slipway.knowledge.index import Index
 from slipway.store import Store
 from slipway.types import Asker, Passage
@@ -162,11 +162,11 @@ def abstract(row: dict[str, str]) -> Passage:
     )
 
 
-def rows_of(passages: Iterable[Passage]) -> list[Row]:
+def rows_of(passages: Iterable[Passage]) -> list[StoredPassage]:
     """Numbered from 1; each a document of its own, places by path and heading."""
     places: dict[tuple[str, str], int] = {}
     return [
-        Row(
+        StoredPassage(
             id=number,
             document=number,
             place=places.setdefault((passage.path, passage.heading), number),

@@ -1,10 +1,11 @@
 """Prints into the pages what code knows best: `python docs/printed.py`; with `--check` it names the
 pages that are stale, and exits 1.
 
-A part stands between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME
+A part is between `<!-- printed: NAME -->` and `<!-- end printed -->`; `PARTS` says what NAME
 prints.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,16 +17,16 @@ import msgspec
 
 from slipway import errors, types
 from slipway.app.building import build
-from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, SOON
+from slipway.catalogue import CATALOGUE, LANGUAGES, RETRY, SOON
 from slipway.cli import main
 from slipway.feedback import REASONS
 from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
-from slipway.settings.reading import bare, branches, fields_of, is_duration
+from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
 from slipway.telemetry.metrics import METRICS, Telemetry
-from slipway.web.wire import NAMES
+from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
 LONGEST = 1400  # characters of a table
@@ -33,15 +34,29 @@ PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DO
 
 ROUTES = {
     "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
+    "POST /v1/completions": "OpenAI's older text completions; the prompt is sent as a chat message",
     "POST /v1/answers": "an answer with its sources, whole or as events",
     "GET /v1/models": "the names that this key may call",
     "GET /v1/models/{name}": "one of them",
     "GET /v1/answers/{id}": "an answer as far as it is written",
     "GET /v1/answers/{id}/events": "its events behind `Last-Event-ID`",
-    "GET /v1/answers/{id}/html": "its text as clean HTML, as the page shows it",
     "POST /v1/answers/{id}/cancel": "stops it",
     "POST /v1/answers/{id}/retry": "does again what is missing",
     "GET /v1/passages/{id}": "a passage of a document",
+    "GET /v1/passages/{id}/file": "the file that the passage is from, for those who may read it",
+    "POST /v1/attachments": "reads a file for the next questions of this reader only",
+    "DELETE /v1/attachments/{id}": "forgets it",
+    "GET /v1/session": "who is signed in, and what the page may do",
+    "GET /login": "starts the sign-in",
+    "GET /login/callback": "ends it, called by the sign-in provider",
+    "POST /logout": "signs out",
+    "GET /v1/conversations": "the conversations that are kept for this person on the server",
+    "GET /v1/conversations/{id}": "one of them",
+    "PUT /v1/conversations/{id}": "saves one",
+    "DELETE /v1/conversations/{id}": "deletes one",
+    "POST /v1/shares": "makes a link to a copy of a conversation",
+    "GET /v1/shares/{id}": "the shared copy",
+    "DELETE /v1/shares/{id}": "ends the link",
     "GET /v1/traces/{id}": "what happened to an answer, by its reference",
     "POST /v1/feedback": "keeps what somebody says of an answer",
     "DELETE /v1/feedback/{answer}": "takes a vote back",
@@ -56,7 +71,7 @@ ROUTES = {
     "GET /metrics": "metrics for Prometheus",
     "GET /": "the chat page",
 }
-UNLISTED = {"/preflight", "/favicon.ico", "/static/{name}"}  # the browser's business
+UNLISTED = {"/favicon.ico", "/static/{name}", "/static/{name:path}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
     "method_not_allowed": "this path does not take this method",
     "model_not_found": "no app, route or model of that name",
@@ -69,6 +84,8 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "models.NAME.price": "`price` gives prices in USD per million tokens",
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
     "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
+    "login": "`login` lets people sign in instead of pasting keys",
+    "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
@@ -100,6 +117,26 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "eval": "`eval` measures how good search and answers are",
     "eval knowledge": "`eval knowledge` measures how well the documents are searched",
     "eval answers": "`eval answers` compares the answers of apps and models",
+    "eval run": "`eval run` asks candidates the items of an evaluation set",
+    "eval report": "`eval report` makes a run's report again from its log",
+    "eval compare": "`eval compare` tells which candidate of one or more logs is better",
+    "eval judge": "`eval judge` measures how far a model that judges can be trusted",
+    "eval sets": "`eval sets` manages evaluation sets",
+    "eval sets list": "`eval sets list` lists the sets and the scorers",
+    "eval sets show": "`eval sets show` prints what a model reads of a set",
+    "eval sets add": "`eval sets add` keeps a file as a set of your own",
+    "eval sets from-feedback": "`eval sets from-feedback` makes a set of helpful answers",
+    "plan": "`plan` chooses a model and a deployment",
+    "plan make": "`plan FILE` is short for `plan make FILE`, and takes these options",
+    "plan init": "`plan init` asks what you need and writes the requirements file",
+    "plan replay": "`plan replay` makes a decision again; the exit code is 1 if it has changed",
+    "models": "`models` shows the catalogue of models",
+    "models search": "`models search` lists models, the cheapest first",
+    "models show": "`models show` prints every fact of one model with its source",
+    "compress": "`compress` makes a model smaller and faster on this machine",
+    "compress run": "`compress run`, or `compress` alone, compresses a model",
+    "compress rollback": "`compress rollback` takes a registered result back",
+    "compress convert": "`compress convert` converts between GGUF and Hugging Face's layout",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (
@@ -166,7 +203,7 @@ def kind_words(kind: Any) -> str:
     """A field's type as a person who writes YAML says it."""
     if is_duration(kind):
         return "duration"
-    plain = bare(kind)
+    plain = bare_type(kind)
     origin, args = get_origin(plain), get_args(plain)
     if isinstance(plain, type) and issubclass(plain, Branch):
         return "fields"
@@ -175,7 +212,7 @@ def kind_words(kind: Any) -> str:
     if origin is tuple:
         return f"list of {kind_words(args[0])}"
     if origin is dict:
-        inner = bare(args[1])
+        inner = bare_type(args[1])
         return (
             f"names with {kind_words(inner)}"
             if get_origin(inner) is not Any and inner is not Any
@@ -368,7 +405,7 @@ def catalogue() -> str:
 
 def reader_words(name: str, language: types.Language) -> str:
     what, then = CATALOGUE[name][language]
-    return (" " if language == "en" else "").join((what, then.replace(AGAIN, SOON[language])))
+    return (" " if language == "en" else "").join((what, then.replace(RETRY, SOON[language])))
 
 
 def known_routes() -> list[str]:
@@ -392,7 +429,7 @@ def routes() -> str:
 
 
 def events() -> str:
-    rows = [[code(name), ", ".join(data_of(kind))] for kind, name in NAMES.items()]
+    rows = [[code(name), ", ".join(data_of(kind))] for kind, name in EVENT_NAMES.items()]
     said = 'An answer with `"stream": true` sends these events, each with a number as its `id`:'
     return f"{said}\n\n" + table(["event", "data"], rows)
 
@@ -422,7 +459,33 @@ def faults() -> str:
     )
 
 
+def modules() -> str:
+    """Return a list for each package: every module with the first sentence of its docstring."""
+    package = DOCS.parent / "src" / "slipway"
+    folders = sorted({file.parent for file in package.rglob("*.py")})
+    parts = []
+    for folder in folders:
+        name = "slipway" if folder == package else str(folder.relative_to(package)) + "/"
+        rows = [
+            f"- {code(file.stem)}: {purpose(file)}"
+            for file in sorted(folder.glob("*.py"))
+            if file.name != "__init__.py"
+        ]
+        intro = purpose(folder / "__init__.py")
+        parts.append("\n".join([f"### {name}", "", intro, "", *rows]).rstrip())
+    return "\n\n".join(parts)
+
+
+def purpose(file: Path) -> str:
+    """Return the first sentence of a module's docstring."""
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    first = " ".join(said.split("\n\n")[0].split())
+    sentence = re.match(r"(.*?[.!?])(?: [A-Z`*\"]|$)", first)
+    return sentence[1] if sentence else first
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "modules": modules,
     "providers": providers,
     "settings": settings,
     "commands": commands,

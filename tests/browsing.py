@@ -1,21 +1,18 @@
-"""A reader's browser for tests of the page: headless Chromium, a page that is watched, and what is
-looked at on each.
-"""
+"""Open the chat page in headless Chromium, and look at it as a reader does."""
 
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+import plain_http
+from processes import START_S, started
+from waiting import PATIENCE_S, until
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -28,6 +25,7 @@ ARGUMENTS = [
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
 OUT = Path(__file__).parent / ".out"
 DESK, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM.exists(),
@@ -47,55 +45,29 @@ class Watched(NamedTuple):
 
 @contextmanager
 def command(log: Path, *arguments: str) -> Iterator[str]:
-    """`slipway ARGUMENTS` as a process; gives the address that it says."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from slipway.cli import main; main()", *arguments],
-            stdout=out,
-            stderr=out,
-            cwd=log.parent,
-        )
-    try:
-        yield _address(log, process)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _address(log: Path, process: "subprocess.Popen[bytes]") -> str:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if found := re.search(
-            r"^(?:  page   |mock provider at )(http://[^/\s]+)", log.read_text(), re.MULTILINE
-        ):
-            return found[1]
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.02)
-    raise AssertionError(f"It did not start: {log.read_text()}")
+    """Run `slipway ARGUMENTS`, and give the address that it prints."""
+    with started(log, *arguments, cwd=log.parent) as (_, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def serving(log: Path, *arguments: str, ready: bool = True) -> Iterator[str]:
+    """Run `slipway serve ARGUMENTS`, with `ready` until its documents can be searched."""
     with command(log, "serve", "--port", "0", *arguments) as url:
-        deadline = time.monotonic() + 20
-        while ready and not _is_ready(url):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        if ready:
+            until(lambda: _is_ready(url), START_S)
         yield url
 
 
 def _is_ready(url: str) -> bool:
-    try:
-        state = httpx.get(f"{url}/readyz", timeout=5)
-    except httpx.TransportError:
-        return False
-    return state.status_code == 200 and all(
-        each["ready"] for each in state.json()["knowledge"].values()
-    )
+    state = plain_http.get(f"{url}/readyz", timeout=PATIENCE_S)
+    knowledge = state.json()["knowledge"].values()
+    return state.status_code == 200 and all(each["ready"] for each in knowledge)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Open Chromium for the tests of a file: while it is open, no test may call `asyncio.run`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -108,7 +80,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context(
         viewport={"width": width, "height": height}, reduced_motion="reduce"
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE_S * 1000)
     yield context
     context.close()
 
@@ -131,8 +103,8 @@ def watched(context: BrowserContext) -> Iterator[Watched]:
         "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI}`))"
     )
     yield found
-    assert found.strayed == []
-    assert found.errors == []
+    assert found.strayed == [], found.strayed
+    assert found.errors == [], found.errors
     assert found.page.evaluate("window.pwned") is None
 
 
@@ -154,19 +126,18 @@ def ask(page: Page, question: str) -> None:
 
 
 def settled(page: Page) -> None:
-    """The last answer is complete, and stands there as HTML."""
+    """Wait until the last answer is complete."""
     expect(page.locator(".turn").last.locator(".how")).to_be_visible()
-    expect(page.locator(".turn").last.locator(".answer")).not_to_have_class(re.compile("raw"))
 
 
 def kept(page: Page) -> list[dict[str, Any]]:
     """The turns of the conversation that this tab shows, as the browser keeps them."""
-    name = page.evaluate(
-        "Object.keys(localStorage).find((name) => name.endsWith(sessionStorage.getItem('slipway.talk')))"
-    )
-    found: list[dict[str, Any]] = page.evaluate(
-        "(name) => JSON.parse(localStorage.getItem(name)).turns", name
-    )
+    found: list[dict[str, Any]] = page.evaluate("""async () => {
+        const { currentId, turnsOf } = await import("/static/conversations.js");
+        const { keep } = await import("/static/talk.js");
+        await keep();
+        return await turnsOf(currentId());
+    }""")
     return found
 
 
@@ -203,4 +174,5 @@ def looked_at(
 
 def axe_finds_nothing(page: Page) -> None:
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    assert not [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
+    told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
+    assert told == [], told

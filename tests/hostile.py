@@ -1,5 +1,6 @@
-"""Files that are broken, or made to break what reads them. `FILES` is name -> (bytes, words of the
-reason that is given, page or None).
+"""Make files that are broken, or made to break what reads them.
+
+`FILES` maps a name to how it is made, words of the reason that Slipway gives, and the page, if any.
 """
 
 import io
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from fpdf import FPDF
 from PIL import Image
 
-import papers
+import sample_documents
 
 
 class Hostile(NamedTuple):
@@ -118,7 +119,7 @@ def damaged_page() -> bytes:
 
 
 def deflate_bomb() -> bytes:
-    """Deflated twice: a few kilobytes that stand for three gigabytes."""
+    """Deflated twice: a few kilobytes that unpack to three gigabytes."""
     packer, block = zlib.compressobj(9), b"BT (" + b"A" * 1_000_000 + b") Tj ET\n"
     first, again = (packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     contents = _stream(
@@ -207,7 +208,7 @@ def encrypted_entries() -> bytes:
 
 def bad_checksum() -> bytes:
     """The document's own bytes are damaged, the archive's list is whole."""
-    data = bytearray(papers.docx(3))
+    data = bytearray(sample_documents.docx(3))
     with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
         at = archive.getinfo("word/document.xml").header_offset
     data[at + 200 : at + 260] = b"\xff" * 60
@@ -243,9 +244,9 @@ _TOO_MUCH = "which is too much for its size"
 FILES: dict[str, Hostile] = {
     "empty.pdf": Hostile(lambda: b"", "It is empty"),
     "blank.md": Hostile(lambda: b" \n\t\n", "It is empty"),
-    "truncated.pdf": Hostile(lambda: papers.pdf(3)[:900], "It is damaged, or no PDF"),
+    "truncated.pdf": Hostile(lambda: sample_documents.pdf(3)[:900], "It is damaged, or no PDF"),
     "no.pdf": Hostile(lambda: b"<html>Not found</html>", "It is damaged, or no PDF"),
-    "password.pdf": Hostile(lambda: papers.pdf(2, password="secret"), "It is encrypted"),
+    "password.pdf": Hostile(lambda: sample_documents.pdf(2, password="secret"), "It is encrypted"),
     "scanned.pdf": Hostile(pictures_only, "It has no text, only pictures of it"),
     "circle.pdf": Hostile(pages_in_a_circle, "A page of it is damaged (page 1)", 1),
     "endless.pdf": Hostile(endless_pages, "5000 is the limit"),
@@ -267,28 +268,35 @@ FILES: dict[str, Hostile] = {
     "password.docx": Hostile(lambda: _OLE + bytes(4_000), "It is protected by a password"),
     "zipped.docx": Hostile(encrypted_entries, "It is protected by a password"),
     "part.docx": Hostile(
-        lambda: without(papers.docx(2), "word/document.xml"),
+        lambda: without(sample_documents.docx(2), "word/document.xml"),
         "its part word/document.xml is missing",
     ),
     "xml.docx": Hostile(
         lambda: _word("<w:document"), "its part word/document.xml is not valid XML"
     ),
     "checksum.docx": Hostile(bad_checksum, "cannot be unpacked"),
-    "renamed.docx": Hostile(lambda: papers.pdf(1), "not a whole office file"),
+    "renamed.docx": Hostile(lambda: sample_documents.pdf(1), "not a whole office file"),
     "slide.pptx": Hostile(
-        lambda: without(papers.pptx(5), "ppt/slides/slide3.xml"), "a slide is missing (page 3)", 3
+        lambda: without(sample_documents.pptx(5), "ppt/slides/slide3.xml"),
+        "a slide is missing (page 3)",
+        3,
     ),
-    "truncated.xlsx": Hostile(lambda: papers.xlsx(1, 50)[:3_000], "not a whole office file"),
+    "truncated.xlsx": Hostile(
+        lambda: sample_documents.xlsx(1, 50)[:3_000], "not a whole office file"
+    ),
     "password.xlsx": Hostile(lambda: _OLE + bytes(4_000), "It is protected by a password"),
     "bomb.xlsx": Hostile(
         lambda: _zip(**{"xl/worksheets/sheet1.xml": b"0" * 50_000_000}), _TOO_MUCH
     ),
-    "endless.xlsx": Hostile(sheet_without_end, "needs more than"),
     "zero.csv": Hostile(lambda: b"a,b\n1,\0\n", "zero bytes"),
-    "control.csv": Hostile(lambda: b"a,b\n\x01\xe9,2\n", "control characters"),
+    "control.csv": Hostile(lambda: b"a,b\n\x01\xe9,2\n", "Its encoding could not be determined"),
     "quote.csv": Hostile(lambda: b'a,b\n1,"' + b"x" * 1_100_000, "is not a row of values"),
-    "latin.txt": Hostile(
-        lambda: "café".encode("latin-1"), "It is not UTF-8 text (byte 3 does not fit)"
+    "bytes.txt": Hostile(
+        lambda: bytes(range(1, 32)) + b"\xff", "Its encoding could not be determined"
+    ),
+    "declared.html": Hostile(
+        lambda: b'<meta charset="shift_jis"><p>' + bytes(range(0xF5, 0x100)) * 9,
+        "It is not CP932 text, which it declares",
     ),
     "zero.txt": Hostile(lambda: b"a\0b", "zero bytes"),
     "rights.md": Hostile(lambda: b"---\naccess: [hr\n---\n# Salaries\n\nx\n", "who may read it"),

@@ -1,14 +1,18 @@
-"""Real processes for tests through the front guard: `slipway serve`, and the mock provider in a
-thread of the test.
-"""
+"""Start what tests talk to: `slipway serve` in a process, and the mock provider in a thread."""
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
+import random
+import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,35 +22,46 @@ from typing import Any
 
 import httpx
 
+import plain_http
 from slipway.providers.mock import MockServer, MockSettings
+from waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
 
 
+COMMAND_S = 200.0  # the longest that a command may take, below the limit of a test
+START_S = 150.0  # the longest that a server may take to start
+READY = re.compile(r"^(?:  page   |mock provider at )http://[^/\s]+:(\d+)", re.MULTILINE)
+_counter = itertools.count(1)
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """Return a port that is free, below those that the system gives to outgoing connections."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def run(
-    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout_s: float = 30
+    *args: str, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A command to its end."""
+    """Run a command to its end."""
     return subprocess.run(
         [*COMMAND, *args],
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=COMMAND_S,
         check=False,
     )
 
 
 class Serving:
-    """A `slipway serve` under way."""
+    """A `slipway serve` that runs."""
 
     def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
         self.process, self.port, self.log_file = process, port, log
@@ -56,29 +71,29 @@ class Serving:
     def log(self) -> str:
         return self.log_file.read_text()
 
-    def wait_ready(self, within_s: float = 20) -> None:
-        end = time.monotonic() + within_s
-        while time.monotonic() < end:
-            assert self.process.poll() is None, self.log
-            try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.03)
-        raise AssertionError(f"not ready: {self.log}")
-
     def post(self, path: str, body: Any, **kwargs: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=30, **kwargs)
+        return plain_http.post(self.url + path, json=body, timeout=PATIENCE_S, **kwargs)
 
     def get(self, path: str, **kwargs: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **kwargs)
+        return plain_http.get(self.url + path, timeout=PATIENCE_S, **kwargs)
 
     def chat(self, model: str, **more: Any) -> httpx.Response:
         return self.post(
             "/v1/chat/completions",
             {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more},
         )
+
+    def at_once_s(self) -> float:
+        """Return how long something may take that the server does at once.
+
+        That is 0.1 s on an idle machine, and more if plain requests take long at the moment.
+        """
+        took = list[float]()
+        for _ in range(5):
+            began_at = time.monotonic()
+            self.get("/healthz")
+            took.append(time.monotonic() - began_at)
+        return 0.1 + 10 * statistics.median(took)
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -88,41 +103,68 @@ class Serving:
 def serving(
     tmp_path: Path, *args: str, settings: Any = None, env: dict[str, str] | None = None
 ) -> Iterator[Serving]:
-    """`slipway serve` with these arguments; `settings` is written as the file (JSON is YAML). Ended
-    at the end.
+    """Run `slipway serve` with these arguments, and end it at the end.
+
+    `settings` is written to the settings file, as JSON, which is YAML.
     """
-    port = free_port()
+    number = next(_counter)
     if settings is not None:
-        file = tmp_path / f"settings-{port}.yaml"
+        file = tmp_path / f"settings-{number}.yaml"
         file.write_text(json.dumps(settings))
         args = ("--config", str(file), *args)
-    log = tmp_path / f"serve-{port}.log"
+    log = tmp_path / f"serve-{number}.log"
+    with started(log, "serve", "--port", "0", *args, cwd=tmp_path, env=env) as (process, port):
+        server = Serving(process, port, log)
+        until(lambda: is_ready(server), START_S)
+        yield server
+
+
+@contextmanager
+def started(
+    log: Path, *args: str, cwd: Path, env: dict[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run `slipway ARGS`, and give the process and the port that its log names."""
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", str(port), *args],
+            [*COMMAND, *args],
             stdout=out,
             stderr=out,
             text=True,
             env={**os.environ, **(env or {})},
-            cwd=tmp_path,
+            cwd=cwd,
         )
-    server = Serving(process, port, log)
     try:
-        server.wait_ready()
-        yield server
+        yield process, until(lambda: port_in(log, process), START_S) or 0
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process)
+
+
+def port_in(log: Path, process: subprocess.Popen[str]) -> int | None:
+    found = READY.search(log.read_text())
+    assert found or process.poll() is None, log.read_text()
+    return int(found[1]) if found else None
+
+
+def is_ready(server: Serving) -> bool:
+    assert server.process.poll() is None, server.log
+    with contextlib.suppress(httpx.TransportError):
+        return server.get("/readyz").status_code == 200
+    return False
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
 def mocking(**settings: Any) -> Iterator[MockServer]:
-    """The mock provider, on a loop of its own thread."""
+    """Run the mock provider in a thread of its own."""
     loop = asyncio.new_event_loop()
     server = MockServer(MockSettings(**{"port": 0, "ttft_s": 0.0, "tpot_s": 0.0, **settings}))
     loop.run_until_complete(server.start())
@@ -131,34 +173,22 @@ def mocking(**settings: Any) -> Iterator[MockServer]:
     try:
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(server.close(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(PATIENCE_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(PATIENCE_S)
         loop.close()
 
 
 @contextmanager
 def mock_process(*args: str) -> Iterator[str]:
-    """`slipway mock` with these arguments, in a process of its own, so that its work is nobody
-    else's delay. Gives its address.
+    """Run `slipway mock` with these arguments in a process of its own, and give its address.
+
+    Its work delays nobody else's then.
     """
-    port = free_port()
-    process = subprocess.Popen(
-        [*COMMAND, "mock", "--port", str(port), *args], stdout=subprocess.DEVNULL
-    )
-    try:
-        end = time.monotonic() + 20
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
-                break
-            except httpx.TransportError:
-                assert time.monotonic() < end
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with started(folder / "log", "mock", "--port", "0", *args, cwd=folder) as (_, port):
+            yield f"http://127.0.0.1:{port}/v1"
 
 
 def models(url: str, *names: str, **fields: Any) -> dict[str, Any]:

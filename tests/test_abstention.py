@@ -1,6 +1,4 @@
-"""A model that says that the documents do not say: recognised before anything is shown, however it
-is cut.
-"""
+"""Test that an answer of "the documents do not say" is recognised before anything is shown."""
 
 import pytest
 from hypothesis import given
@@ -63,7 +61,7 @@ def test_without_documents_nothing_is_listened_for() -> None:
     assert AbstentionDetector(listens=False).feed("NOT IN THE DOCUMENTS") == "NOT IN THE DOCUMENTS"
 
 
-def test_the_reader_is_told_in_the_language_of_the_question() -> None:
+def test_the_notice_is_in_the_language_of_the_question() -> None:
     pages = [
         Source(
             n=n,

@@ -1,6 +1,4 @@
-"""Who may read what: a document that an asker may not read does not exist for him, wherever he
-looks.
-"""
+"""Test that a document which an asker may not read does not exist for that asker anywhere."""
 
 import asyncio
 import io
@@ -17,13 +15,15 @@ import httpx
 import msgspec
 import pytest
 
-from knowing import Known
+import plain_http
+from knowledge_base import KnowledgeBase
 from processes import Serving, serving
 from slipway.knowledge.access import Access, glob
 from slipway.knowledge.document_store import Doc
 from slipway.settings import AccessRule
-from slipway.settings.tree import Key
+from slipway.settings.tree import KeySettings
 from slipway.types import Asker, Within
+from waiting import PATIENCE_S
 
 # Rules by path
 
@@ -79,7 +79,7 @@ def test_a_pattern_means_these_paths(pattern: str, path: str, means: bool) -> No
 def test_no_pattern_takes_long(pattern: str) -> None:
     started = time.process_time()
     glob(pattern).match("/".join(["a" * 100] * 20) + "!!")
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 10  # it would take years
 
 
 DOC = Doc(
@@ -118,12 +118,12 @@ def known(
     files: dict[str, str],
     rules: tuple[AccessRule, ...] = (),
     sources: Sequence[str] = ("docs",),
-) -> Known:
+) -> KnowledgeBase:
     for path, text in files.items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    made = Known([tmp_path / source for source in sources], rules=rules)
+    made = KnowledgeBase([tmp_path / source for source in sources], rules=rules)
     made.build()
     return made
 
@@ -150,14 +150,14 @@ def known(
 def test_what_a_document_says_of_itself_counts(
     tmp_path: Path, front: str, staff: bool, board: bool
 ) -> None:
-    room = known(
+    base = known(
         tmp_path,
         {
             "docs/a.md": f"---\n{front}\n---\n# Tariff\n\nThe tariff is high.\n",
             "docs/b.md": "# B\n\nOther words.",
         },
     )
-    assert [bool(room.search("tariff", asker=asker)) for asker in (STAFF, BOARD)] == [staff, board]
+    assert [bool(base.search("tariff", asker=asker)) for asker in (STAFF, BOARD)] == [staff, board]
 
 
 def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(
@@ -175,9 +175,9 @@ def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(
         AccessRule(path="none.md", groups=()),
         AccessRule(path="none.md", groups=("*",)),
     )
-    room = known(tmp_path, files, rules)
+    base = known(tmp_path, files, rules)
     paths = [
-        {hit.passage.path for hit in room.search("tariff", asker=asker)} for asker in (STAFF, BOARD)
+        {hit.passage.path for hit in base.search("tariff", asker=asker)} for asker in (STAFF, BOARD)
     ]
     assert paths == [{"hr/open.md", "all.md"}, {"hr/open.md", "all.md"}]
 
@@ -186,34 +186,34 @@ def test_a_rule_holds_whatever_other_folders_hold(tmp_path: Path) -> None:
     """A path gets its folder's name before it where two folders have it: that must not lift a rule."""
     rules = (AccessRule(path="pay.md", groups=("board",)), AccessRule(path="y", groups=("board",)))
     files = {"x/pay.md": "# Tariff one", "x/a.md": "# Other", "y/b.md": "# Tariff two"}
-    room = known(tmp_path, files, rules, ("x", "y"))
-    assert room.search("tariff", asker=STAFF) == []
+    base = known(tmp_path, files, rules, ("x", "y"))
+    assert base.search("tariff", asker=STAFF) == []
     (tmp_path / "y" / "pay.md").write_text("# Tariff three")
-    room.build()
-    assert {doc.path for doc in room.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}
-    assert room.search("tariff", asker=STAFF) == []
+    base.build()
+    assert {doc.path for doc in base.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}
+    assert base.search("tariff", asker=STAFF) == []
     (tmp_path / "y").rename(tmp_path / "gone")
-    room.build()
-    assert {doc.path for doc in room.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}, (
+    base.build()
+    assert {doc.path for doc in base.reports} == {"x/pay.md", "y/pay.md", "a.md", "b.md"}, (
         "names stay while a folder is away"
     )
-    assert room.search("tariff", asker=STAFF) == []
+    assert base.search("tariff", asker=STAFF) == []
 
 
 def test_a_changed_front_matter_counts_from_the_next_question_on(tmp_path: Path) -> None:
-    room = known(tmp_path, {"docs/a.md": "# Tariff\n\nThe tariff is high."})
-    (hit,) = room.search("tariff", asker=STAFF)
+    base = known(tmp_path, {"docs/a.md": "# Tariff\n\nThe tariff is high."})
+    (hit,) = base.search("tariff", asker=STAFF)
     (tmp_path / "docs" / "a.md").write_text(
         "---\naccess: [board]\n---\n# Tariff\n\nThe tariff is high."
     )
-    assert room.passage(hit.passage.id, STAFF) is None
-    assert room.search("tariff", asker=STAFF) == []
-    assert room.search("tariff", asker=BOARD) != []
+    assert base.passage(hit.passage.id, STAFF) is None
+    assert base.search("tariff", asker=STAFF) == []
+    assert base.search("tariff", asker=BOARD) != []
 
 
 def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path) -> None:
     """Between two scans, too: a question reads a changed file again."""
-    room = known(
+    base = known(
         tmp_path,
         {
             "docs/sub/a.md": "# Tariff\n\nThe tariff is high.",
@@ -222,55 +222,55 @@ def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path)
     )
     (tmp_path / "docs" / "sub").rename(tmp_path / "docs" / ".away")
     (tmp_path / "docs" / "sub").symlink_to(tmp_path / "outside")
-    assert room.search("tariff") == []
-    room.build()
-    assert "secret" not in "".join(hit.passage.text for hit in room.search("tariff"))
-    assert {doc.path: doc.state for doc in room.reports} == {"sub": "failed"}
+    assert base.search("tariff") == []
+    base.build()
+    assert "secret" not in "".join(hit.passage.text for hit in base.search("tariff"))
+    assert {doc.path: doc.state for doc in base.reports} == {"sub": "failed"}
 
 
 def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Path) -> None:
     """Whoever is killed between saying and writing, or uploads at the same time under the same
     name.
     """
-    room = known(tmp_path, {"docs/a.md": "# Other"})
+    base = known(tmp_path, {"docs/a.md": "# Other"})
     synchronizer = replace_asker(BOARD, documents=True)
-    _, path = room.room.add(
+    _, path = base.knowledge.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
         synchronizer,
         frozenset(),
         frozenset({"board"}),
     )
-    assert room.search("tariff", asker=BOARD) == []
+    assert base.search("tariff", asker=BOARD) == []
     assert [
-        doc.path for doc in room.room.pending_uploads(replace_asker(STAFF, documents=True))
+        doc.path for doc in base.knowledge.pending_uploads(replace_asker(STAFF, documents=True))
     ] == []
-    room.room.read(path)
-    room.room.synchronizer.collection.document_store.put_upload(
+    base.knowledge.read(path)
+    base.knowledge.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = room.room.synchronizer.collection.uploads.folder / "plan.md"
+    file = base.knowledge.synchronizer.collection.uploads.folder / "plan.md"
     file.touch()
-    room.build()
-    assert room.search("tariff", asker=STAFF) == []
-    assert len(room.search("tariff", asker=BOARD)) == 1
+    base.build()
+    assert base.search("tariff", asker=STAFF) == []
+    assert len(base.search("tariff", asker=BOARD)) == 1
 
     def add(n: int) -> None:
         text = b"# Tariff\n\nThe tariff is %s." % (b"secret" if n % 2 else b"public")
-        _, path = room.room.add(
+        _, path = base.knowledge.add(
             "same.md",
             io.BytesIO(text),
             synchronizer,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )
-        room.room.read(path)
+        base.knowledge.read(path)
 
     for _ in range(10):
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(add, range(4)))
-        room.build()
-        found = room.search("tariff", asker=STAFF)
+        base.build()
+        found = base.search("tariff", asker=STAFF)
         assert [hit.passage.text for hit in found] in ([], ["The tariff is public."])
 
 
@@ -320,13 +320,13 @@ class World:
 
     folder: Path
     draw: random.Random
-    keys: list[Key] = field(default_factory=list)
+    keys: list[KeySettings] = field(default_factory=list)
     rules: tuple[AccessRule, ...] = ()
     pages: dict[str, Page] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
     passages: dict[str, list[str]] = field(default_factory=dict)
 
-    def may_read(self, key: Key, page: Page) -> bool:
+    def may_read(self, key: KeySettings, page: Page) -> bool:
         """What a document says of itself is not known where it could not be read."""
         rule = next((rule.groups for rule in self.rules if matches(rule.path, page.path)), None)
         return all(
@@ -334,11 +334,11 @@ class World:
             for said in (rule, None if page.broken else page.own, page.sent)
         )
 
-    def sees(self, key: Key, page: Page) -> bool:
+    def sees(self, key: KeySettings, page: Page) -> bool:
         """In lists: what failed is only for who may change it."""
         return self.may_read(key, page) and (key.documents or not page.broken)
 
-    def hidden(self, key: Key) -> list[Page]:
+    def hidden(self, key: KeySettings) -> list[Page]:
         return [page for page in self.pages.values() if not self.sees(key, page)]
 
 
@@ -402,7 +402,7 @@ def made(draw: random.Random, folder: str = "", sent: frozenset[str] | None = No
 def world(folder: Path, draw: random.Random) -> World:
     made_up = World(folder, draw)
     made_up.keys = [
-        Key(
+        KeySettings(
             key=f"key-{n}-{draw.getrandbits(32)}",
             groups=tuple(some(draw, GROUPS)),
             documents=draw.random() < 0.5,
@@ -429,7 +429,7 @@ class Prober:
         self.world, self.client, self.draw = made_up, client, made_up.draw
         self.operator = {"Authorization": f"Bearer {token}"}
 
-    async def call(self, key: Key, method: str, path: str, **more: Any) -> httpx.Response:
+    async def call(self, key: KeySettings, method: str, path: str, **more: Any) -> httpx.Response:
         hidden = self.world.hidden(key)
         reply = await self.client.request(
             method, path, headers={"Authorization": f"Bearer {key.key}"}, **more
@@ -548,7 +548,7 @@ class Prober:
 
         return within, wanted
 
-    async def ask(self, key: Key) -> None:
+    async def ask(self, key: KeySettings) -> None:
         (question, page), (within, wanted) = self.question(), self.limited()
         stream = self.draw.random() < 0.3
         body = {"question": question, "stream": stream, **({"within": within} if within else {})}
@@ -564,7 +564,7 @@ class Prober:
         if page is not None and not page.broken and self.world.may_read(key, page) and wanted(page):
             assert page.path in paths, "what may be read is found"
 
-    async def chat(self, key: Key) -> None:
+    async def chat(self, key: KeySettings) -> None:
         message = {"role": "user", "content": self.question()[0]}
         body = {
             "model": "docs",
@@ -574,13 +574,13 @@ class Prober:
         }
         assert (await self.call(key, "POST", "/v1/chat/completions", json=body)).status_code == 200
 
-    async def list(self, key: Key) -> None:
+    async def list(self, key: KeySettings) -> None:
         data = (await self.call(key, "GET", "/v1/documents")).json()["data"]
         assert {each["path"] for each in data} == {
             page.path for page in self.world.pages.values() if self.world.sees(key, page)
         }
 
-    async def one(self, key: Key) -> None:
+    async def one(self, key: KeySettings) -> None:
         page = self.draw.choice(list(self.world.pages.values()))
         reply = await self.call(key, "GET", f"/v1/documents/{self.world.ids[page.path]}")
         if self.world.sees(key, page):
@@ -590,14 +590,14 @@ class Prober:
             key, self.draw.choice(["GET", "DELETE"]), "/v1/documents/doc-" + "0" * 32
         )
         assert (
-            (reply.status_code, told(reply))
-            == (missing.status_code, told(missing))
-            == (404, told(missing))
+            (reply.status_code, error_of(reply))
+            == (missing.status_code, error_of(missing))
+            == (404, error_of(missing))
         )
         deleted = await self.call(key, "DELETE", f"/v1/documents/{self.world.ids[page.path]}")
-        assert (deleted.status_code, told(deleted)) == (404, told(missing))
+        assert (deleted.status_code, error_of(deleted)) == (404, error_of(missing))
 
-    async def passage(self, key: Key) -> None:
+    async def passage(self, key: KeySettings) -> None:
         page = self.draw.choice(
             [page for page in self.world.pages.values() if self.world.passages.get(page.path)]
         )
@@ -609,12 +609,12 @@ class Prober:
             return
         missing = await self.call(key, "GET", "/v1/passages/psg-" + "0" * 32)
         assert (
-            (reply.status_code, told(reply))
-            == (missing.status_code, told(missing))
-            == (404, told(missing))
+            (reply.status_code, error_of(reply))
+            == (missing.status_code, error_of(missing))
+            == (404, error_of(missing))
         )
 
-    async def counts(self, key: Key) -> None:
+    async def counts(self, key: KeySettings) -> None:
         seen = [page for page in self.world.pages.values() if self.world.sees(key, page)]
         ready = (await self.call(key, "GET", "/readyz")).json()["knowledge"]["docs"]
         assert (ready["documents"], ready["failed"]) == (
@@ -642,14 +642,14 @@ class Prober:
             assert status.json()["data"][0]["total"] == 100
 
 
-def told(reply: httpx.Response) -> tuple[str, str]:
+def error_of(reply: httpx.Response) -> tuple[str, str]:
     error = reply.json()["error"]
     return error["message"].split(" (ref")[0], error["code"]
 
 
 async def probed(made_up: World, server: Serving, cases: int) -> int:
     token = json.loads((made_up.folder / ".slipway" / "lock").read_text())["token"]
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+    async with plain_http.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         prober = Prober(made_up, client, token)
         if any(key.documents for key in made_up.keys):
             for _ in range(3):
@@ -679,19 +679,20 @@ def live(folder: Path, seed: int, cases: int) -> int:
     return done
 
 
-def lives(tmp_path: Path, worlds: int, cases: int, seed: int) -> int:
+def lives(tmp_path: Path, worlds: range, cases: int, seed: int) -> int:
     done = 0
-    for number in range(worlds):
+    for number in worlds:
         folder = tmp_path / f"world-{number}"
         folder.mkdir()
         done += live(folder, seed * 10_000 + number, cases)
     return done
 
 
-def test_nothing_of_what_may_not_be_read_shows_anywhere(tmp_path: Path) -> None:
-    assert lives(tmp_path, worlds=20, cases=150, seed=1) == 3_000
+@pytest.mark.parametrize("first", range(0, 20, 2))
+def test_nothing_of_what_may_not_be_read_shows_anywhere(tmp_path: Path, first: int) -> None:
+    assert lives(tmp_path, range(first, first + 2), cases=150, seed=1) == 300
 
 
 @pytest.mark.soak
 def test_nothing_of_what_may_not_be_read_shows_anywhere_in_100_000_cases(tmp_path: Path) -> None:
-    assert lives(tmp_path, worlds=200, cases=500, seed=2) == 100_000
+    assert lives(tmp_path, range(200), cases=500, seed=2) == 100_000

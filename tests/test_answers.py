@@ -1,21 +1,19 @@
-"""`/v1/answers`: events, resume, cancel, retry, passages, whose they are, and the last served_by when
-the model fails.
-"""
+"""Test `/v1/answers`: events, resume, cancel, retry, passages, ownership, and quotes as the fallback."""
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, serving
+from waiting import until
 
-Told = tuple[int, str, dict[str, Any]]
+SentEvent = tuple[int, str, dict[str, Any]]
 KEY = {"authorization": "Bearer test-key-1"}
 OTHER = {"authorization": "Bearer test-key-2"}
 TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n\n## Black tea\n\nBlack tea takes boiling water and four minutes.\n"
@@ -63,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             yield server
 
 
-def events(lines: Iterator[str]) -> Iterator[Told]:
+def events(lines: Iterator[str]) -> Iterator[SentEvent]:
     number, name = 0, ""
     for line in lines:
         if line.startswith("id: "):
@@ -88,8 +86,8 @@ def ask(
 
 def stream(
     server: Serving, app: str, question: str = "How hot is green tea brewed?"
-) -> tuple[str, list[Told]]:
-    with httpx.stream(
+) -> tuple[str, list[SentEvent]]:
+    with plain_http.stream(
         "POST",
         f"{server.url}/v1/answers",
         json={"question": question, "app": app, "stream": True},
@@ -101,8 +99,8 @@ def stream(
         return r.headers["x-slipway-answer-id"], list(events(r.iter_lines()))
 
 
-def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
-    with httpx.stream(
+def resume(server: Serving, answer_id: str, after: int) -> list[SentEvent]:
+    with plain_http.stream(
         "GET",
         f"{server.url}/v1/answers/{answer_id}/events",
         headers={**KEY, "last-event-id": str(after)},
@@ -112,8 +110,8 @@ def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
         return list(events(r.iter_lines()))
 
 
-def text(told: list[Told]) -> str:
-    return "".join(data["text"] for _, name, data in told if name == "delta")
+def text(received: list[SentEvent]) -> str:
+    return "".join(data["text"] for _, name, data in received if name == "delta")
 
 
 def test_a_whole_answer_has_the_fields_of_the_design(server: Serving) -> None:
@@ -165,29 +163,31 @@ def test_what_the_documents_do_not_say_is_not_answered(server: Serving) -> None:
 
 
 def test_events_come_in_order_and_fold_to_the_same_answer(server: Serving) -> None:
-    answer_id, told = stream(server, "tea")
-    assert [n for n, _, _ in told] == list(range(1, len(told) + 1))
-    names = [name for _, name, _ in told]
+    answer_id, received = stream(server, "tea")
+    assert [n for n, _, _ in received] == list(range(1, len(received) + 1))
+    names = [name for _, name, _ in received]
     assert names[0] == "progress"
     assert names[-1] == "done"
     assert {"source", "section", "delta", "citation", "usage"} <= set(names)
-    assert text(told) == ask(server, "tea")["text"]
-    last_progress = [d for _, n, d in told if n == "progress" and d["stage"] == "retrieve"][-1]
+    assert text(received) == ask(server, "tea")["text"]
+    last_progress = [d for _, n, d in received if n == "progress" and d["stage"] == "retrieve"][-1]
     assert last_progress["done"] == names.count("source")
     kept = server.get(f"/v1/answers/{answer_id}", headers=KEY).json()
-    assert kept["text"] == text(told)
+    assert kept["text"] == text(received)
     assert kept["state"] == "done"
 
 
 def test_resume_at_every_event_gives_the_rest(server: Serving) -> None:
-    answer_id, told = stream(server, "tea")
-    for after in range(len(told) + 1):
-        assert resume(server, answer_id, after) == told[after:]
+    answer_id, received = stream(server, "tea")
+    for after in range(len(received) + 1):
+        assert resume(server, answer_id, after) == received[after:]
 
 
 def test_a_dropped_reader_comes_back_and_misses_nothing(server: Serving) -> None:
     body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
+    ) as r:
         answer_id, lines = r.headers["x-slipway-answer-id"], events(r.iter_lines())
         first = [next(lines) for _ in range(8)]
     rest = resume(server, answer_id, first[-1][0])
@@ -203,7 +203,7 @@ def test_the_model_down_the_documents_still_answer(server: Serving) -> None:
     assert "80 degrees" in answer["text"]
 
 
-def test_a_route_goes_on_to_its_next_model(server: Serving) -> None:
+def test_a_route_tries_its_next_model(server: Serving) -> None:
     response = server.post(
         "/v1/chat/completions",
         {"model": "two", "messages": [{"role": "user", "content": "x"}]},
@@ -215,22 +215,22 @@ def test_a_route_goes_on_to_its_next_model(server: Serving) -> None:
 
 
 def test_a_cut_keeps_the_text_and_says_so(server: Serving) -> None:
-    _, told = stream(server, "cut")
-    assert text(told)
-    assert told[-1][1] == "error"
-    assert told[-1][2]["code"] == "provider_cut"
-    assert told[-1][2]["retryable"]
-    assert "done" not in [name for _, name, _ in told]
+    _, received = stream(server, "cut")
+    assert text(received)
+    assert received[-1][1] == "error"
+    assert received[-1][2]["code"] == "provider_cut"
+    assert received[-1][2]["retryable"]
+    assert "done" not in [name for _, name, _ in received]
     response = server.post(
         "/v1/answers", {"question": "How hot is green tea brewed?", "app": "cut"}, headers=KEY
     )
     assert response.status_code == 502
 
 
-def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
-    answer_id, told = stream(server, "once")
-    assert told[-1][1] == "error"
-    with httpx.stream(
+def test_a_retry_continues_the_same_answer(server: Serving) -> None:
+    answer_id, received = stream(server, "once")
+    assert received[-1][1] == "error"
+    with plain_http.stream(
         "POST",
         f"{server.url}/v1/answers/{answer_id}/retry",
         json={"stream": True},
@@ -238,7 +238,7 @@ def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
         timeout=20,
     ) as r:
         again = list(events(r.iter_lines()))
-    assert again[0][0] == told[-1][0] + 1
+    assert again[0][0] == received[-1][0] + 1
     assert again[-1][1] == "done"
     kept = server.get(f"/v1/answers/{answer_id}", headers=KEY).json()
     assert kept["text"] == text(again)
@@ -249,20 +249,22 @@ def test_try_again_goes_on_in_the_same_answer(server: Serving) -> None:
 
 def test_cancel_stops_the_model_and_keeps_the_text(server: Serving) -> None:
     body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
-    told: list[Told] = []
-    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+    received: list[SentEvent] = []
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
+    ) as r:
         answer_id = r.headers["x-slipway-answer-id"]
         for event in events(r.iter_lines()):
-            told.append(event)
-            if event[1] == "delta" and len(told) > 8:
+            received.append(event)
+            if event[1] == "delta" and len(received) > 8:
                 threading.Thread(
                     target=server.post,
                     args=(f"/v1/answers/{answer_id}/cancel", {}),
                     kwargs={"headers": KEY},
                 ).start()
-    assert told[-1][1] == "error"
-    assert told[-1][2]["code"] == "cancelled"
-    assert text(told)
+    assert received[-1][1] == "error"
+    assert received[-1][2]["code"] == "cancelled"
+    assert text(received)
 
 
 def test_answers_and_passages_belong_to_their_key(server: Serving) -> None:
@@ -302,7 +304,7 @@ def test_answers_and_passages_belong_to_their_key(server: Serving) -> None:
         ({"messages": [], "app": "tea"}, "holds no text"),
     ],
 )
-def test_bad_questions_are_told_what_is_wrong(
+def test_a_bad_question_gets_an_error_that_names_the_field(
     server: Serving, body: dict[str, Any], says: str
 ) -> None:
     response = server.post("/v1/answers", body, headers=KEY)
@@ -329,13 +331,13 @@ def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) ->
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "good.md").write_text(TEA)
-    (docs / "latin.txt").write_bytes("caf\xe9 au lait".encode("latin-1"))
+    (docs / "bytes.txt").write_bytes(bytes(range(1, 32)) + b"\xff")
     (docs / ".secret.md").write_text("# Hidden\n\nThe password is swordfish.\n")
     (tmp_path / "outside.md").write_text("# Outside\n\nThe outside word is marmalade.\n")
     (docs / "link.md").symlink_to(tmp_path / "outside.md")
     with serving(tmp_path, "--docs", str(docs)) as server:
         assert server.get("/readyz").json()["knowledge"]["docs"]["failed"] >= 1
-        assert "latin.txt was left out" in server.log
+        assert "bytes.txt was left out" in server.log
         assert "UTF-8" in server.log
         assert (
             server.post("/v1/answers", {"question": "How hot is green tea?"}).json()["sources"][0][
@@ -349,16 +351,18 @@ def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) ->
             ).text.replace(f"about {secret}", "")
 
 
-def test_an_answer_nobody_reads_goes_on(server: Serving) -> None:
+def test_an_answer_continues_if_its_reader_leaves(server: Serving) -> None:
     body = {"question": "How hot is green tea brewed?", "app": "slow-tea", "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20) as r:
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/answers", json=body, headers=KEY, timeout=20
+    ) as r:
         answer_id = r.headers["x-slipway-answer-id"]
-    end = time.monotonic() + 10
-    while (kept := server.get(f"/v1/answers/{answer_id}", headers=KEY).json())[
-        "state"
-    ] == "running" and time.monotonic() < end:
-        time.sleep(0.1)
-    assert kept["state"] == "done"
+
+    def state() -> str:
+        return str(server.get(f"/v1/answers/{answer_id}", headers=KEY).json()["state"])
+
+    until(lambda: state() != "running")
+    assert state() == "done"
 
 
 def test_the_cost_is_exact_and_unknown_without_a_price(tmp_path: Path) -> None:
@@ -417,5 +421,5 @@ def test_a_very_long_answer_is_whole_and_its_log_says_what_it_no_longer_has(tmp_
         assert len(answer["text"].split()) == len(chat.split()) > 25_000
         gone = server.get(f"/v1/answers/{answer['id']}/events")
         assert gone.status_code == 410
-        assert "kept no longer" in gone.json()["error"]["message"]
+        assert "has expired" in gone.json()["error"]["message"]
         assert server.get(f"/v1/answers/{answer['id']}").status_code == 410

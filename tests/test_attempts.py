@@ -1,6 +1,4 @@
-"""Which model is asked next: the state machine of a route by itself, against every way in which
-models can behave.
-"""
+"""Test which model a route tries next, against every way in which models can behave."""
 
 import random
 from collections import Counter
@@ -66,7 +64,7 @@ STANDINGS = st.sampled_from(
 @dataclass
 class World:
     """How models behave: what each try of each ends with (None: well), in turn, the last for ever;
-    how each stands.
+    how each standing.
     """
 
     outcomes: list[list[str | None]]
@@ -87,9 +85,9 @@ class World:
         return error
 
     def walk(self, attempts: Attempts, draw: random.Random) -> int | ProviderError:
-        """Who answers, or what the reader is told."""
+        """Who answers, or what the reader is step."""
         for _ in range(200):
-            step = attempts.next(self.now, lambda index: self.stands(index), lambda _: True)
+            step = attempts.next(self.now, lambda index: self.standing_of(index), lambda _: True)
             self.steps.append(step)
             if isinstance(step, GiveUp):
                 return step.error
@@ -106,9 +104,9 @@ class World:
                 attempts.failed(index, error, self.now, draw.random())
         raise AssertionError("it does not end")
 
-    def stands(self, index: int) -> Availability:
-        stands = self.standings[index]
-        return READY if stands.until is not None and stands.until <= self.now else stands
+    def standing_of(self, index: int) -> Availability:
+        standing = self.standings[index]
+        return READY if standing.until is not None and standing.until <= self.now else standing
 
 
 WORLDS = st.integers(1, 4).flatmap(
@@ -140,11 +138,13 @@ def test_whatever_models_do(world: World, seed: int, patience_s: float) -> None:
     again = [n for n, step in enumerate(tries) if step.kind == "retry"]
     if again:  # all who could be were asked before one was asked again
         asked = {index for step in tries[: again[0]] for index in (step.index, step.alongside)}
-        assert asked >= {n for n, stands in enumerate(world.standings) if stands in (READY, TRIAL)}
+        assert asked >= {
+            n for n, standing in enumerate(world.standings) if standing in (READY, TRIAL)
+        }
     for step in tries:
         assert step.alongside is None or (step.kind == "trial" and step.alongside != step.index)
-    for n, stands in enumerate(world.standings):
-        if stands is AWAY:
+    for n, standing in enumerate(world.standings):
+        if standing is AWAY:
             assert n not in world.tried
     may_wait = [step.until for step in world.steps if isinstance(step, WaitUntil)]
     assert all(until <= patience_s for until in may_wait)
@@ -198,7 +198,7 @@ def test_what_a_retry_cannot_help_is_not_retried(kind: str) -> None:
     assert world.tried == {0: 1}
 
 
-def test_retry_after_is_kept_within_the_patience_and_told_beyond_it() -> None:
+def test_a_short_retry_after_is_waited_out_and_a_long_one_is_reported() -> None:
     world = World([["limit", None]], [READY])
     assert world.walk(Attempts(names(world), retry_until=9.0), random.Random(1)) == 0
     assert world.now >= 3.0
@@ -232,7 +232,7 @@ def test_without_a_budget_nothing_is_retried() -> None:
     assert isinstance(attempts.next(0, lambda _: READY, lambda _: False), GiveUp)
 
 
-def test_too_long_goes_to_a_model_with_room() -> None:
+def test_a_question_that_is_too_long_goes_to_a_model_with_a_larger_context() -> None:
     small, unknown, same, large = (
         ModelTraits(name=n, context=c)
         for n, c in (("s", 1000), ("u", None), ("t", 1000), ("l", 9000))
@@ -244,7 +244,7 @@ def test_too_long_goes_to_a_model_with_room() -> None:
         assert isinstance(step, CallModel)
         order.append(step.index)
         attempts.failed(step.index, ProviderTooLong("too long"), 0.0, 0.0)
-    assert order == [0, 2, 3]  # the second has no more room than the first
+    assert order == [0, 2, 3]  # the second has no larger context than the first
     assert "context" in attempts.skipped["t"]
     surely = Attempts([small, large], retry_until=9.0, least_tokens=2000)
     step = surely.next(0, lambda _: READY, lambda _: True)
@@ -258,10 +258,10 @@ def test_a_question_is_not_too_long_for_ever_where_a_larger_model_is_away() -> N
     step = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
     assert isinstance(step, CallModel)
     attempts.failed(step.index, ProviderTooLong("too long"), 0.0, 0.0)
-    told = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
-    assert isinstance(told, GiveUp)
-    assert isinstance(told.error, ProviderDown)
-    assert told.error.retryable
+    step = attempts.next(0, lambda index: (AWAY, READY)[index], lambda _: True)
+    assert isinstance(step, GiveUp)
+    assert isinstance(step.error, ProviderDown)
+    assert step.error.retryable
 
 
 def test_a_trial_keeps_nobody_waiting() -> None:

@@ -1,4 +1,4 @@
-"""Sources that are matched to sentences by their words: for models that do not name them."""
+"""Test how sources are matched to sentences by their words, for models that cite none."""
 
 import json
 from itertools import pairwise
@@ -68,7 +68,7 @@ def marked(pieces: list[str]) -> str:
 
 
 def test_sentences_get_the_source_that_says_so_and_no_other() -> None:
-    """31 days stand nowhere; headings, code and what has its marker are left alone."""
+    """No source says 31 days; headings, code and what has its marker are left alone."""
     assert marked([ANSWER]) == MARKED
 
 
@@ -110,6 +110,6 @@ def test_who_names_the_sources_is_one_of_two(tmp_path: Path) -> None:
     (tmp_path / "slipway.yaml").write_text(
         json.dumps({"apps": {"docs": {"knowledge": ".", "cite": "guess"}}})
     )
-    told = run("check", cwd=tmp_path)
-    assert told.returncode == 2
-    assert "apps.docs.cite" in told.stderr + told.stdout
+    reported = run("check", cwd=tmp_path)
+    assert reported.returncode == 2
+    assert "apps.docs.cite" in reported.stderr + reported.stdout

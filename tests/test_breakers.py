@@ -1,28 +1,18 @@
-"""A model that keeps failing is not asked until it is found well again, and nobody waits for
-finding out.
-"""
+"""Test that a failing model is not asked until it is healthy, and that no client waits for probes."""
 
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+import plain_http
 from processes import Serving, free_port, mocking, models, serving
+from waiting import PATIENCE_S, until
 
 
 def state(server: Serving, name: str) -> str:
     return str(server.get("/readyz").json()["health"][name]["state"])
-
-
-def until(what: Callable[[], bool], within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def chats(mock: Any) -> int:
@@ -50,8 +40,8 @@ def test_a_dead_model_costs_three_calls_and_is_back_once_it_lives(tmp_path: Path
         assert "failed (503)" in health["why"]
         assert 'slipway_model_state{model="first",state="open"} 1.0' in server.get("/metrics").text
         first.script()
-        until(lambda: state(server, "first") == "half-open", 2.0)
-        until(lambda: server.chat("main").headers["x-slipway-model"] == "first", 2.0)
+        until(lambda: state(server, "first") == "half-open")
+        until(lambda: server.chat("main").headers["x-slipway-model"] == "first")
         until(lambda: state(server, "first") == "closed")
 
 
@@ -64,19 +54,18 @@ def test_nobody_waits_for_a_trial(tmp_path: Path) -> None:
         first.script("down")
         for _ in range(3):
             server.chat("main")
-        first.script("slow-3")  # it can be reached again, but is slow
+        first.script("slow-5")  # it can be reached again, but is slow
         until(lambda: state(server, "first") == "half-open")
         asked = len(second.requests)
-        began = time.monotonic()
         answer = server.chat("main")
-        assert time.monotonic() - began < 1.5
+        assert state(server, "first") == "half-open", "the answer came before the trial ended"
         assert answer.headers["x-slipway-model"] == "second"
         assert len(second.requests) == asked + 1
         assert "x-slipway-cost-usd" not in answer.headers  # what the trial takes is not known
         until(lambda: state(server, "first") == "closed")  # its verdict was waited for
 
 
-def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(
+def test_an_open_breaker_refuses_at_once_even_if_no_other_model_is_left(
     tmp_path: Path,
 ) -> None:
     with mocking() as mock, serving(tmp_path, settings=models(mock.url, "m", retries=0)) as server:
@@ -93,7 +82,7 @@ def test_the_only_model_is_not_asked_either_and_its_clients_are_told_at_once(
             200,
             502,
         )  # who asks in that moment has it looked at again
-        until(lambda: server.chat("m").status_code == 200, 2.0)
+        until(lambda: server.chat("m").status_code == 200)
 
 
 def test_a_key_that_is_not_taken_is_not_sent_again(tmp_path: Path) -> None:
@@ -104,7 +93,7 @@ def test_a_key_that_is_not_taken_is_not_sent_again(tmp_path: Path) -> None:
         with serving(tmp_path, settings=file) as server:
             for _ in range(5):
                 assert server.chat("main").headers["x-slipway-model"] == "right"
-            time.sleep(1.2)  # a look finds the key no better
+            until(lambda: sum(seen.method == "GET" for seen in mock.requests) >= 2)  # two probes
             assert state(server, "wrong") == "open"
             refused = server.chat("wrong")
     assert refused.json()["error"]["code"] == "provider_key"
@@ -124,13 +113,12 @@ def test_who_limits_us_rests_as_long_as_it_says(tmp_path: Path) -> None:
         serving(tmp_path, settings=two(first.url, second.url)) as server,
     ):
         first.script("status-429-1")
+        began_at = time.monotonic()
         assert server.chat("main").headers["x-slipway-model"] == "second"
         assert 0 < server.get("/readyz").json()["health"]["first"]["rests_s"] <= 1
         first.script()
-        began = time.monotonic()
-        assert server.chat("main").headers["x-slipway-model"] == "second"
-        until(lambda: server.chat("main").headers["x-slipway-model"] == "first", 3.0)
-        assert time.monotonic() - began > 0.7
+        until(lambda: server.chat("main").headers["x-slipway-model"] == "first")
+        assert time.monotonic() - began_at >= 1
         assert state(server, "first") == "closed"
 
 
@@ -222,21 +210,20 @@ def test_an_address_that_can_be_none_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
-    with mocking(ttft_s=2.0) as slow, mocking() as second:
+    with mocking(ttft_s=600.0) as slow, mocking() as second:
         file = two(slow.url, second.url)
         file["models"]["first"]["connection"] = {"first_token": "300ms"}
         with (
             serving(tmp_path, settings=file) as server,
-            httpx.Client(base_url=server.url, timeout=20) as client,
+            plain_http.Client(base_url=server.url, timeout=PATIENCE_S) as client,
         ):
             body = {"model": "main", "stream": True, "messages": [{"role": "user", "content": "x"}]}
-            for _ in range(5):
-                began = time.monotonic()
+            for asked in range(1, 6):
                 reply = client.post("/v1/chat/completions", json=body)
                 assert reply.headers["x-slipway-model"] == "second"
-                assert time.monotonic() - began < 1.5
-            assert chats(slow) == 3
+                assert asked > 3 or chats(slow) == asked
             assert state(server, "first") in ("open", "half-open")
+            assert chats(slow) <= 4  # three, and a trial if the two calls behind them took long
 
 
 def test_who_opens_it_is_not_asked_again_at_once(tmp_path: Path) -> None:
@@ -265,7 +252,7 @@ def test_calls_that_waited_for_their_turn_meanwhile_do_not_keep_a_model_away(
             list(pool.map(lambda _: server.chat("fault-status-503"), range(8)))
         until(lambda: server.get("/readyz").json()["health"]["fault-status-503"]["busy"] == 0)
         before = chats(mock)
-        time.sleep(2.5)
         until(
-            lambda: server.chat("fault-status-503").status_code == 502 and chats(mock) > before, 5.0
+            lambda: server.chat("fault-status-503").status_code == 502 and chats(mock) > before,
+            within_s=15,  # the pause would be 30 s if each of the later calls had doubled it
         )

@@ -1,6 +1,4 @@
-"""`[n]` in streamed text: kept and told where it names a source, dropped where it does not, left
-alone in code and links.
-"""
+"""Test `[n]` in streamed text: kept if it names a source, dropped if not, left alone in code."""
 
 import pytest
 from hypothesis import given

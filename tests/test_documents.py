@@ -1,6 +1,4 @@
-"""Documents of every kind, read in a child process: real sizes answer with the right page, and
-broken ones end with a reason.
-"""
+"""Test how documents of every format are read in a child process, and how broken ones fail."""
 
 import datetime
 import io
@@ -20,13 +18,14 @@ from docx import Document as Word
 from fpdf import FPDF
 
 import hostile
-import papers
-from knowing import Known
+import sample_documents
+from knowledge_base import KnowledgeBase
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import Document, Unreadable
-from slipway.knowledge.reading import failure
+from slipway.knowledge.readers import ParsedDocument, UnreadableFile
+from slipway.knowledge.reading import failure_text
 from slipway.types import Passage
+from waiting import PATIENCE_S, until
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +35,31 @@ def parser() -> Iterator[Parser]:
 
 
 @pytest.fixture(scope="module")
-def harbour(tmp_path_factory: pytest.TempPathFactory) -> Known:
+def harbour(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     """A handbook of a real size in each kind, known together."""
     folder = tmp_path_factory.mktemp("harbour")
     made = {
-        "a.pdf": papers.pdf(),
-        "b.pdf": papers.pdf(30, outline=False),
-        "c.docx": papers.docx(),
-        "d.pptx": papers.pptx(),
-        "e.xlsx": papers.xlsx(),
+        "a.pdf": sample_documents.pdf(),
+        "b.pdf": sample_documents.pdf(30, outline=False),
+        "c.docx": sample_documents.docx(),
+        "d.pptx": sample_documents.pptx(),
+        "e.xlsx": sample_documents.xlsx(),
     }
     for name, data in made.items():
         (folder / name).write_bytes(data)
-    knowledge = Known([folder])
+    knowledge = KnowledgeBase([folder])
     knowledge.build()
-    assert [(report.path, report.state, report.reason) for report in knowledge.reports] == [
-        (name, "done", "") for name in sorted(made)
-    ]
+    hidden = {
+        "d.pptx": ("partly", "1 hidden slide is left out."),
+        "e.xlsx": ("partly", "1 hidden sheet is left out."),
+    }
+    assert {report.path: (report.state, report.reason) for report in knowledge.reports} == {
+        name: hidden.get(name, ("done", "")) for name in made
+    }
     return knowledge
 
 
-def best(knowledge: Known, question: str, path: str) -> Passage:
+def best(knowledge: KnowledgeBase, question: str, path: str) -> Passage:
     return next(
         hit.passage for hit in knowledge.search(question, limit=40) if hit.passage.path == path
     )
@@ -66,52 +69,56 @@ def best(knowledge: Known, question: str, path: str) -> Passage:
 
 
 @pytest.mark.parametrize("number", [0, 1, 59, 118, 119])
-def test_a_question_finds_the_page_of_a_pdf(harbour: Known, number: int) -> None:
-    found = best(harbour, f"deposit of the {papers.subject(number)} regulation", "a.pdf")
+def test_a_question_finds_the_page_of_a_pdf(harbour: KnowledgeBase, number: int) -> None:
+    found = best(harbour, f"deposit of the {sample_documents.subject(number)} regulation", "a.pdf")
     assert (found.page, found.title, found.heading) == (
         number + 1,
         "Harbour Handbook",
-        f"Chapter {number + 1}: On the {papers.subject(number)}",
+        f"Chapter {number + 1}: On the {sample_documents.subject(number)}",
     )
-    assert papers.fact(number) in found.text.replace("\n", " ")
+    assert sample_documents.fact(number) in found.text.replace("\n", " ")
 
 
-def test_without_bookmarks_the_headings_of_a_pdf_are_told_by_their_letters(harbour: Known) -> None:
-    found = best(harbour, f"deposit of the {papers.subject(17)} regulation", "b.pdf")
-    assert (found.page, found.heading) == (18, f"Chapter 18: On the {papers.subject(17)}")
+def test_without_bookmarks_the_headings_of_a_pdf_are_found_by_their_font(
+    harbour: KnowledgeBase,
+) -> None:
+    found = best(harbour, f"deposit of the {sample_documents.subject(17)} regulation", "b.pdf")
+    assert (found.page, found.heading) == (18, f"Chapter 18: On the {sample_documents.subject(17)}")
 
 
 @pytest.mark.parametrize("number", [0, 31, 59])
-def test_a_question_finds_the_heading_of_a_word_file(harbour: Known, number: int) -> None:
-    found = best(harbour, f"deposit of the {papers.subject(number)} regulation", "c.docx")
+def test_a_question_finds_the_heading_of_a_word_file(harbour: KnowledgeBase, number: int) -> None:
+    found = best(harbour, f"deposit of the {sample_documents.subject(number)} regulation", "c.docx")
     assert found.trail == (
         "Harbour Handbook",
-        f"Chapter {number + 1}: On the {papers.subject(number)}",
+        f"Chapter {number + 1}: On the {sample_documents.subject(number)}",
         "Deposits",
     )
     assert found.text.startswith(
-        f"{papers.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit."
+        f"{sample_documents.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit."
     )
     assert found.page is None
 
 
-def test_a_question_finds_the_slide_and_its_notes(harbour: Known) -> None:
-    found = best(harbour, f"{papers.subject(30)} clerk called", "d.pptx")
-    assert (found.page, found.heading) == (31, f"On the {papers.subject(30)}")
+def test_a_question_finds_the_slide_and_its_notes(harbour: KnowledgeBase) -> None:
+    found = best(harbour, f"{sample_documents.subject(30)} clerk called", "d.pptx")
+    assert (found.page, found.heading) == (31, f"On the {sample_documents.subject(30)}")
     assert "Berth | Crowns\n--- | ---\nNorth | 30" in found.text
-    assert best(harbour, papers.fact(2), "d.pptx").page == 3, (
+    assert best(harbour, sample_documents.fact(2), "d.pptx").page == 3, (
         "a slide without a title keeps its page"
     )
     assert all(
         hit.passage.page != 4
-        for hit in harbour.search(papers.fact(3), limit=40)
+        for hit in harbour.search(sample_documents.fact(3), limit=40)
         if hit.passage.path == "d.pptx"
     ), "hidden"
 
 
 @pytest.mark.parametrize(("year", "row"), [(2020, 0), (2022, 1234), (2024, 1999)])
-def test_a_question_finds_the_row_of_a_sheet(harbour: Known, year: int, row: int) -> None:
-    found = best(harbour, f"Vessel {papers.subject(row % 400)} {year}-{row} crowns", "e.xlsx")
+def test_a_question_finds_the_row_of_a_sheet(harbour: KnowledgeBase, year: int, row: int) -> None:
+    found = best(
+        harbour, f"Vessel {sample_documents.subject(row % 400)} {year}-{row} crowns", "e.xlsx"
+    )
     assert (found.heading, found.page) == (f"Year {year}", None)
     assert "Ship | Arrived | Crowns | Paid\n--- | --- | --- | ---\n" in found.text, (
         "each passage names its columns"
@@ -119,12 +126,12 @@ def test_a_question_finds_the_row_of_a_sheet(harbour: Known, year: int, row: int
     assert f"{year}-{row} | " in found.text
 
 
-def test_hidden_sheets_are_not_read(harbour: Known) -> None:
+def test_hidden_sheets_are_not_read(harbour: KnowledgeBase) -> None:
     assert harbour.search("secretsalary") == []
 
 
 def test_no_passage_crosses_a_page(parser: Parser) -> None:
-    document = parser.parse(papers.pdf(12), "a.pdf")
+    document = parser.parse(sample_documents.pdf(12), "a.pdf")
     assert len(document.pages) == 12
     for passage in passages(document, "a.pdf", "v"):
         assert passage.page
@@ -137,7 +144,10 @@ def test_no_passage_crosses_a_page(parser: Parser) -> None:
 
 
 def test_files_tell_title_author_and_date(parser: Parser) -> None:
-    pdf, word = parser.parse(papers.pdf(1), "a.pdf"), parser.parse(papers.docx(1), "a.docx")
+    pdf, word = (
+        parser.parse(sample_documents.pdf(1), "a.pdf"),
+        parser.parse(sample_documents.docx(1), "a.docx"),
+    )
     assert pdf.meta == {
         "title": "Harbour Handbook",
         "author": "Port Authority",
@@ -179,7 +189,7 @@ def written(lines: Callable[[FPDF], None]) -> bytes:
 
 
 def test_running_headers_and_page_numbers_are_left_out(parser: Parser) -> None:
-    text = parser.parse(papers.pdf(12), "a.pdf").text
+    text = parser.parse(sample_documents.pdf(12), "a.pdf").text
     assert "confidential draft" not in text
     assert "Page 3" not in text
     assert text.count("Berth Crowns\nNorth") == 12, "rows stay lines"
@@ -221,7 +231,7 @@ def test_bold_lines_are_headings_where_nothing_is_larger(parser: Parser) -> None
             paper.set_font("helvetica", "B", 11)
             paper.cell(0, 7, f"On ships {number}", new_x="LMARGIN", new_y="NEXT")
             paper.set_font("helvetica", "", 11)
-            paper.multi_cell(0, 6, papers.FILLER, new_x="LMARGIN", new_y="NEXT")
+            paper.multi_cell(0, 6, sample_documents.FILLER, new_x="LMARGIN", new_y="NEXT")
 
     document = parser.parse(written(lines), "a.pdf")
     assert [heading.text for heading in document.headings] == ["On ships 1", "On ships 2"]
@@ -267,12 +277,16 @@ def book(chapters: int) -> bytes:
             paper.cell(0, 8, f"Of the {side}", new_x="LMARGIN", new_y="NEXT")
             paper.set_font("helvetica", size=11)
             paper.multi_cell(
-                0, 6, papers.fact(number) + " " + papers.FILLER * 3, new_x="LMARGIN", new_y="NEXT"
+                0,
+                6,
+                sample_documents.fact(number) + " " + sample_documents.FILLER * 3,
+                new_x="LMARGIN",
+                new_y="NEXT",
             )
     return bytes(paper.output())
 
 
-def test_sections_below_the_bookmarks_are_told_by_their_letters(parser: Parser) -> None:
+def test_sections_below_the_bookmarks_are_found_by_their_font(parser: Parser) -> None:
     document = parser.parse(book(4), "a.pdf")
     trails = [passage.trail for passage in passages(document, "a.pdf", "v") if passage.page != 1]
     assert trails == [
@@ -293,21 +307,23 @@ def test_columns_are_read_one_after_the_other(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         with paper.text_columns(ncols=2, gutter=8) as columns:
             for number in range(16):
-                columns.write(f"{papers.fact(number)} {papers.FILLER}\n\n")
+                columns.write(f"{sample_documents.fact(number)} {sample_documents.FILLER}\n\n")
 
     text = parser.parse(written(lines), "a.pdf").text.replace("\n", " ")
-    places = [text.index(papers.fact(number)) for number in range(16)]
+    places = [text.index(sample_documents.fact(number)) for number in range(16)]
     assert places == sorted(places)
 
 
-def test_scanned_pages_among_others_are_told(parser: Parser) -> None:
+def test_scanned_pages_among_others_are_reported(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         paper.cell(0, 6, "Only this page has text.")
         paper.add_page()
         paper.image(hostile.picture(), 10, 10, 100)
         paper.add_page()
 
-    assert parser.parse(written(lines), "a.pdf").meta["pages_without_text"] == [2]
+    (loss,) = parser.parse(written(lines), "a.pdf").losses
+    assert loss.what == "page 2 is only a picture of text"
+    assert "ocrmypdf" in loss.fix
 
 
 def test_letters_beyond_the_basic_plane_survive(parser: Parser) -> None:
@@ -343,7 +359,9 @@ def test_a_word_files_table_reads_as_markdown(parser: Parser) -> None:
 def test_damaged_metadata_costs_no_text(parser: Parser) -> None:
     assert (
         "regulation"
-        in parser.parse(hostile.replaced(papers.docx(1), "docProps/core.xml", b"<"), "a.docx").text
+        in parser.parse(
+            hostile.replaced(sample_documents.docx(1), "docProps/core.xml", b"<"), "a.docx"
+        ).text
     )
 
 
@@ -407,11 +425,11 @@ def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_serve
 ) -> None:
     for name, file in hostile.FILES.items():
         (tmp_path / name).write_bytes(file.make())
-    (tmp_path / "z-good.md").write_text("# Good\n\nThe lighthouse stands.\n")
-    knowledge = Known([tmp_path])
+    (tmp_path / "z-good.md").write_text("# Good\n\nThe lighthouse is white.\n")
+    knowledge = KnowledgeBase([tmp_path])
     knowledge.build()
     failed = [doc for doc in knowledge.reports if doc.state == "failed"]
-    reasons = {doc.path: failure(doc) for doc in failed}
+    reasons = {doc.path: failure_text(doc) for doc in failed}
     assert len(hostile.FILES) >= 20
     assert reasons.keys() == hostile.FILES.keys()
     assert [name for name, file in hostile.FILES.items() if file.reason not in reasons[name]] == []
@@ -421,7 +439,7 @@ def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_serve
 
 @pytest.mark.parametrize("name", hostile.FILES)
 def test_a_hostile_file_names_its_page_where_it_has_one(parser: Parser, name: str) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableFile) as caught:
         parser.parse(hostile.FILES[name].make(), name)
     assert caught.value.page == hostile.FILES[name].page
     assert hostile.FILES[name].reason in str(caught.value)
@@ -436,7 +454,7 @@ def test_a_strange_file_is_read(parser: Parser, name: str) -> None:
 def test_a_file_that_eats_memory_ends_at_the_limit_and_the_next_is_read() -> None:
     with Parser(memory_mb=100) as parser:
         with pytest.raises(
-            Unreadable, match="It needs more than 100 MB of memory to read; split it"
+            UnreadableFile, match="It needs more than 100 MB of memory to read; split it"
         ):
             parser.parse(b"ab," * 6_500_000, "a.csv")
         assert parser.parse(b"text", "a.txt").text == "text"
@@ -446,9 +464,9 @@ def test_a_file_that_eats_memory_ends_at_the_limit_and_the_next_is_read() -> Non
 def test_a_file_that_takes_too_long_ends_at_the_deadline_and_the_next_is_read(name: str) -> None:
     with Parser(deadline_s=1.5) as parser:
         before = time.monotonic()
-        with pytest.raises(Unreadable, match=r"took longer than 1\.5 s to read") as caught:
+        with pytest.raises(UnreadableFile, match=r"took longer than 1\.5 s to read") as caught:
             parser.parse(hostile.SLOW[name].make(), name)
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 10, "the file takes much longer than that"
         assert caught.value.fix
         assert parser.parse(b"text", "a.txt").text == "text"
 
@@ -457,31 +475,40 @@ def test_a_file_that_takes_too_long_ends_at_the_deadline_and_the_next_is_read(na
 
 
 def busy(parser: Parser) -> tuple[threading.Thread, list[str]]:
-    """The parser is at work on a file that takes half a minute, in a thread; what it is told of it
-    goes to the list.
+    """Let the parser read a file that takes half a minute, in a thread.
+
+    The list gets the error that this ends with.
     """
-    told = list[str]()
+    reported = list[str]()
 
     def read() -> None:
         try:
             parser.parse(hostile.SLOW["deep.html"].make(), "deep.html")
-        except Unreadable as error:
-            told.append(str(error))
+        except UnreadableFile as error:
+            reported.append(str(error))
 
     parser.parse(b"text", "a.txt")
     thread = threading.Thread(target=read)
+    assert parser.child
+    idle = ticks(parser.child)
     thread.start()
-    time.sleep(0.5)
-    return thread, told
+    until(lambda: ticks(parser.child or 0) > idle + 5)
+    return thread, reported
+
+
+def ticks(pid: int) -> int:
+    """Return how much processor time a process has used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_a_crash_of_the_child_costs_one_file() -> None:
     with Parser() as parser:
-        thread, told = busy(parser)
+        thread, reported = busy(parser)
         assert parser.child
         os.kill(parser.child, signal.SIGSEGV)
-        thread.join(5)
-        assert told == [
+        thread.join(PATIENCE_S)
+        assert reported == [
             "Reading it ended the parser (SIGSEGV): it is damaged, or needs more than 1024 MB; split it into smaller files, or save it in a simpler form."
         ]
         assert parser.parse(b"text", "a.txt").text == "text"
@@ -493,7 +520,7 @@ def test_a_child_that_ended_between_files_is_replaced() -> None:
         first = parser.child
         assert first
         os.kill(first, signal.SIGKILL)
-        time.sleep(0.1)
+        until(lambda: not alive(first))
         assert parser.parse(b"text", "a.txt").text == "text"
         assert parser.child != first
 
@@ -552,13 +579,11 @@ def test_the_child_ends_with_its_parent_at_work_and_idle(path: str) -> None:
     with parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
-        time.sleep(0.7)
+        idle = ticks(child)
+        until(lambda: path == "idle" or ticks(child) > idle + 5)
         assert alive(child)
         parent.kill()
-    until = time.monotonic() + 3
-    while alive(child) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not alive(child)
+    until(lambda: not alive(child))
 
 
 def test_the_child_has_limits_and_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -580,7 +605,7 @@ def test_the_child_has_limits_and_none_of_our_secrets(monkeypatch: pytest.Monkey
 def test_what_crosses_the_pipe_is_all_of_the_document(parser: Parser) -> None:
     text = "# Top\n\ntext\n\n## Below\n\nmore\n"
     document = parser.parse(text.encode(), "a.md")
-    assert isinstance(document, Document)
+    assert isinstance(document, ParsedDocument)
     assert document.text == text
     assert [
         (heading.level, heading.text, heading.start, heading.end) for heading in document.headings

@@ -1,6 +1,4 @@
-"""What an error says: to the person who asked, in two languages, and to the operator, by its
-reference.
-"""
+"""Test what an error says to the client, in two languages, and to the operator."""
 
 import re
 import time
@@ -14,10 +12,19 @@ import pytest
 
 from processes import Serving, mocking, models, run, serving
 from slipway import errors
-from slipway.catalogue import AGAIN, CATALOGUE, LANGUAGES, about, again, preferred, sentences
-from slipway.telemetry.traces import KEPT, MOST, Traces
+from slipway.catalogue import (
+    CATALOGUE,
+    LANGUAGES,
+    RETRY,
+    preferred_language,
+    reader_sentences,
+    retry_sentence,
+    wait_in_words,
+)
+from slipway.telemetry.traces import KEPT_ANSWERS, MAX_RECORDS, Traces
 from slipway.types import AnswerDone, AttemptDone
 from test_upstream import scripted
+from waiting import until
 
 QUESTION = {"question": "Tell me a secret word.", "app": "none"}
 CHINESE = {"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}
@@ -35,7 +42,7 @@ def kinds(base: type[errors.SlipwayError] = errors.SlipwayError) -> list[type[er
     return [each for sub in base.__subclasses__() for each in (sub, *kinds(sub))]
 
 
-def test_every_error_that_reaches_a_client_is_told_in_every_language() -> None:
+def test_every_error_that_reaches_a_client_has_a_text_in_every_language() -> None:
     assert set(CATALOGUE) == {each.code for each in kinds()} - {
         "settings",
         "weights",
@@ -45,9 +52,9 @@ def test_every_error_that_reaches_a_client_is_told_in_every_language() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("code", CATALOGUE)
-def test_people_are_told_in_short_plain_sentences(code: str, language: Any) -> None:
+def test_error_texts_are_short_plain_sentences(code: str, language: Any) -> None:
     what, then = CATALOGUE[code][language]
-    longest = then.replace(AGAIN, again(80 * 60.0, language))
+    longest = then.replace(RETRY, retry_sentence(80 * 60.0, language))
     assert what
     assert then
     for said in (what, longest):
@@ -57,11 +64,11 @@ def test_people_are_told_in_short_plain_sentences(code: str, language: Any) -> N
     assert not re.search(TECHNICAL[language], f"{what} {then}".lower())
 
 
-def test_who_may_try_again_is_told_so() -> None:
+def test_an_error_says_whether_trying_again_helps() -> None:
     for each in kinds():
         if each.code in CATALOGUE:
             then = CATALOGUE[each.code]["en"][1]
-            assert (AGAIN in then or "Try again" in then) == each.retryable
+            assert (RETRY in then or "Try again" in then) == each.retryable
 
 
 @pytest.mark.parametrize(
@@ -78,13 +85,13 @@ def test_who_may_try_again_is_told_so() -> None:
 def test_the_time_to_wait_is_said_in_words(
     wait_s: float | None, english: str, chinese: str
 ) -> None:
-    assert (again(wait_s, "en"), again(wait_s, "zh")) == (english, chinese)
+    assert (retry_sentence(wait_s, "en"), retry_sentence(wait_s, "zh")) == (english, chinese)
 
 
-def test_a_wait_is_never_told_shorter_than_it_is() -> None:
+def test_a_wait_is_never_shown_shorter_than_it_is() -> None:
     units = {"seconds": 1, "minutes": 60, "hours": 3600}
     for wait_s in range(6, 20_000, 7):
-        number, unit = about(wait_s, "en").split()
+        number, unit = wait_in_words(wait_s, "en").split()
         assert wait_s <= int(number) * units[unit] <= max(wait_s + 5, wait_s * 2)
 
 
@@ -106,16 +113,16 @@ def test_a_wait_is_never_told_shorter_than_it_is() -> None:
     ],
 )
 def test_the_language_is_the_one_that_the_reader_prefers(header: str, language: str) -> None:
-    assert preferred(header) == language
+    assert preferred_language(header) == language
 
 
-def test_a_providers_own_code_is_told_as_a_refusal() -> None:
+def test_a_code_of_the_providers_own_is_shown_as_a_refusal() -> None:
     refused = errors.ProviderRefused("The provider says: insufficient_quota.")
     refused.code = "insufficient_quota"
-    assert sentences(refused, "en") == CATALOGUE["provider_refused"]["en"]
+    assert reader_sentences(refused, "en") == CATALOGUE["provider_refused"]["en"]
 
 
-# At the guard
+# Before a request reaches an app
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +169,7 @@ def test_a_refusal_speaks_to_the_reader_and_to_the_developer(
     refused = server.post(path, body, headers=ANN | (CHINESE if language == "zh" else {}))
     what, then = CATALOGUE["model_not_found"][language]
     assert reader(refused) == {"what": what, "next": then, "language": language}
-    assert refused.json()["error"]["message"].startswith("There is no model or app `none` here.")
+    assert refused.json()["error"]["message"].startswith("There is no model or app `none`.")
     assert "none" not in str(reader(refused))
 
 
@@ -187,15 +194,15 @@ def test_an_error_in_the_middle_speaks_to_the_reader(server: Serving) -> None:
     assert "The provider of cut ended the connection" in event["what"]
 
 
-def test_who_tries_an_answer_again_is_told_in_their_language(server: Serving) -> None:
+def test_the_error_of_a_retry_is_in_the_language_of_the_client(server: Serving) -> None:
     failed = server.post("/v1/answers", {**QUESTION, "app": "cut"}, headers=ANN)
     assert reader(failed)["language"] == "en"
-    again = server.post(
+    retry_sentence = server.post(
         f"/v1/answers/{failed.headers['x-slipway-answer-id']}/retry",
         {"stream": True},
         headers=ANN | CHINESE,
     )
-    event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", again.text)[-1])
+    event = msgspec.json.decode(re.findall(r"event: error\ndata: (.*)", retry_sentence.text)[-1])
     assert event["reader"]["language"] == "zh"
 
 
@@ -225,12 +232,7 @@ def test_what_no_parser_reads_has_a_reference_too(server: Serving) -> None:
 def line(server: Serving, ref: str) -> str:
     """The line of the log that the reference finds."""
     assert re.fullmatch(r"(ref|ans)-[0-9a-f]{32}", ref)
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        if found := [each for each in server.log.splitlines() if ref in each]:
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError(f"The log does not have {ref}.")
+    return until(lambda: [each for each in server.log.splitlines() if ref in each])[0]
 
 
 def test_every_reference_is_in_the_log_without_what_was_sent(server: Serving) -> None:
@@ -272,7 +274,7 @@ def test_what_a_provider_says_of_a_question_is_read_by_who_asked_it_alone(
                 server.post("/v1/answers", {"question": "Hello", "app": "none"}, headers=BEN),
                 server.get("/readyz", headers=BEN),
             ]
-            if status == 500:  # now the model is not asked any more, and others are told why
+            if status == 500:  # now the model is not asked any more, and others learn why
                 others.append(
                     server.post("/v1/answers", {"question": "Hello", "app": "m"}, headers=BEN)
                 )
@@ -354,8 +356,8 @@ def test_a_trace_belongs_to_the_key_that_asked(server: Serving) -> None:
 
 def test_a_reference_without_a_trace_is_sent_to_the_log(server: Serving) -> None:
     for ref, says in (
-        ("ref-1", "was refused before an answer began"),
-        ("ans-1", "look for others in the server's log"),
+        ("ref-1", "was rejected before an answer began"),
+        ("ans-1", "the server's log may say more"),
     ):
         unknown = server.get(f"/v1/traces/{ref}", headers=ANN)
         assert unknown.status_code == 404
@@ -365,9 +367,11 @@ def test_a_reference_without_a_trace_is_sent_to_the_log(server: Serving) -> None
 def test_the_command_prints_a_trace_as_lines(
     server: Serving, failed_over: str, tmp_path: Path
 ) -> None:
-    told = run("trace", failed_over, "--url", server.url, "--key", "sw-ann-of-tests", cwd=tmp_path)
-    assert told.returncode == 0
-    said = told.stdout.splitlines()
+    reported = run(
+        "trace", failed_over, "--url", server.url, "--key", "sw-ann-of-tests", cwd=tmp_path
+    )
+    assert reported.returncode == 0
+    said = reported.stdout.splitlines()
     assert said[0] == failed_over
     assert re.search(r"model away: provider_down after \d+\.\d\d s$", said[1])
     assert (
@@ -392,9 +396,9 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
     for arguments, says in (
         (
             ("ref-1", "--url", server.url, "--key", "sw-ann-of-tests"),
-            "refused before an answer began",
+            "rejected before an answer began",
         ),
-        (("ref-1", "--url", server.url), "This server asks for a key"),
+        (("ref-1", "--url", server.url), "This server requires a key"),
         (
             ("../models", "--url", server.url),
             "`../models` is no reference. References begin with `ans-` or `ref-`.",
@@ -404,9 +408,9 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
             "No server answers at http://127.0.0.1:9. Name it with --url.",
         ),
     ):
-        told = run("trace", *arguments, cwd=tmp_path)
-        assert told.returncode == 1
-        assert says in told.stderr
+        reported = run("trace", *arguments, cwd=tmp_path)
+        assert reported.returncode == 1
+        assert says in reported.stderr
 
 
 def test_the_operator_at_the_machine_sees_every_trace(tmp_path: Path) -> None:
@@ -418,8 +422,8 @@ def test_the_operator_at_the_machine_sees_every_trace(tmp_path: Path) -> None:
     with serving(tmp_path, settings=settings) as server:
         ref = answered(server, "docs")
         (config,) = tmp_path.glob("settings-*.yaml")
-        told = run("trace", ref, "--config", str(config), cwd=tmp_path)
-        assert "answer of docs: done" in told.stdout, told.stderr
+        reported = run("trace", ref, "--config", str(config), cwd=tmp_path)
+        assert "answer of docs: done" in reported.stdout, reported.stderr
 
 
 def test_where_there_are_no_keys_every_trace_is_seen(tmp_path: Path) -> None:
@@ -463,16 +467,16 @@ def answer(ref: str) -> AnswerDone:
 
 def test_the_latest_traces_are_kept_and_each_is_bounded() -> None:
     traces = Traces()
-    for n in range(KEPT + 10):
+    for n in range(KEPT_ANSWERS + 10):
         traces.emit(attempt(f"ans-{n}"))
         traces.emit(answer(f"ans-{n}"))
-    assert len(traces.records) == KEPT
+    assert len(traces.records) == KEPT_ANSWERS
     assert traces.find("ans-9", None) is None
     assert traces.find("ans-10", "ann") is not None
     assert traces.find("ans-10", "ben") is None
-    for _ in range(MOST):
+    for _ in range(MAX_RECORDS):
         traces.emit(answer("ans-10"))
-    assert len(traces.records["ans-10"]) == MOST
+    assert len(traces.records["ans-10"]) == MAX_RECORDS
 
 
 def test_a_try_under_way_is_seen_once_another_has_ended() -> None:

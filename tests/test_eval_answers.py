@@ -1,6 +1,4 @@
-"""`slipway eval answers`, against the mock provider: what is right and wrong in known answers, side
-by side, and never paid for twice.
-"""
+"""Test `slipway eval answers` against the mock provider: known answers, scores, saved runs."""
 
 import fcntl
 import json
@@ -14,6 +12,7 @@ import pytest
 
 from processes import COMMAND, mocking, run, serving
 from slipway.providers.mock import MockServer
+from waiting import PATIENCE_S
 
 LEAVE = "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office before nine.\n"
 TEA = "# Tea\n\n## Brewing\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
@@ -55,11 +54,11 @@ class WritingContext:
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
         return run("eval", "answers", "--questions", "questions.jsonl", *more, cwd=self.folder)
 
-    def told(self, *more: str, code: int = 0) -> dict[str, Any]:
+    def result(self, *more: str, code: int = 0) -> dict[str, Any]:
         done = self.run("--json", *more)
         assert done.returncode == code, done.stderr
-        told: dict[str, Any] = json.loads(done.stdout)
-        return told
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
 
 
 @pytest.fixture
@@ -83,12 +82,12 @@ def calls(mock: MockServer) -> int:
 def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
-        told = desk.told("--app", "written")
+        result = desk.result("--app", "written")
     written = {
-        metric: each["value"] for metric, each in told["measured"]["written"].items() if each
+        metric: each["value"] for metric, each in result["measured"]["written"].items() if each
     }
-    assert told["totals"]["written"]["served_by"] == {"model": 2}
-    leave, tea = (each["answers"]["written"]["scores"] for each in told["questions"])
+    assert result["totals"]["written"]["served_by"] == {"model": 2}
+    leave, tea = (each["answers"]["written"]["scores"] for each in result["questions"])
     assert (leave["fact overlap"], tea["fact overlap"]) == (
         1.0,
         0.0,
@@ -102,13 +101,13 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -
     assert written["uncited sentences"] == 0.0  # "It is so." says nothing that a source could have
     assert written["false abstentions"] == written["failed"] == 0.0
     assert written["cost"] > 0
-    assert told["measured"]["written"]["false answers"] is None
-    assert any("Nothing is said of false answers" in note for note in told["notes"])
-    by_name = told["questions"][0]["answers"]["written"]
+    assert result["measured"]["written"]["false answers"] is None
+    assert any("Nothing is said of false answers" in note for note in result["notes"])
+    by_name = result["questions"][0]["answers"]["written"]
     assert by_name["facts"] == {"found": ["30", "year"], "missing": []}
     assert by_name["cited"] == [{"path": "leave.md", "heading": "Days", "right": True}]
     assert by_name["without_gold"] is None
-    assert told["questions"][1]["answers"]["written"]["facts"] == {
+    assert result["questions"][1]["answers"]["written"]["facts"] == {
         "found": [],
         "missing": ["80", "minutes"],
     }
@@ -117,9 +116,9 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -
 def test_too_few_questions_have_no_interval_and_enough_have_one(desk: WritingContext) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
-        few = desk.told()
+        few = desk.result()
         desk.ask([{**each, "id": f"{each['id']} {n}"} for n in range(3) for each in QUESTIONS])
-        enough = desk.told()
+        enough = desk.result()
     assert few["measured"]["written"]["fact overlap"] == {"value": 0.5, "interval": None, "n": 2}
     assert few["differences"]["written"]["dangling citations"] == {
         "value": 0.5,
@@ -137,20 +136,20 @@ def test_too_few_questions_have_no_interval_and_enough_have_one(desk: WritingCon
     assert not any("fewer than 6" in note for note in enough["notes"])
 
 
-def test_apps_and_models_stand_side_by_side_with_differences_to_the_first(
+def test_apps_and_models_are_compared_with_the_first(
     desk: WritingContext,
 ) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
-        both = desk.told()
+        both = desk.result()
         assert list(both["columns"]) == ["plain", "written"]
         assert both["differences"]["written"]["fact overlap"]["value"] == pytest.approx(
             both["measured"]["written"]["fact overlap"]["value"]
             - both["measured"]["plain"]["fact overlap"]["value"]
         )
-        assert list(desk.told("--against", "written")["differences"]) == ["plain"]
-        assert list(desk.told("--app", "written")["columns"]) == ["quote", "written"]
-        crossed = desk.told(
+        assert list(desk.result("--against", "written")["differences"]) == ["plain"]
+        assert list(desk.result("--app", "written")["columns"]) == ["quote", "written"]
+        crossed = desk.result(
             "--app", "plain", "--app", "written", "--model", f"{mock.url}/v1#other", "--model", "m"
         )
     assert list(crossed["columns"]) == [
@@ -168,9 +167,9 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
 ) -> None:
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
-        first = desk.told("--save", "runs.jsonl", "--limit", "1")
+        first = desk.result("--save", "runs.jsonl", "--limit", "1")
         assert calls(mock) == 1
-        desk.told("--save", "runs.jsonl")
+        desk.result("--save", "runs.jsonl")
         assert calls(mock) == 2
         again = desk.run("--save", "runs.jsonl", "--json")
         assert calls(mock) == 2
@@ -185,15 +184,15 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
     )
 
 
-def test_a_run_that_was_cut_in_the_middle_of_a_line_goes_on(desk: WritingContext) -> None:
+def test_a_run_that_was_cut_in_the_middle_of_a_line_continues(desk: WritingContext) -> None:
     asked = ("--app", "written", "--app", "plain", "--save", "runs.jsonl", "--concurrency", "1")
     with mocking(text=RIGHT) as mock:
         desk.settings(**two_apps(mock.url))
-        desk.told(*asked)
+        desk.result(*asked)
         saved = desk.folder / "runs.jsonl"
         whole = saved.read_bytes()
         saved.write_bytes(whole[:-20])
-        desk.told(*asked)
+        desk.result(*asked)
         assert calls(mock) == 3
     lines = [json.loads(line) for line in saved.read_text().splitlines()]
     assert [(each["column"], each["question"]) for each in lines] == [
@@ -207,10 +206,10 @@ def test_each_change_that_may_change_an_answer_asks_again(desk: WritingContext) 
         settings = two_apps(mock.url)
         asked = ("--app", "written", "--save", "runs.jsonl", "--limit", "1")
         desk.settings(**settings)
-        desk.told(*asked)
+        desk.result(*asked)
         settings["models"]["m"]["price"] = {"input": 3, "output": 3}  # not this one
         desk.settings(**settings)
-        desk.told(*asked)
+        desk.result(*asked)
         assert calls(mock) == 1
         for n, (of, change) in enumerate(
             [
@@ -222,7 +221,7 @@ def test_each_change_that_may_change_an_answer_asks_again(desk: WritingContext) 
         ):
             settings[of]["m" if of == "models" else "written"].update(change)
             desk.settings(**settings)
-            desk.told(*asked)
+            desk.result(*asked)
             assert calls(mock) == n
 
 
@@ -263,7 +262,7 @@ def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         assert said.endswith(
             "Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n"
@@ -276,29 +275,29 @@ def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: Writin
     with mocking(text=RIGHT, script=("cut-5@1",)) as mock:
         desk.settings(**two_apps(mock.url))
         asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
-        told = desk.told(*asked, code=1)
-        assert told["measured"]["written"]["failed"]["value"] == 0.5
+        result = desk.result(*asked, code=1)
+        assert result["measured"]["written"]["failed"]["value"] == 0.5
         assert (
-            told["measured"]["written"]["fact overlap"]["value"] == 0.0
+            result["measured"]["written"]["fact overlap"]["value"] == 0.0
         )  # the answer on leave is the one that failed
         assert any(
             note.startswith(
                 "written: 1 of 2 answers failed and count as none; the first one said: "
             )
-            for note in told["notes"]
+            for note in result["notes"]
         )
-        assert desk.told(*asked)["measured"]["written"]["fact overlap"]["value"] == 0.5
+        assert desk.result(*asked)["measured"]["written"]["fact overlap"]["value"] == 0.5
         assert calls(mock) == 3
 
 
-def test_quotes_in_place_of_a_model_that_is_down_are_told(desk: WritingContext) -> None:
+def test_quotes_in_place_of_a_model_that_is_down_are_reported(desk: WritingContext) -> None:
     with mocking(text=RIGHT, script=("status-500",)) as mock:
         desk.settings(**two_apps(mock.url))
-        told = desk.told("--app", "written")
-    assert told["totals"]["written"]["degraded"] == 2
+        result = desk.result("--app", "written")
+    assert result["totals"]["written"]["degraded"] == 2
     assert any(
         "written: 2 of 2 answers are quotes, since the model could not be reached" in note
-        for note in told["notes"]
+        for note in result["notes"]
     )
 
 
@@ -308,8 +307,8 @@ def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_a
     desk.ask([*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}])
     with mocking(text="NOT IN THE DOCUMENTS") as mock:
         desk.settings(**two_apps(mock.url))
-        told = desk.told("--without-gold")
-    measured = told["measured"]
+        result = desk.result("--without-gold")
+    measured = result["measured"]
     assert measured["written"]["false abstentions"]["value"] == 1.0
     assert measured["written"]["fact overlap"]["value"] == 0.0
     assert measured["plain"]["false abstentions"]["value"] == 0.0
@@ -319,18 +318,18 @@ def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_a
         "interval": [0.0, 0.841886],
         "n": 2,
     }
-    assert told["totals"]["plain"]["asked"] == 5
-    assert not any("false answers" in note for note in told["notes"])
+    assert result["totals"]["plain"]["asked"] == 5
+    assert not any("false answers" in note for note in result["notes"])
 
 
 def test_a_running_server_is_asked(desk: WritingContext) -> None:
     with serving(
         desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
     ) as server:
-        told = desk.told("--url", server.url, "--app", "docs")
-        failed = desk.told("--url", server.url, "--app", "nobody", code=1)
-    assert told["measured"]["docs"]["answers rightly cited"]["value"] == 1.0
-    assert told["measured"]["docs"]["dangling citations"] is None  # a server does not tell
+        result = desk.result("--url", server.url, "--app", "docs")
+        failed = desk.result("--url", server.url, "--app", "nobody", code=1)
+    assert result["measured"]["docs"]["answers rightly cited"]["value"] == 1.0
+    assert result["measured"]["docs"]["dangling citations"] is None  # a server does not tell
     assert failed["measured"]["nobody"]["failed"]["value"] == 1.0
     assert "nobody" in failed["notes"][0]
 
@@ -394,7 +393,7 @@ def test_what_is_wrong_is_named_with_the_way_out(
     assert calls(mock) == 0
 
 
-def test_gold_that_the_documents_do_not_have_is_told_before_anything_is_asked(
+def test_gold_passages_that_the_documents_lack_are_reported_before_anything_is_asked(
     desk: WritingContext,
 ) -> None:
     desk.ask([{**QUESTIONS[0], "gold": [{"page": "leave.md", "heading": "Dayz"}]}])

@@ -1,13 +1,11 @@
-"""The report of `slipway eval answers` in a browser: every answer and number is there, an answer is
-only ever text, and nothing is fetched.
-"""
+"""Test the report of `slipway eval answers` in a browser."""
 
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+import plain_http
 from browsing import DESK, SMALL, command, looked_at, needs_chromium
 from test_eval_answers import QUESTIONS, WritingContext, two_apps
 
@@ -75,7 +73,7 @@ def test_the_report_shows_numbers_plots_and_every_answer(
     context.close()
 
 
-def test_a_failed_answer_stands_in_the_report(desk: WritingContext, browser: Browser) -> None:
+def test_the_report_shows_a_failed_answer(desk: WritingContext, browser: Browser) -> None:
     with command(
         desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD, "--script", "cut-5@1"
     ) as url:
@@ -93,12 +91,12 @@ def test_a_failed_answer_stands_in_the_report(desk: WritingContext, browser: Bro
     page.close()
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_paid(
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_paid(
     desk: WritingContext,
 ) -> None:
     with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
         desk.settings(**two_apps(url))
         done = desk.run("--html", "nowhere/report.html")
-        assert httpx.get(f"{url}/requests").json() == []
+        assert plain_http.get(f"{url}/requests").json() == []
     assert done.returncode == 2
     assert "--html: nowhere/report.html cannot be written: no such file or directory" in done.stderr

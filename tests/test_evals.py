@@ -1,13 +1,11 @@
-"""`slipway eval knowledge`, and the gate: how well a copy of the project's own docs is searched
-must not get worse.
-"""
+"""Test `slipway eval knowledge`, and that searching the project's own docs gets no worse."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from knowing import OPERATOR, Known
+from knowledge_base import OPERATOR, KnowledgeBase
 from processes import ROOT, run
 from slipway.errors import SettingsError
 from slipway.evals.knowledge import METRICS, measure
@@ -23,21 +21,21 @@ PAGES = [
 
 
 @pytest.fixture(scope="module")
-def docs() -> Known:
+def docs() -> KnowledgeBase:
     """The project's own docs, read and, where the weights are here, embedded."""
-    known = Known(PAGES, embedding="minilm")
+    known = KnowledgeBase(PAGES, embedding="minilm")
     known.build()
-    known.room.synchronizer.embed()
+    known.knowledge.synchronizer.embed()
     return known
 
 
-def searched(docs: Known, *, by_meaning: bool) -> dict[str, float]:
-    questions = questions_in(QUESTIONS, docs.room.places(OPERATOR))
+def searched(docs: KnowledgeBase, *, by_meaning: bool) -> dict[str, float]:
+    questions = questions_in(QUESTIONS, docs.knowledge.places(OPERATOR))
     report = measure(
         questions,
         {
             "it": (
-                lambda q, limit: docs.room.ranked(q, OPERATOR, limit, by_meaning=by_meaning),
+                lambda q, limit: docs.knowledge.ranked(q, OPERATOR, limit, by_meaning=by_meaning),
                 lambda question, ranked: 0.5,
             )
         },
@@ -45,14 +43,14 @@ def searched(docs: Known, *, by_meaning: bool) -> dict[str, float]:
     return {metric: measured.value for metric, measured in report.measured["it"].items()}
 
 
-def test_gate_the_keywords_find_what_answers_in_our_own_docs(docs: Known) -> None:
+def test_gate_the_keywords_find_what_answers_in_our_own_docs(docs: KnowledgeBase) -> None:
     found = searched(docs, by_meaning=False)
     assert found["recall@3"] >= 0.58
     assert found["mrr@3"] >= 0.46
 
 
 @pytest.mark.usefixtures("embedder")
-def test_gate_keywords_and_vectors_find_more(docs: Known) -> None:
+def test_gate_keywords_and_vectors_find_more(docs: KnowledgeBase) -> None:
     found = searched(docs, by_meaning=True)
     assert found["recall@3"] >= 0.60
     assert found["mrr@3"] >= 0.56
@@ -131,7 +129,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     ] == ["Why?"]
 
 
-def test_bad_questions_are_told_before_any_document_is_read(tmp_path: Path) -> None:
+def test_bad_questions_are_reported_before_any_document_is_read(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# A\n\ntext\n")
     done = run(
@@ -173,9 +171,13 @@ def test_without_weights_keywords_are_measured_and_the_command_says_what_is_miss
     asked: list[str], tmp_path: Path
 ) -> None:
     done = run(*asked, "--json", env={"SLIPWAY_CACHE": str(tmp_path)})
-    told = json.loads(done.stdout)
-    assert set(told) == {"keyword", "n", "intervals", "differences"}
-    assert (told["n"], told["keyword"]["recall@3"], told["intervals"]["keyword"]["mrr@3"]) == (
+    reported = json.loads(done.stdout)
+    assert set(reported) == {"keyword", "n", "intervals", "differences"}
+    assert (
+        reported["n"],
+        reported["keyword"]["recall@3"],
+        reported["intervals"]["keyword"]["mrr@3"],
+    ) == (
         1,
         1.0,
         [1.0, 1.0],
@@ -183,10 +185,12 @@ def test_without_weights_keywords_are_measured_and_the_command_says_what_is_miss
     assert "slipway weights pull minilm" in done.stderr
 
 
-def test_with_weights_both_stand_side_by_side(asked: list[str], embedder: Embedder) -> None:
-    told = json.loads(run(*asked, "--json").stdout)
-    assert set(told["fused"]) == set(told["keyword"]) == {*METRICS, "abstention_auroc"}
-    assert set(told["differences"]["recall@3"]) == {"value", "interval"}
+def test_with_weights_both_kinds_of_search_are_compared(
+    asked: list[str], embedder: Embedder
+) -> None:
+    reported = json.loads(run(*asked, "--json").stdout)
+    assert set(reported["fused"]) == set(reported["keyword"]) == {*METRICS, "abstention_auroc"}
+    assert set(reported["differences"]["recall@3"]) == {"value", "interval"}
     assert "difference" in run(*asked).stdout
 
 
@@ -199,12 +203,14 @@ def test_the_command_ends_with_the_sentence_of_what_is_wrong(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("embedder")
-def test_how_sure_it_is_falls_without_the_gold(docs: Known) -> None:
+def test_how_sure_it_is_falls_without_the_gold(docs: KnowledgeBase) -> None:
     question = "How do I put it behind nginx?"
-    found = docs.room.ranked(question, OPERATOR, 20)
-    sure = docs.room.confidence(question, found)
+    found = docs.knowledge.ranked(question, OPERATOR, 20)
+    sure = docs.knowledge.confidence(question, found)
     assert sure > 0.8
     assert (
-        docs.room.confidence(question, [each for each in found if each.place[0] != "deploy.md"])
+        docs.knowledge.confidence(
+            question, [each for each in found if each.place[0] != "deploy.md"]
+        )
         < sure - 0.2
     )

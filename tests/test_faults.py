@@ -1,10 +1,8 @@
-"""Routes survive what providers do: every fault of `faulty.py`, streamed and not, for a model
-alone, with a twin, and for an app.
-"""
+"""Test that routes survive every fault of `provider_faults`: alone, with a backup, in an app."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from faulty import CELLS, SLOWEST_S, TIMES, Cell, Estate, estate
+import plain_http
+from chat_client import ChatReply, ask
 from processes import Serving, mocking, serving
-from seeing import SeenReply, ask
+from provider_faults import FAULT_CASES, SLOWEST_S, TIMES, FaultCase, FaultServers, fault_servers
 from slipway.providers.mock import MockServer
+from waiting import until
 
 AT_ONCE = 24
 MOST_CALLS = 8  # of two models: three tries of each, and one more where it can be reached
@@ -32,40 +32,40 @@ BEHIND_THE_END = (
 )
 
 
-async def ask_all(url: str, cells: list[Cell]) -> dict[str, SeenReply]:
+async def ask_all(url: str, cases: list[FaultCase]) -> dict[str, ChatReply]:
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(client: httpx.AsyncClient, cell: Cell) -> SeenReply:
+    async def one(client: httpx.AsyncClient, case: FaultCase) -> ChatReply:
         async with gate:
-            return await ask(client, f"{url}/v1", cell.body, patience_s=SLOWEST_S)
+            return await ask(client, f"{url}/v1", case.body, patience_s=SLOWEST_S)
 
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=AT_ONCE)) as client:
-        seen = await asyncio.gather(*(one(client, cell) for cell in cells))
-    return {cell.name: each for cell, each in zip(cells, seen, strict=True)}
+    async with plain_http.AsyncClient(limits=httpx.Limits(max_connections=AT_ONCE)) as client:
+        seen = await asyncio.gather(*(one(client, case) for case in cases))
+    return {case.name: each for case, each in zip(cases, seen, strict=True)}
 
 
 class Asked:
-    """All cells, asked once."""
+    """All cases, asked once."""
 
-    def __init__(self, estate: Estate) -> None:
-        self.estate = estate
-        self.seen = asyncio.run(ask_all(estate.server.url, CELLS))
-        self.calls = estate.attempts()
+    def __init__(self, servers: FaultServers) -> None:
+        self.servers = servers
+        self.seen = asyncio.run(ask_all(servers.server.url, FAULT_CASES))
+        self.calls = servers.attempts()
 
 
 @pytest.fixture(scope="module")
 def asked(
     tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]
 ) -> Iterator[Asked]:
-    with estate(tmp_path_factory.mktemp("faults"), certificate, *CELLS) as everything:
+    with fault_servers(tmp_path_factory.mktemp("faults"), certificate, *FAULT_CASES) as everything:
         yield Asked(everything)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_what_a_client_sees(asked: Asked, cell: Cell) -> None:
-    seen, truth = asked.seen[cell.name], asked.estate.truth(cell)
-    assert seen.word in cell.words, seen
-    if seen.word in SAYS_ALL or (seen.word == "error event" and cell.fault.name in BEHIND_THE_END):
+@pytest.mark.parametrize("case", FAULT_CASES, ids=lambda case: case.name)
+def test_what_a_client_sees(asked: Asked, case: FaultCase) -> None:
+    seen, truth = asked.seen[case.name], asked.servers.truth(case)
+    assert seen.word in case.words, seen
+    if seen.word in SAYS_ALL or (seen.word == "error event" and case.fault.name in BEHIND_THE_END):
         assert seen.text == truth
     elif seen.word == "quote":
         assert "80 degrees" in seen.text
@@ -77,36 +77,36 @@ def test_what_a_client_sees(asked: Asked, cell: Cell) -> None:
     assert len(seen.ids) <= 1
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_no_more_calls_than_need_be(asked: Asked, cell: Cell) -> None:
-    calls = asked.calls[cell.name]
-    assert 1 <= calls <= cell.calls
-    assert len(asked.estate.received(cell)) <= calls
-    told = asked.seen[cell.name].headers.get("x-slipway-attempts")
-    assert told is None or int(told) <= calls
+@pytest.mark.parametrize("case", FAULT_CASES, ids=lambda case: case.name)
+def test_no_more_calls_than_need_be(asked: Asked, case: FaultCase) -> None:
+    calls = asked.calls[case.name]
+    assert 1 <= calls <= case.calls
+    assert len(asked.servers.received(case)) <= calls
+    reported = asked.seen[case.name].headers.get("x-slipway-attempts")
+    assert reported is None or int(reported) <= calls
 
 
 @pytest.mark.parametrize(
-    "cell", [cell for cell in CELLS if cell.entry == "routed"], ids=lambda cell: cell.name
+    "case", [case for case in FAULT_CASES if case.target == "routed"], ids=lambda case: case.name
 )
-def test_who_wrote_is_told(asked: Asked, cell: Cell) -> None:
-    seen = asked.seen[cell.name]
+def test_the_reply_names_the_model_that_wrote_it(asked: Asked, case: FaultCase) -> None:
+    seen = asked.seen[case.name]
     if seen.status != 200:
         return
-    first, twin = f"{cell.name}.first", f"{cell.name}.twin"
-    helped = seen.word == "whole" and asked.calls[cell.name] > 1
-    assert seen.headers["x-slipway-model"] == (twin if helped else first)
+    first, backup = f"{case.name}.first", f"{case.name}.backup"
+    helped = seen.word == "whole" and asked.calls[case.name] > 1
+    assert seen.headers["x-slipway-model"] == (backup if helped else first)
     if seen.word == "continued":
-        assert seen.models == [cell.fault.says, "m"]  # each chunk names who wrote it
+        assert seen.models == [case.fault.says, "m"]  # each chunk names who wrote it
 
 
 @pytest.mark.parametrize(
-    "cell",
-    [c for c in CELLS if c.entry == "alone" and c.fault.name.startswith("429")],
+    "case",
+    [c for c in FAULT_CASES if c.target == "alone" and c.fault.name.startswith("429")],
     ids=lambda c: c.name,
 )
-def test_who_is_limited_is_told_when_to_come_back(asked: Asked, cell: Cell) -> None:
-    assert int(asked.seen[cell.name].headers["retry-after"]) >= 1
+def test_a_429_says_when_to_try_again(asked: Asked, case: FaultCase) -> None:
+    assert int(asked.seen[case.name].headers["retry-after"]) >= 1
 
 
 def test_what_is_odd_but_well_is_passed_on(asked: Asked) -> None:
@@ -120,7 +120,7 @@ def test_what_is_odd_but_well_is_passed_on(asked: Asked) -> None:
 
 
 def test_nothing_is_left_behind(asked: Asked) -> None:
-    server = asked.estate.server
+    server = asked.servers.server
     assert "slipway_answers_in_flight 0.0" in server.get("/metrics").text
     assert server.get("/readyz").status_code == 200
     assert "Traceback" not in server.log
@@ -135,9 +135,9 @@ def route(tmp_path: Path, *models: dict[str, Any], **more: Any) -> Any:
     return serving(tmp_path, settings={"models": named, "routes": {"r": list(named)}, **more})
 
 
-def chat(server: Serving, **more: Any) -> SeenReply:
-    async def one() -> SeenReply:
-        async with httpx.AsyncClient() as client:
+def chat(server: Serving, **more: Any) -> ChatReply:
+    async def one() -> ChatReply:
+        async with plain_http.AsyncClient() as client:
             return await ask(client, f"{server.url}/v1", {"model": "r", "messages": HELLO, **more})
 
     return asyncio.run(one())
@@ -145,7 +145,7 @@ def chat(server: Serving, **more: Any) -> SeenReply:
 
 def truth(mock: MockServer) -> str:
     return str(
-        httpx.post(f"{mock.url}/truth", json={"model": "m", "messages": HELLO}).json()["text"]
+        plain_http.post(f"{mock.url}/truth", json={"model": "m", "messages": HELLO}).json()["text"]
     )
 
 
@@ -159,7 +159,7 @@ def truth(mock: MockServer) -> str:
     ],
     ids=lambda asks: next(iter(asks)),
 )
-def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[str, Any]) -> None:
+def test_another_model_continues_only_plain_text(tmp_path: Path, asks: dict[str, Any]) -> None:
     with (
         mocking() as mock,
         route(
@@ -191,7 +191,7 @@ def test_what_is_no_plain_text_is_not_gone_on_with(tmp_path: Path, asks: dict[st
 def test_the_next_model_fails_as_well(
     tmp_path: Path, first: str, second: str, words: tuple[str, str], stream: bool
 ) -> None:
-    """What the first one said is told, unless the second one refuses what is asked."""
+    """What the first one said is reported, unless the second one refuses what is asked."""
     with (
         mocking() as mock,
         route(
@@ -225,7 +225,7 @@ def test_zones_die_and_come_back_one_by_one(tmp_path: Path) -> None:
             assert all(seen.has_envelope for seen in dead)
             for mock, writer in ((west, "m2"), (south, "m1"), (north, "m0")):
                 mock.script()
-                assert until(partial(is_written_by, server, writer), within_s=5.0)
+                until(partial(is_written_by, server, writer))
                 assert writers(server) == {writer}
 
 
@@ -244,13 +244,6 @@ def writers(server: Serving, count: int = 6) -> set[str]:
     }
 
 
-def until(what: Callable[[], bool], within_s: float) -> bool:
-    end = time.monotonic() + within_s
-    while not (found := what()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found
-
-
 def test_a_model_that_flaps_is_not_noticed(tmp_path: Path) -> None:
     with mocking(seed=1) as first, mocking(seed=1) as second:
         first.script("flap-1")
@@ -258,7 +251,7 @@ def test_a_model_that_flaps_is_not_noticed(tmp_path: Path) -> None:
             tmp_path, {"base_url": first.url, "name": "m"}, {"base_url": second.url, "name": "m"}
         ) as server:
             end = time.monotonic() + 4.5
-            seen = list[SeenReply]()
+            seen = list[ChatReply]()
             while time.monotonic() < end:
                 seen.append(chat(server, stream=len(seen) % 2 == 0))
                 time.sleep(0.02)

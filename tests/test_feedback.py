@@ -1,10 +1,9 @@
-"""Feedback: what people say of answers is kept, belongs to who asked, and is listed."""
+"""Test that feedback about answers is kept, belongs to the asker, and can be listed."""
 
 import json
 import os
 import signal
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, run, serving
 from slipway.feedback import KEPT_DAYS, LONGEST_COMMENT, REASONS
+from waiting import until
 
 ANNA, BEN = (
     {"authorization": "Bearer sw-the-key-of-anna"},
@@ -112,7 +113,7 @@ def test_a_vote_is_kept_with_what_it_is_about(server: Serving, folder: Path) -> 
     assert "sw-the-key-of-anna" not in json.dumps(row)
 
 
-def test_saying_it_again_replaces_it_and_a_report_or_a_section_stands_beside_it(
+def test_a_second_vote_replaces_the_first_and_a_report_or_a_section_is_kept_beside_it(
     server: Serving, folder: Path
 ) -> None:
     answer = asked(server)
@@ -137,10 +138,10 @@ def test_a_vote_can_be_taken_back_and_a_report_stays(server: Serving, folder: Pa
     answer = asked(server)
     give(server, answer=answer, helpful=False)
     give(server, answer=answer, kind="report", comment="Look at this.")
-    gone = httpx.delete(f"{server.url}/v1/feedback/{answer}", headers=ANNA)
+    gone = plain_http.delete(f"{server.url}/v1/feedback/{answer}", headers=ANNA)
     assert gone.json() == {"answer": answer, "withdrawn": 1}
     assert [row["kind"] for row in of(folder, answer)] == ["report"]
-    assert httpx.delete(f"{server.url}/v1/feedback/{answer}", headers=BEN).status_code == 404
+    assert plain_http.delete(f"{server.url}/v1/feedback/{answer}", headers=BEN).status_code == 404
 
 
 def test_another_keys_answer_takes_no_vote(server: Serving, folder: Path) -> None:
@@ -163,7 +164,7 @@ BAD = [
     (
         {"answer": "ID", "helpful": True, "reasons": ["boring"]},
         "reasons[0]",
-        "`reasons[0]`: there is no reason `boring`.",
+        "`reasons[0]`: `boring` is not a known reason.",
     ),
     (
         {"answer": "ID", "helpful": True, "reasons": "wrong"},
@@ -208,7 +209,7 @@ def test_an_answer_that_is_still_being_written_takes_no_vote_yet(tmp_path: Path)
         mocking(ttft_s=5.0) as mock,
         serving(tmp_path, settings=models(f"{mock.url}/v1", "slow")) as server,
     ):
-        with httpx.stream(
+        with plain_http.stream(
             "POST",
             f"{server.url}/v1/answers",
             json={"question": "Hello?", "app": "slow", "stream": True},
@@ -269,8 +270,7 @@ def test_a_vote_may_come_after_a_restart_and_after_a_kill_nothing_acknowledged_i
     with serving(folder) as first:
         early, late = asked(first), asked(first)
         assert give(first, answer=early, helpful=True).status_code == 200
-        while not noted(folder, late):
-            time.sleep(0.1)
+        until(lambda: noted(folder, late))
         os.kill(first.process.pid, signal.SIGKILL)
         first.process.wait()
     assert len(of(folder, early)) == 1
@@ -337,7 +337,7 @@ def test_the_list_is_limited_filtered_and_readable(server: Serving, folder: Path
 
 
 def test_where_nothing_was_said_the_list_says_so(tmp_path: Path) -> None:
-    assert run("feedback", "list", cwd=tmp_path).stdout == "No feedback is kept here yet.\n"
+    assert run("feedback", "list", cwd=tmp_path).stdout == "No feedback has been saved here yet.\n"
     assert listed(tmp_path) == []
     assert not (tmp_path / ".slipway").exists()
 

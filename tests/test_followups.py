@@ -1,6 +1,4 @@
-"""Questions that lean on what was said before: understood by rules, by a small model where there is
-one, and left alone where they stand.
-"""
+"""Test how follow-up questions are completed by rules or by a small model before a search."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import ROOT, Serving, mocking, models, run, serving
 from slipway.followups import may_need_history, needs_history, resolve
 from slipway.followups.rewriting import accept
@@ -76,7 +74,7 @@ def notices(answer: dict[str, Any]) -> list[str]:
     return [each["text"] for each in answer["notices"] if each["code"] == "understood"]
 
 
-# By rules, through the guard
+# By rules, over HTTP
 
 
 def test_a_fragment_takes_the_place_of_its_like(server: Serving) -> None:
@@ -86,7 +84,7 @@ def test_a_fragment_takes_the_place_of_its_like(server: Serving) -> None:
     assert "25 dollars" in answer["text"]
 
 
-def test_a_question_that_stands_by_itself_is_searched_for_as_it_is(server: Serving) -> None:
+def test_a_question_that_is_complete_is_searched_for_as_it_is(server: Serving) -> None:
     alone, after = (
         answered(server, "Who books trains?"),
         answered(server, "Who books trains?", *BASIC),
@@ -323,9 +321,9 @@ def test_an_unknown_price_makes_the_whole_unknown(folder: Path) -> None:
         mocking(text="It costs 25 dollars. [1]") as big,
         mocking(text="How much is the Team plan a month?") as small,
     ):
-        told = settings(folder, f"{big.url}/v1", f"{small.url}/v1")
-        del told["models"]["small"]["price"]
-        with serving(folder, settings=told) as server:
+        reported = settings(folder, f"{big.url}/v1", f"{small.url}/v1")
+        del reported["models"]["small"]["price"]
+        with serving(folder, settings=reported) as server:
             answer, usage = costs(server, "and the Team plan?")
     assert answer["cost_usd"] is None
     assert usage["output_tokens"] > 0
@@ -340,7 +338,7 @@ def test_a_small_model_that_was_asked_for_an_answer_that_was_stopped_is_not_free
         serving(folder, settings=settings(folder, f"{big.url}/v1", f"{small.url}/v1")) as server,
     ):
         body = {**asked("and the Team plan?", *BASIC), "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
+        with plain_http.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
             answer_id = reply.headers["x-slipway-answer-id"]
             for _ in reply.iter_lines():
                 if small.requests:
@@ -366,8 +364,8 @@ def test_a_late_or_failing_small_model_leaves_it_to_the_rules(folder: Path) -> N
     assert "provider_slow" in metrics
     assert "model small failed: provider_slow" in log
     with mocking(text="It costs 25 dollars. [1]") as big:
-        told = settings(folder, f"{big.url}/v1", f"{big.url}/v1", name="fault-status-503")
-        with serving(folder, settings=told) as server:
+        reported = settings(folder, f"{big.url}/v1", f"{big.url}/v1", name="fault-status-503")
+        with serving(folder, settings=reported) as server:
             answer = answered(server, "and the Team plan?", *BASIC)
             assert "model fault-status-503 failed: provider_down" in server.log
     assert "25 dollars" in answer["text"]
@@ -380,16 +378,16 @@ def test_the_stream_says_that_it_understands_and_what(folder: Path) -> None:
         serving(folder, settings=settings(folder, f"{big.url}/v1", f"{small.url}/v1")) as server,
     ):
         body = {**asked("and for teams?", *BASIC), "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
-            told = [
+        with plain_http.stream("POST", f"{server.url}/v1/answers", json=body, timeout=20) as reply:
+            reported = [
                 json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: ")
             ]
-    assert (told[0]["stage"], told[0]["label"]) == ("plan", "Understanding the question…")
-    assert (told[1]["code"], told[1]["text"]) == (
+    assert (reported[0]["stage"], reported[0]["label"]) == ("plan", "Understanding the question…")
+    assert (reported[1]["code"], reported[1]["text"]) == (
         "understood",
         "Searched for: How much is the Team plan a month?",
     )
-    assert told[2]["stage"] == "retrieve"
+    assert reported[2]["stage"] == "retrieve"
 
 
 @pytest.mark.parametrize(
@@ -411,17 +409,17 @@ def test_only_a_rewritten_question_is_taken(said: str, taken: bool) -> None:
     assert (accept(said, "and the Team plan?", turns) is not None) is taken
 
 
-def test_a_small_model_that_is_not_there_is_told(folder: Path) -> None:
-    told = settings(folder, "http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1")
-    told["apps"]["plans"]["small"] = "smal"
-    (folder / "s.json").write_text(json.dumps(told))
+def test_a_missing_rewriting_model_is_reported(folder: Path) -> None:
+    reported = settings(folder, "http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1")
+    reported["apps"]["plans"]["small"] = "smal"
+    (folder / "s.json").write_text(json.dumps(reported))
     done = run("check", "--config", "s.json", cwd=folder)
     assert (
         done.returncode,
         "apps.plans.small: there is no route or model `smal`; did you mean `small`?" in done.stderr,
     ) == (2, True)
-    told["apps"]["plans"] = {"route": "big", "small": "small"}
-    (folder / "s.json").write_text(json.dumps(told))
+    reported["apps"]["plans"] = {"route": "big", "small": "small"}
+    (folder / "s.json").write_text(json.dumps(reported))
     done = run("check", "--config", "s.json", cwd=folder)
     assert done.returncode == 2
     assert "apps.plans.small: without `knowledge` nothing is searched" in done.stderr

@@ -1,4 +1,4 @@
-"""Fusion: two rankings in, one ranking of places out."""
+"""Test how two rankings are fused into one ranking of places."""
 
 import msgspec
 import pytest
@@ -21,7 +21,7 @@ def passage(path: str, heading: str = "Top", text: str = "text", number: int = 0
     )
 
 
-def test_a_place_that_is_good_in_both_comes_first_and_the_nearest_passage_stands_for_it() -> None:
+def test_a_place_that_both_rankings_have_comes_first_with_its_nearest_passage() -> None:
     both, words, meaning = passage("both.md"), passage("words.md"), passage("meaning.md")
     nearer = passage("both.md", number=1)
     found = fuse(
@@ -37,7 +37,7 @@ def test_a_place_that_is_good_in_both_comes_first_and_the_nearest_passage_stands
     assert len(fuse([Hit(passage=words, score=10)], [(both, 0.9)], 1)) == 1
 
 
-def test_places_are_told_apart_by_heading_by_what_is_above_it_and_by_page() -> None:
+def test_places_differ_by_heading_by_the_headings_above_it_and_by_page() -> None:
     one, other = passage("page.md", "One"), passage("page.md", "Other")
     below = msgspec.structs.replace(one, trail=("Annex", "One"))
     here, there = (msgspec.structs.replace(one, path="page.pdf", page=number) for number in (3, 4))

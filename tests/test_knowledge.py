@@ -1,4 +1,4 @@
-"""The knowledge room: folders in, ranked places with exact spans out."""
+"""Test how folders are indexed and searched: ranked places with exact spans."""
 
 import subprocess
 import sys
@@ -10,31 +10,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knowing import OPERATOR, Known
+from knowledge_base import OPERATOR, KnowledgeBase
 from slipway.errors import SettingsError
 from slipway.knowledge.passages import LONGEST_FENCE, passages
-from slipway.knowledge.readers import Document, read
+from slipway.knowledge.readers import ParsedDocument, read
 from slipway.store import Store
 from slipway.types import Passage
 
 
 @pytest.fixture
-def known(tmp_path: Path) -> Callable[..., Known]:
+def known(tmp_path: Path) -> Callable[..., KnowledgeBase]:
     """Writes files (path=text or bytes) under `docs` and builds knowledge of them."""
 
-    def build(files: dict[str, str | bytes]) -> Known:
+    def build(files: dict[str, str | bytes]) -> KnowledgeBase:
         for path, content in files.items():
             file = tmp_path / "docs" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content.encode() if isinstance(content, str) else content)
-        knowledge = Known([tmp_path / "docs"])
+        knowledge = KnowledgeBase([tmp_path / "docs"])
         knowledge.build()
         return knowledge
 
     return build
 
 
-def cut(text: str, path: str = "page.md") -> tuple[Document, list[Passage]]:
+def cut(text: str, path: str = "page.md") -> tuple[ParsedDocument, list[Passage]]:
     document = read(text.encode(), path)
     return document, passages(document, path, "v1")
 
@@ -43,7 +43,7 @@ def cut(text: str, path: str = "page.md") -> tuple[Document, list[Passage]]:
 
 
 def test_a_question_finds_the_place_that_answers_with_its_exact_span(
-    known: Callable[..., Known],
+    known: Callable[..., KnowledgeBase],
 ) -> None:
     text = "# Guide\n\nWelcome.\n\n## Adding a model\n\nWrite it under `models:`.\n\n## Removing\n\nDelete the line.\n"
     knowledge = known({"guide.md": text})
@@ -59,8 +59,8 @@ def test_a_question_finds_the_place_that_answers_with_its_exact_span(
     assert knowledge.passage("psg-" + "0" * 32) is None
 
 
-def test_places_are_distinct_and_the_best_passage_stands_for_each(
-    known: Callable[..., Known],
+def test_places_are_distinct_and_each_shows_its_best_passage(
+    known: Callable[..., KnowledgeBase],
 ) -> None:
     filler = "\n\n".join(
         f"Paragraph {n} talks about harbours and ships at length. " * 8 for n in range(12)
@@ -77,7 +77,9 @@ def test_places_are_distinct_and_the_best_passage_stands_for_each(
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_the_file_name_and_the_headings_above_help_to_find(known: Callable[..., Known]) -> None:
+def test_the_file_name_and_the_headings_above_help_to_find(
+    known: Callable[..., KnowledgeBase],
+) -> None:
     section = "### Limits\n\nAt most ten.\n"
     knowledge = known(
         {
@@ -90,7 +92,7 @@ def test_the_file_name_and_the_headings_above_help_to_find(known: Callable[..., 
 
 @pytest.mark.parametrize("question", ["東京の天気", "船舶", "ภาษาไทย", "발사대"])
 def test_text_without_spaces_between_words_is_found(
-    known: Callable[..., Known], question: str
+    known: Callable[..., KnowledgeBase], question: str
 ) -> None:
     pages = {
         "a.md": "# 天気\n\n東京の天気は晴れです。",
@@ -118,14 +120,15 @@ def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(
     ]
     for n, text in enumerate(texts):
         (tmp_path / f"{n}.md").write_text(f"# 手册\n\n{text}\n")
-    knowledge = Known([tmp_path], embedding="minilm")
+    knowledge = KnowledgeBase([tmp_path], embedding="minilm")
     knowledge.build()
-    knowledge.room.synchronizer.embed()
-    found = knowledge.room.ranked(question, OPERATOR, 4)
+    knowledge.knowledge.synchronizer.embed()
+    found = knowledge.knowledge.ranked(question, OPERATOR, 4)
     assert found[0].passage.path == f"{number}.md"
     assert {each.cosine for each in found} == {0.0}
     assert [
-        each.cosine > 0 for each in knowledge.room.ranked("How much leave is there?", OPERATOR, 1)
+        each.cosine > 0
+        for each in knowledge.knowledge.ranked("How much leave is there?", OPERATOR, 1)
     ] in ([True], [])
 
 
@@ -146,35 +149,35 @@ def test_chinese_is_found_by_its_words_where_the_model_does_not_read_it(
         " ".join(map(str, range(20_000))),
     ],
 )
-def test_any_text_is_a_valid_question(known: Callable[..., Known], text: str) -> None:
+def test_any_text_is_a_valid_question(known: Callable[..., KnowledgeBase], text: str) -> None:
     knowledge = known({"a.md": "# Word\n\nA word."})
     assert knowledge.search(text) in ([], knowledge.search("word"))
 
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(st.characters(codec=None), max_size=300))
-def test_no_text_breaks_the_search(text: str, shared: Known) -> None:
+def test_no_text_breaks_the_search(text: str, shared: KnowledgeBase) -> None:
     assert isinstance(shared.search(text), list)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Known:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     folder = tmp_path_factory.mktemp("shared")
     for n in range(20):
         (folder / f"page-{n}.md").write_text(
             f"# Page {n}\n\nThis is about subject{n} and things.\n"
         )
-    knowledge = Known([folder])
+    knowledge = KnowledgeBase([folder])
     knowledge.build()
     return knowledge
 
 
-def test_words_that_no_page_has_find_nothing(shared: Known) -> None:
+def test_words_that_no_page_has_find_nothing(shared: KnowledgeBase) -> None:
     assert shared.search("asdkjh qwe") == []
     assert shared.search("subject3", limit=0) == []
 
 
-def test_searches_run_in_threads(shared: Known) -> None:
+def test_searches_run_in_threads(shared: KnowledgeBase) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(
             pool.map(lambda n: shared.search(f"subject{n % 20}")[0].passage.path, range(400))
@@ -184,24 +187,24 @@ def test_searches_run_in_threads(shared: Known) -> None:
 
 def test_before_it_is_built_nothing_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# A\n\ntext")
-    knowledge = Known([tmp_path])
-    assert not knowledge.room.ready
+    knowledge = KnowledgeBase([tmp_path])
+    assert not knowledge.knowledge.ready
     assert knowledge.search("text") == []
 
 
 def test_building_tells_true_counts(tmp_path: Path) -> None:
     for name in ("a.md", "b.txt", "c.html"):
         (tmp_path / name).write_text("some words here")
-    told: list[tuple[int, int]] = []
-    knowledge = Known([tmp_path])
-    done = knowledge.room.build(lambda done: told.append((done.seen, done.total)))
-    assert told[:4] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    reported: list[tuple[int, int]] = []
+    knowledge = KnowledgeBase([tmp_path])
+    done = knowledge.knowledge.build(lambda done: reported.append((done.seen, done.total)))
+    assert reported[:4] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert (done.read, done.unchanged, done.failed, done.dropped) == (3, 0, 0, 0)
-    assert knowledge.room.ready
+    assert knowledge.knowledge.ready
     assert (knowledge.counts.documents, knowledge.counts.passages) == (3, 3)
 
 
-def test_importing_the_room_loads_nothing_heavy() -> None:
+def test_importing_knowledge_loads_no_heavy_library() -> None:
     heavy = (
         "tantivy",
         "selectolax",
@@ -256,7 +259,7 @@ def test_sources_that_cannot_be_knowledge_stop_the_start_with_a_sentence_each(
     (tmp_path / "empty").mkdir()
     (tmp_path / "photo.png").write_bytes(b"png")
     with pytest.raises(SettingsError) as caught:
-        Known([tmp_path / "gone", tmp_path / "empty", tmp_path / "photo.png"])
+        KnowledgeBase([tmp_path / "gone", tmp_path / "empty", tmp_path / "photo.png"])
     gone, empty, photo = caught.value.problems
     assert (
         gone == f"{tmp_path}/gone does not exist; name a folder or a file of documents with --docs."
@@ -265,15 +268,15 @@ def test_sources_that_cannot_be_knowledge_stop_the_start_with_a_sentence_each(
     assert empty.endswith(
         f"has no {kinds} files; put documents there or name another folder with --docs."
     )
-    assert "the kinds are .md" in photo
+    assert "it reads .md" in photo
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_costs_no_other(
-    known: Callable[..., Known],
+    known: Callable[..., KnowledgeBase],
 ) -> None:
     files: dict[str, str | bytes] = {
         "good.md": "# Good\n\ntext",
-        "latin.md": "caf\xe9".encode("latin-1"),
+        "bytes.md": bytes(range(1, 32)) + b"\xff",
         "empty.md": "\n \n",
         "binary.txt": b"a\0b",
         "front.md": "---\ntitle: x\n---\n",
@@ -288,7 +291,7 @@ def test_a_file_that_cannot_be_read_is_reported_and_costs_no_other(
         "binary.txt": "It is not text (it has zero bytes). Export it as Markdown, HTML or text.",
         "empty.md": "It is empty. Add text, or remove the file.",
         "front.md": "It has no readable text. Add some, or remove the file.",
-        "latin.md": "It is not UTF-8 text (byte 3 does not fit). Save it as UTF-8.",
+        "bytes.md": "Its encoding could not be determined. Save it as UTF-8.",
         "script.html": "It has no readable text. Add some, or remove the file.",
     }
 
@@ -305,7 +308,7 @@ def test_hidden_files_are_skipped_and_links_never_lead_out(tmp_path: Path) -> No
     (docs / "leaks").symlink_to(outside)
     (docs / "dead.md").symlink_to(docs / "nowhere.md")
     (docs / "circle").symlink_to(docs)
-    knowledge = Known([docs])
+    knowledge = KnowledgeBase([docs])
     knowledge.build()
     states = {report.path: report.state for report in knowledge.reports}
     assert states == {
@@ -321,7 +324,10 @@ def test_hidden_files_are_skipped_and_links_never_lead_out(tmp_path: Path) -> No
         == reasons["leaks"]
         == "It is a link that leads out of the folder. Copy the document into the folder."
     )
-    assert reasons["dead.md"] == "It is gone, or a link to nothing. Mend or remove it."
+    assert (
+        reasons["dead.md"]
+        == "It is gone, or a link to a file that does not exist. Fix or remove it."
+    )
 
 
 def test_the_same_path_in_two_folders_gets_the_folders_name(tmp_path: Path) -> None:
@@ -330,7 +336,7 @@ def test_the_same_path_in_two_folders_gets_the_folders_name(tmp_path: Path) -> N
         (tmp_path / folder / "a.md").write_text(f"# A\n\nof {folder}")
     (tmp_path / "z" / "only.md").write_text("# B\n\ntext")
     sources = [tmp_path / "x/docs", tmp_path / "y/docs", tmp_path / "z", tmp_path / "z" / "only.md"]
-    knowledge = Known(sources)
+    knowledge = KnowledgeBase(sources)
     knowledge.build()
     assert [report.path for report in knowledge.reports] == [
         "docs-2/a.md",
@@ -495,7 +501,7 @@ def test_passage_ids_name_the_version_outlive_a_restart_and_cannot_be_guessed(
     tmp_path: Path,
 ) -> None:
     def ids(store: Path) -> list[str]:
-        knowledge = Known([tmp_path / "docs"], Store(store / "slipway.db"))
+        knowledge = KnowledgeBase([tmp_path / "docs"], Store(store / "slipway.db"))
         knowledge.build()
         found = [hit.passage.id for hit in knowledge.search("text")]
         knowledge.close()
@@ -520,6 +526,6 @@ def test_examples_are_the_questions_that_documents_ask(tmp_path: Path) -> None:
         "c.md": "# C\n\n## When?\n\nNow.\n",
     }.items():
         (tmp_path / name).write_text(text)
-    knowledge = Known([tmp_path])
+    knowledge = KnowledgeBase([tmp_path])
     knowledge.build()
     assert knowledge.examples() == ["Why?", "When?"]

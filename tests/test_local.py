@@ -1,33 +1,23 @@
-"""A model that runs here: real child processes of a real server, with a model so small that a test
-makes it.
-"""
+"""Test models that Slipway runs itself, in real child processes, with a model made by the test."""
 
 import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+import plain_http
 from processes import COMMAND, Serving, mocking, run, serving
-from tiny import WORDS, write_tiny
+from tiny_model import WORDS, write_tiny
+from waiting import PATIENCE_S, until
 
 PAGE = "# Tides\n\nThe ramp is under water for two hours a day. The tide in the harbour rises 4 metres.\n"
 QUESTION = "How many metres does the tide rise?"
-
-
-def until(what: Callable[[], Any], within_s: float = 20) -> Any:
-    end = time.monotonic() + within_s
-    while not (found := what()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
-    return found
 
 
 def children(pid: int) -> list[int]:
@@ -64,7 +54,7 @@ def child(server: Serving) -> int:
 def settings(folder: Path, file: Path, **model: Any) -> dict[str, Any]:
     (folder / "docs").mkdir(exist_ok=True)
     (folder / "docs" / "tides.md").write_text(PAGE)
-    tiny = {"provider": "local", "weights": str(file), "context": 2048, **model}
+    tiny = {"provider": "local", "weights": str(file), "context": 2048, "threads": 1, **model}
     return {
         "models": {"tiny": tiny},
         "apps": {"docs": {"knowledge": "docs", "route": "tiny"}},
@@ -131,7 +121,9 @@ def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server:
     try:
         assert state(server) == "starting"
         body = {"question": QUESTION, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/answers", json=body, timeout=30) as reply:
+        with plain_http.stream(
+            "POST", f"{server.url}/v1/answers", json=body, timeout=PATIENCE_S
+        ) as reply:
             lines = reply.iter_lines()
             for _ in range(4):
                 assert next(line for line in lines if line.startswith("event: ")) != "event: delta"
@@ -143,12 +135,14 @@ def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server:
     assert (done["served_by"], done["model"]) == ("model", "tiny")
 
 
-def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
+def test_a_kill_in_the_middle_of_an_answer_is_an_error_event_and_the_next_is_answered(
     endless: Serving,
 ) -> None:
     pid = child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-    with httpx.stream("POST", f"{endless.url}/v1/chat/completions", json=body, timeout=30) as reply:
+    with plain_http.stream(
+        "POST", f"{endless.url}/v1/chat/completions", json=body, timeout=PATIENCE_S
+    ) as reply:
         lines = reply.iter_lines()
         assert next(lines).startswith("data: ")
         os.kill(pid, signal.SIGKILL)
@@ -159,10 +153,12 @@ def test_killed_in_the_middle_of_an_answer_it_is_told_and_the_next_is_answered(
     )  # a busy machine may need more than its second
 
 
-def test_who_waits_too_long_for_a_turn_is_told(endless: Serving) -> None:
+def test_a_call_that_waits_too_long_for_its_turn_is_refused(endless: Serving) -> None:
     child(endless)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-    with httpx.stream("POST", f"{endless.url}/v1/chat/completions", json=body, timeout=30) as reply:
+    with plain_http.stream(
+        "POST", f"{endless.url}/v1/chat/completions", json=body, timeout=PATIENCE_S
+    ) as reply:
         lines = reply.iter_lines()  # dropped, it would close the reply
         assert next(lines)
         refused = endless.chat("tiny", max_tokens=5)
@@ -202,7 +198,7 @@ def test_nobody_else_may_use_its_process(server: Serving) -> None:
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     for key in ({}, {"authorization": "Bearer guessed"}):
         assert (
-            httpx.post(
+            plain_http.post(
                 f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=key
             ).status_code
             == 401
@@ -228,7 +224,7 @@ def test_its_process_ends_with_the_server(tmp_path: Path, end: signal.Signals) -
     ) as server:
         pid = child(server)
         server.process.send_signal(end)
-        server.process.wait(10)
+        server.process.wait(PATIENCE_S)
         until(lambda: not alive(pid))
 
 
@@ -240,9 +236,7 @@ def test_a_model_that_cannot_run_says_why_and_others_answer(tmp_path: Path) -> N
         given["models"]["other"] = {"base_url": mock.url}
         given["routes"] = {"main": ["tiny", "other"]}
         with serving(tmp_path, settings=given) as server:
-            assert "failed to read key-value pairs" in until(
-                lambda: "failed" in state(server) and state(server)
-            )
+            until(lambda: "failed to read key-value pairs" in state(server))
             assert "failed to read key-value pairs" in server.log
             assert server.chat("main").headers["x-slipway-model"] == "other"
             refused = server.chat("tiny")
@@ -263,13 +257,11 @@ def test_weights_that_come_later_are_taken_without_a_restart(tmp_path: Path) -> 
     kept.rename(tmp_path / "away.gguf")
     given = settings(tmp_path, Path("mine"))
     with serving(tmp_path, settings=given, env=env) as server:
-        assert "fetch them with `slipway weights pull mine`" in until(
-            lambda: "waiting" in state(server) and state(server)
-        )
+        until(lambda: "fetch them with `slipway weights pull mine`" in state(server))
         assert server.post("/v1/answers", {"question": QUESTION}).json()["served_by"] == "quote"
         (tmp_path / "away.gguf").rename(kept)
         until(lambda: state(server) == "ready")
-        assert server.chat("tiny", max_tokens=5).status_code == 200
+        until(lambda: server.chat("tiny", max_tokens=5).status_code == 200)
 
 
 def test_one_command_serves_documents_with_a_model_of_a_file(tmp_path: Path) -> None:
@@ -293,33 +285,33 @@ def test_the_terminal_asks_it_and_leaves_no_process(tmp_path: Path) -> None:
     [
         (
             {"weights": ""},
-            "models.tiny: `weights` is missing; name what to run: qwen2.5-coder-0.5b, or a `.gguf` file",
+            "models.tiny: `weights` is missing; write qwen2.5-coder-0.5b, or the path of a `.gguf` file",
         ),
         (
             {"weights": "qwen2.5"},
-            "there are no weights `qwen2.5` that a model can be run from; did you mean `qwen2.5-coder-0.5b`?",
+            "there are no weights `qwen2.5`; did you mean `qwen2.5-coder-0.5b`?",
         ),
         ({"weights": "minilm"}, "models.tiny.weights: there are no weights `minilm`"),
         ({"weights": "none.gguf"}, "none.gguf`"),
         (
             {"base_url": "http://127.0.0.1:1/v1"},
-            "models.tiny.base_url: a model that runs here has no address; remove it",
+            "models.tiny.base_url: a local model has no address; remove it",
         ),
         (
             {"provider": "openai", "base_url": "http://127.0.0.1:1/v1"},
-            "add that, or remove `weights`",
+            "add it, or remove `weights`",
         ),
         ({"context": 10}, "models.tiny.context: "),
         ({"parallel": 0}, "models.tiny.parallel: "),
         ({"threads": -1}, "models.tiny.threads: "),
     ],
 )
-def test_what_is_wrong_with_its_settings_is_told(
+def test_wrong_settings_of_a_local_model_are_named(
     tmp_path: Path, model: dict[str, Any], said: str
 ) -> None:
     given = settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"), **model)
     (tmp_path / "slipway.yaml").write_text(json.dumps(given))
-    done = run("check", cwd=tmp_path)
+    done = run("check", cwd=tmp_path, env={"SLIPWAY_CACHE": str(tmp_path / "cache")})
     assert done.returncode == 2
     assert said in done.stderr
 

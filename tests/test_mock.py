@@ -1,6 +1,4 @@
-"""The mock provider, through its guard: raw bytes where bytes matter, the openai client where it
-matters what a user meets.
-"""
+"""Test the mock provider over HTTP, with raw bytes and with the OpenAI client."""
 
 import asyncio
 import base64
@@ -22,12 +20,11 @@ import httpx
 import openai
 import pytest
 
+import plain_http
 from processes import COMMAND, run
-from slipway.commands.mock import command as mock_command
-from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
-from wires import (
+from raw_http import (
     CHAT,
-    Got,
+    RawReply,
     ask,
     chat,
     code_of,
@@ -39,6 +36,9 @@ from wires import (
     wire,
     with_mock,
 )
+from slipway.commands.mock import command as mock_command
+from slipway.providers.mock import CONTINUES, FAULTS, MockServer, parse_fault, serve
+from waiting import PATIENCE_S, comes_below, until_async
 
 # An ordinary provider
 
@@ -133,14 +133,15 @@ def test_several_choices_streamed_and_not() -> None:
 
 
 def test_times_are_kept_without_drift() -> None:
-    async def use(mock: MockServer) -> tuple[float, float]:
+    async def use(mock: MockServer) -> float:
         await ask(mock.port, wire(chat(stream=True)))
         seen = mock.requests[-1]
-        return seen.sent[0] - seen.arrived_at, seen.sent[-1] - seen.arrived_at
+        first_s, last_s = seen.sent[0] - seen.arrived_at, seen.sent[-1] - seen.arrived_at
+        assert first_s >= 0.099
+        assert last_s >= 0.399
+        return last_s
 
-    first_s, last_s = with_mock(use, ttft_s=0.1, tpot_s=0.01, tokens=31)
-    assert 0.099 <= first_s < 0.2
-    assert 0.399 <= last_s < 0.5
+    assert comes_below(0.43, lambda: with_mock(use, ttft_s=0.1, tpot_s=0.01, tokens=31))
 
 
 def test_jitter_spreads_the_times_the_same_way_each_time() -> None:
@@ -149,8 +150,12 @@ def test_jitter_spreads_the_times_the_same_way_each_time() -> None:
         seen = mock.requests[-1]
         return [at - seen.arrived_at for at in seen.sent]
 
-    calm = with_mock(use, tpot_s=0.04, tokens=5)
-    one, two = (with_mock(use, tpot_s=0.04, tokens=5, jitter=0.9) for _ in range(2))
+    def times(jitter: float) -> list[float]:
+        """Return the times, each as early as it was in one of several runs."""
+        runs = [with_mock(use, tpot_s=0.04, tokens=5, jitter=jitter) for _ in range(4)]
+        return [min(at) for at in zip(*runs, strict=True)]
+
+    calm, one, two = times(0.0), times(0.9), times(0.9)
     assert one == pytest.approx(two, abs=0.015)
     assert one != pytest.approx(calm, abs=0.015)
 
@@ -218,10 +223,10 @@ def test_the_openai_client_is_content() -> None:
 
 # Faults
 
-Check = Callable[[Got], bool]
+Check = Callable[[RawReply], bool]
 
 
-def ahead_s(got: Got) -> float:
+def ahead_s(got: RawReply) -> float:
     """How far ahead the date in Retry-After is."""
     return parsedate_to_datetime(got.headers["retry-after"]).timestamp() - time.time()
 
@@ -447,7 +452,7 @@ FAULT_ROWS: list[
 def test_fault(model: str, streamed: Check, whole: Check, stream: bool) -> None:
     got = get(
         chat(model, "hello  you", stream=stream, stream_options={"include_usage": True}),
-        patience_s=0.25 if "stall" in model or "hang" in model else 5,
+        patience_s=0.6 if "stall" in model or "hang" in model else PATIENCE_S,
     )
     assert (streamed if stream else whole)(got), got
 
@@ -468,21 +473,24 @@ def test_split_cuts_inside_characters() -> None:
 
 
 def test_drip_keeps_its_pace() -> None:
-    async def use(mock: MockServer) -> list[float]:
+    async def use(mock: MockServer) -> float:
         await ask(mock.port, wire(chat("fault-drip-2")))
-        return mock.requests[-1].sent
+        sent = mock.requests[-1].sent
+        pace_s = (sent[-1] - sent[0]) / (len(sent) - 1)
+        assert pace_s >= 0.0019
+        return pace_s
 
-    sent = with_mock(use, text="")
-    assert 0.0019 <= (sent[-1] - sent[0]) / (len(sent) - 1) < 0.004
+    assert comes_below(0.003, lambda: with_mock(use, text=""))
     assert parse_fault("drip").args == (5,)
 
 
 def test_flap_alternates_by_the_servers_clock() -> None:
     async def use(mock: MockServer) -> list[int]:
-        statuses = []
-        for _ in range(3):
-            statuses.append((await ask(mock.port, wire(chat("fault-flap-0.3")))).status)
-            await asyncio.sleep(0.3)
+        statuses = list[int]()
+        while len(statuses) < 3:
+            status = (await ask(mock.port, wire(chat("fault-flap-0.3")))).status
+            statuses += [status] if [status] != statuses[-1:] else []
+            await asyncio.sleep(0.02)
         return statuses
 
     assert with_mock(use, ttft_s=0.0, tpot_s=0.0) == [200, 503, 200]
@@ -584,7 +592,7 @@ def test_health_needs_no_key_and_paths_need_only_end_right() -> None:
 
 
 def test_pipelined_requests_are_answered_in_turn_on_one_connection() -> None:
-    async def use(mock: MockServer) -> list[Got]:
+    async def use(mock: MockServer) -> list[RawReply]:
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port)
         requests = [chat("a", stream=True), chat("b"), chat("c", stream=True)]
         writer.write(b"".join(map(wire, requests)))
@@ -602,7 +610,7 @@ def test_pipelined_requests_are_answered_in_turn_on_one_connection() -> None:
 
 
 def test_chunked_bodies_slow_bodies_and_expect() -> None:
-    async def use(mock: MockServer) -> tuple[Got, bytes]:
+    async def use(mock: MockServer) -> tuple[RawReply, bytes]:
         data = json.dumps(chat("echo", "chunked")).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port)
         writer.write(
@@ -646,14 +654,14 @@ def test_head_has_no_body() -> None:
 
 def test_bodies_may_be_big_but_not_endless() -> None:
     async def use(mock: MockServer) -> list[int]:
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with plain_http.AsyncClient(timeout=20) as client:
             big = await client.post(
                 f"{mock.url}/chat/completions", json=chat("say-1", "x" * (20 << 20))
             )
         too_big = (
             f"POST {CHAT} HTTP/1.1\r\nHost: mock\r\nContent-Length: {70 << 20}\r\n\r\n".encode()
         )
-        return [big.status_code, (await ask(mock.port, too_big, patience_s=5)).status]
+        return [big.status_code, (await ask(mock.port, too_big, patience_s=PATIENCE_S)).status]
 
     assert with_mock(use) == [200, 413]
 
@@ -677,7 +685,7 @@ def test_what_was_received_can_be_inspected_from_another_process() -> None:
     assert (seen["method"], seen["path"], seen["body"]) == ("POST", CHAT, chat("m", "hi"))
     assert (seen["headers"]["authorization"], seen["headers"]["x-trace"]) == ("…1234", "7")
     assert (seen["closed_early"], seen["closed_after_s"], seen["chunks"]) == (False, None, 1)
-    assert 0 <= seen["age_s"] < 5
+    assert 0 <= seen["age_s"] < PATIENCE_S
 
 
 def test_a_client_that_leaves_is_noticed_with_the_time() -> None:
@@ -686,16 +694,16 @@ def test_a_client_that_leaves_is_noticed_with_the_time() -> None:
         writer.write(wire(chat("say-500", stream=True)))
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
-        await asyncio.sleep(0.05)
+        await until_async(lambda: mock.requests[0].closed_at)
         sent = len(mock.requests[0].sent)
         (listed,) = json_of(await ask(mock.port, wire(b"", path="/requests", method="GET")))
         assert len(mock.requests[0].sent) == sent  # it stopped writing
         return listed, sent, mock.requests[0].closed_at
 
     listed, sent, closed_at = with_mock(use, tpot_s=0.005)
-    assert 0 < sent < 30
+    assert 0 < sent < 500
     assert listed["closed_early"] is True
-    assert 0 < listed["closed_after_s"] < 0.1
+    assert 0 < listed["closed_after_s"] < 2.5  # all 500 would take that long
     assert closed_at is not None
 
 
@@ -710,7 +718,7 @@ def test_an_end_of_the_mocks_own_making_is_not_the_clients(model: str) -> None:
 
 
 def test_a_slow_reader_is_waited_for_and_gets_everything() -> None:
-    async def use(mock: MockServer) -> tuple[int, Got]:
+    async def use(mock: MockServer) -> tuple[int, RawReply]:
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port, limit=4096)
         writer.write(wire(chat(stream=True)))
         await asyncio.sleep(0.2)
@@ -740,8 +748,8 @@ def test_a_port_in_use_is_an_os_error_and_closing_frees_it() -> None:
 
 
 def test_closing_drops_what_is_under_way() -> None:
-    async def use(mock: MockServer) -> Got:
-        asked = asyncio.create_task(ask(mock.port, wire(chat("fault-hang")), patience_s=5))
+    async def use(mock: MockServer) -> RawReply:
+        asked = asyncio.create_task(ask(mock.port, wire(chat("fault-hang")), patience_s=PATIENCE_S))
         await asyncio.sleep(0.05)
         await mock.close()
         return await asked
@@ -755,7 +763,7 @@ def test_serve_runs_until_sigterm() -> None:
         served = asyncio.create_task(serve(settings(), ready=started.set_result))
         status = (await ask((await started).port, wire(b"", path="/healthz", method="GET"))).status
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             await served
         return status
 
@@ -771,10 +779,10 @@ def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> N
         assert url.startswith("https://127.0.0.1:")
         ends = []
         async with (
-            httpx.AsyncClient(
+            plain_http.AsyncClient(
                 verify=ssl.create_default_context(cafile=str(certificate[0]))
             ) as trusting,
-            httpx.AsyncClient() as wary,
+            plain_http.AsyncClient() as wary,
         ):
             assert (await trusting.post(url, json=body)).text.endswith("data: [DONE]\n\n")
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -783,10 +791,10 @@ def test_tls_with_a_certificate_of_ones_own(certificate: tuple[Path, Path]) -> N
                 with pytest.raises(httpx.TransportError) as ended:
                     await trusting.post(url, json=chat(fault, stream=True))
                 ends.append(type(ended.value).__name__)
-            mock.script("refuse@0s-100ms")
+            mock.script("refuse")
             with pytest.raises(httpx.ConnectError):
                 await trusting.post(url, json=body)
-            await asyncio.sleep(0.15)
+            mock.script()
             assert (await trusting.post(url, json=body)).status_code == 200
         return ends
 
@@ -852,7 +860,9 @@ def test_the_command_steered_from_outside(certificate: tuple[Path, Path]) -> Non
     )
     try:
         url = (process.stdout.readline() if process.stdout else "").split()[-1]
-        with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=cert)) as client:
+        with plain_http.Client(
+            base_url=url, verify=ssl.create_default_context(cafile=cert)
+        ) as client:
             truth = client.post("/truth", json=chat()).json()["text"]
             body = chat()
             body["messages"].append({"role": "assistant", "content": truth[:30]})

@@ -1,4 +1,4 @@
-"""The mock goes on with answers that were cut: its own truth, in the ways that models have."""
+"""Test how the mock provider continues answers that were cut, in the ways that models have."""
 
 import asyncio
 import random
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from raw_http import ask, chat, code_of, get, json_of, settings, wire, with_mock
 from slipway.providers.mock import CONTINUES, GO_ON, PREFACES, MockServer
-from wires import ask, chat, code_of, get, json_of, settings, wire, with_mock
 
 QUESTION = [
     {"role": "system", "content": "Be brief."},
@@ -70,9 +70,9 @@ def test_neither_the_models_name_nor_the_providers_own_keys_matter(form: Any) ->
     assert said(form("")) == TRUTH
 
 
-def test_an_ordinary_conversation_is_not_gone_on_with() -> None:
-    told = [*prefilled(TRUTH[:100]), {"role": "user", "content": "And what sinks?"}]
-    assert said(told) not in {TRUTH, TRUTH[100:]}
+def test_an_ordinary_conversation_is_not_continued() -> None:
+    reported = [*prefilled(TRUTH[:100]), {"role": "user", "content": "And what sinks?"}]
+    assert said(reported) not in {TRUTH, TRUTH[100:]}
     assert said([{"role": "user", "content": f"{GO_ON}."}])
     assert len(said([{"role": "assistant", "content": "Alone"}]).split()) == 60
 
@@ -89,7 +89,7 @@ def test_usage_and_limit_count_what_is_written_now() -> None:
 
 
 @FORMS
-def test_shaped_and_fixed_answers_are_gone_on_with_too(form: Any) -> None:
+def test_shaped_and_fixed_answers_are_continued_too(form: Any) -> None:
     for model, text in [
         ("echo", None),
         ("say-9", None),
@@ -143,7 +143,7 @@ def test_restart_begins_from_the_beginning(form: Any) -> None:
 
 
 @FORMS
-def test_preface_says_that_it_goes_on(form: Any) -> None:
+def test_preface_announces_the_continuation(form: Any) -> None:
     prefaces = {
         said(form(TRUTH[:at]), continues="preface").removesuffix(TRUTH[at:]) for at in PLACES
     }
@@ -176,7 +176,7 @@ def test_a_habit_that_there_is_not_names_those_there_are() -> None:
 
 
 def test_an_answer_that_two_mocks_cut_anywhere_comes_together() -> None:
-    """The third has no fault; whatever of the first two arrived in whole events is gone on with."""
+    """The third has no fault; whatever of the first two arrived in whole events is continued."""
 
     async def use() -> str:
         text = ""

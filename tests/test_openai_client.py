@@ -1,6 +1,4 @@
-"""The current OpenAI client, unchanged, against a real server: what it reads, and which of its
-errors it raises.
-"""
+"""Test the current OpenAI client, unchanged, against a real server."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -150,7 +148,7 @@ def test_an_app_streams_with_annotations_in_the_last_chunk(client: openai.OpenAI
             "nobody",
             openai.NotFoundError,
             "model_not_found",
-            "There is no model or app `nobody` here",
+            "There is no model or app `nobody`",
         ),
         ("fault-context", openai.BadRequestError, "context_length_exceeded", "context"),
         ("fault-status-429-2", openai.RateLimitError, "provider_limit", "limiting us"),
@@ -212,7 +210,6 @@ def test_retry_after_is_passed_on(client: openai.OpenAI) -> None:
         "fault-cut-5",
         "fault-malformed-2",
         "fault-stall-3",
-        "fault-nodone",
         "fault-errorevent-2",
         "fault-empty",
         "fault-html",
@@ -281,13 +278,13 @@ def test_keys(server: Serving) -> None:
                 "messages": [{"role": "user", "content": [{"type": "text", "text": None}]}],
             },
             "messages",
-            "holds no text",
+            "has no text",
         ),
         ({"model": "tea", "messages": HELLO, "n": 2}, "n", "cannot be used with the app `tea`"),
         (
             {"model": "tea", "messages": [{"role": "user", "content": " "}]},
             "messages",
-            "holds no text",
+            "has no text",
         ),
     ],
 )

@@ -1,6 +1,4 @@
-"""An answer broke off and another model goes on: what the reader sees is one text, whatever the
-model says again or before.
-"""
+"""Test that an answer which another model continues reads as one text."""
 
 import random
 import time
@@ -105,7 +103,7 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
 
 @settings(deadline=None)
 @given(broken(), st.data())
-def test_what_goes_on_exactly_is_never_changed(text: tuple[str, str], data: st.DataObject) -> None:
+def test_an_exact_continuation_is_never_changed(text: tuple[str, str], data: st.DataObject) -> None:
     shown, rest = text
     assert joined(shown, *data.draw(pieces(rest))) == (rest, "exact")
     assert joined(shown, rest, prefilled=True) == (rest, "exact")
@@ -183,18 +181,18 @@ CASES = {
     ),
     ("他们在海边看见一艘很大的船", "看见一艘很大的船慢慢靠岸。"): ("慢慢靠岸。", "repeat"),
     # It begins again
-    ("Open the door and", "Open the door and go in."): (" go in.", "restart"),
+    ("Open the gate and", "Open the gate and go in."): (" go in.", "restart"),
     ("The", "The answer is 4."): (" answer is 4.", "restart"),
     ("Harbour", "Harbour masters"): (" masters", "restart"),
     ("根据文档", "根据文档，答案是四。"): ("，答案是四。", "restart"),
     # It says first that it goes on
-    ("Open the door and ", "Sure, here is the rest:\n\ngo in."): ("go in.", "preface"),
-    ("Open the door and go in to", "Continuing from where I left off:\n\ngo in to the house"): (
+    ("Open the gate and ", "Sure, here is the rest:\n\ngo in."): ("go in.", "preface"),
+    ("Open the gate and go in to", "Continuing from where I left off:\n\ngo in to the house"): (
         " the house",
         "repeat",
     ),
-    ("Open the door and ", "(continued)\n\ngo in."): ("go in.", "preface"),
-    ("Open the door and ", "…go in."): ("go in.", "preface"),
+    ("Open the gate and ", "(continued)\n\ngo in."): ("go in.", "preface"),
+    ("Open the gate and ", "…go in."): ("go in.", "preface"),
     ("打开门，", "（接上文）走进去。"): ("走进去。", "preface"),
     ("打开门，", "以下是剩余部分：走进去。"): ("走进去。", "preface"),
     ("Done.", "Sure, here is the rest:"): ("", "preface"),
@@ -321,7 +319,7 @@ def test_a_restart_that_breaks_off_again_adds_nothing() -> None:
     assert joined(LONG, LONG[:90]) == ("", "restart")
 
 
-def test_a_prefilled_turn_goes_on_token_by_token() -> None:
+def test_a_prefilled_turn_is_continued_token_by_token() -> None:
     for text in (" of Kiel", "harbour", "  and", "Sure, here is the rest:\n\n"):
         assert joined("See the big harbour", text, prefilled=True) == (text, "exact")
     assert joined(LONG, LONG + " go.", prefilled=True) == (" go.", "restart")
@@ -372,7 +370,7 @@ def test_a_long_answer_takes_no_longer_a_character(shown: str, text: str) -> Non
     assert time.process_time() - began < 20  # quadratic work would take minutes
 
 
-def test_who_goes_on_does_so_under_the_id_of_the_first_chunk_with_text() -> None:
+def test_the_continuation_keeps_the_id_of_the_first_chunk_with_text() -> None:
     """Azure sends what its filters say of the prompt first, without an id."""
     opening = [
         b'data: {"id": "", "created": 0, "choices": []}\n\n',

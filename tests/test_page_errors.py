@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+import plain_http
 from browsing import (
     DESK,
     SMALL,
@@ -31,16 +31,16 @@ from processes import COMMAND, free_port
 pytestmark = needs_chromium
 WORDS = {
     "en": {
-        "what": "The answer broke off before its end. Try again in a moment.",
+        "what": "The answer broke off before it was complete. Try again in a moment.",
         "again": "Try again",
-        "wait": "The model is asked more than it can answer right now. Try again in about 60 minutes.",
-        "strange": "What came back is not what this page understands. Try again in a moment.",
+        "wait": "The model gets too many questions right now. Try again in about 60 minutes.",
+        "strange": "The server sent a reply that this page does not understand. Try again in a moment.",
     },
     "zh": {
         "what": "回答在完成前中断了。 请稍后重试。",
         "again": "重试",
-        "wait": "当前向模型提的问题太多。 请约 60 分钟后重试。",
-        "strange": "返回的内容页面无法理解。 请稍后重试。",
+        "wait": "模型当前收到的问题太多。 请约 60 分钟后重试。",
+        "strange": "服务器返回了页面无法理解的内容。 请稍后重试。",
     },
 }
 
@@ -129,7 +129,7 @@ def test_a_provider_that_is_killed_in_the_middle_costs_a_sentence_and_a_key_pres
     expect(page.get_by_role("alert")).to_have_count(0)
     assert page.locator(".turn").count() == 1
     turn = kept(page)[-1]
-    whole = httpx.get(f"{server}/v1/answers/{turn['id']}").json()
+    whole = plain_http.get(f"{server}/v1/answers/{turn['id']}").json()
     assert (whole["state"], turn["state"]) == ("done", "done")
     assert "".join(section["text"] for section in turn["sections"]) == whole["text"]
 
@@ -188,7 +188,7 @@ def test_a_refusal_is_told_in_the_language_of_the_page(watched: Watched, server:
         "**/v1/answers", lambda route: route.continue_(post_data='{"question": "?", "app": "gone"}')
     )
     typed(page, "How many days of leave are there?")
-    alert_says(page, "这里没有这个名称的模型或应用。 请换一个后重新提问。")
+    alert_says(page, "没有这个名称的模型或应用。 请选择其他模型或应用后重新提问。")
     expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)
     expect(page.locator(".ref code")).to_have_text(re.compile("^ref-[0-9a-f]{32}$"))
     assert all("404" in error for error in watched.errors)

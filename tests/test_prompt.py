@@ -1,6 +1,4 @@
-"""What the model reads: passages are numbered data that no document can close, begin or imitate;
-what never changes stands first.
-"""
+"""Test what the model reads: numbered passages that no document can close, begin or imitate."""
 
 import json
 import re
@@ -79,7 +77,7 @@ def test_the_key_cannot_be_foreseen_but_is_the_same_for_the_same_question_and_pa
     assert turn(source(1, "x")).split(">")[0] != turn(source(1, "x"), text="Why?").split(">")[0]
 
 
-def test_what_never_changes_stands_first() -> None:
+def test_what_never_changes_comes_first() -> None:
     first = prompt.build(question("How?"), [source(1, "x")], KIND)
     other = prompt.build(
         question("Why?", Message(role="user", content="a"), Message(role="assistant", content="b")),
@@ -147,17 +145,17 @@ def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(
             cwd=tmp_path,
         )
         assert shown.returncode == 0, shown.stderr
-        told = json.loads(shown.stdout)[0]
+        reported = json.loads(shown.stdout)[0]
         with serving(tmp_path, "--config", str(file)) as server:
             answer = server.post(
                 "/v1/answers", {"question": "How many days of leave are there?"}
             ).json()
         sent = (mock.requests[-1].body or {})["messages"]
-    assert told["messages"][0]["content"] == own.read_text().strip() + "\n\nBe brief."
-    assert said(sent) == said(told["messages"])
+    assert reported["messages"][0]["content"] == own.read_text().strip() + "\n\nBe brief."
+    assert said(sent) == said(reported["messages"])
     assert answer["served_by"] == "model"
-    assert answer["prompt"] == told["version"]
-    assert told["asked"] is True
+    assert answer["prompt"] == reported["version"]
+    assert reported["asked"] is True
 
 
 def test_another_text_is_another_version_and_the_same_text_the_same() -> None:
@@ -179,10 +177,10 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     alike = int(done.stdout.split(" of ")[0].replace(",", ""))
     assert alike > len(prompt.DEFAULT_INSTRUCTIONS)
-    assert "bytes alike; then message 1 differs at byte" in done.stdout
+    assert "bytes are equal; then message 1 differs at byte" in done.stdout
     same = run("prompt", "lint", "--config", str(file), questions[0], questions[0], cwd=tmp_path)
     assert same.returncode == 0
-    assert "alike to the last of" in same.stdout
+    assert "bytes are equal" in same.stdout
     none = run(
         "prompt",
         "lint",
@@ -206,16 +204,16 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
         (None, "apps.support.prompt: `{file}` cannot be read: no such file or directory"),
         (
             b" \n",
-            "apps.support.prompt: `{file}` is empty; leave `prompt` out for our own instructions",
+            "apps.support.prompt: `{file}` is empty; remove `prompt` to use the built-in instructions",
         ),
-        (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as that"),
+        (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as UTF-8"),
         (
             b"Be kind.",
-            f"warning: apps.support.prompt: without the words `{SENTINEL}` in it, a model cannot say that the passages do not answer",
+            f"warning: apps.support.prompt: the file lacks the words `{SENTINEL}`, so a model cannot say that the passages do not answer the question",
         ),
     ],
 )
-def test_a_prompt_that_cannot_be_is_told(
+def test_an_impossible_prompt_is_refused(
     tmp_path: Path, docs: Path, content: bytes | None, says: str
 ) -> None:
     file = tmp_path / "own.md"

@@ -1,4 +1,4 @@
-"""The last served_by: answers without a model."""
+"""Test answers without a model: quotes of the documents."""
 
 import msgspec
 import pytest
@@ -65,7 +65,7 @@ def test_a_citation_covers_the_quoted_words_and_their_marker() -> None:
     assert first.n == 2
 
 
-def test_a_table_is_quoted_whole_and_its_marker_stands_with_the_sentence_above_it() -> None:
+def test_a_table_is_quoted_whole_and_its_marker_follows_the_sentence_above_it() -> None:
     table = TABLE.text.removesuffix("\n\nHosts are names.")
     assert quoted("What is the default port?", ALL).text == table.replace(
         "defaults:", "defaults: [3]"
@@ -131,7 +131,7 @@ def test_what_another_source_repeats_in_other_words_is_left_out() -> None:
     } == {2}
 
 
-def test_what_comes_from_one_source_stands_together_in_reading_order() -> None:
+def test_quotes_from_one_source_are_kept_together_in_reading_order() -> None:
     found = quoted(
         "How many times a minute may a key ask, and which status comes beyond that?", ALL
     )

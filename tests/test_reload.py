@@ -1,6 +1,4 @@
-"""Settings that change while the server runs: what counts from the next request on, what stays, and
-what is refused.
-"""
+"""Test settings that change while the server runs: what applies, what stays, what is refused."""
 
 import asyncio
 import json
@@ -19,12 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.providers.mock import MockServer
-from test_local import alive, child, children, until
-from tiny import write_tiny
+from test_local import alive, child, children
+from tiny_model import write_tiny
+from waiting import PATIENCE_S, until
 
-WITHIN_S = 3.0  # a change counts within a quarter of a second; a busy machine may take longer
 KEY, OTHER = {"authorization": "Bearer sw-first-key"}, {"authorization": "Bearer sw-second-key"}
 
 
@@ -46,7 +45,7 @@ class Edited:
         self.wait(lambda: self.server.log.count(said) > before)
 
     def wait(self, what: Callable[[], Any]) -> Any:
-        return until(what, WITHIN_S)
+        return until(what)
 
     def chat(
         self, model: str, headers: dict[str, str] | None = None, **more: Any
@@ -103,8 +102,8 @@ def streaming(
         "messages": [{"role": "user", "content": "Hello"}],
         **more,
     }
-    with httpx.stream(
-        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30, headers=headers
+    with plain_http.stream(
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE_S, headers=headers
     ) as reply:
         assert reply.status_code == 200, reply.read()
         lines = reply.iter_lines()
@@ -127,7 +126,7 @@ def test_a_changed_default_counts_for_the_next_question_and_a_running_one_keeps_
         assert "settings applied: app docs changed\n" in site.server.log
 
 
-def test_a_section_that_is_asked_for_later_is_asked_on_the_road_that_its_question_began_with(
+def test_a_section_that_is_asked_for_later_uses_the_settings_its_question_began_with(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "docs").mkdir()
@@ -170,7 +169,7 @@ def test_a_new_model_is_there_soon_and_one_that_is_gone_is_not_called_any_more(
         assert "settings applied: model mock-model removed\n" in site.server.log
 
 
-def test_a_file_that_does_not_stand_is_refused_with_all_its_problems_until_it_is_mended(
+def test_a_wrong_file_is_refused_with_all_its_problems_until_it_is_corrected(
     tmp_path: Path,
 ) -> None:
     with mocking() as mock:
@@ -181,7 +180,7 @@ def test_a_file_that_does_not_stand_is_refused_with_all_its_problems_until_it_is
             url = json.dumps(mock.url)
             site.apply(
                 f"models:\n  mock-model: {{base_url: {url}}}\n  new: {{base_ulr: {url}}}\nlimits: {{answers: -1}}\n",
-                "do not stand",
+                "settings not applied",
             )
             for problem in ("own.yaml:3: models.new.base_ulr: ", "own.yaml:4: limits.answers: "):
                 assert problem in site.server.log
@@ -202,7 +201,7 @@ def test_a_file_that_lost_its_content_gives_nothing_up(tmp_path: Path, text: str
         mocking() as mock,
         edited(tmp_path, {**models(mock.url, "mock-model"), "keys": ["sw-first-key"]}) as site,
     ):
-        site.apply(text, "do not stand")
+        site.apply(text, "settings not applied")
         assert site.chat("mock-model").status_code == 401
         assert site.chat("mock-model", headers=KEY).status_code == 200
 
@@ -214,13 +213,13 @@ def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None
     unforeseen = {"models": {"m": {"base_url": "http://127.0.0.1:9/v1", "name": "\ud800"}}}
     reranked = {"apps": {"docs": {"knowledge": "tides", "rerank": "ranks:score"}}}
     with edited(tmp_path, settings) as site:
-        site.wait(lambda: "the documents are ready" in site.server.log)
+        site.wait(lambda: "Documents are ready" in site.server.log)
         for n, wrong in enumerate((unforeseen, reranked), 1):
             site.save({**settings, **wrong})
             assert site.server.post(
                 "/v1/answers", {"question": "How many metres does the tide rise?"}
             ).json()["sources"]
-            assert said_times(site, "do not stand", n)
+            assert said_times(site, "settings not applied", n)
         assert site.wait(lambda: any("SyntaxError" in each for each in site.readyz()["refused"]))
 
 
@@ -238,11 +237,11 @@ def test_a_file_that_is_gone_gives_nothing_up_and_counts_when_it_is_back(tmp_pat
 
 def test_what_a_refused_file_names_may_come_later(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, app_of(mock.url)) as site:
-        site.apply(app_of(mock.url, knowledge="later"), "do not stand")
+        site.apply(app_of(mock.url, knowledge="later"), "settings not applied")
         assert "there is no folder or file" in site.server.log
         (tmp_path / "later").mkdir()
         (tmp_path / "later" / "tides.md").write_text("# Tides\n\nThe tide rises 4 metres.\n")
-        until(lambda: "settings applied: app docs changed" in site.server.log, 10)
+        until(lambda: "settings applied: app docs changed" in site.server.log)
         assert site.count("refused") == 1
 
 
@@ -326,7 +325,7 @@ def test_what_needs_a_restart_says_so_and_all_else_is_applied(tmp_path: Path) ->
             "own.yaml:5: embedding: `none`",
         ):
             assert site.server.log.count(place) == 1
-        assert "needs a restart" in site.server.log
+        assert "after a restart" in site.server.log
         assert (
             "listen.port" not in site.server.log
         )  # --port wins over the file, also after a restart
@@ -341,7 +340,7 @@ def test_keys_cannot_be_removed_while_the_server_listens_beyond_this_machine(
         with edited(
             tmp_path, {**settings, "listen": {"host": "0.0.0.0"}, "keys": ["sw-first-key"]}
         ) as site:
-            site.apply({**settings, "listen": {"host": "127.0.0.1"}}, "do not stand")
+            site.apply({**settings, "listen": {"host": "127.0.0.1"}}, "settings not applied")
             assert site.chat("mock-model").status_code == 401
 
 
@@ -365,7 +364,7 @@ def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connecti
 def test_nobody_looks_after_a_model_that_is_gone(tmp_path: Path) -> None:
     """Its last call says that it is not well, which is nobody's business any more."""
     with (
-        mocking(script=("status-401", "slow-0.7")) as mock,
+        mocking(script=("status-401", "slow-2")) as mock,
         edited(tmp_path, models(mock.url, "gone", "other", retries=0)) as site,
     ):
         with ThreadPoolExecutor(1) as pool:
@@ -427,7 +426,7 @@ def test_a_file_that_is_written_over_counts_only_once_it_is_whole(tmp_path: Path
             "settings applied: models model-0, model-1, model-2, model-3, model-4 and 45 more added\n"
             in site.server.log
         )
-        assert "do not stand" not in site.server.log
+        assert "settings not applied" not in site.server.log
 
 
 def test_a_config_map_of_kubernetes_is_followed(tmp_path: Path) -> None:
@@ -445,22 +444,22 @@ def test_a_config_map_of_kubernetes_is_followed(tmp_path: Path) -> None:
         file.symlink_to("..data/own.yaml")
         with serving(tmp_path, "--config", str(file)) as server:
             publish("..two", models(mock.url, "mock-model", "second"))
-            until(lambda: server.chat("second").status_code == 200, WITHIN_S)
+            until(lambda: server.chat("second").status_code == 200)
 
 
-def test_sighup_asks_for_it_at_once_and_is_told_also_where_nothing_changed(tmp_path: Path) -> None:
+def test_sighup_reloads_at_once_and_is_logged_even_if_nothing_changed(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         os.kill(site.server.process.pid, signal.SIGHUP)
         site.wait(lambda: "settings applied: nothing changed\n" in site.server.log)
-        site.apply("models: [", "do not stand")
+        site.apply("models: [", "settings not applied")
         os.kill(site.server.process.pid, signal.SIGHUP)
-        site.wait(lambda: site.server.log.count("do not stand") == 2)
+        site.wait(lambda: site.server.log.count("settings not applied") == 2)
         assert site.count("refused") == 2
 
 
 def answers(port: int) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        return plain_http.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
     return False
 
 
@@ -477,7 +476,7 @@ def test_a_server_ends_with_its_terminal(tmp_path: Path) -> None:
         os.kill(server.pid, signal.SIGHUP)
         until(lambda: b"settings applied: nothing changed" in os.read(terminal, 10_000))
         os.close(terminal)
-        assert server.wait(10) == 0
+        assert server.wait(PATIENCE_S) == 0
 
 
 def test_flags_go_on_before_the_file(tmp_path: Path) -> None:
@@ -495,7 +494,7 @@ def test_flags_go_on_before_the_file(tmp_path: Path) -> None:
             assert names == {"docs", "by-flag", "second"}
 
 
-def test_a_prompt_that_is_written_anew_counts(tmp_path: Path) -> None:
+def test_a_prompt_file_that_changes_is_reloaded(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "tides.md").write_text(
         "# Tides\n\nThe tide in the harbour rises 4 metres.\n"
@@ -592,7 +591,7 @@ def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_i
         apps = {**settings["apps"], "ropes": {"knowledge": "ropes", "route": "mock-model"}}
         with edited(tmp_path, {**settings, "apps": apps}) as site:
             pid = site.server.process.pid
-            site.wait(lambda: site.server.log.count("the documents are ready") == 2)
+            site.wait(lambda: site.server.log.count("Documents are ready") == 2)
             assert parsers(pid) == 2
             answer = pool.submit(
                 site.server.post,
@@ -618,7 +617,7 @@ def test_documents_that_go_leave_no_file_open(tmp_path: Path) -> None:
         folder, opened = Path(f"/proc/{site.server.process.pid}/fd"), list[int]()
         for n in range(6):
             site.apply(settings("tides", "ropes"))
-            assert said_times(site, "the documents are ready", n + 2)
+            assert said_times(site, "Documents are ready", n + 2)
             site.apply(settings("tides"))
             time.sleep(0.6)  # now nobody keeps them any more
             opened.append(sum("slipway.db" in str(each.readlink()) for each in folder.iterdir()))
@@ -636,7 +635,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
 
     closed = settings(knowledge="pay", access=[{"path": "**", "groups": ["hr"]}])
     with edited(tmp_path, closed) as site:
-        site.wait(lambda: "the documents are ready" in site.server.log)
+        site.wait(lambda: "Documents are ready" in site.server.log)
         for n in range(5):  # the question is there before the new pipeline, four times of five
             site.save(settings(knowledge="tides"))
             said = site.server.post(
@@ -648,7 +647,7 @@ def test_rules_that_were_written_for_other_documents_open_none_before_those_are_
             site.apply(closed)
 
 
-def test_a_gateway_that_gets_its_first_documents_can_be_told_to_read_them(tmp_path: Path) -> None:
+def test_a_gateway_that_gets_its_first_documents_can_scan_them(tmp_path: Path) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         assert not (tmp_path / ".slipway").exists()
@@ -683,7 +682,7 @@ def test_what_is_wrong_with_the_file_is_for_the_operator(tmp_path: Path) -> None
     }
     with edited(tmp_path, settings) as site:
         token = json.loads((tmp_path / ".slipway" / "lock").read_text())["token"]
-        site.apply({**settings, "keys": ["short"]}, "do not stand")
+        site.apply({**settings, "keys": ["short"]}, "settings not applied")
         assert "keys" in str(
             site.wait(lambda: site.readyz(headers={"authorization": f"Bearer {token}"})["refused"])
         )
@@ -697,6 +696,7 @@ def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_w
     tiny = {
         "provider": "local",
         "weights": str(write_tiny(tmp_path / "tiny.gguf", ends=False)),
+        "threads": 1,
         "context": 8192,
     }
     settings: dict[str, Any] = {"models": {"tiny": tiny}}
@@ -707,9 +707,11 @@ def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_w
         assert site.chat("tiny", max_tokens=3).status_code == 200
         assert children(site.server.process.pid) == [pid]
         del settings["models"]["tiny"]
-        with streaming(site.server, "tiny", max_tokens=6000) as lines:
+        with streaming(site.server, "tiny", max_tokens=1000) as lines:
+            os.kill(pid, signal.SIGSTOP)  # so that it writes when the settings have changed
             site.apply(settings)
             assert alive(pid)
+            os.kill(pid, signal.SIGCONT)
             assert list(lines)[-2] == "data: [DONE]"
         site.wait(lambda: not alive(pid))
         assert children(site.server.process.pid) == []
@@ -730,7 +732,7 @@ def test_a_model_behind_a_proxy_is_retired_too(tmp_path: Path) -> None:
 async def client(server: Serving, stream: bool, stop: asyncio.Event) -> list[str]:
     """What was not answered whole, in a row of questions to what is always there."""
     wrong = list[str]()
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+    async with plain_http.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
         while not stop.is_set():
             for model in ("mock-model", "docs", "all"):
                 body = {
@@ -789,13 +791,14 @@ def weather(tmp_path: Path, reloads: int) -> None:
         ]
         assert "slipway_answers_in_flight 0.0" in site.server.get("/metrics").text
         site.wait(lambda: connections(mock) <= 12)
-        assert seconds_to_end(site.server) < 5
+        limit_s = 5 + 10 * site.server.at_once_s()
+        assert seconds_to_end(site.server) < limit_s
 
 
 def seconds_to_end(server: Serving) -> float:
     began_at = time.monotonic()
     server.terminate()
-    assert server.process.wait(10) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     return time.monotonic() - began_at
 
 

@@ -1,6 +1,4 @@
-"""Answers in sections: which questions have several, written at once and shown in order, kept
-through failures, redone where they are missing.
-"""
+"""Test answers in sections: written in parallel, shown in order, and retried one by one."""
 
 import json
 import random
@@ -17,17 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import plain_http
 from processes import COMMAND, Serving, free_port, mocking, models, serving
 from slipway.answer.draft import InOrder
 from slipway.answer.sections import is_broad, split_questions, subject_of
 from slipway.types import Delta, Event
+from waiting import PATIENCE_S
 
-Told = tuple[int, str, dict[str, Any]]
+SentEvent = tuple[int, str, dict[str, Any]]
 PAGES = {
     "leave.md": "# Leave\n\n## How many days of leave are there?\n\nEveryone has 30 days of leave a year.\n",
     "travel.md": "# Travel\n\n## Which trains may I book?\n\nTrains of first class may be booked for trips over three hours.\n",
     "parking.md": "# Parking\n\n## Where may I park?\n\nCars may park in garage 4, behind the bakery.\n",
-    "laptops.md": "# Laptops\n\n## Who repairs laptops?\n\nBroken laptops are repaired by the workshop in room 12.\n",
+    "laptops.md": "# Laptops\n\n## Who repairs laptops?\n\nBroken laptops are repaired by the workshop on floor 12.\n",
     "garden.md": "# Garden\n\n## Trees\n\nThe garden has nine apple trees. Apple trees want sun.\n\n## Flowers\n\nThe garden has roses and tulips.\n\n"
     "## Tools\n\nSpades for the garden hang in the shed of the garden.\n",
 }
@@ -59,7 +59,7 @@ def quoting(docs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield server
 
 
-def events(lines: Iterator[str]) -> Iterator[Told]:
+def events(lines: Iterator[str]) -> Iterator[SentEvent]:
     number, name = 0, ""
     for line in lines:
         if line.startswith("id: "):
@@ -72,30 +72,30 @@ def events(lines: Iterator[str]) -> Iterator[Told]:
 
 def stream(
     server: Serving, question: str = FOUR, path: str = "/v1/answers"
-) -> tuple[str, list[Told]]:
+) -> tuple[str, list[SentEvent]]:
     body = {"question": question, "stream": True} if path == "/v1/answers" else {"stream": True}
-    with httpx.stream("POST", server.url + path, json=body, timeout=30) as r:
+    with plain_http.stream("POST", server.url + path, json=body, timeout=PATIENCE_S) as r:
         assert r.status_code == 200, r.read()
         return r.headers["x-slipway-answer-id"], list(events(r.iter_lines()))
 
 
-def resume(server: Serving, answer_id: str, after: int) -> list[Told]:
-    with httpx.stream(
+def resume(server: Serving, answer_id: str, after: int) -> list[SentEvent]:
+    with plain_http.stream(
         "GET",
         f"{server.url}/v1/answers/{answer_id}/events",
         headers={"last-event-id": str(after)},
-        timeout=30,
+        timeout=PATIENCE_S,
     ) as r:
         return list(events(r.iter_lines()))
 
 
-def of(told: list[Told], name: str) -> list[dict[str, Any]]:
-    return [data for _, each, data in told if each == name]
+def of(received: list[SentEvent], name: str) -> list[dict[str, Any]]:
+    return [data for _, each, data in received if each == name]
 
 
-def texts(told: list[Told]) -> dict[int, str]:
+def texts(received: list[SentEvent]) -> dict[int, str]:
     found: dict[int, str] = {}
-    for _, name, data in told:
+    for _, name, data in received:
         if name == "section" and data["state"] == "started":
             found[data["index"]] = ""
         elif name == "delta":
@@ -274,10 +274,11 @@ def test_sections_are_shown_in_order_whatever_comes_first(data: st.DataObject) -
         assert [event for event in shown if event in first] == first[
             : len(first) - len(left.get(0, []))
         ]  # what comes first never waits
-    told = [event for event in shown if isinstance(event, Delta)]
-    assert [event.section for event in told] == sorted(event.section for event in told)
+    received = [event for event in shown if isinstance(event, Delta)]
+    assert [event.section for event in received] == sorted(event.section for event in received)
     assert {
-        index: "".join(event.text for event in told if event.section == index) for index in whole
+        index: "".join(event.text for event in received if event.section == index)
+        for index in whole
     } == whole
 
 
@@ -289,26 +290,27 @@ def test_four_questions_are_answered_in_four_sections_at_once(docs: Path, tmp_pa
         mocking(ttft_s=0.2, tpot_s=0.005, tokens=40) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        answer_id, told = stream(server)
+        answer_id, received = stream(server)
         calls = [seen for seen in mock.requests if seen.path.endswith("completions")]
         whole = server.get(f"/v1/answers/{answer_id}").json()
     assert len(calls) == 4
     assert max(call.arrived_at for call in calls) < min(
         call.sent[0] for call in calls
     )  # all were asked before any had said a word
-    assert [s["title"] for s in of(told, "section")[:4]] == TITLES
-    states = [(s["index"], s["state"]) for s in of(told, "section")]
+    assert [s["title"] for s in of(received, "section")[:4]] == TITLES
+    states = [(s["index"], s["state"]) for s in of(received, "section")]
     assert states == [*((n, "started") for n in range(4)), *((n, "done") for n in range(4))]
     order: list[int] = [
         data["section"] if name == "delta" else data["index"]
-        for _, name, data in told
+        for _, name, data in received
         if name == "delta" or data.get("state") == "done"
     ]
     assert order == sorted(order)
     assert whole["text"] == "\n\n".join(
-        f"## {title}\n\n{text}" for title, text in zip(TITLES, texts(told).values(), strict=True)
+        f"## {title}\n\n{text}"
+        for title, text in zip(TITLES, texts(received).values(), strict=True)
     )
-    for section, text in zip(whole["sections"], texts(told).values(), strict=True):
+    for section, text in zip(whole["sections"], texts(received).values(), strict=True):
         assert whole["text"][section["start"] : section["end"]] == text
         assert (section["served_by"], section["model"]) == ("model", "m")
     assert whole["attempts"] == 4
@@ -371,8 +373,11 @@ def test_openai_clients_get_titles_and_right_offsets(docs: Path, tmp_path: Path)
             "messages": [{"role": "user", "content": "Which trains may I book? Where may I park?"}],
         }
         message = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]
-        with httpx.stream(
-            "POST", f"{server.url}/v1/chat/completions", json={**body, "stream": True}, timeout=20
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/chat/completions",
+            json={**body, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             chunks = [json.loads(line[6:]) for line in r.iter_lines() if line.startswith("data: {")]
     text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
@@ -438,7 +443,7 @@ def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
     whole = quoting.post("/v1/answers", {"question": FOUR}).json()
     assert whole["served_by"] == "quote"
     assert [s["title"] for s in whole["sections"]] == TITLES
-    for fact in ("30 days", "first class", "garage 4", "room 12"):
+    for fact in ("30 days", "first class", "garage 4", "floor 12"):
         assert fact in whole["text"]
 
 
@@ -510,15 +515,15 @@ def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
         mocking(script=("cut-9@2",), tpot_s=0.002) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        answer_id, told = stream(server)
-        assert sorted(s["state"] for s in of(told, "section")[4:]) == [
+        answer_id, received = stream(server)
+        assert sorted(s["state"] for s in of(received, "section")[4:]) == [
             "done",
             "done",
             "done",
             "failed",
         ]
-        failed = next(s["index"] for s in of(told, "section") if s["state"] == "failed")
-        error = told[-1]
+        failed = next(s["index"] for s in of(received, "section") if s["state"] == "failed")
+        error = received[-1]
         assert error[1] == "error"
         assert (error[2]["code"], error[2]["section"], error[2]["retryable"]) == (
             "provider_cut",
@@ -536,7 +541,7 @@ def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
     assert {data["section"] for data in of(again, "delta")} == {failed}
     assert of(again, "source") == []
     assert again[-1][1] == "done"
-    before, after = texts(told), texts(again)
+    before, after = texts(received), texts(again)
     kept = [after[n] if n == failed else before[n] for n in range(4)]
     assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == kept
     assert (
@@ -545,21 +550,24 @@ def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
     assert whole["usage"]["estimated"]  # what the cut one had cost is not known
 
 
-def test_stopped_in_the_middle_it_goes_on_with_what_is_missing(docs: Path, tmp_path: Path) -> None:
+def test_a_stopped_answer_continues_with_what_is_missing(docs: Path, tmp_path: Path) -> None:
     with (
         mocking(tpot_s=0.02, tokens=40) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        told: list[Told] = []
-        with httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        received: list[SentEvent] = []
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
             for event in events(r.iter_lines()):
-                told.append(event)
-                if len(of(told, "delta")) == 5:
+                received.append(event)
+                if len(of(received, "delta")) == 5:
                     server.post(f"/v1/answers/{answer_id}/cancel", {})
-        assert told[-1][2]["code"] == "cancelled"
+        assert received[-1][2]["code"] == "cancelled"
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
         assert server.get(f"/v1/answers/{answer_id}").json()["state"] == "done"
     assert [s["index"] for s in of(again, "section") if s["state"] == "done"] == [0, 1, 2, 3]
@@ -585,9 +593,9 @@ def test_cut_at_every_event_and_resumed_the_answer_is_the_same_and_no_call_is_ma
         mocking(tokens=12, tpot_s=0.002) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        answer_id, told = stream(server)
-        for after in range(len(told) + 1):
-            assert resume(server, answer_id, after) == told[after:]
+        answer_id, received = stream(server)
+        for after in range(len(received) + 1):
+            assert resume(server, answer_id, after) == received[after:]
         assert len(mock.requests) == 4
 
 
@@ -597,23 +605,29 @@ def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> N
         mocking(tokens=12, tpot_s=0.01) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        with httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             answer_id = r.headers["x-slipway-answer-id"]
-            told = [next(events(r.iter_lines()))]
-        while told[-1][1] != "done":
-            headers = {"last-event-id": str(told[-1][0])}
-            with httpx.stream(
-                "GET", f"{server.url}/v1/answers/{answer_id}/events", headers=headers, timeout=30
+            received = [next(events(r.iter_lines()))]
+        while received[-1][1] != "done":
+            headers = {"last-event-id": str(received[-1][0])}
+            with plain_http.stream(
+                "GET",
+                f"{server.url}/v1/answers/{answer_id}/events",
+                headers=headers,
+                timeout=PATIENCE_S,
             ) as r:
-                told.append(next(events(r.iter_lines())))
-        assert resume(server, answer_id, 0) == told
+                received.append(next(events(r.iter_lines())))
+        assert resume(server, answer_id, 0) == received
         assert len(mock.requests) == 4
 
 
 @pytest.mark.parametrize("after", ["²", "9" * 5000, "-1", "1.5", "x"])
-def test_a_number_that_no_event_has_is_told(quoting: Serving, after: str) -> None:
+def test_a_number_that_no_event_has_is_refused(quoting: Serving, after: str) -> None:
     answer_id = quoting.post("/v1/answers", {"question": FOUR}).json()["id"]
     headers = {"last-event-id": after.encode("latin-1")}
     for reply in (
@@ -631,11 +645,11 @@ def test_try_again_is_asked_for_in_pieces(docs: Path, tmp_path: Path) -> None:
     ):
         answer_id, _ = stream(server, "Where may I park?")
         headers = {"content-type": "application/json"}
-        again = httpx.post(
+        again = plain_http.post(
             f"{server.url}/v1/answers/{answer_id}/retry",
             content=iter([b'{"stream"', b": true}"]),
             headers=headers,
-            timeout=20,
+            timeout=PATIENCE_S,
         )
     assert again.headers["content-type"].startswith("text/event-stream")
 
@@ -647,8 +661,8 @@ def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(
         mocking(script=("cut-19000@1",), tokens=20_000) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        answer_id, told = stream(server, "Where may I park?")
-        assert told[-1][1] == "error"
+        answer_id, received = stream(server, "Where may I park?")
+        assert received[-1][1] == "error"
         assert server.post(f"/v1/answers/{answer_id}/retry", {}).status_code == 410
         assert len(mock.requests) == 1  # nothing is spent on what cannot be shown
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
@@ -678,7 +692,7 @@ def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
     try:
         while process.poll() is None:
             with suppress(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
+                plain_http.get(f"http://127.0.0.1:{port}/healthz")
                 break
             time.sleep(0.02)
         assert process.poll() is None
@@ -694,33 +708,36 @@ def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
     """
     with (
         real_mock(port, seed) as mock,
-        httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r,
     ):
-        answer_id, told = r.headers["x-slipway-answer-id"], list[Told]()
+        answer_id, received = r.headers["x-slipway-answer-id"], list[SentEvent]()
         for event in events(r.iter_lines()):
-            told.append(event)
-            if len(of(told, "delta")) == tokens:
+            received.append(event)
+            if len(of(received, "delta")) == tokens:
                 mock.kill()
-    failed = {s["index"] for s in of(told, "section") if s["state"] == "failed"}
-    kept = {s["index"] for s in of(told, "section") if s["state"] == "done"}
+    failed = {s["index"] for s in of(received, "section") if s["state"] == "failed"}
+    kept = {s["index"] for s in of(received, "section") if s["state"] == "done"}
     assert failed | kept == {0, 1, 2, 3}
-    assert told[-1][1] == ("error" if failed else "done")
+    assert received[-1][1] == ("error" if failed else "done")
     if not failed:
         return False
     with real_mock(port, seed + 1):
         _, again = stream(server, path=f"/v1/answers/{answer_id}/retry")
         calls = [
             each
-            for each in httpx.get(f"http://127.0.0.1:{port}/requests").json()
+            for each in plain_http.get(f"http://127.0.0.1:{port}/requests").json()
             if each["method"] == "POST"
         ]
     whole = server.get(f"/v1/answers/{answer_id}").json()
     assert again[-1][1] == "done"
     assert len(calls) == len(failed)
     assert {data["section"] for data in of(again, "delta")} == failed
-    before, after = texts(told), texts(again)
+    before, after = texts(received), texts(again)
     assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == [
         (after if n in failed else before)[n] for n in range(4)
     ]
@@ -756,39 +773,43 @@ def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path:
         mocking(ttft_s=1.6, tpot_s=0.01, tokens=20) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
     ):
-        at, told = [time.monotonic()], list[Told]()
-        with httpx.stream(
-            "POST", f"{server.url}/v1/answers", json={"question": FOUR, "stream": True}, timeout=30
+        at, received = [time.monotonic()], list[SentEvent]()
+        with plain_http.stream(
+            "POST",
+            f"{server.url}/v1/answers",
+            json={"question": FOUR, "stream": True},
+            timeout=PATIENCE_S,
         ) as r:
             for event in events(r.iter_lines()):
                 at.append(time.monotonic())
-                told.append(event)
-    assert max(later - earlier for earlier, later in pairwise(at)) < 1.0
-    found = [p for p in of(told, "progress") if p["stage"] == "retrieve"][-1]
-    assert found["done"] == found["total"] == len(of(told, "source"))
+                received.append(event)
+        silence_s = max(later - earlier for earlier, later in pairwise(at))
+        assert silence_s < 1.0 + server.at_once_s()
+    found = [p for p in of(received, "progress") if p["stage"] == "retrieve"][-1]
+    assert found["done"] == found["total"] == len(of(received, "source"))
     written = 0
-    for _, name, data in told:
+    for _, name, data in received:
         written += name == "section" and data["state"] == "done"
         if name == "progress" and data["stage"] == "write":
             assert data["total"] == 4
             assert (
                 data["done"] >= written
             )  # a section that is written may wait for those before it to be shown
-    assert [p["done"] for p in of(told, "progress") if p["stage"] == "write"][-1] == 4
+    assert [p["done"] for p in of(received, "progress") if p["stage"] == "write"][-1] == 4
 
 
 def test_the_time_left_is_learnt_and_outlives_a_restart(docs: Path, tmp_path: Path) -> None:
     with mocking(ttft_s=0.1, tpot_s=0.05, tokens=40) as mock:
         file = {**settings(docs, mock.url), "store": f"sqlite:///{tmp_path}/s.db"}
         with serving(tmp_path, settings=file) as server:
-            _, told = stream(server, "Where may I park?")
-            assert {p["eta_s"] for p in of(told, "progress")} == {None}  # nothing is known yet
+            _, received = stream(server, "Where may I park?")
+            assert {p["eta_s"] for p in of(received, "progress")} == {None}  # nothing is known yet
             for _ in range(5):
                 stream(server)
         with serving(tmp_path, settings=file) as server:
-            _, told = stream(server, "Which trains may I book?")
-    ranges = [(p["elapsed_s"], *p["eta_s"]) for p in of(told, "progress") if p["eta_s"]]
+            _, received = stream(server, "Which trains may I book?")
+    ranges = [(p["elapsed_s"], *p["eta_s"]) for p in of(received, "progress") if p["eta_s"]]
     assert ranges
     at, low, high = ranges[0]
     assert 0 < low < high
-    assert low - 1 <= told[-1][2]["duration_s"] - at <= high + 1
+    assert low - 1 <= received[-1][2]["duration_s"] - at <= high + 1

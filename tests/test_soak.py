@@ -1,6 +1,4 @@
-"""What takes minutes; `make soak`. Many streams with random faults: none hangs, none is passed off
-as success, nothing is left behind.
-"""
+"""Run many streams with random faults; `make soak` runs these tests, which take minutes."""
 
 import asyncio
 import random
@@ -9,7 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, models, serving
+from waiting import PATIENCE_S
 
 FAULTS = [
     "mock-model",
@@ -22,7 +22,7 @@ FAULTS = [
     "fault-stall-4",
 ]
 ROUNDS = 25  # of 100 streams each
-WELL = {"mock-model", "fault-split", "fault-packed"}
+WELL = {"mock-model", "fault-split", "fault-packed", "fault-nodone"}
 
 
 async def ask(client: httpx.AsyncClient, server: Serving, model: str, leave: bool) -> bool:
@@ -32,7 +32,7 @@ async def ask(client: httpx.AsyncClient, server: Serving, model: str, leave: boo
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": model}]}
     text = ""
     async with client.stream(
-        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=30
+        "POST", f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE_S
     ) as r:
         async for line in r.aiter_lines():
             text += line + "\n"
@@ -43,7 +43,7 @@ async def ask(client: httpx.AsyncClient, server: Serving, model: str, leave: boo
 
 async def soak(server: Serving, rounds: int, draw: random.Random) -> list[str]:
     wrong = []
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=100)) as client:
+    async with plain_http.AsyncClient(limits=httpx.Limits(max_connections=100)) as client:
         for _ in range(rounds):
             names = [draw.choice(FAULTS) for _ in range(100)]
             leave = [draw.random() < 0.1 for _ in names]

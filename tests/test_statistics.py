@@ -1,4 +1,4 @@
-"""Statistics against values worked out by hand."""
+"""Test statistics against values worked out by hand."""
 
 import math
 

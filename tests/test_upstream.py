@@ -1,6 +1,4 @@
-"""The way to a provider: kept connections, TLS, proxies, limits, retries by the route, and what is
-sent upstream.
-"""
+"""Test calls to providers: kept connections, TLS, proxies, limits, and retries by the route."""
 
 import itertools
 import socket
@@ -13,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import plain_http
 from processes import mocking, models, run, serving
 
 WHOLE = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
@@ -176,7 +175,7 @@ def test_what_is_sent_upstream(tmp_path: Path) -> None:
             "x-client": "1",
             "cookie": "a=b",
         }
-        answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+        answer = plain_http.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
         assert answer.status_code == 200
         seen = mock.requests[-1]
     assert seen.path == "/v1/chat/completions?api-version=2026-01"
@@ -368,7 +367,7 @@ def test_a_place_in_the_queue_is_not_lost_with_a_client_that_leaves(tmp_path: Pa
             try:
                 timeout = 0.05 if i % 2 else 20
                 body = {"model": "mock-model", "messages": [{"role": "user", "content": "x"}]}
-                return httpx.post(
+                return plain_http.post(
                     f"{server.url}/v1/chat/completions", json=body, timeout=timeout
                 ).status_code
             except httpx.ReadTimeout:

@@ -1,6 +1,4 @@
-"""Vectors: exact search by number while rows come and go; and what makes them of text, where its
-weights are here.
-"""
+"""Test exact search over vectors while rows change, and how text is embedded."""
 
 import subprocess
 import sys
@@ -261,7 +259,7 @@ def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
     )
 
 
-def test_rows_that_are_put_again_make_no_room_of_their_own() -> None:
+def test_rows_that_are_put_again_take_no_more_space() -> None:
     vectors, matrix = Vectors(4), np.eye(4, dtype=np.float32)
     for _ in range(600):
         vectors.put([1, 2, 3, 4], matrix)

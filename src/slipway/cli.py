@@ -21,6 +21,9 @@ COMMANDS = {
     "trace": "Show which models were tried for an answer.",
     "feedback": "List what people said of answers.",
     "eval": "Measure how good search and answers are.",
+    "plan": "Choose a model and a deployment for what a business needs.",
+    "models": "Look into the catalogue of models: tasks, prices, licences, zones.",
+    "compress": "Make a model smaller and faster here, with proof and a way back.",
 }
 
 

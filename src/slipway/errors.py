@@ -1,51 +1,56 @@
-"""Every error a person can meet.
+"""Every error that a person can meet.
 
     SlipwayError
     ├── SettingsError             the start stops: file, line, field and fix            exit 2
-    ├── WeightsError              a small model's files could not be fetched            exit 1
+    ├── WeightsError              a small model's files could not be downloaded         exit 1
     ├── BadRequest                the request cannot be understood                      400
     │   └── UnsupportedMedia      the body is not JSON                                  415
-    ├── Unauthorized              no key, or one that is not known                      401
+    ├── Unauthorized              no key, or an unknown one                             401
+    │   └── SignInRefused         somebody could not be signed in                       401
     ├── Forbidden                 the key, host or origin may not do this               403
     ├── NotFound                  no such route, answer or passage                      404
     │   ├── ModelNotFound         no such model, route or app                           404
     │   └── MethodNotAllowed      the path is there, but does not take this method      405
-    ├── Conflict                  not in this state                                     409
-    ├── Gone                      it was here, and is kept no longer                    410
-    ├── TooLarge                  over a limit                                          413
-    │   └── HeadTooLarge          the request's head is                                 431
-    ├── Overloaded                too much at once                                      503  retry
-    ├── Stopping                  the server stops, and this answer did not end in time   503  retry
-    ├── NotKept                   the store cannot keep what was sent                   503  retry
+    ├── Conflict                  not possible in the current state                     409
+    ├── Gone                      it has expired                                        410
+    ├── TooLarge                  over a size limit                                     413
+    │   └── HeadTooLarge          the request's headers are too large                   431
+    ├── Overloaded                too many requests at once                             503  retry
+    ├── Stopping                  the server stopped before this answer was complete    503  retry
+    ├── SignInUnavailable         the sign-in provider cannot be reached                503  retry
+    ├── NotKept                   the store could not save it                           503  retry
+    │   └── StorageFull           the disk of the store is full                         507  retry
     ├── Cancelled                 stopped on request                                    499
-    ├── InternalError             our own fault                                         500  retry
+    ├── InternalError             a bug in Slipway                                      500  retry
     └── ProviderError             the model's provider
-        ├── ProviderRefused       it says the request is wrong                          its own 4xx
-        │   └── ProviderDeclined  it will not answer what is asked                      its own 4xx
+        ├── ProviderRefused       it rejected the request as invalid                    its own 4xx
+        │   └── ProviderDeclined  its content policy forbids an answer                  its own 4xx
         ├── ProviderTooLong       the question does not fit into the model's context    400
-        ├── ProviderKey           it does not take our key                              502
-        ├── ProviderLimit         it is limiting us                                     429  retry
-        ├── ModelBusy             it has as many calls as we let it have                503  retry
+        ├── ProviderKey           it rejected our key                                   502
+        ├── ProviderLimit         it limits our requests                                429  retry
+        ├── ModelBusy             our own limit of calls to this model is reached       503  retry
         ├── ProviderDown          no connection, or a 5xx                               502  retry
         ├── ProviderSlow          no answer in time                                     504  retry
-        ├── ProviderCut           the answer ended before its end                       502  retry
-        └── ProviderNonsense      the answer is not what was agreed                     502  retry
+        ├── ProviderCut           the answer broke off                                  502  retry
+        └── ProviderNonsense      the answer could not be read                          502  retry
 
-Each class knows its HTTP status, whether trying again helps, and what the reader can do next. `what`
-is written where it is raised.
+Each class knows its HTTP status, whether a retry helps, and what the reader can do next. `what` is
+written by the code that raises it.
 """
+
+import errno
 
 
 class SlipwayError(Exception):
-    """`what` happened, as a sentence a person reads; `next` says what to do; `param` names the
-    field at fault, if one is.
+    """The base class. `what` says what happened and `next` what to do, both as whole sentences;
+    `param` names the invalid field, if there is one.
     """
 
     status = 500
     code = "internal_error"
     type = "server_error"
     retryable = False
-    next_step = "Try again; if it happens again, tell the operator the reference."
+    next_step = "Try again. If it happens again, tell the operator the reference."
 
     def __init__(
         self,
@@ -73,7 +78,9 @@ class SettingsError(SlipwayError):
 
 class WeightsError(SlipwayError):
     code = "weights"
-    next_step = "Try again where the network is better; everything but what needs these weights works without them."
+    next_step = (
+        "Try again with a better network. Only the features that need these weights are missing."
+    )
 
 
 class BadRequest(SlipwayError):
@@ -88,6 +95,16 @@ class UnsupportedMedia(BadRequest):
 class Unauthorized(SlipwayError):
     status, code, type = 401, "invalid_api_key", "authentication_error"
     next_step = "Send a key that this server knows as `Authorization: Bearer KEY`."
+
+
+class SignInRefused(Unauthorized):
+    code = "sign_in_refused"
+    next_step = "Sign in again; if that does not help, tell the operator."
+
+
+class SignInUnavailable(SlipwayError):
+    status, code, retryable = 503, "sign_in_unavailable", True
+    next_step = "Try again in a moment; if that does not help, tell the operator."
 
 
 class Forbidden(SlipwayError):
@@ -106,12 +123,17 @@ class ModelNotFound(NotFound):
 
 class MethodNotAllowed(NotFound):
     status, code = 405, "method_not_allowed"
-    next_step = "Use a method that this path takes."
+    next_step = "Use a method that this path supports."
+
+    def __init__(self, what: str, next: str, *, allow: tuple[str, ...]) -> None:  # noqa: A002
+        """`allow` lists the methods that the path supports, for the Allow header."""
+        super().__init__(what, next)
+        self.allow = allow
 
 
 class Conflict(SlipwayError):
     status, code, type = 409, "conflict", "invalid_request_error"
-    next_step = "Look at its state first."
+    next_step = "Check its state first."
 
 
 class Gone(SlipwayError):
@@ -139,7 +161,23 @@ class Stopping(Overloaded):
 
 class NotKept(SlipwayError):
     status, code, retryable = 503, "not_kept", True
-    next_step = "Try again in a moment; if it happens again, tell the operator the reference."
+    next_step = "Try again in a moment. If it happens again, tell the operator the reference."
+
+
+class StorageFull(NotKept):
+    status, code = 507, "storage_full"
+    next_step = "Tell the operator to free some disk space, then try again."
+
+    @staticmethod
+    def explains(error: BaseException | None) -> bool:
+        """Return whether an exception, or one that caused it, means that a disk is full."""
+        while error is not None:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return True
+            if type(error).__module__ == "sqlite3" and "disk is full" in str(error):
+                return True
+            error = error.__cause__
+        return False
 
 
 class Cancelled(SlipwayError):
@@ -153,16 +191,19 @@ class InternalError(SlipwayError):
 
     @classmethod
     def of(cls, error: Exception) -> "InternalError":
-        return cls(f"Slipway failed in a way that it should not ({type(error).__name__}).")
+        """Wrap an unexpected exception; its own text stays out, since it may hold user data."""
+        return cls(f"Slipway has a bug and could not finish the request ({type(error).__name__}).")
 
 
 class ProviderError(SlipwayError):
-    """`model` is our name of the model that was called; `upstream_status` the provider's HTTP
-    status, if it answered. `ours` is `what` without the provider's own words, which may hold what
-    was asked: only who asked may read those.
+    """The model's provider failed.
 
-    `another_may_help` tells a route whether its next model may do better; never where the refusal
-    `is_about_content`, which is not shopped around.
+    `model` is our name of the called model; `upstream_status` is the provider's HTTP status, if it
+    answered. `ours` is `what` without the provider's own words: those may quote the question, so
+    only the person who asked may read them.
+
+    `another_may_help` tells a route whether its next model may succeed. If the refusal
+    `is_about_content`, no other model is asked.
     """
 
     status, code, type, retryable = 502, "provider_error", "provider_error", True
@@ -189,9 +230,7 @@ class ProviderError(SlipwayError):
 
 
 class ProviderRefused(ProviderError):
-    """The provider says that the request itself is wrong: its own status, words and code are passed
-    on.
-    """
+    """The provider rejected the request as invalid. Its status, message and code are passed on."""
 
     status, code, type, retryable = 400, "provider_refused", "invalid_request_error", False
     another_may_help = False
@@ -199,7 +238,7 @@ class ProviderRefused(ProviderError):
 
 
 class ProviderDeclined(ProviderRefused):
-    """Its content policy forbids an answer."""
+    """The provider's content policy forbids an answer."""
 
     code = "content_policy"
     is_about_content = True
@@ -207,15 +246,18 @@ class ProviderDeclined(ProviderRefused):
 
 
 class ProviderTooLong(ProviderError):
-    """Another model of the route may hold more."""
+    """The question is too long for the model; another model of the route may have more context."""
 
     status, code, type, retryable = 400, "context_length_exceeded", "invalid_request_error", False
-    next_step = "Ask a shorter question, or begin a new conversation; the operator can raise the model's `context`."
+    next_step = (
+        "Ask a shorter question, or start a new conversation. "
+        "The operator can raise the model's `context`."
+    )
 
 
 class ProviderKey(ProviderError):
     code, retryable = "provider_key", False
-    next_step = "Tell the operator: the key of this model needs attention."
+    next_step = "Tell the operator that the provider rejects the key of this model."
 
 
 class ProviderLimit(ProviderError):

@@ -1,6 +1,4 @@
-"""The one authority on usage, price and money. Exact: Decimal throughout; a price that is not known
-is None, never zero.
-"""
+"""The one authority on usage, prices and money: exact Decimals; an unknown price is None, not 0."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -11,8 +9,8 @@ from slipway.types import Record, Usage
 MILLION = Decimal(1_000_000)
 
 
-class Spent(Record, frozen=True, kw_only=True):
-    """One call to a model. `usage` is None where its provider did not say."""
+class CallUsage(Record, frozen=True, kw_only=True):
+    """The usage of one call to a model; `usage` is None if the provider did not report it."""
 
     model: str
     price: Price | None
@@ -20,8 +18,9 @@ class Spent(Record, frozen=True, kw_only=True):
 
 
 def cost_usd(price: Price | None, usage: Usage | None) -> Decimal | None:
-    """What an answer cost; None where the price or the usage is not known. Cached tokens are part
-    of the input tokens.
+    """Return the cost of a call in USD, or None if the price or the usage is unknown.
+
+    `cached_tokens` are part of `input_tokens`.
     """
     if price is None or usage is None:
         return None
@@ -34,9 +33,10 @@ def cost_usd(price: Price | None, usage: Usage | None) -> Decimal | None:
     ) / MILLION
 
 
-def used(spent: Sequence[Spent]) -> Usage | None:
-    """The tokens of several calls; `estimated` where some of them are not known, so that there were
-    more. None where none are.
+def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
+    """Return the tokens of several calls, or None if no usage is known.
+
+    `estimated` is set if the usage of some calls is unknown; then the sum is too low.
     """
     known = [each.usage for each in spent if each.usage is not None]
     if not known:
@@ -49,8 +49,8 @@ def used(spent: Sequence[Spent]) -> Usage | None:
     )
 
 
-def total_usd(spent: Sequence[Spent]) -> Decimal | None:
-    """What several calls cost together; None where that of one is not known."""
+def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
+    """Return the cost of several calls in USD, or None if the cost of one is unknown."""
     costs = [cost_usd(each.price, each.usage) for each in spent]
     return (
         None
@@ -59,6 +59,6 @@ def total_usd(spent: Sequence[Spent]) -> Decimal | None:
     )
 
 
-def plain(amount: Decimal | None) -> str | None:
-    """An amount as people write it, without an exponent."""
+def format_usd(amount: Decimal | None) -> str | None:
+    """Return an amount as plain decimal text without an exponent."""
     return None if amount is None else f"{amount.normalize():f}"

@@ -1,13 +1,13 @@
-"""The words that rooms hand to each other. This module imports nothing of ours.
+"""The types that pass between stages. This module imports nothing of ours.
 
-They are msgspec structs: frozen like a frozen dataclass, made about ten times faster, and encoded
-to JSON as they stand. Times are seconds; `*_at` values are readings of the event loop's monotonic
-clock.
+They are msgspec structs: frozen like a frozen dataclass, created about ten times faster, and
+encoded to JSON without conversion. Times are in seconds; `*_at` values are readings of the event
+loop's monotonic clock.
 """
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -15,15 +15,17 @@ ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "qu
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
 Stage = Literal["admit", "plan", "retrieve", "write"]
-Language = Literal["en", "zh"]  # in which people are told of errors
+Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
+MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
 
 
 def new_id(prefix: str) -> str:
-    """`prefix-` and 128 random bits in hexadecimal: nobody can guess another's answer. Random bytes
-    are fetched for 256 ids at once.
+    """Return `prefix-` followed by 128 random bits in hexadecimal, so that ids cannot be guessed.
+
+    Reads random bytes for 256 ids at a time, which is faster.
     """
     if not _random:
         block = secrets.token_bytes(4096)
@@ -32,13 +34,15 @@ def new_id(prefix: str) -> str:
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The base of all words here."""
+    """The base class of the types here."""
 
 
 class Asker(Record, frozen=True, kw_only=True):
-    """Who asks. `owner` names the key without revealing it; `apps` is None where every name may be
-    called. `documents` may be added and removed by it; to `everything`, the operator at the machine
-    itself, no access rule applies.
+    """The sender of a request, as its key identifies it.
+
+    `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
+    all. `documents` is true if it may add and remove documents. `everything` is true only for the
+    operator at the machine: no access rule applies to it.
     """
 
     owner: str
@@ -50,19 +54,25 @@ class Asker(Record, frozen=True, kw_only=True):
 
 
 class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a question is limited to: documents under a path (`guide/**`), with all of these tags,
-    of these days (2026-01-31, both included).
+    """A filter on the documents that a question is answered from.
+
+    Documents match if they are under `path` (`guide/**`), have all `tags`, and are dated between
+    `since` and `until` (2026-01-31, both days included). Empty fields match everything.
     """
 
-    path: str = ""
-    tags: tuple[str, ...] = ()
-    since: str = ""
-    until: str = ""
+    path: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    tags: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=100)], ...], msgspec.Meta(max_length=50)
+    ] = ()
+    since: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    until: Annotated[str, msgspec.Meta(max_length=32)] = ""
 
 
 class Message(Record, frozen=True, kw_only=True):
-    """One turn of a conversation. `content` is text, OpenAI content parts, or None (an assistant
-    turn of tool calls only).
+    """One turn of a conversation.
+
+    `content` is text, a list of OpenAI content parts, or None if an assistant turn holds only tool
+    calls.
     """
 
     role: str
@@ -70,9 +80,7 @@ class Message(Record, frozen=True, kw_only=True):
 
 
 class Question(Record, frozen=True, kw_only=True):
-    """One request for an answer, frozen once parsed. `text` is what is asked now: the last user
-    turn.
-    """
+    """One request for an answer, frozen once parsed. `text` is the text of the last user turn."""
 
     id: str
     app: str
@@ -80,19 +88,18 @@ class Question(Record, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     asker: Asker
     asked_at: float
-    options: dict[
-        str, Any
-    ] = {}  # the client's model parameters, passed through to the model untouched
+    options: dict[str, Any] = {}  # the client's model parameters, passed to the model unchanged
     within: Within | None = None
     language: Language = "en"
+    attached: "tuple[Passage, ...]" = ()  # of files that belong to this conversation alone
 
 
 class Passage(Record, frozen=True, kw_only=True):
-    """A span of a document. `start` and `end` are character offsets in the document's text; `text`
-    is exactly that span.
+    """A span of a document. `start` and `end` are character offsets in the document's text, and
+    `text` is exactly that span.
 
-    `heading` is the nearest heading's own text (the document's title where there is none), `trail`
-    the headings above it, outermost first, the nearest last. A passage never crosses a heading.
+    `heading` is the text of the nearest heading, or the document's title if there is none. `trail`
+    holds the headings above it, outermost first, nearest last. A passage never crosses a heading.
     """
 
     id: str
@@ -108,14 +115,14 @@ class Passage(Record, frozen=True, kw_only=True):
 
 
 class Hit(Record, frozen=True, kw_only=True):
-    """A passage that a search found; higher scores are better, comparable within one search only."""
+    """A passage found by a search. A higher score is better; compare scores of one search only."""
 
     passage: Passage
     score: float
 
 
 class Source(Record, frozen=True, kw_only=True):
-    """A retrieved place as the reader sees it: `n` is the number that `[n]` in an answer means."""
+    """A retrieved passage as the reader sees it. `[n]` in an answer refers to its number `n`."""
 
     n: int
     id: str
@@ -130,7 +137,7 @@ class Source(Record, frozen=True, kw_only=True):
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """Tokens of one answer; `estimated` where the provider did not say."""
+    """The tokens of one answer. `estimated` is true if the provider did not report them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -141,8 +148,7 @@ class Usage(Record, frozen=True, kw_only=True):
 class Piece(Record, frozen=True, kw_only=True):
     """One event of a model's stream: its original bytes, and the few fields read from them.
 
-    `spoke` is true where the event carries anything that the model generated: text, reasoning, a
-    tool call.
+    `spoke` is true if the event carries any output of the model: text, reasoning or a tool call.
     """
 
     raw: bytes
@@ -154,8 +160,7 @@ class Piece(Record, frozen=True, kw_only=True):
     left_out: int = 0  # fields of the event that could not be read
 
 
-# What flows out while an answer is made. `event` tags each in JSON; the tables of fields are in
-# docs/api.md.
+# The events sent while an answer is written. docs/api.md lists their fields.
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,9 +168,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(Event, frozen=True, kw_only=True):
-    """`eta_s` is the time left until the end, as a range that it falls in nine times of ten; None
-    where that is not known well enough.
-    """
+    """`eta_s` is a range for the time left: nine of ten answers end within it. None if unknown."""
 
     stage: Stage
     label: str
@@ -181,8 +184,9 @@ class SourceFound(Event, frozen=True, kw_only=True):
 
 
 class SectionState(Event, frozen=True, kw_only=True):
-    """`started` again after a failure: what this section had said is said again. `served_by` and `model`
-    tell what wrote it, once it is done.
+    """The state of a section. A second `started` means that it is written again from its beginning.
+
+    `served_by` and `model` name what wrote it, once it is done.
     """
 
     index: int
@@ -198,10 +202,10 @@ class Delta(Event, frozen=True, kw_only=True):
 
 
 class Citation(Event, frozen=True, kw_only=True):
-    """The source numbered `n` is cited at [start, end) of its section's text (character offsets).
+    """A citation of source `n` at [start, end) of its section's text (character offsets).
 
-    `flags` are words of that sentence, such as numbers and names, that the sources it cites do not
-    have.
+    `flags` are words of the cited sentence, such as numbers and names, that are missing in its
+    sources.
     """
 
     n: int
@@ -212,7 +216,7 @@ class Citation(Event, frozen=True, kw_only=True):
 
 
 class Notice(Event, frozen=True, kw_only=True):
-    """`section` where it is about one of several."""
+    """A remark on the answer. `section` is set if it is about one section only."""
 
     code: str
     text: str
@@ -222,11 +226,11 @@ class Notice(Event, frozen=True, kw_only=True):
 class UsageReport(Event, frozen=True, kw_only=True):
     model: str
     usage: Usage
-    cost_usd: str | None = None  # None where the price is unknown
+    cost_usd: str | None = None  # None if the price is unknown
 
 
-class ForReader(Record, frozen=True, kw_only=True):
-    """What a person who asked is told of an error: what happened, and what to do."""
+class ReaderText(Record, frozen=True, kw_only=True):
+    """An error message for the person who asked: what happened, and what to do next."""
 
     what: str
     next: str
@@ -234,8 +238,9 @@ class ForReader(Record, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """`what` and `next` are for who builds on the API or runs the server, `reader` for the person
-    who asked.
+    """The error that ended an answer.
+
+    `what` and `next` are for developers and operators, `reader` for the person who asked.
     """
 
     code: str
@@ -245,7 +250,7 @@ class Failed(Event, frozen=True, kw_only=True):
     ref: str
     retry_after_s: float | None = None
     section: int | None = None
-    reader: ForReader | None = None
+    reader: ReaderText | None = None
 
 
 class Done(Event, frozen=True, kw_only=True):
@@ -256,12 +261,12 @@ class Done(Event, frozen=True, kw_only=True):
     abstained: bool
     duration_s: float
     ttft_s: float | None = None
-    prompt: str | None = None  # the version of what the model was told, where one wrote
+    prompt: str | None = None  # the version of the prompt, if a model wrote the answer
 
 
-class Beside(Record, frozen=True, kw_only=True):
-    """What a call took beside those of the model that an answer is called by: to understand it, or
-    to write a section by another model.
+class OtherModelUsage(Record, frozen=True, kw_only=True):
+    """The usage of another model that took part in an answer: for example, it understood the
+    question or wrote one of the sections.
     """
 
     model: str
@@ -270,12 +275,11 @@ class Beside(Record, frozen=True, kw_only=True):
 
 
 class AnswerDone(Record, frozen=True, kw_only=True):
-    """The one record of a finished question, for metrics, log and alerts. `error` is the error's
-    code, None where it was answered.
+    """The one record of a finished question, for metrics, logs and alerts.
 
-    `usage` is of the model that it is called by; what others took is `beside` it. Citations are
-    counted once: kept, flagged (kept as well, but with words that their sources lack), or dropped
-    (they named no source).
+    `error` is the error's code, or None for success. `usage` belongs to `model`; `other_usage`
+    lists the other models. Each citation is counted once: as kept, flagged (shown, but its sources
+    lack words of the sentence) or dropped (it named no source).
     """
 
     id: str
@@ -294,14 +298,16 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     citations_kept: int = 0
     citations_flagged: int = 0
     citations_dropped: int = 0
-    beside: tuple[Beside, ...] = ()
-    skipped: tuple[tuple[str, str], ...] = ()  # models that were passed over, and why
+    other_usage: tuple[OtherModelUsage, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
-    """The one record of a call to a model: `error` is the code of what it ended with, `cancelled`
-    where it was given up, None where it was well; `why` says it in words. `shown_chars` of the
-    answer had been shown when it began. An unneeded trial was not `used`.
+    """The one record of a call to a model.
+
+    `error` is the code of its error, `cancelled` if it was given up, None for success; `why` is the
+    error in words. `shown_chars` is how much of the answer was already shown when the call began.
+    `used` is false for a trial whose answer was not needed.
     """
 
     answer_id: str
@@ -321,9 +327,7 @@ class AttemptDone(Record, frozen=True, kw_only=True):
 
 
 class Answered(Record, frozen=True, kw_only=True):
-    """An answer that has ended, as feedback needs it. `text` is None where only that it was given
-    is still known.
-    """
+    """A finished answer, as feedback needs it. `text` is None if its text is no longer kept."""
 
     id: str
     at: float  # seconds since the epoch
@@ -335,16 +339,17 @@ class Answered(Record, frozen=True, kw_only=True):
     prompt: str | None
     question: str | None = None
     text: str | None = None
-    sources: tuple[dict[str, Any], ...] = ()  # those that it cites
+    sources: tuple[dict[str, Any], ...] = ()  # the cited ones
+    sections: int = MAX_SECTIONS  # how many it has; the most there can be if that is unknown
 
     @property
     def size(self) -> int:
-        """Characters, roughly."""
+        """Return the approximate size in characters."""
         return 500 + len(self.question or "") + len(self.text or "") + 200 * len(self.sources)
 
 
 class FeedbackGiven(Record, frozen=True, kw_only=True):
-    """The one record of a vote or report that was kept; none for one that replaced another."""
+    """The record of a stored vote or report. A vote that replaces another emits none."""
 
     app: str
     kind: str

@@ -83,8 +83,8 @@ def small_model(
 
 def report_usage(draft: Draft, tally: Tally, say: Say) -> None:
     """Emit total tokens and cost of all calls so far, those of earlier tries included."""
-    if (usage := ledger.used(draft.spent)) is not None:
-        cost_usd = ledger.plain(ledger.total_usd(draft.spent))
+    if (usage := ledger.total_usage(draft.spent)) is not None:
+        cost_usd = ledger.format_usd(ledger.total_usd(draft.spent))
         say(UsageReport(model=tally.model or draft.spent[0].model, usage=usage, cost_usd=cost_usd))
 
 

@@ -1,5 +1,5 @@
-"""What there is of an answer while it is written. It outlives a failure: Try again goes on with it,
-and does no finished section again.
+"""An answer while it is written. It outlives a failure: *Try again* continues it, and writes no
+finished section twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,15 +7,15 @@ from itertools import groupby
 from typing import Literal
 
 from slipway.errors import SlipwayError
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.types import Delta, Event, Hit, Record, ServedBy, Source
 
 Say = Callable[[Event], None]
 
 
 class Part(Record, frozen=True, kw_only=True):
-    """What a section is about: its `title` for readers, empty where it is the only one; `text` is
-    what is asked. `hits` where they are found already, and how sure it is that they answer.
+    """What a section is about: `text` is the question, `title` is for readers and empty if there is
+    only one section. If `hits` were found while planning, `confidence` is how likely they answer.
     """
 
     text: str
@@ -25,7 +25,7 @@ class Part(Record, frozen=True, kw_only=True):
 
 
 class Section:
-    """One part of an answer. `sources` are those that it may cite."""
+    """One part of an answer; `sources` are those that it may cite."""
 
     def __init__(self, index: int, part: Part) -> None:
         self.index, self.part = index, part
@@ -43,11 +43,13 @@ class Section:
 
 
 class Draft:
+    """Sections with their states, numbered sources, and what all calls so far took."""
+
     def __init__(self) -> None:
         self.sections: list[Section] = []
-        self.sources: dict[str, Source] = {}  # by the passage's id, in the order of their numbers
-        self.spent: list[Spent] = []
-        self.notices: set[str] = set()  # codes of those that are said once
+        self.sources: dict[str, Source] = {}  # by passage id, in the order of their numbers
+        self.spent: list[CallUsage] = []
+        self.notices: set[str] = set()  # codes of notices that are sent only once
         self.prompt: str | None = None
 
     def plan(self, parts: Iterable[Part]) -> None:
@@ -58,15 +60,13 @@ class Draft:
         return [section for section in self.sections if section.state != "done"]
 
     def check(self) -> None:
-        """Raises the error of the first section that failed."""
+        """Raise the error of the first section that failed."""
         for section in self.sections:
             if section.state == "failed" and section.error is not None:
                 raise section.error
 
     def source(self, hit: Hit) -> Source:
-        """The passage as a source, with the next number where it has none: what several sections
-        draw on has one.
-        """
+        """Return the passage as a source; sections that share a passage share its number."""
         p = hit.passage
         if p.id not in self.sources:
             self.sources[p.id] = Source(
@@ -84,8 +84,8 @@ class Draft:
 
 
 class InOrder:
-    """Sections are written at once and shown one after another: what a later one says waits for
-    those before it.
+    """Let sections be written at once and shown in order: events of a later section wait until
+    those before it have ended.
     """
 
     def __init__(self, say: Say, indices: Sequence[int]) -> None:
@@ -113,8 +113,8 @@ class InOrder:
 
 
 def _joined(events: Iterable[Event]) -> Iterator[Event]:
-    """Text that waited is said in one piece: a log that is kept only so far would lose its
-    beginning to events that nobody could read yet.
+    """Join text that waited into one event: many small ones would push the beginning out of the
+    bounded event log.
     """
     for kind, same in groupby(events, type):
         if kind is Delta:

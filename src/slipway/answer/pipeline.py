@@ -1,4 +1,4 @@
-"""What questions meet: apps, routes, and the snapshot that holds them."""
+"""Apps, routes, and the compiled snapshot that holds them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from slipway.types import (
 
 
 class App(Record, frozen=True, kw_only=True):
-    """A named profile, compiled at load time: a room that is None is not visited."""
+    """A named profile, compiled at load time; a stage that is None is skipped."""
 
     name: str
     knowledge: Knowledge | None = None
@@ -27,26 +27,25 @@ class App(Record, frozen=True, kw_only=True):
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
     sections: int = 4
-    matches: bool = (
-        False  # sources are matched to sentences by their words, for models that do not name them
-    )
+    matches: bool = False  # match sources to sentences by words, for models that name none
 
 
 class Pipeline(Record, frozen=True, kw_only=True):
-    """One immutable snapshot of everything that questions meet. Apps and routes (a bare model is a
-    route of one) by their names.
+    """An immutable snapshot of everything that a question meets.
+
+    A bare model is a route of one.
     """
 
     admission: Admission
     apps: dict[str, App]
     routes: dict[str, Route]
     emit: Emit
-    answer_s: float = 600.0  # how long an answer may take as a whole
-    patience_s: float = 20.0  # how long a model that failed is waited for
+    answer_s: float = 600.0  # time limit of a whole answer
+    patience_s: float = 20.0  # how long a failed model may be retried
     pace: Pace = msgspec.field(default_factory=Pace)
 
     def app(self, name: str) -> App | None:
-        """The app of that name; a route or model may be asked like an app without rooms."""
+        """Return the app of that name; a route or model is an app without documents."""
         if found := self.apps.get(name):
             return found
         return App(name=name, route=self.routes[name]) if name in self.routes else None

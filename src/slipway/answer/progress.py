@@ -1,6 +1,4 @@
-"""Progress: what stage an answer is in, with true counts, never silent for over a second, with the
-time left where that is known.
-"""
+"""Progress of an answer: its stage, true counts, and the time left if it is known."""
 
 import asyncio
 import time
@@ -13,7 +11,7 @@ TICK_S = 0.8
 
 
 class ProgressReporter:
-    """Says what it is told at once, and again every TICK_S until it is closed."""
+    """Send progress when it changes, and repeat it every TICK_S until closed."""
 
     def __init__(self, say: Say, started_at: float, pace: Pace) -> None:
         self._say, self._started_at, self._pace = say, started_at, pace
@@ -51,12 +49,12 @@ class ProgressReporter:
             self.report(last.stage, last.label, last.done, last.total, last.unit)
 
     def close(self) -> None:
-        """No more is said."""
+        """Send no more progress."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def judge_estimates(self) -> None:
-        """All came to its end: what was said of the time left is judged by it."""
+        """Compare the estimates that were shown with the true end; all sections are done."""
         if self.writings:
             self._pace.judge(self.writings[0].model, self._shown, time.monotonic())

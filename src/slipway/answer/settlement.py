@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from slipway import ledger
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.providers import Provider
 from slipway.routing import QuickReply, RoutedAnswer
-from slipway.types import AnswerDone, Asker, Beside, Record, ServedBy, Usage
+from slipway.types import AnswerDone, Asker, OtherModelUsage, Record, ServedBy, Usage
 
 
 class Facts(Record, frozen=True, kw_only=True):
@@ -38,9 +38,9 @@ class Tally:
         self.served_by: ServedBy | None = None
         self.model: str | None = None
         self.provider = "none"
-        self.spent: list[Spent] = []
+        self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # model name -> provider
-        self.beside: list[Beside] = []
+        self.other_usage: list[OtherModelUsage] = []
         self.attempts = 0
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
@@ -61,12 +61,12 @@ class Tally:
         self.provider = model.kind
 
     @contextmanager
-    def booking(self, answering: RoutedAnswer) -> Iterator[list[Spent]]:
+    def booking(self, answering: RoutedAnswer) -> Iterator[list[CallUsage]]:
         """Close the attempts on leaving, however they end, and book every call they made.
 
         The yielded list holds these calls after the block.
         """
-        spent = list[Spent]()
+        spent = list[CallUsage]()
         try:
             yield spent
         finally:
@@ -75,23 +75,25 @@ class Tally:
             self.skipped |= answering.attempts.skipped
             spent += [self.book(took.candidate.model, took.usage) for took in answering.usages]
 
-    def book(self, model: Provider, usage: Usage | None) -> Spent:
-        spent = Spent(model=model.name, price=model.price, usage=usage)
+    def book(self, model: Provider, usage: Usage | None) -> CallUsage:
+        spent = CallUsage(model=model.name, price=model.price, usage=usage)
         self.spent.append(spent)
         self.kinds[model.name] = model.kind
         return spent
 
-    def book_side_call(self, thought: QuickReply) -> Spent:
+    def book_side_call(self, thought: QuickReply) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""
         if thought.usage is not None:
-            self.beside.append(
-                Beside(model=thought.model.name, provider=thought.model.kind, usage=thought.usage)
+            self.other_usage.append(
+                OtherModelUsage(
+                    model=thought.model.name, provider=thought.model.kind, usage=thought.usage
+                )
             )
-        return Spent(model=thought.model.name, price=thought.model.price, usage=thought.usage)
+        return CallUsage(model=thought.model.name, price=thought.model.price, usage=thought.usage)
 
     @property
     def cost_usd(self) -> str | None:
-        return ledger.plain(ledger.total_usd(self.spent))
+        return ledger.format_usd(ledger.total_usd(self.spent))
 
     def facts(self, attempts: int) -> Facts:
         return Facts(
@@ -117,20 +119,20 @@ class Tally:
             error=self.error,
             duration_s=self.elapsed_s(),
             ttft_s=self.ttft_s,
-            usage=ledger.used([spent for spent in self.spent if spent.model == self.model]),
+            usage=ledger.total_usage([spent for spent in self.spent if spent.model == self.model]),
             tenant=self.asker.tenant,
             owner=self.asker.owner,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            beside=(*self.beside, *self._other_writers()),
+            other_usage=(*self.other_usage, *self._other_writers()),
             skipped=tuple(self.skipped.items()),
         )
 
-    def _other_writers(self) -> list[Beside]:
+    def _other_writers(self) -> list[OtherModelUsage]:
         """Return the calls of models other than `model`: sections may be written by several."""
         return [
-            Beside(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
+            OtherModelUsage(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
             for spent in self.spent
             if spent.model != self.model and spent.usage is not None
         ]

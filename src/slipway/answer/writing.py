@@ -1,9 +1,9 @@
-"""Prompt and route: the sections' texts, written at once and shown in their order."""
+"""Prompt and routing: write the sections concurrently, and show them in order."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.knowledge.quoting import quote
-from slipway.ledger import Spent
+from slipway.ledger import CallUsage
 from slipway.prompt import build
 from slipway.providers import Call, encode_json
 from slipway.routing import CallContext, Route, RoutedAnswer
@@ -35,9 +35,9 @@ from slipway.types import (
 )
 
 log = logging.getLogger("slipway")
-CUT = {  # what a model may say of its end -> what the reader should know
-    "length": "The text was cut where the model's longest length was reached.",
-    "content_filter": "The model's provider held back a part of the text.",
+CUT = {  # finish reason of the model -> what the reader should know
+    "length": "The text ends here because the model reached its length limit.",
+    "content_filter": "The model's provider withheld a part of the text.",
 }
 PATIENCE_S = (
     2.0  # how long a model that failed is waited for, where the documents can be quoted instead
@@ -46,7 +46,9 @@ FLAGS_SHOWN = 12  # in a notice; the citations have them all
 
 
 class WritingContext(Record, frozen=True, kw_only=True):
-    """What all sections of an answer share while they are written."""
+    """What all sections of an answer share while they are written; `asked` holds the call of each
+    section that a model writes, by its index.
+    """
 
     pipeline: Pipeline
     app: App
@@ -59,7 +61,7 @@ class WritingContext(Record, frozen=True, kw_only=True):
     ]  # what the model is asked, by the section's index, where it is
 
     def report(self) -> None:
-        """How many sections are written."""
+        """Report how many sections are written."""
         sections = self.draft.sections
         written = sum(section.state == "done" for section in sections)
         label = (
@@ -70,7 +72,7 @@ class WritingContext(Record, frozen=True, kw_only=True):
         self.progress.report("write", label, written, len(sections), "sections")
 
     def notice(self, code: str, text: str, say: Say) -> None:
-        """Said once, however many sections it is true of."""
+        """Send a notice once, even if it is true of several sections."""
         if code not in self.draft.notices:
             self.draft.notices.add(code)
             say(Notice(code=code, text=text))
@@ -85,20 +87,19 @@ async def write_all(
     progress: ProgressReporter,
     say: Say,
 ) -> None:
-    """All sections that are missing, at once as far as the route goes, shown in their order. One
-    that fails does not end the others.
+    """Write all missing sections, as many at once as the route allows; show them in order.
+
+    A section that fails does not end the others.
     """
     missing = draft.missing
-    progress.at_once = at_once = app.route.at_once if app.route is not None else len(missing)
-    gate, order = asyncio.Semaphore(at_once), InOrder(say, [section.index for section in missing])
+    progress.at_once = app.route.at_once if app.route is not None else len(missing)
     asked = {
         section.index: call
         for section in missing
         if (call := asking(app, question, draft, section)) is not None
     }
-    progress.writings = [
-        writing for _, writing in asked.values()
-    ]  # those that wait for the gate count for the time left, too
+    # sections that wait for their turn belong to the time left, too
+    progress.writings = [writing for _, writing in asked.values()]
     context = WritingContext(
         pipeline=pipeline,
         app=app,
@@ -108,37 +109,44 @@ async def write_all(
         progress=progress,
         asked=asked,
     )
-
-    async def one(section: Section) -> None:
-        lane = order.lane(section.index)
-        try:
-            async with gate:
-                await write(context, section, lane)
-            section.state = "done"
-            lane(
-                SectionState(
-                    index=section.index,
-                    title=section.title,
-                    state="done",
-                    served_by=section.served_by,
-                    model=section.model,
-                )
-            )
-        except SlipwayError as error:
-            failed(section, error, lane)
-        except Exception as error:  # a defect costs its own section only
-            log.exception("a defect met by section %d of answer %s", section.index, question.id)
-            failed(section, InternalError.of(error), lane)
-        finally:
-            order.end(section.index)
-        context.report()
-
+    turns = asyncio.Semaphore(progress.at_once)
+    order = InOrder(say, [section.index for section in missing])
     if len(missing) == 1:
-        await one(missing[0])
+        await write_section(context, missing[0], turns, order)
         return
     async with asyncio.TaskGroup() as group:
         for section in missing:
-            group.create_task(one(section))
+            group.create_task(write_section(context, section, turns, order))
+
+
+async def write_section(
+    context: WritingContext, section: Section, turns: asyncio.Semaphore, order: InOrder
+) -> None:
+    """Write one section when it is its turn; a failure is noted in the section, not raised."""
+    lane = order.lane(section.index)
+    try:
+        async with turns:
+            await write(context, section, lane)
+        section.state = "done"
+        lane(
+            SectionState(
+                index=section.index,
+                title=section.title,
+                state="done",
+                served_by=section.served_by,
+                model=section.model,
+            )
+        )
+    except SlipwayError as error:
+        failed(section, error, lane)
+    except Exception as error:  # a defect fails its own section only
+        log.exception(
+            "section %d of answer %s failed by a defect", section.index, context.question.id
+        )
+        failed(section, InternalError.of(error), lane)
+    finally:
+        order.end(section.index)
+    context.report()
 
 
 def failed(section: Section, error: SlipwayError, say: Say) -> None:
@@ -149,7 +157,7 @@ def failed(section: Section, error: SlipwayError, say: Say) -> None:
 def asking(
     app: App, question: Question, draft: Draft, section: Section
 ) -> tuple[Call, Writing] | None:
-    """What the model is asked for a section; None where it is not."""
+    """Return the call that asks the model for a section; None if no model is asked."""
     if app.route is None or not is_asked(app, section.sources or [], section.confidence):
         return None
     call = call_for(app, question, section, alone=len(draft.sections) == 1)
@@ -157,15 +165,16 @@ def asking(
 
 
 async def write(context: WritingContext, section: Section, say: Say) -> None:
-    """The text: by the route's model, else, where there are documents, quoted from them. Where they
-    do not say, that is all that is said, with no citation.
+    """Write a section by the route's model, or quote the documents if no model can.
+
+    If the documents do not answer, say only that, without a citation.
     """
     app, sources = context.app, section.sources or []
     if app.route is not None and section.index in context.asked:
         try:
             answered = await write_by_model(context, app.route, section, say)
         except ModelFailed as failure:
-            if not sources or failure.spoke:
+            if not sources or failure.spoke or wants_json(context.question.options):
                 raise failure.error from None
             context.notice(
                 "degraded",
@@ -180,15 +189,19 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
 
 
+def wants_json(options: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for JSON instead of text, which a quote cannot be."""
+    form = options.get("response_format")
+    return isinstance(form, dict) and form.get("type") not in (None, "text")
+
+
 def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
-    """Whether a model is asked, where there is one: not where the documents hardly answer."""
+    """Return False if the documents are so unlikely to answer that no model need read them."""
     return app.knowledge is None or (bool(sources) and confidence >= MIN_CONFIDENCE_TO_ASK)
 
 
 def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
-    """The last served_by: the sentences that answer, verbatim. False where there are none, and nothing
-    was said.
-    """
+    """Quote the sentences that answer, verbatim. Return False if there are none."""
     found = (
         quote(section.part.text, section.sources or ())
         if section.confidence >= MIN_CONFIDENCE_TO_QUOTE
@@ -196,12 +209,12 @@ def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     )
     section.served_by, section.model = "quote", None
     if found is not None:
-        tell(context.tally, section, (found.text, list(found.citations)), say)
+        show(context.tally, section, (found.text, list(found.citations)), say)
     return found is not None
 
 
 class ModelFailed(Exception):
-    """What a model's call ended with, and whether it had said anything by then."""
+    """The error of a model's call; `spoke` if some of its text was shown before."""
 
     def __init__(self, error: ProviderError, *, spoke: bool) -> None:
         super().__init__(error.what)
@@ -222,26 +235,28 @@ def call_for(app: App, question: Question, section: Section, *, alone: bool) -> 
 def messages_for(
     app: App, question: Question, section: Section, *, alone: bool
 ) -> list[dict[str, Any]]:
-    """What a model reads for a section; `alone` where it is the only one. A topic that was found is
-    known by its title.
+    """Return the messages for a section; `alone` if it is the only one.
+
+    A section about a topic found in the documents is named by its title.
     """
     part = section.part.text if section.part.hits is None else section.title
     return build(question, section.sources or [], app.prompt, "" if alone else part)
 
 
 async def write_by_model(context: WritingContext, route: Route, section: Section, say: Say) -> bool:
-    """False where the model says that the passages do not answer, and nothing else was said. Raises
-    ModelFailed.
+    """Write a section by a model. Return False if it said only that the passages do not answer.
+
+    Raises ModelFailed.
     """
     call, writing = begin(context, section)
     answering = RoutedAnswer(route, call, asked(context, section))
-    text, spent = Text.of(context, section), list[Spent]()
+    text, spent = Text.of(context, section), list[CallUsage]()
     try:
         with context.tally.booking(answering) as spent:
             await answering.open()
             writing.model = answering.candidate.model.name
             written_by(context, section, answering)
-            await hear(answering, text, writing, context, say)
+            await stream_text(answering, text, writing, context, say)
         text.end(say, whole=True)
     except ProviderError as error:
         if text.spoke:
@@ -270,7 +285,9 @@ def begin(context: WritingContext, section: Section) -> tuple[Call, Writing]:
 
 
 def asked(context: WritingContext, section: Section) -> CallContext:
-    """Where the documents can be quoted instead, a model that fails is not waited for long."""
+    """Return who asks, and the time limits; a failing model is retried only briefly if the
+    documents can be quoted instead.
+    """
     tally = context.tally
     until = tally.started_at + context.pipeline.answer_s
     patience_s = (
@@ -288,19 +305,19 @@ def asked(context: WritingContext, section: Section) -> CallContext:
     )
 
 
-async def hear(
+async def stream_text(
     answering: RoutedAnswer, text: "Text", writing: Writing, context: WritingContext, say: Say
 ) -> None:
-    """What the model writes, as it comes; and what was done to have it."""
-    told = 0
+    """Show the model's text as it arrives, and the notices of what was done to get it."""
+    shown = 0
     while pieces := await answering.pieces():
-        for notice in answering.notices[told:]:
+        for notice in answering.notices[shown:]:
             context.notice(notice.code, notice.text, say)
-        told = len(answering.notices)
+        shown = len(answering.notices)
         for piece in pieces:
             text.finish = piece.finish or text.finish
             if piece.text:
-                writing.wrote(len(piece.text))
+                writing.add_chars(len(piece.text))
                 text.feed(piece.text, say)
 
 
@@ -310,8 +327,8 @@ def written_by(context: WritingContext, section: Section, answering: RoutedAnswe
 
 
 class Text:
-    """A section's text on its way from the model to the reader: what it says of the documents, its
-    sources, and how it ended.
+    """A section's text on its way from the model to the reader: it detects abstention, turns
+    markers into citations, and explains how the text ended.
     """
 
     def __init__(
@@ -341,26 +358,27 @@ class Text:
 
     def feed(self, text: str, say: Say) -> None:
         if shown := self._attributed(self.opening.feed(text)):
-            self._tell(self.marker.feed(shown), say)
+            self._show(self.marker.feed(shown), say)
 
     def _attributed(self, text: str) -> str:
         return self.attributor.feed(text) if self.attributor is not None and text else text
 
-    def _tell(self, found: tuple[str, list[Citation]], say: Say) -> None:
+    def _show(self, found: tuple[str, list[Citation]], say: Say) -> None:
         self.spoke = self.spoke or bool(found[0])
         self.cited += len(found[1])
-        tell(self.context.tally, self.section, found, say)
+        show(self.context.tally, self.section, found, say)
 
     def end(self, say: Say, *, whole: bool) -> None:
-        """What was held back, and what the reader should know about the sources and the end; not
-        `whole`, it broke off.
+        """Send what was held back, and notices about sources and the end.
+
+        `whole` is False if the text broke off.
         """
         text = self._attributed(self.opening.end()) + (
             self.attributor.end() if self.attributor is not None else ""
         )
         if text:
-            self._tell(self.marker.feed(text), say)
-        self._tell(self.marker.end(), say)
+            self._show(self.marker.feed(text), say)
+        self._show(self.marker.end(), say)
         if words := list(self.marker.flags):
             more = f" and {len(words) - FLAGS_SHOWN} more" if len(words) > FLAGS_SHOWN else ""
             self._notice(
@@ -373,7 +391,7 @@ class Text:
         if self.attributor is not None and self.attributor.marked:
             self.context.notice(
                 "matched",
-                "The model did not name its sources: they were matched to its sentences by their words.",
+                "The model did not name its sources: they were matched to its sentences by words.",
                 say,
             )
         if whole and self.finish in CUT:
@@ -383,7 +401,7 @@ class Text:
         say(Notice(code=code, text=text, section=self.section.index))
 
 
-def tell(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:
+def show(tally: Tally, section: Section, found: tuple[str, list[Citation]], say: Say) -> None:
     text, citations = found
     if text:
         say(Delta(section=section.index, text=text))

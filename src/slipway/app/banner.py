@@ -1,7 +1,7 @@
 """What a person who starts a server sees in the terminal."""
 
 import slipway
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 from slipway.settings.loading import Loaded
 
 
@@ -30,7 +30,7 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     return [*lines, f"  page   {url}/", f"  API    {url}/v1   (OPENAI_BASE_URL)"]
 
 
-def origin_of(model: Model) -> str:
+def origin_of(model: ModelSettings) -> str:
     return f"{model.weights}, run here" if model.weights else f"{model.name} at {model.base_url}"
 
 

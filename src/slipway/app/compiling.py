@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from slipway import answer, providers
-from slipway.admission import Admission, Places
+from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
 from slipway.app.reloading import ModelHandle
 from slipway.errors import SettingsError
@@ -18,8 +18,8 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.settings import App, Model, Settings
-from slipway.settings.live import Live, Rules
+from slipway.settings import AppSettings, ModelSettings, Settings, share
+from slipway.settings.live import LiveSettings, Rules
 from slipway.types import AnswerDone, AttemptDone, Record
 
 PASSAGES = 5
@@ -46,7 +46,7 @@ def models_for(settings: Settings, before: Mapping[str, ModelHandle]) -> dict[st
     }
 
 
-def make_handle(name: str, settings: Model, before: ModelHandle | None) -> ModelHandle:
+def make_handle(name: str, settings: ModelSettings, before: ModelHandle | None) -> ModelHandle:
     """Create the provider; its health is taken over if the endpoint is still the same."""
     provider = providers.create(name, settings, settings.provider)
     at_once = settings.at_once or provider.parallel
@@ -59,7 +59,7 @@ def make_handle(name: str, settings: Model, before: ModelHandle | None) -> Model
     )
 
 
-def endpoint_of(settings: Model) -> tuple[object, ...]:
+def endpoint_of(settings: ModelSettings) -> tuple[object, ...]:
     """Return what identifies a model and our account there; headers may hold a key as well."""
     return (
         settings.provider,
@@ -76,9 +76,9 @@ class Carried(Record, frozen=True, kw_only=True):
     """What outlives a pipeline: it is carried over to the next one."""
 
     emit: Callable[[AnswerDone | AttemptDone], None]
-    live: Live
+    live: LiveSettings
     pace: Pace = msgspec.field(default_factory=Pace)
-    places: Places = msgspec.field(default_factory=Places)
+    in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
 def compile_pipeline(
@@ -100,7 +100,10 @@ def compile_pipeline(
         routes[name] = Route(
             name=name,
             candidates=tuple(
-                msgspec.structs.replace(candidates[e.model], role=e.role) for e in entries
+                msgspec.structs.replace(
+                    candidates[e.model], role=e.role, canary=share(e.canary) if e.canary else None
+                )
+                for e in entries
             ),
         )
     apps = {
@@ -108,7 +111,13 @@ def compile_pipeline(
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
-        admission=Admission(settings.keys, settings.limits.answers, operator, carried.places),
+        admission=Admission(
+            settings.keys,
+            settings.limits.answers,
+            operator,
+            carried.in_flight_total,
+            login=settings.login is not None,
+        ),
         apps=apps,
         routes=routes,
         emit=carried.emit,
@@ -136,7 +145,11 @@ def candidate_of(handle: ModelHandle) -> Candidate:
 
 
 def app_of(
-    name: str, app: App, synchronizer: Synchronizer | None, routes: dict[str, Route], rules: Rules
+    name: str,
+    app: AppSettings,
+    synchronizer: Synchronizer | None,
+    routes: dict[str, Route],
+    rules: Rules,
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
@@ -166,14 +179,14 @@ def is_local(route: Route | None) -> bool:
     )
 
 
-def prompt_of(app: App, *, matches: bool = False) -> Prompt:
+def prompt_of(app: AppSettings, *, matches: bool = False) -> Prompt:
     """Return the app's prompt; its file is read now, and not again until the next reload."""
     ours = SMALL_MODEL_INSTRUCTIONS if matches else DEFAULT_INSTRUCTIONS
     standing = Path(app.prompt).read_text(encoding="utf-8") if app.prompt is not None else ours
     return Prompt(standing, app.instructions)
 
 
-def load_reranker(name: str, app: App) -> Rerank | None:
+def load_reranker(name: str, app: AppSettings) -> Rerank | None:
     """Return the function that `rerank` names. Raises SettingsError if it cannot be loaded."""
     if app.rerank is None:
         return None

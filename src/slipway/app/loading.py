@@ -11,7 +11,7 @@ from slipway.answer.abstention import SENTINEL
 from slipway.app.compiling import load_reranker, prompt_of
 from slipway.errors import ProviderError, SettingsError
 from slipway.providers.endpoints import ENDPOINTS
-from slipway.settings import Flags, Known, Settings, load
+from slipway.settings import Flags, KnownNames, Settings, load
 from slipway.settings.loading import Loaded
 
 log = logging.getLogger("slipway")
@@ -60,8 +60,8 @@ def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:
     return found
 
 
-def known_names() -> Known:
-    return Known(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
+def known_names() -> KnownNames:
+    return KnownNames(kinds=providers.NEEDS, endpoints=ENDPOINTS, weights=weights.runnable())
 
 
 def first_model_at(url: str) -> str:

@@ -8,7 +8,7 @@ from slipway.app.loading import load_settings
 from slipway.app.stores import LazyStore, distinct, synchronizers_for
 from slipway.knowledge.sync import Synchronizer
 from slipway.settings import Flags, Settings
-from slipway.settings.live import Live
+from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.types import AnswerDone, AttemptDone
 
@@ -21,7 +21,7 @@ def local_pipeline(flags: Flags) -> Pipeline:
 def read_documents(synchronizer: Synchronizer) -> None:
     """Read the documents; use the vectors that exist, and make none."""
     synchronizer.build()
-    synchronizer.remember()
+    synchronizer.load_vectors()
 
 
 def offline_pipeline(
@@ -37,5 +37,5 @@ def offline_pipeline(
         settings,
         models_for(settings, {}),
         synchronizers,
-        Carried(emit=emit, live=Live(Loaded(settings=settings, file=None))),
+        Carried(emit=emit, live=LiveSettings(Loaded(settings=settings, file=None))),
     )

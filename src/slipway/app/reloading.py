@@ -22,8 +22,8 @@ from slipway.answer import Pipeline
 from slipway.knowledge.sync import Synchronizer
 from slipway.providers import Provider
 from slipway.routing import Health
-from slipway.settings import Model, Settings
-from slipway.settings.live import Live, problems_of
+from slipway.settings import ModelSettings, Settings
+from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.types import Asker, Record
 
@@ -40,7 +40,7 @@ Folders = tuple[str, ...]
 class ModelHandle:
     """One model: its settings, the provider that calls it, and its health."""
 
-    def __init__(self, settings: Model, provider: Provider, health: Health) -> None:
+    def __init__(self, settings: ModelSettings, provider: Provider, health: Health) -> None:
         self.settings, self.provider, self.health = settings, provider, health
 
     def start(self) -> None:
@@ -57,7 +57,9 @@ class ModelHandle:
 
 
 class Compiled(Record, frozen=True, kw_only=True):
-    """Compiled settings, with what the next ones may take over: models by name, documents by folders."""
+    """Compiled settings, with what the next ones may take over: models by name, documents by
+    folders.
+    """
 
     settings: Settings
     pipeline: Pipeline
@@ -73,7 +75,7 @@ class Reloading:
 
     def __init__(
         self,
-        live: Live,
+        live: LiveSettings,
         compiled: Compiled,
         compile_beside: Compile,
         apply: Callable[[Compiled], None],
@@ -151,9 +153,8 @@ class Reloading:
             return {}
         problems = list(self.refused)
         if problems and not (asker.everything or self.compiled.pipeline.admission.open):
-            problems = [
-                f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: see the server's log"
-            ]
+            noun = "problem" if len(problems) == 1 else "problems"
+            problems = [f"{len(problems)} {noun}: see the server's log"]
         return {"applied_at": round(self.applied_at, 3), "refused": problems}
 
     async def _put(self, compiled: Compiled) -> None:
@@ -185,7 +186,7 @@ class Reloading:
                 log.exception("the settings file could not be checked")
 
     def _poll(self, loop: asyncio.AbstractEventLoop, *, asked: bool) -> None:
-        reading = self.live.look(asked=asked)
+        reading = self.live.current(force=asked)
         due = bool(self.refused) and time.monotonic() >= self._retry_at
         if due and reading is self._seen:
             reading = self.live.retry()
@@ -236,7 +237,7 @@ class Reloading:
         for synchronizer in _only(compiled.synchronizers, existing):
             synchronizer.start()
         for synchronizer in compiled.synchronizers.values():
-            synchronizer.collection.reader.allow(compiled.settings.limits.document_mb)
+            synchronizer.collection.reader.set_size_limit(compiled.settings.limits.document_mb)
         self._pipelines = [
             pipeline
             for pipeline in self._pipelines

@@ -3,6 +3,7 @@
 import logging
 import sys
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 
 import msgspec
 
@@ -10,10 +11,12 @@ from slipway.app.banner import address_of, banner, local_address
 from slipway.app.building import Assembly
 from slipway.app.loading import check_settings, load_settings, with_model_names
 from slipway.app.stores import LazyStore, has_knowledge
-from slipway.settings import Flags
-from slipway.settings.live import Live
+from slipway.errors import SettingsError
+from slipway.settings import Flags, Listen
+from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import file_of
+from slipway.store import check_usable, file_of
+from slipway.terminal import PrintableArguments
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -25,13 +28,15 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         datefmt="%H:%M:%S",
         level=logging.WARNING if quiet else logging.INFO,
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(PrintableArguments())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     flags = with_model_names(flags)
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
     store = LazyStore(found.settings)
-    assembly = Assembly(store, Live(found, partial(check_settings, flags)))
+    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
     listening = bind(found.settings.listen)
 
     def announce() -> None:
@@ -53,17 +58,35 @@ def tell_start(found: Loaded, address: tuple[str, int], *, quiet: bool) -> None:
         print(line, file=sys.stderr)  # noqa: T201 - for the person who starts the server
 
 
+def is_slipway(listen: Listen) -> bool:
+    """Return True if a Slipway server answers at this address; wait at most 2 s."""
+    host, port = local_address((listen.host, listen.port))
+    connection = HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": "localhost"})
+        return connection.getresponse().read() == b'{"status":"ok"}'
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def check(flags: Flags) -> list[str]:
     """Return what these settings come to, line by line.
 
     Raises SettingsError for invalid settings, and for a port or a store that a server could not
-    use now.
+    use now. A port that a Slipway server holds is no problem: these may be its next settings.
     """
     found = check_settings(flags)
     settings = found.settings
-    bind(settings.listen).close()
-    file_of(settings.store)
+    check_usable(file_of(settings.store))
     lines = [f"warning: {w}" for w in found.warnings]
+    try:
+        bind(settings.listen).close()
+    except SettingsError:
+        if not is_slipway(settings.listen):
+            raise
+        lines.append(f"note: a Slipway server already uses port {settings.listen.port}")
     for kind, names in (
         ("model", settings.models),
         ("route", settings.routes),

@@ -23,14 +23,14 @@ def open_store(settings: Settings) -> Store:
     that ends with this process, and log a warning. Raises SettingsError for a store that was
     named in the settings or exists already, and cannot be opened.
     """
-    file = file_of(settings.store)
+    file, in_use = file_of(settings.store), False
     try:
         return Store(file)
     except InUse as error:
         where = f" at {error.holder.url}" if error.holder and error.holder.url else ""
+        in_use = True
         log.warning(
-            "the store %s is %s%s: documents are read into a temporary store, and feedback is not "
-            "saved",
+            "the store %s is %s%s: a temporary copy is used, and feedback is not saved",
             file,
             error,
             where,
@@ -43,7 +43,7 @@ def open_store(settings: Settings) -> Store:
             "is not saved",
             error.problems[0],
         )
-    return Store.temporary()
+    return Store.temporary(copied_from=file if in_use else None)
 
 
 class LazyStore:

@@ -14,6 +14,7 @@ from slipway.commands.eval_answers import (
     page_at,
     write_page,
 )
+from slipway.commands.eval_run import COMMANDS as SET_COMMANDS
 from slipway.commands.ingest import read_knowledge
 from slipway.commands.options import JSON, NonEmptyPath, settings_options
 from slipway.evals import reports
@@ -24,6 +25,10 @@ from slipway.settings import Flags
 @click.group("eval")
 def command() -> None:
     """Measure how good search and answers are, with confidence intervals."""
+
+
+for each in SET_COMMANDS:
+    command.add_command(each)
 
 
 @command.command("knowledge")

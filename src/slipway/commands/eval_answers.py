@@ -34,7 +34,14 @@ from slipway.knowledge.fusion import PlaceKey
 from slipway.knowledge.index import DocumentFilter
 from slipway.providers import encode_json
 from slipway.routing import models_of
-from slipway.settings import App, Connection, Flags, Model, RouteEntry, Settings
+from slipway.settings import (
+    AppSettings,
+    ConnectionSettings,
+    Flags,
+    ModelSettings,
+    RouteEntry,
+    Settings,
+)
 from slipway.terminal import Bar
 from slipway.types import AnswerDone, Asker, AttemptDone, Record, Within
 
@@ -164,7 +171,8 @@ def _announce(
 ) -> None:
     for name, column in asked.columns.items():
         say(
-            f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions to ask, {column.calls}"
+            f"{name} ({column.about}): {sum(each.column == name for each in missing)} questions "
+            f"to ask, {column.calls}"
         )
     if wanted.save is not None:
         say(f"{len(todo) - len(missing)} of {len(todo)} answers are in {wanted.save} already")
@@ -279,7 +287,7 @@ def _local_columns(wanted: Wanted, *, shown: bool) -> Columns:
 
 def _apps(
     settings: Settings, names: Sequence[str], models: Sequence[str]
-) -> dict[str, tuple[str, App]]:
+) -> dict[str, tuple[str, AppSettings]]:
     """Return each column's app and that app's name; quotes come first if models write all others.
 
     Raises SettingsError.
@@ -287,17 +295,21 @@ def _apps(
     if unknown := [name for name in names if name not in settings.apps]:
         raise SettingsError(
             [
-                f"--app: there is no app `{unknown[0]}`; known: {', '.join(settings.apps) or 'none; add --docs FOLDER'}"
+                f"--app: there is no app `{unknown[0]}`; known: "
+                + (", ".join(settings.apps) or "none; add --docs FOLDER")
             ]
         )
     chosen = {name: settings.apps[name] for name in names or settings.apps}
     if not chosen and not models:
         raise SettingsError(
             [
-                "there is nothing to ask; add --docs FOLDER, --model MODEL, or a settings file with apps by --config"
+                (
+                    "there is nothing to ask; add --docs FOLDER, --model MODEL, "
+                    "or a settings file with apps by --config"
+                )
             ]
         )
-    chosen = chosen or {"": App()}
+    chosen = chosen or {"": AppSettings()}
     found = {
         (model if len(chosen) == 1 else f"{name}/{model}"): (
             name,
@@ -318,7 +330,7 @@ def _apps(
     return found
 
 
-def _column(name: str, app: App, of: str, settings: Settings, pipeline: Pipeline) -> Column:
+def _column(name: str, app: AppSettings, of: str, settings: Settings, pipeline: Pipeline) -> Column:
     knowledge = pipeline.apps[name].knowledge
 
     def asks(question: Question, without_gold: bool) -> AsyncIterator[EventData]:
@@ -351,14 +363,14 @@ def _written_by(settings: Settings, route: str) -> str:
     )
 
 
-def _calls(app: App) -> str:
+def _calls(app: AppSettings) -> str:
     if app.route is None:
         return "without a model"
     most = f", a broad one up to {app.sections}" if app.sections > 1 and app.knowledge else ""
     return f"each a call of its model{most}; more where one fails"
 
 
-def _state(app: App, standing: str, settings: Settings, knowledge: Knowledge | None) -> str:
+def _state(app: AppSettings, standing: str, settings: Settings, knowledge: Knowledge | None) -> str:
     """Return a digest of everything that may change an answer.
 
     Left out are access rules, since the operator asks, and how a model is reached.
@@ -389,9 +401,15 @@ def _state(app: App, standing: str, settings: Settings, knowledge: Knowledge | N
     )
 
 
-def _model_state(model: Model) -> Model:
+def _model_state(model: ModelSettings) -> ModelSettings:
     return msgspec.structs.replace(
-        model, api_key=None, price=None, connection=Connection(), headers={}, parallel=1, threads=0
+        model,
+        api_key=None,
+        price=None,
+        connection=ConnectionSettings(),
+        headers={},
+        parallel=1,
+        threads=0,
     )
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from slipway import feedback
 from slipway.app.loading import load_settings
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.settings import Flags
 from slipway.settings.tree import seconds
-from slipway.store import file_of
+from slipway.store import FeedbackFilter, file_of
+from slipway.store import list_feedback as list_saved
 
 _SHOWN = 300  # characters of a question or answer
 VOTES = {"yes": True, "no": False}
@@ -56,12 +56,9 @@ def read_feedback(
     except ValueError as error:
         raise SettingsError([f"--since: {error}"]) from None
     vote = VOTES[helpful] if helpful is not None else None
-    return feedback.read(
+    return list_saved(
         file_of(load_settings(flags).settings.store),
-        app=app,
-        helpful=vote,
-        since=earliest,
-        limit=limit,
+        FeedbackFilter(app=app, helpful=vote, since=earliest, limit=limit),
     )
 
 

@@ -17,19 +17,21 @@ from slipway.app.stores import LazyStore, distinct, synchronizers_for
 from slipway.commands.options import JSON, counted, settings_options
 from slipway.errors import Conflict, InternalError, SettingsError
 from slipway.knowledge import Knowledge
-from slipway.knowledge.reading import failure
+from slipway.knowledge.reading import failure_text
 from slipway.knowledge.sync import Synchronizer
-from slipway.knowledge.verification import misfits
-from slipway.settings import Flags
+from slipway.knowledge.verification import inconsistencies
+from slipway.settings import Flags, Settings
 from slipway.store import Holder, InUse, Store, file_of
-from slipway.terminal import Bar
+from slipway.terminal import Bar, printable
 from slipway.types import Record
 
 _POLL_S = 0.2
 
 
 class IngestReport(Record, frozen=True, kw_only=True):
-    """What was read, by app. `failed` maps paths to the reason and what to do."""
+    """What was read, by app. `partly` maps paths to what is missing, `failed` to the reason, each with
+    what to do.
+    """
 
     documents: int
     passages: int
@@ -39,6 +41,7 @@ class IngestReport(Record, frozen=True, kw_only=True):
     embedded: int
     dense: str
     seconds: float
+    partly: Mapping[str, str]
     failed: Mapping[str, str]
     wrong: Sequence[str] | None = None  # mismatches that --verify found; None without it
 
@@ -90,21 +93,9 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Inge
     try:
         store = Store(file_of(settings.store))
     except InUse as error:
-        if error.holder is None:
-            raise Conflict(
-                "The store is in use by another process.", "Try again when it has ended."
-            ) from None
-        if verify:
-            raise Conflict(
-                f"The store is in use by process {error.holder.pid}.",
-                "End it first: --verify needs the store for itself.",
-            ) from None
-        sources = [
-            [str(Path(k).resolve()) for k in app.knowledge]
-            for app in settings.apps.values()
-            if app.knowledge
-        ]
-        return ingest_by_server(error.holder, sources, shown=shown)
+        return ingest_by_server(
+            usable_holder(error, verify=verify), sources_of(settings), shown=shown
+        )
     synchronizers = synchronizers_for(settings, lambda: store, {})
     names = {id(synchronizer): name for name, synchronizer in reversed(synchronizers.items())}
     reports = read_all(
@@ -114,6 +105,29 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Inge
     )
     store.close()
     return reports
+
+
+def usable_holder(error: InUse, *, verify: bool) -> Holder:
+    """Return the process that uses the store, if it may do the work. Raises Conflict."""
+    if error.holder is None:
+        raise Conflict(
+            "The store is in use by another process.", "Try again when it has ended."
+        ) from None
+    if verify:
+        raise Conflict(
+            f"The store is in use by process {error.holder.pid}.",
+            "End it first: --verify needs the store for itself.",
+        ) from None
+    return error.holder
+
+
+def sources_of(settings: Settings) -> list[list[str]]:
+    """Return the folders of each app with documents, as absolute paths."""
+    return [
+        [str(Path(folder).resolve()) for folder in app.knowledge]
+        for app in settings.apps.values()
+        if app.knowledge
+    ]
 
 
 def read_knowledge(docs: tuple[Path, ...], *, shown: bool) -> Knowledge:
@@ -150,7 +164,7 @@ def read_one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -
         embedded = synchronizer.embed(bar.update)
     documents = synchronizer.collection.documents.values()
     return IngestReport(
-        documents=sum(doc.state == "done" for doc in documents),
+        documents=sum(doc.state != "failed" for doc in documents),
         passages=sum(doc.passages for doc in documents),
         read=done.read,
         unchanged=done.unchanged,
@@ -158,8 +172,9 @@ def read_one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -
         embedded=embedded,
         dense=synchronizer.dense_state(),
         seconds=time.monotonic() - started,
-        failed={doc.path: failure(doc) for doc in documents if doc.state == "failed"},
-        wrong=misfits(synchronizer.collection) if verify else None,
+        partly={doc.path: failure_text(doc) for doc in documents if doc.state == "partly"},
+        failed={doc.path: failure_text(doc) for doc in documents if doc.state == "failed"},
+        wrong=inconsistencies(synchronizer.collection) if verify else None,
     )
 
 
@@ -199,7 +214,8 @@ def _followed(
     states = server.post("/v1/documents/scan", json={}).raise_for_status().json()["data"]
     if others := [each for each in sources if each not in [state["sources"] for state in states]]:
         raise Conflict(
-            f"The server at {server.base_url} uses the store, but does not serve {', '.join(others[0])}.",
+            f"The server at {server.base_url} uses the store, but does not serve "
+            f"{', '.join(others[0])}.",
             "Set another `store:`, or stop that server.",
         )
     try:
@@ -220,7 +236,7 @@ def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> I
         server.get("/v1/documents", params={"app": state["app"]}).raise_for_status().json()["data"]
     )
     return IngestReport(
-        documents=sum(doc["state"] == "done" for doc in documents),
+        documents=sum(doc["state"] in ("done", "partly") for doc in documents),
         passages=sum(doc["passages"] for doc in documents),
         read=state["read"],
         unchanged=state["unchanged"],
@@ -228,6 +244,11 @@ def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> I
         embedded=0,
         dense=state["dense"],
         seconds=seconds,
+        partly={
+            doc["path"]: f"{doc['reason']} {doc['next'] or ''}".rstrip()
+            for doc in documents
+            if doc["state"] == "partly"
+        },
         failed={doc["path"]: doc["error"] for doc in documents if doc["state"] == "failed"},
     )
 
@@ -236,15 +257,18 @@ def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> No
     """Print the summary that a person reads."""
     for name, r in reports.items():
         say(
-            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, {r.seconds:.1f} s"
+            f"{name}: {counted(r.documents, 'document')} with {counted(r.passages, 'passage')}, "
+            f"{r.seconds:.1f} s"
         )
         say(
-            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, {len(r.failed)} failed; "
-            f"search by meaning: {r.dense}"
+            f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, "
+            f"{len(r.failed)} failed; search by meaning: {r.dense}"
         )
+        for path, missing in r.partly.items():
+            say(f"  read in part: {path}: {missing}")
         for path, reason in r.failed.items():
-            say(f"  failed: {path}: {reason}")
+            say(f"  failed: {printable(f'{path}: {reason}', one_line=True)}")
         for each in r.wrong or ():
-            say(f"  wrong: {each}")
+            say(f"  wrong: {printable(each, one_line=True)}")
         if r.wrong == []:
             say("  verified: documents, index and vectors match")

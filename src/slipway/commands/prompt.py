@@ -216,6 +216,6 @@ def lint(prompts: Sequence[PromptShown]) -> tuple[list[str], bool]:
         )
         if not in_question:
             found.append(
-                "  the system message should be equal for all questions: no prefix cache can hold it"
+                "  the system message should be equal for all questions: no prefix cache holds it"
             )
     return found, is_stable

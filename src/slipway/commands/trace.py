@@ -94,7 +94,8 @@ def record_lines(name: str, record: Mapping[str, Any], named: str) -> Iterator[s
     """Yield two lines: how it ended, and all other fields with a value worth reading."""
     clock = datetime.fromtimestamp(record["ended_at"]).astimezone().strftime("%H:%M:%S")
     first = f", first words after {record['ttft_s']:.2f} s" if record["ttft_s"] is not None else ""
-    yield f"  {clock}  {name}: {record['error'] or 'done'} after {record['duration_s']:.2f} s{first}"
+    outcome = f"{record['error'] or 'done'} after {record['duration_s']:.2f} s"
+    yield f"  {clock}  {name}: {outcome}{first}"
     rest = {
         field: value
         for field, value in record.items()

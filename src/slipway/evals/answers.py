@@ -421,7 +421,7 @@ def _total(cases: Sequence[Case]) -> Total:
         served_by=dict(Counter(answer.served_by or "failed" for answer in answers)),
         input_tokens=sum(usage.input_tokens for usage in usages),
         output_tokens=sum(usage.output_tokens for usage in usages),
-        cost_usd=ledger.plain(sum(costs, Decimal())) or "0",
+        cost_usd=ledger.format_usd(sum(costs, Decimal())) or "0",
         unpriced=sum(
             answer.cost_usd is None and (answer.model is not None or bool(answer.error))
             for answer in answers

@@ -192,3 +192,83 @@ def _picture(title: str, height: float, shapes: Sequence[Markup]) -> Markup:
         role="img",
         aria_label=title,
     )
+
+
+class Spot(Record, frozen=True, kw_only=True):
+    """A point of two values with the interval of its height; `strong` ones are joined by a line."""
+
+    label: str
+    x: float
+    y: Measured
+    series: int = 0
+    strong: bool = True
+
+
+def scatter(
+    title: str,
+    spots: Sequence[Spot],
+    told_x: Callable[[float], str],
+    told_y: Callable[[float], str],
+) -> Markup:
+    """Draw points with their names; the strong ones, from left to right, as a front."""
+    across = Axis(0.0, max(spot.x for spot in spots), LEFT + 24, WIDTH - 130)
+    ends = [e for s in spots for e in (s.y.value, s.y.low, s.y.high) if not math.isnan(e)]
+    up = Axis(min(ends), max(ends), HEIGHT, 0)
+    shapes: list[Markup] = [*_grid(across, HEIGHT, told_x)]
+    for tick in up.ticks:
+        y = up.x(tick)
+        shapes.append(tag("line", x1=across.left, x2=WIDTH, y1=y, y2=y, class_="rule"))
+        label = told_y(0.0 if abs(tick) < up.step / 1e6 else tick)
+        shapes.append(
+            tag("text", label, x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
+        )
+    front = sorted((spot.x, spot.y.value) for spot in spots if spot.strong)
+    if len(front) > 1:
+        corners = " ".join(f"{across.x(x):.1f},{up.x(y):.1f}" for x, y in front)
+        shapes.append(tag("polyline", points=corners, class_="curve s7"))
+    taken: list[tuple[float, float]] = []
+    for spot in spots:
+        x, y = across.x(spot.x), up.x(spot.y.value)
+        if not math.isnan(spot.y.low):
+            whisker = f"whisker {_class(spot.series)}"
+            low, high = up.x(spot.y.low), up.x(spot.y.high)
+            shapes.append(tag("line", x1=x, x2=x, y1=low, y2=high, class_=whisker))
+        shapes.append(_form(spot.series, x, y))
+        shapes.append(tag("text", spot.label, x=x + 10, y=_free(taken, x, y + 4), class_="label"))
+    return _picture(title, HEIGHT + 26, shapes)
+
+
+def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
+    """Where a label has room: further down while another one is near."""
+    while any(abs(x - other_x) < 110 and abs(y - other_y) < 14 for other_x, other_y in taken):
+        y += 2
+    taken.append((x, y))
+    return y
+
+
+def lines(
+    title: str,
+    series: Mapping[int, Sequence[tuple[float, float]]],
+    told_x: Callable[[float], str],
+    told_y: Callable[[float], str],
+    *,
+    at: float | None = None,
+) -> Markup:
+    """Draw lines through points; `at` is marked by an upright line."""
+    points = [point for each in series.values() for point in each]
+    across = Axis(0.0, max(x for x, _ in points), LEFT + 24, WIDTH - RIGHT)
+    up = Axis(0.0, max(y for _, y in points), HEIGHT, 0)
+    shapes: list[Markup] = [*_grid(across, HEIGHT, told_x)]
+    for tick in up.ticks:
+        y = up.x(tick)
+        shapes.append(tag("line", x1=across.left, x2=across.right, y1=y, y2=y, class_="rule"))
+        shapes.append(
+            tag("text", told_y(tick), x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
+        )
+    for number, each in series.items():
+        corners = " ".join(f"{across.x(x):.1f},{up.x(y):.1f}" for x, y in each)
+        shapes.append(tag("polyline", points=corners, class_=f"curve {_class(number)}"))
+    if at is not None:
+        x = across.x(at)
+        shapes.append(tag("line", x1=x, x2=x, y1=0, y2=HEIGHT, class_="zero"))
+    return _picture(title, HEIGHT + 26, shapes)

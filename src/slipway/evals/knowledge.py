@@ -22,11 +22,11 @@ from slipway.evals.statistics import (
 )
 from slipway.knowledge import files
 from slipway.knowledge.answerability import DEPTH
-from slipway.knowledge.document_store import Row
+from slipway.knowledge.document_store import StoredPassage
 from slipway.knowledge.fusion import PlaceKey, Ranked, place
 from slipway.knowledge.index import Index
 from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import Unreadable, read
+from slipway.knowledge.readers import UnreadableFile, read
 from slipway.types import Hit, Passage, Record
 
 Search = Callable[[str, int], Sequence[Ranked]]
@@ -68,11 +68,11 @@ def passages_of(docs: Sequence[Path]) -> list[Passage]:
     ]
 
 
-def _passages(found: files.Found) -> list[Passage]:
+def _passages(found: files.FoundFile) -> list[Passage]:
     try:
         data = Path(found.file).read_bytes()
         return passages(read(data, found.path), found.path, hashlib.sha256(data).hexdigest()[:16])
-    except (OSError, Unreadable):
+    except (OSError, UnreadableFile):
         return []
 
 
@@ -86,7 +86,9 @@ class Corpus:
         places: dict[PlaceKey, int] = {}
         self.index.update(
             [
-                Row(id=n, document=n, place=places.setdefault(place(passage), n), passage=passage)
+                StoredPassage(
+                    id=n, document=n, place=places.setdefault(place(passage), n), passage=passage
+                )
                 for n, passage in enumerate(self.passages, 1)
             ],
             (),

@@ -1,27 +1,20 @@
-"""What people say of answers: votes and reports, each kept beside the answer that it is about.
+"""What people say of answers: votes and reports, each saved beside the answer that it is about.
 
-Of every answer of an app a small row is noted in the store (no text), so that it can be voted on
-for KEPT_DAYS; the texts of the latest are held in memory, and go into the store only with the vote.
-One thread writes: a vote is acknowledged once it is on the disk.
+A small row of every app answer goes into the store (no text), so that it can be voted on for
+KEPT_DAYS. The texts of the latest answers are held in memory, and are saved only with a vote. One
+thread writes: a vote is acknowledged once it is on the disk.
 """
 
 import asyncio
-import json
 import logging
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
+from typing import Literal, TypeVar, TypeVarTuple
 
-from slipway.errors import NotFound, NotKept, SettingsError
-from slipway.store import Store
-from slipway.types import Answered, Asker, FeedbackGiven, Record, new_id
-
-if TYPE_CHECKING:
-    import sqlite3
+from slipway.errors import BadRequest, NotFound, NotKept, SettingsError, StorageFull
+from slipway.store import FeedbackRow, Records, SavedFeedback, Store, StoreError
+from slipway.types import Answered, Asker, FeedbackGiven, Record
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -39,38 +32,18 @@ REASONS = {
 }
 LONGEST_COMMENT = 4000  # characters
 KEPT_DAYS = 30
-MOST_NOTED = 200_000  # answers that can be voted on; the oldest go first
+MOST_NOTED = 200_000  # answers that can be voted on; the oldest are dropped first
 TEXTS = 16 * 1024 * 1024  # characters of questions and answers in memory
-MOST_OWED = 10_000  # notes that wait for a store that cannot be written now
-WRITE_S = 1.0  # notes wait so long for others, to be written together
-_NEXT = "Tell the operator: start the server with a `store:` of its own that can be written, or end the other process."
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    id TEXT NOT NULL UNIQUE, at REAL NOT NULL, tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL, model TEXT, served_by TEXT, prompt TEXT
-);
-CREATE TABLE IF NOT EXISTS feedback (
-    id TEXT NOT NULL, answer TEXT NOT NULL, kind TEXT NOT NULL, section INTEGER NOT NULL, at REAL NOT NULL,
-    tenant TEXT NOT NULL, owner TEXT NOT NULL, app TEXT NOT NULL, model TEXT, served_by TEXT, prompt TEXT,
-    helpful INTEGER, reasons TEXT NOT NULL, comment TEXT NOT NULL, question TEXT, text TEXT, sources TEXT,
-    PRIMARY KEY (answer, kind, section)
-);
-CREATE INDEX IF NOT EXISTS feedback_at ON feedback (at);
-"""
-_NOTE = "INSERT OR REPLACE INTO answers VALUES (:id, :at, :tenant, :owner, :app, :model, :served_by, :prompt)"
-_OLD = "DELETE FROM answers WHERE at < ? OR rowid <= (SELECT max(rowid) FROM answers) - ?"
-_KNOWN = "SELECT id, at, tenant, owner, app, model, served_by, prompt FROM answers WHERE id = ?"
-_KEEP = """INSERT OR REPLACE INTO feedback VALUES (:id, :answer, :kind, :section, :at, :tenant, :owner, :app, :model, :served_by, :prompt,
-    :helpful, :reasons, :comment, :question, :text, :sources)"""
-_BEFORE = (
-    "SELECT id, question, text, sources FROM feedback WHERE answer = ? AND kind = ? AND section = ?"
+MOST_UNWRITTEN = 10_000  # notes held while the store cannot be written
+WRITE_S = 1.0  # how long notes wait for others, to be written together
+_NEXT = (
+    "Tell the operator: start the server with a `store:` of its own that can be written, or stop "
+    "the other process."
 )
-_LISTED = """SELECT * FROM feedback WHERE (:app IS NULL OR app = :app) AND (:helpful IS NULL OR helpful = :helpful) AND at >= :since
-    ORDER BY at DESC LIMIT :limit"""
-WHOLE = -1  # the section of what is said of the whole answer
 
 
-class Said(Record, frozen=True, kw_only=True):
-    """What somebody says of an answer, checked."""
+class Opinion(Record, frozen=True, kw_only=True):
+    """A vote or report on an answer, checked; `section` is None for the whole answer."""
 
     answer: str
     kind: Literal["vote", "report"] = "vote"
@@ -80,8 +53,8 @@ class Said(Record, frozen=True, kw_only=True):
     section: int | None = None
 
 
-class Kept(Record, frozen=True, kw_only=True):
-    """What was kept. `replaced` where the same asker had said something of it before."""
+class Receipt(Record, frozen=True, kw_only=True):
+    """What was saved; `replaced` if the same asker had voted on it before."""
 
     id: str
     answer: str
@@ -90,27 +63,26 @@ class Kept(Record, frozen=True, kw_only=True):
 
 
 class Feedback:
-    """The store is opened by the first answer that is noted, in the thread that writes."""
+    """Note answers, and save what people say of them.
+
+    The store is opened by the first answer that is noted, in the thread that writes.
+    """
 
     def __init__(self, store: Callable[[], Store], emit: Callable[[FeedbackGiven], None]) -> None:
         self._store, self._emit = store, emit
         self._thread = ThreadPoolExecutor(1, "feedback")
-        self._ready: Store | None = None
+        self._records: Records | None = None
         self._texts: OrderedDict[str, Answered] = OrderedDict()
-        self._held = 0
-        self._pending: list[Answered] = []  # on the loop
-        self._owed: list[Answered] = []  # in the thread: what could not be written
+        self._held = 0  # characters in _texts
+        self._pending: list[Answered] = []  # touched on the loop only
+        self._unwritten: list[Answered] = []  # touched in the thread only
         self._timer: asyncio.TimerHandle | None = None
         self._warned = False
-
-    @property
-    def opened(self) -> bool:
-        return self._ready is not None
 
     # answers that may be voted on
 
     def note(self, answered: Answered) -> None:
-        """Remembers an answer that has ended, however it ended."""
+        """Remember an answer that has ended, however it ended."""
         if before := self._texts.pop(answered.id, None):
             self._held -= before.size
         self._texts[answered.id] = answered
@@ -118,185 +90,121 @@ class Feedback:
         while self._held > TEXTS:
             self._held -= self._texts.popitem(last=False)[1].size
         self._pending.append(answered)
-        self._timer = self._timer or asyncio.get_running_loop().call_later(WRITE_S, self._later)
+        self._timer = self._timer or asyncio.get_running_loop().call_later(
+            WRITE_S, self._write_pending
+        )
 
-    def _later(self) -> None:
+    def _write_pending(self) -> None:
         self._timer = None
         notes, self._pending = self._pending, []
         self._thread.submit(self._write_notes, notes)
 
     def _write_notes(self, notes: list[Answered]) -> None:
-        self._owed += notes
+        self._unwritten += notes
         try:
-            with self._writing() as db:
-                db.executemany(_NOTE, [_columns(note) for note in self._owed])
-                db.execute(_OLD, (time.time() - KEPT_DAYS * 86400, MOST_NOTED))
-            self._owed, self._warned = [], False
+            self._call(
+                lambda records: records.note_answers(
+                    self._unwritten, days=KEPT_DAYS, at_most=MOST_NOTED
+                )
+            )
+            self._unwritten, self._warned = [], False
         except NotKept as error:
-            del self._owed[:-MOST_OWED]
+            del self._unwritten[:-MOST_UNWRITTEN]
             if not self._warned:
                 log.warning(
-                    "answers can be voted on only for a while, and no vote is kept: %s", error.what
+                    "votes cannot be saved, and older answers can no longer be voted on: %s",
+                    error.what,
                 )
             self._warned = True
 
-    @contextmanager
-    def _writing(self) -> "Iterator[sqlite3.Connection]":
-        """A transaction in a store that lasts, on the disk at its end. Raises NotKept."""
-        import sqlite3  # 1 MB, and only needed where there is a store
-
+    def _call(self, verb: Callable[[Records], Result]) -> Result:
+        """Call a verb of the records of a lasting store. Raises NotKept if that fails."""
         try:
-            store = self._ready or self._open()
-            with store.writing() as db:
-                yield db
+            self._records = self._records or self._open()
+            return verb(self._records)
         except SettingsError as error:
-            raise NotKept(f"Feedback cannot be kept: {error.problems[0]}.", _NEXT) from None
-        except sqlite3.Error as error:
+            raise NotKept(f"Feedback cannot be saved: {error.problems[0]}.", _NEXT) from None
+        except StoreError as error:
+            if StorageFull.explains(error):
+                raise StorageFull("Feedback cannot be saved: the disk is full.") from None
             raise NotKept(
-                f"Feedback cannot be kept: the store cannot be written ({error})."
+                f"Feedback cannot be saved: the store cannot be written ({error})."
             ) from None
 
-    def _open(self) -> Store:
+    def _open(self) -> Records:
         store = self._store()
         if not store.lasting:
             raise NotKept(
-                "Feedback cannot be kept: the store is in use by another process, or cannot be written.",
+                "Feedback cannot be saved: the store is in use by another process, or cannot be "
+                "written.",
                 _NEXT,
             )
-        store.reading().execute(
-            "PRAGMA synchronous=FULL"
-        )  # this thread's connection: what is acknowledged outlives a power cut
-        store.reading().executescript(_TABLES)
-        self._ready = store
-        return store
+        return store.records
 
     # what is said of them
 
-    async def give(self, said: Said, asker: Asker) -> Kept:
-        """Keeps it, in the place of what the same asker said before. Raises NotFound for an answer
-        of nobody or another, and NotKept.
+    async def give(self, opinion: Opinion, asker: Asker) -> Receipt:
+        """Save an opinion in place of what the same asker said before.
+
+        Raises NotFound if the answer is unknown or another key's, and NotKept.
         """
-        kept = await self._in_thread(self._keep, said, asker)
-        if not kept.replaced:
-            self._emit(FeedbackGiven(app=kept.app, kind=said.kind, helpful=said.helpful))
-        return Kept(id=kept.id, answer=said.answer, kind=said.kind, replaced=kept.replaced)
+        app, saved = await self._in_thread(self._save, opinion, asker)
+        if not saved.replaced:
+            self._emit(FeedbackGiven(app=app, kind=opinion.kind, helpful=opinion.helpful))
+        return Receipt(
+            id=saved.id, answer=opinion.answer, kind=opinion.kind, replaced=saved.replaced
+        )
 
     async def withdraw(self, answer_id: str, asker: Asker) -> int:
-        """Takes back the votes on an answer, not what was reported: how many there were."""
+        """Delete the votes on an answer, but not the reports; return how many there were."""
         return await self._in_thread(self._withdraw, answer_id, asker)
 
     async def _in_thread(
         self, function: Callable[[*Arguments], Result], *arguments: *Arguments
     ) -> Result:
-        """To its end, also where the client is gone."""
+        """Call the function in the writing thread; it ends even if the client leaves."""
         return await asyncio.shield(
             asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
         )
 
-    def _answered(self, db: "sqlite3.Connection", answer_id: str, owner: str) -> Answered:
+    def _answered(self, answer_id: str, owner: str) -> Answered:
         found = self._texts.get(answer_id)
-        if found is None and (row := db.execute(_KNOWN, (answer_id,)).fetchone()):
-            found = Answered(
-                **dict(
-                    zip(
-                        ("id", "at", "tenant", "owner", "app", "model", "served_by", "prompt"),
-                        row,
-                        strict=True,
-                    )
-                )
-            )
+        if found is None:
+            found = self._call(lambda records: records.find_answer(answer_id))
         if found is None or found.owner != owner:
             raise NotFound(
                 "There is no answer of that id to vote on.",
-                f"Check the id: answers belong to the key that asked, and take votes for {KEPT_DAYS} days.",
+                "Check the id: answers belong to the key that asked, and take votes for "
+                f"{KEPT_DAYS} days.",
                 param="answer",
             )
         return found
 
-    def _keep(self, said: Said, asker: Asker) -> "_Row":
-        with self._writing() as db:
-            about = self._answered(db, said.answer, asker.owner)
-            section = WHOLE if said.section is None else said.section
-            before = db.execute(_BEFORE, (said.answer, said.kind, section)).fetchone()
-            texts = (
-                (about.question, about.text, json.dumps(about.sources, ensure_ascii=False))
-                if about.text is not None
-                else (None,) * 3
+    def _save(self, opinion: Opinion, asker: Asker) -> tuple[str, SavedFeedback]:
+        about = self._answered(opinion.answer, asker.owner)
+        if opinion.section is not None and opinion.section >= about.sections:
+            raise BadRequest(
+                f"The answer has no section {opinion.section}.",
+                "Send the index of one of its sections, from 0; leave it out for the whole answer.",
+                param="section",
             )
-            if about.text is None and before is not None:
-                texts = before[1:]  # it was voted on when they were still known
-            row = {
-                **_columns(about),
-                "id": before[0] if before else new_id("fb"),
-                "answer": said.answer,
-                "kind": said.kind,
-                "section": section,
-                "at": time.time(),
-                "helpful": said.helpful,
-                "reasons": json.dumps(said.reasons),
-                "comment": said.comment,
-                **dict(zip(("question", "text", "sources"), texts, strict=True)),
-            }
-            db.execute(_KEEP, row)
-        return _Row(id=row["id"], app=about.app, replaced=before is not None)
+        row = FeedbackRow(
+            kind=opinion.kind,
+            section=opinion.section,
+            helpful=opinion.helpful,
+            reasons=opinion.reasons,
+            comment=opinion.comment,
+            about=about,
+        )
+        return about.app, self._call(lambda records: records.save_feedback(row))
 
     def _withdraw(self, answer_id: str, asker: Asker) -> int:
-        with self._writing() as db:
-            self._answered(db, answer_id, asker.owner)
-            return db.execute(
-                "DELETE FROM feedback WHERE answer = ? AND kind = 'vote'", (answer_id,)
-            ).rowcount
+        self._answered(answer_id, asker.owner)
+        return self._call(lambda records: records.withdraw_votes(answer_id))
 
     async def close(self) -> None:
-        """Writes what was noted last."""
+        """Write the last notes, and end the thread."""
         if self._timer is not None:
             self._timer.cancel()
-            self._later()
+            self._write_pending()
         await asyncio.to_thread(self._thread.shutdown)
-
-
-class _Row(Record, frozen=True, kw_only=True):
-    id: str
-    app: str
-    replaced: bool
-
-
-def _columns(about: Answered) -> dict[str, Any]:
-    names = ("id", "at", "tenant", "owner", "app", "model", "served_by", "prompt")
-    return {name: getattr(about, name) for name in names}
-
-
-def read(
-    file: Path, *, app: str | None, helpful: bool | None, since: float, limit: int
-) -> list[dict[str, Any]]:
-    """What is kept, the latest first, also while a server uses the store. Raises SettingsError for
-    a file that is no store.
-    """
-    import sqlite3
-
-    if not file.exists():
-        return []
-    try:
-        with sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30) as db:
-            db.row_factory = sqlite3.Row
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'feedback'").fetchone():
-                return []
-            rows = db.execute(
-                _LISTED, {"app": app, "helpful": helpful, "since": since, "limit": limit}
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise SettingsError([f"store: {file} cannot be read ({error})"]) from None
-    return [_plain(dict(row)) for row in rows]
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    lists = {
-        name: json.loads(row[name]) if row[name] is not None else None
-        for name in ("reasons", "sources")
-    }
-    return {
-        **row,
-        **lists,
-        "helpful": None if row["helpful"] is None else bool(row["helpful"]),
-        "section": None if row["section"] == WHOLE else row["section"],
-    }

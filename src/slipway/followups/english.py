@@ -340,7 +340,7 @@ def _done(pronoun: _Pronoun, words: Sequence[_Word], place: int) -> _Pronoun:
 
 
 def _named(pronoun: _Pronoun, before: str, answer: str) -> str:
-    """Return what a pronoun stands for. Of an answer only a few words are taken, since it may be
+    """Return what a pronoun refers to. Of an answer only a few words are taken, since it may be
     wrong.
     """
     if pronoun.there:

@@ -20,9 +20,9 @@ from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import answerability, files, fusion
 from slipway.knowledge.access import Access
 from slipway.knowledge.best_passage import PLACES_READ, choose_best_passages
-from slipway.knowledge.collection import Collection, Done
+from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
-from slipway.knowledge.document_store import Doc, Row
+from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
@@ -31,7 +31,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
-__all__ = ["OFF", "DocumentCounts", "Done", "Findings", "Knowledge", "check", "opened"]
+__all__ = ["OFF", "DocumentCounts", "Findings", "Knowledge", "ScanProgress", "check", "opened"]
 
 EXTRA = "slipway[knowledge]"
 # What it installs; imported by the modules that use them, so that a gateway never loads them
@@ -138,7 +138,7 @@ class Knowledge:
         progress = self.synchronizer.collection.progress
         return progress.seen / progress.total if progress.total else 0.0
 
-    def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
+    def build(self, tell: Callable[[ScanProgress], None] = lambda done: None) -> ScanProgress:
         """Read all files now and call `tell` after each one; block until done."""
         return self.synchronizer.build(tell)
 
@@ -215,7 +215,7 @@ class Knowledge:
                 ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
             if whole:
                 break
-            self.synchronizer.collection.settle()
+            self.synchronizer.collection.wait_for_changes()
         return ranked, documents
 
     def _searched(
@@ -231,7 +231,7 @@ class Knowledge:
         places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), visible)
         spots = {place.number: place.passages for place in places}
         near = (
-            dense.near(
+            dense.nearest(
                 text,
                 max(limit, fusion.DENSE_DEPTH),
                 [number for some in spots.values() for number in some],
@@ -240,15 +240,15 @@ class Knowledge:
             if dense
             else {}
         )
-        stands = {
+        locations = {
             number: (place.number, place.document) for place in places for number in place.passages
         }
-        stands |= collection.document_store.stands(
-            [number for number in near if number not in stands]
+        locations |= collection.document_store.locations(
+            [number for number in near if number not in locations]
         )
         mine = {
             n: place
-            for n, (place, document) in stands.items()
+            for n, (place, document) in locations.items()
             if document in known.documents and (visible is None or document in visible)
         }
         chosen = fusion.fuse_keys(
@@ -278,7 +278,7 @@ class Knowledge:
             if each.passage in rows
         ]
         whole = len(rows) == len(chosen) + sum(map(len, more)) and len(mine) == len(
-            {*near, *stands}
+            {*near, *locations}
         )
         if whole:
             ranked = choose_best_passages(
@@ -310,7 +310,7 @@ class Knowledge:
     @property
     def has_vectors(self) -> bool:
         """Tell whether search by meaning is on and its weights are loaded."""
-        return self.synchronizer.dense is not None and self.synchronizer.dense.serves
+        return self.synchronizer.dense is not None and self.synchronizer.dense.is_ready
 
     def confidence(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
         """Return the probability, 0 to 1, that these places answer; judged by words alone until all
@@ -333,7 +333,24 @@ class Knowledge:
             row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
-    def _readable(self, row: Row, asker: Asker) -> bool:
+    def neighbours(self, id: str, asker: Asker) -> tuple[str | None, str | None]:  # noqa: A002
+        """Return the ids of the passages before and after this one in its document."""
+        store = self.synchronizer.collection.document_store
+        row = store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None, None
+        return store.neighbours(row.id, row.document)
+
+    def original(self, id: str, asker: Asker) -> Path | None:  # noqa: A002
+        """Return the file of the passage's document, if the asker may read it."""
+        collection = self.synchronizer.collection
+        row = collection.document_store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None
+        doc = collection.documents.get(row.document)
+        return Path(doc.file) if doc is not None else None
+
+    def _readable(self, row: StoredPassage, asker: Asker) -> bool:
         doc = self.synchronizer.collection.documents.get(row.document)
         return doc is not None and self.access.may_read(asker, doc)
 
@@ -350,7 +367,7 @@ class Knowledge:
         return [
             doc
             for n, doc in known.documents.items()
-            if (keeps or doc.state == "done") and (visible is None or n in visible)
+            if (keeps or doc.state != "failed") and (visible is None or n in visible)
         ]
 
     # The field's name on the wire
@@ -369,22 +386,31 @@ class Knowledge:
         """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
 
         Replace an earlier upload of the same name if this asker may read it. Another asker's upload
-        stays, and nothing reveals that it exists.
+        stays, and nothing reveals that it exists: an upload for groups has a suffix in its name
+        that depends on the groups alone, and one that its sender may not read a random one.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
+        if groups is not None:
+            stem, dot, kind = name.rpartition(".")
+            mark = collection.document_store.public("\n".join(sorted(groups)))
+            name = f"{stem}-{mark[-6:]}{dot}{kind}"
         with uploads.changing:
             path = uploads.path_of(name, collection.by_path)
             before = [
-                doc
-                for doc in (collection.by_path.get(path), uploads.waiting.get(path))
-                if doc is not None
+                uploads.described(path, name, tags, groups),  # what the rules say of the new one
+                *filter(None, (collection.by_path.get(path), uploads.waiting.get(path))),
             ]
             if not all(self.access.may_read(asker, doc) for doc in before):
                 stem, dot, kind = name.rpartition(".")
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
                 path = uploads.path_of(name, collection.by_path)
-            uploads.keep(name, path, content, tags, groups, asker.owner)
+            uploads.save(name, path, content, tags, groups, asker.owner)
         return collection.document_store.public(path), path
+
+    @property
+    def keeps_uploads(self) -> bool:
+        """Return whether uploads outlive this process: a temporary store would lose them."""
+        return self.synchronizer.collection.document_store.store.lasting
 
     @property
     def waiting(self) -> list[str]:
@@ -405,7 +431,7 @@ class Knowledge:
 
     def read(self, path: str) -> None:
         """Read an uploaded file into the index; block until done."""
-        self.synchronizer.collection.take(path, path.rsplit("/", 1)[-1])
+        self.synchronizer.collection.read_upload(path, path.rsplit("/", 1)[-1])
 
     def remove(self, doc: Doc) -> None:
         """Remove an uploaded document; raise Conflict for a file of the knowledge folder."""
@@ -454,7 +480,7 @@ class Knowledge:
 
     def examples(self, asker: Asker, limit: int = 3) -> list[str]:
         """Return headings that are questions, the first of each document, as suggestions."""
-        asked = self.synchronizer.collection.asked()
+        asked = self.synchronizer.collection.example_questions()
         return [asked[doc.id] for doc in self.documents(asker) if doc.id in asked][:limit]
 
 

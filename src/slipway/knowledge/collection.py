@@ -1,10 +1,9 @@
-"""One set of documents: the files of some folders and what was uploaded beside them, kept on a
-document_store, indexed, and kept true.
+"""One set of documents: the files of some folders and the uploads, stored and indexed.
 
-`scan` brings the document_store to what the files say: new and changed files are read, gone ones dropped,
-the rest is left alone. Everything goes in batches: one transaction of the store, then one commit of
-the index, so that an end at any moment leaves the document_store whole and the index at most one batch
-behind it, which the next start makes good.
+`scan` makes the store match the files: it reads new and changed files, drops deleted ones, and
+leaves the rest alone. It works in batches: one transaction of the store, then one commit of the
+index. If the process ends at any moment, the store is whole and the index at most one batch behind;
+the next start makes up for that.
 """
 
 import hashlib
@@ -19,21 +18,21 @@ from typing import Literal
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, DocumentStore, Fresh
+from slipway.knowledge.document_store import Doc, DocumentStore, ReadDocument
 from slipway.knowledge.freshness import FORMAT, changed_since, is_fresh, is_gone, stamp
 from slipway.knowledge.index import Index
-from slipway.knowledge.reading import FileReader, Slow, failure
+from slipway.knowledge.reading import FileReader, NeedsMoreTime, failure_text
 from slipway.knowledge.uploads import Uploads
 from slipway.store import Store
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
 _BATCH_FILES, _BATCH_PASSAGES, _BATCH_S = 256, 2000, 1.0
-_QUICK_S = 5.0  # a file that takes longer waits until the others are read
+_QUICK_S = 5.0  # a file that takes longer is read after the others
 
 
-class Done(Record, frozen=True, kw_only=True):
-    """How far a scan is, and what it has done: counts of files."""
+class ScanProgress(Record, frozen=True, kw_only=True):
+    """How far a scan is and what it did, in counts of files."""
 
     total: int = 0
     seen: int = 0
@@ -43,9 +42,9 @@ class Done(Record, frozen=True, kw_only=True):
     dropped: int = 0
 
 
-class Known(Record, frozen=True, kw_only=True):
-    """What is known at one moment: documents by their numbers and by their paths. It is replaced,
-    never changed; `epoch` tells one from another.
+class KnownDocuments(Record, frozen=True, kw_only=True):
+    """A snapshot of the documents by number and by path. It is replaced, never changed; each has
+    another `epoch`.
     """
 
     epoch: int
@@ -54,8 +53,8 @@ class Known(Record, frozen=True, kw_only=True):
 
 
 class Collection:
-    """`sources` are folders and files. Whoever holds `changing` sees document_store, index and what is known
-    at one moment.
+    """The documents of `sources` (folders and files). Hold `changing` to see store, index and
+    `known` in one consistent state.
     """
 
     def __init__(
@@ -78,26 +77,22 @@ class Collection:
         )
         owner = hashlib.sha256(store.secret).hexdigest()[:16]
         self.index = Index(home / "index", owner)
-        self.known = Known(epoch=0, documents={}, by_path={})
-        self.progress = Done()
-        self.changed: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: (
+        self.known = KnownDocuments(epoch=0, documents={}, by_path={})
+        self.progress = ScanProgress()
+        self.on_change: Callable[[Sequence[Doc], Sequence[int]], None] = lambda put, dropped: (
             None
-        )  # told of each batch: who embeds, listens
+        )  # called after each batch; the embedding thread subscribes
         self.changing = RLock()
-        self._refreshing = Lock()  # a file that several questions hit is read once
-        self._asked: tuple[int, Mapping[int, str]] = (-1, {})
-        self._slow: dict[
-            str, int
-        ] = {}  # files, by path, that were too slow for a question, with their stamps
-        self._know(self.document_store.documents())
-        self._bring_index()
+        self._refreshing = Lock()  # so that a changed file is read once for several questions
+        self._examples: tuple[int, Mapping[int, str]] = (-1, {})
+        self._slow: dict[str, int] = {}  # path -> stamp of files that a question could not wait for
+        self._set_known(self.document_store.documents())
+        self._update_index()
 
     # from the store
 
-    def _bring_index(self) -> None:
-        """The index brought up to the document_store: after an end, or an error such as a full disk, between
-        the two.
-        """
+    def _update_index(self) -> None:
+        """Bring the index up to the store, for example after a crash or a full disk between the two."""
         at, to = self.index.generation, self.document_store.generation
         if at > to or (at == 0 and len(self.index)):
             self.index.clear()
@@ -111,12 +106,12 @@ class Collection:
             _BATCH_PASSAGES // 10,
         ):
             self.index.update(self.document_store.rows(some), some, at)
-        self.index.update((), self.document_store.gone(at), to)
-        self.document_store.caught_up(to)
+        self.index.update((), self.document_store.dropped_since(at), to)
+        self.document_store.forget_dropped(to)
 
-    def _know(self, documents: Iterable[Doc]) -> None:
+    def _set_known(self, documents: Iterable[Doc]) -> None:
         by_number = {doc.id: doc for doc in documents}
-        self.known = Known(
+        self.known = KnownDocuments(
             epoch=self.known.epoch + 1,
             documents=by_number,
             by_path={doc.path: doc for doc in by_number.values()},
@@ -136,11 +131,9 @@ class Collection:
 
     # from the files
 
-    def found(self) -> list[files.Found]:
-        """The files there are now. Sources that cannot be reached just now are left out, with all
-        that was read from them.
-        """
-        lost = self._lost()
+    def found(self) -> list[files.FoundFile]:
+        """List the files there are now, without those of sources that cannot be reached now."""
+        lost = self._unreachable()
         found = files.find(
             self.sources,
             {
@@ -150,27 +143,27 @@ class Collection:
         )
         return found + self.uploads.found({each.path for each in found})
 
-    def _lost(self) -> list[tuple[Path, str]]:
-        """The sources that cannot be reached just now, each with its real path."""
+    def _unreachable(self) -> list[tuple[Path, str]]:
+        """List the sources that cannot be reached now, each with its real path."""
         return [(source, str(source.resolve())) for source in self.sources if not _is_there(source)]
 
     def scan(
         self,
-        tell: Callable[[Done], None] = lambda done: None,
+        report: Callable[[ScanProgress], None] = lambda done: None,
         stop: Callable[[], bool] = lambda: False,
-    ) -> Done:
-        """Brings the document_store to what the files say; blocks. `tell` hears how far it is; `stop` is
-        asked between files.
+    ) -> ScanProgress:
+        """Make the store match the files; block until done. `report` is called with the progress;
+        `stop` is checked between files.
         """
         with self.changing:
-            self._bring_index()
+            self._update_index()
         known, lost = (
             self.by_path,
-            [real for _, real in self._lost()],
-        )  # first: what comes while the files are looked for is not gone
+            [real for _, real in self._unreachable()],
+        )  # read before the files are listed: a file that arrives meanwhile is not gone
         found = self.found()
         there = {each.path for each in found}
-        lost += [real for _, real in self._lost()] + [
+        lost += [real for _, real in self._unreachable()] + [
             each.file for each in found if each.unreachable
         ]
         gone = [
@@ -179,22 +172,22 @@ class Collection:
             if doc.path not in there and not _is_under(doc.file, lost)
         ]
         new = [each for each in found if not self._is_known(each)]
-        done = Done(
+        done = ScanProgress(
             total=len(found),
             seen=len(found) - len(new),
             unchanged=len(found) - len(new),
             dropped=len(gone),
         )
-        self._tell(done, tell)
+        self._report(done, report)
         if gone:
             self._put((), gone)
-        done, slow = self._read_all(new, done, _QUICK_S, tell, stop)
+        done, slow = self._read_all(new, done, _QUICK_S, report, stop)
         if not stop():
-            self.document_store.complete() if not self.scanned else None
-            done, _ = self._read_all(slow, done, None, tell, stop)
+            self.document_store.mark_scanned() if not self.scanned else None
+            done, _ = self._read_all(slow, done, None, report, stop)
         return done
 
-    def _is_known(self, found: files.Found) -> bool:
+    def _is_known(self, found: files.FoundFile) -> bool:
         doc = self.by_path.get(found.path)
         if doc is None or (doc.stamp, doc.size, doc.file, doc.home, doc.format) != (
             found.stamp,
@@ -208,45 +201,45 @@ class Collection:
 
     def _read_all(
         self,
-        new: Sequence[files.Found],
-        done: Done,
+        new: Sequence[files.FoundFile],
+        done: ScanProgress,
         within_s: float | None,
-        tell: Callable[[Done], None],
+        report: Callable[[ScanProgress], None],
         stop: Callable[[], bool],
-    ) -> tuple[Done, list[files.Found]]:
-        """Reads these and puts them in batches; those that took too long come back where a longer
-        time is left for them.
+    ) -> tuple[ScanProgress, list[files.FoundFile]]:
+        """Read files and store them in batches. Return those that need more than `within_s`, to be
+        read later.
         """
-        batch, slow = _Batch(), list[files.Found]()
+        batch, slow = _Batch(), list[files.FoundFile]()
         for each in new:
             if stop():
                 break
             try:
                 outcome = self.reader.read(each, self.by_path.get(each.path), within_s)
-            except Slow:
+            except NeedsMoreTime:
                 slow.append(each)
                 continue
-            if stop():  # what ended because we end is not the file's fault
+            if stop():  # reading fails when the process stops; that is not a fault of the file
                 break
             batch.add(outcome)
             done = _counted(done, outcome)
             if batch.full:
                 self._flush(batch)
-            self._tell(done, tell)
+            self._report(done, report)
         self._flush(batch)
-        self._tell(done, tell)
+        self._report(done, report)
         return done, slow
 
-    def _tell(self, done: Done, tell: Callable[[Done], None]) -> None:
+    def _report(self, done: ScanProgress, report: Callable[[ScanProgress], None]) -> None:
         self.progress = done
-        tell(done)
+        report(done)
 
     def _flush(self, batch: "_Batch") -> None:
         self._put(batch.fresh, ())
         if batch.touched:
             with self.changing:
-                self.document_store.touched(batch.touched)
-                self._know(
+                self.document_store.update_stamps(batch.touched)
+                self._set_known(
                     {
                         **self.documents,
                         **{doc.id: doc for doc in batch.touched if doc.id in self.documents},
@@ -254,9 +247,9 @@ class Collection:
                 )
         batch.clear()
 
-    def _put(self, fresh: Sequence[Fresh], gone: Sequence[int]) -> None:
-        """The only way into document_store and index. What was read before the file changed again is left
-        out: it is read again.
+    def _put(self, fresh: Sequence[ReadDocument], gone: Sequence[int]) -> None:
+        """Write a batch to store and index; nothing else does. Documents whose file changed again
+        meanwhile are left out, since they are read again.
         """
         with self.changing:
             fresh = [each for each in fresh if not changed_since(each.doc)]
@@ -278,49 +271,52 @@ class Collection:
             try:
                 self._index(put, sorted(out))
             finally:
-                self.changed(put, sorted(out))
-                self._know([*kept, *put])
-                self.uploads.arrived(put)
+                self.on_change(put, sorted(out))
+                self._set_known([*kept, *put])
+                self.uploads.forget_waiting(put)
         for doc in put:
-            if doc.state == "failed" and (doc.path, doc.reason) not in known:
-                log.warning("%s was left out: %s", doc.path, failure(doc))
+            if doc.state != "done" and (doc.path, doc.reason) not in known:
+                how = "left out" if doc.state == "failed" else "read only in part"
+                log.warning("%s was %s: %s", doc.path, how, failure_text(doc))
 
     def _index(self, put: Sequence[Doc], out: Sequence[int]) -> None:
         generation = self.document_store.generation
         if self.index.generation < generation - 1:
-            self._bring_index()
+            self._update_index()
             return
         self.index.update(
             self.document_store.rows([doc.id for doc in put if doc.passages]), out, generation
         )
-        self.document_store.caught_up(generation)
+        self.document_store.forget_dropped(generation)
 
-    def settle(self) -> None:
-        """Waits until the change that is under way is complete in document_store, index and vectors."""
+    def wait_for_changes(self) -> None:
+        """Wait until a running change is complete in store, index and vectors."""
         with self.changing:
             pass
 
-    def asked(self) -> Mapping[int, str]:
-        """See `DocumentStore.asked`; kept until something changes, since it looks through all passages."""
-        epoch, asked = self._asked
+    def example_questions(self) -> Mapping[int, str]:
+        """Return `DocumentStore.example_questions`, cached until documents change: it reads all
+        passages.
+        """
+        epoch, asked = self._examples
         if epoch != self.known.epoch:
             epoch = self.known.epoch
-            asked = self.document_store.asked()
-            self._asked = (epoch, asked)
+            asked = self.document_store.example_questions()
+            self._examples = (epoch, asked)
         return asked
 
     def stale(self, docs: Iterable[Doc]) -> list[Doc]:
-        """Those whose files are no longer what was read. Where a whole source cannot be reached,
-        what was read of it still counts.
+        """Return the documents whose files changed since they were read. Documents of a source that
+        cannot be reached count as unchanged.
         """
         return [doc for doc in docs if not is_fresh(doc) and self._reachable(doc)]
 
     def _reachable(self, doc: Doc) -> bool:
-        return not _is_under(doc.file, [real for _, real in self._lost()])
+        return not _is_under(doc.file, [real for _, real in self._unreachable()])
 
     def refresh(self, stale: Iterable[Doc], within_s: float = 2.0) -> set[str]:
-        """Reads these documents again, now; those whose files are gone are dropped. The paths of
-        those that could be read in that time.
+        """Read changed documents again and drop deleted ones. Return the paths of those that could be
+        read within `within_s`.
         """
         batch, gone, read = _Batch(), list[int](), set[str]()
         with self._refreshing:
@@ -328,11 +324,11 @@ class Collection:
                 now = self.by_path.get(doc.path)
                 if now is None or (
                     now is not doc and is_fresh(now)
-                ):  # another question has seen to it
+                ):  # another question has refreshed it
                     continue
                 try:
                     stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
-                    found = files.Found(
+                    found = files.FoundFile(
                         path=doc.path,
                         file=doc.file,
                         home=doc.home,
@@ -344,7 +340,7 @@ class Collection:
                         read.add(doc.path)
                 except OSError as error:
                     gone += [now.id] if is_gone(error) else []
-                except Slow:
+                except NeedsMoreTime:
                     self._slow[doc.path] = found.stamp
                     log.info("%s is being read again", doc.path)
             self._put((), gone)
@@ -353,11 +349,11 @@ class Collection:
 
     # uploads
 
-    def take(self, path: str, name: str) -> None:
-        """Reads an upload now, however long it may take."""
+    def read_upload(self, path: str, name: str) -> None:
+        """Read an upload now, with the full deadline."""
         batch = _Batch()
         try:
-            batch.add(self.reader.read(self.uploads.look(path, name), self.by_path.get(path)))
+            batch.add(self.reader.read(self.uploads.locate(path, name), self.by_path.get(path)))
             self._flush(batch)
         except FileNotFoundError:
             log.info("%s was removed before it was read", path)
@@ -365,18 +361,16 @@ class Collection:
             self.uploads.waiting.pop(path, None)
 
     def remove(self, doc: Doc) -> None:
-        """Deletes an upload: its file, and at once what was read of it."""
+        """Delete an upload: its file, and at once its passages."""
         with self.uploads.changing:
             self.uploads.drop(doc.file)
             self._put((), [now.id] if (now := self.by_path.get(doc.path)) else [])
 
-    def rest(self) -> None:
-        """Ends the child processes, and gives memory back; the next file to be read starts them
-        again.
-        """
+    def release(self) -> None:
+        """End the child processes and give memory back; the next file starts them again."""
         with self.changing:
             self.index.rest()
-        self.reader.rest()
+        self.reader.stop_idle()
 
 
 class _Batch:
@@ -384,11 +378,11 @@ class _Batch:
         self.clear()
 
     def clear(self) -> None:
-        self.fresh: list[Fresh] = []
+        self.fresh: list[ReadDocument] = []
         self.touched: list[Doc] = []
         self._passages, self._since = 0, time.monotonic()
 
-    def add(self, outcome: Fresh | Doc) -> None:
+    def add(self, outcome: ReadDocument | Doc) -> None:
         if isinstance(outcome, Doc):
             self.touched.append(outcome)
         else:
@@ -412,10 +406,10 @@ def _is_there(source: Path) -> bool:
         return False
 
 
-def _counted(done: Done, outcome: Fresh | Doc) -> Done:
-    failed = isinstance(outcome, Fresh) and outcome.doc.state == "failed"
+def _counted(done: ScanProgress, outcome: ReadDocument | Doc) -> ScanProgress:
+    failed = isinstance(outcome, ReadDocument) and outcome.doc.state == "failed"
     kind: Literal["failed", "read", "unchanged"] = (
-        "failed" if failed else "read" if isinstance(outcome, Fresh) else "unchanged"
+        "failed" if failed else "read" if isinstance(outcome, ReadDocument) else "unchanged"
     )
     return msgspec.structs.replace(done, seen=done.seen + 1, **{kind: getattr(done, kind) + 1})
 

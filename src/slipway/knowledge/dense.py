@@ -1,8 +1,7 @@
-"""The vectors of a collection: those that the store has, in memory, and a thread that makes those
-that are missing.
+"""Hold the vectors of a collection in memory, and make missing ones in a background thread.
 
-Where another model is wanted than the vectors are of, the old ones serve until the new ones are
-complete. New passages are found by their words until they have a vector.
+If the settings name another model than the stored vectors have, the old vectors are used until the
+new ones are complete. New passages are found by keywords until they have a vector.
 """
 
 import logging
@@ -26,20 +25,20 @@ if TYPE_CHECKING:
     from slipway.knowledge.vectors import Vectors
 
 log = logging.getLogger("slipway")
-_BATCH = 32  # passages embedded between two transactions
-_NICE = 10  # how far the background thread stands back behind questions
-_LOADED = 4096  # vectors brought into memory at once
+_BATCH = 32  # passages embedded in one transaction
+_NICE = 10  # priority of the background thread, below that of questions
+_LOADED = 4096  # vectors loaded into memory at once
 _MASKS = 64
-_FORGET_AFTER = 5000  # vectors made; forgetting reads all that there are
-_OPEN_AGAIN_S = 30.0  # for weights that were fetched meanwhile
+_FORGET_AFTER = 5000  # after so many new vectors, unused ones are deleted, which reads them all
+_OPEN_AGAIN_S = 30.0  # seconds between two tries to open the weights
 
 Opener = Callable[
     [str], Embedder
-]  # raises WeightsError, SettingsError, ImportError where the model cannot be had
+]  # raises WeightsError, SettingsError or ImportError if the model is not available
 
 
-class Served(Record, frozen=True, kw_only=True):
-    """A model and the vectors that are of it."""
+class ModelVectors(Record, frozen=True, kw_only=True):
+    """A model with its vectors."""
 
     embedder: Embedder
     vectors: "Vectors"
@@ -47,41 +46,41 @@ class Served(Record, frozen=True, kw_only=True):
 
 class Dense:
     """`wanted` names a model as the settings do; `opener` makes its embedder. `off` says why there
-    are no vectors, empty where there are.
+    are no vectors; it is empty if there are.
     """
 
     def __init__(self, collection: Collection, wanted: str, opener: Opener) -> None:
         self.collection, self.wanted = collection, wanted
         self.off = ""
         self._opener = opener
-        self._serving: Served | None = None
+        self._serving: ModelVectors | None = None
         self._filled: list[
-            Served
-        ] = []  # all that are told of changes: those two, and one that is being filled
-        self._coming: Served | None = None  # where it is another than the one that serves
+            ModelVectors
+        ] = []  # models that receive changes: serving, coming, and one being loaded
+        self._coming: ModelVectors | None = None  # set while another model serves
         self._masks: dict[int, tuple[DocumentFilter, NDArray[np.bool_]]] = {}
         self._first: dict[
             int, tuple[int, int]
-        ] = {}  # a document's passages: the first one's number, and how many
-        self._alive: set[int] = set()  # the passages that there are
+        ] = {}  # document -> (number of its first passage, count)
+        self._alive: set[int] = set()  # numbers of the existing passages
         self._lock = threading.Lock()  # of the three above
         self._made = (
             _FORGET_AFTER - 1
-        )  # vectors made since those were forgotten that nothing needs: the first time soon
+        )  # vectors made since unused ones were deleted; the first deletion comes soon
         self._stop, self._more = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        collection.changed = self._changed
+        collection.on_change = self._on_change
 
     # asked
 
-    def near(
+    def nearest(
         self, text: str, limit: int, also: Iterable[int], visible: DocumentFilter | None
     ) -> dict[int, float]:
-        """Cosines to the question: of the nearest `limit` passages within visible, and of those
-        `also` asked for. Empty where nothing is known.
+        """Return cosines of the `limit` nearest passages within visible, and of those in `also`; empty if
+        no model serves or it does not know the question's script.
         """
         serving = self._serving
-        if serving is None or not len(serving.vectors) or not serving.embedder.reads(text):
+        if serving is None or not len(serving.vectors) or not serving.embedder.understands(text):
             return {}
         query = serving.embedder.embed_query(text)
         found = dict(
@@ -92,24 +91,23 @@ class Dense:
         )
 
     @property
-    def serves(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether a model with vectors serves."""
         return self._serving is not None
 
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
-        """What gives texts like this one their vectors; None where the model that serves cannot
-        read it, and where there is none.
+        """Return the function that embeds texts like this one; None without a model, or if the model
+        does not know its script.
         """
         serving = self._serving
         return (
             serving.embedder.embed_query
-            if serving is not None and serving.embedder.reads(text)
+            if serving is not None and serving.embedder.understands(text)
             else None
         )
 
     def _mask(self, visible: DocumentFilter) -> "NDArray[np.bool_]":
-        """Over all passages' numbers: whether they are within visible. Kept as long as the same visible
-        is asked for.
-        """
+        """Return a mask over passage numbers: whether each is within visible. Cached by visible."""
         import numpy as np
 
         with self._lock:
@@ -127,8 +125,8 @@ class Dense:
             return mask
 
     def state(self, *, counted: bool) -> str:
-        """`120/232`: how many passages are found by their meaning; not `counted`, as a share. Or
-        why none is.
+        """Return `120/232` (passages with a vector; a percentage if not `counted`), or why there are
+        none.
         """
         serving, coming = self._serving, self._coming
         if self.off or serving is None:
@@ -142,23 +140,24 @@ class Dense:
         return (
             parts[0]
             if coming is None
-            else f"{parts[0]} by the model before, {parts[1]} by the new one"
+            else f"{parts[0]} by the previous model, {parts[1]} by the new one"
         )
 
     @property
     def loaded(self) -> set[int]:
-        """The numbers of the passages whose vectors of the wanted model are in memory."""
+        """Numbers of the passages whose vectors of the wanted model are in memory."""
         served = self._coming or self._serving
         return served.vectors.ids if served else set()
 
     # kept
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._keep, name="slipway embedding", daemon=True)
+        """Start the background thread."""
+        self._thread = threading.Thread(target=self._run, name="slipway embedding", daemon=True)
         self._thread.start()
 
-    def _keep(self) -> None:
-        with suppress(OSError, AttributeError):  # where threads have no priorities of their own
+    def _run(self) -> None:
+        with suppress(OSError, AttributeError):  # systems without priorities for threads
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self.open():
             if self._stop.wait(_OPEN_AGAIN_S):
@@ -167,26 +166,26 @@ class Dense:
             self._more.clear()
             try:
                 self.embed(threads=1)
-            except Exception:  # the thread must live: what is missing is made with the next batch
-                log.exception("passages could not be embedded")
+            except Exception:  # keep the thread alive: the next batch makes what is missing
+                log.exception("Passages could not be embedded; trying again with the next change")
             self._more.wait()
 
     def open(self) -> bool:
-        """The model that is wanted, and the vectors that there are. False where it cannot be had:
-        `off` says why.
+        """Open the wanted model and load its vectors. Return False if it is not available; `off` then
+        says why.
         """
         from slipway.errors import SlipwayError
 
         try:
             wanted = self._load(self._opener(self.wanted))
-        except Exception as error:  # noqa: BLE001 - whatever is in the file of a model, or is not
+        except Exception as error:  # noqa: BLE001 - damaged model files raise anything
             why = (
                 f"{error.what} {error.next}".strip()
                 if isinstance(error, SlipwayError)
                 else f"{self.wanted} cannot be used ({error})"
             )
             if self.off != (off := f"off: {why}"):
-                log.warning("search is by keywords only: %s", why)
+                log.warning("Search uses keywords only: %s", why)
             self.off = off
             return False
         self.off = ""
@@ -196,10 +195,10 @@ class Dense:
         self.collection.document_store.note_model(wanted.embedder.model, self.wanted)
         return True
 
-    def _load(self, embedder: Embedder) -> Served:
+    def _load(self, embedder: Embedder) -> ModelVectors:
         from slipway.knowledge.vectors import Vectors
 
-        served = Served(embedder=embedder, vectors=Vectors(embedder.dimensions))
+        served = ModelVectors(embedder=embedder, vectors=Vectors(embedder.dimensions))
         with self._lock:
             self._first = self.collection.document_store.spans()
             self._alive = {number for span in self._first.values() for number in _numbers(span)}
@@ -207,7 +206,7 @@ class Dense:
         self._fill(served, None)
         return served
 
-    def _fill(self, served: Served, documents: Sequence[int] | None) -> None:
+    def _fill(self, served: ModelVectors, documents: Sequence[int] | None) -> None:
         import numpy as np
 
         numbers, rows = list[int](), list[bytes]()
@@ -235,21 +234,19 @@ class Dense:
                 flush()
         flush()
 
-    def _is_complete(self, served: Served) -> bool:
+    def _is_complete(self, served: ModelVectors) -> bool:
         return not self.collection.document_store.without_vector(served.embedder.model, 0, 1)
 
-    def _before(self, wanted: Served) -> Served | None:
-        """The vectors of another model, where there are more of them and that model can still be
-        had.
-        """
+    def _before(self, wanted: ModelVectors) -> ModelVectors | None:
+        """Return another model that has more vectors and is still available; None if there is none."""
         for model, source in self.collection.document_store.models_before(wanted.embedder.model):
-            with suppress(Exception):  # whatever it is, the model before is only a stopgap
+            with suppress(Exception):  # the earlier model is only a stopgap
                 embedder = self._opener(source)
                 if embedder.model == model:
                     served = self._load(embedder)
                     if len(served.vectors) > len(wanted.vectors):
                         log.info(
-                            "vectors of %s serve until those of %s are made",
+                            "Vectors of %s are used until those of %s are complete",
                             model,
                             wanted.embedder.model,
                         )
@@ -257,9 +254,9 @@ class Dense:
         return None
 
     def embed(
-        self, tell: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1
+        self, report: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1
     ) -> int:
-        """Makes the vectors that are missing; blocks. How many were made. `tell(done, total)`
+        """Make the missing vectors; block until done. Return how many were made. `report(done, total)`
         counts passages.
         """
         served = self._coming or self._serving
@@ -287,12 +284,12 @@ class Dense:
                 )
                 self._take(served, {number: rows[key] for number, key, _ in missing})
                 made += len(missing)
-                tell(len(served.vectors), total)
+                report(len(served.vectors), total)
         if len(served.vectors) < len(self._alive):
-            self._fill(served, None)  # passages with a text that another one has
+            self._fill(served, None)  # passages with the same text as another one
         if not self._stop.is_set() and self._coming is served and self._is_complete(served):
             self._serving, self._coming, self._filled = served, None, [served]
-            log.info("vectors of %s serve now", served.embedder.model)
+            log.info("Vectors of %s are in use now", served.embedder.model)
             self._made = _FORGET_AFTER
         self._made += made
         if self._made >= _FORGET_AFTER and not self._stop.is_set() and self._coming is None:
@@ -300,8 +297,8 @@ class Dense:
             document_store.forget_vectors(served.embedder.model)
         return made
 
-    def _take(self, served: Served, rows: "dict[int, NDArray[np.float32]]") -> None:
-        """Only what is still there: a document may have been dropped meanwhile."""
+    def _take(self, served: ModelVectors, rows: "dict[int, NDArray[np.float32]]") -> None:
+        """Add vectors of passages that still exist; a document may have been dropped meanwhile."""
         import numpy as np
 
         with self._lock:
@@ -309,10 +306,8 @@ class Dense:
             if known:
                 served.vectors.put(known, np.stack([rows[number] for number in known]))
 
-    def _changed(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
-        """A batch was put on the document_store: vectors that are known are taken from there, the others are
-        made soon.
-        """
+    def _on_change(self, put: Sequence[Doc], dropped: Sequence[int]) -> None:
+        """Take over a stored batch: load the vectors that exist, and have the others made soon."""
         spans = self.collection.document_store.spans([doc.id for doc in put])
         with self._lock:
             out = [self._first.pop(document) for document in dropped if document in self._first]
@@ -328,6 +323,7 @@ class Dense:
         self._more.set()
 
     def close(self) -> None:
+        """Stop the background thread; wait at most 5 s."""
         self._stop.set()
         self._more.set()
         if self._thread is not None:

@@ -1,9 +1,9 @@
-"""Text to vectors: all-MiniLM-L6-v2 (Reimers & Gurevych 2019; mean of the last layer, normalised)
-in int8, on onnxruntime.
+"""Embed text with all-MiniLM-L6-v2 (Reimers & Gurevych 2019; mean of the last layer, normalised) in
+int8, on onnxruntime.
 
-Each text goes through the model by itself. Batches would not be faster on a CPU (measured in
-floats: 25 long passages a second and core alone, 16 in fours), they cost memory, and the order of
-sums would depend on the neighbours. Alone a vector depends on nothing but the text.
+Each text goes through the model alone. Batches are not faster on a CPU (measured in floats: 25 long
+passages per second and core alone, 16 in batches of four), they cost memory, and the order of sums
+would depend on the other texts. Alone, a vector depends on its text only.
 """
 
 import hashlib
@@ -32,26 +32,26 @@ EMBEDDERS = tuple(
     for name, each in weights.WEIGHTS.items()
     if any(file.name == _MODEL for file in each.files)
 )
-LONGEST = 256  # tokens; what lies behind them is not seen
+LONGEST = 256  # tokens; the rest of the text is ignored
 _QUERIES_KEPT = 2048
 _QUERY_CHARACTERS = 8000
-_STRANGE = 0.4  # of the pieces
-_SIGN = re.compile(
+_UNKNOWN_SHARE = 0.4  # the share of unknown pieces that makes a text unreadable for the model
+_UNKNOWN_PIECE = re.compile(
     r"\[UNK\]|##.|[\u2e80-\U0003ffff]"
-)  # an unknown piece, a letter torn out of a word, a sign of a script without spaces
+)  # an unknown piece, a single letter of a word, a character of a script without spaces
 
 
 def is_folder(named: str) -> bool:
-    """Whether the settings name a folder, and not weights."""
+    """Return whether the settings name a folder rather than weights."""
     return "/" in named or "\\" in named
 
 
 def opened(named: str, *, threads: int = 1) -> "Embedder":
-    """The embedder of the settings: weights by their name, or a folder with `model.onnx` and
+    """Open the embedder that the settings name: weights, or a folder with `model.onnx` and
     `tokenizer.json` of the same architecture.
 
-    Raises WeightsError where they are not here, SettingsError for a name that is not known,
-    ImportError without the extra `vectors`.
+    Raises WeightsError if the files are missing, SettingsError for an unknown name, ImportError
+    without the extra `vectors`.
     """
     if not is_folder(named):
         files = weights.found(named)
@@ -68,12 +68,12 @@ def opened(named: str, *, threads: int = 1) -> "Embedder":
 
 
 class Embedder:
-    """Ready when made (0.2 s, 60 MB); used by any number of threads. Vectors of another `model`
-    cannot be compared with these.
+    """Embed texts. Loading takes 0.2 s and 60 MB; safe for any number of threads.
 
-    `files` are the weights `minilm`, as `weights.found` names them. `threads` work on one text; one
-    gives most texts a second where several callers embed. Python's lock is free meanwhile. Raises
-    ImportError where the extra `vectors` is not installed.
+    Vectors of another `model` cannot be compared with these. `files` are the weights `minilm`, as
+    `weights.found` returns them. `threads` is per text; one gives most texts per second if several
+    callers embed, since Python's lock is released meanwhile. Raises ImportError without the extra
+    `vectors`.
     """
 
     dimensions = 384
@@ -89,7 +89,9 @@ class Embedder:
             integers = in_integers(
                 memoryview(mmap(file.fileno(), 0, access=ACCESS_READ)), signed=_signed_is_exact()
             )
-        self.model = f"{model}/8" if integers else model  # other sums, other vectors
+        self.model = (
+            f"{model}/8" if integers else model
+        )  # integer sums give other vectors, so another name
         self._session, self._tokenizer = (
             _session(integers or str(files[_MODEL]), threads),
             _tokenizer(files["tokenizer.json"]),
@@ -99,8 +101,8 @@ class Embedder:
     def embed(
         self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> "Floats":
-        """float32 [len(texts), 384], each row of length 1. A text alone decides its row, to the
-        bit. `progress(done, total)` counts texts.
+        """Return float32 [len(texts), 384] with rows of length 1. A row depends on its text only, to
+        the bit. `progress(done, total)` counts texts.
         """
         import numpy as np
 
@@ -111,18 +113,18 @@ class Embedder:
         return vectors
 
     def embed_query(self, text: str) -> "Floats":
-        """float32 [384]; not to be written to, since the last 2048 are kept."""
+        """Return float32 [384], read-only: the last 2048 are cached."""
         return self._query(text[:_QUERY_CHARACTERS])
 
-    def reads(self, text: str) -> bool:
-        """Whether the model knows the words of this text: a script that it was not taught falls
-        into unknown and single signs, and the vector of such a text says nothing.
+    def understands(self, text: str) -> bool:
+        """Return whether the model knows the words of this text. A script that it was not trained on
+        is split into unknown pieces and single characters, and its vector is meaningless.
         """
         pieces = self._tokenizer.encode(
             text[:_QUERY_CHARACTERS].encode("utf-8", "ignore").decode(), add_special_tokens=False
         ).tokens
-        strange = sum(bool(_SIGN.fullmatch(piece)) for piece in pieces)
-        return bool(pieces) and strange < _STRANGE * len(pieces)
+        unknown = sum(bool(_UNKNOWN_PIECE.fullmatch(piece)) for piece in pieces)
+        return bool(pieces) and unknown < _UNKNOWN_SHARE * len(pieces)
 
     def _one(self, text: str) -> "Floats":
         import numpy as np
@@ -149,14 +151,14 @@ def _signed_is_exact() -> bool:
 
 
 def _session(model: bytes | str, threads: int) -> "InferenceSession":
-    """Of a model or a file; one may keep its weights in further files beside it."""
+    """Open a model's bytes or file; a file may keep weights in further files beside it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = options.enable_mem_pattern = (
-        False  # the memory of a long text is given back
+        False  # give the memory of a long text back
     )
     options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

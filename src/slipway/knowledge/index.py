@@ -23,7 +23,7 @@ from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from slipway.knowledge.document_store import Row
+from slipway.knowledge.document_store import StoredPassage
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -127,13 +127,13 @@ class Index:
                 shutil.rmtree(other, ignore_errors=True)
         self._open()
 
-    def update(self, put: Iterable[Row], dropped: Sequence[int], generation: int) -> None:
+    def update(self, put: Iterable[StoredPassage], dropped: Sequence[int], generation: int) -> None:
         """Remove the documents `dropped`, add the passages `put` (whole documents), and record the
         generation. Repeating an update after a crash changes nothing.
         """
         rows = list(put)
         documents = {row.document for row in rows}
-        places: dict[int, list[Row]] = {}
+        places: dict[int, list[StoredPassage]] = {}
         for row in rows:
             places.setdefault(row.place, []).append(row)
         out = [*dropped, *documents]
@@ -278,7 +278,7 @@ def _is_sound(data: bytes) -> bool:
     )
 
 
-def _fields(row: Row, body: str) -> Fields:
+def _fields(row: StoredPassage, body: str) -> Fields:
     passage = row.passage
     above = " ".join(passage.trail[:-1])
     fields = {
@@ -411,7 +411,7 @@ class _Table:
         )
         return max(int(searcher.doc_freq(field, term)) for field in fields)
 
-    def update(self, rows: Iterable[tuple[Row, str]], dropped: Iterable[int]) -> None:
+    def update(self, rows: Iterable[tuple[StoredPassage, str]], dropped: Iterable[int]) -> None:
         import tantivy
 
         writer, self._writer = (

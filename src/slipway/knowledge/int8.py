@@ -1,13 +1,11 @@
-"""A model's products in integers: weights that a file keeps as int8 are multiplied as they are, not
-unpacked to floats first.
+"""Rewrite an ONNX model so that int8 weights are multiplied as integers, not unpacked to floats.
 
-Each token's values get a scale of their own, so that a text's vector depends on nothing but the
-text, not on its neighbours in a batch. Signed weights are the fast ones, but their sums overflow on
-processors that have no instructions for int8 (onnxruntime's quantization docs, "S8U8 saturation").
-Whether they do is tried here; then both sides are unsigned, which gives the same integers
-everywhere, and so the same vectors. Only what the file's own bytes tell is read: the wire format of
-protocol buffers, and onnx.proto's numbers of fields. How fast and how good it is:
-docs/decisions/006.
+Each token's values get their own scale, so that a text's vector depends on the text only. Signed
+weights are faster, but their sums overflow on processors without int8 instructions (onnxruntime's
+quantization docs, "S8U8 saturation"). `exact_if_signed` tests that; if they overflow, both sides
+become unsigned, which gives the same integers and so the same vectors. The file is read directly:
+the protocol-buffer wire format with the field numbers of onnx.proto. See docs/decisions/006 for
+speed and quality.
 """
 
 from collections import defaultdict
@@ -18,12 +16,12 @@ from typing import NamedTuple
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _TENSOR = 1, 5  # of GraphProto
 _FLOAT, _UINT8, _INT8, _INT32 = 1, 2, 3, 6  # of TensorProto.DataType
-_NEWEST = 17  # operators: from 18 on ReduceMax takes its axes another way
+_NEWEST = 17  # operator set: from 18 on, ReduceMax takes its axes as an input
 _ZERO, _STEPS = 128, 127
 _PRODUCT, _DOMAIN = (
     "MatMulIntegerToFloat",
     "com.microsoft",
-)  # onnxruntime's own: columns are scaled while they are summed up
+)  # onnxruntime's own operator: scales the columns while it sums
 _UP = bytes((byte + 128) % 256 for byte in range(256))
 
 Bytes = bytes | memoryview
@@ -32,7 +30,7 @@ Bytes = bytes | memoryview
 class _Field(NamedTuple):
     number: int
     value: int | memoryview
-    raw: memoryview  # with its tag
+    raw: memoryview  # the field with its tag
 
 
 class _Node(NamedTuple):
@@ -46,15 +44,16 @@ class _Tensor(NamedTuple):
     name: str
     kind: int
     shape: tuple[int, ...]
-    whole: bool  # its values stand in the file as bytes
+    whole: bool  # its values are stored as raw bytes
 
 
 def in_integers(model: Bytes, *, signed: bool) -> bytes | None:
-    """The same ONNX model with products of int8 weights in integers; None where it has none, or is
-    of a newer kind. `signed` leaves the weights as they are, for where `exact_if_signed` says so.
+    """Return the ONNX model with int8 products computed in integers; None if it has none or uses a
+    newer operator set.
 
-    What is looked for is `MatMul(x, Mul(Cast(int8), scale))`, and `Gather(Mul(Cast(int8), scale),
-    ids)` for tables of tokens. Raises ValueError where the bytes are no message.
+    `signed` keeps the weights signed; use it if `exact_if_signed` allows. It rewrites
+    `MatMul(x, Mul(Cast(int8), scale))`, and `Gather(Mul(Cast(int8), scale), ids)` for token tables.
+    Raises ValueError if the bytes are not a protocol-buffer message.
     """
     whole = list(_fields(memoryview(model)))
     if any(_opset(field) > _NEWEST for field in whole if field.number == _OPSET):
@@ -77,9 +76,7 @@ def in_integers(model: Bytes, *, signed: bool) -> bytes | None:
 
 
 def exact_if_signed() -> bytes:
-    """A model whose only output is the sum of 64 times 255 * 127, as the processor at hand adds up
-    signed weights.
-    """
+    """Return a model that sums 64 times 255 * 127 with signed weights, to test this processor."""
     product = _made("MatMulInteger", ["values", "weights"], "sum")
     tensors = _tensor("values", _UINT8, b"\xff" * 128, (2, 64)) + _tensor(
         "weights", _INT8, b"\x7f" * 1024, (64, 16)
@@ -90,33 +87,14 @@ def exact_if_signed() -> bytes:
 
 
 def _graph(graph: memoryview, signed: bool) -> list[Bytes] | None:
-    """In pieces, since most of it stays: a large model is copied once."""
+    """Return the rewritten graph in pieces, so that a large model is copied only once."""
     fields = list(_fields(graph))
     nodes = [_node(field) for field in fields if field.number == _NODE]
     tensors = {
         each.name: each
         for each in (_tensor_of(field) for field in fields if field.number == _TENSOR)
     }
-    casts = {
-        node.outputs[0]: node.inputs[0]
-        for node in nodes
-        if node.kind == "Cast" and node.inputs[0] in tensors
-    }
-    packed = {
-        node.outputs[0]: (casts[node.inputs[0]], node.inputs[1])
-        for node in nodes
-        if node.kind == "Mul" and node.inputs[0] in casts
-    }
-    readers = defaultdict[str, list[str]](list)
-    for node in nodes:
-        for at, name in enumerate(node.inputs):
-            readers[name].append(f"{node.kind} {at}")
-    packed = {
-        name: (weights, scale)
-        for name, (weights, scale) in packed.items()
-        if len(readers[weights]) == 1
-        and _is_known(tensors.get(weights), tensors.get(scale), set(readers[name]))
-    }
+    casts, packed = _packed_weights(nodes, tensors)
     if not packed:
         return None
     made = list(_rewritten(nodes, packed, "slipway.none" if signed else "slipway.zero"))
@@ -151,10 +129,39 @@ def _graph(graph: memoryview, signed: bool) -> list[Bytes] | None:
     ]
 
 
+def _packed_weights(
+    nodes: Sequence[_Node], tensors: dict[str, _Tensor]
+) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """Return the outputs of Cast nodes (output -> weights), and of scaled int8 weights that can be
+    rewritten (output -> weights, scale).
+    """
+    casts = {
+        node.outputs[0]: node.inputs[0]
+        for node in nodes
+        if node.kind == "Cast" and node.inputs[0] in tensors
+    }
+    packed = {
+        node.outputs[0]: (casts[node.inputs[0]], node.inputs[1])
+        for node in nodes
+        if node.kind == "Mul" and node.inputs[0] in casts
+    }
+    readers = defaultdict[str, list[str]](list)
+    for node in nodes:
+        for at, name in enumerate(node.inputs):
+            readers[name].append(f"{node.kind} {at}")
+    packed = {
+        name: (weights, scale)
+        for name, (weights, scale) in packed.items()
+        if len(readers[weights]) == 1
+        and _is_known(tensors.get(weights), tensors.get(scale), set(readers[name]))
+    }
+    return casts, packed
+
+
 def _rewritten(
     nodes: Iterable[_Node], packed: dict[str, tuple[str, str]], zero: str
 ) -> Iterator[_Node]:
-    scaled = set[str]()  # what has been brought to integers: several products may read it
+    scaled = set[str]()  # values already converted: several products may use them
     for node in nodes:
         if node.kind == "MatMul" and node.inputs[1] in packed:
             values, (weights, scale), out = node.inputs[0], packed[node.inputs[1]], node.outputs[0]
@@ -178,21 +185,21 @@ def _rewritten(
 
 
 def _scaled_rows(values: str) -> Iterator[_Node]:
-    """Row by row: value = (bits - 128) * scale, the largest being 127 steps from zero."""
+    """Convert row by row: value = (bits - 128) * scale; the largest value gets 127 steps."""
     yield _made("Abs", [values], f"{values}.sizes")
     yield _made("ReduceMax", [f"{values}.sizes"], f"{values}.size", axes=[-1])
     yield _made(
         "Max", [f"{values}.size", "slipway.least"], f"{values}.above"
-    )  # a row of zeros has no scale
+    )  # a row of zeros needs a scale above 0
     yield _made("Mul", [f"{values}.above", "slipway.step"], f"{values}.scale")
     yield _made("Div", [values, f"{values}.scale"], f"{values}.steps")
     yield _made("Add", [f"{values}.steps", "slipway.middle"], f"{values}.moved")
     yield _made(
         "Cast", [f"{values}.moved"], f"{values}.bits", to=_UINT8
-    )  # cuts off, hence the half in the middle
+    )  # Cast truncates, hence the added half
 
 
-# What messages hold
+# Read messages
 
 
 def _opset(field: _Field) -> int:
@@ -226,8 +233,8 @@ def _tensor_of(field: _Field) -> _Tensor:
 
 
 def _is_known(weights: _Tensor | None, scale: _Tensor | None, readers: set[str]) -> bool:
-    """Whether these are weights with a scale for each column that are only multiplied by, or a
-    table with one for each row.
+    """Return whether these are weights with a scale per column that are only multiplied, or a table
+    with a scale per row.
     """
     if (
         weights is None
@@ -244,7 +251,7 @@ def _is_known(weights: _Tensor | None, scale: _Tensor | None, readers: set[str])
 
 
 def _unsigned(field: _Field) -> bytes:
-    """An int8 tensor, moved up by 128."""
+    """Convert an int8 tensor to uint8 by adding 128."""
     parts = [
         _number(2, _UINT8)
         if each.number == 2
@@ -257,7 +264,7 @@ def _unsigned(field: _Field) -> bytes:
 
 
 def _flat(field: _Field) -> bytes:
-    """A tensor of one dimension, instead of several of which only one is not 1."""
+    """Flatten a tensor to one dimension; at most one of its dimensions is not 1."""
     inside = list(_inside(field))
     size = max(
         (each.value for each in inside if each.number == 1 and isinstance(each.value, int)),
@@ -275,7 +282,7 @@ def _inside(field: _Field) -> Iterator[_Field]:
 
 def _of(field: _Field) -> memoryview:
     if isinstance(field.value, int):
-        # It is the file that is wrong
+        # ValueError: the file is wrong, not the caller
         raise ValueError(f"field {field.number} is a number where a message is expected")  # noqa: TRY004
     return field.value
 
@@ -316,7 +323,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("the message ends in the middle of a number")
 
 
-# Messages of our own
+# Write messages
 
 
 def _made(kind: str, inputs: Sequence[str], output: str, **attributes: int | list[int]) -> _Node:

@@ -1,9 +1,10 @@
-"""Files are parsed in a child process with limits on memory, files and time, so that a bomb or a
-crash there ends nothing here.
+"""Parse files in a child process with limits on memory, open files and time, so that a malicious or
+damaged file cannot harm the server.
 
-The child starts with the first file, reads one after the other, and is replaced after a crash, a
-timeout, or a file that left it fat. It gets no environment of ours, and ends when we do: its input
-closes. What goes over its pipes is MessagePack behind four bytes of length.
+The child starts with the first file, reads files one after the other, and is replaced after a
+crash, a timeout, or a file that left it with too much memory. It gets none of our environment
+variables, and ends when its input closes, as it does when the server ends. Messages on its pipes
+are MessagePack with four bytes of length before them.
 """
 
 import contextlib
@@ -20,50 +21,54 @@ from typing import IO, Self
 
 import msgspec
 
-from slipway.knowledge.readers import Document, Unreadable, read
+from slipway.knowledge.readers import ParsedDocument, UnreadableFile, read
 from slipway.lifeline import Lifeline, end_with_parent
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
-# bytes; the readers stay far below, and a child that was taken over is believed no more than this
+# bytes: readers return far less; it also limits a child that an attacker controls
 _LONGEST_ANSWER = 400_000_000
-_GRACE_S = 5  # how long after the deadline a child whose parent is gone ends itself
+_GRACE_S = 5  # seconds after its deadline a child whose parent is gone ends itself
 
 
-class Job(Record, frozen=True, kw_only=True):
+class ParseJob(Record, frozen=True, kw_only=True):
+    """Parse `data`; the suffix of `path` names the kind."""
+
     path: str
     data: bytes
 
 
-class Page(Record, frozen=True, kw_only=True, tag="page"):
-    """Page or slide `number` is read next."""
+class PageStarted(Record, frozen=True, kw_only=True, tag="page"):
+    """The child starts to read page or slide `number`."""
 
     number: int
 
 
-class Done(Record, frozen=True, kw_only=True, tag="done"):
-    """`tired`: the child holds so much memory now that the next file should get a new one."""
+class FileParsed(Record, frozen=True, kw_only=True, tag="done"):
+    """`needs_restart`: the child holds so much memory that the next file should get a new one."""
 
-    document: Document
-    tired: bool = False
+    document: ParsedDocument
+    needs_restart: bool = False
 
 
-class Failed(Record, frozen=True, kw_only=True, tag="failed"):
+class ParseFailed(Record, frozen=True, kw_only=True, tag="failed"):
+    """The fields of an UnreadableFile; see `FileParsed` for `needs_restart`."""
+
     what: str
     fix: str
     page: int | None
-    tired: bool = False
+    needs_restart: bool = False
 
 
-class TooSlow(Unreadable):
-    """It was not read by its deadline."""
+class ParseTimeout(UnreadableFile):
+    """The file was not read within its deadline."""
 
 
-_Said = Page | Done | Failed
-_encoder, _jobs, _said = (
+_Message = PageStarted | FileParsed | ParseFailed
+_encoder, _jobs, _messages = (
     msgspec.msgpack.Encoder(),
-    msgspec.msgpack.Decoder(Job),
-    msgspec.msgpack.Decoder(_Said),
+    msgspec.msgpack.Decoder(ParseJob),
+    msgspec.msgpack.Decoder(_Message),
 )
 
 
@@ -75,7 +80,7 @@ def _send(pipe: IO[bytes], message: object) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> bytes:
-    """Raises EOFError where the other side is gone or says too much."""
+    """Return the next message. Raises EOFError if the other side is gone or sends too much."""
     head = pipe.read(4)
     length = int.from_bytes(head, "big")
     body = pipe.read(length) if len(head) == 4 and length <= _LONGEST_ANSWER else b""
@@ -85,20 +90,22 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 
 class Parser:
-    """Parses in a child process; calls from several threads take turns. Use it as a context
-    manager, or `close` it.
+    """Parse files in a child process, one at a time for all threads. Use it as a context manager,
+    or `close` it.
     """
 
     def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
-        """`deadline_s` is the longest that any file may take. `memory_mb` is for the file, on top
-        of what the child needs for itself.
+        """`deadline_s` is the longest time for any file. `memory_mb` is for the file, on top of what
+        the child needs for itself.
         """
         self._longest_s, self._deadline_s, self._memory_mb = deadline_s, deadline_s, memory_mb
         self._child: _Child | None = None
         self._turn = threading.Lock()
         self._page: int | None = None
         self._until, self._late = math.inf, False
-        self._clock = threading.Lock()  # the watch must not end the child of the next file
+        self._clock = (
+            threading.Lock()
+        )  # so that the watching thread never kills the child of the next file
 
     def __enter__(self) -> Self:
         return self
@@ -112,24 +119,25 @@ class Parser:
         self.close()
 
     def close(self) -> None:
-        """Ends the child. A later `parse` starts a new one."""
+        """End the child. A later `parse` starts a new one."""
         with self._turn:
             self._end()
 
     def kill(self) -> None:
-        """Ends the child, also in the middle of a file, which then fails."""
+        """Kill the child, even while it reads a file, which then fails."""
         if child := self._child:
             child.process.kill()
 
     @property
     def child(self) -> int | None:
-        """The child's process id, where there is one."""
+        """The child's process id; None without a child."""
         child = self._child
         return child.process.pid if child else None
 
-    def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> Document:
-        """Reads a file by its suffix; blocks, at most `deadline_s`. Raises Unreadable; TooSlow
-        where that was too short.
+    def parse(self, data: bytes, path: str, deadline_s: float | None = None) -> ParsedDocument:
+        """Read a file by its suffix; block for at most `deadline_s`.
+
+        Raises UnreadableFile, or its subclass ParseTimeout if the deadline passed.
         """
         with self._turn:
             self._deadline_s = min(deadline_s or self._longest_s, self._longest_s)
@@ -137,39 +145,39 @@ class Parser:
             self._page, self._late = None, False
             self._until = time.monotonic() + self._deadline_s
             try:
-                return self._asked(child, Job(path=path, data=data))
+                return self._run(child, ParseJob(path=path, data=data))
             except (
                 EOFError,
                 OSError,
                 msgspec.MsgspecError,
-            ):  # the last: what came is no answer of ours
+            ):  # MsgspecError: the answer is not one of our messages
                 raise self._lost(self._end()) from None
             except BaseException as error:
                 if not isinstance(
-                    error, Unreadable
-                ):  # interrupted: an answer may still come, to nobody
+                    error, UnreadableFile
+                ):  # interrupted: an answer may still come that nobody reads
                     self._end()
                 raise
             finally:
                 with self._clock:
                     self._until = math.inf
-                if self._late:  # just after the answer
+                if self._late:  # the deadline passed just after the answer
                     self._end()
 
-    def _asked(self, child: "_Child", job: Job) -> Document:
-        asked, told = child.process.stdin, child.process.stdout
-        if asked is None or told is None:
+    def _run(self, child: "_Child", job: ParseJob) -> ParsedDocument:
+        requests, replies = child.process.stdin, child.process.stdout
+        if requests is None or replies is None:
             raise EOFError
-        _send(asked, job)
+        _send(requests, job)
         while True:
-            said: _Said = _said.decode(_receive(told))
-            if isinstance(said, Page):
+            said: _Message = _messages.decode(_receive(replies))
+            if isinstance(said, PageStarted):
                 self._page = said.number
                 continue
-            if said.tired:
+            if said.needs_restart:
                 self._end()
-            if isinstance(said, Failed):
-                raise Unreadable(said.what, said.fix, said.page)
+            if isinstance(said, ParseFailed):
+                raise UnreadableFile(said.what, said.fix, said.page)
             return said.document
 
     def _started(self) -> "_Child":
@@ -183,8 +191,8 @@ class Parser:
         return self._child
 
     def _watch(self, child: "_Child") -> None:
-        """Kills the child where a file takes too long. One thread for each child: one for each file
-        would take longer than a small file.
+        """Kill the child if a file takes too long. One thread serves a child for all its files, since
+        starting a thread takes longer than reading a small file.
         """
         while self._child is child:
             with self._clock:
@@ -195,17 +203,17 @@ class Parser:
             time.sleep(min(0.2, self._deadline_s / 10))
 
     def _end(self) -> int:
-        """How it ended, as `subprocess` tells it; 0 where there is no child."""
+        """End the child; return its `subprocess` return code, 0 without a child."""
         child, self._child = self._child, None
         return child.end() if child else 0
 
-    def _lost(self, code: int) -> Unreadable:
+    def _lost(self, code: int) -> UnreadableFile:
         if self._late:
-            return TooSlow(
+            return ParseTimeout(
                 f"It took longer than {self._deadline_s:g} s to read", _SIMPLER, self._page
             )
         how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
-        return Unreadable(
+        return UnreadableFile(
             f"Reading it ended the parser ({how}): it is damaged, or needs more than {self._memory_mb} MB",
             _SIMPLER,
             self._page,
@@ -213,13 +221,13 @@ class Parser:
 
 
 class _Child:
-    """The process, which ends when we do."""
+    """The child process; it ends when this process ends."""
 
     def __init__(self, deadline_s: float, memory_mb: int) -> None:
         self._line = Lifeline()
         needed = {
             name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ
-        }  # Windows starts nothing without it
+        }  # Windows starts no process without it
         code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd})"
         try:
             self.process = subprocess.Popen(  # noqa: S603
@@ -239,9 +247,7 @@ class _Child:
             self._line.close_child_end()
 
     def end(self) -> int:
-        """Closes the pipes and waits; what was not yet written is lost. Returns how the process
-        ended.
-        """
+        """Kill the process, close its pipes and return its exit code; unwritten bytes are lost."""
         self.process.kill()
         with contextlib.suppress(OSError), self.process:
             pass
@@ -253,49 +259,56 @@ class _Child:
 
 
 def serve(deadline_s: float, memory_mb: int, line: int) -> None:
-    """The child's life: a job from stdin, pages and an answer to stdout, until stdin or `line`
-    closes.
+    """Run in the child: read jobs from stdin, write pages and answers to stdout, until stdin or
+    `line` closes.
     """
     end_with_parent(line)
-    asked, told = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a parser prints must not get between the answers
-    fat = _limit(memory_mb)
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a parser prints must not mix with the answers
+    restart_above = _limit(memory_mb)
     while True:
         try:
-            job = _jobs.decode(_receive(asked))
+            job = _jobs.decode(_receive(requests))
         except EOFError:
             os._exit(0)
         _alarm(deadline_s + _GRACE_S)
-        answer = _answer(job, told, memory_mb)
+        answer = _answer(job, replies, memory_mb)
         _alarm(0)
         del job
-        _send(told, msgspec.structs.replace(answer, tired=answer.tired or _held() > fat))
+        _send(
+            replies,
+            msgspec.structs.replace(
+                answer, needs_restart=answer.needs_restart or _held() > restart_above
+            ),
+        )
 
 
-def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Done | Failed:
+def _answer(job: ParseJob, replies: IO[bytes], memory_mb: int) -> FileParsed | ParseFailed:
     page: int | None = None
 
     def on_page(number: int) -> None:
         nonlocal page
         page = number
-        _send(told, Page(number=number))
+        _send(replies, PageStarted(number=number))
 
     try:
-        return Done(document=read(job.data, job.path, on_page))
-    except Unreadable as error:
-        return Failed(what=error.what, fix=error.fix, page=error.page)
+        return FileParsed(document=read(job.data, job.path, on_page))
+    except UnreadableFile as error:
+        return ParseFailed(what=error.what, fix=error.fix, page=error.page)
     except MemoryError:
-        return Failed(
+        return ParseFailed(
             what=f"It needs more than {memory_mb} MB of memory to read",
             fix=_SIMPLER,
             page=page,
-            tired=True,
+            needs_restart=True,
         )
     except RecursionError:
-        return Failed(what="It is nested too deeply", fix="save it in a simpler form", page=page)
-    # Whatever a parser raises is a file's fault, and told as that
+        return ParseFailed(
+            what="It is nested too deeply", fix="save it in a simpler form", page=page
+        )
+    # Parsers raise anything for damaged files: replies as that
     except Exception as error:  # noqa: BLE001
-        return Failed(
+        return ParseFailed(
             what=f"It could not be parsed ({type(error).__name__})",
             fix="save it in a simpler form, or remove it",
             page=page,
@@ -303,8 +316,8 @@ def _answer(job: Job, told: IO[bytes], memory_mb: int) -> Done | Failed:
 
 
 def _limit(memory_mb: int) -> int:
-    """Sets the limits; returns how much memory is too much to go on with. Where the system has no
-    such limits, the deadline remains.
+    """Set the limits; return how many bytes of memory make a restart necessary. On systems without
+    such limits only the deadline protects.
     """
     own = _held()
     limit = own + memory_mb * 1_000_000
@@ -318,7 +331,7 @@ def _limit(memory_mb: int) -> int:
 
 
 def _held() -> int:
-    """Bytes of address space; 0 where the system does not tell."""
+    """Return the bytes of address space in use; 0 if the system does not report them."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -326,6 +339,6 @@ def _held() -> int:
 
 
 def _alarm(after_s: float) -> None:
-    """The system ends this process then; 0 is never."""
+    """Have the system kill this process after so many seconds; 0 cancels it."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_REAL, after_s)

@@ -1,8 +1,8 @@
-"""A document is cut into passages: spans that never cross a heading or the end of a page and, where
-it can be avoided, never cut a block.
+"""Cut a document into passages: spans that never cross a heading or a page end and, if possible,
+never split a block.
 
-Lengths are characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is cut
-at the best boundary inside it: a blank line, the end of a sentence, of a line, of a word.
+Lengths are in characters. A block (paragraph, list, fenced code, table) longer than `LONGEST` is
+split at the best boundary inside it: a blank line, then the end of a sentence, a line, a word.
 """
 
 import itertools
@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from slipway.knowledge.readers import Document
+from slipway.knowledge.readers import ParsedDocument
 from slipway.types import Passage, Record
 
 TARGET, LONGEST, LONGEST_FENCE = 1200, 2000, 4000
@@ -23,8 +23,10 @@ _BOUNDARIES = tuple(
 Span = tuple[int, int]
 
 
-class Place(Record, frozen=True, kw_only=True):
-    """A heading with the text under it, up to the next heading. `trail` ends with `heading`."""
+class HeadingSpan(Record, frozen=True, kw_only=True):
+    """The text under a heading, up to the next heading. `trail` holds the headings above it and
+    ends with `heading`.
+    """
 
     heading: str
     trail: tuple[str, ...]
@@ -32,35 +34,39 @@ class Place(Record, frozen=True, kw_only=True):
     end: int
 
 
-def passages(document: Document, path: str, version: str) -> list[Passage]:
-    """Without ids: those are the document_store's to give."""
+def passages(document: ParsedDocument, path: str, version: str) -> list[Passage]:
+    """Return the passages in reading order, with empty ids: the store gives the ids."""
     return [
         Passage(
             id="",
             path=path,
             title=document.title,
-            heading=place.heading,
-            trail=place.trail,
+            heading=span.heading,
+            trail=span.trail,
             start=start,
             end=end,
             text=document.text[start:end],
             version=version,
             page=bisect_right(document.pages, start) or None,
         )
-        for place in places(document)
-        for left, right in _sheets(document, place.start, place.end)
+        for span in heading_spans(document)
+        for left, right in _sheets(document, span.start, span.end)
         for start, end in _spans(document, left, right)
     ]
 
 
-def places(document: Document) -> Iterator[Place]:
-    """Text before the first heading belongs to the title. A heading with no text of its own and
-    with others below it lives on in their trails; one with nothing below it is itself the text.
+def heading_spans(document: ParsedDocument) -> Iterator[HeadingSpan]:
+    """Yield the text under each heading; text before the first heading belongs to the title.
+
+    A heading without own text is skipped if it has subheadings (it is in their trails); else the
+    heading line itself is the text.
     """
     text, headings = document.text, document.headings
     first = headings[0].start if headings else len(text)
     if text[document.body : first].strip():
-        yield Place(heading=document.title, trail=(document.title,), start=document.body, end=first)
+        yield HeadingSpan(
+            heading=document.title, trail=(document.title,), start=document.body, end=first
+        )
     above: list[tuple[int, str]] = []
     for index, heading in enumerate(headings):
         following = headings[index + 1] if index + 1 < len(headings) else None
@@ -72,7 +78,7 @@ def places(document: Document) -> Iterator[Place]:
         empty = not text[heading.end : end].strip()
         if empty and following and following.level > heading.level:
             continue
-        yield Place(
+        yield HeadingSpan(
             heading=heading.text,
             trail=tuple(name for _, name in above),
             start=heading.start if empty else heading.end,
@@ -80,14 +86,14 @@ def places(document: Document) -> Iterator[Place]:
         )
 
 
-def _sheets(document: Document, start: int, end: int) -> Iterator[Span]:
-    """The part of a place on each of its pages; all of it where there are no pages."""
+def _sheets(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
+    """Split a span at page starts; without pages, return it whole."""
     pages = document.pages[bisect_right(document.pages, start) : bisect_left(document.pages, end)]
     return itertools.pairwise([start, *pages, end])
 
 
-def _spans(document: Document, start: int, end: int) -> Iterator[Span]:
-    """Blocks are gathered up to about `TARGET`; white space around a passage is left out."""
+def _spans(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
+    """Join blocks into spans of about `TARGET`, without the white space around them."""
     text = document.text
     held: Span | None = None
     for block in _blocks(document, start, end):
@@ -102,11 +108,11 @@ def _spans(document: Document, start: int, end: int) -> Iterator[Span]:
 
 
 def _belongs(text: str, held: Span, block: Span) -> bool:
-    """What a colon announces stays with its announcement if there is room."""
+    """Return whether the block must follow `held`, which ends with a colon, and still fits."""
     return text.endswith(":", 0, held[1]) and block[1] - held[0] <= LONGEST
 
 
-def _blocks(document: Document, start: int, end: int) -> Iterator[Span]:
+def _blocks(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
     breaks = document.breaks[
         bisect_left(document.breaks, start) : bisect_left(document.breaks, end)
     ]
@@ -119,7 +125,7 @@ def _blocks(document: Document, start: int, end: int) -> Iterator[Span]:
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[Span]:
-    """A block that is too long, cut where it hurts least."""
+    """Split a block that is too long at its best boundaries."""
     longest = LONGEST_FENCE if _FENCE.match(text, start) else LONGEST
     while end - start > longest:
         cut = _cut(text, start, start + LONGEST)
@@ -129,7 +135,7 @@ def _pieces(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """The last boundary of the best kind in the second half of [start, limit)."""
+    """Return the last boundary of the best kind in the second half of [start, limit)."""
     middle = (start + limit) // 2
     for boundary in _BOUNDARIES:
         ends = [found.end() for found in boundary.finditer(text, middle, limit)]

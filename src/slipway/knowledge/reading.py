@@ -1,39 +1,41 @@
-"""One file into what is kept of it: its bytes, parsed in a child process, cut into passages, with
-who may read them.
+"""Read one file for the store: parse its bytes in a child process, cut the text into passages, and
+find out who may read it.
 """
 
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from queue import LifoQueue
 from stat import S_ISREG
+from typing import Any
 
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, DocumentStore, Fresh
+from slipway.knowledge.document_store import Doc, DocumentStore, ReadDocument
 from slipway.knowledge.freshness import FORMAT, UNSETTLED, is_same, is_settled, stamp, version_of
 from slipway.knowledge.fusion import embedded_text
-from slipway.knowledge.parsing import Parser, TooSlow
+from slipway.knowledge.parsing import Parser, ParseTimeout
 from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import Document, Unreadable
-from slipway.knowledge.uploads import Unsaid, Uploads
+from slipway.knowledge.readers import Loss, ParsedDocument, UnreadableFile
+from slipway.knowledge.uploads import UnknownAccess, Uploads
 from slipway.types import Passage
 
+_MOST_LOSSES = 4  # that a sentence names
 _AT_ONCE = 3  # files parsed at once, each in its own process
 
 
-class Slow(Exception):
-    """The file was not read in the short time that it had."""
+class NeedsMoreTime(Exception):
+    """The file needs more than the short first deadline; read it again with the full one."""
 
 
-class _Unread(Unreadable):
-    """The file's bytes could not be had this time."""
+class _CannotOpen(UnreadableFile):
+    """The file cannot be opened now; it may work the next time."""
 
 
 class FileReader:
-    """Used by any number of threads. A file may take `deadline_s`, and have `largest_mb`."""
+    """Read files of at most `largest_mb`, each within `deadline_s`. Safe for any number of threads."""
 
     def __init__(
         self,
@@ -44,23 +46,24 @@ class FileReader:
         deadline_s: float,
     ) -> None:
         self._document_store, self._uploads = document_store, uploads
-        self.allow(largest_mb)
+        self.set_size_limit(largest_mb)
         self._deadline_s = deadline_s
         self._all_parsers = [Parser(deadline_s) for _ in range(_AT_ONCE)]
         self._parsers: LifoQueue[Parser] = LifoQueue()
         for parser in self._all_parsers:
             self._parsers.put(parser)
 
-    def allow(self, largest_mb: float) -> None:
-        """Files that are read from now on may be as large."""
+    def set_size_limit(self, largest_mb: float) -> None:
+        """Set the largest size of a file, for files read from now on."""
         self._largest = int(largest_mb * 1024 * 1024)
 
     def read(
-        self, found: files.Found, known: Doc | None, within_s: float | None = None
-    ) -> Fresh | Doc:
-        """What the file says now; or the `known` document with a new stamp, where it says what it
-        said. Raises Slow where it takes longer than `within_s`, and might be read in the time that
-        a file may take.
+        self, found: files.FoundFile, known: Doc | None, within_s: float | None = None
+    ) -> ReadDocument | Doc:
+        """Read a file; if its content is that of the `known` document, return that with a new stamp.
+
+        A file that cannot be read gives a ReadDocument whose state is `failed`. Raises
+        NeedsMoreTime if it takes longer than `within_s` and the full deadline is longer.
         """
         doc = Doc(
             id=0,
@@ -77,45 +80,48 @@ class FileReader:
         try:
             data, state = self._bytes(found)
             doc = msgspec.structs.replace(doc, version=_version(data), stamp=state, size=len(data))
-            said = self._uploads.said(doc)
+            said = self._uploads.info(doc)
             doc = msgspec.structs.replace(
                 doc, tags=said.tags, groups=() if said.groups is None else (said.groups,)
             )
             if (
                 known and not self._uploads.holds(doc.file) and is_same(known, doc)
-            ):  # an upload's sender may have said something else of it
+            ):  # an upload's tags and groups may have changed
                 return msgspec.structs.replace(known, stamp=state, size=len(data))
-            return self._fresh(doc, self._parsed(data, found.path, within_s))
-        except _Unread as error:  # it may be had the next time
-            return Fresh(doc=_failed(msgspec.structs.replace(doc, stamp=UNSETTLED), error))
-        except Unsaid as error:
-            return Fresh(doc=_failed(msgspec.structs.replace(doc, groups=(frozenset(),)), error))
-        except Unreadable as error:
-            return Fresh(doc=_failed(doc, error))
+            return self._cut(doc, self._parsed(data, found.path, within_s))
+        except _CannotOpen as error:  # try again at the next scan
+            return ReadDocument(doc=_failed(msgspec.structs.replace(doc, stamp=UNSETTLED), error))
+        except UnknownAccess as error:
+            return ReadDocument(
+                doc=_failed(msgspec.structs.replace(doc, groups=(frozenset(),)), error)
+            )
+        except UnreadableFile as error:
+            return ReadDocument(doc=_failed(doc, error))
 
-    def again(self, doc: Doc) -> Fresh:
-        """What the file of a document says, whatever was read of it before, and without what an
-        upload's sender said. Raises Unreadable.
+    def reread(self, doc: Doc) -> ReadDocument:
+        """Read a document's file again, without the tags and groups of an upload.
+
+        Raises UnreadableFile.
         """
-        data, _ = self._bytes(files.Found(path=doc.path, file=doc.file))
-        return self._fresh(
+        data, _ = self._bytes(files.FoundFile(path=doc.path, file=doc.file))
+        return self._cut(
             msgspec.structs.replace(doc, version=_version(data), groups=()),
             self._parsed(data, doc.path),
         )
 
-    def _parsed(self, data: bytes, path: str, within_s: float | None = None) -> Document:
+    def _parsed(self, data: bytes, path: str, within_s: float | None = None) -> ParsedDocument:
         parser = self._parsers.get()
         try:
             return parser.parse(data, path, within_s)
-        except TooSlow:
+        except ParseTimeout:
             if within_s is not None and within_s < self._deadline_s:
-                raise Slow from None
+                raise NeedsMoreTime from None
             raise
         finally:
             self._parsers.put(parser)
 
-    def _fresh(self, doc: Doc, document: Document) -> Fresh:
-        """Raises Unreadable."""
+    def _cut(self, doc: Doc, document: ParsedDocument) -> ReadDocument:
+        """Raises UnreadableFile."""
         meta = {name.casefold(): said for name, said in document.meta.items()}
         doc = msgspec.structs.replace(
             doc,
@@ -123,9 +129,10 @@ class FileReader:
             date=_day(meta.get("date")),
             tags=doc.tags | _names(meta.get("tags"), "tags"),
             groups=(*doc.groups, *_groups(document.meta)),
+            **_missing(document.losses),
         )
         cut = [self._with_id(each) for each in passages(document, doc.path, doc.version)]
-        return Fresh(
+        return ReadDocument(
             doc=doc, text=document.text, passages=cut, keys=[embedding_key(each) for each in cut]
         )
 
@@ -137,21 +144,21 @@ class FileReader:
             ),
         )
 
-    def _bytes(self, found: files.Found) -> tuple[bytes, int]:
-        """And the stamp of what was read. Raises Unreadable."""
+    def _bytes(self, found: files.FoundFile) -> tuple[bytes, int]:
+        """Return the bytes and their stamp. Raises UnreadableFile."""
         if found.refused:
             what, _, fix = found.refused.rpartition("; ")
-            raise Unreadable(what, fix)
+            raise UnreadableFile(what, fix)
         try:
             with os.fdopen(files.opened(found.file), "rb") as file:
                 read_at, stat = time.time_ns(), os.fstat(file.fileno())
                 if not S_ISREG(stat.st_mode):
-                    raise Unreadable("It is not a regular file", "remove it")
+                    raise UnreadableFile("It is not a regular file", "remove it")
                 if stat.st_size > self._largest:
                     raise self._too_large(stat.st_size)
                 data = file.read(self._largest + 1)
         except OSError as error:
-            raise _Unread(
+            raise _CannotOpen(
                 f"It cannot be read ({error.strerror})", "let the server's user read it"
             ) from None
         if len(data) > self._largest:
@@ -160,35 +167,33 @@ class FileReader:
             data
         ) == stat.st_size else UNSETTLED
 
-    def _too_large(self, size: int) -> Unreadable:
+    def _too_large(self, size: int) -> UnreadableFile:
         limit = self._largest / 1024 / 1024
-        return Unreadable(
+        return UnreadableFile(
             f"It has {size / 1024 / 1024:.0f} MB, and {limit:g} MB is the limit",
             "split it into smaller files, or raise `limits.document_mb`",
         )
 
-    def rest(self) -> None:
-        """Ends the child processes; the next file to be read starts them again."""
+    def stop_idle(self) -> None:
+        """End the idle child processes; the next file starts them again."""
         parsers = [self._parsers.get() for _ in range(_AT_ONCE)]
         for parser in parsers:
             parser.close()
             self._parsers.put(parser)
 
     def interrupt(self) -> None:
-        """Ends the child processes at once: what they are reading fails. For who has told `stop` to
-        say so.
-        """
+        """Kill the child processes; files that are being read fail. Only call this while stopping."""
         for parser in self._all_parsers:
             parser.kill()
 
 
-def failure(doc: Doc) -> str:
-    """Why it failed, where, and what to do, as one sentence or two."""
+def failure_text(doc: Doc) -> str:
+    """Return why a document failed, on which page, or what is missing of it, and what to do."""
     page = f" (page {doc.page})" if doc.page else ""
     return f"{doc.reason.rstrip('.')}{page}. {doc.next}".rstrip()
 
 
-def _failed(doc: Doc, error: Unreadable) -> Doc:
+def _failed(doc: Doc, error: UnreadableFile) -> Doc:
     return msgspec.structs.replace(
         doc,
         state="failed",
@@ -198,16 +203,32 @@ def _failed(doc: Doc, error: Unreadable) -> Doc:
     )
 
 
+def _missing(losses: Sequence[Loss]) -> dict[str, Any]:
+    """Return the fields of a document that was read `partly`; none without losses."""
+    if not losses:
+        return {}
+    whats = list(dict.fromkeys(loss.what for loss in losses))
+    fixes = dict.fromkeys(loss.fix for loss in losses if loss.fix)
+    rest = len(whats) - _MOST_LOSSES
+    shown = [*whats[:_MOST_LOSSES], *([f"{rest} other things are missing"] if rest > 0 else [])]
+    return {
+        "state": "partly",
+        "reason": _sentence("; ".join(shown)),
+        "next": " ".join(_sentence(fix) for fix in [*fixes][:_MOST_LOSSES]),
+    }
+
+
 def _version(data: bytes) -> str:
     return version_of(hashlib.sha256(data).hexdigest())
 
 
 def embedding_key(passage: Passage) -> bytes:
+    """Return the key of a passage's vector: a hash of the text that is embedded."""
     return hashlib.sha256(embedded_text(passage).encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _day(value: object) -> str:
-    """The day of a date as front matter or a file's own properties give it: 2026-01-31."""
+    """Return the day (2026-01-31) of a date from front matter or file properties; else empty."""
     text = str(value or "")[:10]
     return (
         text
@@ -217,8 +238,9 @@ def _day(value: object) -> str:
 
 
 def _groups(meta: Mapping[str, object]) -> Iterator[frozenset[str]]:
-    """The groups that a document is kept to by its own word; where it has several words, by each.
-    Raises Unreadable where one cannot be understood: it is not guessed at.
+    """Yield the groups that a document's own metadata limits it to, one set for each field.
+
+    Raises UnreadableFile if a field cannot be understood: access is never guessed.
     """
     for name, said in meta.items():
         if name.strip().casefold() in ("access", "groups"):
@@ -234,7 +256,7 @@ def _names(said: object, field: str) -> frozenset[str]:
     if not isinstance(said, (list, tuple)) or not all(
         isinstance(each, (str, int, float)) and not isinstance(each, bool) for each in said
     ):
-        raise Unreadable(
+        raise UnreadableFile(
             f"`{field}` of its front matter is not a list of names",
             f"write it as `{field}: [one, two]`",
         )

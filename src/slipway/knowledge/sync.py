@@ -1,6 +1,4 @@
-"""Keeps a collection true to its files: reads them at the start, then whenever they change, in a
-thread of its own.
-"""
+"""Keep a collection up to date: a thread reads the files at the start and whenever they change."""
 
 import logging
 import os
@@ -12,18 +10,22 @@ from typing import Any
 
 import msgspec
 
-from slipway.knowledge.collection import Collection, Done
+from slipway.errors import StorageFull
+from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.freshness import stamp
 
 log = logging.getLogger("slipway")
-_LOOK_AGAIN_S = 60.0  # for changes that the operating system did not tell, as with network drives
-_POLL_S = 0.5  # for single files, and where nothing tells
+_LOOK_AGAIN_S = 60.0  # finds changes that the system does not report, as on network drives
+_FULL_S = 3.0  # how soon a full disk is tried again
+_POLL_S = 0.5  # for single files, and if the system reports no changes
 
 
 class Synchronizer:
-    """`ready` where questions can be answered: all files were read once, now or by an earlier
-    process. `failed` where reading ended in an error of ours, and nothing is known from earlier.
+    """Scan a collection in the background.
+
+    `ready`: all files were read once, now or by an earlier process, so questions can be answered.
+    `failed`: reading ended in an internal error and nothing is stored from earlier.
     """
 
     def __init__(self, collection: Collection, dense: Dense | None = None) -> None:
@@ -35,46 +37,47 @@ class Synchronizer:
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def build(self, tell: Callable[[Done], None] = lambda done: None) -> Done:
-        """Reads what is new; blocks."""
+    def build(self, report: Callable[[ScanProgress], None] = lambda done: None) -> ScanProgress:
+        """Read new and changed files; block until done."""
         try:
-            done = self.collection.scan(self._told(tell), self._stop.is_set)
-        except BaseException:  # whatever ended it, who waits must know
+            done = self.collection.scan(self._reporting(report), self._stop.is_set)
+        except BaseException:  # whoever waits for `ready` must see that it failed
             self.failed = not self.ready
             raise
         finally:
             if not self._threads:
-                self.collection.rest()
+                self.collection.release()
         self.ready = self.ready or self.collection.scanned
         return done
 
-    def _told(self, tell: Callable[[Done], None]) -> Callable[[Done], None]:
-        def told(done: Done) -> None:
+    def _reporting(self, report: Callable[[ScanProgress], None]) -> Callable[[ScanProgress], None]:
+        def report_progress(done: ScanProgress) -> None:
             self.ready = self.ready or self.collection.scanned
-            tell(done)
+            report(done)
 
-        return told
+        return report_progress
 
     def dense_state(self, *, counted: bool = True) -> str:
+        """Return how many passages have a vector, or why there are none; see `Dense.state`."""
         return (
             self.dense.state(counted=counted) if self.dense else "off: switched off in the settings"
         )
 
-    def embed(self, tell: Callable[[int, int], None] = lambda done, total: None) -> int:
-        """Makes the vectors that are missing, with all processors; blocks. How many."""
+    def embed(self, report: Callable[[int, int], None] = lambda done, total: None) -> int:
+        """Make the missing vectors on all processors; block until done. Return how many were made."""
         return (
-            self.dense.embed(tell, threads=os.cpu_count() or 1)
+            self.dense.embed(report, threads=os.cpu_count() or 1)
             if self.dense and self.dense.open()
             else 0
         )
 
-    def remember(self) -> None:
-        """Brings the vectors that there are into use, and makes none."""
+    def load_vectors(self) -> None:
+        """Load the stored vectors, without making new ones."""
         if self.dense and self.collection.document_store.models_before(""):
             self.dense.open()
 
     def status(self) -> dict[str, Any]:
-        """How far the reading is, and what the last one did: counts of files."""
+        """Return the progress of the running or last scan, in counts of files."""
         return {
             "ready": self.ready,
             "scanning": self.scanning or self._wake.is_set(),
@@ -84,41 +87,56 @@ class Synchronizer:
         }
 
     def start(self) -> None:
-        for work in (self._keep, self._watch):
+        """Start the background threads: scan, watch, embed."""
+        for work in (self._run, self._watch):
             thread = threading.Thread(target=work, name=f"slipway {work.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
         if self.dense:
             self.dense.start()
 
-    def wake(self) -> None:
-        """Has the files looked at, soon."""
+    def scan_soon(self) -> None:
+        """Have the background thread scan the files soon."""
         self._wake.set()
 
-    def _keep(self) -> None:
-        first = True
+    def _run(self) -> None:
+        first, full = True, False
         while not self._stop.is_set():
             self.scanning = True
             self._wake.clear()
+            wait_s = _LOOK_AGAIN_S
             try:
                 done = self.build()
-            except Exception:  # the thread must live: it tries again at the next change
-                log.exception("the documents could not be read")
+            except Exception as error:  # keep the thread alive: it tries again at the next change
+                if StorageFull.explains(error):
+                    wait_s = _FULL_S
+                    if not full:
+                        log.warning(
+                            "The disk is full: documents stay as they are until there is space"
+                        )
+                    full = True
+                else:
+                    log.exception(
+                        "The documents could not be read; trying again at the next change"
+                    )
             else:
+                if full:
+                    log.info("There is disk space again: documents are up to date")
+                full = False
                 self._report(done, first=first)
                 first = False
             finally:
                 self.scanning = False
-            if not self._wake.wait(_LOOK_AGAIN_S):
-                self.collection.rest()
+            if not self._wake.wait(wait_s):
+                self.collection.release()
 
-    def _report(self, done: Done, *, first: bool) -> None:
+    def _report(self, done: ScanProgress, *, first: bool) -> None:
         if self._stop.is_set() or not (first or done.read or done.failed or done.dropped):
             return
         documents = self.collection.documents.values()
         log.info(
-            "the documents are ready: %d with %d passages (%d read, %d unchanged, %d gone, %d failed)",
-            sum(doc.state == "done" for doc in documents),
+            "Documents are ready: %d with %d passages (%d read, %d unchanged, %d deleted, %d failed)",
+            sum(doc.state != "failed" for doc in documents),
             sum(doc.passages for doc in documents),
             done.read,
             done.unchanged,
@@ -127,8 +145,8 @@ class Synchronizer:
         )
 
     def _watch(self) -> None:
-        """The system tells of changes below a folder; whether a source itself is another now, or
-        there again, has to be looked for.
+        """Start a scan at changes. The system reports changes below a folder; whether a source itself
+        was replaced or came back is polled.
         """
         while not self._stop.is_set():
             before = _sources(self.collection.sources)
@@ -142,6 +160,7 @@ class Synchronizer:
             self._wake.set()
 
     def close(self) -> None:
+        """Stop the threads and the child processes; wait at most 5 s for each thread."""
         self._stop.set()
         self._wake.set()
         self.collection.reader.interrupt()
@@ -149,13 +168,11 @@ class Synchronizer:
             thread.join(5)
         if self.dense:
             self.dense.close()
-        self.collection.rest()
+        self.collection.release()
 
 
 def _sources(paths: Sequence[Path]) -> list[Any]:
-    """What tells one state of the sources themselves from another: which folder it is, and of a
-    file when it changed.
-    """
+    """Return the identity of each source: the folder's device and inode, and a file's stamp."""
     return [_source(path) for path in paths]
 
 
@@ -168,12 +185,10 @@ def _source(path: Path) -> Any:
 
 
 def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) -> Iterator[None]:
-    """Ends never of itself, but with `stop`; sets `wake` when something changed in the folders, and
-    gives a turn each _POLL_S besides.
-    """
+    """Set `wake` when something changes in the folders, and yield every _POLL_S; end with `stop`."""
     from watchfiles import watch
 
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells each change
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change
     tops = [os.path.realpath(folder) for folder in folders]
     try:
         for changes in (
@@ -193,9 +208,9 @@ def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) 
             if changes:
                 wake.set()
             yield
-    except (OSError, RuntimeError) as error:  # too many watches, say
+    except (OSError, RuntimeError) as error:  # for example, too many watches
         log.warning(
-            "changes of the documents are not told here (%s): they are looked for every %g s",
+            "The system reports no changes of the documents (%s); scanning every %g s instead",
             error,
             _LOOK_AGAIN_S,
         )
@@ -204,8 +219,8 @@ def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) 
 
 
 def _is_hidden(path: str, tops: Sequence[str]) -> bool:
-    """Below a name with a leading dot nothing is read, so nothing there matters; our own store may
-    lie there.
+    """Return whether the path is below a name with a leading dot: nothing is read there, and our own
+    store may be there.
     """
     inner = min((path.removeprefix(top) for top in tops), key=len)
     return f"{os.sep}." in inner

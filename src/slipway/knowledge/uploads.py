@@ -1,4 +1,4 @@
-"""The files that were sent to us: a folder of our own, and what their senders said of them."""
+"""Uploaded files: a folder inside the store, with the tags and groups that the sender gave."""
 
 import hashlib
 import os
@@ -12,69 +12,72 @@ from typing import IO
 import msgspec
 
 from slipway.knowledge import files
-from slipway.knowledge.document_store import Doc, DocumentStore, Said
+from slipway.knowledge.document_store import Doc, DocumentStore, UploadInfo
 from slipway.knowledge.freshness import FORMAT, stamp, version_of
-from slipway.knowledge.readers import Unreadable
+from slipway.knowledge.readers import UnreadableFile
 
 UPLOADS = "uploads"
 
 
-class Unsaid(Unreadable):
-    """Who may read an upload is not known."""
+class UnknownAccess(UnreadableFile):
+    """The record of who may read an upload is lost."""
 
 
 class Uploads:
-    """The uploads of one collection. A file and what is said of it are changed together: whoever
-    changes them holds `changing`.
+    """The uploads of one collection. Hold `changing` while you change a file and its record, so
+    that both change together.
     """
 
     def __init__(self, home: Path, document_store: DocumentStore) -> None:
         self.folder = home / UPLOADS
         self.changing = Lock()
-        self.waiting: dict[
-            str, Doc
-        ] = {}  # those that are not yet read, by path: what is known of them
+        self.waiting: dict[str, Doc] = {}  # uploads that are not read yet, by path
         self._document_store = document_store
 
     def holds(self, file: str) -> bool:
+        """Return whether the file is an upload."""
         return Path(file).parent == self.folder
 
     def path_of(self, name: str, known: Mapping[str, Doc]) -> str:
-        """Where an upload of that name is, or would be, beside the documents that are `known` by
-        their paths.
+        """Return the path of the upload with that name; for a new name, a path that no `known`
+        document has.
         """
         file = str(self.folder / name)
-        return next((doc.path for doc in known.values() if doc.file == file), _free(name, known))
+        return next(
+            (doc.path for doc in known.values() if doc.file == file), _free_path(name, known)
+        )
 
-    def found(self, taken: Container[str]) -> list[files.Found]:
-        """The files there are now, under paths that are not `taken`."""
+    def found(self, taken: Container[str]) -> list[files.FoundFile]:
+        """List the uploaded files on disk, under paths that are not `taken`."""
         if not self.folder.is_dir():
             return []
         return [
-            msgspec.structs.replace(each, path=_free(each.path, taken))
+            msgspec.structs.replace(each, path=_free_path(each.path, taken))
             for each in files.find([self.folder])
         ]
 
-    def look(self, path: str, name: str) -> files.Found:
-        """One of them as it is now. Raises FileNotFoundError."""
+    def locate(self, path: str, name: str) -> files.FoundFile:
+        """Return one upload with its present stamp and size. Raises FileNotFoundError."""
         file = self.folder / name
         stat = file.stat()
-        return files.Found(path=path, file=str(file), stamp=stamp(stat), size=stat.st_size)
+        return files.FoundFile(path=path, file=str(file), stamp=stamp(stat), size=stat.st_size)
 
-    def said(self, doc: Doc) -> Said:
-        """What its sender said of an upload. Raises Unsaid where that is lost, with the store say:
-        then nobody can tell who may read it.
+    def info(self, doc: Doc) -> UploadInfo:
+        """Return the tags and groups of an upload; an empty record for other files.
+
+        Raises UnknownAccess if the record is lost (for example with the store): then nobody may
+        read the file.
         """
         if not self.holds(doc.file):
-            return Said()
+            return UploadInfo()
         said = self._document_store.upload(Path(doc.file).name, doc.version)
         if said is None:
-            raise Unsaid(
+            raise UnknownAccess(
                 "It was uploaded, and who may read it is not known any more", "upload it again"
             )
         return said
 
-    def keep(
+    def save(
         self,
         name: str,
         path: str,
@@ -83,13 +86,15 @@ class Uploads:
         groups: frozenset[str] | None,
         by: str,
     ) -> None:
-        """Keeps a file, in place of an upload of that name; it is on the disk when this returns,
-        and waits to be read.
+        """Save a file, replacing the upload of that name. The file is safe on disk when this
+        returns; it is read later.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for private in (self.folder, self.folder.parent):  # whatever the umask is
+            private.chmod(0o700)
         part = self.folder / f".{token_hex(8)}.part"
         try:
-            with part.open("w+b") as file:
+            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
                 copyfileobj(content, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
@@ -99,10 +104,17 @@ class Uploads:
             part.replace(self.folder / name)
         finally:
             part.unlink(missing_ok=True)
-        _synced(self.folder)
+        _sync_folder(self.folder)
         self._document_store.drop_upload(name, but=version)
-        said = () if groups is None else (groups,)
-        self.waiting[path] = Doc(
+        self.waiting[path] = msgspec.structs.replace(
+            self.described(path, name, tags, groups), version=version
+        )
+
+    def described(
+        self, path: str, name: str, tags: frozenset[str], groups: frozenset[str] | None
+    ) -> Doc:
+        """Return an upload as a document that was not read yet."""
+        return Doc(
             id=0,
             public=self._document_store.public(path),
             path=path,
@@ -110,33 +122,34 @@ class Uploads:
             state="done",
             stamp=0,
             size=0,
-            version=version,
+            version="",
             format=FORMAT,
             tags=tags,
-            groups=said,
+            groups=() if groups is None else (groups,),
         )
 
-    def arrived(self, docs: Iterable[Doc]) -> None:
-        """These documents were read: who waited for just these versions waits no more."""
+    def forget_waiting(self, docs: Iterable[Doc]) -> None:
+        """Stop waiting for uploads that were read in exactly these versions."""
         for doc in docs:
             if (new := self.waiting.get(doc.path)) and new.version == doc.version:
                 del self.waiting[doc.path]
 
     def drop(self, file: str) -> None:
+        """Delete an upload and its record."""
         Path(file).unlink(missing_ok=True)
-        _synced(self.folder)
+        _sync_folder(self.folder)
         self._document_store.drop_upload(Path(file).name)
 
 
-def _free(name: str, taken: Container[str]) -> str:
+def _free_path(name: str, taken: Container[str]) -> str:
     path = f"{UPLOADS}/{name}"
     while path in taken:
         path = f"{UPLOADS}/{path}"
     return path
 
 
-def _synced(folder: Path) -> None:
-    """The folder's entries are on the disk."""
+def _sync_folder(folder: Path) -> None:
+    """Write the folder's entries to disk, so that a renamed file survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

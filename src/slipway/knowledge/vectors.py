@@ -1,10 +1,9 @@
-"""Exact search over vectors, most of it in a byte a number.
+"""Search vectors exactly, mostly with one byte per number.
 
-Comparing a query with all rows is bound by reading the rows from memory. So each row is kept twice:
-in float32, and rounded to int8 with a scale of its own, a quarter of the bytes. A search compares
-all rows in int8, where the most that the rounding can have changed is known for each row; whatever
-might still be among the nearest is compared again in full. Nothing is approximate: the bound is
-proved, not hoped for.
+Reading the rows from memory limits the speed of a search. So each row is stored twice: in float32,
+and rounded to int8 with its own scale, a quarter of the bytes. A search compares all rows in int8
+with a proven bound on the rounding error of each row, then compares in float32 the rows that can
+still be among the nearest. The result is exact.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,19 +18,18 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Allowed = NDArray[np.bool_] | Collection[int]
 
-_STEP = 1024  # rows: of memory that is taken and given back
-# rows handled at once: a copy of them in float64, 0.8 MB, stays in the processor's cache and leaves
-# no holes in the memory
+_STEP = 1024  # rows by which memory grows and shrinks
+# rows handled at once: their float64 copy, 0.8 MB, fits the processor's cache and does not fragment
+# memory
 _FEW = 256
-_LEAST = 1e-30  # the largest number of a row that is not rounded to zeros
-# the float32 arithmetic of the bound itself: fewer than 20 roundings of 2**-24 each, and as many
-# again
+_LEAST = 1e-30  # rows whose largest number is below this are rounded to zeros
+# for the float32 arithmetic of the bound itself: fewer than 20 roundings of 2**-24 each, doubled
 _SLACK = 4e-6
 
 
 class _Rounded(NamedTuple):
-    """`bytes * scale` is the row but for a vector no longer than `error`; `length` is the most that
-    `bytes * scale` can have.
+    """Rows rounded to int8: `bytes * scale` differs from the row by a vector of at most length
+    `error`; `length` is an upper bound for the length of `bytes * scale`.
     """
 
     bytes: "NDArray[np.int8]"
@@ -41,16 +39,16 @@ class _Rounded(NamedTuple):
 
 
 class Vectors:
-    """Vectors of length 1 by a number of yours; may be searched and changed by any threads. Memory:
-    5 bytes a dimension and row.
+    """Vectors of length 1, keyed by integer ids; threads may search and change them at once. Memory:
+    5 bytes per dimension and row.
 
-    A search sees a state between two changes, each `put` and `drop` being one change. A row that is
-    not finite counts as zeros. Raises ImportError without the extra `vectors`.
+    A search sees the state between two changes (`put` or `drop`). Rows that are not finite count as
+    zeros. Raises ImportError without the extra `vectors`.
     """
 
     def __init__(self, dimensions: int = 384) -> None:
         import numpy as np
-        import simsimd  # noqa: F401 - here rather than with the first question
+        import simsimd  # noqa: F401 - import it now rather than at the first question
 
         self.dimensions = dimensions
         self._ids = np.empty(0, np.int64)
@@ -59,9 +57,7 @@ class Vectors:
             np.empty((0, dimensions), np.int8), *(np.empty(0, np.float32) for _ in range(3))
         )
         self._row_of: dict[int, int] = {}
-        self._lock = SearchSlots(
-            1
-        )  # of all these; a change after the other must not keep searches out
+        self._lock = SearchSlots(1)  # guards all of these; changes in a row must not block searches
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -71,11 +67,12 @@ class Vectors:
 
     @property
     def ids(self) -> set[int]:
+        """The ids with a vector."""
         with self._lock:
             return set(self._row_of)
 
     def put(self, ids: Sequence[int], matrix: "Floats") -> None:
-        """Adds rows, or replaces those whose id is known. Raises ValueError where the shape is not
+        """Add rows, or replace those with known ids. Raises ValueError if the shape is not
         [len(ids), dimensions].
         """
         import numpy as np
@@ -102,7 +99,7 @@ class Vectors:
                     kept[rows[part]] = column
 
     def drop(self, ids: Collection[int]) -> None:
-        """Unknown ids are passed over."""
+        """Remove rows; unknown ids are ignored."""
         with self._lock:
             for id_ in ids:
                 if (row := self._row_of.pop(int(id_), None)) is not None:
@@ -112,11 +109,11 @@ class Vectors:
     def search(
         self, query: "Floats", limit: int, allowed: "Allowed | None" = None
     ) -> list[tuple[int, float]]:
-        """The nearest ids with their cosine, best first; of equals, the smaller id first.
+        """Return the nearest ids with their cosines, best first; among equals, the smaller id first.
 
-        `allowed` are the ids that may be found, or a mask over all ids (`allowed[id]`; ids behind
-        its end may not). `query` has length 1. Raises ValueError where it has not as many
-        dimensions.
+        `allowed` holds the ids that may be found, or is a mask over ids (`allowed[id]`; ids beyond
+        its end may not be found). `query` must have length 1. Raises ValueError if it has another
+        number of dimensions.
         """
         import numpy as np
 
@@ -134,16 +131,16 @@ class Vectors:
             if (limit := min(limit, len(most))) < 1:
                 return []
             likely = np.argpartition(most, len(most) - limit)[len(most) - limit :]
-            least = self._cosines(
-                likely, query
-            ).min()  # `limit` rows have at least that, so no row that has less is found
+            least = (
+                self._cosines(likely, query).min()
+            )  # `limit` rows have at least this cosine, so rows below it are not among the nearest
             rows = np.flatnonzero(most >= least - _LEAST)
             cosines, ids = self._cosines(rows, query), self._ids[rows]
         best = np.lexsort((ids, -cosines))[:limit]
         return list(zip(ids[best].tolist(), cosines[best].tolist(), strict=True))
 
     def compare(self, query: "Floats", ids: Collection[int]) -> dict[int, float]:
-        """The cosines of these ids, the same as a search has; unknown ones are left out."""
+        """Return the cosines of these ids, equal to those of a search, without unknown ids."""
         import numpy as np
 
         with self._lock:
@@ -156,34 +153,34 @@ class Vectors:
                 )
             )
 
-    # All below: with the lock held
+    # Call the methods below with the lock held
 
     @property
     def _columns(self) -> "tuple[NDArray[Any], ...]":
         return (self._rows, *self._rounded, self._ids)
 
     def _resize(self, rows: int) -> None:
-        """Where the system moves pages instead of bytes (Linux), nothing is copied. Nobody outside
-        has these arrays, so no reference is checked.
+        """Resize the arrays in place; Linux moves pages instead of copying. Nothing outside refers to
+        the arrays, so refcheck is off.
         """
         steps = -(-rows // _STEP) * _STEP
         if steps != len(
             self._ids
-        ):  # which come last: where memory did not suffice, the next one starts again
+        ):  # ids are resized last: if memory runs out, the next call tries again
             for kept in self._columns:
                 kept.resize((steps, *kept.shape[1:]), refcheck=False)
 
     def _fill(self, row: int, last: int) -> None:
-        """The last row moves to the place of one that is gone."""
+        """Move the last row into the place of a removed one."""
         if row != last:
             for kept in self._columns:
                 kept[row] = kept[last]
             self._row_of[int(self._ids[row])] = row
 
     def _bounds(self, query: _Rounded) -> "Floats":
-        """The most that each row's cosine can be.
+        """Return an upper bound of each row's cosine.
 
-        With x = s + e and q = t + f, where s and t are the rounded ones: x.q = s.t + e.q + s.f, and
+        With x = s + e and q = t + f, with s and t rounded: x.q = s.t + e.q + s.f, and
         Cauchy-Schwarz bounds the last two.
         """
         import numpy as np
@@ -203,8 +200,8 @@ class Vectors:
         return most
 
     def _cosines(self, rows: "NDArray[np.intp]", query: "Floats") -> "NDArray[np.float64]":
-        """Each summed in float64 by itself, so that a cosine depends on nothing but the row and the
-        query: equal rows have equal ones.
+        """Sum each row in float64 alone, so that a cosine depends on row and query only: equal rows
+        get equal cosines.
         """
         import numpy as np
 

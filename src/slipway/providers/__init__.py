@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
-from slipway.settings import Model, Needs, Price
+from slipway.settings import ModelSettings, Needs, Price
 from slipway.types import Piece, Record, Usage
 
 # What a probe finds: `well`; `refused`, which says little about calls; `failing`; connected, but
@@ -130,13 +130,13 @@ KINDS = {
 NEEDS = {name: kind.needs for name, kind in KINDS.items()}
 
 
-def create(name: str, model: Model, endpoint: str) -> Provider:
+def create(name: str, model: ModelSettings, endpoint: str) -> Provider:
     """Return the provider of one model of the settings. `endpoint` is the well-known provider's
     name, or the kind's own. Raises SettingsError if an extra is missing.
     """
     kind = KINDS[model.provider if model.provider in KINDS else "openai"]
     make = cast(
-        "Callable[[str, Model, str], Provider]",
+        "Callable[[str, ModelSettings, str], Provider]",
         getattr(import_module(kind.module, __package__), kind.attribute),
     )
     return make(name, model, endpoint)

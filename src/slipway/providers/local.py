@@ -15,7 +15,7 @@ from slipway.errors import ProviderDown, ProviderError, SettingsError
 from slipway.providers import Call, Completion, ModelReply, Reachable
 from slipway.providers.engine import Engine, EngineJob, RunningEngine
 from slipway.providers.openai import OpenAIProvider
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 from slipway.types import Piece
 
 START_S = 30.0  # how long a question waits for a loading model if no other one can answer
@@ -26,7 +26,7 @@ NOTICE_S = 1.0  # how long the news of the process's end may take after a failed
 class LocalProvider:
     """The current child's endpoint. It works on `parallel` calls at once; routing sends no more."""
 
-    def __init__(self, name: str, model: Model, kind: str) -> None:
+    def __init__(self, name: str, model: ModelSettings, kind: str) -> None:
         if find_spec("xllamacpp") is None:
             extra = "pip install 'slipway[local]'"
             raise SettingsError([f"models.{name}: to run a model here, install the extra: {extra}"])

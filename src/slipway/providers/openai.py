@@ -12,7 +12,7 @@ from slipway.providers.http import Client, HttpReply, Pool, Timeouts, head_of
 from slipway.providers.lenient_json import BrokenJson, read_json
 from slipway.providers.replies import OpenAIReply
 from slipway.providers.waiting_times import reset_s, wait_s
-from slipway.settings import Model
+from slipway.settings import ModelSettings
 
 PROBE_S = 3.0
 USAGE = b'"stream_options":{"include_usage":true},'
@@ -24,7 +24,7 @@ class OpenAIProvider:
     parallel: int | None = None
     state: str | None = None
 
-    def __init__(self, name: str, model: Model, kind: str) -> None:
+    def __init__(self, name: str, model: ModelSettings, kind: str) -> None:
         self.name, self.kind, self.zone, self.price = name, kind, model.zone, model.price
         self.parallel: int | None = None
         self.model = model
@@ -118,7 +118,7 @@ def waits_for(reply: HttpReply) -> float | None:
     return reset_s(reply.header, time.time) if asked_s is None else asked_s
 
 
-def connect(model: Model, who: str) -> Client:
+def connect(model: ModelSettings, who: str) -> Client:
     """Return the client for one endpoint: our own, or httpx's if a proxy is set."""
     c = model.connection
     timeouts = Timeouts(c.connect, c.first_byte, c.between_bytes)
@@ -133,7 +133,7 @@ def connect(model: Model, who: str) -> Client:
     )
 
 
-async def models_at(model: Model, within_s: float = 3.0) -> list[str]:
+async def models_at(model: ModelSettings, within_s: float = 3.0) -> list[str]:
     """Return the names that an endpoint's `/models` lists. Raises ProviderError if it does not
     answer with a list.
     """

@@ -212,6 +212,7 @@ class RoutedAnswer:
     """
 
     def __init__(self, route: Route, call: Call, context: CallContext) -> None:
+        route = route.drawn(random.random())  # noqa: S311 - which question a canary gets
         self.route, self.call, self.context = route, call, context
         candidates = route.candidates
         self.attempts = Attempts(

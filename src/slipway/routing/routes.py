@@ -19,6 +19,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     role: Role = "primary"
     traits: ModelTraits = ModelTraits()
     health: Health = msgspec.field(default_factory=Health)
+    canary: float | None = None  # the share of questions that it answers first
 
     @property
     def served_by(self) -> ServedBy:
@@ -47,6 +48,20 @@ class Route(Record, frozen=True, kw_only=True):
     @property
     def traits(self) -> list[ModelTraits]:
         return [msgspec.structs.replace(each.traits, role=each.role) for each in self.candidates]
+
+    def drawn(self, chance: float) -> "Route":
+        """The route for one question: a canary is asked first if its share of `chance` (0 to 1)
+        falls to it, and last otherwise.
+        """
+        if all(each.canary is None for each in self.candidates):
+            return self
+        first, last = list[Candidate](), list[Candidate]()
+        for each in self.candidates:
+            if each.canary is not None:
+                (first if 0 <= chance < each.canary else last).append(each)
+                chance -= each.canary
+        others = [each for each in self.candidates if each.canary is None]
+        return msgspec.structs.replace(self, candidates=(*first, *others, *last))
 
     @property
     def at_once(self) -> int:

@@ -1,40 +1,44 @@
-"""The settings: one frozen tree, from one YAML file and the flags of `slipway serve`. Nobody else
-reads the environment.
+"""The settings: one frozen tree, from a YAML file and the flags of `slipway serve`.
 
-Every wrong value stops the start with a SettingsError that names file, line, field and fix; all
-problems are told at once.
+Only this package reads the environment. Every invalid value stops the start with a SettingsError
+that names file, line, field and fix; all problems are reported at once.
 """
 
-from slipway.settings.checks import Endpoint, Known, Needs, is_loopback
+from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import (
     AccessRule,
-    App,
-    Connection,
-    Key,
+    AppSettings,
+    ConnectionSettings,
+    KeySettings,
     Limits,
     Listen,
-    Model,
+    Login,
+    ModelSettings,
+    Oidc,
     Price,
     Route,
     RouteEntry,
     Settings,
     json_schema,
+    share,
 )
 
 __all__ = [
     "DEFAULT_FILE",
     "AccessRule",
-    "App",
-    "Connection",
+    "AppSettings",
+    "ConnectionSettings",
     "Endpoint",
     "Flags",
-    "Key",
-    "Known",
+    "KeySettings",
+    "KnownNames",
     "Limits",
     "Listen",
-    "Model",
+    "Login",
+    "ModelSettings",
     "Needs",
+    "Oidc",
     "Price",
     "Route",
     "RouteEntry",
@@ -42,4 +46,5 @@ __all__ = [
     "is_loopback",
     "json_schema",
     "load",
+    "share",
 ]

@@ -1,27 +1,37 @@
-"""What must hold between the parts of the tree: one space of names, routes to known models, keys
-for public addresses.
-"""
+"""Check what the types cannot: unique names, routes to known models, keys for public addresses."""
 
 import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from slipway.settings.tree import GGUF, SQLITE, App, Model, Price, Settings
+from slipway.settings.tree import (
+    GGUF,
+    SQLITE,
+    AppSettings,
+    Login,
+    ModelSettings,
+    Oidc,
+    Price,
+    Settings,
+    share,
+)
 
-Needs = Literal["base_url", "weights"]  # the setting without which a kind of provider cannot be
-Tell = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
-SENT = re.compile(r"[\t -~\xa0-\xff]*")  # what may stand in the head of a request
+Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
+AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
+HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """A well-known provider: where it is, and the environment variable that people keep its key in
-    (None: it needs no key).
+    """A well-known provider: its address, and the environment variable that usually holds its key
+    (None if it needs no key).
     """
 
     base_url: str
@@ -29,6 +39,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's loopback."""
     if host.strip("[]").lower() == "localhost":
         return True
     try:
@@ -37,27 +48,37 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def parted(address: str) -> SplitResult | None:
-    """None for what is no address of the web."""
+def parse_url(address: str) -> SplitResult | None:
+    """Return the parts of an http(s) address, or None if it is not one."""
     try:
         parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of a port that is none, or a bracket that is not closed
+    except ValueError:  # an invalid port, or a missing bracket
         return None
     return parts if good and address.isascii() and address.isprintable() else None
 
 
-def near(word: str, known: Iterable[str]) -> str:
+def without_login(address: str) -> str:
+    """Return an address without the user name and password that may be in it."""
+    scheme, mark, rest = address.rpartition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return a hint for a wrong name: a similar known one, or all known ones."""
     known = list(known)
+    if len(word) > MAX_WORD:
+        return "the name is too long"
     found = difflib.get_close_matches(word, known, 1, 0.5)
     if found:
         return f"did you mean `{found[0]}`?"
     return f"known: {', '.join(sorted(known))}" if known else "none is defined"
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What settings may name: kinds of providers with what each needs, well-known providers, and
-    weights that a model can be run from.
+class KnownNames(msgspec.Struct, frozen=True, kw_only=True):
+    """The names that settings may use: kinds of providers with what each needs, well-known
+    providers, and weights of local models.
     """
 
     kinds: Mapping[str, Needs]
@@ -66,45 +87,63 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runner(self) -> str:
-        """The kind of provider that runs weights."""
+        """Return the kind of provider that runs weights."""
         return next(kind for kind, needs in self.kinds.items() if needs == "weights")
 
 
-def check(settings: Settings, known: Known, tell: Tell) -> None:
-    check_names(settings, tell)
+def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
+    """Report every problem of the settings by calling `problem(path, sentence)`."""
+    check_names(settings, problem)
     for name, model in settings.models.items():
-        check_model(f"models.{name}", model, known, tell)
+        check_model(f"models.{name}", model, known, problem)
     for name, route in settings.routes.items():
         if not route:
-            tell(f"routes.{name}", "this route is empty; name at least one model")
+            problem(f"routes.{name}", "this route is empty; name at least one model")
         for i, entry in enumerate(route):
             if entry.model not in settings.models:
-                tell(
+                problem(
                     f"routes.{name}[{i}]",
-                    f"there is no model `{entry.model}`; {near(entry.model, settings.models)}",
+                    f"there is no model `{entry.model}`; {suggest(entry.model, settings.models)}",
                 )
+            check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
     for name, app in settings.apps.items():
-        check_app(name, app, settings, tell)
+        check_app(name, app, settings, problem)
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
-        tell(
+        problem(
             "store",
-            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, such as `{SQLITE}.slipway/slipway.db`",
+            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, "
+            f"such as `{SQLITE}.slipway/slipway.db`",
         )
-    check_keys(settings, tell)
-    check_listen(settings, tell)
+    check_keys(settings, problem)
+    check_listen(settings, problem)
+    if settings.login is not None:
+        names = {*settings.models, *settings.routes, *settings.apps}
+        check_login(settings.login, names, problem)
 
 
-def doubtful(settings: Settings) -> Iterator[str]:
-    """What stands, and is probably not meant so."""
+def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
+    try:
+        share(canary or "1%")
+    except ValueError as error:
+        problem(path, str(error))
+
+
+def find_warnings(settings: Settings) -> Iterator[str]:
+    """Yield a warning for settings that are valid but probably a mistake."""
+    if settings.login is not None:
+        return  # groups come with those who sign in
     held = {group for key in settings.keys for group in key.groups}
     for name, app in settings.apps.items():
         asked = {group for rule in app.access for group in rule.groups} - {"*"}
         for group in sorted(asked - held):
-            yield f"apps.{name}.access: no key is of the group `{group}`, so nobody reads what is kept for it"
+            yield (
+                f"apps.{name}.access: no key is in the group `{group}`, "
+                "so nobody can read its documents"
+            )
 
 
-def check_names(settings: Settings, tell: Tell) -> None:
-    """Apps, routes and models share one space, since a client calls each of them as `model`."""
+def check_names(settings: Settings, problem: AddProblem) -> None:
+    """Check that names are unique: a client calls apps, routes and models alike as `model`."""
     seen: dict[str, str] = {}
     for kind, names in (
         ("models", settings.models),
@@ -113,163 +152,212 @@ def check_names(settings: Settings, tell: Tell) -> None:
     ):
         for name in names:
             if name in seen:
-                tell(
+                problem(
                     f"{kind}.{name}",
-                    f"`{name}` is already the name of one of the {seen[name]}; clients could not tell them apart: rename one",
+                    f"`{name}` is already a name under `{seen[name]}`, "
+                    "and clients call both as `model`; rename one",
                 )
             seen[name] = kind
             if not name.strip() or any(c.isspace() for c in name):
-                tell(f"{kind}.{name}", "a name must not be empty or hold white space")
+                problem(f"{kind}.{name}", "a name must not be empty or contain spaces")
 
 
-def check_model(path: str, model: Model, known: Known, tell: Tell) -> None:
+def check_model(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
     providers = [*known.kinds, *known.endpoints]
     if model.price is not None:
-        check_price(f"{path}.price", model.price, tell)
+        check_price(f"{path}.price", model.price, problem)
     if model.provider not in providers:
-        tell(
+        problem(
             f"{path}.provider",
-            f"there is no provider `{model.provider}`; {near(model.provider, providers)}",
+            f"there is no provider `{model.provider}`; {suggest(model.provider, providers)}",
         )
     elif known.kinds.get(model.provider) == "weights":
-        check_weights(path, model, known, tell)
+        check_weights(path, model, known, problem)
     else:
-        check_endpoint(path, model, known, tell)
+        check_endpoint(path, model, known, problem)
 
 
-def check_price(path: str, price: Price, tell: Tell) -> None:
+def check_price(path: str, price: Price, problem: AddProblem) -> None:
     for field, usd in (
         ("input", price.input),
         ("output", price.output),
         ("cached_input", price.cached_input),
     ):
         if usd is not None and not (usd.is_finite() and usd >= 0):
-            tell(
+            problem(
                 f"{path}.{field}",
-                f"`{usd}` is no price; write USD per million tokens, such as `0.28`",
+                f"`{usd}` is not a price; write USD per million tokens, such as `0.28`",
             )
 
 
-def check_weights(path: str, model: Model, known: Known, tell: Tell) -> None:
+def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
     if not model.weights:
-        tell(
+        problem(
             path,
-            f"`weights` is missing; name what to run: {', '.join(known.weights)}, or a `.gguf` file",
+            f"`weights` is missing; write {', '.join(known.weights)}, or the path of a `.gguf` "
+            "file",
         )
     elif model.weights not in known.weights and not model.weights.endswith(GGUF):
-        what = f"there are no weights `{model.weights}` that a model can be run from; {near(model.weights, known.weights)}"
-        tell(
+        hint = suggest(model.weights, known.weights)
+        problem(
             f"{path}.weights",
-            f"{what}; a file of your own is named by its path, which ends in `{GGUF}`",
+            f"there are no weights `{model.weights}`; {hint}; "
+            f"for a file of your own, write its path, which ends in `{GGUF}`",
         )
     elif model.weights not in known.weights and not Path(model.weights).is_file():
-        tell(f"{path}.weights", f"there is no file `{model.weights}`")
+        problem(f"{path}.weights", f"there is no file `{model.weights}`")
     if model.base_url:
-        tell(f"{path}.base_url", "a model that runs here has no address; remove it")
+        problem(f"{path}.base_url", "a local model has no address; remove it")
 
 
-def check_endpoint(path: str, model: Model, known: Known, tell: Tell) -> None:
+def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
     if model.weights:
-        tell(
+        problem(
             f"{path}.weights",
-            f"weights are run here only with `provider: {known.runner}`; add that, or remove `weights`",
+            f"`weights` needs `provider: {known.runner}`; add it, or remove `weights`",
         )
-    url = parted(model.base_url)
+    url = parse_url(model.base_url)
     if not model.base_url:
-        tell(
+        problem(
             path,
-            "`base_url` is missing; add the API's address, such as `base_url: https://api.example.com/v1`",
+            "`base_url` is missing; add the API's address, "
+            "such as `base_url: https://api.example.com/v1`",
         )
     elif url is None:
-        tell(
+        problem(
             f"{path}.base_url",
-            f"`{model.base_url}` is not an address; write `http://…` or `https://…`",
+            f"`{without_login(model.base_url)}` is not an address; write `http://…` or `https://…`",
+        )
+    elif "@" in url.netloc:
+        problem(
+            f"{path}.base_url",
+            "the address must not contain a user name or password, which are never sent; "
+            "use `api_key` or `headers`",
         )
     elif url.query or url.fragment:
-        tell(f"{path}.base_url", "query parameters belong under `query:`")
+        problem(f"{path}.base_url", "query parameters belong under `query:`")
     ca_file = model.connection.ca_file
     if ca_file and not Path(ca_file).is_file():
-        tell(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")
+        problem(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")
     for header, value in model.headers.items():
-        if not SENT.fullmatch(header + value):
-            tell(
+        if not HEADER_TEXT.fullmatch(header + value):
+            problem(
                 f"{path}.headers.{header}",
-                "a header must not hold line breaks, nor letters beyond Latin-1",
+                "a header must not contain line breaks or characters outside Latin-1",
             )
-    if model.api_key and not SENT.fullmatch(model.api_key):
-        tell(
+    if model.api_key and not HEADER_TEXT.fullmatch(model.api_key):
+        problem(
             f"{path}.api_key",
-            "a key must not hold line breaks, nor letters beyond Latin-1; copy it again",
+            "a key must not contain line breaks or characters outside Latin-1; copy it again",
         )
 
 
-def check_app(name: str, app: App, settings: Settings, tell: Tell) -> None:
+def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProblem) -> None:
     known = [*settings.routes, *settings.models]
     for field, route in (("route", app.route), ("small", app.small)):
         if route is not None and route not in known:
-            tell(
+            problem(
                 f"apps.{name}.{field}",
-                f"there is no route or model `{route}`; {near(route, known)}",
+                f"there is no route or model `{route}`; {suggest(route, known)}",
             )
     if app.small is not None and not app.knowledge:
-        tell(
+        problem(
             f"apps.{name}.small",
-            "without `knowledge` nothing is searched, and no small model is asked; add documents, or leave it out",
+            "`small` has no effect without `knowledge`; add documents, or remove `small`",
         )
     if app.route is None and not app.knowledge:
-        tell(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
+        problem(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
     for i, folder in enumerate(app.knowledge):
         if not Path(folder).exists():
             path = f"apps.{name}.knowledge"
-            tell(
+            problem(
                 f"{path}[{i}]" if len(app.knowledge) > 1 else path,
                 f"there is no folder or file `{folder}`",
             )
     if app.prompt is not None:
-        check_prompt(f"apps.{name}.prompt", Path(app.prompt), tell)
+        check_prompt(f"apps.{name}.prompt", Path(app.prompt), problem)
 
 
-def check_prompt(path: str, file: Path, tell: Tell) -> None:
+def check_prompt(path: str, file: Path, problem: AddProblem) -> None:
     try:
         if not file.read_text(encoding="utf-8").strip():
-            tell(path, f"`{file}` is empty; leave `prompt` out for our own instructions")
+            problem(path, f"`{file}` is empty; remove `prompt` to use the built-in instructions")
     except UnicodeDecodeError:
-        tell(path, f"`{file}` is not UTF-8 text; save it as that")
+        problem(path, f"`{file}` is not UTF-8 text; save it as UTF-8")
     except OSError as error:
-        tell(path, f"`{file}` cannot be read: {(error.strerror or str(error)).lower()}")
+        problem(path, f"`{file}` cannot be read: {(error.strerror or str(error)).lower()}")
 
 
-def check_keys(settings: Settings, tell: Tell) -> None:
+def check_keys(settings: Settings, problem: AddProblem) -> None:
     callable_names = {*settings.models, *settings.routes, *settings.apps}
     seen: dict[str, int] = {}
     for i, key in enumerate(settings.keys):
         if key.key in seen:
-            tell(f"keys[{i}]", f"this key is already the one of keys[{seen[key.key]}]; remove one")
+            problem(f"keys[{i}]", f"this key is the same as keys[{seen[key.key]}]; remove one")
         seen[key.key] = i
         for app in key.apps or ():
             if app not in callable_names:
-                tell(
+                problem(
                     f"keys[{i}].apps",
-                    f"there is no app, route or model `{app}`; {near(app, callable_names)}",
+                    f"there is no app, route or model `{app}`; {suggest(app, callable_names)}",
                 )
 
 
-def check_listen(settings: Settings, tell: Tell) -> None:
+def check_listen(settings: Settings, problem: AddProblem) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys:
-        tell(
+    if not is_loopback(host) and not settings.keys and settings.login is None:
+        problem(
             "listen.host",
-            f"`{host}` can be reached from other machines, and no keys are set, so anybody could spend your money; "
-            "add `keys:` to the settings (`slipway keys` makes one), or listen on 127.0.0.1",
+            f"`{host}` can be reached from other machines, and without keys anybody could spend "
+            "your money; add `keys:` to the settings (`slipway keys` creates one), or listen on "
+            "127.0.0.1",
         )
     for origin in settings.listen.allowed_origins:
-        if (parts := parted(origin)) is None or parts.path:
-            tell(
+        if (parts := parse_url(origin)) is None or parts.path:
+            problem(
                 "listen.allowed_origins",
                 f"`{origin}` is not an origin; write `https://host` without a path",
             )
 
 
+def check_login(login: Login, names: Collection[str], problem: AddProblem) -> None:
+    if login.header is None and login.oidc is None:
+        problem("login", "it says neither `header` nor `oidc`; set one, or leave `login` out")
+    if login.header is not None and not login.proxies:
+        what = "anybody could send this header; list the addresses of your proxy in"
+        problem("login.header", f"{what} `login.proxies`")
+    for n, proxy in enumerate(login.proxies):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            fix = "write an address or a network, such as 10.0.0.5 or 10.0.0.0/24"
+            problem(f"login.proxies[{n}]", f"{error}; {fix}")
+    for app in login.apps or ():
+        if app not in names:
+            problem("login.apps", f"there is no app, route or model `{app}`; {suggest(app, names)}")
+    if login.url:
+        check_https("login.url", login.url, problem)
+    if login.oidc is not None:
+        check_oidc(login.oidc, problem)
+
+
+def check_oidc(oidc: Oidc, problem: AddProblem) -> None:
+    check_https("login.oidc.issuer", oidc.issuer, problem)
+    if find_spec("authlib") is None:
+        problem("login.oidc", "needs the extra `login`; run `pip install 'slipway[login]'`")
+    if "openid" not in oidc.scopes:
+        problem("login.oidc.scopes", "`openid` is missing; add it")
+
+
+def check_https(field: str, address: str, problem: AddProblem) -> None:
+    """Plain HTTP is for loopback only: cookies and codes must not be read on the way."""
+    parts = parse_url(address)
+    if parts is None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
+        problem(field, f"`{address}` is not an address that begins with https://")
+
+
 def secrets_of(settings: Settings) -> Iterator[str]:
-    """Every provider key, so that it can be struck out wherever it might be echoed."""
+    """Yield every provider key, so that it can be removed from error messages and logs."""
     yield from {m.api_key for m in settings.models.values() if m.api_key}
+    if settings.login and settings.login.oidc and settings.login.oidc.client_secret:
+        yield settings.login.oidc.client_secret

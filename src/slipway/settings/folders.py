@@ -1,4 +1,4 @@
-"""Where files go that belong to the machine, not to a project."""
+"""Folders for files that belong to the machine, not to a project."""
 
 import os
 from collections.abc import Mapping
@@ -6,8 +6,9 @@ from pathlib import Path
 
 
 def cache(environ: Mapping[str, str] | None = None) -> Path:
-    """What can be fetched again: `SLIPWAY_CACHE`, else `slipway` in the user's cache folder (XDG
-    base directories). It may not exist yet.
+    """Return the folder for files that can be downloaded again; it may not exist yet.
+
+    `SLIPWAY_CACHE`, or `slipway` in the user's cache folder (XDG Base Directory Specification).
     """
     environ = os.environ if environ is None else environ
     if own := environ.get("SLIPWAY_CACHE"):

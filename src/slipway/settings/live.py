@@ -1,7 +1,7 @@
-"""The settings file while the server runs: read again once it has changed.
+"""Read the settings file again when it has changed while the server runs.
 
-Access rules count from the next question on after the file was saved, so they are asked for here
-each time. For all other settings see `reloading`, which looks here a few times a second.
+Access rules apply from the first question after the file was saved, so every question gets them
+from here. For all other settings, `app/reloading.py` checks here a few times a second.
 """
 
 import logging
@@ -14,33 +14,36 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.loading import Loaded
-from slipway.settings.tree import AccessRule, App, Settings
+from slipway.settings.tree import AccessRule, AppSettings, Settings
 
 log = logging.getLogger("slipway")
-SETTLE_S = 0.05  # a file that was written so lately may not be whole yet ...
-_PATIENCE = 20  # ... which is waited for so often
+SETTLE_S = 0.05  # a file that changed this recently may still be incomplete
+_MAX_WAITS = 20  # how often to wait SETTLE_S for it
 
 Rules = Callable[[], Sequence[AccessRule]]
 Stamp = tuple[int, int, int]
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """What one reading of the file came to: settings that stand, or the problems why they do not."""
+class ReadResult(msgspec.Struct, frozen=True):
+    """The result of reading the file: valid settings, or the problems that make them invalid."""
 
     found: Loaded | None
     problems: tuple[str, ...] = ()
 
 
-class Live:
-    """The settings of one file. One that does not stand is told once, and what was read before
-    counts. Used by any threads.
+class LiveSettings:
+    """The current settings of one file, safe to use from several threads.
+
+    If the file becomes invalid, the problems are logged once and the previous settings stay active.
     """
 
     def __init__(self, found: Loaded, again: Callable[[Settings], Loaded] | None = None) -> None:
-        """`again` reads and checks the file again, given the settings that count; raises
-        SettingsError. Without it, nothing changes.
+        """Begin with the settings `found` at the start.
+
+        `again` reads and checks the file again; it is given the active settings and raises
+        SettingsError. Without it, the settings never change.
         """
-        self.found, self.last = found, Reading(found)
+        self.found, self.last = found, ReadResult(found)
         self._again = again if found.file is not None else None
         self._rules = rules_of(found.settings)
         self._seen = self._stamps()
@@ -48,64 +51,70 @@ class Live:
 
     @property
     def watched(self) -> bool:
+        """Return whether the file is read again when it changes."""
         return self._again is not None
 
-    def of(self, name: str, app: App) -> Rules:
-        """The access rules of an app, as the file has them whenever that is asked; the last ones
-        for these folders, where the app is gone or has others now: a question that began with these
-        may not search them by rules that were written for others.
+    def of(self, name: str, app: AppSettings) -> Rules:
+        """Return a function that returns the current access rules of an app.
+
+        If the app was removed or has other folders now, the last rules for its old folders are
+        returned: a question that began with the old folders must not be checked by rules that were
+        written for the new ones.
         """
 
         def rules() -> Sequence[AccessRule]:
-            self.look()
+            self.current()
             return self._rules[name, app.knowledge]
 
         return rules
 
-    def look(self, *, asked: bool = False) -> Reading:
-        """The last reading, or a new one where the file has changed since, or somebody `asked` for
-        it. Blocks where it is read.
+    def current(self, *, force: bool = False) -> ReadResult:
+        """Return the latest result; read the file first if it has changed, or with `force`.
+
+        Reading blocks the calling thread.
         """
-        if self._again is None or (not asked and self._stamps() == self._seen):
+        if self._again is None or (not force and self._stamps() == self._seen):
             return self.last
         with self._lock:
             self._settle()
             stamps = self._stamps()
-            if asked or stamps != self._seen:
+            if force or stamps != self._seen:
                 self.last = self._read(self._again)
                 self._seen = {
                     path: stamps[path] if path in stamps else _stamp(path) for path in self._paths()
                 }
             return self.last
 
-    def retry(self) -> Reading:
-        """Reads a file again that did not stand: a folder or file that it names may be there now.
-        The same reading where nothing is better.
+    def retry(self) -> ReadResult:
+        """Read an invalid file again, since a folder or file that it names may exist now.
+
+        Return the same result if the problems are the same.
         """
         with self._lock:
             if self._again is not None and self.last.problems:
                 self.last = self._read(self._again, before=self.last)
             return self.last
 
-    def _read(self, again: Callable[[Settings], Loaded], before: Reading | None = None) -> Reading:
+    def _read(
+        self, again: Callable[[Settings], Loaded], before: ReadResult | None = None
+    ) -> ReadResult:
         try:
             found = again(self.found.settings)
-        # Whatever it is: questions look here too, and go on
+        # Any exception: questions call this too, and must not fail
         except Exception as error:  # noqa: BLE001
             problems = problems_of(error)
             if before is not None and before.problems == problems:
                 return before
-            told = "\n  ".join(
-                ["the changed settings do not stand, and those from before count:", *problems]
-            )
-            log.warning("%s", told)
-            return Reading(None, problems)
+            count = f"{len(problems)} error{'s' if len(problems) != 1 else ''}"
+            head = f"settings not applied ({count}); the previous ones stay active:"
+            log.warning("\n  ".join(["%s", *("%s" for _ in problems)]), head, *problems)
+            return ReadResult(None, problems)
         self.found = found
         self._rules |= rules_of(found.settings)
-        return Reading(found)
+        return ReadResult(found)
 
     def _paths(self) -> list[str]:
-        """The file, and those that it names whose text is part of the settings."""
+        """Return the file and the prompt files it names, whose text is part of the settings."""
         return [
             str(self.found.file),
             *(app.prompt for app in self.found.settings.apps.values() if app.prompt is not None),
@@ -115,7 +124,7 @@ class Live:
         return {path: _stamp(path) for path in self._paths()} if self._again is not None else {}
 
     def _settle(self) -> None:
-        for _ in range(_PATIENCE):
+        for _ in range(_MAX_WAITS):
             changed_at = (
                 max((stamp[0] for stamp in self._stamps().values() if stamp is not None), default=0)
                 / 1e9
@@ -127,12 +136,12 @@ class Live:
 
 
 def rules_of(settings: Settings) -> dict[tuple[str, tuple[str, ...]], tuple[AccessRule, ...]]:
-    """By an app's name and its folders."""
+    """Return the access rules by app name and folders."""
     return {(name, app.knowledge): app.access for name, app in settings.apps.items()}
 
 
 def problems_of(error: Exception) -> tuple[str, ...]:
-    """Why settings cannot be used; in Python's words where nobody has thought of that."""
+    """Return the problems as sentences; for an unexpected exception, its type and text."""
     return (
         tuple(error.problems)
         if isinstance(error, SettingsError)
@@ -141,7 +150,7 @@ def problems_of(error: Exception) -> tuple[str, ...]:
 
 
 def _stamp(path: str) -> Stamp | None:
-    """What changes when the file does; None where it is not there. Two microseconds."""
+    """Return what changes whenever the file does, or None if there is no file. Takes about 2 µs."""
     try:
         stat = os.stat(path)  # noqa: PTH116
     except OSError:

@@ -1,4 +1,4 @@
-"""File + flags + environment -> Settings."""
+"""Build the settings from the file, the flags and the environment."""
 
 import os
 from collections.abc import Mapping
@@ -7,15 +7,32 @@ from pathlib import Path
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.settings.checks import Endpoint, Known, check, doubtful, is_loopback, parted
-from slipway.settings.tree import GGUF, SQLITE, App, Connection, Model, RouteEntry, Settings
+from slipway.settings.checks import (
+    Endpoint,
+    KnownNames,
+    check,
+    find_warnings,
+    is_loopback,
+    parse_url,
+    without_login,
+)
+from slipway.settings.tree import (
+    GGUF,
+    SQLITE,
+    AppSettings,
+    ConnectionSettings,
+    ModelSettings,
+    RouteEntry,
+    Settings,
+)
 
 DEFAULT_FILE = "slipway.yaml"
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line may say instead of, or beside, the file. `models` are references such
-    as `dashscope/qwen-plus`.
+    """The flags of the command line that replace or extend the file.
+
+    `models` are references such as `dashscope/qwen-plus`.
     """
 
     config: Path | None = None
@@ -26,6 +43,8 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """Valid settings, the file they come from (None: no file), and warnings about them."""
+
     settings: Settings
     file: Path | None
     warnings: tuple[str, ...] = ()
@@ -33,15 +52,14 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(
     flags: Flags,
-    known: Known,
+    known: KnownNames,
     environ: Mapping[str, str] | None = None,
     running: Settings | None = None,
 ) -> Loaded:
-    """The settings to start with, or to go on with where some are `running`; or a SettingsError
-    with every problem found.
+    """Return the settings to start with. Raise SettingsError with every problem found.
 
-    Without `flags.config`, `slipway.yaml` of the working folder is read where there is one. What
-    needs a restart stays as it runs, and a warning says so.
+    Without `flags.config`, `slipway.yaml` in the working folder is read if it exists. If settings
+    are already `running`, fields that need a restart keep their running value, with a warning.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
@@ -49,31 +67,32 @@ def load(
     settings, warnings = Settings(), tuple[str, ...]()
     file = flags.config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     if file is not None:
-        settings, warnings, lines = _read(file, environ, problems, again=running is not None)
-    settings = _with_flags(settings, flags, known, environ, problems)
-    settings = _with_endpoints(settings, known.endpoints, environ, problems, file, lines)
+        settings, warnings, lines = _read(file, environ, problems, reread=running is not None)
+    settings = _apply_flags(settings, flags, known, environ, problems)
+    settings = _apply_endpoints(settings, known.endpoints, environ, problems, file, lines)
 
-    def said(path: str, what: str) -> str:
-        line = next((lines[p] for p in _ancestors(path) if p in lines), None)
+    def format_problem(path: str, what: str) -> str:
+        line = next((lines[p] for p in _parent_paths(path) if p in lines), None)
         place = f"{file}:{line}: " if line is not None and file is not None else ""
         return f"{place}{path}: {what}"
 
-    def tell(path: str, what: str) -> None:
-        problems.append(said(path, what))
+    def add_problem(path: str, what: str) -> None:
+        problems.append(format_problem(path, what))
 
     if running is not None:
-        settings, waits = _as_running(settings, running)
-        warnings = (*warnings, *(said(path, what) for path, what in waits))
+        settings, waits = _keep_until_restart(settings, running)
+        warnings = (*warnings, *(format_problem(path, what) for path, what in waits))
     if not problems:
-        check(settings, known, tell)
+        check(settings, known, add_problem)
     if problems:
         raise SettingsError(problems)
-    return Loaded(settings=settings, file=file, warnings=(*warnings, *doubtful(settings)))
+    return Loaded(settings=settings, file=file, warnings=(*warnings, *find_warnings(settings)))
 
 
-def _ancestors(path: str) -> list[str]:
-    """`a.b[0]`, `a.b`, `a`: the nearest place in the file that a problem can point to. Names may
-    hold dots and slashes.
+def _parent_paths(path: str) -> list[str]:
+    """Return `a.b[0]`, `a.b`, `a`: the fields whose line a problem may point to, nearest first.
+
+    Names may contain dots and slashes.
     """
     found = [path]
     while path:
@@ -83,9 +102,12 @@ def _ancestors(path: str) -> list[str]:
     return found
 
 
-def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[tuple[str, str]]]:
-    """These settings as far as they count before a restart; and what waits for one, with a
-    sentence.
+def _keep_until_restart(
+    settings: Settings, running: Settings
+) -> tuple[Settings, list[tuple[str, str]]]:
+    """Return the settings with the running values of fields that need a restart.
+
+    The second item lists (field, sentence) for each of them that changed.
     """
     rows = (
         ("listen.host", settings.listen.host, running.listen.host),
@@ -95,7 +117,7 @@ def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[t
         ("embedding", settings.embedding, running.embedding),
     )
     waits = [
-        (path, f"`{new}` needs a restart; until then it is `{old}`")
+        (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
         for path, new, old in rows
         if new != old
     ]
@@ -109,16 +131,17 @@ def _as_running(settings: Settings, running: Settings) -> tuple[Settings, list[t
 
 
 def _read(
-    file: Path, environ: Mapping[str, str], problems: list[str], *, again: bool
+    file: Path, environ: Mapping[str, str], problems: list[str], *, reread: bool
 ) -> tuple[Settings, tuple[str, ...], dict[str, int]]:
-    """An empty file is no reason to give everything up that is served: read `again`, it does not
-    stand.
+    """Return (settings, warnings, lines by field) of the file, and add its problems to `problems`.
+
+    While the server runs (`reread`), an empty file is a problem: it would remove everything.
     """
     from slipway.settings.reading import (
         Reader,
-        extended,
+        fill_extends,
         parse,
-    )  # YAML is imported only where a file is read
+    )  # YAML is imported only if there is a file
 
     reader = Reader(str(file), environ)
     try:
@@ -130,63 +153,70 @@ def _read(
             else (error.strerror or str(error)).lower()
         )
         raise SettingsError(
-            [f"{file}: the settings cannot be read: {reason}; check --config"]
+            [f"{file}: the settings file cannot be read: {reason}; check --config"]
         ) from None
     root = parse(text, str(file), reader)
-    if again and root is None and not reader.problems:
+    if reread and root is None and not reader.problems:
         reader.problems.append(
-            f"{file}: nothing is set there any more; write `models: {{}}` if that is meant"
+            f"{file}: the file is empty; write `models: {{}}` if you want no models"
         )
-    extended(root, reader)
+    fill_extends(root, reader)
     settings = reader.read(root)
     problems += reader.problems
     warnings = tuple(
-        f"{file}:{reader.lines.get(p, 1)}: {p} is written into the file; `${{NAME}}` keeps it in the environment"
+        f"{file}:{reader.lines.get(p, 1)}: {p} is a literal secret; "
+        "write `${NAME}` to read it from the environment"
         for p in reader.literal_secrets
     )
-    return _resolved(settings, file.parent), warnings, reader.lines
+    return _resolve_paths(settings, file.parent), warnings, reader.lines
 
 
-def _resolved(settings: Settings, folder: Path) -> Settings:
-    """Paths in the file are relative to the file."""
+def _resolve_paths(settings: Settings, folder: Path) -> Settings:
+    """Make the paths in the file relative to its folder."""
     apps = {
         name: msgspec.structs.replace(
             app,
-            knowledge=tuple(str(folder / _at_home(k)) for k in app.knowledge),
-            prompt=str(folder / _at_home(app.prompt)) if app.prompt else app.prompt,
+            knowledge=tuple(str(folder / _expand_home(k)) for k in app.knowledge),
+            prompt=str(folder / _expand_home(app.prompt)) if app.prompt else app.prompt,
         )
         for name, app in settings.apps.items()
     }
-    models = {name: _model_in(folder, model) for name, model in settings.models.items()}
+    models = {name: _resolve_model(folder, model) for name, model in settings.models.items()}
     return msgspec.structs.replace(
-        settings, apps=apps, models=models, store=_beside(settings.store, folder)
+        settings, apps=apps, models=models, store=_resolve_store(settings.store, folder)
     )
 
 
-def _model_in(folder: Path, model: Model) -> Model:
+def _resolve_model(folder: Path, model: ModelSettings) -> ModelSettings:
     if model.connection.ca_file:
         connection = msgspec.structs.replace(
             model.connection, ca_file=str(folder / model.connection.ca_file)
         )
         model = msgspec.structs.replace(model, connection=connection)
     if model.weights.endswith(GGUF):
-        model = msgspec.structs.replace(model, weights=str(folder / _at_home(model.weights)))
+        model = msgspec.structs.replace(model, weights=str(folder / _expand_home(model.weights)))
     return model
 
 
-def _beside(store: str, folder: Path) -> str:
+def _resolve_store(store: str, folder: Path) -> str:
     path = store.removeprefix(SQLITE)
-    return store if path == store or _at_home(path).is_absolute() else f"{SQLITE}{folder / path}"
+    return (
+        store if path == store or _expand_home(path).is_absolute() else f"{SQLITE}{folder / path}"
+    )
 
 
-def _at_home(path: str) -> Path:
-    """`~` filled in; what names no user is a name like others, and nothing will be found there."""
-    # Pathlib's own raises for a user that there is not
+def _expand_home(path: str) -> Path:
+    """Replace a leading `~`; if there is no such user, the path stays as it is."""
+    # Path.expanduser raises for an unknown user
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
-def _with_flags(
-    settings: Settings, flags: Flags, known: Known, environ: Mapping[str, str], problems: list[str]
+def _apply_flags(
+    settings: Settings,
+    flags: Flags,
+    known: KnownNames,
+    environ: Mapping[str, str],
+    problems: list[str],
 ) -> Settings:
     listen = msgspec.structs.replace(
         settings.listen,
@@ -198,7 +228,7 @@ def _with_flags(
     for reference in flags.models:
         if reference in models or reference in routes:
             names.append(reference)
-        elif model := _referenced(reference, known, environ, problems):
+        elif model := _model_from_reference(reference, known, environ, problems):
             names.append(model.name if "://" in reference or model.weights else reference)
             models[names[-1]] = model
     route = names[0] if names else None
@@ -207,54 +237,67 @@ def _with_flags(
     if flags.docs:
         if "docs" in {*models, *routes, *apps}:
             problems.append(
-                f"--docs: the name `docs` is taken by {flags.config or DEFAULT_FILE}; rename it there, or leave --docs out"
+                f"--docs: {flags.config or DEFAULT_FILE} already uses the name `docs`; "
+                "rename it there, or remove --docs"
             )
         problems += [
             f"--docs: there is no folder or file `{folder}`"
             for folder in flags.docs
             if not folder.exists()
         ]
-        apps["docs"] = App(
+        apps["docs"] = AppSettings(
             knowledge=tuple(map(str, flags.docs)), route=route or _only_route(settings)
         )
     return msgspec.structs.replace(settings, listen=listen, models=models, routes=routes, apps=apps)
 
 
 def _only_route(settings: Settings) -> str | None:
-    """The one route, or the one model, that `--docs` beside a file can mean."""
+    """Return the only route, or else the only model, for the app of `--docs`."""
     for names in (list(settings.routes), list(settings.models)):
         if len(names) == 1:
             return names[0]
     return None
 
 
-def _referenced(
-    reference: str, known: Known, environ: Mapping[str, str], problems: list[str]
-) -> Model | None:
-    """`provider/model`, weights by their name or file, or an OpenAI-compatible address with the
-    model's name behind `#`.
+def _model_from_reference(
+    reference: str, known: KnownNames, environ: Mapping[str, str], problems: list[str]
+) -> ModelSettings | None:
+    """Return the model that `--model` names, or None after adding a problem.
+
+    A reference is `provider/model`, weights (a name or a file), or an OpenAI-compatible address
+    followed by `#` and the model's name.
     """
     if "://" in reference:
         url, _, name = reference.partition("#")
-        if not name:
-            problems.append(f"--model {reference}: the address names no model; write {url}#NAME")
+        if without_login(url) != url:
+            problems.append(
+                f"--model {without_login(reference)}: the address must not contain a user name or "
+                "password; set SLIPWAY_MODEL_KEY instead"
+            )
             return None
-        return Model(base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY"))
+        if not name:
+            problems.append(f"--model {reference}: the model's name is missing; write {url}#NAME")
+            return None
+        return ModelSettings(
+            base_url=url.rstrip("/"), name=name, api_key=environ.get("SLIPWAY_MODEL_KEY")
+        )
     if reference in known.weights or reference.endswith(GGUF):
         name = reference if reference in known.weights else Path(reference).stem
-        return Model(provider=known.runner, weights=reference, name=name)
+        return ModelSettings(provider=known.runner, weights=reference, name=name)
     provider, _, name = reference.partition("/")
     if not name or provider not in known.endpoints:
-        providers, weights = ", ".join(f"{e}/…" for e in known.endpoints), ", ".join(known.weights)
+        providers = ", ".join(f"{e}/…" for e in known.endpoints)
+        weights = ", ".join(known.weights)
         problems.append(
-            f"--model {reference}: write PROVIDER/MODEL ({providers}), an address as http://host:port/v1#MODEL, weights to run here "
+            f"--model {reference}: write PROVIDER/MODEL ({providers}), "
+            "an address such as http://host:port/v1#MODEL, weights of a local model "
             f"({weights}, or a {GGUF} file), or a model of the settings"
         )
         return None
-    return Model(provider=provider, name=name)
+    return ModelSettings(provider=provider, name=name)
 
 
-def _with_endpoints(
+def _apply_endpoints(
     settings: Settings,
     endpoints: Mapping[str, Endpoint],
     environ: Mapping[str, str],
@@ -280,9 +323,10 @@ def _with_endpoints(
             if not api_key:
                 place = f"{file}:{lines[f'models.{name}']}: " if f"models.{name}" in lines else ""
                 problems.append(
-                    f"{place}model {name} needs a key: `export {known.key_variable}=…` before the start, or give `api_key`"
+                    f"{place}model {name} needs a key: `export {known.key_variable}=…` before "
+                    "starting, or set `api_key`"
                 )
-        connection = _with_proxy(model.connection, base_url, environ)
+        connection = _apply_proxy(model.connection, base_url, environ)
         models[name] = msgspec.structs.replace(
             model,
             base_url=base_url.rstrip("/"),
@@ -293,12 +337,14 @@ def _with_endpoints(
     return msgspec.structs.replace(settings, models=models)
 
 
-def _with_proxy(connection: Connection, base_url: str, environ: Mapping[str, str]) -> Connection:
+def _apply_proxy(
+    connection: ConnectionSettings, base_url: str, environ: Mapping[str, str]
+) -> ConnectionSettings:
     if connection.proxy is not None:
         return msgspec.structs.replace(
             connection, proxy=connection.proxy or None
         )  # "" switches it off
-    url = parted(base_url)
+    url = parse_url(base_url)
     host = (url.hostname or "") if url is not None else ""
     if (
         url is None

@@ -1,5 +1,6 @@
-"""YAML nodes -> the tree, remembering where each field stands, and collecting every problem instead
-of stopping at the first.
+"""Turn YAML nodes into the settings tree.
+
+The line of each field is kept, and all problems are collected instead of stopping at the first.
 """
 
 import difflib
@@ -12,9 +13,12 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from slipway.settings.checks import MAX_WORD
 from slipway.settings.tree import Branch, Settings, seconds
 
-SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$")  # fields that should not be written out
+# fields that should not be literal text in the file
+SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$")
+MAX_VALUES = 100_000  # of the file, with all aliases written out
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -28,16 +32,17 @@ TYPE_WORDS = {
 }
 
 
-class Unreadable(Exception):
-    """A value that a problem was noted for; its parent goes on with the rest."""
+class InvalidValue(Exception):
+    """Raised after a problem was recorded for a value; the caller continues with the next one."""
 
 
 def fields_of(kind: type[Branch]) -> dict[str, msgspec.structs.FieldInfo]:
+    """Return the fields of a branch by name."""
     return {f.name: f for f in msgspec.structs.fields(kind)}
 
 
-def bare(kind: Any) -> Any:
-    """The type without its `Annotated` and `| None` wrappings."""
+def bare_type(kind: Any) -> Any:
+    """Return the type without its `Annotated` and `| None` wrappers."""
     while (origin := typing.get_origin(kind)) in (typing.Annotated, types.UnionType, typing.Union):
         kind = (
             next(k for k in typing.get_args(kind) if k is not types.NoneType)
@@ -48,7 +53,7 @@ def bare(kind: Any) -> Any:
 
 
 def is_duration(kind: Any) -> bool:
-    """Also of one that may be left out."""
+    """Return whether a type is a duration, also an optional one."""
     if any(
         isinstance(m, msgspec.Meta) and (m.extra or {}).get("duration")
         for m in getattr(kind, "__metadata__", ())
@@ -59,16 +64,17 @@ def is_duration(kind: Any) -> bool:
     )
 
 
-def in_words(message: str) -> str:
-    """msgspec's words -> those of a person who writes YAML."""
+def plain_message(message: str) -> str:
+    """Return a message of msgspec in the words of YAML."""
     message = message.split(" - at ")[0]
     for theirs, ours in TYPE_WORDS.items():
         message = message.replace(theirs, ours)
     return message[:1].lower() + message[1:]
 
 
-def choices(kind: Any) -> str:
-    kind = bare(kind)
+def choices_hint(kind: Any) -> str:
+    """Return the allowed values of a Literal, as the end of a sentence."""
+    kind = bare_type(kind)
     return (
         f"; one of: {', '.join(typing.get_args(kind))}"
         if typing.get_origin(kind) is Literal
@@ -77,10 +83,8 @@ def choices(kind: Any) -> str:
 
 
 def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[Branch]]]:
-    """(path, branch) of the whole tree, `NAME` standing for a key of a table and `[]` for an item
-    of a list.
-    """
-    kind = bare(kind)
+    """Yield (path, branch) of the whole tree; `NAME` is any key of a table, `[]` any list item."""
+    kind = bare_type(kind)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Branch):
         yield path, kind
@@ -92,11 +96,11 @@ def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[B
         yield from branches(args[0], f"{path}[]")
 
 
-def suggestion(word: str, kind: type[Branch]) -> str:
-    """What may have been meant by an unknown field: a near one here, else a near one elsewhere in
-    the file, else the list.
-    """
+def suggest_field(word: str, kind: type[Branch]) -> str:
+    """Return a hint for an unknown field: a similar one here or elsewhere, or all known ones."""
     here = list(fields_of(kind))
+    if len(word) > MAX_WORD:
+        return f"known here: {', '.join(here)}"
     if near := difflib.get_close_matches(word, here, 1, 0.6):
         return f"did you mean `{near[0]}:`?"
     elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
@@ -109,8 +113,8 @@ def suggestion(word: str, kind: type[Branch]) -> str:
 
 
 class Reader:
-    """Reads one file. `problems` holds a sentence for each thing wrong; `lines` where each field
-    stands, by its dotted path.
+    """Reads one file. `problems` collects a sentence for each problem, `lines` the line of each
+    field by its dotted path.
     """
 
     def __init__(self, file: str, environ: Mapping[str, str]) -> None:
@@ -121,23 +125,26 @@ class Reader:
         self._loader = yaml.SafeLoader("")
 
     def problem(self, path: str, what: str) -> None:
+        """Record a problem of a field, with its line."""
         line = self.lines.get(path)
         place = self.file if line is None else f"{self.file}:{line}"
         self.problems.append(f"{place}: {path}: {what}" if path else f"{place}: {what}")
 
     def read(self, node: yaml.Node | None) -> Settings:
+        """Return the settings of the file's root node; valid only if `problems` stays empty."""
         if node is None:
             return Settings()
         try:
             return typing.cast("Settings", self.value(node, Settings, ""))
-        except Unreadable:
+        except InvalidValue:
             return Settings()
 
     def value(self, node: yaml.Node, kind: Any, path: str) -> Any:
+        """Return a node's value as the type `kind`. Raise InvalidValue after recording why not."""
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag == "tag:yaml.org,2002:null" and self.optional(kind):
             return None
-        plain = bare(kind)
+        plain = bare_type(kind)
         origin, args = typing.get_origin(plain), typing.get_args(plain)
         if isinstance(plain, type) and issubclass(plain, Branch):
             return self.branch(node, plain, path)
@@ -149,15 +156,16 @@ class Reader:
 
     @staticmethod
     def optional(kind: Any) -> bool:
+        """Return whether a type allows None."""
         while typing.get_origin(kind) is typing.Annotated:
             kind = typing.get_args(kind)[0]
         return types.NoneType in typing.get_args(kind)
 
     def pairs(self, node: yaml.Node, path: str, what: str) -> Iterator[tuple[str, yaml.Node, str]]:
-        """(key, value, path) of a mapping; a key given twice is a problem."""
+        """Yield (key, value, path) of a mapping; a duplicate key is a problem."""
         if not isinstance(node, yaml.MappingNode):
             self.problem(path, f"expected {what}, found {self.described(node)}")
-            raise Unreadable
+            raise InvalidValue
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
@@ -165,13 +173,14 @@ class Reader:
             if key in seen:
                 self.lines[at] = line
                 self.problem(
-                    at, f"this name is given twice, first on line {seen[key]}; rename or remove one"
+                    at, f"this name is used twice, first on line {seen[key]}; rename or remove one"
                 )
                 continue
             seen[key] = self.lines[at] = line
             yield key, value_node, at
 
     def branch(self, node: yaml.Node, kind: type[Branch], path: str) -> Branch:
+        """Return a branch of the tree."""
         fields, given = fields_of(kind), {}
         if kind.shorthand and isinstance(node, yaml.ScalarNode):
             given[kind.shorthand] = self.leaf(node, fields[kind.shorthand].type, path)
@@ -179,50 +188,55 @@ class Reader:
         failed = False
         for key, value_node, at in self.pairs(node, path, f"fields ({', '.join(fields)})"):
             if key not in fields:
-                self.problem(at, f"there is no such field; {suggestion(key, kind)}")
+                self.problem(at, f"there is no such field; {suggest_field(key, kind)}")
                 continue
             try:
                 given[key] = self.value(value_node, fields[key].type, at)
-            except Unreadable:
+            except InvalidValue:
                 failed = True
         missing = [f.name for f in fields.values() if f.required and f.name not in given]
         if missing and not failed:
             self.problem(path, f"`{missing[0]}` is missing; add `{missing[0]}: …`")
         if missing or failed:
-            raise Unreadable
+            raise InvalidValue
         return kind(**given)
 
     def table(self, node: yaml.Node, kind: Any, path: str) -> Iterator[tuple[str, Any]]:
+        """Yield the names and values of a table; invalid ones are skipped."""
         for key, value_node, at in self.pairs(node, path, "names with their values"):
             try:
                 yield key, self.value(value_node, kind, at)
-            except Unreadable:
+            except InvalidValue:
                 continue
 
     def items(self, node: yaml.Node, kind: Any, path: str) -> Iterator[Any]:
-        if not isinstance(node, yaml.SequenceNode):  # one thing stands for a list of one
+        """Yield the items of a list; a single value counts as a list of one."""
+        if not isinstance(node, yaml.SequenceNode):
             yield self.value(node, kind, path)
             return
         for i, item in enumerate(node.value):
             try:
                 yield self.value(item, kind, f"{path}[{i}]")
-            except Unreadable:
+            except InvalidValue:
                 continue
 
     def leaf(self, node: yaml.Node, kind: Any, path: str) -> Any:
-        value = self.expanded(self.built(node, path), path)
+        """Return a single value with variables filled in."""
+        value = self.with_variables(self.yaml_value(node, path), path)
         try:
             return msgspec.convert(seconds(value) if is_duration(kind) else value, kind)
         except msgspec.ValidationError as error:
-            given = "what is written there" if SECRET.search(path) else self.described(node)
-            self.problem(path, f"{given} will not do; {in_words(str(error))}{choices(kind)}")
+            given = "this value" if SECRET.search(path) else self.described(node)
+            why = f"{plain_message(str(error))}{choices_hint(kind)}"
+            self.problem(path, f"{given} is not valid; {why}")
         except ValueError as error:
             self.problem(path, str(error))
-        raise Unreadable
+        raise InvalidValue
 
-    def built(self, node: yaml.Node, path: str) -> Any:
-        """What YAML takes a value for: a day that is in no month, a tag of somebody else's or a
-        list within itself is nothing to it.
+    def yaml_value(self, node: yaml.Node, path: str) -> Any:
+        """Return the value as YAML understands it.
+
+        Invalid dates, unknown tags and lists that contain themselves are problems.
         """
         try:
             return self._loader.construct_object(node, deep=True)
@@ -231,14 +245,14 @@ class Reader:
             self.problem(
                 path, f"this cannot be read ({why}); put it in quotes if it is meant as text"
             )
-            raise Unreadable from None
+            raise InvalidValue from None
 
-    def expanded(self, value: Any, path: str) -> Any:
-        """`${NAME}` and `${NAME:-default}` filled in from the environment, anywhere in any string."""
+    def with_variables(self, value: Any, path: str) -> Any:
+        """Return the value with `${NAME}` and `${NAME:-default}` replaced in all of its strings."""
         if isinstance(value, dict):
-            return {k: self.expanded(v, path) for k, v in value.items()}
+            return {k: self.with_variables(v, path) for k, v in value.items()}
         if isinstance(value, list):
-            return [self.expanded(v, path) for v in value]
+            return [self.with_variables(v, path) for v in value]
         if not isinstance(value, str):
             return value
         if SECRET.search(path) and value and "${" not in value and not value.startswith("sha256:"):
@@ -246,45 +260,79 @@ class Reader:
         return VARIABLE.sub(lambda found: self.variable(found, path), value)
 
     def variable(self, found: re.Match[str], path: str) -> str:
+        """Return the text for one variable. Raise InvalidValue if it is not set."""
         name, default = found[1], found[2]
         if name in self.environ:
             return self.environ[name]
         if default is None:
             self.problem(
                 path,
-                f"the environment variable {name} is not set; `export {name}=…` before the start",
+                f"the environment variable {name} is not set; `export {name}=…` before starting",
             )
-            raise Unreadable
+            raise InvalidValue
         return default
 
     @staticmethod
     def described(node: yaml.Node) -> str:
+        """Return a node as a sentence names it."""
         if isinstance(node, yaml.ScalarNode):
-            return f"`{node.value}`" if node.value else "nothing"
+            return f"`{node.value}`" if node.value else "an empty value"
         return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
 
 
 def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
-    """The file's YAML tree; a syntax error becomes a problem with its line."""
+    """Return the file's YAML tree; a syntax error becomes a problem with its line."""
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None or expanded_size(root) <= MAX_VALUES:
+            return root
+        reader.problems.append(
+            f"{file}: with its aliases (`*name`) the file has more than {MAX_VALUES:,} values; "
+            "use fewer aliases"
+        )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         reader.problems.append(
-            f"{file}{line}: this is not YAML: {error.problem}; check indentation, quotes and colons there"
+            f"{file}{line}: this is not valid YAML: {error.problem}; "
+            "check indentation, quotes and colons there"
         )
     except yaml.YAMLError as error:
-        reader.problems.append(f"{file}: this is not YAML: {error}")
+        reader.problems.append(f"{file}: this is not valid YAML: {error}")
     except RecursionError:
-        reader.problems.append(f"{file}: this is nested too deeply; check the brackets")
+        reader.problems.append(f"{file}: the YAML is nested too deeply; check the brackets")
     return None
 
 
-def extended(root: yaml.Node | None, reader: Reader) -> None:
-    """Fills each model that `extends` another with that one's fields (but not its `name`), in the
-    YAML tree itself.
+def expanded_size(root: yaml.Node) -> int:
+    """Return how many values the file has if every alias is written out, or at least MAX_VALUES + 1.
+
+    Each node is visited once, so that aliases of aliases cannot hold up the start.
     """
+    sizes: dict[int, int] = {}
+    pending: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while pending:
+        node, done = pending.pop()
+        inside = children(node)
+        if done:
+            inner = sum(sizes.get(id(child), MAX_VALUES) for child in inside)  # a cycle is too big
+            sizes[id(node)] = min(1 + inner, MAX_VALUES + 1)
+        elif id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES + 1  # until its children are counted
+            pending.append((node, True))
+            pending += [(child, False) for child in inside if id(child) not in sizes]
+    return sizes[id(root)]
+
+
+def children(node: yaml.Node) -> list[yaml.Node]:
+    """Return the keys and values of a mapping, or the items of a list."""
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def fill_extends(root: yaml.Node | None, reader: Reader) -> None:
+    """Copy the other model's fields (except `name`) into each model with `extends`, in place."""
     models = child(root, "models")
     if not isinstance(models, yaml.MappingNode):
         return
@@ -305,17 +353,18 @@ def _extend(
     if base not in by_name:
         reader.problem(path, f"there is no model `{base}`; known: {', '.join(by_name)}")
     elif base in (*chain, name):
-        reader.problem(path, f"`{base}` extends itself in a circle; remove one `extends`")
+        reader.problem(path, f"`{base}` extends itself through other models; remove one `extends`")
     else:
         _extend(base, by_name, reader, (*chain, name))
         own = {str(k.value) for k, _ in node.value}
         node.value = node.value + [
             (k, v) for k, v in by_name[base].value if str(k.value) not in own | {"name", "extends"}
         ]
-        node.extended = True  # type: ignore[attr-defined]  # a mark on the node, so that chains are filled once
+        node.extended = True  # type: ignore[attr-defined]  # marks the node as done
 
 
 def child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    """Return the value of a key of a mapping, or None."""
     if not isinstance(node, yaml.MappingNode):
         return None
     return next((v for k, v in node.value if k.value == key), None)

@@ -1,5 +1,34 @@
-"""The store: what must outlive the process."""
+"""The store: what must outlive the process. Its users call verbs; only this package knows SQL."""
 
-from slipway.store.sqlite import Holder, InUse, Store, file_of, holder_of
+from slipway.store.contract import (
+    Conversations,
+    FeedbackFilter,
+    FeedbackRow,
+    Records,
+    SavedConversation,
+    SavedFeedback,
+    SectionTiming,
+    Shared,
+    StoreError,
+)
+from slipway.store.sqlite import Holder, InUse, Store, check_usable, file_of, holder_of
+from slipway.store.sqlite_records import list_feedback
 
-__all__ = ["Holder", "InUse", "Store", "file_of", "holder_of"]
+__all__ = [
+    "Conversations",
+    "FeedbackFilter",
+    "FeedbackRow",
+    "Holder",
+    "InUse",
+    "Records",
+    "SavedConversation",
+    "SavedFeedback",
+    "SectionTiming",
+    "Shared",
+    "Store",
+    "StoreError",
+    "check_usable",
+    "file_of",
+    "holder_of",
+    "list_feedback",
+]

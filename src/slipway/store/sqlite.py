@@ -1,4 +1,4 @@
-"""The store: one SQLite file, used by one process at a time. Rooms keep their tables here.
+"""One SQLite file, used by one process at a time.
 
 Write-ahead logging: readers never wait for the writer, and a process killed at any moment leaves
 the last committed state. The folder of the file also holds what is derived from it, and the lock,
@@ -6,6 +6,7 @@ which names the process that uses it.
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import tempfile
@@ -20,6 +21,10 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
+from slipway.store.contract import Conversations, Records
+from slipway.store.migrations import migrate
+from slipway.store.sqlite_conversations import SqliteConversations
+from slipway.store.sqlite_records import SqliteRecords
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -27,16 +32,20 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # Windows: one server a folder is then the operator's care
+except ImportError:  # Windows: the operator must not start two servers on one folder
     fcntl = None  # type: ignore[assignment]
 
+log = logging.getLogger("slipway")
 MEMORY_KB = 1024  # of a connection's page cache
 _HOLDER_BYTES = 1024
+_TEMPORARY = "slipway-store-"
 
 
 class Holder(Record, frozen=True, kw_only=True):
-    """The process that uses the store. `url` is where its server listens, `token` the key that it
-    takes from whoever may read the lock.
+    """The process that uses the store.
+
+    `url` is where its server listens; `token` is a key that this server accepts: whoever may read
+    the lock file is the operator.
     """
 
     pid: int
@@ -45,7 +54,7 @@ class Holder(Record, frozen=True, kw_only=True):
 
 
 class InUse(Exception):
-    """Another process uses the store: `holder`, where it has said who it is."""
+    """Another process uses the store; `holder` is None if it has not said who it is."""
 
     def __init__(self, holder: Holder | None) -> None:
         super().__init__(
@@ -55,20 +64,28 @@ class InUse(Exception):
 
 
 class Store:
-    """Raises InUse, and SettingsError for a file that cannot be opened or is not ours."""
+    """An open store: transactions on its file, and the records in it.
 
-    lasting = True  # not of one that ends with this process
+    Raises InUse if another process uses it, SettingsError if the file cannot be opened or is not
+    a store.
+    """
+
+    lasting = True  # False for a store that ends with this process
 
     def __init__(self, file: Path) -> None:
         self.file, self.folder = file, file.parent
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(file)
             self._lock = _locked(self.folder / "lock")
             self._unlock = weakref.finalize(self, os.close, self._lock)
         except OSError as error:
             raise SettingsError(
                 [
-                    f"store: {self.folder} cannot be written ({error.strerror}); set `store: {SQLITE}PATH`"
+                    (
+                        f"store: {self.folder} cannot be written ({error.strerror}); "
+                        f"set `store: {SQLITE}PATH`"
+                    )
                 ]
             ) from None
         self.token = secrets.token_urlsafe(32)
@@ -78,16 +95,19 @@ class Store:
         self._connecting = threading.Lock()
         self._writer = threading.RLock()
         self._writing = 0
+        self.records: Records = SqliteRecords(self)
+        self.conversations: Conversations = SqliteConversations(self)
         try:
             with self.sound(), self.writing() as db:
                 self.secret = _secret(db)
+                migrate(db)
         except SettingsError:
             self.close()
             raise
 
     @contextlib.contextmanager
     def sound(self) -> Iterator[None]:
-        """Raises SettingsError where the file turns out to be broken."""
+        """Raise SettingsError if SQLite finds the file broken inside the block."""
         import sqlite3  # 1 MB, and only needed where there is a store
 
         try:
@@ -95,28 +115,39 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise SettingsError(
                 [
-                    f"store: {self.file} cannot be used ({error}); move it away, and the documents are read again"
+                    (
+                        f"store: {self.file} cannot be used ({error}); move it away, and the "
+                        "documents are read again"
+                    )
                 ]
             ) from None
 
     @classmethod
-    def temporary(cls) -> "Store":
-        """A store that ends with its last user."""
-        folder = Path(tempfile.mkdtemp(prefix="slipway-"))
+    def temporary(cls, copied_from: Path | None = None) -> "Store":
+        """Return a store that is deleted with its last user.
+
+        `copied_from` is a store in use by another process: what it holds is copied, so that
+        nothing is read or embedded again. If it cannot be copied, the new store is empty.
+        """
+        _remove_abandoned()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-"))
+        if copied_from is not None:
+            _copy(copied_from, folder / "slipway.db")
         store = cls(folder / "slipway.db")
         store.lasting = False
         weakref.finalize(store, rmtree, folder, ignore_errors=True)
         return store
 
     def announce(self, url: str) -> None:
-        """Writes into the lock who holds it, and where its server listens."""
+        """Write into the lock who holds it, and where its server listens."""
         holder = Holder(pid=os.getpid(), url=url, token=self.token if url else "")
         os.pwrite(self._lock, msgspec.json.encode(holder).ljust(_HOLDER_BYTES), 0)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator["sqlite3.Connection"]:
-        """One transaction: committed at the end, undone by any error. One thread at a time; may be
-        nested.
+        """Yield a transaction, committed at the end and rolled back by any exception.
+
+        One thread at a time; the same thread may nest transactions.
         """
         with self._writer:
             db = self.reading()
@@ -135,7 +166,7 @@ class Store:
                 self._writing -= 1
 
     def reading(self) -> "sqlite3.Connection":
-        """This thread's connection; it is closed some time after the thread has ended."""
+        """Return this thread's connection; it is closed some time after the thread has ended."""
         db: sqlite3.Connection = getattr(self._local, "db", None) or self._connect()
         return db
 
@@ -167,10 +198,38 @@ class Store:
         self._unlock()
 
 
-def holder_of(file: Path) -> Holder | None:
-    """Who used the store last, and perhaps still does; None where that was nobody, or cannot be
-    read.
+def _make_private(file: Path) -> None:
+    """Create the file if it is missing, readable by its owner only, whatever the folder allows.
+
+    SQLite gives its other files (`-wal`, `-shm`) the same permissions.
     """
+    created = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.close(created)
+    for each in (file, *(file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file
+            each.chmod(0o600)
+
+
+def _remove_abandoned() -> None:
+    """Delete temporary stores whose process was killed before it could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*-*"):
+        pid = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # a process of another user
+    return True
+
+
+def holder_of(file: Path) -> Holder | None:
+    """Return who used the store last, and perhaps still does; None if that is unknown."""
     try:
         return _holder((file.parent / "lock").read_bytes())
     except OSError:
@@ -178,34 +237,67 @@ def holder_of(file: Path) -> Holder | None:
 
 
 def _locked(path: Path) -> int:
-    """The open lock file, held until it is closed or the process ends, however it ends. Raises
-    InUse.
+    """Return the open lock file, which is held until it is closed or the process ends.
+
+    Raises InUse.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        told = os.pread(file, _HOLDER_BYTES, 0)
+        content = os.pread(file, _HOLDER_BYTES, 0)
         os.close(file)
-        raise InUse(_holder(told)) from None
+        raise InUse(_holder(content)) from None
     return file
 
 
-def _holder(told: bytes) -> Holder | None:
+def _holder(content: bytes) -> Holder | None:
     try:
-        return msgspec.json.decode(told, type=Holder)
+        return msgspec.json.decode(content, type=Holder)
     except msgspec.MsgspecError:
         return None
 
 
 def _secret(db: "sqlite3.Connection") -> bytes:
-    """What ids are keyed with, so that nobody can compute them."""
+    """Return the secret that ids are keyed with, so that nobody can compute them."""
     db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
     db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
     return bytes(db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0])
 
 
 def file_of(url: str) -> Path:
-    """`sqlite:///RELATIVE` or `sqlite:////ABSOLUTE` -> its path."""
+    """Return the path of `sqlite:///RELATIVE` or `sqlite:////ABSOLUTE`."""
     return Path(url.removeprefix(SQLITE)).expanduser()
+
+
+def check_usable(file: Path) -> None:
+    """Raise SettingsError if a store at this path could be neither opened nor created."""
+    folder = file.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(
+            [f"store: {file.parent} cannot be written; set `store: {SQLITE}PATH` to another place"]
+        )
+    if file.exists() and (file.is_dir() or not os.access(file, os.R_OK | os.W_OK)):
+        raise SettingsError([f"store: {file} cannot be read and written; set another `store:`"])
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a store that another process may be writing, as of one moment."""
+    import sqlite3
+
+    try:
+        with (
+            contextlib.closing(
+                sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+            ) as old,
+            contextlib.closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+    except sqlite3.Error as error:
+        log.warning(
+            "the store %s could not be copied (%s): documents are read again", source, error
+        )
+        target.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""What operators see: metrics and traces, made from the records that the pipeline emits."""
+"""Metrics and traces, built from the records that the pipeline emits."""

@@ -1,33 +1,33 @@
-"""Records -> metrics. Counting costs a dictionary look-up and a few additions; text is made only
-when somebody scrapes.
+"""Turn records into Prometheus metrics.
 
-Names and buckets of the `gen_ai.*` metrics follow OpenTelemetry's semantic conventions for
-generative AI; dots become underscores and the unit a suffix, as Prometheus wants it.
+Counting costs a dictionary look-up and a few additions; text is written only for a scrape. Names
+and buckets of the `gen_ai_*` metrics follow OpenTelemetry's semantic conventions for generative AI,
+with underscores for dots and the unit as a suffix.
 """
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 Labels = tuple[str, ...]
+Row = TypeVar("Row")
 
 
-class Metric(msgspec.Struct, frozen=True):
-    """One row of the table: `labels` are read from the record in this order; docs/metrics.md is
-    printed from here.
-    """
+class MetricDefinition(msgspec.Struct, frozen=True):
+    """The name, help text, labels and buckets of a metric. docs/metrics.md is printed from it."""
 
     name: str
     help: str
@@ -37,69 +37,71 @@ class Metric(msgspec.Struct, frozen=True):
 
 ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
 METRICS = {
-    "answers": Metric(
+    "answers": MetricDefinition(
         "slipway_answers",
-        "Answers finished, by what answered and how it ended.",
+        "Finished answers, by what answered and how it ended.",
         ("app", "model", "served_by", "error"),
     ),
-    "attempts": Metric(
+    "attempts": MetricDefinition(
         "slipway_attempts",
         "Calls to models, by how they ended.",
         ("model", "provider", "zone", "error"),
     ),
-    "left_out": Metric(
+    "left_out": MetricDefinition(
         "slipway_left_out",
         "Fields of providers' replies that could not be read, such as a token count that is text; "
         "the answer is passed on without them.",
         ("model", "provider"),
     ),
-    "citations": Metric(
+    "citations": MetricDefinition(
         "slipway_citations",
-        "Citations by outcome: kept, flagged (its source lacks words of the sentence), dropped (it named no source).",
+        "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
+        "dropped (it named no source).",
         ("app", "model", "outcome"),
     ),
-    "feedback": Metric(
+    "feedback": MetricDefinition(
         "slipway_feedback",
-        "Votes and reports that were kept; one that replaces another is not counted again. `helpful` is yes, no, or report.",
+        "Stored votes and reports; one that replaces another is not counted again. "
+        "`helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
-    "reloads": Metric(
+    "reloads": MetricDefinition(
         "slipway_settings_reloads",
-        "Settings that were read again, by what came of it: applied, or refused because they do not stand.",
+        "Reloads of the settings by outcome: applied, or refused because they are invalid.",
         ("outcome",),
     ),
-    "model_state": Metric(
+    "model_state": MetricDefinition(
         "slipway_model_state",
-        "Whether a model is asked: 1 for the state that it is in, 0 for the others.",
+        "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
         ("model", "state"),
     ),
-    "model_calls": Metric(
+    "model_calls": MetricDefinition(
         "slipway_model_calls",
-        "Calls of a model with a limit: `running`, or `waiting` for their turn.",
+        "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
     ),
-    "in_flight": Metric("slipway_answers_in_flight", "Answers being written now.", ()),
-    "duration": Metric(
+    "in_flight": MetricDefinition("slipway_answers_in_flight", "Answers in progress.", ()),
+    "duration": MetricDefinition(
         "gen_ai_server_request_duration_seconds",
         "Time from the question to the end of its answer.",
         (*ANSWER_LABELS, "error_type"),
         SECONDS,
     ),
-    "ttft": Metric(
+    "ttft": MetricDefinition(
         "gen_ai_server_time_to_first_token_seconds",
-        "Time from the question to the first words.",
+        "Time from the question to the first token.",
         ANSWER_LABELS,
-        FIRST,
+        TTFT,
     ),
-    "tpot": Metric(
+    "tpot": MetricDefinition(
         "gen_ai_server_time_per_output_token_seconds",
         "Time per output token after the first.",
         ANSWER_LABELS,
         PER_TOKEN,
     ),
-    "tokens": Metric(
+    "tokens": MetricDefinition(
         "gen_ai_client_token_usage",
-        "Tokens of an answer, as the provider counted them.",
+        "Tokens of an answer, as the provider reported them.",
         (*ANSWER_LABELS, "gen_ai_token_type"),
         TOKENS,
     ),
@@ -107,7 +109,7 @@ METRICS = {
 
 
 class Histogram:
-    """Observations in buckets, one set for each combination of labels."""
+    """Observations in buckets, one row for each combination of labels."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -123,9 +125,48 @@ class Histogram:
         row[-1] += value
 
 
+def visible(
+    metric: MetricDefinition, rows: Mapping[Labels, Row], names: Set[str] | None
+) -> Iterator[tuple[Labels, Row]]:
+    """Yield the rows whose app, or else model, is in `names`; all rows if that is None."""
+    named = next((n for n in ("app", "gen_ai_request_model", "model") if n in metric.labels), None)
+    for labels, row in rows.items():
+        if names is None or (named and labels[metric.labels.index(named)] in names):
+            yield labels, row
+
+
+def known_code(code: str | None) -> str:
+    """Return an error's code as a label: a provider's own code becomes `provider_refused`.
+
+    Labels must not hold what a provider sends: it could be anything, and of any number.
+    """
+    if not code or code in CODES:
+        return code or ""
+    return ProviderRefused.code
+
+
+def codes_of(base: type[SlipwayError]) -> set[str]:
+    """Return the codes of all errors below `base`."""
+    return {base.code}.union(*(codes_of(each) for each in base.__subclasses__()))
+
+
+CODES = codes_of(SlipwayError) | {"cancelled", "client_gone"}
+
+
+class _Visible:
+    """The collector of one scrape."""
+
+    def __init__(self, telemetry: "Telemetry", names: Set[str] | None) -> None:
+        self.telemetry, self.names = telemetry, names
+
+    def collect(self) -> Iterator[Any]:
+        return self.telemetry.collect(self.names)
+
+
 class Telemetry:
-    """Subscribes to records (`emit`), and is a collector of Prometheus' client library, which
-    writes the exposition formats.
+    """The metrics of one server, counted from records (`emit`).
+
+    It is also a collector of Prometheus' client library, which writes the exposition formats.
     """
 
     def __init__(
@@ -144,6 +185,7 @@ class Telemetry:
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+        """Count a record."""
         if isinstance(record, AnswerDone):
             self.answer(record)
         elif isinstance(record, FeedbackGiven):
@@ -155,7 +197,9 @@ class Telemetry:
                 ),
             )
         else:
-            self.count("attempts", (record.model, record.provider, record.zone, record.error or ""))
+            self.count(
+                "attempts", (record.model, record.provider, record.zone, known_code(record.error))
+            )
             if record.left_out:
                 self.count("left_out", (record.model, record.provider), record.left_out)
 
@@ -164,7 +208,7 @@ class Telemetry:
         counts[labels] = counts.get(labels, 0) + by
 
     def answer(self, a: AnswerDone) -> None:
-        model, error = a.model or "", a.error or ""
+        model, error = a.model or "", known_code(a.error)
         self.count("answers", (a.app, model, a.served_by or "", error))
         for outcome, count in (
             ("kept", a.citations_kept),
@@ -183,38 +227,44 @@ class Telemetry:
         written = ((*labels, a.usage),) if a.usage is not None else ()
         for app, name, provider, usage in (
             *written,
-            *((a.app, each.model, each.provider, each.usage) for each in a.beside),
+            *((a.app, each.model, each.provider, each.usage) for each in a.other_usage),
         ):
             h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self, names: Set[str] | None = None) -> Iterator[Any]:
+        """Yield the metric families, as Prometheus' client library expects of a collector.
+
+        With `names`, only rows of these apps, routes and models are yielded.
+        """
         from prometheus_client.core import (
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,
-        )  # imported by the first scrape
+        )  # imported by the first scrape: it is heavy
 
         for name, rows in self.counts.items():
             m = METRICS[name]
             counter = CounterMetricFamily(m.name, m.help, labels=m.labels)
-            for labels, value in rows.items():
+            for labels, value in visible(m, rows, names):
                 counter.add_metric(labels, value)
             yield counter
-        yield from self.models()
-        gauge = METRICS["in_flight"]
-        yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
+        yield from self.models(names)
+        if names is None:
+            gauge = METRICS["in_flight"]
+            yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
         for name, histogram in self.histograms.items():
             m = METRICS[name]
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)
-            for labels, row in histogram.rows.items():
+            for labels, row in visible(m, histogram.rows, names):
                 bounds = [*map(str, m.buckets), "+Inf"]
                 family.add_metric(
                     labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1]
                 )
             yield family
 
-    def models(self) -> Iterator[Any]:
+    def models(self, names: Set[str] | None) -> Iterator[Any]:
+        """Yield the gauges of the models: breaker state and calls."""
         from prometheus_client.core import GaugeMetricFamily
 
         states, calls = (
@@ -222,6 +272,8 @@ class Telemetry:
             for m in (METRICS["model_state"], METRICS["model_calls"])
         )
         for name, health in self.healths().items():
+            if names is not None and name not in names:
+                continue
             shown = health.report()
             for state in STATES:
                 states.add_metric((name, state), int(shown.state == state))
@@ -230,12 +282,15 @@ class Telemetry:
                 calls.add_metric((name, "waiting"), shown.waiting)
         yield from (states, calls)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition that a scraper asks for, and its content type."""
+    def render(self, accept: str, names: Set[str] | None = None) -> tuple[bytes, str]:
+        """Return the exposition text in the format that `accept` asks for, and its content type.
+
+        With `names`, only the metrics of these apps, routes and models.
+        """
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
+        registry.register(_Visible(self, names))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind

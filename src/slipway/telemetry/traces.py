@@ -1,7 +1,6 @@
-"""What happened to the latest answers: their records, kept in memory until the server ends, and
-found by the answer's id.
+"""Keep the records of the latest answers in memory, to be found by the answer's id.
 
-A record says which models were tried, and how that ended and when; never what was asked or
+A record says which models were tried, when, and how each try ended; never what was asked or
 answered.
 """
 
@@ -12,18 +11,20 @@ import msgspec
 
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 
-KEPT = 2000  # answers
-MOST = 200  # records of one answer, which may be tried again any number of times; the latest count
-Kept = tuple[float, AnswerDone | AttemptDone]  # seconds since the epoch at which it ended
+KEPT_ANSWERS = 2000
+# An answer may be tried again any number of times; only its latest records are kept.
+MAX_RECORDS = 200
+TimedRecord = tuple[float, AnswerDone | AttemptDone]  # seconds since the epoch at which it ended
 
 
 class Traces:
-    """Subscribes to records (`emit`)."""
+    """The traces of the latest KEPT_ANSWERS answers, filled by `emit`."""
 
     def __init__(self) -> None:
-        self.records: dict[str, list[Kept]] = {}  # by the answer's id, the oldest first
+        self.records: dict[str, list[TimedRecord]] = {}  # by the answer's id, the oldest first
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+        """Keep a record of an answer or of a call to a model."""
         if isinstance(record, AttemptDone):
             self._keep(record.answer_id, record)
         elif isinstance(record, AnswerDone):
@@ -33,15 +34,16 @@ class Traces:
         records = self.records.get(answer_id)
         if records is None:
             records = self.records[answer_id] = []
-            if len(self.records) > KEPT:
+            if len(self.records) > KEPT_ANSWERS:
                 del self.records[next(iter(self.records))]
         records.append((time.time(), record))
-        if len(records) > MOST:
+        if len(records) > MAX_RECORDS:
             del records[0]
 
     def find(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
-        """The trace of an answer that has ended, of this owner, or of anybody where `owner` is
-        None.
+        """Return the trace of a finished answer of this owner, or None if there is none.
+
+        If `owner` is None, answers of every owner are found.
         """
         records = self.records.get(answer_id, [])
         owners = {record.owner for _, record in records if isinstance(record, AnswerDone)}
@@ -50,22 +52,22 @@ class Traces:
         return {"id": answer_id, "tries": tries(records)}
 
 
-def tries(records: list[Kept]) -> list[dict[str, Any]]:
-    """Each try with its calls to models; `answer` is None for one that is under way. Fields are
-    those of the records.
-    """
+def tries(records: list[TimedRecord]) -> list[dict[str, Any]]:
+    """Group records by try, each with its calls to models. `answer` is None while a try runs."""
     found, attempts = list[dict[str, Any]](), list[dict[str, Any]]()
     for at, record in records:
         if isinstance(record, AttemptDone):
-            attempts.append({"ended_at": at, **fields(record)})
+            attempts.append({"ended_at": at, **record_fields(record)})
         else:
-            found.append({"answer": {"ended_at": at, **fields(record)}, "attempts": attempts})
+            found.append(
+                {"answer": {"ended_at": at, **record_fields(record)}, "attempts": attempts}
+            )
             attempts = []
     return [*found, {"answer": None, "attempts": attempts}] if attempts else found
 
 
-def fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
-    """All but what is said once, and who asked."""
+def record_fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
+    """Return the fields of a record without the ids and the owner."""
     return {
         name: value
         for name, value in msgspec.to_builtins(record).items()

@@ -1,1 +1,1 @@
-"""The guard: HTTP in, HTTP out."""
+"""The HTTP side: requests in, responses out."""

@@ -1,6 +1,4 @@
-"""The routes of documents: what is known, what failed and why, and what a key that may adds or
-removes.
-"""
+"""The routes of documents: list them with their state, upload and remove them."""
 
 import asyncio
 import logging
@@ -16,36 +14,41 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
-from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
+from slipway.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NotKept,
+    StorageFull,
+    TooLarge,
+)
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
-from slipway.knowledge.reading import failure
-from slipway.providers import encode_json
+from slipway.knowledge.reading import failure_text
 from slipway.types import Asker, Record
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
 log = logging.getLogger("slipway")
-_WAIT_S = (
-    2.0  # how long an upload waits to be read, before the reply says that it is still being read
-)
-_LONGEST_NAME = 150
+# An upload's reply waits this long for the document to be read, before it says `reading`
+_WAIT_S = 2.0
+_MAX_NAME = 150
 _FIELDS = ("file", "app", "tags", "groups")
-_MOST_FILES = 100
-_MOST_TAGS, _LONGEST_TAG = 50, 100
-_ASKED = ("app", "state")  # what a list may be narrowed by
-_AT_ONCE = 2  # uploads read at once
+_MAX_FILES = 100
+_MAX_TAGS, _MAX_TAG = 50, 100
+_FILTERS = ("app", "state")  # query parameters of the list
+_PARALLEL_READS = 2  # uploads read at the same time
 
 
-class Document(Record, frozen=True, kw_only=True):
-    """A document as the API shows it. `error` says of a failed one what is wrong and what to do;
-    `page` where.
-    """
+class DocumentView(Record, frozen=True, kw_only=True):
+    """A document as the API shows it. If it failed, `error` says why and `page` on which page."""
 
     id: str
     app: str
     path: str
-    state: str  # done | failed | reading
+    state: str  # done | partly | failed | reading
     title: str = ""
     passages: int = 0
     version: str = ""
@@ -66,32 +69,35 @@ class DocumentRoutes:
     def __init__(self, current: Current) -> None:
         self.current = current
         self.reading: set[asyncio.Task[None]] = set()
-        self.few = asyncio.Semaphore(_AT_ONCE)
+        self.few = asyncio.Semaphore(_PARALLEL_READS)
 
     @property
     def pipeline(self) -> Pipeline:
+        """Return the pipeline in force."""
         return self.current.pipeline
 
     @property
     def largest_mb(self) -> float:
+        """Return the size limit of a document in MiB."""
         return self.current.settings.limits.document_mb
 
     @property
     def largest(self) -> int:
-        """The largest document in bytes."""
+        """Return the size limit of a document in bytes."""
         return int(self.largest_mb * 1024 * 1024)
 
     async def listed(self, request: Request) -> Response:
+        """List the documents that the asker may read."""
         asker: Asker = request.scope["slipway.asker"]
-        if unknown := next((key for key in request.query_params if key not in _ASKED), None):
+        if unknown := next((key for key in request.query_params if key not in _FILTERS), None):
             raise BadRequest(
-                f"There is no parameter `{unknown[:50]}`.",
-                f"Known: {', '.join(_ASKED)}.",
+                f"There is no query parameter `{unknown[:50]}`.",
+                f"Known: {', '.join(_FILTERS)}.",
                 param=unknown[:50],
             )
         apps = self.apps(asker, request.query_params.get("app"))
         state = request.query_params.get("state")
-        if state not in (None, "done", "failed", "reading"):
+        if state not in (None, "done", "partly", "failed", "reading"):
             raise BadRequest(
                 f"There is no state `{state[:50]}`.",
                 "Choose done, failed or reading.",
@@ -99,7 +105,7 @@ class DocumentRoutes:
             )
         found = await asyncio.to_thread(
             lambda: [
-                shown for name, knowledge in apps.items() for shown in every(name, knowledge, asker)
+                view for name, knowledge in apps.items() for view in views(name, knowledge, asker)
             ]
         )
         data = [document for document in found if state in (None, document.state)]
@@ -114,69 +120,80 @@ class DocumentRoutes:
         )
 
     async def one(self, request: Request) -> Response:
+        """Return one document."""
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document, waits = self.find(request)
-        return reply(seen(name, knowledge, document, asker, waits=waits))
+        return reply(view_for(name, knowledge, document, asker, waits=waits))
 
     async def remove(self, request: Request) -> Response:
+        """Remove an uploaded document. Raise Conflict while it is being read."""
         asker: Asker = request.scope["slipway.asker"]
         name, knowledge, document, waits = self.find(request)
-        may_change(asker)
+        require_documents_key(asker)
         if waits:
             raise Conflict(
-                "This document is still being read.", "Remove it when that is done.", param="id"
+                "This document is still being read.", "Remove it afterwards.", param="id"
             )
         await asyncio.to_thread(knowledge.remove, document)
-        log.info("%s removed %s from %s", asker.owner, document.path, name)
+        log.info("tenant %s removed %s from %s", asker.tenant, document.path, name)
         return reply({"id": document.public, "object": "document", "deleted": True})
 
     async def add(self, request: Request) -> Response:
-        """Multipart: `file`, one or several, `app`, `tags` and `groups` (names with commas
-        between). Kept before the reply, read at once.
+        """Add documents from a multipart form: `file` (one or several), `app`, `tags`, `groups`.
+
+        `tags` and `groups` are names separated by commas. The files are stored before the reply and
+        read in the background.
         """
         asker: Asker = request.scope["slipway.asker"]
-        may_change(asker)
+        require_documents_key(asker)
         async with self.form(request) as form:
             app = text_of(form, "app")
             (name, knowledge), *others = self.apps(asker, app).items()
             if others:
                 known = ", ".join(f"`{n}`" for n in [name, *(n for n, _ in others)])
                 raise BadRequest("`app` is missing.", f"Name one of: {known}.", param="app")
-            uploads = [(named(upload), upload.file) for upload in files_of(form)]
-            said = marks(form, asker)
+            if not knowledge.keeps_uploads:
+                raise NotKept(
+                    "Documents cannot be added: another process uses the store, or it cannot be "
+                    "written.",
+                    "Tell the operator: stop the other process, or set another `store:`.",
+                )
+            uploads = [(file_name_of(upload), upload.file) for upload in files_of(form)]
+            said = tags_and_groups(form, asker)
             added, tasks = list[tuple[str, str]](), list[asyncio.Task[None]]()
             for n, file in uploads:
                 added.append(await asyncio.to_thread(knowledge.add, n, file, asker, *said))
                 tasks.append(self.read(knowledge, added[-1][1]))
         await asyncio.wait(tasks, timeout=_WAIT_S)
-        log.info("%s added %s to %s", asker.owner, ", ".join(path for _, path in added), name)
+        paths = ", ".join(path for _, path in added)
+        log.info("tenant %s added %s to %s", asker.tenant, paths, name)
         data = [self.state_of(name, knowledge, id_, path, asker) for id_, path in added]
-        return Response(
-            encode_json({"object": "list", "data": data}), 201, media_type="application/json"
-        )
+        return reply({"object": "list", "data": data}, 201)
 
     def form(self, request: Request) -> Any:
+        """Return a context manager that reads the form. Raise TooLarge or BadRequest."""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self.largest + 1_000_000:
             raise self.too_large()
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise BadRequest(
-                "The body is not a form with files.",
+                "The body is not a multipart form.",
                 "Send it as multipart/form-data: curl -F file=@report.pdf …",
                 param="Content-Type",
             )
-        counted = _Counted(request, self.largest + 1_000_000, self.too_large)
-        return _Form(counted, max_files=_MOST_FILES, max_fields=20)
+        counted = LimitedBody(request, self.largest + 1_000_000, self.too_large)
+        return UploadForm(counted, max_files=_MAX_FILES, max_fields=20)
 
     def too_large(self) -> TooLarge:
         return TooLarge(
             f"The upload is larger than {self.largest_mb:g} MiB.",
-            "Split it, or have the operator raise `limits.document_mb`.",
+            "Split it, or ask the operator to raise `limits.document_mb`.",
         )
 
     def read(self, knowledge: Knowledge, path: str) -> "asyncio.Task[None]":
-        """Reads an upload, a few at a time, so that threads are left for questions. From now on it
-        is told as being read.
+        """Read an upload in the background; from now on its state is `reading`.
+
+        Only a few are read at a time, so that threads remain for questions.
         """
 
         async def read() -> None:
@@ -189,32 +206,37 @@ class DocumentRoutes:
         return task
 
     def done(self, task: "asyncio.Task[None]") -> None:
+        """Log an unexpected error of a finished read."""
         self.reading.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if StorageFull.explains(error):
+            log.warning("an upload waits to be read: the disk is full")
+        elif error is not None:
             log.error("an upload could not be read", exc_info=error)
 
     def state_of(
         self, app: str, knowledge: Knowledge, id_: str, path: str, asker: Asker
-    ) -> Document:
-        waits = path in knowledge.waiting  # asked first: see `find`
+    ) -> DocumentView:
+        waits = path in knowledge.waiting  # read first: see `find`
         doc = knowledge.document(id_, asker)
         return (
-            seen(app, knowledge, doc, asker, waits=waits)
+            view_for(app, knowledge, doc, asker, waits=waits)
             if doc
-            else Document(id=id_, app=app, path=path, state="reading", uploaded=True)
+            else DocumentView(id=id_, app=app, path=path, state="reading", uploaded=True)
         )
 
     async def scan(self, request: Request) -> Response:
-        """Has the files looked at now; for those who may change documents."""
+        """Start a scan of the folders, for askers who may change documents."""
         asker: Asker = request.scope["slipway.asker"]
-        may_change(asker)
+        require_documents_key(asker)
         for knowledge in self.apps(asker, None).values():
-            knowledge.synchronizer.wake()
+            knowledge.synchronizer.scan_soon()
         return await self.scanned(request)
 
     async def scanned(self, request: Request) -> Response:
+        """Return the progress of the scan, for askers who may change documents."""
         asker: Asker = request.scope["slipway.asker"]
-        may_change(asker)
+        require_documents_key(asker)
         distinct = {
             id(knowledge.synchronizer): (name, knowledge)
             for name, knowledge in self.apps(asker, None).items()
@@ -229,8 +251,9 @@ class DocumentRoutes:
         )
 
     def apps(self, asker: Asker, name: str | None) -> dict[str, Knowledge]:
-        """The apps with knowledge that this asker may call, or the one of that name. Raises
-        NotFound.
+        """Return the apps with documents that the asker may call, or only the one with this name.
+
+        Raise NotFound if there is none.
         """
         mine = {
             n: a.knowledge
@@ -243,15 +266,17 @@ class DocumentRoutes:
             return {name: mine[name]}
         known = f"There are: {', '.join(mine)}." if mine else "Start the server with --docs FOLDER."
         what = (
-            f"There is no app `{name[:100]}` with documents here."
+            f"There is no app `{name[:100]}` with documents."
             if name
-            else "There is no app with documents here."
+            else "There is no app with documents."
         )
         raise NotFound(what, known, param="app")
 
     def find(self, request: Request) -> tuple[str, Knowledge, Doc, bool]:
-        """And whether it waits to be read. That is asked first: what was read since then is found
-        as it is now, and never as it was.
+        """Return (app, knowledge, document, is_pending) of the document in the path.
+
+        `waiting` is read before the look-up: a document that is read in between is then found in
+        its new state, never in its old one. Raise NotFound.
         """
         asker: Asker = request.scope["slipway.asker"]
         wanted = request.path_params["id"]
@@ -262,7 +287,7 @@ class DocumentRoutes:
             ):
                 return name, knowledge, doc, doc.path in waiting
         raise NotFound(
-            "There is no document of that id.", "GET /v1/documents lists them.", param="id"
+            "There is no document with this id.", "GET /v1/documents lists them.", param="id"
         )
 
     def paths(self) -> list[ApiRoute]:
@@ -276,12 +301,12 @@ class DocumentRoutes:
         ]
 
 
-# bytes of a body's end that are kept: its last boundary, and what some clients write behind it
+# Bytes kept of a body's end: its last boundary, and what some clients write after it
 _TAIL = 1_000
 
 
-class _Counted:
-    """A request's body, counted as it comes, so that no more of it is kept than is allowed."""
+class LimitedBody:
+    """Counts a request's body while it is read, and raises TooLarge above the limit."""
 
     def __init__(self, request: Request, most: int, too_large: Any) -> None:
         self.request, self.most, self.too_large, self.size, self.tail = (
@@ -294,7 +319,7 @@ class _Counted:
 
     async def receive(self) -> Any:
         message = await self.request.receive()
-        self.request.scope["extensions"]["slipway"].still_sending()
+        self.request.scope["extensions"]["slipway"].keep_reading()
         body = message.get("body", b"")
         self.size += len(body)
         self.tail = (self.tail + body)[-_TAIL:]
@@ -303,12 +328,14 @@ class _Counted:
         return message
 
 
-class _Form:
-    """The form of a request, its files closed at the end. A part that is not ended would be left
-    out in silence: such a form is refused.
+class UploadForm:
+    """Reads the form of a request and closes its files at the end.
+
+    The parser would silently drop an incomplete last part, so a form without its final boundary is
+    rejected.
     """
 
-    def __init__(self, counted: _Counted, max_files: int, max_fields: int) -> None:
+    def __init__(self, counted: LimitedBody, max_files: int, max_fields: int) -> None:
         self.counted = counted
         self.request = Request(counted.request.scope, counted.receive)
         self.most = {"max_files": max_files, "max_fields": max_fields}
@@ -319,19 +346,19 @@ class _Form:
             self.form = await self.request.form(**self.most)
         except MultiPartException as error:
             raise BadRequest(
-                f"The form cannot be read: {error.message}",
+                f"The form is invalid: {error.message}",
                 "Send it as curl does: curl -F file=@report.pdf …",
             ) from None
         if not self.is_whole():
             await self.form.close()
             raise BadRequest(
                 "The form ends in the middle of a part.",
-                "Send it whole, with the boundary and `--` behind it.",
+                "Send all of it, up to the boundary followed by `--`.",
             )
         return self.form
 
     def is_whole(self) -> bool:
-        """Whether it ends with its boundary (RFC 2046, 5.1.1)."""
+        """Return whether the form ends with its final boundary (RFC 2046, 5.1.1)."""
         boundary = re.search(r"boundary=\"?([^\";,]+)", self.request.headers["content-type"])
         return (
             boundary is not None
@@ -343,34 +370,41 @@ class _Form:
             await self.form.close()
 
 
-def may_change(asker: Asker) -> None:
+def require_documents_key(asker: Asker) -> None:
+    """Raise Forbidden if the asker may not change documents."""
     if not asker.documents:
         raise Forbidden(
             "This key may not add or remove documents.",
-            "Ask the operator for `documents: true` on it.",
+            "Ask the operator to set `documents: true` for it.",
         )
 
 
-def every(app: str, knowledge: Knowledge, asker: Asker) -> list[Document]:
-    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)  # asked first: see `find`
+def views(app: str, knowledge: Knowledge, asker: Asker) -> list[DocumentView]:
+    """Return all documents of an app that the asker may see."""
+    waiting, coming = knowledge.waiting, knowledge.pending_uploads(asker)  # read first: see `find`
     known = {doc.path: doc for doc in knowledge.documents(asker)}
     docs = [*known.values(), *(doc for doc in coming if doc.path not in known)]
-    return [seen(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
+    return [view_for(app, knowledge, doc, asker, waits=doc.path in waiting) for doc in docs]
 
 
-def seen(app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool) -> Document:
-    """To those who may change it, a document that is being read, or read again, is just that; the
-    others have it as it was until then.
+def view_for(
+    app: str, knowledge: Knowledge, doc: Doc, asker: Asker, *, waits: bool
+) -> DocumentView:
+    """Return a document as this asker sees it.
+
+    While it is being read, askers who may change documents see the state `reading`; the others see
+    its previous state.
     """
     if asker.documents and waits:
-        return Document(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
-    return shown(app, knowledge, doc)
+        return DocumentView(id=doc.public, app=app, path=doc.path, state="reading", uploaded=True)
+    return view(app, knowledge, doc)
 
 
-def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
+def view(app: str, knowledge: Knowledge, doc: Doc) -> DocumentView:
+    """Return a document with its stored state."""
     uploaded = knowledge.synchronizer.collection.uploads.holds(doc.file)
     failed = doc.state == "failed"
-    return Document(
+    return DocumentView(
         id=doc.public,
         app=app,
         path=doc.path,
@@ -383,7 +417,7 @@ def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
         tags=tuple(sorted(doc.tags)),
         uploaded=uploaded,
         read_at=doc.read_at or time.time(),
-        error=failure(doc) if failed else None,
+        error=failure_text(doc) if failed else None,
         reason=doc.reason or None,
         page=doc.page,
         next=doc.next or None,
@@ -391,6 +425,7 @@ def shown(app: str, knowledge: Knowledge, doc: Doc) -> Document:
 
 
 def files_of(form: FormData) -> list[UploadFile]:
+    """Return the files of a form. Raise BadRequest for other fields or missing files."""
     if unknown := next((key for key in form if key not in _FIELDS), None):
         raise BadRequest(
             f"There is no field `{unknown[:50]}`.",
@@ -411,26 +446,26 @@ def files_of(form: FormData) -> list[UploadFile]:
     return files
 
 
-def named(upload: UploadFile) -> str:
-    """The file's own name, without folders and what no name may hold."""
+def file_name_of(upload: UploadFile) -> str:
+    """Return the file's name without folders and control characters. Raise BadRequest."""
     name = unicodedata.normalize("NFC", PurePath((upload.filename or "").replace("\\", "/")).name)
     name = "".join(c for c in name if c.isprintable()).strip().lstrip(".")
     kind = PurePath(name).suffix.lower()
     if not name:
         raise BadRequest(
             "A file has no name.",
-            f"Send its name with it, ending in one of {', '.join(READERS)}.",
+            f"Send a file name that ends in one of {', '.join(READERS)}.",
             param="file",
         )
     if kind not in READERS:
         raise BadRequest(
-            f"`{name[:100]}` is not a kind of document that can be read.",
-            f"The kinds are {', '.join(READERS)}.",
+            f"`{name[:100]}` has a file type that is not supported.",
+            f"Supported types: {', '.join(READERS)}.",
             param="file",
         )
-    if len(name.encode()) > _LONGEST_NAME:
+    if len(name.encode()) > _MAX_NAME:
         raise BadRequest(
-            f"`{name[:40]}…` is a name of more than {_LONGEST_NAME} bytes.",
+            f"The name `{name[:40]}…` is longer than {_MAX_NAME} bytes.",
             "Give the file a shorter name.",
             param="file",
         )
@@ -438,39 +473,33 @@ def named(upload: UploadFile) -> str:
 
 
 def text_of(form: FormData, name: str) -> str | None:
+    """Return a text field of a form. Raise BadRequest if it is a file."""
     value = form.get(name)
     if isinstance(value, UploadFile):
         raise BadRequest(f"`{name}` must be text, not a file.", param=name)
     return value or None
 
 
-def marks(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
-    """The tags, and the groups that the document is kept to: some of the asker's own. Raises
-    Forbidden.
+def tags_and_groups(form: FormData, asker: Asker) -> tuple[frozenset[str], frozenset[str] | None]:
+    """Return the tags, and the groups that may read the document (None: no restriction).
+
+    Raise Forbidden for a group that the asker is not in.
     """
     tags, groups = (
         frozenset(part.strip() for part in (text_of(form, name) or "").split(",") if part.strip())
         for name in ("tags", "groups")
     )
-    if len(tags) > _MOST_TAGS or any(len(tag) > _LONGEST_TAG for tag in tags):
+    if len(tags) > _MAX_TAGS or any(len(tag) > _MAX_TAG for tag in tags):
         raise BadRequest(
-            f"`tags` are more than {_MOST_TAGS}, or one is longer than {_LONGEST_TAG} signs.",
-            "Send fewer, shorter ones.",
+            f"`tags` has more than {_MAX_TAGS} tags, or one has over {_MAX_TAG} characters.",
+            "Send fewer or shorter tags.",
             param="tags",
         )
     if strange := sorted(groups - asker.groups):
         yours = ", ".join(sorted(asker.groups)) or "none"
         raise Forbidden(
-            f"This key is not of the group `{strange[0][:50]}`.",
+            f"This key is not in the group `{strange[0][:50]}`.",
             f"Its groups: {yours}.",
             param="groups",
         )
     return tags, groups or None
-
-
-def reply(data: Any) -> Response:
-    return Response(
-        encode_json(data),
-        media_type="application/json",
-        headers={"x-content-type-options": "nosniff"},
-    )

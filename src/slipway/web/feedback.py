@@ -1,4 +1,4 @@
-"""The routes of feedback: a vote on an answer, a report of a problem, and taking a vote back."""
+"""The routes of feedback: vote on an answer, report a problem, and withdraw a vote."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.errors import BadRequest, Conflict, Gone
-from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Said
-from slipway.providers import encode_json
-from slipway.types import Answered, Asker
-from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
-from slipway.web.routes import ApiRoute, AsgiHandler
+from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
+from slipway.types import MAX_SECTIONS, Answered, Asker
+from slipway.web.guard import Guard
+from slipway.web.responses import reply
+from slipway.web.routes import ApiRoute
 from slipway.web.runs import Run, Runs
-from slipway.web.wire import fold, parse_json
+from slipway.web.wire import parse_json, whole_answer
 
+MAX_QUESTION = 8_000  # characters of a question that feedback keeps
+MAX_KB = 64.0  # of a vote or report
 _SOURCE = ("n", "id", "path", "heading", "page", "version")
 
 
@@ -33,61 +35,61 @@ decode = msgspec.json.Decoder(FeedbackRequest).decode
 
 
 class FeedbackRoutes:
-    """The handlers, over one room of feedback. `guard` reads bodies."""
+    """The handlers. `guard` reads request bodies."""
 
     def __init__(self, feedback: Feedback, runs: Runs, guard: Callable[[], Guard]) -> None:
         self.feedback, self.runs, self.guard = feedback, runs, guard
 
-    async def give(self, scope: Scope, receive: Receive, send: Send) -> None:
-        said = checked(parse_json(await self.guard().body(scope, receive), decode))
-        asker: Asker = scope["slipway.asker"]
-        self.check_ended(said.answer, asker)
-        kept = await self.feedback.give(said, asker)
-        await respond(send, 200, JSON, encode_json(kept))
+    async def give(self, request: Request) -> Response:
+        """Store a vote or report."""
+        body = await self.guard().body(request.scope, request.receive, MAX_KB)
+        opinion = checked(parse_json(body, decode))
+        asker: Asker = request.scope["slipway.asker"]
+        self.check_ended(opinion.answer, asker)
+        return reply(await self.feedback.give(opinion, asker))
 
     async def withdraw(self, request: Request) -> Response:
+        """Delete the asker's votes on an answer."""
         answer_id = request.path_params["answer"]
         count = await self.feedback.withdraw(answer_id, request.scope["slipway.asker"])
-        return Response(
-            encode_json({"answer": answer_id, "withdrawn": count}), media_type="application/json"
-        )
+        return reply({"answer": answer_id, "withdrawn": count})
 
     def check_ended(self, answer_id: str, asker: Asker) -> None:
-        """Raises Conflict for an answer that may still change."""
+        """Raise Conflict if the answer is still being written."""
         run = self.runs.runs.get(answer_id)
         if run is not None and run.state == "running" and run.question.asker.owner == asker.owner:
             raise Conflict(
                 "This answer is still being written.",
-                "Send feedback once it has ended.",
+                "Send feedback after its end.",
                 param="answer",
             )
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/feedback", AsgiHandler(self.give), methods=["POST"]),
+            ApiRoute("/v1/feedback", self.give, methods=["POST"]),
             ApiRoute("/v1/feedback/{answer}", self.withdraw, methods=["DELETE"]),
         ]
 
 
-def checked(request: FeedbackRequest) -> Said:
-    """Raises BadRequest, naming the field and the fix."""
+def checked(request: FeedbackRequest) -> Opinion:
+    """Return the vote or report. Raise BadRequest that names the invalid field and the fix."""
     for i, reason in enumerate(request.reasons):
         if reason not in REASONS:
             raise BadRequest(
-                f"`reasons[{i}]`: there is no reason `{reason[:50]}`.",
+                f"`reasons[{i}]`: `{reason[:50]}` is not a known reason.",
                 f"Known: {', '.join(REASONS)}.",
                 param=f"reasons[{i}]",
             )
     if len(request.comment) > LONGEST_COMMENT:
         raise BadRequest(
-            f"`comment` has {len(request.comment)} characters; {LONGEST_COMMENT} is the limit.",
-            "Send a shorter one.",
+            f"`comment` has {len(request.comment)} characters; the limit is {LONGEST_COMMENT}.",
+            "Send a shorter comment.",
             param="comment",
         )
     if request.kind == "vote" and request.helpful is None:
         raise BadRequest(
             "`helpful` is missing.",
-            'Send `true` or `false`; or `"kind": "report"` to report a problem.',
+            'Send `true` or `false`, or `"kind": "report"` to report a problem.',
             param="helpful",
         )
     if request.kind == "report" and request.helpful is not None:
@@ -99,10 +101,10 @@ def checked(request: FeedbackRequest) -> Said:
     if request.kind == "report" and not request.reasons and not request.comment.strip():
         raise BadRequest(
             "`comment` is empty.",
-            "Say in `comment` what the problem is, or name `reasons`.",
+            "Describe the problem in `comment`, or list `reasons`.",
             param="comment",
         )
-    return Said(
+    return Opinion(
         answer=request.answer,
         kind=request.kind,
         helpful=request.helpful,
@@ -112,13 +114,20 @@ def checked(request: FeedbackRequest) -> Said:
     )
 
 
-def note_of(run: Run) -> Answered:
-    """An answer that has ended, as feedback keeps it; its text only where all of it is still there."""
+def answered_record(run: Run) -> Answered:
+    """Return the record of a finished answer; without its text if a part has expired."""
     question = run.question
     try:
-        whole = fold(question.id, run.events)
+        whole = whole_answer(question.id, run.events)
     except Gone:
-        whole = {"text": None, "sources": [], "model": None, "served_by": None, "prompt": None}
+        whole = {
+            "sections": (),
+            "text": None,
+            "sources": [],
+            "model": None,
+            "served_by": None,
+            "prompt": None,
+        }
     sources = tuple(
         {name: getattr(s, name) for name in _SOURCE} for s in whole["sources"] if s.cited
     )
@@ -131,7 +140,8 @@ def note_of(run: Run) -> Answered:
         model=whole["model"],
         served_by=whole["served_by"],
         prompt=whole["prompt"],
-        question=question.text,
+        question=question.text[:MAX_QUESTION],
+        sections=max(1, len(whole["sections"])) if whole["text"] is not None else MAX_SECTIONS,
         text=whole["text"],
         sources=sources,
     )

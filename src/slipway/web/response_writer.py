@@ -1,4 +1,4 @@
-"""The client's side of a proxied answer: head, events and heartbeats."""
+"""Write the HTTP response of a proxied answer: headers, events and heartbeats."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from slipway.errors import SlipwayError
 from slipway.types import Language
 from slipway.web.guard import JSON, STREAM, Send, respond
 from slipway.web.runs import HEARTBEAT_S
-from slipway.web.server import at_once
+from slipway.web.server import write_whole
 from slipway.web.wire import envelope, sse
 
 log = logging.getLogger("slipway")
@@ -17,19 +17,25 @@ HEARTBEAT = b": still here\n\n"
 
 
 class HttpResponseWriter:
-    """The client's side of a proxied answer."""
+    """The response of one proxied answer. `begun` is true once its headers were sent."""
 
-    __slots__ = ("begun", "headers", "last_write", "send", "streams")
+    __slots__ = ("begun", "headers", "last_write", "ref", "send", "streamed", "streams")
 
-    def __init__(self, send: Send, answer_id: str, streams: "Streams") -> None:
+    def __init__(self, send: Send, answer_id: str, streams: "Heartbeats") -> None:
+        self.ref = answer_id
         ref = answer_id.encode()
         self.send = send
         self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref)]
         self.streams = streams
-        self.begun = False
+        self.begun = self.streamed = False
         self.last_write = 0.0
 
+    def whole_body(self, body: bytes) -> bytes:
+        """Return the body to send for a whole chat completion; other forms translate it."""
+        return body
+
     def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
+        """Return the response headers that describe the answer."""
         found = [
             *self.headers,
             (b"x-slipway-served-by", facts.served_by.encode()),
@@ -41,45 +47,52 @@ class HttpResponseWriter:
         return found
 
     async def whole(self, body: bytes, facts: Facts) -> None:
+        """Send a whole JSON response."""
         self.begun = True
         headers = JSON + self.facts(facts)
-        if not at_once(self.send, 200, headers, body):
+        if not write_whole(self.send, 200, headers, body):
             await respond(self.send, 200, headers, body)
 
     async def begin(self, facts: Facts | None = None) -> None:
-        """The head; without the facts where the first words take so long that a heartbeat goes
-        before them.
+        """Send the headers of a stream, once.
+
+        A heartbeat before the first token sends them without `facts`, which are not known yet.
         """
         if not self.begun:
-            self.begun = True
+            self.begun = self.streamed = True
             headers = self.headers if facts is None else self.facts(facts)
             await self.send(
                 {"type": "http.response.start", "status": 200, "headers": STREAM + headers}
             )
 
     async def beat(self) -> None:
+        """Send a heartbeat."""
         await self.begin()
         await self.write(HEARTBEAT)
 
     async def write(self, events: bytes) -> None:
+        """Send encoded events."""
         if events:
             self.last_write = time.monotonic()
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
-    async def fail(self, error: SlipwayError, ref: str, language: Language) -> None:
-        """An error after the headers: an event of its own, and no [DONE]."""
-        log.warning("%s: %s (%s)", ref, error.what, error.code)
-        await self.write(sse(envelope(error, ref, language)))
+    async def fail(self, error: SlipwayError, language: Language) -> None:
+        """End the stream with an error event and no `[DONE]`: the headers were already sent."""
+        log.warning("%s: %s (%s)", self.ref, error.what, error.code)
+        await self.write(sse(envelope(error, self.ref, language)))
         await self.end()
 
     async def end(self) -> None:
+        """End the response."""
         self.streams.discard(self)
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class Streams:
-    """The streams under way, also those that wait for their first words: one that has been silent
-    for HEARTBEAT_S gets a comment, which clients ignore and proxies count as life.
+class Heartbeats:
+    """Sends a comment line into each open stream that was silent for HEARTBEAT_S.
+
+    Clients ignore the comments, and proxies keep the connection open. Streams that wait for their
+    first token get them too.
     """
 
     def __init__(self) -> None:
@@ -88,12 +101,14 @@ class Streams:
         self.beating: set[asyncio.Task[None]] = set()
 
     def add(self, writer: HttpResponseWriter) -> None:
+        """Begin to send heartbeats to this stream."""
         writer.last_write = time.monotonic()
         self.open.add(writer)
         if self.timer is None:
             self.timer = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     def discard(self, writer: HttpResponseWriter) -> None:
+        """Stop the heartbeats of this stream."""
         self.open.discard(writer)
 
     def _tick(self) -> None:

@@ -1,4 +1,4 @@
-"""Starlette's routes, with our errors for what is not there."""
+"""Starlette's routes, with our errors for unknown paths and methods."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from slipway.errors import MethodNotAllowed, NotFound
 
 
 class ApiRoute(Route):
-    """A route whose wrong method is told as an error of ours."""
+    """A route that raises MethodNotAllowed for a wrong method."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.methods and scope["method"] not in self.methods:
@@ -18,17 +18,15 @@ class ApiRoute(Route):
                 for route in scope["router"].routes
                 if isinstance(route, ApiRoute) and route.path_regex.match(scope["path"])
             ]
-            known = " or ".join(
-                sorted({method for route in here for method in route.methods or ()} - {"HEAD"})
-            )
-            raise MethodNotAllowed(
-                f"`{scope['path'][:200]}` does not take {scope['method']}.", f"Use {known}."
-            )
+            known = sorted({method for route in here for method in route.methods or ()})
+            what = f"`{scope['path'][:200]}` does not support {scope['method']}."
+            usual = " or ".join(method for method in known if method != "HEAD")
+            raise MethodNotAllowed(what, f"Use {usual}.", allow=tuple(known))
         await self.app(scope, receive, send)
 
 
 class AsgiHandler:
-    """A handler in ASGI's own form, for a route that answers in more than one way."""
+    """Wraps a handler in ASGI's own form, for a route that either streams or not."""
 
     def __init__(self, handler: ASGIApp) -> None:
         self.handler = handler
@@ -37,8 +35,8 @@ class AsgiHandler:
         await self.handler(scope, receive, send)
 
 
-def nothing_there(known: Iterable[str]) -> ASGIApp:
-    """The router's answer to a path that does not exist: what does."""
+def not_found(known: Iterable[str]) -> ASGIApp:
+    """Return the handler of unknown paths: it raises NotFound, which lists the known ones."""
     there = ", ".join(known)
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,8 @@
-"""Answers under way and lately done: each an append-only log of events that readers may leave and
-come back to.
+"""Running and recent answers: each an append-only log of events that a reader can resume.
 
-Kept in memory: PER_ANSWER bytes of an answer, ALL bytes together, KEPT_S after its end. An answer
-goes on without a reader for ORPHAN_S. What is kept no longer is Gone, not unknown.
+They are kept in memory: MAX_ANSWER_BYTES of each answer, MAX_TOTAL_BYTES together, until KEPT_S
+after the end. An answer without a reader is stopped after ORPHAN_S. An expired answer raises Gone,
+an unknown one NotFound.
 """
 
 import asyncio
@@ -11,35 +11,54 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
+import msgspec
+
 from slipway.answer.draft import Draft
-from slipway.errors import Cancelled, Conflict, Gone, InternalError, NotFound, SlipwayError
+from slipway.errors import (
+    Cancelled,
+    Conflict,
+    Gone,
+    InternalError,
+    NotFound,
+    SlipwayError,
+    Stopping,
+)
 from slipway.types import Event, Question
-from slipway.web.wire import event_sse, failed
+from slipway.web.wire import event_sse, failed_event
 
 log = logging.getLogger("slipway")
-PER_ANSWER = 1024 * 1024
-ALL = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_TOTAL_BYTES = 64 * 1024 * 1024
 KEPT_S = 600.0
 ORPHAN_S = 60.0
 HEARTBEAT_S = 10.0
-FORGOTTEN = 10_000  # ids remembered as gone
+KEPT_IDS = 10_000  # ids of expired answers that are remembered
 
 Work = Callable[[Question, Draft, Callable[[Event], None]], Awaitable[None]]
 State = Literal["running", "done", "failed", "cancelled"]
 
 
+def question_size(question: Question) -> int:
+    """Return the approximate size of a question in bytes, with its conversation."""
+    return (
+        1000
+        + len(question.text)
+        + sum(len(m.content) if isinstance(m.content, str) else 1000 for m in question.messages)
+    )
+
+
 class Run:
-    """One answer. Events are numbered from 1; `first` is the number of the oldest that is still
-    kept.
-    """
+    """One answer. Events are numbered from 1; `first` is the oldest one that is still kept."""
 
     def __init__(self, question: Question) -> None:
         self.question = question
         self.draft = Draft()
         self.log: deque[tuple[bytes, Event]] = deque()
         self.first = 1
-        self.size = 0
+        self.size = question_size(question)  # bytes, with the question
+        self.events_size = 0  # bytes of the events in the log
         self.state: State = "running"
+        self.stopping = False
         self.error: SlipwayError | None = None
         self.task: asyncio.Task[None] | None = None
         self.readers: set[asyncio.Event] = set()
@@ -48,19 +67,19 @@ class Run:
 
     @property
     def last(self) -> int:
+        """Return the number of the latest event."""
         return self.first + len(self.log) - 1
 
     @property
     def events(self) -> list[Event]:
-        """All events so far. Raises Gone where the first of them are kept no longer: half an answer
-        is none.
-        """
+        """Return all events so far. Raise Gone if the first of them have expired."""
         self.check(0)
         return [event for _, event in self.log]
 
     async def whole(self, after: int = 0) -> list[Event]:
-        """All events, once there are no more; those behind number `after` are taken as they come,
-        however many they are.
+        """Wait for the end and return all events.
+
+        Events after number `after` are collected as they come, so that they cannot expire before.
         """
         events = self.events[:after]
         async for _, event in self.follow(after):
@@ -69,29 +88,35 @@ class Run:
         return events
 
     def begin(self, work: Work) -> None:
-        """Starts the work, or starts it again: its events follow in the same log."""
+        """Start the work, or start it again; new events are appended to the same log."""
         loop = asyncio.get_running_loop()
         self.state, self.error, self.ended_at, self.alone_since = "running", None, None, loop.time()
         self.task = loop.create_task(self._do(work))
 
     async def _do(self, work: Work) -> None:
         try:
-            await work(self.question, self.draft, self.say)
+            await work(self.question, self.draft, self.append)
             self.state = "done"
+            self.forget_work()
         except asyncio.CancelledError:
-            self.state, self.error = "cancelled", Cancelled("The answer was stopped.")
+            self.state = "cancelled"
+            self.error = (
+                Stopping("The server stopped before this answer was complete.")
+                if self.stopping
+                else Cancelled("The answer was stopped.")
+            )
         except SlipwayError as error:
             self.state, self.error = "failed", error
         except Exception as error:
-            log.exception("a defect met by answer %s", self.question.id)
+            log.exception("bug: answer %s failed unexpectedly", self.question.id)
             self.state, self.error = "failed", InternalError.of(error)
         finally:
             self.ended_at = asyncio.get_running_loop().time()
         if self.error is not None:
             self.tell(self.error)
             missing = self.draft.missing
-            self.say(
-                failed(
+            self.append(
+                failed_event(
                     self.error,
                     self.question.id,
                     self.question.language,
@@ -102,38 +127,50 @@ class Run:
             reader.set()
 
     def tell(self, error: SlipwayError) -> None:
-        """In the log; what refuses a question may quote it, and is told by its kind alone."""
+        """Log an error. A refusal may quote the question, so that only its code is logged."""
         if error.status >= 500:
             log.warning("%s: %s (%s)", self.question.id, error.what, error.code)
         elif not isinstance(error, Cancelled):
-            log.info(
-                "%s: it was refused: %d (%s)", self.question.id, error.status, type(error).code
-            )
+            log.info("%s: rejected: %d (%s)", self.question.id, error.status, type(error).code)
 
-    def cancel(self) -> None:
+    def forget_work(self) -> None:
+        """Drop what only a retry needs: a complete answer cannot be retried."""
+        self.size -= question_size(self.question)
+        self.question = msgspec.structs.replace(self.question, messages=(), options={})
+        self.size += question_size(self.question)
+        self.draft = Draft()
+
+    def cancel(self, *, stopping: bool = False) -> None:
+        """Stop the answer, if it is running; `stopping` if it is because the server stops."""
+        self.stopping = stopping
         if self.task is not None and not self.task.done():
             self.task.cancel()
 
-    def say(self, event: Event) -> None:
+    def append(self, event: Event) -> None:
+        """Add an event to the log and wake the readers; the oldest events may expire."""
         encoded = event_sse(self.last + 1, event)
         self.log.append((encoded, event))
         self.size += len(encoded)
-        while self.size > PER_ANSWER and len(self.log) > 1:
-            self.size -= len(self.log.popleft()[0])
+        self.events_size += len(encoded)
+        while self.events_size > MAX_ANSWER_BYTES and len(self.log) > 1:
+            dropped = len(self.log.popleft()[0])
+            self.size -= dropped
+            self.events_size -= dropped
             self.first += 1
         for reader in self.readers:
             reader.set()
 
     def check(self, after: int) -> None:
-        """Raises Gone where the event behind number `after` is kept no longer."""
+        """Raise Gone if the event after number `after` has expired."""
         if after + 1 < self.first:
-            raise Gone("The beginning of this answer is kept no longer.")
+            raise Gone("The beginning of this answer has expired.")
 
     async def follow(
         self, after: int = 0, heartbeat_s: float = HEARTBEAT_S
     ) -> AsyncIterator[tuple[bytes, Event | None]]:
-        """The events behind number `after` and those to come, encoded and as they are; a
-        heartbeat's event is None. Raises Gone.
+        """Yield (bytes for the stream, event) of each event after number `after`, until the end.
+
+        A heartbeat has the event None. Raise Gone if the next event has expired.
         """
         more = asyncio.Event()
         self.readers.add(more)
@@ -159,12 +196,15 @@ class Run:
 
 
 class Runs:
+    """All running and recent answers, by id."""
+
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
-        self.forgotten: deque[str] = deque(maxlen=FORGOTTEN)
+        self.gone_ids: deque[str] = deque(maxlen=KEPT_IDS)
         self.sweeper: asyncio.Task[None] | None = None
 
     def start(self, question: Question, work: Work) -> Run:
+        """Start an answer and return it."""
         run = self.runs[question.id] = Run(question)
         self._go(run, work)
         return run
@@ -175,30 +215,32 @@ class Runs:
             self.sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     def get(self, run_id: str, owner: str) -> Run:
-        """Raises Gone for an answer kept no longer, NotFound for one that never was or is another
-        key's.
+        """Return an answer of this owner. Raise Gone if it has expired.
+
+        Raise NotFound if it never existed or belongs to another key.
         """
         run = self.runs.get(run_id)
-        if run is None and run_id in self.forgotten:
-            raise Gone("This answer is kept no longer.")
+        if run is None and run_id in self.gone_ids:
+            raise Gone("This answer has expired.")
         if run is None or run.question.asker.owner != owner:
             raise NotFound(
-                "There is no answer of that id.",
+                "There is no answer with this id.",
                 "Check the id; answers belong to the key that asked.",
                 param="id",
             )
         return run
 
     def retry(self, run: Run, work: Work) -> None:
-        """Does again what is missing: its events follow in the same log. Raises Conflict where
-        nothing is.
+        """Write again what is missing; new events are appended to the same log.
+
+        Raise Conflict if the answer is running or nothing is missing.
         """
         if run.state == "running":
             raise Conflict(
                 "This answer is still being written.", f"Read /v1/answers/{run.question.id}/events."
             )
         if run.state == "done":
-            raise Conflict("Nothing of this answer is missing.", "Ask again for another answer.")
+            raise Conflict("This answer is complete.", "Ask again for another answer.")
         self._go(run, work)
 
     async def _sweep(self) -> None:
@@ -212,7 +254,7 @@ class Runs:
                     and now - run.alone_since > ORPHAN_S
                 ):
                     log.info(
-                        "answer %s had no reader for %g s and was stopped",
+                        "answer %s was stopped: nobody read it for %g s",
                         run.question.id,
                         ORPHAN_S,
                     )
@@ -225,27 +267,32 @@ class Runs:
         total = sum(run.size for run in self.runs.values())
         ended = [run for run in self.runs.values() if run.ended_at is not None and not run.readers]
         for run in sorted(ended, key=lambda r: r.ended_at or 0):
-            if total <= ALL:
+            if total <= MAX_TOTAL_BYTES:
                 return
             total -= run.size
             self._forget(run)
 
     def _forget(self, run: Run) -> None:
         del self.runs[run.question.id]
-        self.forgotten.append(run.question.id)
+        self.gone_ids.append(run.question.id)
+
+    async def stop(self) -> None:
+        """Stop all running answers, and tell their readers that the server stops."""
+        if late := self.running:
+            log.warning("%d answers were cut: the server stopped before their end", len(late))
+            for run in late:
+                run.cancel(stopping=True)
+            await asyncio.wait([run.task for run in late if run.task is not None])
 
     @property
     def running(self) -> list[Run]:
+        """Return the answers in progress."""
         return [run for run in self.runs.values() if run.ended_at is None]
 
-    async def close(self, grace_s: float) -> None:
-        """Lets what runs finish within the grace, then stops it, and says so."""
+    async def close(self, timeout_s: float) -> None:
+        """Let running answers finish within this time, then stop the others."""
         if tasks := [run.task for run in self.running if run.task is not None]:
-            _, late = await asyncio.wait(tasks, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            if late:
-                log.warning("the grace of %g s ran out: %d answers were cut", grace_s, len(late))
-                await asyncio.wait(late)
+            await asyncio.wait(tasks, timeout=timeout_s)
+            await self.stop()
         if self.sweeper is not None:
             self.sweeper.cancel()

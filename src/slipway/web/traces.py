@@ -8,34 +8,40 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import NotFound
-from slipway.providers import encode_json
 from slipway.types import Asker
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
-Find = Callable[
-    [str, str | None], dict[str, Any] | None
-]  # the trace of an answer of this owner; of anybody's where that is None
-ELSEWHERE = "The latest answers are found once they have ended, by the key that asked; look for others in the server's log."
-REFUSED = "What begins with `ref-` was refused before an answer began: the server's log has a line with it."
+# (answer's id, owner or None for all owners) -> the trace
+Find = Callable[[str, str | None], dict[str, Any] | None]
+NOT_KEPT = (
+    "Traces cover the last 2,000 finished answers, and only the key that asked can see one; "
+    "the server's log may say more."
+)
+REJECTED = (
+    "A reference that begins with `ref-` belongs to a request that was rejected before an answer "
+    "began; search for it in the server's log."
+)
 
 
 class TraceRoutes:
-    """Handle `GET /v1/traces/{id}`."""
+    """Handles `GET /v1/traces/{id}`."""
 
     def __init__(self, current: Current, find: Find) -> None:
         self.current, self.find = current, find
 
     async def one(self, request: Request) -> Response:
-        """An answer belongs to its key; the operator, and everybody where there are no keys, may
-        see all.
+        """Return the trace of an answer that the asker owns.
+
+        The operator sees all traces, and so does everybody if there are no keys.
         """
         asker: Asker = request.scope["slipway.asker"]
         all_of_them = asker.everything or self.current.pipeline.admission.open
         found = self.find(request.path_params["id"], None if all_of_them else asker.owner)
         if found is None:
-            where = REFUSED if request.path_params["id"].startswith("ref-") else ELSEWHERE
-            raise NotFound("There is no trace of that reference.", where, param="id")
-        return Response(encode_json(found), media_type="application/json")
+            where = REJECTED if request.path_params["id"].startswith("ref-") else NOT_KEPT
+            raise NotFound("There is no trace of this reference.", where, param="id")
+        return reply(found)
 
     def paths(self) -> list[ApiRoute]:
         return [ApiRoute("/v1/traces/{id}", self.one, methods=["GET"])]

@@ -1,5 +1,5 @@
-"""OpenAI's JSON and SSE <-> our words. A body is parsed once; what is not ours to read is passed on
-as it came.
+"""Translate between OpenAI's JSON and SSE and our types. Fields that we do not need are passed on
+unchanged.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from slipway.catalogue import sentences
+from slipway.catalogue import reader_sentences
 from slipway.errors import BadRequest, SlipwayError
 from slipway.providers import Call, encode_json
 from slipway.types import (
@@ -18,11 +18,11 @@ from slipway.types import (
     Done,
     Event,
     Failed,
-    ForReader,
     Language,
     Message,
     Notice,
     Progress,
+    ReaderText,
     Record,
     SectionState,
     Source,
@@ -33,25 +33,23 @@ from slipway.types import (
 )
 
 Roles = Literal["system", "developer", "user", "assistant", "tool", "function"]
-OURS = frozenset(
+SLIPWAY_FIELDS = frozenset(
     {"model", "messages", "stream", "stream_options", "within"}
-)  # the fields of a chat request that a model's parameters are not
+)  # fields of a chat request that are not model parameters
 
 
-class WireMessage(msgspec.Struct):
+class ChatMessageBody(msgspec.Struct):
     role: Roles
     content: msgspec.Raw = msgspec.Raw()
 
 
 class ChatRequest(msgspec.Struct):
-    """What is read of a chat request. `content` stays raw: a bare model's proxy never looks into
-    it.
-    """
+    """The fields that are read of a chat request. `content` stays raw: a proxy never needs it."""
 
     model: str
-    messages: list[WireMessage]
+    messages: list[ChatMessageBody]
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,6 +58,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
     app: str | None = None
     stream: bool = False
     within: Within | None = None
+    attachments: tuple[str, ...] = ()
 
 
 decode_chat = msgspec.json.Decoder(ChatRequest).decode
@@ -67,7 +66,9 @@ decode_answer = msgspec.json.Decoder(AnswerRequest).decode
 decode_content = msgspec.json.Decoder(str | list[dict[str, Any]] | None).decode
 PLACE = re.compile(r" - at `\$\.?(.*)`$")
 MISSING = re.compile(r"Object missing required field `(\w+)`")
-UNKNOWN = re.compile(r"Object contains unknown field `(\w+)`")
+UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
+TOO_LONG = re.compile(r"Expected `(str|array)` of length <= (\d+)")
+MAX_ECHO = 300  # characters of what a client sent that an error message repeats
 WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 KINDS = {
     "array": "a list",
@@ -87,16 +88,19 @@ FIXES = {
     "helpful": "Send `true` or `false`.",
     "reasons": 'Send a list, such as `"reasons": ["wrong"]`.',
     "section": "Send the index of a section, from 0; leave it out for the whole answer.",
-    "within": 'Send any of `{"path": "guide/**", "tags": ["a"], "since": "2026-01-01", "until": "2026-12-31"}`.',
+    "within": 'Send any of `{"path": "guide/**", "tags": ["a"], '
+    '"since": "2026-01-01", "until": "2026-12-31"}`.',
 }
 
 
 def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
-    """The decoded body, or a BadRequest that names the field and the fix."""
+    """Return the decoded body. Raise BadRequest that names the invalid field and the fix."""
     try:
+        if not body.isascii():
+            body.decode(encoding)  # msgspec does not look into text that it only passes on
         return decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+        raise bad_request_from(clipped(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         what = (
             "The body is empty."
@@ -106,12 +110,17 @@ def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
         raise BadRequest(what, "Send a JSON object in UTF-8.") from None
     except RecursionError:
         raise BadRequest(
-            "The body's JSON is nested too deeply.", "Send a flatter object."
+            "The JSON of the body is nested too deeply.", "Send a flatter object."
         ) from None
 
 
-def invalid(message: str) -> BadRequest:
-    """msgspec's finding, as a sentence that names the field and the fix."""
+def clipped(text: str, longest: int = MAX_ECHO) -> str:
+    """Return a text without its middle if it is too long: a client may send long field names."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
+
+
+def bad_request_from(message: str) -> BadRequest:
+    """Turn a message of msgspec into an error that names the field and the fix."""
     place = PLACE.search(message)
     param = place[1] if place else ""
     what = PLACE.sub("", message)
@@ -130,6 +139,9 @@ def invalid(message: str) -> BadRequest:
             if param
             else f"The body must be {expected}, not {got}."
         )
+    elif found := TOO_LONG.search(what):
+        unit = "characters" if found[1] == "str" else "items"
+        what = f"`{param}` is longer than {found[2]} {unit}."
     elif param.endswith("role"):
         what = f"`{param}` is not a role; known: system, developer, user, assistant, tool."
     else:
@@ -138,7 +150,7 @@ def invalid(message: str) -> BadRequest:
 
 
 class Chat(Record, frozen=True, kw_only=True):
-    """A chat request, checked: for a bare model the `call` is all there is to know."""
+    """A checked chat request. For a model or route, `call` is all that is needed."""
 
     model: str
     request: ChatRequest
@@ -147,6 +159,7 @@ class Chat(Record, frozen=True, kw_only=True):
 
 
 def parse_chat(body: bytes) -> Chat:
+    """Return the chat request of a body. Raise BadRequest that names the invalid field."""
     request: ChatRequest = parse_json(body, decode_chat)
     messages = request.messages
     if not messages:
@@ -164,12 +177,13 @@ def parse_chat(body: bytes) -> Chat:
                 param=f"messages[{i}].content",
             )
     options, usage_wanted, progress_wanted = request.stream_options, False, False
-    if options is not None:
-        body = without(body, "stream_options")
+    if options is not msgspec.UNSET:  # also if it is null: the model must get it only once
+        body = without_field(body, "stream_options")
+    if options:
         options = dict(options)
         usage_wanted = bool(options.pop("include_usage", False))
         progress_wanted = bool(options.pop("include_progress", False))
-    body, name_at = name_place(body, request.model)
+    body, name_at = locate_model_name(body, request.model)
     call = Call(
         body=body,
         name_at=name_at,
@@ -180,19 +194,19 @@ def parse_chat(body: bytes) -> Chat:
     return Chat(model=request.model, request=request, call=call, progress_wanted=progress_wanted)
 
 
-def without(body: bytes, field: str) -> bytes:
+def without_field(body: bytes, field: str) -> bytes:
+    """Return a JSON object's text without one of its fields."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields.pop(field, None)
     return encode_json(fields)
 
 
-def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
-    """Where in the body the model's name stands, so that it can be replaced without encoding the
-    rest again.
+def locate_model_name(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
+    """Return the body and the place (start, end) of the model's name in it.
 
-    Only where it cannot be mistaken is the client's own text used: the key occurs once, and no
-    letter is written as an escape. Else the body is encoded again, which also settles a key given
-    twice (the last counts, as it did when we read it).
+    A route can then replace the name without encoding the body again. The client's own bytes are
+    used only if the key occurs once and no character is written as an escape. Otherwise the body is
+    encoded again, which also resolves a duplicate key: the last one wins, as in our decoder.
     """
     at = body.find(b'"model"')
     if at >= 0 and body.find(b'"model"', at + 7) < 0 and b"\\u00" not in body:
@@ -210,13 +224,14 @@ def name_place(body: bytes, model: str) -> tuple[bytes, tuple[int, int]]:
 
 
 def conversation(request: ChatRequest) -> tuple[Message, ...]:
-    """The messages of a chat request, as an app reads them."""
+    """Return the messages of a chat request with decoded content, as an app needs them."""
     return tuple(
         Message(role=m.role, content=content_of(i, m)) for i, m in enumerate(request.messages)
     )
 
 
-def content_of(i: int, message: WireMessage) -> str | list[dict[str, Any]] | None:
+def content_of(i: int, message: ChatMessageBody) -> str | list[dict[str, Any]] | None:
+    """Return the decoded content of message `i`. Raise BadRequest."""
     try:
         return decode_content(message.content) if bytes(message.content) else None
     except msgspec.ValidationError:
@@ -224,8 +239,8 @@ def content_of(i: int, message: WireMessage) -> str | list[dict[str, Any]] | Non
         raise BadRequest(what, FIXES["messages"], param=f"messages[{i}].content") from None
 
 
-def asked(messages: Iterable[Message]) -> str:
-    """The text of the last user turn, which is the question."""
+def question_text(messages: Iterable[Message]) -> str:
+    """Return the text of the last user turn. Raise BadRequest if it has none."""
     for message in reversed(tuple(messages)):
         if message.role == "user":
             content = message.content
@@ -237,7 +252,7 @@ def asked(messages: Iterable[Message]) -> str:
                 return content.strip()
             break
     raise BadRequest(
-        "The last user message holds no text.", "Ask something in it.", param="messages"
+        "The last user message has no text.", "Write a question in it.", param="messages"
     )
 
 
@@ -245,8 +260,9 @@ def asked(messages: Iterable[Message]) -> str:
 
 
 def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any]:
-    """OpenAI's error envelope, with our fields beside its own; `language` is that of the person who
-    asked.
+    """Return an error in OpenAI's form, with our fields under `slipway`.
+
+    `language` is the language of the person who asked.
     """
     return {
         "error": {
@@ -260,18 +276,21 @@ def envelope(error: SlipwayError, ref: str, language: Language) -> dict[str, Any
                 "retryable": error.retryable,
                 "retry_after_s": error.retry_after_s,
                 "ref": ref,
-                "reader": for_reader(error, language),
+                "reader": reader_text(error, language),
             },
         }
     }
 
 
-def for_reader(error: SlipwayError, language: Language) -> ForReader:
-    what, then = sentences(error, language)
-    return ForReader(what=what, next=then, language=language)
+def reader_text(error: SlipwayError, language: Language) -> ReaderText:
+    """Return the error message for the person who asked."""
+    what, then = reader_sentences(error, language)
+    return ReaderText(what=what, next=then, language=language)
 
 
-def failed(error: SlipwayError, ref: str, language: Language, section: int | None = None) -> Failed:
+def failed_event(
+    error: SlipwayError, ref: str, language: Language, section: int | None = None
+) -> Failed:
     return Failed(
         code=error.code,
         what=error.what,
@@ -280,17 +299,18 @@ def failed(error: SlipwayError, ref: str, language: Language, section: int | Non
         retry_after_s=error.retry_after_s,
         ref=ref,
         section=section,
-        reader=for_reader(error, language),
+        reader=reader_text(error, language),
     )
 
 
 def sse(data: Any) -> bytes:
+    """Return data as one server-sent event."""
     return b"data: %b\n\n" % encode_json(data)
 
 
 # Our own events
 
-NAMES: dict[type[Event], str] = {
+EVENT_NAMES: dict[type[Event], str] = {
     Progress: "progress",
     SourceFound: "source",
     SectionState: "section",
@@ -304,7 +324,7 @@ NAMES: dict[type[Event], str] = {
 
 
 def event_data(event: Event) -> Any:
-    """An event's data as the table of design section 5 has it."""
+    """Return an event's data, as the table of events in docs/api.md shows it."""
     if isinstance(event, SourceFound):
         return event.source
     if isinstance(event, UsageReport):
@@ -317,9 +337,10 @@ def event_data(event: Event) -> Any:
 
 
 def event_sse(number: int, event: Event) -> bytes:
+    """Return one of our own events as a server-sent event with its number as id."""
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (
         number,
-        NAMES[type(event)].encode(),
+        EVENT_NAMES[type(event)].encode(),
         encode_json(event_data(event)),
     )
 
@@ -327,13 +348,13 @@ def event_sse(number: int, event: Event) -> bytes:
 # An app's answer as OpenAI would give it
 
 
-def heading(title: str, *, first: bool) -> str:
-    """What stands before a section's text where the whole is one text."""
+def section_heading(title: str, *, first: bool) -> str:
+    """Return what precedes a section's text if all sections are joined into one text."""
     return ("" if first else "\n\n") + (f"## {title}\n\n" if title else "")
 
 
-class Folding:
-    """What the events so far come to."""
+class WholeAnswer:
+    """The state of an answer after all events that `take` received."""
 
     def __init__(self) -> None:
         self.texts: dict[int, list[str]] = {}
@@ -345,6 +366,7 @@ class Folding:
         self.done: Done | None = None
 
     def take(self, event: Event) -> None:
+        """Apply an event."""
         if isinstance(event, Delta):
             self.texts.setdefault(event.section, []).append(event.text)
         elif isinstance(event, Citation):
@@ -361,30 +383,32 @@ class Folding:
             self.done = event
 
     def section(self, event: SectionState) -> None:
-        if event.state == "started":  # begun again after a failure: what it had said is said again
+        """Apply a section's state; a section that starts again begins empty."""
+        if event.state == "started":
             self.texts[event.index] = []
             self.citations = [c for c in self.citations if c.section != event.index]
             self.notices = [n for n in self.notices if n.section != event.index]
         self.sections[event.index] = event
 
     def whole(self) -> tuple[str, dict[int, tuple[int, int]]]:
-        """The text, and where in it each section's own stands."""
+        """Return the joined text, and (start, end) of each section's own text in it."""
         text, places = "", dict[int, tuple[int, int]]()
         for index in sorted(self.texts):
             own = "".join(self.texts[index])
             state = self.sections.get(index)
             if own:
-                text += heading(state.title if state else "", first=not text)
+                text += section_heading(state.title if state else "", first=not text)
             places[index] = (len(text), len(text) + len(own))
             text += own
         return text, places
 
 
-def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
-    """A whole answer from its events: the body of `/v1/answers` when it is not streamed. Citations
-    are offsets in the whole text here.
+def whole_answer(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
+    """Return an answer as JSON from its events: the body of `/v1/answers` without streaming.
+
+    Here the offsets of citations count from the beginning of the whole text.
     """
-    folding = Folding()
+    folding = WholeAnswer()
     for event in events:
         folding.take(event)
     usage, done = folding.usage, folding.done
@@ -399,7 +423,7 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         "sources": [
             msgspec.structs.replace(s, cited=s.n in cited) for s in folding.sources.values()
         ],
-        "citations": [moved(c, places[c.section][0]) for c in folding.citations],
+        "citations": [shift_citation(c, places[c.section][0]) for c in folding.citations],
         "sections": [
             section_wire(section, *places.get(section.index, (0, 0)))
             for section in folding.sections.values()
@@ -414,7 +438,8 @@ def fold(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
     }
 
 
-def moved(citation: Citation, by: int) -> Citation:
+def shift_citation(citation: Citation, by: int) -> Citation:
+    """Return a citation with its offsets moved by `by` characters."""
     return (
         msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by)
         if by
@@ -427,7 +452,7 @@ def section_wire(section: SectionState, start: int, end: int) -> dict[str, Any]:
 
 
 def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dict[str, Any]]:
-    """OpenAI's form of citations; where one has flags, they stand beside it under `slipway`."""
+    """Return citations in OpenAI's form; flags are added under `slipway`."""
     by_n = {s.n: s for s in sources}
     return [
         {
@@ -444,8 +469,8 @@ def annotations(citations: Iterable[Any], sources: Iterable[Source]) -> list[dic
     ]
 
 
-def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
-    """A folded answer as a `chat.completion`."""
+def chat_completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
+    """Return an answer of `whole_answer` as a `chat.completion`."""
     return {
         "id": answer["id"],
         "object": "chat.completion",
@@ -474,15 +499,14 @@ def completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
 
 
 def finish_reason(notices: Iterable[Notice]) -> str:
-    """Why the text ended, as the model's provider said: the notices that tell of it are called like
-    that.
-    """
+    """Return OpenAI's finish reason: `length` or `content_filter` if a notice has this code."""
     return next(
         (notice.code for notice in notices if notice.code in ("length", "content_filter")), "stop"
     )
 
 
 def usage_wire(usage: Usage | None) -> dict[str, Any]:
+    """Return usage in OpenAI's form."""
     usage = usage or Usage()
     return {
         "prompt_tokens": usage.input_tokens,
@@ -493,7 +517,7 @@ def usage_wire(usage: Usage | None) -> dict[str, Any]:
 
 
 class ChunkWriter:
-    """An app's events -> the chunks that an OpenAI client reads."""
+    """Turns an app's events into the chunks of an OpenAI stream."""
 
     def __init__(
         self, answer_id: str, app: str, *, usage_wanted: bool, progress_wanted: bool
@@ -510,11 +534,9 @@ class ChunkWriter:
         self.notices: list[Notice] = []
         self.usage: Usage | None = None
         self.titles: dict[int, str] = {}
-        self.section, self.said, self.starts = (
-            -1,
-            0,
-            0,
-        )  # the section that is written, the characters said, and where its text starts
+        self.section = -1  # the current section
+        self.sent = 0  # characters of the text sent so far
+        self.starts = 0  # offset of the current section's own text
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         head = {
@@ -531,9 +553,11 @@ class ChunkWriter:
         )
 
     def begin(self) -> bytes:
+        """Return the first chunk, which names the role."""
         return self.delta({"role": "assistant", "content": ""})
 
     def event(self, event: Event) -> bytes:
+        """Return the chunks of an event; empty if OpenAI has no form for it."""
         if isinstance(event, Delta):
             return self.delta({"content": self.text(event)})
         if isinstance(event, SectionState):
@@ -545,7 +569,7 @@ class ChunkWriter:
             self.sources.append(event.source)
             return self.chunk([], slipway={"source": event.source}) if self.progress_wanted else b""
         if isinstance(event, Citation):
-            self.citations.append(moved(event, self.starts))
+            self.citations.append(shift_citation(event, self.starts))
         elif isinstance(event, Notice):
             self.notices.append(event)
         elif isinstance(event, UsageReport):
@@ -555,16 +579,17 @@ class ChunkWriter:
         return b""
 
     def text(self, event: Delta) -> str:
-        """With the section's title before its first words."""
+        """Return the text of a delta, with the section's title before its first words."""
         text = event.text
         if event.section != self.section:
-            title = heading(self.titles.get(event.section, ""), first=not self.said)
-            self.section, self.starts = event.section, self.said + len(title)
+            title = section_heading(self.titles.get(event.section, ""), first=not self.sent)
+            self.section, self.starts = event.section, self.sent + len(title)
             text = title + text
-        self.said += len(text)
+        self.sent += len(text)
         return text
 
     def end(self, done: Done) -> bytes:
+        """Return the last chunks: annotations and sources, usage if it was asked for, `[DONE]`."""
         marks, cited = annotations(self.citations, self.sources), {c.n for c in self.citations}
         sources = [msgspec.structs.replace(s, cited=s.n in cited) for s in self.sources]
         facts = {

@@ -1,0 +1,476 @@
+"""`slipway eval run|compare|report|judge|sets`: which candidate answers a set best, at what price
+and how fast, and how sure that is.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slipway.errors import SettingsError
+
+if TYPE_CHECKING:
+    from slipway.evals.items import EvalSet
+    from slipway.evals.running import Plan, Runner
+    from slipway.evals.summary import Summary
+
+RUNS = Path(".slipway") / "evals" / "runs"
+CACHE = Path(".slipway") / "evals" / "cache.db"
+FILE = click.Path(path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_HTML = click.option("--html", type=FILE, help="Write a report with plots into this file too.")
+_MARKDOWN = click.option(
+    "--markdown", type=FILE, help="Write the report as Markdown into this file too."
+)
+
+
+def _flags(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option(
+            "--model",
+            "models",
+            multiple=True,
+            metavar="MODEL",
+            help="PROVIDER/MODEL, an OpenAI endpoint as URL#MODEL, weights to run here, or a model or route of the settings. Repeatable.",
+        ),
+        click.option(
+            "--docs",
+            "docs",
+            type=FILE,
+            multiple=True,
+            help="Folder or file to answer from. Repeatable.",
+        ),
+        click.option(
+            "--config", type=FILE, help="Settings file; `slipway.yaml` here if there is one."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("run")
+@click.option(
+    "--set",
+    "set_name",
+    required=True,
+    metavar="SET",
+    help="A packed set, one of your own, or a JSONL or CSV file: slipway eval sets list.",
+)
+@_flags
+@click.option("--app", "apps", multiple=True, help="App of the settings to ask. Repeatable.")
+@click.option("--scorer", help="Scorer in place of the set's own: slipway eval sets list.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Ask N items, drawn by --seed."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Draws the order of the items."
+)
+@click.option(
+    "--style",
+    type=click.Choice(["direct", "reason"]),
+    help="Ask for the answer at once, or for reasoning before it.",
+)
+@click.option("--examples", is_flag=True, help="Show worked examples first, if the set has some.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    help="Tokens of an answer at most; the set's own if left out.",
+)
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="Parameter for every call; `temperature=null` sends none. Repeatable.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Items under way at once.",
+)
+@click.option(
+    "--budget",
+    "budget_usd",
+    type=click.FloatRange(min=0),
+    metavar="USD",
+    help="Ask no more once the next answer might pass it.",
+)
+@click.option(
+    "--stop",
+    is_flag=True,
+    help="Stop once a candidate has surely won, and ask beaten ones no more.",
+)
+@click.option("--judge", metavar="MODEL", help="Model that judges, for scorer `judge`.")
+@click.option(
+    "--save",
+    type=FILE,
+    help="The run's log; the same command goes on from it. One in .slipway/evals/runs if left out.",
+)
+@click.option("--no-cache", is_flag=True, help="Ask again what earlier runs have paid for.")
+@_HTML
+@_MARKDOWN
+@_JSON
+def run(**o: Any) -> None:
+    """Ask candidates the items of a set, side by side, and say who is better.
+
+    Every raw output is kept in the run's log, and the report is made from it alone.
+
+    \b
+    slipway eval run --set gsm8k --limit 50 --model qwen2.5-coder-0.5b
+    slipway eval run --set mmlu --model dashscope/qwen-plus --model dashscope/qwen-flash --stop --budget 2
+    slipway eval run --set questions.csv --config slipway.yaml --app support --html report.html
+    """
+    from slipway.evals import sets
+
+    found = sets.named(o["set_name"], o["scorer"])
+    if o["scorer"] and found.name in sets.PACKED:
+        raise SettingsError([f"--scorer: the packed set `{found.name}` has one of its own"])
+    if found.scorer == "judge" and not o["judge"]:
+        raise SettingsError(["--judge: scorer `judge` needs a model that judges; name one"])
+    file = o["save"] or RUNS / f"{found.name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+    try:
+        _run(found, file, o)
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped. The same command with --save {file} goes on from there.", err=True)
+        sys.exit(130)
+    summary = _report([file], o, None)
+    click.echo(f"The log is in {file}", err=True)
+    sys.exit(int(any(each.failed for each in summary.candidates.values())))
+
+
+def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
+    import logging
+
+    from slipway.commands.eval_candidates import asked
+    from slipway.evals.runlog import Cache, opened
+    from slipway.evals.running import Plan, Runner
+    from slipway.settings import Flags
+    from slipway.terminal import Bar
+
+    flags = Flags(config=o["config"], docs=o["docs"], models=o["models"])
+    with asked(flags, o["apps"], o["judge"], shown=not o["as_json"]) as whom, opened(file) as log:
+        if o["budget_usd"] is not None and (
+            free := [c.name for c in whom.candidates if not c.priced]
+        ):
+            raise SettingsError(
+                [
+                    f"--budget: what {', '.join(free)} costs is not known, and is not 0; give each model a `price` in the settings file"
+                ]
+            )
+        if not whom.candidates:
+            raise SettingsError(
+                ["there is nobody to ask but the judge; add --model MODEL or --app APP"]
+            )
+        plan = Plan(
+            found=found,
+            candidates=whom.candidates,
+            style=o["style"] or found.style,
+            parameters=_parameters(o["parameters"], o["max_tokens"] or found.max_tokens),
+            examples=o["examples"],
+            limit=o["limit"],
+            seed=o["seed"],
+            concurrency=o["concurrency"],
+            stop=o["stop"],
+            budget_usd=o["budget_usd"],
+            judge=whom.judge,
+        )
+        cache = None if o["no_cache"] else Cache(CACHE)
+        runner = Runner(plan, log, cache)
+        _announce(plan, log)
+        logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
+        bar = Bar("asking   ", not o["as_json"])
+
+        async def go() -> str:
+            try:
+                return await runner.run(bar.update)
+            finally:
+                await whom.close()
+
+        try:
+            ended = asyncio.run(go())
+        finally:
+            bar.end()
+            if cache is not None:
+                cache.close()
+        _say_end(ended, runner, plan)
+
+
+def run_set(
+    found: "EvalSet",
+    file: Path,
+    *,
+    models: tuple[str, ...],
+    config: Path | None,
+    limit: int | None,
+    budget_usd: float | None,
+    stop: bool,
+) -> None:
+    """Asks these models a set, with what `slipway eval run` takes if nothing else is said."""
+    asked: dict[str, Any] = {
+        "docs": (),
+        "apps": (),
+        "judge": None,
+        "style": None,
+        "examples": False,
+        "max_tokens": None,
+        "parameters": (),
+        "seed": 0,
+        "concurrency": 4,
+        "no_cache": False,
+        "as_json": False,
+    }
+    given = {
+        "models": models,
+        "config": config,
+        "limit": limit,
+        "budget_usd": budget_usd,
+        "stop": stop,
+    }
+    _run(found, file, {**asked, **given})
+
+
+def _announce(plan: "Plan", log: Any) -> None:
+    items = plan.items
+    known = {name for name, _ in log.answers}
+    click.echo(
+        f"{plan.found.name}: {len(items):,} items for {', '.join(c.name for c in plan.candidates)}",
+        err=True,
+    )
+    if known:
+        click.echo(
+            f"{log.file} has {len(log.answers):,} answers already; those that were made in the same way are not asked again",
+            err=True,
+        )
+
+
+def _say_end(ended: str, runner: "Runner", plan: "Plan") -> None:
+    if ended == "budget":
+        click.echo(
+            f"Stopped at the budget: ${runner.spent:f} of ${plan.budget_usd:g} is spent.", err=True
+        )
+    elif ended == "decided":
+        click.echo(
+            f"Stopped early: {runner.race.winner} has won after {runner.race.items:,} items.",
+            err=True,
+        )
+
+
+def _parameters(written: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
+    for each in written:
+        name, sign, value = each.partition("=")
+        if not sign or not name:
+            raise SettingsError(
+                [f"--parameter: `{each}` is not NAME=JSON, such as temperature=0.7"]
+            )
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return {name: value for name, value in found.items() if value is not None}
+
+
+# Reports
+
+
+def _report(
+    files: list[Path], o: dict[str, Any], tag: str | None, *, compare: bool = False
+) -> "Summary":
+    from slipway.evals import run_reports
+    from slipway.evals.summary import summary_of
+
+    summary = summary_of(files, tag)
+    if compare and not summary.comparisons:
+        raise SettingsError(
+            [
+                "LOG: there is one candidate only; name a log of another, or run both: slipway eval run"
+            ]
+        )
+    if o["as_json"]:
+        click.echo(json.dumps(run_reports.as_data(summary), indent=2, ensure_ascii=False))
+    else:
+        lines = run_reports.compared_text(summary) if compare else run_reports.as_text(summary)
+        click.echo("\n".join(lines))
+    if o.get("markdown"):
+        _write(o["markdown"], "\n".join(run_reports.as_markdown(summary)) + "\n")
+    if o.get("html"):
+        from slipway.evals.run_pages import html
+
+        _write(o["html"], html(summary))
+    return summary
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            [f"{file} cannot be written: {(error.strerror or str(error)).lower()}"]
+        ) from None
+    click.echo(f"The report is in {file}", err=True)
+
+
+_LOGS = click.argument("logs", nargs=-1, required=True, type=FILE, metavar="LOG...")
+_TAG = click.option("--tag", help="Only items with this tag.")
+
+
+@click.command("report")
+@_LOGS
+@_TAG
+@_HTML
+@_MARKDOWN
+@_JSON
+def report(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
+    """Make the report of a run again, from its log: the same log gives the same bytes.
+
+    \b
+    slipway eval report .slipway/evals/runs/mmlu-20261128-101500.jsonl --html report.html
+    """
+    _report(list(logs), o, tag)
+
+
+@click.command("compare")
+@_LOGS
+@_TAG
+@_JSON
+def compare(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
+    """Say who is better, of the candidates of one log or of several of the same set.
+
+    \b
+    slipway eval compare monday.jsonl tuesday.jsonl
+    """
+    _report(list(logs), o, tag, compare=True)
+
+
+# Judges
+
+
+@click.command("judge")
+@click.option(
+    "--labels",
+    type=FILE,
+    required=True,
+    help='JSONL or CSV with verdicts of people: {"question", "reference", "answer", "right"}.',
+)
+@click.option("--model", "judge", required=True, metavar="MODEL", help="Model that judges.")
+@click.option("--config", type=FILE, help="Settings file; `slipway.yaml` here if there is one.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Answers under way at once.",
+)
+@_JSON
+def judge(labels: Path, judge: str, config: Path | None, concurrency: int, as_json: bool) -> None:
+    """Measure how often a model judges answers as people do, and as itself in another order.
+
+    \b
+    slipway eval judge --labels judged.csv --model dashscope/qwen-plus
+    """
+    from slipway.commands import eval_judge
+
+    found = eval_judge.measured(labels, judge, config, concurrency, shown=not as_json)
+    click.echo(json.dumps(found.data, indent=2) if as_json else "\n".join(found.lines))
+
+
+# Sets
+
+
+@click.group("sets")
+def sets_group() -> None:
+    """List, show and add evaluation sets."""
+
+
+@sets_group.command("list")
+@_JSON
+def sets_list(as_json: bool) -> None:
+    """List the sets and the scorers."""
+    from slipway.evals import sets
+    from slipway.evals.scoring import SCORERS
+
+    rows = [
+        {
+            "name": each.name,
+            "items": len(each.items),
+            "scorer": each.scorer,
+            "licence": each.licence or None,
+            "title": each.title,
+            "source": each.source,
+        }
+        for each in sets.listed()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        click.echo(f"{row['name']:12} {row['items']:>6,}  {row['scorer']:10} {row['title']}")
+    click.echo("\nscorers")
+    for name, scorer in SCORERS.items():
+        click.echo(f"  {name:10} {scorer.meaning}")
+
+
+@sets_group.command("show")
+@click.argument("name")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=3, show_default=True, help="So many items."
+)
+def sets_show(name: str, limit: int) -> None:
+    """Print what a model reads of the first items of a set."""
+    from slipway.evals import sets, wording
+
+    found = sets.named(name)
+    click.echo(
+        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest {found.digest}"
+    )
+    for item in found.items[:limit]:
+        click.echo(f"\n--- {item.id}")
+        click.echo(wording.messages(found, item, found.style)[0]["content"])
+        click.echo(f"--- right: {item.reference or [gold.page for gold in item.gold]}")
+
+
+@sets_group.command("add")
+@click.argument("file", type=FILE)
+@click.option("--name", required=True, help="The set's name from now on.")
+@click.option("--scorer", help="How it is scored; what the items look like decides if left out.")
+def sets_add(file: Path, name: str, scorer: str | None) -> None:
+    """Keep a JSONL or CSV file as a set of your own; the published forms of AGIEval, MedQA, MedMCQA,
+    PubMedQA and GSM8K are read too.
+
+    \b
+    slipway eval sets add questions.csv --name support
+    slipway eval sets add agieval_lsat-lr.jsonl.gz --name lsat
+    """
+    from slipway.evals import sets
+
+    found = sets.read(file, scorer=scorer)
+    kept = sets.add(found, name)
+    click.echo(f"{len(found.items):,} items, scorer {found.scorer}: {kept}")
+
+
+@sets_group.command("from-feedback")
+@click.option("--config", type=FILE, help="Settings file; `slipway.yaml` here if there is one.")
+@click.option("--app", help="Only of this app.")
+@click.option("--since", metavar="DURATION", help="Only what came in the last `7d`, `12h` …")
+@click.option("--name", required=True, help="The set's name from now on.")
+def sets_from_feedback(config: Path | None, app: str | None, since: str | None, name: str) -> None:
+    """Make a set of the answers that people called helpful: what was asked, with the answer as the
+    reference and its sources as gold.
+
+    \b
+    slipway eval sets from-feedback --name liked
+    slipway eval run --set liked --config slipway.yaml
+    """
+    from slipway.commands import eval_feedback
+
+    click.echo("\n".join(eval_feedback.collected(config, app, since, name)))
+
+
+COMMANDS = (run, report, compare, judge, sets_group)

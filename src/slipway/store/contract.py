@@ -1,0 +1,142 @@
+"""What the store can do, in the words of those who use it. No SQL outside this package.
+
+Documents and their index keep their own tables in the same file (knowledge/document_store.py).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from slipway.types import Answered, Record
+
+
+class StoreError(Exception):
+    """The store could not do what was asked; the message says why."""
+
+
+class FeedbackRow(Record, frozen=True, kw_only=True):
+    """What somebody said of an answer, with what is known of that answer.
+
+    `section` is None for feedback on the whole answer; `helpful` is None for a report.
+    """
+
+    kind: Literal["vote", "report"]
+    section: int | None
+    helpful: bool | None
+    reasons: tuple[str, ...]
+    comment: str
+    about: Answered
+
+
+class SavedFeedback(Record, frozen=True, kw_only=True):
+    """The id of the saved row, and whether it replaced what the same asker had said before."""
+
+    id: str
+    replaced: bool
+
+
+class SectionTiming(Record, frozen=True, kw_only=True):
+    """How long a model took for one section.
+
+    It read `size` characters, sent its first words after `first_s` seconds, and wrote `chars`
+    characters in `write_s` seconds more.
+    """
+
+    size: int
+    first_s: float
+    chars: int
+    write_s: float
+
+
+class Records(Protocol):
+    """The rows that answers leave behind. Every method blocks, and raises StoreError."""
+
+    def note_answers(self, answers: Sequence[Answered], *, days: int, at_most: int) -> None:
+        """Record that these answers were given, without texts; drop those that are too old or
+        exceed `at_most`.
+        """
+
+    def find_answer(self, answer_id: str) -> Answered | None:
+        """Return what was noted of an answer; its texts are not among it."""
+
+    def save_feedback(self, row: FeedbackRow) -> SavedFeedback:
+        """Save a vote or report, replacing the same asker's earlier one on the same section.
+
+        The row is on the disk when this returns. If `about` has no texts any more, those that an
+        earlier vote saved are kept.
+        """
+
+    def withdraw_votes(self, answer_id: str) -> int:
+        """Delete the votes on an answer, not the reports; return how many there were."""
+
+    def save_timings(
+        self,
+        timings: Sequence[tuple[str, float, SectionTiming]],
+        misses: Sequence[tuple[str, float]],
+        *,
+        keep: int,
+    ) -> None:
+        """Add (model, time, timing) rows, keep the latest `keep` of each model, and save each
+        model's share of missed estimates.
+        """
+
+    def load_timings(self) -> tuple[list[tuple[str, SectionTiming]], list[tuple[str, float]]]:
+        """Return (model, timing) rows, oldest first, and (model, share of missed estimates)."""
+
+
+class SavedConversation(Record, frozen=True, kw_only=True):
+    """A conversation as the page keeps it; `turns` is JSON, and empty in a list. `named` says that
+    the reader chose the title; `at` is in milliseconds since the epoch.
+    """
+
+    id: str
+    title: str
+    at: float
+    pinned: bool = False
+    named: bool = False
+    turns: str = ""
+
+
+class Shared(Record, frozen=True, kw_only=True):
+    """A conversation that `owner` of `tenant` shared by its id; `turns` is JSON."""
+
+    id: str
+    tenant: str
+    owner: str
+    turns: str
+
+
+class Conversations(Protocol):
+    """The page's conversations, each of one owner. Every method blocks, and raises StoreError."""
+
+    def save(self, owner: str, row: SavedConversation, *, at_most: int) -> None:
+        """Save a conversation, and drop the owner's oldest ones that are not pinned."""
+
+    def find(self, owner: str, words: Sequence[str] = ()) -> list[SavedConversation]:
+        """List the owner's conversations that contain every word, without their turns."""
+
+    def load(self, owner: str, conversation_id: str) -> SavedConversation | None:
+        """Return one with its turns; None if there is none of this owner."""
+
+    def delete(self, owner: str, conversation_id: str) -> bool:
+        """Delete one; False if there was none."""
+
+    def save_share(self, share: Shared, *, days: int) -> None:
+        """Save what is shared, and drop what is older than `days`."""
+
+    def load_share(self, share_id: str, *, days: int) -> Shared | None:
+        """Return what is shared under this id; None if there is nothing, or it has expired."""
+
+    def delete_share(self, share_id: str, owner: str) -> bool:
+        """Take a link back; False if there is none of this owner."""
+
+
+class FeedbackFilter(Record, frozen=True, kw_only=True):
+    """Which feedback to list: `since` is in seconds since the epoch."""
+
+    app: str | None = None
+    helpful: bool | None = None
+    since: float = 0.0
+    limit: int = 50
+
+
+FeedbackListing = list[dict[str, Any]]
