@@ -139,7 +139,7 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
         Duration | None,
         Meta(
             description="time to the first token of a stream; after that the call fails. "
-            "Default: 20 s if the route has another model to try"
+            "Default: 10 to 30 s, by what the model usually takes, if the route has another to try"
         ),
     ] = None
     total: Annotated[Duration, Meta(description="time for a whole response")] = 600.0
