@@ -36,7 +36,10 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
             "models",
             multiple=True,
             metavar="MODEL",
-            help="PROVIDER/MODEL, an OpenAI endpoint as URL#MODEL, weights to run here, or a model or route of the settings. Repeatable.",
+            help=(
+                "PROVIDER/MODEL, an OpenAI endpoint as URL#MODEL, weights to run here, or a "
+                "model or route of the settings. Repeatable."
+            ),
         ),
         click.option(
             "--docs",
@@ -161,7 +164,10 @@ def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
         ):
             raise SettingsError(
                 [
-                    f"--budget: what {', '.join(free)} costs is not known, and is not 0; give each model a `price` in the settings file"
+                    (
+                        f"--budget: what {', '.join(free)} costs is not known, and is not 0; give "
+                        "each model a `price` in the settings file"
+                    )
                 ]
             )
         if not whom.candidates:
@@ -245,7 +251,8 @@ def _announce(plan: "Plan", log: Any) -> None:
     )
     if known:
         click.echo(
-            f"{log.file} has {len(log.answers):,} answers already; those that were made in the same way are not asked again",
+            f"{log.file} has {len(log.answers):,} answers already; those that were made in the "
+            "same way are not asked again",
             err=True,
         )
 
@@ -290,7 +297,10 @@ def _report(
     if compare and not summary.comparisons:
         raise SettingsError(
             [
-                "LOG: there is one candidate only; name a log of another, or run both: slipway eval run"
+                (
+                    "LOG: there is one candidate only; name a log of another, or run both: "
+                    "slipway eval run"
+                )
             ]
         )
     if o["as_json"]:
@@ -428,7 +438,8 @@ def sets_show(name: str, limit: int) -> None:
 
     found = sets.named(name)
     click.echo(
-        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest {found.digest}"
+        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest "
+        f"{found.digest}"
     )
     for item in found.items[:limit]:
         click.echo(f"\n--- {item.id}")

@@ -169,7 +169,7 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
 @_CATALOGUE
 @_JSON
 def replay(file: Path, catalogues: tuple[Path, ...], as_json: bool) -> None:
-    """Make a decision again from its file, and say what has changed; the exit code is 1 if anything has."""
+    """Make a decision again from its file and print what changed; if anything did, exit with 1."""
     from slipway.planner import decisions
     from slipway.planner.catalogue import load
 
