@@ -235,7 +235,8 @@ def _announce(plan: Plan, log: Any) -> None:
     )
     if known:
         click.echo(
-            f"{log.file} has {len(log.answers):,} answers already; those that were made in the same way are not asked again",
+            f"{log.file} has {len(log.answers):,} answers already; those that were made in the "
+            "same way are not asked again",
             err=True,
         )
 
@@ -278,7 +279,10 @@ def _report(
     if compare and not summary.comparisons:
         raise SettingsError(
             [
-                "LOG: there is one candidate only; name a log of another, or run both: slipway eval run"
+                (
+                    "LOG: there is one candidate only; name a log of another, or run both: "
+                    "slipway eval run"
+                )
             ]
         )
     if o["as_json"]:
@@ -407,7 +411,8 @@ def sets_show(name: str, limit: int) -> None:
     """Print what a model reads of the first items of a set."""
     found = sets.named(name)
     click.echo(
-        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest {found.digest}"
+        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest "
+        f"{found.digest}"
     )
     for item in found.items[:limit]:
         click.echo(f"\n--- {item.id}")

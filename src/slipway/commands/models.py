@@ -70,8 +70,9 @@ def search(as_json: bool, limit: int, **o: Any) -> None:
     for each in found[:limit]:
         about = ", ".join([*each.specialities, *(each.input if len(each.input) > 1 else ())])
         context = f"{each.context:,}" if each.context else "-"
+        regions = ",".join(each.regions) or "-"
         click.echo(
-            f"{each.id:52} {reports.price(each):34} {context:>10}  {','.join(each.regions) or '-':9} {about}".rstrip()
+            f"{each.id:52} {reports.price(each):34} {context:>10}  {regions:9} {about}".rstrip()
         )
     more = f"; {len(found) - limit:,} more: --limit {len(found)}" if len(found) > limit else ""
     click.echo(

@@ -1,4 +1,4 @@
-"""Making a plan: requirements, catalogue and evidence are read, a decision is made, and files are written."""
+"""Make a plan: read requirements, catalogue and evidence, decide, and write the files."""
 
 import math
 import os
@@ -50,14 +50,20 @@ def make(file: Path, o: Mapping[str, Any]) -> Made:
         if unknown := [id_ for id_ in ids if id_ not in catalogue.models]:
             raise SettingsError(
                 [
-                    f"{file}: {field}: there is no model `{unknown[0]}`; look for it: slipway models search"
+                    (
+                        f"{file}: {field}: there is no model `{unknown[0]}`; look for it: slipway "
+                        "models search"
+                    )
                 ]
             )
     for id_, serving in needs.serving.items():
         if serving.machine not in catalogue.machines:
             raise SettingsError(
                 [
-                    f"{file}: serving.{id_}.machine: there is no machine `{serving.machine}`; known: {', '.join(catalogue.machines)}"
+                    (
+                        f"{file}: serving.{id_}.machine: there is no machine `{serving.machine}`; "
+                        f"known: {', '.join(catalogue.machines)}"
+                    )
                 ]
             )
     today = _day(o["today"])
@@ -111,7 +117,10 @@ def evidence_of(logs: Sequence[Path], catalogue: Catalogue) -> dict[str, Evidenc
         if not any(ids.values()):
             raise SettingsError(
                 [
-                    f"--evidence: {log}: none of {', '.join(ids)} is a model of the catalogue; call candidates by their catalogue names"
+                    (
+                        f"--evidence: {log}: none of {', '.join(ids)} is a model of the "
+                        "catalogue; call candidates by their catalogue names"
+                    )
                 ]
             )
         for name, each in summary.candidates.items():
@@ -163,7 +172,10 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
         wanted = ", ".join(each.model.id for each in decision.accepted[:SHORTLIST])
         raise SettingsError(
             [
-                f"--evaluate: none of the models that pass is set up; give some of these an entry under `models:` of the settings: {wanted}"
+                (
+                    "--evaluate: none of the models that pass is set up; give some of these an "
+                    f"entry under `models:` of the settings: {wanted}"
+                )
             ]
         )
     log = RUNS / f"plan-{decision.name}-{decision.today}.jsonl".replace(" ", "-")
@@ -243,7 +255,10 @@ def why(made: Made, id_: str) -> Iterator[str]:
         yield f"{id_} is rejected. {violation.sentence}"
         return
     each = next(c for c in made.decision.accepted if c.model.id == id_)
-    yield f"{id_} passes, and is number {each.rank} of {len(made.decision.accepted)}: {LEVELS[each.level]}; quality: {reports.quality(each)}"
+    yield (
+        f"{id_} passes, and is number {each.rank} of {len(made.decision.accepted)}: "
+        f"{LEVELS[each.level]}; quality: {reports.quality(each)}"
+    )
 
 
 def field_lines() -> Iterator[str]:
