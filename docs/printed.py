@@ -25,7 +25,7 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry.metrics import METRICS, Telemetry
+from slipway.telemetry.metrics import METRICS
 from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
@@ -315,10 +315,9 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 
 def metrics() -> str:
-    counters = Telemetry(lambda: 0).counts
     counts, histograms = list[list[str]](), list[list[str]]()
     for key, m in METRICS.items():
-        kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+        kind = m.kind
         rows = histograms if m.buckets else counts
         rows.append(
             [
