@@ -316,7 +316,7 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 def metrics() -> str:
     counts, histograms = list[list[str]](), list[list[str]]()
-    for key, m in METRICS.items():
+    for m in METRICS.values():
         kind = m.kind
         rows = histograms if m.buckets else counts
         rows.append(
