@@ -25,7 +25,7 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry.metrics import METRICS, Telemetry
+from slipway.telemetry.metrics import METRICS
 from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
@@ -315,10 +315,9 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 
 def metrics() -> str:
-    counters = Telemetry(lambda: 0).counts
     counts, histograms = list[list[str]](), list[list[str]]()
-    for key, m in METRICS.items():
-        kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+    for m in METRICS.values():
+        kind = m.kind
         rows = histograms if m.buckets else counts
         rows.append(
             [
@@ -427,7 +426,7 @@ def routes() -> str:
     if wrong := set(there) ^ set(ROUTES):
         raise SystemExit(f"docs/printed.py: ROUTES and the app differ: {', '.join(sorted(wrong))}")
     rows = [[code(route), ROUTES[route]] for route in there]
-    return "There are these routes:\n\n" + table(["route", "what it does"], rows)
+    return "There are these routes:\n\n" + tables(["route", "what it does"], rows)
 
 
 def events() -> str:

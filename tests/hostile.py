@@ -294,9 +294,8 @@ FILES: dict[str, Hostile] = {
     "bytes.txt": Hostile(
         lambda: bytes(range(1, 32)) + b"\xff", "Its encoding could not be determined"
     ),
-    "declared.html": Hostile(
-        lambda: b'<meta charset="shift_jis"><p>' + bytes(range(0xF5, 0x100)) * 9,
-        "It is not CP932 text, which it declares",
+    "half.txt": Hostile(
+        lambda: "\ufeffabc".encode("utf-16-le") + b"\0\xd8" * 9, "It is not whole UTF-16-LE text"
     ),
     "zero.txt": Hostile(lambda: b"a\0b", "zero bytes"),
     "rights.md": Hostile(lambda: b"---\naccess: [hr\n---\n# Salaries\n\nx\n", "who may read it"),

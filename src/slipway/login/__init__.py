@@ -27,7 +27,7 @@ class Person(Record, frozen=True, kw_only=True):
 
     @property
     def owner(self) -> str:
-        """What this person's answers and conversations belong to."""
+        """Return the owner of this person's answers and conversations."""
         return hashlib.sha256(f"person\n{self.issuer}\n{self.id}".encode()).hexdigest()[:16]
 
 

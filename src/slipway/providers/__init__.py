@@ -83,8 +83,8 @@ class Provider(Protocol):
 
     @property
     def state(self) -> str | None:
-        """The state of a model that runs here: `starting`, `ready`, `waiting: why` or `failed:
-        why`. None for a remote endpoint.
+        """Return the state of a model that runs here: `starting`, `ready`, `waiting: why` or
+        `failed: why`. None for a remote endpoint.
         """
         ...
 

@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 import slipway
 from slipway.errors import ProviderError, ProviderNonsense, ProviderSlow
 from slipway.providers import Call, Reachable, encode_json
+from slipway.providers.client import Client, HttpReply, Timeouts, head_of
 from slipway.providers.failures import Teller
-from slipway.providers.http import Client, HttpReply, Pool, Timeouts, head_of
+from slipway.providers.http import Pool
 from slipway.providers.lenient_json import BrokenJson, read_json
 from slipway.providers.replies import OpenAIReply
 from slipway.providers.waiting_times import reset_s, wait_s

@@ -11,15 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
-from slipway.providers.http import (
-    LARGEST_REPLY,
-    HttpReply,
-    MayResend,
-    Timeouts,
-    always,
-    tls_context,
-    unsent,
-)
+from slipway.providers.client import LARGEST_REPLY, HttpReply, MayResend, Timeouts, always, unsent
+from slipway.providers.tls import tls_context
 
 
 class ProxiedReply:
