@@ -86,8 +86,8 @@ def verdict(  # noqa: C901 - one rule after another, to be read as a list
             return "regions"
         if m.regions and not where & set(m.regions):
             return "regions"
-    rooms = [x for x in c.machines.values() if not where or where & set(x.regions)]
-    if m.own and m.size_b and not any(x.memory_gb >= m.size_b * 2.4 for x in rooms):
+    machines = [x for x in c.machines.values() if not where or where & set(x.regions)]
+    if m.own and m.size_b and not any(x.memory_gb >= m.size_b * 2.4 for x in machines):
         return "machines"
     served = r.serving.get(m.id)
     for name, most, has in (
@@ -97,7 +97,7 @@ def verdict(  # noqa: C901 - one rule after another, to be read as a list
         if most is not None and (has > most if has is not None else "latency" not in allowed):
             return name
     if r.budget.month_usd or r.budget.thousand_usd:
-        usd = cheapest(m, r, rooms, d)
+        usd = cheapest(m, r, machines, d)
         if usd is None:
             return None if "price" in allowed else "price"
         if r.budget.month_usd and usd > r.budget.month_usd * (1 + 1e-12):
@@ -108,7 +108,7 @@ def verdict(  # noqa: C901 - one rule after another, to be read as a list
 
 
 def cheapest(
-    m: CatalogueModel, r: Requirements, rooms: list[models.Machine], d: demand.Demand
+    m: CatalogueModel, r: Requirements, machines: list[models.Machine], d: demand.Demand
 ) -> float | None:
     """What a month costs at least, on any machine and in any way."""
     if not m.own:
@@ -119,9 +119,9 @@ def cheapest(
     zones = 1
     while down**zones > 1 - r.availability + 1e-12:
         zones += 1
-    for room in rooms:
-        service = costs.service_of(m, room, d, r)
-        if service is None or room.hour_usd is None:
+    for machine in machines:
+        service = costs.service_of(m, machine, d, r)
+        if service is None or machine.hour_usd is None:
             continue
 
         def needed(rps: float, s: costs.Service = service) -> int:
@@ -130,8 +130,12 @@ def cheapest(
                 n += 1
             return n
 
-        hour, share = room.hour_usd, r.traffic.interruptible
-        spot = hour * (1 - r.assumptions.spot_discount) if room.spot_usd is None else room.spot_usd
+        hour, share = machine.hour_usd, r.traffic.interruptible
+        spot = (
+            hour * (1 - r.assumptions.spot_discount)
+            if machine.spot_usd is None
+            else machine.spot_usd
+        )
         ready = r.assumptions.spot_availability
         reserve = spot * ready + hour * (1 - ready)
         found.append(max(zones, needed(d.peak_rps)) * hour * 730)

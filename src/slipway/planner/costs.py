@@ -32,7 +32,7 @@ KINDS: dict[Kind, str] = {
 }
 _HOURS = 730
 _BYTES = 2.0  # of a parameter, in 16 bits
-_ROOM = 1.2  # memory for what the model remembers of requests, beside its weights
+_HEADROOM = 1.2  # memory for what the model remembers of requests, beside its weights
 _DRAWN = 5000  # requests that are drawn for want of a trace
 _SMALL_B = 7.0  # the size for which `prompt_tokens_a_second` is said
 
@@ -96,7 +96,7 @@ def memory_gb(model: CatalogueModel) -> float | None:
     """Return the memory for a model's weights and requests in progress; None if its size is
     unknown.
     """
-    return None if model.size_b is None else model.size_b * _BYTES * _ROOM
+    return None if model.size_b is None else model.size_b * _BYTES * _HEADROOM
 
 
 def service_of(
