@@ -1,5 +1,5 @@
-"""Plans against an oracle: 60 requirement files, each model judged again by plain rules, and bills by
-requests that are followed one by one.
+"""Test plans against an oracle: 60 requirement files, each model judged again by plain rules, and
+bills by requests that are followed one by one.
 """
 
 import json
@@ -43,7 +43,7 @@ def plans(catalogue: Catalogue) -> dict[str, Decision]:
 def verdict(  # noqa: C901 - one rule after another, to be read as a list
     m: CatalogueModel, r: Requirements, c: Catalogue, d: demand.Demand
 ) -> str | None:
-    """The first constraint that a model violates, as somebody would check it by hand."""
+    """Return the first constraint that a model violates, as a person would check it by hand."""
     allowed = set(r.allow_unknown)
     tasks = [r.task] if isinstance(r.task, str) else list(r.task)
     if r.candidates and m.id not in r.candidates:
@@ -110,7 +110,7 @@ def verdict(  # noqa: C901 - one rule after another, to be read as a list
 def cheapest(
     m: CatalogueModel, r: Requirements, machines: list[models.Machine], d: demand.Demand
 ) -> float | None:
-    """What a month costs at least, on any machine and in any way."""
+    """Return the least cost of a month, on any machine and in any way."""
     if not m.own:
         each = costs.request_usd(m, d.input_tokens, d.output_tokens)
         return None if each is None else each * d.mean_rps * 730 * 3600
@@ -164,8 +164,10 @@ def test_a_plan_accepts_whom_the_oracle_accepts_and_names_the_first_violation(
     assert len(plan.accepted) + len(plan.rejected) == len(catalogue.models)
 
 
-def test_a_relaxation_lets_a_model_pass_there(catalogue: Catalogue) -> None:
-    """Of each constraint in each file, one model: with the change that is named, it gets further."""
+def test_the_named_relaxation_lets_a_model_pass(catalogue: Catalogue) -> None:
+    """Takes one model of each constraint in each file: with the named change, it passes that
+    constraint.
+    """
     looked = 0
     for file in FILES[::3]:
         raw = yaml.safe_load(file.read_text())
@@ -235,9 +237,7 @@ def test_each_task_gets_the_model_that_is_made_for_it(
 
 
 @pytest.mark.parametrize("task", sorted(models.TASKS))
-def test_each_task_of_the_catalogue_is_met_by_somebody(
-    task: str, plans: dict[str, Decision]
-) -> None:
+def test_each_task_of_the_catalogue_has_a_model(task: str, plans: dict[str, Decision]) -> None:
     meeting = [p for p in plans.values() if task in p.requirements.tasks and p.chosen is not None]
     assert meeting
     assert all(task in p.chosen.model.tasks for p in meeting if p.chosen)
@@ -363,7 +363,7 @@ SERVED = {
 
 @pytest.mark.skipif(not TRACE.exists(), reason="needs ../shared/data/traces beside the checkout")
 @pytest.mark.parametrize("serving", [{}, SERVED], ids=["estimated", "measured"])
-def test_a_month_costs_what_the_bill_of_a_real_trace_comes_to(
+def test_the_cost_of_a_month_agrees_with_the_bill_of_a_real_trace(
     serving: dict[str, object], catalogue: Catalogue
 ) -> None:
     needs = parsed({"traffic": {"trace": str(TRACE)}, "serving": serving}, "")
@@ -429,7 +429,7 @@ def test_zones_are_as_many_as_the_availability_needs() -> None:
 # Evidence
 
 
-def test_of_two_that_cannot_be_told_apart_the_cheaper_one_is_chosen(catalogue: Catalogue) -> None:
+def test_of_two_indistinguishable_models_the_cheaper_one_is_chosen(catalogue: Catalogue) -> None:
     needs = parsed({"task": "rag", "candidates": ["gpt-4o", "gpt-4.1-mini", "gpt-4.1"]}, "")
 
     def measured(score: float, *beaten_by: str) -> Evidence:
@@ -486,7 +486,9 @@ def test_a_model_that_surely_scores_too_little_is_rejected(catalogue: Catalogue)
         ("a: [", "is no YAML"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(text: str, sentence: str, tmp_path: Path) -> None:
+def test_mistakes_in_a_requirements_file_are_reported(
+    text: str, sentence: str, tmp_path: Path
+) -> None:
     (tmp_path / "r.yaml").write_text(text)
     done = run("plan", "r.yaml", cwd=tmp_path)
     assert done.returncode == 2
@@ -507,7 +509,8 @@ def test_a_plan_writes_a_report_a_decision_that_replays_and_settings_that_serve(
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEverybody has 30 days of leave.\n")
     (tmp_path / "r.yaml").write_text(
-        "{name: HR desk, task: rag, languages: [zh, en], privacy: {regions: [cn]}, knowledge: [./docs], "
+        "{name: HR desk, task: rag, languages: [zh, en], privacy: {regions: [cn]}, knowledge: "
+        "[./docs], "
         "candidates: [deepseek/deepseek-v3, dashscope/qwen-plus, dashscope/qwen3-max]}"
     )
     done = run("plan", "r.yaml", "--today", "2026-11-28", cwd=tmp_path)
@@ -524,7 +527,7 @@ def test_a_plan_writes_a_report_a_decision_that_replays_and_settings_that_serve(
     assert written["apps"]["hr-desk"] == {"route": "main", "knowledge": ["../docs"]}
 
 
-def test_a_replay_says_what_another_catalogue_changes(tmp_path: Path) -> None:
+def test_a_replay_reports_changes_by_another_catalogue(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("{task: rag, candidates: [gpt-4o, gpt-4.1-mini]}")
     run("plan", "r.yaml", cwd=tmp_path)
     own = {
@@ -569,8 +572,8 @@ def test_models_are_found_and_shown_with_their_sources(tmp_path: Path) -> None:
     assert [each["id"] for each in json.loads(found.stdout)] == ["dashscope/farui-plus"]
     shown = run("models", "show", "dashscope/qwen-plus", cwd=tmp_path)
     assert (
-        "price         $0.40 in, $1.20 out   [https://www.alibabacloud.com/help/en/model-studio/models, 2026-11-22]"
-        in shown.stdout
+        "price         $0.40 in, $1.20 out   "
+        "[https://www.alibabacloud.com/help/en/model-studio/models, 2026-11-22]" in shown.stdout
     )
     missing = run("models", "show", "qwen-plus-latest", cwd=tmp_path)
     assert missing.returncode == 2
@@ -598,7 +601,7 @@ def test_models_are_found_and_shown_with_their_sources(tmp_path: Path) -> None:
         ("modells: []", "object contains unknown field `modells`"),
     ],
 )
-def test_what_is_wrong_with_a_catalogue_is_said(text: str, sentence: str, tmp_path: Path) -> None:
+def test_mistakes_in_a_catalogue_are_reported(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(SettingsError) as error:
         load((tmp_path / "own.yaml",))
@@ -681,8 +684,8 @@ def test_the_terminal_asks_until_an_answer_can_be_used(tmp_path: Path) -> None:
     assert again.returncode == 1
 
 
-def test_what_was_measured_counts_in_a_plan(tmp_path: Path) -> None:
-    """The whole way: a set of one's own, two models that are set up, a plan that measures them."""
+def test_measured_quality_counts_in_a_plan(tmp_path: Path) -> None:
+    """Goes from a set of our own and two configured models to a plan that measures them."""
     rows = [
         {"question": f"Which? {n}", "choices": ["x", "y"], "reference": "A" if n % 4 else "B"}
         for n in range(60)
