@@ -286,12 +286,14 @@ FILES: dict[str, Hostile] = {
     "bomb.xlsx": Hostile(
         lambda: _zip(**{"xl/worksheets/sheet1.xml": b"0" * 50_000_000}), _TOO_MUCH
     ),
-    "endless.xlsx": Hostile(sheet_without_end, "needs more than"),
     "zero.csv": Hostile(lambda: b"a,b\n1,\0\n", "zero bytes"),
-    "control.csv": Hostile(lambda: b"a,b\n\x01\xe9,2\n", "control characters"),
+    "control.csv": Hostile(lambda: b"a,b\n\x01\xe9,2\n", "Its encoding could not be determined"),
     "quote.csv": Hostile(lambda: b'a,b\n1,"' + b"x" * 1_100_000, "is not a row of values"),
-    "latin.txt": Hostile(
-        lambda: "café".encode("latin-1"), "It is not UTF-8 text (byte 3 does not fit)"
+    "bytes.txt": Hostile(
+        lambda: bytes(range(1, 32)) + b"\xff", "Its encoding could not be determined"
+    ),
+    "half.txt": Hostile(
+        lambda: "\ufeffabc".encode("utf-16-le") + b"\0\xd8" * 9, "It is not whole UTF-16-LE text"
     ),
     "zero.txt": Hostile(lambda: b"a\0b", "zero bytes"),
     "rights.md": Hostile(lambda: b"---\naccess: [hr\n---\n# Salaries\n\nx\n", "who may read it"),

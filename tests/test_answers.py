@@ -336,13 +336,13 @@ def test_unreadable_files_are_reported_and_the_rest_is_served(tmp_path: Path) ->
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "good.md").write_text(TEA)
-    (docs / "latin.txt").write_bytes("caf\xe9 au lait".encode("latin-1"))
+    (docs / "bytes.txt").write_bytes(bytes(range(1, 32)) + b"\xff")
     (docs / ".secret.md").write_text("# Hidden\n\nThe password is swordfish.\n")
     (tmp_path / "outside.md").write_text("# Outside\n\nThe outside word is marmalade.\n")
     (docs / "link.md").symlink_to(tmp_path / "outside.md")
     with serving(tmp_path, "--docs", str(docs)) as server:
         assert server.get("/readyz").json()["knowledge"]["docs"]["failed"] >= 1
-        assert "latin.txt was left out" in server.log
+        assert "bytes.txt was left out" in server.log
         assert "UTF-8" in server.log
         assert (
             server.post("/v1/answers", {"question": "How hot is green tea?"}).json()["sources"][0][

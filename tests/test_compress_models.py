@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from networks import INNER, LAYERS, network, tokens, write_network
 from processes import run
-from slipway.compress import gate, measuring, pruning, quantising, registering, texts
+from slipway.compress import gate, measuring, pruning, quantising, registering, rounding, texts
 from slipway.compress.activations import logits
 from slipway.compress.checkpoint import (
     Checkpoint,
@@ -119,6 +119,25 @@ def test_types_that_cannot_be_packed_are_rejected_with_the_fix(tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "(2, 272)" in done.stdout
     assert "Put `llama-quantize` of llama.cpp on PATH, or choose --quant q8_0" in done.stdout
+
+
+def test_rounding_by_its_effect_keeps_more_than_rounding_to_the_nearest(tmp_path: Path) -> None:
+    """And what is written decodes to what the rounding was judged by."""
+    model = network()
+    kinds = quantising.types_of(model, "q4_0")
+    chance = np.random.default_rng(5)
+    read = chance.integers(0, 200, (8, 128)).tolist()
+    held = chance.integers(0, 200, (2, 128)).tolist()
+    made = rounding.rounded(model, kinds, read, lambda done, total: None)
+    near = read_gguf(quantising.write(model, tmp_path / "near.gguf", "q4_0"))
+    best = read_gguf(quantising.write(made, tmp_path / "best.gguf", "q4_0"))
+    for name, tensor in made.tensors.items():
+        if kinds[name] == "q4_0":
+            assert best.tensors[name].kind == "q4_0"
+            assert np.array_equal(best.tensors[name].load(), tensor.load()), name
+    right = logits(model, held)
+    lost = [float(((logits(each, held) - right) ** 2).mean()) for each in (near, best)]
+    assert lost[1] < 0.8 * lost[0]
 
 
 def wide(columns: int, layers: int = 30) -> Checkpoint:
@@ -303,12 +322,24 @@ def test_a_noisy_machine_is_reported_and_no_speed_is_printed() -> None:
 
 @pytest.mark.parametrize(
     ("new", "verdict"),
-    [([1.0] * 40, "keep"), ([0.0] * 38 + [1.0] * 2, "reject"), ([1.0] * 37 + [0.0] * 3, "undecided")],
-)  # fmt: skip
+    [
+        ([1.0] * 38 + [0.9, 1.0], "keep"),
+        ([0.0] * 38 + [1.0] * 2, "reject"),
+        ([1.0] * 37 + [0.0] * 3, "undecided"),
+        ([1.0] * 40, "undecided"),  # forty that are equal may have missed one in twelve
+    ],
+)
 def test_answers_are_kept_only_beyond_doubt(new: list[float], verdict: str) -> None:
     check = gate.not_worse(gate.paired([1.0] * 40, new), 0.05)
     assert check.verdict == verdict
     assert ("more items would decide it" in check.found) == (verdict == "undecided")
+
+
+def test_items_that_are_all_equal_decide_once_there_are_enough() -> None:
+    few = gate.not_worse(gate.paired([1.0] * 20, [1.0] * 20), 0.02)
+    assert few.found.endswith("undecided, about 163 more items would decide it")
+    enough = gate.not_worse(gate.paired([1.0] * 183, [1.0] * 183), 0.02)
+    assert enough.verdict == "keep"
 
 
 def test_one_missed_target_rejects_and_one_open_leaves_it_open() -> None:

@@ -22,7 +22,7 @@ from slipway.admission import Admission
 from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft
 from slipway.knowledge import Knowledge, opened
-from slipway.providers import Call, Completion
+from slipway.providers import Call, Completion, Reachable
 from slipway.providers.mock import lies, words
 from slipway.routing import Candidate, Route
 from slipway.settings import Price
@@ -142,8 +142,8 @@ class Liar:
 
     def start(self) -> None: ...
 
-    async def probe(self) -> bool:
-        return True
+    async def probe(self) -> Reachable:
+        return "well"
 
     def retire(self) -> None: ...
 

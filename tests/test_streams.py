@@ -33,7 +33,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         f"{{ access_log off; {temporary}"
         "server "
         f"{{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }} "
-        "}}"
+        "}"
     )
     process = subprocess.Popen(
         [

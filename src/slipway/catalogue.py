@@ -103,6 +103,13 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
         ),
         "zh": ("内容未能保存。", f"{RETRY}若再次发生，请告诉管理员。"),
     },
+    "storage_full": {
+        "en": (
+            "This could not be saved: the storage is full.",
+            f"{RETRY} Please tell the operator.",
+        ),
+        "zh": ("存储空间已满，内容未能保存。", f"{RETRY}请告诉管理员。"),
+    },
     "cancelled": {
         "en": ("The answer was stopped.", "Try again if you want the rest."),
         "zh": ("回答已停止。", "如需其余内容，请重试。"),

@@ -12,7 +12,7 @@ import click
 import httpx
 import msgspec
 
-from slipway.app.loading import load_settings
+from slipway.app.loading import load_settings, rule_warnings
 from slipway.app.stores import LazyStore, distinct, synchronizers_for
 from slipway.commands.options import JSON, counted, settings_options
 from slipway.errors import Conflict, InternalError, SettingsError
@@ -22,14 +22,16 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import inconsistencies
 from slipway.settings import Flags, Settings
 from slipway.store import Holder, InUse, Store, file_of
-from slipway.terminal import Bar
+from slipway.terminal import Bar, printable
 from slipway.types import Record
 
 _POLL_S = 0.2
 
 
 class IngestReport(Record, frozen=True, kw_only=True):
-    """What was read, by app. `failed` maps paths to the reason and what to do."""
+    """What was read, by app. `partly` maps paths to what is missing, `failed` to the reason, each with
+    what to do.
+    """
 
     documents: int
     passages: int
@@ -39,6 +41,7 @@ class IngestReport(Record, frozen=True, kw_only=True):
     embedded: int
     dense: str
     seconds: float
+    partly: Mapping[str, str]
     failed: Mapping[str, str]
     wrong: Sequence[str] | None = None  # mismatches that --verify found; None without it
 
@@ -63,6 +66,8 @@ def command(
     """
     flags = Flags(config=config, docs=docs, models=models)
     reports = ingest(flags, shown=not as_json, verify=verify)
+    for warning in rule_warnings(load_settings(flags)):
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         found = {name: msgspec.to_builtins(report) for name, report in reports.items()}
         click.echo(json.dumps(found, indent=2))
@@ -161,7 +166,7 @@ def read_one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -
         embedded = synchronizer.embed(bar.update)
     documents = synchronizer.collection.documents.values()
     return IngestReport(
-        documents=sum(doc.state == "done" for doc in documents),
+        documents=sum(doc.state != "failed" for doc in documents),
         passages=sum(doc.passages for doc in documents),
         read=done.read,
         unchanged=done.unchanged,
@@ -169,6 +174,7 @@ def read_one(synchronizer: Synchronizer, *, shown: bool, verify: bool = False) -
         embedded=embedded,
         dense=synchronizer.dense_state(),
         seconds=time.monotonic() - started,
+        partly={doc.path: failure_text(doc) for doc in documents if doc.state == "partly"},
         failed={doc.path: failure_text(doc) for doc in documents if doc.state == "failed"},
         wrong=inconsistencies(synchronizer.collection) if verify else None,
     )
@@ -232,7 +238,7 @@ def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> I
         server.get("/v1/documents", params={"app": state["app"]}).raise_for_status().json()["data"]
     )
     return IngestReport(
-        documents=sum(doc["state"] == "done" for doc in documents),
+        documents=sum(doc["state"] in ("done", "partly") for doc in documents),
         passages=sum(doc["passages"] for doc in documents),
         read=state["read"],
         unchanged=state["unchanged"],
@@ -240,6 +246,11 @@ def _report(server: httpx.Client, state: Mapping[str, Any], seconds: float) -> I
         embedded=0,
         dense=state["dense"],
         seconds=seconds,
+        partly={
+            doc["path"]: f"{doc['reason']} {doc['next'] or ''}".rstrip()
+            for doc in documents
+            if doc["state"] == "partly"
+        },
         failed={doc["path"]: doc["error"] for doc in documents if doc["state"] == "failed"},
     )
 
@@ -255,9 +266,11 @@ def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> No
             f"  {r.read} read, {r.unchanged} unchanged, {r.dropped} removed, "
             f"{len(r.failed)} failed; search by meaning: {r.dense}"
         )
+        for path, missing in r.partly.items():
+            say(f"  read in part: {path}: {missing}")
         for path, reason in r.failed.items():
-            say(f"  failed: {path}: {reason}")
+            say(f"  failed: {printable(f'{path}: {reason}', one_line=True)}")
         for each in r.wrong or ():
-            say(f"  wrong: {each}")
+            say(f"  wrong: {printable(each, one_line=True)}")
         if r.wrong == []:
             say("  verified: documents, index and vectors match")

@@ -7,7 +7,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from slipway.app.loading import load_settings
+from slipway.commands.eval_run import RUNS, check_numpy, run_set
 from slipway.errors import SettingsError
+from slipway.evals import sets
+from slipway.evals.summary import summary_of
 from slipway.planner import decisions, reports, requirements, settings_file
 from slipway.planner.candidacy import LEVELS
 from slipway.planner.catalogue import load
@@ -15,6 +19,7 @@ from slipway.planner.constraints import Evidence
 from slipway.planner.deciding import SHORTLIST, Decision, decide
 from slipway.planner.models import Catalogue
 from slipway.planner.pages import html
+from slipway.settings import Flags
 from slipway.types import Record
 
 
@@ -103,9 +108,9 @@ def evidence_of(logs: Sequence[Path], catalogue: Catalogue) -> dict[str, Evidenc
     """Return what the candidates of these logs say of models of the catalogue: those that have
     their id or their name. Raises SettingsError if a log says nothing of any.
     """
-    from slipway.evals.summary import summary_of
-
     found: dict[str, Evidence] = {}
+    if logs:
+        check_numpy()
     for log in logs:
         summary = summary_of([log])
         ids = {name: _ids(name, catalogue) for name in summary.candidates}
@@ -159,9 +164,6 @@ def _known(value: float) -> float | None:
 
 def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[str, Any]) -> Path:
     """Runs the operator's set against those who pass and are set up; the log of it."""
-    from slipway.commands import eval_run
-    from slipway.evals import sets
-
     if needs.quality.set is None:
         raise SettingsError(["--evaluate: name your evaluation set under `quality.set`"])
     found = sets.named(needs.quality.set)
@@ -176,8 +178,8 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
                 )
             ]
         )
-    log = eval_run.RUNS / f"plan-{decision.name}-{decision.today}.jsonl".replace(" ", "-")
-    eval_run.run_set(
+    log = RUNS / f"plan-{decision.name}-{decision.today}.jsonl".replace(" ", "-")
+    run_set(
         found,
         log,
         models=tuple(names),
@@ -190,10 +192,7 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
 
 
 def _set_up(decision: Decision, config: Path | None) -> list[str]:
-    """Return the models of the settings that pass, by their own name or the provider's."""
-    from slipway.app.loading import load_settings
-    from slipway.settings import Flags
-
+    """Models of the settings that are among those who pass, by their own name or the one upstream."""
     settings = load_settings(Flags(config=config)).settings
     passing = {each.model.id.lower() for each in decision.accepted} | {
         each.model.name.lower() for each in decision.accepted

@@ -122,11 +122,12 @@ def form(answers: Mapping[str, str], wrong: Mapping[str, str], token: str) -> st
 def _field(asking: Asking, value: str, problem: str | None) -> Markup:
     name = asking.field
     about = f"{name}-about"
-    hint = "; ".join(
-        each
-        for each in (asking.hint, f"default: {asking.default}" if asking.default else "")
-        if each
+    hints = (
+        f"one of {', '.join(asking.choices)}" if asking.field == "task" else "",
+        asking.hint,
+        f"default: {asking.default}" if asking.default else "",
     )
+    hint = "; ".join(each for each in hints if each)
     shared = {
         "id": name,
         "name": name,

@@ -134,7 +134,7 @@ def memory_needed(model: Checkpoint, *, distils: bool) -> int:
     if distils:
         logits = 5 * 4 * _BATCH * _WINDOW * vocabulary
         return 22 * model.parameters + logits
-    return 4 * model.parameters + 3 * 8 * _WINDOW * vocabulary
+    return 4 * model.parameters + 2 * 8 * _WINDOW * vocabulary + (1 << 29)
 
 
 def memory_free() -> int:

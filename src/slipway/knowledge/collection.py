@@ -275,8 +275,9 @@ class Collection:
                 self._set_known([*kept, *put])
                 self.uploads.forget_waiting(put)
         for doc in put:
-            if doc.state == "failed" and (doc.path, doc.reason) not in known:
-                log.warning("%s was left out: %s", doc.path, failure_text(doc))
+            if doc.state != "done" and (doc.path, doc.reason) not in known:
+                how = "left out" if doc.state == "failed" else "read only in part"
+                log.warning("%s was %s: %s", doc.path, how, failure_text(doc))
 
     def _index(self, put: Sequence[Doc], out: Sequence[int]) -> None:
         generation = self.document_store.generation

@@ -24,14 +24,15 @@ from slipway.types import Passage, Record
 _NUMBERS = msgspec.json.Decoder(list[tuple[int, int, int]])
 _AT_ONCE = 500  # parameters of one statement
 
-State = Literal["done", "failed"]
+State = Literal["done", "partly", "failed"]
 
 
 class Doc(Record, frozen=True, kw_only=True):
     """A document as it was last read.
 
     `groups` holds sets of groups, from the document itself and from its sender; a reader must be in
-    at least one group of each set. `reason`, `page` and `next` say why it failed and what to do. See
+    at least one group of each set. `reason`, `page` and `next` say why it
+    failed, or what is missing if it was read `partly`, and what to do. See
     `files.FoundFile` for `home` and `stamp`.
     """
 

@@ -6,7 +6,7 @@ import os
 
 from slipway.knowledge.document_store import Doc
 
-FORMAT = 2  # raise it when readers change what they return: every file is then read again
+FORMAT = 3  # raise it when readers change what they return: every file is then read again
 UNSETTLED = -1  # a stamp that no file has: the file is read again at the next scan
 # If a file changed less than this before it was read, it may change again with the same time stamp
 _SETTLED_NS = 50_000_000
@@ -50,7 +50,7 @@ def changed_since(doc: Doc) -> bool:
     try:
         stat = os.stat(doc.file, follow_symlinks=False)  # noqa: PTH116
     except OSError as error:
-        return doc.state == "done" or isinstance(error, FileNotFoundError)
+        return doc.state != "failed" or isinstance(error, FileNotFoundError)
     if not doc.stamp:
         return False
     return stat.st_size != doc.size or (doc.stamp != UNSETTLED and stamp(stat) != doc.stamp)
@@ -58,12 +58,9 @@ def changed_since(doc: Doc) -> bool:
 
 def is_same(known: Doc, doc: Doc) -> bool:
     """Return whether reading the file again would give the same result."""
-    return (known.version, known.format, known.state, known.file, known.home) == (
-        doc.version,
-        FORMAT,
-        "done",
-        doc.file,
-        doc.home,
+    return known.state != "failed" and (
+        (known.version, known.format, known.file, known.home)
+        == (doc.version, FORMAT, doc.file, doc.home)
     )
 
 

@@ -5,9 +5,10 @@ find out who may read it.
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from queue import LifoQueue
 from stat import S_ISREG
+from typing import Any
 
 import msgspec
 
@@ -17,10 +18,11 @@ from slipway.knowledge.freshness import FORMAT, UNSETTLED, is_same, is_settled, 
 from slipway.knowledge.fusion import embedded_text
 from slipway.knowledge.parsing import Parser, ParseTimeout
 from slipway.knowledge.passages import passages
-from slipway.knowledge.readers import ParsedDocument, UnreadableFile
+from slipway.knowledge.readers import Loss, ParsedDocument, UnreadableFile
 from slipway.knowledge.uploads import UnknownAccess, Uploads
 from slipway.types import Passage
 
+_MOST_LOSSES = 4  # that a sentence names
 _AT_ONCE = 3  # files parsed at once, each in its own process
 
 
@@ -127,6 +129,7 @@ class FileReader:
             date=_day(meta.get("date")),
             tags=doc.tags | _names(meta.get("tags"), "tags"),
             groups=(*doc.groups, *_groups(document.meta)),
+            **_missing(document.losses),
         )
         cut = [self._with_id(each) for each in passages(document, doc.path, doc.version)]
         return ReadDocument(
@@ -185,7 +188,7 @@ class FileReader:
 
 
 def failure_text(doc: Doc) -> str:
-    """Return why a document failed, on which page, and what to do, in one or two sentences."""
+    """Return why a document failed, on which page, or what is missing of it, and what to do."""
     page = f" (page {doc.page})" if doc.page else ""
     return f"{doc.reason.rstrip('.')}{page}. {doc.next}".rstrip()
 
@@ -198,6 +201,21 @@ def _failed(doc: Doc, error: UnreadableFile) -> Doc:
         page=error.page,
         next=_sentence(error.fix),
     )
+
+
+def _missing(losses: Sequence[Loss]) -> dict[str, Any]:
+    """Return the fields of a document that was read `partly`; none without losses."""
+    if not losses:
+        return {}
+    whats = list(dict.fromkeys(loss.what for loss in losses))
+    fixes = dict.fromkeys(loss.fix for loss in losses if loss.fix)
+    rest = len(whats) - _MOST_LOSSES
+    shown = [*whats[:_MOST_LOSSES], *([f"{rest} other things are missing"] if rest > 0 else [])]
+    return {
+        "state": "partly",
+        "reason": _sentence("; ".join(shown)),
+        "next": " ".join(_sentence(fix) for fix in [*fixes][:_MOST_LOSSES]),
+    }
 
 
 def _version(data: bytes) -> str:

@@ -314,6 +314,7 @@ def _conditions(
         [] if chosen else ["no model passes all constraints: relax one that the rejections name"]
     )
     found += _risks(requirements)
+    found += _over_budget(requirements, deployment)
     if chosen is not None:
         found += [*_unproven(requirements, chosen), *_unmeasured(requirements, chosen)]
         if deployment is None:
@@ -328,6 +329,20 @@ def _conditions(
             "constraints"
         )
     return found
+
+
+def _over_budget(requirements: Requirements, deployment: Deployment | None) -> Iterator[str]:
+    """List budgets that the requests of a trace would pass, though their averages keep to them."""
+    if deployment is None:
+        return
+    option, budget = deployment.chosen, requirements.budget
+    if budget.month_usd is not None and option.month_usd > budget.month_usd:
+        yield f"budget: by the trace, a month costs ${option.month_usd:,.2f}, more than ${budget.month_usd:,.2f}"
+    if budget.thousand_usd is not None and option.thousand_usd > budget.thousand_usd:
+        yield (
+            f"budget: by the trace, a thousand requests cost ${option.thousand_usd:,.4f}, more than "
+            f"${budget.thousand_usd:,.4f}"
+        )
 
 
 def _risks(requirements: Requirements) -> Iterator[str]:
@@ -388,6 +403,16 @@ def _advice(
         found.append(
             "Nothing was measured on your own questions: write fifty or more, and name the file "
             "under `quality.set`."
+        )
+    budget = requirements.budget.month_usd
+    if (
+        deployment is not None
+        and budget is not None
+        and deployment.chosen.high_usd > budget >= deployment.chosen.month_usd
+    ):
+        found.append(
+            f"With {requirements.assumptions.traffic_error:.0%} more traffic, a month would cost "
+            f"${deployment.chosen.high_usd:,.0f}, more than the budget."
         )
     unknown = sum(each.level == 4 for each in ranked)
     if unknown and ranked and ranked[0].level < 4:

@@ -25,6 +25,7 @@ from slipway.settings.tree import (
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
 HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
 
@@ -57,9 +58,18 @@ def parse_url(address: str) -> SplitResult | None:
     return parts if good and address.isascii() and address.isprintable() else None
 
 
+def without_login(address: str) -> str:
+    """Return an address without the user name and password that may be in it."""
+    scheme, mark, rest = address.rpartition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return a hint for a wrong name: a similar known one, or all known ones."""
     known = list(known)
+    if len(word) > MAX_WORD:
+        return "the name is too long"
     found = difflib.get_close_matches(word, known, 1, 0.5)
     if found:
         return f"did you mean `{found[0]}`?"
@@ -216,7 +226,13 @@ def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: 
     elif url is None:
         problem(
             f"{path}.base_url",
-            f"`{model.base_url}` is not an address; write `http://…` or `https://…`",
+            f"`{without_login(model.base_url)}` is not an address; write `http://…` or `https://…`",
+        )
+    elif "@" in url.netloc:
+        problem(
+            f"{path}.base_url",
+            "the address must not contain a user name or password, which are never sent; "
+            "use `api_key` or `headers`",
         )
     elif url.query or url.fragment:
         problem(f"{path}.base_url", "query parameters belong under `query:`")

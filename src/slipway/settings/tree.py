@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from slipway.types import MAX_SECTIONS
+
 SQLITE = "sqlite:///"
 GGUF = ".gguf"
 DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
@@ -75,7 +77,10 @@ class Listen(Branch, frozen=True, kw_only=True):
 
 
 class Limits(Branch, frozen=True, kw_only=True):
-    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
+    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 16.0
+    question_kb: Annotated[float, Meta(gt=0, description="largest request to an app, in KiB")] = (
+        256.0
+    )
     header_kb: Annotated[
         int, Meta(ge=1, description="largest size of all request headers, in KiB")
     ] = 64
@@ -134,7 +139,7 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
         Duration | None,
         Meta(
             description="time to the first token of a stream; after that the call fails. "
-            "Default: 20 s if the route has another model to try"
+            "Default: 10 to 30 s, by what the model usually takes, if the route has another to try"
         ),
     ] = None
     total: Annotated[Duration, Meta(description="time for a whole response")] = 600.0
@@ -414,7 +419,7 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            le=8,
+            le=MAX_SECTIONS,
             description="most sections of an answer, each a call; 1 turns sections off",
         ),
     ] = 4

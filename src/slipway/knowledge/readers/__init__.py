@@ -9,17 +9,20 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import PurePosixPath
-from typing import cast
+from typing import Any, cast
+
+import msgspec
 
 from slipway.knowledge.readers.document import (
     Heading,
+    Loss,
     OnPage,
     ParsedDocument,
     UnreadableFile,
     one_line,
 )
 
-__all__ = ["READERS", "Heading", "ParsedDocument", "Reader", "UnreadableFile", "read"]
+__all__ = ["READERS", "Heading", "Loss", "ParsedDocument", "Reader", "UnreadableFile", "read"]
 
 _LONGEST_TEXT = 20_000_000
 
@@ -30,6 +33,8 @@ Reader = Callable[[bytes, str, OnPage], ParsedDocument]
 READERS: dict[str, tuple[str, str]] = {
     ".md": (".markdown", "markdown"),
     ".markdown": (".markdown", "markdown"),
+    ".mdx": (".markdown", "mdx"),
+    ".ipynb": (".notebook", "notebook"),
     ".html": (".html", "html"),
     ".htm": (".html", "html"),
     ".txt": (".text", "plain"),
@@ -38,8 +43,15 @@ READERS: dict[str, tuple[str, str]] = {
     ".docx": (".docx", "docx"),
     ".pptx": (".pptx", "pptx"),
     ".xlsx": (".xlsx", "xlsx"),
-    ".csv": (".xlsx", "separated"),
-    ".tsv": (".xlsx", "separated"),
+    ".xls": (".xlsx", "calamine"),
+    ".xlsb": (".xlsx", "calamine"),
+    ".odt": (".opendocument", "odt"),
+    ".odp": (".opendocument", "odp"),
+    ".ods": (".opendocument", "ods"),
+    ".eml": (".mail", "mail"),
+    ".epub": (".epub", "epub"),
+    ".csv": (".separated", "separated"),
+    ".tsv": (".separated", "separated"),
 }
 
 
@@ -52,7 +64,7 @@ def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> ParsedD
         raise UnreadableFile("It is empty", "add text, or remove the file")
     module, function = READERS[PurePosixPath(path).suffix.lower()]
     reader = cast(Reader, getattr(import_module(module, __package__), function))
-    document = reader(data, _humanised(path), on_page)
+    document = _encodable(reader(data, _humanised(path), on_page))
     if not document.text[document.body :].strip():
         raise UnreadableFile("It has no readable text", "add some, or remove the file")
     if len(document.text) > _LONGEST_TEXT:
@@ -61,6 +73,26 @@ def read(data: bytes, path: str, on_page: OnPage = lambda page: None) -> ParsedD
             "split it into smaller files",
         )
     return document
+
+
+def _encodable(document: ParsedDocument) -> ParsedDocument:
+    """Replace lone surrogates, which some PDF fonts and office files hold: no text with them can be
+    stored.
+    """
+    try:
+        msgspec.msgpack.encode(document)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(document)
+        return msgspec.convert(_replaced(plain), ParsedDocument)
+    return document
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _replaced(each) for key, each in value.items()}
+    return [_replaced(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _humanised(path: str) -> str:

@@ -1,57 +1,77 @@
 """Read Markdown: CommonMark with tables and front matter."""
 
-import datetime
 import itertools
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slipway.knowledge.readers.document import (
     LONGEST_HEADING,
     Heading,
+    Loss,
     OnPage,
     ParsedDocument,
-    UnreadableFile,
     one_line,
 )
-from slipway.knowledge.readers.text import decoded, line_starts
+from slipway.knowledge.readers.encoding import decoded
+from slipway.knowledge.readers.front_matter import front_matter
+from slipway.knowledge.readers.inline_html import rewritten
+from slipway.knowledge.readers.text import line_starts
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-_FRONT_MATTER = re.compile(
-    r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE
-)
-_FRONT_TITLE = re.compile(
-    r"^title[ \t]*:[ \t]*(?P<quote>[\"']?)(?P<title>.*?)(?P=quote)[ \t]*$",
-    re.MULTILINE | re.IGNORECASE,
-)
-_ATTRIBUTES = re.compile(
-    r"\{\s*[:#.][^{}]*\}\s*$"
-)  # `{ #anchor }`, which MkDocs, Docusaurus and Pandoc write after a heading
+# `{ #anchor }`, which MkDocs, Docusaurus and Pandoc write after a heading
+_ATTRIBUTES = re.compile(r"\{\s*[:#.][^{}]*\}\s*$")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_SAYS_TEXT = frozenset({"text", "text_special", "code_inline", "image"})
+_TEXT_TOKENS = frozenset({"text", "text_special", "code_inline", "image"})
 
 
 def markdown(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
-    """Read CommonMark with tables. Headings inside lists, quotes or code are not headings."""
-    text = decoded(data)
-    front = _FRONT_MATTER.match(text)
-    meta = _front_matter(text, front)
-    base = front.end() if front else 0
+    """Read CommonMark with tables. Headings inside lists, quotes or code are not headings; HTML is
+    rewritten as Markdown.
+    """
+    file = decoded(data)
+    return markdown_text(file.text, fallback, losses=file.losses)
+
+
+def mdx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
+    """Read MDX: Markdown with JSX, whose statements and component tags are left out."""
+    file = decoded(data)
+    return markdown_text(file.text, fallback, jsx=True, losses=file.losses)
+
+
+def markdown_text(
+    text: str, fallback: str, *, jsx: bool = False, losses: tuple[Loss, ...] = ()
+) -> ParsedDocument:
+    """Read Markdown that is decoded already."""
+    front = front_matter(text)
+    base = front.end
+    text = text[:base] + rewritten(text[base:], _code_lines, jsx=jsx)
     lines = line_starts(text, base)
     tokens = _markdown_parser().parse(text[base:])
     headings = tuple(_markdown_headings(text, tokens, lines))
-    title = (
-        next((heading.text for heading in headings if heading.level == 1), "")
-        or _front_title(front)
-        or fallback
-    )
-    breaks = tuple(lines[token.map[0]] for token in tokens if token.level == 0 and token.map)
     return ParsedDocument(
-        title=title, text=text, headings=headings, breaks=breaks, body=base, meta=meta
+        title=next((each.text for each in headings if each.level == 1), "")
+        or front.title
+        or fallback,
+        text=text,
+        headings=headings,
+        breaks=tuple(lines[token.map[0]] for token in tokens if token.level == 0 and token.map),
+        body=base,
+        meta=front.meta,
+        losses=losses,
     )
+
+
+def _code_lines(text: str) -> list[tuple[int, int]]:
+    """Return the line ranges of fenced and indented code."""
+    return [
+        (token.map[0], token.map[1])
+        for token in _markdown_parser().parse(text)
+        if token.type in ("fence", "code_block") and token.map
+    ]
 
 
 def _markdown_headings(text: str, tokens: "list[Token]", lines: list[int]) -> list[Heading]:
@@ -94,15 +114,10 @@ def _unmarked(source: str) -> str:
     parser.inline.parse(_ATTRIBUTES.sub("", source), parser, {}, tokens)
     return one_line(
         "".join(
-            token.content if token.type in _SAYS_TEXT else " " * (token.type == "softbreak")
+            token.content if token.type in _TEXT_TOKENS else " " * (token.type == "softbreak")
             for token in tokens
         )
     )
-
-
-def _front_title(front: re.Match[str] | None) -> str:
-    found = _FRONT_TITLE.search(front.group(1)) if front else None
-    return one_line(found["title"]) if found else ""
 
 
 @cache
@@ -114,75 +129,3 @@ def _markdown_parser() -> "MarkdownIt":
         ["inline", "text_join"]
     )  # only headings need it, and they ask for it one by one
     return parser
-
-
-# Front matter
-
-_RIGHTS = re.compile(r"\b(access|groups)\b[\"']?[ \t]*:", re.IGNORECASE)  # as YAML or JSON write it
-_LONGEST_FRONT = 64_000
-_OPENED = re.compile(r"\s*---[ \t]*\n((?:[^\n]+\n){0,50})")
-
-
-def _front_matter(text: str, front: re.Match[str] | None) -> dict[str, Any]:
-    """Parse front matter. Ignore it if it is invalid, but raise UnreadableFile if it seems to limit
-    who may read the file.
-    """
-    if front is None:
-        opened = _OPENED.match(text)
-        if opened and any(_RIGHTS.match(line.lstrip(" \t{\"'")) for line in opened[1].splitlines()):
-            raise UnreadableFile(
-                "Its front matter, which says who may read it, is not closed or not at the start",
-                "put it first, between two lines of ---",
-            )
-        return {}
-    try:
-        return _mapping(front[1])
-    except ValueError as error:
-        if _RIGHTS.search(front[1]):
-            raise UnreadableFile(
-                f"Its front matter, which says who may read it, {error}",
-                "write it as lines of `name: value`",
-            ) from None
-        return {}
-
-
-def _mapping(source: str) -> dict[str, Any]:
-    """Parse YAML. Raises ValueError, whose text completes "Its front matter ..."."""
-    import yaml  # takes 20 ms, and few files have front matter
-
-    if len(source) > _LONGEST_FRONT:
-        raise ValueError(f"is longer than {_LONGEST_FRONT} characters")
-    try:
-        loaded = yaml.safe_load(source)
-        plain = _plain(loaded, itertools.count())
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # ValueError: a date like 2024-13-45, or too many values
-        raise ValueError("is not valid YAML, or holds too many values") from error
-    if not isinstance(plain, dict | None):
-        raise ValueError("is not a YAML mapping")  # noqa: TRY004 - the text is wrong
-    return plain or {}
-
-
-def _plain(value: Any, counted: "itertools.count[int]") -> Any:
-    """Convert to JSON types. Raises ValueError for values that refer to themselves or that references
-    multiply beyond 10,000.
-    """
-    if next(counted) > 10_000:
-        raise ValueError
-    if isinstance(value, dict):
-        return {str(key): _plain(each, counted) for key, each in value.items()}
-    if isinstance(value, list | set | tuple):
-        return [_plain(each, counted) for each in value]
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    return (
-        value
-        if value is None
-        or isinstance(value, bool | float)
-        or (isinstance(value, int) and abs(value) < 2**63)
-        else str(value)
-    )

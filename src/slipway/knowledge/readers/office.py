@@ -7,6 +7,8 @@ This uses the standard library: python-docx and python-pptx would bring lxml, Pi
 import contextlib
 import io
 import posixpath
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -60,6 +62,41 @@ class OfficePackage:
                 f"{_DAMAGED}its part {name} cannot be unpacked", _SAVE, page
             ) from None
 
+    def rows(self, name: str, *wanted: str) -> Iterator["Element"]:
+        """Yield the elements with the `wanted` local names, one at a time, so that a large part
+        takes little memory. Raises UnreadableFile as `xml` does.
+        """
+        try:
+            data = self._zip.read(self._names[name.lower()])
+            _refuse_doctype(data)
+            parents = list["Element"]()
+            for event, element in ElementTree.iterparse(io.BytesIO(data), ("start", "end")):  # noqa: S314
+                if event == "start":
+                    parents.append(element)
+                    continue
+                parents.pop()
+                if local(element) in wanted:
+                    yield element
+                    if parents:
+                        parents[-1].remove(element)
+        except ElementTree.ParseError:
+            raise UnreadableFile(f"{_DAMAGED}its part {name} is not valid XML", _SAVE) from None
+        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError):
+            raise UnreadableFile(f"{_DAMAGED}its part {name} cannot be unpacked", _SAVE) from None
+
+    def bytes(self, name: str) -> bytes:
+        """Return a part as it is. Raises UnreadableFile if it is missing or damaged."""
+        try:
+            return self._zip.read(self._names[name.lower()])
+        except Exception as error:  # zipfile and zlib raise a dozen classes for damaged archives
+            if isinstance(error, MemoryError):
+                raise
+            raise UnreadableFile(f"{_DAMAGED}its part {name} cannot be unpacked", _SAVE) from None
+
+    def names(self) -> list[str]:
+        """Return the names of all parts."""
+        return list(self._names.values())
+
     def relations(self, name: str) -> dict[str, tuple[str, str]]:
         """Return the part's relations: id -> (kind, name of the other part)."""
         folder, file = posixpath.split(name)
@@ -109,7 +146,6 @@ def _joined(folder: str, target: str) -> str:
 
 
 def _opened(data: bytes) -> "ZipFile":
-    import zipfile  # not needed by the process that only knows the readers
 
     if data.startswith(_OLE):
         raise UnreadableFile(
@@ -144,8 +180,13 @@ class _Rooted(Exception):
 
 
 def _parsed(part: bytes) -> "Element":
-    """Parse a part; refuse a document type, which could declare entities that grow without end or
-    read files. It can only be before the root.
+    _refuse_doctype(part)
+    return ElementTree.fromstring(part)  # noqa: S314
+
+
+def _refuse_doctype(part: bytes) -> None:
+    """Raise UnreadableFile for a document type, which could declare entities that grow without end
+    or read files. It can only be before the root.
     """
 
     def refuse(*_: object) -> None:
@@ -159,9 +200,9 @@ def _parsed(part: bytes) -> "Element":
 
     prolog = expat.ParserCreate()
     prolog.StartDoctypeDeclHandler, prolog.StartElementHandler = refuse, stop
-    with contextlib.suppress(_Rooted, expat.ExpatError):  # fromstring raises it below
+    # ElementTree raises errors of the rest
+    with contextlib.suppress(_Rooted, expat.ExpatError):
         prolog.Parse(part, True)
-    return ElementTree.fromstring(part)  # noqa: S314
 
 
 def local(element: "Element") -> str:

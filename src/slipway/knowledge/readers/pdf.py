@@ -4,27 +4,31 @@ pdfium (Chrome's PDF library; Apache and BSD licences) returns characters with p
 decides from the whole file what is a paragraph, a heading or a running header.
 """
 
-import ctypes
 import itertools
 import re
-import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import (
     DocumentBuilder,
+    Loss,
     OnPage,
     ParsedDocument,
     UnreadableFile,
     described,
     one_line,
 )
-from slipway.knowledge.readers.pdf_layout import Bookmark, Layout, TextLine
+from slipway.knowledge.readers.pdf_layout import Bookmark, Layout
+from slipway.knowledge.readers.pdf_text import MOST_CHARACTERS, PageText, TextLine, with_fields
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument, PdfPage
+    from pypdfium2 import PdfDocument
 
-_MOST_PAGES, _MOST_CHARACTERS, _MOST_BOOKMARKS = 5_000, 200_000, 20_000
+_MOST_PAGES, _MOST_BOOKMARKS = 5_000, 20_000
+_MOST_LISTED = 5  # page numbers that a sentence names
+_UNKNOWN_SHARE = 0.3  # of a page's letters
+_REFONT = "export it again with its fonts embedded, or run text recognition over it"
+OCR = "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`"
 _SIMPLER = "print it to a new PDF, or remove it"
 
 
@@ -33,19 +37,47 @@ def pdf(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
     pictures, or too many pages.
     """
     file = _opened(data)
-    pages = [_lines(file, number, on_page) for number in range(_page_count(file))]
+    fields = bool(file.get_formtype())
+    if fields:
+        file.init_forms()
+    builder = DocumentBuilder()
+    unknown = list[int]()
+    pages = [
+        _lines(file, number, on_page, unknown, fields=fields) for number in range(_page_count(file))
+    ]
     if not any(pages):
         raise UnreadableFile(
-            "It has no text, only pictures of it",
-            "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`",
+            "It has no text, only pictures of it", f"make its text readable: {OCR}"
         )
-    meta, bookmarks = _meta(file) | _pictures(file, pages), _bookmarks(file, len(pages))
+    if len(unknown) * 2 > sum(map(bool, pages)):
+        raise UnreadableFile("Its letters cannot be read: its fonts don't name them", _REFONT)
+    meta, bookmarks = _meta(file), _bookmarks(file, len(pages))
+    builder.losses += _losses(file, pages, unknown)
     layout = Layout(pages, bookmarks)
-    builder = DocumentBuilder()
     for number in range(len(pages)):
         builder.page()
         layout.write(builder, number)
     return builder.document(meta.get("title") or layout.title() or fallback, meta)
+
+
+def _losses(file: "PdfDocument", pages: list[list[TextLine]], unknown: list[int]) -> Iterator[Loss]:
+    pictures = _pictures(file, pages)
+    if pictures:
+        what = f"{_listed(pictures)} {'is' if len(pictures) == 1 else 'are'} only a picture of text"
+        yield Loss(what=what, fix=f"make the text readable: {OCR}")
+    if unknown:
+        what = f"the letters of {_listed(unknown)} cannot be read: the fonts don't name them"
+        yield Loss(what=what, fix=_REFONT)
+
+
+def _listed(pages: list[int]) -> str:
+    """Return `page 2`, or `pages 2, 3 and 5`; of many, the first ones and how many more."""
+    if len(pages) == 1:
+        return f"page {pages[0]}"
+    shown = pages[:_MOST_LISTED]
+    rest = len(pages) - len(shown)
+    last = f"{rest} more" if rest else str(shown.pop())
+    return f"pages {', '.join(map(str, shown))} and {last}"
 
 
 # Read from the file
@@ -77,101 +109,31 @@ def _page_count(file: "PdfDocument") -> int:
     return count
 
 
-def _lines(file: "PdfDocument", number: int, on_page: OnPage) -> list[TextLine]:
+def _lines(
+    file: "PdfDocument", number: int, on_page: OnPage, unknown: list[int], *, fields: bool
+) -> list[TextLine]:
+    """Return the lines of a page; add its number to `unknown` if most letters have no name."""
     from pypdfium2 import PdfiumError
 
     on_page(number + 1)
     try:
         page = file[number]
         try:
-            return list(_page_lines(page, number))
+            text = PageText(page)
+            if text.count > MOST_CHARACTERS:
+                raise UnreadableFile(
+                    f"A page of it has {text.count} characters, and {MOST_CHARACTERS} is the limit",
+                    _SIMPLER,
+                    number + 1,
+                )
+            lines = list(text.lines())
+            if text.unknown_share() > _UNKNOWN_SHARE:
+                unknown.append(number + 1)
+            return with_fields(lines, page) if fields else lines
         finally:
             page.close()
     except PdfiumError:
         raise UnreadableFile("A page of it is damaged", _SIMPLER, number + 1) from None
-
-
-def _page_lines(page: "PdfPage", number: int) -> Iterator[TextLine]:
-    """Yield the lines of a page: one pdfium call per character; position and font are read from a
-    few characters of each line only.
-    """
-    import pypdfium2.raw as c
-
-    text = page.get_textpage()
-    count = text.count_chars()
-    if count > _MOST_CHARACTERS:
-        raise UnreadableFile(
-            f"A page of it has {count} signs, and {_MOST_CHARACTERS} is the limit",
-            _SIMPLER,
-            number + 1,
-        )
-    codes = [c.FPDFText_GetUnicode(text.raw, index) for index in range(count)]
-    start = 0
-    for stop in [*(index for index, code in enumerate(codes) if code in _LINE_ENDS), count]:
-        if line := _line(text.raw, codes, start, stop):
-            yield line
-        start = stop + 1
-
-
-_LINE_ENDS = frozenset([10, 13])
-_SOFT_HYPHENS = frozenset(
-    [0x02, 0xAD, 0xFFFE]
-)  # pdfium returns the first or last for a hyphen at a line end
-
-
-def _line(text: Any, codes: list[int], start: int, stop: int) -> TextLine | None:
-    said = "".join(
-        "\u00ad" if code in _SOFT_HYPHENS else chr(code) if code > 31 or code == 9 else ""
-        for code in codes[start:stop]
-    )
-    said = one_line(said.encode("utf-16", "surrogatepass").decode("utf-16", "ignore"))
-    seen = [
-        index
-        for index in range(start, stop)
-        if codes[index] > 32 and codes[index] not in _SOFT_HYPHENS
-    ]
-    if not said.strip("\u00ad") or not seen:
-        return None
-    places = [_box(text, index) for index in (seen[0], seen[len(seen) // 2], seen[-1])]
-    sizes, bold = zip(
-        *(_letters(text, index) for index in (seen[0], seen[len(seen) // 2], seen[-1])), strict=True
-    )
-    return TextLine(
-        text=said,
-        left=places[0][0],
-        right=places[-1][1],
-        bottom=min(place[2] for place in places),
-        top=max(place[3] for place in places),
-        size=statistics.median(sizes),
-        bold=all(bold),
-    )
-
-
-def _box(text: Any, index: int) -> tuple[float, float, float, float]:
-    """Return left, right, bottom, top of a character's font box: the same height for `a` and `A`."""
-    import pypdfium2.raw as c
-
-    rect = c.FS_RECTF()
-    c.FPDFText_GetLooseCharBox(text, index, rect)
-    return rect.left, rect.right, min(rect.bottom, rect.top), max(rect.bottom, rect.top)
-
-
-def _letters(text: Any, index: int) -> tuple[float, bool]:
-    """Return size and whether bold. The size is that on the page, as the font's own may be scaled;
-    many fonts show their weight only in their name.
-    """
-    import pypdfium2.raw as c
-
-    matrix, name, flags = c.FS_MATRIX(), ctypes.create_string_buffer(128), ctypes.c_int()
-    scale = (
-        abs(matrix.d) or abs(matrix.b) or 1.0 if c.FPDFText_GetMatrix(text, index, matrix) else 1.0
-    )
-    c.FPDFText_GetFontInfo(text, index, name, len(name), flags)
-    bold = c.FPDFText_GetFontWeight(text, index) >= 600 or bool(_BOLD.search(name.value))
-    return round(c.FPDFText_GetFontSize(text, index) * scale, 1), bold
-
-
-_BOLD = re.compile(rb"bold|black|heavy|demi|CMBX|-Bd", re.IGNORECASE)
 
 
 def _bookmarks(file: "PdfDocument", pages: int) -> list[Bookmark]:
@@ -199,17 +161,16 @@ def _meta(file: "PdfDocument") -> dict[str, Any]:
     )
 
 
-def _pictures(file: "PdfDocument", pages: list[list[TextLine]]) -> dict[str, list[int]]:
-    """Return the pages with pictures and no text (scans) for `meta`."""
+def _pictures(file: "PdfDocument", pages: list[list[TextLine]]) -> list[int]:
+    """Return the numbers of the pages with pictures and no text: scans."""
     import pypdfium2.raw as c
 
     silent = [number for number, lines in enumerate(pages) if not lines]
-    found = [
+    return [
         number + 1
         for number in silent
         if any(True for _ in file[number].get_objects([c.FPDF_PAGEOBJ_IMAGE], max_depth=2))
     ]
-    return {"pages_without_text": found} if found else {}
 
 
 def _date(said: str) -> str:

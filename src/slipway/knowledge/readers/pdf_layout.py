@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from slipway.knowledge.readers.document import DocumentBuilder
+from slipway.knowledge.readers.pdf_tables import joined_rows, parts
+from slipway.knowledge.readers.pdf_text import TextLine
 from slipway.types import Record
 
 _LARGER = 1.12  # a heading's letters are larger than the text's by this factor
@@ -14,18 +16,6 @@ _LONGEST_HEADING, _RANKS = 120, 4
 # headings below the bookmarked ones need a style that occurs so often: a rare one is an address or
 # a figure
 _OFTEN = 3
-
-
-class TextLine(Record, frozen=True, kw_only=True):
-    """A line of text; positions in points from the lower left corner; `size` of most letters."""
-
-    text: str
-    left: float
-    right: float
-    bottom: float
-    top: float
-    size: float
-    bold: bool
 
 
 class Bookmark(Record, frozen=True, kw_only=True):
@@ -40,7 +30,7 @@ class Layout:
     """The layout of a whole file: its lines without running lines, and which are headings."""
 
     def __init__(self, pages: list[list[TextLine]], bookmarks: list[Bookmark]) -> None:
-        self._pages = _without_running_lines(pages)
+        self._pages = [_in_columns(joined_rows(lines)) for lines in _without_running_lines(pages)]
         self._bookmarks = bookmarks
         self._ranks = _ranks_below(bookmarks, self._pages) if bookmarks else _ranks(self._pages)
 
@@ -101,22 +91,31 @@ def _without_running_lines(pages: list[list[TextLine]]) -> list[list[TextLine]]:
 
 
 def _edge(lines: list[TextLine], *, top: bool) -> list[TextLine]:
-    """Return the top or bottom lines of a page if they are few and a gap follows."""
+    """Return the top or bottom lines of a page if they are in its margin and few, and a gap
+    follows.
+    """
     ordered = sorted(lines, key=lambda line: line.bottom, reverse=top)
     for number, (outer, inner) in enumerate(
         itertools.pairwise(ordered[: _EDGE_LINES + 1]), start=1
     ):
+        if not outer.margin:
+            return []
         if abs(outer.bottom - inner.bottom) > 1.8 * min(outer.size, inner.size):
             return ordered[:number]
     return []
 
 
+# amounts, dates and long numbers: no page numbers
+_VALUE = re.compile(r"\d[.,:]\d|[€$£¥%]|\d{6,}|\d[-/.]\d")
+
+
 def _running(line: TextLine, page: int, text_size: float) -> set[tuple[str | int, int]]:
     """Return keys that other pages share for a running line, with the height: its words, and the
-    distance of a number at either end from the page's index.
+    distance of a number at either end from the page's index. Values, such as amounts, must be the
+    same.
     """
     height = round(line.bottom / 4)
-    if line.size >= text_size * _LARGER:
+    if line.size >= text_size * _LARGER or _VALUE.search(line.text):
         return {(line.text, height)}
     numbers = (
         found[0]
@@ -127,6 +126,13 @@ def _running(line: TextLine, page: int, text_size: float) -> set[tuple[str | int
         (re.sub(r"\d+", "#", line.text), height),
         *((int(number) - page, height) for number in numbers),
     }
+
+
+def _in_columns(lines: list[TextLine]) -> list[TextLine]:
+    """Put vertical lines, as Chinese and Japanese may be written, from right to left."""
+    if sum(line.vertical for line in lines) * 2 < len(lines) or not lines:
+        return lines
+    return sorted(lines, key=lambda line: (-round(line.left / max(line.size, 1)), -line.top))
 
 
 def _text_size(pages: Sequence[Sequence[TextLine]]) -> float:
@@ -299,6 +305,13 @@ _FULL = 0.85  # a line that fills so much of the width continues in the next one
 
 
 def _blocks(lines: list[TextLine]) -> Iterator[str]:
+    """Yield tables and paragraphs, in order."""
+    for blocks, text in parts(lines):
+        yield from blocks
+        yield from _paragraphs(text)
+
+
+def _paragraphs(lines: list[TextLine]) -> Iterator[str]:
     """Yield paragraphs, split at larger distances and other letter sizes."""
     distances = [
         above.bottom - below.bottom
@@ -318,12 +331,20 @@ def _blocks(lines: list[TextLine]) -> Iterator[str]:
 
 
 def _is_apart(above: TextLine, below: TextLine, usual: float) -> bool:
+    if above.vertical and below.vertical:
+        return False
     distance = above.bottom - below.bottom
     return (
         distance > 1.4 * usual + 0.5
         or (distance < -0.5 * below.size and above.text.endswith("."))
         or abs(above.size - below.size) > 1
     )
+
+
+# scripts that are written without spaces: Chinese, Japanese, Thai, Lao, Khmer, Burmese
+_UNSPACED = re.compile(
+    "[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+)
 
 
 def _joined(lines: list[TextLine], narrowest: float) -> str:
@@ -334,14 +355,15 @@ def _joined(lines: list[TextLine], narrowest: float) -> str:
     width = max(narrowest, max(line.right for line in lines) - left)
     out = lines[0].text
     for above, below in itertools.pairwise(lines):
-        full = above.right - left >= _FULL * width
+        full = above.vertical or (above.right - left >= _FULL * width and not above.cells)
         same_row = abs(above.bottom - below.bottom) < 0.3 * above.size
         if out.endswith("\u00ad") or (
             out.endswith(("-", "‐")) and out[-2:-1].isalpha() and below.text[:1].islower()
         ):
             out = out[:-1] + below.text
-        elif same_row or (full and not _ITEM.match(below.text)):
-            out = f"{out} {below.text}"
+        elif same_row or (full and not below.cells and not _ITEM.match(below.text)):
+            space = "" if _UNSPACED.match(out[-1:]) and _UNSPACED.match(below.text) else " "
+            out = f"{out}{space}{below.text}"
         else:
             out = f"{out}\n{below.text}"
     return out.replace("\u00ad", "")

@@ -1,33 +1,16 @@
-"""Read plain text and reStructuredText; decode the bytes of all text kinds."""
+"""Read plain text and reStructuredText."""
 
 import re
 
-from slipway.knowledge.readers.document import (
-    Heading,
-    OnPage,
-    ParsedDocument,
-    UnreadableFile,
-    one_line,
-)
+import msgspec
+
+from slipway.knowledge.readers.document import Heading, Loss, OnPage, ParsedDocument, one_line
+from slipway.knowledge.readers.encoding import decoded
+from slipway.knowledge.readers.front_matter import front_matter_of_text
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
 _TITLE_LENGTH = 80
-
-
-def decoded(data: bytes) -> str:
-    """Decode UTF-8 without byte order mark, with line ends as `\n`. Raises UnreadableFile."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnreadableFile(
-            f"It is not UTF-8 text (byte {error.start} does not fit)", "save it as UTF-8"
-        ) from None
-    if "\0" in text:
-        raise UnreadableFile(
-            "It is not text (it has zero bytes)", "export it as Markdown, HTML or text"
-        )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def line_starts(text: str, base: int) -> list[int]:
@@ -39,8 +22,10 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     """Read reStructuredText. Headings are underlined, perhaps overlined too; a style's level is the
     order in which it first appears.
     """
-    text = decoded(data)
-    rows, lines = text.split("\n"), line_starts(text, 0)
+    file = decoded(data)
+    text = file.text
+    front = front_matter_of_text(text)
+    rows, lines = text[front.end :].split("\n"), line_starts(text, front.end)
     ranks: dict[tuple[str, bool], int] = {}
     headings = []
     for number in range(len(rows) - 1):
@@ -55,7 +40,13 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
         )
     title = headings[0].text if headings else fallback
     return ParsedDocument(
-        title=title, text=text, headings=tuple(headings), breaks=_paragraphs(text)
+        title=title,
+        text=text,
+        headings=tuple(headings),
+        breaks=_paragraphs(text),
+        body=front.end,
+        meta=front.meta,
+        losses=file.losses,
     )
 
 
@@ -65,18 +56,28 @@ def _is_underlined(before: str, row: str, rule: str) -> bool:
     return before == rule or (not before and not row[0].isspace())
 
 
-def plain(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
-    """Read plain text, without headings. A short first line followed by a blank line, and without
+def plain(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
+    """Read plain text, without headings."""
+    file = decoded(data)
+    front = front_matter_of_text(file.text)
+    document = plain_text(file.text[front.end :], front.title or fallback, file.losses)
+    return msgspec.structs.replace(document, meta=front.meta)
+
+
+def plain_text(text: str, fallback: str, losses: tuple[Loss, ...] = ()) -> ParsedDocument:
+    """Read text that is decoded already. A short first line followed by a blank line, and without
     the end of a sentence, is the title.
     """
-    text = decoded(data)
     first, _, rest = text.strip().partition("\n")
     alone = rest.startswith(("\n", "==", "--")) and bool(rest.strip("\n=- "))
     titled = (
         alone and len(first) <= _TITLE_LENGTH and not first.rstrip().endswith((".", ",", ";", ":"))
     )
     return ParsedDocument(
-        title=one_line(first) if titled else fallback, text=text, breaks=_paragraphs(text)
+        title=one_line(first) if titled else fallback,
+        text=text,
+        breaks=_paragraphs(text),
+        losses=losses,
     )
 
 

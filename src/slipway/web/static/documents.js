@@ -36,6 +36,7 @@ export function openDocuments(app, tell) {
   uploads.show(app);
   draw();
   dialog.showModal();
+  part("close").focus();
   part("shelf").scrollTop = 0;
   look();
 }
@@ -101,7 +102,7 @@ function draw() {
 
 function countWords(all) {
   const failed = all.filter((each) => each.state === "failed").length;
-  const done = all.filter((each) => each.state === "done");
+  const done = all.filter((each) => each.state === "done" || each.state === "partly");
   const passages = done.reduce((sum, each) => sum + each.passages, 0);
   return [say("countDocuments", done.length), say("countPassages", passages), failed && say("countUnread", failed)].filter(Boolean).join(" · ");
 }
@@ -171,10 +172,11 @@ function itemOf(document) {
 
 function row(document) {
   const { path, title, state, tags, date, passages, uploaded } = document;
-  const facts = { reading: [say("reading")], failed: [date], done: [say("countPassages", passages), date, say("bytes", document.size)] }[state];
+  const read = [say("countPassages", passages), date, say("bytes", document.size)];
+  const facts = { reading: [say("reading")], failed: [date], done: read, partly: read }[state];
   const about = el("div", { className: "about" }, el("p", { className: "name", textContent: title || path, dir: "auto" }));
   if (title && title !== path) about.append(el("p", { className: "path", textContent: path }));
-  if (state === "failed") about.append(reason(document));
+  if (state === "failed" || state === "partly") about.append(reason(document));
   const line = el("p", { className: "facts" }, facts.filter(Boolean).join(" · "), ...tags.map((tag) => el("span", { className: "tag", textContent: tag })));
   if (panel.added.includes(document.id)) line.prepend(el("span", { className: "tag new", textContent: say("justAdded") }));
   if (line.textContent) about.append(line);

@@ -1,0 +1,284 @@
+"""Read the lines of a PDF page, with their positions: text, cells of tables, raised numbers and the
+values of form fields.
+"""
+
+import ctypes
+import itertools
+import re
+import statistics
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from slipway.knowledge.readers.document import one_line, raised
+from slipway.types import Record
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfPage
+
+MOST_CHARACTERS = 200_000  # of a page
+_MARGIN = 0.12  # the share of the page's height, at the top and at the bottom, for running lines
+_CELL_GAP = 1.4  # a gap between two words of so many letter sizes separates cells
+_RAISED = 0.82  # a raised character is smaller than its neighbour by this factor
+_LINE_ENDS = re.compile("[\r\n]")
+# pdfium returns the first or last for a hyphen at a line end
+_SOFT_HYPHENS = frozenset("\x02\u00ad\ufffe")
+_DROPPED = re.compile("[\x00\x01\x03-\x08\x0b-\x1f\uffff\ud800-\udfff]")
+_NUMBER = re.compile(r"(?<=\S)\d+|\d{2,}")
+_BOLD = re.compile(rb"bold|black|heavy|demi|CMBX|-Bd", re.IGNORECASE)
+_UNKNOWN = re.compile("[\ufffd\ue000-\uf8ff]")
+
+
+class CellText(Record, frozen=True, kw_only=True):
+    """A part of a line between wide gaps."""
+
+    text: str
+    left: float
+    right: float
+
+
+class TextLine(Record, frozen=True, kw_only=True):
+    """A line of text; positions in points from the lower left corner; `size` of most letters.
+
+    `cells` has its parts if there are wide gaps. `margin`: it is near the top or bottom of the page.
+    """
+
+    text: str
+    left: float
+    right: float
+    bottom: float
+    top: float
+    size: float
+    bold: bool
+    cells: tuple[CellText, ...] = ()
+    margin: bool = False
+    vertical: bool = False
+
+
+class PageText:
+    """The text of a page: an index into pdfium's characters is an index into `characters`."""
+
+    def __init__(self, page: "PdfPage") -> None:
+        self._page = page
+        self._text = page.get_textpage()
+        self._raw: Any = self._text.raw
+        self.count: int = self._text.count_chars()
+        height = page.get_height()
+        self._low, self._high = _MARGIN * height, (1 - _MARGIN) * height
+        self.characters = ""
+
+    def lines(self) -> Iterator[TextLine]:
+        """Yield the lines in the order of the file."""
+        self.characters = self._characters()
+        start = 0
+        for stop in [*(each.start() for each in _LINE_ENDS.finditer(self.characters)), self.count]:
+            if line := self._line(start, stop):
+                yield line
+            start = stop + 1
+
+    def unknown_share(self) -> float:
+        """Return the share of characters that pdfium cannot name, after `lines`."""
+        shown = len(self.characters) - sum(map(str.isspace, self.characters))
+        return len(_UNKNOWN.findall(self.characters)) / shown if shown else 0.0
+
+    def _characters(self) -> str:
+        """Return all characters: in one call, unless some are left out of its result or take two
+        units, so that the indices would not fit.
+        """
+        import pypdfium2.raw as c
+
+        buffer = ctypes.create_string_buffer((self.count + 1) * 2)
+        units = c.FPDFText_GetText(
+            self._raw, 0, self.count, ctypes.cast(buffer, ctypes.POINTER(ctypes.c_ushort))
+        )
+        text = buffer.raw[: max(units - 1, 0) * 2].decode("utf-16-le", "surrogatepass")
+        if len(text) == self.count and not re.search("[\ud800-\udfff]", text):
+            return text
+        codes = (c.FPDFText_GetUnicode(self._raw, index) for index in range(self.count))
+        return "".join(chr(code) if 0 < code < 0x110000 else "\x00" for code in codes)
+
+    def _line(self, start: int, stop: int) -> TextLine | None:
+        part = self.characters[start:stop]
+        seen = [
+            start + at
+            for at, sign in enumerate(part)
+            if sign > " " and sign not in _SOFT_HYPHENS and not _DROPPED.match(sign)
+        ]
+        if not seen:
+            return None
+        samples = (seen[0], seen[len(seen) // 2], seen[-1])
+        boxes = [self._box(index) for index in samples]
+        sizes, bold = zip(*map(self._letters, samples), strict=True)
+        size = statistics.median(sizes)
+        left, right = boxes[0][0], boxes[-1][1]
+        vertical = (
+            len(seen) > 2
+            and abs(boxes[0][0] - boxes[-1][0]) < 0.5 * size < boxes[0][3] - boxes[-1][3]
+        )
+        cells = () if vertical else self._cells(start, stop, seen, size, left, right)
+        text = "  ".join(cell.text for cell in cells) if cells else self._said(start, stop)
+        if not text.strip("\u00ad"):
+            return None
+        bottom, top = min(box[2] for box in boxes), max(box[3] for box in boxes)
+        return TextLine(
+            text=text,
+            left=left,
+            right=right,
+            bottom=bottom,
+            top=top,
+            size=size,
+            bold=all(bold),
+            cells=cells,
+            margin=bottom < self._low or top > self._high,
+            vertical=vertical,
+        )
+
+    def _cells(
+        self, start: int, stop: int, seen: list[int], size: float, left: float, right: float
+    ) -> tuple[CellText, ...]:
+        """Return the parts between wide gaps; empty if there are none."""
+        if right - left < _CELL_GAP * size or len(seen) == stop - start:
+            return ()
+        edges = list[tuple[int, float, float]]()  # where a part begins, the sides of the gap
+        for before, after in itertools.pairwise(seen):
+            if after > before + 1:
+                end, begin = self._box(before)[1], self._box(after)[0]
+                if begin - end > _CELL_GAP * size:
+                    edges.append((after, end, begin))
+        if not edges:
+            return ()
+        starts, stops = [start, *(at for at, _, _ in edges)], [*(at for at, _, _ in edges), stop]
+        lefts, rights = [left, *(x for _, _, x in edges)], [*(x for _, x, _ in edges), right]
+        cells = [
+            CellText(text=self._said(begin, end), left=x, right=y)
+            for begin, end, x, y in zip(starts, stops, lefts, rights, strict=True)
+        ]
+        return tuple(cell for cell in cells if cell.text)
+
+    def _said(self, start: int, stop: int) -> str:
+        """Return the text of a range: white space joined, raised numbers set apart."""
+        part = self.characters[start:stop]
+        out, at = "", 0
+        for found in _NUMBER.finditer(part):
+            split = self._raised_from(start, found)
+            if split is not None:
+                before = out + part[at:split]
+                out = before + raised(one_line(before), part[split : found.end()])
+                at = found.end()
+        out += part[at:]
+        for hyphen in _SOFT_HYPHENS:
+            out = out.replace(hyphen, "\u00ad")
+        return one_line(_DROPPED.sub("", out))
+
+    def _raised_from(self, start: int, found: re.Match[str]) -> int | None:
+        """Return the index, relative to `start`, from which the digits are raised; None if none."""
+        first = found.start()
+        begins_word = first == 0 or found.string[first - 1].isspace()
+        base = first if begins_word else first - 1
+        _, _, bottom, top = self._box(start + base)
+        limit = _RAISED * (top - bottom)
+        last = self._box(start + found.end() - 1)
+        if last[3] - last[2] > limit or last[2] < bottom + 0.1 * limit:
+            return None
+        for at in range(base + 1, found.end()):
+            _, _, low, high = self._box(start + at)
+            if high - low <= limit:
+                return at
+        return None
+
+    def _box(self, index: int) -> tuple[float, float, float, float]:
+        """Return left, right, bottom, top of a character's font box: the same height for `a` and
+        `A`.
+        """
+        import pypdfium2.raw as c
+
+        rect = c.FS_RECTF()
+        c.FPDFText_GetLooseCharBox(self._raw, index, rect)
+        return rect.left, rect.right, min(rect.bottom, rect.top), max(rect.bottom, rect.top)
+
+    def _letters(self, index: int) -> tuple[float, bool]:
+        """Return size and whether bold. The size is that on the page, as the font's own may be
+        scaled; many fonts show their weight only in their name.
+        """
+        import pypdfium2.raw as c
+
+        matrix, name, flags = c.FS_MATRIX(), ctypes.create_string_buffer(128), ctypes.c_int()
+        scale = 1.0
+        if c.FPDFText_GetMatrix(self._raw, index, matrix):
+            scale = abs(matrix.d) or abs(matrix.b) or 1.0
+        c.FPDFText_GetFontInfo(self._raw, index, name, len(name), flags)
+        bold = c.FPDFText_GetFontWeight(self._raw, index) >= 600 or bool(_BOLD.search(name.value))
+        return round(c.FPDFText_GetFontSize(self._raw, index) * scale, 1), bold
+
+
+# Form fields
+
+
+def with_fields(lines: list[TextLine], page: "PdfPage") -> list[TextLine]:
+    """Put the values of form fields behind their labels: the nearest text to the left, else a line
+    of their own.
+    """
+    lines = list(lines)
+    for field in _fields(page):
+        labels = [
+            line
+            for line in lines
+            if line.right <= field.left + 3 and line.bottom < field.top and line.top > field.bottom
+        ]
+        if not labels:
+            below = (n for n, line in enumerate(lines) if line.top < field.bottom)
+            lines.insert(next(below, len(lines)), field)
+            continue
+        label = max(labels, key=lambda line: line.right)
+        lines[lines.index(label)] = TextLine(
+            text=f"{label.text} {field.text}",
+            left=label.left,
+            right=field.right,
+            bottom=label.bottom,
+            top=label.top,
+            size=label.size,
+            bold=False,
+        )
+    return lines
+
+
+def _fields(page: "PdfPage") -> Iterator[TextLine]:
+    import pypdfium2.raw as c
+
+    form = page.formenv
+    for index in range(c.FPDFPage_GetAnnotCount(page.raw)) if form else ():
+        annotation = c.FPDFPage_GetAnnot(page.raw, index)
+        try:
+            if c.FPDFAnnot_GetSubtype(annotation) != c.FPDF_ANNOT_WIDGET:
+                continue
+            rect, text = c.FS_RECTF(), _value(annotation, form)
+            if text and c.FPDFAnnot_GetRect(annotation, rect):
+                low, high = sorted((rect.bottom, rect.top))
+                yield TextLine(
+                    text=text,
+                    left=rect.left,
+                    right=rect.right,
+                    bottom=low,
+                    top=high,
+                    size=min(high - low, 10.0),
+                    bold=False,
+                )
+        finally:
+            c.FPDFPage_CloseAnnot(annotation)
+
+
+def _value(annotation: Any, form: Any) -> str:
+    import pypdfium2.raw as c
+
+    kind = c.FPDFAnnot_GetFormFieldType(form.raw, annotation)
+    if kind in (c.FPDF_FORMFIELD_CHECKBOX, c.FPDF_FORMFIELD_RADIOBUTTON):
+        return "[x]" if c.FPDFAnnot_IsChecked(form.raw, annotation) else ""
+    if kind in (c.FPDF_FORMFIELD_PUSHBUTTON, c.FPDF_FORMFIELD_SIGNATURE):
+        return ""
+    length = c.FPDFAnnot_GetFormFieldValue(form.raw, annotation, None, 0)
+    if not 2 < length < 2 * MOST_CHARACTERS:
+        return ""
+    buffer = ctypes.create_string_buffer(length)
+    c.FPDFAnnot_GetFormFieldValue(
+        form.raw, annotation, ctypes.cast(buffer, ctypes.POINTER(ctypes.c_ushort)), length
+    )
+    return one_line(buffer.raw[: length - 2].decode("utf-16-le", "ignore"))
