@@ -174,5 +174,5 @@ def looked_at(
 
 def axe_finds_nothing(page: Page) -> None:
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
-    assert told == [], told
+    violations = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
+    assert violations == [], violations

@@ -347,7 +347,7 @@ def _leave(at: float, replica: int, counts: dict[int, int], started: dict[int, f
 
 @lru_cache(maxsize=8)
 def at_random(demand: Demand) -> Demand:
-    """Draw requests at random around the mean (Poisson), with exponential lengths; always the same."""
+    """Draw random requests (Poisson) with exponential lengths; always the same ones."""
     chance = random.Random(0)  # noqa: S311 - drawn again in the same way
     at, found = 0.0, []
     for _ in range(_DRAWN):
