@@ -103,13 +103,13 @@ def test_hidden_rows_columns_and_sheets_are_left_out_and_counted(parser: Parser)
         sheet.parent["Old"].sheet_state = "hidden"
 
     rows: list[list[Any]] = [
-        ["Name", "Room", "Salary"],
+        ["Name", "Desk", "Salary"],
         ["Ada", 12, 91000],
         ["Cyd", 15, 55000],
         ["Bob", 14, 67000],
     ]
     document = parser.parse(workbook(rows, hide), "a.xlsx")
-    assert "Name | Room\n--- | ---\nAda | 12\nBob | 14" in document.text
+    assert "Name | Desk\n--- | ---\nAda | 12\nBob | 14" in document.text
     assert losses(document) == ["1 hidden sheet, 1 hidden column, 1 hidden row are left out"]
 
 

@@ -1,4 +1,6 @@
-"""Every answer emits exactly one AnswerDone with the right outcome, however its stages end."""
+"""Test that every answer emits exactly one AnswerDone with the right outcome, however its stages
+end.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -130,7 +130,7 @@ class Parser:
 
     @property
     def child(self) -> int | None:
-        """The child's process id; None without a child."""
+        """Return the child's process id; None without a child."""
         child = self._child
         return child.process.pid if child else None
 

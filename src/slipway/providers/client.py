@@ -1,4 +1,4 @@
-"""What the providers need of an HTTP client: one origin, and replies that are read as they arrive."""
+"""The HTTP client that providers need: one origin, and replies that are read as they arrive."""
 
 import math
 from collections.abc import Callable

@@ -1,9 +1,9 @@
 """Read a provider's reply: strict about its end, lenient about everything else.
 
 An answer has ended well only if each of its choices has a finish reason, and the stream then has
-`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no number,
-is left out and counted; it never costs the answer. A chunk that cannot be read at all is a failure,
-since words may be lost with it.
+`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no
+number, is left out and counted; it never costs the answer. A chunk that cannot be read at all is a
+failure, since words may be lost with it.
 """
 
 import asyncio
@@ -400,7 +400,7 @@ class OpenAIReply:
         return ProviderCut(f"{self.teller.name} ended its answer without saying why.")
 
     def failure(self, value: Any) -> ProviderError:
-        """Return the error of an object that stands where an answer should be."""
+        """Return the error of an object that is in the place of an answer."""
         return self.teller.error(encode_any(value))
 
     def nonsense(self, what: str) -> ProviderError:

@@ -27,12 +27,12 @@ class Framer:
 
     @property
     def rest(self) -> bytes:
-        """The bytes that are not a whole event yet."""
+        """Return the bytes that are not a whole event yet."""
         return b"".join(self._blocks)
 
     @property
     def is_comment(self) -> bool:
-        """Whether what is not whole yet begins like a comment."""
+        """Return whether the incomplete event begins like a comment."""
         return bool(self._blocks) and self._blocks[0].startswith(b":")
 
     def feed(self, data: bytes) -> list[bytes]:

@@ -51,7 +51,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """The folder to which paths in the settings are relative."""
+        """Return the folder to which paths in the settings are relative."""
         return self.file.parent if self.file is not None else Path()
 
 
