@@ -17,10 +17,11 @@ import pytest
 from slipway import weights
 from slipway.knowledge import opened
 from slipway.knowledge.parsing import Parser
+from watchdog import watched
 
 TESTS = Path(__file__).parent
 BROWSER, PROCESS = "browser", "process"
-STARTERS: tuple[Any, ...] = (subprocess, Parser, opened, weights.pull)
+STARTERS: tuple[Any, ...] = (subprocess, Parser, opened, weights.pull, watched)
 EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec")
 
 
