@@ -142,6 +142,7 @@ def test_control_characters_of_documents_do_not_reach_a_terminal_or_a_log(tmp_pa
         assert "\x1b" not in done.stdout + done.stderr, done
         assert "\x07" not in done.stdout + done.stderr
     assert "\\x1b" in ingested.stdout
+    shutil.rmtree(tmp_path / ".slipway")  # so that the server reads, and reports, them again
     with serving(tmp_path, "--docs", "docs") as server:
         until(lambda: "left out" in server.log)
         assert "\x1b" not in server.log

@@ -70,6 +70,10 @@ class HttpReply(Protocol):
         """Return the first value of a header; `name` in lower case."""
         ...
 
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the headers whose names begin with `prefix`, in lower case."""
+        ...
+
     async def read(self) -> bytes:
         """Return the whole body."""
         ...
@@ -322,6 +326,9 @@ class PooledReply:
 
     def header(self, name: bytes) -> bytes | None:
         return next((v for k, v in self._open().headers if k == name), None)
+
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [header for header in self._open().headers if header[0].startswith(prefix)]
 
     def _open(self) -> HttpConnection:
         if self.connection is None:

@@ -53,6 +53,9 @@ class Framer:
             return []
         held = self.rest
         if plain and b"\r" not in held:
+            if held.find(b"\n\n") == len(held) - 2:
+                self._blocks, self._size, self._tail = [], 0, b""
+                return [held]
             events = [event + b"\n\n" for event in held.split(b"\n\n")]
             last = events.pop()[:-2]
             self._blocks, self._size = [last] if last else [], len(last)
