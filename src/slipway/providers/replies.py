@@ -48,6 +48,12 @@ from slipway.providers.sse import Framer, data_lines, data_of, name_of
 from slipway.types import Piece, Usage
 
 AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
+<<<<<<< HEAD
+=======
+LARGE_EVENT = 1024 * 1024  # bytes
+RATE_LIMIT = b"x-ratelimit-"
+NO_END = frozenset({"", "null", "none"})  # finish reasons that some servers send in every chunk
+>>>>>>> web
 BROKEN_OFF = frozenset(
     {"error", "abort", "network_error", "insufficient_system_resource"}
 )  # finish reasons that mean a failure
@@ -62,6 +68,7 @@ class OpenAIReply:
     def __init__(self, teller: Teller, reply: HttpReply, call: Call, silence_s: float) -> None:
         """`silence_s` is how long a stream that has begun may send nothing but comments."""
         self.teller, self.reply = teller, reply
+        self._rate_limits = reply.headers_with(RATE_LIMIT)
         self.hide_usage = not call.usage_wanted
         self.is_single = b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
@@ -74,6 +81,9 @@ class OpenAIReply:
         self.begun = b""  # what was read to see what it is, and not handled yet
         self.quiet_since: float | None = None
         self.broken: ProviderError | None = None
+
+    def rate_limits(self) -> list[tuple[bytes, bytes]]:
+        return self._rate_limits
 
     # A whole answer
 
@@ -183,6 +193,8 @@ class OpenAIReply:
                 self.events = self.framer.feed(data)
             except ValueError:
                 raise self.nonsense("sent an event that is too large") from None
+            if self.events and len(self.events[0]) > LARGE_EVENT:
+                await asyncio.sleep(0)  # reading and passing on a large event are two steps
             if not self.events and not self.framer.is_comment:
                 self.quiet_since = None  # an event that arrives slowly is no silence
 
