@@ -41,7 +41,7 @@ def lanes(tmp_path: Path, seed: str, count: int) -> Iterator[Serving]:
         routes = {}
         for lane in range(count):
             for name in (f"bare{lane}", f"primary{lane}"):
-                models[name] = {"base_url": url, "name": "x", "retries": 0, "connection": TIMES}
+                models[name] = {"base_url": url, "name": "x", "retries": 1, "connection": TIMES}
             routes[f"route{lane}"] = [f"primary{lane}", {"model": "twin", "role": "twin"}]
         with serving(tmp_path, settings={"models": models, "routes": routes}) as server:
             yield server
