@@ -38,7 +38,6 @@ class WireChunk(msgspec.Struct):
     choices: list[WireChunkChoice] | None = None
     usage: Any = None
     error: Any = None
-    object: Any = None
 
 
 decode_chunk = msgspec.json.Decoder(WireChunk).decode

@@ -8,6 +8,7 @@ since words may be lost with it.
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -147,24 +148,34 @@ class OpenAIReply:
         try:
             if not self.ended:
                 await self.more()
-            some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
-            for event in some:
-                if not self.ended:
-                    found.extend(self.read(event))
+            self.read_some(found)
         except ProviderError as error:
             self.broken = self.named(error)
             if not found:
                 raise
-        self.note_words(any(piece.spoke or piece.finish for piece in found))
+        for piece in found:
+            if piece.spoke or piece.finish:
+                self.note_words()
+                break
         return found
 
-    def note_words(self, spoke: bool) -> None:
+    def read_some(self, found: list[Piece]) -> None:
+        """Read a few events and add their pieces, those before one that raises as well."""
+        some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
+        for event in some:
+            if (piece := self.usual(event)) is not None:
+                found.append(piece)
+            else:
+                found.extend(self.read(event))
+            if self.ended:
+                break
+
+    def note_words(self) -> None:
         """Words end the wait for the first ones, and any silence."""
-        if spoke:
-            self.quiet_since = None
-            if self.waits_for_words:
-                self.waits_for_words = False
-                self.reply.limit(self.ends_by)
+        self.quiet_since = None
+        if self.waits_for_words:
+            self.waits_for_words = False
+            self.reply.limit(self.ends_by)
 
     async def more(self) -> None:
         """Wait until there are whole events, or the stream has ended."""
@@ -195,9 +206,8 @@ class OpenAIReply:
             return begun
         if self.waits_for_words:
             return await self.reply.chunk()
-        now = asyncio.get_running_loop().time()
         if self.quiet_since is None:  # the client notices a connection without any bytes
-            self.quiet_since = now
+            self.quiet_since = time.monotonic()
             return await self.reply.chunk()
         until = self.quiet_since + self.silence_s
         self.reply.limit(min(until, self.ends_by))
@@ -235,6 +245,30 @@ class OpenAIReply:
         if not self.ends.all:
             raise self.cut()
         return DONE
+
+    def usual(self, event: bytes) -> Piece | None:
+        """Read an event as nearly all are: some text of the only choice. None for any other. This
+        is the hot path; `read` understands these events too.
+        """
+        if self.half or not event.startswith(b"data: {") or event.find(b"\n") != len(event) - 2:
+            return None
+        data = event[6:-2]
+        try:
+            chunk = decode_chunk(data)
+        except (ValueError, RecursionError):
+            return None
+        choices = chunk.choices
+        if not self.is_single or not choices or len(choices) > 1 or chunk.error or chunk.usage:
+            return None
+        delta = choices[0].delta
+        if choices[0].finish_reason is not None or delta is None or not is_clean(data):
+            return None
+        text = delta.content
+        is_text = type(text) is str and text
+        if not is_text or delta.tool_calls or delta.function_call or delta.audio:
+            return None
+        self.ends.add(0)
+        return Piece(raw=event, text=text, spoke=True)
 
     def read(self, event: bytes) -> Iterator[Piece]:
         """Yield the pieces of one event: as a rule one, with its original bytes."""
