@@ -43,7 +43,7 @@ class WireChunk(msgspec.Struct):
 decode_chunk = msgspec.json.Decoder(WireChunk).decode
 
 
-class Ends:
+class ChoiceEnds:
     """Which choices of an answer have begun, and which have a finish reason."""
 
     __slots__ = ("_begun", "_ended")

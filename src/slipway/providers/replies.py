@@ -17,13 +17,13 @@ import msgspec
 from slipway.errors import ProviderCut, ProviderError, ProviderNonsense, ProviderSlow
 from slipway.providers import Call, Completion
 from slipway.providers.client import LARGEST_REPLY, HttpReply
-from slipway.providers.failures import Teller, is_failure
+from slipway.providers.failures import ErrorReader, is_failure
 from slipway.providers.fields import (
     COUNTS,
     NO_END,
     NOT_TEXT,
     SAID,
-    Ends,
+    ChoiceEnds,
     WireChunkChoice,
     decode_chunk,
     is_odd,
@@ -60,15 +60,17 @@ HIGH_HALVES = ("\ud800", "\udbff")
 class OpenAIReply:
     """An answer in progress. See ModelReply."""
 
-    def __init__(self, teller: Teller, reply: HttpReply, call: Call, silence_s: float) -> None:
+    def __init__(
+        self, error_reader: ErrorReader, reply: HttpReply, call: Call, silence_s: float
+    ) -> None:
         """`silence_s` is how long a stream that has begun may send nothing but comments."""
-        self.teller, self.reply = teller, reply
+        self.error_reader, self.reply = error_reader, reply
         self.hide_usage = not call.usage_wanted
         self.is_single = b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
         self.framer = Framer()
         self.events: list[bytes] = []  # whole events that were not read yet
-        self.ends = Ends()
+        self.ends = ChoiceEnds()
         self.half = ""  # the first half of a surrogate pair, whose second half may follow
         self.left_out = 0
         self.waits_for_words, self.is_first_block, self.ended = True, True, False
@@ -217,7 +219,7 @@ class OpenAIReply:
             if self.ends_by <= until:
                 raise
             what = f"sent no words for {self.silence_s:g} s in the middle of its answer"
-            raise ProviderSlow(f"{self.teller.who} {what}.") from None
+            raise ProviderSlow(f"{self.error_reader.who} {what}.") from None
         finally:
             self.reply.limit(self.ends_by)  # while our own reader is slow, time does not count
 
@@ -383,13 +385,15 @@ class OpenAIReply:
         if not isinstance(reason, str) or reason.strip().lower() in NO_END:
             return None
         if reason.strip().lower() in BROKEN_OFF:
-            raise self.named(ProviderCut(f"{self.teller.name} broke off its answer ({reason})."))
+            raise self.named(
+                ProviderCut(f"{self.error_reader.name} broke off its answer ({reason}).")
+            )
         self.ends.end(index)
         return reason
 
     def done(self, event: bytes) -> Piece:
         if not self.ends.all:
-            raise ProviderCut(f"{self.teller.name} ended its answer without saying why.")
+            raise ProviderCut(f"{self.error_reader.name} ended its answer without saying why.")
         self.ended = True
         self.events = []
         return Piece(raw=event if event.endswith(b"[DONE]\n\n") else DONE)
@@ -430,18 +434,18 @@ class OpenAIReply:
 
     def cut(self) -> ProviderError:
         if self.framer.rest.strip() or self.ends.any:
-            return ProviderCut(f"{self.teller.name} ended its answer before its end.")
-        return ProviderCut(f"{self.teller.name} ended its answer without saying why.")
+            return ProviderCut(f"{self.error_reader.name} ended its answer before its end.")
+        return ProviderCut(f"{self.error_reader.name} ended its answer without saying why.")
 
     def failure(self, value: Any) -> ProviderError:
         """Return the error of an object that stands where an answer should be."""
-        return self.teller.error(encode_any(value))
+        return self.error_reader.error(encode_any(value))
 
     def nonsense(self, what: str) -> ProviderError:
-        return ProviderNonsense(f"{self.teller.who} {what}.", model=self.teller.name)
+        return ProviderNonsense(f"{self.error_reader.who} {what}.", model=self.error_reader.name)
 
     def named(self, error: ProviderError) -> ProviderError:
-        error.model = self.teller.name
+        error.model = self.error_reader.name
         return error
 
     def close(self) -> None:
