@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import one_line, raised
+from slipway.knowledge.readers.encoding import cleaned
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class PageText:
         out += part[at:]
         for hyphen in _SOFT_HYPHENS:
             out = out.replace(hyphen, "\u00ad")
-        return one_line(_DROPPED.sub("", out))
+        return one_line(_with_composed(_DROPPED.sub("", out)))
 
     def _raised_from(self, start: int, found: re.Match[str]) -> int | None:
         """Return the index, relative to `start`, from which the digits are raised; None if none."""
@@ -223,6 +224,11 @@ class PageText:
         c.FPDFText_GetFontInfo(self._raw, index, name, len(name), flags)
         bold = c.FPDFText_GetFontWeight(self._raw, index) >= 600 or bool(_BOLD.search(name.value))
         return round(c.FPDFText_GetFontSize(self._raw, index) * scale, 1), bold
+
+
+def _with_composed(text: str) -> str:
+    """Clean the text, but keep the hyphens at line ends: the layout joins the words."""
+    return "\u00ad".join(map(cleaned, text.split("\u00ad")))
 
 
 # Form fields
