@@ -303,11 +303,6 @@ def test_files_under_a_name_that_is_no_text_are_read_like_others(tmp_path: Path)
     assert [hit.passage.path for hit in knowledge.search("hot coffee")] == ["caf\ufffd.md"]
 
 
-<<<<<<< HEAD
-def test_the_report_for_people_names_each_failure_and_its_reason(
-    tmp_path: Path, docs: Path
-) -> None:
-=======
 def test_what_is_missing_of_a_document_is_reported_everywhere(tmp_path: Path, docs: Path) -> None:
     book = Workbook()
     sheet = book.active
@@ -331,8 +326,9 @@ def test_what_is_missing_of_a_document_is_reported_everywhere(tmp_path: Path, do
         assert ask(server, "What is the price of tea?")[0]["path"] == "order.xlsx"
 
 
-def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: Path) -> None:
->>>>>>> readers
+def test_the_report_for_people_names_each_failure_and_its_reason(
+    tmp_path: Path, docs: Path
+) -> None:
     (docs / "bad.txt").write_bytes(bytes(range(1, 32)) + b"\xff")
     config = settings_file(tmp_path, **WORDS_ONLY)
     done = run("ingest", "--docs", str(docs), "--config", config, cwd=tmp_path)

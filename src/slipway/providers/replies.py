@@ -48,6 +48,8 @@ from slipway.providers.reshaping import DONE, as_list, chunks_of, completion_of,
 from slipway.providers.sse import Framer, data_lines, data_of, name_of
 from slipway.types import Piece, Usage
 
+LARGE_EVENT = 1024 * 1024  # bytes
+RATE_LIMIT = b"x-ratelimit-"
 AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
 BROKEN_OFF = frozenset(
     {"error", "abort", "network_error", "insufficient_system_resource"}
@@ -64,7 +66,7 @@ class OpenAIReply:
         self, error_reader: ErrorReader, reply: HttpReply, call: Call, silence_s: float
     ) -> None:
         """`silence_s` is how long a stream that has begun may send nothing but comments."""
-        self.teller, self.reply = teller, reply
+        self.error_reader, self.reply = error_reader, reply
         self._rate_limits = reply.headers_with(RATE_LIMIT)
         self.hide_usage = not call.usage_wanted
         self.is_single = b'"n"' not in call.body
