@@ -303,10 +303,10 @@ def test_answers_and_passages_belong_to_their_key(server: Serving) -> None:
         ({"question": 5, "app": "tea"}, "`question` must be a string"),
         (
             {"question": "x", "messages": [{"role": "user", "content": "y"}], "app": "tea"},
-            "both given",
+            "both set",
         ),
         ({"messages": [{"content": "y"}], "app": "tea"}, "role"),
-        ({"messages": [], "app": "tea"}, "holds no text"),
+        ({"messages": [], "app": "tea"}, "has no text"),
     ],
 )
 def test_a_bad_question_gets_an_error_that_names_the_field(

@@ -149,7 +149,7 @@ def checked(folder: Path, yaml: str) -> str:
 def test_the_complete_example_passes_the_check(tmp_path: Path) -> None:
     said = checked(tmp_path, yaml_blocks("settings.md")[0])
     assert "The settings are fine." in said
-    assert ".key is a literal secret" not in said
+    assert ".key is a literal key" not in said
 
 
 SETTINGS_SHOWN = [

@@ -401,7 +401,7 @@ def test_the_command_says_why_there_is_no_trace(server: Serving, tmp_path: Path)
         (("ref-1", "--url", server.url), "This server requires a key"),
         (
             ("../models", "--url", server.url),
-            "`../models` is no reference. References begin with `ans-` or `ref-`.",
+            "`../models` is not a reference. References begin with `ans-` or `ref-`.",
         ),
         (
             ("ref-1", "--url", "http://127.0.0.1:9"),

@@ -203,7 +203,7 @@ keys: [{key: "${OUR_KEY}"}, {key: in-the-file-1}]
 """
     code, said = check(tmp_path, yaml, env={"DASHSCOPE_API_KEY": "k", "OUR_KEY": "abcdefgh"})
     assert code == 0, said
-    assert "warning: s.yaml:5: keys[1].key is a literal secret" in said
+    assert "warning: s.yaml:5: keys[1].key is a literal key" in said
     assert "keys[0]" not in said
 
 

@@ -337,19 +337,15 @@ class Knowledge:
         """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
 
         Replace an earlier upload of the same name if this asker may read it. Another asker's upload
-        stays, and nothing reveals that it exists: an upload for groups has a suffix in its name
-        that depends on the groups alone, and one that its sender may not read a random one.
+        stays, and only the suffix of the new name reveals that it exists.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
-        if groups is not None:
-            stem, dot, kind = name.rpartition(".")
-            mark = collection.document_store.public("\n".join(sorted(groups)))
-            name = f"{stem}-{mark[-6:]}{dot}{kind}"
         with uploads.changing:
             path = uploads.path_of(name, collection.by_path)
             before = [
-                uploads.described(path, name, tags, groups),  # what the rules say of the new one
-                *filter(None, (collection.by_path.get(path), uploads.waiting.get(path))),
+                doc
+                for doc in (collection.by_path.get(path), uploads.waiting.get(path))
+                if doc is not None
             ]
             if not all(self.access.may_read(asker, doc, collection.documents) for doc in before):
                 stem, dot, kind = name.rpartition(".")

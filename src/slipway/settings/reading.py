@@ -101,10 +101,12 @@ def suggest_field(word: str, kind: type[Branch]) -> str:
     here = list(fields_of(kind))
     if len(word) > MAX_WORD:
         return f"known here: {', '.join(here)}"
-    if near := difflib.get_close_matches(word, here, 1, 0.6):
-        return f"did you mean `{near[0]}:`?"
     elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
-    if near := difflib.get_close_matches(word, elsewhere, 1, 0.75):
+    nearest = difflib.get_close_matches(word, {*here, *elsewhere}, 1, 0.75)
+    near = difflib.get_close_matches(word, here, 1, 0.6)
+    if near and (not nearest or nearest[0] in here):
+        return f"did you mean `{near[0]}:`?"
+    if near := nearest:
         where = elsewhere[near[0]]
         return f"did you mean `{near[0]}:`" + (
             f", which belongs under `{where}`?" if where else " at the top of the file?"
