@@ -102,9 +102,8 @@ def suggest_field(word: str, kind: type[Branch]) -> str:
     if len(word) > MAX_WORD:
         return f"known here: {', '.join(here)}"
     elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
-    nearest = difflib.get_close_matches(word, {*here, *elsewhere}, 1, 0.75)
-    near = difflib.get_close_matches(word, here, 1, 0.6)
-    if near and (not nearest or nearest[0] in here):
+    nearest = difflib.get_close_matches(word, elsewhere, 1, 0.75)
+    if near := difflib.get_close_matches(word, here, 1, 0.6 if not nearest else 0.8):
         return f"did you mean `{near[0]}:`?"
     if near := nearest:
         where = elsewhere[near[0]]
