@@ -18,7 +18,7 @@ import plain_http
 from processes import COMMAND, Serving, models, port_in, run, serving
 from slipway import weights
 from slipway.errors import WeightsError
-from slipway.weights import File, Weights
+from slipway.weights import WeightFile, Weights
 from waiting import until
 from watchdog import replying
 
@@ -156,7 +156,7 @@ def test_a_source_that_sends_more_than_the_file_is_left_at_once(
 ) -> None:
     monkeypatch.setenv("SLIPWAY_CACHE", str(tmp_path))
     with replying(b"x" * 50_000_000, method="GET") as url:
-        file = File(name="f.bin", sha256="0" * 64, size=1000, sources=(f"{url}/f.bin",))
+        file = WeightsFile(name="f.bin", sha256="0" * 64, size=1000, sources=(f"{url}/f.bin",))
         wanted = Weights(name="bomb", purpose="a test", licence="none", files=(file,))
         with pytest.raises(WeightsError, match="more than the 1,000 bytes"):
             weights.pull(wanted)
