@@ -131,7 +131,10 @@ class Code:
 
     def import_cpu_s(self) -> float:
         """Return the median CPU seconds of `import slipway.cli`, out of eleven."""
-        code = "import time; t = time.process_time(); import slipway.cli; print(time.process_time() - t)"
+        code = (
+            "import time; t = time.process_time(); "
+            "import slipway.cli; print(time.process_time() - t)"
+        )
         return median(
             float(
                 subprocess.run(

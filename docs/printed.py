@@ -25,7 +25,7 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry.metrics import METRICS, Telemetry
+from slipway.telemetry.metrics import METRICS
 from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
@@ -34,15 +34,31 @@ PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end printed -->)", re.DO
 
 ROUTES = {
     "POST /v1/chat/completions": "OpenAI's chat completions, of an app, a route or a model",
+    "POST /v1/completions": "OpenAI's older text completions; the prompt is sent as a chat message",
     "POST /v1/answers": "an answer with its sources, whole or as events",
     "GET /v1/models": "the names that this key may call",
     "GET /v1/models/{name}": "one of them",
     "GET /v1/answers/{id}": "an answer as far as it is written",
     "GET /v1/answers/{id}/events": "its events behind `Last-Event-ID`",
-    "GET /v1/answers/{id}/html": "its text as clean HTML, as the page shows it",
     "POST /v1/answers/{id}/cancel": "stops it",
     "POST /v1/answers/{id}/retry": "does again what is missing",
-    "GET /v1/passages/{id}": "a passage of a document",
+    "GET /v1/passages/{id}": "a passage of a document, and the ids of those before and after it",
+    "GET /v1/passages/{id}/file": "the PDF that a passage is from",
+    "POST /v1/attachments": "reads a file for one conversation: a form with `file`",
+    "DELETE /v1/attachments/{id}": "forgets it",
+    "GET /v1/conversations": "the conversations that the server keeps for this key or person; `?q=WORDS`",
+    "GET /v1/conversations/{id}": "one of them with its turns",
+    "PUT /v1/conversations/{id}": "saves one",
+    "DELETE /v1/conversations/{id}": "deletes one",
+    "POST /v1/shares": "shares a conversation by a link",
+    "GET /v1/shares/{id}": "what was shared, if the reader may read what it cites",
+    "DELETE /v1/shares/{id}": "takes a link back",
+    "GET /v1/session": "who asks, and what the page may offer",
+    "GET /login": "sends the browser to the OpenID Connect provider",
+    "GET /login/callback": "where the provider sends it back to",
+    "POST /logout": "ends the session",
+    "GET /embed": "the chat page in a frame of another site",
+    "GET /embed.js": "the script that puts it there",
     "GET /v1/traces/{id}": "what happened to an answer, by its reference",
     "POST /v1/feedback": "keeps what somebody says of an answer",
     "DELETE /v1/feedback/{answer}": "takes a vote back",
@@ -57,7 +73,7 @@ ROUTES = {
     "GET /metrics": "metrics for Prometheus",
     "GET /": "the chat page",
 }
-UNLISTED = {"/preflight", "/favicon.ico", "/static/{name}"}  # the browser's business
+UNLISTED = {"/favicon.ico", "/static/{name}", "/static/{name:path}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere
     "method_not_allowed": "this path does not take this method",
     "model_not_found": "no app, route or model of that name",
@@ -70,6 +86,8 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "models.NAME.price": "`price` gives prices in USD per million tokens",
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
     "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
+    "login": "`login` lets people sign in instead of pasting keys",
+    "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
@@ -117,6 +135,10 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "models": "`models` shows the catalogue of models",
     "models search": "`models search` lists models, the cheapest first",
     "models show": "`models show` prints every fact of one model with its source",
+    "compress": "`compress` makes a model smaller and faster on this machine",
+    "compress run": "`compress run`, or `compress` alone, compresses a model",
+    "compress rollback": "`compress rollback` takes a registered result back",
+    "compress convert": "`compress convert` converts between GGUF and Hugging Face's layout",
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (
@@ -293,10 +315,9 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 
 def metrics() -> str:
-    counters = Telemetry(lambda: 0).counts
     counts, histograms = list[list[str]](), list[list[str]]()
-    for key, m in METRICS.items():
-        kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+    for m in METRICS.values():
+        kind = m.kind
         rows = histograms if m.buckets else counts
         rows.append(
             [
@@ -405,7 +426,7 @@ def routes() -> str:
     if wrong := set(there) ^ set(ROUTES):
         raise SystemExit(f"docs/printed.py: ROUTES and the app differ: {', '.join(sorted(wrong))}")
     rows = [[code(route), ROUTES[route]] for route in there]
-    return "There are these routes:\n\n" + table(["route", "what it does"], rows)
+    return "There are these routes:\n\n" + tables(["route", "what it does"], rows)
 
 
 def events() -> str:

@@ -131,9 +131,7 @@ FAULTS = (
     Fault(
         "cut after the finish reason", "fault-cutend", alone=BREAKS, routed=("error event", "whole")
     ),
-    Fault(
-        "no [DONE]", "fault-nodone", alone=("error event", "whole"), routed=("error event", "whole")
-    ),
+    Fault("no [DONE]", "fault-nodone", calls=1, with_backup=1),
     # events that are wrong
     Fault("chunk that is no JSON", "fault-malformed-3", alone=BREAKS, routed=GOES_ON),
     Fault("error event before the first words", "fault-errorevent-0", alone=DOWN),

@@ -18,8 +18,9 @@ import pytest
 import plain_http
 from knowledge_base import KnowledgeBase
 from processes import Serving, serving
-from slipway.knowledge.access import Access, glob
+from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
+from slipway.knowledge.patterns import glob
 from slipway.settings import AccessRule
 from slipway.settings.tree import KeySettings
 from slipway.types import Asker, Within

@@ -346,9 +346,9 @@ def test_a_breaker_is_always_in_one_of_its_states_and_lets_one_trial_through(
         elif event == "reached":
             breaker.reached(now)
             assert breaker.state in ({"half-open", "open"} if before == "open" else {before})
-        elif event == "trial" and before == "half-open" and not breaker.on_trial:
-            breaker.begin_trial()
-        assert not (breaker.on_trial and breaker.state != "half-open")
+        elif event == "trial" and before == "half-open" and not breaker.on_trial(now):
+            breaker.begin_trial(now)
+        assert not (breaker.on_trial(now) and breaker.state != "half-open")
 
 
 def test_three_failures_in_a_row_open_it_and_half_of_many_do_too() -> None:
@@ -394,7 +394,7 @@ def test_a_trial_that_fails_doubles_the_pause() -> None:
         while not breaker.reached(now):
             now += 0.125
         pauses.append(now - began)
-        breaker.begin_trial()
+        breaker.begin_trial(now)
         breaker.failed(now)
     assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 

@@ -178,7 +178,7 @@ def test_answers_that_fail_count_as_wrong_and_are_asked_again(bench: Bench) -> N
         bench.settings(a=f"{broken.url}/v1")
         done = bench.run("--model", "a", "--limit", "2")
     assert done.returncode == 1
-    assert "a: 2 of 2 answers failed and count as wrong; the first one said:" in done.stdout
+    assert "a: 2 of 2 answers failed and count as wrong; the first error:" in done.stdout
     with mocking(text="Answer: A") as well:
         bench.settings(a=f"{well.url}/v1")
         done = bench.run("--model", "a", "--limit", "2")
@@ -352,7 +352,7 @@ def test_a_csv_becomes_a_set_of_ones_own(bench: Bench) -> None:
         ),
         (
             '{"question": "q", "reference": "r", "id": 1}\n{"question": "q", "reference": "r", "id": 1}',
-            "set.jsonl:2: id: `1` is that of line 1 too",
+            "set.jsonl:2: id: `1` is already used in line 1",
         ),
         (
             '{"set": {"scorer": "nose"}}\n{"question": "q", "reference": "r"}',

@@ -9,7 +9,7 @@ from knowledge_base import OPERATOR, KnowledgeBase
 from processes import ROOT, run
 from slipway.errors import SettingsError
 from slipway.evals.knowledge import METRICS, measure
-from slipway.evals.questions import Gold, Question, questions_in
+from slipway.evals.questions import Gold, GoldQuestion, questions_in
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import Ranked
 from slipway.types import Passage
@@ -77,7 +77,7 @@ def test_a_search_is_measured_against_hand_made_rankings() -> None:
     ]
     gold = (Gold(page="one.md", heading="Gold"), Gold(page="two.md"), Gold(page="three.md"))
     report = measure(
-        [Question(id="1", question="?", gold=gold)],
+        [GoldQuestion(id="1", question="?", gold=gold)],
         {"it": (lambda _, limit: ranked[:limit], lambda _, found: float(len(found)))},
     )
     found = {metric: measured.value for metric, measured in report.measured["it"].items()}
@@ -96,8 +96,8 @@ def test_a_search_is_measured_against_hand_made_rankings() -> None:
 
 BAD_LINES = {
     '{"question": 3, "gold": []}': ":1: question: expected `str`, got `int`",
-    '{"question": "Why?"}': ":1: gold: it names no place; a question needs one that answers it",
-    '{"question": "Why?", "gold": []}': ":1: gold: it names no place; a question needs one that answers it",
+    '{"question": "Why?"}': ":1: gold: it names no place; name the places that answer the question",
+    '{"question": "Why?", "gold": []}': ":1: gold: it names no place; name the places that answer the question",
     '{"question": " ", "gold": [{"page": "a.md"}]}': ":1: question: it is empty",
     '{"question": "Why?", "gold": [{"heading": "A"}]}': ":1: gold[0]: object missing required field `page`",
     '{"question": "Why?", "gold": [{"page": "a.md"}, {"page": "a.md", "heading": "Z"}]}': ":1: gold[1].heading: `Z` is no heading of a.md",

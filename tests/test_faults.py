@@ -27,7 +27,6 @@ SAYS_ALL = ("whole", "continued")
 BEHIND_THE_END = (
     "cut after the last token",
     "cut after the finish reason",
-    "no [DONE]",
     "finish reason `error`",
     "no finish reason",
 )

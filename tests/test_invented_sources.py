@@ -22,7 +22,7 @@ from slipway.admission import Admission
 from slipway.answer import App, Pipeline, answer
 from slipway.answer.draft import Draft
 from slipway.knowledge import Knowledge, opened
-from slipway.providers import Call, Completion
+from slipway.providers import Call, Completion, Reachable
 from slipway.providers.mock import lies, words
 from slipway.routing import Candidate, Route
 from slipway.settings import Price
@@ -144,8 +144,8 @@ class Liar:
 
     def start(self) -> None: ...
 
-    async def probe(self) -> bool:
-        return True
+    async def probe(self) -> Reachable:
+        return "well"
 
     def retire(self) -> None: ...
 
@@ -402,7 +402,7 @@ def test_an_answer_without_a_citation_says_so(server: Serving) -> None:
     assert [n["code"] for n in found["notices"]] == ["uncited"]
 
 
-def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path: Path) -> None:
+def test_a_link_definition_of_a_model_does_not_hide_its_citations(tmp_path: Path) -> None:
     (tmp_path / "tea.md").write_text(TEA)
     with mocking(text="Green tea takes 80 degrees [1].\n\n[1]: https://evil.invalid/x\n") as mock:
         settings = models(mock.url, "m")
@@ -412,10 +412,8 @@ def test_a_definition_of_a_model_does_not_turn_citations_into_its_links(tmp_path
             plain_http.Client(base_url=server.url, timeout=20) as client,
         ):
             found = ask(client, "/v1/answers", QUESTIONS[0], stream=False, app="tea")
-            html = client.get(f"/v1/answers/{found['id']}/html").json()["html"]
     assert [c["n"] for c in found["citations"]] == [1]
-    assert "degrees [1]." in html
-    assert "<a" not in html
+    assert "degrees [1]." in found["text"]
 
 
 def test_a_sentence_that_its_source_does_not_support_is_marked_everywhere(tmp_path: Path) -> None:

@@ -229,7 +229,6 @@ def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None
         "sqlite3",
         "numpy",
         "tantivy",
-        "nh3",
         "markdown_it",
         "yaml",
         "xml.etree",
@@ -426,7 +425,10 @@ world.<br>Next &amp; last.</p><ul><li>one</li><li><p>two</p></li></ul>
 
 def test_html_becomes_readable_text() -> None:
     document, (first, second) = cut(PAGE, "a.html")
-    assert first.text == "Hello bold, world.\nNext & last.\n\n- one\n- two\n\nName | Use\na | b"
+    assert (
+        first.text
+        == "Hello bold, world.\nNext & last.\n\n- one\n- two\n\nName | Use\n--- | ---\na | b"
+    )
     assert (second.heading, second.text) == ("Code", "```\nx = 1\n\n  y = 2\n```")
     assert second.text == document.text[second.start : second.end]
 

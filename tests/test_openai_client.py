@@ -210,7 +210,6 @@ def test_retry_after_is_passed_on(client: openai.OpenAI) -> None:
         "fault-cut-5",
         "fault-malformed-2",
         "fault-stall-3",
-        "fault-nodone",
         "fault-errorevent-2",
         "fault-empty",
         "fault-html",

@@ -224,8 +224,8 @@ def test_how_far_reading_and_the_search_by_meaning_are_is_said_quietly(
     page.route("**/readyz", ready)
     dialog = documents(page, server)
     note = dialog.locator("#documents-note")
-    expect(note).to_have_text("Search by meaning is being built: 120 of 232 passages.")
-    expect(note).to_have_text("Search by meaning is being built: 51 %.")
+    expect(note).to_have_text("Search by meaning is being prepared: 120 of 232 passages.")
+    expect(note).to_have_text("Search by meaning is being prepared: 51 %.")
     expect(note).to_be_hidden()
 
 
@@ -315,11 +315,11 @@ def test_a_file_is_told_as_it_is_sent_and_read(page: Page, server: str) -> None:
     expect(upload).to_contain_text("Reading…")
     looked_at(page, "documents-reading", sizes=[DESK])
     expect(dialog.get_by_role("status")).to_have_text(
-        "tortoise.html can be asked about now.", timeout=30_000
+        "tortoise.html is ready: you can ask about it now.", timeout=30_000
     )
     expect(item(dialog, "tortoise.html").locator(".facts")).to_contain_text("Just added1 passage")
     choose(page, ("tortoise.html", SLOW))
-    expect(upload).to_contain_text("takes the place of the file of this name")
+    expect(upload).to_contain_text("replaces the file of the same name")
     page.wait_for_timeout(2500)
     spoken: list[tuple[float, str]] = page.evaluate("window.spoken")
     assert spoken[0][1] == "Sending tortoise.html."
@@ -355,13 +355,13 @@ def test_what_is_too_large_or_of_another_kind_is_refused_before_it_is_sent(
     uploads = dialog.locator("#documents-uploads li")
     expect(uploads).to_have_count(3)
     expect(uploads.nth(0)).to_contain_text(
-        "It has 3.0 MB, and 2 MB is the limit. Split it into smaller files, or have the operator raise limits.document_mb."
+        "It has 3.0 MB; the limit is 2 MB. Split it into smaller files, or have the operator raise limits.document_mb."
     )
     expect(uploads.nth(1)).to_contain_text(
-        "This kind of file cannot be read. These can: Markdown, HTML, "
+        "This kind of file is not supported. Supported: Markdown, HTML, "
     )
     expect(uploads.nth(2)).to_contain_text(
-        "Files of the kind .doc cannot be read. Save it as .docx, and choose that."
+        ".doc files are not supported. Save it as .docx and choose that file."
     )
     looked_at(page, "documents-refused", sizes=[DESK, PHONE])
     for name in ("big.pdf", "run.exe", "old.doc"):
@@ -420,7 +420,7 @@ def test_a_file_that_went_away_meanwhile_is_told_from_a_server_out_of_reach(
     (tmp_path / "brief.md").unlink()
     context.set_offline(False)
     page.get_by_role("button", name="Try brief.md again").click()
-    expect(upload).to_contain_text("The file cannot be read any more. Choose it again.")
+    expect(upload).to_contain_text("The browser can no longer read the file. Choose it again.")
     expect(upload.get_by_role("button", name=re.compile("^Try"))).to_be_hidden()
     watched.errors.clear()
 
@@ -430,6 +430,8 @@ def test_a_server_out_of_reach_is_told_and_looked_at_again(
 ) -> None:
     page = watched.page
     entered(page, server)
+    page.locator("#documents-open").click()
+    page.get_by_role("button", name="Close").click()
     context.set_offline(True)
     page.locator("#documents-open").click()
     dialog = page.get_by_role("dialog", name="Documents of docs")
@@ -582,7 +584,7 @@ def test_a_passage_of_a_sheet_is_a_table_whose_quoted_row_is_marked_and_in_sight
     ask(page, "What is the length of pier 17?")
     settled(page)
     page.locator(".answer .mark").first.click()
-    said = page.locator(".passage tr.said-row")
+    said = page.locator(".passage tr:has(mark)")
     expect(said).to_have_count(1)
     assert said.locator("td").all_text_contents() == ["Pier 17", "57", "stone|wood"]
     expect(page.locator(".passage td", has_text=bad)).to_have_count(1)

@@ -34,13 +34,13 @@ WORDS = {
         "what": "The answer broke off before it was complete. Try again in a moment.",
         "again": "Try again",
         "wait": "The model gets too many questions right now. Try again in about 60 minutes.",
-        "strange": "What came back is not what this page understands. Try again in a moment.",
+        "strange": "The server sent a reply that this page does not understand. Try again in a moment.",
     },
     "zh": {
         "what": "回答在完成前中断了。 请稍后重试。",
         "again": "重试",
         "wait": "模型当前收到的问题太多。 请约 60 分钟后重试。",
-        "strange": "返回的内容页面无法理解。 请稍后重试。",
+        "strange": "服务器返回了页面无法理解的内容。 请稍后重试。",
     },
 }
 

@@ -163,7 +163,7 @@ def test_a_plan_accepts_whom_the_oracle_accepts_and_names_the_first_violation(
 def test_a_relaxation_lets_a_model_pass_there(catalogue: Catalogue) -> None:
     """Of each constraint in each file, one model: with the change that is named, it gets further."""
     looked = 0
-    for file in FILES[::3]:
+    for file in FILES[::6]:
         raw = yaml.safe_load(file.read_text())
         plan = decide(parsed(raw, ""), catalogue, TODAY)
         first = {v.constraint: (id_, v) for id_, v in plan.rejected.items() if v.relaxation}
@@ -177,7 +177,7 @@ def test_a_relaxation_lets_a_model_pass_there(catalogue: Catalogue) -> None:
             )
             assert not same, (file.stem, id_, violation)
             looked += 1
-    assert looked > 60
+    assert looked > 30
 
 
 def nested(change: str) -> str:
@@ -376,6 +376,23 @@ def test_a_month_costs_what_the_bill_of_a_real_trace_comes_to(
         bill = simulation.simulated(wanted.trace, option, model, MACHINE, other)
         assert option.month_usd == pytest.approx(bill.month_usd, rel=0.05), option
         assert option.low_usd <= option.month_usd <= option.high_usd
+
+
+def test_a_budget_that_only_the_averages_keep_to_is_a_condition(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    """Nine short prompts and a long one: the price is another one for long prompts."""
+    rows = "".join(f"{n},{200_000 if n % 10 == 0 else 1000},100\n" for n in range(100))
+    (tmp_path / "trace.csv").write_text(f"time,input_tokens,output_tokens\n{rows}")
+    raw = {
+        "candidates": ["dashscope/qwen3-max"],
+        "languages": ["zh"],
+        "traffic": {"trace": "trace.csv"},
+        "budget": {"thousand_usd": 30.0},
+    }
+    plan = decide(parsed(raw, ""), catalogue, TODAY, folder=tmp_path)
+    assert plan.conditions[0].startswith("budget: by the trace, a thousand requests cost $")
+    assert not plan.ready
 
 
 def test_replicas_follow_from_littles_law() -> None:

@@ -19,7 +19,7 @@ from slipway.answer.draft import Draft
 from slipway.answer.pace import Pace, Writing
 from slipway.errors import InternalError
 from slipway.knowledge import OFF, Knowledge, opened
-from slipway.providers import Call, Completion
+from slipway.providers import Call, Completion, Reachable
 from slipway.routing import Candidate, Health, ModelSlots, Route
 from slipway.settings import Price
 from slipway.store import Store
@@ -72,8 +72,8 @@ class Scripted:
 
     def start(self) -> None: ...
 
-    async def probe(self) -> bool:
-        return True
+    async def probe(self) -> Reachable:
+        return "well"
 
     def retire(self) -> None: ...
 

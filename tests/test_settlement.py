@@ -8,7 +8,7 @@ import pytest
 from slipway.admission import Admission
 from slipway.answer import Facts, Pipeline, proxy
 from slipway.errors import Overloaded, ProviderDown
-from slipway.providers import Call, Completion, ModelReply
+from slipway.providers import Call, Completion, ModelReply, Reachable
 from slipway.routing import Candidate, Health, Route
 from slipway.settings import Price
 from slipway.types import AnswerDone, Asker, AttemptDone
@@ -32,8 +32,8 @@ class RaisingModel:
 
     def start(self) -> None: ...
 
-    async def probe(self) -> bool:
-        return True
+    async def probe(self) -> Reachable:
+        return "well"
 
     def retire(self) -> None: ...
 

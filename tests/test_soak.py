@@ -22,7 +22,7 @@ FAULTS = [
     "fault-stall-4",
 ]
 ROUNDS = 25  # of 100 streams each
-WELL = {"mock-model", "fault-split", "fault-packed"}
+WELL = {"mock-model", "fault-split", "fault-packed", "fault-nodone"}
 
 
 async def ask(client: httpx.AsyncClient, server: Serving, model: str, leave: bool) -> bool:

@@ -38,6 +38,8 @@ class Admission:
         limit: int,
         operator: str | None = None,
         in_flight_total: InFlight | None = None,
+        *,
+        login: bool = False,
     ) -> None:
         """Prepare the look-up tables.
 
@@ -45,7 +47,7 @@ class Admission:
         this machine. Pass `in_flight_total` of the previous settings to keep counting.
         """
         self.by_hash = {h: asker_from(h, k) for k in keys for h in [stored_hash(k.key)]}
-        self.open = not self.by_hash
+        self.open = not self.by_hash and not login  # `login`: people sign in
         if operator is not None:
             self.by_hash[key_hash(operator)] = OPERATOR
         self.limit = limit
@@ -68,13 +70,6 @@ class Admission:
             if sent
             else "This server requires a key, and the request has none."
         )
-
-    def known(self, authorization: bytes | None) -> Asker | None:
-        """Return the asker, or None for a missing or unknown key."""
-        try:
-            return self.asker(authorization)
-        except Unauthorized:
-            return None
 
     @staticmethod
     def may_call(asker: Asker, name: str) -> bool:

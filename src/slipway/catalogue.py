@@ -39,6 +39,14 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
         ),
         "zh": ("缺少密钥，或密钥不正确。", "请检查密钥，或向管理员索取新的密钥。"),
     },
+    "sign_in_refused": {
+        "en": ("You could not be signed in.", "Sign in again, or tell the operator."),
+        "zh": ("登录失败。", "请重新登录，或联系管理员。"),
+    },
+    "sign_in_unavailable": {
+        "en": ("The sign-in service cannot be reached.", "Try again in a moment."),
+        "zh": ("无法连接登录服务。", "请稍后重试。"),
+    },
     "forbidden": {
         "en": ("You do not have permission to do this.", "Ask the operator for access."),
         "zh": ("您没有权限执行此操作。", "请向管理员申请权限。"),
@@ -94,6 +102,13 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
             f"{RETRY} If it happens again, tell the operator.",
         ),
         "zh": ("内容未能保存。", f"{RETRY}若再次发生，请告诉管理员。"),
+    },
+    "storage_full": {
+        "en": (
+            "This could not be saved: the storage is full.",
+            f"{RETRY} Please tell the operator.",
+        ),
+        "zh": ("存储空间已满，内容未能保存。", f"{RETRY}请告诉管理员。"),
     },
     "cancelled": {
         "en": ("The answer was stopped.", "Try again if you want the rest."),

@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": "Measure how good search and answers are.",
     "plan": "Choose a model and a deployment for what a business needs.",
     "models": "Look into the catalogue of models: tasks, prices, licences, zones.",
+    "compress": "Make a model smaller and faster here, with proof and a way back.",
 }
 
 

@@ -6,6 +6,7 @@
     ├── BadRequest                the request cannot be understood                      400
     │   └── UnsupportedMedia      the body is not JSON                                  415
     ├── Unauthorized              no key, or an unknown one                             401
+    │   └── SignInRefused         somebody could not be signed in                       401
     ├── Forbidden                 the key, host or origin may not do this               403
     ├── NotFound                  no such route, answer or passage                      404
     │   ├── ModelNotFound         no such model, route or app                           404
@@ -16,7 +17,9 @@
     │   └── HeadTooLarge          the request's headers are too large                   431
     ├── Overloaded                too many requests at once                             503  retry
     ├── Stopping                  the server stopped before this answer was complete    503  retry
+    ├── SignInUnavailable         the sign-in provider cannot be reached                503  retry
     ├── NotKept                   the store could not save it                           503  retry
+    │   └── StorageFull           the disk of the store is full                         507  retry
     ├── Cancelled                 stopped on request                                    499
     ├── InternalError             a bug in Slipway                                      500  retry
     └── ProviderError             the model's provider
@@ -34,6 +37,8 @@
 Each class knows its HTTP status, whether a retry helps, and what the reader can do next. `what` is
 written by the code that raises it.
 """
+
+import errno
 
 
 class SlipwayError(Exception):
@@ -92,6 +97,16 @@ class Unauthorized(SlipwayError):
     next_step = "Send a key that this server knows as `Authorization: Bearer KEY`."
 
 
+class SignInRefused(Unauthorized):
+    code = "sign_in_refused"
+    next_step = "Sign in again; if that does not help, tell the operator."
+
+
+class SignInUnavailable(SlipwayError):
+    status, code, retryable = 503, "sign_in_unavailable", True
+    next_step = "Try again in a moment; if that does not help, tell the operator."
+
+
 class Forbidden(SlipwayError):
     status, code, type = 403, "forbidden", "permission_error"
     next_step = "Ask the operator for access."
@@ -109,6 +124,11 @@ class ModelNotFound(NotFound):
 class MethodNotAllowed(NotFound):
     status, code = 405, "method_not_allowed"
     next_step = "Use a method that this path supports."
+
+    def __init__(self, what: str, next: str, *, allow: tuple[str, ...]) -> None:  # noqa: A002
+        """`allow` lists the methods that the path supports, for the Allow header."""
+        super().__init__(what, next)
+        self.allow = allow
 
 
 class Conflict(SlipwayError):
@@ -144,6 +164,22 @@ class NotKept(SlipwayError):
     next_step = "Try again in a moment. If it happens again, tell the operator the reference."
 
 
+class StorageFull(NotKept):
+    status, code = 507, "storage_full"
+    next_step = "Tell the operator to free some disk space, then try again."
+
+    @staticmethod
+    def explains(error: BaseException | None) -> bool:
+        """Return whether an exception, or one that caused it, means that a disk is full."""
+        while error is not None:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return True
+            if type(error).__module__ == "sqlite3" and "disk is full" in str(error):
+                return True
+            error = error.__cause__
+        return False
+
+
 class Cancelled(SlipwayError):
     status, code = 499, "cancelled"
     retryable = True
@@ -173,6 +209,7 @@ class ProviderError(SlipwayError):
     status, code, type, retryable = 502, "provider_error", "provider_error", True
     another_may_help = True
     is_about_content = False
+    before_sending = False  # no connection came about, so the request is not to blame
     next_step = "Try again in a moment."
 
     def __init__(

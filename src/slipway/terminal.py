@@ -1,10 +1,37 @@
 """What a person who waits in a terminal sees."""
 
+import logging
+import re
 import sys
 from types import TracebackType
 from typing import Any
 
 import click
+
+# C0 and C1 control characters but tab and line feed, and those that change the reading direction
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, *, one_line: bool = False) -> str:
+    """Return the text with control characters escaped, so that it cannot steer a terminal or a log.
+
+    With `one_line`, tabs and line ends are escaped too.
+    """
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text
+
+
+class PrintableArguments(logging.Filter):
+    """Escapes control characters in the arguments of log records, such as names of documents."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record's text arguments in place; every record passes."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                printable(each, one_line=True) if isinstance(each, str) else each
+                for each in record.args
+            )
+        return True
 
 
 class Bar:

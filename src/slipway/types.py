@@ -7,7 +7,7 @@ loop's monotonic clock.
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ Stage = Literal["admit", "plan", "retrieve", "write"]
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
+MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
 
 
@@ -59,10 +60,12 @@ class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `since` and `until` (2026-01-31, both days included). Empty fields match everything.
     """
 
-    path: str = ""
-    tags: tuple[str, ...] = ()
-    since: str = ""
-    until: str = ""
+    path: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    tags: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=100)], ...], msgspec.Meta(max_length=50)
+    ] = ()
+    since: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    until: Annotated[str, msgspec.Meta(max_length=32)] = ""
 
 
 class Message(Record, frozen=True, kw_only=True):
@@ -88,6 +91,7 @@ class Question(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # the client's model parameters, passed to the model unchanged
     within: Within | None = None
     language: Language = "en"
+    attached: "tuple[Passage, ...]" = ()  # of files that belong to this conversation alone
 
 
 class Passage(Record, frozen=True, kw_only=True):
@@ -152,6 +156,8 @@ class Piece(Record, frozen=True, kw_only=True):
     spoke: bool = False
     finish: str | None = None
     usage: Usage | None = None
+    is_plain: bool = True  # no part of a tool call or of audio, which no other model can continue
+    left_out: int = 0  # fields of the event that could not be read
 
 
 # The events sent while an answer is written. docs/api.md lists their fields.
@@ -317,6 +323,7 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     why: str | None = None
     shown_chars: int = 0
     used: bool = True
+    left_out: int = 0  # fields of the reply that could not be read
 
 
 class Answered(Record, frozen=True, kw_only=True):
@@ -333,6 +340,7 @@ class Answered(Record, frozen=True, kw_only=True):
     question: str | None = None
     text: str | None = None
     sources: tuple[dict[str, Any], ...] = ()  # the cited ones
+    sections: int = MAX_SECTIONS  # how many it has; the most there can be if that is unknown
 
     @property
     def size(self) -> int:

@@ -56,7 +56,7 @@ class Writing:
 
     @property
     def timing(self) -> SectionTiming | None:
-        """How long it took; None if it did not begin, or wrote nothing."""
+        """Return how long it took; None if it did not begin, or wrote nothing."""
         if (
             self.began_at is None
             or self.first_at is None
@@ -288,8 +288,8 @@ def _totals(ends: Sequence[Sequence[float]], at_once: int) -> list[float]:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    """With as few values as these, one more would fall outside of them as often as it should: the
-    rank counts in n + 1.
+    """Return a quantile whose rank counts in n + 1, so that the next value falls outside as often
+    as it should, even with few values.
     """
     ordered, last = sorted(values), len(values) - 1
     place = min(max(share * (len(ordered) + 1) - 1, 0.0), last)

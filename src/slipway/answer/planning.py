@@ -12,6 +12,7 @@ from slipway.answer.pipeline import App
 from slipway.answer.progress import ProgressReporter
 from slipway.errors import InternalError
 from slipway.knowledge import Knowledge
+from slipway.knowledge.attachments import best
 from slipway.knowledge.quoting import quote
 from slipway.types import (
     Hit,
@@ -159,6 +160,17 @@ async def retrieve(
 
 
 def find(
+    app: App, knowledge: Knowledge, question: Question, section: Section
+) -> tuple[Sequence[Hit], float]:
+    """Return the passages for a section: of attached files first, then of the documents. Blocks."""
+    hits, confidence = find_in_documents(app, knowledge, question, section)
+    if not question.attached:
+        return hits, confidence
+    attached = best(question.attached, section.part.text, app.passages)
+    return [*attached, *hits[: max(1, app.passages - len(attached))]], 1.0
+
+
+def find_in_documents(
     app: App, knowledge: Knowledge, question: Question, section: Section
 ) -> tuple[Sequence[Hit], float]:
     """Return the plan's places if they are still valid, else search again. Blocks."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +34,8 @@ from slipway.types import (
     Source,
 )
 
+AT_A_TIME = 500  # characters of a model's text that are parsed before other tasks may run
+MAX_QUOTED_QUESTION = 4_000  # characters of a question that quoting compares
 log = logging.getLogger("slipway")
 CUT = {  # finish reason of the model -> what the reader should know
     "length": "The text ends here because the model reached its length limit.",
@@ -174,7 +176,7 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         try:
             answered = await write_by_model(context, app.route, section, say)
         except ModelFailed as failure:
-            if not sources or failure.spoke:
+            if not sources or failure.spoke or wants_json(context.question.options):
                 raise failure.error from None
             context.notice(
                 "degraded",
@@ -189,6 +191,12 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
 
 
+def wants_json(options: Mapping[str, Any]) -> bool:
+    """Return whether a request asks for JSON instead of text, which a quote cannot be."""
+    form = options.get("response_format")
+    return isinstance(form, dict) and form.get("type") not in (None, "text")
+
+
 def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
     """Return False if the documents are so unlikely to answer that no model need read them."""
     return app.knowledge is None or (bool(sources) and confidence >= MIN_CONFIDENCE_TO_ASK)
@@ -197,7 +205,7 @@ def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
 def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     """Quote the sentences that answer, verbatim. Return False if there are none."""
     found = (
-        quote(section.part.text, section.sources or ())
+        quote(section.part.text[:MAX_QUOTED_QUESTION], section.sources or ())
         if section.confidence >= MIN_CONFIDENCE_TO_QUOTE
         else None
     )
@@ -310,9 +318,12 @@ async def stream_text(
         shown = len(answering.notices)
         for piece in pieces:
             text.finish = piece.finish or text.finish
-            if piece.text:
-                writing.add_chars(len(piece.text))
-                text.feed(piece.text, say)
+            for start in range(0, len(piece.text), AT_A_TIME):
+                if start:
+                    await asyncio.sleep(0)  # a long piece does not hold up other questions
+                part = piece.text[start : start + AT_A_TIME]
+                writing.add_chars(len(part))
+                text.feed(part, say)
 
 
 def written_by(context: WritingContext, section: Section, answering: RoutedAnswer) -> None:

@@ -14,6 +14,8 @@ from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
+from slipway.knowledge.attachments import Attachments
+from slipway.login.sessions import Sealer
 from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
@@ -21,16 +23,24 @@ from slipway.settings.loading import Loaded
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
-from slipway.web.api import Api
+from slipway.web.answers import AnswerRoutes
+from slipway.web.attachments import AttachmentRoutes
+from slipway.web.chat import ChatRoutes
+from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
+from slipway.web.health import HealthRoutes
+from slipway.web.login import LoginRoutes
+from slipway.web.models import ModelRoutes
 from slipway.web.pages import page_paths
+from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
+from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
-UNLISTED = ("/preflight", "/favicon.ico", "/static/{name}")  # paths that a 404 does not suggest
+UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
 def build(settings: Settings) -> Guard:
@@ -47,6 +57,7 @@ class Assembly:
 
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
+        self._sealer: Sealer | None = None
         self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
         self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
@@ -57,8 +68,11 @@ class Assembly:
             lambda: healths_of(self.current.pipeline.routes.values()),
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
-        self.api = Api(self.current, self.telemetry, self.feedback.note, self.reloading.status)
-        self.asgi = self.route()
+        self.attachments = Attachments()
+        self.answers = AnswerRoutes(
+            self.current, lambda: self.asgi, self.feedback.note, self.attachments
+        )
+        self.asgi: Guard = self.route()
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
@@ -99,22 +113,40 @@ class Assembly:
 
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
+        chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
         paths = [
-            *self.api.paths(),
-            *FeedbackRoutes(self.feedback, self.api.runs, lambda: self.api.guard).paths(),
+            *ModelRoutes(self.current, self.telemetry.started_at).paths(),
+            *self.answers.paths(),
+            *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
+            *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
-            *page_paths(),
+            *PassageRoutes(self.current, self.attachments).paths(),
+            *AttachmentRoutes(self.current, self.attachments).paths(),
+            *SessionRoutes(self.current).paths(),
+            *LoginRoutes(self.current, self.sealer).paths(),
+            *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
+            *page_paths(self.current),
         ]
-        fast = {"/v1/chat/completions": self.api.chat, "/v1/answers": self.api.answers}
+        fast = {
+            "/v1/chat/completions": chat.chat,
+            "/v1/completions": chat.complete,
+            "/v1/answers": self.answers.ask,
+        }
         router = Router(
             paths,
             default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        self.api.guard = Guard(self.current, fast, router)
-        return self.api.guard
+        guard = Guard(self.current, fast, router, self.sealer)
+        guard.shutdown.stop_answers = self.answers.runs.stop
+        return guard
+
+    def sealer(self) -> Sealer:
+        """Return what signs cookies, with the store's secret."""
+        self._sealer = self._sealer or Sealer(self.store().secret)
+        return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -125,7 +157,7 @@ class Assembly:
         gc.freeze()
         yield
         await self.reloading.stop()
-        await self.api.runs.close(self.current.settings.listen.grace)
+        await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()

@@ -16,10 +16,12 @@ from slipway.app.offline import local_pipeline
 from slipway.commands.options import settings_options
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
-from slipway.providers.http import Pool, Timeouts, head_of
+from slipway.providers.client import Timeouts, head_of
+from slipway.providers.http import Pool
 from slipway.providers.sse import LINE, Framer, data_of
 from slipway.routing import models_of
 from slipway.settings import Flags
+from slipway.terminal import printable
 from slipway.types import Asker, Message, Question, new_id
 from slipway.web.runs import Run
 from slipway.web.wire import EVENT_NAMES, event_data, section_heading, whole_answer
@@ -168,7 +170,7 @@ class Screen:
 
     def on_progress(self, data: dict[str, Any]) -> None:
         if self.status and not self.any_text:
-            sys.stderr.write(f"\r{ESC}K{data['label']}")
+            sys.stderr.write(f"\r{ESC}K{printable(data['label'], one_line=True)}")
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -186,10 +188,12 @@ class Screen:
         self.clear()
         if data["section"] != self.section:
             sys.stdout.write(
-                section_heading(self.titles.get(data["section"], ""), first=not self.any_text)
+                printable(
+                    section_heading(self.titles.get(data["section"], ""), first=not self.any_text)
+                )
             )
         self.section, self.any_text = data["section"], True
-        sys.stdout.write(data["text"])
+        sys.stdout.write(printable(data["text"]))
         sys.stdout.flush()
 
     def on_citation(self, data: dict[str, Any]) -> None:
@@ -197,12 +201,13 @@ class Screen:
 
     def on_notice(self, data: dict[str, Any]) -> None:
         self.clear()
-        print(f"({data['text']})", file=sys.stderr)
+        print(f"({printable(data['text'])})", file=sys.stderr)
 
     def on_error(self, data: dict[str, Any]) -> None:
         self.clear()
         self.failed = True
-        print(f"\n{data['what']} {data['next']} ({data['ref']})", file=sys.stderr)
+        said = printable(f"{data['what']} {data['next']}", one_line=True)
+        print(f"\n{said} ({data['ref']})", file=sys.stderr)
 
     def on_done(self, data: dict[str, Any]) -> None:
         cited = [s for s in self.sources if s["n"] in self.cited]
@@ -211,11 +216,11 @@ class Screen:
             place = f"{s['path']} - {s['heading']}" + (
                 f", page {s['page']}" if s.get("page") else ""
             )
-            print(f"{self.dim('[' + str(s['n']) + ']')} {place}")
+            print(f"{self.dim('[' + str(s['n']) + ']')} {printable(place, one_line=True)}")
         who = data["model"] or (
             "not found in the documents" if data["abstained"] else "quoted from the documents"
         )
-        print(self.dim(f"{who}, {data['duration_s']:.1f} s"))
+        print(self.dim(f"{printable(who, one_line=True)}, {data['duration_s']:.1f} s"))
 
     def dim(self, text: str) -> str:
         return f"{ESC}2m{text}{ESC}0m" if self.styled else text

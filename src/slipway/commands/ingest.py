@@ -12,7 +12,7 @@ import click
 import httpx
 import msgspec
 
-from slipway.app.loading import load_settings
+from slipway.app.loading import load_settings, rule_warnings
 from slipway.app.stores import LazyStore, distinct, synchronizers_for
 from slipway.commands.options import JSON, counted, settings_options
 from slipway.errors import Conflict, InternalError, SettingsError
@@ -22,7 +22,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.knowledge.verification import inconsistencies
 from slipway.settings import Flags, Settings
 from slipway.store import Holder, InUse, Store, file_of
-from slipway.terminal import Bar
+from slipway.terminal import Bar, printable
 from slipway.types import Record
 
 _POLL_S = 0.2
@@ -66,6 +66,8 @@ def command(
     """
     flags = Flags(config=config, docs=docs, models=models)
     reports = ingest(flags, shown=not as_json, verify=verify)
+    for warning in rule_warnings(load_settings(flags)):
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         found = {name: msgspec.to_builtins(report) for name, report in reports.items()}
         click.echo(json.dumps(found, indent=2))
@@ -267,8 +269,8 @@ def lines(reports: Mapping[str, IngestReport], say: Callable[[str], None]) -> No
         for path, missing in r.partly.items():
             say(f"  read in part: {path}: {missing}")
         for path, reason in r.failed.items():
-            say(f"  failed: {path}: {reason}")
+            say(f"  failed: {printable(f'{path}: {reason}', one_line=True)}")
         for each in r.wrong or ():
-            say(f"  wrong: {each}")
+            say(f"  wrong: {printable(each, one_line=True)}")
         if r.wrong == []:
             say("  verified: documents, index and vectors match")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar, TypeVarTuple
 
-from slipway.errors import NotFound, NotKept, SettingsError
+from slipway.errors import BadRequest, NotFound, NotKept, SettingsError, StorageFull
 from slipway.store import FeedbackRow, Records, SavedFeedback, Store, StoreError
 from slipway.types import Answered, Asker, FeedbackGiven, Record
 
@@ -125,6 +125,8 @@ class Feedback:
         except SettingsError as error:
             raise NotKept(f"Feedback cannot be saved: {error.problems[0]}.", _NEXT) from None
         except StoreError as error:
+            if StorageFull.explains(error):
+                raise StorageFull("Feedback cannot be saved: the disk is full.") from None
             raise NotKept(
                 f"Feedback cannot be saved: the store cannot be written ({error})."
             ) from None
@@ -180,6 +182,12 @@ class Feedback:
 
     def _save(self, opinion: Opinion, asker: Asker) -> tuple[str, SavedFeedback]:
         about = self._answered(opinion.answer, asker.owner)
+        if opinion.section is not None and opinion.section >= about.sections:
+            raise BadRequest(
+                f"The answer has no section {opinion.section}.",
+                "Send the index of one of its sections, from 0; leave it out for the whole answer.",
+                param="section",
+            )
         row = FeedbackRow(
             kind=opinion.kind,
             section=opinion.section,

@@ -19,16 +19,18 @@ from typing import IO, Any
 from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import answerability, files, fusion
 from slipway.knowledge.access import Access
-from slipway.knowledge.best_passage import PLACES_READ, choose_best_passages
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
+from slipway.knowledge.index import Index
+from slipway.knowledge.reader_index import ReaderIndex, reader_index
 from slipway.knowledge.readers.ocr import EXTRA as OCR_EXTRA
 from slipway.knowledge.readers.ocr import is_installed
 from slipway.knowledge.search_slots import SearchSlots
+from slipway.knowledge.searching import Search, SearchResult
 from slipway.knowledge.sync import Synchronizer
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
@@ -158,7 +160,7 @@ class Knowledge:
         ranked = self._fresh(text, asker, limit, within)
         return Findings(
             hits=_hits(self._reranked(text, ranked)[:limit]),
-            confidence=self.confidence(text, ranked),
+            confidence=self.confidence(text, ranked, asker),
         )
 
     def search(
@@ -180,14 +182,14 @@ class Knowledge:
         collection = self.synchronizer.collection
         reread = set[str]()  # paths of documents that were read again for this question
         for last in (*[False] * _REFRESHES, True):
-            ranked, documents = self._ranked(text, asker, max(limit, answerability.DEPTH), within)
-            docs = {doc.path: doc for each in ranked for doc in [documents[each.passage.id]]}
+            found = self._ranked(text, asker, max(limit, answerability.DEPTH), within)
+            docs = {doc.path: doc for doc in map(found.document_of, found.ranked)}
             stale = [doc for doc in collection.stale(docs.values()) if doc.path not in reread]
             if last or not stale:
                 break
             reread |= collection.refresh(stale)
         left_out = {doc.path for doc in stale}
-        return [each for each in ranked if each.passage.path not in left_out]
+        return [each for each in found.ranked if each.passage.path not in left_out]
 
     def _reranked(self, text: str, ranked: list[Ranked]) -> list[Ranked]:
         """Sort by the reranker's scores; keep the order if the reranker fails or takes too long."""
@@ -213,98 +215,33 @@ class Knowledge:
 
     def _ranked(
         self, text: str, asker: Asker, limit: int, within: Within | None, *, by_meaning: bool = True
-    ) -> tuple[list[Ranked], dict[str, Doc]]:
-        """Return places, best first, and the documents of all passages found, by passage id. Search
-        again if documents were replaced meanwhile, since the results mix old and new.
-        """
+    ) -> SearchResult:
+        """Search, again if documents were replaced meanwhile."""
+        collection = self.synchronizer.collection
+        dense = self.synchronizer.dense if by_meaning else None
         for _ in range(_REFRESHES):
+            known = collection.known
+            visible = self.access.document_filter(asker, within, known.documents, known.epoch)
+            index = self._index_for(asker)
             with _SEARCH_SLOTS:
-                ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
-            if whole:
+                found = Search(text, limit, collection, known, index, dense, visible).run()
+            if found.is_complete:
                 break
-            self.synchronizer.collection.wait_for_changes()
-        return ranked, documents
+            collection.wait_for_changes()
+        return found
 
-    def _searched(
-        self, text: str, asker: Asker, limit: int, within: Within | None, by_meaning: bool
-    ) -> tuple[list[Ranked], dict[str, Doc], bool]:
-        """And whether all that was found is still there."""
-        collection, dense = (
-            self.synchronizer.collection,
-            self.synchronizer.dense if by_meaning else None,
-        )
+    def _index_for(self, asker: Asker) -> "Index | ReaderIndex":
+        """Return the index with the word statistics of what this asker may read."""
+        collection = self.synchronizer.collection
         known = collection.known
-        visible = self.access.document_filter(asker, within, known.documents, known.epoch)
-        places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), visible)
-        spots = {place.number: place.passages for place in places}
-        near = (
-            dense.nearest(
-                text,
-                max(limit, fusion.DENSE_DEPTH),
-                [number for some in spots.values() for number in some],
-                visible,
-            )
-            if dense
-            else {}
-        )
-        locations = {
-            number: (place.number, place.document) for place in places for number in place.passages
-        }
-        locations |= collection.document_store.locations(
-            [number for number in near if number not in locations]
-        )
-        mine = {
-            n: place
-            for n, (place, document) in locations.items()
-            if document in known.documents and (visible is None or document in visible)
-        }
-        chosen = fusion.fuse_keys(
-            [
-                (place.number, place.passage, place.score)
-                for place in places
-                if place.passage in mine
-            ],
-            [(mine[n], n, cosine) for n, cosine in near.items() if n in mine],
-            limit,
-        )
-        more = [
-            [n for n in spots.get(mine[each.passage], ()) if n != each.passage]
-            for each in chosen[:PLACES_READ]
-        ]
-        rows = collection.document_store.passages(
-            [*(each.passage for each in chosen), *(n for some in more for n in some)]
-        )
-        ranked = [
-            Ranked(
-                passage=rows[each.passage].passage,
-                score=each.score,
-                keyword=each.keyword,
-                cosine=each.cosine,
-            )
-            for each in chosen
-            if each.passage in rows
-        ]
-        whole = len(rows) == len(chosen) + sum(map(len, more)) and len(mine) == len(
-            {*near, *locations}
-        )
-        if whole:
-            ranked = choose_best_passages(
-                text,
-                ranked,
-                [[(rows[n].passage, near.get(n, 0.0)) for n in some] for some in more],
-                collection.index,
-            )
-        return (
-            ranked,
-            {row.passage.id: known.documents[row.document] for row in rows.values()},
-            whole,
-        )
+        readable = self.access.document_filter(asker, None, known.documents, known.epoch)
+        return reader_index(collection.index, readable, known.documents)
 
     def ranked(
         self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True
     ) -> list[Ranked]:
         """Return places with their scores, for measuring; ignore vectors unless `by_meaning`."""
-        return self._ranked(text, asker, limit, None, by_meaning=by_meaning)[0]
+        return self._ranked(text, asker, limit, None, by_meaning=by_meaning).ranked
 
     def places(self, asker: Asker) -> list[fusion.PlaceKey]:
         """Return the keys of all places of this asker's documents."""
@@ -319,15 +256,21 @@ class Knowledge:
         """Tell whether search by meaning is on and its weights are loaded."""
         return self.synchronizer.dense is not None and self.synchronizer.dense.is_ready
 
-    def confidence(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
+    def confidence(
+        self,
+        text: str,
+        ranked: Sequence[Ranked],
+        asker: Asker | None = None,
+        *,
+        by_meaning: bool = True,
+    ) -> float:
         """Return the probability, 0 to 1, that these places answer; judged by words alone until all
         of them have vectors.
         """
         near = by_meaning and all(each.cosine for each in ranked)
         embed = self.synchronizer.dense.embedder(text) if near and self.synchronizer.dense else None
-        return answerability.answer_probability(
-            text, ranked, self.synchronizer.collection.index, embed
-        )
+        index = self._index_for(asker) if asker else self.synchronizer.collection.index
+        return answerability.answer_probability(text, ranked, index, embed)
 
     # The field's name on the wire
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002
@@ -340,9 +283,27 @@ class Knowledge:
             row = collection.document_store.passage(id) if collection.refresh(stale) else None
         return row.passage if row is not None and self._readable(row, asker) else None
 
+    def neighbours(self, id: str, asker: Asker) -> tuple[str | None, str | None]:  # noqa: A002
+        """Return the ids of the passages before and after this one in its document."""
+        store = self.synchronizer.collection.document_store
+        row = store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None, None
+        return store.neighbours(row.id, row.document)
+
+    def original(self, id: str, asker: Asker) -> Path | None:  # noqa: A002
+        """Return the file of the passage's document, if the asker may read it."""
+        collection = self.synchronizer.collection
+        row = collection.document_store.passage(id)
+        if row is None or not self._readable(row, asker):
+            return None
+        doc = collection.documents.get(row.document)
+        return Path(doc.file) if doc is not None else None
+
     def _readable(self, row: StoredPassage, asker: Asker) -> bool:
-        doc = self.synchronizer.collection.documents.get(row.document)
-        return doc is not None and self.access.may_read(asker, doc)
+        documents = self.synchronizer.collection.documents
+        doc = documents.get(row.document)
+        return doc is not None and self.access.may_read(asker, doc, documents)
 
     def documents(self, asker: Asker) -> list[Doc]:
         """Return the asker's documents by path. Failed ones are listed only for those who may
@@ -376,22 +337,31 @@ class Knowledge:
         """Keep an uploaded file and return (id of its document, its path); `read` reads it later.
 
         Replace an earlier upload of the same name if this asker may read it. Another asker's upload
-        stays, and nothing reveals that it exists.
+        stays, and nothing reveals that it exists: an upload for groups has a suffix in its name
+        that depends on the groups alone, and one that its sender may not read a random one.
         """
         collection, uploads = self.synchronizer.collection, self.synchronizer.collection.uploads
+        if groups is not None:
+            stem, dot, kind = name.rpartition(".")
+            mark = collection.document_store.public("\n".join(sorted(groups)))
+            name = f"{stem}-{mark[-6:]}{dot}{kind}"
         with uploads.changing:
             path = uploads.path_of(name, collection.by_path)
             before = [
-                doc
-                for doc in (collection.by_path.get(path), uploads.waiting.get(path))
-                if doc is not None
+                uploads.described(path, name, tags, groups),  # what the rules say of the new one
+                *filter(None, (collection.by_path.get(path), uploads.waiting.get(path))),
             ]
-            if not all(self.access.may_read(asker, doc) for doc in before):
+            if not all(self.access.may_read(asker, doc, collection.documents) for doc in before):
                 stem, dot, kind = name.rpartition(".")
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
                 path = uploads.path_of(name, collection.by_path)
             uploads.save(name, path, content, tags, groups, asker.owner)
         return collection.document_store.public(path), path
+
+    @property
+    def keeps_uploads(self) -> bool:
+        """Return whether uploads outlive this process: a temporary store would lose them."""
+        return self.synchronizer.collection.document_store.store.lasting
 
     @property
     def waiting(self) -> list[str]:
@@ -408,7 +378,7 @@ class Knowledge:
             for doc in list(collection.uploads.waiting.values())
             if asker.documents and doc.path not in collection.by_path
         ]
-        return [doc for doc in docs if self.access.may_read(asker, doc)]
+        return [doc for doc in docs if self.access.may_read(asker, doc, collection.documents)]
 
     def read(self, path: str) -> None:
         """Read an uploaded file into the index; block until done."""

@@ -163,6 +163,16 @@ class DocumentStore:
         row = self._db.execute(query, (public, self.id)).fetchone()
         return _row(row) if row else None
 
+    def neighbours(self, number: int, document: int) -> tuple[str | None, str | None]:
+        """Return the ids of the passages before and after passage `number` of its document."""
+        before = (
+            "SELECT public FROM passages WHERE document = ? AND id < ? ORDER BY id DESC LIMIT 1"
+        )
+        after = "SELECT public FROM passages WHERE document = ? AND id > ? ORDER BY id LIMIT 1"
+        found = [self._db.execute(q, (document, number)).fetchone() for q in (before, after)]
+        first, second = (str(row[0]) if row else None for row in found)
+        return first, second
+
     def text(self, document: int) -> str:
         """Return a document's text; empty if it is gone."""
         row = self._db.execute("SELECT text FROM documents WHERE id = ?", (document,)).fetchone()

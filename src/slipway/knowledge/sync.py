@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 
+from slipway.errors import StorageFull
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.freshness import stamp
 
 log = logging.getLogger("slipway")
 _LOOK_AGAIN_S = 60.0  # finds changes that the system does not report, as on network drives
+_FULL_S = 3.0  # how soon a full disk is tried again
 _POLL_S = 0.5  # for single files, and if the system reports no changes
 
 
@@ -98,20 +100,34 @@ class Synchronizer:
         self._wake.set()
 
     def _run(self) -> None:
-        first = True
+        first, full = True, False
         while not self._stop.is_set():
             self.scanning = True
             self._wake.clear()
+            wait_s = _LOOK_AGAIN_S
             try:
                 done = self.build()
-            except Exception:  # keep the thread alive: it tries again at the next change
-                log.exception("The documents could not be read; trying again at the next change")
+            except Exception as error:  # keep the thread alive: it tries again at the next change
+                if StorageFull.explains(error):
+                    wait_s = _FULL_S
+                    if not full:
+                        log.warning(
+                            "The disk is full: documents stay as they are until there is space"
+                        )
+                    full = True
+                else:
+                    log.exception(
+                        "The documents could not be read; trying again at the next change"
+                    )
             else:
+                if full:
+                    log.info("There is disk space again: documents are up to date")
+                full = False
                 self._report(done, first=first)
                 first = False
             finally:
                 self.scanning = False
-            if not self._wake.wait(_LOOK_AGAIN_S):
+            if not self._wake.wait(wait_s):
                 self.collection.release()
 
     def _report(self, done: ScanProgress, *, first: bool) -> None:

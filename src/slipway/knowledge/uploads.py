@@ -90,9 +90,11 @@ class Uploads:
         returns; it is read later.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for private in (self.folder, self.folder.parent):  # whatever the umask is
+            private.chmod(0o700)
         part = self.folder / f".{token_hex(8)}.part"
         try:
-            with part.open("w+b") as file:
+            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
                 copyfileobj(content, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
@@ -104,8 +106,15 @@ class Uploads:
             part.unlink(missing_ok=True)
         _sync_folder(self.folder)
         self._document_store.drop_upload(name, but=version)
-        said = () if groups is None else (groups,)
-        self.waiting[path] = Doc(
+        self.waiting[path] = msgspec.structs.replace(
+            self.described(path, name, tags, groups), version=version
+        )
+
+    def described(
+        self, path: str, name: str, tags: frozenset[str], groups: frozenset[str] | None
+    ) -> Doc:
+        """Return an upload as a document that was not read yet."""
+        return Doc(
             id=0,
             public=self._document_store.public(path),
             path=path,
@@ -113,10 +122,10 @@ class Uploads:
             state="done",
             stamp=0,
             size=0,
-            version=version,
+            version="",
             format=FORMAT,
             tags=tags,
-            groups=said,
+            groups=() if groups is None else (groups,),
         )
 
     def forget_waiting(self, docs: Iterable[Doc]) -> None:

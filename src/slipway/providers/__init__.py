@@ -7,12 +7,16 @@ of its own (`slipway mock`).
 import math
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
 from slipway.settings import ModelSettings, Needs, Price
 from slipway.types import Piece, Record, Usage
+
+# What a probe finds: `well`; `refused`, which says little about calls; `failing`; connected, but
+# `silent`; `unreachable`
+Reachable = Literal["well", "refused", "failing", "silent", "unreachable"]
 
 
 class Call(Record, frozen=True, kw_only=True):
@@ -22,7 +26,8 @@ class Call(Record, frozen=True, kw_only=True):
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with
     its own. `usage_wanted`: the client asked for the usage chunk of a stream; `stream_options`
     holds its other options. A `patient` call waits for a model that is still loading; a call that
-    another model can answer does not. The first words must arrive by `words_by`, the last by
+    another model can answer does not. `may_resend` is called before the request is
+    sent a second time because a kept connection was closed. The first words must arrive by `words_by`, the last by
     `ends_by` (monotonic clock).
     """
 
@@ -32,6 +37,7 @@ class Call(Record, frozen=True, kw_only=True):
     usage_wanted: bool = False
     stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
     patient: bool = True
+    may_resend: Callable[[], bool] = lambda: True
     words_by: float = math.inf
     ends_by: float = math.inf
 
@@ -43,6 +49,7 @@ class Completion(Record, frozen=True, kw_only=True):
     text: str
     finish: str | None
     usage: Usage | None
+    left_out: int = 0  # fields that could not be read
 
 
 class ModelReply(Protocol):
@@ -76,8 +83,8 @@ class Provider(Protocol):
 
     @property
     def state(self) -> str | None:
-        """The state of a model that runs here: `starting`, `ready`, `waiting: why` or `failed:
-        why`. None for a remote endpoint.
+        """Return the state of a model that runs here: `starting`, `ready`, `waiting: why` or
+        `failed: why`. None for a remote endpoint.
         """
         ...
 
@@ -91,8 +98,8 @@ class Provider(Protocol):
         """Start an answer; return when its response head is here. Raises ProviderError."""
         ...
 
-    async def probe(self) -> bool:
-        """Return whether the model can be reached, without a call that costs money."""
+    async def probe(self) -> Reachable:
+        """Find out whether the model can be reached, without a call that costs money."""
         ...
 
     def retire(self) -> None:

@@ -5,132 +5,44 @@ It is for calls to language models: a reply is one JSON body or one long stream,
 takes most of a gateway's CPU time. Proxies are left to `proxied.py`. It refuses redirects and
 compressed replies (it asks for `identity`).
 
-A call on a kept connection that the peer had already closed is sent again on another connection,
-provided that not one byte came back and the close was seen within STALE_S of sending: then the peer
-cannot have answered it.
+A call on a kept connection that the peer had already closed is sent again, once and on a new
+connection, provided that not one byte came back and the close was seen within STALE_S of sending:
+then the peer cannot have answered it. The caller may forbid that, since a request that makes the
+peer close the connection looks the same.
 """
 
 import asyncio
 import math
-import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
-from typing import Protocol, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
-import msgspec
 
-from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
+from slipway.errors import (
+    ModelBusy,
+    ProviderCut,
+    ProviderDown,
+    ProviderNonsense,
+    ProviderSlow,
+)
+from slipway.providers.client import (
+    LARGEST_REPLY,
+    HttpReply,
+    MayResend,
+    Timeouts,
+    always,
+    unsent,
+)
+from slipway.providers.tls import os_error_text, tls_context
 
 # A close later than this after sending is a failure of the call, not of an old connection
 STALE_S = 1.0
 DRAIN_S = 1.0  # how long the end of a reply may take after its last event
 TICK_S = 0.05  # how often deadlines are checked
 HIGH_WATER = 256 * 1024  # unread bytes of a stream at which we stop reading
-LARGEST_REPLY = 64 * 1024 * 1024
 LARGEST_HEAD = 64 * 1024
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds to connect (with TLS), from sending to the first byte, and of silence
-    inside a reply.
-    """
-
-    connect_s: float = 5.0
-    first_byte_s: float = 60.0
-    between_bytes_s: float = 30.0
-
-
-class HttpReply(Protocol):
-    """A reply whose head has arrived. Exactly one task reads it. `close` must be called in any
-    case, and may be called twice.
-    """
-
-    status: int
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first value of a header; `name` in lower case."""
-        ...
-
-    async def read(self) -> bytes:
-        """Return the whole body."""
-        ...
-
-    async def chunk(self) -> bytes:
-        """Return the next bytes of the body as they arrive; b"" is its proper end. Raises
-        ProviderCut if it was cut.
-        """
-        ...
-
-    def limit(self, until: float) -> None:
-        """Set the time after which the rest is too late and raises ProviderSlow."""
-        ...
-
-    def close(self, *, nearly_done: bool = False) -> None:
-        """Keep the connection if the reply was read to its end; otherwise end it at once.
-
-        With `nearly_done`, the reader needs nothing more, and the connection has DRAIN_S to reach
-        the reply's end by itself.
-        """
-        ...
-
-
-class Client(Protocol):
-    """The interface to one origin. `head` is the request's head without Content-Length, as
-    `head_of` makes it.
-    """
-
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
-        """Send a request and return the reply once its head is here. `until` as in
-        `HttpReply.limit`.
-        """
-        ...
-
-    def retire(self) -> None:
-        """Keep no connection from now on: idle ones end at once, the others with their reply.
-        Requests can still be sent.
-        """
-        ...
-
-    async def close(self) -> None: ...
-
-
-def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
-    """Return the fixed part of a request's head. Raises ValueError for a line break in it."""
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [
-        f"{method} {target} HTTP/1.1",
-        f"Host: {parts.netloc.rpartition('@')[2]}",
-        *(f"{k}: {v}" for k, v in headers.items()),
-    ]
-    if any(c in line for line in lines for c in "\r\n\0"):
-        raise ValueError("a line break in a URL or header")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n"
-
-
-A_DAY_S = 86_400.0
-
-
-def retry_after_s(value: bytes | None, now: Callable[[], float]) -> float | None:
-    """Return the seconds of a Retry-After header, given as a number or a date (RFC 9110, 10.2.3),
-    at most a day. `now` is the wall clock.
-    """
-    if not value:
-        return None
-    try:
-        return max(0.0, min(float(value), A_DAY_S))
-    except ValueError:
-        pass
-    try:
-        return max(
-            0.0, min(parsedate_to_datetime(value.decode("latin-1")).timestamp() - now(), A_DAY_S)
-        )
-    except ValueError:
-        return None
 
 
 class StaleConnection(Exception):
@@ -401,9 +313,12 @@ class Pool:
         self.ticker: asyncio.TimerHandle | None = None
         self.keeps = True
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
+    async def send(
+        self, head: bytes, body: bytes, until: float = math.inf, *, may_resend: MayResend = always
+    ) -> HttpReply:
+        may_reuse = True
         while True:
-            connection, reused = await self._take(until)
+            connection, reused = await self._take(until, may_reuse=may_reuse)
             try:
                 connection.send(head, body, until)
                 while not connection.has_head:
@@ -411,7 +326,8 @@ class Pool:
                     await connection.wait()
             except StaleConnection:
                 self.release(connection)
-                if reused:
+                if reused and may_resend():
+                    may_reuse = False  # whatever closed one kept connection may close the others
                     continue
                 raise ProviderDown(f"{self.who} ended the connection without an answer.") from None
             except BaseException:
@@ -419,15 +335,18 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self, until: float) -> tuple[HttpConnection, bool]:
+    async def _take(self, until: float, *, may_reuse: bool) -> tuple[HttpConnection, bool]:
+        """Return a connection, and whether it has been used before."""
         now = self.loop.time()
         while True:
-            while self.idle:
+            while self.idle and may_reuse:
                 connection = self.idle.pop()
                 if not connection.lost and now - connection.idle_since < self.keep_alive_s:
                     self._activate(connection)
                     return connection, True
                 connection.end()
+            if self.idle and len(self.idle) + len(self.active) + self.connecting >= self.most:
+                self.idle.pop(0).end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
             await self._wait_for_connection(until)
@@ -464,15 +383,14 @@ class Pool:
                 )
             self._activate(connection)
         except TimeoutError:
-            raise ProviderSlow(
-                f"{self.who} could not be reached within {within_s:.3g} s."
-            ) from None
+            what = f"{self.who} could not be reached within {within_s:.3g} s."
+            raise unsent(ProviderSlow(what)) from None
         except OSError as error:
-            raise ProviderDown(f"{self.who} cannot be reached: {os_error_text(error)}.") from None
+            what = f"{self.who} cannot be reached: {os_error_text(error)}."
+            raise unsent(ProviderDown(what)) from None
         except UnicodeError:  # a name that cannot be encoded for a name server
-            raise ProviderDown(
-                f"{self.who} cannot be reached: its name cannot be resolved."
-            ) from None
+            what = f"{self.who} cannot be reached: its name cannot be resolved."
+            raise unsent(ProviderDown(what)) from None
         finally:
             self.connecting -= 1
             self._wake_next()
@@ -539,30 +457,3 @@ class Pool:
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None
-
-
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Return a context with the given authority, else the system's, else certifi's if Python has no
-    certificate store.
-    """
-    paths = ssl.get_default_verify_paths()
-    if not (ca_file or paths.cafile or paths.capath):
-        import certifi  # needed only by a Python without a certificate store
-
-        ca_file = certifi.where()
-    context = ssl.create_default_context(cafile=ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def os_error_text(error: OSError) -> str:
-    """Describe an OSError in words that need no errno table."""
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error})"
-    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -12,7 +12,7 @@ import msgspec
 
 from slipway import weights
 from slipway.errors import ProviderDown, ProviderError, SettingsError
-from slipway.providers import Call, Completion, ModelReply
+from slipway.providers import Call, Completion, ModelReply, Reachable
 from slipway.providers.engine import Engine, EngineJob, RunningEngine
 from slipway.providers.openai import OpenAIProvider
 from slipway.settings import ModelSettings
@@ -98,8 +98,8 @@ class LocalProvider:
             )  # the old one's connections ended with its process
         return self._endpoint[1]
 
-    async def probe(self) -> bool:
-        return self.engine.state == "ready"
+    async def probe(self) -> Reachable:
+        return "well" if self.engine.state == "ready" else "unreachable"
 
     def retire(self) -> None:
         self._retired = True

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
-from slipway.providers.http import LARGEST_REPLY, HttpReply, Timeouts, tls_context
+from slipway.providers.client import LARGEST_REPLY, HttpReply, MayResend, Timeouts, always, unsent
+from slipway.providers.tls import tls_context
 
 
 class ProxiedReply:
@@ -97,7 +98,9 @@ class ProxiedClient:
             trust_env=False,
         )
 
-    async def send(self, head: bytes, body: bytes, until: float = math.inf) -> HttpReply:
+    async def send(
+        self, head: bytes, body: bytes, until: float = math.inf, *, may_resend: MayResend = always
+    ) -> HttpReply:
         self._calls += 1
         try:
             reply = ProxiedReply(await self._send(head, body, until), self)
@@ -131,13 +134,12 @@ class ProxiedClient:
                 f"{self.who} has no connection free: all {self.most} are in use.", retry_after_s=1.0
             ) from None
         except httpx.TimeoutException:
-            raise ProviderSlow(
-                f"{self.who} could not be reached within {self.timeouts.connect_s:g} s."
-            ) from None
+            what = f"{self.who} could not be reached within {self.timeouts.connect_s:g} s."
+            raise unsent(ProviderSlow(what)) from None
         except httpx.HTTPError as error:
-            raise ProviderDown(
-                f"{self.who} cannot be reached through the proxy: {error}."
-            ) from None
+            failed = ProviderDown(f"{self.who} cannot be reached through the proxy: {error}.")
+            failed.before_sending = isinstance(error, httpx.ConnectError | httpx.ProxyError)
+            raise failed from None
 
     def close_in_background(self, response: httpx.Response) -> None:
         """Close a response in a task, because httpx closes only in a coroutine and the caller

@@ -6,6 +6,8 @@ which carries out each step and reports the result.
 
     first      Ask each candidate in the route's order, without waiting. One that may not be asked
                now is skipped, and the reason is kept.
+    once more  Before a weaker model is asked, a better one is asked again, once and only if its
+               failure may be over in a moment.
     retry      Ask those again whose failure may pass, each after its pause: full jitter
                (Brooker, AWS 2015) or the time that Retry-After names.
     continue   Once words were shown, ask only candidates that can continue from them, starting
@@ -19,12 +21,22 @@ from typing import Any, Literal
 
 import msgspec
 
-from slipway.errors import ModelBusy, ProviderDown, ProviderError, ProviderSlow, ProviderTooLong
-from slipway.types import AttemptKind, Record
+from slipway.errors import (
+    ModelBusy,
+    ProviderCut,
+    ProviderDown,
+    ProviderError,
+    ProviderLimit,
+    ProviderSlow,
+    ProviderTooLong,
+)
+from slipway.types import AttemptKind, Record, Role
 
 FIRST_PAUSE_S = 0.25  # upper bound of the pause before the first retry; doubles with each
 LONGEST_PAUSE_S = 8.0
 MOST_INTERRUPTIONS = 4  # after more, an answer is not continued
+SOON_S = 2.0  # a better model is asked once more before a weaker one if its pause is no longer
+WEAKER = ("smaller", "local")
 SHORTEST_S = 0.05  # no attempt begins with less time left
 
 
@@ -47,6 +59,7 @@ class ModelTraits(Record, frozen=True, kw_only=True):
     context: int | None = None
     can_continue: bool = True
     prefill: Prefill | None = None
+    role: Role = "primary"
     first_token_s: float | None = None
     total_s: float = 600.0
 
@@ -99,8 +112,10 @@ class Attempts:
     """
 
     __slots__ = (
+        "_asked_again",
         "_due",
         "_first",
+        "_fleeting",
         "_is_over",
         "_kind",
         "_left",
@@ -129,6 +144,8 @@ class Attempts:
         self._left = [each.retries for each in traits]
         self._due: dict[int, float] = {}  # candidate -> when it may be asked again
         self._first: ProviderError | None = None  # what the reader gets if every attempt fails
+        self._fleeting = set[int]()  # candidates whose failure may be over at once
+        self._asked_again = set[int]()  # by `_once_more`
         self._is_over = False
         self._kind: type[ProviderError] | None = None  # the first skipped candidate's error
         self._too_long = 0  # the largest context that was too small
@@ -148,6 +165,10 @@ class Attempts:
         True.
         """
         while self._waiting and now < self._until - SHORTEST_S:
+            if self._traits[self._waiting[0]].role in WEAKER and self._fleeting:
+                step = self._once_more(now, availability, may_retry)
+                if step is not None:
+                    return step
             index = self._waiting.popleft()
             current = self._availability(index, availability)
             if current.state == "away":
@@ -203,6 +224,44 @@ class Attempts:
         self._kind = self._kind or current.error
         if current.until is not None:
             self._due.setdefault(index, current.until)
+
+    def _once_more(
+        self,
+        now: float,
+        availability: Callable[[int], Availability],
+        may_retry: Callable[[int], bool],
+    ) -> Step | None:
+        """Return the one retry of a better model before a weaker one is asked, if there is time."""
+        for index in sorted(self._fleeting):
+            due = self._due.get(index, math.inf)
+            if due > min(now + SOON_S, self.retry_until - SHORTEST_S):
+                self._fleeting.discard(index)
+                continue
+            if due > now:
+                return WaitUntil(until=due)
+            self._fleeting.discard(index)
+            self._asked_again.add(index)
+            is_ready = self._availability(index, availability).state == "ready"
+            if is_ready and self._left[index] > 0 and may_retry(index):
+                del self._due[index]
+                self._left[index] -= 1
+                return self._try(index, "retry", availability)
+        return None
+
+    def may_resend(self, index: int) -> bool:
+        """Use one of a candidate's retries to send the same request again; False if none is left."""
+        if self._left[index] < 1:
+            return False
+        self._left[index] -= 1
+        return True
+
+    def second(self, availability: Callable[[int], Availability]) -> int | None:
+        """Return a candidate that is ready, to be asked as well since the first one is late."""
+        index = self._take_ready(availability)
+        if index is not None:
+            self.count += 1
+            self._tried.add(index)
+        return index
 
     def _take_ready(self, availability: Callable[[int], Availability]) -> int | None:
         """Remove and return the next candidate that is ready, to answer while a trial runs."""
@@ -262,9 +321,13 @@ class Attempts:
             # The request itself is wrong or unwanted: no other model is asked
             self._waiting.clear()
             self._due.clear()
+            self._fleeting.clear()
             self._first = error
         elif error.retryable and self._left[index] > 0 and index in self._tried:
             self._due[index] = now + self._pause_s(index, error, jitter)
+            is_better = self._traits[index].role not in WEAKER and index not in self._asked_again
+            if is_better and is_fleeting(error):
+                self._fleeting.add(index)
 
     def _replaces_first(self, index: int, error: ProviderError) -> bool:
         """Return whether this error explains more than the first one, which is a model that was
@@ -297,6 +360,7 @@ class Attempts:
         self.interruptions += 1
         self._first = error
         self._due.clear()
+        self._fleeting.clear()
         self._tried.clear()
         self._left = [min(left, 1) for left in self._left]
         order = range(len(self._traits))
@@ -335,6 +399,15 @@ class Attempts:
             if index not in self._tried and each.name in self.skipped
         ]
         return any(each.context is not None and each.context > self._too_long for each in passed)
+
+
+def is_fleeting(error: ProviderError) -> bool:
+    """Return whether a failure may be over in a moment: an error of the provider, or a rate limit
+    with a short pause.
+    """
+    if isinstance(error, ProviderLimit):
+        return error.retry_after_s is not None and error.retry_after_s <= SOON_S
+    return isinstance(error, ProviderDown | ProviderCut) and not error.before_sending
 
 
 def by_size(traits: Sequence[ModelTraits], least_tokens: int) -> list[int]:

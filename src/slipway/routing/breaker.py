@@ -4,7 +4,8 @@
                 began one after the other count as a row too, even if slower calls that began
                 earlier succeed meanwhile.
     open        No calls are made. The owner probes for free until the model can be reached
-                (`reached`), and after a failed trial not before its pause is over.
+                (`reached`), and after a failed trial not before its pause is over. If probes fail,
+                time alone allows a trial (`waited`): a probe asks another path than calls do.
     half-open   One call is the trial. If it succeeds, the breaker closes; if it fails, it opens
                 again and the pause doubles.
 
@@ -22,6 +23,7 @@ WINDOW = 20
 SHARE = 0.5
 ENOUGH = 10  # calls in the window before SHARE applies
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+TRIAL_S = 5.0  # a trial that takes longer does not keep another one from beginning
 
 State = Literal["closed", "open", "half-open"]
 STATES = get_args(State)
@@ -35,8 +37,8 @@ class Breaker:
         "_outcomes",
         "_pause_s",
         "_trial_at",
+        "_trial_began_at",
         "kind",
-        "on_trial",
         "opened_at",
         "state",
         "why",
@@ -46,8 +48,8 @@ class Breaker:
         self.state: State = "closed"
         self.why = ""  # why it opened, as a sentence, and as a kind of error below
         self.kind: type[ProviderError] = ProviderDown
-        self.on_trial = False
         self.opened_at = 0.0
+        self._trial_began_at: float | None = None
         self._begun = 0
         # The numbers of the last calls that failed without a word
         self._failed = deque[int](maxlen=FAILURES)
@@ -69,7 +71,7 @@ class Breaker:
         if self.state == "closed":
             self._outcomes.append(True)
         else:
-            self.state, self.on_trial, self._pause_s = "closed", False, 0.0
+            self.state, self._trial_began_at, self._pause_s = "closed", None, 0.0
             self._outcomes.clear()
 
     def failed(self, now: float, *, call_number: int | None = None, at_once: bool = False) -> bool:
@@ -93,7 +95,7 @@ class Breaker:
             or self._mostly_fails()
         ):
             return False
-        self.state, self.on_trial, self.opened_at = "open", False, now
+        self.state, self._trial_began_at, self.opened_at = "open", None, now
         self._trial_at = now + self._pause_s
         return True
 
@@ -113,12 +115,25 @@ class Breaker:
             self.state = "half-open"
         return self.state != "open"
 
-    def begin_trial(self) -> None:
-        self.on_trial = True
+    def waited(self, now: float, first_s: float) -> None:
+        """Allow a trial, although no probe succeeded, once the breaker has been open for `first_s`;
+        after failed trials for twice as long each time, 30 s at most.
+        """
+        pause_s = max(first_s, min(LONGEST_PAUSE_S, self._pause_s / FIRST_PAUSE_S * first_s))
+        if self.state == "open" and now >= self.opened_at + pause_s:
+            self.state = "half-open"
+
+    def on_trial(self, now: float) -> bool:
+        """Return whether a trial is in progress that another one must wait for."""
+        began_at = self._trial_began_at
+        return began_at is not None and now - began_at < TRIAL_S
+
+    def begin_trial(self, now: float) -> None:
+        self._trial_began_at = now
 
     def release_trial(self) -> None:
         """End a trial without a verdict."""
-        self.on_trial = False
+        self._trial_began_at = None
 
 
 class RetryBudget:

@@ -3,176 +3,22 @@ break off, as `attempts.py` decides.
 """
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from slipway.errors import ModelBusy, ProviderError, ProviderLimit, ProviderSlow
-from slipway.providers import Call, Completion, ModelReply
+from slipway.errors import ProviderError, ProviderLimit
+from slipway.providers import Call, Completion
+from slipway.routing.attempt import Attempt, AttemptUsage, CallContext, finish_trial
 from slipway.routing.attempts import Attempts, Availability, CallModel, GiveUp, WaitUntil
 from slipway.routing.continuation import Splice, can_be_continued, continuation, least_tokens
 from slipway.routing.routes import Candidate, Route
-from slipway.types import AttemptDone, AttemptKind, Emit, Notice, Piece, Record, ServedBy, Usage
+from slipway.types import AttemptKind, Notice, Piece, ServedBy
 
-CANCELLED = "cancelled"
-# A timeout is not held against a model that had less time than this left
-FAIR_TIME_S = 5.0
 CONTINUED = Notice(
     code="continued", text="The model stopped in the middle; another one continued from there."
 )
-
-
-class CallContext(Record, frozen=True, kw_only=True):
-    """Who asks, and how much time there is (event loop's clock): the answer ends by `until`, and no
-    retry begins after `retry_until`.
-    """
-
-    answer_id: str
-    emit: Emit
-    owner: str = ""
-    until: float = math.inf
-    retry_until: float = math.inf
-
-
-class AttemptUsage(Record, frozen=True, kw_only=True):
-    """The usage of a call that wrote something, or may have; None if the provider reported none."""
-
-    candidate: Candidate
-    usage: Usage | None
-
-
-class Attempt:
-    """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
-
-    def __init__(
-        self, index: int, candidate: Candidate, kind: AttemptKind, context: CallContext, shown: int
-    ) -> None:
-        """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
-        characters that the reader has already seen.
-        """
-        self.index, self.candidate, self.kind, self.context, self.shown = (
-            index,
-            candidate,
-            kind,
-            context,
-            shown,
-        )
-        self.started_at = time.monotonic()
-        self.first_at: float | None = None
-        self.first: list[Piece] = []
-        self.whole: Completion | None = None
-        self.usage: Usage | None = None
-        self.call_number: int | None = None
-        self._reply: ModelReply | None = None
-        self.began = self.ended = self._holds_slot = False
-
-    @property
-    def reply(self) -> ModelReply:
-        if self._reply is None:
-            raise RuntimeError("this attempt has not begun")
-        return self._reply
-
-    async def open(self, call: Call, *, may_wait: bool, others: bool) -> None:
-        """Call the model and return when its first words are here, or the whole answer if it is not
-        streamed.
-
-        `others`: another candidate can be asked if this one is late. Raises ProviderError.
-        """
-        candidate, health = self.candidate, self.candidate.health
-        if health.slots is not None:
-            await health.slots.enter(
-                self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
-            )
-            self._holds_slot = True
-        # The call begins here: waiting for a slot is not part of it
-        self.began, self.started_at = True, time.monotonic()
-        self.call_number = health.began(is_retry=self.kind == "retry")
-        words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
-        call = Call(
-            body=call.body,
-            name_at=call.name_at,
-            stream=call.stream,
-            usage_wanted=call.usage_wanted,
-            stream_options=call.stream_options,
-            patient=may_wait,
-            words_by=words_by if call.stream else ends_by,
-            ends_by=ends_by,
-        )
-        self._reply = await candidate.model.chat(call)
-        if call.stream:
-            await self._read_first_words(self._reply)
-        else:
-            self.whole = await self._reply.whole()
-            self.usage = self.whole.usage
-        self.first_at = time.monotonic()
-        health.succeeded(self.started_at)
-
-    async def _read_first_words(self, reply: ModelReply) -> None:
-        """Buffer events until the first words, so that nothing is shown of a model that may still
-        be replaced.
-        """
-        while not any(piece.spoke or piece.finish for piece in self.first):
-            pieces = await reply.pieces()
-            if not pieces:
-                return
-            self.first += pieces
-
-    def end(
-        self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True
-    ) -> None:
-        """Release the slot and the connection, update the model's health and emit the record. A
-        second call does nothing.
-        """
-        if self.ended:
-            return
-        self.ended = True
-        health, now = self.candidate.health, time.monotonic()
-        if self._reply is not None:
-            self._reply.close()
-        if self._holds_slot and health.slots is not None:
-            health.slots.leave(
-                now - self.started_at if error is None and not cancelled and used else None
-            )
-        if error is not None and not self._is_no_evidence(error, now):
-            health.failed(
-                error, self.started_at, self.call_number if self.first_at is None else None
-            )
-        elif self.began and self.first_at is None:
-            health.release_trial()
-        if self.began and not isinstance(error, ModelBusy):
-            self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
-
-    def _is_no_evidence(self, error: ProviderError, now: float) -> bool:
-        """Return whether the failure says nothing about the model: it was not called, or the
-        question left it too little time.
-        """
-        was_short = self.first_at is not None or now - self.started_at < FAIR_TIME_S
-        return isinstance(error, ModelBusy) or (
-            isinstance(error, ProviderSlow) and now >= self.context.until and was_short
-        )
-
-    def may_be_billed(self, error: ProviderError) -> bool:
-        """Return whether the provider may charge for this failed call."""
-        return self._reply is not None or isinstance(error, ProviderSlow)
-
-    def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
-        model, now = self.candidate.model, time.monotonic()
-        return AttemptDone(
-            answer_id=self.context.answer_id,
-            model=model.name,
-            provider=model.kind,
-            zone=model.zone,
-            role=self.candidate.role,
-            kind=self.kind,
-            status=error.upstream_status if error is not None else None if code else 200,
-            error=error.code if error is not None else code,
-            why=error.ours if error is not None else None,
-            duration_s=now - self.started_at,
-            ttft_s=None if self.first_at is None else self.first_at - self.started_at,
-            shown_chars=self.shown,
-            used=used,
-        )
 
 
 class RoutedAnswer:
@@ -184,6 +30,7 @@ class RoutedAnswer:
     """
 
     def __init__(self, route: Route, call: Call, context: CallContext) -> None:
+        route = route.drawn(random.random())  # noqa: S311 - which question a canary gets
         self.route, self.call, self.context = route, call, context
         candidates = route.candidates
         self.attempts = Attempts(
@@ -200,6 +47,7 @@ class RoutedAnswer:
         self._opening: Sequence[Piece] = ()
         self._text: list[str] = []
         self._finished = self._probed = False
+        self._is_plain = True  # no part of a tool call or of audio was shown
         self._splice: Splice | None = None
 
     # Which candidate answers
@@ -257,6 +105,8 @@ class RoutedAnswer:
                 self.attempt.usage = piece.usage
             if piece.finish is not None:
                 self._finished = True
+            self._is_plain = self._is_plain and piece.is_plain
+            self.attempt.left_out += piece.left_out
         if self._splice is not None:
             pieces = self._splice.pieces(pieces)
         if len(self.route.candidates) > 1:  # another one may have to continue it
@@ -271,6 +121,8 @@ class RoutedAnswer:
         self._attempt = None
         if (
             self._finished
+            or not self._is_plain
+            or error.is_about_content
             or not can_be_continued(self.call)
             or not self.attempts.interrupted(broken.index, error)
         ):
@@ -310,8 +162,10 @@ class RoutedAnswer:
         attempt = self._new_attempt(step.index, step.kind)
         if shown:
             call = continuation(call, shown, attempt.candidate.traits)
+        if not call.stream and not step.may_wait:
+            return await self._open_or_hedge(attempt, call)
         try:
-            await attempt.open(call, may_wait=step.may_wait, others=not step.may_wait)
+            await self._open(attempt, call, may_wait=step.may_wait)
         except ProviderError as error:
             self._failed(attempt, error)
             return None
@@ -349,7 +203,8 @@ class RoutedAnswer:
 
     def _new_attempt(self, index: int, kind: AttemptKind) -> Attempt:
         self.asking = self.route.candidates[index]
-        return Attempt(index, self.asking, kind, self.context, sum(map(len, self._text)))
+        shown = sum(map(len, self._text))
+        return Attempt(index, self.asking, kind, self.context, shown, hash(self.call.body))
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)
@@ -372,19 +227,44 @@ class RoutedAnswer:
     def _may_retry(self, index: int) -> bool:
         return self.route.candidates[index].health.budget.spend()
 
+    async def _open(self, attempt: Attempt, call: Call, *, may_wait: bool = False) -> None:
+        await attempt.open(
+            call,
+            may_wait=may_wait,
+            others=not may_wait,
+            may_resend=partial(self.attempts.may_resend, attempt.index),
+        )
+
     async def _race(self, step: CallModel, alongside: int, call: Call) -> Attempt | None:
         """Call the recovering model and the next one concurrently; return the first to produce
         words. The trial continues in the background until its verdict.
         """
-        running = {
-            asyncio.get_running_loop().create_task(
-                attempt.open(call, may_wait=False, others=True)
-            ): attempt
-            for attempt in (
-                self._new_attempt(step.index, "trial"),
-                self._new_attempt(alongside, "first"),
-            )
-        }
+        attempts = (
+            self._new_attempt(step.index, "trial"),
+            self._new_attempt(alongside, "first"),
+        )
+        return await self._first_of({self._task(each, call): each for each in attempts})
+
+    async def _open_or_hedge(self, attempt: Attempt, call: Call) -> Attempt | None:
+        """Call a model for an answer that is not streamed. If it is late, ask another one as well,
+        and return the first to answer: nobody knows whether the first one is slow or stuck.
+        """
+        running = {self._task(attempt, call): attempt}
+        try:
+            done, _ = await asyncio.wait(running, timeout=attempt.candidate.late_after_s)
+        except BaseException:
+            self._cancel_all(running)
+            raise
+        if not done and (index := self.attempts.second(self._availability)) is not None:
+            other = self._new_attempt(index, "first")
+            running[self._task(other, call)] = other
+        return await self._first_of(running)
+
+    def _task(self, attempt: Attempt, call: Call) -> "asyncio.Task[None]":
+        return asyncio.get_running_loop().create_task(self._open(attempt, call))
+
+    async def _first_of(self, running: "dict[asyncio.Task[None], Attempt]") -> Attempt | None:
+        """Return the first attempt that answers, and settle the others; None if all fail."""
         try:
             while running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -399,11 +279,14 @@ class RoutedAnswer:
                         self._settle_losers(running)
                         return attempt
         except BaseException:
-            for task, attempt in running.items():
-                task.cancel()
-                self._cancel(attempt)
+            self._cancel_all(running)
             raise
         return None
+
+    def _cancel_all(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
+        for task, attempt in running.items():
+            task.cancel()
+            self._cancel(attempt)
 
     def _settle_losers(self, running: Mapping["asyncio.Task[None]", Attempt]) -> None:
         """Cancel the slower call of a race; let a trial continue until its verdict."""
@@ -417,6 +300,10 @@ class RoutedAnswer:
                 attempt.candidate.health.keep_trial(
                     asyncio.get_running_loop().create_task(finish_trial(task, attempt))
                 )
+            elif attempt.is_late():
+                task.cancel()
+                self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
+                attempt.end(attempt.late_error(), used=False)
             else:
                 task.cancel()
                 self._cancel(attempt, used=False)
@@ -428,20 +315,6 @@ class RoutedAnswer:
             is_over = attempt.whole is not None or self._finished
             attempt.end(cancelled=not is_over)
             self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=attempt.usage))
-
-
-async def finish_trial(task: "asyncio.Task[None]", trial: Attempt) -> None:
-    """Wait for a trial's first words, then end it."""
-    try:
-        await task
-    except ProviderError as error:
-        trial.end(error, used=False)
-    except BaseException:
-        task.cancel()
-        trial.end(cancelled=True, used=False)
-        raise
-    else:
-        trial.end(used=False)
 
 
 def failover_notices(first: Candidate, answers: Candidate) -> list[Notice]:

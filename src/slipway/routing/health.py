@@ -18,13 +18,21 @@ from slipway.errors import (
     ProviderRefused,
     ProviderTooLong,
 )
+from slipway.providers import Reachable
 from slipway.routing.attempts import READY, TRIAL, Availability
+from slipway.routing.blame import Blame, Origin
 from slipway.routing.breaker import Breaker, RetryBudget
 from slipway.routing.slots import ModelSlots
+from slipway.routing.usual_times import UsualTimes
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
 PROBE_S = 0.5  # between two probes of a model whose breaker is open
+# If a probe fails, after how long a model is tried all the same, by what the probe found. A model
+# that cannot even be connected to is not tried
+TRIED_AFTER_S = {"refused": 2.0, "silent": 5.0, "failing": 30.0}
+KEY_TRIED_AFTER_S = 30.0  # a key that was refused seldom becomes good by itself
+RECENTLY_S = 60.0
 PROBE_WAIT_S = 0.3  # how long a question waits for a probe if no other model can answer
 SOON_S = 0.1
 FIRST_LIMIT_PAUSE_S, LONGEST_LIMIT_PAUSE_S = (
@@ -32,7 +40,7 @@ FIRST_LIMIT_PAUSE_S, LONGEST_LIMIT_PAUSE_S = (
     30.0,
 )  # of a model that limits us and does not say for how long; it doubles
 
-Probe = Callable[[], Awaitable[bool]]
+Probe = Callable[[], Awaitable[Reachable]]
 
 
 class HealthReport(Record, frozen=True, kw_only=True):
@@ -81,6 +89,10 @@ class Health:
         self.limit_pause: LimitPause = (
             previous.limit_pause if previous is not None else LimitPause()
         )
+        self.blame: Blame = previous.blame if previous is not None else Blame()
+        self.first_words: UsualTimes = previous.first_words if previous else UsualTimes()
+        self.whole_answers: UsualTimes = previous.whole_answers if previous else UsualTimes()
+        self._succeeded_at = -math.inf
         self._probe_loop: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[None] | None = None
         self._probed_at = -math.inf
@@ -109,7 +121,7 @@ class Health:
             return Availability(state="away", why=self.breaker.why, error=self.breaker.kind)
         return (
             Availability(state="away", why="it is being tried", until=now + SOON_S)
-            if self.breaker.on_trial
+            if self.breaker.on_trial(now)
             else TRIAL
         )
 
@@ -118,11 +130,16 @@ class Health:
         if not is_retry:
             self.budget.asked()
         if self.breaker.state == "half-open":
-            self.breaker.begin_trial()
+            self.breaker.begin_trial(time.monotonic())
         return self.breaker.began()
 
-    def succeeded(self, began_at: float) -> None:
+    def succeeded(self, began_at: float, origin: Origin) -> None:
         """Record that the model produced words in time. The stream may still break off later."""
+        self._succeeded_at = time.monotonic()
+        self.blame.succeeded(origin, self._succeeded_at)
+        self._is_well(began_at)
+
+    def _is_well(self, began_at: float) -> None:
         self.limit_pause.pause_s = 0.0
         if self.breaker.state == "closed":
             self.breaker.succeeded()
@@ -132,7 +149,13 @@ class Health:
             log.info("model %s answers again and is back in use", self.name)
             self.breaker.succeeded()
 
-    def failed(self, error: ProviderError, began_at: float, call_number: int | None = None) -> None:
+    def failed(
+        self,
+        error: ProviderError,
+        began_at: float,
+        origin: Origin,
+        call_number: int | None = None,
+    ) -> None:
         """Record that a call failed. `call_number` is set if it ended without a word."""
         now = time.monotonic()
         if isinstance(error, ProviderLimit):
@@ -141,11 +164,12 @@ class Health:
         if self.breaker.state == "half-open" and began_at < self.breaker.opened_at:
             return
         if is_request_error(error):
-            self.succeeded(began_at)
+            self._is_well(began_at)
             return
-        if self.breaker.failed(
-            now, call_number=call_number, at_once=isinstance(error, ProviderKey)
-        ):
+        if not (error.before_sending or self.blame.is_on_model(origin, now)):
+            self.breaker.release_trial()
+            return
+        if self.breaker.failed(now, call_number=call_number, at_once=self._is_sure(error, now)):
             self.breaker.why, self.breaker.kind = (
                 error.ours,
                 ProviderKey if isinstance(error, ProviderKey) else ProviderDown,
@@ -154,6 +178,13 @@ class Health:
                 "model %s is taken out of use until a probe reaches it: %s", self.name, error.what
             )
             self._start_probing()
+
+    def _is_sure(self, error: ProviderError, now: float) -> bool:
+        """Return whether one failure is enough to know: our key is refused. A 403 of a model that
+        has just answered may be about the prompt.
+        """
+        is_forbidden = error.upstream_status == 403 and now - self._succeeded_at < RECENTLY_S
+        return isinstance(error, ProviderKey) and not is_forbidden
 
     def _pause(self, error: ProviderError, now: float) -> None:
         self.breaker.release_trial()
@@ -177,8 +208,13 @@ class Health:
             await self._probe_once()
 
     async def _probe_once(self) -> None:
-        if self.probe is not None and await self.probe():
-            self.breaker.reached(time.monotonic())
+        if self.probe is not None:
+            found, now = await self.probe(), time.monotonic()
+            if found == "well":
+                self.breaker.reached(now)
+            elif found in TRIED_AFTER_S:
+                is_key = self.breaker.kind is ProviderKey
+                self.breaker.waited(now, KEY_TRIED_AFTER_S if is_key else TRIED_AFTER_S[found])
         self._probed_at = time.monotonic()
 
     async def probe_now(self) -> bool:

@@ -10,8 +10,6 @@ from slipway.routing.health import Health
 from slipway.types import Record, Role, ServedBy
 
 PARALLEL_CALLS = 8
-# How long a model may take for its first words if another one can be asked instead
-FIRST_TOKEN_S = 20.0
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -21,6 +19,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     role: Role = "primary"
     traits: ModelTraits = ModelTraits()
     health: Health = msgspec.field(default_factory=Health)
+    canary: float | None = None  # the share of questions that it answers first
 
     @property
     def served_by(self) -> ServedBy:
@@ -29,8 +28,15 @@ class Candidate(Record, frozen=True, kw_only=True):
     def deadlines(self, now: float, until: float, *, others: bool) -> tuple[float, float]:
         """Return when the first words of a call that begins now must be here, and when its last."""
         ends_by = min(now + self.traits.total_s, until)
-        first_s = self.traits.first_token_s or (FIRST_TOKEN_S if others else None)
+        first_s = self.traits.first_token_s or (self.health.first_words.limit_s if others else None)
         return (ends_by if first_s is None else min(now + first_s, ends_by)), ends_by
+
+    @property
+    def late_after_s(self) -> float:
+        """After how many seconds an answer that is not streamed is late, if another model can be
+        asked as well.
+        """
+        return max(self.health.whole_answers.limit_s, self.traits.first_token_s or 0.0)
 
 
 class Route(Record, frozen=True, kw_only=True):
@@ -41,7 +47,21 @@ class Route(Record, frozen=True, kw_only=True):
 
     @property
     def traits(self) -> list[ModelTraits]:
-        return [each.traits for each in self.candidates]
+        return [msgspec.structs.replace(each.traits, role=each.role) for each in self.candidates]
+
+    def drawn(self, chance: float) -> "Route":
+        """Return the route for one question: a canary comes first if `chance` (0 to 1) is within
+        its share, and last otherwise.
+        """
+        if all(each.canary is None for each in self.candidates):
+            return self
+        first, last = list[Candidate](), list[Candidate]()
+        for each in self.candidates:
+            if each.canary is not None:
+                (first if 0 <= chance < each.canary else last).append(each)
+                chance -= each.canary
+        others = [each for each in self.candidates if each.canary is None]
+        return msgspec.structs.replace(self, candidates=(*first, *others, *last))
 
     @property
     def at_once(self) -> int:

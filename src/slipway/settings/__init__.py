@@ -13,12 +13,15 @@ from slipway.settings.tree import (
     KeySettings,
     Limits,
     Listen,
+    Login,
     ModelSettings,
+    Oidc,
     Price,
     Route,
     RouteEntry,
     Settings,
     json_schema,
+    share,
 )
 
 __all__ = [
@@ -32,8 +35,10 @@ __all__ = [
     "KnownNames",
     "Limits",
     "Listen",
+    "Login",
     "ModelSettings",
     "Needs",
+    "Oidc",
     "Price",
     "Route",
     "RouteEntry",
@@ -41,4 +46,5 @@ __all__ = [
     "is_loopback",
     "json_schema",
     "load",
+    "share",
 ]

@@ -4,16 +4,28 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from slipway.settings.tree import GGUF, SQLITE, AppSettings, ModelSettings, Price, Settings
+from slipway.settings.tree import (
+    GGUF,
+    SQLITE,
+    AppSettings,
+    Login,
+    ModelSettings,
+    Oidc,
+    Price,
+    Settings,
+    share,
+)
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
 HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
 
@@ -46,9 +58,18 @@ def parse_url(address: str) -> SplitResult | None:
     return parts if good and address.isascii() and address.isprintable() else None
 
 
+def without_login(address: str) -> str:
+    """Return an address without the user name and password that may be in it."""
+    scheme, mark, rest = address.rpartition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return a hint for a wrong name: a similar known one, or all known ones."""
     known = list(known)
+    if len(word) > MAX_WORD:
+        return "the name is too long"
     found = difflib.get_close_matches(word, known, 1, 0.5)
     if found:
         return f"did you mean `{found[0]}`?"
@@ -84,6 +105,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
                     f"routes.{name}[{i}]",
                     f"there is no model `{entry.model}`; {suggest(entry.model, settings.models)}",
                 )
+            check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
     for name, app in settings.apps.items():
         check_app(name, app, settings, problem)
     if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
@@ -94,10 +116,22 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
         )
     check_keys(settings, problem)
     check_listen(settings, problem)
+    if settings.login is not None:
+        names = {*settings.models, *settings.routes, *settings.apps}
+        check_login(settings.login, names, problem)
+
+
+def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
+    try:
+        share(canary or "1%")
+    except ValueError as error:
+        problem(path, str(error))
 
 
 def find_warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning for settings that are valid but probably a mistake."""
+    if settings.login is not None:
+        return  # groups come with those who sign in
     held = {group for key in settings.keys for group in key.groups}
     for name, app in settings.apps.items():
         asked = {group for rule in app.access for group in rule.groups} - {"*"}
@@ -192,7 +226,13 @@ def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: 
     elif url is None:
         problem(
             f"{path}.base_url",
-            f"`{model.base_url}` is not an address; write `http://…` or `https://…`",
+            f"`{without_login(model.base_url)}` is not an address; write `http://…` or `https://…`",
+        )
+    elif "@" in url.netloc:
+        problem(
+            f"{path}.base_url",
+            "the address must not contain a user name or password, which are never sent; "
+            "use `api_key` or `headers`",
         )
     elif url.query or url.fragment:
         problem(f"{path}.base_url", "query parameters belong under `query:`")
@@ -265,7 +305,7 @@ def check_keys(settings: Settings, problem: AddProblem) -> None:
 
 def check_listen(settings: Settings, problem: AddProblem) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys:
+    if not is_loopback(host) and not settings.keys and settings.login is None:
         problem(
             "listen.host",
             f"`{host}` can be reached from other machines, and without keys anybody could spend "
@@ -280,6 +320,44 @@ def check_listen(settings: Settings, problem: AddProblem) -> None:
             )
 
 
+def check_login(login: Login, names: Collection[str], problem: AddProblem) -> None:
+    if login.header is None and login.oidc is None:
+        problem("login", "it says neither `header` nor `oidc`; set one, or leave `login` out")
+    if login.header is not None and not login.proxies:
+        what = "anybody could send this header; list the addresses of your proxy in"
+        problem("login.header", f"{what} `login.proxies`")
+    for n, proxy in enumerate(login.proxies):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            fix = "write an address or a network, such as 10.0.0.5 or 10.0.0.0/24"
+            problem(f"login.proxies[{n}]", f"{error}; {fix}")
+    for app in login.apps or ():
+        if app not in names:
+            problem("login.apps", f"there is no app, route or model `{app}`; {suggest(app, names)}")
+    if login.url:
+        check_https("login.url", login.url, problem)
+    if login.oidc is not None:
+        check_oidc(login.oidc, problem)
+
+
+def check_oidc(oidc: Oidc, problem: AddProblem) -> None:
+    check_https("login.oidc.issuer", oidc.issuer, problem)
+    if find_spec("authlib") is None:
+        problem("login.oidc", "needs the extra `login`; run `pip install 'slipway[login]'`")
+    if "openid" not in oidc.scopes:
+        problem("login.oidc.scopes", "`openid` is missing; add it")
+
+
+def check_https(field: str, address: str, problem: AddProblem) -> None:
+    """Plain HTTP is for loopback only: cookies and codes must not be read on the way."""
+    parts = parse_url(address)
+    if parts is None or (parts.scheme == "http" and not is_loopback(parts.hostname or "")):
+        problem(field, f"`{address}` is not an address that begins with https://")
+
+
 def secrets_of(settings: Settings) -> Iterator[str]:
     """Yield every provider key, so that it can be removed from error messages and logs."""
     yield from {m.api_key for m in settings.models.values() if m.api_key}
+    if settings.login and settings.login.oidc and settings.login.oidc.client_secret:
+        yield settings.login.oidc.client_secret

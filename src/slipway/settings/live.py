@@ -107,7 +107,7 @@ class LiveSettings:
                 return before
             count = f"{len(problems)} error{'s' if len(problems) != 1 else ''}"
             head = f"settings not applied ({count}); the previous ones stay active:"
-            log.warning("%s", "\n  ".join([head, *problems]))
+            log.warning("\n  ".join(["%s", *("%s" for _ in problems)]), head, *problems)
             return ReadResult(None, problems)
         self.found = found
         self._rules |= rules_of(found.settings)

@@ -14,6 +14,7 @@ from slipway.settings.checks import (
     find_warnings,
     is_loopback,
     parse_url,
+    without_login,
 )
 from slipway.settings.tree import (
     GGUF,
@@ -47,6 +48,11 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     file: Path | None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder to which paths in the settings are relative."""
+        return self.file.parent if self.file is not None else Path()
 
 
 def load(
@@ -274,6 +280,12 @@ def _model_from_reference(
     """
     if "://" in reference:
         url, _, name = reference.partition("#")
+        if without_login(url) != url:
+            problems.append(
+                f"--model {without_login(reference)}: the address must not contain a user name or "
+                "password; set SLIPWAY_MODEL_KEY instead"
+            )
+            return None
         if not name:
             problems.append(f"--model {reference}: the model's name is missing; write {url}#NAME")
             return None

@@ -13,10 +13,12 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from slipway.settings.checks import MAX_WORD
 from slipway.settings.tree import Branch, Settings, seconds
 
 # fields that should not be literal text in the file
 SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$")
+MAX_VALUES = 100_000  # of the file, with all aliases written out
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -97,6 +99,8 @@ def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[B
 def suggest_field(word: str, kind: type[Branch]) -> str:
     """Return a hint for an unknown field: a similar one here or elsewhere, or all known ones."""
     here = list(fields_of(kind))
+    if len(word) > MAX_WORD:
+        return f"known here: {', '.join(here)}"
     if near := difflib.get_close_matches(word, here, 1, 0.6):
         return f"did you mean `{near[0]}:`?"
     elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
@@ -279,7 +283,13 @@ class Reader:
 def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
     """Return the file's YAML tree; a syntax error becomes a problem with its line."""
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None or expanded_size(root) <= MAX_VALUES:
+            return root
+        reader.problems.append(
+            f"{file}: with its aliases (`*name`) the file has more than {MAX_VALUES:,} values; "
+            "use fewer aliases"
+        )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -292,6 +302,33 @@ def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
     except RecursionError:
         reader.problems.append(f"{file}: the YAML is nested too deeply; check the brackets")
     return None
+
+
+def expanded_size(root: yaml.Node) -> int:
+    """Return how many values the file has if every alias is written out, or at least MAX_VALUES + 1.
+
+    Each node is visited once, so that aliases of aliases cannot hold up the start.
+    """
+    sizes: dict[int, int] = {}
+    pending: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while pending:
+        node, done = pending.pop()
+        inside = children(node)
+        if done:
+            inner = sum(sizes.get(id(child), MAX_VALUES) for child in inside)  # a cycle is too big
+            sizes[id(node)] = min(1 + inner, MAX_VALUES + 1)
+        elif id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES + 1  # until its children are counted
+            pending.append((node, True))
+            pending += [(child, False) for child in inside if id(child) not in sizes]
+    return sizes[id(root)]
+
+
+def children(node: yaml.Node) -> list[yaml.Node]:
+    """Return the keys and values of a mapping, or the items of a list."""
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def fill_extends(root: yaml.Node | None, reader: Reader) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from slipway.types import MAX_SECTIONS
+
 SQLITE = "sqlite:///"
 GGUF = ".gguf"
 DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
@@ -35,6 +37,17 @@ def seconds(value: object) -> float:
     if found is None:
         raise ValueError(f"`{value}` is not a duration; write `250ms`, `2s`, `5m`, `1h` or `30d`")
     return float(found[1]) * UNITS[found[2] or "s"]
+
+
+SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+def share(value: str) -> float:
+    """Parse a share as written: `5%`. Raises ValueError, which says what is expected."""
+    found = SHARE.fullmatch(value.strip())
+    if found is None or not 0 < float(found[1]) <= 100:
+        raise ValueError(f"`{value}` is not a share; write `5%`")
+    return float(found[1]) / 100
 
 
 class Branch(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +77,10 @@ class Listen(Branch, frozen=True, kw_only=True):
 
 
 class Limits(Branch, frozen=True, kw_only=True):
-    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
+    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 16.0
+    question_kb: Annotated[float, Meta(gt=0, description="largest request to an app, in KiB")] = (
+        256.0
+    )
     header_kb: Annotated[
         int, Meta(ge=1, description="largest size of all request headers, in KiB")
     ] = 64
@@ -123,7 +139,7 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
         Duration | None,
         Meta(
             description="time to the first token of a stream; after that the call fails. "
-            "Default: 20 s if the route has another model to try"
+            "Default: 10 to 30 s, by what the model usually takes, if the route has another to try"
         ),
     ] = None
     total: Annotated[Duration, Meta(description="time for a whole response")] = 600.0
@@ -246,6 +262,15 @@ class RouteEntry(Branch, frozen=True, kw_only=True):
     role: Annotated[
         Literal["primary", "twin", "smaller", "local"], Meta(description="its role in the route")
     ] = "primary"
+    canary: Annotated[
+        str | None,
+        Meta(
+            description=(
+                "share of the questions that it answers first, such as `5%`; of all others it is "
+                "asked last"
+            )
+        ),
+    ] = None
 
 
 Route = tuple[RouteEntry, ...]
@@ -272,6 +297,50 @@ class KeySettings(Branch, frozen=True, kw_only=True):
     )
 
 
+class Oidc(Branch, frozen=True, kw_only=True):
+    issuer: Annotated[
+        str, Meta(min_length=1, description="the provider's address, exactly as it calls itself")
+    ]
+    client_id: Annotated[str, Meta(min_length=1, description="our name at the provider")]
+    client_secret: Annotated[
+        str | None, Meta(description="our secret at the provider, best as `${NAME}`")
+    ] = None
+    scopes: Annotated[
+        tuple[str, ...], Meta(description="what is asked of the provider; `openid` is needed")
+    ] = ("openid", "profile", "email")
+    name_claim: Annotated[str, Meta(description="the claim with the name that is shown")] = "name"
+    groups_claim: Annotated[
+        str, Meta(description="the claim with the groups: a list, or words in one text")
+    ] = "groups"
+    session: Annotated[Duration, Meta(description="how long somebody stays signed in")] = 43_200.0
+
+
+class Login(Branch, frozen=True, kw_only=True):
+    header: Annotated[
+        str | None,
+        Meta(description="header in which a trusted proxy sends who signed in: `X-Forwarded-User`"),
+    ] = None
+    groups_header: Annotated[
+        str, Meta(description="header with that person's groups, separated by commas")
+    ] = "X-Forwarded-Groups"
+    proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="addresses or networks of proxies whose headers are believed"),
+    ] = ()
+    oidc: Annotated[Oidc | None, Meta(description="an OpenID Connect provider")] = None
+    url: Annotated[
+        str,
+        Meta(description="this server's address as browsers know it; from the request if left out"),
+    ] = ""
+    tenant: Annotated[str, Meta(description="tenant of those who sign in")] = "default"
+    apps: Annotated[
+        tuple[str, ...] | None, Meta(description="names they may call; all if left out")
+    ] = None
+    documents: Annotated[
+        tuple[str, ...], Meta(description="groups whose members may add and remove documents")
+    ] = ()
+
+
 class AccessRule(Branch, frozen=True, kw_only=True):
     path: Annotated[
         str,
@@ -284,6 +353,16 @@ class AccessRule(Branch, frozen=True, kw_only=True):
 
 
 class AppSettings(Branch, frozen=True, kw_only=True):
+    about: Annotated[
+        str, Meta(max_length=500, description="what it is for, as the page shows it")
+    ] = ""
+    examples: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=8,
+            description="questions that the page offers; questions from the documents if left out",
+        ),
+    ] = ()
     knowledge: Annotated[
         tuple[str, ...],
         Meta(description="folders or files to answer from, relative to the settings file"),
@@ -340,7 +419,7 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         int,
         Meta(
             ge=1,
-            le=8,
+            le=MAX_SECTIONS,
             description="most sections of an answer, each a call; 1 turns sections off",
         ),
     ] = 4
@@ -353,6 +432,15 @@ class Settings(Branch, frozen=True, kw_only=True):
         str,
         Meta(description="where documents and vectors are stored; relative to the settings file"),
     ] = DEFAULT_STORE
+    conversations: Annotated[
+        Literal["browser", "server"],
+        Meta(
+            description=(
+                "where the page keeps conversations: in the reader's `browser`, or on the "
+                "`server`, so that they follow the key or login"
+            )
+        ),
+    ] = "browser"
     embedding: Annotated[
         str,
         Meta(
@@ -374,6 +462,9 @@ class Settings(Branch, frozen=True, kw_only=True):
     keys: Annotated[
         tuple[KeySettings, ...], Meta(description="keys of clients; on loopback, none are needed")
     ] = ()
+    login: Annotated[
+        Login | None, Meta(description="how people sign in, so that they need no key")
+    ] = None
     apps: Annotated[
         dict[str, AppSettings],
         Meta(description="named profiles; a client calls an app as a model"),

@@ -83,6 +83,53 @@ class Records(Protocol):
         """Return (model, timing) rows, oldest first, and (model, share of missed estimates)."""
 
 
+class SavedConversation(Record, frozen=True, kw_only=True):
+    """A conversation as the page keeps it; `turns` is JSON, and empty in a list. `named` says that
+    the reader chose the title; `at` is in milliseconds since the epoch.
+    """
+
+    id: str
+    title: str
+    at: float
+    pinned: bool = False
+    named: bool = False
+    turns: str = ""
+
+
+class Shared(Record, frozen=True, kw_only=True):
+    """A conversation that `owner` of `tenant` shared by its id; `turns` is JSON."""
+
+    id: str
+    tenant: str
+    owner: str
+    turns: str
+
+
+class Conversations(Protocol):
+    """The page's conversations, each of one owner. Every method blocks, and raises StoreError."""
+
+    def save(self, owner: str, row: SavedConversation, *, at_most: int) -> None:
+        """Save a conversation, and drop the owner's oldest ones that are not pinned."""
+
+    def find(self, owner: str, words: Sequence[str] = ()) -> list[SavedConversation]:
+        """List the owner's conversations that contain every word, without their turns."""
+
+    def load(self, owner: str, conversation_id: str) -> SavedConversation | None:
+        """Return one with its turns; None if there is none of this owner."""
+
+    def delete(self, owner: str, conversation_id: str) -> bool:
+        """Delete one; False if there was none."""
+
+    def save_share(self, share: Shared, *, days: int) -> None:
+        """Save what is shared, and drop what is older than `days`."""
+
+    def load_share(self, share_id: str, *, days: int) -> Shared | None:
+        """Return what is shared under this id; None if there is nothing, or it has expired."""
+
+    def delete_share(self, share_id: str, owner: str) -> bool:
+        """Take a link back; False if there is none of this owner."""
+
+
 class FeedbackFilter(Record, frozen=True, kw_only=True):
     """Which feedback to list: `since` is in seconds since the epoch."""
 

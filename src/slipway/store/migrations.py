@@ -35,6 +35,17 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "CREATE TABLE IF NOT EXISTS pace_misses (model TEXT PRIMARY KEY, share REAL)",
     ),
     3: (),  # see _name_served_by
+    4: (
+        """CREATE TABLE conversations (
+            owner TEXT NOT NULL, id TEXT NOT NULL, title TEXT NOT NULL, at REAL NOT NULL,
+            pinned INTEGER NOT NULL, named INTEGER NOT NULL, turns TEXT NOT NULL,
+            PRIMARY KEY (owner, id)
+        )""",
+        """CREATE TABLE shares (
+            id TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
+            turns TEXT NOT NULL
+        )""",
+    ),
 }
 SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)

@@ -21,8 +21,9 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
-from slipway.store.contract import Records
+from slipway.store.contract import Conversations, Records
 from slipway.store.migrations import migrate
+from slipway.store.sqlite_conversations import SqliteConversations
 from slipway.store.sqlite_records import SqliteRecords
 from slipway.types import Record
 
@@ -37,6 +38,7 @@ except ImportError:  # Windows: the operator must not start two servers on one f
 log = logging.getLogger("slipway")
 MEMORY_KB = 1024  # of a connection's page cache
 _HOLDER_BYTES = 1024
+_TEMPORARY = "slipway-store-"
 
 
 class Holder(Record, frozen=True, kw_only=True):
@@ -74,6 +76,7 @@ class Store:
         self.file, self.folder = file, file.parent
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(file)
             self._lock = _locked(self.folder / "lock")
             self._unlock = weakref.finalize(self, os.close, self._lock)
         except OSError as error:
@@ -93,6 +96,7 @@ class Store:
         self._writer = threading.RLock()
         self._writing = 0
         self.records: Records = SqliteRecords(self)
+        self.conversations: Conversations = SqliteConversations(self)
         try:
             with self.sound(), self.writing() as db:
                 self.secret = _secret(db)
@@ -125,7 +129,8 @@ class Store:
         `copied_from` is a store in use by another process: what it holds is copied, so that
         nothing is read or embedded again. If it cannot be copied, the new store is empty.
         """
-        folder = Path(tempfile.mkdtemp(prefix="slipway-"))
+        _remove_abandoned()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-"))
         if copied_from is not None:
             _copy(copied_from, folder / "slipway.db")
         store = cls(folder / "slipway.db")
@@ -191,6 +196,36 @@ class Store:
         self._connections.clear()
         self._local = threading.local()
         self._unlock()
+
+
+def _make_private(file: Path) -> None:
+    """Create the file if it is missing, readable by its owner only, whatever the folder allows.
+
+    SQLite gives its other files (`-wal`, `-shm`) the same permissions.
+    """
+    created = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.close(created)
+    for each in (file, *(file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file
+            each.chmod(0o600)
+
+
+def _remove_abandoned() -> None:
+    """Delete temporary stores whose process was killed before it could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*-*"):
+        pid = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # a process of another user
+    return True
 
 
 def holder_of(file: Path) -> Holder | None:

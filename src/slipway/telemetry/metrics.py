@@ -7,12 +7,13 @@ with underscores for dots and the unit as a suffix.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -22,15 +23,25 @@ TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 Labels = tuple[str, ...]
+Row = TypeVar("Row")
 
 
 class MetricDefinition(msgspec.Struct, frozen=True):
-    """The name, help text, labels and buckets of a metric. docs/metrics.md is printed from it."""
+    """A metric; docs/metrics.md is printed from it.
+
+    A metric with buckets is a histogram, one that `is_gauge` is read when it is scraped, and every
+    other one is a counter, which `Telemetry.count` increases.
+    """
 
     name: str
     help: str
     labels: Labels
     buckets: tuple[float, ...] = ()
+    is_gauge: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "histogram" if self.buckets else "gauge" if self.is_gauge else "counter"
 
 
 ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
@@ -44,6 +55,12 @@ METRICS = {
         "slipway_attempts",
         "Calls to models, by how they ended.",
         ("model", "provider", "zone", "error"),
+    ),
+    "left_out": MetricDefinition(
+        "slipway_left_out",
+        "Fields of providers' replies that could not be read, such as a token count that is text; "
+        "the answer is passed on without them.",
+        ("model", "provider"),
     ),
     "citations": MetricDefinition(
         "slipway_citations",
@@ -66,13 +83,17 @@ METRICS = {
         "slipway_model_state",
         "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
         ("model", "state"),
+        is_gauge=True,
     ),
     "model_calls": MetricDefinition(
         "slipway_model_calls",
         "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
+        is_gauge=True,
     ),
-    "in_flight": MetricDefinition("slipway_answers_in_flight", "Answers in progress.", ()),
+    "in_flight": MetricDefinition(
+        "slipway_answers_in_flight", "Answers in progress.", (), is_gauge=True
+    ),
     "duration": MetricDefinition(
         "gen_ai_server_request_duration_seconds",
         "Time from the question to the end of its answer.",
@@ -117,6 +138,44 @@ class Histogram:
         row[-1] += value
 
 
+def visible(
+    metric: MetricDefinition, rows: Mapping[Labels, Row], names: Set[str] | None
+) -> Iterator[tuple[Labels, Row]]:
+    """Yield the rows whose app, or else model, is in `names`; all rows if that is None."""
+    named = next((n for n in ("app", "gen_ai_request_model", "model") if n in metric.labels), None)
+    for labels, row in rows.items():
+        if names is None or (named and labels[metric.labels.index(named)] in names):
+            yield labels, row
+
+
+def known_code(code: str | None) -> str:
+    """Return an error's code as a label: a provider's own code becomes `provider_refused`.
+
+    Labels must not hold what a provider sends: it could be anything, and of any number.
+    """
+    if not code or code in CODES:
+        return code or ""
+    return ProviderRefused.code
+
+
+def codes_of(base: type[SlipwayError]) -> set[str]:
+    """Return the codes of all errors below `base`."""
+    return {base.code}.union(*(codes_of(each) for each in base.__subclasses__()))
+
+
+CODES = codes_of(SlipwayError) | {"cancelled", "client_gone"}
+
+
+class _Visible:
+    """The collector of one scrape."""
+
+    def __init__(self, telemetry: "Telemetry", names: Set[str] | None) -> None:
+        self.telemetry, self.names = telemetry, names
+
+    def collect(self) -> Iterator[Any]:
+        return self.telemetry.collect(self.names)
+
+
 class Telemetry:
     """The metrics of one server, counted from records (`emit`).
 
@@ -129,10 +188,7 @@ class Telemetry:
         self.started_at = int(time.time())
         self.in_flight, self.healths = in_flight, healths
         self.counts: dict[str, dict[Labels, int]] = {
-            "answers": {},
-            "attempts": {},
-            "citations": {},
-            "feedback": {},
+            key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
         self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
@@ -150,14 +206,18 @@ class Telemetry:
                 ),
             )
         else:
-            self.count("attempts", (record.model, record.provider, record.zone, record.error or ""))
+            self.count(
+                "attempts", (record.model, record.provider, record.zone, known_code(record.error))
+            )
+            if record.left_out:
+                self.count("left_out", (record.model, record.provider), record.left_out)
 
     def count(self, metric: str, labels: Labels, by: int = 1) -> None:
         counts = self.counts[metric]
         counts[labels] = counts.get(labels, 0) + by
 
     def answer(self, a: AnswerDone) -> None:
-        model, error = a.model or "", a.error or ""
+        model, error = a.model or "", known_code(a.error)
         self.count("answers", (a.app, model, a.served_by or "", error))
         for outcome, count in (
             ("kept", a.citations_kept),
@@ -181,8 +241,11 @@ class Telemetry:
             h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
-    def collect(self) -> Iterator[Any]:
-        """Yield all metric families, as Prometheus' client library expects of a collector."""
+    def collect(self, names: Set[str] | None = None) -> Iterator[Any]:
+        """Yield the metric families, as Prometheus' client library expects of a collector.
+
+        With `names`, only rows of these apps, routes and models are yielded.
+        """
         from prometheus_client.core import (
             CounterMetricFamily,
             GaugeMetricFamily,
@@ -192,23 +255,24 @@ class Telemetry:
         for name, rows in self.counts.items():
             m = METRICS[name]
             counter = CounterMetricFamily(m.name, m.help, labels=m.labels)
-            for labels, value in rows.items():
+            for labels, value in visible(m, rows, names):
                 counter.add_metric(labels, value)
             yield counter
-        yield from self.models()
-        gauge = METRICS["in_flight"]
-        yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
+        yield from self.models(names)
+        if names is None:
+            gauge = METRICS["in_flight"]
+            yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
         for name, histogram in self.histograms.items():
             m = METRICS[name]
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)
-            for labels, row in histogram.rows.items():
+            for labels, row in visible(m, histogram.rows, names):
                 bounds = [*map(str, m.buckets), "+Inf"]
                 family.add_metric(
                     labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1]
                 )
             yield family
 
-    def models(self) -> Iterator[Any]:
+    def models(self, names: Set[str] | None) -> Iterator[Any]:
         """Yield the gauges of the models: breaker state and calls."""
         from prometheus_client.core import GaugeMetricFamily
 
@@ -217,6 +281,8 @@ class Telemetry:
             for m in (METRICS["model_state"], METRICS["model_calls"])
         )
         for name, health in self.healths().items():
+            if names is not None and name not in names:
+                continue
             shown = health.report()
             for state in STATES:
                 states.add_metric((name, state), int(shown.state == state))
@@ -225,12 +291,15 @@ class Telemetry:
                 calls.add_metric((name, "waiting"), shown.waiting)
         yield from (states, calls)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the exposition text in the format that `accept` asks for, and its content type."""
+    def render(self, accept: str, names: Set[str] | None = None) -> tuple[bytes, str]:
+        """Return the exposition text in the format that `accept` asks for, and its content type.
+
+        With `names`, only the metrics of these apps, routes and models.
+        """
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
+        registry.register(_Visible(self, names))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind

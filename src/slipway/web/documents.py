@@ -14,13 +14,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
-from slipway.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
+from slipway.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NotKept,
+    StorageFull,
+    TooLarge,
+)
 from slipway.knowledge import Knowledge
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.readers import READERS
 from slipway.knowledge.reading import failure_text
-from slipway.providers import encode_json
 from slipway.types import Asker, Record
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
 log = logging.getLogger("slipway")
@@ -127,7 +135,7 @@ class DocumentRoutes:
                 "This document is still being read.", "Remove it afterwards.", param="id"
             )
         await asyncio.to_thread(knowledge.remove, document)
-        log.info("%s removed %s from %s", asker.owner, document.path, name)
+        log.info("tenant %s removed %s from %s", asker.tenant, document.path, name)
         return reply({"id": document.public, "object": "document", "deleted": True})
 
     async def add(self, request: Request) -> Response:
@@ -144,6 +152,12 @@ class DocumentRoutes:
             if others:
                 known = ", ".join(f"`{n}`" for n in [name, *(n for n, _ in others)])
                 raise BadRequest("`app` is missing.", f"Name one of: {known}.", param="app")
+            if not knowledge.keeps_uploads:
+                raise NotKept(
+                    "Documents cannot be added: another process uses the store, or it cannot be "
+                    "written.",
+                    "Tell the operator: stop the other process, or set another `store:`.",
+                )
             uploads = [(file_name_of(upload), upload.file) for upload in files_of(form)]
             said = tags_and_groups(form, asker)
             added, tasks = list[tuple[str, str]](), list[asyncio.Task[None]]()
@@ -151,11 +165,10 @@ class DocumentRoutes:
                 added.append(await asyncio.to_thread(knowledge.add, n, file, asker, *said))
                 tasks.append(self.read(knowledge, added[-1][1]))
         await asyncio.wait(tasks, timeout=_WAIT_S)
-        log.info("%s added %s to %s", asker.owner, ", ".join(path for _, path in added), name)
+        paths = ", ".join(path for _, path in added)
+        log.info("tenant %s added %s to %s", asker.tenant, paths, name)
         data = [self.state_of(name, knowledge, id_, path, asker) for id_, path in added]
-        return Response(
-            encode_json({"object": "list", "data": data}), 201, media_type="application/json"
-        )
+        return reply({"object": "list", "data": data}, 201)
 
     def form(self, request: Request) -> Any:
         """Return a context manager that reads the form. Raise TooLarge or BadRequest."""
@@ -195,7 +208,10 @@ class DocumentRoutes:
     def done(self, task: "asyncio.Task[None]") -> None:
         """Log an unexpected error of a finished read."""
         self.reading.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if StorageFull.explains(error):
+            log.warning("an upload waits to be read: the disk is full")
+        elif error is not None:
             log.error("an upload could not be read", exc_info=error)
 
     def state_of(
@@ -487,11 +503,3 @@ def tags_and_groups(form: FormData, asker: Asker) -> tuple[frozenset[str], froze
             param="groups",
         )
     return tags, groups or None
-
-
-def reply(data: Any) -> Response:
-    return Response(
-        encode_json(data),
-        media_type="application/json",
-        headers={"x-content-type-options": "nosniff"},
-    )

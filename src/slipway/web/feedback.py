@@ -10,13 +10,15 @@ from starlette.responses import Response
 
 from slipway.errors import BadRequest, Conflict, Gone
 from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
-from slipway.providers import encode_json
-from slipway.types import Answered, Asker
-from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
-from slipway.web.routes import ApiRoute, AsgiHandler
+from slipway.types import MAX_SECTIONS, Answered, Asker
+from slipway.web.guard import Guard
+from slipway.web.responses import reply
+from slipway.web.routes import ApiRoute
 from slipway.web.runs import Run, Runs
 from slipway.web.wire import parse_json, whole_answer
 
+MAX_QUESTION = 8_000  # characters of a question that feedback keeps
+MAX_KB = 64.0  # of a vote or report
 _SOURCE = ("n", "id", "path", "heading", "page", "version")
 
 
@@ -38,21 +40,19 @@ class FeedbackRoutes:
     def __init__(self, feedback: Feedback, runs: Runs, guard: Callable[[], Guard]) -> None:
         self.feedback, self.runs, self.guard = feedback, runs, guard
 
-    async def give(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def give(self, request: Request) -> Response:
         """Store a vote or report."""
-        said = checked(parse_json(await self.guard().body(scope, receive), decode))
-        asker: Asker = scope["slipway.asker"]
-        self.check_ended(said.answer, asker)
-        receipt = await self.feedback.give(said, asker)
-        await respond(send, 200, JSON, encode_json(receipt))
+        body = await self.guard().body(request.scope, request.receive, MAX_KB)
+        opinion = checked(parse_json(body, decode))
+        asker: Asker = request.scope["slipway.asker"]
+        self.check_ended(opinion.answer, asker)
+        return reply(await self.feedback.give(opinion, asker))
 
     async def withdraw(self, request: Request) -> Response:
         """Delete the asker's votes on an answer."""
         answer_id = request.path_params["answer"]
         count = await self.feedback.withdraw(answer_id, request.scope["slipway.asker"])
-        return Response(
-            encode_json({"answer": answer_id, "withdrawn": count}), media_type="application/json"
-        )
+        return reply({"answer": answer_id, "withdrawn": count})
 
     def check_ended(self, answer_id: str, asker: Asker) -> None:
         """Raise Conflict if the answer is still being written."""
@@ -66,7 +66,7 @@ class FeedbackRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/feedback", AsgiHandler(self.give), methods=["POST"]),
+            ApiRoute("/v1/feedback", self.give, methods=["POST"]),
             ApiRoute("/v1/feedback/{answer}", self.withdraw, methods=["DELETE"]),
         ]
 
@@ -120,7 +120,14 @@ def answered_record(run: Run) -> Answered:
     try:
         whole = whole_answer(question.id, run.events)
     except Gone:
-        whole = {"text": None, "sources": [], "model": None, "served_by": None, "prompt": None}
+        whole = {
+            "sections": (),
+            "text": None,
+            "sources": [],
+            "model": None,
+            "served_by": None,
+            "prompt": None,
+        }
     sources = tuple(
         {name: getattr(s, name) for name in _SOURCE} for s in whole["sources"] if s.cited
     )
@@ -133,7 +140,8 @@ def answered_record(run: Run) -> Answered:
         model=whole["model"],
         served_by=whole["served_by"],
         prompt=whole["prompt"],
-        question=question.text,
+        question=question.text[:MAX_QUESTION],
+        sections=max(1, len(whole["sections"])) if whole["text"] is not None else MAX_SECTIONS,
         text=whole["text"],
         sources=sources,
     )

@@ -7,7 +7,7 @@ Starlette's router.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from slipway.admission import Admission
 from slipway.answer import Current
@@ -18,12 +18,18 @@ from slipway.errors import (
     InternalError,
     MethodNotAllowed,
     SlipwayError,
+    Stopping,
+    StorageFull,
     TooLarge,
+    Unauthorized,
     UnsupportedMedia,
 )
+from slipway.login import sign_in_of
+from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback
-from slipway.types import Language, new_id
+from slipway.types import Asker, Language, new_id
+from slipway.web.shutdown import Shutdown
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
@@ -36,7 +42,26 @@ Headers = list[tuple[bytes, bytes]]
 RequestHeaders = dict[bytes, bytes]
 
 # These paths, and those under /static/, need no key
-OPEN = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
+OPEN = frozenset(
+    {
+        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
+        *("/login", "/login/callback", "/logout"),
+    }
+)
+# Clients that are set up without `/v1` call these
+VERSIONED = frozenset(
+    {"chat", "completions", "answers", "models", "passages", "feedback", "documents", "traces"}
+)
+UNIQUE = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"origin"})
+EXPOSED = (
+    b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, x-slipway-attempts, "
+    b"x-slipway-cost-usd, x-request-id, x-should-retry, retry-after, retry-after-ms"
+)
+SIMPLE_BODY = 64 * 1024  # bytes; a smaller body is quick to parse, whatever it holds
+MAX_COMMAS = 200_000  # in a body; a million tokens of text have about 70,000
+COUNTED = 256 * 1024  # bytes looked at before the count is compared
+CUT_S = 2.0  # time for sending the last event of an answer that is cut
+STOPPED = "The server stopped before this answer was complete."
 ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
 STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -74,6 +99,8 @@ async def respond_error(send: Send, error: SlipwayError, ref: str, language: Lan
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allow).encode()))
     await respond(send, error.status, headers, encode_json(envelope(error, ref, language)))
 
 
@@ -81,7 +108,18 @@ def check_post(scope: Scope) -> None:
     """Raise MethodNotAllowed unless the method is POST."""
     if scope["method"] != "POST":
         what = f"`{scope['path']}` does not support {scope['method']}."
-        raise MethodNotAllowed(what, "Use POST.")
+        raise MethodNotAllowed(what, "Use POST.", allow=("POST",))
+
+
+class StreamWriter(Protocol):
+    """A response in OpenAI's form: whether it has begun, and whether it is a stream."""
+
+    begun: bool
+    streamed: bool
+
+    async def fail(self, error: SlipwayError, language: Language) -> None:
+        """End the stream with an error event."""
+        ...
 
 
 class Guard:
@@ -91,8 +129,15 @@ class Guard:
     sends its errors itself. `rest` is the router for all other requests.
     """
 
-    def __init__(self, current: Current, fast: Mapping[str, Handler], rest: Handler) -> None:
-        self.current, self.fast, self.rest = current, fast, rest
+    def __init__(
+        self,
+        current: Current,
+        fast: Mapping[str, Handler],
+        rest: Handler,
+        sealer: Callable[[], Sealer],
+    ) -> None:
+        self.current, self.fast, self.rest, self.sealer = current, fast, rest, sealer
+        self.shutdown = Shutdown(current)
         self._prepare(current.settings)
 
     @property
@@ -104,11 +149,11 @@ class Guard:
         """Derive from the settings what each request is checked against."""
         self.settings = settings
         self.body_mb = settings.limits.body_mb
-        self.largest_body = int(self.body_mb * 1024 * 1024)
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
         self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
+        self.sign_in = sign_in_of(settings, self.sealer)
         self.accepted_hosts: set[bytes] = set()  # Host values that passed the check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,37 +163,81 @@ class Guard:
         connection = scope["extensions"]["slipway"]
         task = asyncio.current_task()
         connection.gone = task.cancel if task is not None else None
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        headers = scope["slipway.headers"] = dict(scope["headers"])
+        if self.settings is not self.current.settings:
+            self._prepare(self.current.settings)
+        origin = headers.get(b"origin")
+        allowed = origin is not None and origin.lower() in self.origins
+        if origin is not None and allowed:
+            send = with_cors(send, origin)
         try:
-            send_through = self.admit(scope, send)
-            fast = self.fast.get(scope["path"])
-            if fast is not None:
-                check_post(scope)
-                await fast(scope, receive, send_through)
-            else:
-                send = send_through
-                await self.rest(scope, receive, watched)
+            await self.dispatch(scope, receive, send, allowed=allowed)
         except SlipwayError as error:
-            await self.reject(scope, send, error, started)
+            await self.reject(scope, send, error)
         except asyncio.CancelledError:
             if not connection.lost:  # the client is still there: the server is stopping
-                log.warning(
-                    "answer %s was cut: the server stopped before it was complete",
-                    scope.get("slipway.ref", "without an id"),
-                )
-                connection.transport.close()
+                await self.cut(scope, send)
         except Exception as error:
+            if StorageFull.explains(error):
+                await self.reject(scope, send, StorageFull("The disk of the store is full."))
+                return
             log.exception("bug: %s %s failed unexpectedly", scope["method"], scope["path"])
-            await self.reject(scope, send, InternalError.of(error), started)
+            await self.reject(scope, send, InternalError.of(error))
 
-    async def reject(self, scope: Scope, send: Send, error: SlipwayError, started: bool) -> None:
-        """Log an error and send it; if the response has `started`, close the connection instead."""
+    async def dispatch(self, scope: Scope, receive: Receive, send: Send, *, allowed: bool) -> None:
+        """Check a request and call its handler; `allowed` is true for an allowed CORS origin."""
+        headers: RequestHeaders = scope["slipway.headers"]
+        if len(headers) != len(scope["headers"]):
+            check_unique(scope["headers"])
+        host = headers.get(b"host")
+        if host not in self.accepted_hosts:
+            self.check_host(host)
+        scope["path"] = canonical_path(scope["path"])
+        if allowed and scope["method"] == "OPTIONS":
+            await respond(send, 204, preflight_headers(headers), b"")
+            return
+        site = headers.get(b"sec-fetch-site")
+        # only browsers send these two headers, and they send them correctly
+        if site not in (b"same-origin", b"none") and (site is not None or b"origin" in headers):
+            self.check_origin(scope, headers, allowed=allowed)
+        self.check_key(scope, headers)
+        fast = self.fast.get(scope["path"])
+        if fast is not None:
+            check_post(scope)
+            await fast(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            scope["slipway.started"] = True
+            await send(message)
+
+        await self.rest(scope, receive, watched)
+
+    async def cut(self, scope: Scope, send: Send) -> None:
+        """Tell the client that the server stopped before its answer was complete."""
+        log.warning(
+            "answer %s was cut: the server stopped before it was complete",
+            scope.get("slipway.ref", "without an id"),
+        )
+        try:
+            async with asyncio.timeout(CUT_S):
+                await self.reject(scope, send, Stopping(STOPPED))
+        except TimeoutError:
+            log.warning("a client that did not read could not be told")
+        finally:
+            scope["extensions"]["slipway"].transport.close()
+
+    async def reject(self, scope: Scope, send: Send, error: SlipwayError) -> None:
+        """Log an error and send it.
+
+        If a stream of OpenAI's form has begun, it ends with an error event. For any other response
+        that has begun, the closed connection is the only sign.
+        """
+        language = language_of(scope["slipway.headers"])
+        writer: StreamWriter | None = scope.get("slipway.writer")
+        if writer is not None and writer.streamed:
+            await writer.fail(error, language)
+            return
         ref = scope.get("slipway.ref") or new_id("ref")
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
@@ -161,30 +250,10 @@ class Guard:
                 error.status,
                 type(error).code,
             )
-        if started:  # no error can be sent any more; closing tells the client that it is cut
+        if scope.get("slipway.started") or (writer is not None and writer.begun):
             scope["extensions"]["slipway"].transport.close()
         else:
-            await respond_error(send, error, ref, language_of(scope["slipway.headers"]))
-
-    def admit(self, scope: Scope, send: Send) -> Send:
-        """Check a request and return the `send` to use, which may add CORS headers.
-
-        Raise an error if the request is not allowed. The headers are read once, into
-        `scope["slipway.headers"]`.
-        """
-        if self.settings is not self.current.settings:
-            self._prepare(self.current.settings)
-        headers = scope["slipway.headers"] = dict(scope["headers"])
-        host = headers.get(b"host")
-        if host not in self.accepted_hosts:
-            self.check_host(host)
-        site = headers.get(b"sec-fetch-site")
-        if site not in (b"same-origin", b"none") and (
-            site is not None or b"origin" in headers
-        ):  # only browsers send these, and they send them correctly
-            return self.check_origin(scope, headers, send)
-        self.check_key(scope, headers)
-        return send
+            await respond_error(send, error, ref, language)
 
     def check_host(self, host: bytes | None) -> None:
         """Raise if Host is neither loopback nor allowed.
@@ -209,68 +278,55 @@ class Guard:
         if len(self.accepted_hosts) < 1000:
             self.accepted_hosts.add(host)
 
-    def check_origin(self, scope: Scope, headers: RequestHeaders, send: Send) -> Send:
+    def check_origin(self, scope: Scope, headers: RequestHeaders, *, allowed: bool) -> None:
         """Raise Forbidden for pages of sites that are not in `listen.allowed_origins`.
 
         A link from another site to the chat page is allowed.
         """
         origin = headers.get(b"origin")
-        if (
+        if allowed or (
             origin is not None
             and origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower()
         ):
-            self.check_key(scope, headers)
-            return send
-        if origin is not None and origin.lower() in self.origins:
-            return self.cors(scope, headers, origin, send)
+            return
         if (
             origin is None
             and scope["method"] == "GET"
             and headers.get(b"sec-fetch-mode") == b"navigate"
             and scope["path"] in OPEN
         ):
-            return send
+            return
+        if scope["method"] == "GET" and scope["path"].startswith(("/static/", "/embed.js")):
+            return  # the same files for everyone: a diagram's frame has no origin
         raise Forbidden(
             "A page of another site may not call this server.",
             "Add its origin to `listen.allowed_origins`.",
             param="Origin",
         )
 
-    def cors(self, scope: Scope, headers: RequestHeaders, origin: bytes, send: Send) -> Send:
-        """Return a `send` that adds the CORS headers for an allowed origin."""
-        allow = [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-        allow.append(
-            (
-                b"access-control-expose-headers",
-                b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, retry-after",
-            )
-        )
-        if scope["method"] == "OPTIONS":
-            wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
-            allow.append((b"access-control-allow-methods", b"GET, POST, DELETE"))
-            allow.append((b"access-control-allow-headers", wanted))
-            allow.append((b"access-control-max-age", b"600"))
-            scope["path"] = "/preflight"
-        else:
-            self.check_key(scope, headers)
-
-        async def with_cors(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *allow]
-            await send(message)
-
-        return with_cors
-
     def check_key(self, scope: Scope, headers: RequestHeaders) -> None:
         """Set `scope["slipway.asker"]` from the key. Raise Unauthorized if the path needs a key."""
         path = scope["path"]
         if path not in OPEN and not path.startswith("/static/"):
-            scope["slipway.asker"] = self.admission.asker(headers.get(b"authorization"))
+            scope["slipway.asker"] = self.asker(scope, headers)
         elif path == "/readyz":  # public, but only known keys get the details
-            scope["slipway.asker"] = self.admission.known(headers.get(b"authorization"))
+            try:
+                scope["slipway.asker"] = self.asker(scope, headers)
+            except Unauthorized:
+                scope["slipway.asker"] = None
 
-    async def body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the request's JSON body.
+    def asker(self, scope: Scope, headers: RequestHeaders) -> Asker:
+        """Say who asks: the holder of the key that was sent, else who signed in."""
+        key = authorization(headers)
+        if self.sign_in is None:
+            return self.admission.asker(key)
+        if key is None and (person := self.sign_in.person(scope, headers)) is not None:
+            scope["slipway.person"] = person
+            return self.sign_in.asker(person)
+        return self.admission.asker(key)
+
+    async def body(self, scope: Scope, receive: Receive, most_kb: float | None = None) -> bytes:
+        """Return the request's JSON body, of at most `most_kb` KiB if that is less than `body_mb`.
 
         Raise UnsupportedMedia for another content type, TooLarge without reading past the limit.
         """
@@ -285,24 +341,103 @@ class Guard:
                 "Send it with `Content-Type: application/json`.",
                 param="Content-Type",
             )
+        limit_mb = self.body_mb if most_kb is None else min(self.body_mb, most_kb / 1024)
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.largest_body:
-            raise self.too_large()
+        if length.isdigit():
+            self.check_size(int(length), limit_mb)
         message = await receive()
         body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            return body
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.largest_body:
-                raise self.too_large()
-        return b"".join(parts)
+        if message.get("more_body"):
+            parts, size = [body], len(body)
+            while message.get("more_body"):
+                message = await receive()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                self.check_size(size, limit_mb)
+            body = b"".join(parts)
+        if len(body) > SIMPLE_BODY:
+            check_complexity(body)
+        return body
 
-    def too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The body is larger than {self.body_mb:g} MiB.",
-            "Send less, or ask the operator to raise `limits.body_mb`.",
-        )
+    def check_size(self, size: int, limit_mb: float) -> None:
+        """Raise TooLarge if a body has more than `limit_mb` MiB."""
+        if size > limit_mb * 1024 * 1024:
+            name = "body_mb" if limit_mb == self.body_mb else "question_kb"
+            raise TooLarge(
+                f"The body is larger than {limit_mb:g} MiB.",
+                f"Send less, or ask the operator to raise `limits.{name}`.",
+            )
+
+
+def canonical_path(path: str) -> str:
+    """Return the path of a route for the spellings that clients use: without `/v1`, or with `/`."""
+    if len(path) > 1 and path.endswith("/"):
+        path = path.rstrip("/") or "/"
+    if path.split("/", 2)[1:2] and path.split("/", 2)[1] in VERSIONED:
+        path = f"/v1{path}"
+    return path
+
+
+def authorization(headers: RequestHeaders) -> bytes | None:
+    """Return the value of Authorization, or the key of `x-api-key` or `api-key` in its form."""
+    sent = headers.get(b"authorization")
+    if sent is not None:
+        return sent
+    key = headers.get(b"x-api-key") or headers.get(b"api-key")
+    return None if key is None else b"Bearer " + key
+
+
+def check_unique(headers: Headers) -> None:
+    """Raise BadRequest for a repeated header that decides who is asked, or by whom."""
+    seen = set[bytes]()
+    for name, _ in headers:
+        if name in UNIQUE and name in seen:
+            header = name.decode().title()
+            raise BadRequest(f"The request has several {header} headers.", "Send it once.")
+        seen.add(name)
+
+
+def check_complexity(body: bytes) -> None:
+    """Raise TooLarge if parsing the body would hold up all other requests.
+
+    The number of commas bounds the number of JSON values. Counting stops at the limit.
+    """
+    count = 0
+    for start in range(0, len(body), COUNTED):
+        count += body.count(b",", start, start + COUNTED)
+        if count > MAX_COMMAS:
+            raise TooLarge(
+                f"The body has more than {MAX_COMMAS:,} commas, too many values to parse.",
+                "Send fewer fields and items, or less text.",
+            )
+
+
+def with_cors(send: Send, origin: bytes) -> Send:
+    """Return a `send` that adds the CORS headers of an allowed origin, also to errors."""
+    allow = cors_headers(origin)
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *allow]
+        await send(message)
+
+    return sending
+
+
+def cors_headers(origin: bytes) -> Headers:
+    """Return the CORS headers for an allowed origin."""
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"vary", b"Origin"),
+        (b"access-control-expose-headers", EXPOSED),
+    ]
+
+
+def preflight_headers(headers: RequestHeaders) -> Headers:
+    """Return the headers that answer a CORS preflight (Fetch standard, 3.2)."""
+    wanted = headers.get(b"access-control-request-headers", b"authorization, content-type")
+    return [
+        (b"access-control-allow-methods", b"GET, POST, DELETE"),
+        (b"access-control-allow-headers", wanted),
+        (b"access-control-max-age", b"600"),
+    ]

@@ -1,25 +1,31 @@
-"""The chat page: static files under a strict policy, and Markdown made clean on the server."""
+"""The chat page: static files under a strict content security policy."""
 
+import gzip
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from slipway.answer import Current
 from slipway.errors import NotFound
 from slipway.web.routes import ApiRoute
 
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
-
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
-    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "font-src 'self'; manifest-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify"
 )
+# Mermaid writes style elements. Its frame has no origin of its own and may load nothing else.
+DIAGRAM_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+POLICIES = {"diagram.html": DIAGRAM_POLICY}
 HEADERS = {
-    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
@@ -31,117 +37,87 @@ KINDS = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
     ".png": "image/png",
+    ".woff2": "font/woff2",
     ".webmanifest": "application/manifest+json",
 }
-TAGS = {
-    *(
-        "p",
-        "br",
-        "hr",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "ul",
-        "ol",
-        "li",
-        "blockquote",
-        "pre",
-        "code",
-        "em",
-        "strong",
-        "del",
-        "a",
-    ),
-    *("table", "thead", "tbody", "tr", "th", "td"),
-}
-ATTRIBUTES = {
-    "a": {"href", "title"},
-    "code": {"class"},
-    "ol": {"start"},
-    "th": {"align"},
-    "td": {"align"},
-}
+PACKED = frozenset({".html", ".css", ".js", ".svg", ".webmanifest"})  # worth compressing
+
+
+class StaticFile(NamedTuple):
+    data: bytes
+    packed: bytes | None  # the same, compressed
+    tag: str
 
 
 @cache
-def markdown() -> "MarkdownIt":
-    """Without definitions of links: one for `[1]` would turn every citation of source 1 into a link
-    of the model's choice.
-    """
-    from markdown_it import MarkdownIt
+def file_names() -> frozenset[str]:
+    """Return the path of every file that may be served, such as `vendor/purify.js`."""
 
-    return (
-        MarkdownIt("commonmark", {"html": False, "linkify": False})
-        .enable(["table", "strikethrough"])
-        .disable("reference")
-    )
+    def walk(folder: Traversable, prefix: str) -> set[str]:
+        found: set[str] = set()
+        for each in folder.iterdir():
+            if each.is_dir():
+                found |= walk(each, f"{prefix}{each.name}/")
+            elif kind_of(each.name) in KINDS:
+                found.add(prefix + each.name)
+        return found
 
-
-def only_web_links(tag: str, name: str, value: str) -> str | None:
-    """A relative link of a document would lead to a path of this server."""
-    return None if name == "href" and not value.startswith(("http://", "https://")) else value
-
-
-def clean_html(text: str) -> str:
-    """Markdown -> HTML in which model and document text is only data: no scripts, no images,
-    http(s) links only, opened apart.
-    """
-    import nh3  # 2 MB with MarkdownIt, which only the page asks for
-
-    return nh3.clean(
-        markdown().render(text),
-        tags=TAGS,
-        attributes=ATTRIBUTES,
-        url_schemes={"http", "https"},
-        attribute_filter=only_web_links,
-        link_rel="noopener noreferrer nofollow",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-    )
-
-
-def settled(text: str) -> int:
-    """Return how many characters of an unfinished text make whole blocks: what comes
-    before the last blank line outside of code.
-    """
-    end = at = 0
-    fence = ""
-    for line in text.splitlines(keepends=True):
-        at += len(line)
-        mark = line.lstrip()[:3]
-        if mark in ("```", "~~~") and fence in ("", mark):
-            fence = "" if fence else mark
-        elif not fence and not line.strip():
-            end = at
-    return end
+    return frozenset(walk(files("slipway.web") / "static", ""))
 
 
 @cache
-def content(name: str) -> tuple[bytes, str]:
-    """A static file and its ETag. NotFound for what is none."""
-    file = files("slipway.web") / "static" / name
-    if "/" in name or kind_of(name) not in KINDS or not file.is_file():
+def content(name: str) -> StaticFile:
+    """Read a static file. Raises NotFound if there is none of this name."""
+    if name not in file_names():
         raise NotFound(f"There is no `/static/{name[:100]}`.")
-    data = file.read_bytes()
-    return data, f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+    data = files("slipway.web").joinpath("static", *name.split("/")).read_bytes()
+    packed = gzip.compress(data, mtime=0) if kind_of(name) in PACKED else None
+    return StaticFile(data, packed, f'"{hashlib.sha256(data).hexdigest()[:16]}"')
 
 
 def kind_of(name: str) -> str:
     return "." + name.rpartition(".")[2]
 
 
+def accepts_gzip(request: Request) -> bool:
+    offered = request.headers.get("accept-encoding", "").split(",")
+    return any(each.partition(";")[0].strip() == "gzip" for each in offered)
+
+
 def static(request: Request, name: str) -> Response:
-    data, tag = content(name)
-    headers = {**HEADERS, "etag": tag}
-    if request.headers.get("if-none-match") == tag:
+    file = content(name)
+    policy = POLICIES.get(name, POLICY)
+    headers = {**HEADERS, "content-security-policy": policy, "vary": "Accept-Encoding"}
+    headers["etag"] = file.tag
+    if request.headers.get("if-none-match") == file.tag:
         return Response(status_code=304, headers=headers)
+    data = file.data
+    if file.packed is not None and accepts_gzip(request):
+        headers["content-encoding"] = "gzip"
+        data = file.packed
     return Response(data, media_type=KINDS[kind_of(name)], headers=headers)
 
 
 async def index(request: Request) -> Response:
     return static(request, "index.html")
+
+
+async def embed_script(request: Request) -> Response:
+    return static(request, "embed.js")
+
+
+class EmbedPage:
+    """The page in a frame of another site, for the origins that `listen.allowed_origins` names."""
+
+    def __init__(self, current: Current) -> None:
+        self.current = current
+
+    async def index(self, request: Request) -> Response:
+        reply = static(request, "index.html")
+        origins = " ".join(self.current.settings.listen.allowed_origins) or "'none'"
+        policy = POLICY.replace("frame-ancestors 'none'", f"frame-ancestors {origins}")
+        reply.headers["content-security-policy"] = policy
+        return reply
 
 
 async def favicon(request: Request) -> Response:
@@ -152,9 +128,11 @@ async def static_file(request: Request) -> Response:
     return static(request, request.path_params["name"])
 
 
-def page_paths() -> list[ApiRoute]:
+def page_paths(current: Current) -> list[ApiRoute]:
     return [
         ApiRoute("/", index, methods=["GET"]),
+        ApiRoute("/embed", EmbedPage(current).index, methods=["GET"]),
+        ApiRoute("/embed.js", embed_script, methods=["GET"]),
         ApiRoute("/favicon.ico", favicon, methods=["GET"]),
-        ApiRoute("/static/{name}", static_file, methods=["GET"]),
+        ApiRoute("/static/{name:path}", static_file, methods=["GET"]),
     ]

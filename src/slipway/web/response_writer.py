@@ -19,15 +19,20 @@ HEARTBEAT = b": still here\n\n"
 class HttpResponseWriter:
     """The response of one proxied answer. `begun` is true once its headers were sent."""
 
-    __slots__ = ("begun", "headers", "last_write", "send", "streams")
+    __slots__ = ("begun", "headers", "last_write", "ref", "send", "streamed", "streams")
 
     def __init__(self, send: Send, answer_id: str, streams: "Heartbeats") -> None:
+        self.ref = answer_id
         ref = answer_id.encode()
         self.send = send
         self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref)]
         self.streams = streams
-        self.begun = False
+        self.begun = self.streamed = False
         self.last_write = 0.0
+
+    def whole_body(self, body: bytes) -> bytes:
+        """Return the body to send for a whole chat completion; other forms translate it."""
+        return body
 
     def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
         """Return the response headers that describe the answer."""
@@ -54,7 +59,7 @@ class HttpResponseWriter:
         A heartbeat before the first token sends them without `facts`, which are not known yet.
         """
         if not self.begun:
-            self.begun = True
+            self.begun = self.streamed = True
             headers = self.headers if facts is None else self.facts(facts)
             await self.send(
                 {"type": "http.response.start", "status": 200, "headers": STREAM + headers}
@@ -71,10 +76,10 @@ class HttpResponseWriter:
             self.last_write = time.monotonic()
             await self.send({"type": "http.response.body", "body": events, "more_body": True})
 
-    async def fail(self, error: SlipwayError, ref: str, language: Language) -> None:
+    async def fail(self, error: SlipwayError, language: Language) -> None:
         """End the stream with an error event and no `[DONE]`: the headers were already sent."""
-        log.warning("%s: %s (%s)", ref, error.what, error.code)
-        await self.write(sse(envelope(error, ref, language)))
+        log.warning("%s: %s (%s)", self.ref, error.what, error.code)
+        await self.write(sse(envelope(error, self.ref, language)))
         await self.end()
 
     async def end(self) -> None:

@@ -18,12 +18,10 @@ class ApiRoute(Route):
                 for route in scope["router"].routes
                 if isinstance(route, ApiRoute) and route.path_regex.match(scope["path"])
             ]
-            known = " or ".join(
-                sorted({method for route in here for method in route.methods or ()} - {"HEAD"})
-            )
-            raise MethodNotAllowed(
-                f"`{scope['path'][:200]}` does not support {scope['method']}.", f"Use {known}."
-            )
+            known = sorted({method for route in here for method in route.methods or ()})
+            what = f"`{scope['path'][:200]}` does not support {scope['method']}."
+            usual = " or ".join(method for method in known if method != "HEAD")
+            raise MethodNotAllowed(what, f"Use {usual}.", allow=tuple(known))
         await self.app(scope, receive, send)
 
 

@@ -11,8 +11,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
+import msgspec
+
 from slipway.answer.draft import Draft
-from slipway.errors import Cancelled, Conflict, Gone, InternalError, NotFound, SlipwayError
+from slipway.errors import (
+    Cancelled,
+    Conflict,
+    Gone,
+    InternalError,
+    NotFound,
+    SlipwayError,
+    Stopping,
+)
 from slipway.types import Event, Question
 from slipway.web.wire import event_sse, failed_event
 
@@ -28,6 +38,15 @@ Work = Callable[[Question, Draft, Callable[[Event], None]], Awaitable[None]]
 State = Literal["running", "done", "failed", "cancelled"]
 
 
+def question_size(question: Question) -> int:
+    """Return the approximate size of a question in bytes, with its conversation."""
+    return (
+        1000
+        + len(question.text)
+        + sum(len(m.content) if isinstance(m.content, str) else 1000 for m in question.messages)
+    )
+
+
 class Run:
     """One answer. Events are numbered from 1; `first` is the oldest one that is still kept."""
 
@@ -36,8 +55,10 @@ class Run:
         self.draft = Draft()
         self.log: deque[tuple[bytes, Event]] = deque()
         self.first = 1
-        self.size = 0
+        self.size = question_size(question)  # bytes, with the question
+        self.events_size = 0  # bytes of the events in the log
         self.state: State = "running"
+        self.stopping = False
         self.error: SlipwayError | None = None
         self.task: asyncio.Task[None] | None = None
         self.readers: set[asyncio.Event] = set()
@@ -76,8 +97,14 @@ class Run:
         try:
             await work(self.question, self.draft, self.append)
             self.state = "done"
+            self.forget_work()
         except asyncio.CancelledError:
-            self.state, self.error = "cancelled", Cancelled("The answer was stopped.")
+            self.state = "cancelled"
+            self.error = (
+                Stopping("The server stopped before this answer was complete.")
+                if self.stopping
+                else Cancelled("The answer was stopped.")
+            )
         except SlipwayError as error:
             self.state, self.error = "failed", error
         except Exception as error:
@@ -106,8 +133,16 @@ class Run:
         elif not isinstance(error, Cancelled):
             log.info("%s: rejected: %d (%s)", self.question.id, error.status, type(error).code)
 
-    def cancel(self) -> None:
-        """Stop the answer, if it is running."""
+    def forget_work(self) -> None:
+        """Drop what only a retry needs: a complete answer cannot be retried."""
+        self.size -= question_size(self.question)
+        self.question = msgspec.structs.replace(self.question, messages=(), options={})
+        self.size += question_size(self.question)
+        self.draft = Draft()
+
+    def cancel(self, *, stopping: bool = False) -> None:
+        """Stop the answer, if it is running; `stopping` if it is because the server stops."""
+        self.stopping = stopping
         if self.task is not None and not self.task.done():
             self.task.cancel()
 
@@ -116,8 +151,11 @@ class Run:
         encoded = event_sse(self.last + 1, event)
         self.log.append((encoded, event))
         self.size += len(encoded)
-        while self.size > MAX_ANSWER_BYTES and len(self.log) > 1:
-            self.size -= len(self.log.popleft()[0])
+        self.events_size += len(encoded)
+        while self.events_size > MAX_ANSWER_BYTES and len(self.log) > 1:
+            dropped = len(self.log.popleft()[0])
+            self.size -= dropped
+            self.events_size -= dropped
             self.first += 1
         for reader in self.readers:
             reader.set()
@@ -238,19 +276,23 @@ class Runs:
         del self.runs[run.question.id]
         self.gone_ids.append(run.question.id)
 
+    async def stop(self) -> None:
+        """Stop all running answers, and tell their readers that the server stops."""
+        if late := self.running:
+            log.warning("%d answers were cut: the server stopped before their end", len(late))
+            for run in late:
+                run.cancel(stopping=True)
+            await asyncio.wait([run.task for run in late if run.task is not None])
+
     @property
     def running(self) -> list[Run]:
         """Return the answers in progress."""
         return [run for run in self.runs.values() if run.ended_at is None]
 
-    async def close(self, grace_s: float) -> None:
-        """Let running answers finish within the grace, then stop the others and log how many."""
+    async def close(self, timeout_s: float) -> None:
+        """Let running answers finish within this time, then stop the others."""
         if tasks := [run.task for run in self.running if run.task is not None]:
-            _, late = await asyncio.wait(tasks, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            if late:
-                log.warning("%d answers were cut: not complete after %g s", len(late), grace_s)
-                await asyncio.wait(late)
+            await asyncio.wait(tasks, timeout=timeout_s)
+            await self.stop()
         if self.sweeper is not None:
             self.sweeper.cancel()

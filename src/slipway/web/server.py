@@ -7,6 +7,7 @@ when the client disconnects.
 import asyncio
 import errno
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -26,12 +27,15 @@ from slipway.errors import BadRequest, HeadTooLarge, Overloaded, SettingsError, 
 from slipway.providers import encode_json
 from slipway.settings import Limits, Listen
 from slipway.types import new_id
-from slipway.web.guard import language_of
+from slipway.web.guard import CUT_S, Guard, cors_headers, language_of
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
 # idle connections stay open this long after SIGTERM, for requests already on their way
 LINGER_S = 0.5
+MAX_UPGRADES = 20  # requests with an Upgrade header that one connection may send at once
+SPARE = 64  # connections above the limit that may still ask for a probe
+PROBES = frozenset({b"/healthz", b"/readyz"})
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -48,11 +52,13 @@ class ClientConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         # called once if the client disconnects during a request
         self.gone: Callable[[], object] | None = None
-        self.stopping = False  # the server is shutting down
+        self.stopping = False  # no further request is read on this connection
+        self.only_probes = False  # above the limit of connections
         self.lost = False  # the connection is closed, by either side
         self.reading_since: float | None = self.loop.time()
         self.unread_since: float | None = None
         self.head_bytes = 0
+        self.head_complete = False
         self.rejection: SlipwayError = BadRequest(
             "This is not a valid HTTP request.", "Send HTTP/1.1."
         )
@@ -62,13 +68,15 @@ class ClientConnection(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
-            self.reject(
-                Overloaded(
-                    f"The limit of {self.limits.connections} open connections is reached.",
-                    retry_after_s=1.0,
-                )
-            )
+        over = len(self.connections) - self.limits.connections
+        self.only_probes = over > 0
+        if over > SPARE:
+            self.reject(self.too_many())
+
+    def too_many(self) -> Overloaded:
+        """Return the error for a connection above the limit."""
+        what = f"The limit of {self.limits.connections} open connections is reached."
+        return Overloaded(what, retry_after_s=1.0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         gone, self.gone = self.gone, None
@@ -92,6 +100,7 @@ class ClientConnection(HttpToolsProtocol):
     # requests
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.head_complete = False
         self.scope["extensions"] = {"slipway": self}  # type: ignore[dict-item]  # our own extension
         self.head_bytes = 0
         self.reading_since = self.loop.time()
@@ -102,7 +111,8 @@ class ClientConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_grew(len(name) + len(value))
-        super().on_header(name, value)
+        if not self.head_complete:  # fields after the body (trailers) never change the head
+            super().on_header(name, value)
 
     def _head_grew(self, size: int) -> None:
         self.head_bytes += size
@@ -113,6 +123,12 @@ class ClientConnection(HttpToolsProtocol):
             raise self.rejection  # httptools stops parsing, and data_received sends it
 
     def on_headers_complete(self) -> None:
+        self.head_complete = True
+        if self.only_probes:
+            if self.url.partition(b"?")[0] not in PROBES:
+                self.rejection = self.too_many()
+                raise self.rejection
+            self.stopping = True  # a probe gets its answer, then the connection closes
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             if self.stopping:
@@ -125,16 +141,24 @@ class ClientConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self.decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.reject(self.rejection)
+        for _ in range(MAX_UPGRADES):
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self.without_upgrade(data[upgrade.args[0] :])
+                if not data:
+                    return
+            except httptools.HttpParserError:
+                self.reject(self.rejection)
+                return
+            else:
+                return
+        self.reject(BadRequest("Too many Upgrade requests in a row.", "Send them without Upgrade."))
 
-    def decline_upgrade(self, rest: bytes) -> None:
-        """Parse the request again without its Upgrade header, as RFC 9110, 7.8 allows.
+    def without_upgrade(self, rest: bytes) -> bytes:
+        """Return the request without its Upgrade header and what follows it, to be parsed again.
 
+        RFC 9110, 7.8 allows this. Empty after a CONNECT request, which is rejected.
         Java clients send `Upgrade: h2c`, and with it the parser would not read the body.
         """
         method, url = self.parser.get_method(), self.url
@@ -142,14 +166,14 @@ class ClientConnection(HttpToolsProtocol):
             self.reject(
                 BadRequest("This server is not a proxy.", "Send the request to its own server.")
             )
-            return
+            return b""
         kept = [
             b"%b: %b\r\n" % h
             for h in self.headers
             if h[0] not in (b"upgrade", b"connection", b"http2-settings")
         ]
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, url, b"".join(kept), rest))
+        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, url, b"".join(kept), rest)
 
     def on_response_complete(self) -> None:
         self.gone = None
@@ -161,12 +185,17 @@ class ClientConnection(HttpToolsProtocol):
         """Send an error for a request that could not be parsed, and close the connection."""
         ref = new_id("ref")
         log.info("%s: a connection was rejected: %d (%s)", ref, error.status, error.code)
-        body = encode_json(envelope(error, ref, language_of(dict(self.headers or ()))))
+        headers = dict(self.headers or ())
+        body = encode_json(envelope(error, ref, language_of(headers)))
+        origin = headers.get(b"origin", b"")
+        allowed = {o.lower() for o in self.current.settings.listen.allowed_origins}
+        cors = cors_headers(origin) if origin.decode("latin-1").lower() in allowed else []
+        more = b"".join(b"%b: %b\r\n" % header for header in cors)
         head = (
             f"HTTP/1.1 {error.status} Rejected\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nx-request-id: {ref}\r\n"
         )
-        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.write(head.encode() + more + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
     # slow clients
@@ -252,17 +281,13 @@ def bind(listen: Listen) -> socket.socket:
         ) from None
 
 
-def whole_seconds(time_s: float) -> int:
-    return max(1, round(time_s))
-
-
 class Server(uvicorn.Server):
     """Runs until SIGTERM or SIGINT, then finishes within `listen.grace`; a second signal ends at
     once.
     """
 
-    def __init__(self, app: Any, current: Current) -> None:
-        self.current = current
+    def __init__(self, app: Guard, current: Current) -> None:
+        self.current, self.ending = current, app.shutdown
         super().__init__(
             uvicorn.Config(
                 app,
@@ -276,7 +301,6 @@ class Server(uvicorn.Server):
                 date_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=whole_seconds(self.grace_s),
             )
         )
 
@@ -295,8 +319,19 @@ class Server(uvicorn.Server):
                 len(self.server_state.tasks),
                 self.grace_s,
             )
-        self.config.timeout_graceful_shutdown = whole_seconds(self.grace_s)
+        self.ending.begin()
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish running answers within the grace, and cut the others with a word to the client."""
+        self.ending.begin()
+        self.config.timeout_graceful_shutdown = math.ceil(self.ending.left_s() + 2 * CUT_S)
+        cutting = asyncio.create_task(self.ending.cut_late(lambda: self.server_state.tasks))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:

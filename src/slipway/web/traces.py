@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import NotFound
-from slipway.providers import encode_json
 from slipway.types import Asker
+from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
 # (answer's id, owner or None for all owners) -> the trace
@@ -41,7 +41,7 @@ class TraceRoutes:
         if found is None:
             where = REJECTED if request.path_params["id"].startswith("ref-") else NOT_KEPT
             raise NotFound("There is no trace of this reference.", where, param="id")
-        return Response(encode_json(found), media_type="application/json")
+        return reply(found)
 
     def paths(self) -> list[ApiRoute]:
         return [ApiRoute("/v1/traces/{id}", self.one, methods=["GET"])]

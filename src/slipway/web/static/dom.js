@@ -36,8 +36,11 @@ export function dropFocus(element, home) {
   if (element.contains(document.activeElement)) home.focus({ preventScroll: true });
 }
 
-/** "page 12" or "slide 12"; nothing where no page is known. */
-export const pageOf = ({ path, page }) => (page == null ? "" : say(/\.pptx$/i.test(path) ? "slide" : "page", page));
+/** "page 12", "slide 12" or "sheet Prices"; nothing if neither is known. */
+export function pageOf({ path, page, trail, heading }) {
+  if (/\.xlsx$/i.test(path)) return trail?.[0] || heading ? say("sheet", trail?.[0] ?? heading) : "";
+  return page == null ? "" : say(/\.pptx$/i.test(path) ? "slide" : "page", page);
+}
 
 /** Why a document could not be read, and on which page, as a sentence. */
 export function unreadWords(document) {
@@ -63,4 +66,19 @@ export async function copyText(text, copier, fallback) {
   copier.textContent = say("copied");
   setTimeout(() => (copier.textContent = say("copy")), 1500);
   return true;
+}
+
+/** Offers `text` as a file to save. */
+export function saveFile(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/** Loads a style sheet of the page; resolves once it applies. */
+export function loadStyle(name) {
+  const style = el("link", { rel: "stylesheet", href: new URL(name, import.meta.url).href });
+  const loaded = new Promise((resolve, reject) => Object.assign(style, { onload: resolve, onerror: () => reject(new Error(name)) }));
+  document.head.append(style);
+  return loaded;
 }

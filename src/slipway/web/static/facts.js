@@ -20,16 +20,19 @@ export class Facts {
   }
 }
 
+/** Conversations of an earlier version call it `rung`. */
+const servedBy = (done) => done.served_by ?? done.rung;
+
 function whoWords(done) {
   if (done.abstained) return say("notFound");
-  const words = among("servedBy", done.served_by) ?? among("servedBy", "model");
-  return typeof words === "function" ? words(done.model ?? done.served_by ?? "") : words;
+  const words = among("servedBy", servedBy(done)) ?? among("servedBy", "model");
+  return typeof words === "function" ? words(done.model ?? servedBy(done) ?? "") : words;
 }
 
 /** What is known of it, as [name, value]. */
 function rows({ id, done, usage }) {
   const found = [
-    ["servedBy", among("servedByNames", done.served_by) ?? done.served_by],
+    ["servedBy", among("servedByNames", servedBy(done)) ?? servedBy(done)],
     ["model", done.model],
     ["first", done.ttft_s == null ? null : say("duration", done.ttft_s)],
     ["whole", say("duration", done.duration_s)],

@@ -17,8 +17,7 @@ export class Opinion {
     this.question = el("span", { textContent: say("helpful"), id: `helpful-${++count}` });
     this.votes = el("span", { className: "votes", role: "group" }, this.question, this.yes, this.no);
     this.votes.setAttribute("aria-labelledby", this.question.id);
-    this.report = button(say("report"), () => this.openReport(), { className: "quiet" });
-    this.element = el("span", { className: "asks", hidden: true }, this.votes, this.report);
+    this.element = el("span", { className: "asks", hidden: true }, this.votes);
     this.box = el("div", { className: "opinion" }); // the form, and what became of what was sent
   }
 
@@ -66,13 +65,13 @@ export class Opinion {
 
   // a problem
 
-  openReport() {
+  openReport(opener) {
     const send = async (comment) => {
-      const gone = await this.send({ kind: "report", comment }, this.report, null);
+      const gone = await this.send({ kind: "report", comment }, opener, null);
       if (gone) this.turn.opinion = { ...this.turn.opinion, reported: true };
       return gone && say("reported");
     };
-    this.openForm(this.report, [], say("reportWhat"), send, true);
+    this.openForm(opener, [], say("reportWhat"), send, true);
   }
 
   // the form

@@ -1,22 +1,19 @@
-/** A source opened in place, beneath what cites it: what is known of it at once, then its passage as the server has it now. One at a time. */
+/** A source opened in place, below what cites it: what is known of it at once, then its passage as the server has it now. One at a time. */
 
-import { button, el, pageOf, place } from "./dom.js";
-import { excerpt } from "./excerpt.js";
-import { get } from "./server.js";
+import { button, copyText, el, pageOf, place } from "./dom.js";
+import { showExcerpt } from "./excerpt.js";
+import { call, get } from "./server.js";
+import { toast } from "./toast.js";
 import { failureWords, say } from "./words.js";
 
 let open = null; // {trigger, panel}
 let count = 0;
 
-/** What opens and closes a passage: `home()` is the element at whose end it is shown, `answer()` the text that cites it: what that says word for word is marked. */
-export function opens(trigger, source, home, answer) {
-  trigger.setAttribute("aria-expanded", "false");
-  trigger.onclick = () => {
-    const again = open?.trigger === trigger;
-    closePassage();
-    if (!again) show(trigger, source(), home(), answer());
-  };
-  return trigger;
+/** Opens the passage of `source`, or closes it. `put(panel)` places the panel; `answer` is the text that cites it: what it says word for word is marked. */
+export function togglePassage(trigger, source, put, answer) {
+  const again = open?.trigger === trigger;
+  closePassage();
+  if (!again) show(trigger, source, put, answer);
 }
 
 /** Closes the passage that is open, and gives the focus back to what opened it. False where none is. */
@@ -32,12 +29,17 @@ export function closePassage() {
   return true;
 }
 
-function show(trigger, source, home, answer) {
+function show(trigger, source, put, answer) {
   const panel = el("section", { className: "passage", id: `passage-${++count}`, tabIndex: -1, ariaLabel: say("source", source.n, place(source)) });
   const parts = { head: el("div", { className: "head" }), note: el("p", { className: "notice", hidden: true }) };
   parts.text = el("div", { className: "text", tabIndex: 0, role: "region", ariaLabel: say("passageText"), dir: "auto" });
-  panel.append(parts.head, parts.note, parts.text);
-  home.append(panel);
+  parts.steps = el("div", { className: "steps", hidden: true });
+  parts.text.onclick = ({ target }) => {
+    const copier = target.closest(".copy");
+    if (copier) copyText(copier.closest(".code").querySelector("code").textContent, copier, null);
+  };
+  panel.append(parts.head, parts.note, parts.text, parts.steps);
+  put(panel);
   open = { trigger, panel };
   trigger.setAttribute("aria-expanded", "true");
   trigger.setAttribute("aria-controls", panel.id);
@@ -48,11 +50,13 @@ function show(trigger, source, home, answer) {
   look(panel, parts, source, answer);
 }
 
-/** The passage as it is now; where it cannot be had, a note says that this is how it was. */
+/** Fetches the passage as it is now; if that fails, a note says that this is how it was. */
 async function look(panel, parts, source, answer) {
   try {
     const passage = await get(`v1/passages/${encodeURIComponent(source.id)}`);
-    if (panel.isConnected) fill(parts, passage, answer);
+    if (!panel.isConnected) return;
+    fill(parts, passage, answer);
+    drawSteps(panel, parts, passage, answer);
   } catch (error) {
     const note = error.status === 404 ? say("passageChanged") : say("passageAsFound", failureWords(error.failure).what);
     Object.assign(parts.note, { textContent: note, hidden: false });
@@ -73,14 +77,50 @@ function fill(parts, { path, page, heading, title, trail, text }, answer) {
   parts.head.querySelector("div")?.remove();
   parts.head.prepend(about);
   if (!closer.isConnected) parts.head.append(closer);
-  if (parts.written === text) return; // it must not be drawn anew under the reader
+  if (parts.written === text) return; // it must not move under the reader
   parts.written = text;
-  parts.text.replaceChildren(...excerpt(text, answer));
+  showExcerpt(parts.text, path, text, answer);
 }
 
-/** What the answer says word for word comes into sight, within the panel alone. */
+/** The passages before and after this one, and the file itself. */
+function drawSteps(panel, parts, passage, answer) {
+  const step = (name, id) => button(say(name), () => go(panel, parts, id, answer, name), { className: "quiet", disabled: !id, name });
+  const file = passage.has_file ? [button(say("openFile", pageOf(passage)), () => openFile(passage), { className: "quiet" })] : [];
+  parts.steps.replaceChildren(step("passageBefore", passage.before), step("passageAfter", passage.after), ...file);
+  parts.steps.hidden = !(passage.before || passage.after || file.length);
+}
+
+async function go(panel, parts, id, answer, pressed) {
+  try {
+    const passage = await get(`v1/passages/${encodeURIComponent(id)}`);
+    parts.note.hidden = true;
+    fill(parts, passage, answer);
+    parts.text.scrollTop = 0;
+    drawSteps(panel, parts, passage, answer);
+    const again = parts.steps.querySelector(`[name=${pressed}]`);
+    (again.disabled ? panel : again).focus({ preventScroll: true });
+  } catch (error) {
+    Object.assign(parts.note, { textContent: failureWords(error.failure).what, hidden: false });
+  }
+}
+
+/** Opens the file in a tab, at the passage's page. The key goes in a header, so a plain link would not do. */
+async function openFile({ id, page }) {
+  const opened = window.open("", "_blank");
+  try {
+    const reply = await call(`v1/passages/${encodeURIComponent(id)}/file`);
+    const url = URL.createObjectURL(new Blob([await reply.arrayBuffer()], { type: "application/pdf" }));
+    setTimeout(() => URL.revokeObjectURL(url), 600_000);
+    if (opened) opened.location = page ? `${url}#page=${page}` : url;
+  } catch (error) {
+    opened?.close();
+    toast(failureWords(error.failure).what);
+  }
+}
+
+/** Scrolls the panel to what the answer says word for word. */
 function toQuoted(text) {
-  const said = text.querySelector("mark, .said-row");
+  const said = text.querySelector("mark");
   if (said) text.scrollTop = said.getBoundingClientRect().top - text.getBoundingClientRect().top - text.clientHeight / 3;
 }
 

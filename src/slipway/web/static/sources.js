@@ -1,7 +1,7 @@
 /** The places that an answer draws on: what it cites in sight, what was also found a click away; while nothing is written yet, all that was found. */
 
 import { el, pageOf, place, setText } from "./dom.js";
-import { opens } from "./passage.js";
+import { togglePassage } from "./passages.js";
 import { say } from "./words.js";
 
 export class Sources {
@@ -54,7 +54,8 @@ export class Sources {
       el("span", { className: "heading", textContent: source.heading || source.path }),
       el("span", { className: "path", textContent: where }),
     );
-    opens(opener, () => item.source, () => item, () => this.turn.text);
+    opener.setAttribute("aria-expanded", "false");
+    opener.onclick = () => togglePassage(opener, item.source, (panel) => item.append(panel), this.turn.text);
     item.append(opener);
     item.n = source.n;
     this.places.set(source.n, item);

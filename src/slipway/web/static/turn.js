@@ -1,11 +1,12 @@
-/** One question and what became of it, folded from the events of its answer. */
+/** One question and its answer, built from the events of its stream. */
 
 import { place } from "./dom.js";
 import { say } from "./words.js";
 
 const FIELDS = ["question", "app", "id", "last", "sections", "sources", "citations", "notices", "usage", "done", "failure", "state", "opinion"];
+const KEPT = [...FIELDS, "files", "versions", "version"]; // what is kept of a turn; the first belong to each of its versions
 
-/** What each event does to a turn; those that are not here change nothing that is seen. */
+/** What each event changes in a turn; other events change nothing that is seen. */
 const EVENTS = {
   progress: (turn, progress) => (turn.progress = progress),
   source(turn, source) {
@@ -13,7 +14,7 @@ const EVENTS = {
   },
   section(turn, { index, title, state }) {
     if (state !== "started") return (turn.section(index).state = state);
-    turn.sections[index] = { title, text: "", state: "waiting" }; // also where it is begun again after a failure
+    turn.sections[index] = { title, text: "", state: "waiting" }; // also if it begins again after a failure
     turn.citations = turn.citations.filter((c) => c.section !== index);
   },
   delta(turn, { section, text }) {
@@ -33,7 +34,7 @@ const EVENTS = {
 export class Turn {
   id = "";
   last = 0; // the number of the last event seen
-  sections = []; // {title, text, state: waiting | writing | done | failed, html: the server's, once the text is whole}
+  sections = []; // {title, text, state: waiting | writing | done | failed}
   sources = [];
   citations = [];
   notices = [];
@@ -42,16 +43,38 @@ export class Turn {
   failure = null;
   state = "running"; // or done, stopped, failed
   opinion = null; // {helpful, reported}: what the reader said of it
+  files = []; // {id, name}: what was attached to the question
+  versions = []; // the other answers to the same question; its own place is empty
+  version = 0;
   progress = null;
-  waiting = null; // what to say while the line is down
+  waiting = null; // what to say while there is no connection
   began = 0;
   changed = () => {};
 
   constructor(fields) {
-    for (const name of FIELDS) if (name in fields) this[name] = fields[name];
+    for (const name of KEPT) if (name in fields) this[name] = fields[name];
   }
 
-  /** Before it is asked (`ask`: nothing of an old answer counts), asked again (`retry`) or read on (`resume`). */
+  get fields() {
+    return Object.fromEntries(FIELDS.map((name) => [name, this[name]]));
+  }
+
+  /** Puts this answer aside and makes place for another, by `app`. */
+  newVersion(app) {
+    this.versions[this.version] = this.fields;
+    this.version = this.versions.length;
+    this.versions.push(null);
+    this.app = app;
+  }
+
+  showVersion(version) {
+    this.versions[this.version] = this.fields;
+    Object.assign(this, this.versions[version]);
+    this.versions[version] = null;
+    this.version = version;
+  }
+
+  /** Called before it is asked (`ask`: nothing of an old answer counts), tried again (`retry`) or resumed (`resume`). */
   begin(how) {
     Object.assign(this, { state: "running", failure: null, done: null, progress: null, began: performance.now() });
     if (how !== "resume") this.notices = [];
@@ -67,7 +90,7 @@ export class Turn {
     this.changed();
   }
 
-  /** Where it is known how long to wait, `until` says when that is over. */
+  /** `until` says when trying again helps, if the server said how long to wait. */
   fail({ retry_after_s: wait, ...failure }) {
     if (wait) failure.until = Date.now() + 1000 * wait;
     Object.assign(this, { state: failure.code === "cancelled" ? "stopped" : "failed", failure, progress: null });
@@ -77,7 +100,7 @@ export class Turn {
     return (this.sections[index] ??= { title: "", text: "", state: "waiting" });
   }
 
-  /** Several sections, each with its title in sight. */
+  /** Whether it has several sections, each with its title. */
   get many() {
     return this.sections.length > 1;
   }
@@ -95,25 +118,25 @@ export class Turn {
     return this.citations.some((c) => c.n === source.n);
   }
 
-  /** The answer with the places that it cites, to be taken along. */
+  /** The answer with the sources that it cites, for copying. */
   get markdown() {
     const cited = this.sources.filter((source) => this.isCited(source)).map((source) => `[${source.n}] ${place(source)}`);
     return cited.length ? `${this.text}\n\n${say("sources")}:\n\n${cited.join("  \n")}` : this.text;
   }
 
   toJSON() {
-    return Object.fromEntries(FIELDS.map((name) => [name, this[name]]));
+    return Object.fromEntries(KEPT.map((name) => [name, this[name]]));
   }
 }
 
-/** The conversation before `turn`, as the server reads it: the questions that were answered, and their answers. */
+/** The messages for the server: the questions before `turn` that were answered, their answers, and its own question. */
 export function messagesFor(turn, turns) {
   const before = turns.slice(0, turns.indexOf(turn)).filter((t) => t.state === "done" && t.text);
   const history = before.flatMap((t) => [{ role: "user", content: t.question }, { role: "assistant", content: t.text }]);
   return [...history, { role: "user", content: turn.question }];
 }
 
-/** All of it as a Markdown file. */
+/** The whole conversation as Markdown. */
 export function conversationOf(turns) {
   const parts = turns.map((turn) => `## ${turn.question.replaceAll("\n", " ")}\n\n${turn.markdown.replace(/^(#{1,5}) /gm, "#$1 ")}`);
   return `# ${say("conversation")}\n\n${parts.join("\n\n")}\n`;

@@ -1,22 +1,29 @@
 /** What a turn looks like. `draw()` may be called as often as anything changes. */
 
+import { Suggestions, Versions, againButton, beQuiet, canSpeak, copyQuietly, isSpeaking, plainText, readAloud } from "./actions.js";
 import { button, copyText, countdown, el, failureNodes } from "./dom.js";
 import { Facts } from "./facts.js";
+import { icon } from "./icons.js";
+import { menuButton } from "./menu.js";
 import { speak } from "./notices.js";
-import { Opinion } from "./opinion.js";
 import { Outline } from "./outline.js";
 import { Part } from "./part.js";
 import { ProgressLine } from "./progress.js";
 import { Sources } from "./sources.js";
+import { toast } from "./toast.js";
 import { failureWords, noticeWords, say } from "./words.js";
 
 export class TurnView {
   parts = [];
 
-  /** `again()` tries once more; `keep()` keeps what the reader said of the answer. */
-  constructor(turn, { again, keep }) {
-    Object.assign(this, { turn, retry: again });
+  /** `hooks`: what the conversation does for a turn: again, keep, regenerate, edit, show, suggest, isLast, names, turns. */
+  constructor(turn, hooks) {
+    Object.assign(this, { turn, hooks, retry: hooks.again });
     this.heading = el("h2", { className: "question", textContent: turn.question, dir: "auto", tabIndex: -1 });
+    this.editor = button("", () => this.edit(), { className: "quiet symbol", ariaLabel: say("editQuestion"), title: say("editQuestion") });
+    this.editor.append(icon("edit"));
+    this.asked = el("div", { className: "asked" }, this.heading, this.editor);
+    this.files = el("p", { className: "attached", hidden: !turn.files.length }, ...turn.files.map(({ name }) => el("span", { textContent: name })));
     this.notices = el("div");
     this.outline = new Outline((index) => this.goTo(index));
     this.body = el("div", { className: "answer", hidden: true });
@@ -24,17 +31,25 @@ export class TurnView {
     this.progress = new ProgressLine();
     this.sources = new Sources(turn);
     this.facts = new Facts();
-    this.opinion = new Opinion(turn, keep);
+    this.asks = el("span"); // for the votes, which are loaded when the first answer has ended
+    this.box = el("div");
+    this.versions = new Versions(turn, hooks.show);
+    this.suggestions = new Suggestions(turn, hooks);
     this.copy = button(say("copy"), () => this.copyAnswer(), { className: "quiet", ariaLabel: say("copyAnswer") });
-    this.after = el("div", { className: "facts", hidden: true }, this.facts.element, el("span", { className: "acts" }, this.copy, this.opinion.element));
-    this.again = button(say("again"), again);
+    this.regenerate = againButton(turn, hooks);
+    this.more = menuButton("more", say("answerMenu"), () => this.items());
+    const acts = el("span", { className: "acts" }, this.versions.element, this.copy, this.regenerate, this.asks, this.more);
+    this.after = el("div", { className: "facts", hidden: true }, this.facts.element, acts);
+    this.again = button(say("again"), hooks.again);
     this.element = el("li", { className: "turn" });
-    this.element.append(this.heading, this.notices, this.outline.element, this.body, this.failure, this.progress.element, this.sources.element, this.after, this.opinion.box);
+    this.element.append(this.asked, this.files, this.notices, this.outline.element, this.body, this.failure, this.progress.element);
+    this.element.append(this.sources.element, this.after, this.box, this.suggestions.element);
   }
 
   draw() {
     const { turn } = this;
     this.element.ariaBusy = String(turn.state === "running");
+    this.editor.hidden = turn.state === "running";
     this.outline.draw(turn);
     this.drawParts();
     this.progress.draw(turn);
@@ -42,6 +57,51 @@ export class TurnView {
     this.sources.draw();
     this.drawFailure();
     this.drawAfter();
+  }
+
+  /** Puts the question into a form in its own place. */
+  edit() {
+    const text = el("textarea", { value: this.turn.question, ariaLabel: say("yourQuestion"), dir: "auto", rows: 2 });
+    const buttons = el("div", { className: "row" }, el("button", { type: "submit", className: "primary", textContent: say("ask") }), button(say("cancel"), () => leave()));
+    const form = el("form", { className: "editing" }, text, buttons);
+    const leave = () => {
+      form.replaceWith(this.asked);
+      this.editor.focus({ preventScroll: true });
+    };
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      const question = text.value.trim();
+      if (!question || question === this.turn.question) return leave();
+      const undo = this.hooks.edit(question);
+      toast(say("questionEdited"), undo);
+    };
+    form.onkeydown = (event) => {
+      if (event.isComposing) return;
+      if (event.key === "Enter" && !event.shiftKey && event.target === text) {
+        event.preventDefault();
+        form.requestSubmit();
+      } else if (event.key === "Escape") {
+        event.preventDefault(); // it stops no answer
+        leave();
+      }
+    };
+    this.asked.replaceWith(form);
+    text.focus();
+    text.setSelectionRange(text.value.length, text.value.length);
+  }
+
+  items() {
+    const { turn } = this;
+    const found = [];
+    if (turn.text) found.push({ label: say("copyText"), act: () => copyQuietly(plainText(this.body)) });
+    if (turn.text) found.push({ label: say("copyMarkdown"), act: () => copyQuietly(turn.markdown) });
+    if (turn.text && canSpeak()) {
+      if (isSpeaking()) found.push({ label: say("beQuiet"), act: beQuiet });
+      else found.push({ label: say("readAloud"), act: () => readAloud(plainText(this.body, { citations: false })) });
+    }
+    if (turn.done) found.push({ label: say("share"), act: () => import("./share.js").then(({ share }) => share(this.hooks.turns(), this.more)) });
+    if (this.opinion) found.push({ label: say("report"), act: () => this.opinion.openReport(this.more) });
+    return found;
   }
 
   drawParts() {
@@ -54,7 +114,6 @@ export class TurnView {
     }
     for (const part of this.parts) part.draw(many);
     this.body.hidden = !many && !text;
-    this.body.classList.toggle("raw", this.parts.some((part) => !part.tail.hidden));
   }
 
   goTo(index) {
@@ -70,7 +129,7 @@ export class TurnView {
     this.notices.replaceChildren(...texts.map((textContent) => el("p", { className: "notice", textContent })));
   }
 
-  /** What went wrong with all of it; what went wrong with one of several sections is told there. */
+  /** What went wrong with all of it; what went wrong with one of several sections is said there. */
   drawFailure() {
     const { failure, state, many } = this.turn;
     const key = JSON.stringify([failure, state, many]);
@@ -93,17 +152,34 @@ export class TurnView {
     this.after.hidden = turn.state === "running" || !(turn.done || turn.id);
     this.facts.draw(turn);
     this.copy.hidden = !turn.text;
+    this.versions.draw();
+    this.drawOpinion();
+    this.suggestions.draw();
+  }
+
+  async drawOpinion() {
+    if (this.opinion) return this.opinion.draw();
+    if (this.turn.state === "running" || !this.turn.id || this.opinion === null) return;
+    this.opinion = null; // on its way
+    try {
+      const { Opinion } = await import("./opinion.js");
+      this.opinion = new Opinion(this.turn, this.hooks.keep);
+    } catch {
+      return (this.opinion = undefined); // the next drawing tries again
+    }
+    this.asks.replaceWith(this.opinion.element);
+    this.box.replaceWith(this.opinion.box);
     this.opinion.draw();
   }
 
   async copyAnswer() {
     const copied = await copyText(this.turn.markdown, this.copy, this.body);
-    this.opinion.note(copied ? "" : say("copyFailed"));
-    speak(copied ? say("copied") : say("copyFailed"));
+    if (!copied) toast(say("copyFailed"));
+    else speak(say("copied"));
   }
 
-  /** What tries again, wherever it stands. */
+  /** The buttons that ask the server for an answer: only one is written at a time. */
   get retries() {
-    return [this.again, ...this.parts.map((part) => part.again)];
+    return [this.again, this.regenerate, this.editor, ...this.parts.map((part) => part.again)];
   }
 }

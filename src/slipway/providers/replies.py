@@ -1,0 +1,438 @@
+"""Read a provider's reply: strict about its end, lenient about everything else.
+
+An answer has ended well only if each of its choices has a finish reason, and the stream then has
+`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no number,
+is left out and counted; it never costs the answer. A chunk that cannot be read at all is a failure,
+since words may be lost with it.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from slipway.errors import ProviderCut, ProviderError, ProviderNonsense, ProviderSlow
+from slipway.providers import Call, Completion
+from slipway.providers.client import LARGEST_REPLY, HttpReply
+from slipway.providers.failures import Teller, is_failure
+from slipway.providers.fields import (
+    COUNTS,
+    NO_END,
+    NOT_TEXT,
+    SAID,
+    Ends,
+    WireChunkChoice,
+    decode_chunk,
+    is_odd,
+    text_of,
+    usage_in,
+    wire_choice,
+)
+from slipway.providers.lenient_json import (
+    BOM,
+    LARGEST_INT,
+    BrokenJson,
+    clean,
+    clean_text,
+    count_of,
+    encode_any,
+    is_clean,
+    read_json,
+    read_json_and_check,
+    read_raw,
+)
+from slipway.providers.reshaping import DONE, as_list, chunks_of, completion_of, event_of
+from slipway.providers.sse import Framer, data_lines, data_of, name_of
+from slipway.types import Piece, Usage
+
+AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
+BROKEN_OFF = frozenset(
+    {"error", "abort", "network_error", "insufficient_system_resource"}
+)  # finish reasons that mean a failure
+HEARTBEAT = re.compile(rb"[\w .:+-]{0,40}", re.ASCII)  # data that is a word, such as `ping`
+EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+HIGH_HALVES = ("\ud800", "\udbff")
+
+
+class OpenAIReply:
+    """An answer in progress. See ModelReply."""
+
+    def __init__(self, teller: Teller, reply: HttpReply, call: Call, silence_s: float) -> None:
+        """`silence_s` is how long a stream that has begun may send nothing but comments."""
+        self.teller, self.reply = teller, reply
+        self.hide_usage = not call.usage_wanted
+        self.is_single = b'"n"' not in call.body
+        self.ends_by, self.silence_s = call.ends_by, silence_s
+        self.framer = Framer()
+        self.events: list[bytes] = []  # whole events that were not read yet
+        self.ends = Ends()
+        self.half = ""  # the first half of a surrogate pair, whose second half may follow
+        self.left_out = 0
+        self.waits_for_words, self.is_first_block, self.ended = True, True, False
+        self.begun = b""  # what was read to see what it is, and not handled yet
+        self.quiet_since: float | None = None
+        self.broken: ProviderError | None = None
+
+    # A whole answer
+
+    async def whole(self) -> Completion:
+        try:
+            self.begun = (await self.reply.chunk()).removeprefix(BOM)
+            if self.begun.lstrip().startswith(EVENT_STARTS):
+                return self.completion(completion_of(await self.chunks()), None)
+            raw = await self.rest()
+        except ProviderError as error:
+            raise self.named(error) from None
+        try:
+            value, is_readable = read_json_and_check(raw)
+        except BrokenJson:
+            raise self.nonsense("did not answer with a completion") from None
+        return self.completion(value, raw if is_readable else None)
+
+    async def chunks(self) -> list[dict[str, Any]]:
+        """Return the chunks of a stream, which came where none was requested."""
+        self.hide_usage = False
+        found = []
+        while pieces := await self.pieces():
+            said = [data_of(piece.raw).strip() for piece in pieces]
+            found += [read_json(data) for data in said if data and data != b"[DONE]"]
+        return found
+
+    async def rest(self) -> bytes:
+        """Return the whole body that has begun. Raises ProviderNonsense if it is too large."""
+        blocks, size = [], 0
+        while block := await self.block():
+            blocks.append(block)
+            size += len(block)
+            if size > LARGEST_REPLY:
+                raise self.nonsense("sent a reply that is too large")
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    def completion(self, value: Any, raw: bytes | None) -> Completion:
+        """Return the answer; `raw` is None if the original bytes cannot be passed on."""
+        if is_failure(value):
+            raise self.failure(value)
+        choices = as_list(value.get("choices")) if isinstance(value, dict) else []
+        choices = [each for each in choices if isinstance(each, dict)]
+        if not choices:
+            raise self.nonsense("answered with no choices")
+        for position, choice in enumerate(choices):
+            self.ends.add(position)
+            self.finish(choice.get("finish_reason"), position)
+        if not self.ends.all:
+            raise self.cut()
+        usage = self.usage(value)
+        if raw is None or self.left_out:
+            raw = encode_any(value)
+        message = choices[0].get("message") or choices[0].get("delta") or choices[0]
+        text = message.get("content", message.get("text")) if isinstance(message, dict) else message
+        finish = clean_text(str(choices[0]["finish_reason"]))
+        return Completion(
+            raw=raw, text=text_of(text), finish=finish, usage=usage, left_out=self.left_out
+        )
+
+    # A stream
+
+    async def pieces(self) -> list[Piece]:
+        """Return a few events of a block at a time, so that other tasks can run in between. Events
+        before a broken one are returned first.
+        """
+        if self.broken is not None:
+            raise self.broken
+        if self.events:
+            await asyncio.sleep(0)
+        found: list[Piece] = []
+        try:
+            if not self.ended:
+                await self.more()
+            some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
+            for event in some:
+                if not self.ended:
+                    found.extend(self.read(event))
+        except ProviderError as error:
+            self.broken = self.named(error)
+            if not found:
+                raise
+        self.note_words(any(piece.spoke or piece.finish for piece in found))
+        return found
+
+    def note_words(self, spoke: bool) -> None:
+        """Words end the wait for the first ones, and any silence."""
+        if spoke:
+            self.quiet_since = None
+            if self.waits_for_words:
+                self.waits_for_words = False
+                self.reply.limit(self.ends_by)
+
+    async def more(self) -> None:
+        """Wait until there are whole events, or the stream has ended."""
+        while not self.events:
+            data = await self.block()
+            if self.is_first_block and data.strip():
+                self.is_first_block = False
+                data = data.removeprefix(BOM)
+                if data.lstrip().startswith((b"{", b"[")):
+                    self.events = await self.whole_as_events(data)
+                    return
+            if not data:
+                self.events = [self.last_event()]
+                return
+            try:
+                self.events = self.framer.feed(data)
+            except ValueError:
+                raise self.nonsense("sent an event that is too large") from None
+            if not self.events and not self.framer.is_comment:
+                self.quiet_since = None  # an event that arrives slowly is no silence
+
+    async def block(self) -> bytes:
+        """Return the next bytes. Raises ProviderSlow if only comments came for too long after the
+        first words; then the connection itself is not silent.
+        """
+        if self.begun:
+            begun, self.begun = self.begun, b""
+            return begun
+        if self.waits_for_words:
+            return await self.reply.chunk()
+        now = asyncio.get_running_loop().time()
+        if self.quiet_since is None:  # the client notices a connection without any bytes
+            self.quiet_since = now
+            return await self.reply.chunk()
+        until = self.quiet_since + self.silence_s
+        self.reply.limit(min(until, self.ends_by))
+        try:
+            return await self.reply.chunk()
+        except ProviderSlow:
+            if self.ends_by <= until:
+                raise
+            what = f"sent no words for {self.silence_s:g} s in the middle of its answer"
+            raise ProviderSlow(f"{self.teller.who} {what}.") from None
+        finally:
+            self.reply.limit(self.ends_by)  # while our own reader is slow, time does not count
+
+    async def whole_as_events(self, begun: bytes) -> list[bytes]:
+        """Return a completion, which came where a stream was requested, as a stream's events."""
+        self.begun = begun
+        try:
+            value = read_json(await self.rest())
+        except BrokenJson:
+            raise self.nonsense("answered with neither a stream nor a completion") from None
+        if is_failure(value):
+            raise self.failure(value)
+        if not isinstance(value, dict) or not as_list(value.get("choices")):
+            raise self.nonsense("answered with no choices")
+        return list(chunks_of(value))
+
+    def last_event(self) -> bytes:
+        """Return the event that a clean close ends the stream with: what is left in the framer if
+        it is an event without its blank line, and `[DONE]` if nothing is.
+        """
+        rest = self.framer.rest
+        if rest.strip() and is_whole(rest):
+            self.framer = Framer()
+            return rest + b"\n\n"
+        if not self.ends.all:
+            raise self.cut()
+        return DONE
+
+    def read(self, event: bytes) -> Iterator[Piece]:
+        """Yield the pieces of one event: as a rule one, with its original bytes."""
+        data = data_of(event)
+        if not data.strip():
+            is_comment = is_clean(event) and not data_lines(event)
+            yield Piece(raw=event if is_comment else b"", left_out=0 if is_comment else 1)
+            return
+        if data.strip() == b"[DONE]":
+            yield self.done(event)
+            return
+        try:
+            chunk = decode_chunk(data)
+        except (ValueError, RecursionError):
+            chunk = None
+        if chunk is None or self.half or not is_clean(data) or is_odd(chunk):
+            for each in datas_of(event):
+                yield from self.read_leniently(each, event, None)
+            return
+        if chunk.error or not chunk.choices:
+            yield from self.read_leniently(data, event, event)
+            return
+        yield self.said(event, chunk.choices, usage_in(chunk.usage))
+
+    def read_leniently(self, data: bytes, event: bytes, raw: bytes | None) -> Iterator[Piece]:
+        """Yield what an unusual event says. `raw` is None if its bytes cannot be passed on: then it
+        is written again.
+        """
+        if data.strip() == b"[DONE]":
+            yield self.done(DONE)
+            return
+        before = self.left_out
+        value = self.value(data)
+        if is_failure(value) or name_of(event) == b"error":
+            raise self.failure(value)
+        if not isinstance(value, dict):
+            yield Piece(raw=b"", left_out=1)
+            return
+        self.mend(value)
+        usage = self.usage(value)
+        if raw is None or self.left_out > before:
+            raw = event_of(value)
+        choices = [wire_choice(each) for each in as_list(value.get("choices")) if each]
+        if not choices:
+            hidden = usage is not None and self.hide_usage
+            yield Piece(raw=b"" if hidden else raw, usage=usage, left_out=self.left_out - before)
+            return
+        piece = self.said(raw, choices, usage)
+        yield msgspec.structs.replace(piece, left_out=self.left_out - before)
+
+    def value(self, data: bytes) -> Any:
+        """Return the value of an event's data; None, and counted, for a word such as `ping`."""
+        try:
+            value = read_raw(data)
+        except BrokenJson:
+            if HEARTBEAT.fullmatch(data.strip()) is None:
+                raise self.nonsense("sent an event that cannot be read") from None
+            value = None
+        if isinstance(value, dict):
+            self.join_halves(value)
+            try:
+                return clean(value)
+            except BrokenJson:
+                raise self.nonsense("sent an event that cannot be read") from None
+        self.left_out += 1
+        return value if isinstance(value, list) else None
+
+    def join_halves(self, value: dict[str, Any]) -> None:
+        """Carry the first half of a surrogate pair over to the event with its second half."""
+        for choice in as_list(value.get("choices"))[:1]:
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if not isinstance(delta, dict) or not isinstance(delta.get("content"), str):
+                return
+            text, self.half = self.half + delta["content"], ""
+            if text and HIGH_HALVES[0] <= text[-1] <= HIGH_HALVES[1]:
+                text, self.half = text[:-1], text[-1]
+            delta["content"] = text
+
+    def mend(self, value: dict[str, Any]) -> None:
+        """Replace finish reasons that are no end by null: many clients would stop at "null"."""
+        for choice in as_list(value.get("choices")):
+            if isinstance(choice, dict) and choice.get("finish_reason") is not None:
+                reason = choice["finish_reason"]
+                if not isinstance(reason, str) or reason.strip().lower() in NO_END:
+                    choice["finish_reason"] = None
+
+    def said(self, raw: bytes, choices: list[WireChunkChoice], usage: Usage | None) -> Piece:
+        text, finish, spoke, plain = "", None, False, True
+        for position, choice in enumerate(choices):
+            index = self.index_of(choice.index, position)
+            self.ends.add(index)
+            if choice.finish_reason is not None:
+                finish = self.finish(choice.finish_reason, index) or finish
+            if (delta := choice.delta) is not None:
+                text += text_of(delta.content) if delta.content else ""
+                spoke = spoke or any(getattr(delta, name) for name in SAID)
+                plain = plain and not any(getattr(delta, name) for name in NOT_TEXT)
+        return Piece(raw=raw, text=text, spoke=spoke, finish=finish, usage=usage, is_plain=plain)
+
+    def index_of(self, sent: Any, position: int) -> int:
+        """Return which choice an event is about. If one was requested, all events are about it,
+        whatever index the provider sends.
+        """
+        if self.is_single:
+            return 0
+        return sent if isinstance(sent, int) else position
+
+    def finish(self, reason: Any, index: int) -> str | None:
+        """Record a finish reason and return it; None if it is no end. Raises ProviderCut if it
+        means a failure.
+        """
+        if not isinstance(reason, str) or reason.strip().lower() in NO_END:
+            return None
+        if reason.strip().lower() in BROKEN_OFF:
+            raise self.named(ProviderCut(f"{self.teller.name} broke off its answer ({reason})."))
+        self.ends.end(index)
+        return reason
+
+    def done(self, event: bytes) -> Piece:
+        if not self.ends.all:
+            raise ProviderCut(f"{self.teller.name} ended its answer without saying why.")
+        self.ended = True
+        self.events = []
+        return Piece(raw=event if event.endswith(b"[DONE]\n\n") else DONE)
+
+    # Usage and failures
+
+    def usage(self, value: dict[str, Any]) -> Usage | None:
+        """Return the usage in a completion or chunk, and mend it there: counts become integers, and
+        what cannot be read is left out.
+        """
+        sent = value.get("usage")
+        if sent is None:
+            return None
+        if not isinstance(sent, dict):
+            del value["usage"]
+            self.left_out += 1
+            return None
+        for name in COUNTS:
+            self.mend_count(sent, name)
+        details = sent.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            self.mend_count(details, "cached_tokens")
+        elif details is not None:
+            del sent["prompt_tokens_details"]
+            self.left_out += 1
+        return usage_in(sent)
+
+    def mend_count(self, counts: dict[str, Any], name: str) -> None:
+        sent = counts.get(name)
+        if sent is None or (type(sent) is int and 0 <= sent <= LARGEST_INT):
+            return
+        self.left_out += 1
+        count = count_of(sent)
+        if count is None:
+            del counts[name]
+        else:
+            counts[name] = count
+
+    def cut(self) -> ProviderError:
+        if self.framer.rest.strip() or self.ends.any:
+            return ProviderCut(f"{self.teller.name} ended its answer before its end.")
+        return ProviderCut(f"{self.teller.name} ended its answer without saying why.")
+
+    def failure(self, value: Any) -> ProviderError:
+        """Return the error of an object that stands where an answer should be."""
+        return self.teller.error(encode_any(value))
+
+    def nonsense(self, what: str) -> ProviderError:
+        return ProviderNonsense(f"{self.teller.who} {what}.", model=self.teller.name)
+
+    def named(self, error: ProviderError) -> ProviderError:
+        error.model = self.teller.name
+        return error
+
+    def close(self) -> None:
+        self.reply.close(nearly_done=self.ended)
+
+
+def is_whole(rest: bytes) -> bool:
+    """Return whether the bytes are an event that lacks only its final blank line."""
+    data = data_of(rest + b"\n\n")
+    if data.strip() == b"[DONE]":
+        return True
+    try:
+        return isinstance(read_raw(data), dict)
+    except BrokenJson:
+        return False
+
+
+def datas_of(event: bytes) -> list[bytes]:
+    """Return the event's data; each line by itself if only that is JSON."""
+    lines = data_lines(event)
+    if len(lines) < 2:
+        return lines
+    whole = b"\n".join(lines)
+    try:
+        read_raw(whole)
+    except BrokenJson:
+        return [line for line in lines if line.strip()]
+    return [whole]

@@ -1,0 +1,59 @@
+"""The routes of files that are attached to a conversation."""
+
+import asyncio
+import unicodedata
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slipway.answer import Current
+from slipway.errors import BadRequest
+from slipway.knowledge.attachments import Attachments
+from slipway.providers import encode_json
+from slipway.types import Asker
+from slipway.web.documents import DocumentRoutes
+from slipway.web.routes import ApiRoute
+
+READ_AT_ONCE = 2
+LONGEST_NAME = 150
+
+
+class AttachmentRoutes:
+    def __init__(self, current: Current, attachments: Attachments) -> None:
+        self.current, self.attachments = current, attachments
+        self.forms = DocumentRoutes(current)  # reads forms within the limits of documents
+        self.few = asyncio.Semaphore(READ_AT_ONCE)
+
+    async def add(self, request: Request) -> Response:
+        """Read one file from a multipart form."""
+        asker: Asker = request.scope["slipway.asker"]
+        async with self.forms.form(request) as form:
+            upload = form.get("file")
+            if not isinstance(upload, UploadFile):
+                raise BadRequest("`file` is missing.", "Send one file as `file`.", param="file")
+            name = unicodedata.normalize("NFC", upload.filename or "").replace("\\", "/")
+            name = name.rpartition("/")[2].strip()
+            if not name or len(name) > LONGEST_NAME or not name.isprintable():
+                raise BadRequest("The file needs a name.", "Rename it.", param="file")
+            data = await upload.read()
+        limit_s = self.current.settings.limits.document_time
+        async with self.few:
+            add = self.attachments.add
+            file = await asyncio.to_thread(add, asker.owner, name, data, limit_s)
+        return reply({"id": file.id, "name": file.name, "passages": len(file.passages)})
+
+    async def forget(self, request: Request) -> Response:
+        asker: Asker = request.scope["slipway.asker"]
+        self.attachments.forget(asker.owner, request.path_params["id"])
+        return reply({"id": request.path_params["id"], "deleted": True})
+
+    def paths(self) -> list[ApiRoute]:
+        return [
+            ApiRoute("/v1/attachments", self.add, methods=["POST"]),
+            ApiRoute("/v1/attachments/{id}", self.forget, methods=["DELETE"]),
+        ]
+
+
+def reply(data: object) -> Response:
+    return Response(encode_json(data), media_type="application/json")

@@ -1,0 +1,179 @@
+"""The routes `/v1/chat/completions` and `/v1/completions`, of a model, a route or an app."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from slipway.answer import App, Current, Pipeline, proxy
+from slipway.answer.writing import wants_json
+from slipway.errors import BadRequest
+from slipway.providers import encode_json
+from slipway.types import Asker, Failed, Question, new_id
+from slipway.web.answers import (
+    NoteAnswered,
+    answer_headers,
+    note_when_done,
+    parse_within,
+    work_for,
+)
+from slipway.web.completions import CompletionWriter, chat_body_of
+from slipway.web.guard import JSON, Guard, Receive, Scope, Send, language_of, respond
+from slipway.web.names import check_name
+from slipway.web.response_writer import HEARTBEAT, Heartbeats, HttpResponseWriter
+from slipway.web.runs import Run
+from slipway.web.wire import (
+    SLIPWAY_FIELDS,
+    Chat,
+    ChunkWriter,
+    chat_completion,
+    conversation,
+    parse_chat,
+    prepare_chat,
+    question_text,
+    whole_answer,
+)
+
+LARGE_BODY = 1024 * 1024  # bytes
+NOT_FOR_APPS = ("tools", "functions", "logprobs", "modalities", "audio", "prediction")
+
+
+class ChatRoutes:
+    """Handles chat completions. A question keeps the pipeline that it began with."""
+
+    def __init__(
+        self, current: Current, guard: Callable[[], Guard], note_answered: NoteAnswered
+    ) -> None:
+        """`guard` reads request bodies; `note_answered` is called with each answer of an app."""
+        self.current, self.guard, self.note_answered = current, guard, note_answered
+        self.heartbeats = Heartbeats()
+
+    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer `POST /v1/chat/completions`."""
+        await self.answer(await self.guard().body(scope, receive), scope, send, HttpResponseWriter)
+
+    async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer `POST /v1/completions`: the prompt is sent as one user message."""
+        body = chat_body_of(await self.guard().body(scope, receive))
+        await self.answer(body, scope, send, CompletionWriter)
+
+    async def answer(
+        self, body: bytes, scope: Scope, send: Send, writing: type[HttpResponseWriter]
+    ) -> None:
+        """Answer the body of a chat request; `writing` is the form of the response.
+
+        Once the response has begun, errors are sent through `scope["slipway.writer"]` by the guard.
+        """
+        is_large = len(body) > LARGE_BODY  # then other requests may run between the steps
+        if is_large:
+            await asyncio.sleep(0)
+        request = parse_chat(body)
+        if is_large:
+            await asyncio.sleep(0)
+        chat = prepare_chat(request, body)
+        if is_large:
+            await asyncio.sleep(0)
+        asker: Asker = scope["slipway.asker"]
+        pipeline = self.current.pipeline
+        check_name(pipeline, chat.model, asker)
+        answer_id = scope["slipway.ref"] = new_id("ans")
+        writer = scope["slipway.writer"] = writing(send, answer_id, self.heartbeats)
+        if (route := pipeline.routes.get(chat.model)) is None:
+            await self.answer_by_app(pipeline, chat, body, scope, writer)
+            return
+        if chat.call.stream:
+            self.heartbeats.add(writer)
+        try:
+            await proxy(pipeline, route, chat.call, answer_id, asker, writer)
+        finally:
+            self.heartbeats.discard(writer)
+
+    async def answer_by_app(
+        self,
+        pipeline: Pipeline,
+        chat: Chat,
+        body: bytes,
+        scope: Scope,
+        writer: HttpResponseWriter,
+    ) -> None:
+        """Answer a chat request to an app. The answer ends with the connection."""
+        app = pipeline.apps[chat.model]
+        self.guard().check_size(len(body), self.current.settings.limits.question_kb / 1024)
+        sent = msgspec.json.decode(body)
+        options = {k: v for k, v in sent.items() if k not in SLIPWAY_FIELDS}
+        check_options(app, options)
+        messages = conversation(chat.request)
+        run = Run(
+            Question(
+                id=scope["slipway.ref"],
+                app=app.name,
+                text=question_text(messages),
+                messages=messages,
+                asker=scope["slipway.asker"],
+                asked_at=time.monotonic(),
+                options=options,
+                within=parse_within(sent.get("within")),
+                language=language_of(scope["slipway.headers"]),
+            )
+        )
+        run.begin(work_for(pipeline, "chat"))
+        note_when_done(run, self.note_answered)
+        try:
+            if chat.call.stream:
+                await stream_answer(run, app, chat, writer)
+            else:
+                await send_answer(run, app, writer)
+        finally:
+            run.cancel()
+
+
+def check_options(app: App, options: dict[str, Any]) -> None:
+    """Raise BadRequest for a parameter that an app cannot honour, rather than ignore it."""
+    refused = next((name for name in NOT_FOR_APPS if options.get(name)), None)
+    if refused is None and options.get("n") not in (None, 1):
+        refused = "n"
+    if refused is not None:
+        raise BadRequest(
+            f"`{refused}` cannot be used with the app `{app.name}`.",
+            "Leave it out, or call a model by its name.",
+            param=refused,
+        )
+    if app.route is None and wants_json(options):
+        raise BadRequest(
+            f"The app `{app.name}` has no model and quotes documents, so it cannot write JSON.",
+            "Leave `response_format` out, or ask the operator to give the app a `route`.",
+            param="response_format",
+        )
+
+
+async def send_answer(run: Run, app: App, writer: HttpResponseWriter) -> None:
+    """Send an app's answer as one chat completion."""
+    events = await run.whole()
+    if run.error is not None:
+        raise run.error
+    answer = whole_answer(run.question.id, events)
+    body = writer.whole_body(encode_json(chat_completion(answer, app.name)))
+    await respond(writer.send, 200, JSON + answer_headers(answer), body)
+
+
+async def stream_answer(run: Run, app: App, chat: Chat, writer: HttpResponseWriter) -> None:
+    """Send an app's answer as chunks; an error before the first one is a plain response."""
+    chunks = ChunkWriter(
+        run.question.id,
+        app.name,
+        usage_wanted=chat.call.usage_wanted,
+        progress_wanted=chat.progress_wanted,
+    )
+    async for _, event in run.follow():
+        if isinstance(event, Failed):
+            break
+        data = HEARTBEAT if event is None else chunks.event(event)
+        if data and not writer.begun:
+            await writer.begin()
+            data = chunks.begin() + data
+        await writer.write(data)
+    if run.error is not None:
+        raise run.error
+    await writer.end()

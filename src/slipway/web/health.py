@@ -1,0 +1,111 @@
+"""The routes of health and metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from slipway.answer import Current, Pipeline
+from slipway.knowledge import Knowledge
+from slipway.routing import healths_of, models_of
+from slipway.telemetry.metrics import Telemetry
+from slipway.types import Asker
+from slipway.web.responses import reply
+from slipway.web.routes import ApiRoute
+
+
+class HealthRoutes:
+    """Handles `/healthz`, `/readyz` and `/metrics`."""
+
+    def __init__(
+        self,
+        current: Current,
+        telemetry: Telemetry,
+        settings_state: Callable[[Asker], dict[str, Any]],
+    ) -> None:
+        """`settings_state` returns the state of the settings, empty if they never change."""
+        self.current, self.telemetry, self.settings_state = current, telemetry, settings_state
+
+    async def healthz(self, request: Request) -> Response:
+        """Return 200 while the process is alive."""
+        return reply({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """Return 200 if anything can answer, else 503; the body says what is degraded.
+
+        Without a known key, the body only says whether and how many models there are.
+        """
+        pipeline = self.current.pipeline
+        asker: Asker | None = request.scope["slipway.asker"]
+        known = {n: a.knowledge for n, a in pipeline.apps.items() if a.knowledge is not None}
+        ready = bool(pipeline.routes) or any(knowledge.ready for knowledge in known.values())
+        body: dict[str, Any] = {
+            "status": "ready" if ready else "starting",
+            "models": len(pipeline.routes),
+            "knowledge": {},
+            "health": {},
+        }
+        login = self.current.settings.login
+        if login is not None and login.oidc is not None:
+            body["login"] = True
+        if asker is not None:
+            body["knowledge"] = {
+                name: readiness(knowledge, asker)
+                for name, knowledge in known.items()
+                if pipeline.admission.may_call(asker, name)
+            }
+            body["health"] = model_states(pipeline, asker)
+            if local := local_models(pipeline, asker):
+                body["local"] = local
+            if settings := self.settings_state(asker):
+                body["settings"] = settings
+        return reply(body, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """Return the metrics in the format that the scraper asks for.
+
+        A key that is limited to some names sees only their metrics.
+        """
+        asker: Asker = request.scope["slipway.asker"]
+        text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps)
+        return Response(text, media_type=kind)
+
+    def paths(self) -> list[ApiRoute]:
+        """Return the routes."""
+        return [
+            ApiRoute("/healthz", self.healthz, methods=["GET"]),
+            ApiRoute("/readyz", self.readyz, methods=["GET"]),
+            ApiRoute("/metrics", self.metrics, methods=["GET"]),
+        ]
+
+
+def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
+    """Return the state of each local model that the asker may call."""
+    return {
+        model.name: model.state
+        for model in models_of(pipeline.routes.values())
+        if model.state is not None and pipeline.admission.may_call(asker, model.name)
+    }
+
+
+def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
+    """Return the breaker state and the calls of each model that the asker may call."""
+    return {
+        name: health.report()
+        for name, health in healths_of(pipeline.routes.values()).items()
+        if pipeline.admission.may_call(asker, name)
+    }
+
+
+def readiness(knowledge: Knowledge, asker: Asker) -> dict[str, Any]:
+    """Return how far an app's documents are read; counts only what the asker may read."""
+    counts = knowledge.counts(asker)
+    return {
+        "ready": knowledge.ready,
+        "read": f"{int(100 * knowledge.read_share)} %",
+        "documents": counts.documents,
+        "failed": counts.failed,
+        "passages": counts.passages,
+        "dense": knowledge.dense_state(asker),
+    }
