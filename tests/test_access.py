@@ -247,10 +247,10 @@ def test_access_given_by_an_upload_applies_to_that_version_only(tmp_path: Path) 
         doc.path for doc in base.knowledge.pending_uploads(replace_asker(STAFF, documents=True))
     ] == []
     base.knowledge.read(path)
-    base.knowledge.manager.collection.document_store.put_upload(
+    base.knowledge.synchronizer.collection.document_store.put_upload(
         "plan.md", "0" * 16, frozenset(), None, "killed now"
     )
-    file = base.knowledge.manager.collection.uploads.folder / "plan.md"
+    file = base.knowledge.synchronizer.collection.uploads.folder / "plan.md"
     file.touch()
     base.build()
     assert base.search("tariff", asker=STAFF) == []
