@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openpyxl import Workbook
 
 import plain_http
 from knowledge_base import KnowledgeBase
@@ -300,6 +301,29 @@ def test_files_under_a_name_that_is_no_text_are_read_like_others(tmp_path: Path)
     knowledge = KnowledgeBase([tmp_path / "docs"])
     assert knowledge.build().read + knowledge.build().unchanged >= 2
     assert [hit.passage.path for hit in knowledge.search("hot coffee")] == ["caf\ufffd.md"]
+
+
+def test_what_is_missing_of_a_document_is_reported_everywhere(tmp_path: Path, docs: Path) -> None:
+    book = Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["Price of tea", "Twice"])
+    sheet.append([40, "=A2*2"])
+    book.save(docs / "order.xlsx")
+    config = settings_file(tmp_path, **WORDS_ONLY)
+    done = run("ingest", "--docs", str(docs), "--config", config, cwd=tmp_path)
+    assert done.returncode == 0, "the document is searched all the same"
+    missing = "1 formula has no stored value. Open it in Excel and save it, so that the formulas"
+    assert f"read in part: order.xlsx: {missing}" in done.stdout
+    report = ingest(tmp_path, "--docs", str(docs), "--config", config)
+    assert report["partly"].keys() == {"order.xlsx"}
+    with serving(tmp_path, "--docs", str(docs), "--config", config) as server:
+        (only,) = server.get("/v1/documents?state=partly").json()["data"]
+        assert (only["path"], only["state"]) == ("order.xlsx", "partly")
+        assert only["reason"] == "1 formula has no stored value."
+        assert only["next"].startswith("Open it in Excel")
+        assert only["passages"] == 1
+        assert ask(server, "What is the price of tea?")[0]["path"] == "order.xlsx"
 
 
 def test_the_report_for_people_names_each_failure_and_its_reason(

@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,9 @@ class Lie:
 
     async def whole(self) -> Completion:
         raise NotImplementedError
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
 
     def close(self) -> None: ...
 

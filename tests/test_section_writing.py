@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,9 @@ class Saying:
 
     async def whole(self) -> Completion:
         raise NotImplementedError
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
 
     def close(self) -> None: ...
 

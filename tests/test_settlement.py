@@ -3,7 +3,7 @@ end.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -65,6 +65,9 @@ class WholeReply:
 
     async def whole(self) -> Completion:
         return Completion(raw=b"{}", text="", finish="stop", usage=None)
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
 
     def close(self) -> None: ...
 

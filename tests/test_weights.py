@@ -18,7 +18,7 @@ from processes import COMMAND, run
 from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
-from slipway.weights import File, Weights, Wheel
+from slipway.weights import Weights, WeightsFile, Wheel
 from tiny_model import write_tiny
 
 CONTENT = bytes(range(256)) * 4000
@@ -71,7 +71,7 @@ def wheel(wheelhouse: Path, name: str, members: dict[str, bytes]) -> str:
 
 def small(*sources: str | tuple[Wheel, ...]) -> Weights:
     """Weights of one's own, with one file."""
-    file = File(
+    file = WeightsFile(
         name="model.bin",
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         size=len(CONTENT),

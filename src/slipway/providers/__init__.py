@@ -5,7 +5,7 @@ of its own (`slipway mock`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Literal, Protocol, cast
 
@@ -65,6 +65,10 @@ class ModelReply(Protocol):
 
     async def whole(self) -> Completion:
         """Return the answer to a call that asked for no stream."""
+        ...
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        """Return the provider's `x-ratelimit-*` headers, which clients pace themselves by."""
         ...
 
     def close(self) -> None:

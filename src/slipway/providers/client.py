@@ -40,6 +40,10 @@ class HttpReply(Protocol):
         """Return the first value of a header; `name` in lower case."""
         ...
 
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the headers whose names begin with `prefix`, in lower case."""
+        ...
+
     async def read(self) -> bytes:
         """Return the whole body."""
         ...

@@ -85,8 +85,8 @@ class Failure(Record, frozen=True, kw_only=True):
     all: str = ""  # the whole error object as text, for matching
 
 
-class Teller:
-    """Turns failures of one model's provider into errors."""
+class ErrorReader:
+    """Turns the failures of one model's provider into errors."""
 
     def __init__(self, name: str, context: int | None, api_key: str | None) -> None:
         """`name` is our name of the model, `context` its size in tokens if known."""

@@ -38,13 +38,12 @@ class WireChunk(msgspec.Struct):
     choices: list[WireChunkChoice] | None = None
     usage: Any = None
     error: Any = None
-    object: Any = None
 
 
 decode_chunk = msgspec.json.Decoder(WireChunk).decode
 
 
-class Ends:
+class ChoiceEnds:
     """Which choices of an answer have begun, and which have a finish reason."""
 
     __slots__ = ("_begun", "_ended")
