@@ -6,7 +6,7 @@ complete questions alone.
 
 recall@3 over places (page, heading): 1 if a place that answers is among the first three. `as typed`
 searches with the question alone, `joined` with the question before in front of it, `by rules` with
-the output of `followups.understood`, `perfect` with a rewrite by hand. The cases
+the output of `followups.resolve`, `perfect` with a rewrite by hand. The cases
 (tests/data/followups/cases.jsonl) are about docs-qa, our own pages and a handbook in Chinese; every
 second one was held back.
 """

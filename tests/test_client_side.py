@@ -313,6 +313,17 @@ def test_an_app_never_quotes_where_json_was_asked(tmp_path: Path) -> None:
     assert response.json()["error"]["code"] == "provider_down"
 
 
+def test_the_providers_limits_are_passed_on(tmp_path: Path) -> None:
+    limits = {"x-ratelimit-remaining-requests": "59", "x-ratelimit-reset-tokens": "6m0s"}
+    with (
+        recording(REPLY, {**limits, "x-internal": "1"}) as (url, _),
+        serving(tmp_path, settings=models(url, "m")) as server,
+    ):
+        headers = server.chat("m").headers
+    assert {name: headers.get(name) for name in limits} == limits
+    assert "x-internal" not in headers
+
+
 # Names are no oracle
 
 

@@ -122,7 +122,7 @@ def slow(question, texts):
 """
 
 
-def test_a_reranker_orders_what_was_found_and_may_fail(tmp_path: Path) -> None:
+def test_a_reranker_reorders_the_hits_and_may_fail(tmp_path: Path) -> None:
     (written(tmp_path) / "mine.py").write_text(RERANKERS)
     app = {"knowledge": str(tmp_path / "docs"), "passages": 3}
     apps = {

@@ -14,7 +14,10 @@ from processes import COMMAND, mocking, run, serving
 from slipway.providers.mock import MockServer
 from waiting import PATIENCE_S
 
-LEAVE = "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office before nine.\n"
+LEAVE = (
+    "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office "
+    "before nine.\n"
+)
 TEA = "# Tea\n\n## Brewing\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
 QUESTIONS = [
     {
@@ -162,7 +165,7 @@ def test_apps_and_models_are_compared_with_the_first(
     assert crossed["columns"]["written/other"] == "app written, written by other"
 
 
-def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(
+def test_saved_answers_are_reused_until_settings_documents_or_questions_change(
     workspace: EvalWorkspace,
 ) -> None:
     with mocking(text=RIGHT) as mock:
@@ -225,7 +228,7 @@ def test_each_change_that_may_change_an_answer_asks_again(workspace: EvalWorkspa
             assert calls(mock) == n
 
 
-def test_what_is_no_file_of_ours_is_left_as_it_is(workspace: EvalWorkspace) -> None:
+def test_a_file_that_is_not_ours_is_left_as_it_is(workspace: EvalWorkspace) -> None:
     file = workspace.folder / "questions.jsonl"
     for data in (file.read_bytes(), b"a line without an end", file.read_bytes() + b"\n"):
         saved = workspace.folder / "other.txt"
@@ -250,7 +253,7 @@ def test_two_runs_do_not_write_to_one_file(workspace: EvalWorkspace) -> None:
     )
 
 
-def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(
+def test_a_stopped_run_keeps_its_answers_and_pays_for_them_once(
     workspace: EvalWorkspace,
 ) -> None:
     asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
@@ -347,8 +350,8 @@ def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(
         again = workspace.run(*asked)
     assert "2 of 2 answers are in runs.jsonl already" in again.stderr
     assert (
-        "A server does not tell whether its settings or documents have changed since; where they have, name another file"
-        in again.stderr
+        "A server does not tell whether its settings or documents have changed since; where they "
+        "have, name another file" in again.stderr
     )
 
 
@@ -384,9 +387,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("more", WRONG)
-def test_what_is_wrong_is_named_with_the_way_out(
-    workspace: EvalWorkspace, more: tuple[str, ...]
-) -> None:
+def test_mistakes_are_named_with_their_fix(workspace: EvalWorkspace, more: tuple[str, ...]) -> None:
     with mocking() as mock:
         workspace.settings(**two_apps(mock.url))
         done = workspace.run(*more)

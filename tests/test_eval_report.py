@@ -10,7 +10,10 @@ from browsing import DESK, SMALL, command, looked_at, needs_chromium
 from test_eval_answers import QUESTIONS, EvalWorkspace, two_apps
 
 pytestmark = needs_chromium
-BAD = 'Everyone has 30 days of leave a year [1]. [9] <script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
+BAD = (
+    "Everyone has 30 days of leave a year [1]. [9] <script>window.pwned = 1</script><img src=x "
+    'onerror="window.pwned = 1">'
+)
 
 
 @pytest.fixture
@@ -65,7 +68,8 @@ def test_the_report_shows_numbers_plots_and_every_answer(
     )  # on paper, nothing is folded
     assert (
         page.evaluate(
-            "getComputedStyle(document.querySelectorAll('details')[1], '::details-content').contentVisibility"
+            "getComputedStyle(document.querySelectorAll('details')[1], "
+            "'::details-content').contentVisibility"
         )
         == "visible"
     )

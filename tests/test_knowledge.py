@@ -45,7 +45,10 @@ def cut(text: str, path: str = "page.md") -> tuple[ParsedDocument, list[Passage]
 def test_a_question_finds_the_place_that_answers_with_its_exact_span(
     known: Callable[..., KnowledgeBase],
 ) -> None:
-    text = "# Guide\n\nWelcome.\n\n## Adding a model\n\nWrite it under `models:`.\n\n## Removing\n\nDelete the line.\n"
+    text = (
+        "# Guide\n\nWelcome.\n\n## Adding a model\n\nWrite it under `models:`.\n\n## "
+        "Removing\n\nDelete the line.\n"
+    )
     knowledge = known({"guide.md": text})
     best = knowledge.search("How do I add models?")[0].passage
     assert (best.path, best.title, best.heading, best.trail) == (
@@ -370,7 +373,10 @@ def test_only_real_headings_count() -> None:
 
 
 def test_comments_in_code_that_lost_its_fence_are_no_headings() -> None:
-    text = "# Top\n\n## Use\n\nCall it:\n# first, connect\nconnect()\n\n# then send\nsend()\n\n## More\n\ntext\n"
+    text = (
+        "# Top\n\n## Use\n\nCall it:\n# first, connect\nconnect()\n\n# then send\nsend()\n\n## "
+        "More\n\ntext\n"
+    )
     assert [heading.text for heading in cut(text)[0].headings] == ["Top", "Use", "More"]
     dense = "# One\ntext\n## Sub\ntext\n# Two\ntext\n"  # here titles hang on their text by habit
     assert [heading.text for heading in cut(dense)[0].headings] == ["One", "Sub", "Two"]

@@ -79,6 +79,7 @@ def test_invisible_characters_and_split_accents_are_read_as_people_type(parser: 
     document = parsed(parser, text, "a.md")
     assert document.text == "# Datenschutz\n\nThe password. The café opens at 8.\n"
     assert document.title == "Datenschutz"
+    assert text_of(parser, "the \ufb01rst o\ufb03ce \ufe8e", "a.txt") == "the first office \u0627"
     page = "<p>Daten&shy;schutz <b>pass&#8203;word</b></p>"
     assert text_of(parser, page, "a.html") == "Datenschutz password"
 

@@ -4,6 +4,7 @@ CPU time of the loop's own thread does not depend on what else the machine does.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -61,25 +62,29 @@ def watched(settings: Settings) -> Iterator[Watched]:
 
 
 @contextmanager
-def replying(body: bytes, kind: str = "application/json") -> Iterator[str]:
+def replying(
+    body: bytes, kind: str = "application/json", *, status: int = 200, method: str = "POST"
+) -> Iterator[str]:
     """A provider that answers every call with this body."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            length = int(self.headers["content-length"])
+        def answer(self) -> None:
+            length = int(self.headers["content-length"] or 0)
             while length > 0:
                 length -= len(self.rfile.read(min(length, 1 << 20)))
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-type", kind)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(OSError):  # the client may leave early
+                self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             """Stay silent."""
 
+    setattr(Handler, f"do_{method}", Handler.answer)
     upstream = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     upstream.daemon_threads = True
     thread = threading.Thread(target=upstream.serve_forever, daemon=True)

@@ -163,7 +163,8 @@ def asking(
     if app.route is None or not is_asked(app, section.sources or [], section.confidence):
         return None
     call = call_for(app, question, section, alone=len(draft.sections) == 1)
-    return call, Writing(app.route.candidates[0].model.name, len(call.body))
+    model = app.route.candidates[0].model
+    return call, Writing(model.name, len(call.body), local=model.kind == "local")
 
 
 async def write(context: WritingContext, section: Section, say: Say) -> None:

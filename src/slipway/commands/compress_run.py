@@ -247,7 +247,7 @@ def _is_failed(case: Any) -> bool:
 
 
 def _score(case: Any) -> float:
-    """The share of the gold answer's facts; for a question without an answer, whether it says so.
+    """Return the share of the gold answer's facts; without a gold answer, whether it abstains.
 
     An answer that was quoted because the model gave none is the model's failure.
     """

@@ -180,7 +180,7 @@ def _plan(found: EvalSet, whom: Asked, o: dict[str, Any]) -> Plan:
         limit=o["limit"],
         seed=o["seed"],
         concurrency=o["concurrency"],
-        stop=o["stop"],
+        stop=o["stop"] and len(whom.candidates) > 1,  # one alone has nobody to beat
         budget_usd=o["budget_usd"],
         judge=whom.judge,
     )

@@ -76,7 +76,8 @@ def search(as_json: bool, limit: int, **o: Any) -> None:
         )
     more = f"; {len(found) - limit:,} more: --limit {len(found)}" if len(found) > limit else ""
     click.echo(
-        f"{counted(len(found), 'model')}{more}. Prices are USD for a million tokens; what is not known is not 0.",
+        f"{counted(len(found), 'model')}{more}. Prices are USD for a million tokens; what is not "
+        "known is not 0.",
         err=True,
     )
 

@@ -173,7 +173,7 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
 @_CATALOGUE
 @JSON
 def replay(file: Path, catalogues: tuple[Path, ...], as_json: bool) -> None:
-    """Make a decision again from its file, and say what has changed; the exit code is 1 if anything has."""
+    """Make a decision again from its file and print what changed; if anything did, exit with 1."""
     before = decisions.read(file)
     again, changed = decisions.replayed(before, load(catalogues))
     if as_json:

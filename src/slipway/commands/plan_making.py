@@ -192,7 +192,7 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
 
 
 def _set_up(decision: Decision, config: Path | None) -> list[str]:
-    """Models of the settings that are among those who pass, by their own name or the one upstream."""
+    """Return the models of the settings that pass, by their own name or the provider's."""
     settings = load_settings(Flags(config=config)).settings
     passing = {each.model.id.lower() for each in decision.accepted} | {
         each.model.name.lower() for each in decision.accepted

@@ -61,7 +61,7 @@ def intervals(
 def curves(
     title: str, series: Mapping[int, Sequence[float]], label_of: Callable[[float], str]
 ) -> Markup:
-    """Draw the share of values up to each value; the earlier a line rises, the faster the column."""
+    """Draw the share of values up to each value; a line that rises early is a fast column."""
     axis = Axis(0.0, max(max(values) for values in series.values()), LEFT, WIDTH - RIGHT)
     shapes: list[Markup] = [*_grid(axis, HEIGHT, label_of)]
     for share in (0.0, 0.5, 0.95):

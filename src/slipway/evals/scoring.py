@@ -87,7 +87,7 @@ def _f1(read: str, item: Item) -> float:
 
 
 def tokens(text: str) -> list[str]:
-    """Split into words without articles, and each sign of Chinese, Japanese and Korean by itself."""
+    """Split into words without articles; each Chinese, Japanese or Korean sign is a word."""
     return [
         each
         for each in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())

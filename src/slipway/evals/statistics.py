@@ -109,7 +109,7 @@ def compared(better: Statistic, than: Statistic) -> Statistic:
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Return how often a positive scores above a negative; ties count half (Mann & Whitney 1947)."""
+    """Return how often a positive beats a negative; ties count half (Mann & Whitney 1947)."""
     if not positive or not negative:
         return math.nan
     labels: dict[float, list[int]] = {}

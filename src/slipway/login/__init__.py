@@ -32,7 +32,7 @@ class Person(Record, frozen=True, kw_only=True):
 
 
 class Session(Record, frozen=True, kw_only=True):
-    """What the session cookie holds; it is signed, and ends at `until` (seconds since the epoch)."""
+    """The signed content of the session cookie; it ends at `until` (seconds since the epoch)."""
 
     person: Person
     until: float

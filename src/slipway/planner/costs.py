@@ -32,7 +32,7 @@ KINDS: dict[Kind, str] = {
 }
 _HOURS = 730
 _BYTES = 2.0  # of a parameter, in 16 bits
-_ROOM = 1.2  # memory for what the model remembers of requests, beside its weights
+_HEADROOM = 1.2  # memory for what the model remembers of requests, beside its weights
 _DRAWN = 5000  # requests that are drawn for want of a trace
 _SMALL_B = 7.0  # the size for which `prompt_tokens_a_second` is said
 
@@ -96,7 +96,7 @@ def memory_gb(model: CatalogueModel) -> float | None:
     """Return the memory for a model's weights and requests in progress; None if its size is
     unknown.
     """
-    return None if model.size_b is None else model.size_b * _BYTES * _ROOM
+    return None if model.size_b is None else model.size_b * _BYTES * _HEADROOM
 
 
 def service_of(
@@ -347,7 +347,7 @@ def _leave(at: float, replica: int, counts: dict[int, int], started: dict[int, f
 
 @lru_cache(maxsize=8)
 def at_random(demand: Demand) -> Demand:
-    """Draw requests at random around the mean (Poisson), with exponential lengths; always the same."""
+    """Draw random requests (Poisson) with exponential lengths; always the same ones."""
     chance = random.Random(0)  # noqa: S311 - drawn again in the same way
     at, found = 0.0, []
     for _ in range(_DRAWN):

@@ -337,10 +337,14 @@ def _over_budget(requirements: Requirements, deployment: Deployment | None) -> I
         return
     option, budget = deployment.chosen, requirements.budget
     if budget.month_usd is not None and option.month_usd > budget.month_usd:
-        yield f"budget: by the trace, a month costs ${option.month_usd:,.2f}, more than ${budget.month_usd:,.2f}"
+        yield (
+            f"budget: by the trace, a month costs ${option.month_usd:,.2f}, more than "
+            f"${budget.month_usd:,.2f}"
+        )
     if budget.thousand_usd is not None and option.thousand_usd > budget.thousand_usd:
         yield (
-            f"budget: by the trace, a thousand requests cost ${option.thousand_usd:,.4f}, more than "
+            f"budget: by the trace, a thousand requests cost ${option.thousand_usd:,.4f}, more "
+            "than "
             f"${budget.thousand_usd:,.4f}"
         )
 

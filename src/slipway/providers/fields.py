@@ -38,13 +38,12 @@ class WireChunk(msgspec.Struct):
     choices: list[WireChunkChoice] | None = None
     usage: Any = None
     error: Any = None
-    object: Any = None
 
 
 decode_chunk = msgspec.json.Decoder(WireChunk).decode
 
 
-class Ends:
+class ChoiceEnds:
     """Which choices of an answer have begun, and which have a finish reason."""
 
     __slots__ = ("_begun", "_ended")
@@ -64,7 +63,7 @@ class Ends:
 
     @property
     def all(self) -> bool:
-        """Whether each choice that has begun has ended, and there is one."""
+        """Return whether at least one choice has begun and each one has ended."""
         return bool(self._ended) and self._begun <= self._ended
 
 

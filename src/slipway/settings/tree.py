@@ -448,6 +448,9 @@ class Settings(Branch, frozen=True, kw_only=True):
             "`tokenizer.json`, or `none`"
         ),
     ] = "minilm"
+    ocr: Annotated[
+        bool, Meta(description="recognise the text of scanned PDF pages; needs the extra `ocr`")
+    ] = False
     models: Annotated[
         dict[str, ModelSettings],
         Meta(description="the models, each with its endpoint and zone"),

@@ -223,7 +223,7 @@ class Guard:
             async with asyncio.timeout(CUT_S):
                 await self.reject(scope, send, Stopping(STOPPED))
         except TimeoutError:
-            log.warning("a client that did not read could not be told")
+            log.warning("the error could not be sent to a client that did not read")
         finally:
             scope["extensions"]["slipway"].transport.close()
 

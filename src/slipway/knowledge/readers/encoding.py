@@ -50,6 +50,8 @@ _DECLARED = re.compile(
 _DECLARED_WITHIN = 4096  # bytes
 _UTF16_WITHIN, _LEAST_UTF16 = 4096, 4  # bytes, characters
 _ISO_2022 = re.compile(rb"\x1b\$[@B]|\x1b\(J")
+# joined letters, such as `ﬁ`, and Arabic letters by their place in the word, as PDF files have
+_FORMS = re.compile("[\ufb00-\ufb06\ufb50-\ufdff\ufe70-\ufefc]+")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\u180e]")
 
 
@@ -74,11 +76,12 @@ def decoded(data: bytes, *, markup: bool = False) -> Decoded:
 
 
 def cleaned(text: str) -> str:
-    """Compose accents (NFC) and drop invisible characters, so that words are found as people type
-    them. Joiners stay: they change words of Persian and Indian scripts, and emoji.
+    """Compose accents (NFC), split joined letters and drop invisible characters, so that words are
+    found as people type them. Joiners stay: they change words of Persian and Indian scripts, and emoji.
     """
     if text.isascii():
         return text
+    text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
 
 
