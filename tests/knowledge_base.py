@@ -22,11 +22,12 @@ class KnowledgeBase:
         *,
         deadline_s: float = 60.0,
         embedding: str = OFF,
+        base: Path | None = None,
     ) -> None:
         self.store = store or Store.temporary()
         self.knowledge = Knowledge(
             opened(self.store, sources, deadline_s=deadline_s, embedding=embedding),
-            Access(lambda: rules),
+            Access(lambda: rules, sources, base or sources[0].parent),
         )
 
     def build(self) -> ScanProgress:
@@ -54,7 +55,7 @@ class KnowledgeBase:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Of the files that failed: what is wrong, and what to do."""
+        """Return for each failed file what is wrong and what to do."""
         return {doc.path: failure_text(doc) for doc in self.reports if doc.state == "failed"}
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ MODES = [(way, streamed) for way in ("bare", "route") for streamed in (True, Fal
 
 
 class Outcome(NamedTuple):
-    """What a client saw. `text` is None unless it was told that the answer is whole."""
+    """What a client saw. `text` is None unless it was informed that the answer is complete."""
 
     status: int
     text: str | None

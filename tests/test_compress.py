@@ -162,6 +162,29 @@ def test_two_in_one_folder_do_not_meet(home: Path) -> None:
     assert "another `slipway compress` works in out" in second.stderr
 
 
+def test_answers_to_questions_of_ones_own_are_compared_one_by_one(home: Path) -> None:
+    (home / "docs").mkdir()
+    pages = [f"# Berth {n}\n\nBerth {n} costs {7 * n} coins a day.\n" for n in range(1, 3)]
+    rows = []
+    for n, page in enumerate(pages, 1):
+        (home / "docs" / f"berth-{n}.md").write_text(page)
+        gold = [{"page": f"berth-{n}.md", "heading": f"Berth {n}"}]
+        asked = {"question": f"What does berth {n} cost?", "gold": gold, "answer": f"{7 * n} coins"}
+        rows.append(json.dumps(asked))
+    (home / "q.jsonl").write_text("\n".join(rows))
+    done = compress(
+        home, "tiny.gguf", "--quant", "q8_0", "--rounds", "0", "--questions", "q.jsonl",
+        "--docs", "docs", "--target", "quality=-2pp", "--out", "out", "--json",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)["gated"]
+    assert found["answers"]["n"] == 2
+    assert found["answers"]["new"] == 0  # it talks nonsense, and is not given the quotes' credit
+    (check,) = found["checks"]
+    assert "more items would decide it" in check["found"]
+    assert json.loads(done.stdout)["registered"]["why"] == "the verdict is undecided"
+
+
 # Bad input
 
 
@@ -191,6 +214,8 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
         ),
         "size": (["tiny.gguf", "--target", "size=100kB"], "the nearest is q4_0 with 0.3 MB, or with"),
         "target": (["tiny.gguf", "--target", "fast"], "--target: `fast` is not one; write size=92MB"),
+        "quality": (["tiny.gguf", "--target", "quality=-2pp"], "add --questions and --docs"),
+        "speed": (["tiny.gguf", "--target", "speed=2x"], "speed is measured in rounds"),
         "form": (["tiny.gguf", "--quant", "q3"], "--quant: `q3` is not one; choose f16, q8_0"),
         "depth": (["tiny.gguf", "--prune", "depth:9"], "depth:9 is not possible with 4 layers"),
         "width": (["tiny.gguf", "--prune", "width:100"], "a multiple of 256 below it, such as width:256"),
@@ -203,7 +228,7 @@ def _bad(home: Path) -> dict[str, tuple[list[str], str]]:
 
 @pytest.mark.parametrize("name", [
     "no such model", "no model", "cut short", "empty folder", "architecture", "few lines", "no text",
-    "overlap", "size", "target", "form", "depth", "width", "zeros", "questions", "canary", "recipe",
+    "overlap", "size", "target", "quality", "speed", "form", "depth", "width", "zeros", "questions", "canary", "recipe",
 ])  # fmt: skip
 def test_bad_input_gets_a_sentence_that_names_it(home: Path, name: str) -> None:
     args, sentence = _bad(home)[name]
@@ -222,8 +247,8 @@ def test_a_vocabulary_that_differs_from_its_model_is_refused(home: Path) -> None
     assert "the vocabulary differs; take both files from one model" in done.stderr
 
 
-def test_too_little_room_is_said_before_with_the_estimate(home: Path) -> None:
-    """The file claims 10 trillion weights, and has none of them."""
+def test_too_little_disk_space_is_reported_first_with_the_estimate(home: Path) -> None:
+    """The file claims 10 trillion weights, and contains none of them."""
     assert compress(home, "convert", "tiny.gguf", "folder").returncode == 0
     file = home / "folder" / "model.safetensors"
     (length,) = struct.unpack("<Q", file.read_bytes()[:8])
@@ -315,7 +340,7 @@ def test_a_share_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
 # Distillation: torch is too large for the environment of all tests; see docs/decisions
 
 
-def test_what_pruning_lost_is_learnt_again(home: Path) -> None:
+def test_distilling_recovers_what_pruning_lost(home: Path) -> None:
     pytest.importorskip("torch")
     texts(home / "text.jsonl", 200)
     done = compress(

@@ -1,4 +1,4 @@
-"""What compress does to a model's numbers, beside llama.cpp, gguf and tokenizers as oracles."""
+"""Test what compress does to a model's numbers, against llama.cpp, gguf and tokenizers as oracles."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from networks import INNER, LAYERS, network, tokens, write_network
 from processes import run
-from slipway.compress import gate, measuring, pruning, quantising, registering, texts
+from slipway.compress import gate, measuring, pruning, quantising, registering, rounding, texts
 from slipway.compress.activations import logits
 from slipway.compress.checkpoint import (
     Checkpoint,
@@ -38,8 +38,8 @@ SAID = "In 1999, Zoë's tide rose 12.5 metres\n\nat the harbour... <|im_start|> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_llama_cpp_predicts_what_our_numbers_say(tmp_path: Path, kind: str) -> None:
-    """Our reading of the weights, of positions and of heads is llama.cpp's."""
+def test_our_forward_pass_agrees_with_llama_cpp(tmp_path: Path, kind: str) -> None:
+    """Weights, positions and heads must be read as llama.cpp reads them."""
     model = read_gguf(write_network(tmp_path / "a.gguf", kind))
     window = [(7 * n + 3) % len(tokens()) for n in range(60)]
     found = logits(model, [window])[0]
@@ -92,7 +92,7 @@ def test_ggml_and_gguf_pack_rows_alike(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(quantising._ERROR))
-def test_what_is_packed_decodes_to_what_went_in(kind: str) -> None:
+def test_quantised_weights_decode_to_the_original_values(kind: str) -> None:
     assert quantising.is_right(quantising.pack, kind)
 
 
@@ -103,8 +103,8 @@ def test_a_wrong_library_is_noticed() -> None:
     assert not quantising.is_right(wrong, "q8_0")
 
 
-def test_types_that_nothing_can_pack_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    """In a Python that has no xllamacpp."""
+def test_types_that_cannot_be_packed_are_rejected_with_the_fix(tmp_path: Path) -> None:
+    """Runs in a Python that has no xllamacpp."""
     code = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda n, *a: None if n == 'xllamacpp' else find(n, *a)\n"
@@ -121,8 +121,27 @@ def test_types_that_nothing_can_pack_are_refused_with_the_way_out(tmp_path: Path
     assert "Put `llama-quantize` of llama.cpp on PATH, or choose --quant q8_0" in done.stdout
 
 
+def test_rounding_by_its_effect_keeps_more_than_rounding_to_the_nearest(tmp_path: Path) -> None:
+    """And what is written decodes to what the rounding was judged by."""
+    model = network()
+    kinds = quantising.types_of(model, "q4_0")
+    chance = np.random.default_rng(5)
+    read = chance.integers(0, 200, (8, 128)).tolist()
+    held = chance.integers(0, 200, (2, 128)).tolist()
+    made = rounding.rounded(model, kinds, read, lambda done, total: None)
+    near = read_gguf(quantising.write(model, tmp_path / "near.gguf", "q4_0"))
+    best = read_gguf(quantising.write(made, tmp_path / "best.gguf", "q4_0"))
+    for name, tensor in made.tensors.items():
+        if kinds[name] == "q4_0":
+            assert best.tensors[name].kind == "q4_0"
+            assert np.array_equal(best.tensors[name].load(), tensor.load()), name
+    right = logits(model, held)
+    lost = [float(((logits(each, held) - right) ** 2).mean()) for each in (near, best)]
+    assert lost[1] < 0.8 * lost[0]
+
+
 def wide(columns: int, layers: int = 30) -> Checkpoint:
-    """A model of that width in name only."""
+    """Return a model of that width in name only."""
     model = network(layers=layers)
 
     def changed(name: str, each: Tensor) -> Tensor:
@@ -194,7 +213,7 @@ def test_vectors_that_are_stored_twice_are_found_and_stored_once() -> None:
 
 
 def idle(model: Checkpoint, layer: int) -> Checkpoint:
-    """The same with a layer that adds nothing."""
+    """Return the same with a layer that adds nothing."""
     tensors = dict(model.tensors)
     for name in ("attn_output.weight", "ffn_down.weight"):
         whole = tensors[f"blk.{layer}.{name}"]
@@ -234,7 +253,7 @@ def test_the_neurons_that_do_nothing_go_and_nothing_changes() -> None:
     assert np.allclose(logits(model, WINDOWS), logits(small, WINDOWS), atol=1e-4)
 
 
-def test_torch_predicts_what_numpy_does() -> None:
+def test_torch_and_numpy_predict_the_same() -> None:
     torch = pytest.importorskip("torch")
     from slipway.compress.network import Network, as_q4_0, weights_of
 
@@ -284,7 +303,7 @@ def windows(losses: list[float], original: list[float]) -> list[Window]:
 
 
 def test_a_difference_is_taken_window_by_window() -> None:
-    """The text's own spread is large; the difference is the same in each window, so it is sure."""
+    """The text's own spread is large; the difference is the same in each window, so it is certain."""
     own = [1.0, 2.0, 3.0, 4.0]
     found = measuring.reading_of(windows([each + 0.1 for each in own], own))
     assert found.ratio == pytest.approx(np.exp(0.1))
@@ -292,7 +311,7 @@ def test_a_difference_is_taken_window_by_window() -> None:
     assert found.error > 1
 
 
-def test_noise_is_told_and_no_pace_is_given() -> None:
+def test_a_noisy_machine_is_reported_and_no_speed_is_printed() -> None:
     calm = {"a": [(1.0, 0.1)] * 7, "b": [(2.0, 0.05)] * 7}
     assert measuring._noise(calm) == ""
     busy = {"a": [(1.0, 0.1)] * 7, "b": [(1.0 + n % 3, 0.05) for n in range(7)]}
@@ -303,12 +322,24 @@ def test_noise_is_told_and_no_pace_is_given() -> None:
 
 @pytest.mark.parametrize(
     ("new", "verdict"),
-    [([1.0] * 40, "keep"), ([0.0] * 38 + [1.0] * 2, "reject"), ([1.0] * 37 + [0.0] * 3, "undecided")],
-)  # fmt: skip
+    [
+        ([1.0] * 38 + [0.9, 1.0], "keep"),
+        ([0.0] * 38 + [1.0] * 2, "reject"),
+        ([1.0] * 37 + [0.0] * 3, "undecided"),
+        ([1.0] * 40, "undecided"),  # forty that are equal may have missed one in twelve
+    ],
+)
 def test_answers_are_kept_only_beyond_doubt(new: list[float], verdict: str) -> None:
     check = gate.not_worse(gate.paired([1.0] * 40, new), 0.05)
     assert check.verdict == verdict
     assert ("more items would decide it" in check.found) == (verdict == "undecided")
+
+
+def test_items_that_are_all_equal_decide_once_there_are_enough() -> None:
+    few = gate.not_worse(gate.paired([1.0] * 20, [1.0] * 20), 0.02)
+    assert few.found.endswith("undecided, about 163 more items would decide it")
+    enough = gate.not_worse(gate.paired([1.0] * 183, [1.0] * 183), 0.02)
+    assert enough.verdict == "keep"
 
 
 def test_one_missed_target_rejects_and_one_open_leaves_it_open() -> None:

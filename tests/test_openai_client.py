@@ -215,9 +215,7 @@ def test_retry_after_is_passed_on(client: openai.OpenAI) -> None:
         "fault-html",
     ],
 )
-def test_a_stream_that_does_not_end_well_is_never_passed_off_as_success(
-    client: openai.OpenAI, model: str
-) -> None:
+def test_a_broken_stream_is_never_reported_as_success(client: openai.OpenAI, model: str) -> None:
     with pytest.raises(openai.APIError) as caught:
         list(client.chat.completions.create(model=model, messages=HELLO, stream=True))
     assert caught.value.body["slipway"]["retryable"] is True  # type: ignore[index]

@@ -26,9 +26,7 @@ WELL = {"mock-model", "fault-split", "fault-packed", "fault-nodone"}
 
 
 async def ask(client: httpx.AsyncClient, server: Serving, model: str, leave: bool) -> bool:
-    """Whether the stream said that it ended well; None of it is read to the end where the client
-    leaves.
-    """
+    """Return whether the stream ended well; None if the client leaves before its end."""
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": model}]}
     text = ""
     async with client.stream(

@@ -19,7 +19,7 @@ from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Promp
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
 from slipway.settings import AppSettings, ModelSettings, Settings, share
-from slipway.settings.live import LiveSettings, Rules
+from slipway.settings.live import LiveSettings
 from slipway.types import AnswerDone, AttemptDone, Record
 
 PASSAGES = 5
@@ -107,7 +107,7 @@ def compile_pipeline(
             ),
         )
     apps = {
-        name: app_of(name, app, synchronizers.get(name), routes, carried.live.of(name, app))
+        name: app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live))
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
@@ -144,19 +144,24 @@ def candidate_of(handle: ModelHandle) -> Candidate:
     return Candidate(model=model, traits=traits, health=handle.health)
 
 
+def access_of(name: str, app: AppSettings, live: LiveSettings) -> Access:
+    """Return the app's rules, as the settings file has them whenever they are applied."""
+    return Access(live.of(name, app), [Path(k) for k in app.knowledge], live.found.folder)
+
+
 def app_of(
     name: str,
     app: AppSettings,
     synchronizer: Synchronizer | None,
     routes: dict[str, Route],
-    rules: Rules,
+    access: Access,
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
     matches = app.cite == "match" or (app.cite is None and small)
     return answer.App(
         name=name,
-        knowledge=Knowledge(synchronizer, Access(rules), load_reranker(name, app))
+        knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
         route=route,

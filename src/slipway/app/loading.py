@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,8 @@ from slipway import knowledge, providers, weights
 from slipway.answer.abstention import SENTINEL
 from slipway.app.compiling import load_reranker, prompt_of
 from slipway.errors import ProviderError, SettingsError
+from slipway.knowledge import files
+from slipway.knowledge.access import unmatched_rules
 from slipway.providers.endpoints import ENDPOINTS
 from slipway.settings import Flags, KnownNames, Settings, load
 from slipway.settings.loading import Loaded
@@ -53,11 +56,21 @@ def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:
     settings = found.settings
     for name, app in settings.apps.items():
         if app.knowledge:
-            knowledge.check([Path(k) for k in app.knowledge], settings.embedding)
+            knowledge.check([Path(k) for k in app.knowledge], settings.embedding, ocr=settings.ocr)
         load_reranker(name, app)
     for name, model in settings.models.items():
         providers.create(name, model, model.provider)
-    return found
+    return msgspec.structs.replace(found, warnings=(*found.warnings, *rule_warnings(found)))
+
+
+def rule_warnings(found: Loaded) -> Iterator[str]:
+    """Name each access rule that matches no document; the files are listed, not read."""
+    for name, app in found.settings.apps.items():
+        if app.access and app.knowledge:
+            sources = [Path(k) for k in app.knowledge]
+            documents = files.find([source for source in sources if source.exists()])
+            for sentence in unmatched_rules(app.access, sources, found.folder, documents):
+                yield f"apps.{name}.access: {sentence}"
 
 
 def known_names() -> KnownNames:

@@ -9,14 +9,18 @@ import msgspec
 
 from slipway.app.banner import address_of, banner, local_address
 from slipway.app.building import Assembly
-from slipway.app.loading import check_settings, load_settings, with_model_names
+from slipway.app.loading import (
+    check_settings,
+    load_settings,
+    rule_warnings,
+    with_model_names,
+)
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import check_usable, file_of
-from slipway.terminal import PrintableArguments
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -28,8 +32,6 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         datefmt="%H:%M:%S",
         level=logging.WARNING if quiet else logging.INFO,
     )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(PrintableArguments())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     flags = with_model_names(flags)
     found = load_settings(flags)
@@ -52,7 +54,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
 
 def tell_start(found: Loaded, address: tuple[str, int], *, quiet: bool) -> None:
     for line in [
-        *(f"warning: {w}" for w in found.warnings),
+        *(f"warning: {w}" for w in (*found.warnings, *rule_warnings(found))),
         *([] if quiet else banner(found, address)),
     ]:
         print(line, file=sys.stderr)  # noqa: T201 - for the person who starts the server

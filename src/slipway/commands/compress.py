@@ -1,4 +1,4 @@
-"""`slipway compress`: the command line. What it does is in `compress_run.py`, imported when needed."""
+"""Define the command line of `slipway compress`; `compress_run.py` does the work."""
 
 import json
 import sys
@@ -48,6 +48,9 @@ def command() -> None:
     type=NonEmptyPath(),
     metavar="TEXT",
     help="Text of yours to learn from: a file or folder.",
+)
+@click.option(
+    "--calibrate", type=NonEmptyPath(), help="Text of yours to round by, if it is not distilled on."
 )
 @click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m or q4_0.")
 @click.option(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ import msgspec
 from slipway import weights
 from slipway.compress import registering
 from slipway.compress.gate import targets_from
-from slipway.compress.pipeline import Job, Scores, compress
+from slipway.compress.jobs import Job, Scores
+from slipway.compress.pipeline import compress
 from slipway.compress.quantising import check_form
 from slipway.compress.recipes import write_recipe
 from slipway.compress.refusals import refused
 from slipway.compress.reports import lines, write_reports
 from slipway.compress.results import ORIGINAL, RESULT, Outcome, Registered
+from slipway.compress.runner import thread_count
 from slipway.settings import Flags, share
 from slipway.settings.tree import GGUF
 from slipway.terminal import Bar
@@ -35,6 +38,7 @@ class Asked(Record, frozen=True, kw_only=True):
     target: tuple[str, ...] = ()
     prune: str | None = None
     distil: Path | None = None
+    calibrate: Path | None = None
     quant: str | None = None
     out: Path | None = None
     test: Path | None = None
@@ -53,6 +57,7 @@ class Asked(Record, frozen=True, kw_only=True):
 def run(asked: Asked, *, as_json: bool) -> int:
     """Compress; the exit code is 0 if the result may be kept."""
     _check_needs()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: its processes end too
     job = job_of(asked)
     terminal = Terminal(asked, shown=not as_json)
     try:
@@ -72,7 +77,7 @@ def run(asked: Asked, *, as_json: bool) -> int:
 
 
 def job_of(asked: Asked) -> Job:
-    """What the command line asks for. Raises SettingsError for what cannot be understood."""
+    """Return what the command line asks for. Raises SettingsError for what cannot be understood."""
     path = found(asked.model)
     name = asked.name or registering.name_for(f"{path.name.removesuffix(GGUF)}-small")
     if asked.name and registering.name_for(asked.name) != asked.name:
@@ -87,16 +92,24 @@ def job_of(asked: Asked) -> Job:
         raise refused(
             f"--rounds: {asked.rounds} are too few to see noise; give {FEWEST_ROUNDS}, or 0"
         )
+    targets = targets_from(asked.target)
+    if targets.points is not None and asked.questions is None:
+        raise refused(
+            "--target: quality is measured on questions of yours; add --questions and --docs"
+        )
+    if targets.speed is not None and not asked.rounds:
+        raise refused("--target: speed is measured in rounds; leave out --rounds 0")
     _check_canary(asked)
     return Job(
         model=path,
         out=asked.out or Path(f"{name}.compress"),
         name=name,
         command=" ".join(["slipway", *sys.argv[1:]]),
-        targets=targets_from(asked.target),
+        targets=targets,
         quant=asked.quant,
         prune=asked.prune,
         distil=asked.distil,
+        calibrate=asked.calibrate,
         test=asked.test,
         other=asked.other,
         questions=asked.questions,
@@ -108,7 +121,7 @@ def job_of(asked: Asked) -> Job:
 
 
 def found(model: str) -> Path:
-    """The file or folder that MODEL means. Raises SettingsError."""
+    """Return the file or folder that MODEL means. Raises SettingsError."""
     path = Path(model).expanduser()
     if path.exists():
         return path
@@ -192,6 +205,10 @@ class Terminal:
             concurrency=1,
         )
         report = evaluate(wanted, self.say, shown=self._shown)
+        for name in (ORIGINAL, RESULT):
+            failed = sum(_is_failed(case) for case in report.cases[name])
+            if failed:
+                self.say(f"{name}: the model gave no answer to {failed} of {report.n} questions")
         old, new = ([_score(case) for case in report.cases[name]] for name in (ORIGINAL, RESULT))
         return old, new
 
@@ -210,18 +227,32 @@ class Terminal:
 
 
 def _settings(models: Mapping[str, Path], docs: Sequence[Path]) -> dict[str, Any]:
+    run_here = {"provider": "local", "parallel": 1, "threads": thread_count()}
     return {
         "store": "sqlite:///answers.db",
         "models": {
-            name: {"provider": "local", "weights": str(path.absolute()), "parallel": 1}
-            for name, path in models.items()
+            name: {**run_here, "weights": str(path.absolute())} for name, path in models.items()
         },
-        "apps": {"docs": {"knowledge": [os.path.abspath(d) for d in docs], "route": ORIGINAL}},  # noqa: PTH100
+        "apps": {
+            "docs": {
+                "knowledge": [os.path.abspath(d) for d in docs],  # noqa: PTH100
+                "route": ORIGINAL,
+            }
+        },
     }
 
 
+def _is_failed(case: Any) -> bool:
+    return bool(case.answer.error or case.answer.degraded)
+
+
 def _score(case: Any) -> float:
-    """The share of the gold answer's facts; for a question without an answer, whether it says so."""
+    """Return the share of the gold answer's facts; without a gold answer, whether it abstains.
+
+    An answer that was quoted because the model gave none is the model's failure.
+    """
+    if _is_failed(case):
+        return 0.0
     if case.question.unanswerable:
         return float(case.answer.abstained)
     return float(case.covered or 0.0)

@@ -12,7 +12,7 @@ import click
 import httpx
 import msgspec
 
-from slipway.app.loading import load_settings
+from slipway.app.loading import load_settings, rule_warnings
 from slipway.app.stores import LazyStore, distinct, synchronizers_for
 from slipway.commands.options import JSON, counted, settings_options
 from slipway.errors import Conflict, InternalError, SettingsError
@@ -29,8 +29,8 @@ _POLL_S = 0.2
 
 
 class IngestReport(Record, frozen=True, kw_only=True):
-    """What was read, by app. `partly` maps paths to what is missing, `failed` to the reason, each with
-    what to do.
+    """What was read, by app. `partly` maps paths to what is missing, `failed` to the reason, each
+    with what to do.
     """
 
     documents: int
@@ -66,6 +66,8 @@ def command(
     """
     flags = Flags(config=config, docs=docs, models=models)
     reports = ingest(flags, shown=not as_json, verify=verify)
+    for warning in rule_warnings(load_settings(flags)):
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         found = {name: msgspec.to_builtins(report) for name, report in reports.items()}
         click.echo(json.dumps(found, indent=2))

@@ -11,7 +11,11 @@ from slipway.compress.checkpoint import Checkpoint, Floats
 from slipway.compress.refusals import refused
 from slipway.types import Record
 
-Get = Callable[[str], Floats]
+Weight = Callable[[str, Floats], Floats]  # (tensor's name, what it will be multiplied with)
+Get = Callable[[str, Floats], Floats]  # the same within a layer
+
+
+_NONE: Floats = np.zeros((), np.float32)  # a vector is not multiplied with anything
 
 
 class Shape(Record, frozen=True, kw_only=True):
@@ -65,22 +69,32 @@ class Layer(Record, frozen=True, kw_only=True):
     gated: Floats
 
 
-def layers(model: Checkpoint, windows: Sequence[Sequence[int]]) -> Iterator[Layer]:
-    """Each layer's activations on these windows of equal length, in order: (window, token, width)."""
+def layers(
+    model: Checkpoint, windows: Sequence[Sequence[int]], weight: Weight | None = None
+) -> Iterator[Layer]:
+    """Each layer's activations on these windows of equal length, in order: (window, token, width).
+
+    `weight` gives the matrix to go on with; the model's own if it is left out.
+    """
     shape, tokens = shape_of(model), np.asarray(windows)
     turn = angles(model, tokens.shape[1])
     x = model.tensors["token_embd.weight"].load()[tokens]
     for number in range(shape.layers):
 
-        def get(name: str, number: int = number) -> Floats:
-            return model.tensors[f"blk.{number}.{name}"].load()
+        def get(name: str, by: Floats, number: int = number) -> Floats:
+            full = f"blk.{number}.{name}"
+            if weight is None or by is _NONE:
+                return model.tensors[full].load()
+            return weight(full, by)
 
         into = x
-        x = x + _attention(_norm(x, get("attn_norm.weight"), shape.epsilon), get, model, turn)
-        h = _norm(x, get("ffn_norm.weight"), shape.epsilon)
-        gate = h @ get("ffn_gate.weight").T
-        gated = gate / (1 + np.exp(-gate)) * (h @ get("ffn_up.weight").T)
-        x = x + gated @ get("ffn_down.weight").T
+        x = x + _attention(
+            _norm(x, get("attn_norm.weight", _NONE), shape.epsilon), get, model, turn
+        )
+        h = _norm(x, get("ffn_norm.weight", _NONE), shape.epsilon)
+        gate = h @ get("ffn_gate.weight", h).T
+        gated = gate / (1 + np.exp(-gate)) * (h @ get("ffn_up.weight", h).T)
+        x = x + gated @ get("ffn_down.weight", gated).T
         yield Layer(number=number, into=into, out=x, gated=gated)
 
 
@@ -106,11 +120,11 @@ def _attention(h: Floats, get: Get, model: Checkpoint, turn: tuple[Floats, Float
     shape, kind = shape_of(model), model.architecture
 
     def heads(name: str, count: int) -> Floats:
-        x = h @ get(f"{name}.weight").T
-        x = x + get(f"{name}.bias") if kind.biases else x
+        x = h @ get(f"{name}.weight", h).T
+        x = x + get(f"{name}.bias", _NONE) if kind.biases else x
         x = x.reshape(*h.shape[:2], count, shape.head)
         is_normed = kind.head_norms and name != "attn_v"
-        return _norm(x, get(f"{name}_norm.weight"), shape.epsilon) if is_normed else x
+        return _norm(x, get(f"{name}_norm.weight", _NONE), shape.epsilon) if is_normed else x
 
     q = turned(heads("attn_q", shape.heads), turn, interleaved=shape.interleaved)
     k = turned(heads("attn_k", shape.kv_heads), turn, interleaved=shape.interleaved)
@@ -121,8 +135,8 @@ def _attention(h: Floats, get: Get, model: Checkpoint, turn: tuple[Floats, Float
     scores[..., ~np.tri(length, dtype=bool)] = -np.inf
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     scores /= scores.sum(-1, keepdims=True)
-    mixed = np.einsum("whij,wjhd->wihd", scores, v, optimize=True)
-    out: Floats = mixed.reshape(*h.shape[:2], -1) @ get("attn_output.weight").T
+    mixed = np.einsum("whij,wjhd->wihd", scores, v, optimize=True).reshape(*h.shape[:2], -1)
+    out: Floats = mixed @ get("attn_output.weight", mixed).T
     return out
 
 

@@ -38,6 +38,7 @@ class Tensor(Record, frozen=True, kw_only=True):
     shape: tuple[int, ...]
     kind: str
     load: Callable[[], Floats]
+    packed: Callable[[], NDArray[np.uint8]] | None = None  # the bytes of `kind`, if they are fixed
 
     @property
     def size(self) -> int:

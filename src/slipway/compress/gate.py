@@ -74,13 +74,22 @@ def targets_from(texts: Sequence[str]) -> Targets:
 
 
 def paired(old: Sequence[float], new: Sequence[float]) -> Paired:
-    """The interval is Student's for the mean of differences, 95 %."""
+    """The interval is Student's for the mean of differences, 95 %. If every difference is the same,
+    that would be sure of itself after two items; then it is as wide as what so many items may have
+    missed (Clopper & Pearson 1934, no event of `n`).
+    """
     change = [b - a for a, b in zip(old, new, strict=True)]
     n, mean = len(change), fmean(change)
-    margin = _t(n - 1) * stdev(change) / math.sqrt(n) if n > 1 else math.inf
+    spread = stdev(change) if n > 1 else math.inf
+    margin = _t(n - 1) * spread / math.sqrt(n) if spread else _unseen(n)
     return Paired(
         n=n, old=fmean(old), new=fmean(new), difference=mean, low=mean - margin, high=mean + margin
     )
+
+
+def _unseen(n: int) -> float:
+    """The largest share of items that differ of which `n` items show none, 97.5 %."""
+    return float(1 - 0.025 ** (1 / n))
 
 
 def _t(freedom: int) -> float:
@@ -113,6 +122,9 @@ def not_worse(found: Paired, delta: float) -> Check:
 
 def _more(found: Paired, delta: float) -> str:
     away = abs(found.difference + delta)
+    if math.isclose(found.high - found.difference, _unseen(found.n)):
+        needed = math.ceil(math.log(0.025) / math.log(1 - min(away, 0.99))) if away else _MOST
+        return f"undecided, about {needed - found.n:,} more items would decide it"
     spread = (found.high - found.difference) / _t(found.n - 1) * math.sqrt(found.n)
     needed = math.ceil((1.96 * spread / away) ** 2) if away > 1e-9 else _MOST
     if not math.isfinite(needed) or needed >= _MOST:

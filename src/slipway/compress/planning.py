@@ -112,7 +112,7 @@ def check_room(model: Checkpoint, out: Path, *, prunes: bool, distils: bool) -> 
     if need > free:
         raise refused(
             f"--out: about {need / 1e9:.1f} GB are needed on the disk of {out}, and "
-            f"{free / 1e9:.1f} GB are free; make room, or name a folder on another disk"
+            f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk"
         )
     need, free = memory_needed(model, distils=distils), memory_free()
     if need > free:
@@ -134,7 +134,7 @@ def memory_needed(model: Checkpoint, *, distils: bool) -> int:
     if distils:
         logits = 5 * 4 * _BATCH * _WINDOW * vocabulary
         return 22 * model.parameters + logits
-    return 4 * model.parameters + 3 * 8 * _WINDOW * vocabulary
+    return 4 * model.parameters + 2 * 8 * _WINDOW * vocabulary + (1 << 29)
 
 
 def memory_free() -> int:

@@ -113,6 +113,8 @@ def write(
 
     def packed(name: str) -> Packed:
         tensor, kind = model.tensors[name], kinds[name]
+        if tensor.packed is not None and tensor.kind == kind:
+            return name, tensor.shape, kind, tensor.packed
         return name, tensor.shape, kind, lambda: pack(tensor.load(), kind)
 
     return write_gguf(

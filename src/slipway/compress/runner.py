@@ -169,7 +169,7 @@ class Bench:
     ) -> dict[str, int]:
         from slipway.compress.llama import Llama
 
-        paths = [path] if original is None else [path, original]
+        paths = [path] if original in (None, path) else [path, str(original)]
         self._models = [Llama(Path(library), Path(each), context, threads) for each in paths]
         sizes = {model.vocabulary for model in self._models}
         if len(sizes) > 1:
@@ -180,8 +180,9 @@ class Bench:
         return list(self._models[0].tokens(text, special=special))
 
     def score(self, window: list[int]) -> dict[str, float]:
-        model, original = self._models
-        mine, its = (_log_probabilities(each, window) for each in (model, original))
+        model, original = self._models[0], self._models[-1]
+        mine = _log_probabilities(model, window)
+        its = mine if original is model else _log_probabilities(original, window)
         wanted = np.asarray(window[WARM + 1 :])
         rows = np.arange(len(wanted))
         kl = (np.exp(its) * (its - mine)).sum(1, dtype=np.float64)

@@ -121,11 +121,13 @@ def refuse_shared(training: Sequence[str], test: Iterable[str], flag: str) -> No
         raise refused(
             f"{flag}: {len(found)} of {len(training)} training documents share text with the "
             f"test, the first is document {number + 1} (“{words}”); take them out of "
-            f"one of the two, or leave {flag} out and let Slipway split --distil"
+            f"one of the two, or leave {flag} out and let Slipway split the text"
         )
 
 
-def split(documents: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
+def split(
+    documents: Sequence[str], flag: str = "--distil", seed: int = 0
+) -> tuple[list[str], list[str]]:
     """Training and test documents, about nine to one. Documents that share text stay together."""
     groups = _groups(documents)
     random.Random(seed).shuffle(groups)  # noqa: S311
@@ -138,7 +140,7 @@ def split(documents: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]
             size += length
     if not test:
         raise refused(
-            "--distil: its documents all share text, so none can be kept for the test; "
+            f"{flag}: its documents all share text, so none can be kept for the test; "
             "name other text to test on with --test"
         )
     held = set(test)

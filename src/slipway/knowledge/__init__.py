@@ -19,14 +19,18 @@ from typing import IO, Any
 from slipway.errors import Conflict, SettingsError
 from slipway.knowledge import answerability, files, fusion
 from slipway.knowledge.access import Access
-from slipway.knowledge.best_passage import PLACES_READ, choose_best_passages
 from slipway.knowledge.collection import Collection, ScanProgress
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.embedding import EMBEDDERS, is_folder
 from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
+from slipway.knowledge.index import Index
+from slipway.knowledge.reader_index import ReaderIndex, reader_index
+from slipway.knowledge.readers.ocr import EXTRA as OCR_EXTRA
+from slipway.knowledge.readers.ocr import is_installed
 from slipway.knowledge.search_slots import SearchSlots
+from slipway.knowledge.searching import Search, SearchResult
 from slipway.knowledge.sync import Synchronizer
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
@@ -35,7 +39,7 @@ __all__ = ["OFF", "DocumentCounts", "Findings", "Knowledge", "ScanProgress", "ch
 
 EXTRA = "slipway[knowledge]"
 # What it installs; imported by the modules that use them, so that a gateway never loads them
-_NEEDED = ("tantivy", "selectolax", "pypdfium2", "python_calamine", "watchfiles")
+_NEEDED = ("chardet", "tantivy", "selectolax", "pypdfium2", "python_calamine", "watchfiles")
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
 # For all searches in this process; one more than cores, since each waits a little for the others
@@ -69,7 +73,7 @@ class DocumentCounts(Record, frozen=True, kw_only=True):
     passages: int
 
 
-def check(sources: Sequence[Path], embedding: str = OFF) -> None:
+def check(sources: Sequence[Path], embedding: str = OFF, *, ocr: bool = False) -> None:
     """Raise SettingsError if a source is missing or has nothing to read, the extra is not
     installed, or the embedding is unknown. Its weights need not be on this machine yet.
     """
@@ -77,6 +81,8 @@ def check(sources: Sequence[Path], embedding: str = OFF) -> None:
         raise SettingsError(
             [f"knowledge needs the extra: pip install '{EXTRA}' (missing: {', '.join(missing)})."]
         )
+    if ocr and not is_installed():
+        raise SettingsError([f"ocr: true needs the extra: pip install '{OCR_EXTRA}'"])
     if problems := files.problems(sources):
         raise SettingsError(problems)
     if embedding not in (OFF, *EMBEDDERS) and not is_folder(embedding):
@@ -95,13 +101,16 @@ def opened(
     embedding: str = OFF,
     largest_mb: float = 50.0,
     deadline_s: float = 60.0,
+    ocr: bool = False,
 ) -> Synchronizer:
     """Open the documents of these folders and files as the store knows them; read no file yet.
     Raise SettingsError as `check` does.
     """
-    check(sources, embedding)
+    check(sources, embedding, ocr=ocr)
     with store.sound():
-        collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
+        collection = Collection(
+            store, sources, largest_mb=largest_mb, deadline_s=deadline_s, ocr=ocr
+        )
     return Synchronizer(
         collection, None if embedding == OFF else Dense(collection, embedding, embedder_of)
     )
@@ -151,7 +160,7 @@ class Knowledge:
         ranked = self._fresh(text, asker, limit, within)
         return Findings(
             hits=_hits(self._reranked(text, ranked)[:limit]),
-            confidence=self.confidence(text, ranked),
+            confidence=self.confidence(text, ranked, asker),
         )
 
     def search(
@@ -173,14 +182,14 @@ class Knowledge:
         collection = self.synchronizer.collection
         reread = set[str]()  # paths of documents that were read again for this question
         for last in (*[False] * _REFRESHES, True):
-            ranked, documents = self._ranked(text, asker, max(limit, answerability.DEPTH), within)
-            docs = {doc.path: doc for each in ranked for doc in [documents[each.passage.id]]}
+            found = self._ranked(text, asker, max(limit, answerability.DEPTH), within)
+            docs = {doc.path: doc for doc in map(found.document_of, found.ranked)}
             stale = [doc for doc in collection.stale(docs.values()) if doc.path not in reread]
             if last or not stale:
                 break
             reread |= collection.refresh(stale)
         left_out = {doc.path for doc in stale}
-        return [each for each in ranked if each.passage.path not in left_out]
+        return [each for each in found.ranked if each.passage.path not in left_out]
 
     def _reranked(self, text: str, ranked: list[Ranked]) -> list[Ranked]:
         """Sort by the reranker's scores; keep the order if the reranker fails or takes too long."""
@@ -206,98 +215,33 @@ class Knowledge:
 
     def _ranked(
         self, text: str, asker: Asker, limit: int, within: Within | None, *, by_meaning: bool = True
-    ) -> tuple[list[Ranked], dict[str, Doc]]:
-        """Return places, best first, and the documents of all passages found, by passage id. Search
-        again if documents were replaced meanwhile, since the results mix old and new.
-        """
+    ) -> SearchResult:
+        """Search, again if documents were replaced meanwhile."""
+        collection = self.synchronizer.collection
+        dense = self.synchronizer.dense if by_meaning else None
         for _ in range(_REFRESHES):
+            known = collection.known
+            visible = self.access.document_filter(asker, within, known.documents, known.epoch)
+            index = self._index_for(asker)
             with _SEARCH_SLOTS:
-                ranked, documents, whole = self._searched(text, asker, limit, within, by_meaning)
-            if whole:
+                found = Search(text, limit, collection, known, index, dense, visible).run()
+            if found.is_complete:
                 break
-            self.synchronizer.collection.wait_for_changes()
-        return ranked, documents
+            collection.wait_for_changes()
+        return found
 
-    def _searched(
-        self, text: str, asker: Asker, limit: int, within: Within | None, by_meaning: bool
-    ) -> tuple[list[Ranked], dict[str, Doc], bool]:
-        """And whether all that was found is still there."""
-        collection, dense = (
-            self.synchronizer.collection,
-            self.synchronizer.dense if by_meaning else None,
-        )
+    def _index_for(self, asker: Asker) -> "Index | ReaderIndex":
+        """Return the index with the word statistics of what this asker may read."""
+        collection = self.synchronizer.collection
         known = collection.known
-        visible = self.access.document_filter(asker, within, known.documents, known.epoch)
-        places = collection.index.search(text, max(limit, fusion.KEYWORD_DEPTH), visible)
-        spots = {place.number: place.passages for place in places}
-        near = (
-            dense.nearest(
-                text,
-                max(limit, fusion.DENSE_DEPTH),
-                [number for some in spots.values() for number in some],
-                visible,
-            )
-            if dense
-            else {}
-        )
-        locations = {
-            number: (place.number, place.document) for place in places for number in place.passages
-        }
-        locations |= collection.document_store.locations(
-            [number for number in near if number not in locations]
-        )
-        mine = {
-            n: place
-            for n, (place, document) in locations.items()
-            if document in known.documents and (visible is None or document in visible)
-        }
-        chosen = fusion.fuse_keys(
-            [
-                (place.number, place.passage, place.score)
-                for place in places
-                if place.passage in mine
-            ],
-            [(mine[n], n, cosine) for n, cosine in near.items() if n in mine],
-            limit,
-        )
-        more = [
-            [n for n in spots.get(mine[each.passage], ()) if n != each.passage]
-            for each in chosen[:PLACES_READ]
-        ]
-        rows = collection.document_store.passages(
-            [*(each.passage for each in chosen), *(n for some in more for n in some)]
-        )
-        ranked = [
-            Ranked(
-                passage=rows[each.passage].passage,
-                score=each.score,
-                keyword=each.keyword,
-                cosine=each.cosine,
-            )
-            for each in chosen
-            if each.passage in rows
-        ]
-        whole = len(rows) == len(chosen) + sum(map(len, more)) and len(mine) == len(
-            {*near, *locations}
-        )
-        if whole:
-            ranked = choose_best_passages(
-                text,
-                ranked,
-                [[(rows[n].passage, near.get(n, 0.0)) for n in some] for some in more],
-                collection.index,
-            )
-        return (
-            ranked,
-            {row.passage.id: known.documents[row.document] for row in rows.values()},
-            whole,
-        )
+        readable = self.access.document_filter(asker, None, known.documents, known.epoch)
+        return reader_index(collection.index, readable, known.documents)
 
     def ranked(
         self, text: str, asker: Asker, limit: int, *, by_meaning: bool = True
     ) -> list[Ranked]:
         """Return places with their scores, for measuring; ignore vectors unless `by_meaning`."""
-        return self._ranked(text, asker, limit, None, by_meaning=by_meaning)[0]
+        return self._ranked(text, asker, limit, None, by_meaning=by_meaning).ranked
 
     def places(self, asker: Asker) -> list[fusion.PlaceKey]:
         """Return the keys of all places of this asker's documents."""
@@ -312,15 +256,21 @@ class Knowledge:
         """Tell whether search by meaning is on and its weights are loaded."""
         return self.synchronizer.dense is not None and self.synchronizer.dense.is_ready
 
-    def confidence(self, text: str, ranked: Sequence[Ranked], *, by_meaning: bool = True) -> float:
+    def confidence(
+        self,
+        text: str,
+        ranked: Sequence[Ranked],
+        asker: Asker | None = None,
+        *,
+        by_meaning: bool = True,
+    ) -> float:
         """Return the probability, 0 to 1, that these places answer; judged by words alone until all
         of them have vectors.
         """
         near = by_meaning and all(each.cosine for each in ranked)
         embed = self.synchronizer.dense.embedder(text) if near and self.synchronizer.dense else None
-        return answerability.answer_probability(
-            text, ranked, self.synchronizer.collection.index, embed
-        )
+        index = self._index_for(asker) if asker else self.synchronizer.collection.index
+        return answerability.answer_probability(text, ranked, index, embed)
 
     # The field's name on the wire
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002
@@ -351,8 +301,9 @@ class Knowledge:
         return Path(doc.file) if doc is not None else None
 
     def _readable(self, row: StoredPassage, asker: Asker) -> bool:
-        doc = self.synchronizer.collection.documents.get(row.document)
-        return doc is not None and self.access.may_read(asker, doc)
+        documents = self.synchronizer.collection.documents
+        doc = documents.get(row.document)
+        return doc is not None and self.access.may_read(asker, doc, documents)
 
     def documents(self, asker: Asker) -> list[Doc]:
         """Return the asker's documents by path. Failed ones are listed only for those who may
@@ -400,7 +351,7 @@ class Knowledge:
                 uploads.described(path, name, tags, groups),  # what the rules say of the new one
                 *filter(None, (collection.by_path.get(path), uploads.waiting.get(path))),
             ]
-            if not all(self.access.may_read(asker, doc) for doc in before):
+            if not all(self.access.may_read(asker, doc, collection.documents) for doc in before):
                 stem, dot, kind = name.rpartition(".")
                 name = f"{stem}-{token_hex(4)}{dot}{kind}"
                 path = uploads.path_of(name, collection.by_path)
@@ -427,7 +378,7 @@ class Knowledge:
             for doc in list(collection.uploads.waiting.values())
             if asker.documents and doc.path not in collection.by_path
         ]
-        return [doc for doc in docs if self.access.may_read(asker, doc)]
+        return [doc for doc in docs if self.access.may_read(asker, doc, collection.documents)]
 
     def read(self, path: str) -> None:
         """Read an uploaded file into the index; block until done."""

@@ -11,45 +11,36 @@ import hashlib
 import json
 import logging
 import math
-import re
 import shutil
-import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from slipway.knowledge.document_store import StoredPassage
+from slipway.knowledge.words import UNSPACED, Words, analyzer, pairs, plain_text
 from slipway.types import Record
 
 if TYPE_CHECKING:
-    from tantivy import IndexWriter, Query, Searcher, TextAnalyzer
+    from tantivy import IndexWriter, Query, Searcher
 
 log = logging.getLogger("slipway")
 _BOOSTS = {"heading": 1.0, "trail": 0.5, "title": 0.25, "path": 0.25, "body": 1.0}
 # Scripts without spaces between words are indexed as pairs of characters
 _PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}
-_UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
-    r"\U00020000-\U0003ffff]+"
-)
-# In addition to tantivy's own stop words (Lucene's 33): they show that something is asked, not
-# what. Removed from questions, never from the index.
-_ASKING = """
-    about am any been can could did do does each explain from had has have he her here him his
-    how i its just many may me might much must my our please she should so some tell than too us
-    very we were what when where which who whom whose why would you your
-"""
-_LONGEST_WORD = 64
-_LINE_END = "7h3l1n33nd5"  # a word that no text has and the stemmer keeps
-_QUERY_CHARACTERS, _QUERY_TERMS = 8000, 64
+FIELDS = (*_BOOSTS.items(), *_PAIR_BOOSTS.items())
+_QUERY_TERMS = 64
 _WRITER_BYTES = 50_000_000
-_SMALL_COLLECTION = 1000  # passages
-_DEPTH = 50  # places scored beyond the requested ones; twice as many passages
+SMALL_COLLECTION = 1000  # passages
+_CACHED_NUMBERS = 1_000_000  # of documents; 8 bytes each
+DEPTH = 50  # places scored beyond the requested ones; twice as many passages
 
 PASSAGES_PER_PLACE = 8  # passages of a place that are read
 
@@ -58,6 +49,9 @@ _TABLES = ("places", "passages")
 _SEGMENT_FILES, _MARK = ("idx", "term", "pos", "fast", "fieldnorm", "store"), 1337
 
 Fields = dict[str, str]
+Weights = list[tuple[str, str, float]]  # (field, term, weight)
+TermCounts = list[dict[str, int]]  # of each of FIELDS; `""` is the field's length
+_COUNTS = msgspec.msgpack.Decoder(TermCounts)
 
 
 class DocumentFilter(Record, frozen=True, kw_only=True):
@@ -108,12 +102,16 @@ class Index:
                     "The keyword index is broken; it is built again from the stored documents."
                 )
             self.clear()
-        self._words = _Words()
+        self._words = Words()
 
     def _open(self) -> None:
         home = self._folder / self._home if self._folder else None
         self._whole, self._parts = (_Table(home / name if home else None) for name in _TABLES)
+        self._snapshot()
+
+    def _snapshot(self) -> None:
         self._searchers = self._whole.searcher(), self._parts.searcher()
+        self.state = IndexState(self._whole, self._parts, *self._searchers)
 
     def clear(self) -> None:
         """Start an empty index in a new folder, since files of the old one may still be open."""
@@ -137,13 +135,36 @@ class Index:
         for row in rows:
             places.setdefault(row.place, []).append(row)
         out = [*dropped, *documents]
-        self._parts.update([(row, row.passage.text) for row in rows], out)
+        counted = {row.id: self._counts(row, row.passage.text) for row in rows}
+        self._parts.update([(row, row.passage.text, counted[row.id]) for row in rows], out)
         self._whole.update(
-            [(some[0], "\n".join(row.passage.text for row in some)) for some in places.values()],
+            [
+                (
+                    some[0],
+                    "\n".join(row.passage.text for row in some),
+                    _joined([counted[row.id] for row in some]),
+                )
+                for some in places.values()
+            ],
             out,
         )
-        self._searchers = self._whole.searcher(), self._parts.searcher()
+        self._snapshot()
         self._record(generation)
+
+    def _counts(self, row: StoredPassage, body: str) -> TermCounts:
+        """Count the terms of each field, for readers of a part of the documents."""
+        fields = _fields(row, body)
+        found = [Counter(self.words_only(fields[name])) for name in _BOOSTS]
+        found += [Counter(plain_text(fields[name]).split()) for name in _PAIR_BOOSTS]
+        return [{**each, "": each.total()} for each in found]
+
+    def words_only(self, text: str) -> Sequence[str]:
+        """Return all words of a text without pairs of characters; see `words`."""
+        return self._words.spaced(text)
+
+    def query_terms(self, text: str) -> dict[str, list[str]]:
+        """Return what is searched for: `words`, and `pairs` of characters."""
+        return self._words.of(text)
 
     def _record(self, generation: int) -> None:
         self.generation = generation
@@ -184,16 +205,12 @@ class Index:
         return self._words.content_terms(text)
 
     def idf(self, word: str) -> float:
-        """Return a word's weight as in BM25 (Robertson & Zaragoza 2009): high if few passages have
-        it. The empty word means one that no passage has. A small collection is weighted as if it
-        had more passages without the word: in a handful, a word that all have may still be what is
-        asked about.
+        """Return a word's inverse document frequency. The empty word means one that no passage has.
+        A small collection is weighted as if it had more passages without the word: in a handful, a
+        word that all have may still be what is asked about.
         """
-        count, total = (
-            self._parts.count_of(self._searchers[1], word) if word else 0,
-            max(len(self), _SMALL_COLLECTION),
-        )
-        return math.log(1 + (total - min(count, total) + 0.5) / (count + 0.5))
+        count = self._parts.count_of(self._searchers[1], word) if word else 0
+        return idf(count, max(len(self), SMALL_COLLECTION))
 
     def search(
         self, text: str, limit: int, visible: DocumentFilter | None = None
@@ -204,7 +221,7 @@ class Index:
         terms = self._words.of(text)
         if not any(terms.values()) or limit < 1:
             return []
-        (whole, parts), depth = self._searchers, _DEPTH + limit
+        (whole, parts), depth = self._searchers, DEPTH + limit
         best_passages: dict[int, list[int]] = {}
         best: dict[int, float] = {}
         for passage, place, score in self._parts.search(
@@ -228,9 +245,48 @@ class Index:
         ]
 
 
+class IndexState:
+    """The index between two updates. It caches which documents have a term; used by any threads."""
+
+    def __init__(
+        self, whole: "_Table", parts: "_Table", of_whole: "Searcher", of_parts: "Searcher"
+    ) -> None:
+        self.tables = {"places": (whole, of_whole), "passages": (parts, of_parts)}
+        self.readers: dict[int, Any] = {}  # see `reader_index`
+        self._documents: dict[tuple[str, str, str], Sequence[int]] = {}
+        self._cached = 0
+
+    def documents_with(self, table: str, field: str, term: str) -> Sequence[int]:
+        """Return the document of each row that has the term."""
+        key = (table, field, term)
+        found = self._documents.get(key)
+        if found is None:
+            rows, searcher = self.tables[table]
+            found = array("q", rows.documents_with(searcher, field, term))
+            if self._cached > _CACHED_NUMBERS:
+                self._documents, self._cached = {}, 0
+            self._documents[key] = found
+            self._cached += len(found) + 32
+        return found
+
+
+def _joined(counts: Sequence[TermCounts]) -> TermCounts:
+    """Return the counts of a place: its passages' bodies together, one heading."""
+    if len(counts) == 1:
+        return counts[0]
+    joined = list(counts[0])
+    for n, (field, _) in enumerate(FIELDS):
+        if field.startswith("body"):
+            total = Counter[str]()
+            for each in counts:
+                total.update(each[n])
+            joined[n] = dict(total)
+    return joined
+
+
 def _format(owner: str) -> str:
     """Return a hash of everything that an index must have been made with to be usable."""
-    made = f"1 {owner} {version('tantivy')} {_BOOSTS} {_PAIR_BOOSTS}"
+    made = f"2 {owner} {version('tantivy')} {_BOOSTS} {_PAIR_BOOSTS}"
     return hashlib.sha256(made.encode()).hexdigest()[:16]
 
 
@@ -288,85 +344,19 @@ def _fields(row: StoredPassage, body: str) -> Fields:
         "path": passage.path,
         "body": body,
     }
-    fields["heading_pairs"] = " ".join(_pairs(f"{passage.heading} {above} {passage.title}"))
-    fields["body_pairs"] = " ".join(_pairs(body))
+    fields["heading_pairs"] = " ".join(pairs(f"{passage.heading} {above} {passage.title}"))
+    fields["body_pairs"] = " ".join(pairs(body))
     return fields
 
 
-def _pairs(text: str) -> list[str]:
-    return [
-        run[at : at + 2] for run in _UNSPACED.findall(text) for at in range(max(len(run) - 1, 1))
-    ]
+def fields_of(term: str) -> Sequence[str]:
+    """Return the fields in which a term counts as said: the text and the headings."""
+    return ("body_pairs", "heading_pairs") if UNSPACED.match(term) else ("body", "heading", "trail")
 
 
-def _plain(text: str) -> str:
-    """Normalise to NFKC; drop unpaired surrogates, which JSON can carry."""
-    return unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
-
-
-class _Words:
-    """Turn texts into terms. An analyzer is not thread-safe, hence the lock; it is held for
-    microseconds.
-    """
-
-    def __init__(self) -> None:
-        self._content, self._all = _analyzer(content_only=True), _analyzer()
-        self._lock = Lock()
-
-    @lru_cache(4096)  # noqa: B019 - an index lives as long as its process
-    def all(self, text: str) -> tuple[str, ...]:
-        plain = _plain(text)
-        with self._lock:
-            words = self._all.analyze(plain)
-        return (*words, *_pairs(plain))
-
-    def each(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Analyze many texts in one call: a call costs more than a line."""
-        text = _plain(f" {_LINE_END} ".join(texts))
-        if _UNSPACED.search(text):
-            return [self.all(each) for each in texts]
-        with self._lock:
-            words = self._all.analyze(text)
-        ends = [number for number, word in enumerate(words) if word == _LINE_END]
-        if len(ends) != max(len(texts) - 1, 0):  # a text contains the separator
-            return [self.all(each) for each in texts]
-        return [
-            words[start:stop]
-            for start, stop in zip(
-                [0, *(end + 1 for end in ends)], [*ends, len(words)], strict=True
-            )
-        ][: len(texts)]
-
-    def content_terms(self, text: str) -> list[str]:
-        plain = _plain(text[:_QUERY_CHARACTERS])
-        with self._lock:
-            words = self._content.analyze(plain)
-        return list(dict.fromkeys([*words, *_pairs(plain)]))
-
-    def of(self, text: str) -> dict[str, list[str]]:
-        if len(text) > _QUERY_CHARACTERS:
-            half = _QUERY_CHARACTERS // 2
-            text = f"{text[:half]} {text[-half:]}"
-        text = _plain(text)
-        with self._lock:
-            words = self._content.analyze(text) or self._all.analyze(text)
-        return {"words": list(dict.fromkeys(words)), "pairs": list(dict.fromkeys(_pairs(text)))}
-
-
-def _analyzer(*, content_only: bool = False) -> "TextAnalyzer":
-    """Build the analyzer of the index; with `content_only` it drops words that carry no content."""
-    from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
-
-    filters = [Filter.remove_long(_LONGEST_WORD), Filter.lowercase(), Filter.ascii_fold()]
-    filters += (
-        [Filter.stopword("english"), Filter.custom_stopword(_ASKING.split())]
-        if content_only
-        else []
-    )
-    builder = TextAnalyzerBuilder(Tokenizer.simple())
-    for each in [*filters, Filter.stemmer("english")]:
-        builder = builder.filter(each)
-    return builder.build()
+def idf(count: int, total: int) -> float:
+    """Return the inverse document frequency of a term as in BM25 (Robertson & Zaragoza 2009)."""
+    return math.log(1 + (total - min(count, total) + 0.5) / (count + 0.5))
 
 
 class _Table:
@@ -382,11 +372,12 @@ class _Table:
             builder = builder.add_text_field(field, tokenizer_name="words", index_option="freq")
         for field in _PAIR_BOOSTS:
             builder = builder.add_text_field(field, tokenizer_name="pairs", index_option="freq")
+        builder = builder.add_bytes_field("counts", stored=True)
         self._schema = builder.build()
         self._index = (
             tantivy.Index(self._schema, path=str(folder)) if folder else tantivy.Index(self._schema)
         )
-        self._index.register_tokenizer("words", _analyzer())
+        self._index.register_tokenizer("words", analyzer())
         self._index.register_tokenizer(
             "pairs", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build()
         )
@@ -403,15 +394,12 @@ class _Table:
 
     @staticmethod
     def count_of(searcher: "Searcher", term: str) -> int:
-        """How many rows have it, in their text or in a heading."""
-        fields = (
-            ("body", "heading", "trail")
-            if not _UNSPACED.match(term)
-            else ("body_pairs", "heading_pairs")
-        )
-        return max(int(searcher.doc_freq(field, term)) for field in fields)
+        """Count the rows that have it, in their text or in a heading."""
+        return max(int(searcher.doc_freq(field, term)) for field in fields_of(term))
 
-    def update(self, rows: Iterable[tuple[StoredPassage, str]], dropped: Iterable[int]) -> None:
+    def update(
+        self, rows: Iterable[tuple[StoredPassage, str, TermCounts]], dropped: Iterable[int]
+    ) -> None:
         import tantivy
 
         writer, self._writer = (
@@ -422,13 +410,15 @@ class _Table:
             writer = self._index.writer(
                 _WRITER_BYTES, 1
             )  # one thread: the same documents always get the same order
-        for document in dropped:
-            writer.delete_documents_by_term("document", document)
-        for row, body in rows:
-            fields = {field: _plain(text) for field, text in _fields(row, body).items()}
-            writer.add_document(
-                tantivy.Document(passage=row.id, place=row.place, document=row.document, **fields)
+        for number in dropped:
+            writer.delete_documents_by_term("document", number)
+        for row, body, counts in rows:
+            fields = {field: plain_text(text) for field, text in _fields(row, body).items()}
+            document = tantivy.Document(
+                passage=row.id, place=row.place, document=row.document, **fields
             )
+            document.add_bytes("counts", msgspec.msgpack.encode(counts))
+            writer.add_document(document)
         writer.commit()
         self._writer = writer
         self._index.reload()
@@ -452,9 +442,8 @@ class _Table:
         visible: DocumentFilter | None,
     ) -> Iterator[tuple[Any, ...]]:
         """Yield the requested columns of the best rows, with their scores."""
-        hits = searcher.search(
-            self._within(self._query(searcher, terms), visible), limit, count=False
-        ).hits
+        query = self._query(_weights(searcher, terms))
+        hits = searcher.search(self._within(query, visible), limit, count=False).hits
         scores, addresses = [score for score, _ in hits], [address for _, address in hits]
         columns = [searcher.fast_field_values(name, addresses) for name in names]
         return zip(*columns, scores, strict=True)
@@ -471,26 +460,61 @@ class _Table:
             [(Occur.Must, query), (Occur.MustNot if visible.excludes else Occur.Must, named)]
         )
 
-    def _query(self, searcher: "Searcher", terms: dict[str, list[str]]) -> "Query":
+    def counts(
+        self,
+        searcher: "Searcher",
+        weights: Weights,
+        limit: int,
+        visible: DocumentFilter | None,
+    ) -> Iterator[tuple[int, int, int, TermCounts]]:
+        """Yield (passage, place, document, term counts) of about the best rows."""
+        query = self._within(self._query(weights), visible)
+        addresses = [address for _, address in searcher.search(query, limit, count=False).hits]
+        columns = [searcher.fast_field_values(name, addresses) for name in _NUMBERS]
+        for passage, place, document, address in zip(*columns, addresses, strict=True):
+            stored: Any = searcher.doc(address).get_first("counts")
+            yield int(passage), int(place), int(document), _COUNTS.decode(bytes(stored))
+
+    def documents_with(self, searcher: "Searcher", field: str, term: str) -> Sequence[int]:
+        """Return the document of each row that has the term in the field."""
+        from tantivy import Query
+
+        rows = int(searcher.doc_freq(field, term))
+        if not rows:
+            return ()
+        query = Query.const_score_query(Query.term_query(self._schema, field, term), 1.0)
+        hits = searcher.search(query, rows, count=False).hits
+        return [
+            int(number or 0)
+            for number in searcher.fast_field_values("document", [address for _, address in hits])
+        ]
+
+    def _query(self, weights: Weights) -> "Query":
         from tantivy import Occur, Query
 
-        wanted = [("body", _BOOSTS, terms["words"]), ("body_pairs", _PAIR_BOOSTS, terms["pairs"])]
         return Query.boolean_query(
             [
                 (
                     Occur.Should,
-                    Query.boost_query(Query.term_query(self._schema, field, term, "freq"), boost),
+                    Query.boost_query(Query.term_query(self._schema, field, term, "freq"), weight),
                 )
-                for main, boosts, found in wanted
-                for term in _rarest(searcher, main, found)
-                for field, boost in boosts.items()
+                for field, term, weight in weights
             ]
         )
 
 
-def _rarest(searcher: "Searcher", field: str, terms: list[str]) -> list[str]:
+def _weights(searcher: "Searcher", terms: dict[str, list[str]]) -> Weights:
+    """Return each term in each field with the field's boost; tantivy multiplies with its own IDF."""
+    found: Weights = []
+    for main, boosts, kind in (("body", _BOOSTS, "words"), ("body_pairs", _PAIR_BOOSTS, "pairs")):
+        for term in rarest(terms[kind], partial(searcher.doc_freq, main)):
+            found += [(field, term, boost) for field, boost in boosts.items()]
+    return found
+
+
+def rarest(terms: Sequence[str], count: Callable[[str], int]) -> Sequence[str]:
     """Return the rarest terms if there are too many; those that no body has come last."""
     if len(terms) <= _QUERY_TERMS:
         return terms
-    counts = {term: searcher.doc_freq(field, term) for term in terms}
+    counts = {term: count(term) for term in terms}
     return sorted(terms, key=lambda term: (counts[term] == 0, counts[term]))[:_QUERY_TERMS]

@@ -1,4 +1,4 @@
-"""What the providers need of an HTTP client: one origin, and replies that are read as they arrive."""
+"""The HTTP client that providers need: one origin, and replies that are read as they arrive."""
 
 import math
 from collections.abc import Callable
@@ -38,6 +38,10 @@ class HttpReply(Protocol):
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header; `name` in lower case."""
+        ...
+
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the headers whose names begin with `prefix`, in lower case."""
         ...
 
     async def read(self) -> bytes:

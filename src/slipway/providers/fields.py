@@ -63,7 +63,7 @@ class ChoiceEnds:
 
     @property
     def all(self) -> bool:
-        """Whether each choice that has begun has ended, and there is one."""
+        """Return whether at least one choice has begun and each one has ended."""
         return bool(self._ended) and self._begun <= self._ended
 
 

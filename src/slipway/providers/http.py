@@ -238,6 +238,9 @@ class PooledReply:
     def header(self, name: bytes) -> bytes | None:
         return next((v for k, v in self._open().headers if k == name), None)
 
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [header for header in self._open().headers if header[0].startswith(prefix)]
+
     def _open(self) -> HttpConnection:
         if self.connection is None:
             raise RuntimeError("this reply is closed")

@@ -28,6 +28,13 @@ class ProxiedReply:
         value = self.response.headers.get(name.decode())
         return value.encode("latin-1") if value is not None else None
 
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [
+            (name.lower(), value)
+            for name, value in self.response.headers.raw
+            if name.lower().startswith(prefix)
+        ]
+
     async def read(self) -> bytes:
         parts, size = [], 0
         while part := await self.chunk():

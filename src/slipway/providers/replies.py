@@ -1,9 +1,9 @@
 """Read a provider's reply: strict about its end, lenient about everything else.
 
 An answer has ended well only if each of its choices has a finish reason, and the stream then has
-`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no number,
-is left out and counted; it never costs the answer. A chunk that cannot be read at all is a failure,
-since words may be lost with it.
+`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no
+number, is left out and counted; it never costs the answer. A chunk that cannot be read at all is a
+failure, since words may be lost with it.
 """
 
 import asyncio
@@ -48,6 +48,8 @@ from slipway.providers.reshaping import DONE, as_list, chunks_of, completion_of,
 from slipway.providers.sse import Framer, data_lines, data_of, name_of
 from slipway.types import Piece, Usage
 
+LARGE_EVENT = 1024 * 1024  # bytes
+RATE_LIMIT = b"x-ratelimit-"
 AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
 BROKEN_OFF = frozenset(
     {"error", "abort", "network_error", "insufficient_system_resource"}
@@ -65,6 +67,7 @@ class OpenAIReply:
     ) -> None:
         """`silence_s` is how long a stream that has begun may send nothing but comments."""
         self.error_reader, self.reply = error_reader, reply
+        self._rate_limits = reply.headers_with(RATE_LIMIT)
         self.hide_usage = not call.usage_wanted
         self.is_single = b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
@@ -77,6 +80,9 @@ class OpenAIReply:
         self.begun = b""  # what was read to see what it is, and not handled yet
         self.quiet_since: float | None = None
         self.broken: ProviderError | None = None
+
+    def rate_limits(self) -> list[tuple[bytes, bytes]]:
+        return self._rate_limits
 
     # A whole answer
 
@@ -196,6 +202,8 @@ class OpenAIReply:
                 self.events = self.framer.feed(data)
             except ValueError:
                 raise self.nonsense("sent an event that is too large") from None
+            if self.events and len(self.events[0]) > LARGE_EVENT:
+                await asyncio.sleep(0)  # reading and passing on a large event are two steps
             if not self.events and not self.framer.is_comment:
                 self.quiet_since = None  # an event that arrives slowly is no silence
 
@@ -438,7 +446,7 @@ class OpenAIReply:
         return ProviderCut(f"{self.error_reader.name} ended its answer without saying why.")
 
     def failure(self, value: Any) -> ProviderError:
-        """Return the error of an object that stands where an answer should be."""
+        """Return the error of an object that is in the place of an answer."""
         return self.error_reader.error(encode_any(value))
 
     def nonsense(self, what: str) -> ProviderError:

@@ -162,7 +162,7 @@ class Attempt:
         )
 
     def is_late(self) -> bool:
-        """Return whether an answer that is not streamed takes longer than this model usually does."""
+        """Return whether a non-streamed answer takes longer than this model usually does."""
         return time.monotonic() - self.started_at >= self.candidate.late_after_s
 
     def late_error(self) -> ProviderSlow:

@@ -70,6 +70,10 @@ class RoutedAnswer:
     def whole(self) -> Completion | None:
         return self.attempt.whole
 
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        """Return the `x-ratelimit-*` headers of the model that answers."""
+        return self.attempt.reply.rate_limits()
+
     @property
     def was_continued(self) -> bool:
         """Return whether more than one model wrote the answer."""

@@ -1,0 +1,74 @@
+"""What was measured beside what was asked for: each target's check, and what to do next."""
+
+from collections.abc import Sequence
+from math import log
+
+from slipway.compress.gate import DELTA, Check, Targets, at_most, not_worse, paired
+from slipway.compress.jobs import Scores
+from slipway.compress.measuring import Paces
+from slipway.compress.results import DOMAIN, OTHER, RESULT, File, Planned
+
+
+def recovered(original: File, pruned: File, distilled: File) -> dict[str, float]:
+    """By how much of what pruning lost in log-perplexity the distilled model is better again."""
+    found = dict[str, float]()
+    for name in original.readings:
+        lost, left = log(pruned.readings[name].ratio), log(distilled.readings[name].ratio)
+        if lost > 0:
+            found[name] = 1 - left / lost
+    return found
+
+
+def checks_of(
+    targets: Targets, result: File, paces: Paces | None, scores: Scores | None
+) -> list[Check]:
+    found = list[Check]()
+    if targets.size is not None:
+        fits = result.bytes <= targets.size
+        wanted, size = f"at most {targets.size / 1e6:.1f} MB", f"{result.bytes / 1e6:.1f} MB"
+        found.append(
+            Check(name="size", wanted=wanted, found=size, verdict="keep" if fits else "reject")
+        )
+    if targets.speed is not None:
+        found.append(_fast_enough(targets.speed, paces))
+    if targets.perplexity is not None:
+        found.append(_close_enough(targets.perplexity, result))
+    if scores:
+        delta = DELTA if targets.points is None else targets.points
+        found.append(not_worse(paired(*scores), delta))
+    elif targets.points is not None:
+        what = "not measured: give --questions and --docs"
+        found.append(
+            Check(name="answers", wanted=f"no more than {targets.points:.1%} lost", found=what,
+                  verdict="undecided")
+        )  # fmt: skip
+    return found
+
+
+def _fast_enough(wanted: float, paces: Paces | None) -> Check:
+    name, words = "speed", f"at least {wanted:.2f}x the original's tokens a second"
+    if paces is None or paces.why:
+        why = paces.why if paces else "timing was left out"
+        return Check(name=name, wanted=words, found=why, verdict="undecided")
+    got = paces.models[RESULT].speed_ratio
+    verdict = "keep" if got >= wanted else "reject"
+    return Check(name=name, wanted=words, found=f"{got:.2f}x", verdict=verdict)  # type: ignore[arg-type]
+
+
+def _close_enough(wanted: float, result: File) -> Check:
+    reading = result.readings.get(DOMAIN) or result.readings[OTHER]
+    shares = (reading.ratio - 1, reading.low - 1, reading.high - 1)
+    return at_most("perplexity", wanted, *shares, form="+.1%")
+
+
+def advice_of(checks: Sequence[Check], planned: Planned) -> str:
+    missed = {check.name for check in checks if check.verdict == "reject"}
+    if "perplexity" in missed or "answers" in missed:
+        return (
+            "give text by --distil, or more --minutes"
+            if not planned.distils
+            else ("give more --minutes or more text, or choose a form of more bits")
+        )
+    if "speed" in missed:
+        return f"the nearest is this one; with --distil TEXT, --prune depth:N is faster than {planned.form}"
+    return ""
