@@ -345,7 +345,8 @@ class Answered(Record, frozen=True, kw_only=True):
     @property
     def size(self) -> int:
         """Return the approximate size in characters."""
-        return 500 + len(self.question or "") + len(self.text or "") + 200 * len(self.sources)
+        texts = len(self.question or "") + len(self.text or "")
+        return 1500 + texts + 600 * len(self.sources)
 
 
 class FeedbackGiven(Record, frozen=True, kw_only=True):

@@ -28,10 +28,11 @@ from slipway.web.wire import event_sse, failed_event
 
 log = logging.getLogger("slipway")
 MAX_ANSWER_BYTES = 1024 * 1024
-MAX_TOTAL_BYTES = 64 * 1024 * 1024
+MAX_TOTAL_BYTES = 32 * 1024 * 1024
 KEPT_S = 600.0
 ORPHAN_S = 60.0
 HEARTBEAT_S = 10.0
+RUN_BYTES = 4000  # of memory, for an answer without events
 KEPT_IDS = 10_000  # ids of expired answers that are remembered
 
 Work = Callable[[Question, Draft, Callable[[Event], None]], Awaitable[None]]
@@ -41,10 +42,15 @@ State = Literal["running", "done", "failed", "cancelled"]
 def question_size(question: Question) -> int:
     """Return the approximate size of a question in bytes, with its conversation."""
     return (
-        1000
+        RUN_BYTES
         + len(question.text)
         + sum(len(m.content) if isinstance(m.content, str) else 1000 for m in question.messages)
     )
+
+
+def memory_of(encoded: bytes) -> int:
+    """Return about how many bytes an event takes: its encoded form, and the object with its text."""
+    return 300 + 2 * len(encoded)
 
 
 class Run:
@@ -150,12 +156,12 @@ class Run:
         """Add an event to the log and wake the readers; the oldest events may expire."""
         encoded = event_sse(self.last + 1, event)
         self.log.append((encoded, event))
-        self.size += len(encoded)
+        self.size += memory_of(encoded)
         self.events_size += len(encoded)
         while self.events_size > MAX_ANSWER_BYTES and len(self.log) > 1:
-            dropped = len(self.log.popleft()[0])
-            self.size -= dropped
-            self.events_size -= dropped
+            dropped = self.log.popleft()[0]
+            self.size -= memory_of(dropped)
+            self.events_size -= len(dropped)
             self.first += 1
         for reader in self.readers:
             reader.set()
