@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8080
 
-.PHONY: run serve weights test quick cover lint fix docs bench soak lock clean help
+.PHONY: run serve weights test quick cover clients lint fix docs bench soak lock clean help
 
 help:
 	@echo "make run     serve the project's own docs, with the chat page at http://127.0.0.1:$(PORT)/"
 	@echo "make test    all tests      make quick  those that start no browser and no process, in less than a minute"
 	@echo "make lint    style, types, printed docs                               make fix   repair what can be repaired"
 	@echo "make docs    print the tables of docs/ from the code                  make bench measure, beside LiteLLM where it is installed"
+	@echo "make clients  install the client libraries that tests/test_client_libraries.py runs"
 	@echo "make soak    the long tests                                           make lock  resolve the dependencies again"
 
 .venv/run: pyproject.toml lock/run.txt
@@ -87,6 +88,16 @@ RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 lock: .venv/dev
 	$(RESOLVE) --extra knowledge --extra vectors -o lock/run.txt
 	$(RESOLVE) --extra knowledge --extra vectors --extra local --extra compress --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade tests/clients/requirements.in -o lock/clients.txt
+
+# Client libraries that tests run against the server, in environments of their own; see tests/clients.
+clients: .venv/clients
+
+.venv/clients: .venv/dev lock/clients.txt tests/clients/node/package-lock.json
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	$(BIN)/uv pip install -q --python .venv-clients/bin/python --require-hashes -r lock/clients.txt
+	cd tests/clients/node && npm ci --silent --no-audit --no-fund
+	@touch $@
 
 clean:
-	rm -rf .venv bench/.build tests/.out
+	rm -rf .venv .venv-clients tests/clients/node/node_modules bench/.build tests/.out

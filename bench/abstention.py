@@ -1,18 +1,18 @@
-"""How well `knowledge/answerable.py` tells questions that the documents answer from those that they
-do not; fits its weights with `--fit`.
+"""Measure how well `knowledge/answerability.py` separates questions that the documents answer from
+those that they do not; with `--fit`, fit its weights.
 
-    python bench/abstention.py            # docs-qa: each question with the whole index, and with
-    its gold sections removed from it python bench/abstention.py --fit      # prints the weights for
-    the source, and the thresholds
+    python bench/abstention.py          # docs-qa: each question with the whole index, and without
+                                        # its gold sections
+    python bench/abstention.py --fit    # print the weights for the source, and the thresholds
 
-The index is built again without a question's gold places (path and heading), so that nothing of them
-is left. Rows: similarity alone; the strongest single signal; the model under nested
-cross-validation (five folds of questions ten times over; the ridge and the set of signals are
-chosen inside, by folds of the training questions); with all signals; each also with the other set
-(SciFact) to learn from, and fitted on that alone, which has seen none of these questions; and the
-shipped constants, fitted on both sets. Values are of scores averaged over the ten times; those of
-single times stand behind. A question's two cases are always on the same side of a fold. Intervals:
-95 %, bootstrap over questions.
+The index is built again without a question's gold places (path and heading), so that nothing of
+them is left. The rows are: similarity alone; the strongest single signal; the model under nested
+cross-validation (five folds of questions, ten times; the ridge and the set of signals are chosen
+inside, by folds of the training questions); the model with all signals; each of these also with the
+other set (SciFact) to learn from, and fitted on that alone, which has seen none of these questions;
+and the shipped constants, fitted on both sets. Values use scores averaged over the ten times; the
+values of single times follow them. Both cases of a question are always on the same side of a fold.
+Intervals: 95 %, bootstrap over questions.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from slipway.types import Passage
 ROOT = Path(__file__).resolve().parent.parent
 OWN = ROOT / "tests" / "data" / "docs-questions.jsonl"
 FOLDS, TIMES = 5, 10
-BALANCED = 0.45  # where both mistakes are about as frequent
+BALANCED = 0.45  # at this threshold both mistakes are about as frequent
 RIDGE, RIDGES = 5.0, (1.0, 5.0, 25.0)
 NAMES = Signals.__struct_fields__
 SETS_OF_SIGNALS = (
@@ -86,7 +86,7 @@ Floats = NDArray[np.float64]
 
 
 class World(NamedTuple):
-    """Documents that can be asked, whole or without some places."""
+    """Documents that can be searched, whole or without some places."""
 
     passages: list[Passage]
     vectors: Vectors
@@ -94,8 +94,8 @@ class World(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A question's signals with the whole index and without its gold places; `cosines` are the best
-    similarity in both.
+    """A question's signals with the whole index and without its gold places; `cosines` has the best
+    similarity of each.
     """
 
     question: str
@@ -144,8 +144,8 @@ def pairs(
     *,
     rebuilt: bool,
 ) -> list[Pair]:
-    """`rebuilt`: the index without the gold places is a new one; else they are passed over in the
-    whole one's hits.
+    """Return each question's signals. With `rebuilt`, the index is built without the gold places;
+    otherwise they are skipped in the hits of the whole index.
     """
     embed = embedder.embed_query if embedder else None
     found = []
@@ -179,8 +179,8 @@ def fitted(
 def coefficients_of(
     sets: Sequence[Sequence[Pair]], names: Sequence[str], ridge: float
 ) -> tuple[Floats, float]:
-    """Logistic regression by Newton's method, ridge on standardised signals; weights for signals as
-    they are. Sets count alike, as 50 pairs.
+    """Fit a logistic regression by Newton's method, with ridge on standardised signals; return
+    weights for raw signals. Each set has the same weight, as 50 pairs.
     """
     x = np.array(
         [_row(each, names) for data in sets for pair in data for each in (pair.whole, pair.removed)]
@@ -215,8 +215,8 @@ def held_out(
     choose: Callable[[Sequence[Pair]], Chosen],
     seed: int,
 ) -> Scores:
-    """Each question's two scores by a model that has not seen it, fitted on the other folds and on
-    all of `also`.
+    """Return each question's two scores by a model that has not seen it, fitted on the other folds
+    and on all of `also`.
     """
     order, scores = (
         random.Random(seed).sample(range(len(data)), len(data)),
@@ -236,7 +236,7 @@ def all_signals(_: Sequence[Pair]) -> Chosen:
 
 
 def chosen(training: Sequence[Pair], also: Sequence[Pair], seed: int) -> Chosen:
-    """What does best by folds of the training questions."""
+    """Choose signals and ridge by folds of the training questions."""
     choices: list[Chosen] = [(names, ridge) for names in SETS_OF_SIGNALS for ridge in RIDGES]
     return max(choices, key=lambda choice: _area(held_out(training, also, lambda _: choice, seed)))
 
@@ -246,7 +246,7 @@ def _area(scores: Scores) -> float:
 
 
 def averaged(run: Callable[[int], Scores]) -> tuple[Scores, list[float]]:
-    """Over the times: each question's mean scores, and the area of each time."""
+    """Return each question's mean scores over the times, and the area of each time."""
     runs = [run(seed) for seed in range(TIMES)]
     scores = [
         (fmean(a for a, _ in each), fmean(b for _, b in each)) for each in zip(*runs, strict=True)
@@ -254,10 +254,10 @@ def averaged(run: Callable[[int], Scores]) -> tuple[Scores, list[float]]:
     return scores, [_area(scores) for scores in runs]
 
 
-# Telling
+# Printing
 
 
-def told(name: str, scores: Scores, areas: Sequence[float] = ()) -> None:
+def print_area(name: str, scores: Scores, areas: Sequence[float] = ()) -> None:
     measured = paired_auroc(*zip(*scores, strict=True))
     each = (
         f"  single times: mean {fmean(areas):.3f}, {min(areas):.3f} to {max(areas):.3f}"
@@ -277,31 +277,31 @@ def report(
 ) -> None:
     print(f"\n{title} (n={len(data)})")
     if any(cosine for pair in data for cosine in pair.cosines):
-        told("similarity alone", [pair.cosines for pair in data])
-    told("match alone", [(pair.whole.match, pair.removed.match) for pair in data])
-    told(
+        print_area("similarity alone", [pair.cosines for pair in data])
+    print_area("match alone", [(pair.whole.match, pair.removed.match) for pair in data])
+    print_area(
         "model, nested cross-validation",
         *averaged(
             lambda seed: held_out(data, (), lambda training: chosen(training, (), seed), seed)
         ),
     )
-    told(
+    print_area(
         "the same, and the other set to learn from",
         *averaged(lambda s: held_out(data, other, lambda t: chosen(t, other, s), s)),
     )
-    told(
+    print_area(
         "model with all signals, cross-validation",
         *averaged(lambda seed: held_out(data, (), all_signals, seed)),
     )
     plain, areas = averaged(lambda seed: held_out(data, other, all_signals, seed))
-    told("the same, and the other set to learn from: as shipped", plain, areas)
+    print_area("the same, and the other set to learn from: as shipped", plain, areas)
     score = fitted([other], NAMES, RIDGE)
-    told(
+    print_area(
         "model fitted on the other set alone",
         [(score(pair.whole), score(pair.removed)) for pair in data],
     )
     shipped = [_by(model, pair) for pair in data]
-    told("shipped constants, which have seen these questions", shipped)
+    print_area("shipped constants, which have seen these questions", shipped)
     thresholds(shipped, plain, model)
 
 
@@ -332,12 +332,13 @@ def far_off(here: World, embedder: Embedder | None, model: AnswerabilityModel) -
         if sure >= model.threshold:
             answered.append(f"{question} ({sure:.2f})")
     print(
-        f"  far off: {len(answered)} of {len(FAR_OFF)} would be answered {answered}; p50 {np.median(times):.1f} ms, max {max(times):.1f} ms"
+        f"  far off: {len(answered)} of {len(FAR_OFF)} would be answered {answered}; p50 "
+        f"{np.median(times):.1f} ms, max {max(times):.1f} ms"
     )
 
 
 def unseen(own: World, embedder: Embedder | None, model: AnswerabilityModel) -> None:
-    """Our own docs, which nothing was fitted on; the questions avoid the words of the pages."""
+    """Measure our own docs, which nothing was fitted on; the questions avoid the pages' words."""
     questions = questions_in(OWN, [place(passage) for passage in own.passages])
     asked = [
         (each.question, {(Path(gold.page).name, gold.heading or "") for gold in each.gold})
@@ -346,9 +347,9 @@ def unseen(own: World, embedder: Embedder | None, model: AnswerabilityModel) -> 
     data = pairs(own, asked, embedder, rebuilt=True)
     print(f"\nour own docs (n={len(data)})")
     if embedder:
-        told("similarity alone", [pair.cosines for pair in data])
+        print_area("similarity alone", [pair.cosines for pair in data])
     shipped = [_by(model, pair) for pair in data]
-    told("shipped constants, which have not seen them", shipped)
+    print_area("shipped constants, which have not seen them", shipped)
     thresholds(shipped, [], model)
     far_off(own, embedder, model)
 
@@ -380,7 +381,7 @@ def printed(sets: Sequence[Sequence[Pair]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures abstention.")
+    parser = argparse.ArgumentParser(description="Measure abstention.")
     parser.add_argument("--fit", action="store_true", help="print the weights for the source")
     options, files = parser.parse_args(), weights.found("minilm")
     if files is None:
@@ -406,8 +407,10 @@ def main() -> None:
             for question, gold in docs_questions()
         ]
         easier = pairs(docs, on_pages, uses, rebuilt=True)
-        told("  gold pages removed instead: similarity alone", [pair.cosines for pair in easier])
-        told(
+        print_area(
+            "  gold pages removed instead: similarity alone", [pair.cosines for pair in easier]
+        )
+        print_area(
             "  gold pages removed instead: shipped constants", [_by(model, pair) for pair in easier]
         )
         report(f"SciFact, {title}", there, here, model)

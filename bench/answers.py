@@ -1,18 +1,21 @@
-"""How an answer feels: is the progress true, does the time left hold, and what do sections save?
+"""Measure what a reader sees while an answer is written: whether progress is true, whether the time
+left is right, and what sections save.
 
     python bench/answers.py                    # 1,000 runs, a few minutes
     python bench/answers.py --runs 200 --spread 0.2
 
-`slipway serve` over docs-qa before a mock whose answers vary in length and speed; half of the
-questions have one section, half two to four.
+`slipway serve` answers over docs-qa with a mock whose answers vary in length and speed; half of the
+questions have one section, half two to four. The rows are:
 
-counts true        runs in which every count of the progress is what the events say, and the model
-was called once a section first event        time to the first event (p99); longest silence: the
-longest time without one in any run shown              runs of over 5 s in which the time left was
-shown, and for which share of their time covered            ranges of the time left that the end
-fell into, of those over 5 s and of all width              a range's width as a share of the time
-that was really left (median) first words        of four sections to those of one (medians); whole:
-four sections to four questions asked one after another
+- counts true: runs in which every count of the progress agrees with the events, and the model was
+  called once for each section
+- first event: time to the first event (p99); longest silence: the longest time without an event in
+  any run
+- shown: runs of over 5 s in which the time left was shown, and for which share of their time
+- covered: ranges of the time left that contained the real end, of those over 5 s and of all; width:
+  a range's width as a share of the time that was really left (median)
+- first words: of four sections relative to one (medians); whole: four sections relative to four
+  questions asked one after another
 """
 
 import argparse
@@ -39,12 +42,12 @@ DOCS = ROOT.parent / "shared" / "data" / "rag" / "docs-qa"
 
 
 class Run(NamedTuple):
-    """`told` are (seconds since the question, event's name, data)."""
+    """The events of an answer: (seconds since the question, event's name, data)."""
 
-    told: list[tuple[float, str, dict[str, Any]]]
+    events: list[tuple[float, str, dict[str, Any]]]
 
     def of(self, name: str) -> list[dict[str, Any]]:
-        return [data for _, each, data in self.told if each == name]
+        return [data for _, each, data in self.events if each == name]
 
     @property
     def took_s(self) -> float:
@@ -52,16 +55,16 @@ class Run(NamedTuple):
 
     @property
     def silence_s(self) -> float:
-        times = [0.0, *(at for at, _, _ in self.told)]
+        times = [0.0, *(at for at, _, _ in self.events)]
         return max(later - earlier for earlier, later in pairwise(times))
 
     @property
     def first_words_s(self) -> float:
-        return next(at for at, name, _ in self.told if name == "delta")
+        return next(at for at, name, _ in self.events if name == "delta")
 
     @property
     def ranges(self) -> list[tuple[float, float, float]]:
-        """(left really, low, high) for each range that was shown."""
+        """Return (seconds really left, low, high) for each range that was shown."""
         return [
             (self.took_s - p["elapsed_s"], *p["eta_s"]) for p in self.of("progress") if p["eta_s"]
         ]
@@ -73,7 +76,7 @@ class Run(NamedTuple):
         found = [p for p in progress if p["unit"] == "passages"][-1]
         right = found["done"] == found["total"] == len(self.of("source"))
         done = 0
-        for _, name, data in self.told:
+        for _, name, data in self.events:
             done += name == "section" and data["state"] == "done"
             if name == "progress" and data["unit"] == "sections":
                 right = (
@@ -86,18 +89,18 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures progress and sections.")
+    parser = argparse.ArgumentParser(description="Measure progress and sections.")
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--at-once", type=int, default=24, help="questions under way")
+    parser.add_argument("--at-once", type=int, default=24, help="questions in progress")
     parser.add_argument(
         "--spread",
         type=float,
         default=0.1,
-        help="of length, speed and time to the first token, as slipway mock has it",
+        help="spread of length, speed and time to the first token, as in slipway mock",
     )
     parser.add_argument("--tokens", type=int, default=120)
     parser.add_argument("--tpot", type=float, default=0.05)
-    parser.add_argument("--rounds", type=int, default=7, help="of four sections beside one")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of four sections beside one")
     options = parser.parse_args()
     questions = [
         json.loads(line)["question"] for line in (DOCS / "questions.jsonl").read_text().splitlines()
@@ -126,7 +129,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def serving(mock_flags: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """(Slipway's address, the mock's): two processes, so that neither's work is the other's delay."""
+    """Start both as processes, so that neither delays the other; yield their addresses."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         port, up = free_port(), free_port()
         file = Path(folder) / "slipway.yaml"
@@ -165,7 +168,7 @@ def wait_for(url: str) -> None:
 
 
 async def ask(client: httpx.AsyncClient, url: str, question: str) -> Run:
-    told, name, began = list[tuple[float, str, dict[str, Any]]](), "", time.monotonic()
+    events, name, began = list[tuple[float, str, dict[str, Any]]](), "", time.monotonic()
     async with client.stream(
         "POST", f"{url}/v1/answers", json={"question": question, "stream": True}, timeout=300
     ) as reply:
@@ -173,8 +176,8 @@ async def ask(client: httpx.AsyncClient, url: str, question: str) -> Run:
             if line.startswith("event: "):
                 name = line[7:]
             elif line.startswith("data: "):
-                told.append((time.monotonic() - began, name, json.loads(line[6:])))
-    return Run(told)
+                events.append((time.monotonic() - began, name, json.loads(line[6:])))
+    return Run(events)
 
 
 # Progress
@@ -183,7 +186,7 @@ async def ask(client: httpx.AsyncClient, url: str, question: str) -> Run:
 async def progress(
     url: str, mock: str, questions: list[str], runs: int, at_once: int
 ) -> tuple[list[Run], int]:
-    """The runs in the order of their ends, and the calls that the mock got."""
+    """Return the runs in the order of their ends, and the calls that the mock got."""
     rng, gate, done = random.Random(1), asyncio.Semaphore(at_once), list[Run]()
 
     async def one(client: httpx.AsyncClient) -> None:
@@ -200,7 +203,7 @@ async def progress(
 
 
 def alone(question: str) -> str:
-    """The first of its questions, since each is to be one section."""
+    """Return the first of its questions, so that it has one section."""
     return question.partition("?")[0] + "?"
 
 
@@ -211,12 +214,13 @@ def show_progress(found: tuple[list[Run], int]) -> None:
     )
     right = sum(run.counts_are_true for run in runs)
     long = [run for run in runs if run.took_s > 5]
-    firsts = sorted(run.told[0][0] * 1000 for run in runs)
+    firsts = sorted(run.events[0][0] * 1000 for run in runs)
     shown = [run for run in long if run.ranges]
     share = statistics.median(len(run.ranges) / len(run.of("progress")) for run in shown)
     say(
         "runs",
-        f"{len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), {len(long)} over 5 s",
+        f"{len(runs)}, {statistics.median(run.took_s for run in runs):.1f} s (median), "
+        f"{len(long)} over 5 s",
     )
     say(
         "counts true",
@@ -224,12 +228,14 @@ def show_progress(found: tuple[list[Run], int]) -> None:
     )
     say(
         "first event",
-        f"p50 {firsts[len(runs) // 2]:.0f} ms, p99 {firsts[int(0.99 * len(runs))]:.0f} ms, longest {firsts[-1]:.0f} ms",
+        f"p50 {firsts[len(runs) // 2]:.0f} ms, p99 {firsts[int(0.99 * len(runs))]:.0f} ms, "
+        f"longest {firsts[-1]:.0f} ms",
     )
     say("longest silence", f"{max(run.silence_s for run in runs):.2f} s")
     say(
         "shown",
-        f"in {len(shown) / len(long):.1%} of the runs over 5 s, in {share:.0%} of their progress events (median)",
+        f"in {len(shown) / len(long):.1%} of the runs over 5 s, in {share:.0%} of their progress "
+        "events (median)",
     )
     show_ranges("over 5 s", long)
     show_ranges("all runs", runs)
@@ -242,7 +248,8 @@ def show_ranges(name: str, runs: list[Run]) -> None:
     spread = f"{widths[len(widths) // 4]:.2f}-{widths[3 * len(widths) // 4]:.2f}"
     say(
         name,
-        f"covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} of what was left ({spread})",
+        f"covered {covered:.1%} of {len(ranges)} ranges; width {statistics.median(widths):.2f} "
+        f"of what was left ({spread})",
     )
 
 
@@ -262,11 +269,11 @@ async def sections(url: str, questions: list[str], rounds: int) -> list[dict[str
             if len({s["index"] for s in together.of("section")}) != 4:
                 raise SystemExit("four questions did not get four sections")
             single = statistics.median(run.first_words_s for run in singles)
-            whole = sum(run.told[-1][0] for run in singles)
+            whole = sum(run.events[-1][0] for run in singles)
             found.append(
                 {
                     "first words": together.first_words_s / single,
-                    "whole": together.told[-1][0] / whole,
+                    "whole": together.events[-1][0] / whole,
                 }
             )
     return found

@@ -1,7 +1,8 @@
-"""How well choices hold: on real answers, how soon the better model is known and how often a false
-winner is; how often intervals hold the truth; and a plan's cost beside the bill of a real trace.
+"""Measure how reliable choices are: on real answers, how soon the better model is known and how
+often a wrong one is named; how often intervals contain the truth; a plan's cost beside the bill of
+a real trace.
 
-Needs ../shared/data beside the checkout. Prints one JSON object; a minute on one core.
+Needs ../shared/data beside the checkout. Prints one JSON object; takes a minute on one core.
 """
 
 import gzip
@@ -36,7 +37,7 @@ SERVED = {"machine": "m", "ttft_p95": 0.5, "tpot_p95": 0.05, "service": 4.0, "at
 
 
 def peeking(name: str) -> dict[str, Any]:
-    """Replay real answers in 1,000 orders, looking after each item; and again with labels swapped at random."""
+    """Replay real answers in 1,000 orders, and test after each item; then with labels swapped."""
     data = gzip.decompress((DATA / "evals" / f"routellm_{name}_per_item.jsonl.gz").read_bytes())
     rows = [json.loads(line) for line in data.splitlines()]
     pairs = [(row["gpt-4-1106"], row["mixtral-8x7b"]) for row in rows]
@@ -67,7 +68,7 @@ def peeking(name: str) -> dict[str, Any]:
 
 
 def coverage(n: int) -> dict[str, float]:
-    """How often each interval holds the truth, for sets of n items."""
+    """Count how often each interval contains the truth, for sets of n items."""
     chance = np.random.default_rng(n)
     shares = chance.uniform(0.5, 0.99, size=20_000)
     right = chance.binomial(n, shares)
@@ -94,7 +95,7 @@ def coverage(n: int) -> dict[str, float]:
 
 
 def bills() -> dict[str, float]:
-    """By how much a plan's month is off from the bill of a real trace, for each way to run a model."""
+    """Compare a plan's month with the bill of a real trace, for each way to run a model."""
     trace = str(DATA / "traces" / "azure" / "code.csv.gz")
     catalogue = load()
     own, other = (
@@ -114,7 +115,7 @@ def bills() -> dict[str, float]:
 
 
 def decisions() -> dict[str, float]:
-    """Milliseconds of one core for a decision, over the requirement files of the tests."""
+    """Return the milliseconds of one core for a decision, over the tests' requirement files."""
     import time
 
     catalogue, took = load(), []

@@ -1,15 +1,15 @@
-"""How well the check of citations tells true statements from altered ones, and what a piece of a
-stream costs.
+"""Measure how well the citation check separates true statements from altered ones, and what it
+costs for each piece of a stream.
 
-    python bench/citations.py            # docs-qa: each sentence of the gold answers with its gold
-    sections as source, true and altered python bench/citations.py --show     # and the sentences
-    that were judged wrongly
+    python bench/citations.py           # docs-qa: each sentence of the gold answers, true and
+                                        # altered, with its gold sections as source
+    python bench/citations.py --show    # also print the sentences that were judged wrongly
 
 A false alarm is a true sentence that is flagged. A caught alteration is a flag that names the
-altered word: one number, quotation, identifier or name of a sentence at a time is replaced by
-another of its kind, from the other sentences, that its source does not have. `gold` are the gold
-answers, which say things in their own words; `verbatim` are the sentences of the pages themselves,
-each with its passage as source.
+altered word. Each alteration replaces one number, quotation, identifier or name of a sentence by
+another of its kind, from the other sentences, that the source does not have. `gold` are the gold
+answers, which use their own words; `verbatim` are the sentences of the pages themselves, each with
+its passage as source.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures the check of citations.")
+    parser = argparse.ArgumentParser(description="Measure the citation check.")
     parser.add_argument(
         "--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/"
     )
@@ -137,17 +137,19 @@ def caught(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
                     hit[kind] += 1
                 elif show:
                     print(f"MISSED {kind} {found[0]!r} -> {new!r}: {sentence}")
-    told = {
+    results = {
         f"altered: {kind}": f"{hit[kind]}/{count} caught ({hit[kind] / count:.1%})"
         for kind, count in altered.items()
     }
-    return told | {
-        "altered: all": f"{hit.total()}/{altered.total()} caught ({hit.total() / altered.total():.1%})"
+    return results | {
+        "altered: all": (
+            f"{hit.total()}/{altered.total()} caught ({hit.total() / altered.total():.1%})"
+        )
     }
 
 
 def number_beside(number: str, has: str, rng: random.Random) -> str:
-    """Another number of the same form that does not occur; a longer one where all of that form do."""
+    """Return an absent number of the same form; a longer one if all of that form occur."""
     for form in (number, number + "7", "4" + number + "7") if len(number) > 1 else (number + "73",):
         for _ in range(50):
             new = "".join(str(rng.randint(1, 9)) if sign.isdigit() else sign for sign in form)
@@ -157,7 +159,7 @@ def number_beside(number: str, has: str, rng: random.Random) -> str:
 
 
 def stream(pieces: int = 200_000) -> dict[str, str]:
-    told = {}
+    times = {}
     for name, text in {
         "a piece without brackets": " word",
         "a piece of a cited sentence": "so it is [1]. ",
@@ -166,8 +168,8 @@ def stream(pieces: int = 200_000) -> dict[str, str]:
         started = time.perf_counter()
         for _ in range(pieces):
             marker.feed(text)
-        told[name] = f"{(time.perf_counter() - started) / pieces * 1e6:.2f} us"
-    return told
+        times[name] = f"{(time.perf_counter() - started) / pieces * 1e6:.2f} us"
+    return times
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Does the event loop stay free while many long streams are dropped? The longest CPU time of any
-one of its callbacks.
+"""Measure whether the event loop stays free while many long streams are dropped: the longest CPU
+time of any of its callbacks.
 
-    python bench/drops.py                    # 30 streams of 5 MiB, dropped all at once in the
-    middle, five times
+    python bench/drops.py    # 30 streams of 5 MiB, all dropped in the middle, five times
 
-The server runs in this process, on asyncio's own loop, each of whose callbacks is measured by what
-its thread used of the processor; the mock and the clients are processes of their own.
+The server runs in this process, on asyncio's own loop, and the CPU time of each callback is
+measured by its thread; the mock and the clients are processes of their own.
 """
 
 import argparse
@@ -60,7 +59,8 @@ def main() -> None:
             longest = [1000 * max(took, default=0.0) for took in rounds]
             over = sum(used > LIMIT_S for took in rounds for used in took)
             print(
-                f"{name:8} longest callback {statistics.median(longest):.1f} ms of CPU (median), {max(longest):.1f} ms (worst); {over} over 5 ms"
+                f"{name:8} longest callback {statistics.median(longest):.1f} ms of CPU (median), "
+                f"{max(longest):.1f} ms (worst); {over} over 5 ms"
             )
     finally:
         mock.terminate()
@@ -68,7 +68,9 @@ def main() -> None:
 
 
 def round_of(streams: int, port: int, name: str) -> list[float]:
-    """The CPU seconds of the longer callbacks. `m` is a bare model, `main` a route, `app` an app."""
+    """Return the CPU seconds of the longer callbacks. `m` is a bare model, `main` a route, `app` an
+    app.
+    """
     model = ModelSettings(base_url=f"http://127.0.0.1:{port}/v1", name="mock-model")
     settings = Settings(
         listen=Listen(port=0),
@@ -95,7 +97,7 @@ def round_of(streams: int, port: int, name: str) -> list[float]:
             target=drop, args=(socket.getsockname()[1], streams, name)
         )
         clients.start()
-        took.clear()  # the start is not what is measured
+        took.clear()  # the start is not measured
         await asyncio.to_thread(clients.join)
         await asyncio.sleep(0.5)
         server.should_exit = True
@@ -116,7 +118,7 @@ def entries(*names: str):  # type: ignore[no-untyped-def]
 
 
 def drop(port: int, streams: int, name: str) -> None:
-    """Begins all streams, reads a part of each, and leaves them all at once."""
+    """Begin all streams, read a part of each, and drop them all at once."""
 
     async def one(client: httpx.AsyncClient, gate: asyncio.Event) -> None:
         body = {"model": name, "stream": True, "messages": [{"role": "user", "content": "Write."}]}

@@ -1,12 +1,12 @@
-"""What a client sees of each fault of a provider: of the provider itself, and of a route whose
-first model has it and whose second one is well.
+"""Measure what a client sees of each fault of a provider: directly, and through a route whose first
+model has the fault and whose second one is healthy.
 
-    python bench/faults.py                     # a Markdown table, in about two minutes
+    python bench/faults.py    # a Markdown table, in about two minutes
 
-Faults, settings and words are those of tests/provider_faults.py. One question after another, each with
-models of its own, so that no breaker is open. For the route, `+N ms` is how much longer it took
-than the median of healthy ones, and `N calls` how many were made to models, of any kind. The client
-waits for 10 s at the most; `hang` is where that was not enough.
+Faults, settings and words are those of tests/provider_faults.py. Questions are asked one after
+another, each with its own models, so that no breaker is open. For the route, `+N ms` is how much
+longer it took than the median of healthy models, and `N calls` how many calls were made to models
+of any kind. The client waits at most 10 s; `hang` means that this was not enough.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from chat_client import ChatReply, ask
 from provider_faults import BAD_KEY, FAULTS, Fault, FaultCase, FaultServers, fault_servers
 
 PATIENCE_S = 10.0
-HEALTHY = 15  # questions that tell what healthy is
+HEALTHY = 15  # questions to measure the healthy case
 FALSE = ("false success", "no end, no error", "wrong text", "error and an end")
 
 
@@ -62,7 +62,7 @@ def found(everything: FaultServers, case: FaultCase, seen: ChatReply) -> Found:
 
 
 async def measure(everything: FaultServers) -> dict[str, list[Found]]:
-    """Of each fault: directly and by the route, streamed and not."""
+    """Ask with each fault: directly and through the route, streamed and not."""
     rows = dict[str, list[Found]]()
     for fault in FAULTS:
         cases = [FaultCase(fault, "routed", streamed) for streamed in (True, False)]
@@ -81,31 +81,34 @@ async def healthy_s(everything: FaultServers, streamed: bool) -> float:
 
 def show(rows: dict[str, list[Found]], calls: Counter[str], healthy: list[float]) -> None:
     print(
-        "| what the provider does | itself, streamed | itself, whole | route, streamed | route, whole |"
+        "| what the provider does | direct, streamed | direct, whole | route, streamed | route, "
+        "whole |"
     )
     print("|---|---|---|---|---|")
     for name, (one, two, *ours) in rows.items():
-        told = [
-            f"{each.word}, +{max(0.0, each.took_s - well) * 1000:.0f} ms, {counted(calls[each.case.name], each.case.fault)}"
+        routed = [
+            f"{each.word}, +{max(0.0, each.took_s - well) * 1000:.0f} ms, "
+            + counted(calls[each.case.name], each.case.fault)
             for each, well in zip(ours, healthy, strict=True)
         ]
-        print(f"| {name} | {one.word} | {two.word} | {told[0]} | {told[1]} |")
-    for who, columns in (("itself", slice(0, 2)), ("route", slice(2, 4))):
+        print(f"| {name} | {one.word} | {two.word} | {routed[0]} | {routed[1]} |")
+    for who, columns in (("direct", slice(0, 2)), ("route", slice(2, 4))):
         words = Counter(each.word for row in rows.values() for each in row[columns])
         false = sum(words[word] for word in FALSE)
         print(
-            f"\n{who}: {words['whole'] + words['continued']} of {words.total()} whole, {false} false successes, {words['hang']} hangs"
+            f"\n{who}: {words['whole'] + words['continued']} of {words.total()} whole, "
+            f"{false} false successes, {words['hang']} hangs"
         )
 
 
 def counted(calls: int, fault: Fault) -> str:
-    """The healthy one was asked more often, for the medians."""
+    """Return the calls for one question; the healthy case was asked more often, for the medians."""
     calls = 1 if fault is FAULTS[0] else calls
     return f"{calls} call{'s' if calls != 1 else ''}"
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Of localhost, that nobody trusts, and its key."""
+    """Write a certificate of localhost that nobody trusts, and its key."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     command = [

@@ -1,13 +1,13 @@
-"""How well questions that lean on the history are understood by rules, and whether those that stand
-by themselves are left alone.
+"""Measure how well the rules complete questions that depend on the history, and whether they leave
+complete questions alone.
 
-    python bench/followups.py                # the half of the cases that the rules were not made
-    with python bench/followups.py --part tune --show
+    python bench/followups.py    # the half of the cases that the rules were not made with
+    python bench/followups.py --part tune --show
 
-recall@3 over places (page, heading): 1 where a place that answers is among the first three. `as
-typed` searches with the question alone, `joined` with the question before in front of it, `by
-rules` with what `followups.understood` makes of it, `perfect` with a rewrite by hand. The cases
-(tests/data/followups/cases.jsonl) are over docs-qa, our own pages and a handbook in Chinese; every
+recall@3 over places (page, heading): 1 if a place that answers is among the first three. `as typed`
+searches with the question alone, `joined` with the question before in front of it, `by rules` with
+the output of `followups.resolve`, `perfect` with a rewrite by hand. The cases
+(tests/data/followups/cases.jsonl) are about docs-qa, our own pages and a handbook in Chinese; every
 second one was held back.
 """
 
@@ -37,7 +37,7 @@ Case = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures how follow-ups are understood.")
+    parser = argparse.ArgumentParser(description="Measure how follow-ups are understood.")
     parser.add_argument("--part", choices=("held", "tune"), default="held")
     parser.add_argument(
         "--docs-qa", type=Path, default=CORPORA["docs-qa"], help="folder of docs-qa's pages"
@@ -48,7 +48,7 @@ def main() -> None:
         help="minilm: search by meaning too; embeds 1,000 passages first",
     )
     parser.add_argument(
-        "--show", action="store_true", help="print the leaning questions that are not found"
+        "--show", action="store_true", help="print the dependent questions that are not found"
     )
     options = parser.parse_args()
     cases = [
@@ -56,45 +56,50 @@ def main() -> None:
         for case in map(json.loads, CASES.read_text(encoding="utf-8").splitlines())
         if case["part"] == options.part
     ]
-    rooms = {
-        name: room(options.docs_qa if name == "docs-qa" else folder, options.embedding)
+    corpora = {
+        name: knowledge_of(options.docs_qa if name == "docs-qa" else folder, options.embedding)
         for name, folder in CORPORA.items()
     }
-    for line in report(cases, rooms, show=options.show):
+    for line in report(cases, corpora, show=options.show):
         print(line)
-    for synchronizer in [known.synchronizer for known in rooms.values()]:
+    for synchronizer in [each.synchronizer for each in corpora.values()]:
         synchronizer.close()
 
 
-def room(folder: Path, embedding: str) -> Knowledge:
+def knowledge_of(folder: Path, embedding: str) -> Knowledge:
     knowledge = Knowledge(opened(Store.temporary(), [folder], embedding=embedding))
     knowledge.build()
     knowledge.synchronizer.embed()
     return knowledge
 
 
-def report(cases: Sequence[Case], rooms: dict[str, Knowledge], *, show: bool) -> Iterator[str]:
+def report(cases: Sequence[Case], corpora: dict[str, Knowledge], *, show: bool) -> Iterator[str]:
     leaning = [case for case in cases if case["kind"] == "leans"]
     complete = [case for case in cases if case["kind"] == "complete"]
     found = {
-        name: [recall(rooms[case["corpus"]], say(case), case) for case in leaning]
+        name: [recall(corpora[case["corpus"]], say(case), case) for case in leaning]
         for name, say in WAYS.items()
     }
-    yield f"{len(leaning)} questions that lean, recall@3"
+    yield f"{len(leaning)} questions that depend on the history, recall@3"
     for name, values in found.items():
         yield f"  {name:12} {interval(mean(values))}"
     for than in ("as typed", "joined"):
         yield f"  by rules beyond {than}: {interval(difference(found['by rules'], found[than]))}"
-    yield f"  changed by rules: {sum(by_rules(case) != case['question'] for case in leaning)} of {len(leaning)}"
+    changed_count = sum(by_rules(case) != case["question"] for case in leaning)
+    yield f"  changed by rules: {changed_count} of {len(leaning)}"
     changed = [case for case in complete if by_rules(case) != case["question"]]
     yield f"{len(complete)} complete questions after another topic: {len(changed)} changed"
     answered = [case for case in complete if case["gold"]]
     for name, say in WAYS.items():
-        yield f"  {name:12} {interval(mean([recall(rooms[case['corpus']], say(case), case) for case in answered]))}"
-    yield f"cost: {cost_us([c for c in cases if len(c['history'])]):.0f} µs with a history, {cost_us([{**c, 'history': []} for c in cases]):.1f} µs without"
+        values = [recall(corpora[case["corpus"]], say(case), case) for case in answered]
+        yield f"  {name:12} {interval(mean(values))}"
+    with_history = cost_us([case for case in cases if case["history"]])
+    without = cost_us([{**case, "history": []} for case in cases])
+    yield f"cost: {with_history:.0f} µs with a history, {without:.1f} µs without"
     for case, hit in zip(leaning, found["by rules"], strict=True):
         if show and not hit:
-            yield f"not found: {case['history'][-2]['content']} | {case['question']} -> {by_rules(case)}"
+            before = case["history"][-2]["content"]
+            yield f"not found: {before} | {case['question']} -> {by_rules(case)}"
 
 
 def messages(case: Case) -> list[Message]:

@@ -1,15 +1,15 @@
-"""Whether keywords and vectors together find more than keywords alone, and how they are best put
-together.
+"""Measure whether keywords and vectors together find more than keywords alone, and how best to
+combine them.
 
-    python bench/fusion.py             # docs-qa and SciFact; the first time embeds 6,000 passages
-    (4 minutes a core), kept in bench/.build
+    python bench/fusion.py    # docs-qa and SciFact; the first run embeds 6,000 passages (4 minutes
+                              # on one core) and keeps them in bench/.build
 
-Nested cross-validation: ten folds, ten times over. For each fold, the form of fusion (`FORMS`:
-weighted sums with a floor, sums of scores stretched to the same range, reciprocal ranks; each with
-its weights) is the one that does best on the other nine; its results on the fold's own questions
-count. `shipped` is what knowledge/fusion.py does, as a constant; `keyword` is the index alone.
-Intervals: 95 %, bootstrap over questions; `+` rows are paired differences to `keyword`. `other`
-chooses the form on the other set, and tests it here.
+Nested cross-validation: ten folds, ten times. For each fold, the form of fusion (`FORMS`: weighted
+sums with a floor, sums of scores scaled to the same range, reciprocal ranks; each with its weights)
+is the one that does best on the other nine folds; its results on the fold's own questions count.
+`shipped` is what knowledge/fusion.py does, as a constant; `keyword` is the index alone. Intervals:
+95 %, bootstrap over questions; `+` rows are paired differences to `keyword`. `other` chooses the
+form on the other set, and tests it here.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def summed(weight: float, floor: float) -> Form:
 
 
 def ranges(weight: float) -> Form:
-    """Both scores stretched from 0, the worst found, to 1, the best."""
+    """Scale both scores from 0, the worst found, to 1, the best, and add them."""
 
     def form(keyword: Sequence[Hit], dense: Dense) -> Sequence[Place]:
         scores: Counter[Place] = Counter()
@@ -77,14 +77,15 @@ def ranges(weight: float) -> Form:
         ):
             low, high = min(found.values(), default=0.0), max(found.values(), default=1.0)
             for each, score in found.items():
-                scores[each] += share * (score - low) / (high - low or 1.0)  # type: ignore[assignment]
+                scaled = share * (score - low) / (high - low or 1.0)
+                scores[each] += scaled  # type: ignore[assignment]
         return [each for each, _ in scores.most_common(10)]
 
     return form
 
 
 def reciprocal(weight: float, k: int) -> Form:
-    """Cormack et al. 2009, weighted."""
+    """Rank by weighted reciprocal ranks (Cormack et al. 2009)."""
 
     def form(keyword: Sequence[Hit], dense: Dense) -> Sequence[Place]:
         scores: Counter[Place] = Counter()
@@ -100,7 +101,7 @@ def reciprocal(weight: float, k: int) -> Form:
 
 
 def _place(passage: Passage) -> Place:
-    """As the gold names it."""
+    """Return a place as the gold names it."""
     return passage.path, passage.heading
 
 
@@ -178,10 +179,8 @@ def _cases(
 
 def embedded(name: str, passages: Sequence[Passage], embedder: Embedder) -> Floats:
     texts = [embedded_text(passage) for passage in passages]
-    kept = (
-        BUILD
-        / f"{name}-{hashlib.sha256(json.dumps([embedder.model, texts]).encode()).hexdigest()[:16]}.npy"
-    )
+    digest = hashlib.sha256(json.dumps([embedder.model, texts]).encode()).hexdigest()
+    kept = BUILD / f"{name}-{digest[:16]}.npy"
     if not kept.exists():
         BUILD.mkdir(exist_ok=True)
         np.save(kept, embedder.embed(texts))
@@ -195,8 +194,8 @@ def embedded(name: str, passages: Sequence[Passage], embedder: Embedder) -> Floa
 def nested(
     measured: Mapping[str, Sequence[float]], chosen_by: Mapping[str, Sequence[float]]
 ) -> tuple[list[float], Counter[str]]:
-    """Per question, what the forms that were chosen without it got, averaged over the times; and
-    which were chosen how often.
+    """Return for each question the score of the forms that were chosen without it, averaged over
+    the times; and how often each form was chosen.
     """
     n = len(next(iter(chosen_by.values())))
     got, chosen = [0.0] * n, Counter[str]()
@@ -217,7 +216,7 @@ def nested(
 
 
 def _results(forms: Mapping[str, Form], data: Set) -> dict[str, dict[str, list[float]]]:
-    """metric -> form -> a value for each question; `mean` is the metrics' mean."""
+    """Return metric -> form -> a value for each question; `mean` is the mean of the metrics."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in [*data.metrics, "mean"]}
     for form, rank in forms.items():
         rankings = [rank(case.keyword, case.dense) for case in data.cases]
@@ -234,7 +233,7 @@ def _results(forms: Mapping[str, Form], data: Set) -> dict[str, dict[str, list[f
 
 
 def _last(ranking: Iterable[Place]) -> list[Place]:
-    """Gold names the last part of a page's path."""
+    """Return the last part of a page's path, which gold names."""
     return [(Path(path).name, heading) for path, heading in ranking]
 
 
@@ -244,17 +243,19 @@ def report(sets: Mapping[str, Set]) -> dict[str, dict[str, dict[str, Measured]]]
         name: max(FORMS, key=lambda form: fmean(found["mean"][form]))
         for name, found in results.items()
     }
-    told: dict[str, dict[str, dict[str, Measured]]] = {}
+    rows: dict[str, dict[str, dict[str, Measured]]] = {}
     for name, data in sets.items():
         other = next((best[each] for each in sets if each != name), best[name])
-        told[name] = {metric: _row(results[name], metric, other) for metric in data.metrics}
+        rows[name] = {metric: _row(results[name], metric, other) for metric in data.metrics}
         chosen = nested(
             results[name]["mean"], {form: results[name]["mean"][form] for form in FORMS}
         )[1]
         print(
-            f"{name}: chosen in the folds: {', '.join(f'{form} ({times})' for form, times in chosen.most_common(4))}; other: {other}"
+            f"{name}: chosen in the folds: "
+            + ", ".join(f"{form} ({times})" for form, times in chosen.most_common(4))
+            + f"; other: {other}"
         )
-    return told
+    return rows
 
 
 def _row(
@@ -273,7 +274,7 @@ def _row(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures fusion.")
+    parser = argparse.ArgumentParser(description="Measure fusion.")
     parser.add_argument("--set", choices=SETS, action="append")
     files = weights.found("minilm")
     if files is None:
@@ -285,7 +286,8 @@ def main() -> None:
         for metric, rows in metrics.items():
             for row, m in rows.items():
                 print(
-                    f"{name:8} {metric:9} {row:10} {m.value:+.3f}  [{m.low:+.3f}, {m.high:+.3f}]  n={m.n}"
+                    f"{name:8} {metric:9} {row:10} {m.value:+.3f}  [{m.low:+.3f}, {m.high:+.3f}]  "
+                    f"n={m.n}"
                 )
 
 

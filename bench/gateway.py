@@ -1,14 +1,14 @@
-"""What the gateway costs: requests and chunks per CPU-second, added latency, memory; beside
-LiteLLM's proxy in the same run.
+"""Measure what the gateway costs: requests and chunks per CPU-second, added latency and memory,
+beside LiteLLM's proxy in the same run.
 
     python bench/gateway.py [--rounds 5] [--seconds 2] [--litellm PATH] [--json]
 
 The gateway runs pinned to core 1, the upstream and the load to core 0; targets take turns in each
 round, and the figure is the median of the rounds, with their spread. CPU time is that of the
-target's whole process tree, so that it holds on a noisy machine; latencies hold only as differences
-to `direct`. LiteLLM is found by --litellm, by $LITELLM or in .venv-litellm; without it only Slipway
-is measured. Where ../shared/bench lies beside the checkout, its driver runs too (--shared). Needs
-Linux with two cores.
+target's whole process tree, so that it is valid on a noisy machine; latencies are valid only as
+differences to `direct`. LiteLLM is found by --litellm, by $LITELLM or in .venv-litellm; without it
+only Slipway is measured. If ../shared/bench exists beside the checkout, its driver runs too
+(--shared). Needs Linux with two cores.
 """
 
 import argparse
@@ -34,9 +34,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 WORDS = (ROOT / "README.md").read_text().split()
 LITELLM = """model_list:
   - model_name: mock-model
-    litellm_params: {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{up}/v1", api_key: sk-up}}
+    litellm_params:
+      {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{up}/v1", api_key: sk-up}}
   - model_name: mock-slow
-    litellm_params: {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{up}/slow/v1", api_key: sk-up}}
+    litellm_params:
+      {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{up}/slow/v1", api_key: sk-up}}
 """
 LITELLM_ENV = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -94,8 +96,8 @@ def rss_mib(pid: int) -> float:
 
 
 def bodies(folder: Path, kind: str) -> list[str]:
-    """Files of 64 different requests: short questions, or questions with 21 KB of passages before
-    them.
+    """Write 64 different requests to files: short questions, or questions after 21 KB of
+    passages.
     """
     draw = random.Random(kind)
     files = []
@@ -297,7 +299,8 @@ def summary(
 
 def table(rows: list[dict[str, Any]]) -> None:
     print(
-        f"{'case':32} {'target':8} {'per CPU-s':>10} {'spread':>15} {'added p50 ms':>13} {'added TTFT ms':>14} {'errors':>7} {'RSS MiB':>8} {'ready s':>8}"
+        f"{'case':32} {'target':8} {'per CPU-s':>10} {'spread':>15} {'added p50 ms':>13} "
+        f"{'added TTFT ms':>14} {'errors':>7} {'RSS MiB':>8} {'ready s':>8}"
     )
     for r in rows:
         base = next(b for b in rows if b["case"] == r["case"] and b["target"] == "direct")
@@ -306,20 +309,27 @@ def table(rows: list[dict[str, Any]]) -> None:
         added = (r["p50_us"] - base["p50_us"]) / 1000
         spread = f"{r['spread'][0]:.0f}-{r['spread'][1]:.0f}"
         print(
-            f"{r['case']:32} {r['target']:8} {rate:10.0f} {spread:>15} {added:13.3f} {ttft:14.2f} {r['errors']:7.0f} {r['rss_mib']:8.0f} {r['ready_s']:8.2f}"
+            f"{r['case']:32} {r['target']:8} {rate:10.0f} {spread:>15} {added:13.3f} "
+            f"{ttft:14.2f} {r['errors']:7.0f} {r['rss_mib']:8.0f} {r['ready_s']:8.2f}"
         )
 
 
 def shared(litellm: str | None, seconds: float) -> None:
-    """The shared driver, with its own load generator in C, over the same settings."""
+    """Run the shared driver, with its own load generator in C, over the same settings."""
     mock, slow = (
         "base_url: 'http://127.0.0.1:%s/v1'",
         "base_url: 'http://127.0.0.1:%s/m/0/10/64/v1', name: mock-model",
     )
-    template = f"listen: {{port: %s}}\\nmodels:\\n  mock-model: {{{mock}, api_key: k}}\\n  mock-slow: {{{slow}, api_key: k}}\\n"
+    template = (
+        f"listen: {{port: %s}}\\nmodels:\\n  mock-model: {{{mock}, api_key: k}}\\n"
+        f"  mock-slow: {{{slow}, api_key: k}}\\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.sh"
-        serve = f"exec {sys.executable} -c 'from slipway.cli import main; main()' serve --quiet --config $1/slipway.yaml"
+        serve = (
+            f"exec {sys.executable} -c 'from slipway.cli import main; main()' "
+            "serve --quiet --config $1/slipway.yaml"
+        )
         start.write_text(f'printf "{template}" "$3" "$2" "$2" > $1/slipway.yaml\n{serve}\n')
         for mode, conc in (("json", "1,16"), ("stream", "100")):
             command = [

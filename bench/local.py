@@ -1,15 +1,18 @@
-"""How a model that runs here answers questions over documents, through a real `slipway serve`: what
-it says, how fast, and what it keeps.
+"""Measure how a model that runs here answers questions over documents, through a real `slipway
+serve`: what it says, how fast, and how much of the prompt is cached.
 
-    slipway weights pull qwen2.5-coder-0.5b nice python bench/local.py --show                # 20
-    questions of docs-qa, each asked twice, and quoted beside
+    slipway weights pull qwen2.5-coder-0.5b
+    nice python bench/local.py --show    # 20 questions of docs-qa, each asked twice, beside quotes
 
-first            the first time a question is asked: the prompt's passages are new, its standing
-instructions are not again            asked at once again: only the answer is written ttft_s, tpot_s
-seconds to the first words at the client, with the search; seconds for each token after them facts
-the mean share of the gold answer's content words and numbers, without those of the question, that
-the answer has cited            the share of answers that name a source; `abstained`: the share that
-say that the documents do not say
+- first: a question is asked for the first time; the passages of its prompt are new, its standing
+  instructions are cached
+- again: the same question at once again; the whole prompt is cached
+- ttft_s, tpot_s: seconds to the first words at the client, including the search; seconds for each
+  token after them
+- facts: the mean share of the gold answer's content words and numbers, without those of the
+  question, that the answer has
+- cited: the share of answers that name a source; abstained: the share that say that the documents
+  do not answer
 """
 
 import argparse
@@ -55,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--passages",
         type=int,
-        help="places that an answer may draw on; as an app has it where left out",
+        help="places that an answer may use; the default of an app if left out",
     )
     parser.add_argument("--prompt", help="file with other standing instructions")
     parser.add_argument(
@@ -76,7 +79,8 @@ def main() -> None:
         quoted = {row["question"]: ask(url, "quotes", row["question"]) for row in rows}
     for row in rows if options.show else ():
         print(
-            f"Q: {row['question']}\nGOLD: {row['answer']}\nLOCAL: {heard[row['question']][0].text}\n"
+            f"Q: {row['question']}\nGOLD: {row['answer']}\nLOCAL: "
+            f"{heard[row['question']][0].text}\n"
         )
     for name, answers in {
         "first": [each[0] for each in heard.values()],
@@ -88,7 +92,7 @@ def main() -> None:
 
 @contextmanager
 def serving(options: argparse.Namespace) -> Iterator[str]:
-    """A server with the model loaded and the pages read."""
+    """Start a server, and wait until the model is loaded and the pages are read."""
     app: dict[str, Any] = {
         "knowledge": str(options.data / "pages"),
         **({"passages": options.passages} if options.passages else {}),
@@ -181,8 +185,8 @@ def summary(rows: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str,
         covered(each.text, row["answer"], row["question"]) or 0.0
         for row, each in zip(rows, heard, strict=True)
     ]
-    told = [each for each in heard if each.usage]
-    written = [each for each in told if not each.abstained]
+    measured = [each for each in heard if each.usage]
+    written = [each for each in measured if not each.abstained]
     shares: dict[str, Sequence[float]] = {
         "facts": facts,
         "cited": [each.cited for each in heard],
@@ -190,7 +194,7 @@ def summary(rows: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str,
     }
     times = {"ttft_s": [each.ttft_s for each in heard], "tpot_s": [each.tpot_s for each in written]}
     tokens = {
-        name: [each.usage[name] for each in told]
+        name: [each.usage[name] for each in measured]
         for name in ("input_tokens", "cached_tokens", "output_tokens")
     }
     return {

@@ -1,23 +1,21 @@
-"""What an outage costs: calls to models that are down, the wait for the first words, the time until
-the first model writes again; and what overload does.
+"""Measure what an outage costs: calls to models that are down, the wait for the first words, the
+time until the first model is used again; and what overload does.
 
-    python bench/outage.py                     # about fifteen minutes
-    python bench/outage.py --seconds 10        # shorter outages
+    python bench/outage.py                 # about fifteen minutes
+    python bench/outage.py --seconds 10    # shorter outages
 
-Slipway and each of its models are processes of their own; questions come at a fixed rate, whatever
-becomes of those before. Each answer is a stream.
+Slipway and each of its models are separate processes; questions come at a fixed rate, whatever
+happens to earlier ones. Each answer is a stream.
 
-outage      the first model of the route is gone for a minute: it refuses connections; it answers
-503 on all of its routes; or only to chats, while its
-            list of models, by which it is probed, is well. Wasted are calls that were made to it
-            meanwhile; those that it had begun before and broke
-            off are counted apart. First words are those of the fallback once the breaker is open,
-            beside those of the first model before. Back is
-            when the first question was asked that the first model answered again
-all down    every model of the route is; how many calls each gets, as Slipway counts them, and when
-the client is told
-overload    five times as many questions as a model with eight turns can answer; who is shed, when
-it is told, and how long the others took
+- outage: the first model of the route is down for a minute: it refuses connections; or answers 503
+  on all of its routes; or only to chats, while its list of models, which is probed, works. Wasted
+  calls are those made to it in that time; calls that had begun before and broke off are counted
+  separately. First words are those of the fallback once the breaker is open, beside those of the
+  first model before. Back is when the first question was asked that the first model answered again
+- all down: every model of the route is down; how many calls each gets, as Slipway counts them, and
+  when the client gets the error
+- overload: five times as many questions as a model with eight slots can answer; which are refused,
+  how soon, and how long the others took
 """
 
 import argparse
@@ -40,7 +38,7 @@ from chat_client import ChatReply, ask
 from processes import Serving, mock_process, serving
 
 RATE = 10.0  # questions in a second
-HEALTHY_S, AFTER_S = 8.0, 12.0  # before and behind an outage
+HEALTHY_S, AFTER_S = 8.0, 12.0  # before and after an outage
 SPEED = ["--ttft", "0.2", "--tpot", "0.005", "--tokens", "40", "--seed", "1"]
 OUTAGES = {
     "refuses connections": "refuse",
@@ -52,7 +50,7 @@ FIRST_S, ANSWER_S = 0.2, 0.4  # what first words and a whole answer take at SPEE
 
 
 class Asked(NamedTuple):
-    """`at_s` is when it was asked, since the load began."""
+    """One question; it was asked `at_s` seconds after the load began."""
 
     at_s: float
     seen: ChatReply
@@ -64,7 +62,7 @@ class Asked(NamedTuple):
 
 @contextlib.contextmanager
 def route(count: int, **fields: Any) -> Iterator[tuple[Serving, list[str]]]:
-    """A server with one route, `r`, over models m0, m1 …, each a mock of its own; and their
+    """Start a server with one route, `r`, over models m0, m1 …, each its own mock; yield the
     addresses.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -78,7 +76,7 @@ def route(count: int, **fields: Any) -> Iterator[tuple[Serving, list[str]]]:
 
 
 async def load(server: Serving, rate: float, seconds: float) -> list[Asked]:
-    """Open loop: a question every 1/rate seconds, each on its own."""
+    """Ask a question every 1/rate seconds, whatever happens to the others (open loop)."""
     loop, began = asyncio.get_running_loop(), time.monotonic()
     body = {
         "model": "r",
@@ -104,7 +102,7 @@ async def script(url: str, *entries: str) -> None:
 
 
 def failed(server: Serving) -> Counter[str]:
-    """Calls that failed, by model, as Slipway counts them."""
+    """Return the failed calls by model, as Slipway counts them."""
     found = Counter[str]()
     for line in server.get("/metrics").text.splitlines():
         if line.startswith("slipway_attempts_total") and 'error=""' not in line:
@@ -124,7 +122,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 async def outage(server: Serving, url: str, fault: str, seconds: float) -> list[Asked]:
-    """The load of one run, whose outage begins at HEALTHY_S."""
+    """Run the load with an outage that begins at HEALTHY_S."""
     running = asyncio.create_task(load(server, RATE, HEALTHY_S + seconds + AFTER_S))
     await asyncio.sleep(HEALTHY_S)
     await script(url, f"{fault}@0s-{seconds}s")
@@ -163,10 +161,13 @@ def show_outage(name: str, count: int, asked: list[Asked], failures: int, second
     )
     words = Counter(each.seen.word for each in asked)
     print(
-        f"{name}, {count} models: {len(asked)} questions, {words['whole'] + words['continued']} answered; "
+        f"{name}, {count} models: {len(asked)} questions, {words['whole'] + words['continued']} "
+        "answered; "
         f"{failures - broken} wasted calls, {broken} that were under way; first words p50 "
-        f"{statistics.median(before) * 1000:.0f} -> {statistics.median(during) * 1000:.0f} ms ({statistics.median(during) / statistics.median(before):.2f}x), "
-        f"p95 {percentile(before, 0.95) * 1000:.0f} -> {percentile(during, 0.95) * 1000:.0f} ms; {back}",
+        f"{statistics.median(before) * 1000:.0f} -> {statistics.median(during) * 1000:.0f} ms "
+        f"({statistics.median(during) / statistics.median(before):.2f}x), "
+        f"p95 {percentile(before, 0.95) * 1000:.0f} -> {percentile(during, 0.95) * 1000:.0f} ms; "
+        f"{back}",
         flush=True,
     )
 
@@ -201,7 +202,8 @@ def everything_down(seconds: float) -> None:
                 )
                 took = percentile([each.seen.took_s for each in asked], 0.95)
                 print(
-                    f"all of {count}, {name}: calls for each question {rates}; {words}; told after {took * 1000:.0f} ms (p95)",
+                    f"all of {count}, {name}: calls for each question {rates}; {words}; the "
+                    f"error came after {took * 1000:.0f} ms (p95)",
                     flush=True,
                 )
 
@@ -215,21 +217,26 @@ def overload(seconds: float) -> None:
         asked = asyncio.run(load(server, rate, seconds))
     shed = [each.seen for each in asked if each.seen.status == 503]
     answered = [each.seen for each in asked if each.seen.word == "whole"]
-    told, at_once = (
+    dated, at_once = (
         sum("retry-after" in seen.headers for seen in shed),
         sum(seen.took_s <= 0.02 for seen in shed),
     )
     print(
-        f"overload, {rate:.0f} questions a second where {TURNS / ANSWER_S:.0f} can be answered: {len(answered) / seconds:.1f} a second answered, "
-        f"{len(shed)} of {len(asked)} shed, {told} of them with Retry-After, {at_once} within 20 ms ({spread([s.took_s for s in shed])}); "
-        f"first words after {spread([s.first_s for s in answered if s.first_s is not None])} where {1000 * (WAIT_S + FIRST_S):.0f} ms are allowed, "
-        f"answers after {spread([s.took_s for s in answered])}; {len(asked) - len(answered) - len(shed)} others",
+        f"overload, {rate:.0f} questions a second of which {TURNS / ANSWER_S:.0f} can be answered: "
+        f"{len(answered) / seconds:.1f} a second answered, "
+        f"{len(shed)} of {len(asked)} refused, {dated} of them with Retry-After, "
+        f"{at_once} within 20 ms ({spread([s.took_s for s in shed])}); "
+        f"first words after {spread([s.first_s for s in answered if s.first_s is not None])}, "
+        f"allowed are {1000 * (WAIT_S + FIRST_S):.0f} ms, "
+        f"answers after {spread([s.took_s for s in answered])}; "
+        f"{len(asked) - len(answered) - len(shed)} others",
         flush=True,
     )
 
 
 def spread(values: Sequence[float]) -> str:
-    return f"p50 {percentile(values, 0.5) * 1000:.0f}, p95 {percentile(values, 0.95) * 1000:.0f}, at most {max(values) * 1000:.0f} ms"
+    p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
+    return f"p50 {p50 * 1000:.0f}, p95 {p95 * 1000:.0f}, at most {max(values) * 1000:.0f} ms"
 
 
 def main() -> None:

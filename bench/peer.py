@@ -1,12 +1,13 @@
-"""The two ends of a measurement, each its own process: an upstream that costs little, and a
-closed-loop load. Loopback only.
+"""Run one of the two ends of a measurement in its own process: a cheap upstream, or a closed-loop
+load. Loopback only.
 
-    python bench/peer.py upstream PORT python bench/peer.py load '{"port": …, "path": …,
-    "connections": …, "seconds": …, "bodies": [FILE, …], "key": …}'
+    python bench/peer.py upstream PORT
+    python bench/peer.py load '{"port": …, "path": …, "connections": …, "seconds": …,
+                                "bodies": [FILE, …], "key": …}'
 
-The upstream answers any POST with a fixed completion, or, where the body asks for a stream, with 64
-chunks, 10 ms apart when the path begins with /slow. Each chunk carries the time it was sent, so
-that the load can tell its delay. The load sends the bodies in turn and prints one JSON object.
+The upstream answers any POST with a fixed completion or, if the body asks for a stream, with 64
+chunks, 10 ms apart if the path begins with /slow. Each chunk carries the time when it was sent, so
+that the load can compute its delay. The load sends the bodies in turn and prints one JSON object.
 """
 
 import asyncio
@@ -21,7 +22,10 @@ from typing import Any
 import uvloop
 
 CHUNKS, GAP_S = 64, 0.01
-WORDS = "The quick brown fox jumps over the lazy dog while the gateway forwards this answer to its client."
+WORDS = (
+    "The quick brown fox jumps over the lazy dog while the gateway forwards this answer to its "
+    "client."
+)
 USAGE = {"prompt_tokens": 24, "completion_tokens": 20, "total_tokens": 44}
 WHOLE = json.dumps(
     {
@@ -46,7 +50,10 @@ JSON_REPLY = (
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
-CHUNK = b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1,"model":"mock-model","choices":[{"index":0,"delta":%b,"finish_reason":%b}]}'
+CHUNK = (
+    b'{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1,"model":"mock-model",'
+    b'"choices":[{"index":0,"delta":%b,"finish_reason":%b}]}'
+)
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 SENT = re.compile(rb"@T(\d{19})@")
 
@@ -100,7 +107,7 @@ class Upstream(asyncio.Protocol):
 
 
 class Load(asyncio.Protocol):
-    """One connection that asks, waits for the whole answer, and asks again."""
+    """A connection that asks, waits for the whole answer, and asks again."""
 
     def __init__(self, run: "Run", first: int) -> None:
         self.run, self.turn = run, first
@@ -167,7 +174,8 @@ class Run:
 
     def request(self, body: bytes) -> bytes:
         p = self.plan
-        head = f"POST {p['path']} HTTP/1.1\r\nHost: 127.0.0.1:{p['port']}\r\nContent-Type: application/json\r\nAuthorization: Bearer {p['key']}\r\n"
+        head = f"POST {p['path']} HTTP/1.1\r\nHost: 127.0.0.1:{p['port']}\r\n"
+        head += f"Content-Type: application/json\r\nAuthorization: Bearer {p['key']}\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def left(self, load: Load) -> None:

@@ -1,13 +1,14 @@
-"""How well an answer without a model quotes what answers, and how honestly it says no.
+"""Measure how well an answer without a model quotes what answers, and how reliably it abstains.
 
-    python bench/quotes.py          # docs-qa, with the places that are found, and with the gold
-    pages' places removed python bench/quotes.py --show   # and the quotes that have least of the
-    gold answer
+    python bench/quotes.py           # docs-qa, with the places that are found, and with the gold
+                                     # pages removed
+    python bench/quotes.py --show    # also print the quotes with the fewest facts
 
-facts covered    the mean share of the gold answer's content words and numbers, without those of the
-question, that the quote has precision        the mean share of the quote's content words that the
-gold answer or the question has characters       the median length of a quote loose            the
-share of quoted spans that have none of the gold answer's words that are not the question's
+- facts covered: the mean share of the gold answer's content words and numbers, without those of the
+  question, that the quote has
+- precision: the mean share of the quote's content words that the gold answer or the question has
+- characters: the median length of a quote
+- loose: the share of quoted spans that have no word of the gold answer besides the question's
 """
 
 import argparse
@@ -33,15 +34,15 @@ class Case(NamedTuple):
     question: str
     answer: str
     sources: list[Source]
-    others: list[Source]  # what is found where the gold pages are missing
+    others: list[Source]  # what is found without the gold pages
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures quotes.")
+    parser = argparse.ArgumentParser(description="Measure quotes.")
     parser.add_argument(
         "--data", type=Path, default=DATA, help="folder with questions.jsonl and pages/"
     )
-    parser.add_argument("--show", action="store_true", help="print the worst")
+    parser.add_argument("--show", action="store_true", help="print the worst quotes")
     options = parser.parse_args()
     for name, value in measured(list(gold(options.data)), show=options.show).items():
         print(f"{name:32} {value}")
@@ -97,15 +98,26 @@ def measured(cases: Sequence[Case], *, show: bool) -> dict[str, Any]:
     precise = [precision(each.text, case.answer, case.question) or 0.0 for case, each in quoted]
     return {
         "questions": len(cases),
-        "abstained, gold pages there": f"{len(cases) - len(quoted)} ({1 - len(quoted) / len(cases):.0%})",
-        "abstained, gold pages removed": f"{sum(quote(c.question, c.others) is None for c in cases) / len(cases):.0%}",
+        "abstained, gold pages there": (
+            f"{len(cases) - len(quoted)} ({1 - len(quoted) / len(cases):.0%})"
+        ),
+        "abstained, gold pages removed": (
+            f"{sum(quote(c.question, c.others) is None for c in cases) / len(cases):.0%}"
+        ),
         "facts covered": f"{sum(covers) / len(cases):.3f}",
         "precision": f"{statistics.fmean(precise):.3f}",
         "characters": f"{statistics.median(len(q.text) for _, q in quoted):.0f}",
         "spans a quote": f"{len(spans) / len(quoted):.2f}",
-        "sources a quote": f"{statistics.fmean(len({c.n for c in q.citations}) for _, q in quoted):.2f}",
-        "loose spans": f"{sum(not (said(s) & (said(c.answer) - said(c.question))) for c, s in spans) / len(spans):.1%}",
+        "sources a quote": (
+            f"{statistics.fmean(len({c.n for c in q.citations}) for _, q in quoted):.2f}"
+        ),
+        "loose spans": f"{sum(is_loose(c, s) for c, s in spans) / len(spans):.1%}",
     }
+
+
+def is_loose(case: Case, span: str) -> bool:
+    """Return whether a span has no word of the gold answer besides the question's."""
+    return not said(span) & (said(case.answer) - said(case.question))
 
 
 if __name__ == "__main__":

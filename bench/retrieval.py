@@ -1,14 +1,14 @@
-"""How well the knowledge room finds the places that answer, and how fast.
+"""Measure how well keyword search finds the places that answer, and how fast.
 
-    python bench/retrieval.py                          # docs-qa: recall@3 and MRR@3 over places
-    (path, heading) python bench/retrieval.py --docs DIR --questions FILE python bench/retrieval.py
-    --url http://127.0.0.1:8080    # the same through the front guard of a running server python
-    bench/retrieval.py --set scifact            # nDCG@10 over abstracts, to see that nothing is
-    tuned to docs-qa alone
+    python bench/retrieval.py                  # docs-qa: recall@3 and MRR@3 over places
+    python bench/retrieval.py --docs DIR --questions FILE
+    python bench/retrieval.py --url http://127.0.0.1:8080    # ask a running server
+    python bench/retrieval.py --set scifact    # nDCG@10 over abstracts, to check that nothing is
+                                               # tuned to docs-qa alone
 
-recall@3 is the mean over questions of the share of their gold places among the first three; MRR@3
-the mean of 1/rank of the first gold place among the first three, else 0. nDCG as in BEIR: binary
-gains, log2 discount.
+A place is a path with a heading. recall@3 is the mean over questions of the share of their gold
+places among the first three; MRR@3 is the mean of 1/rank of the first gold place among the first
+three, else 0. nDCG is as in BEIR: binary gains, log2 discount.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures retrieval.")
+    parser = argparse.ArgumentParser(description="Measure retrieval.")
     parser.add_argument("--set", choices=SETS, default="docs-qa")
     parser.add_argument("--docs", type=Path, default=DATA / "docs-qa" / "pages")
     parser.add_argument(
@@ -137,7 +137,7 @@ def scifact(_: argparse.Namespace) -> dict[str, Any]:
 
 
 def judged() -> dict[str, set[str]]:
-    """SciFact's claims that have an answer, with the abstracts that have it."""
+    """Return SciFact's claims that have an answer, with the abstracts that contain it."""
     relevant: dict[str, set[str]] = {}
     for line in (DATA / "scifact" / "qrels.tsv").read_text().splitlines()[1:]:
         claim, document, score = line.split("\t")
@@ -147,7 +147,7 @@ def judged() -> dict[str, set[str]]:
 
 
 def abstract(row: dict[str, str]) -> Passage:
-    """The title stands as the heading, once: a document's name tells nothing here."""
+    """Return an abstract as a passage, with its title as the heading."""
     text, title = row["text"], row["title"]
     return Passage(
         id=row["_id"],
@@ -163,7 +163,7 @@ def abstract(row: dict[str, str]) -> Passage:
 
 
 def rows_of(passages: Iterable[Passage]) -> list[StoredPassage]:
-    """Numbered from 1; each a document of its own, places by path and heading."""
+    """Number the passages from 1; each is a document of its own, places go by path and heading."""
     places: dict[tuple[str, str], int] = {}
     return [
         StoredPassage(

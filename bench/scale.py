@@ -1,19 +1,19 @@
-"""What many documents cost: reading them, looking at them again, and finding in them. In temporary
-folders; the large store is kept in bench/.build.
+"""Measure what many documents cost: reading them, checking them again, and searching them. It works
+in temporary folders; the large store is kept in bench/.build.
 
     python bench/scale.py [--files 10000] [--chunks 50000] [--rounds 5] [--json]
 
-`first` reads small Markdown files into a new store, `again` looks at them unchanged: in the same
-process, and by `slipway ingest` in a fresh one. `find` asks a fresh process that has only opened a
-store of so many passages with a vector each (random ones: how good they are is not measured here,
-and comparing them costs the same), by one and by eight threads; queries are embedded where the
-weights are here, each another one. Its RSS is taken after the questions. `cpu` counts chunks a
-CPU-second of `slipway ingest`, the parsing children included. Median, least and most.
+`first` reads small Markdown files into a new store; `again` checks them unchanged, in the same
+process and by `slipway ingest` in a fresh one. `find` asks a fresh process that has only opened a
+store of so many passages with a vector each, from one thread and from eight; the vectors are
+random, which changes nothing about the cost of comparing them. If the weights are here, each query
+is a different one and is embedded. RSS is read after the questions. `cpu` counts chunks per
+CPU-second of `slipway ingest`, including the parsing children. Median, minimum and maximum.
 
-Measured on two cores that others used too: 0.1 s to look at 10,000 unchanged files again, 0.8 s
-with a fresh process. Among 50,000 passages 7 ms at p50 and 10 ms at p95 for one thread; 39 and 52
-ms (45 to 55 from run to run) for eight that ask without a pause. 344 MiB, keywords ready in 0.1 s,
-vectors in 1.5 s. 3,920 chunks a CPU-second without vectors, 62 with (of 80 words each).
+Measured on two cores that others used too: 0.1 s to check 10,000 unchanged files again, 0.8 s with
+a fresh process. Among 50,000 passages 7 ms at p50 and 10 ms at p95 for one thread; 39 and 52 ms (45
+to 55 from run to run) for eight that ask without a pause. 344 MiB, keywords ready in 0.1 s, vectors
+in 1.5 s. 3,920 chunks a CPU-second without vectors, 62 with (of 80 words each).
 """
 
 import argparse
@@ -51,7 +51,7 @@ SECTIONS = 10  # of a document of the large store
 
 
 def vocabulary() -> list[str]:
-    """The words of our own documents, the frequent ones first, as `the` is; then made-up rare ones."""
+    """Return the words of our own documents by frequency, then made-up rare ones."""
     draw = random.Random(1)
     counts = Counter(
         word
@@ -69,7 +69,7 @@ def vocabulary() -> list[str]:
 
 
 def prose(draw: random.Random, words: Sequence[str], count: int) -> str:
-    """Words as often as in a language: the tenth a tenth as often as the first (Zipf)."""
+    """Draw words as in a language: the tenth a tenth as often as the first (Zipf)."""
     return " ".join(words[int(len(words) ** draw.random()) - 1] for _ in range(count))
 
 
@@ -85,7 +85,7 @@ def write(folder: Path, files: int, sections: int, words_each: int) -> None:
         file.write_text(f"# {prose(draw, words, 3)}\n\n" + "\n".join(parts))
 
 
-def room(store: Store, docs: Path, embedding: str = "none") -> Knowledge:
+def knowledge_of(store: Store, docs: Path, embedding: str = "none") -> Knowledge:
     return Knowledge(opened(store, [docs], embedding=embedding))
 
 
@@ -100,7 +100,7 @@ def rss_mib() -> float:
 
 
 def cpu_of(command: list[str], cwd: Path) -> tuple[float, float, dict[str, Any]]:
-    """(seconds, CPU-seconds with its children, what it printed)."""
+    """Return (seconds, CPU-seconds with its children, what it printed)."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -116,7 +116,7 @@ def reading(files: int, rounds: int) -> Iterator[tuple[str, float]]:
         time.sleep(0.1)
         for number in range(max(rounds // 2, 1)):
             store = Store(home / str(number) / "slipway.db")
-            knowledge = room(store, home / "docs")
+            knowledge = knowledge_of(store, home / "docs")
             yield "first_files_per_s", files / timed(knowledge.build)
             for _ in range(rounds):
                 yield "again_s", timed(knowledge.build)
@@ -124,13 +124,15 @@ def reading(files: int, rounds: int) -> Iterator[tuple[str, float]]:
             store.close()
         subprocess.run([*INGEST, "--docs", "docs"], cwd=home, check=True, capture_output=True)
         for _ in range(rounds):
-            seconds, _, told = cpu_of([*INGEST, "--docs", "docs"], home)
-            assert (told["unchanged"], told["read"], told["embedded"]) == (files, 0, 0), told
+            seconds, _, printed = cpu_of([*INGEST, "--docs", "docs"], home)
+            assert (printed["unchanged"], printed["read"], printed["embedded"]) == (files, 0, 0), (
+                printed
+            )
             yield "again_fresh_process_s", seconds
 
 
 def large(chunks: int) -> Path:
-    """A store of so many passages, each with a random vector; made once."""
+    """Make a store of so many passages with random vectors, once; return its path."""
     home = BUILD / f"scale-{chunks}"
     if (home / "made").exists():
         return home
@@ -138,7 +140,7 @@ def large(chunks: int) -> Path:
     write(home / "docs", chunks // SECTIONS, SECTIONS, 80)
     time.sleep(0.1)
     store = Store(home / "store" / "slipway.db")
-    knowledge = room(store, home / "docs")
+    knowledge = knowledge_of(store, home / "docs")
     knowledge.build()
     draw, document_store = (
         np.random.default_rng(1),
@@ -159,10 +161,10 @@ def large(chunks: int) -> Path:
 
 
 def finding(home: Path, questions: int) -> dict[str, float]:
-    """In the fresh process."""
+    """Measure searches; runs in the fresh process."""
     started = time.monotonic()
     store = Store(home / "store" / "slipway.db")
-    knowledge = room(store, home / "docs", "minilm" if weights.found("minilm") else "none")
+    knowledge = knowledge_of(store, home / "docs", "minilm" if weights.found("minilm") else "none")
     found = {"ready_s": time.monotonic() - started}
     knowledge.synchronizer.start()
     while knowledge.synchronizer.dense and "/" not in knowledge.synchronizer.dense_state():
@@ -202,8 +204,8 @@ def costs(rounds: int) -> Iterator[tuple[str, float]]:
                 home = Path(folder)
                 write(home / "docs", files, SECTIONS, 80)
                 (home / "slipway.yaml").write_text(f"embedding: {embedding}\n")
-                _, cpu, told = cpu_of([*INGEST, "--docs", "docs"], home)
-                yield name, told["passages"] / cpu
+                _, cpu, printed = cpu_of([*INGEST, "--docs", "docs"], home)
+                yield name, printed["passages"] / cpu
 
 
 def measured(given: argparse.Namespace) -> Iterator[tuple[str, float]]:
@@ -250,7 +252,8 @@ def main() -> None:
         return
     for name, values in rows.items():
         print(
-            f"{name:26} median {statistics.median(values):9.2f}   from {min(values):.2f} to {max(values):.2f}   ({len(values)} rounds)"
+            f"{name:26} median {statistics.median(values):9.2f}   from {min(values):.2f} to "
+            f"{max(values):.2f}   ({len(values)} rounds)"
         )
 
 

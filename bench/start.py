@@ -1,7 +1,7 @@
-"""What a start costs: seconds to the first answered chat and to /readyz over documents, idle
-memory, CPU of the import.
+"""Measure what a start costs: seconds to the first answered chat and to /readyz over documents,
+idle memory, CPU of the import.
 
-python bench/start.py [--docs DIR] [--rounds 5] [--json]
+    python bench/start.py [--docs DIR] [--rounds 5] [--json]
 """
 
 import argparse
@@ -19,7 +19,10 @@ from pathlib import Path
 from gateway import PEER, ROOT, free_port, rss_mib
 
 SERVE = [sys.executable, "-c", "from slipway.cli import main; main()", "serve", "--quiet"]
-IMPORT = "import resource; b = resource.getrusage(0); import slipway.cli; a = resource.getrusage(0); print(a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime)"
+IMPORT = (
+    "import resource; b = resource.getrusage(0); import slipway.cli; a = resource.getrusage(0); "
+    "print(a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime)"
+)
 DOCS = ROOT.parent / "shared" / "data" / "rag" / "docs-qa" / "pages"
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 
@@ -37,7 +40,7 @@ def answered(url: str, body: bytes | None = None) -> bool:
 def started(
     command: list[str], ready: Callable[[], bool], wait_s: float = 0.0
 ) -> tuple[float, float]:
-    """(seconds until `ready`, idle MiB after `wait_s` more)."""
+    """Return (seconds until `ready`, idle MiB after `wait_s` more)."""
     began = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
@@ -115,7 +118,8 @@ def main() -> None:
         return
     for name, values in rows.items():
         print(
-            f"{name:18} median {statistics.median(values):7.3f}   from {min(values):.3f} to {max(values):.3f}   ({len(values)} rounds)"
+            f"{name:18} median {statistics.median(values):7.3f}   from {min(values):.3f} to "
+            f"{max(values):.3f}   ({len(values)} rounds)"
         )
 
 

@@ -25,7 +25,7 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry.metrics import METRICS, Telemetry
+from slipway.telemetry.metrics import METRICS
 from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent
@@ -42,21 +42,23 @@ ROUTES = {
     "GET /v1/answers/{id}/events": "its events behind `Last-Event-ID`",
     "POST /v1/answers/{id}/cancel": "stops it",
     "POST /v1/answers/{id}/retry": "does again what is missing",
-    "GET /v1/passages/{id}": "a passage of a document",
-    "GET /v1/passages/{id}/file": "the file that the passage is from, for those who may read it",
-    "POST /v1/attachments": "reads a file for the next questions of this reader only",
+    "GET /v1/passages/{id}": "a passage of a document, and the ids of those before and after it",
+    "GET /v1/passages/{id}/file": "the PDF that a passage is from",
+    "POST /v1/attachments": "reads a file for one conversation: a form with `file`",
     "DELETE /v1/attachments/{id}": "forgets it",
-    "GET /v1/session": "who is signed in, and what the page may do",
-    "GET /login": "starts the sign-in",
-    "GET /login/callback": "ends it, called by the sign-in provider",
-    "POST /logout": "signs out",
-    "GET /v1/conversations": "the conversations that are kept for this person on the server",
-    "GET /v1/conversations/{id}": "one of them",
+    "GET /v1/conversations": "the conversations that the server keeps for this key or person; `?q=WORDS`",
+    "GET /v1/conversations/{id}": "one of them with its turns",
     "PUT /v1/conversations/{id}": "saves one",
     "DELETE /v1/conversations/{id}": "deletes one",
-    "POST /v1/shares": "makes a link to a copy of a conversation",
-    "GET /v1/shares/{id}": "the shared copy",
-    "DELETE /v1/shares/{id}": "ends the link",
+    "POST /v1/shares": "shares a conversation by a link",
+    "GET /v1/shares/{id}": "what was shared, if the reader may read what it cites",
+    "DELETE /v1/shares/{id}": "takes a link back",
+    "GET /v1/session": "who asks, and what the page may offer",
+    "GET /login": "sends the browser to the OpenID Connect provider",
+    "GET /login/callback": "where the provider sends it back to",
+    "POST /logout": "ends the session",
+    "GET /embed": "the chat page in a frame of another site",
+    "GET /embed.js": "the script that puts it there",
     "GET /v1/traces/{id}": "what happened to an answer, by its reference",
     "POST /v1/feedback": "keeps what somebody says of an answer",
     "DELETE /v1/feedback/{answer}": "takes a vote back",
@@ -313,10 +315,9 @@ def all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 
 def metrics() -> str:
-    counters = Telemetry(lambda: 0).counts
     counts, histograms = list[list[str]](), list[list[str]]()
-    for key, m in METRICS.items():
-        kind = "histogram" if m.buckets else "counter" if key in counters else "gauge"
+    for m in METRICS.values():
+        kind = m.kind
         rows = histograms if m.buckets else counts
         rows.append(
             [
@@ -425,7 +426,7 @@ def routes() -> str:
     if wrong := set(there) ^ set(ROUTES):
         raise SystemExit(f"docs/printed.py: ROUTES and the app differ: {', '.join(sorted(wrong))}")
     rows = [[code(route), ROUTES[route]] for route in there]
-    return "There are these routes:\n\n" + table(["route", "what it does"], rows)
+    return "There are these routes:\n\n" + tables(["route", "what it does"], rows)
 
 
 def events() -> str:

@@ -126,7 +126,7 @@ def lines(text: str) -> list[str]:
 
 
 def attacks() -> list[str]:
-    """Every attack, each once; more than 200."""
+    """Return every attack once; more than 200."""
     html, links = lines(HTML), lines(LINKS)
     found = [*html, *(f"**Text** {each} more [1]" for each in html), *lines(MARKDOWN)]
     for link in links:

@@ -87,8 +87,8 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def watched(context: BrowserContext) -> Iterator[Watched]:
-    """A page that may speak with its own server only, and must not meet an error that its test has
-    not taken away.
+    """Open a page that may speak with its own server only. It fails the test if it meets an error
+    that the test has not removed from its list.
     """
     found = Watched(context.new_page(), [], [])
     found.page.on(
@@ -131,7 +131,7 @@ def settled(page: Page) -> None:
 
 
 def kept(page: Page) -> list[dict[str, Any]]:
-    """The turns of the conversation that this tab shows, as the browser keeps them."""
+    """Return the turns of the conversation that this tab shows, as the browser keeps them."""
     found: list[dict[str, Any]] = page.evaluate("""async () => {
         const { currentId, turnsOf } = await import("/static/conversations.js");
         const { keep } = await import("/static/talk.js");
@@ -174,5 +174,5 @@ def looked_at(
 
 def axe_finds_nothing(page: Page) -> None:
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
-    assert told == [], told
+    violations = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found]
+    assert violations == [], violations

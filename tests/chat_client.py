@@ -69,7 +69,7 @@ class ChatReply(msgspec.Struct, kw_only=True):
 
     @property
     def has_envelope(self) -> bool:
-        """Whether its error is OpenAI's, with ours beside it."""
+        """Return whether its error has OpenAI's form, with our fields beside it."""
         return (
             self.error is not None
             and self.error.keys() >= ENVELOPE
@@ -77,7 +77,7 @@ class ChatReply(msgspec.Struct, kw_only=True):
         )
 
     def say(self, text: str) -> None:
-        """Text has come."""
+        """Note that text has arrived."""
         if not text:
             return
         now = time.monotonic()
@@ -147,7 +147,7 @@ def _take_chunk(seen: ChatReply, chunk: dict[str, Any]) -> None:
 
 
 def first_of(chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The first choice, of those that a chunk tells of."""
+    """Return the first choice of a chunk."""
     return (choice for choice in chunk["choices"] if choice["index"] == 0)
 
 

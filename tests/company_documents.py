@@ -312,7 +312,7 @@ def handbook() -> tuple[bytes, list[Asked]]:
 
 
 def _annexes(paper: FPDF, prose: Prose) -> Iterator[Asked]:
-    """A table of prices; and who is on call, in two columns between other text."""
+    """Write a table of prices, and a list of people on call in two columns between other text."""
     paper.add_page()
     paper.start_section("Annex A: Parking")
     _head(paper, 18, "Annex A: Parking")
@@ -484,7 +484,7 @@ _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def _with_footnote(data: bytes, note: str) -> bytes:
-    """In the place of the word NOTE; python-docx writes no footnotes."""
+    """Put a footnote in the place of the word NOTE; python-docx cannot write footnotes."""
     parts = parts_of(data)
     body, runs = (
         parts["word/document.xml"].decode(),

@@ -80,9 +80,7 @@ def pictures_only() -> bytes:
 
 
 def endless_pages() -> bytes:
-    """A tree of four levels whose branches are all the same: ten pages a hundred times a hundred
-    times over.
-    """
+    """Write a page tree of four levels with equal branches: ten pages times a hundred, three times."""
     branches = (
         b"<</Type/Pages/Count %d/Parent %d 0 R/Kids[%s]>>"
         % (10**n, 6 - n, b"%d 0 R " % (8 - n) * 10)
@@ -105,7 +103,7 @@ def pages_in_a_circle() -> bytes:
 
 
 def damaged_page() -> bytes:
-    """The second of three pages is a number."""
+    """Write a PDF whose second page of three is a number."""
     pages = b"<</Type/Pages/Count 3/Kids[3 0 R 6 0 R 7 0 R]>>"
     return _pdf(
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -184,7 +182,7 @@ def laughs() -> str:
 
 
 def without(data: bytes, name: str) -> bytes:
-    """The archive without one of its parts."""
+    """Return the archive without one of its parts."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return _zip(**{each: archive.read(each) for each in archive.namelist() if each != name})
 
@@ -197,7 +195,7 @@ def replaced(data: bytes, name: str, part: bytes) -> bytes:
 
 
 def encrypted_entries() -> bytes:
-    """As a zip program encrypts: a flag at each entry."""
+    """Set the encryption flag of each entry, as a zip program does."""
     data = bytearray(_word(_body("secret")))
     at = -1
     while (at := data.find(b"PK\1\2", at + 1)) >= 0:
@@ -207,7 +205,7 @@ def encrypted_entries() -> bytes:
 
 
 def bad_checksum() -> bytes:
-    """The document's own bytes are damaged, the archive's list is whole."""
+    """Damage the document's own bytes; the archive's directory stays valid."""
     data = bytearray(sample_documents.docx(3))
     with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
         at = archive.getinfo("word/document.xml").header_offset
@@ -294,9 +292,8 @@ FILES: dict[str, Hostile] = {
     "bytes.txt": Hostile(
         lambda: bytes(range(1, 32)) + b"\xff", "Its encoding could not be determined"
     ),
-    "declared.html": Hostile(
-        lambda: b'<meta charset="shift_jis"><p>' + bytes(range(0xF5, 0x100)) * 9,
-        "It is not CP932 text, which it declares",
+    "half.txt": Hostile(
+        lambda: "\ufeffabc".encode("utf-16-le") + b"\0\xd8" * 9, "It is not whole UTF-16-LE text"
     ),
     "zero.txt": Hostile(lambda: b"a\0b", "zero bytes"),
     "rights.md": Hostile(lambda: b"---\naccess: [hr\n---\n# Salaries\n\nx\n", "who may read it"),

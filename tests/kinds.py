@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from slipway import weights
+from slipway.compress.runner import Runner
 from slipway.knowledge import opened
 from slipway.knowledge.parsing import Parser
+from watchdog import watched
 
 TESTS = Path(__file__).parent
 BROWSER, PROCESS = "browser", "process"
-STARTERS: tuple[Any, ...] = (subprocess, Parser, opened, weights.pull)
+STARTERS: tuple[Any, ...] = (subprocess, Parser, Runner, opened, weights.pull, watched)
 EVENTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec")
 
 

@@ -55,7 +55,7 @@ class KnowledgeBase:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Of the files that failed: what is wrong, and what to do."""
+        """Return for each failed file what is wrong and what to do."""
         return {doc.path: failure_text(doc) for doc in self.reports if doc.state == "failed"}
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A small network with random weights that a test makes: 4 layers, 320 tokens, under a megabyte."""
+"""Make a small network with random weights: 4 layers, 320 tokens, under a megabyte."""
 
 from pathlib import Path
 

@@ -163,7 +163,7 @@ class FaultCase(NamedTuple):
 
     @property
     def words(self) -> set[str]:
-        """What may be seen."""
+        """Return the outcomes that a client may see."""
         if self.target == "app":
             return {app_word(self.fault, streamed=self.streamed)}
         return set(
@@ -182,7 +182,7 @@ class FaultCase(NamedTuple):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The name of the case travels as the `user`, so that the mock knows whose call it is."""
+        """Return a request with the name of the case as `user`, so that the mock knows the case."""
         messages = [{"role": "user", "content": QUESTION}]
         return {
             "model": self.asked,
@@ -201,7 +201,9 @@ FAULT_CASES = [
 
 
 def app_word(fault: Fault, *, streamed: bool) -> str:
-    """An app streams from its model in any case; where no model answers, it quotes."""
+    """Return what a client of an app sees: an app always streams from its model, and quotes if no
+    model answers.
+    """
     word = fault.routed[0]
     if word == "error event":
         return word if streamed else "error 502"
@@ -225,7 +227,7 @@ class FaultServers(NamedTuple):
         ]
 
     def attempts(self) -> Counter[str]:
-        """How many calls to models Slipway counts, by the case's name."""
+        """Return how many calls to models Slipway counts, by the case's name."""
         found = Counter[str]()
         for line in self.server.get("/metrics").text.splitlines():
             if line.startswith("slipway_attempts_total"):
@@ -235,7 +237,7 @@ class FaultServers(NamedTuple):
         return found
 
     def truth(self, case: FaultCase) -> str:
-        """What an undisturbed answer to this case's question says."""
+        """Return the full text that answers this case's question."""
         asked = next(iter(self.received(case)), case.body) if case.target == "app" else case.body
         reported = plain_http.post(f"{self.mock.url}/truth", json={**asked, "model": "m"})
         return str(reported.raise_for_status().json()["text"])
@@ -245,7 +247,7 @@ class FaultServers(NamedTuple):
 def fault_servers(
     tmp_path: Path, certificate: tuple[Path, Path], *cases: FaultCase, **mock: Any
 ) -> Iterator[FaultServers]:
-    """All `cases`, each with models of its own, so that no breaker is shared."""
+    """Start a server for all `cases`, each with its own models, so that no breaker is shared."""
     docs = tmp_path / "tea"
     docs.mkdir()
     (docs / "tea.md").write_text(PAGE)
@@ -299,14 +301,14 @@ def settings_of(urls: dict[Where, str], docs: Path, cases: tuple[FaultCase, ...]
 
 @contextlib.contextmanager
 def mute() -> Iterator[int]:
-    """A port where connections come about, and nothing is ever said."""
+    """Open a port that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as server:
         yield int(server.getsockname()[1])
 
 
 @contextlib.contextmanager
 def full() -> Iterator[int]:
-    """A port whose queue is full, so that no connection comes about."""
+    """Open a port whose queue is full, so that no connection is established."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = int(server.getsockname()[1])

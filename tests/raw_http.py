@@ -30,7 +30,7 @@ class RawReply(NamedTuple):
 
     @property
     def events(self) -> list[Any]:
-        """The stream's events; `DONE` for [DONE] and `BROKEN` for what is no JSON."""
+        """Return the stream's events; `DONE` for [DONE] and `BROKEN` for invalid JSON."""
         return [
             event(line.removeprefix("data: ")) for line in self.body.decode().split("\n\n") if line
         ]
@@ -150,7 +150,7 @@ def with_mock(use: Callable[[MockServer], Awaitable[Result]], **more: Any) -> Re
 
 
 def get(request: Any, *, patience_s: float = PATIENCE_S, **more: Any) -> RawReply:
-    """One request to a fresh mock."""
+    """Send one request to a fresh mock."""
     data = request if isinstance(request, bytes) else wire(request)
     return with_mock(lambda mock: ask(mock.port, data, patience_s=patience_s), **more)
 

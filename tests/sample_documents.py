@@ -34,13 +34,15 @@ SUBJECTS = [
     "tiller",
 ]
 FILLER = (
-    "Every ship that enters the harbour is inspected by two officers, who write down what they find and hand their notes to the "
-    "superintendent. Nothing leaves the dock before the papers are signed, and whoever objects may do so in writing within a week. "
+    "Every ship that enters the harbour is inspected by two officers, who write down what they "
+    "find and hand their notes to the "
+    "superintendent. Nothing leaves the dock before the papers are signed, and whoever objects "
+    "may do so in writing within a week. "
 )
 
 
 def subject(number: int) -> str:
-    """A name for number 0..399 that nothing else is called."""
+    """Return a name for number 0..399 that nothing else has."""
     return f"{SUBJECTS[number // 20 % 20]}{SUBJECTS[number % 20]}"
 
 
@@ -60,8 +62,8 @@ class _Paper(FPDF):
 
 
 def pdf(pages: int = 120, *, outline: bool = True, password: str = "") -> bytes:
-    """A page to a chapter: a large title, prose with a fact in its middle, a short table; running
-    headers and footers.
+    """Write a PDF with a page for each chapter: a large title, prose with a fact in its middle, a
+    short table; running headers and footers.
     """
     paper = _Paper()
     paper.set_title("Harbour Handbook")
@@ -116,8 +118,8 @@ def docx(chapters: int = 60) -> bytes:
 
 
 def pptx(slides: int = 50) -> bytes:
-    """A title, two lines, a table on every tenth slide, and notes; the third slide has no title,
-    the fourth is hidden.
+    """Write slides with a title, two lines, a table on every tenth slide, and notes; the third
+    slide has no title, the fourth is hidden.
     """
     deck = Presentation()
     for number in range(slides):
@@ -127,7 +129,10 @@ def pptx(slides: int = 50) -> bytes:
         body.text = fact(number)
         more = body.add_paragraph()
         more.text, more.level = "Pay at noon", 1
-        slide.notes_slide.notes_text_frame.text = f"Tell them that the {subject(number)} clerk is called Mr {subject(number + 1).title()}."
+        slide.notes_slide.notes_text_frame.text = (
+            f"Tell them that the {subject(number)} clerk is called Mr "
+            f"{subject(number + 1).title()}."
+        )
         if number % 10 == 0:
             table = slide.shapes.add_table(2, 2, 0, 0, 1000000, 1000000).table
             for at, text in enumerate(["Berth", "Crowns", "North", str(number)]):

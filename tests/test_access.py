@@ -148,9 +148,7 @@ def known(
         ("access: [staff", False, False),
     ],
 )
-def test_what_a_document_says_of_itself_counts(
-    tmp_path: Path, front: str, staff: bool, board: bool
-) -> None:
+def test_front_matter_sets_access(tmp_path: Path, front: str, staff: bool, board: bool) -> None:
     base = known(
         tmp_path,
         {
@@ -184,7 +182,9 @@ def test_the_first_rule_that_matches_counts_and_a_document_can_only_narrow_it(
 
 
 def test_a_rule_holds_whatever_other_folders_hold(tmp_path: Path) -> None:
-    """A path gets its folder's name before it where two folders have it: that must not lift a rule."""
+    """If two folders have the same path, it is prefixed with the folder's name; that must not lift
+    a rule.
+    """
     rules = (AccessRule(path="pay.md", groups=("board",)), AccessRule(path="y", groups=("board",)))
     files = {"x/pay.md": "# Tariff one", "x/a.md": "# Other", "y/b.md": "# Tariff two"}
     base = known(tmp_path, files, rules, ("x", "y"))
@@ -229,16 +229,16 @@ def test_a_folder_that_becomes_a_link_shows_nothing_from_outside(tmp_path: Path)
     assert {doc.path: doc.state for doc in base.reports} == {"sub": "failed"}
 
 
-def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Path) -> None:
-    """Whoever is killed between saying and writing, or uploads at the same time under the same
-    name.
+def test_access_given_by_an_upload_applies_to_that_version_only(tmp_path: Path) -> None:
+    """It does not apply to another version: after a crash before the file was written, or after a
+    concurrent upload under the same name.
     """
     base = known(tmp_path, {"docs/a.md": "# Other"})
-    synchronizer = replace_asker(BOARD, documents=True)
+    manager = replace_asker(BOARD, documents=True)
     _, path = base.knowledge.add(
         "plan.md",
         io.BytesIO(b"# Tariff\n\nThe tariff is secret."),
-        synchronizer,
+        manager,
         frozenset(),
         frozenset({"board"}),
     )
@@ -261,7 +261,7 @@ def test_what_a_sender_says_holds_for_that_version_of_the_file_only(tmp_path: Pa
         _, path = base.knowledge.add(
             "same.md",
             io.BytesIO(text),
-            synchronizer,
+            manager,
             frozenset(),
             frozenset({"board"}) if n % 2 else None,
         )
@@ -328,7 +328,7 @@ class World:
     passages: dict[str, list[str]] = field(default_factory=dict)
 
     def may_read(self, key: KeySettings, page: Page) -> bool:
-        """What a document says of itself is not known where it could not be read."""
+        """Apply the rules; the front matter of an unreadable document is unknown."""
         rule = next((rule.groups for rule in self.rules if matches(rule.path, page.path)), None)
         return all(
             said is None or "*" in said or bool(set(said) & set(key.groups))
@@ -336,7 +336,7 @@ class World:
         )
 
     def sees(self, key: KeySettings, page: Page) -> bool:
-        """In lists: what failed is only for who may change it."""
+        """Return what a list shows: failed documents only to those who may change them."""
         return self.may_read(key, page) and (key.documents or not page.broken)
 
     def hidden(self, key: KeySettings) -> list[Page]:
@@ -375,7 +375,10 @@ def content(draw: random.Random, page: Page) -> bytes:
         front[draw.choice(["access", "groups", "Access", "GROUPS"])] = sorted(page.own)
     head = f"---\n{json.dumps(front)}\n---\n" if front else ""
     body = " ".join(draw.choices(WORDS, k=8))
-    text = f"{head}# What about {page.token}?\n\n{body} {page.token}.\n\n## The {page.token} {draw.choice(WORDS)}\n\n{body} {page.token}.\n"
+    text = (
+        f"{head}# What about {page.token}?\n\n{body} {page.token}.\n\n## The {page.token} "
+        f"{draw.choice(WORDS)}\n\n{body} {page.token}.\n"
+    )
     return b"\xff" + text.encode() if page.broken else text.encode()
 
 
@@ -690,10 +693,10 @@ def lives(tmp_path: Path, worlds: range, cases: int, seed: int) -> int:
 
 
 @pytest.mark.parametrize("first", range(0, 20, 2))
-def test_nothing_of_what_may_not_be_read_shows_anywhere(tmp_path: Path, first: int) -> None:
+def test_forbidden_documents_never_appear_in_any_response(tmp_path: Path, first: int) -> None:
     assert lives(tmp_path, range(first, first + 2), cases=150, seed=1) == 300
 
 
 @pytest.mark.soak
-def test_nothing_of_what_may_not_be_read_shows_anywhere_in_100_000_cases(tmp_path: Path) -> None:
+def test_forbidden_documents_never_appear_in_100_000_cases(tmp_path: Path) -> None:
     assert lives(tmp_path, range(200), cases=500, seed=2) == 100_000

@@ -49,8 +49,8 @@ class Estate:
             self._rooms[name] = KnowledgeBase(paths)
             self._rooms[name].build()
         made = tuple(AccessRule(path=path, groups=tuple(groups)) for path, groups in rules)
-        room = self._rooms[name].knowledge.with_access(Access(lambda: made, paths, self.folder))
-        return {Path(doc.path).name for doc in room.documents(asker)}
+        filtered = self._rooms[name].knowledge.with_access(Access(lambda: made, paths, self.folder))
+        return {Path(doc.path).name for doc in filtered.documents(asker)}
 
 
 @pytest.fixture(scope="module")

@@ -71,14 +71,14 @@ def texts(draw: random.Random, count: int) -> list[str]:
     ]
 
 
-def room_of(folder: Path, visible: Sequence[str], hidden: Sequence[str]) -> KnowledgeBase:
+def base_of(folder: Path, visible: Sequence[str], hidden: Sequence[str]) -> KnowledgeBase:
     for name, some in (("open", visible), ("secret", hidden)):
         (folder / "docs" / name).mkdir(parents=True, exist_ok=True)
         for n, text in enumerate(some):
             (folder / "docs" / name / f"{n:03}.md").write_text(f"# Page\n\n{text}")
-    room = KnowledgeBase([folder / "docs"], rules=RULES)
-    room.build()
-    return room
+    base = KnowledgeBase([folder / "docs"], rules=RULES)
+    base.build()
+    return base
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -87,14 +87,14 @@ def test_answers_are_the_same_as_if_hidden_documents_did_not_exist(
 ) -> None:
     draw = random.Random(seed)
     visible, hidden = texts(draw, 25), texts(draw, draw.choice([1, 40]))
-    alone = room_of(tmp_path / "alone", visible, ["Nothing."])
-    beside = room_of(tmp_path / "beside", visible, hidden)
+    alone = base_of(tmp_path / "alone", visible, ["Nothing."])
+    beside = base_of(tmp_path / "beside", visible, hidden)
     for _ in range(40):
         question = " ".join(draw.choices(WORDS, k=draw.randint(1, 5)))
         within = draw.choice([None, None, Within(path="open/00*")])
         both = []
-        for room in (alone, beside):
-            found = room.knowledge.find(question, STAFF, 10, within)
+        for base in (alone, beside):
+            found = base.knowledge.find(question, STAFF, 10, within)
             hits = [
                 (h.passage.path, h.passage.heading, h.passage.start, h.score) for h in found.hits
             ]
@@ -105,12 +105,12 @@ def test_answers_are_the_same_as_if_hidden_documents_did_not_exist(
 
 def test_a_hidden_document_that_changes_changes_nothing_either(tmp_path: Path) -> None:
     draw = random.Random(7)
-    room = room_of(tmp_path, texts(draw, 10), texts(draw, 3))
+    base = base_of(tmp_path, texts(draw, 10), texts(draw, 3))
     question = "tariff harbour 运费"
-    before = room.knowledge.find(question, STAFF, 10)
+    before = base.knowledge.find(question, STAFF, 10)
     (tmp_path / "docs" / "secret" / "000.md").write_text("# Page\n\n" + "tariff " * 500)
     (tmp_path / "docs" / "secret" / "001.md").unlink()
-    room.build()
-    after = room.knowledge.find(question, STAFF, 10)
+    base.build()
+    after = base.knowledge.find(question, STAFF, 10)
     assert [hit.score for hit in after.hits] == [hit.score for hit in before.hits]
     assert after.confidence == before.confidence

@@ -71,14 +71,14 @@ def found(question: str, embedder: Embedder | None) -> Sequence[Ranked]:
 
 
 @pytest.mark.parametrize("question", ANSWERED)
-def test_what_is_answered_is_above_the_threshold(question: str, embedder: Embedder) -> None:
+def test_answered_questions_are_above_the_threshold(question: str, embedder: Embedder) -> None:
     assert answer_probability(
         question, found(question, embedder), TERMS, embedder.embed_query
     ) >= threshold(embedder.embed_query)
 
 
 @pytest.mark.parametrize("question", OFF)
-def test_what_is_far_off_is_below_it_with_vectors_and_without(
+def test_unrelated_questions_are_below_the_threshold_with_and_without_vectors(
     question: str, embedder: Embedder
 ) -> None:
     assert answer_probability(

@@ -1,4 +1,6 @@
-"""Test `/v1/answers`: events, resume, cancel, retry, passages, ownership, and quotes as the fallback."""
+"""Test `/v1/answers`: events, resume, cancel, retry, passages, ownership, and quotes as the
+fallback.
+"""
 
 import json
 import threading
@@ -16,7 +18,10 @@ from waiting import until
 SentEvent = tuple[int, str, dict[str, Any]]
 KEY = {"authorization": "Bearer test-key-1"}
 OTHER = {"authorization": "Bearer test-key-2"}
-TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n\n## Black tea\n\nBlack tea takes boiling water and four minutes.\n"
+TEA = (
+    "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n\n## Black "
+    "tea\n\nBlack tea takes boiling water and four minutes.\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +159,7 @@ def test_without_a_model_the_sentences_that_answer_are_quoted(server: Serving) -
     assert answer["sources"][0]["cited"]
 
 
-def test_what_the_documents_do_not_say_is_not_answered(server: Serving) -> None:
+def test_questions_that_the_documents_do_not_answer_get_an_abstention(server: Serving) -> None:
     for app in ("quotes", "tea"):
         answer = ask(server, app, "zzyzx qwertyuiop?")
         assert answer["abstained"]
@@ -414,7 +419,7 @@ def test_a_smaller_model_says_that_it_is_one(tmp_path: Path) -> None:
             )
 
 
-def test_a_very_long_answer_is_whole_and_its_log_says_what_it_no_longer_has(tmp_path: Path) -> None:
+def test_a_very_long_answer_is_complete_and_its_log_reports_dropped_events(tmp_path: Path) -> None:
     with mocking() as mock, serving(tmp_path, settings=models(mock.url, "say-30000")) as server:
         answer = server.post("/v1/answers", {"app": "say-30000", "question": "Hello"}).json()
         chat = server.chat("say-30000").json()["choices"][0]["message"]["content"]

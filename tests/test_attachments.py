@@ -1,4 +1,4 @@
-"""Files attached to a conversation: used for it alone, by its reader alone, and forgotten with it."""
+"""Test files attached to a conversation: used for it only, by its reader only, and deleted with it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,10 @@ from processes import Serving, serving
 
 KEYS = {"ada": "sw-the-key-of-ada", "bob": "sw-the-key-of-bob"}
 DOCUMENT = "# Office\n\n## Opening hours\n\nThe office opens at nine.\n"
-ATTACHED = "# Trip\n\n## Hotel\n\nThe hotel in Lisbon costs 120 euro a night.\n\n## Flights\n\nThe flight leaves at noon.\n"
+ATTACHED = (
+    "# Trip\n\n## Hotel\n\nThe hotel in Lisbon costs 120 euro a night.\n\n## Flights\n\nThe "
+    "flight leaves at noon.\n"
+)
 QUESTION = "What does the hotel in Lisbon cost a night?"
 
 
@@ -97,7 +100,7 @@ def test_an_attached_file_answers_for_its_reader_alone(
         assert paths == ["office.md"]
 
 
-def test_a_forgotten_file_is_gone(ada: httpx.Client) -> None:
+def test_a_deleted_attachment_cannot_be_read(ada: httpx.Client) -> None:
     file = attach(ada).json()
     assert ada.delete(f"/v1/attachments/{file['id']}").status_code == 200
     refused = answer(ada, file["id"])

@@ -85,7 +85,7 @@ class World:
         return error
 
     def walk(self, attempts: Attempts, draw: random.Random) -> int | ProviderError:
-        """Who answers, or what the reader is step."""
+        """Follow the steps of one question; return the model that answers, or the last step."""
         for _ in range(200):
             step = attempts.next(self.now, lambda index: self.standing_of(index), lambda _: True)
             self.steps.append(step)
@@ -159,7 +159,7 @@ def test_whatever_models_do(world: World, seed: int, patience_s: float) -> None:
 
 
 @given(WORLDS)
-def test_whoever_is_ready_and_well_is_found(world: World) -> None:
+def test_a_ready_and_healthy_model_is_always_found(world: World) -> None:
     well = [
         n
         for n, kinds in enumerate(world.outcomes)
@@ -171,7 +171,7 @@ def test_whoever_is_ready_and_well_is_found(world: World) -> None:
         assert isinstance(ended, int)
 
 
-def test_what_the_content_forbids_is_not_shopped_around() -> None:
+def test_a_question_refused_for_its_content_is_not_sent_to_other_models() -> None:
     for first in ("declined", "refused"):
         world = World([[first], [None]], [READY, READY])
         assert isinstance(
@@ -185,14 +185,14 @@ def test_what_the_content_forbids_is_not_shopped_around() -> None:
     assert world.tried[2] == 0
 
 
-def test_a_fallback_that_refuses_does_not_hide_what_was_wrong_with_the_first() -> None:
+def test_a_fallback_that_refuses_does_not_hide_the_error_of_the_first_model() -> None:
     world = World([["down"], ["refused"]], [READY, READY], retries=0)
     ended = world.walk(Attempts(names(world), retry_until=9.0), random.Random(1))
     assert isinstance(ended, ProviderDown)
 
 
 @pytest.mark.parametrize("kind", ["key", "refused", "declined", "too long"])
-def test_what_a_retry_cannot_help_is_not_retried(kind: str) -> None:
+def test_errors_that_a_retry_cannot_fix_are_not_retried(kind: str) -> None:
     world = World([[kind]], [READY])
     world.walk(Attempts(names(world), retry_until=9.0), random.Random(1))
     assert world.tried == {0: 1}
@@ -264,7 +264,7 @@ def test_a_question_is_not_too_long_for_ever_where_a_larger_model_is_away() -> N
     assert step.error.retryable
 
 
-def test_a_trial_keeps_nobody_waiting() -> None:
+def test_a_trial_delays_no_question() -> None:
     attempts = Attempts(
         [ModelTraits(name="a"), ModelTraits(name="b"), ModelTraits(name="c")], retry_until=9.0
     )
@@ -301,7 +301,7 @@ def test_a_model_that_is_busy_does_not_hide_that_the_request_is_wrong() -> None:
 
 
 @given(st.integers(2, 4), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))
-def test_a_broken_answer_goes_to_those_behind_first_and_only_to_those_who_can_go_on(
+def test_a_broken_answer_goes_to_later_models_first_and_only_to_ones_that_can_continue(
     n: int, can_continue: list[bool], first: int
 ) -> None:
     traits = [ModelTraits(name=f"m{i}", can_continue=can_continue[i]) for i in range(n)]

@@ -21,7 +21,10 @@ PLACES = [
     (
         "tea.md",
         "Brewing",
-        "Green tea is brewed at 80 degrees for two minutes. Black tea is brewed with boiling water.",
+        (
+            "Green tea is brewed at 80 degrees for two minutes. Black tea is brewed with boiling "
+            "water."
+        ),
     ),
     ("cars.md", "Parking", "Cars may park in garage 4 behind the bakery, which opens at 6:30."),
 ]
@@ -67,8 +70,8 @@ def marked(pieces: list[str]) -> str:
     return "".join([*(attributor.feed(piece) for piece in pieces), attributor.end()])
 
 
-def test_sentences_get_the_source_that_says_so_and_no_other() -> None:
-    """No source says 31 days; headings, code and what has its marker are left alone."""
+def test_sentences_get_only_the_source_that_supports_them() -> None:
+    """No source says 31 days; headings, code and sentences with a marker stay as they are."""
     assert marked([ANSWER]) == MARKED
 
 
@@ -106,7 +109,7 @@ def test_an_app_may_have_sources_matched(tmp_path: Path) -> None:
     assert "square brackets" not in read  # the model is not asked for what it would not do
 
 
-def test_who_names_the_sources_is_one_of_two(tmp_path: Path) -> None:
+def test_an_unknown_value_of_cite_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "slipway.yaml").write_text(
         json.dumps({"apps": {"docs": {"knowledge": ".", "cite": "guess"}}})
     )

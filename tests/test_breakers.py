@@ -45,7 +45,7 @@ def test_a_dead_model_costs_three_calls_and_is_back_once_it_lives(tmp_path: Path
         until(lambda: state(server, "first") == "closed")
 
 
-def test_nobody_waits_for_a_trial(tmp_path: Path) -> None:
+def test_no_client_waits_for_a_trial(tmp_path: Path) -> None:
     with (
         mocking() as first,
         mocking() as second,
@@ -106,7 +106,7 @@ def test_a_key_that_is_not_taken_is_not_sent_again(tmp_path: Path) -> None:
     )
 
 
-def test_who_limits_us_rests_as_long_as_it_says(tmp_path: Path) -> None:
+def test_a_model_that_rate_limits_us_is_left_alone_for_its_retry_after(tmp_path: Path) -> None:
     with (
         mocking() as first,
         mocking() as second,
@@ -122,7 +122,7 @@ def test_who_limits_us_rests_as_long_as_it_says(tmp_path: Path) -> None:
         assert state(server, "first") == "closed"
 
 
-def test_what_was_learnt_outlives_a_reload_but_not_another_address(tmp_path: Path) -> None:
+def test_health_survives_a_reload_but_not_a_new_address(tmp_path: Path) -> None:
     with mocking() as dead, mocking() as second:
         dead.script("down")
         file = two(dead.url, second.url)
@@ -171,7 +171,7 @@ def test_a_model_is_not_to_blame_for_a_question_that_had_no_more_time(tmp_path: 
             assert state(server, "second") == "closed"
 
 
-def test_what_a_model_may_have_written_is_not_free(tmp_path: Path) -> None:
+def test_output_that_may_have_been_written_is_not_counted_as_free(tmp_path: Path) -> None:
     with mocking() as first, mocking() as second:
         file = two(first.url, second.url)
         for model in file["models"].values():
@@ -226,7 +226,7 @@ def test_slow_first_words_count_as_failures(tmp_path: Path) -> None:
             assert chats(slow) <= 4  # three, and a trial if the two calls behind them took long
 
 
-def test_who_opens_it_is_not_asked_again_at_once(tmp_path: Path) -> None:
+def test_a_model_that_opened_its_breaker_is_not_asked_again_at_once(tmp_path: Path) -> None:
     with (
         mocking() as mock,
         serving(tmp_path, settings=models(mock.url, "fault-status-503", retries=0)) as server,

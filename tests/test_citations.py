@@ -8,8 +8,14 @@ from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
 from slipway.types import Citation, Source
 
-TEXT = "Use a key [1]. Then [2][9] go on [1, 2, 7]. See `a [1] b` and [1](http://x). 第一句。第二句[2]。\n```\na [1]\n```\nEnd [12]."
-SHOWN = "Use a key [1]. Then [2] go on [1][2]. See `a [1] b` and [1](http://x). 第一句。第二句[2]。\n```\na [1]\n```\nEnd."
+TEXT = (
+    "Use a key [1]. Then [2][9] go on [1, 2, 7]. See `a [1] b` and [1](http://x). "
+    "第一句。第二句[2]。\n```\na [1]\n```\nEnd [12]."
+)
+SHOWN = (
+    "Use a key [1]. Then [2] go on [1][2]. See `a [1] b` and [1](http://x). 第一句。第二句[2]。\n```\na "
+    "[1]\n```\nEnd."
+)
 
 
 def marked(cuts: list[int]) -> tuple[str, list[tuple[int, str]], int]:
@@ -197,7 +203,10 @@ def cited(answer: str, *texts: str, question: str = "How hot?") -> list[Citation
     return marker.feed(answer)[1] + marker.end()[1]
 
 
-HOT = "Green tea is brewed at 80 degrees for two minutes, as Kyoto does since June 27th, 2024. It costs 1,000 yen. Set `max_heat` to 0.5 million."
+HOT = (
+    "Green tea is brewed at 80 degrees for two minutes, as Kyoto does since June 27th, 2024. It "
+    "costs 1,000 yen. Set `max_heat` to 0.5 million."
+)
 FOUND = [
     "It is brewed at 80 degrees for 2 minutes [1].",
     "In 2024-06-27 it was 1000 or 1.000 yen [1].",
@@ -217,16 +226,16 @@ LACKING = {
 
 
 @pytest.mark.parametrize("answer", FOUND)
-def test_what_the_source_says_in_other_forms_is_not_flagged(answer: str) -> None:
+def test_other_spellings_of_the_same_value_are_not_flagged(answer: str) -> None:
     assert [c.flags for c in cited(answer, HOT)] == [()]
 
 
 @pytest.mark.parametrize("answer", LACKING)
-def test_what_the_source_lacks_is_flagged(answer: str) -> None:
+def test_claims_that_the_source_lacks_are_flagged(answer: str) -> None:
     assert sorted(cited(answer, HOT)[0].flags) == sorted(LACKING[answer])
 
 
-def test_what_the_question_says_is_not_flagged() -> None:
+def test_words_of_the_question_are_not_flagged() -> None:
     assert cited("It is not 95 in Osaka [1].", HOT, question="Is it 95 in Osaka?")[0].flags == ()
 
 

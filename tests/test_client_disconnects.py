@@ -46,12 +46,15 @@ STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "wh
 
 
 def asking(server: Serving, stream: bool, name: str = "r0") -> socket.socket:
-    """A client that has sent its question, and reads nothing."""
+    """Connect a client that sends its question and reads nothing."""
     body = json.dumps(
         {"model": name, "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
     ).encode()
     client = socket.create_connection(("127.0.0.1", server.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+        f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     client.sendall(head.encode() + body)
     return client
 

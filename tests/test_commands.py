@@ -1,4 +1,4 @@
-"""The command line as a newcomer meets it."""
+"""Test the command line as a newcomer meets it."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_a_key_line_reads_back_whatever_the_tenant_is_called(tenant: str) -> Non
 
 
 @pytest.mark.parametrize("option", ["--tenant", "--app"])
-def test_a_key_for_nobody_is_refused(option: str) -> None:
+def test_an_empty_tenant_or_app_of_a_key_is_rejected(option: str) -> None:
     done = CliRunner().invoke(main, ["keys", option, " "])
     assert done.exit_code == 2
     assert f"{option}: it is empty" in done.output
@@ -105,7 +105,7 @@ def test_a_server_with_nothing_to_serve_says_so_once(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_ingest_leaves_the_cursor_visible(tmp_path: Path) -> None:
-    """A terminal is played by a pseudo-terminal; many documents keep the bar busy."""
+    """Runs ingest in a pseudo-terminal; many documents keep the progress bar busy."""
     docs = tmp_path / "docs"
     docs.mkdir()
     for number in range(3000):

@@ -247,8 +247,8 @@ def test_a_vocabulary_that_differs_from_its_model_is_refused(home: Path) -> None
     assert "the vocabulary differs; take both files from one model" in done.stderr
 
 
-def test_too_little_room_is_said_before_with_the_estimate(home: Path) -> None:
-    """The file claims 10 trillion weights, and has none of them."""
+def test_too_little_disk_space_is_reported_first_with_the_estimate(home: Path) -> None:
+    """The file claims 10 trillion weights, and contains none of them."""
     assert compress(home, "convert", "tiny.gguf", "folder").returncode == 0
     file = home / "folder" / "model.safetensors"
     (length,) = struct.unpack("<Q", file.read_bytes()[:8])
@@ -340,7 +340,7 @@ def test_a_share_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
 # Distillation: torch is too large for the environment of all tests; see docs/decisions
 
 
-def test_what_pruning_lost_is_learnt_again(home: Path) -> None:
+def test_distilling_recovers_what_pruning_lost(home: Path) -> None:
     pytest.importorskip("torch")
     texts(home / "text.jsonl", 200)
     done = compress(

@@ -1,4 +1,4 @@
-"""What compress does to a model's numbers, beside llama.cpp, gguf and tokenizers as oracles."""
+"""Test what compress does to a model's numbers, against llama.cpp, gguf and tokenizers as oracles."""
 
 import json
 import shutil
@@ -38,8 +38,8 @@ SAID = "In 1999, Zoë's tide rose 12.5 metres\n\nat the harbour... <|im_start|> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_llama_cpp_predicts_what_our_numbers_say(tmp_path: Path, kind: str) -> None:
-    """Our reading of the weights, of positions and of heads is llama.cpp's."""
+def test_our_forward_pass_agrees_with_llama_cpp(tmp_path: Path, kind: str) -> None:
+    """Weights, positions and heads must be read as llama.cpp reads them."""
     model = read_gguf(write_network(tmp_path / "a.gguf", kind))
     window = [(7 * n + 3) % len(tokens()) for n in range(60)]
     found = logits(model, [window])[0]
@@ -92,7 +92,7 @@ def test_ggml_and_gguf_pack_rows_alike(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(quantising._ERROR))
-def test_what_is_packed_decodes_to_what_went_in(kind: str) -> None:
+def test_quantised_weights_decode_to_the_original_values(kind: str) -> None:
     assert quantising.is_right(quantising.pack, kind)
 
 
@@ -103,8 +103,8 @@ def test_a_wrong_library_is_noticed() -> None:
     assert not quantising.is_right(wrong, "q8_0")
 
 
-def test_types_that_nothing_can_pack_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    """In a Python that has no xllamacpp."""
+def test_types_that_cannot_be_packed_are_rejected_with_the_fix(tmp_path: Path) -> None:
+    """Runs in a Python that has no xllamacpp."""
     code = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda n, *a: None if n == 'xllamacpp' else find(n, *a)\n"
@@ -141,7 +141,7 @@ def test_rounding_by_its_effect_keeps_more_than_rounding_to_the_nearest(tmp_path
 
 
 def wide(columns: int, layers: int = 30) -> Checkpoint:
-    """A model of that width in name only."""
+    """Return a model of that width in name only."""
     model = network(layers=layers)
 
     def changed(name: str, each: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def test_vectors_that_are_stored_twice_are_found_and_stored_once() -> None:
 
 
 def idle(model: Checkpoint, layer: int) -> Checkpoint:
-    """The same with a layer that adds nothing."""
+    """Return the same with a layer that adds nothing."""
     tensors = dict(model.tensors)
     for name in ("attn_output.weight", "ffn_down.weight"):
         whole = tensors[f"blk.{layer}.{name}"]
@@ -253,7 +253,7 @@ def test_the_neurons_that_do_nothing_go_and_nothing_changes() -> None:
     assert np.allclose(logits(model, WINDOWS), logits(small, WINDOWS), atol=1e-4)
 
 
-def test_torch_predicts_what_numpy_does() -> None:
+def test_torch_and_numpy_predict_the_same() -> None:
     torch = pytest.importorskip("torch")
     from slipway.compress.network import Network, as_q4_0, weights_of
 
@@ -303,7 +303,7 @@ def windows(losses: list[float], original: list[float]) -> list[Window]:
 
 
 def test_a_difference_is_taken_window_by_window() -> None:
-    """The text's own spread is large; the difference is the same in each window, so it is sure."""
+    """The text's own spread is large; the difference is the same in each window, so it is certain."""
     own = [1.0, 2.0, 3.0, 4.0]
     found = measuring.reading_of(windows([each + 0.1 for each in own], own))
     assert found.ratio == pytest.approx(np.exp(0.1))
@@ -311,7 +311,7 @@ def test_a_difference_is_taken_window_by_window() -> None:
     assert found.error > 1
 
 
-def test_noise_is_told_and_no_pace_is_given() -> None:
+def test_a_noisy_machine_is_reported_and_no_speed_is_printed() -> None:
     calm = {"a": [(1.0, 0.1)] * 7, "b": [(2.0, 0.05)] * 7}
     assert measuring._noise(calm) == ""
     busy = {"a": [(1.0, 0.1)] * 7, "b": [(1.0 + n % 3, 0.05) for n in range(7)]}

@@ -38,7 +38,7 @@ def section(page: str, heading: str) -> str:
     return text(page).split(f"\n{heading}\n")[1].split("\n## ")[0]
 
 
-def test_what_code_prints_is_fresh() -> None:
+def test_printed_parts_of_the_docs_are_fresh() -> None:
     done = subprocess.run(
         [sys.executable, DOCS / "printed.py", "--check"],
         capture_output=True,
@@ -133,7 +133,7 @@ def yaml_blocks(page: str) -> list[str]:
 
 
 def checked(folder: Path, yaml: str) -> str:
-    """What `slipway check` says of settings in a folder that has what they name."""
+    """Run `slipway check` on settings, in a folder with everything that they name."""
     for name in ("docs", "handbook", "manuals"):
         (folder / name).mkdir()
         (folder / name / "page.md").write_text("# Page\n\nText.\n")
@@ -168,7 +168,7 @@ def test_every_piece_of_settings_passes_the_check(tmp_path: Path, page: str, yam
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub makes of headings."""
     headings = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

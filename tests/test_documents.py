@@ -36,7 +36,7 @@ def parser() -> Iterator[Parser]:
 
 @pytest.fixture(scope="module")
 def harbour(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
-    """A handbook of a real size in each kind, known together."""
+    """Load handbooks of a real size, one in each format, as one knowledge."""
     folder = tmp_path_factory.mktemp("harbour")
     made = {
         "a.pdf": sample_documents.pdf(),
@@ -95,7 +95,8 @@ def test_a_question_finds_the_heading_of_a_word_file(harbour: KnowledgeBase, num
         "Deposits",
     )
     assert found.text.startswith(
-        f"{sample_documents.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the deposit."
+        f"{sample_documents.fact(number)} It is due at noon.\n\n- Sign the form.\n- Pay the "
+        "deposit."
     )
     assert found.page is None
 
@@ -158,7 +159,10 @@ def test_files_tell_title_author_and_date(parser: Parser) -> None:
 
 
 def test_front_matter_is_parsed_with_plain_types(parser: Parser) -> None:
-    text = b"---\ntitle: A\naccess: [hr, board]\ndate: 2024-01-31\nn: 18446744073709551616\nmore: {2: [yes, null, 1.5]}\n---\ntext\n"
+    text = (
+        b"---\ntitle: A\naccess: [hr, board]\ndate: 2024-01-31\nn: 18446744073709551616\nmore: "
+        b"{2: [yes, null, 1.5]}\n---\ntext\n"
+    )
     assert parser.parse(text, "a.md").meta == {
         "title": "A",
         "access": ["hr", "board"],
@@ -208,7 +212,8 @@ def test_words_cut_at_line_ends_are_joined_and_lines_become_paragraphs(parser: P
 
     text = parser.parse(written(lines), "a.pdf").text.strip()
     assert text == (
-        "The harbour master decides about the inspection of every vessel that comes in by night or by day.\n- First item\n- Second item"
+        "The harbour master decides about the inspection of every vessel that comes in by night "
+        "or by day.\n- First item\n- Second item"
     )
 
 
@@ -402,8 +407,8 @@ def test_a_sheet_with_very_many_columns_names_each_value(parser: Parser) -> None
     names = [f"A rather long column name {n}" for n in range(40)]
     text = parser.parse(sheet(list(names), [1, None, 3], ["x"]), "a.xlsx").text
     assert (
-        "A rather long column name 0: 1; A rather long column name 2: 3\nA rather long column name 0: x"
-        in text
+        "A rather long column name 0: 1; A rather long column name 2: 3\nA rather long column "
+        "name 0: x" in text
     )
 
 
@@ -420,7 +425,7 @@ def test_separated_values_are_cut_where_they_are_even(parser: Parser, separator:
 # Broken and hostile files
 
 
-def test_every_hostile_file_has_its_reason_and_the_good_one_beside_them_is_served(
+def test_every_hostile_file_has_its_reason_and_a_good_file_is_still_served(
     tmp_path: Path,
 ) -> None:
     for name, file in hostile.FILES.items():
@@ -509,7 +514,10 @@ def test_a_crash_of_the_child_costs_one_file() -> None:
         os.kill(parser.child, signal.SIGSEGV)
         thread.join(PATIENCE_S)
         assert reported == [
-            "Reading it ended the parser (SIGSEGV): it is damaged, or needs more than 1024 MB; split it into smaller files, or save it in a simpler form."
+            (
+                "Reading it ended the parser (SIGSEGV): it is damaged, or needs more than 1024 "
+                "MB; split it into smaller files, or save it in a simpler form."
+            )
         ]
         assert parser.parse(b"text", "a.txt").text == "text"
 
@@ -572,8 +580,10 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("path", ["deep.html", "idle"])
 def test_the_child_ends_with_its_parent_at_work_and_idle(path: str) -> None:
     code = (
-        "import sys, threading, time; from slipway.knowledge.parsing import Parser; p = Parser(); p.parse(b'x', 'a.txt');"
-        "print(p.child, flush=True); sys.argv[1] == 'idle' and time.sleep(60); p.parse(b'<div>' * 100_000, 'deep.html')"
+        "import sys, threading, time; from slipway.knowledge.parsing import Parser; p = Parser(); "
+        "p.parse(b'x', 'a.txt');"
+        "print(p.child, flush=True); sys.argv[1] == 'idle' and time.sleep(60); p.parse(b'<div>' * "
+        "100_000, 'deep.html')"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
     with parent:
@@ -602,7 +612,7 @@ def test_the_child_has_limits_and_none_of_our_secrets(monkeypatch: pytest.Monkey
     assert 300_000_000 < int(said["Max address space"]) < 700_000_000
 
 
-def test_what_crosses_the_pipe_is_all_of_the_document(parser: Parser) -> None:
+def test_the_whole_document_crosses_the_pipe(parser: Parser) -> None:
     text = "# Top\n\ntext\n\n## Below\n\nmore\n"
     document = parser.parse(text.encode(), "a.md")
     assert isinstance(document, ParsedDocument)
@@ -618,7 +628,8 @@ def test_what_crosses_the_pipe_is_all_of_the_document(parser: Parser) -> None:
 def test_the_parent_loads_no_parser() -> None:
     heavy = "('pypdfium2', 'python_calamine', 'selectolax', 'markdown_it', 'yaml')"
     code = (
-        "import sys; from slipway.knowledge.parsing import Parser; p = Parser(); p.parse(b'a,b', 'a.csv'); p.parse(b'<p>x', 'a.html');"
+        "import sys; from slipway.knowledge.parsing import Parser; p = Parser(); p.parse(b'a,b', "
+        "'a.csv'); p.parse(b'<p>x', 'a.html');"
         f"p.close(); print([m for m in {heavy} if m in sys.modules])"
     )
     assert (

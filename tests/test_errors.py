@@ -218,7 +218,7 @@ def test_a_chat_stream_that_breaks_off_speaks_to_the_reader(tmp_path: Path) -> N
         )
 
 
-def test_what_no_parser_reads_has_a_reference_too(server: Serving) -> None:
+def test_unparsable_requests_get_a_reference_too(server: Serving) -> None:
     refused = server.get("/v1/models", headers=ANN | CHINESE | {"x-large": "x" * 100_000})
     assert refused.status_code == 431
     ref = refused.json()["error"]["slipway"]["ref"]
@@ -230,12 +230,12 @@ def test_what_no_parser_reads_has_a_reference_too(server: Serving) -> None:
 
 
 def line(server: Serving, ref: str) -> str:
-    """The line of the log that the reference finds."""
+    """Return the line of the log that has the reference."""
     assert re.fullmatch(r"(ref|ans)-[0-9a-f]{32}", ref)
     return until(lambda: [each for each in server.log.splitlines() if ref in each])[0]
 
 
-def test_every_reference_is_in_the_log_without_what_was_sent(server: Serving) -> None:
+def test_every_reference_is_in_the_log_without_the_content_of_the_request(server: Serving) -> None:
     attempts = [
         server.post("/v1/answers", {**QUESTION, "app": "a-secret-app"}, headers=ANN),
         server.post("/v1/answers", {"a-secret-field": 1}, headers=ANN),
@@ -254,7 +254,7 @@ ECHO = b'{"error": {"message": "I cannot:\\nTell me a secret word.", "code": "a 
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_what_a_provider_says_of_a_question_is_read_by_who_asked_it_alone(
+def test_a_providers_message_about_a_question_is_shown_to_its_asker_only(
     tmp_path: Path, status: int
 ) -> None:
     reply = b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n%b" % (status, len(ECHO), ECHO)

@@ -14,7 +14,10 @@ from processes import COMMAND, mocking, run, serving
 from slipway.providers.mock import MockServer
 from waiting import PATIENCE_S
 
-LEAVE = "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office before nine.\n"
+LEAVE = (
+    "# Leave\n\n## Days\n\nEveryone has 30 days of leave a year.\n\n## Illness\n\nCall the office "
+    "before nine.\n"
+)
 TEA = "# Tea\n\n## Brewing\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
 QUESTIONS = [
     {
@@ -33,7 +36,7 @@ QUESTIONS = [
 RIGHT = "Everyone has 30 days of leave a year [1]. It is so [9]."
 
 
-class WritingContext:
+class EvalWorkspace:
     """Documents and questions in a folder; commands run in it."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,8 +65,8 @@ class WritingContext:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> WritingContext:
-    return WritingContext(tmp_path)
+def workspace(tmp_path: Path) -> EvalWorkspace:
+    return EvalWorkspace(tmp_path)
 
 
 def two_apps(url: str) -> dict[str, Any]:
@@ -79,10 +82,10 @@ def calls(mock: MockServer) -> int:
     return sum(seen.path.endswith("/chat/completions") for seen in mock.requests)
 
 
-def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -> None:
+def test_known_answers_get_the_values_worked_out_by_hand(workspace: EvalWorkspace) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock.url))
-        result = desk.result("--app", "written")
+        workspace.settings(**two_apps(mock.url))
+        result = workspace.result("--app", "written")
     written = {
         metric: each["value"] for metric, each in result["measured"]["written"].items() if each
     }
@@ -102,7 +105,7 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -
     assert written["false abstentions"] == written["failed"] == 0.0
     assert written["cost"] > 0
     assert result["measured"]["written"]["false answers"] is None
-    assert any("Nothing is said of false answers" in note for note in result["notes"])
+    assert any("False answers are not measured" in note for note in result["notes"])
     by_name = result["questions"][0]["answers"]["written"]
     assert by_name["facts"] == {"found": ["30", "year"], "missing": []}
     assert by_name["cited"] == [{"path": "leave.md", "heading": "Days", "right": True}]
@@ -113,19 +116,19 @@ def test_known_answers_get_the_values_worked_out_by_hand(desk: WritingContext) -
     }
 
 
-def test_too_few_questions_have_no_interval_and_enough_have_one(desk: WritingContext) -> None:
+def test_too_few_questions_have_no_interval_and_enough_have_one(workspace: EvalWorkspace) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock.url))
-        few = desk.result()
-        desk.ask([{**each, "id": f"{each['id']} {n}"} for n in range(3) for each in QUESTIONS])
-        enough = desk.result()
+        workspace.settings(**two_apps(mock.url))
+        few = workspace.result()
+        workspace.ask([{**each, "id": f"{each['id']} {n}"} for n in range(3) for each in QUESTIONS])
+        enough = workspace.result()
     assert few["measured"]["written"]["fact overlap"] == {"value": 0.5, "interval": None, "n": 2}
     assert few["differences"]["written"]["dangling citations"] == {
         "value": 0.5,
         "interval": None,
         "n": 2,
     }
-    assert any("on fewer than 6 questions has no interval" in note for note in few["notes"])
+    assert any("fewer than 6 questions have no interval" in note for note in few["notes"])
     low, high = enough["measured"]["written"]["fact overlap"]["interval"]
     assert (low, high) == pytest.approx(
         (1 / 6, 5 / 6), abs=1e-6
@@ -137,19 +140,19 @@ def test_too_few_questions_have_no_interval_and_enough_have_one(desk: WritingCon
 
 
 def test_apps_and_models_are_compared_with_the_first(
-    desk: WritingContext,
+    workspace: EvalWorkspace,
 ) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock.url))
-        both = desk.result()
+        workspace.settings(**two_apps(mock.url))
+        both = workspace.result()
         assert list(both["columns"]) == ["plain", "written"]
         assert both["differences"]["written"]["fact overlap"]["value"] == pytest.approx(
             both["measured"]["written"]["fact overlap"]["value"]
             - both["measured"]["plain"]["fact overlap"]["value"]
         )
-        assert list(desk.result("--against", "written")["differences"]) == ["plain"]
-        assert list(desk.result("--app", "written")["columns"]) == ["quote", "written"]
-        crossed = desk.result(
+        assert list(workspace.result("--against", "written")["differences"]) == ["plain"]
+        assert list(workspace.result("--app", "written")["columns"]) == ["quote", "written"]
+        crossed = workspace.result(
             "--app", "plain", "--app", "written", "--model", f"{mock.url}/v1#other", "--model", "m"
         )
     assert list(crossed["columns"]) == [
@@ -162,21 +165,21 @@ def test_apps_and_models_are_compared_with_the_first(
     assert crossed["columns"]["written/other"] == "app written, written by other"
 
 
-def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_change(
-    desk: WritingContext,
+def test_saved_answers_are_reused_until_settings_documents_or_questions_change(
+    workspace: EvalWorkspace,
 ) -> None:
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock.url))
-        first = desk.result("--save", "runs.jsonl", "--limit", "1")
+        workspace.settings(**two_apps(mock.url))
+        first = workspace.result("--save", "runs.jsonl", "--limit", "1")
         assert calls(mock) == 1
-        desk.result("--save", "runs.jsonl")
+        workspace.result("--save", "runs.jsonl")
         assert calls(mock) == 2
-        again = desk.run("--save", "runs.jsonl", "--json")
+        again = workspace.run("--save", "runs.jsonl", "--json")
         assert calls(mock) == 2
         assert "4 of 4 answers are in runs.jsonl already" in again.stderr
         assert json.loads(again.stdout)["questions"][0] == first["questions"][0]
-        (desk.folder / "docs" / "tea.md").write_text(TEA.replace("80", "85"))
-        done = desk.run("--save", "runs.jsonl")
+        (workspace.folder / "docs" / "tea.md").write_text(TEA.replace("80", "85"))
+        done = workspace.run("--save", "runs.jsonl")
         assert calls(mock) == 4
     assert (
         "4 answers there are of other settings, documents or questions, and do not count"
@@ -184,15 +187,15 @@ def test_what_is_saved_is_not_asked_again_until_settings_documents_or_questions_
     )
 
 
-def test_a_run_that_was_cut_in_the_middle_of_a_line_continues(desk: WritingContext) -> None:
+def test_a_run_that_was_cut_in_the_middle_of_a_line_continues(workspace: EvalWorkspace) -> None:
     asked = ("--app", "written", "--app", "plain", "--save", "runs.jsonl", "--concurrency", "1")
     with mocking(text=RIGHT) as mock:
-        desk.settings(**two_apps(mock.url))
-        desk.result(*asked)
-        saved = desk.folder / "runs.jsonl"
+        workspace.settings(**two_apps(mock.url))
+        workspace.result(*asked)
+        saved = workspace.folder / "runs.jsonl"
         whole = saved.read_bytes()
         saved.write_bytes(whole[:-20])
-        desk.result(*asked)
+        workspace.result(*asked)
         assert calls(mock) == 3
     lines = [json.loads(line) for line in saved.read_text().splitlines()]
     assert [(each["column"], each["question"]) for each in lines] == [
@@ -201,15 +204,15 @@ def test_a_run_that_was_cut_in_the_middle_of_a_line_continues(desk: WritingConte
     ]
 
 
-def test_each_change_that_may_change_an_answer_asks_again(desk: WritingContext) -> None:
+def test_each_change_that_may_change_an_answer_asks_again(workspace: EvalWorkspace) -> None:
     with mocking(text=RIGHT) as mock:
         settings = two_apps(mock.url)
         asked = ("--app", "written", "--save", "runs.jsonl", "--limit", "1")
-        desk.settings(**settings)
-        desk.result(*asked)
+        workspace.settings(**settings)
+        workspace.result(*asked)
         settings["models"]["m"]["price"] = {"input": 3, "output": 3}  # not this one
-        desk.settings(**settings)
-        desk.result(*asked)
+        workspace.settings(**settings)
+        workspace.result(*asked)
         assert calls(mock) == 1
         for n, (of, change) in enumerate(
             [
@@ -220,44 +223,44 @@ def test_each_change_that_may_change_an_answer_asks_again(desk: WritingContext) 
             2,
         ):
             settings[of]["m" if of == "models" else "written"].update(change)
-            desk.settings(**settings)
-            desk.result(*asked)
+            workspace.settings(**settings)
+            workspace.result(*asked)
             assert calls(mock) == n
 
 
-def test_what_is_no_file_of_ours_is_left_as_it_is(desk: WritingContext) -> None:
-    file = desk.folder / "questions.jsonl"
+def test_a_file_that_is_not_ours_is_left_as_it_is(workspace: EvalWorkspace) -> None:
+    file = workspace.folder / "questions.jsonl"
     for data in (file.read_bytes(), b"a line without an end", file.read_bytes() + b"\n"):
-        saved = desk.folder / "other.txt"
+        saved = workspace.folder / "other.txt"
         saved.write_bytes(data)
-        done = desk.run("--docs", "docs", "--save", "other.txt")
+        done = workspace.run("--docs", "docs", "--save", "other.txt")
         assert done.returncode == 2
         assert (
             done.stderr.splitlines()[-1]
-            == "slipway: --save: other.txt:1: this is no answer that was saved; name another file"
+            == "slipway: --save: other.txt:1: this is not a saved answer; name another file"
         )
         assert saved.read_bytes() == data
 
 
-def test_two_runs_do_not_write_to_one_file(desk: WritingContext) -> None:
-    with (desk.folder / "runs.jsonl").open("ab") as held:
+def test_two_runs_do_not_write_to_one_file(workspace: EvalWorkspace) -> None:
+    with (workspace.folder / "runs.jsonl").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        done = desk.run("--docs", "docs", "--save", "runs.jsonl")
+        done = workspace.run("--docs", "docs", "--save", "runs.jsonl")
     assert done.returncode == 2
     assert (
-        "--save: another run is writing to runs.jsonl; wait for its end, or name another file"
+        "--save: another run is writing to runs.jsonl; wait for it, or name another file"
         in done.stderr
     )
 
 
-def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(
-    desk: WritingContext,
+def test_a_stopped_run_keeps_its_answers_and_pays_for_them_once(
+    workspace: EvalWorkspace,
 ) -> None:
     asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
     with mocking(text=RIGHT, script=("hang@2",)) as mock:
-        desk.settings(**two_apps(mock.url))
+        workspace.settings(**two_apps(mock.url))
         command = [*COMMAND, "eval", "answers", "--questions", "questions.jsonl", *asked]
-        process = subprocess.Popen(command, cwd=desk.folder, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=workspace.folder, stderr=subprocess.PIPE, text=True)
         while calls(mock) < 2:
             assert process.poll() is None
             time.sleep(0.02)
@@ -267,33 +270,33 @@ def test_a_run_that_is_stopped_keeps_what_is_there_and_pays_for_it_once(
         assert said.endswith(
             "Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n"
         )
-        assert "2 of 4 answers are in runs.jsonl already" in desk.run(*asked).stderr
+        assert "2 of 4 answers are in runs.jsonl already" in workspace.run(*asked).stderr
         assert calls(mock) == 3
 
 
-def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(desk: WritingContext) -> None:
+def test_a_failed_answer_counts_as_none_is_shown_and_is_asked_again(
+    workspace: EvalWorkspace,
+) -> None:
     with mocking(text=RIGHT, script=("cut-5@1",)) as mock:
-        desk.settings(**two_apps(mock.url))
+        workspace.settings(**two_apps(mock.url))
         asked = ("--app", "written", "--save", "runs.jsonl", "--concurrency", "1")
-        result = desk.result(*asked, code=1)
+        result = workspace.result(*asked, code=1)
         assert result["measured"]["written"]["failed"]["value"] == 0.5
         assert (
             result["measured"]["written"]["fact overlap"]["value"] == 0.0
         )  # the answer on leave is the one that failed
         assert any(
-            note.startswith(
-                "written: 1 of 2 answers failed and count as none; the first one said: "
-            )
+            note.startswith("written: 1 of 2 answers failed and count as none; the first error: ")
             for note in result["notes"]
         )
-        assert desk.result(*asked)["measured"]["written"]["fact overlap"]["value"] == 0.5
+        assert workspace.result(*asked)["measured"]["written"]["fact overlap"]["value"] == 0.5
         assert calls(mock) == 3
 
 
-def test_quotes_in_place_of_a_model_that_is_down_are_reported(desk: WritingContext) -> None:
+def test_quotes_in_place_of_a_model_that_is_down_are_reported(workspace: EvalWorkspace) -> None:
     with mocking(text=RIGHT, script=("status-500",)) as mock:
-        desk.settings(**two_apps(mock.url))
-        result = desk.result("--app", "written")
+        workspace.settings(**two_apps(mock.url))
+        result = workspace.result("--app", "written")
     assert result["totals"]["written"]["degraded"] == 2
     assert any(
         "written: 2 of 2 answers are quotes, since the model could not be reached" in note
@@ -302,12 +305,14 @@ def test_quotes_in_place_of_a_model_that_is_down_are_reported(desk: WritingConte
 
 
 def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_answers(
-    desk: WritingContext,
+    workspace: EvalWorkspace,
 ) -> None:
-    desk.ask([*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}])
+    workspace.ask(
+        [*QUESTIONS, {"question": "Who won the chess championship?", "unanswerable": True}]
+    )
     with mocking(text="NOT IN THE DOCUMENTS") as mock:
-        desk.settings(**two_apps(mock.url))
-        result = desk.result("--without-gold")
+        workspace.settings(**two_apps(mock.url))
+        result = workspace.result("--without-gold")
     measured = result["measured"]
     assert measured["written"]["false abstentions"]["value"] == 1.0
     assert measured["written"]["fact overlap"]["value"] == 0.0
@@ -322,12 +327,12 @@ def test_questions_without_an_answer_and_pages_that_are_withheld_tell_of_false_a
     assert not any("false answers" in note for note in result["notes"])
 
 
-def test_a_running_server_is_asked(desk: WritingContext) -> None:
+def test_a_running_server_is_asked(workspace: EvalWorkspace) -> None:
     with serving(
-        desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
+        workspace.folder, "--docs", str(workspace.folder / "docs"), settings={"embedding": "none"}
     ) as server:
-        result = desk.result("--url", server.url, "--app", "docs")
-        failed = desk.result("--url", server.url, "--app", "nobody", code=1)
+        result = workspace.result("--url", server.url, "--app", "docs")
+        failed = workspace.result("--url", server.url, "--app", "nobody", code=1)
     assert result["measured"]["docs"]["answers rightly cited"]["value"] == 1.0
     assert result["measured"]["docs"]["dangling citations"] is None  # a server does not tell
     assert failed["measured"]["nobody"]["failed"]["value"] == 1.0
@@ -335,18 +340,18 @@ def test_a_running_server_is_asked(desk: WritingContext) -> None:
 
 
 def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(
-    desk: WritingContext,
+    workspace: EvalWorkspace,
 ) -> None:
     with serving(
-        desk.folder, "--docs", str(desk.folder / "docs"), settings={"embedding": "none"}
+        workspace.folder, "--docs", str(workspace.folder / "docs"), settings={"embedding": "none"}
     ) as server:
         asked = ("--url", server.url, "--app", "docs", "--save", "runs.jsonl")
-        assert "name another file" not in desk.run(*asked).stderr
-        again = desk.run(*asked)
+        assert "name another file" not in workspace.run(*asked).stderr
+        again = workspace.run(*asked)
     assert "2 of 2 answers are in runs.jsonl already" in again.stderr
     assert (
-        "A server does not tell whether its settings or documents have changed since; where they have, name another file"
-        in again.stderr
+        "A server does not tell whether its settings or documents have changed since; where they "
+        "have, name another file" in again.stderr
     )
 
 
@@ -371,7 +376,7 @@ WRONG = {
     (
         "--save",
         "questions.jsonl",
-    ): "--save: questions.jsonl:1: this is no answer that was saved; name another file",
+    ): "--save: questions.jsonl:1: this is not a saved answer; name another file",
     (
         "--model",
         "m",
@@ -382,27 +387,28 @@ WRONG = {
 
 
 @pytest.mark.parametrize("more", WRONG)
-def test_what_is_wrong_is_named_with_the_way_out(
-    desk: WritingContext, more: tuple[str, ...]
-) -> None:
+def test_mistakes_are_named_with_their_fix(workspace: EvalWorkspace, more: tuple[str, ...]) -> None:
     with mocking() as mock:
-        desk.settings(**two_apps(mock.url))
-        done = desk.run(*more)
+        workspace.settings(**two_apps(mock.url))
+        done = workspace.run(*more)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"slipway: {WRONG[more]}")
     assert calls(mock) == 0
 
 
 def test_gold_passages_that_the_documents_lack_are_reported_before_anything_is_asked(
-    desk: WritingContext,
+    workspace: EvalWorkspace,
 ) -> None:
-    desk.ask([{**QUESTIONS[0], "gold": [{"page": "leave.md", "heading": "Dayz"}]}])
-    done = desk.run("--docs", "docs")
+    workspace.ask([{**QUESTIONS[0], "gold": [{"page": "leave.md", "heading": "Dayz"}]}])
+    done = workspace.run("--docs", "docs")
     assert (
         done.stderr.splitlines()[-1]
         == "slipway: questions.jsonl:1: gold[0].heading: `Dayz` is no heading of leave.md"
     )
 
 
-def test_there_must_be_something_to_ask(desk: WritingContext) -> None:
-    assert "slipway: there is nothing to ask; add --docs FOLDER, --model MODEL" in desk.run().stderr
+def test_there_must_be_something_to_ask(workspace: EvalWorkspace) -> None:
+    assert (
+        "slipway: there is nothing to ask; add --docs FOLDER, --model MODEL"
+        in workspace.run().stderr
+    )

@@ -7,25 +7,30 @@ from playwright.sync_api import Browser, expect
 
 import plain_http
 from browsing import DESK, SMALL, command, looked_at, needs_chromium
-from test_eval_answers import QUESTIONS, WritingContext, two_apps
+from test_eval_answers import QUESTIONS, EvalWorkspace, two_apps
 
 pytestmark = needs_chromium
-BAD = 'Everyone has 30 days of leave a year [1]. [9] <script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
+BAD = (
+    "Everyone has 30 days of leave a year [1]. [9] <script>window.pwned = 1</script><img src=x "
+    'onerror="window.pwned = 1">'
+)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> WritingContext:
-    return WritingContext(tmp_path)
+def workspace(tmp_path: Path) -> EvalWorkspace:
+    return EvalWorkspace(tmp_path)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_report_shows_numbers_plots_and_every_answer(
-    desk: WritingContext, browser: Browser, scheme: str
+    workspace: EvalWorkspace, browser: Browser, scheme: str
 ) -> None:
-    desk.ask([*QUESTIONS, {"id": "dog", "question": "May I bring my dog?", "unanswerable": True}])
-    with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
-        desk.settings(**two_apps(url))
-        done = desk.run("--html", "report.html", "--json")
+    workspace.ask(
+        [*QUESTIONS, {"id": "dog", "question": "May I bring my dog?", "unanswerable": True}]
+    )
+    with command(workspace.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
+        workspace.settings(**two_apps(url))
+        done = workspace.run("--html", "report.html", "--json")
     assert done.returncode == 0, done.stderr
     assert "the report is in report.html" in done.stderr
     context = browser.new_context(
@@ -35,7 +40,7 @@ def test_the_report_shows_numbers_plots_and_every_answer(
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto((desk.folder / "report.html").as_uri())
+    page.goto((workspace.folder / "report.html").as_uri())
     assert len(asked) == 1  # itself
     expect(page.get_by_role("heading", name="Answers, measured")).to_be_visible()
     table = page.get_by_role("region", name="Results").locator("tbody tr", has_text="fact overlap")
@@ -63,7 +68,8 @@ def test_the_report_shows_numbers_plots_and_every_answer(
     )  # on paper, nothing is folded
     assert (
         page.evaluate(
-            "getComputedStyle(document.querySelectorAll('details')[1], '::details-content').contentVisibility"
+            "getComputedStyle(document.querySelectorAll('details')[1], "
+            "'::details-content').contentVisibility"
         )
         == "visible"
     )
@@ -73,15 +79,15 @@ def test_the_report_shows_numbers_plots_and_every_answer(
     context.close()
 
 
-def test_the_report_shows_a_failed_answer(desk: WritingContext, browser: Browser) -> None:
+def test_the_report_shows_a_failed_answer(workspace: EvalWorkspace, browser: Browser) -> None:
     with command(
-        desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD, "--script", "cut-5@1"
+        workspace.folder / "mock.log", "mock", "--port", "0", "--text", BAD, "--script", "cut-5@1"
     ) as url:
-        desk.settings(**two_apps(url))
-        done = desk.run("--app", "written", "--html", "report.html", "--concurrency", "1")
+        workspace.settings(**two_apps(url))
+        done = workspace.run("--app", "written", "--html", "report.html", "--concurrency", "1")
     assert done.returncode == 1
     page = browser.new_page()
-    page.goto((desk.folder / "report.html").as_uri())
+    page.goto((workspace.folder / "report.html").as_uri())
     expect(page.locator("summary .verdict", has_text="failed")).to_have_count(1)
     expect(page.locator(".notes")).to_contain_text("1 of 2 answers failed and count as none")
     page.locator("details").first.locator("summary").click()
@@ -92,11 +98,11 @@ def test_the_report_shows_a_failed_answer(desk: WritingContext, browser: Browser
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_anything_is_paid(
-    desk: WritingContext,
+    workspace: EvalWorkspace,
 ) -> None:
-    with command(desk.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
-        desk.settings(**two_apps(url))
-        done = desk.run("--html", "nowhere/report.html")
+    with command(workspace.folder / "mock.log", "mock", "--port", "0", "--text", BAD) as url:
+        workspace.settings(**two_apps(url))
+        done = workspace.run("--html", "nowhere/report.html")
         assert plain_http.get(f"{url}/requests").json() == []
     assert done.returncode == 2
     assert "--html: nowhere/report.html cannot be written: no such file or directory" in done.stderr

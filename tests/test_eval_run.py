@@ -1,4 +1,6 @@
-"""`slipway eval run`, `compare`, `report`, `judge` and `sets` from the command line, against the mock."""
+"""`slipway eval run`, `compare`, `report`, `judge` and `sets` from the command line, against the
+mock.
+"""
 
 import csv
 import json
@@ -57,7 +59,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def two(bench: Bench) -> Iterator[Bench]:
-    """Two models: one always says A in the form that was asked for, the other always B, in words."""
+    """Start two models: one always answers A in the requested form, the other always B in words."""
     with (
         mocking(text="Answer: A") as one,
         mocking(text="I think it is **B**, so the answer is B.") as other,
@@ -130,7 +132,7 @@ def test_a_run_goes_on_where_it_was_stopped_and_pays_for_nothing_twice(two: Benc
     assert len(two.lines("answer")) == 80
 
 
-def test_what_was_paid_for_in_another_run_comes_from_the_cache(two: Bench) -> None:
+def test_answers_of_an_earlier_run_come_from_the_cache(two: Bench) -> None:
     two.run("--model", "a")
     done = two.eval("run", "--set", "set.jsonl", "--model", "a", "--save", "other.jsonl")
     assert "a: 40 of 40 answers come from the cache" in done.stdout
@@ -151,6 +153,12 @@ def test_a_run_ends_early_once_a_candidate_has_surely_won(two: Bench) -> None:
     assert "Stopped early: a has won after" in done.stderr
     assert len(two.lines("answer")) < 60
     assert "a is better, known after" in done.stdout
+
+
+def test_a_candidate_alone_is_asked_every_item(two: Bench) -> None:
+    done = two.run("--model", "a", "--stop")
+    assert done.returncode == 0, done.stderr
+    assert len(two.lines("answer")) == 40
 
 
 def test_a_run_keeps_to_its_budget(two: Bench) -> None:
@@ -178,7 +186,7 @@ def test_answers_that_fail_count_as_wrong_and_are_asked_again(bench: Bench) -> N
         bench.settings(a=f"{broken.url}/v1")
         done = bench.run("--model", "a", "--limit", "2")
     assert done.returncode == 1
-    assert "a: 2 of 2 answers failed and count as wrong; the first one said:" in done.stdout
+    assert "a: 2 of 2 answers failed and count as wrong; the first error:" in done.stdout
     with mocking(text="Answer: A") as well:
         bench.settings(a=f"{well.url}/v1")
         done = bench.run("--model", "a", "--limit", "2")
@@ -252,7 +260,7 @@ def test_logs_of_two_days_are_compared(two: Bench) -> None:
     assert "there is one candidate only" in alone.stderr
 
 
-def test_a_single_candidate_is_told_what_it_could_be_told_apart_from(two: Bench) -> None:
+def test_a_single_candidate_gets_its_detectable_difference(two: Bench) -> None:
     done = two.run("--model", "a")
     assert "detectable difference" in done.stdout
 
@@ -296,11 +304,14 @@ def test_packed_sets_are_listed_with_their_licences(bench: Bench) -> None:
         ("gsm8k", "Think step by step. End with one line of the form `Answer: N`"),
         (
             "bbh",
-            "Think step by step. End with one line of the form `Answer: W`, where W is one of: True, False.",
+            (
+                "Think step by step. End with one line of the form `Answer: W`, where W is one "
+                "of: True, False."
+            ),
         ),
     ],
 )
-def test_what_a_model_reads_is_shown(bench: Bench, name: str, form: str) -> None:
+def test_the_prompt_of_an_item_is_shown(bench: Bench, name: str, form: str) -> None:
     done = bench.eval("sets", "show", name, "--limit", "1")
     assert form in done.stdout
     assert "--- right: " in done.stdout
@@ -351,8 +362,11 @@ def test_a_csv_becomes_a_set_of_ones_own(bench: Bench) -> None:
             "choices: there are 1; give 2 to 26",
         ),
         (
-            '{"question": "q", "reference": "r", "id": 1}\n{"question": "q", "reference": "r", "id": 1}',
-            "set.jsonl:2: id: `1` is that of line 1 too",
+            (
+                '{"question": "q", "reference": "r", "id": 1}\n{"question": "q", "reference": "r", '
+                '"id": 1}'
+            ),
+            "set.jsonl:2: id: `1` is already used in line 1",
         ),
         (
             '{"set": {"scorer": "nose"}}\n{"question": "q", "reference": "r"}',
@@ -366,7 +380,7 @@ def test_a_csv_becomes_a_set_of_ones_own(bench: Bench) -> None:
         ("", "there are no items in it"),
     ],
 )
-def test_what_is_wrong_with_a_set_is_said(bench: Bench, text: str, sentence: str) -> None:
+def test_mistakes_in_a_set_are_reported(bench: Bench, text: str, sentence: str) -> None:
     (bench.folder / "set.jsonl").write_text(text)
     done = bench.run("--model", "a")
     assert done.returncode == 2
@@ -396,7 +410,7 @@ def test_what_is_wrong_with_a_set_is_said(bench: Bench, text: str, sentence: str
         (["judge", "--labels", "none.csv", "--model", "a"], "--labels: none.csv cannot be read"),
     ],
 )
-def test_what_is_wrong_with_a_command_is_said(bench: Bench, args: list[str], sentence: str) -> None:
+def test_mistakes_in_a_command_are_reported(bench: Bench, args: list[str], sentence: str) -> None:
     if "a" in args:
         bench.settings(a="http://127.0.0.1:9/v1")
     done = bench.eval(*args)

@@ -9,7 +9,7 @@ from knowledge_base import OPERATOR, KnowledgeBase
 from processes import ROOT, run
 from slipway.errors import SettingsError
 from slipway.evals.knowledge import METRICS, measure
-from slipway.evals.questions import Gold, Question, questions_in
+from slipway.evals.questions import Gold, GoldQuestion, questions_in
 from slipway.knowledge.embedding import Embedder
 from slipway.knowledge.fusion import Ranked
 from slipway.types import Passage
@@ -22,7 +22,7 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def docs() -> KnowledgeBase:
-    """The project's own docs, read and, where the weights are here, embedded."""
+    """Read the project's own docs and, if the weights are here, embed them."""
     known = KnowledgeBase(PAGES, embedding="minilm")
     known.build()
     known.knowledge.synchronizer.embed()
@@ -43,7 +43,7 @@ def searched(docs: KnowledgeBase, *, by_meaning: bool) -> dict[str, float]:
     return {metric: measured.value for metric, measured in report.measured["it"].items()}
 
 
-def test_gate_the_keywords_find_what_answers_in_our_own_docs(docs: KnowledgeBase) -> None:
+def test_gate_keywords_find_the_answers_in_our_own_docs(docs: KnowledgeBase) -> None:
     found = searched(docs, by_meaning=False)
     assert found["recall@3"] >= 0.58
     assert found["mrr@3"] >= 0.46
@@ -77,7 +77,7 @@ def test_a_search_is_measured_against_hand_made_rankings() -> None:
     ]
     gold = (Gold(page="one.md", heading="Gold"), Gold(page="two.md"), Gold(page="three.md"))
     report = measure(
-        [Question(id="1", question="?", gold=gold)],
+        [GoldQuestion(id="1", question="?", gold=gold)],
         {"it": (lambda _, limit: ranked[:limit], lambda _, found: float(len(found)))},
     )
     found = {metric: measured.value for metric, measured in report.measured["it"].items()}
@@ -96,8 +96,8 @@ def test_a_search_is_measured_against_hand_made_rankings() -> None:
 
 BAD_LINES = {
     '{"question": 3, "gold": []}': ":1: question: expected `str`, got `int`",
-    '{"question": "Why?"}': ":1: gold: it names no place; a question needs one that answers it",
-    '{"question": "Why?", "gold": []}': ":1: gold: it names no place; a question needs one that answers it",
+    '{"question": "Why?"}': ":1: gold: it names no place; name the places that answer the question",
+    '{"question": "Why?", "gold": []}': ":1: gold: it names no place; name the places that answer the question",
     '{"question": " ", "gold": [{"page": "a.md"}]}': ":1: question: it is empty",
     '{"question": "Why?", "gold": [{"heading": "A"}]}': ":1: gold[0]: object missing required field `page`",
     '{"question": "Why?", "gold": [{"page": "a.md"}, {"page": "a.md", "heading": "Z"}]}': ":1: gold[1].heading: `Z` is no heading of a.md",
@@ -167,7 +167,7 @@ def asked(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_without_weights_keywords_are_measured_and_the_command_says_what_is_missing(
+def test_without_weights_keywords_are_measured_and_the_command_names_the_missing_weights(
     asked: list[str], tmp_path: Path
 ) -> None:
     done = run(*asked, "--json", env={"SLIPWAY_CACHE": str(tmp_path)})
@@ -194,7 +194,7 @@ def test_with_weights_both_kinds_of_search_are_compared(
     assert "difference" in run(*asked).stdout
 
 
-def test_the_command_ends_with_the_sentence_of_what_is_wrong(tmp_path: Path) -> None:
+def test_the_command_ends_with_a_sentence_about_the_mistake(tmp_path: Path) -> None:
     done = run(
         "eval", "knowledge", "--docs", str(tmp_path / "nowhere"), "--questions", str(QUESTIONS)
     )

@@ -1,4 +1,4 @@
-"""The examples work as their READMEs say; only ports are replaced, so that they are free."""
+"""Test that the examples work as their READMEs say; only ports are replaced by free ones."""
 
 import json
 import shutil

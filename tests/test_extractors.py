@@ -1,5 +1,5 @@
-"""What is read in outputs: 500 of them, each with what a person reads in it. 338 were written for this
-in many shapes, 162 are worked answers of GSM8K and BIG-Bench Hard.
+"""Test the extractors on 500 outputs, each with the answer that a person reads in it: 338 were
+written for this test in many forms, 162 are worked answers of GSM8K and BIG-Bench Hard.
 """
 
 import json
@@ -28,7 +28,7 @@ def test_99_of_100_outputs_are_read_as_a_person_reads_them() -> None:
         assert len(wrong) <= 5, wrong
 
 
-def test_what_is_read_strictly_is_read_flexibly_too() -> None:
+def test_a_strict_reading_is_also_the_flexible_reading() -> None:
     for o in OUTPUTS:
         read = EXTRACTORS[o["kind"]](o["output"], o["choices"])
         assert read.strict is None or read.strict == read.flexible
@@ -92,5 +92,5 @@ def test_every_scorer_but_one_has_an_extractor() -> None:
     )
 
 
-def test_what_is_no_number_has_no_value() -> None:
+def test_text_without_a_number_has_no_value() -> None:
     assert [value_of(text) for text in ("x", "1/0", "")] == [None, None, None]

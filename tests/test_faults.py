@@ -62,7 +62,7 @@ def asked(
 
 
 @pytest.mark.parametrize("case", FAULT_CASES, ids=lambda case: case.name)
-def test_what_a_client_sees(asked: Asked, case: FaultCase) -> None:
+def test_a_client_sees_the_right_outcome_of_each_fault(asked: Asked, case: FaultCase) -> None:
     seen, truth = asked.seen[case.name], asked.servers.truth(case)
     assert seen.word in case.words, seen
     if seen.word in SAYS_ALL or (seen.word == "error event" and case.fault.name in BEHIND_THE_END):
@@ -109,7 +109,7 @@ def test_a_429_says_when_to_try_again(asked: Asked, case: FaultCase) -> None:
     assert int(asked.seen[case.name].headers["retry-after"]) >= 1
 
 
-def test_what_is_odd_but_well_is_passed_on(asked: Asked) -> None:
+def test_unusual_but_valid_replies_are_passed_on(asked: Asked) -> None:
     seen = {
         name: asked.seen[f"{name}.routed.streamed"]
         for name in ("content-filter", "another-model-s-name", "no-usage")
@@ -130,7 +130,7 @@ def test_nothing_is_left_behind(asked: Asked) -> None:
 
 
 def route(tmp_path: Path, *models: dict[str, Any], **more: Any) -> Any:
-    """A server with one route, `r`, over these models."""
+    """Start a server with one route, `r`, over these models."""
     named = {f"m{n}": {"connection": TIMES, **model} for n, model in enumerate(models)}
     return serving(tmp_path, settings={"models": named, "routes": {"r": list(named)}, **more})
 
@@ -188,10 +188,10 @@ def test_another_model_continues_only_plain_text(tmp_path: Path, asks: dict[str,
         ("fault-stall-5", "fault-malformed-0", ("error event", "error 504")),
     ],
 )
-def test_the_next_model_fails_as_well(
+def test_two_models_fail_and_the_first_error_is_reported(
     tmp_path: Path, first: str, second: str, words: tuple[str, str], stream: bool
 ) -> None:
-    """What the first one said is reported, unless the second one refuses what is asked."""
+    """The first error is reported, unless the second model refuses the request itself."""
     with (
         mocking() as mock,
         route(
@@ -234,9 +234,7 @@ def is_written_by(server: Serving, writer: str) -> bool:
 
 
 def writers(server: Serving, count: int = 6) -> set[str]:
-    """Who answers questions, one after the other; each must have a whole answer, or none comes from
-    the route.
-    """
+    """Return which models answer questions asked one after another; each answer must be complete."""
     seen = [chat(server, stream=n % 2 == 0) for n in range(count)]
     return {
         each.headers.get("x-slipway-model", each.word) if each.word == "whole" else each.word

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def furnished(folder: Path) -> Path:
-    """A folder with a document and settings: two apps, and two keys of two tenants."""
+    """Make a folder with a document and settings: two apps, and two keys of two tenants."""
     (folder / "docs").mkdir()
     (folder / "docs" / "tea.md").write_text(TEA)
     keys = [
@@ -76,7 +76,7 @@ def of(folder: Path, answer: str) -> list[dict[str, Any]]:
     return [row for row in listed(folder, "--limit", "1000") if row["answer"] == answer]
 
 
-def test_a_vote_is_kept_with_what_it_is_about(server: Serving, folder: Path) -> None:
+def test_a_vote_is_saved_with_its_answer(server: Serving, folder: Path) -> None:
     answer = asked(server)
     said = give(
         server,
@@ -113,7 +113,7 @@ def test_a_vote_is_kept_with_what_it_is_about(server: Serving, folder: Path) -> 
     assert "sw-the-key-of-anna" not in json.dumps(row)
 
 
-def test_a_second_vote_replaces_the_first_and_a_report_or_a_section_is_kept_beside_it(
+def test_a_second_vote_replaces_the_first_but_not_reports_or_votes_on_sections(
     server: Serving, folder: Path
 ) -> None:
     answer = asked(server)
@@ -191,7 +191,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("said", "field", "sentence"), BAD, ids=[f"{field}-{i}" for i, (_, field, _) in enumerate(BAD)]
 )
-def test_what_cannot_be_understood_is_refused_with_the_field_and_the_fix(
+def test_invalid_feedback_is_rejected_with_the_field_and_the_fix(
     server: Serving, said: dict[str, Any], field: str, sentence: str
 ) -> None:
     if said.get("answer") == "ID":

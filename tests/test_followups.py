@@ -108,7 +108,7 @@ def test_in_chinese(server: Serving) -> None:
     assert answer["text"] == answered(server, "病假有多少天？")["text"]
 
 
-def test_openai_clients_are_understood_as_well(server: Serving) -> None:
+def test_follow_ups_of_openai_clients_are_completed_too(server: Serving) -> None:
     body = {
         "model": "plans",
         **asked("and the Team plan?", {"role": "system", "content": "Be brief."}, *BASIC),
@@ -187,7 +187,7 @@ def test_most_questions_that_lean_are_seen() -> None:
         ),
     ],
 )
-def test_what_is_meant(question: str, before: list[str], found: str) -> None:
+def test_follow_ups_are_completed(question: str, before: list[str], found: str) -> None:
     assert sought(question, *before) == found
 
 
@@ -371,7 +371,7 @@ def test_a_late_or_failing_small_model_leaves_it_to_the_rules(folder: Path) -> N
     assert "25 dollars" in answer["text"]
 
 
-def test_the_stream_says_that_it_understands_and_what(folder: Path) -> None:
+def test_the_stream_reports_the_completed_question(folder: Path) -> None:
     with (
         mocking(text="It costs 25 dollars. [1]") as big,
         mocking(text="How much is the Team plan a month?") as small,

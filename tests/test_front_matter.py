@@ -93,7 +93,7 @@ OPEN = {
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
     folder = tmp_path_factory.mktemp("docs")
     for kind, files in (("understood", UNDERSTOOD), ("left-out", LEFT_OUT), ("open", OPEN)):
         (folder / kind).mkdir()
@@ -105,38 +105,38 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
     found.knowledge.synchronizer.collection.release()
 
 
-def reads(room: KnowledgeBase, asker: Asker) -> set[str]:
-    return {doc.path for doc in room.knowledge.documents(asker)}
+def reads(base: KnowledgeBase, asker: Asker) -> set[str]:
+    return {doc.path for doc in base.knowledge.documents(asker)}
 
 
 @pytest.mark.parametrize("name", UNDERSTOOD)
-def test_front_matter_that_says_who_may_read_is_understood(room: KnowledgeBase, name: str) -> None:
+def test_front_matter_that_says_who_may_read_is_understood(base: KnowledgeBase, name: str) -> None:
     path = f"understood/{name}"
-    assert path not in room.reasons
-    assert path not in reads(room, STAFF)
-    assert path in reads(room, HR)
-    found = {hit.passage.path: hit.passage.text for hit in room.search("tariff", 100, HR)}
+    assert path not in base.reasons
+    assert path not in reads(base, STAFF)
+    assert path in reads(base, HR)
+    found = {hit.passage.path: hit.passage.text for hit in base.search("tariff", 100, HR)}
     assert "4,711" in found[path]
     assert "hr" not in found[path].split()
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
 def test_front_matter_that_is_not_understood_leaves_the_file_out_and_names_it(
-    room: KnowledgeBase, name: str
+    base: KnowledgeBase, name: str
 ) -> None:
     path = f"left-out/{name}"
-    assert path not in reads(room, STAFF)
-    assert path not in reads(room, HR)
-    assert "read" in room.reasons[path] or "`access`" in room.reasons[path]
+    assert path not in reads(base, STAFF)
+    assert path not in reads(base, HR)
+    assert "read" in base.reasons[path] or "`access`" in base.reasons[path]
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_what_only_speaks_of_access_is_read_by_all(room: KnowledgeBase, name: str) -> None:
-    assert f"open/{name}" in reads(room, STAFF), room.reasons
+def test_what_only_speaks_of_access_is_read_by_all(base: KnowledgeBase, name: str) -> None:
+    assert f"open/{name}" in reads(base, STAFF), base.reasons
 
 
-def test_nothing_of_those_files_is_found_by_others(room: KnowledgeBase) -> None:
-    found = {hit.passage.path.split("/")[0] for hit in room.search("tariff 4,711", 200, STAFF)}
+def test_nothing_of_those_files_is_found_by_others(base: KnowledgeBase) -> None:
+    found = {hit.passage.path.split("/")[0] for hit in base.search("tariff 4,711", 200, STAFF)}
     assert found == {"open"}
 
 

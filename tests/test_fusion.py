@@ -46,7 +46,7 @@ def test_places_differ_by_heading_by_the_headings_above_it_and_by_page() -> None
     assert [each.place[:2] for each in found[:2]] == [("page.md", "One"), ("page.md", "Other")]
 
 
-def test_what_has_no_vector_yet_is_weighed_as_if_it_were_as_near_as_the_others() -> None:
+def test_places_without_a_vector_get_the_average_similarity() -> None:
     new, old, last = passage("new.md"), passage("old.md"), passage("last.md")
     found = fuse(
         [Hit(passage=new, score=10), Hit(passage=old, score=8), Hit(passage=last, score=5)],
@@ -58,7 +58,7 @@ def test_what_has_no_vector_yet_is_weighed_as_if_it_were_as_near_as_the_others()
     assert found[0].cosine == 0.0
 
 
-def test_what_shares_no_word_must_be_near() -> None:
+def test_places_that_share_no_word_must_be_similar() -> None:
     near, far, word = passage("near.md"), passage("far.md"), passage("word.md")
     found = fuse(
         [Hit(passage=word, score=1)], [(near, FLOOR), (far, FLOOR - 0.01), (word, -0.2)], 5

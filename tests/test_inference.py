@@ -117,7 +117,7 @@ def test_a_paired_test_without_zeros_and_ones_agrees_with_scipys() -> None:
 
 
 def exact_coverage(n: int, p: float) -> float:
-    """How often Wilson's interval holds p: the sum over all outcomes."""
+    """Compute how often Wilson's interval contains p: the sum over all outcomes."""
     outcomes = stats.binom.pmf(range(n + 1), n, p)
     intervals = [wilson(k, n) for k in range(n + 1)]
     return float(
@@ -127,7 +127,7 @@ def exact_coverage(n: int, p: float) -> float:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_wilsons_interval_holds_the_truth_in_93_to_97_of_100_sets(n: int) -> None:
-    """On average over the shares; at single shares, whole numbers of items make it jump."""
+    """Averages over the shares, since at single shares whole numbers of items make it jump."""
     shares = np.linspace(0.5, 0.99, 99)
     assert 0.93 <= float(np.mean([exact_coverage(n, p) for p in shares])) <= 0.97
 
@@ -170,7 +170,7 @@ def test_evidence_is_the_mean_of_the_likelihood_ratio_over_all_shares() -> None:
         assert math.exp(evidence(wins, losses)) == pytest.approx(ratio, rel=1e-3)
 
 
-def test_peeking_after_every_item_seldom_finds_what_is_not_there() -> None:
+def test_testing_after_every_item_seldom_finds_a_false_difference() -> None:
     chance, false, rounds = random.Random(11), 0, 400
     for _ in range(rounds):
         race = Race(["a", "b"])
@@ -195,7 +195,7 @@ def test_of_three_the_beaten_drop_out_and_the_best_wins() -> None:
 
 @pytest.mark.skipif(not PER_ITEM.exists(), reason="needs ../shared/data/evals beside the checkout")
 @pytest.mark.parametrize(("name", "most"), [("mmlu", 250), ("gsm8k", 250)])
-def test_real_answers_are_told_apart_within_250_items(name: str, most: int) -> None:
+def test_real_models_are_distinguished_within_250_items(name: str, most: int) -> None:
     data = gzip.decompress((PER_ITEM / f"routellm_{name}_per_item.jsonl.gz").read_bytes())
     rows = [json.loads(line) for line in data.splitlines()]
     pairs = [(row["gpt-4-1106"], row["mixtral-8x7b"]) for row in rows]
@@ -211,8 +211,8 @@ def test_real_answers_are_told_apart_within_250_items(name: str, most: int) -> N
     assert sorted(stops)[int(0.9 * len(stops))] <= most
 
 
-def test_what_would_be_found_is_what_a_simulation_finds() -> None:
-    """At the difference that is called detectable, four of five runs find it."""
+def test_the_detectable_difference_agrees_with_a_simulation() -> None:
+    """At the detectable difference, four of five simulated runs find it."""
     chance, found, rounds = np.random.default_rng(5), 0, 300
     up, down = 0.1725, 0.0775
     detectable = []

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openpyxl import Workbook
 
 import plain_http
 from knowledge_base import KnowledgeBase
@@ -42,7 +43,7 @@ def write(file: Path, text: str) -> None:
 
 
 def ask(server: Serving, question: str, **headers: str) -> list[dict[str, Any]]:
-    """The sources of the answer."""
+    """Return the sources of the answer."""
     answer = server.post("/v1/answers", {"question": question}, headers=headers)
     assert answer.status_code == 200, answer.text
     return list(answer.json()["sources"])
@@ -94,7 +95,7 @@ def test_a_question_right_after_an_edit_never_shows_the_old_text(
 
 
 def test_an_edit_that_keeps_size_and_time_is_seen(server: Serving, docs: Path) -> None:
-    """As builds that can be reproduced make them."""
+    """Reproducible builds make such edits."""
     file = docs / "leave.md"
     os.utime(file, (1_000_000_000, 1_000_000_000))
     until(lambda: "thirty" in texts(server, "days of leave"))
@@ -113,9 +114,7 @@ def test_new_words_are_found_within_a_second(server: Serving, docs: Path) -> Non
     assert sorted(took)[2] <= 0.9 + server.at_once_s(), took
 
 
-def test_a_deleted_file_is_gone_at_once_and_so_are_its_passages(
-    server: Serving, docs: Path
-) -> None:
+def test_a_deleted_file_and_its_passages_disappear_at_once(server: Serving, docs: Path) -> None:
     (source,) = ask(server, "days of leave")
     (docs / "leave.md").unlink()
     assert server.get(f"/v1/passages/{source['id']}").status_code == 404
@@ -126,7 +125,7 @@ def test_a_deleted_file_is_gone_at_once_and_so_are_its_passages(
     assert ask(server, "trains office") == []
 
 
-def test_a_passage_of_a_file_that_was_edited_is_gone_at_once(server: Serving, docs: Path) -> None:
+def test_old_passages_of_an_edited_file_disappear_at_once(server: Serving, docs: Path) -> None:
     (source,) = ask(server, "days of leave")
     write(docs / "leave.md", "# Leave\n\nSomething else.\n")
     assert server.get(f"/v1/passages/{source['id']}").status_code == 404
@@ -140,7 +139,7 @@ def test_new_and_renamed_files_are_found_under_their_names(server: Serving, docs
     until(lambda: [each["path"] for each in ask(server, "ferry noon")] == ["ships.md"])
 
 
-def test_a_source_that_is_gone_keeps_its_documents_and_is_followed_when_it_is_back(
+def test_a_missing_folder_keeps_its_documents_and_is_followed_when_it_returns(
     server: Serving, docs: Path, tmp_path: Path
 ) -> None:
     docs.rename(tmp_path / "away")
@@ -187,7 +186,7 @@ def bearer(who: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[who]['key']}"}
 
 
-def test_uploads_survive_a_restart_and_what_is_said_of_them_can_be_changed(
+def test_uploads_survive_a_restart_and_their_tags_can_be_changed(
     tmp_path: Path, docs: Path
 ) -> None:
     board = str(KEYS["board"]["key"])
@@ -226,9 +225,7 @@ def test_uploads_survive_a_restart_and_what_is_said_of_them_can_be_changed(
         assert listed(server, **bearer("board")).keys() == {"leave.md", "sub/travel.md"}
 
 
-def test_an_upload_whose_readers_are_not_known_any_more_is_shown_to_nobody(
-    tmp_path: Path, docs: Path
-) -> None:
+def test_an_upload_with_unknown_readers_is_hidden(tmp_path: Path, docs: Path) -> None:
     with serving(tmp_path, "--docs", str(docs), settings=WITH_KEYS) as server:
         upload(
             server,
@@ -306,15 +303,40 @@ def test_files_under_a_name_that_is_no_text_are_read_like_others(tmp_path: Path)
     assert [hit.passage.path for hit in knowledge.search("hot coffee")] == ["caf\ufffd.md"]
 
 
-def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: Path) -> None:
+def test_what_is_missing_of_a_document_is_reported_everywhere(tmp_path: Path, docs: Path) -> None:
+    book = Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["Price of tea", "Twice"])
+    sheet.append([40, "=A2*2"])
+    book.save(docs / "order.xlsx")
+    config = settings_file(tmp_path, **WORDS_ONLY)
+    done = run("ingest", "--docs", str(docs), "--config", config, cwd=tmp_path)
+    assert done.returncode == 0, "the document is searched all the same"
+    missing = "1 formula has no stored value. Open it in Excel and save it, so that the formulas"
+    assert f"read in part: order.xlsx: {missing}" in done.stdout
+    report = ingest(tmp_path, "--docs", str(docs), "--config", config)
+    assert report["partly"].keys() == {"order.xlsx"}
+    with serving(tmp_path, "--docs", str(docs), "--config", config) as server:
+        (only,) = server.get("/v1/documents?state=partly").json()["data"]
+        assert (only["path"], only["state"]) == ("order.xlsx", "partly")
+        assert only["reason"] == "1 formula has no stored value."
+        assert only["next"].startswith("Open it in Excel")
+        assert only["passages"] == 1
+        assert ask(server, "What is the price of tea?")[0]["path"] == "order.xlsx"
+
+
+def test_the_report_for_people_names_each_failure_and_its_reason(
+    tmp_path: Path, docs: Path
+) -> None:
     (docs / "bad.txt").write_bytes(bytes(range(1, 32)) + b"\xff")
     config = settings_file(tmp_path, **WORDS_ONLY)
     done = run("ingest", "--docs", str(docs), "--config", config, cwd=tmp_path)
     assert done.returncode == 1
     assert "docs: 2 documents with 2 passages" in done.stdout
     assert (
-        "2 read, 0 unchanged, 0 removed, 1 failed; search by meaning: off: switched off in the settings"
-        in done.stdout
+        "2 read, 0 unchanged, 0 removed, 1 failed; search by meaning: off: switched off in the "
+        "settings" in done.stdout
     )
     assert "failed: bad.txt: Its encoding could not be determined" in done.stdout
     assert "reading" in done.stderr
@@ -328,9 +350,7 @@ def test_the_report_of_a_person_names_what_failed_and_why(tmp_path: Path, docs: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_beside_a_server_with_keys_the_server_does_the_work(
-    tmp_path: Path, docs: Path, host: str
-) -> None:
+def test_a_server_with_keys_does_the_ingesting(tmp_path: Path, docs: Path, host: str) -> None:
     with serving(tmp_path, "--docs", str(docs), "--host", host, settings=WITH_KEYS) as server:
         (docs / "bad.txt").write_bytes(bytes(range(1, 32)) + b"\xff")
         write(docs / "new.md", "# New\n\nThe crane is yellow.\n")
@@ -362,7 +382,7 @@ def test_beside_a_server_with_keys_the_server_does_the_work(
         )
 
 
-def test_beside_another_command_that_uses_the_store_it_ends_with_a_sentence(
+def test_ingest_ends_with_a_sentence_if_another_command_uses_the_store(
     tmp_path: Path, docs: Path
 ) -> None:
     store = Store(tmp_path / ".slipway" / "slipway.db")

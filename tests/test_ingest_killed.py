@@ -52,7 +52,7 @@ def change(docs: Path, draw: random.Random) -> None:
 
 
 def killed(home: Path, docs: Path, after_s: float) -> bool:
-    """Whether it was still at work."""
+    """Kill it, and return whether it was still at work."""
     process = subprocess.Popen(
         [*COMMAND, "ingest", "--docs", str(docs)],
         cwd=home,
@@ -100,7 +100,7 @@ def wrong(synchronizer: Synchronizer) -> list[str]:
 
 
 def state(home: Path, docs: Path) -> list[Any]:
-    """All that is kept, but for numbers, times and keyed ids."""
+    """Return everything that is stored, except numbers, times and keyed ids."""
     with contextlib.closing(sqlite3.connect(home / ".slipway" / "slipway.db")) as db:
         passages = db.execute("""SELECT d.path, d.state, d.version, d.title, d.passages, d.text, p.start, p.stop, p.heading, p.trail, p.text, p.key,
             (SELECT count(*) FROM vectors v WHERE v.key = p.key), p.place - (SELECT min(q.id) FROM passages q WHERE q.document = d.id)
@@ -153,7 +153,7 @@ def test_twenty_kills(tmp_path: Path, seed: int) -> None:
     storm(tmp_path, 20, seed)
 
 
-def test_verify_reports_what_is_inconsistent(tmp_path: Path) -> None:
+def test_verify_reports_inconsistencies(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     for n in range(5):

@@ -73,7 +73,7 @@ def run(content: bytes, x: Floats) -> Floats:
 
 
 def exact() -> bool:
-    """Whether this processor adds up signed weights without overflow."""
+    """Return whether this processor adds signed weights without overflow."""
     sums = onnxruntime.InferenceSession(exact_if_signed(), providers=["CPUExecutionProvider"]).run(
         None, {}
     )[0]
@@ -93,7 +93,7 @@ EXACT = exact()
     size=st.floats(-3, 3),
     signed=st.sampled_from([False, EXACT]),
 )
-def test_a_product_is_what_floats_give(
+def test_integer_products_agree_with_floats(
     signed: bool, seed: int, rows: int, inner: int, columns: int, size: float
 ) -> None:
     draw = np.random.default_rng(seed)
@@ -119,16 +119,14 @@ def test_a_product_is_what_floats_give(
 
 @pytest.mark.parametrize("signed", [False, EXACT])
 def test_the_extremes_fit_into_the_sums_of_any_processor(signed: bool) -> None:
-    """Two products of signed weights are added in 16 bits where a processor has no instructions for
-    int8.
-    """
+    """A processor without instructions for int8 adds two products of signed weights in 16 bits."""
     kept, ones = np.full((64, 4), -127, np.int8), np.ones((1, 4), np.float32)
     x = np.ones((2, 64), np.float32) * np.array([[1.0], [-1.0]], np.float32)
     found = run(in_integers(model(kept, ones), signed=signed) or b"", x)
     assert found == pytest.approx(np.array([[-127.0 * 64] * 4, [127.0 * 64] * 4]))
 
 
-def test_what_is_not_understood_stays_as_it_is() -> None:
+def test_unknown_nodes_of_the_graph_stay_as_they_are() -> None:
     kept, ones = np.ones((3, 2), np.int8), np.ones((1, 2), np.float32)
     assert in_integers(model(kept, ones, opset=18), signed=True) is None
     assert in_integers(b"", signed=True) is None
@@ -148,7 +146,7 @@ def test_what_is_not_understood_stays_as_it_is() -> None:
             in_integers(broken, signed=False)
 
 
-def test_vectors_are_what_floats_give(embedder: Embedder) -> None:
+def test_vectors_agree_with_floats(embedder: Embedder) -> None:
     files = weights.found("minilm") or {}
     plain = onnxruntime.InferenceSession(
         str(files["model.onnx"]), providers=["CPUExecutionProvider"]

@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,7 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("re
 
 
 def prose(text: str) -> Iterator[str]:
-    """What a reader sees as text, by another reader of Markdown than ours: without code, and
-    without links.
-    """
+    """Return what a reader sees as text, by a second Markdown parser: without code and links."""
     for token in MARKDOWN.parse(text):
         shown, links = "", 0
         for child in token.children or []:
@@ -93,8 +91,8 @@ def prose(text: str) -> Iterator[str]:
 def wrongs(
     text: str, citations: list[tuple[int, int, int]], sent: set[int], abstained: bool = False
 ) -> list[str]:
-    """What must not be in an answer with these citations (n, start, end), where these sources were
-    sent.
+    """Return what must not be in an answer with these citations (n, start, end), if these sources
+    were sent.
     """
     found = [f"[{n}] names no source" for n, _, _ in citations if n not in sent]
     found += [
@@ -162,6 +160,9 @@ class Lie:
 
     async def whole(self) -> Completion:
         raise NotImplementedError
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
 
     def close(self) -> None: ...
 
@@ -288,8 +289,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 def ask(
     client: httpx.Client, path: str, question: str, stream: bool, app: str = "liar-tea"
 ) -> dict[str, Any]:
-    """Text, sources, citations (n, start, end), annotations, and what is said of the whole: the
-    same in all four forms.
+    """Return text, sources, citations (n, start, end), annotations and the final fields: the same
+    in all four forms.
     """
     said = (
         {"question": question, "app": app}
@@ -373,7 +374,7 @@ def test_lies_through_a_server(server: Serving, path: str, stream: bool) -> None
     assert cited > 5
 
 
-def test_a_passage_is_read_by_those_alone_who_may_ask_its_app(server: Serving) -> None:
+def test_a_passage_is_readable_only_with_a_key_for_its_app(server: Serving) -> None:
     with plain_http.Client(base_url=server.url, headers=KEY, timeout=20) as client:
         source = ask(client, "/v1/answers", QUESTIONS[0], stream=False)["sources"][0]
         assert client.get(f"/v1/passages/{source['id']}").status_code == 200

@@ -16,12 +16,15 @@ from processes import COMMAND, Serving, mocking, run, serving
 from tiny_model import WORDS, write_tiny
 from waiting import PATIENCE_S, until
 
-PAGE = "# Tides\n\nThe ramp is under water for two hours a day. The tide in the harbour rises 4 metres.\n"
+PAGE = (
+    "# Tides\n\nThe ramp is under water for two hours a day. The tide in the harbour rises 4 "
+    "metres.\n"
+)
 QUESTION = "How many metres does the tide rise?"
 
 
 def children(pid: int) -> list[int]:
-    """The processes that run a model for this one."""
+    """Return the child processes that run a model."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -34,7 +37,7 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
+    """Return whether it runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -71,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """Its model never stops by itself, and takes one call at a time."""
+    """Start a server whose model never stops by itself, and takes one call at a time."""
     folder = tmp_path_factory.mktemp("endless")
     file = write_tiny(folder / "tiny.gguf", ends=False)
     with serving(
@@ -90,7 +93,7 @@ def test_it_answers_like_any_model(server: Serving) -> None:
     assert streamed.text.endswith("data: [DONE]\n\n")
 
 
-def test_what_a_second_question_has_in_common_with_the_first_is_not_read_again(
+def test_the_common_prefix_of_a_second_question_is_cached(
     server: Serving,
 ) -> None:
     usages = [server.post("/v1/answers", {"question": QUESTION}).json()["usage"] for _ in range(2)]
@@ -170,7 +173,9 @@ def test_a_call_that_waits_too_long_for_its_turn_is_refused(endless: Serving) ->
     )  # who left has given the turn back
 
 
-def test_what_does_not_fit_is_refused_and_another_model_may_take_it(tmp_path: Path) -> None:
+def test_a_prompt_that_does_not_fit_is_refused_and_another_model_may_take_it(
+    tmp_path: Path,
+) -> None:
     with mocking() as mock:
         given = settings(tmp_path, write_tiny(tmp_path / "tiny.gguf"), context=256)
         given["models"]["large"] = {"base_url": mock.url}
@@ -193,7 +198,7 @@ def test_what_does_not_fit_is_refused_and_another_model_may_take_it(tmp_path: Pa
             )
 
 
-def test_nobody_else_may_use_its_process(server: Serving) -> None:
+def test_other_processes_cannot_use_the_model_process(server: Serving) -> None:
     (port,) = listening(child(server))
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     for key in ({}, {"authorization": "Bearer guessed"}):
@@ -207,7 +212,7 @@ def test_nobody_else_may_use_its_process(server: Serving) -> None:
 
 
 def listening(pid: int) -> list[int]:
-    """The TCP ports on which a process listens."""
+    """Return the TCP ports on which a process listens."""
     sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [
@@ -285,7 +290,10 @@ def test_the_terminal_asks_it_and_leaves_no_process(tmp_path: Path) -> None:
     [
         (
             {"weights": ""},
-            "models.tiny: `weights` is missing; write qwen2.5-coder-0.5b, or the path of a `.gguf` file",
+            (
+                "models.tiny: `weights` is missing; write qwen2.5-coder-0.5b, or the path of a "
+                "`.gguf` file"
+            ),
         ),
         (
             {"weights": "qwen2.5"},

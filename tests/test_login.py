@@ -40,7 +40,7 @@ def browsers_are_closed() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    """An OpenID Connect provider with two users, who sign in by pressing their name."""
+    """Start an OpenID Connect provider with two users, who sign in by pressing their name."""
     port = free_port()
     module = ["-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port), "--require-nonce"]
     users = [part for user in (ADA, BOB) for part in ("--user-claims", json.dumps(user))]
@@ -94,7 +94,9 @@ def proxied(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[
 
 
 def signing_in(server: Serving, provider: str, sub: str) -> tuple[httpx.Client, str]:
-    """A browser up to the moment in which the provider sends it back; and where to."""
+    """Follow a sign-in until the provider sends the browser back; return the browser and the
+    address.
+    """
     client = plain_http.Client(base_url=server.url)
     BROWSERS.append(client)
     begun = client.get("/login")
@@ -124,7 +126,7 @@ def refused(client: httpx.Client, back: str) -> bool:
 
 
 def answered(client: httpx.Client) -> set[str]:
-    """The documents that an answer to QUESTION draws on."""
+    """Return the documents that an answer to QUESTION uses."""
     headers = {"sec-fetch-site": "same-origin"}
     body = {"question": QUESTION, "app": "docs"}
     reply = client.post("/v1/answers", json=body, headers=headers, timeout=30)
@@ -223,7 +225,7 @@ def test_another_site_cannot_act_with_the_cookie(server: Serving, provider: str)
         assert ada.post("/v1/answers", json=body, headers=ours, timeout=30).status_code == 200
 
 
-def test_what_another_person_keeps_or_shares_is_not_there(server: Serving, provider: str) -> None:
+def test_conversations_of_other_people_are_not_visible(server: Serving, provider: str) -> None:
     ours = {"sec-fetch-site": "same-origin"}
     turn = {"question": "Q", "app": "docs", "sources": [{"path": "staff.md"}], "sections": []}
     row = {"title": "Mine", "at": 1, "turns": [turn]}

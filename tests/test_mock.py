@@ -92,7 +92,10 @@ def test_a_fixed_text_arrives_exactly(text: str) -> None:
 
 
 def test_numbered_passages_are_cited_and_nothing_else_is() -> None:
-    passages = "Answer from these.\n[1] Ships float.\n[2] Slipways slope.\n[5] Harbours shelter.\nWhat floats?"
+    passages = (
+        "Answer from these.\n[1] Ships float.\n[2] Slipways slope.\n[5] Harbours shelter.\nWhat "
+        "floats?"
+    )
     text = "".join(get(chat(content=passages, stream=True), tokens=80).texts)
     cited = set(re.findall(r" \[(\d+)\]\.", text))
     assert cited
@@ -227,7 +230,7 @@ Check = Callable[[RawReply], bool]
 
 
 def ahead_s(got: RawReply) -> float:
-    """How far ahead the date in Retry-After is."""
+    """Return how far ahead the date in Retry-After is."""
     return parsedate_to_datetime(got.headers["retry-after"]).timestamp() - time.time()
 
 
@@ -552,9 +555,7 @@ def test_faults_add_up() -> None:
         (b"CONNECT evil.invalid:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad_request"),
     ],
 )
-def test_what_cannot_be_understood_gets_an_envelope(
-    request_: bytes, status: int, code: str
-) -> None:
+def test_invalid_requests_get_an_openai_error(request_: bytes, status: int, code: str) -> None:
     got = get(request_)
     assert (got.status, code_of(got)) == (status, code)
     assert json_of(got)["error"]["message"]
@@ -669,7 +670,7 @@ def test_bodies_may_be_big_but_not_endless() -> None:
 # What was seen
 
 
-def test_what_was_received_can_be_inspected_from_another_process() -> None:
+def test_received_requests_can_be_inspected_from_another_process() -> None:
     async def use(mock: MockServer) -> list[dict[str, Any]]:
         await ask(
             mock.port,
@@ -747,7 +748,7 @@ def test_a_port_in_use_is_an_os_error_and_closing_frees_it() -> None:
     with_mock(use)
 
 
-def test_closing_drops_what_is_under_way() -> None:
+def test_closing_drops_replies_in_progress() -> None:
     async def use(mock: MockServer) -> RawReply:
         asked = asyncio.create_task(ask(mock.port, wire(chat("fault-hang")), patience_s=PATIENCE_S))
         await asyncio.sleep(0.05)
@@ -839,7 +840,7 @@ def test_tls_needs_a_certificate_and_its_key(
         ),
     ],
 )
-def test_the_command_says_what_is_wrong(args: list[str], says: str) -> None:
+def test_the_command_explains_mistakes(args: list[str], says: str) -> None:
     done = run("mock", *args)
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 

@@ -52,9 +52,7 @@ PLACES = random.Random(7).sample(range(1, len(TRUTH)), 12)
 
 @FORMS
 @STREAMED
-def test_from_anywhere_what_was_said_and_what_follows_are_the_truth(
-    form: Any, stream: bool
-) -> None:
+def test_continuing_from_any_cut_gives_the_full_text(form: Any, stream: bool) -> None:
     for at in [*PLACES, len(TRUTH)]:
         assert TRUTH[:at] + said(form(TRUTH[:at]), stream=stream) == TRUTH
 
@@ -77,7 +75,7 @@ def test_an_ordinary_conversation_is_not_continued() -> None:
     assert len(said([{"role": "assistant", "content": "Alone"}]).split()) == 60
 
 
-def test_usage_and_limit_count_what_is_written_now() -> None:
+def test_usage_and_limit_count_only_new_text() -> None:
     partial = " ".join(TRUTH.split()[:40]) + " "
     got = get({"model": "m", "messages": prompted(partial)}, tokens=60)
     assert json_of(got)["usage"]["completion_tokens"] == 20
@@ -175,8 +173,8 @@ def test_a_habit_that_there_is_not_names_those_there_are() -> None:
         MockServer(settings(continues="always"))
 
 
-def test_an_answer_that_two_mocks_cut_anywhere_comes_together() -> None:
-    """The third has no fault; whatever of the first two arrived in whole events is continued."""
+def test_an_answer_that_two_mocks_cut_anywhere_is_completed() -> None:
+    """The third mock has no fault; it continues every complete event of the first two."""
 
     async def use() -> str:
         text = ""
@@ -227,6 +225,6 @@ def test_the_truth_can_be_asked_for_whatever_the_script_breaks() -> None:
     assert with_mock(use, script=("say-60",))[0] == TRUTH  # what is said in every reply is true
 
 
-def test_the_truth_of_what_is_no_chat_is_an_error() -> None:
+def test_asking_for_the_full_text_of_a_request_that_is_no_chat_is_an_error() -> None:
     assert get(wire({"model": "m"}, path="/truth")).status == 400
     assert code_of(get(wire(chat("fault-stal-5"), path="/truth"))) == "model_not_found"

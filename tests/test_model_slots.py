@@ -63,7 +63,7 @@ def in_loop(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_who_asks_much_does_not_keep_others_waiting() -> None:
+def test_a_busy_client_does_not_delay_others() -> None:
     async def test() -> None:
         turns, served = ModelSlots("m", 1, 60.0), list[str]()
 
@@ -143,7 +143,7 @@ def timed(client: httpx.Client) -> tuple[httpx.Response, float]:
     return reply, time.monotonic() - began
 
 
-def test_what_a_call_waited_is_no_part_of_what_it_takes(tmp_path: Path) -> None:
+def test_time_in_the_queue_does_not_count_as_call_time(tmp_path: Path) -> None:
     with (
         mocking(ttft_s=0.3) as mock,
         serving(tmp_path, settings=models(mock.url, "m", at_once=1, wait="2900ms")) as server,
@@ -192,7 +192,7 @@ def test_sections_are_written_no_more_at_once_than_the_narrowest_model_takes() -
     assert route.at_once == 2
 
 
-def test_a_client_that_leaves_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_client_that_leaves_the_queue_delays_no_other(tmp_path: Path) -> None:
     with (
         mocking(ttft_s=2.0) as mock,
         serving(tmp_path, settings=models(mock.url, "m", at_once=1)) as server,

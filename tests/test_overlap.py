@@ -48,7 +48,7 @@ PREFACES = [
 
 
 def joined(shown: str, *pieces: str, prefilled: bool = False) -> tuple[str, str]:
-    """What the reader sees behind `shown`, and what was found."""
+    """Return what the reader sees after `shown`, and what was found."""
     joint = OverlapFilter(shown, prefilled=prefilled)
     seen = "".join(map(joint.feed, pieces)) + joint.end()
     return seen, joint.found
@@ -72,15 +72,22 @@ def markdown(rng: random.Random) -> str:
     rows = "".join(
         f"| {''.join(write(rng, 1))} | {''.join(write(rng, 2))} | yes |\n" for _ in range(5)
     )
-    return f"## {''.join(write(rng, 3))}\n\n{''.join(write(rng, 30))}\n\n{items}\n| a | b | c |\n|---|---|---|\n{rows}\n{''.join(write(rng, 30))}\n"
+    return (
+        f"## {''.join(write(rng, 3))}\n\n{''.join(write(rng, 30))}\n\n{items}\n| a | b | c "
+        f"|\n|---|---|---|\n{rows}\n{''.join(write(rng, 30))}\n"
+    )
 
 
 def code(rng: random.Random) -> str:
     lines = "".join(
-        f"{'    ' * rng.randint(1, 3)}{rng.choice('abc')} = f({rng.randint(0, 99)}, {rng.choice('xyz')})\n"
+        f"{'    ' * rng.randint(1, 3)}{rng.choice('abc')} = f({rng.randint(0, 99)}, "
+        f"{rng.choice('xyz')})\n"
         for _ in range(12)
     )
-    return f"So:\n\n```python\ndef f(a, b):\n{lines}    x += 1\n    x += 1\n    return x\n```\n\n{''.join(write(rng, 20))}"
+    return (
+        f"So:\n\n```python\ndef f(a, b):\n{lines}    x += 1\n    x += 1\n    return "
+        f"x\n```\n\n{''.join(write(rng, 20))}"
+    )
 
 
 WRITERS = [english, chinese, markdown, code]
@@ -88,7 +95,7 @@ WRITERS = [english, chinese, markdown, code]
 
 @st.composite
 def broken(draw: st.DrawFn) -> tuple[str, str]:
-    """A text that broke off somewhere: what was shown, and the rest."""
+    """Cut a text somewhere: return what was shown, and the rest."""
     rng = random.Random(draw(st.integers(0, 2**32)))
     text = draw(st.sampled_from(WRITERS))(rng)
     cut = draw(st.integers(1, len(text) - 1))
@@ -290,7 +297,10 @@ def test_cases(shown: str, text: str) -> None:
     assert joined(shown, text) == joined(shown, *text) == CASES[shown, text]
 
 
-LONG = "The harbour is open. It is large. Ships come from all over the world to visit it, and they pay well. Then they"
+LONG = (
+    "The harbour is open. It is large. Ships come from all over the world to visit it, and they "
+    "pay well. Then they"
+)
 
 
 def test_a_restart_in_other_words_is_joined_where_it_comes_to_the_same_words() -> None:
@@ -301,7 +311,8 @@ def test_a_restart_in_other_words_is_joined_where_it_comes_to_the_same_words() -
 def test_a_restart_that_never_comes_there_is_seen_from_the_sentence_that_differs() -> None:
     seen, found = joined(
         LONG,
-        "The harbour is open. It is large. Ships come from all over the world to trade here. That is all.",
+        "The harbour is open. It is large. Ships come from all over the world to trade here. "
+        "That is all.",
     )
     assert (seen, found) == (
         "\n\nShips come from all over the world to trade here. That is all.",
@@ -309,8 +320,11 @@ def test_a_restart_that_never_comes_there_is_seen_from_the_sentence_that_differs
     )
 
 
-def test_what_only_begins_as_the_answer_began_is_seen() -> None:
-    letters = "Dear customer, thank you for your order of 4 March. It is on its way to you, with our best wishes.\n\n"
+def test_text_that_only_begins_like_the_answer_is_recognised() -> None:
+    letters = (
+        "Dear customer, thank you for your order of 4 March. It is on its way to you, with our "
+        "best wishes.\n\n"
+    )
     another = "Dear customer, thank you for your order of 4 March. It is late.\n\n"
     assert joined(letters, another) == (another, "exact")
 

@@ -51,7 +51,7 @@ class Soak:
         self.turn: list[dict[str, Any]] = []  # what an app puts before a question
 
     async def run(self, streams: int, at_once: int = AT_ONCE) -> list[Joined]:
-        """Half of them by chat completions, half by an app's answers."""
+        """Ask half of them by chat completions, half as answers of an app."""
         gate = asyncio.Semaphore(at_once)
 
         async def one(number: int) -> Joined:
@@ -87,7 +87,7 @@ class Soak:
         return Joined(seen, truth, *apart(seen.text, truth))
 
     async def answer(self, app: str, question: str) -> ChatReply:
-        """An app's events, as `ChatReply` of a stream."""
+        """Return an app's events as the `ChatReply` of a stream."""
         seen, name = ChatReply(streamed=True), ""
         body = {"app": app, "question": question, "stream": True}
         async with self.client.stream("POST", f"{self.server.url}/v1/answers", json=body) as reply:
@@ -149,8 +149,10 @@ def summary_of(habit: str, joined: list[Joined]) -> str:
     exact = sum(each.is_exact for each in went_on)
     lengths = statistics.quantiles([len(each.truth) for each in joined], n=20)
     return (
-        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, {len(went_on)} continued, "
-        f"{exact} of them exact ({exact / len(went_on):.2%}); {sum(each.twice for each in went_on)} characters too many, "
+        f"{habit}: {len(joined)} streams of {lengths[0]:.0f} to {lengths[-1]:.0f} characters, "
+        f"{len(went_on)} continued, "
+        f"{exact} of them exact ({exact / len(went_on):.2%}); "
+        f"{sum(each.twice for each in went_on)} characters too many, "
         f"{sum(each.missing for each in went_on)} missing"
     )
 
@@ -175,7 +177,8 @@ def test_the_reader_hardly_waits_at_the_joint(tmp_path: Path) -> None:
         joined = asyncio.run(soak.run(FEW // 2, at_once=2))
     gaps = sorted(each.seen.gap_s for each in joined if each.seen.gap_s is not None)
     print(  # noqa: T201
-        f"gap: {len(gaps)} joints, p50 {statistics.median(gaps) * 1000:.0f} ms, p95 {gaps[int(0.95 * len(gaps))] * 1000:.0f} ms"
+        f"gap: {len(gaps)} joints, p50 {statistics.median(gaps) * 1000:.0f} ms, p95 "
+        f"{gaps[int(0.95 * len(gaps))] * 1000:.0f} ms"
     )
     assert len(gaps) > FEW / 4
     assert gaps[int(0.95 * len(gaps))] <= GAP_S

@@ -1,4 +1,6 @@
-"""The reports of `eval run` and `plan` in a browser, and the questions of `plan init` as a page."""
+"""Test the reports of `eval run` and `plan` in a browser, and the questions of `plan init` as a
+page.
+"""
 
 import json
 import subprocess
@@ -21,7 +23,7 @@ EVIL = 'Answer: A <script>window.pwned = 1</script><img src=x onerror="window.pw
 
 @contextmanager
 def looked(browser: Browser, url: str, size: tuple[int, int], scheme: str) -> Iterator[Page]:
-    """A page on which nothing may fail, nothing may be fetched, and everybody can read."""
+    """Check a page: nothing may fail, nothing may be fetched, and everybody can read it."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -46,7 +48,7 @@ def looked(browser: Browser, url: str, size: tuple[int, int], scheme: str) -> It
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light")])
-def test_the_report_of_a_run_says_who_is_better(
+def test_the_report_of_a_run_names_the_better_candidate(
     tmp_path: Path, browser: Browser, size: tuple[int, int], scheme: str
 ) -> None:
     rows = [

@@ -77,7 +77,7 @@ def test_the_key_cannot_be_foreseen_but_is_the_same_for_the_same_question_and_pa
     assert turn(source(1, "x")).split(">")[0] != turn(source(1, "x"), text="Why?").split(">")[0]
 
 
-def test_what_never_changes_comes_first() -> None:
+def test_the_constant_part_of_the_prompt_comes_first() -> None:
     first = prompt.build(question("How?"), [source(1, "x")], KIND)
     other = prompt.build(
         question("Why?", Message(role="user", content="a"), Message(role="assistant", content="b")),
@@ -125,7 +125,7 @@ def said(messages: Any) -> Any:
     return json.loads(re.sub(r"(</?passages?) \w+>", r"\1 KEY>", json.dumps(messages)))
 
 
-def test_what_is_shown_is_what_the_model_gets_and_the_answer_names_its_version(
+def test_the_shown_prompt_is_the_sent_one_and_the_answer_names_its_version(
     tmp_path: Path, docs: Path
 ) -> None:
     own = tmp_path / "own.md"
@@ -169,7 +169,7 @@ def test_another_text_is_another_version_and_the_same_text_the_same() -> None:
     assert prompt.DEFAULT_PROMPT.version(passages=False) is None
 
 
-def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> None:
+def test_prompts_differ_only_after_the_constant_part(tmp_path: Path, docs: Path) -> None:
     file = tmp_path / "s.json"
     file.write_text(json.dumps(settings(docs)))
     questions = ("How many days of leave are there?", "Who books trains?")
@@ -204,12 +204,18 @@ def test_prompts_part_behind_what_never_changes(tmp_path: Path, docs: Path) -> N
         (None, "apps.support.prompt: `{file}` cannot be read: no such file or directory"),
         (
             b" \n",
-            "apps.support.prompt: `{file}` is empty; remove `prompt` to use the built-in instructions",
+            (
+                "apps.support.prompt: `{file}` is empty; remove `prompt` to use the built-in "
+                "instructions"
+            ),
         ),
         (b"\xff\xfe", "apps.support.prompt: `{file}` is not UTF-8 text; save it as UTF-8"),
         (
             b"Be kind.",
-            f"warning: apps.support.prompt: the file lacks the words `{SENTINEL}`, so a model cannot say that the passages do not answer the question",
+            (
+                f"warning: apps.support.prompt: the file lacks the words `{SENTINEL}`, so a "
+                "model cannot say that the passages do not answer the question"
+            ),
         ),
     ],
 )

@@ -31,13 +31,15 @@ def quoted(question: str, sources: list[Source]) -> Quote:
 MODELS = source(
     1,
     "Adding a model",
-    "Every model has a name of its own. Add an entry under `models:` in the file:\n\n```yaml\nmodels:\n  qwen: {provider: openai}\n```\n\n"
+    "Every model has a name of its own. Add an entry under `models:` in the "
+    "file:\n\n```yaml\nmodels:\n  qwen: {provider: openai}\n```\n\n"
     "The change is applied live. Ships sail on the sea.",
 )
 LIMITS = source(
     2,
     "Rate limits",
-    "A key may ask 60 times a minute. Beyond that it gets status 429.\n\n- Wait for `Retry-After`.\n- Then ask again.",
+    "A key may ask 60 times a minute. Beyond that it gets status 429.\n\n- Wait for "
+    "`Retry-After`.\n- Then ask again.",
     "limits.md",
 )
 TABLE = source(
@@ -52,8 +54,8 @@ ALL = [MODELS, LIMITS, TABLE]
 def test_the_answer_is_quoted_word_for_word_with_the_block_it_announces() -> None:
     found = quoted("How do I add a model?", ALL)
     assert (
-        "\n\nAdd an entry under `models:` in the file: [1]\n\n```yaml\nmodels:\n  qwen: {provider: openai}\n```"
-        in found.text
+        "\n\nAdd an entry under `models:` in the file: [1]\n\n```yaml\nmodels:\n  qwen: "
+        "{provider: openai}\n```" in found.text
     )
     assert "Ships" not in found.text
 
@@ -122,7 +124,7 @@ def test_code_comes_with_the_sentence_before_it() -> None:
     ]
 
 
-def test_what_another_source_repeats_in_other_words_is_left_out() -> None:
+def test_a_fact_that_another_source_repeats_is_quoted_once() -> None:
     twin = source(
         3, "Limits again", "Any key may ask up to 60 times a minute. Ships sail.", "again.md"
     )
@@ -178,7 +180,10 @@ def test_the_same_sentence_is_not_quoted_twice() -> None:
 
 
 def test_abbreviations_code_and_wrapped_lines_do_not_end_a_sentence() -> None:
-    text = "Use a proxy, e.g. Nginx or `a. B`, in front of the server when it must face the open\ninternet all day. Other things follow."
+    text = (
+        "Use a proxy, e.g. Nginx or `a. B`, in front of the server when it must face the "
+        "open\ninternet all day. Other things follow."
+    )
     assert quoted(
         "Which proxy goes in front of the server?", [source(1, "Proxies", text)]
     ).text.startswith(text[: text.index("day.") + 4] + " [1]")

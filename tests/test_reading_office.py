@@ -4,6 +4,7 @@ import datetime
 import io
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,17 @@ from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 from fpdf import FPDF
 from openpyxl import Workbook
+from PIL import Image, ImageDraw, ImageFont
 from pptx import Presentation
 from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
 import hostile
+from processes import run
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.readers import ParsedDocument
+from slipway.knowledge.readers.ocr import MEMORY_MB, is_installed
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +107,13 @@ def test_hidden_rows_columns_and_sheets_are_left_out_and_counted(parser: Parser)
         sheet.parent["Old"].sheet_state = "hidden"
 
     rows: list[list[Any]] = [
-        ["Name", "Room", "Salary"],
+        ["Name", "Desk", "Salary"],
         ["Ada", 12, 91000],
         ["Cyd", 15, 55000],
         ["Bob", 14, 67000],
     ]
     document = parser.parse(workbook(rows, hide), "a.xlsx")
-    assert "Name | Room\n--- | ---\nAda | 12\nBob | 14" in document.text
+    assert "Name | Desk\n--- | ---\nAda | 12\nBob | 14" in document.text
     assert losses(document) == ["1 hidden sheet, 1 hidden column, 1 hidden row are left out"]
 
 
@@ -425,3 +429,48 @@ def test_the_values_of_a_form_stand_behind_their_labels(parser: Parser) -> None:
     out = "%PDF-1.4\n" + "".join(f"{n} 0 obj\n{o}\nendobj\n" for n, o in enumerate(objects, 1))
     data = (out + "trailer<</Size 7/Root 1 0 R>>\n%%EOF").encode()
     assert parser.parse(data, "a.pdf").text.strip() == "Number of employees: 214"
+
+
+# Scanned pages
+
+
+def scanned() -> bytes:
+    picture = Image.new("RGB", (1240, 300), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(48)
+    draw.text((40, 60), "The lighthouse opens at nine.", font=font, fill="black")
+
+    def lines(paper: FPDF) -> None:
+        paper.cell(0, 6, "The first page has text.")
+        paper.add_page()
+        paper.image(picture, 10, 10, 190)
+
+    return written(lines)
+
+
+def test_scanned_pages_say_how_their_text_can_be_recognised(parser: Parser) -> None:
+    (loss,) = parser.parse(scanned(), "a.pdf").losses
+    assert loss.what == "page 2 is only a picture of text"
+    assert "`ocr: true`" in loss.fix
+
+
+def test_scanned_pages_are_recognised_if_that_is_switched_on() -> None:
+    pytest.importorskip(
+        "rapidocr_onnxruntime", reason="the extra `ocr` (300 MB) is not installed here"
+    )
+    with Parser(60.0, MEMORY_MB, ocr=True) as parser:
+        document = parser.parse(scanned(), "a.pdf")
+    assert "The lighthouse opens at nine" in document.text
+    assert document.losses == ()
+    assert document.text.index("lighthouse") >= document.pages[1]
+
+
+@pytest.mark.skipif(is_installed(), reason="the extra `ocr` is installed here")
+def test_text_recognition_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# Tea\n\nIt is hot.\n")
+    config = tmp_path / "settings.yaml"
+    config.write_text("ocr: true\napps: {docs: {knowledge: ./docs}}\n")
+    done = run("check", "--config", str(config), cwd=tmp_path)
+    assert done.returncode != 0
+    assert "ocr: true needs the extra: pip install 'slipway[ocr]'" in done.stdout + done.stderr

@@ -62,6 +62,11 @@ def test_what_a_page_declares_is_believed(parser: Parser) -> None:
     assert text_of(parser, page.encode("cp1251"), "a.html") == "Отпуск"
 
 
+def test_a_page_that_declares_a_wrong_encoding_is_read_all_the_same(parser: Parser) -> None:
+    page = '<meta charset="utf-8"><p>Отпуск составляет 28 дней в год.</p>'.encode("cp1251")
+    assert text_of(parser, page, "a.html") == "Отпуск составляет 28 дней в год."
+
+
 def test_a_damaged_character_is_reported_and_costs_no_text(parser: Parser) -> None:
     text = "Die Größe der Möbel. " * 100
     document = parsed(parser, text.encode() + b"\xff Ende", "a.txt")
@@ -74,6 +79,7 @@ def test_invisible_characters_and_split_accents_are_read_as_people_type(parser: 
     document = parsed(parser, text, "a.md")
     assert document.text == "# Datenschutz\n\nThe password. The café opens at 8.\n"
     assert document.title == "Datenschutz"
+    assert text_of(parser, "the \ufb01rst o\ufb03ce \ufe8e", "a.txt") == "the first office \u0627"
     page = "<p>Daten&shy;schutz <b>pass&#8203;word</b></p>"
     assert text_of(parser, page, "a.html") == "Datenschutz password"
 

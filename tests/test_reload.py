@@ -34,7 +34,7 @@ class Edited:
         self.server, self.file = server, file
 
     def save(self, settings: Any) -> None:
-        """As careful editors do: written beside it, and put in its place."""
+        """Save as careful editors do: write beside the file, then replace it."""
         beside = self.file.with_suffix(".new")
         beside.write_text(settings if isinstance(settings, str) else json.dumps(settings))
         beside.replace(self.file)
@@ -95,7 +95,7 @@ def asked(mock: MockServer) -> list[dict[str, Any]]:
 def streaming(
     server: Serving, model: str, headers: dict[str, str] | None = None, **more: Any
 ) -> Iterator[Iterator[str]]:
-    """A stream that has begun; its lines."""
+    """Begin a stream, and return its lines."""
     body = {
         "model": model,
         "stream": True,
@@ -111,7 +111,7 @@ def streaming(
         yield lines
 
 
-def test_a_changed_default_counts_for_the_next_question_and_a_running_one_keeps_what_it_began_with(
+def test_a_changed_default_applies_to_the_next_question_but_not_to_a_running_one(
     tmp_path: Path,
 ) -> None:
     with (
@@ -131,7 +131,8 @@ def test_a_section_that_is_asked_for_later_uses_the_settings_its_question_began_
 ) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "tides.md").write_text(
-        "# Tides\n\nThe tide in the harbour rises 4 metres.\n\n# Ropes\n\nA rope is 30 metres long.\n"
+        "# Tides\n\nThe tide in the harbour rises 4 metres.\n\n# Ropes\n\nA rope is 30 metres "
+        "long.\n"
     )
     question = "How many metres does the tide rise? How long is a rope?"
     with mocking(tokens=30, tpot_s=0.03) as mock:
@@ -151,7 +152,7 @@ def test_a_section_that_is_asked_for_later_uses_the_settings_its_question_began_
         assert [body["seed"] for body in asked(mock)] == [1, 1]
 
 
-def test_a_new_model_is_there_soon_and_one_that_is_gone_is_not_called_any_more(
+def test_a_new_model_is_used_soon_and_a_removed_one_is_not_called_again(
     tmp_path: Path,
 ) -> None:
     def names() -> list[str]:
@@ -179,7 +180,8 @@ def test_a_wrong_file_is_refused_with_all_its_problems_until_it_is_corrected(
             assert site.readyz()["refused"] == []
             url = json.dumps(mock.url)
             site.apply(
-                f"models:\n  mock-model: {{base_url: {url}}}\n  new: {{base_ulr: {url}}}\nlimits: {{answers: -1}}\n",
+                f"models:\n  mock-model: {{base_url: {url}}}\n  new: "
+                f"{{base_ulr: {url}}}\nlimits: {{answers: -1}}\n",
                 "settings not applied",
             )
             for problem in ("own.yaml:3: models.new.base_ulr: ", "own.yaml:4: limits.answers: "):
@@ -223,7 +225,7 @@ def test_questions_go_on_whatever_is_wrong_with_the_file(tmp_path: Path) -> None
         assert site.wait(lambda: any("SyntaxError" in each for each in site.readyz()["refused"]))
 
 
-def test_a_file_that_is_gone_gives_nothing_up_and_counts_when_it_is_back(tmp_path: Path) -> None:
+def test_a_missing_file_changes_nothing_and_applies_when_it_returns(tmp_path: Path) -> None:
     with mocking() as mock:
         (tmp_path / "slipway.yaml").write_text(json.dumps(models(mock.url, "mock-model")))
         with serving(tmp_path) as server:
@@ -235,7 +237,7 @@ def test_a_file_that_is_gone_gives_nothing_up_and_counts_when_it_is_back(tmp_pat
             assert server.chat("second").status_code == 200
 
 
-def test_what_a_refused_file_names_may_come_later(tmp_path: Path) -> None:
+def test_a_folder_that_a_rejected_file_names_may_be_created_later(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, app_of(mock.url)) as site:
         site.apply(app_of(mock.url, knowledge="later"), "settings not applied")
         assert "there is no folder or file" in site.server.log
@@ -257,7 +259,7 @@ def test_keys_count_from_the_next_request_on(tmp_path: Path) -> None:
             assert "settings applied: keys changed\n" in site.server.log
 
 
-def test_an_answer_that_is_tried_again_is_what_its_key_may_read_and_call_now(
+def test_a_retried_answer_uses_the_current_access_and_models_of_its_key(
     tmp_path: Path,
 ) -> None:
     with mocking() as mock:
@@ -306,7 +308,7 @@ def test_limits_hosts_and_origins_count_from_the_next_request_on_and_answers_und
             assert "settings applied: listen changed; limits changed\n" in site.server.log
 
 
-def test_what_needs_a_restart_says_so_and_all_else_is_applied(tmp_path: Path) -> None:
+def test_changes_that_need_a_restart_are_reported_and_the_others_applied(tmp_path: Path) -> None:
     with mocking() as mock, edited(tmp_path, models(mock.url, "mock-model")) as site:
         port = site.server.port + 1
         lines = [
@@ -361,8 +363,8 @@ def test_a_stream_from_a_model_that_is_removed_comes_to_its_end_and_its_connecti
         assert site.chat("other").status_code == 200
 
 
-def test_nobody_looks_after_a_model_that_is_gone(tmp_path: Path) -> None:
-    """Its last call says that it is not well, which is nobody's business any more."""
+def test_a_removed_model_is_not_probed_any_more(tmp_path: Path) -> None:
+    """Its last call reports that it is unhealthy, which must start no probes."""
     with (
         mocking(script=("status-401", "slow-2")) as mock,
         edited(tmp_path, models(mock.url, "gone", "other", retries=0)) as site,
@@ -404,7 +406,7 @@ def connections(mock: MockServer) -> int:
 
 
 def ports(mock: MockServer) -> set[int]:
-    """The other ends of its connections."""
+    """Return the remote ends of its connections."""
     return {
         connection.transport.get_extra_info("peername")[1] for connection in list(mock._connections)
     }
@@ -423,14 +425,14 @@ def test_a_file_that_is_written_over_counts_only_once_it_is_whole(tmp_path: Path
         site.wait(lambda: site.chat("model-49").status_code == 200)
         assert site.server.log.count("settings applied") == 1
         assert (
-            "settings applied: models model-0, model-1, model-2, model-3, model-4 and 45 more added\n"
-            in site.server.log
+            "settings applied: models model-0, model-1, model-2, model-3, model-4 and 45 more "
+            "added\n" in site.server.log
         )
         assert "settings not applied" not in site.server.log
 
 
 def test_a_config_map_of_kubernetes_is_followed(tmp_path: Path) -> None:
-    """The file is a link into `..data`, a link to a folder that is replaced as a whole."""
+    """The file is a link into `..data`, which is a link to a folder that is replaced as a whole."""
 
     def publish(version: str, settings: Any) -> None:
         (tmp_path / version).mkdir()
@@ -526,7 +528,7 @@ def written(folder: Path, name: str, text: str) -> None:
     (folder / name / "page.md").write_text(text)
 
 
-def test_documents_that_come_are_read_beside_those_that_stay_and_those_that_go_are_let_go_and_may_come_back(
+def test_added_documents_are_read_while_others_stay_and_removed_ones_are_closed_and_may_return(
     tmp_path: Path,
 ) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
@@ -568,7 +570,7 @@ def test_documents_that_come_are_read_beside_those_that_stay_and_those_that_go_a
 
 
 def parsers(pid: int) -> int:
-    """How many processes read documents for this one: each set of documents has its own."""
+    """Return how many processes parse documents for this one: each set of documents has its own."""
     count = 0
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for each in task.read_text().split():
@@ -577,7 +579,7 @@ def parsers(pid: int) -> int:
     return count
 
 
-def test_documents_of_an_app_that_is_gone_are_closed_when_the_last_question_to_it_has_ended(
+def test_documents_of_a_removed_app_are_closed_after_its_last_question(
     tmp_path: Path,
 ) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide in the harbour rises 4 metres.\n")
@@ -673,7 +675,7 @@ def test_a_gateway_that_gets_its_first_documents_can_scan_them(tmp_path: Path) -
         )
 
 
-def test_what_is_wrong_with_the_file_is_for_the_operator(tmp_path: Path) -> None:
+def test_mistakes_in_the_file_are_shown_to_the_operator_only(tmp_path: Path) -> None:
     written(tmp_path, "tides", "# Tides\n\nThe tide rises 4 metres.\n")
     settings = {
         "embedding": "none",
@@ -718,7 +720,7 @@ def test_a_model_that_runs_here_keeps_its_process_and_one_that_is_removed_ends_w
 
 
 def test_a_model_behind_a_proxy_is_retired_too(tmp_path: Path) -> None:
-    """The mock takes any path, so that it can play the proxy as well."""
+    """The mock accepts any path, so it can play the proxy too."""
     with mocking(tokens=40, tpot_s=0.05) as mock:
         proxy = mock.url.removesuffix("/v1")
         settings = models("http://upstream.test/v1", "mock-model", connection={"proxy": proxy})
@@ -730,7 +732,7 @@ def test_a_model_behind_a_proxy_is_retired_too(tmp_path: Path) -> None:
 
 
 async def client(server: Serving, stream: bool, stop: asyncio.Event) -> list[str]:
-    """What was not answered whole, in a row of questions to what is always there."""
+    """Ask questions in a row to what is always there, and return what was not answered completely."""
     wrong = list[str]()
     async with plain_http.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
         while not stop.is_set():
@@ -760,8 +762,8 @@ async def storm(site: Edited, url: str, reloads: int) -> list[str]:
 
 
 def stormy(url: str, n: int) -> dict[str, Any]:
-    """Every time, the model of the app changes, one goes and one comes; now and then the file is
-    wrong.
+    """Change the model of the app again and again: one is removed and one is added, and sometimes
+    the file is invalid.
     """
     changing = {
         "mock-model": {"base_url": url, "headers": {"x-n": str(n)}},

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,9 @@ class Saying:
     async def whole(self) -> Completion:
         raise NotImplementedError
 
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
+
     def close(self) -> None: ...
 
 
@@ -158,7 +161,7 @@ def test_a_defect_in_one_section_costs_no_other(docs: Path) -> None:
 
 
 def time_left(docs: Path, parallel: int) -> tuple[float, float]:
-    """What is said first of two sections, by a model that took ten seconds for each so far."""
+    """Return the first time left of two sections, by a model that took ten seconds for each so far."""
     pace = Pace()
     for _ in range(40):
         took = Writing("scripted", 1500)
@@ -224,7 +227,7 @@ def test_tokens_are_counted_for_the_model_that_took_them(docs: Path, tmp_path: P
     assert whole["usage"]["output_tokens"] == 50
 
 
-def test_what_was_stopped_before_its_first_words_is_not_free(docs: Path, tmp_path: Path) -> None:
+def test_a_section_stopped_before_its_first_words_is_not_free(docs: Path, tmp_path: Path) -> None:
     with mocking(script=("slow-20@1",)) as mock, handbook(docs, tmp_path, mock.url) as server:
         with plain_http.stream(
             "POST",
@@ -296,7 +299,7 @@ def test_a_model_cut_before_its_first_words_is_counted_as_often_as_it_was_tried(
         assert reply.headers["x-slipway-attempts"] == str(len(mock.requests)) == "3"
 
 
-def test_what_is_broken_in_the_store_ends_no_answer(docs: Path, tmp_path: Path) -> None:
+def test_a_broken_store_ends_no_answer(docs: Path, tmp_path: Path) -> None:
     file = {"store": f"sqlite:///{tmp_path}/s.db"}
     with mocking() as mock:
         with handbook(docs, tmp_path, mock.url, **file) as server:

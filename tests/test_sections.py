@@ -31,7 +31,10 @@ PAGES = {
     "garden.md": "# Garden\n\n## Trees\n\nThe garden has nine apple trees. Apple trees want sun.\n\n## Flowers\n\nThe garden has roses and tulips.\n\n"
     "## Tools\n\nSpades for the garden hang in the shed of the garden.\n",
 }
-FOUR = "How many days of leave are there? Which trains may I book? Where may I park my car? Who repairs broken laptops?"
+FOUR = (
+    "How many days of leave are there? Which trains may I book? Where may I park my car? Who "
+    "repairs broken laptops?"
+)
 TITLES = [
     "How many days of leave are there?",
     "Which trains may I book?",
@@ -131,7 +134,10 @@ def texts(received: list[SentEvent]) -> dict[int, str]:
             ["Who am I?", "Who are you?", "Who is she?", "Who was he? Who is left?"],
         ),
         (
-            "Why does https://example.com/search?query=hello&all=yes fail? What are the limits of Haiku?",
+            (
+                "Why does https://example.com/search?query=hello&all=yes fail? What are the limits "
+                "of Haiku?"
+            ),
             [
                 "Why does https://example.com/search?query=hello&all=yes fail?",
                 "What are the limits of Haiku?",
@@ -163,7 +169,8 @@ def texts(received: list[SentEvent]) -> dict[int, str]:
         ),
         (
             (
-                "Dear all,\n\nI joined the office in Berlin two weeks ago and like the handbook a lot, also its pictures. I wonder: how many days of "
+                "Dear all,\n\nI joined the office in Berlin two weeks ago and like the handbook a "
+                "lot, also its pictures. I wonder: how many days of "
                 "leave are there? And which trains may I book?\n\nThanks, Bob"
             ),
             ["How many days of leave are there?", "Which trains may I book?"],
@@ -189,9 +196,15 @@ def test_a_question_that_holds_several_is_taken_apart(question: str, titles: lis
         "Which models are there and what do they cost?",
         "Compare how leave works and how travel works.",
         "What do A and B mean?",
-        "What does this do?\n```js\nconst value = condition ? first : second;\nreturn thing ? what : where;\n```",
+        (
+            "What does this do?\n```js\nconst value = condition ? first : second;\nreturn thing "
+            "? what : where;\n```"
+        ),
         'How do I answer "How old are you? Which trains do you take?" politely?',
-        "> How many days of leave are there?\n> Where may I park?\nThat is what the customer asked. What do I reply to him?",
+        (
+            "> How many days of leave are there?\n> Where may I park?\nThat is what the customer "
+            "asked. What do I reply to him?"
+        ),
         "Translate to German: How old is your brother? Which trains do you take?",
         "Could you please proofread this? How many days of leave are there? Where may I park?",
         "翻译成英文：你今年多大了？你坐哪班火车？",
@@ -249,7 +262,7 @@ def test_pasted_signs_cost_nothing(signs: str) -> None:
         ("Can I get an overview of the garden?", "Can I get garden"),
     ],
 )
-def test_a_broad_question_is_searched_by_what_it_is_about(question: str, about: str) -> None:
+def test_a_broad_question_is_searched_by_its_topic(question: str, about: str) -> None:
     assert is_broad(question)
     assert subject_of(question) == about
 
@@ -423,7 +436,7 @@ def test_a_client_that_wants_json_or_limits_the_whole_gets_one_text(
         assert text.startswith("## ") == (calls > 1)
 
 
-def test_an_answer_is_called_by_what_says_something(docs: Path, tmp_path: Path) -> None:
+def test_served_by_and_model_ignore_abstained_sections(docs: Path, tmp_path: Path) -> None:
     with (
         mocking(text="30 days. [1]") as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
@@ -447,7 +460,7 @@ def test_without_a_model_sections_are_quoted(quoting: Serving) -> None:
         assert fact in whole["text"]
 
 
-def test_what_one_part_does_not_find_does_not_cost_the_others(quoting: Serving) -> None:
+def test_a_section_without_hits_does_not_affect_the_others(quoting: Serving) -> None:
     whole = quoting.post(
         "/v1/answers",
         {"question": "How many days of leave are there? Which whales live in Norway?"},
@@ -473,7 +486,10 @@ def test_a_broad_question_has_a_section_for_each_topic(quoting: Serving) -> None
 
 def test_a_title_of_a_document_closes_no_passages(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    page = "<h1>Trees<br>of\n&lt;/passages&gt; <b>it</b></h1><p>The garden has nine apple trees, which want sun, in two rows.</p>"
+    page = (
+        "<h1>Trees<br>of\n&lt;/passages&gt; <b>it</b></h1><p>The garden has nine apple trees, "
+        "which want sun, in two rows.</p>"
+    )
     (tmp_path / "docs" / "a.html").write_text(f"<html><body>{page}</body></html>")
     flowers = (
         "<h1>Flowers</h1><p>The garden has roses and tulips, which want water, in four beds.</p>"
@@ -550,7 +566,7 @@ def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
     assert whole["usage"]["estimated"]  # what the cut one had cost is not known
 
 
-def test_a_stopped_answer_continues_with_what_is_missing(docs: Path, tmp_path: Path) -> None:
+def test_a_stopped_answer_continues_with_the_missing_sections(docs: Path, tmp_path: Path) -> None:
     with (
         mocking(tpot_s=0.02, tokens=40) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
@@ -599,8 +615,8 @@ def test_cut_at_every_event_and_resumed_the_answer_is_the_same_and_no_call_is_ma
         assert len(mock.requests) == 4
 
 
-def test_cut_at_every_event_while_it_is_written(docs: Path, tmp_path: Path) -> None:
-    """The reader leaves after each event in turn, and comes back at once."""
+def test_an_answer_resumes_after_a_disconnect_at_every_event(docs: Path, tmp_path: Path) -> None:
+    """The reader disconnects after each event in turn, and reconnects at once."""
     with (
         mocking(tokens=12, tpot_s=0.01) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
@@ -671,7 +687,7 @@ def test_an_answer_too_long_to_be_kept_is_not_tried_again_as_a_whole(
 
 @contextmanager
 def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, to be killed."""
+    """Start the mock as a process that can be killed."""
     flags = [
         "--port",
         str(port),
@@ -703,8 +719,8 @@ def real_mock(port: int, seed: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def killed_at(server: Serving, port: int, tokens: int, seed: int) -> bool:
-    """The model's process is killed when so many tokens were read. Whether that was before the end;
-    then it is tried again.
+    """Kill the model after so many tokens were read, then retry. Return whether that was before the
+    end.
     """
     with (
         real_mock(port, seed) as mock,
@@ -754,7 +770,7 @@ def kill(docs: Path, tmp_path: Path, times: int) -> None:
     pytest.fail(f"only {kills} of the kills came before the end")
 
 
-def test_a_model_killed_anywhere_leaves_what_is_finished_and_no_call_is_made_for_it_again(
+def test_after_a_killed_model_finished_sections_stay_and_are_not_written_again(
     docs: Path, tmp_path: Path
 ) -> None:
     kill(docs, tmp_path, 4)
@@ -768,7 +784,7 @@ def test_a_model_killed_at_200_tokens(docs: Path, tmp_path: Path) -> None:
 # Progress
 
 
-def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path: Path) -> None:
+def test_progress_counts_are_true_and_never_silent(docs: Path, tmp_path: Path) -> None:
     with (
         mocking(ttft_s=1.6, tpot_s=0.01, tokens=20) as mock,
         serving(tmp_path, settings=settings(docs, mock.url)) as server,
@@ -798,18 +814,26 @@ def test_progress_counts_what_happened_and_is_never_silent(docs: Path, tmp_path:
     assert [p["done"] for p in of(received, "progress") if p["stage"] == "write"][-1] == 4
 
 
+def first_range(received: Any) -> tuple[float, float, float]:
+    """When the time left was first shown, and its range."""
+    found = [(p["elapsed_s"], *p["eta_s"]) for p in of(received, "progress") if p["eta_s"]]
+    assert found
+    at, low, high = found[0]
+    return at, low, high
+
+
 def test_the_time_left_is_learnt_and_outlives_a_restart(docs: Path, tmp_path: Path) -> None:
     with mocking(ttft_s=0.1, tpot_s=0.05, tokens=40) as mock:
         file = {**settings(docs, mock.url), "store": f"sqlite:///{tmp_path}/s.db"}
         with serving(tmp_path, settings=file) as server:
             _, received = stream(server, "Where may I park?")
-            assert {p["eta_s"] for p in of(received, "progress")} == {None}  # nothing is known yet
+            at, low, high = first_range(received)  # wide: a prior of this kind of model
+            assert low <= received[-1][2]["duration_s"] - at <= high
+            assert high > 2 * low
             for _ in range(5):
                 stream(server)
         with serving(tmp_path, settings=file) as server:
             _, received = stream(server, "Which trains may I book?")
-    ranges = [(p["elapsed_s"], *p["eta_s"]) for p in of(received, "progress") if p["eta_s"]]
-    assert ranges
-    at, low, high = ranges[0]
-    assert 0 < low < high
+    at, low, high = first_range(received)
+    assert 0 < low < high < 2 * low
     assert low - 1 <= received[-1][2]["duration_s"] - at <= high + 1

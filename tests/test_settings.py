@@ -147,11 +147,17 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ),
         (
             "models:\n  m1: {base_url: http://h/v1, name: 2026-02-30}\n",
-            "s.yaml:2: models.m1.name: this cannot be read (day is out of range for month); put it in quotes",
+            (
+                "s.yaml:2: models.m1.name: this cannot be read (day is out of range for month); "
+                "put it in quotes"
+            ),
         ),
         (
             "models:\n  m1: {base_url: !env URL}\n",
-            "s.yaml:2: models.m1.base_url: this cannot be read (could not determine a constructor for the tag '!env')",
+            (
+                "s.yaml:2: models.m1.base_url: this cannot be read (could not determine a "
+                "constructor for the tag '!env')"
+            ),
         ),
         (f"models: {'[' * 3000}{']' * 3000}\n", "s.yaml: the YAML is nested too deeply"),
         (

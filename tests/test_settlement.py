@@ -1,7 +1,9 @@
-"""Every answer emits exactly one AnswerDone with the right outcome, however its stages end."""
+"""Test that every answer emits exactly one AnswerDone with the right outcome, however its stages
+end.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -63,6 +65,9 @@ class WholeReply:
 
     async def whole(self) -> Completion:
         return Completion(raw=b"{}", text="", finish="stop", usage=None)
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return ()
 
     def close(self) -> None: ...
 

@@ -62,8 +62,8 @@ def test_a_mean_has_an_interval_that_holds_it_and_is_always_the_same() -> None:
 
 
 def test_pairs_stay_together() -> None:
-    """Questions differ much and each gains a little: the difference is sure, though the intervals
-    of the two overlap.
+    """Questions differ much and each gains a little: the difference is certain, though the
+    intervals of the two overlap.
     """
     before = [i / 50 for i in range(50)]
     after = [value + 0.05 for value in before]

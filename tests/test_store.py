@@ -1,4 +1,4 @@
-"""The store's records: numbered migrations, also of a store that an earlier version wrote."""
+"""Test the store's records: numbered migrations, also of a store that an earlier version wrote."""
 
 import json
 import sqlite3

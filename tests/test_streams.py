@@ -29,8 +29,11 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         for t in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ access_log off; {temporary}"
-        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }} }}"
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http "
+        f"{{ access_log off; {temporary}"
+        "server "
+        f"{{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }} "
+        "}"
     )
     process = subprocess.Popen(
         [

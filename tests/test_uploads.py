@@ -106,7 +106,7 @@ def test_a_new_version_is_shown_as_being_read_until_it_is(server: Serving) -> No
     assert read(server, "clerk", before["id"])["version"] != before["version"]
 
 
-def test_what_is_kept_to_a_group_is_hidden_while_it_is_read_and_where_it_fails(
+def test_a_groups_upload_is_hidden_from_others_while_it_is_read_and_if_it_fails(
     server: Serving,
 ) -> None:
     slow = sent(server, "hr", ("salaries.html", SLOWER), groups="hr").json()["data"][0]
@@ -180,11 +180,15 @@ def test_a_wrong_method_gets_the_list_of_allowed_ones(server: Serving) -> None:
 
 def test_an_upload_over_a_slow_line_may_take_longer_than_a_request_may(server: Serving) -> None:
     """`limits.head_timeout` is 2 s here."""
-    head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="patience.md"\r\n\r\n# Patience\n\n'
+    head = (
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="patience.md"\r\n\r\n# '
+        b"Patience\n\n"
+    )
     parts = [head, *[b"It takes its time. "] * 6, b"\r\n--b--\r\n"]
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         line.sendall(
-            f"POST /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEYS['clerk']}\r\nconnection: close\r\n"
+            "POST /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer "
+            f"{KEYS['clerk']}\r\nconnection: close\r\n"
             f"content-type: multipart/form-data; boundary=b\r\ncontent-length: {sum(map(len, parts))}\r\n\r\n".encode()
         )
         for part in parts:
@@ -198,7 +202,8 @@ def test_an_upload_over_a_slow_line_may_take_longer_than_a_request_may(server: S
 def test_an_upload_that_stops_on_its_way_is_cut(server: Serving) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         line.sendall(
-            f"POST /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEYS['clerk']}\r\n"
+            "POST /v1/documents HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer "
+            f"{KEYS['clerk']}\r\n"
             "content-type: multipart/form-data; boundary=b\r\ncontent-length: 1000\r\n\r\n--b".encode()
         )
         began = time.monotonic()

@@ -23,7 +23,7 @@ REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %
 
 @contextmanager
 def listening(talk: Callable[[socket.socket, int], None]) -> Iterator[int]:
-    """A server that hands each connection, and its number, to a thread. Gives the port."""
+    """Start a server that hands each connection, and its number, to a thread. Yield the port."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def run(connection: socket.socket, number: int) -> None:
@@ -47,8 +47,8 @@ def listening(talk: Callable[[socket.socket, int], None]) -> Iterator[int]:
 
 @contextmanager
 def scripted(*per_connection: list[bytes | None]) -> Iterator[tuple[int, list[int]]]:
-    """A server whose nth connection answers its requests with these bytes; None closes it. Gives
-    the port and the requests seen by each.
+    """Start a server whose nth connection answers its requests with these bytes; None closes it.
+    Yield the port and the requests seen by each.
     """
     seen = [0] * 50
 
@@ -157,7 +157,7 @@ def test_more_calls_than_connections_wait_their_turn(tmp_path: Path) -> None:
         assert answers == [200] * 8
 
 
-def test_what_is_sent_upstream(tmp_path: Path) -> None:
+def test_requests_are_sent_upstream_correctly(tmp_path: Path) -> None:
     fields = {
         "api_key": "sk-ours",
         "name": "their-name",
@@ -168,7 +168,10 @@ def test_what_is_sent_upstream(tmp_path: Path) -> None:
         mocking() as mock,
         serving(tmp_path, settings=models(mock.url, "our-name", **fields)) as server,
     ):
-        body = '{"messages":[{"role":"user","content":"say \\"model\\" : \\u00e9"}],"model" : "our-name", "x_new": [1.50], "stream": true}'
+        body = (
+            '{"messages":[{"role":"user","content":"say \\"model\\" : \\u00e9"}],"model" : '
+            '"our-name", "x_new": [1.50], "stream": true}'
+        )
         headers = {
             "content-type": "application/json",
             "authorization": "Bearer of-the-client",
@@ -239,7 +242,7 @@ def whole_request(connection: socket.socket) -> bytes:
 
 @contextmanager
 def proxy() -> Iterator[tuple[int, list[str]]]:
-    """An HTTP proxy for plain requests; what it was asked for is kept."""
+    """Start an HTTP proxy for plain requests that keeps what it was asked for."""
     asked: list[str] = []
 
     def talk(connection: socket.socket, number: int) -> None:

@@ -48,7 +48,7 @@ CHANGE = st.tuples(
     asked=st.integers(0, 400),
     kept=st.integers(1, 4),
 )
-def test_search_finds_what_comparing_all_finds(
+def test_search_finds_the_same_as_comparing_all(
     changes: list[tuple[str, list[int]]], limit: int, asked: int, kept: int
 ) -> None:
     vectors, known = Vectors(SIZE), set[int]()
@@ -176,8 +176,8 @@ def test_a_few_can_be_compared_by_number() -> None:
 
 
 def test_searches_stay_right_while_rows_come_and_go() -> None:
-    """A vector that is always there is always found first, with score 1, by eight threads; those
-    that are dropped are found no more.
+    """Eight threads always find a permanent vector first, with score 1; removed vectors are not
+    found.
     """
     vectors, stop = Vectors(SIZE), threading.Event()
     steady = np.eye(SIZE, dtype=np.float32)
@@ -203,7 +203,7 @@ def test_searches_stay_right_while_rows_come_and_go() -> None:
     assert len(vectors.search(steady[0], 6_000)) == SIZE
 
 
-def test_what_means_the_same_is_near(embedder: Embedder) -> None:
+def test_texts_with_the_same_meaning_are_near(embedder: Embedder) -> None:
     texts = [
         "The harbour closes at dusk.",
         "Ships cannot enter after sunset.",
@@ -250,7 +250,10 @@ def test_progress_counts_texts(embedder: Embedder) -> None:
 
 
 def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
-    code = "import slipway.knowledge.embedding, slipway.knowledge.vectors, sys; print({'numpy', 'onnxruntime', 'tokenizers'} & set(sys.modules))"
+    code = (
+        "import slipway.knowledge.embedding, slipway.knowledge.vectors, sys; print({'numpy', "
+        "'onnxruntime', 'tokenizers'} & set(sys.modules))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

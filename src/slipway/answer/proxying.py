@@ -49,10 +49,12 @@ async def proxy(
             await answering.open()
             tally.note_writer(answering)
             if answering.whole is None:
-                await writer.begin(tally.facts(answering.attempts.count))
+                limits = answering.rate_limits()
+                await writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         if answering.whole is not None:
-            await writer.whole(answering.whole.raw, tally.facts(tally.attempts))
+            facts = tally.facts(tally.attempts, answering.rate_limits())
+            await writer.whole(answering.whole.raw, facts)
 
     await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 

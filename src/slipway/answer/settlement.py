@@ -1,7 +1,7 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from slipway import ledger
@@ -20,6 +20,7 @@ class Facts(Record, frozen=True, kw_only=True):
     model: str
     attempts: int
     cost_usd: str | None = None
+    rate_limits: Sequence[tuple[bytes, bytes]] = ()  # of the provider, as headers
 
 
 class Tally:
@@ -95,8 +96,9 @@ class Tally:
     def cost_usd(self) -> str | None:
         return ledger.format_usd(ledger.total_usd(self.spent))
 
-    def facts(self, attempts: int) -> Facts:
+    def facts(self, attempts: int, rate_limits: Sequence[tuple[bytes, bytes]] = ()) -> Facts:
         return Facts(
+            rate_limits=rate_limits,
             served_by=self.served_by or "model",
             model=self.model or "",
             attempts=attempts,

@@ -34,6 +34,8 @@ from slipway.types import (
     Source,
 )
 
+AT_A_TIME = 500  # characters of a model's text that are parsed before other tasks may run
+MAX_QUOTED_QUESTION = 4_000  # characters of a question that quoting compares
 log = logging.getLogger("slipway")
 CUT = {  # finish reason of the model -> what the reader should know
     "length": "The text ends here because the model reached its length limit.",
@@ -161,7 +163,8 @@ def asking(
     if app.route is None or not is_asked(app, section.sources or [], section.confidence):
         return None
     call = call_for(app, question, section, alone=len(draft.sections) == 1)
-    return call, Writing(app.route.candidates[0].model.name, len(call.body))
+    model = app.route.candidates[0].model
+    return call, Writing(model.name, len(call.body), local=model.kind == "local")
 
 
 async def write(context: WritingContext, section: Section, say: Say) -> None:
@@ -203,7 +206,7 @@ def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
 def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     """Quote the sentences that answer, verbatim. Return False if there are none."""
     found = (
-        quote(section.part.text, section.sources or ())
+        quote(section.part.text[:MAX_QUOTED_QUESTION], section.sources or ())
         if section.confidence >= MIN_CONFIDENCE_TO_QUOTE
         else None
     )
@@ -316,9 +319,12 @@ async def stream_text(
         shown = len(answering.notices)
         for piece in pieces:
             text.finish = piece.finish or text.finish
-            if piece.text:
-                writing.add_chars(len(piece.text))
-                text.feed(piece.text, say)
+            for start in range(0, len(piece.text), AT_A_TIME):
+                if start:
+                    await asyncio.sleep(0)  # a long piece does not hold up other questions
+                part = piece.text[start : start + AT_A_TIME]
+                writing.add_chars(len(part))
+                text.feed(part, say)
 
 
 def written_by(context: WritingContext, section: Section, answering: RoutedAnswer) -> None:

@@ -126,7 +126,7 @@ class Assembly:
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
             *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
-            *page_paths(),
+            *page_paths(self.current),
         ]
         fast = {
             "/v1/chat/completions": chat.chat,

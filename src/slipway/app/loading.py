@@ -56,7 +56,7 @@ def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:
     settings = found.settings
     for name, app in settings.apps.items():
         if app.knowledge:
-            knowledge.check([Path(k) for k in app.knowledge], settings.embedding)
+            knowledge.check([Path(k) for k in app.knowledge], settings.embedding, ocr=settings.ocr)
         load_reranker(name, app)
     for name, model in settings.models.items():
         providers.create(name, model, model.provider)

@@ -21,7 +21,6 @@ from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import check_usable, file_of
-from slipway.terminal import PrintableArguments
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -33,8 +32,6 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         datefmt="%H:%M:%S",
         level=logging.WARNING if quiet else logging.INFO,
     )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(PrintableArguments())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     flags = with_model_names(flags)
     found = load_settings(flags)

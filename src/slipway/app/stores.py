@@ -73,7 +73,7 @@ def synchronizers_for(
     limits, by_folders = settings.limits, dict[Folders, Synchronizer]()
     wanted = {name: app.knowledge for name, app in settings.apps.items() if app.knowledge}
     for folders in wanted.values():  # checked before a store is created
-        knowledge.check([Path(k) for k in folders], settings.embedding)
+        knowledge.check([Path(k) for k in folders], settings.embedding, ocr=settings.ocr)
     for folders in wanted.values():
         by_folders[folders] = (
             by_folders.get(folders)
@@ -82,6 +82,7 @@ def synchronizers_for(
                 store(),
                 [Path(k) for k in folders],
                 embedding=settings.embedding,
+                ocr=settings.ocr,
                 largest_mb=limits.document_mb,
                 deadline_s=limits.document_time,
             )

@@ -16,7 +16,8 @@ from slipway.app.offline import local_pipeline
 from slipway.commands.options import settings_options
 from slipway.errors import BadRequest
 from slipway.providers import encode_json
-from slipway.providers.http import Pool, Timeouts, head_of
+from slipway.providers.client import Timeouts, head_of
+from slipway.providers.http import Pool
 from slipway.providers.sse import LINE, Framer, data_of
 from slipway.routing import models_of
 from slipway.settings import Flags

@@ -1,4 +1,4 @@
-"""`slipway compress`: the command line. What it does is in `compress_run.py`, imported when needed."""
+"""Define the command line of `slipway compress`; `compress_run.py` does the work."""
 
 import json
 import sys

@@ -77,7 +77,7 @@ def run(asked: Asked, *, as_json: bool) -> int:
 
 
 def job_of(asked: Asked) -> Job:
-    """What the command line asks for. Raises SettingsError for what cannot be understood."""
+    """Return what the command line asks for. Raises SettingsError for what cannot be understood."""
     path = found(asked.model)
     name = asked.name or registering.name_for(f"{path.name.removesuffix(GGUF)}-small")
     if asked.name and registering.name_for(asked.name) != asked.name:
@@ -121,7 +121,7 @@ def job_of(asked: Asked) -> Job:
 
 
 def found(model: str) -> Path:
-    """The file or folder that MODEL means. Raises SettingsError."""
+    """Return the file or folder that MODEL means. Raises SettingsError."""
     path = Path(model).expanduser()
     if path.exists():
         return path
@@ -233,7 +233,12 @@ def _settings(models: Mapping[str, Path], docs: Sequence[Path]) -> dict[str, Any
         "models": {
             name: {**run_here, "weights": str(path.absolute())} for name, path in models.items()
         },
-        "apps": {"docs": {"knowledge": [os.path.abspath(d) for d in docs], "route": ORIGINAL}},  # noqa: PTH100
+        "apps": {
+            "docs": {
+                "knowledge": [os.path.abspath(d) for d in docs],  # noqa: PTH100
+                "route": ORIGINAL,
+            }
+        },
     }
 
 
@@ -242,7 +247,7 @@ def _is_failed(case: Any) -> bool:
 
 
 def _score(case: Any) -> float:
-    """The share of the gold answer's facts; for a question without an answer, whether it says so.
+    """Return the share of the gold answer's facts; without a gold answer, whether it abstains.
 
     An answer that was quoted because the model gave none is the model's failure.
     """

@@ -23,10 +23,10 @@ from slipway.app.offline import offline_pipeline
 from slipway.commands.ask import EventData, ask_here, ask_server, folded
 from slipway.commands.ingest import read_one
 from slipway.errors import SettingsError, SlipwayError
-from slipway.evals.answers import Answered, At, Case, Report, report
+from slipway.evals.answers import AnswersReport, At, Case, ColumnAnswer, report
 from slipway.evals.kept import Kept, Todo
 from slipway.evals.pages import html
-from slipway.evals.questions import Gold, Question, questions_in
+from slipway.evals.questions import Gold, GoldQuestion, questions_in
 from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
@@ -71,7 +71,7 @@ class Column(Record, frozen=True, kw_only=True):
 
     about: str
     state: str
-    asks: Callable[[Question, bool], AsyncIterator[EventData]]
+    asks: Callable[[GoldQuestion, bool], AsyncIterator[EventData]]
     withholds: bool = False
     calls: str = "each at least one call of its model"
 
@@ -87,7 +87,7 @@ class Columns(Record, frozen=True, kw_only=True):
     pipeline: Pipeline | None = None
 
 
-def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> Report:
+def evaluate(wanted: Wanted, say: Callable[[str], None], *, shown: bool) -> AnswersReport:
     """Ask every column every question, and measure the answers.
 
     Raises SlipwayError; KeyboardInterrupt if it was stopped: `save` then holds what was answered.
@@ -123,7 +123,7 @@ def how_to_continue(wanted: Wanted) -> str:
     return f"The answers so far are in {wanted.save}; run the same command again to continue."
 
 
-def _todo(asked: Columns, questions: Sequence[Question], *, without_gold: bool) -> list[Todo]:
+def _todo(asked: Columns, questions: Sequence[GoldQuestion], *, without_gold: bool) -> list[Todo]:
     """Interleave the columns, so that load spikes hit all of them equally; rotate which one comes
     first, so that cold caches do too.
     """
@@ -146,7 +146,9 @@ def _todo(asked: Columns, questions: Sequence[Question], *, without_gold: bool) 
     return found
 
 
-def _case(question: Question, answer: Answered | None, without_gold: Answered | None) -> Case:
+def _case(
+    question: GoldQuestion, answer: ColumnAnswer | None, without_gold: ColumnAnswer | None
+) -> Case:
     if answer is None:
         raise AssertionError("every question was asked")
     return Case(question=question, answer=answer, without_gold=without_gold)
@@ -201,7 +203,7 @@ def page_at(file: Path | None) -> TextIO | None:
         ) from None
 
 
-def write_page(out: TextIO, report: Report) -> str:
+def write_page(out: TextIO, report: AnswersReport) -> str:
     """Write the HTML report and return its name. Raises SettingsError."""
     page = html(report, datetime.now().astimezone())
     try:
@@ -240,7 +242,7 @@ def _server_columns(wanted: Wanted) -> Columns:
         )
 
     def column(name: str | None) -> Column:
-        def asks(question: Question, without_gold: bool) -> AsyncIterator[EventData]:
+        def asks(question: GoldQuestion, without_gold: bool) -> AsyncIterator[EventData]:
             return ask_server(wanted.url or "", wanted.key, name, question.question)
 
         return Column(
@@ -333,7 +335,7 @@ def _apps(
 def _column(name: str, app: AppSettings, of: str, settings: Settings, pipeline: Pipeline) -> Column:
     knowledge = pipeline.apps[name].knowledge
 
-    def asks(question: Question, without_gold: bool) -> AsyncIterator[EventData]:
+    def asks(question: GoldQuestion, without_gold: bool) -> AsyncIterator[EventData]:
         asked = pipeline.apps[name]
         if without_gold and asked.knowledge is not None:
             asked = msgspec.structs.replace(
@@ -413,7 +415,7 @@ def _model_state(model: ModelSettings) -> ModelSettings:
     )
 
 
-def _made(column: Column, question: Question, without_gold: bool) -> str:
+def _made(column: Column, question: GoldQuestion, without_gold: bool) -> str:
     """Return what a saved answer depends on; gold counts only if it names pages to withhold."""
     return _digest([column.state, question.question, question.gold if without_gold else ()])
 
@@ -463,7 +465,7 @@ async def _collect(
             await model.close()
 
 
-async def _answer(asked: Columns, todo: Todo) -> Answered:
+async def _answer(asked: Columns, todo: Todo) -> ColumnAnswer:
     """Ask one question; a failure is returned as an answer with an `error`."""
     seen, error = list[EventData](), ""
     try:
@@ -477,7 +479,7 @@ async def _answer(asked: Columns, todo: Todo) -> Answered:
     elif "done" not in last and not error:
         error = "The answer ended before its end."
     whole = folded(seen)
-    return Answered(
+    return ColumnAnswer(
         column=todo.column,
         made=todo.made,
         question=todo.question.id,

@@ -70,7 +70,10 @@ def asked(
     if not names and judging is None:
         raise SettingsError(
             [
-                "there is nobody to ask; add --model MODEL, --docs FOLDER, or a settings file by --config"
+                (
+                    "there is nobody to ask; add --model MODEL, --docs FOLDER, or a settings file "
+                    "by --config"
+                )
             ]
         )
     wanted = {name: settings.apps[name] for name in names if name in settings.apps}
@@ -131,7 +134,10 @@ def _asks(pipeline: Pipeline, name: str) -> Any:
         text = str(messages[-1]["content"])
         if len(text) > HISTORY_CHARS and app.knowledge is None:
             return Reply(
-                error=f"The item has {len(text):,} characters; the pipeline passes on {HISTORY_CHARS:,}."
+                error=(
+                    f"The item has {len(text):,} characters; the pipeline passes on "
+                    f"{HISTORY_CHARS:,}."
+                )
             )
         question = Question(
             id=new_id("ans"),

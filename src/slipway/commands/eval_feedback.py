@@ -30,7 +30,10 @@ def collected(config: Path | None, app: str | None, since: str | None, name: str
     disliked = sum(row["helpful"] is False for row in rows)
     yield f"{len(items)} items, scorer f1: {file}"
     if disliked:
-        yield f"{disliked} votes say not helpful: write the right answers to those by hand, as lines of {file}"
+        yield (
+            f"{disliked} votes say not helpful: write the right answers to those by hand, as "
+            f"lines of {file}"
+        )
 
 
 def _item(row: dict[str, Any]) -> Item:

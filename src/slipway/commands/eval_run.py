@@ -4,53 +4,37 @@ and how fast, and how sure that is.
 
 import asyncio
 import json
+import logging
 import sys
 import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from slipway.commands import eval_feedback, eval_judge
+from slipway.commands.eval_candidates import Asked, asked
+from slipway.commands.options import CONFIG, JSON, NonEmptyPath, settings_options
 from slipway.errors import SettingsError
-
-if TYPE_CHECKING:
-    from slipway.evals.items import EvalSet
-    from slipway.evals.running import Plan, Runner
-    from slipway.evals.summary import Summary
+from slipway.evals import run_reports, sets, wording
+from slipway.evals.items import EvalSet
+from slipway.evals.run_pages import html
+from slipway.evals.runlog import Cache, opened
+from slipway.evals.running import Plan, Runner
+from slipway.evals.scoring import SCORERS
+from slipway.evals.summary import Summary, summary_of
+from slipway.settings import Flags
+from slipway.terminal import Bar
 
 RUNS = Path(".slipway") / "evals" / "runs"
 CACHE = Path(".slipway") / "evals" / "cache.db"
-FILE = click.Path(path_type=Path)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_HTML = click.option("--html", type=FILE, help="Write a report with plots into this file too.")
-_MARKDOWN = click.option(
-    "--markdown", type=FILE, help="Write the report as Markdown into this file too."
+_HTML = click.option(
+    "--html", type=NonEmptyPath(), help="Write a report with plots into this file too."
 )
-
-
-def _flags(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option(
-            "--model",
-            "models",
-            multiple=True,
-            metavar="MODEL",
-            help="PROVIDER/MODEL, an OpenAI endpoint as URL#MODEL, weights to run here, or a model or route of the settings. Repeatable.",
-        ),
-        click.option(
-            "--docs",
-            "docs",
-            type=FILE,
-            multiple=True,
-            help="Folder or file to answer from. Repeatable.",
-        ),
-        click.option(
-            "--config", type=FILE, help="Settings file; `slipway.yaml` here if there is one."
-        ),
-    ):
-        command = option(command)
-    return command
+_MARKDOWN = click.option(
+    "--markdown", type=NonEmptyPath(), help="Write the report as Markdown into this file too."
+)
 
 
 @click.command("run")
@@ -61,7 +45,7 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
     metavar="SET",
     help="A packed set, one of your own, or a JSONL or CSV file: slipway eval sets list.",
 )
-@_flags
+@settings_options
 @click.option("--app", "apps", multiple=True, help="App of the settings to ask. Repeatable.")
 @click.option("--scorer", help="Scorer in place of the set's own: slipway eval sets list.")
 @click.option(
@@ -110,13 +94,13 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--judge", metavar="MODEL", help="Model that judges, for scorer `judge`.")
 @click.option(
     "--save",
-    type=FILE,
+    type=NonEmptyPath(),
     help="The run's log; the same command goes on from it. One in .slipway/evals/runs if left out.",
 )
 @click.option("--no-cache", is_flag=True, help="Ask again what earlier runs have paid for.")
 @_HTML
 @_MARKDOWN
-@_JSON
+@JSON
 def run(**o: Any) -> None:
     """Ask candidates the items of a set, side by side, and say who is better.
 
@@ -127,8 +111,7 @@ def run(**o: Any) -> None:
     slipway eval run --set mmlu --model dashscope/qwen-plus --model dashscope/qwen-flash --stop --budget 2
     slipway eval run --set questions.csv --config slipway.yaml --app support --html report.html
     """
-    from slipway.evals import sets
-
+    check_numpy()
     found = sets.named(o["set_name"], o["scorer"])
     if o["scorer"] and found.name in sets.PACKED:
         raise SettingsError([f"--scorer: the packed set `{found.name}` has one of its own"])
@@ -145,65 +128,72 @@ def run(**o: Any) -> None:
     sys.exit(int(any(each.failed for each in summary.candidates.values())))
 
 
-def _run(found: "EvalSet", file: Path, o: dict[str, Any]) -> None:
-    import logging
-
-    from slipway.commands.eval_candidates import asked
-    from slipway.evals.runlog import Cache, opened
-    from slipway.evals.running import Plan, Runner
-    from slipway.settings import Flags
-    from slipway.terminal import Bar
-
+def _run(found: EvalSet, file: Path, o: dict[str, Any]) -> None:
     flags = Flags(config=o["config"], docs=o["docs"], models=o["models"])
     with asked(flags, o["apps"], o["judge"], shown=not o["as_json"]) as whom, opened(file) as log:
-        if o["budget_usd"] is not None and (
-            free := [c.name for c in whom.candidates if not c.priced]
-        ):
-            raise SettingsError(
-                [
-                    f"--budget: what {', '.join(free)} costs is not known, and is not 0; give each model a `price` in the settings file"
-                ]
-            )
-        if not whom.candidates:
-            raise SettingsError(
-                ["there is nobody to ask but the judge; add --model MODEL or --app APP"]
-            )
-        plan = Plan(
-            found=found,
-            candidates=whom.candidates,
-            style=o["style"] or found.style,
-            parameters=_parameters(o["parameters"], o["max_tokens"] or found.max_tokens),
-            examples=o["examples"],
-            limit=o["limit"],
-            seed=o["seed"],
-            concurrency=o["concurrency"],
-            stop=o["stop"],
-            budget_usd=o["budget_usd"],
-            judge=whom.judge,
-        )
+        _check_candidates(whom, o["budget_usd"])
+        plan = _plan(found, whom, o)
         cache = None if o["no_cache"] else Cache(CACHE)
         runner = Runner(plan, log, cache)
         _announce(plan, log)
         logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
-        bar = Bar("asking   ", not o["as_json"])
-
-        async def go() -> str:
-            try:
-                return await runner.run(bar.update)
-            finally:
-                await whom.close()
-
         try:
-            ended = asyncio.run(go())
+            ended = asyncio.run(_ask_all(runner, whom, shown=not o["as_json"]))
         finally:
-            bar.end()
             if cache is not None:
                 cache.close()
         _say_end(ended, runner, plan)
 
 
+async def _ask_all(runner: Runner, whom: Asked, *, shown: bool) -> str:
+    with Bar("asking   ", shown) as bar:
+        try:
+            return await runner.run(bar.update)
+        finally:
+            await whom.close()
+
+
+def _check_candidates(whom: Asked, budget_usd: float | None) -> None:
+    unpriced = [each.name for each in whom.candidates if not each.priced]
+    if not whom.candidates:
+        raise SettingsError(
+            ["there is nobody to ask but the judge; add --model MODEL or --app APP"]
+        )
+    if budget_usd is not None and unpriced:
+        raise SettingsError(
+            [
+                (
+                    f"--budget: what {', '.join(unpriced)} costs is not known, and is not 0; "
+                    "give each model a `price` in the settings file"
+                )
+            ]
+        )
+
+
+def _plan(found: EvalSet, whom: Asked, o: dict[str, Any]) -> Plan:
+    return Plan(
+        found=found,
+        candidates=whom.candidates,
+        style=o["style"] or found.style,
+        parameters=_parameters(o["parameters"], o["max_tokens"] or found.max_tokens),
+        examples=o["examples"],
+        limit=o["limit"],
+        seed=o["seed"],
+        concurrency=o["concurrency"],
+        stop=o["stop"] and len(whom.candidates) > 1,  # one alone has nobody to beat
+        budget_usd=o["budget_usd"],
+        judge=whom.judge,
+    )
+
+
+def check_numpy() -> None:
+    """Raise SettingsError if the library for resampling is not installed."""
+    if find_spec("numpy") is None:
+        raise SettingsError(["intervals need numpy: pip install 'slipway[evals]'"])
+
+
 def run_set(
-    found: "EvalSet",
+    found: EvalSet,
     file: Path,
     *,
     models: tuple[str, ...],
@@ -236,7 +226,7 @@ def run_set(
     _run(found, file, {**asked, **given})
 
 
-def _announce(plan: "Plan", log: Any) -> None:
+def _announce(plan: Plan, log: Any) -> None:
     items = plan.items
     known = {name for name, _ in log.answers}
     click.echo(
@@ -245,12 +235,13 @@ def _announce(plan: "Plan", log: Any) -> None:
     )
     if known:
         click.echo(
-            f"{log.file} has {len(log.answers):,} answers already; those that were made in the same way are not asked again",
+            f"{log.file} has {len(log.answers):,} answers already; those that were made in the "
+            "same way are not asked again",
             err=True,
         )
 
 
-def _say_end(ended: str, runner: "Runner", plan: "Plan") -> None:
+def _say_end(ended: str, runner: Runner, plan: Plan) -> None:
     if ended == "budget":
         click.echo(
             f"Stopped at the budget: ${runner.spent:f} of ${plan.budget_usd:g} is spent.", err=True
@@ -282,15 +273,16 @@ def _parameters(written: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
 
 def _report(
     files: list[Path], o: dict[str, Any], tag: str | None, *, compare: bool = False
-) -> "Summary":
-    from slipway.evals import run_reports
-    from slipway.evals.summary import summary_of
-
+) -> Summary:
+    check_numpy()
     summary = summary_of(files, tag)
     if compare and not summary.comparisons:
         raise SettingsError(
             [
-                "LOG: there is one candidate only; name a log of another, or run both: slipway eval run"
+                (
+                    "LOG: there is one candidate only; name a log of another, or run both: "
+                    "slipway eval run"
+                )
             ]
         )
     if o["as_json"]:
@@ -301,8 +293,6 @@ def _report(
     if o.get("markdown"):
         _write(o["markdown"], "\n".join(run_reports.as_markdown(summary)) + "\n")
     if o.get("html"):
-        from slipway.evals.run_pages import html
-
         _write(o["html"], html(summary))
     return summary
 
@@ -317,7 +307,7 @@ def _write(file: Path, text: str) -> None:
     click.echo(f"The report is in {file}", err=True)
 
 
-_LOGS = click.argument("logs", nargs=-1, required=True, type=FILE, metavar="LOG...")
+_LOGS = click.argument("logs", nargs=-1, required=True, type=NonEmptyPath(), metavar="LOG...")
 _TAG = click.option("--tag", help="Only items with this tag.")
 
 
@@ -326,7 +316,7 @@ _TAG = click.option("--tag", help="Only items with this tag.")
 @_TAG
 @_HTML
 @_MARKDOWN
-@_JSON
+@JSON
 def report(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
     """Make the report of a run again, from its log: the same log gives the same bytes.
 
@@ -339,7 +329,7 @@ def report(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
 @click.command("compare")
 @_LOGS
 @_TAG
-@_JSON
+@JSON
 def compare(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
     """Say who is better, of the candidates of one log or of several of the same set.
 
@@ -355,12 +345,12 @@ def compare(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
 @click.command("judge")
 @click.option(
     "--labels",
-    type=FILE,
+    type=NonEmptyPath(),
     required=True,
     help='JSONL or CSV with verdicts of people: {"question", "reference", "answer", "right"}.',
 )
 @click.option("--model", "judge", required=True, metavar="MODEL", help="Model that judges.")
-@click.option("--config", type=FILE, help="Settings file; `slipway.yaml` here if there is one.")
+@CONFIG
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
@@ -368,15 +358,13 @@ def compare(logs: tuple[Path, ...], tag: str | None, **o: Any) -> None:
     show_default=True,
     help="Answers under way at once.",
 )
-@_JSON
+@JSON
 def judge(labels: Path, judge: str, config: Path | None, concurrency: int, as_json: bool) -> None:
     """Measure how often a model judges answers as people do, and as itself in another order.
 
     \b
     slipway eval judge --labels judged.csv --model dashscope/qwen-plus
     """
-    from slipway.commands import eval_judge
-
     found = eval_judge.measured(labels, judge, config, concurrency, shown=not as_json)
     click.echo(json.dumps(found.data, indent=2) if as_json else "\n".join(found.lines))
 
@@ -390,12 +378,9 @@ def sets_group() -> None:
 
 
 @sets_group.command("list")
-@_JSON
+@JSON
 def sets_list(as_json: bool) -> None:
     """List the sets and the scorers."""
-    from slipway.evals import sets
-    from slipway.evals.scoring import SCORERS
-
     rows = [
         {
             "name": each.name,
@@ -424,11 +409,10 @@ def sets_list(as_json: bool) -> None:
 )
 def sets_show(name: str, limit: int) -> None:
     """Print what a model reads of the first items of a set."""
-    from slipway.evals import sets, wording
-
     found = sets.named(name)
     click.echo(
-        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest {found.digest}"
+        f"{found.name}: {found.title}, {len(found.items):,} items, scorer {found.scorer}, digest "
+        f"{found.digest}"
     )
     for item in found.items[:limit]:
         click.echo(f"\n--- {item.id}")
@@ -437,7 +421,7 @@ def sets_show(name: str, limit: int) -> None:
 
 
 @sets_group.command("add")
-@click.argument("file", type=FILE)
+@click.argument("file", type=NonEmptyPath())
 @click.option("--name", required=True, help="The set's name from now on.")
 @click.option("--scorer", help="How it is scored; what the items look like decides if left out.")
 def sets_add(file: Path, name: str, scorer: str | None) -> None:
@@ -448,15 +432,13 @@ def sets_add(file: Path, name: str, scorer: str | None) -> None:
     slipway eval sets add questions.csv --name support
     slipway eval sets add agieval_lsat-lr.jsonl.gz --name lsat
     """
-    from slipway.evals import sets
-
     found = sets.read(file, scorer=scorer)
     kept = sets.add(found, name)
     click.echo(f"{len(found.items):,} items, scorer {found.scorer}: {kept}")
 
 
 @sets_group.command("from-feedback")
-@click.option("--config", type=FILE, help="Settings file; `slipway.yaml` here if there is one.")
+@CONFIG
 @click.option("--app", help="Only of this app.")
 @click.option("--since", metavar="DURATION", help="Only what came in the last `7d`, `12h` …")
 @click.option("--name", required=True, help="The set's name from now on.")
@@ -468,8 +450,6 @@ def sets_from_feedback(config: Path | None, app: str | None, since: str | None, 
     slipway eval sets from-feedback --name liked
     slipway eval run --set liked --config slipway.yaml
     """
-    from slipway.commands import eval_feedback
-
     click.echo("\n".join(eval_feedback.collected(config, app, since, name)))
 
 

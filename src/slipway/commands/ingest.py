@@ -29,8 +29,8 @@ _POLL_S = 0.2
 
 
 class IngestReport(Record, frozen=True, kw_only=True):
-    """What was read, by app. `partly` maps paths to what is missing, `failed` to the reason, each with
-    what to do.
+    """What was read, by app. `partly` maps paths to what is missing, `failed` to the reason, each
+    with what to do.
     """
 
     documents: int

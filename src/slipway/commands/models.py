@@ -1,7 +1,7 @@
 """`slipway models`: what is known of models, with who says so."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,19 @@ from typing import Any
 import click
 import msgspec
 
+from slipway.commands.options import JSON, NonEmptyPath, counted
 from slipway.errors import SettingsError
+from slipway.planner import reports
+from slipway.planner.catalogue import load
+from slipway.planner.models import TASKS, CatalogueModel
 
-FILE = click.Path(path_type=Path)
 _CATALOGUE = click.option(
     "--catalogue",
     "catalogues",
-    type=FILE,
+    type=NonEmptyPath(),
     multiple=True,
     help="Facts of your own, which count before ours. Repeatable.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group("models")
@@ -47,7 +49,7 @@ def command() -> None:
     "--limit", type=click.IntRange(min=1), default=30, show_default=True, help="So many at most."
 )
 @_CATALOGUE
-@_JSON
+@JSON
 def search(as_json: bool, limit: int, **o: Any) -> None:
     """List models whose id, name, vendor or family has all WORDS, the cheapest first.
 
@@ -55,10 +57,6 @@ def search(as_json: bool, limit: int, **o: Any) -> None:
     slipway models search qwen --task vision
     slipway models search --task law --language zh
     """
-    from slipway.planner import reports
-    from slipway.planner.catalogue import load
-    from slipway.planner.models import TASKS
-
     if o["task"] and o["task"] not in TASKS:
         raise SettingsError([f"--task: there is no `{o['task']}`; known: {', '.join(TASKS)}"])
     found = sorted(_found(load(o["catalogues"]).models.values(), o), key=_order)
@@ -72,20 +70,22 @@ def search(as_json: bool, limit: int, **o: Any) -> None:
     for each in found[:limit]:
         about = ", ".join([*each.specialities, *(each.input if len(each.input) > 1 else ())])
         context = f"{each.context:,}" if each.context else "-"
+        regions = ",".join(each.regions) or "-"
         click.echo(
-            f"{each.id:52} {reports.price(each):34} {context:>10}  {','.join(each.regions) or '-':9} {about}".rstrip()
+            f"{each.id:52} {reports.price(each):34} {context:>10}  {regions:9} {about}".rstrip()
         )
     more = f"; {len(found) - limit:,} more: --limit {len(found)}" if len(found) > limit else ""
     click.echo(
-        f"{len(found):,} models{more}. Prices are USD for a million tokens; what is not known is not 0.",
+        f"{counted(len(found), 'model')}{more}. Prices are USD for a million tokens; what is not "
+        "known is not 0.",
         err=True,
     )
 
 
-def _found(all_: Any, o: dict[str, Any]) -> Iterator[Any]:
+def _found(models: Iterable[CatalogueModel], o: dict[str, Any]) -> Iterator[CatalogueModel]:
     today = datetime.now(UTC).date()
     words = [word.lower() for word in o["words"]]
-    for each in all_:
+    for each in models:
         text = f"{each.id} {each.name} {each.vendor} {each.family}".lower()
         fits = (
             all(word in text for word in words),
@@ -101,7 +101,7 @@ def _found(all_: Any, o: dict[str, Any]) -> Iterator[Any]:
             yield each
 
 
-def _order(each: Any) -> tuple[bool, float, str]:
+def _order(each: CatalogueModel) -> tuple[bool, float, str]:
     tier = each.price(1000)
     return (tier is None, tier.input + tier.output if tier is not None else 0.0, each.id)
 
@@ -109,16 +109,13 @@ def _order(each: Any) -> tuple[bool, float, str]:
 @command.command("show")
 @click.argument("model_id", metavar="MODEL")
 @_CATALOGUE
-@_JSON
+@JSON
 def show(model_id: str, catalogues: tuple[Path, ...], as_json: bool) -> None:
     """Print all that is known of MODEL, each fact with its source and date.
 
     \b
     slipway models show dashscope/qwen-plus
     """
-    from slipway.planner import reports
-    from slipway.planner.catalogue import load
-
     catalogue = load(catalogues)
     model = catalogue.models.get(model_id)
     if model is None:

@@ -7,17 +7,19 @@ from typing import Any
 
 import click
 
+from slipway.commands import plan_making
+from slipway.commands.options import JSON, NonEmptyPath
 from slipway.errors import SettingsError
+from slipway.planner import decisions, interview
+from slipway.planner.catalogue import load
 
-FILE = click.Path(path_type=Path)
 _CATALOGUE = click.option(
     "--catalogue",
     "catalogues",
-    type=FILE,
+    type=NonEmptyPath(),
     multiple=True,
     help="Facts of your own about models and machines, which count before ours. Repeatable.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class FileOrCommand(click.Group):
@@ -42,12 +44,12 @@ def command() -> None:
 
 
 @command.command("make", hidden=True)
-@click.argument("file", type=FILE, required=False)
+@click.argument("file", type=NonEmptyPath(), required=False)
 @_CATALOGUE
 @click.option(
     "--evidence",
     "logs",
-    type=FILE,
+    type=NonEmptyPath(),
     multiple=True,
     metavar="LOG",
     help="Log of slipway eval run whose candidates are models of the catalogue. Repeatable.",
@@ -58,7 +60,9 @@ def command() -> None:
     help="Measure those who pass and are set up in the settings, on `quality.set`.",
 )
 @click.option(
-    "--config", type=FILE, help="Settings file for --evaluate; `slipway.yaml` here if there is one."
+    "--config",
+    type=NonEmptyPath(),
+    help="Settings file for --evaluate; `slipway.yaml` here if there is one.",
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Items for --evaluate, at most."
@@ -72,7 +76,7 @@ def command() -> None:
 )
 @click.option(
     "--out",
-    type=FILE,
+    type=NonEmptyPath(),
     default=Path("plan"),
     show_default=True,
     help="Folder for report.html, decision.json and slipway.yaml.",
@@ -84,11 +88,9 @@ def command() -> None:
 )
 @click.option("--why", metavar="MODEL", help="Say why this model passes or does not.")
 @click.option("--fields", is_flag=True, help="List all fields of a requirements file, and stop.")
-@_JSON
+@JSON
 def make(file: Path | None, as_json: bool, fields: bool, **o: Any) -> None:
     """Make the plan of a requirements file. The exit code is 1 while a condition is not met."""
-    from slipway.commands import plan_making
-
     if fields:
         click.echo("\n".join(plan_making.field_lines()))
         return
@@ -110,7 +112,11 @@ def make(file: Path | None, as_json: bool, fields: bool, **o: Any) -> None:
 
 @command.command("init")
 @click.option(
-    "--out", type=FILE, default=Path("requirements.yaml"), show_default=True, help="File to write."
+    "--out",
+    type=NonEmptyPath(),
+    default=Path("requirements.yaml"),
+    show_default=True,
+    help="File to write.",
 )
 @click.option(
     "--page", is_flag=True, help="Ask on a page in the browser instead of in the terminal."
@@ -128,8 +134,6 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
 
     Press Enter to take the value in brackets.
     """
-    from slipway.planner import interview
-
     if out.exists() and not page and not click.confirm(f"{out} is there already. Write over it?"):
         sys.exit(1)
     if page:
@@ -165,14 +169,11 @@ def init(out: Path, page: bool, port: int, catalogues: tuple[Path, ...]) -> None
 
 
 @command.command("replay")
-@click.argument("file", type=FILE)
+@click.argument("file", type=NonEmptyPath())
 @_CATALOGUE
-@_JSON
+@JSON
 def replay(file: Path, catalogues: tuple[Path, ...], as_json: bool) -> None:
-    """Make a decision again from its file, and say what has changed; the exit code is 1 if anything has."""
-    from slipway.planner import decisions
-    from slipway.planner.catalogue import load
-
+    """Make a decision again from its file and print what changed; if anything did, exit with 1."""
     before = decisions.read(file)
     again, changed = decisions.replayed(before, load(catalogues))
     if as_json:

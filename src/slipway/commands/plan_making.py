@@ -1,4 +1,4 @@
-"""Making a plan: requirements, catalogue and evidence are read, a decision is made, and files are written."""
+"""Make a plan: read requirements, catalogue and evidence, decide, and write the files."""
 
 import math
 import os
@@ -7,7 +7,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from slipway.app.loading import load_settings
+from slipway.commands.eval_run import RUNS, check_numpy, run_set
 from slipway.errors import SettingsError
+from slipway.evals import sets
+from slipway.evals.summary import summary_of
 from slipway.planner import decisions, reports, requirements, settings_file
 from slipway.planner.candidacy import LEVELS
 from slipway.planner.catalogue import load
@@ -15,6 +19,7 @@ from slipway.planner.constraints import Evidence
 from slipway.planner.deciding import SHORTLIST, Decision, decide
 from slipway.planner.models import Catalogue
 from slipway.planner.pages import html
+from slipway.settings import Flags
 from slipway.types import Record
 
 
@@ -45,14 +50,20 @@ def make(file: Path, o: Mapping[str, Any]) -> Made:
         if unknown := [id_ for id_ in ids if id_ not in catalogue.models]:
             raise SettingsError(
                 [
-                    f"{file}: {field}: there is no model `{unknown[0]}`; look for it: slipway models search"
+                    (
+                        f"{file}: {field}: there is no model `{unknown[0]}`; look for it: slipway "
+                        "models search"
+                    )
                 ]
             )
     for id_, serving in needs.serving.items():
         if serving.machine not in catalogue.machines:
             raise SettingsError(
                 [
-                    f"{file}: serving.{id_}.machine: there is no machine `{serving.machine}`; known: {', '.join(catalogue.machines)}"
+                    (
+                        f"{file}: serving.{id_}.machine: there is no machine `{serving.machine}`; "
+                        f"known: {', '.join(catalogue.machines)}"
+                    )
                 ]
             )
     today = _day(o["today"])
@@ -97,16 +108,19 @@ def evidence_of(logs: Sequence[Path], catalogue: Catalogue) -> dict[str, Evidenc
     """Return what the candidates of these logs say of models of the catalogue: those that have
     their id or their name. Raises SettingsError if a log says nothing of any.
     """
-    from slipway.evals.summary import summary_of
-
     found: dict[str, Evidence] = {}
+    if logs:
+        check_numpy()
     for log in logs:
         summary = summary_of([log])
         ids = {name: _ids(name, catalogue) for name in summary.candidates}
         if not any(ids.values()):
             raise SettingsError(
                 [
-                    f"--evidence: {log}: none of {', '.join(ids)} is a model of the catalogue; call candidates by their catalogue names"
+                    (
+                        f"--evidence: {log}: none of {', '.join(ids)} is a model of the "
+                        "catalogue; call candidates by their catalogue names"
+                    )
                 ]
             )
         for name, each in summary.candidates.items():
@@ -150,9 +164,6 @@ def _known(value: float) -> float | None:
 
 def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[str, Any]) -> Path:
     """Runs the operator's set against those who pass and are set up; the log of it."""
-    from slipway.commands import eval_run
-    from slipway.evals import sets
-
     if needs.quality.set is None:
         raise SettingsError(["--evaluate: name your evaluation set under `quality.set`"])
     found = sets.named(needs.quality.set)
@@ -161,11 +172,14 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
         wanted = ", ".join(each.model.id for each in decision.accepted[:SHORTLIST])
         raise SettingsError(
             [
-                f"--evaluate: none of the models that pass is set up; give some of these an entry under `models:` of the settings: {wanted}"
+                (
+                    "--evaluate: none of the models that pass is set up; give some of these an "
+                    f"entry under `models:` of the settings: {wanted}"
+                )
             ]
         )
-    log = eval_run.RUNS / f"plan-{decision.name}-{decision.today}.jsonl".replace(" ", "-")
-    eval_run.run_set(
+    log = RUNS / f"plan-{decision.name}-{decision.today}.jsonl".replace(" ", "-")
+    run_set(
         found,
         log,
         models=tuple(names),
@@ -178,10 +192,7 @@ def _evaluate(decision: Decision, needs: requirements.Requirements, o: Mapping[s
 
 
 def _set_up(decision: Decision, config: Path | None) -> list[str]:
-    """Models of the settings that are among those who pass, by their own name or the one upstream."""
-    from slipway.app.loading import load_settings
-    from slipway.settings import Flags
-
+    """Return the models of the settings that pass, by their own name or the provider's."""
     settings = load_settings(Flags(config=config)).settings
     passing = {each.model.id.lower() for each in decision.accepted} | {
         each.model.name.lower() for each in decision.accepted
@@ -244,7 +255,10 @@ def why(made: Made, id_: str) -> Iterator[str]:
         yield f"{id_} is rejected. {violation.sentence}"
         return
     each = next(c for c in made.decision.accepted if c.model.id == id_)
-    yield f"{id_} passes, and is number {each.rank} of {len(made.decision.accepted)}: {LEVELS[each.level]}; quality: {reports.quality(each)}"
+    yield (
+        f"{id_} passes, and is number {each.rank} of {len(made.decision.accepted)}: "
+        f"{LEVELS[each.level]}; quality: {reports.quality(each)}"
+    )
 
 
 def field_lines() -> Iterator[str]:

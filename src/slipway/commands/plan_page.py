@@ -1,5 +1,5 @@
-"""`slipway plan init --page`: the questions as a page on this machine. It asks, checks, writes the file,
-and shows the plan. It listens on loopback alone, and takes a form only from its own page.
+"""Serve `slipway plan init --page`: ask the questions on a page, check the answers, write the file
+and show the plan. It listens on loopback only, and accepts forms only from its own page.
 """
 
 import secrets
@@ -28,11 +28,15 @@ from slipway.planner.requirements import assumed
 HOST = "127.0.0.1"
 _LARGEST = 64 * 1024
 _STYLE = Markup(
-    "<style>form { max-width: 40rem } label { display: block; margin-top: 1.25rem; font-weight: 600 }"
-    " input, select { width: 100%; padding: 0.5rem; font: inherit; color: inherit; background: var(--paper);"
-    " border: 1px solid var(--soft); border-radius: 0.4rem } [aria-invalid=true] { border-color: var(--bad) }"
-    " button { margin-top: 1.5rem; padding: 0.6rem 1.2rem; font: inherit; font-weight: 600; border: 0; border-radius: 0.4rem;"
-    " color: var(--paper); background: var(--s0); cursor: pointer } :focus-visible { outline: 2px solid var(--s0); outline-offset: 2px }</style>"
+    "<style>form { max-width: 40rem }"
+    " label { display: block; margin-top: 1.25rem; font-weight: 600 }"
+    " input, select { width: 100%; padding: 0.5rem; font: inherit; color: inherit;"
+    " background: var(--paper); border: 1px solid var(--soft); border-radius: 0.4rem }"
+    " [aria-invalid=true] { border-color: var(--bad) }"
+    " button { margin-top: 1.5rem; padding: 0.6rem 1.2rem; font: inherit; font-weight: 600;"
+    " border: 0; border-radius: 0.4rem; color: var(--paper); background: var(--s0);"
+    " cursor: pointer }"
+    " :focus-visible { outline: 2px solid var(--s0); outline-offset: 2px }</style>"
 )
 
 
@@ -102,7 +106,8 @@ def form(answers: Mapping[str, str], wrong: Mapping[str, str], token: str) -> st
         tag("h1", "What do you need?"),
         tag(
             "p",
-            "The answers become a requirements file, and the plan follows at once. What is left empty is assumed, and the plan says so.",
+            "The answers become a requirements file, and the plan follows at once. Empty fields "
+            "get defaults, which the plan lists.",
         ),
         general,
         summary,
@@ -117,11 +122,12 @@ def form(answers: Mapping[str, str], wrong: Mapping[str, str], token: str) -> st
 def _field(asking: Asking, value: str, problem: str | None) -> Markup:
     name = asking.field
     about = f"{name}-about"
-    hint = "; ".join(
-        each
-        for each in (asking.hint, f"default: {asking.default}" if asking.default else "")
-        if each
+    hints = (
+        f"one of {', '.join(asking.choices)}" if asking.field == "task" else "",
+        asking.hint,
+        f"default: {asking.default}" if asking.default else "",
     )
+    hint = "; ".join(each for each in hints if each)
     shared = {
         "id": name,
         "name": name,

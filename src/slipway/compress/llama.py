@@ -72,7 +72,7 @@ def _functions(path: Path) -> Any:
 
 
 class Llama:
-    """A model in llama.cpp, with room for one sequence of `context` tokens."""
+    """A model in llama.cpp, with memory for one sequence of `context` tokens."""
 
     def __init__(self, library: Path, path: Path, context: int, threads: int) -> None:
         self._c = _functions(library)
@@ -85,7 +85,7 @@ class Llama:
         ctypes.memmove(ctypes.byref(params), (ctypes.c_uint32 * 2)(context, context), 8)
         self._context = self._c.llama_init_from_model(self._model, params)
         if not self._context:
-            raise ValueError(f"llama.cpp has no room for {context} tokens of {path}")
+            raise ValueError(f"llama.cpp has no memory for {context} tokens of {path}")
         self._c.llama_set_n_threads(self._context, threads, threads)
         self._vocab = self._c.llama_model_get_vocab(self._model)
         self.vocabulary = int(self._c.llama_vocab_n_tokens(self._vocab))
@@ -113,10 +113,16 @@ class Llama:
     def tokens(self, text: str, *, special: bool = False) -> list[int]:
         """The text as tokens; `special` reads words such as <|im_start|> as what they mean."""
         data = text.encode()
-        room = len(data) + 8
-        into = (ctypes.c_int32 * room)()
+        capacity = len(data) + 8
+        into = (ctypes.c_int32 * capacity)()
         count = self._c.llama_tokenize(
-            self._vocab, data, len(data), ctypes.cast(into, ctypes.c_void_p), room, True, special
+            self._vocab,
+            data,
+            len(data),
+            ctypes.cast(into, ctypes.c_void_p),
+            capacity,
+            True,
+            special,
         )
         if count < 0:
             raise ValueError("llama.cpp could not split the text into tokens")

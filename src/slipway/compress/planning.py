@@ -112,7 +112,7 @@ def check_room(model: Checkpoint, out: Path, *, prunes: bool, distils: bool) -> 
     if need > free:
         raise refused(
             f"--out: about {need / 1e9:.1f} GB are needed on the disk of {out}, and "
-            f"{free / 1e9:.1f} GB are free; make room, or name a folder on another disk"
+            f"{free / 1e9:.1f} GB are free; free some space, or name a folder on another disk"
         )
     need, free = memory_needed(model, distils=distils), memory_free()
     if need > free:

@@ -2,7 +2,7 @@
 
 The file is kept as weights under its name (`slipway weights list`), and if a settings file is named,
 it gets an entry under `models:` and, beside the original, a share of a route. The settings are edited
-where the entries stand, not written anew: comments and layout stay. `rollback` takes out what names
+in place, not rewritten: comments and layout stay. `rollback` takes out what names
 the model, whoever wrote it, and a server that runs takes the changed file up by itself.
 """
 
@@ -160,7 +160,7 @@ def _inserted(text: str, parent: Any, first: Any, entry: str, *, last: bool = Fa
 
 
 def _taken_out(text: str, name: str, *, only_routes: bool = False) -> str:
-    """The text without entries of this model; each is cut where it stands."""
+    """The text without entries of this model; each is cut out in place."""
     while (span := _span_of(text, name, only_routes=only_routes)) is not None:
         text = text[: span[0]] + text[span[1] :]
     return text

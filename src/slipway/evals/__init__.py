@@ -1,1 +1,1 @@
-"""THE ROOM of measuring: how good are the answers, and is a difference more than chance."""
+"""Measure how good answers and searches are, and whether a difference is more than chance."""

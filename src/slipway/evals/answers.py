@@ -1,9 +1,9 @@
-"""How good answers are, beside answers that are known to be right: what they say, what they cite,
-and whether they know when to say no.
+"""Compare answers with gold answers: what they say, what they cite, and whether they abstain when
+they should.
 
 Each question is answered once in every **column**: an app, an app with another model, or the
-documents quoted without a model. What is measured of an answer is a part of a ratio, (over, under),
-so that a share of all citations is not a mean of shares; None where it does not apply.
+documents quoted without a model. A metric returns a fraction (over, under) for each answer, so that
+a share of all citations is not a mean of shares; None if it does not apply.
 """
 
 import math
@@ -17,7 +17,7 @@ import msgspec
 
 from slipway import ledger
 from slipway.evals.facts import covered, precision, said
-from slipway.evals.questions import Question
+from slipway.evals.questions import GoldQuestion
 from slipway.evals.statistics import (
     Measured,
     Statistic,
@@ -33,10 +33,10 @@ from slipway.types import Citation, Record, Usage
 Parts = tuple[float, float] | None
 Kind = Literal["share", "seconds", "tokens", "usd"]
 
-# questions for an interval: with five, even the widest between values that were seen covers the
-# middle only 94 times of 100
+# The fewest questions for an interval: between the lowest and the highest of five values, the true
+# median lies only 94 times in 100
 FEWEST = 6
-_SENTENCE = 2  # content words; less is no sentence that needs a source
+_SENTENCE = 2  # content words; a sentence with fewer needs no source
 
 
 class At(Record, frozen=True, kw_only=True):
@@ -47,10 +47,12 @@ class At(Record, frozen=True, kw_only=True):
     heading: str
 
 
-class Answered(Record, frozen=True, kw_only=True):
-    """What came of one question in one column. `made` tells one state of settings and documents
-    from another; `error` is the sentence of what failed. `dangling` markers named no source; None
-    where that is not told. `degraded`: quoted, since the model could not be reached.
+class ColumnAnswer(Record, frozen=True, kw_only=True):
+    """The answer to one question in one column.
+
+    `made` is a hash of the settings and documents that it was made with; `error` says what failed.
+    `dangling` counts markers that named no source; None if the server does not report it.
+    `degraded`: the documents were quoted, since no model could be reached.
     """
 
     column: str
@@ -77,13 +79,11 @@ class Answered(Record, frozen=True, kw_only=True):
 
 
 class Case(Record, frozen=True, kw_only=True):
-    """A question with its answer in one column, and the answer where the pages that answer were
-    withheld.
-    """
+    """A question with its answer in one column, and the answer with the gold pages withheld."""
 
-    question: Question
-    answer: Answered
-    without_gold: Answered | None = None
+    question: GoldQuestion
+    answer: ColumnAnswer
+    without_gold: ColumnAnswer | None = None
 
     @property
     def answerable(self) -> bool:
@@ -91,7 +91,7 @@ class Case(Record, frozen=True, kw_only=True):
 
     @property
     def right(self) -> list[bool]:
-        """For each citation, whether it points to a gold place."""
+        """Return for each citation whether it points to a gold place."""
         sources = {source.n: source for source in self.answer.sources}
         return [self.is_gold(sources[c.n]) for c in self.answer.citations if c.n in sources]
 
@@ -178,8 +178,8 @@ def _cost(case: Case) -> Parts:
 
 
 class Metric(Record, frozen=True, kw_only=True):
-    """`better` says in which direction; `q` makes it a quantile of the values instead of a ratio of
-    sums.
+    """A number that is measured of answers. `better` is the direction of improvement; with `q` it
+    is a quantile of the values, otherwise a ratio of sums.
     """
 
     kind: Kind
@@ -197,11 +197,11 @@ class Metric(Record, frozen=True, kw_only=True):
         )
 
     def counted(self, cases: Sequence[Case]) -> int:
-        """How many questions it could be measured on."""
+        """Count the questions that it could be measured on."""
         return sum(bool(part and part[1]) for part in map(self.of, cases))
 
 
-def _seconds(q: float, meaning: str, of: Callable[[Answered], float | None]) -> Metric:
+def _seconds(q: float, meaning: str, of: Callable[[ColumnAnswer], float | None]) -> Metric:
     def parts(case: Case) -> Parts:
         value = None if case.answer.error else of(case.answer)
         return None if value is None else (value, 1)
@@ -253,7 +253,7 @@ METRICS: dict[str, Metric] = {
         kind="share",
         better="less",
         of=_false_abstention,
-        meaning="of the questions with an answer were told none",
+        meaning="of the questions with an answer got none",
     ),
     "false answers": Metric(
         kind="share",
@@ -295,13 +295,13 @@ METRICS: dict[str, Metric] = {
         kind="tokens",
         better="less",
         of=_tokens(lambda usage: usage.input_tokens),
-        meaning="in an answer whose model told them",
+        meaning="in an answer whose model reported them",
     ),
     "output tokens": Metric(
         kind="tokens",
         better="less",
         of=_tokens(lambda usage: usage.output_tokens),
-        meaning="in an answer whose model told them",
+        meaning="in an answer whose model reported them",
     ),
     "cost": Metric(
         kind="usd", better="less", of=_cost, meaning="for an answer whose price is known"
@@ -310,8 +310,8 @@ METRICS: dict[str, Metric] = {
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Where an answer says something that needs a source: not in code, headings, or the line that
-    leads to a list. A row of a table is one.
+    """Yield the sentences that need a source, as (start, end): not code, headings, or the line that
+    introduces a list. A row of a table is one sentence.
     """
     at, fenced = 0, False
     for line in text.splitlines(keepends=True):
@@ -337,8 +337,8 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 
 
 class Total(Record, frozen=True, kw_only=True):
-    """What a column came to, also where gold was withheld. `cost_usd` is exact, of the answers
-    whose price is known; `unpriced` are the others.
+    """The totals of a column, including answers with gold withheld. `cost_usd` is the exact sum of
+    the answers whose price is known; `unpriced` counts the others.
     """
 
     asked: int
@@ -351,9 +351,9 @@ class Total(Record, frozen=True, kw_only=True):
     unpriced: int
 
 
-class Report(Record, frozen=True, kw_only=True):
-    """By the name of the column, then of the metric. `differences` are to the column `against`, on
-    the same questions.
+class AnswersReport(Record, frozen=True, kw_only=True):
+    """Results by column, then by metric. `differences` are to the column `against`, on the same
+    questions.
     """
 
     n: int
@@ -366,8 +366,10 @@ class Report(Record, frozen=True, kw_only=True):
     notes: Sequence[str]
 
 
-def report(columns: Mapping[str, str], cases: Mapping[str, Sequence[Case]], against: str) -> Report:
-    """`cases` has the same questions in the same order for each column."""
+def report(
+    columns: Mapping[str, str], cases: Mapping[str, Sequence[Case]], against: str
+) -> AnswersReport:
+    """Measure all columns. `cases` has the same questions in the same order for each column."""
     n = len(cases[against])
     values = {
         name: {metric: _measured(each, rows, None, n) for metric, each in METRICS.items()}
@@ -379,7 +381,7 @@ def report(columns: Mapping[str, str], cases: Mapping[str, Sequence[Case]], agai
         if name != against
     }
     totals = {name: _total(rows) for name, rows in cases.items()}
-    return Report(
+    return AnswersReport(
         n=n,
         against=against,
         columns=columns,
@@ -443,28 +445,45 @@ def _notes(
                 for a in (c.answer, c.without_gold)
                 if a is not None and a.error
             )
-            yield f"{name}: {total.failed} of {total.asked} answers failed and count as none; the first one said: {first}"
+            yield (
+                f"{name}: {total.failed} of {total.asked} answers failed and count as none; the "
+                "first "
+                f"error: {first}"
+            )
         if total.degraded:
-            yield f"{name}: {total.degraded} of {total.asked} answers are quotes, since the model could not be reached: they are not its own."
+            yield (
+                f"{name}: {total.degraded} of {total.asked} answers are quotes, since the model "
+                "could "
+                "not be reached: they are not its own."
+            )
         if total.unpriced:
             yield (
-                f"{name}: what {total.unpriced} of {total.asked} answers cost is not known: their model has no `price`, or they ended before "
-                "its tokens were told."
+                f"{name}: the cost of {total.unpriced} of {total.asked} answers is unknown: their "
+                "model "
+                "has no `price`, or they ended before it reported its tokens."
             )
     rows = next(iter(cases.values()))
     if all(case.answerable and case.without_gold is None for case in rows):
         yield (
-            'Nothing is said of false answers: no question is marked `"unanswerable": true`. With --without-gold each is asked once more '
-            "while its gold pages are withheld."
+            'False answers are not measured: no question is marked `"unanswerable": true`. '
+            "With --without-gold each is asked once more while its gold pages are withheld."
         )
     if wordless := sum(case.answerable and case.covered is None for case in rows):
-        yield f"{wordless} of {len(rows)} questions have no gold `answer` that tells more than the question: they count for no fact overlap."
+        yield (
+            f"{wordless} of {len(rows)} questions have no gold `answer` that says more than the "
+            "question: fact overlap leaves them out."
+        )
     if any(
         not math.isnan(each.value) and math.isnan(each.low)
         for row in (*values.values(), *differences.values())
         for each in row.values()
     ):
-        yield f"What could be measured on fewer than {FEWEST} questions has no interval: they say too little of others."
+        yield (
+            f"Metrics with fewer than {FEWEST} questions have no interval: too few to generalise."
+        )
     count = sum(not math.isnan(each.low) for row in differences.values() for each in row.values())
     if count > 1:
-        yield f"{count} differences are shown. Were there none in truth, about {max(1, round(count / 20))} of so many would still seem sure."
+        yield (
+            f"{count} differences are shown. Even if none were real, about "
+            f"{max(1, round(count / 20))} of them would seem certain by chance."
+        )

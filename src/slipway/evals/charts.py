@@ -1,8 +1,8 @@
-"""Plots as SVG, drawn here: a plotting library weighs many times what Slipway does, and its
-pictures know neither dark pages nor paper.
+"""Draw plots as SVG. A plotting library would be many times larger than Slipway, and its pictures
+do not adapt to dark mode or print.
 
-Colours are classes (`s0` to `s7`), which the page's style gives; columns also differ in the form of
-their dots, for who sees no colours.
+Colours are CSS classes (`s0` to `s7`); columns also differ in the shape of their dots, for people
+who cannot see colours.
 """
 
 import math
@@ -13,17 +13,15 @@ from slipway.evals.statistics import Measured
 from slipway.types import Record
 
 WIDTH, LEFT, RIGHT = 720, 48, 24
-LANE, PAD, LABEL = (
-    16,
-    8,
-    28,
-)  # of one dot; above and below a row; of its label, which stands above it and is larger on a phone
+LANE = 16  # height of one dot
+PAD = 8  # above and below a row
+LABEL = 28  # height of a row's label, which is larger on a phone
 HEIGHT = 220  # of curves
-SERIES = 8  # colours
+SERIES = 8  # number of colours
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """One metric; `values` of the series by their numbers, those that were measured."""
+    """One metric, with the measured values by the number of their series."""
 
     label: str
     values: Mapping[int, Measured]
@@ -32,12 +30,12 @@ class Row(Record, frozen=True, kw_only=True):
 def intervals(
     title: str,
     rows: Sequence[Row],
-    told: Callable[[float], str],
+    label_of: Callable[[float], str],
     *,
     span: tuple[float, float] | None = None,
 ) -> Markup:
-    """A dot with its interval, where it has one, for each series of each row. `span` is the least
-    that the axis covers.
+    """Draw a dot with its interval, if it has one, for each series of each row. The axis covers at
+    least `span`.
     """
     ends = [
         end
@@ -49,7 +47,7 @@ def intervals(
     axis = Axis(min(ends), max(ends), LEFT, WIDTH - RIGHT)
     heights = [LABEL + LANE * len(row.values) + PAD for row in rows]
     bottom = sum(heights)
-    shapes: list[Markup] = [*_grid(axis, bottom, told)]
+    shapes: list[Markup] = [*_grid(axis, bottom, label_of)]
     top = 0
     for row, height in zip(rows, heights, strict=True):
         shapes.append(tag("text", row.label, x=0, y=top + LABEL - 7, class_="label"))
@@ -61,11 +59,11 @@ def intervals(
 
 
 def curves(
-    title: str, series: Mapping[int, Sequence[float]], told: Callable[[float], str]
+    title: str, series: Mapping[int, Sequence[float]], label_of: Callable[[float], str]
 ) -> Markup:
-    """Which share of the values is at most so large: a line that rises early is a fast column."""
+    """Draw the share of values up to each value; a line that rises early is a fast column."""
     axis = Axis(0.0, max(max(values) for values in series.values()), LEFT, WIDTH - RIGHT)
-    shapes: list[Markup] = [*_grid(axis, HEIGHT, told)]
+    shapes: list[Markup] = [*_grid(axis, HEIGHT, label_of)]
     for share in (0.0, 0.5, 0.95):
         y = HEIGHT * (1 - share)
         shapes.append(
@@ -92,7 +90,7 @@ def curves(
 
 
 class Axis:
-    """From values to x, with round numbers at its ends."""
+    """Map values to x, with round numbers at both ends."""
 
     def __init__(self, low: float, high: float, left: float, right: float) -> None:
         self.step = _step((high - low) / 5 or abs(high) / 5 or 1.0)
@@ -111,7 +109,7 @@ class Axis:
 
 
 def key(columns: Sequence[str]) -> Markup:
-    """Which colour and form is which column."""
+    """Draw the legend: the colour and shape of each column."""
 
     def item(number: int, name: str) -> Markup:
         shape = tag(
@@ -122,7 +120,7 @@ def key(columns: Sequence[str]) -> Markup:
     return tag("ul", (item(number, name) for number, name in enumerate(columns)), class_="key")
 
 
-def _grid(axis: Axis, bottom: float, told: Callable[[float], str]) -> Iterator[Markup]:
+def _grid(axis: Axis, bottom: float, label_of: Callable[[float], str]) -> Iterator[Markup]:
     for tick in axis.ticks:
         x = axis.x(tick)
         yield tag(
@@ -135,7 +133,7 @@ def _grid(axis: Axis, bottom: float, told: Callable[[float], str]) -> Iterator[M
         )
         yield tag(
             "text",
-            told(0.0 if abs(tick) < axis.step / 1e6 else tick),
+            label_of(0.0 if abs(tick) < axis.step / 1e6 else tick),
             x=x,
             y=bottom + 18,
             text_anchor="middle",
@@ -157,7 +155,7 @@ def _dot(axis: Axis, series: int, m: Measured, y: float) -> Iterator[Markup]:
 
 
 def _form(series: int, x: float, y: float) -> Markup:
-    """A circle, a square, a diamond or a triangle."""
+    """Draw a circle, a square, a diamond or a triangle."""
     name = f"dot {_class(series)}"
     if series % 4 == 0:
         return tag("circle", cx=x, cy=y, r=5, class_=name)
@@ -178,7 +176,7 @@ def _class(series: int) -> str:
 
 
 def _step(least: float) -> float:
-    """The next of 1, 2, 5, 10, …"""
+    """Return the next of 1, 2, 5, 10, … that is not below `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(each * power for each in (1, 2, 5, 10) if each * power >= least * (1 - 1e-9))
 
@@ -195,7 +193,7 @@ def _picture(title: str, height: float, shapes: Sequence[Markup]) -> Markup:
 
 
 class Spot(Record, frozen=True, kw_only=True):
-    """A point of two values with the interval of its height; `strong` ones are joined by a line."""
+    """A labelled point with the interval of its y; a line joins the `strong` ones."""
 
     label: str
     x: float
@@ -207,18 +205,18 @@ class Spot(Record, frozen=True, kw_only=True):
 def scatter(
     title: str,
     spots: Sequence[Spot],
-    told_x: Callable[[float], str],
-    told_y: Callable[[float], str],
+    x_label: Callable[[float], str],
+    y_label: Callable[[float], str],
 ) -> Markup:
-    """Draw points with their names; the strong ones, from left to right, as a front."""
+    """Draw points with their names; a line joins the strong ones from left to right."""
     across = Axis(0.0, max(spot.x for spot in spots), LEFT + 24, WIDTH - 130)
     ends = [e for s in spots for e in (s.y.value, s.y.low, s.y.high) if not math.isnan(e)]
     up = Axis(min(ends), max(ends), HEIGHT, 0)
-    shapes: list[Markup] = [*_grid(across, HEIGHT, told_x)]
+    shapes: list[Markup] = [*_grid(across, HEIGHT, x_label)]
     for tick in up.ticks:
         y = up.x(tick)
         shapes.append(tag("line", x1=across.left, x2=WIDTH, y1=y, y2=y, class_="rule"))
-        label = told_y(0.0 if abs(tick) < up.step / 1e6 else tick)
+        label = y_label(0.0 if abs(tick) < up.step / 1e6 else tick)
         shapes.append(
             tag("text", label, x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
         )
@@ -239,7 +237,7 @@ def scatter(
 
 
 def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
-    """Where a label has room: further down while another one is near."""
+    """Return the y of a label: further down if another label is near."""
     while any(abs(x - other_x) < 110 and abs(y - other_y) < 14 for other_x, other_y in taken):
         y += 2
     taken.append((x, y))
@@ -249,8 +247,8 @@ def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
 def lines(
     title: str,
     series: Mapping[int, Sequence[tuple[float, float]]],
-    told_x: Callable[[float], str],
-    told_y: Callable[[float], str],
+    x_label: Callable[[float], str],
+    y_label: Callable[[float], str],
     *,
     at: float | None = None,
 ) -> Markup:
@@ -258,12 +256,12 @@ def lines(
     points = [point for each in series.values() for point in each]
     across = Axis(0.0, max(x for x, _ in points), LEFT + 24, WIDTH - RIGHT)
     up = Axis(0.0, max(y for _, y in points), HEIGHT, 0)
-    shapes: list[Markup] = [*_grid(across, HEIGHT, told_x)]
+    shapes: list[Markup] = [*_grid(across, HEIGHT, x_label)]
     for tick in up.ticks:
         y = up.x(tick)
         shapes.append(tag("line", x1=across.left, x2=across.right, y1=y, y2=y, class_="rule"))
         shapes.append(
-            tag("text", told_y(tick), x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
+            tag("text", y_label(tick), x=across.left - 8, y=y + 4, text_anchor="end", class_="tick")
         )
     for number, each in series.items():
         corners = " ".join(f"{across.x(x):.1f},{up.x(y):.1f}" for x, y in each)

@@ -1,8 +1,10 @@
-"""What an output answers: the letter, the number or the words that a scorer compares with the reference.
+"""Extract the answer from a model's output: the letter, number or words that a scorer compares with
+the reference.
 
-Every extractor gives two readings. **Strict**: the output keeps to the form that was asked for, a last line `Answer: …`, or is nothing
-but the answer. **Flexible**: what a careful reader would take for the answer, whatever the form. The gap between the two says how much
-of a score is about the form. None means that there is no answer, or more than one.
+Every extractor returns two readings. **Strict**: the output has the requested form, a last line
+`Answer: …`, or is nothing but the answer. **Flexible**: the answer that a careful reader would
+find, in any form. The gap between the two shows how much of a score is about the form. None means
+that there is no answer, or more than one.
 """
 
 import re
@@ -30,9 +32,11 @@ _THOUGHT = re.compile(
 _ANSWER_LINE = re.compile(r"^Answer:[ \t]*(\S.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 # "the answer is", "answer:", "final answer =", "答案是", "故选": what is behind the last of them counts
 _LEAD = re.compile(
-    r"(?:\bthe\s+(?:correct|right|best|final|most\s+\w+)?\s*(?:answer|option|choice)(?:\s+(?:to|for|here)\b[^.:\n]{0,80}?)?\s*"
+    r"(?:\bthe\s+(?:correct|right|best|final|most\s+\w+)?\s*(?:answer|option|choice)"
+    r"(?:\s+(?:to|for|here)\b[^.:\n]{0,80}?)?\s*"
     r"(?:\bis\b|would\s+be|must\s+be|should\s+be|will\s+be|:|=|→)"
-    r"|\b(?:final\s+)?ans(?:wer)?[\"']?\s*(?::|=|is\b|→|[-–—]\s)|\bcorrect\s+(?:option|choice)\s*(?::|is\b)"
+    r"|\b(?:final\s+)?ans(?:wer)?[\"']?\s*(?::|=|is\b|→|[-–—]\s)"
+    r"|\bcorrect\s+(?:option|choice)\s*(?::|is\b)"
     r"|\bI(?:'d|\s+would)?\s+(?:choose|pick|select|go\s+with|answer)\b|####"
     r"|正?确?的?(?:答案|选项)\s*(?:应该?)?(?:是|为|选|：|:)|故?应?该?选(?:择)?\s*(?:项)?)\s*:?",
     re.IGNORECASE,
@@ -48,7 +52,7 @@ def _said(output: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the marks of Markdown and the commands of LaTeX that only change the look."""
+    """Remove the marks of Markdown and the commands of LaTeX that only change the look."""
     text = _LATEX.sub(
         r"\1", text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", "")
     )
@@ -81,7 +85,8 @@ _LETTER_FIRST = re.compile(
     re.IGNORECASE,
 )
 _OTHER = re.compile(
-    r"\s*(?:[.):,]\s*)?(?:\b(?:or|and)\b|/|&|,)\s*(?:also\s+)?(?:option\s+)?\(?([A-Z])\)?(?![A-Za-z'’])"
+    r"\s*(?:[.):,]\s*)?(?:\b(?:or|and)\b|/|&|,)\s*"
+    r"(?:also\s+)?(?:option\s+)?\(?([A-Z])\)?(?![A-Za-z'’])"
 )
 _LETTER_LINE = re.compile(
     r"^\s*(?:[>*•-]\s+)?(?:(?:(?:Option|Choice|Answer|Letter)\s*[:=-]?|It(?:['’]s|\s+is))\s+)?"
@@ -182,7 +187,8 @@ def _words(text: str) -> str:
 
 _DIGITS = r"(?:\d{1,3}(?:[,，  ]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
-    rf"(?<![\w.])(-|−|–(?=\d))?\s?[$€£¥]?\s?({_DIGITS})(?:[eE]([+-]?\d+))?(?:\s*/\s*(\d+(?:\.\d+)?)(?![\d/]))?(?!\d|[A-Za-z]*\d)"
+    rf"(?<![\w.])(-|−|–(?=\d))?\s?[$€£¥]?\s?({_DIGITS})(?:[eE]([+-]?\d+))?"
+    r"(?:\s*/\s*(\d+(?:\.\d+)?)(?![\d/]))?(?!\d|[A-Za-z]*\d)"
 )
 _FRACTION = re.compile(r"(-|−)?\s*\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _NUMBER_ALONE = re.compile(

@@ -1,4 +1,4 @@
-"""A model that says whether an answer is right, and how far it can be trusted.
+"""Ask a model whether an answer is right, and measure how far it can be trusted.
 
 Each answer is judged twice, with answer and reference in both orders: a judge that changes its mind
 with the order is no judge. Verdicts of people, if there are some, are compared with its own.
@@ -21,8 +21,10 @@ from slipway.evals.statistics import Agreement, agreement
 from slipway.types import Record
 
 VERSION = 1
-_PROMPT = """Judge whether an answer to a question is right. Another text, the reference, is known to be right.
-The answer is right if it says the same as the reference in substance; its wording, length and style do not matter.
+_PROMPT = """Judge whether an answer to a question is right. \
+Another text, the reference, is known to be right.
+The answer is right if it says the same as the reference in substance; \
+its wording, length and style do not matter.
 It is wrong if it says something else, leaves out what was asked, or contradicts the reference.
 
 <question>
@@ -45,7 +47,7 @@ class Judge(Record, frozen=True, kw_only=True):
     async def verdicts(
         self, item: Item, answer: str
     ) -> tuple[tuple[bool | None, bool | None], str | None]:
-        """Both verdicts, and what they cost in USD if that is known."""
+        """Return both verdicts, and their cost in USD if it is known."""
         replies = [
             await self.ask(prompt(item, answer, turned=t), {"temperature": 0})
             for t in (False, True)
@@ -94,7 +96,7 @@ _RIGHT = {
 
 
 def _right(row: Mapping[str, Any]) -> bool | str:
-    """Return the verdict of a CSV row; another word is returned as it is, and then complained of."""
+    """Return the verdict of a CSV row; an unknown word is returned as it is, and reported later."""
     said = str(row.get("right"))
     return _RIGHT.get(said.casefold(), said)
 
@@ -109,7 +111,7 @@ class Labelled(msgspec.Struct):
 
 
 def labelled_in(file: Path) -> list[Labelled]:
-    """Answers with verdicts of people, from JSONL or CSV. Raises SettingsError."""
+    """Read answers with verdicts of people from JSONL or CSV. Raises SettingsError."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

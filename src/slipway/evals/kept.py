@@ -1,5 +1,5 @@
-"""The answers so far, in a file where there is one, a line each: what was paid for once is not
-asked again.
+"""Keep the answers of a run, one line each in a file if one is named, so that nothing is paid for
+twice.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ from typing import BinaryIO
 import msgspec
 
 from slipway.errors import SettingsError
-from slipway.evals.answers import Answered
-from slipway.evals.questions import Question
+from slipway.evals.answers import ColumnAnswer
+from slipway.evals.questions import GoldQuestion
 from slipway.providers import encode_json
 from slipway.types import Record
 
@@ -24,23 +24,24 @@ _BEGINS = b'{"column":"'  # each line of ours
 
 
 class Todo(Record, frozen=True, kw_only=True):
-    """One question to one column. `made` tells one state of settings and documents from another."""
+    """One question for one column. `made` is a hash of the settings and documents."""
 
     column: str
-    question: Question
+    question: GoldQuestion
     without_gold: bool
     made: str
 
 
 class Kept:
-    """Of two lines for the same thing, the latest counts. The file is one run's until its end; it
-    raises SettingsError where it is another's, or holds something else, and then leaves it as it
-    is.
+    """The answers of a run. The latest line for the same question counts.
+
+    One run locks the file until it ends. Raises SettingsError, and leaves the file as it is, if
+    another run has it or if it contains something else.
     """
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
-        self._answers: dict[str, Answered] = {}
+        self._answers: dict[str, ColumnAnswer] = {}
         self._out = None if file is None else self._opened(file)
 
     def _opened(self, file: Path) -> BinaryIO:
@@ -67,26 +68,29 @@ class Kept:
         except BlockingIOError:
             raise SettingsError(
                 [
-                    f"--save: another run is writing to {self.file}; wait for its end, or name another file"
+                    (
+                        f"--save: another run is writing to {self.file}; wait for it, or name "
+                        "another file"
+                    )
                 ]
             ) from None
 
     def _read(self, number: int, line: bytes) -> None:
         try:
-            answer = msgspec.json.decode(line, type=Answered)
+            answer = msgspec.json.decode(line, type=ColumnAnswer)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise self._alien(number) from None
         self._answers[_key(answer.column, answer.made, answer.without_gold)] = answer
 
     def _cut(self, out: BinaryIO, at: int, part: bytes, number: int) -> None:
-        """Takes away a line that was being written when the process ended."""
+        """Remove a line that was being written when the process ended."""
         if not (part.startswith(_BEGINS) or _BEGINS.startswith(part)):
             raise self._alien(number)
         out.truncate(at)
 
     def _alien(self, number: int) -> SettingsError:
         return SettingsError(
-            [f"--save: {self.file}:{number}: this is no answer that was saved; name another file"]
+            [f"--save: {self.file}:{number}: this is not a saved answer; name another file"]
         )
 
     def _unwritable(self, error: OSError) -> SettingsError:
@@ -94,15 +98,17 @@ class Kept:
             [f"--save: {self.file} cannot be written: {(error.strerror or str(error)).lower()}"]
         )
 
-    def answer(self, todo: Todo, *, failed: bool = False) -> Answered | None:
-        """A failed or degraded one is asked again, unless those too are wanted."""
+    def answer(self, todo: Todo, *, failed: bool = False) -> ColumnAnswer | None:
+        """Return the kept answer, or None if it is to be asked; `failed` includes failed and
+        degraded ones.
+        """
         found = self._answers.get(_key(todo.column, todo.made, todo.without_gold))
         return (
             found if found is not None and (failed or not (found.error or found.degraded)) else None
         )
 
     def old(self, todo: Sequence[Todo]) -> int:
-        """How many there are to these questions that were made otherwise."""
+        """Count the answers to these questions that other settings or documents made."""
         wanted = {(each.column, each.question.id, each.without_gold): each.made for each in todo}
         made = [
             (wanted.get((each.column, each.question, each.without_gold)), each.made)
@@ -110,7 +116,7 @@ class Kept:
         ]
         return sum(now is not None and now != then for now, then in made)
 
-    def keep(self, answer: Answered) -> None:
+    def keep(self, answer: ColumnAnswer) -> None:
         self._answers[_key(answer.column, answer.made, answer.without_gold)] = answer
         if self._out is not None:
             try:

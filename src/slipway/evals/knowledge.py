@@ -1,8 +1,8 @@
-"""How well a search finds the places that answer, and whether it is known when nothing answers.
+"""Measure how well a search finds the places that answer, and whether its confidence shows when
+nothing answers.
 
-A search is `(question, limit) -> places, best first`; whatever can do that can be measured. Each
-question is asked twice for abstention: as it is, and with its gold places taken out of what was
-found.
+A search is any function `(question, limit) -> places, best first`. For abstention, each question is
+asked twice: as it is, and with its gold places removed from what was found.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from slipway.errors import SettingsError
-from slipway.evals.questions import Gold, Question
+from slipway.evals.questions import Gold, GoldQuestion
 from slipway.evals.statistics import (
     Measured,
     difference,
@@ -32,7 +32,7 @@ from slipway.types import Hit, Passage, Record
 Search = Callable[[str, int], Sequence[Ranked]]
 Sureness = Callable[[str, Sequence[Ranked]], float]
 
-_MOST_GOLD = 30  # places that are looked for behind those that are wanted, since some are taken out
+_MOST_GOLD = 30  # further places to search for, since gold ones are removed
 
 
 METRICS: dict[str, Callable[[Sequence[Gold | PlaceKey], Sequence[Gold]], float]] = {
@@ -44,9 +44,9 @@ METRICS: dict[str, Callable[[Sequence[Gold | PlaceKey], Sequence[Gold]], float]]
 ABSTENTION = "abstention_auroc"
 
 
-class Report(Record, frozen=True, kw_only=True):
-    """By the name of the search, then of the metric. `differences` are of the last search to the
-    first, question by question.
+class SearchReport(Record, frozen=True, kw_only=True):
+    """Results by search, then by metric. `differences` compare the last search with the first,
+    question by question.
     """
 
     n: int
@@ -58,8 +58,8 @@ class Report(Record, frozen=True, kw_only=True):
 
 
 def passages_of(docs: Sequence[Path]) -> list[Passage]:
-    """All that can be read in these folders, cut as for serving; what cannot be read is left out.
-    Raises SettingsError where nothing can.
+    """Return the passages of these folders, cut as for serving; unreadable files are left out.
+    Raises SettingsError if nothing can be read.
     """
     if problems := files.problems(docs):
         raise SettingsError(problems)
@@ -77,8 +77,8 @@ def _passages(found: files.FoundFile) -> list[Passage]:
 
 
 class Corpus:
-    """Passages in memory, each a document of its own, under the index that serves: for measuring
-    what is not files.
+    """Passages in memory, each a document of its own, in the index that Slipway serves with: to
+    measure texts that are not files.
     """
 
     def __init__(self, passages: Iterable[Passage]) -> None:
@@ -96,7 +96,7 @@ class Corpus:
         )
 
     def number(self, n: int) -> Passage:
-        """The passage with the index's number `n`; they are counted from 1."""
+        """Return the passage with the index's number `n`, counted from 1."""
         return self.passages[n - 1]
 
     def hits(self, question: str, limit: int) -> list[Hit]:
@@ -110,8 +110,8 @@ class Corpus:
 
 
 def measure(
-    questions: Sequence[Question], searches: Mapping[str, tuple[Search, Sureness]]
-) -> Report:
+    questions: Sequence[GoldQuestion], searches: Mapping[str, tuple[Search, Sureness]]
+) -> SearchReport:
     values = {name: _values(questions, *each) for name, each in searches.items()}
     measured = {
         name: {metric: mean(row) for metric, row in rows.items()} for name, rows in values.items()
@@ -124,10 +124,12 @@ def measure(
         if len(searches) > 1
         else {}
     )
-    return Report(n=len(questions), measured=measured, differences=differences)
+    return SearchReport(n=len(questions), measured=measured, differences=differences)
 
 
-def _values(questions: Sequence[Question], search: Search, _: Sureness) -> dict[str, list[float]]:
+def _values(
+    questions: Sequence[GoldQuestion], search: Search, _: Sureness
+) -> dict[str, list[float]]:
     rankings = [(_judged(search(each.question, 10), each.gold), each.gold) for each in questions]
     return {
         metric: [value(ranking, gold) for ranking, gold in rankings]
@@ -136,7 +138,7 @@ def _values(questions: Sequence[Question], search: Search, _: Sureness) -> dict[
 
 
 def _judged(ranked: Sequence[Ranked], gold: Sequence[Gold]) -> list[Gold | PlaceKey]:
-    """Each place as the gold that it is, once."""
+    """Replace each place by the gold that it is in, and keep each gold once."""
     return list(
         dict.fromkeys(
             next((one for one in gold if one.is_at(each.place)), each.place) for each in ranked
@@ -144,7 +146,7 @@ def _judged(ranked: Sequence[Ranked], gold: Sequence[Gold]) -> list[Gold | Place
     )
 
 
-def _abstention(questions: Sequence[Question], search: Search, sure: Sureness) -> Measured:
+def _abstention(questions: Sequence[GoldQuestion], search: Search, sure: Sureness) -> Measured:
     with_gold, without = [], []
     for each in questions:
         found = search(each.question, DEPTH + _MOST_GOLD)

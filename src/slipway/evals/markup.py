@@ -1,5 +1,5 @@
-"""HTML and SVG as nested calls. Every string is escaped where it goes in, so that an answer is
-never more than text.
+"""Write HTML and SVG as nested calls. Every string is escaped on the way in, so that an answer can
+never become markup.
 """
 
 from collections.abc import Iterator
@@ -9,23 +9,25 @@ VOID = frozenset({"br", "circle", "line", "meta", "path", "polyline", "rect"})
 
 
 class Markup(str):
-    """Was made by `tag`, and goes in as it is."""
+    """Text made by `tag`, which is not escaped again."""
 
     __slots__ = ()
 
 
 def tag(element: str, /, *children: "str | Iterator[str]", **attributes: object) -> Markup:
-    """`class_` and `for_` lose their underscore, others become hyphens; an attribute that is None
-    is left out, one that is True has no value.
+    """Return an element. `class_` and `for_` lose their underscore, other underscores become
+    hyphens; an attribute that is None is left out, one that is True gets no value.
     """
-    told = "".join(
+    attributes_text = "".join(
         _attribute(key, value)
         for key, value in attributes.items()
         if value is not None and value is not False
     )
     if element in VOID:
-        return Markup(f"<{element}{told}/>")
-    return Markup(f"<{element}{told}>{''.join(_inner(child) for child in children)}</{element}>")
+        return Markup(f"<{element}{attributes_text}/>")
+    return Markup(
+        f"<{element}{attributes_text}>{''.join(_inner(child) for child in children)}</{element}>"
+    )
 
 
 def joined(*children: "str | Iterator[str]") -> Markup:

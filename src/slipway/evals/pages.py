@@ -1,5 +1,5 @@
-"""The report of `slipway eval answers` as one HTML file: it needs no network and no scripts, is
-read in the dark and on paper, and is kept.
+"""Write the report of `slipway eval answers` as one HTML file without network or scripts, for
+light and dark screens and for print.
 """
 
 import math
@@ -9,9 +9,9 @@ from importlib.resources import files
 
 import slipway
 from slipway.evals import charts, facts
-from slipway.evals.answers import METRICS, Answered, Case, Kind, Report
+from slipway.evals.answers import METRICS, AnswersReport, Case, ColumnAnswer, Kind
 from slipway.evals.markup import Markup, joined, tag
-from slipway.evals.reports import interval, is_sure, shown_metrics, spent, told
+from slipway.evals.reports import format_value, interval, is_sure, shown_metrics, spent
 from slipway.evals.statistics import Measured
 
 KINDS: dict[Kind, str] = {
@@ -20,13 +20,14 @@ KINDS: dict[Kind, str] = {
     "tokens": "Tokens in an answer",
     "usd": "Cost of an answer",
 }
-# whatever an answer says, nothing runs and nothing is fetched
+# Whatever an answer contains, nothing runs and nothing is fetched
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def html(report: Report, at: datetime) -> str:
-    """The whole page; `at` is when it was made."""
-    title = f"{report.n} questions, {len(report.columns)} column{'s' if len(report.columns) > 1 else ''}"
+def html(report: AnswersReport, at: datetime) -> str:
+    """Return the whole page; `at` is when it was made."""
+    columns = len(report.columns)
+    title = f"{report.n} questions, {columns} column{'s' if columns > 1 else ''}"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -46,7 +47,7 @@ def html(report: Report, at: datetime) -> str:
     return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
 
 
-def _opening(report: Report, title: str, at: datetime) -> Markup:
+def _opening(report: AnswersReport, title: str, at: datetime) -> Markup:
     columns = [
         tag(
             "tr",
@@ -73,7 +74,7 @@ def _opening(report: Report, title: str, at: datetime) -> Markup:
 # The numbers
 
 
-def _results(report: Report) -> Markup:
+def _results(report: AnswersReport) -> Markup:
     metrics = shown_metrics(report.measured)
     names = list(report.columns)
     plots = [
@@ -84,7 +85,9 @@ def _results(report: Report) -> Markup:
         tag("h2", "Results"),
         tag(
             "p",
-            "Each dot is a column's value, the line its 95 % interval. Behind each number stands on how many questions it could be measured.",
+            "Each dot is a column's value, the line its 95 % interval. Each number is followed by "
+            "the "
+            "number of questions it was measured on.",
         ),
         charts.key(names),
         *(plot for plot in plots if plot),
@@ -100,7 +103,7 @@ def _results(report: Report) -> Markup:
     )
 
 
-def _plot(kind: Kind, metrics: Sequence[str], report: Report) -> Markup:
+def _plot(kind: Kind, metrics: Sequence[str], report: AnswersReport) -> Markup:
     rows = [
         charts.Row(label=metric, values=_values([row[metric] for row in report.measured.values()]))
         for metric in metrics
@@ -120,18 +123,22 @@ def _values(found: Sequence[Measured]) -> dict[int, Measured]:
 
 
 def _short(kind: Kind, value: float) -> str:
-    """At an axis."""
+    """Format a number for an axis."""
     return (
-        f"{value:g}" if kind == "share" else f"${value:g}" if kind == "usd" else told(kind, value)
+        f"{value:g}"
+        if kind == "share"
+        else f"${value:g}"
+        if kind == "usd"
+        else format_value(kind, value)
     )
 
 
-def _row(metric: str, report: Report) -> Markup:
+def _row(metric: str, report: AnswersReport) -> Markup:
     each = METRICS[metric]
     cells = [
         tag(
             "td",
-            told(each.kind, row[metric].value),
+            format_value(each.kind, row[metric].value),
             " ",
             tag("small", _behind(each.kind, row[metric])),
         )
@@ -142,11 +149,11 @@ def _row(metric: str, report: Report) -> Markup:
 
 
 def _behind(kind: Kind, m: Measured) -> str:
-    """The interval, and on how many questions it could be measured."""
+    """Return the interval and the number of questions that it was measured on."""
     return f"{interval(kind, m)} of {m.n}".strip() if m.n else ""
 
 
-def _differences(report: Report) -> Markup:
+def _differences(report: AnswersReport) -> Markup:
     if not report.differences:
         return Markup()
     numbers = {name: number for number, name in enumerate(report.columns)}
@@ -186,8 +193,10 @@ def _differences(report: Report) -> Markup:
         tag("h2", title),
         tag(
             "p",
-            "On the same questions. A line that does not touch 0 is a difference that chance hardly explains; those are bold below. Shares of answers, "
-            "citations and sentences are of what each column answered: who leaves hard questions out has it easier.",
+            "On the same questions. A line that does not touch 0 is a difference that chance "
+            "hardly "
+            "explains; those are bold below. Shares of answers, citations and sentences count only "
+            "what a column answered: one that abstains from hard questions has an advantage there.",
         ),
         tag("figure", plot, tag("figcaption", "To the right is more, which is not always better."))
         if rows
@@ -200,7 +209,7 @@ def _differences(report: Report) -> Markup:
 
 
 def _difference(kind: Kind, m: Measured) -> Markup:
-    value = told(kind, m.value, "+")
+    value = format_value(kind, m.value, "+")
     return tag(
         "td",
         tag("strong", value) if is_sure(m) else value,
@@ -209,7 +218,7 @@ def _difference(kind: Kind, m: Measured) -> Markup:
     )
 
 
-def _times(report: Report) -> Markup:
+def _times(report: AnswersReport) -> Markup:
     found = list[Markup]()
     for title, times in (
         (
@@ -237,7 +246,7 @@ def _times(report: Report) -> Markup:
             found.append(
                 tag(
                     "figure",
-                    charts.curves(title, series, lambda value: told("seconds", value)),
+                    charts.curves(title, series, lambda value: format_value("seconds", value)),
                     tag("figcaption", caption),
                 )
             )
@@ -251,7 +260,7 @@ def _times(report: Report) -> Markup:
 # The questions
 
 
-def _questions(report: Report) -> Markup:
+def _questions(report: AnswersReport) -> Markup:
     rows = zip(*report.cases.values(), strict=True)
     return joined(
         tag("h2", "Questions"),
@@ -334,7 +343,7 @@ def _answer(name: str, case: Case) -> Markup:
 
 
 def _citations(case: Case) -> Iterator[Markup]:
-    """Each source that is cited, once, with whether it is a gold place; and how many named none."""
+    """Yield each cited source once, with whether it is a gold place; then how many named none."""
     for source in case.cited:
         flags = dict.fromkeys(
             word
@@ -361,12 +370,12 @@ def _citations(case: Case) -> Iterator[Markup]:
         yield tag("li", "no source is cited")
 
 
-def _about(answer: Answered) -> str:
+def _about(answer: ColumnAnswer) -> str:
     known = [
         answer.served_by and f"by {answer.model or answer.served_by}",
         "since the model could not be reached" if answer.degraded else None,
-        None if answer.ttft_s is None else f"first words {told('seconds', answer.ttft_s)}",
-        None if answer.duration_s is None else f"all {told('seconds', answer.duration_s)}",
+        None if answer.ttft_s is None else f"first words {format_value('seconds', answer.ttft_s)}",
+        None if answer.duration_s is None else f"all {format_value('seconds', answer.duration_s)}",
         answer.usage
         and f"{answer.usage.input_tokens:,} tokens in, {answer.usage.output_tokens:,} out",
         None if answer.cost_usd is None else f"${answer.cost_usd}",

@@ -1,4 +1,4 @@
-"""Questions whose answers are known, from a JSONL file: what is measured with."""
+"""Read questions whose answers are known from a JSONL file."""
 
 import codecs
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from slipway.types import Record
 
 
 class Gold(Record, frozen=True, kw_only=True):
-    """A place that answers: a page by its path or the last part of it; where no heading is named,
-    anywhere on it.
+    """A place that answers: a page, by its path or the last part of it; anywhere on the page if no
+    heading is named.
     """
 
     page: str
@@ -27,9 +27,9 @@ class Gold(Record, frozen=True, kw_only=True):
         )
 
 
-class Question(Record, frozen=True, kw_only=True):
-    """`answer` is a right one in somebody's words, where one was written down. An `unanswerable`
-    one has no gold: the documents do not say.
+class GoldQuestion(Record, frozen=True, kw_only=True):
+    """A question whose answer is known. `answer` is a right answer in free words, or empty. An
+    `unanswerable` question has no gold, since the documents do not answer it.
     """
 
     id: str
@@ -39,11 +39,11 @@ class Question(Record, frozen=True, kw_only=True):
     unanswerable: bool = False
 
 
-def questions_in(file: Path, places: Sequence[PlaceKey] | None = None) -> list[Question]:
-    """The questions of a JSONL file. Raises SettingsError that names each bad line and its field,
-    and gold that is not among the places, where they are known.
+def questions_in(file: Path, places: Sequence[PlaceKey] | None = None) -> list[GoldQuestion]:
+    """Read the questions of a JSONL file. Raises SettingsError that names each bad line and its
+    field, and gold that is not among `places`, if they are given.
     """
-    problems, found, lines = list[str](), list[Question](), dict[str, int]()
+    problems, found, lines = list[str](), list[GoldQuestion](), dict[str, int]()
     for number, line in _numbered(file):
         try:
             question = _parsed(line, number)
@@ -53,12 +53,14 @@ def questions_in(file: Path, places: Sequence[PlaceKey] | None = None) -> list[Q
         problems += [f"{file}:{number}: {problem}" for problem in _problems(question, places)]
         if (before := lines.setdefault(question.id, number)) != number:
             problems.append(
-                f"{file}:{number}: id: `{question.id}` is that of line {before} too; give each its own, or none any"
+                f"{file}:{number}: id: `{question.id}` is already used in line {before}; "
+                "give each question its own id, or leave ids out"
             )
         found.append(question)
     if not found and not problems:
         problems.append(
-            f'{file}: there are no questions in it; a line is {{"question": "…", "gold": [{{"page": "…", "heading": "…"}}]}}'
+            f"{file}: there are no questions in it; a line is "
+            '{"question": "…", "gold": [{"page": "…", "heading": "…"}]}'
         )
     if problems:
         raise SettingsError(problems)
@@ -73,9 +75,9 @@ class _Line(msgspec.Struct):
     id: str | int | None = None
 
 
-def _parsed(line: bytes, number: int) -> Question:
+def _parsed(line: bytes, number: int) -> GoldQuestion:
     read_ = msgspec.json.decode(line, type=_Line)
-    return Question(
+    return GoldQuestion(
         id=str(read_.id if read_.id is not None else number),
         question=read_.question,
         gold=tuple(read_.gold),
@@ -95,21 +97,24 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _field(error: str) -> str:
-    """msgspec's sentence with the field first: "Expected `str`, got `int` - at `$.gold[0].page`" ->
-    "gold[0].page: expected …".
+    """Put the field first in msgspec's sentence: "Expected `str`, got `int` - at `$.gold[0].page`"
+    -> "gold[0].page: expected …".
     """
     what, _, where = error.partition(" - at `$")
     what = what[:1].lower() + what[1:] if what[1:2].islower() else what
     return f"{where.strip('.`')}: {what}" if where.strip(".`") else what
 
 
-def _problems(question: Question, places: Sequence[PlaceKey] | None) -> Iterator[str]:
+def _problems(question: GoldQuestion, places: Sequence[PlaceKey] | None) -> Iterator[str]:
     if not question.question.strip():
         yield "question: it is empty"
     if not question.gold and not question.unanswerable:
-        yield 'gold: it names no place; a question needs one that answers it, or `"unanswerable": true`'
+        yield (
+            "gold: it names no place; name the places that answer the question, "
+            'or write `"unanswerable": true`'
+        )
     if question.gold and question.unanswerable:
-        yield "unanswerable: it has gold places too; leave out the one or the other"
+        yield "unanswerable: it has gold places too; leave out one of them"
     for number, gold in enumerate(question.gold):
         if places is not None and not any(gold.is_at(place) for place in places):
             on_page = any(Gold(page=gold.page).is_at(place) for place in places)

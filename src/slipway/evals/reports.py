@@ -1,4 +1,4 @@
-"""What `slipway eval` runs and prints."""
+"""Run `slipway eval knowledge`, and write the reports of `slipway eval` as text and JSON."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,18 +9,21 @@ import msgspec
 
 from slipway.admission import OPERATOR
 from slipway.evals import answers
-from slipway.evals.answers import METRICS, Case, Kind
+from slipway.evals.answers import METRICS, AnswersReport, Case, Kind
 from slipway.evals.facts import facts, said, words_of
-from slipway.evals.knowledge import Report, Search, Sureness, measure
+from slipway.evals.knowledge import Search, SearchReport, Sureness, measure
 from slipway.evals.questions import questions_in
 from slipway.evals.statistics import Measured
 from slipway.knowledge import Knowledge
 
-KEYWORDS_ONLY = "Only keyword search was measured: its other half needs weights that are not here. Fetch them with: slipway weights pull minilm"
+KEYWORDS_ONLY = (
+    "Only keyword search was measured: search by meaning needs weights that are not here. "
+    "Fetch them with: slipway weights pull minilm"
+)
 
 
-def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
-    """Keyword search, and beside it the fused search where there are vectors. `knowledge` is read
+def of_knowledge(knowledge: Knowledge, questions: Path) -> SearchReport:
+    """Measure keyword search, and the fused search if there are vectors. `knowledge` must be read
     and embedded. Raises SettingsError.
     """
     asked = [
@@ -43,7 +46,7 @@ def of_knowledge(knowledge: Knowledge, questions: Path) -> Report:
     return measure(asked, searches)
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: SearchReport) -> dict[str, Any]:
     values = {
         name: {metric: round(m.value, 4) for metric, m in rows.items()}
         for name, rows in report.measured.items()
@@ -59,7 +62,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return {**values, "n": report.n, "intervals": intervals, "differences": differences}
 
 
-def as_text(report: Report) -> Iterator[str]:
+def as_text(report: SearchReport) -> Iterator[str]:
     yield (
         f"{report.n} questions"
         + "".join(f"{name:>26}" for name in report.measured)
@@ -69,7 +72,11 @@ def as_text(report: Report) -> Iterator[str]:
         cells = [_cell(rows[metric]) for rows in report.measured.values()]
         cells += [_cell(report.differences[metric], "+")] if metric in report.differences else []
         yield f"{metric:{len(str(report.n)) + 10}}" + "".join(f"{cell:>26}" for cell in cells)
-    yield "Behind each value its 95 % interval. abstention_auroc: how often a question is held for answered rather with its gold than without."
+    yield (
+        "Each value is followed by its 95 % interval. abstention_auroc: how often the confidence "
+        "is "
+        "higher with the gold places than without them."
+    )
 
 
 def _cell(m: Measured, sign: str = "") -> str:
@@ -83,8 +90,8 @@ def _interval(m: Measured) -> list[float]:
 # Answers
 
 
-def told(kind: Kind, value: float, sign: str = "") -> str:
-    """A number of this kind as people read it."""
+def format_value(kind: Kind, value: float, sign: str = "") -> str:
+    """Format a number of this kind for people."""
     if math.isnan(value):
         return "-"
     if kind == "seconds":
@@ -97,11 +104,15 @@ def told(kind: Kind, value: float, sign: str = "") -> str:
 
 
 def interval(kind: Kind, m: Measured, sign: str = "") -> str:
-    return "" if math.isnan(m.low) else f"[{told(kind, m.low, sign)}, {told(kind, m.high, sign)}]"
+    return (
+        ""
+        if math.isnan(m.low)
+        else f"[{format_value(kind, m.low, sign)}, {format_value(kind, m.high, sign)}]"
+    )
 
 
 def shown_metrics(rows: Mapping[str, Mapping[str, Measured]]) -> list[str]:
-    """Those that could be measured in any column."""
+    """Return the metrics that could be measured in at least one column."""
     return [
         metric
         for metric in METRICS
@@ -109,12 +120,14 @@ def shown_metrics(rows: Mapping[str, Mapping[str, Measured]]) -> list[str]:
     ]
 
 
-def answers_as_text(report: answers.Report) -> Iterator[str]:
+def answers_as_text(report: AnswersReport) -> Iterator[str]:
     yield f"{report.n} questions, with 95 % intervals"
     yield from _rows(report.measured)
     if report.differences:
         yield ""
-        yield f"differences to {report.against}, question by question; * where the interval leaves 0 out"
+        yield (
+            f"differences to {report.against}, question by question; * if the interval excludes 0"
+        )
         yield from _rows(report.differences, "+")
     yield ""
     for name, total in report.totals.items():
@@ -146,7 +159,7 @@ def _rows(rows: Mapping[str, Mapping[str, Measured]], sign: str = "") -> Iterato
     cells = [
         ["", *rows],
         *(
-            [each, *(_told(METRICS[each].kind, row[each], sign) for row in rows.values())]
+            [each, *(_with_interval(METRICS[each].kind, row[each], sign) for row in rows.values())]
             for each in metrics
         ),
     ]
@@ -160,15 +173,15 @@ def _rows(rows: Mapping[str, Mapping[str, Measured]], sign: str = "") -> Iterato
         ).rstrip()
 
 
-def _told(kind: Kind, m: Measured, sign: str) -> str:
+def _with_interval(kind: Kind, m: Measured, sign: str) -> str:
     mark = (" *" if is_sure(m) else "  ") if sign else ""
-    return f"{told(kind, m.value, sign)} {interval(kind, m, sign)}{mark}".rstrip(
+    return f"{format_value(kind, m.value, sign)} {interval(kind, m, sign)}{mark}".rstrip(
         "" if sign else None
     )
 
 
-def answers_as_json(report: answers.Report) -> dict[str, Any]:
-    """What was not measured is null."""
+def answers_as_json(report: AnswersReport) -> dict[str, Any]:
+    """Return the report as JSON data; values that were not measured are null."""
     questions: Sequence[Case] = report.cases[report.against]
     return {
         "n": report.n,
@@ -194,7 +207,7 @@ def _values(row: Mapping[str, Measured]) -> dict[str, Any]:
 
 
 def _value(m: Measured) -> dict[str, Any]:
-    """Without an interval where there were too few questions for one."""
+    """Return a value as JSON data; the interval is null if there were too few questions for one."""
     edges = None if math.isnan(m.low) else [round(m.low, 6), round(m.high, 6)]
     return {"value": round(m.value, 6), "interval": edges, "n": m.n}
 

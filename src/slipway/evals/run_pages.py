@@ -1,4 +1,4 @@
-"""A run's report as one HTML file: no network, no scripts, read in the dark and on paper."""
+"""Write a run's report as one HTML file without network or scripts."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ LONG = 4000  # characters of an output that are shown
 
 
 def page(title: str, *parts: Markup | str) -> str:
-    """Return a whole page in the looks of all reports."""
+    """Return a whole page in the style of all reports."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -95,7 +95,10 @@ def conclusion(summary: Summary) -> str:
     if summary.winner is not None:
         beaten = [each for each in summary.comparisons if summary.winner in (each.one, each.other)]
         least = min(abs(each.pair.difference.value) for each in beaten)
-        return f"{summary.winner} is better than every other candidate, by {percent(least)} of the items or more."
+        return (
+            f"{summary.winner} is better than every other candidate, by {percent(least)} of the "
+            "items or more."
+        )
     if not summary.comparisons:
         only = next(iter(summary.candidates.values()))
         return f"{only.name} scores {share(only.flexible)}."
@@ -203,7 +206,8 @@ def _differences(summary: Summary) -> Markup:
         tag("h2", "Who is better"),
         tag(
             "p",
-            "On the same items. A line that does not touch 0 is a difference that chance hardly explains.",
+            "On the same items. A line that does not touch 0 is a difference that chance hardly "
+            "explains.",
         ),
         _figure(picture, "Difference of the scores, with its 95 % interval"),
         grid(table, "Differences", "plain"),
@@ -264,7 +268,8 @@ def _tags(summary: Summary, names: Sequence[str]) -> Markup:
         tag("h2", "By tag"),
         tag(
             "p",
-            f"An average hides in what a candidate is good. Of many rows, some differ by chance.{more}",
+            "An average hides what a candidate is good at. Of many rows, some differ by "
+            f"chance.{more}",
         ),
         grid(table, "By tag"),
     )
@@ -293,7 +298,10 @@ def _items(summary: Summary, names: Sequence[str]) -> Markup:
         return (0 if max(scores) != min(scores) else 1, min(scores))
 
     shown = sorted(by_item.values(), key=telling)[:ITEMS]
-    more = f"{len(shown)} of {len(by_item):,}: those on which candidates differ first, then those that are wrong. The log has all."
+    more = (
+        f"{len(shown)} of {len(by_item):,}: those on which candidates differ first, then those "
+        "that are wrong. The log has all."
+    )
     return joined(tag("h2", "Items"), tag("p", more), *(_item(names, each) for each in shown))
 
 
@@ -376,7 +384,10 @@ def _facts(summary: Summary) -> Iterator[Markup]:
         ("scorer", f"{run.scorer}, version {run.extractor} of the extractors"),
         (
             "prompt",
-            f"{run.style}{' with worked examples' if run.examples else ''}, version {run.wording} of the wording",
+            (
+                f"{run.style}{' with worked examples' if run.examples else ''}, version "
+                f"{run.wording} of the wording"
+            ),
         ),
         (
             "parameters",

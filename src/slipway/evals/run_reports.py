@@ -1,4 +1,4 @@
-"""A run's report for the terminal, in Markdown, and as data."""
+"""Write a run's report for the terminal, in Markdown, and as data."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -113,7 +113,10 @@ def probability(p: float) -> str:
 
 def as_text(summary: Summary) -> Iterator[str]:
     run = summary.run
-    yield f"{run.set}: {run.title or run.set} ({summary.n:,} of {summary.asked:,} items), with 95 % intervals"
+    yield (
+        f"{run.set}: {run.title or run.set} ({summary.n:,} of {summary.asked:,} items), with 95 % "
+        "intervals"
+    )
     yield from aligned(rows(summary))
     if summary.comparisons:
         yield ""
@@ -129,7 +132,10 @@ def judge_line(summary: Summary) -> str:
     if summary.judge is None:
         return ""
     found = summary.judge
-    return f"The judge says the same in both orders on {share(found.share)} of the answers; Cohen's kappa {kappa(found.kappa)}"
+    return (
+        f"The judge says the same in both orders on {share(found.share)} of the answers; Cohen's "
+        f"kappa {kappa(found.kappa)}"
+    )
 
 
 def kappa(value: float) -> str:
@@ -163,7 +169,10 @@ def compared_text(summary: Summary) -> Iterator[str]:
         for each in summary.comparisons
     ]
     yield from aligned(table)
-    yield f"Tests: {', '.join(dict.fromkeys(each.pair.test for each in summary.comparisons))}, on the same items."
+    yield (
+        f"Tests: {', '.join(dict.fromkeys(each.pair.test for each in summary.comparisons))}, on "
+        "the same items."
+    )
 
 
 def as_markdown(summary: Summary) -> Iterator[str]:
@@ -226,7 +235,7 @@ def as_data(summary: Summary) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """NaN is null, and no number has more digits than it deserves."""
+    """Replace NaN by null, and round numbers to their meaningful digits."""
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, 9)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The log of a run: a JSONL file with all that a report is made of, so that it can be made again.
+"""Keep the log of a run: a JSONL file with everything that its report needs.
 
 A line is a `run` (what was asked, how, and of whom), an `item` (in the order in which they were
 asked), an `answer` with its raw output, or a judge's `verdict`. Of two lines about the same thing,
@@ -41,7 +41,7 @@ class Reply(Record, frozen=True, kw_only=True):
 
     @property
     def tpot_s(self) -> float | None:
-        """Seconds for each token after the first."""
+        """Return the seconds for each token after the first."""
         if self.ttft_s is None or self.duration_s is None or (self.output_tokens or 0) < 2:
             return None
         return (self.duration_s - self.ttft_s) / ((self.output_tokens or 0) - 1)
@@ -147,7 +147,10 @@ class RunLog:
         except BlockingIOError:
             raise SettingsError(
                 [
-                    f"--save: another run is writing to {self.file}; wait for it, or name another file"
+                    (
+                        f"--save: another run is writing to {self.file}; wait for it, or name "
+                        "another file"
+                    )
                 ]
             ) from None
 
@@ -180,7 +183,7 @@ class RunLog:
                 self.verdicts[line.candidate, line.item] = line
 
     def keep(self, *lines: Line) -> None:
-        """Writes these lines, and knows them from now on."""
+        """Write these lines, and remember them."""
         for line in lines:
             self._take(line)
         if self._out is not None:

@@ -1,4 +1,6 @@
-"""Scores of outputs against references. A set declares one scorer; each output gets two scores, of its strict and of its flexible reading."""
+"""Score outputs against references. A set declares one scorer; each output gets two scores, one for
+its strict and one for its flexible reading.
+"""
 
 import re
 import unicodedata
@@ -59,7 +61,7 @@ def _exact(read: str, item: Item) -> float:
 
 
 def _same(text: str) -> str:
-    """Without case, spacing and punctuation; what has no letters or digits at all, such as
+    """Remove case, spacing and punctuation; what has no letters or digits at all, such as
     brackets, without spacing alone.
     """
     text = unicodedata.normalize("NFKC", text).casefold()
@@ -74,7 +76,7 @@ def _contains(read: str, item: Item) -> float:
 
 
 def _joined(text: str) -> str:
-    """Join the signs of languages without spaces between words; others are compared word by word."""
+    """Join the signs of languages that write no spaces; others are compared word by word."""
     return "".join(_same(text).split()) if re.search(r"[㐀-鿿぀-ヿ]", text) else f" {_same(text)} "
 
 
@@ -85,7 +87,7 @@ def _f1(read: str, item: Item) -> float:
 
 
 def tokens(text: str) -> list[str]:
-    """Words without articles, and each sign of Chinese, Japanese and Korean by itself."""
+    """Split into words without articles; each Chinese, Japanese or Korean sign is a word."""
     return [
         each
         for each in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())

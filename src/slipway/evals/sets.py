@@ -1,4 +1,4 @@
-"""Evaluation sets: those that are packed with Slipway, those of the operator, and how any of them is read from JSONL or CSV."""
+"""Read evaluation sets from JSONL or CSV: those that come with Slipway, and the operator's own."""
 
 import codecs
 import csv
@@ -159,7 +159,10 @@ def named(name: str, scorer: str | None = None) -> EvalSet:
     own = sorted(file.stem for file in FOLDER.glob("*.jsonl"))
     raise SettingsError(
         [
-            f"--set: there is no set or file `{name}`; packed: {', '.join(PACKED)}; your own: {', '.join(own) or 'none'}"
+            (
+                f"--set: there is no set or file `{name}`; packed: {', '.join(PACKED)}; your own: "
+                f"{', '.join(own) or 'none'}"
+            )
         ]
     )
 
@@ -172,11 +175,14 @@ def listed() -> Iterator[EvalSet]:
 
 
 def add(found: EvalSet, name: str) -> Path:
-    """Keeps a set under this name. Raises SettingsError."""
+    """Keep a set under this name. Raises SettingsError."""
     if name in PACKED or not _NAME.fullmatch(name):
         raise SettingsError(
             [
-                f"--name: `{name}` is taken by a packed set, or is no name: use letters, digits, `.`, `_` and `-`"
+                (
+                    f"--name: `{name}` is taken by a packed set, or is no name: use letters, "
+                    "digits, `.`, `_` and `-`"
+                )
             ]
         )
     file = FOLDER / f"{name}.jsonl"
@@ -230,7 +236,8 @@ def read(file: Path, *, name: str | None = None, scorer: str | None = None) -> E
             continue
         if (before := seen.setdefault(item.id, number)) != number:
             problems.append(
-                f"{file}:{number}: id: `{item.id}` is that of line {before} too; give each its own, or none any"
+                f"{file}:{number}: id: `{item.id}` is already used in line {before}; give each "
+                "item its own id, or leave ids out"
             )
         items.append(item)
     if not items and not problems:
@@ -302,10 +309,11 @@ def _first(row: Mapping[str, Any], *names: str) -> Any:
 
 
 def _item(row: Mapping[str, Any], number: int) -> Item:
-    """ValueError names the field."""
+    """Return the item of a row. Raises ValueError that names the field."""
     question = _first(row, "question", "input", "prompt")
     if not isinstance(question, str):
-        raise ValueError("question: it is missing; it must be a text")  # noqa: TRY004 - one kind of mistake
+        message = "question: it is missing; it must be a text"
+        raise ValueError(message)  # noqa: TRY004 - one kind of mistake
     if passage := _first(row, "passage", "context"):
         question = f"{passage}\n\n{question}"
     choices = _choices(row)
@@ -345,7 +353,8 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
     texts = [re.sub(r"^\(?[A-Z]\)\s*", "", str(each).strip()) for each in found or ()]
     if len(texts) == 1 or len(texts) > len(_LETTERS):
         raise ValueError(
-            f"choices: there are {len(texts)}; give 2 to {len(_LETTERS)}, as a list, or separated by `|`"
+            f"choices: there are {len(texts)}; give 2 to {len(_LETTERS)}, as a list, or separated "
+            "by `|`"
         )
     return tuple(texts)
 
@@ -364,7 +373,8 @@ def _reference(found: Any, choices: tuple[str, ...]) -> str:
     same = [i for i, choice in enumerate(choices) if choice.casefold() == text.casefold()]
     if len(same) != 1:
         raise ValueError(
-            f"reference: `{text}` is neither a letter up to {_LETTERS[len(choices) - 1]} nor one of the choices"
+            f"reference: `{text}` is neither a letter up to {_LETTERS[len(choices) - 1]} nor one "
+            "of the choices"
         )
     return _LETTERS[same[0]]
 

@@ -1,8 +1,8 @@
-"""What a measurement says, and how sure it is.
+"""Compute metrics and their confidence intervals.
 
 Rankings are sequences of things, best first; `gold` is the set of those that should be found.
-Intervals are percentile bootstraps (Efron & Tibshirani 1993) that resample questions: what was
-measured on the same question stays together. The same numbers give the same interval.
+Intervals are percentile bootstraps (Efron & Tibshirani 1993) that resample questions: values of the
+same question stay together. The same numbers give the same interval.
 
 The second half is for evaluation sets, whose scores are mostly right or wrong: Wilson's interval
 for a share, Bonett and Price's for a difference of paired shares, an expanded percentile bootstrap
@@ -23,13 +23,12 @@ from slipway.types import Record
 
 _DRAWS, _SEED = 2000, 0
 
-Statistic = Callable[
-    [Sequence[int]], float
-]  # (which questions were drawn, some of them more than once) -> a number, or NaN
+# (which questions were drawn, some of them more than once) -> a number, or NaN
+Statistic = Callable[[Sequence[int]], float]
 
 
 class Measured(Record, frozen=True, kw_only=True):
-    """A mean or an area with its 95 % interval; NaN throughout where nothing was measured."""
+    """A mean or an area with its 95 % interval; NaN throughout if nothing was measured."""
 
     value: float
     low: float
@@ -41,17 +40,17 @@ class Measured(Record, frozen=True, kw_only=True):
 
 
 def recall_at(k: int, ranking: Sequence[Hashable], gold: Collection[Hashable]) -> float:
-    """The share of gold among the first k."""
+    """Return the share of gold that is among the first k."""
     return len(set(ranking[:k]) & set(gold)) / len(set(gold))
 
 
 def mrr_at(k: int, ranking: Sequence[Hashable], gold: Collection[Hashable]) -> float:
-    """1 / rank of the first gold among the first k, else 0."""
+    """Return 1 / rank of the first gold among the first k, else 0."""
     return next((1 / rank for rank, each in enumerate(ranking[:k], 1) if each in gold), 0.0)
 
 
 def ndcg_at(k: int, ranking: Sequence[Hashable], gold: Collection[Hashable]) -> float:
-    """As in BEIR: binary gains, log2 discount (Järvelin & Kekäläinen 2002)."""
+    """Return nDCG as in BEIR: binary gains, log2 discount (Järvelin & Kekäläinen 2002)."""
     got = sum(1 / math.log2(rank + 1) for rank, each in enumerate(ranking[:k], 1) if each in gold)
     return got / sum(1 / math.log2(rank + 1) for rank in range(1, min(len(set(gold)), k) + 1))
 
@@ -64,15 +63,15 @@ def mean(values: Sequence[float]) -> Measured:
 
 
 def difference(better: Sequence[float], than: Sequence[float]) -> Measured:
-    """The mean of `better - than`, question by question; more than chance where the interval leaves
-    0 out.
+    """Return the mean of `better - than`, question by question; it is more than chance if the
+    interval excludes 0.
     """
     return mean([a - b for a, b in zip(better, than, strict=True)])
 
 
 def ratio(parts: Sequence[tuple[float, float] | None]) -> Statistic:
-    """The sum of the first parts by that of the second ones: a share of all citations, not a mean
-    of each answer's share.
+    """Divide the sum of the first parts by the sum of the second ones: a share of all citations,
+    not a mean of each answer's share.
     """
     over, under = (
         [part[0] if part else 0.0 for part in parts],
@@ -87,7 +86,9 @@ def ratio(parts: Sequence[tuple[float, float] | None]) -> Statistic:
 
 
 def quantile(q: float, values: Sequence[float | None]) -> Statistic:
-    """Of the values that there are, linear between neighbours (Hyndman & Fan 1996, type 7)."""
+    """Return a quantile of the known values, linear between neighbours (Hyndman & Fan 1996, type
+    7).
+    """
 
     def statistic(drawn: Sequence[int]) -> float:
         there = sorted(value for i in drawn if (value := values[i]) is not None)
@@ -103,12 +104,12 @@ def _between(there: Sequence[float], at: float) -> float:
 
 
 def compared(better: Statistic, than: Statistic) -> Statistic:
-    """`better - than` on the same questions."""
+    """Return `better - than` on the same questions."""
     return lambda drawn: better(drawn) - than(drawn)
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """How often a positive scores above a negative; equals count half (Mann & Whitney 1947)."""
+    """Return how often a positive beats a negative; ties count half (Mann & Whitney 1947)."""
     if not positive or not negative:
         return math.nan
     labels: dict[float, list[int]] = {}
@@ -125,8 +126,8 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
 
 
 def paired_auroc(positive: Sequence[float], negative: Sequence[float]) -> Measured:
-    """Both scores of a question are drawn together: `positive[i]` and `negative[i]` are the same
-    question's.
+    """Return the AUROC of paired scores: `positive[i]` and `negative[i]` belong to the same
+    question and are drawn together.
     """
     if len(positive) != len(negative):
         raise ValueError(f"{len(positive)} positives and {len(negative)} negatives are no pairs")
@@ -137,8 +138,8 @@ def paired_auroc(positive: Sequence[float], negative: Sequence[float]) -> Measur
 
 
 def measured(statistic: Statistic, n: int) -> Measured:
-    """A statistic of `n` questions; draws for which it is NaN, such as a share of no citations at
-    all, tell nothing and are left out.
+    """Return a statistic of `n` questions with its interval. Draws that give NaN, such as a share
+    of no citations at all, are left out.
     """
     value = statistic(range(n)) if n else math.nan
     if math.isnan(value):
@@ -153,8 +154,8 @@ def measured(statistic: Statistic, n: int) -> Measured:
 
 
 def all_or_none(share: Measured) -> Measured:
-    """A share of 0 or 1, with the exact interval of so many questions (Clopper & Pearson 1934):
-    drawn again, they would always give the same.
+    """Give a share of 0 or 1 the exact interval (Clopper & Pearson 1934), since all bootstrap draws
+    would be equal.
     """
     width = 1 - 0.025 ** (1 / share.n)
     return msgspec.structs.replace(share, low=share.value and 1 - width, high=share.value or width)

@@ -1,4 +1,4 @@
-"""What a run came to: quality, cost and speed of each candidate, and who is better than whom.
+"""Summarise a run: quality, cost and speed of each candidate, and which one is better.
 
 All is computed from logs alone, always in the same way: the same logs give the same bytes.
 """
@@ -97,7 +97,7 @@ class Comparison(Record, frozen=True, kw_only=True):
 
 
 class Summary(Record, frozen=True, kw_only=True):
-    """A whole report, without its looks."""
+    """All that a report shows."""
 
     run: RunLine
     files: tuple[str, ...]
@@ -125,7 +125,8 @@ def summary_of(files: Sequence[Path], only_tag: str | None = None) -> Summary:
         raise SettingsError(
             [f"LOG: there are no answers to report{f' with tag {only_tag}' if only_tag else ''}"]
         )
-    # Who dropped out early has fewer items: everybody is measured on what they answered, pairs on what both did.
+    # A candidate that stopped early has fewer items: each is measured on the items it answered, a
+    # pair on the items that both answered.
     run = runs[-1]
     abouts = {name: about for each in runs for name, about in each.candidates.items()}
     candidates = {name: _candidate(name, abouts.get(name, ""), each) for name, each in rows.items()}
@@ -176,13 +177,13 @@ def _row(log: RunLog, run: RunLine, name: str, id_: str) -> ScoredRow | None:
 
 
 def _clusters(rows: Sequence[ScoredRow]) -> list[str] | None:
-    """None where no two items belong together."""
+    """Return the cluster of each item; None if no two items belong together."""
     found = [row.item.cluster or f"\0{row.item.id}" for row in rows]
     return found if len(set(found)) < len(found) else None
 
 
 def share(values: Sequence[float], clusters: Sequence[str] | None) -> Measured:
-    """Wilson's interval for right and wrong, the bootstrap's for everything else."""
+    """Return Wilson's interval for right and wrong, the bootstrap's for everything else."""
     if clusters is None and all(value in (0, 1) for value in values):
         found = wilson(sum(values), len(values))
         return found if found.n >= FEW else _bare(found)
@@ -276,7 +277,7 @@ def _tagged(rows: Sequence[ScoredRow], tag: str) -> Measured:
 
 
 def _race(rows: Mapping[str, Sequence[ScoredRow]]) -> Race:
-    """Replay the run item after item, as it looked to somebody who checked after each."""
+    """Replay the run item after item, as it looked after each one."""
     race = Race(list(rows), ALPHA)
     scores: dict[str, dict[str, float]] = {}
     for name, each in rows.items():
@@ -343,11 +344,14 @@ def _notes(
     comparisons: Sequence[Comparison],
     rows: Mapping[str, Sequence[ScoredRow]],
 ) -> Iterator[str]:
-    yield f"The scorer is `{run.scorer}`: {SCORERS[run.scorer].meaning}. What counts is the flexible reading."
+    yield (
+        f"The scorer is `{run.scorer}`: {SCORERS[run.scorer].meaning}. What counts is the "
+        "flexible reading."
+    )
     if run.extractor != extracting.VERSION:
         yield (
-            f"The run was made with version {run.extractor} of the extractors, and is read with {extracting.VERSION}: "
-            "scores may differ from what it printed."
+            f"The run was made with version {run.extractor} of the extractors, and is read with "
+            f"{extracting.VERSION}: scores may differ from what it printed."
         )
     for each in candidates.values():
         yield from _notes_of(each, run)
@@ -355,25 +359,44 @@ def _notes(
         if not pair.sure:
             yield _undecided(pair)
     if any(_clusters(each) for each in rows.values()):
-        yield "Some items belong together, such as questions about one passage; intervals and tests draw those together."
+        yield (
+            "Some items belong together, such as questions about one passage; intervals and tests "
+            "draw those together."
+        )
     if run.judge is not None:
-        yield f"The judge is {run.judge}. Measure it against people too: slipway eval judge --labels FILE."
+        yield (
+            f"The judge is {run.judge}. Measure it against people too: slipway eval judge "
+            "--labels FILE."
+        )
 
 
 def _notes_of(each: CandidateSummary, run: RunLine) -> Iterator[str]:
     gap = each.flexible.value - each.strict.value
     if gap >= 0.05:
         yield (
-            f"{each.name}: {gap:.1%} of the items are right only in the flexible reading: the model does not keep to the form that was asked for."
+            f"{each.name}: {gap:.1%} of the items are right only in the flexible reading: the "
+            "model does not keep to the form that was asked for."
         )
     if each.failed:
-        yield f"{each.name}: {each.failed} of {each.n} answers failed and count as wrong; the first one said: {each.first_error}"
+        yield (
+            f"{each.name}: {each.failed} of {each.n} answers failed and count as wrong; the first "
+            f"error: {each.first_error}"
+        )
     if each.n < len(run.order):
-        yield f"{each.name}: {each.n} of {len(run.order)} items were asked, in an order that was drawn before the run."
+        yield (
+            f"{each.name}: {each.n} of {len(run.order)} items were asked, in an order that was "
+            "drawn before the run."
+        )
     if each.cached:
-        yield f"{each.name}: {each.cached} of {each.n} answers come from the cache: they cost nothing now, and have no times."
+        yield (
+            f"{each.name}: {each.cached} of {each.n} answers come from the cache: they cost "
+            "nothing now, and have no times."
+        )
     if each.unpriced:
-        yield f"{each.name}: what {each.unpriced} of {each.n} answers cost is not known, and is not 0: give the model a `price`."
+        yield (
+            f"{each.name}: the cost of {each.unpriced} of {each.n} answers is unknown, and is not "
+            "0: give the model a `price`."
+        )
 
 
 def _undecided(pair: Comparison) -> str:
@@ -384,6 +407,7 @@ def _undecided(pair: Comparison) -> str:
         else ""
     )
     return (
-        f"{pair.one} and {pair.other}: no difference beyond chance was found. On these items, a difference of "
-        f"{pair.pair.detectable:.1%} or more would have been found in four of five runs.{more} Take the cheaper one."
+        f"{pair.one} and {pair.other}: no difference beyond chance was found. On these items, a "
+        f"difference of {pair.pair.detectable:.1%} or more would have been found in four of five "
+        f"runs.{more} Take the cheaper one."
     )

@@ -1,4 +1,4 @@
-"""What a model reads of an item: the question, its choices, and the form that the answer should have."""
+"""Write the messages for an item: the question, its choices, and the form of the answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +10,18 @@ VERSION = 1
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _REASON = "Think step by step."
 _DIRECT = {
-    "letter": "Reply with one line of the form `Answer: X` and nothing else, where X is the letter of the right choice.",
-    "number": "Reply with one line of the form `Answer: N` and nothing else, where N is the number alone.",
+    "letter": "Reply with one line of the form `Answer: X` and nothing else, "
+    "where X is the letter of the right choice.",
+    "number": "Reply with one line of the form `Answer: N` and nothing else, "
+    "where N is the number alone.",
 }
 
 
 def messages(
     found: EvalSet, item: Item, style: Style, *, examples: bool = False
 ) -> list[dict[str, Any]]:
-    """OpenAI messages for one item; with `examples`, worked ones stand before it if the set has any
-    for it.
+    """Write the OpenAI messages for one item; with `examples`, worked ones stand before it if the
+    set has any for it.
     """
     parts = [_worked(found, item)] if examples else []
     scorer = scorer_of(found.scorer, item)

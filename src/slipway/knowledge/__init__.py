@@ -27,6 +27,8 @@ from slipway.knowledge.embedding import opened as embedder_of
 from slipway.knowledge.fusion import Ranked
 from slipway.knowledge.index import Index
 from slipway.knowledge.reader_index import ReaderIndex, reader_index
+from slipway.knowledge.readers.ocr import EXTRA as OCR_EXTRA
+from slipway.knowledge.readers.ocr import is_installed
 from slipway.knowledge.search_slots import SearchSlots
 from slipway.knowledge.searching import Search, SearchResult
 from slipway.knowledge.sync import Synchronizer
@@ -37,7 +39,7 @@ __all__ = ["OFF", "DocumentCounts", "Findings", "Knowledge", "ScanProgress", "ch
 
 EXTRA = "slipway[knowledge]"
 # What it installs; imported by the modules that use them, so that a gateway never loads them
-_NEEDED = ("tantivy", "selectolax", "pypdfium2", "python_calamine", "watchfiles")
+_NEEDED = ("chardet", "tantivy", "selectolax", "pypdfium2", "python_calamine", "watchfiles")
 OFF = "none"  # no embedding: search is by keywords only
 _RERANK_S = 1.0  # how long a reranker may take
 # For all searches in this process; one more than cores, since each waits a little for the others
@@ -71,7 +73,7 @@ class DocumentCounts(Record, frozen=True, kw_only=True):
     passages: int
 
 
-def check(sources: Sequence[Path], embedding: str = OFF) -> None:
+def check(sources: Sequence[Path], embedding: str = OFF, *, ocr: bool = False) -> None:
     """Raise SettingsError if a source is missing or has nothing to read, the extra is not
     installed, or the embedding is unknown. Its weights need not be on this machine yet.
     """
@@ -79,6 +81,8 @@ def check(sources: Sequence[Path], embedding: str = OFF) -> None:
         raise SettingsError(
             [f"knowledge needs the extra: pip install '{EXTRA}' (missing: {', '.join(missing)})."]
         )
+    if ocr and not is_installed():
+        raise SettingsError([f"ocr: true needs the extra: pip install '{OCR_EXTRA}'"])
     if problems := files.problems(sources):
         raise SettingsError(problems)
     if embedding not in (OFF, *EMBEDDERS) and not is_folder(embedding):
@@ -97,13 +101,16 @@ def opened(
     embedding: str = OFF,
     largest_mb: float = 50.0,
     deadline_s: float = 60.0,
+    ocr: bool = False,
 ) -> Synchronizer:
     """Open the documents of these folders and files as the store knows them; read no file yet.
     Raise SettingsError as `check` does.
     """
-    check(sources, embedding)
+    check(sources, embedding, ocr=ocr)
     with store.sound():
-        collection = Collection(store, sources, largest_mb=largest_mb, deadline_s=deadline_s)
+        collection = Collection(
+            store, sources, largest_mb=largest_mb, deadline_s=deadline_s, ocr=ocr
+        )
     return Synchronizer(
         collection, None if embedding == OFF else Dense(collection, embedding, embedder_of)
     )

@@ -118,6 +118,7 @@ class CitationParser:
         self.before = 0  # characters returned before that
         self.code = _CodeState()
         self.adjacent = False  # only markers since the last one
+        self.cited_from: tuple[int | None] | None = None  # where their sentence begins
         self.pending_lead: str | None = None  # the lead of the marker dropped last
         # Citations of a sentence that may continue, with its text
         self.open: list[tuple[Citation, str]] = []
@@ -290,7 +291,9 @@ class CitationParser:
         if self.adjacent and self.pending_lead is not None and not opens:
             lead = self.pending_lead
         if known:
-            start = self._sentence()
+            if not self.adjacent or self.cited_from is None:
+                self.cited_from = (self._sentence(),)
+            (start,) = self.cited_from  # markers in a row close the same sentence
             self._emit(lead)
             for n in known:
                 self._emit(f"[{n}]")
@@ -300,6 +303,8 @@ class CitationParser:
             self.pending_lead = None
         elif not self.adjacent or self.pending_lead is not None or opens:
             self.pending_lead = lead
+            if not self.adjacent:
+                self.cited_from = None
         else:
             self.pending_lead = ""
         self.adjacent = True

@@ -19,7 +19,7 @@ import msgspec
 
 from slipway.knowledge import files
 from slipway.knowledge.document_store import Doc, DocumentStore, ReadDocument
-from slipway.knowledge.freshness import FORMAT, changed_since, is_fresh, is_gone, stamp
+from slipway.knowledge.freshness import changed_since, is_fresh, is_gone, stamp
 from slipway.knowledge.index import Index
 from slipway.knowledge.reading import FileReader, NeedsMoreTime, failure_text
 from slipway.knowledge.uploads import Uploads
@@ -64,6 +64,7 @@ class Collection:
         *,
         largest_mb: float = 50.0,
         deadline_s: float = 60.0,
+        ocr: bool = False,
     ) -> None:
         self.sources, self.store = tuple(sources), store
         name = os.fsencode("\0".join(str(source.resolve()) for source in sources)).decode(
@@ -73,7 +74,11 @@ class Collection:
         home = store.folder.resolve() / "knowledge" / hashlib.sha256(name.encode()).hexdigest()[:16]
         self.uploads = Uploads(home, self.document_store)
         self.reader = FileReader(
-            self.document_store, self.uploads, largest_mb=largest_mb, deadline_s=deadline_s
+            self.document_store,
+            self.uploads,
+            largest_mb=largest_mb,
+            deadline_s=deadline_s,
+            ocr=ocr,
         )
         owner = hashlib.sha256(store.secret).hexdigest()[:16]
         self.index = Index(home / "index", owner)
@@ -194,7 +199,7 @@ class Collection:
             found.size,
             found.file,
             found.home,
-            FORMAT,
+            self.reader.format,
         ):
             return False
         return not found.refused or doc.state == "failed"

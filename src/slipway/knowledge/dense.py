@@ -92,7 +92,7 @@ class Dense:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a model with vectors serves."""
+        """Return whether a model with vectors serves."""
         return self._serving is not None
 
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":

@@ -106,12 +106,12 @@ class DocumentStore:
 
     @property
     def generation(self) -> int:
-        """The number of transactions so far."""
+        """Return the number of transactions so far."""
         return self._number("SELECT generation FROM collections WHERE id = ?")
 
     @property
     def scanned(self) -> bool:
-        """Whether all files were read once."""
+        """Return whether all files were read once."""
         return bool(self._number("SELECT scanned FROM collections WHERE id = ?"))
 
     def _number(self, query: str, *more: object) -> int:

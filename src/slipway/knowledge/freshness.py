@@ -60,7 +60,7 @@ def is_same(known: Doc, doc: Doc) -> bool:
     """Return whether reading the file again would give the same result."""
     return known.state != "failed" and (
         (known.version, known.format, known.file, known.home)
-        == (doc.version, FORMAT, doc.file, doc.home)
+        == (doc.version, doc.format, doc.file, doc.home)
     )
 
 

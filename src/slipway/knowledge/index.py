@@ -394,7 +394,7 @@ class _Table:
 
     @staticmethod
     def count_of(searcher: "Searcher", term: str) -> int:
-        """How many rows have it, in their text or in a heading."""
+        """Count the rows that have it, in their text or in a heading."""
         return max(int(searcher.doc_freq(field, term)) for field in fields_of(term))
 
     def update(

@@ -22,12 +22,14 @@ from typing import IO, Self
 import msgspec
 
 from slipway.knowledge.readers import ParsedDocument, UnreadableFile, read
+from slipway.knowledge.readers.ocr import switch_on
 from slipway.lifeline import Lifeline, end_with_parent
 from slipway.types import Record
 
 _SIMPLER = "split it into smaller files, or save it in a simpler form"
 # bytes: readers return far less; it also limits a child that an attacker controls
 _LONGEST_ANSWER = 400_000_000
+_OCR_SHARE = 0.6  # of the time of a file, for recognising its pages
 _GRACE_S = 5  # seconds after its deadline a child whose parent is gone ends itself
 
 
@@ -94,10 +96,13 @@ class Parser:
     or `close` it.
     """
 
-    def __init__(self, deadline_s: float = 60.0, memory_mb: int = 1024) -> None:
+    def __init__(
+        self, deadline_s: float = 60.0, memory_mb: int = 1024, *, ocr: bool = False
+    ) -> None:
         """`deadline_s` is the longest time for any file. `memory_mb` is for the file, on top of what
-        the child needs for itself.
+        the child needs for itself. `ocr` recognises the text of scanned pages.
         """
+        self._ocr = ocr
         self._longest_s, self._deadline_s, self._memory_mb = deadline_s, deadline_s, memory_mb
         self._child: _Child | None = None
         self._turn = threading.Lock()
@@ -130,7 +135,7 @@ class Parser:
 
     @property
     def child(self) -> int | None:
-        """The child's process id; None without a child."""
+        """Return the child's process id; None without a child."""
         child = self._child
         return child.process.pid if child else None
 
@@ -184,7 +189,7 @@ class Parser:
         if self._child and self._child.process.poll() is not None:
             self._end()
         if self._child is None:
-            self._child = _Child(self._longest_s, self._memory_mb)
+            self._child = _Child(self._longest_s, self._memory_mb, ocr=self._ocr)
             threading.Thread(
                 target=self._watch, args=[self._child], daemon=True, name="slipway-parsing"
             ).start()
@@ -223,12 +228,12 @@ class Parser:
 class _Child:
     """The child process; it ends when this process ends."""
 
-    def __init__(self, deadline_s: float, memory_mb: int) -> None:
+    def __init__(self, deadline_s: float, memory_mb: int, *, ocr: bool) -> None:
         self._line = Lifeline()
         needed = {
             name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ
         }  # Windows starts no process without it
-        code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd})"
+        code = f"from slipway.knowledge.parsing import serve; serve({deadline_s!r}, {memory_mb!r}, {self._line.fd}, ocr={ocr!r})"
         try:
             self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-s", "-X", "utf8", "-c", code],
@@ -258,10 +263,12 @@ class _Child:
 # In the child
 
 
-def serve(deadline_s: float, memory_mb: int, line: int) -> None:
+def serve(deadline_s: float, memory_mb: int, line: int, *, ocr: bool = False) -> None:
     """Run in the child: read jobs from stdin, write pages and answers to stdout, until stdin or
     `line` closes.
     """
+    if ocr:
+        switch_on(_OCR_SHARE * deadline_s)
     end_with_parent(line)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not mix with the answers

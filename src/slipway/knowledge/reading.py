@@ -19,10 +19,13 @@ from slipway.knowledge.fusion import embedded_text
 from slipway.knowledge.parsing import Parser, ParseTimeout
 from slipway.knowledge.passages import passages
 from slipway.knowledge.readers import Loss, ParsedDocument, UnreadableFile
+from slipway.knowledge.readers.ocr import MEMORY_MB
 from slipway.knowledge.uploads import UnknownAccess, Uploads
 from slipway.types import Passage
 
 _MOST_LOSSES = 4  # that a sentence names
+_MEMORY_MB = 1024
+_OCR_FORMAT = 1000
 _AT_ONCE = 3  # files parsed at once, each in its own process
 
 
@@ -44,11 +47,15 @@ class FileReader:
         *,
         largest_mb: float,
         deadline_s: float,
+        ocr: bool = False,
     ) -> None:
         self._document_store, self._uploads = document_store, uploads
         self.set_size_limit(largest_mb)
         self._deadline_s = deadline_s
-        self._all_parsers = [Parser(deadline_s) for _ in range(_AT_ONCE)]
+        # files are read again if recognising is switched on or off
+        self.format = FORMAT + _OCR_FORMAT * ocr
+        memory_mb = MEMORY_MB if ocr else _MEMORY_MB
+        self._all_parsers = [Parser(deadline_s, memory_mb, ocr=ocr) for _ in range(_AT_ONCE)]
         self._parsers: LifoQueue[Parser] = LifoQueue()
         for parser in self._all_parsers:
             self._parsers.put(parser)
@@ -75,7 +82,7 @@ class FileReader:
             stamp=found.stamp,
             size=found.size,
             version="",
-            format=FORMAT,
+            format=self.format,
         )
         try:
             data, state = self._bytes(found)

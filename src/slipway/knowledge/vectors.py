@@ -67,7 +67,7 @@ class Vectors:
 
     @property
     def ids(self) -> set[int]:
-        """The ids with a vector."""
+        """Return the ids with a vector."""
         with self._lock:
             return set(self._row_of)
 

@@ -27,12 +27,12 @@ class Person(Record, frozen=True, kw_only=True):
 
     @property
     def owner(self) -> str:
-        """What this person's answers and conversations belong to."""
+        """Return the owner of this person's answers and conversations."""
         return hashlib.sha256(f"person\n{self.issuer}\n{self.id}".encode()).hexdigest()[:16]
 
 
 class Session(Record, frozen=True, kw_only=True):
-    """What the session cookie holds; it is signed, and ends at `until` (seconds since the epoch)."""
+    """The signed content of the session cookie; it ends at `until` (seconds since the epoch)."""
 
     person: Person
     until: float

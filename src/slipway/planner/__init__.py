@@ -1,1 +1,4 @@
-"""From what a business needs to a model and a deployment, with the reasons. Nothing here asks anybody anything; commands do."""
+"""Choose a model and a deployment from what a business needs, with the reasons.
+
+Nothing here asks a person anything; the commands do.
+"""

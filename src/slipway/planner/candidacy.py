@@ -1,4 +1,4 @@
-"""Models that pass all constraints: what is known of their quality, and who comes first."""
+"""Rank the models that pass all constraints by what is known of their quality."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,8 @@ from slipway.planner.costs import Option
 from slipway.planner.models import CatalogueModel, FactSource
 from slipway.types import Record
 
-NOISE = 0.03  # public scores nearer than this to each other are taken as equal: that many labels are wrong
+# Public scores that differ by less count as equal, since this share of the labels is wrong
+NOISE = 0.03
 LEVELS = (  # how much is known of a model's quality for a task
     "measured on your set",
     "made for this task",

@@ -197,7 +197,10 @@ def _laid_over(
         if not {"input", "output"} <= set(entry.price):
             raise SettingsError(
                 [
-                    f"--catalogue: models.{entry.id}.price: it needs `input` and `output`, USD per million tokens"
+                    (
+                        f"--catalogue: models.{entry.id}.price: it needs `input` and `output`, "
+                        "USD per million tokens"
+                    )
                 ]
             )
         given["tiers"] = (Tier(above=0, input=entry.price["input"], output=entry.price["output"]),)
@@ -209,7 +212,10 @@ def _laid_over(
         if bad := [each for each in values or () if each not in known]:
             raise SettingsError(
                 [
-                    f"--catalogue: models.{entry.id}.{name}: `{bad[0]}` is not known; known: {', '.join(known)}"
+                    (
+                        f"--catalogue: models.{entry.id}.{name}: `{bad[0]}` is not known; known: "
+                        f"{', '.join(known)}"
+                    )
                 ]
             )
     own_sources = {name: FactSource(says=text, as_of=as_of) for name, text in entry.sources.items()}

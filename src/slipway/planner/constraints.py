@@ -1,5 +1,5 @@
-"""Hard constraints, in the order in which they are looked at: the first that a model violates is why
-it is rejected, together with the nearest change of the requirements that would let it pass there.
+"""Check the hard constraints in order. The first that a model violates is the reason to reject it,
+reported with the smallest change of the requirements that would let it pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ class Evidence(Record, frozen=True, kw_only=True):
 
 
 class ModelFacts(Record, frozen=True, kw_only=True):
-    """All that a constraint may look at. `options` are ways to run the model, the cheapest first."""
+    """What a constraint may look at. `options` are ways to run the model, the cheapest first."""
 
     model: CatalogueModel
     requirements: Requirements
@@ -62,7 +62,7 @@ def _joined(values: Sequence[str]) -> str:
 
 
 def needed_input(requirements: Requirements) -> tuple[str, ...]:
-    """Return what a model must take, beside text: what people send, and what the tasks are about."""
+    """Return what a model must accept besides text: what people send and what the tasks need."""
     found = [
         *requirements.input,
         *(_TASK_INPUT[task] for task in requirements.tasks if task in _TASK_INPUT),

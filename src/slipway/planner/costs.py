@@ -1,5 +1,5 @@
-"""What a month costs: by the token, on machines by the hour, on machines that may be taken away, by
-the second that they answer, or on machines with the rest sent to somebody else.
+"""Compute what a month costs: by the token, on machines by the hour, on interruptible machines, by
+the second of use, or on machines with the overflow sent to a provider.
 
 Replicas follow from measured service times by Little's law; how much overflows, from Erlang's loss
 formula, which holds for any spread of service times. With a trace, its requests are followed one by
@@ -32,7 +32,7 @@ KINDS: dict[Kind, str] = {
 }
 _HOURS = 730
 _BYTES = 2.0  # of a parameter, in 16 bits
-_ROOM = 1.2  # memory for what the model remembers of requests, beside its weights
+_HEADROOM = 1.2  # memory for what the model remembers of requests, beside its weights
 _DRAWN = 5000  # requests that are drawn for want of a trace
 _SMALL_B = 7.0  # the size for which `prompt_tokens_a_second` is said
 
@@ -93,8 +93,10 @@ def mean_request_usd(model: CatalogueModel, demand: Demand) -> float | None:
 
 
 def memory_gb(model: CatalogueModel) -> float | None:
-    """Return what a model's weights and the requests under way take; None if its size is not known."""
-    return None if model.size_b is None else model.size_b * _BYTES * _ROOM
+    """Return the memory for a model's weights and requests in progress; None if its size is
+    unknown.
+    """
+    return None if model.size_b is None else model.size_b * _BYTES * _HEADROOM
 
 
 def service_of(
@@ -345,9 +347,7 @@ def _leave(at: float, replica: int, counts: dict[int, int], started: dict[int, f
 
 @lru_cache(maxsize=8)
 def at_random(demand: Demand) -> Demand:
-    """Draw requests that come at random around the mean (Poisson), with exponential lengths: always the
-    same ones.
-    """
+    """Draw random requests (Poisson) with exponential lengths; always the same ones."""
     chance = random.Random(0)  # noqa: S311 - drawn again in the same way
     at, found = 0.0, []
     for _ in range(_DRAWN):

@@ -1,7 +1,7 @@
-"""A decision: who fits, who is best, how it is run, and what must be so before it goes live.
+"""Decide which models fit, which is best, how it is run, and what must be done before it goes live.
 
-Everything follows from the requirements, the catalogue, the evidence and the day; the same four give
-the same decision.
+Everything follows from the requirements, the catalogue, the evidence and the day; the same four
+give the same decision.
 """
 
 import re
@@ -51,7 +51,9 @@ class RejectedChain(Record, frozen=True, kw_only=True):
 
 
 class Deployment(Record, frozen=True, kw_only=True):
-    """How the chosen model is run: the cheapest option, the others, and who takes over if it fails."""
+    """How the chosen model is run: the cheapest option, the others, and what takes over if it
+    fails.
+    """
 
     chosen: Option
     options: Sequence[Option]
@@ -312,18 +314,39 @@ def _conditions(
         [] if chosen else ["no model passes all constraints: relax one that the rejections name"]
     )
     found += _risks(requirements)
+    found += _over_budget(requirements, deployment)
     if chosen is not None:
         found += [*_unproven(requirements, chosen), *_unmeasured(requirements, chosen)]
         if deployment is None:
             found.append(
-                f"price: what {chosen.model.id} costs is not known, and is not 0: say it in a file for --catalogue"
+                f"price: what {chosen.model.id} costs is not known, and is not 0: say it in a "
+                "file for --catalogue"
             )
     if deployment is not None and deployment.availability < requirements.availability:
         found.append(
             f"availability: the chain answers {deployment.availability:.4%} of the time, needed is "
-            f"{requirements.availability:.4%}: no further model of another provider passes the constraints"
+            f"{requirements.availability:.4%}: no further model of another provider passes the "
+            "constraints"
         )
     return found
+
+
+def _over_budget(requirements: Requirements, deployment: Deployment | None) -> Iterator[str]:
+    """List budgets that the requests of a trace would pass, though their averages keep to them."""
+    if deployment is None:
+        return
+    option, budget = deployment.chosen, requirements.budget
+    if budget.month_usd is not None and option.month_usd > budget.month_usd:
+        yield (
+            f"budget: by the trace, a month costs ${option.month_usd:,.2f}, more than "
+            f"${budget.month_usd:,.2f}"
+        )
+    if budget.thousand_usd is not None and option.thousand_usd > budget.thousand_usd:
+        yield (
+            f"budget: by the trace, a thousand requests cost ${option.thousand_usd:,.4f}, more "
+            "than "
+            f"${budget.thousand_usd:,.4f}"
+        )
 
 
 def _risks(requirements: Requirements) -> Iterator[str]:
@@ -334,7 +357,10 @@ def _risks(requirements: Requirements) -> Iterator[str]:
     if not requirements.knowledge:
         yield f"knowledge: {why}: answers must come from documents; name them under `knowledge`"
     if requirements.rules is None:
-        yield f"rules: {why}: some questions need a fixed answer, or none; name the file under `rules`"
+        yield (
+            f"rules: {why}: some questions need a fixed answer, or none; name the file under "
+            "`rules`"
+        )
 
 
 def _unproven(requirements: Requirements, chosen: Candidacy) -> Iterator[str]:
@@ -342,16 +368,19 @@ def _unproven(requirements: Requirements, chosen: Candidacy) -> Iterator[str]:
     if least is None:
         if chosen.level == len(LEVELS) - 1:
             yield (
-                f"quality: nothing is known of how good {chosen.model.id} is; measure it on your own "
-                "questions, under `quality.set`"
+                f"quality: nothing is known of how good {chosen.model.id} is; measure it on your "
+                "own questions, under `quality.set`"
             )
         return
     if evidence is None:
-        yield f"quality: nobody has measured {chosen.model.id} on `{requirements.quality.set}`: slipway plan FILE --evaluate"
+        yield (
+            f"quality: nobody has measured {chosen.model.id} on `{requirements.quality.set}`: "
+            "slipway plan FILE --evaluate"
+        )
     elif evidence.low < least:
         yield (
-            f"quality: {chosen.model.id} scores {evidence.score:.1%}, surely only {evidence.low:.1%}; needed is "
-            f"{least:.1%}: measure more items"
+            f"quality: {chosen.model.id} scores {evidence.score:.1%}, surely only "
+            f"{evidence.low:.1%}; needed is {least:.1%}: measure more items"
         )
 
 
@@ -371,17 +400,29 @@ def _advice(
     found = []
     if requirements.stakes == "high" or requirements.risky:
         found.append(
-            "A person looks at answers before they are acted upon, and the reader sees what the answer rests on."
+            "A person looks at answers before they are acted upon, and the reader sees what the "
+            "answer rests on."
         )
     if requirements.quality.set is None:
         found.append(
-            "Nothing was measured on your own questions: write fifty or more, and name the file under `quality.set`."
+            "Nothing was measured on your own questions: write fifty or more, and name the file "
+            "under `quality.set`."
+        )
+    budget = requirements.budget.month_usd
+    if (
+        deployment is not None
+        and budget is not None
+        and deployment.chosen.high_usd > budget >= deployment.chosen.month_usd
+    ):
+        found.append(
+            f"With {requirements.assumptions.traffic_error:.0%} more traffic, a month would cost "
+            f"${deployment.chosen.high_usd:,.0f}, more than the budget."
         )
     unknown = sum(each.level == 4 for each in ranked)
     if unknown and ranked and ranked[0].level < 4:
         found.append(
-            f"{unknown:,} more models pass all constraints, but nothing public is known of their quality: "
-            "name some under `candidates` to have them measured."
+            f"{unknown:,} more models pass all constraints, but nothing public is known of their "
+            "quality: name some under `candidates` to have them measured."
         )
     if (
         deployment is not None
@@ -389,6 +430,7 @@ def _advice(
         and not deployment.chosen.service.measured
     ):
         found.append(
-            "How fast the machine answers is estimated from its memory; measure it, and say it under `serving`."
+            "How fast the machine answers is estimated from its memory; measure it, and say it "
+            "under `serving`."
         )
     return found

@@ -1,4 +1,4 @@
-"""A decision as a file: all that it rests on, so that it can be made again and compared."""
+"""Save a decision with everything it depends on, so that it can be made again and compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -157,14 +157,20 @@ def _moved(before: DecisionFile, now: DecisionFile) -> Iterator[str]:
     then, again = {each.id for each in before.accepted}, {each.id for each in now.accepted}
     for what, ids in (("no longer accepted", then - again), ("newly accepted", again - then)):
         if ids:
-            yield f"{what}: {', '.join(sorted(ids)[:5])}{f' and {len(ids) - 5} more' if len(ids) > 5 else ''}"
+            yield f"{what}: {_first(sorted(ids))}"
     other = [
         id_
         for id_, each in before.rejected.items()
         if id_ in now.rejected and now.rejected[id_] != each
     ]
     if other:
-        yield f"rejected for another reason: {', '.join(other[:5])}{f' and {len(other) - 5} more' if len(other) > 5 else ''}"
+        yield f"rejected for another reason: {_first(other)}"
+
+
+def _first(ids: Sequence[str]) -> str:
+    """Name the first five, and count the others."""
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return ", ".join(ids[:5]) + more
 
 
 def _shown(value: object) -> str:

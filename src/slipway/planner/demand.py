@@ -1,4 +1,4 @@
-"""How many requests there will be, and how long they are: from a few numbers, or from a trace."""
+"""Estimate how many requests come and how long they are, from a few numbers or from a trace."""
 
 import csv
 import gzip
@@ -87,7 +87,7 @@ def from_trace(trace: Sequence[TraceRequest]) -> Demand:
 
 
 def read_trace(file: Path) -> list[TraceRequest]:
-    """Return a CSV of requests, packed by gzip or not, in the order of time. Raises SettingsError."""
+    """Read a CSV of requests, gzipped or not, and sort it by time. Raises SettingsError."""
     try:
         data = file.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
@@ -115,7 +115,10 @@ def _column(file: Path, names: Sequence[str], known: Sequence[str]) -> str:
     if found is None:
         raise SettingsError(
             [
-                f"traffic.trace: {file} has no column {' or '.join(known)}; it has {', '.join(names) or 'none'}"
+                (
+                    f"traffic.trace: {file} has no column {' or '.join(known)}; it has "
+                    f"{', '.join(names) or 'none'}"
+                )
             ]
         )
     return found

@@ -1,6 +1,4 @@
-"""The questions that `slipway plan init` asks, and the file that their answers make. The page asks the
-same ones.
-"""
+"""Ask the questions of `slipway plan init`, in the terminal or on the page, and write the file."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +10,7 @@ from slipway.types import Record
 
 
 class Asking(Record, frozen=True, kw_only=True):
-    """One question. `field` is where its answer goes; `choices` are the words that may be answered."""
+    """One question. `field` is where its answer goes; `choices` are the allowed answers."""
 
     field: str
     question: str

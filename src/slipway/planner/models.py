@@ -1,4 +1,4 @@
-"""The models and machines of the catalogue: what is known of each, with its source and date."""
+"""Describe the models and machines of the catalogue, each fact with its source and date."""
 
 from collections.abc import Mapping
 from datetime import date

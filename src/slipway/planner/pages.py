@@ -1,4 +1,4 @@
-"""A plan that a manager can read: one HTML file, without network and scripts."""
+"""Write a plan that a manager can read: one HTML file without network or scripts."""
 
 from collections.abc import Iterator, Sequence
 
@@ -176,8 +176,8 @@ def _candidates(decision: Decision) -> Markup:
         tag("h2", "Who passes"),
         tag(
             "p",
-            f"{len(decision.accepted):,} models pass all constraints; the first {len(shown)} are shown. "
-            "Nobody else is as good, as cheap and as fast as one on the front.",
+            f"{len(decision.accepted):,} models pass all constraints; the first {len(shown)} are "
+            "shown. Nobody else is as good, as cheap and as fast as one on the front.",
         ),
         _scatter(decision),
         grid(table, "Who passes", "plain"),
@@ -206,7 +206,8 @@ def _scatter(decision: Decision) -> Markup:
             picture,
             tag(
                 "figcaption",
-                "Quality by the cost of a month: measured where there is an interval, else a public score",
+                "Quality by the cost of a month: measured if there is an interval, else a "
+                "public score",
             ),
         ),
     )
@@ -236,8 +237,8 @@ def _rejected(decision: Decision) -> Markup:
         tag("h2", "Who does not"),
         tag(
             "p",
-            f"{len(decision.rejected):,} models are rejected, each by the first constraint that it violates. "
-            "The decision file names all.",
+            f"{len(decision.rejected):,} models are rejected, each by the first constraint that "
+            "it violates. The decision file names all.",
         ),
         grid(counts, "Constraints"),
         grid(table, "Nearest", "plain") if rows else "",
@@ -251,8 +252,15 @@ def _rejected(decision: Decision) -> Markup:
 def _needs(decision: Decision, assumed: Sequence[str]) -> Markup:
     demand = decision.demand
     lines = [
-        f"{demand.mean_rps:.3g} requests a second on average, {demand.peak_rps:.3g} at the peak, {demand.month:,.0f} a month",
-        f"{demand.input_tokens:,.0f} tokens in and {demand.output_tokens:,.0f} out for an average request",
+        (
+            f"{demand.mean_rps:.3g} requests a second on average, {demand.peak_rps:.3g} at the "
+            "peak, "
+            f"{demand.month:,.0f} a month"
+        ),
+        (
+            f"{demand.input_tokens:,.0f} tokens in and {demand.output_tokens:,.0f} out for an "
+            "average request"
+        ),
         *(["followed through a trace of real requests"] if demand.trace else []),
     ]
     return joined(

@@ -1,4 +1,6 @@
-"""Who is worth looking at: nobody else is as good, as cheap and as fast, and better in one of these."""
+"""Find the Pareto front: models that no other one beats in quality, cost or speed without being
+worse in another.
+"""
 
 from collections.abc import Sequence
 

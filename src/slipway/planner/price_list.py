@@ -1,6 +1,6 @@
-"""The price list of LiteLLM (MIT) as models of the catalogue.
+"""Read the price list of LiteLLM (MIT) as models of the catalogue.
 
-A price of 0 in the list means that nobody knows it, so that it is None here.
+A price of 0 in the list means that it is unknown, so it becomes None.
 """
 
 import gzip

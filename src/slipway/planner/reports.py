@@ -1,4 +1,4 @@
-"""A plan in the terminal, and the words that all its reports share."""
+"""Write a plan for the terminal, and the sentences that all its reports share."""
 
 from collections.abc import Iterator, Sequence
 
@@ -48,7 +48,8 @@ def machines(option: Option) -> str:
     parts = []
     if option.replicas:
         parts.append(
-            f"{option.replicas} x {option.machine}{f' in {option.zones} zones' if option.zones > 1 else ''}"
+            f"{option.replicas} x {option.machine}"
+            + (f" in {option.zones} zones" if option.zones > 1 else "")
         )
     if option.spot_replicas:
         parts.append(f"{option.spot_replicas} x {option.machine} that may be taken away")
@@ -61,7 +62,11 @@ def machines(option: Option) -> str:
 
 def quality(each: Candidacy) -> str:
     if each.evidence is not None:
-        return f"{each.evidence.score:.1%} [{100 * each.evidence.low:.1f}, {100 * each.evidence.high:.1f}] on {each.evidence.n} items of {each.evidence.set}"
+        found = each.evidence
+        return (
+            f"{found.score:.1%} [{100 * found.low:.1f}, {100 * found.high:.1f}] "
+            f"on {found.n} items of {found.set}"
+        )
     if each.prior is not None:
         return f"{each.prior.benchmark} {each.prior.value:.3f}, public"
     return "not known"
@@ -79,7 +84,11 @@ def headline(decision: Decision) -> str:
     )
     name = decision.chosen.model.id
     if decision.conditions:
-        return f"{name} fits best{cost}; {len(decision.conditions)} condition{'s' * (len(decision.conditions) > 1)} must be met before it goes live."
+        count = len(decision.conditions)
+        return (
+            f"{name} fits best{cost}; {count} condition{'s' * (count > 1)} "
+            "must be met before it goes live."
+        )
     return f"Use {name}{cost}."
 
 
@@ -99,7 +108,10 @@ def reason(decision: Decision) -> str:
     if chosen.level == 1 and len(alike) and chosen.prior is not None:
         why += ", and the best of those by its public score, or as good and cheaper"
     passed, all_ = len(decision.accepted), len(decision.accepted) + len(decision.rejected)
-    return f"Of {all_:,} models, {passed:,} pass all constraints. {chosen.model.id} is chosen since {why}."
+    return (
+        f"Of {all_:,} models, {passed:,} pass all constraints. {chosen.model.id} is chosen since "
+        f"{why}."
+    )
 
 
 def nearest(decision: Decision, most: int = 8) -> list[tuple[str, Violation]]:
@@ -138,16 +150,25 @@ def as_text(decision: Decision, assumed: Sequence[str]) -> Iterator[str]:
         yield "\nHow it is run"
         for option in decision.deployment.options[:6]:
             mark = "*" if option is decision.deployment.chosen else " "
-            yield f" {mark} {option.kind:10} {cost_range(option):34} {usd(option.thousand_usd)} for 1,000   {machines(option)}"
-        yield f"   if it fails: {' then '.join(decision.deployment.chain) or 'nobody'}; together {decision.deployment.availability:.4%} of the time"
+            yield (
+                f" {mark} {option.kind:10} {cost_range(option):34} "
+                f"{usd(option.thousand_usd)} for 1,000   {machines(option)}"
+            )
+        chain = " then ".join(decision.deployment.chain) or "nobody"
+        availability = decision.deployment.availability
+        yield f"   if it fails: {chain}; together {availability:.4%} of the time"
         yield f"   {break_even(decision)}"
     if decision.accepted:
         yield "\nWho passes"
         for each in decision.accepted[:8]:
             cost = usd(each.best.month_usd if each.best is not None else None)
-            yield f"   {each.rank:2}. {each.model.id:44} {cost:>12} a month   {quality(each)} ({LEVELS[each.level]})"
+            yield (
+                f"   {each.rank:2}. {each.model.id:44} {cost:>12} a month   "
+                f"{quality(each)} ({LEVELS[each.level]})"
+            )
     yield "\nWho does not"
-    yield f"   {', '.join(f'{count:,} by {name}' for name, count in counted(decision.rejected).items()) or 'nobody'}"
+    counts = [f"{count:,} by {name}" for name, count in counted(decision.rejected).items()]
+    yield f"   {', '.join(counts) or 'nobody'}"
     yield from (f"   {id_}: {violation.sentence}" for id_, violation in nearest(decision))
     yield from (f"   chain {each.sentence}" for each in decision.chains)
     if decision.advice:
@@ -222,7 +243,10 @@ def model_lines(model: CatalogueModel, retired: bool) -> Iterator[str]:
         yield f"  {name:13} {value or 'not known'}{behind}"
     for benchmark, score in model.priors.items():
         source = model.source(f"priors.{benchmark}")
-        yield f"  {benchmark:13} {score:.4g}   [{source.says}, {source.as_of}; public, perhaps in the training data]"
+        yield (
+            f"  {benchmark:13} {score:.4g}   [{source.says}, {source.as_of}; public, perhaps in "
+            "the training data]"
+        )
 
 
 def kind_meaning(option: Option) -> str:

@@ -1,5 +1,5 @@
-"""What a business needs, from a YAML file or from answers to questions. Every field may be left out;
-what then counts is listed as assumed.
+"""Read what a business needs from a YAML file or from answers to questions. Every field is
+optional; the defaults used are listed as assumed.
 """
 
 import re
@@ -64,7 +64,10 @@ class Traffic(RequirementPart, frozen=True, kw_only=True):
     trace: Annotated[
         str | None,
         Meta(
-            description="CSV of real requests, with time, input and output tokens; its figures count before those above"
+            description=(
+                "CSV of real requests, with time, input and output tokens; its figures count "
+                "before those above"
+            )
         ),
     ] = None
     interruptible: Annotated[
@@ -147,7 +150,9 @@ class Assumptions(RequirementPart, frozen=True, kw_only=True):
         Meta(
             ge=0,
             lt=1,
-            description="how much less a machine costs that may be taken away, where the catalogue has no price",
+            description=(
+                "how much less an interruptible machine costs, where the catalogue has no price"
+            ),
         ),
     ] = 0.6
     spot_availability: Annotated[
@@ -181,7 +186,9 @@ class Requirements(RequirementPart, frozen=True, kw_only=True):
     stakes: Annotated[
         Literal["normal", "high"],
         Meta(
-            description="`high`: a wrong answer does harm; knowledge, rules and a person are then required"
+            description=(
+                "`high`: a wrong answer does harm; knowledge, rules and a person are then required"
+            )
         ),
     ] = "normal"
     languages: Annotated[
@@ -218,7 +225,9 @@ class Requirements(RequirementPart, frozen=True, kw_only=True):
     allow_unknown: Annotated[
         tuple[Unknown, ...],
         Meta(
-            description="facts that may be unknown; a model of which one is not known fails otherwise"
+            description=(
+                "facts that may be unknown; a model of which one is not known fails otherwise"
+            )
         ),
     ] = ("latency", "quality", "licence")
     serving: Annotated[
@@ -319,7 +328,10 @@ def _sentence(error: str) -> str:
     unknown = re.match(r"Object contains unknown field `(.+)`", what)
     if unknown:
         part = at.strip(".`")
-        return f"{part}{'.' if part else ''}{unknown[1]}: there is no such field; see: slipway plan --fields"
+        return (
+            f"{part}{'.' if part else ''}{unknown[1]}: there is no such field; see: slipway plan "
+            "--fields"
+        )
     field = at.strip(".`")
     if what.startswith("Invalid enum value") and (known := _choices(field)):
         what = f"there is no {what.removeprefix('Invalid enum value ')}; known: {', '.join(known)}"
@@ -351,7 +363,10 @@ def _problems(found: Requirements) -> Iterator[str]:
         yield f"languages: `{bad[0]}` is no language code; write zh, en, de …"
     traffic = found.traffic
     if traffic.peak_rps is not None and traffic.peak_rps < traffic.mean_rps:
-        yield f"traffic.peak_rps: {traffic.peak_rps:g} is less than traffic.mean_rps, {traffic.mean_rps:g}"
+        yield (
+            f"traffic.peak_rps: {traffic.peak_rps:g} is less than traffic.mean_rps, "
+            f"{traffic.mean_rps:g}"
+        )
     if found.quality.least is not None and found.quality.set is None:
         yield "quality.least: it needs `quality.set`, the evaluation set on which it is measured"
     if both := set(found.candidates) & set(found.exclude):

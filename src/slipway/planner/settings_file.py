@@ -1,4 +1,4 @@
-"""The `slipway.yaml` of a decision: its models, the route with who takes over, and the app."""
+"""Write the `slipway.yaml` of a decision: its models, the route with its fallbacks, and the app."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,7 +44,8 @@ def settings_of(decision: Decision, path: Callable[[str], str] = str) -> str | N
 
 def _head(decision: Decision, entries: list[Candidacy]) -> Iterator[str]:
     yield f"Made by slipway plan on {decision.today} for {decision.name}."
-    yield f"Set these variables before: {', '.join(dict.fromkeys(v for e in entries for v in _variables(e.model))) or 'none'}"
+    names = dict.fromkeys(name for entry in entries for name in _variables(entry.model))
+    yield f"Set these variables before: {', '.join(names) or 'none'}"
 
 
 def _variables(model: CatalogueModel) -> list[str]:

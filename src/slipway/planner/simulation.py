@@ -1,4 +1,4 @@
-"""The bill of a trace, request by request: what the formulas of `costs` are checked against."""
+"""Compute the bill of a trace, request by request, to check the formulas of `costs`."""
 
 import heapq
 import math

@@ -5,7 +5,7 @@ of its own (`slipway mock`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Literal, Protocol, cast
 
@@ -26,9 +26,9 @@ class Call(Record, frozen=True, kw_only=True):
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with
     its own. `usage_wanted`: the client asked for the usage chunk of a stream; `stream_options`
     holds its other options. A `patient` call waits for a model that is still loading; a call that
-    another model can answer does not. `may_resend` is called before the request is
-    sent a second time because a kept connection was closed. The first words must arrive by `words_by`, the last by
-    `ends_by` (monotonic clock).
+    another model can answer does not. `may_resend` is called before the request is sent a second
+    time because a kept connection was closed. The first words must arrive by `words_by`, the last
+    by `ends_by` (monotonic clock).
     """
 
     body: bytes
@@ -67,6 +67,10 @@ class ModelReply(Protocol):
         """Return the answer to a call that asked for no stream."""
         ...
 
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        """Return the provider's `x-ratelimit-*` headers, which clients pace themselves by."""
+        ...
+
     def close(self) -> None:
         """Release the connection. May be called twice."""
         ...
@@ -83,8 +87,8 @@ class Provider(Protocol):
 
     @property
     def state(self) -> str | None:
-        """The state of a model that runs here: `starting`, `ready`, `waiting: why` or `failed:
-        why`. None for a remote endpoint.
+        """Return the state of a model that runs here: `starting`, `ready`, `waiting: why` or
+        `failed: why`. None for a remote endpoint.
         """
         ...
 

@@ -45,7 +45,7 @@ DECLINED = re.compile(
 OWN_FAULT = (400, 422)  # the request is wrong, whichever provider reads it
 KEY = (401, 402, 403)
 LATE = (408, 504, 524)
-# The status that stands for a code or type in an error object
+# The status for a code or type in an error object
 STATUS_OF = (
     (
         re.compile(
@@ -85,8 +85,8 @@ class Failure(Record, frozen=True, kw_only=True):
     all: str = ""  # the whole error object as text, for matching
 
 
-class Teller:
-    """Turns failures of one model's provider into errors."""
+class ErrorReader:
+    """Turns the failures of one model's provider into errors."""
 
     def __init__(self, name: str, context: int | None, api_key: str | None) -> None:
         """`name` is our name of the model, `context` its size in tokens if known."""
@@ -143,7 +143,7 @@ class Teller:
         meant: int,
         status: int,
     ) -> ProviderError:
-        """The provider's own words, status and code are passed on."""
+        """Pass on the provider's own words, status and code."""
         ours = f"{self.who} refused the request ({meant})."
         error = kind(
             words or ours,
@@ -220,7 +220,7 @@ def failure_in(body: bytes) -> Failure:
 
 
 def _status(value: Any) -> int | None:
-    """Return an HTTP status that stands in an error object as a number or a text."""
+    """Return an HTTP status in an error object as a number or a text."""
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
         value = int(value)
     is_status = isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600
@@ -228,5 +228,5 @@ def _status(value: Any) -> int | None:
 
 
 def status_of(kind: str) -> int:
-    """Return the status that a code or type stands for; 500 for one that is not known."""
+    """Return the status for a code or type; 500 for an unknown one."""
     return next((status for form, status in STATUS_OF if form.search(kind)), 500)

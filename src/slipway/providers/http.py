@@ -13,121 +13,36 @@ peer close the connection looks the same.
 
 import asyncio
 import math
-import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
-import msgspec
 
 from slipway.errors import (
     ModelBusy,
     ProviderCut,
     ProviderDown,
-    ProviderError,
     ProviderNonsense,
     ProviderSlow,
 )
+from slipway.providers.client import (
+    LARGEST_REPLY,
+    HttpReply,
+    MayResend,
+    Timeouts,
+    always,
+    unsent,
+)
+from slipway.providers.tls import os_error_text, tls_context
 
 # A close later than this after sending is a failure of the call, not of an old connection
 STALE_S = 1.0
 DRAIN_S = 1.0  # how long the end of a reply may take after its last event
 TICK_S = 0.05  # how often deadlines are checked
 HIGH_WATER = 256 * 1024  # unread bytes of a stream at which we stop reading
-LARGEST_REPLY = 64 * 1024 * 1024
 LARGEST_HEAD = 64 * 1024
-
-
-MayResend = Callable[[], bool]
-
-
-def always() -> bool:
-    """Allow every resend."""
-    return True
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds to connect (with TLS), from sending to the first byte, and of silence
-    inside a reply.
-    """
-
-    connect_s: float = 5.0
-    first_byte_s: float = 60.0
-    between_bytes_s: float = 30.0
-
-
-class HttpReply(Protocol):
-    """A reply whose head has arrived. Exactly one task reads it. `close` must be called in any
-    case, and may be called twice.
-    """
-
-    status: int
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first value of a header; `name` in lower case."""
-        ...
-
-    async def read(self) -> bytes:
-        """Return the whole body."""
-        ...
-
-    async def chunk(self) -> bytes:
-        """Return the next bytes of the body as they arrive; b"" is its proper end. Raises
-        ProviderCut if it was cut.
-        """
-        ...
-
-    def limit(self, until: float) -> None:
-        """Set the time after which the rest is too late and raises ProviderSlow."""
-        ...
-
-    def close(self, *, nearly_done: bool = False) -> None:
-        """Keep the connection if the reply was read to its end; otherwise end it at once.
-
-        With `nearly_done`, the reader needs nothing more, and the connection has DRAIN_S to reach
-        the reply's end by itself.
-        """
-        ...
-
-
-class Client(Protocol):
-    """The interface to one origin. `head` is the request's head without Content-Length, as
-    `head_of` makes it.
-    """
-
-    async def send(
-        self, head: bytes, body: bytes, until: float = math.inf, *, may_resend: MayResend = always
-    ) -> HttpReply:
-        """Send a request and return the reply once its head is here. `until` as in
-        `HttpReply.limit`. `may_resend` is called before the request is sent a second time, which
-        happens if a kept connection turns out to be closed.
-        """
-        ...
-
-    def retire(self) -> None:
-        """Keep no connection from now on: idle ones end at once, the others with their reply.
-        Requests can still be sent.
-        """
-        ...
-
-    async def close(self) -> None: ...
-
-
-def head_of(method: str, url: str, headers: dict[str, str]) -> bytes:
-    """Return the fixed part of a request's head. Raises ValueError for a line break in it."""
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [
-        f"{method} {target} HTTP/1.1",
-        f"Host: {parts.netloc.rpartition('@')[2]}",
-        *(f"{k}: {v}" for k, v in headers.items()),
-    ]
-    if any(c in line for line in lines for c in "\r\n\0"):
-        raise ValueError("a line break in a URL or header")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n"
 
 
 class StaleConnection(Exception):
@@ -322,6 +237,9 @@ class PooledReply:
 
     def header(self, name: bytes) -> bytes | None:
         return next((v for k, v in self._open().headers if k == name), None)
+
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [header for header in self._open().headers if header[0].startswith(prefix)]
 
     def _open(self) -> HttpConnection:
         if self.connection is None:
@@ -542,36 +460,3 @@ class Pool:
         if self.ticker is not None:
             self.ticker.cancel()
             self.ticker = None
-
-
-def unsent(error: ProviderError) -> ProviderError:
-    """Mark an error that came before anything was sent."""
-    error.before_sending = True
-    return error
-
-
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Return a context with the given authority, else the system's, else certifi's if Python has no
-    certificate store.
-    """
-    paths = ssl.get_default_verify_paths()
-    if not (ca_file or paths.cafile or paths.capath):
-        import certifi  # needed only by a Python without a certificate store
-
-        ca_file = certifi.where()
-    context = ssl.create_default_context(cafile=ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def os_error_text(error: OSError) -> str:
-    """Describe an OSError in words that need no errno table."""
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error})"
-    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 LARGEST_INT = 2**63 - 1
-LONG_NUMBER = re.compile(rb"\d{400}")
+LONG_NUMBER = b"0" * 400
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 LONG_EVENT = 400  # bytes; a shorter one cannot hold a long number
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 BOM = b"\xef\xbb\xbf"
@@ -55,7 +56,7 @@ def read_raw(data: bytes) -> Any:
 
 def is_clean(data: bytes) -> bool:
     """Return whether the bytes are UTF-8 without numbers that no client can read."""
-    if len(data) > LONG_EVENT and LONG_NUMBER.search(data):
+    if len(data) > LONG_EVENT and LONG_NUMBER in data.translate(_DIGITS):
         return False
     if data.isascii():
         return True

@@ -4,7 +4,7 @@ protocol.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -123,6 +123,9 @@ class LocalReply:
 
     async def whole(self) -> Completion:
         return await self._reply.whole()
+
+    def rate_limits(self) -> Sequence[tuple[bytes, bytes]]:
+        return self._reply.rate_limits()
 
     def close(self) -> None:
         self._reply.close()

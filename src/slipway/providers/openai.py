@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 import slipway
 from slipway.errors import ProviderError, ProviderNonsense, ProviderSlow
 from slipway.providers import Call, Reachable, encode_json
-from slipway.providers.failures import Teller
-from slipway.providers.http import Client, HttpReply, Pool, Timeouts, head_of
+from slipway.providers.client import Client, HttpReply, Timeouts, head_of
+from slipway.providers.failures import ErrorReader
+from slipway.providers.http import Pool
 from slipway.providers.lenient_json import BrokenJson, read_json
 from slipway.providers.replies import OpenAIReply
 from slipway.providers.waiting_times import reset_s, wait_s
@@ -39,7 +40,7 @@ class OpenAIProvider:
         }
         if model.api_key:
             headers["Authorization"] = f"Bearer {model.api_key}"
-        self.teller = Teller(name, model.context, model.api_key)
+        self.error_reader = ErrorReader(name, model.context, model.api_key)
         self.head = head_of("POST", self.url, {**headers, **model.headers})
         self.probe_head = head_of("GET", f"{model.base_url}/models", {**headers, **model.headers})
         self._client: Client | None = None
@@ -82,9 +83,11 @@ class OpenAIProvider:
             error.model = self.name
             raise
         if reply.status == 200:
-            return OpenAIReply(self.teller, reply, call, self.model.connection.between_bytes)
+            return OpenAIReply(self.error_reader, reply, call, self.model.connection.between_bytes)
         try:
-            raise self.teller.error(await reply.read(), reply.status, lambda: waits_for(reply))
+            raise self.error_reader.error(
+                await reply.read(), reply.status, lambda: waits_for(reply)
+            )
         finally:
             reply.close()
 

@@ -11,15 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
-from slipway.providers.http import (
-    LARGEST_REPLY,
-    HttpReply,
-    MayResend,
-    Timeouts,
-    always,
-    tls_context,
-    unsent,
-)
+from slipway.providers.client import LARGEST_REPLY, HttpReply, MayResend, Timeouts, always, unsent
+from slipway.providers.tls import tls_context
 
 
 class ProxiedReply:
@@ -34,6 +27,13 @@ class ProxiedReply:
     def header(self, name: bytes) -> bytes | None:
         value = self.response.headers.get(name.decode())
         return value.encode("latin-1") if value is not None else None
+
+    def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        return [
+            (name.lower(), value)
+            for name, value in self.response.headers.raw
+            if name.lower().startswith(prefix)
+        ]
 
     async def read(self) -> bytes:
         parts, size = [], 0

@@ -1,13 +1,14 @@
 """Read a provider's reply: strict about its end, lenient about everything else.
 
 An answer has ended well only if each of its choices has a finish reason, and the stream then has
-`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no number,
-is left out and counted; it never costs the answer. A chunk that cannot be read at all is a failure,
-since words may be lost with it.
+`[DONE]` or closes cleanly. What cannot be read beside that, such as a token count that is no
+number, is left out and counted; it never costs the answer. A chunk that cannot be read at all is a
+failure, since words may be lost with it.
 """
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +16,21 @@ import msgspec
 
 from slipway.errors import ProviderCut, ProviderError, ProviderNonsense, ProviderSlow
 from slipway.providers import Call, Completion
-from slipway.providers.failures import Teller, is_failure
-from slipway.providers.http import LARGEST_REPLY, HttpReply
+from slipway.providers.client import LARGEST_REPLY, HttpReply
+from slipway.providers.failures import ErrorReader, is_failure
+from slipway.providers.fields import (
+    COUNTS,
+    NO_END,
+    NOT_TEXT,
+    SAID,
+    ChoiceEnds,
+    WireChunkChoice,
+    decode_chunk,
+    is_odd,
+    text_of,
+    usage_in,
+    wire_choice,
+)
 from slipway.providers.lenient_json import (
     BOM,
     LARGEST_INT,
@@ -34,67 +48,41 @@ from slipway.providers.reshaping import DONE, as_list, chunks_of, completion_of,
 from slipway.providers.sse import Framer, data_lines, data_of, name_of
 from slipway.types import Piece, Usage
 
+LARGE_EVENT = 1024 * 1024  # bytes
+RATE_LIMIT = b"x-ratelimit-"
 AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
-NO_END = frozenset({"", "null", "none"})  # finish reasons that some servers send in every chunk
 BROKEN_OFF = frozenset(
     {"error", "abort", "network_error", "insufficient_system_resource"}
 )  # finish reasons that mean a failure
 HEARTBEAT = re.compile(rb"[\w .:+-]{0,40}", re.ASCII)  # data that is a word, such as `ping`
 EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 HIGH_HALVES = ("\ud800", "\udbff")
-THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
-NOT_TEXT = ("tool_calls", "function_call", "audio")  # another model cannot continue these
-COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-SAID = (*THINKING, *NOT_TEXT, "content", "refusal")
-
-
-# The fields that are read from a reply. Unknown ones are skipped, and wrong ones are no error here.
-class WireDelta(msgspec.Struct):
-    content: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_details: Any = None
-    thinking: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-
-class WireChunkChoice(msgspec.Struct):
-    delta: WireDelta | None = None
-    finish_reason: Any = None
-    index: Any = None
-
-
-class WireChunk(msgspec.Struct):
-    choices: list[WireChunkChoice] | None = None
-    usage: Any = None
-    error: Any = None
-    object: Any = None
-
-
-decode_chunk = msgspec.json.Decoder(WireChunk).decode
 
 
 class OpenAIReply:
     """An answer in progress. See ModelReply."""
 
-    def __init__(self, teller: Teller, reply: HttpReply, call: Call, silence_s: float) -> None:
+    def __init__(
+        self, error_reader: ErrorReader, reply: HttpReply, call: Call, silence_s: float
+    ) -> None:
         """`silence_s` is how long a stream that has begun may send nothing but comments."""
-        self.teller, self.reply = teller, reply
+        self.error_reader, self.reply = error_reader, reply
+        self._rate_limits = reply.headers_with(RATE_LIMIT)
         self.hide_usage = not call.usage_wanted
         self.is_single = b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
         self.framer = Framer()
         self.events: list[bytes] = []  # whole events that were not read yet
-        self.ends = Ends()
+        self.ends = ChoiceEnds()
         self.half = ""  # the first half of a surrogate pair, whose second half may follow
         self.left_out = 0
         self.waits_for_words, self.is_first_block, self.ended = True, True, False
         self.begun = b""  # what was read to see what it is, and not handled yet
         self.quiet_since: float | None = None
         self.broken: ProviderError | None = None
+
+    def rate_limits(self) -> list[tuple[bytes, bytes]]:
+        return self._rate_limits
 
     # A whole answer
 
@@ -168,24 +156,34 @@ class OpenAIReply:
         try:
             if not self.ended:
                 await self.more()
-            some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
-            for event in some:
-                if not self.ended:
-                    found.extend(self.read(event))
+            self.read_some(found)
         except ProviderError as error:
             self.broken = self.named(error)
             if not found:
                 raise
-        self.note_words(any(piece.spoke or piece.finish for piece in found))
+        for piece in found:
+            if piece.spoke or piece.finish:
+                self.note_words()
+                break
         return found
 
-    def note_words(self, spoke: bool) -> None:
+    def read_some(self, found: list[Piece]) -> None:
+        """Read a few events and add their pieces, those before one that raises as well."""
+        some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
+        for event in some:
+            if (piece := self.usual(event)) is not None:
+                found.append(piece)
+            else:
+                found.extend(self.read(event))
+            if self.ended:
+                break
+
+    def note_words(self) -> None:
         """Words end the wait for the first ones, and any silence."""
-        if spoke:
-            self.quiet_since = None
-            if self.waits_for_words:
-                self.waits_for_words = False
-                self.reply.limit(self.ends_by)
+        self.quiet_since = None
+        if self.waits_for_words:
+            self.waits_for_words = False
+            self.reply.limit(self.ends_by)
 
     async def more(self) -> None:
         """Wait until there are whole events, or the stream has ended."""
@@ -204,6 +202,8 @@ class OpenAIReply:
                 self.events = self.framer.feed(data)
             except ValueError:
                 raise self.nonsense("sent an event that is too large") from None
+            if self.events and len(self.events[0]) > LARGE_EVENT:
+                await asyncio.sleep(0)  # reading and passing on a large event are two steps
             if not self.events and not self.framer.is_comment:
                 self.quiet_since = None  # an event that arrives slowly is no silence
 
@@ -216,9 +216,8 @@ class OpenAIReply:
             return begun
         if self.waits_for_words:
             return await self.reply.chunk()
-        now = asyncio.get_running_loop().time()
         if self.quiet_since is None:  # the client notices a connection without any bytes
-            self.quiet_since = now
+            self.quiet_since = time.monotonic()
             return await self.reply.chunk()
         until = self.quiet_since + self.silence_s
         self.reply.limit(min(until, self.ends_by))
@@ -228,7 +227,7 @@ class OpenAIReply:
             if self.ends_by <= until:
                 raise
             what = f"sent no words for {self.silence_s:g} s in the middle of its answer"
-            raise ProviderSlow(f"{self.teller.who} {what}.") from None
+            raise ProviderSlow(f"{self.error_reader.who} {what}.") from None
         finally:
             self.reply.limit(self.ends_by)  # while our own reader is slow, time does not count
 
@@ -256,6 +255,30 @@ class OpenAIReply:
         if not self.ends.all:
             raise self.cut()
         return DONE
+
+    def usual(self, event: bytes) -> Piece | None:
+        """Read an event as nearly all are: some text of the only choice. None for any other. This
+        is the hot path; `read` understands these events too.
+        """
+        if self.half or not event.startswith(b"data: {") or event.find(b"\n") != len(event) - 2:
+            return None
+        data = event[6:-2]
+        try:
+            chunk = decode_chunk(data)
+        except (ValueError, RecursionError):
+            return None
+        choices = chunk.choices
+        if not self.is_single or not choices or len(choices) > 1 or chunk.error or chunk.usage:
+            return None
+        delta = choices[0].delta
+        if choices[0].finish_reason is not None or delta is None or not is_clean(data):
+            return None
+        text = delta.content
+        is_text = type(text) is str and text
+        if not is_text or delta.tool_calls or delta.function_call or delta.audio:
+            return None
+        self.ends.add(0)
+        return Piece(raw=event, text=text, spoke=True)
 
     def read(self, event: bytes) -> Iterator[Piece]:
         """Yield the pieces of one event: as a rule one, with its original bytes."""
@@ -370,13 +393,15 @@ class OpenAIReply:
         if not isinstance(reason, str) or reason.strip().lower() in NO_END:
             return None
         if reason.strip().lower() in BROKEN_OFF:
-            raise self.named(ProviderCut(f"{self.teller.name} broke off its answer ({reason})."))
+            raise self.named(
+                ProviderCut(f"{self.error_reader.name} broke off its answer ({reason}).")
+            )
         self.ends.end(index)
         return reason
 
     def done(self, event: bytes) -> Piece:
         if not self.ends.all:
-            raise ProviderCut(f"{self.teller.name} ended its answer without saying why.")
+            raise ProviderCut(f"{self.error_reader.name} ended its answer without saying why.")
         self.ended = True
         self.events = []
         return Piece(raw=event if event.endswith(b"[DONE]\n\n") else DONE)
@@ -417,98 +442,22 @@ class OpenAIReply:
 
     def cut(self) -> ProviderError:
         if self.framer.rest.strip() or self.ends.any:
-            return ProviderCut(f"{self.teller.name} ended its answer before its end.")
-        return ProviderCut(f"{self.teller.name} ended its answer without saying why.")
+            return ProviderCut(f"{self.error_reader.name} ended its answer before its end.")
+        return ProviderCut(f"{self.error_reader.name} ended its answer without saying why.")
 
     def failure(self, value: Any) -> ProviderError:
-        """Return the error of an object that stands where an answer should be."""
-        return self.teller.error(encode_any(value))
+        """Return the error of an object that is in the place of an answer."""
+        return self.error_reader.error(encode_any(value))
 
     def nonsense(self, what: str) -> ProviderError:
-        return ProviderNonsense(f"{self.teller.who} {what}.", model=self.teller.name)
+        return ProviderNonsense(f"{self.error_reader.who} {what}.", model=self.error_reader.name)
 
     def named(self, error: ProviderError) -> ProviderError:
-        error.model = self.teller.name
+        error.model = self.error_reader.name
         return error
 
     def close(self) -> None:
         self.reply.close(nearly_done=self.ended)
-
-
-class Ends:
-    """Which choices of an answer have begun, and which have a finish reason."""
-
-    __slots__ = ("_begun", "_ended")
-
-    def __init__(self) -> None:
-        self._begun, self._ended = set[int](), set[int]()
-
-    def add(self, index: int) -> None:
-        self._begun.add(index)
-
-    def end(self, index: int) -> None:
-        self._ended.add(index)
-
-    @property
-    def any(self) -> bool:
-        return bool(self._ended)
-
-    @property
-    def all(self) -> bool:
-        """Whether each choice that has begun has ended, and there is one."""
-        return bool(self._ended) and self._begun <= self._ended
-
-
-def usage_in(sent: dict[str, Any] | None) -> Usage | None:
-    """Return the usage in an object whose counts are integers."""
-    if sent is None:
-        return None
-    details = sent.get("prompt_tokens_details") or {}
-    return Usage(
-        input_tokens=sent.get("prompt_tokens") or 0,
-        output_tokens=sent.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
-    )
-
-
-def is_odd_usage(sent: Any) -> bool:
-    """Return whether a usage object has a field that must be mended."""
-    if type(sent) is not dict:
-        return sent is not None
-    details = sent.get("prompt_tokens_details")
-    if details is not None and type(details) is not dict:
-        return True
-    counts = [sent.get(name) for name in COUNTS]
-    counts.append(details.get("cached_tokens") if details else None)
-    return any(
-        each is not None and not (type(each) is int and 0 <= each <= LARGEST_INT) for each in counts
-    )
-
-
-def is_odd(chunk: WireChunk) -> bool:
-    """Return whether a chunk has a field that must be mended or left out."""
-    if is_odd_usage(chunk.usage):
-        return True
-    for choice in chunk.choices or ():
-        reason = choice.finish_reason
-        if reason is not None and (type(reason) is not str or reason.lower() in NO_END):
-            return True
-    return False
-
-
-def wire_choice(value: Any) -> WireChunkChoice:
-    """Read a choice of any shape."""
-    if not isinstance(value, dict):
-        value = {"text": value}
-    delta = next((value[name] for name in ("delta", "message") if value.get(name)), None)
-    if isinstance(delta, str):
-        delta = {"content": delta}
-    if not isinstance(delta, dict):
-        delta = {"content": value.get("text")}
-    read = WireDelta(**{name: delta.get(name) for name in SAID})
-    return WireChunkChoice(
-        delta=read, finish_reason=value.get("finish_reason"), index=value.get("index")
-    )
 
 
 def is_whole(rest: bytes) -> bool:
@@ -533,14 +482,3 @@ def datas_of(event: bytes) -> list[bytes]:
     except BrokenJson:
         return [line for line in lines if line.strip()]
     return [whole]
-
-
-def text_of(content: Any) -> str:
-    """Return the text of a message's content, which may come in parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(
-        str(part.get("text", ""))
-        for part in as_list(content)
-        if isinstance(part, dict) and part.get("type") == "text"
-    )

@@ -1,5 +1,5 @@
-"""When a provider may be asked again, from the headers of its reply. Whatever a header holds, reading
-it never fails.
+"""When a provider may be asked again, from the headers of its reply. Whatever a header holds,
+reading it never fails.
 
 Known are Retry-After (RFC 9110, 10.2.3), retry-after-ms (OpenAI, Azure), and the reset times of
 rate limits, x-ratelimit-reset-* (OpenAI, Groq, OpenRouter).

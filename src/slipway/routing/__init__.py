@@ -13,8 +13,9 @@ import msgspec
 
 from slipway.errors import ProviderError
 from slipway.providers import Call, Provider, encode_json
+from slipway.routing.attempt import AttemptUsage, CallContext
 from slipway.routing.attempts import ModelTraits, Prefill
-from slipway.routing.calling import AttemptUsage, CallContext, RoutedAnswer
+from slipway.routing.calling import RoutedAnswer
 from slipway.routing.health import Health
 from slipway.routing.routes import Candidate, Route, healths_of, models_of
 from slipway.routing.slots import ModelSlots

@@ -249,7 +249,7 @@ class Attempts:
         return None
 
     def may_resend(self, index: int) -> bool:
-        """Use one of a candidate's retries to send the same request again; False if none is left."""
+        """Use up one of a candidate's retries to resend the request; False if none is left."""
         if self._left[index] < 1:
             return False
         self._left[index] -= 1

@@ -318,7 +318,7 @@ class _ShownText:
 
     @cached_property
     def fence(self) -> tuple[str, str] | None:
-        """The marks and the language of the code block that is open at the end."""
+        """Return the marks and the language of the code block that is open at the end."""
         opened: tuple[str, str] | None = None
         for found in _FENCE.finditer(self.text):
             marks, info = found["marks"], found["info"].strip()
@@ -344,7 +344,7 @@ class _ShownText:
 
     @cached_property
     def anchor(self) -> str:
-        """Its last words, as many as cannot be chance."""
+        """Return the last words, enough of them that a match cannot be chance."""
         words = self.words
         starts = range(len(words) - 1, max(-1, len(words) - _SLACK), -1)
         begins = (

@@ -50,8 +50,8 @@ class Route(Record, frozen=True, kw_only=True):
         return [msgspec.structs.replace(each.traits, role=each.role) for each in self.candidates]
 
     def drawn(self, chance: float) -> "Route":
-        """The route for one question: a canary is asked first if its share of `chance` (0 to 1)
-        falls to it, and last otherwise.
+        """Return the route for one question: a canary comes first if `chance` (0 to 1) is within
+        its share, and last otherwise.
         """
         if all(each.canary is None for each in self.candidates):
             return self

@@ -51,7 +51,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """The folder to which paths in the settings are relative."""
+        """Return the folder to which paths in the settings are relative."""
         return self.file.parent if self.file is not None else Path()
 
 
@@ -120,6 +120,7 @@ def _keep_until_restart(
         ("limits.document_time", settings.limits.document_time, running.limits.document_time),
         ("store", settings.store, running.store),
         ("embedding", settings.embedding, running.embedding),
+        ("ocr", settings.ocr, running.ocr),
     )
     waits = [
         (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
@@ -131,7 +132,12 @@ def _keep_until_restart(
     )
     limits = msgspec.structs.replace(settings.limits, document_time=running.limits.document_time)
     return msgspec.structs.replace(
-        settings, listen=listen, limits=limits, store=running.store, embedding=running.embedding
+        settings,
+        listen=listen,
+        limits=limits,
+        store=running.store,
+        embedding=running.embedding,
+        ocr=running.ocr,
     ), waits
 
 

@@ -305,7 +305,8 @@ def parse(text: str, file: str, reader: Reader) -> yaml.Node | None:
 
 
 def expanded_size(root: yaml.Node) -> int:
-    """Return how many values the file has if every alias is written out, or at least MAX_VALUES + 1.
+    """Return how many values the file has if every alias is written out, or at least
+    MAX_VALUES + 1.
 
     Each node is visited once, so that aliases of aliases cannot hold up the start.
     """

@@ -43,7 +43,7 @@ SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 def share(value: str) -> float:
-    """A share as written: `5%`. Raises ValueError, which says what is expected."""
+    """Parse a share as written: `5%`. Raises ValueError, which says what is expected."""
     found = SHARE.fullmatch(value.strip())
     if found is None or not 0 < float(found[1]) <= 100:
         raise ValueError(f"`{value}` is not a share; write `5%`")
@@ -77,9 +77,9 @@ class Listen(Branch, frozen=True, kw_only=True):
 
 
 class Limits(Branch, frozen=True, kw_only=True):
-    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 32.0
+    body_mb: Annotated[float, Meta(gt=0, description="largest request body, in MiB")] = 16.0
     question_kb: Annotated[float, Meta(gt=0, description="largest request to an app, in KiB")] = (
-        1024.0
+        256.0
     )
     header_kb: Annotated[
         int, Meta(ge=1, description="largest size of all request headers, in KiB")
@@ -139,7 +139,7 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
         Duration | None,
         Meta(
             description="time to the first token of a stream; after that the call fails. "
-            "Default: 20 s if the route has another model to try"
+            "Default: 10 to 30 s, by what the model usually takes, if the route has another to try"
         ),
     ] = None
     total: Annotated[Duration, Meta(description="time for a whole response")] = 600.0
@@ -265,7 +265,10 @@ class RouteEntry(Branch, frozen=True, kw_only=True):
     canary: Annotated[
         str | None,
         Meta(
-            description="share of the questions that it answers first, such as `5%`; of all others it is asked last"
+            description=(
+                "share of the questions that it answers first, such as `5%`; of all others it is "
+                "asked last"
+            )
         ),
     ] = None
 
@@ -432,7 +435,10 @@ class Settings(Branch, frozen=True, kw_only=True):
     conversations: Annotated[
         Literal["browser", "server"],
         Meta(
-            description="where the page keeps conversations: in the reader's `browser`, or on the `server`, so that they follow the key or login"
+            description=(
+                "where the page keeps conversations: in the reader's `browser`, or on the "
+                "`server`, so that they follow the key or login"
+            )
         ),
     ] = "browser"
     embedding: Annotated[
@@ -442,6 +448,9 @@ class Settings(Branch, frozen=True, kw_only=True):
             "`tokenizer.json`, or `none`"
         ),
     ] = "minilm"
+    ocr: Annotated[
+        bool, Meta(description="recognise the text of scanned PDF pages; needs the extra `ocr`")
+    ] = False
     models: Annotated[
         dict[str, ModelSettings],
         Meta(description="the models, each with its endpoint and zone"),

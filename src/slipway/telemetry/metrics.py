@@ -27,12 +27,21 @@ Row = TypeVar("Row")
 
 
 class MetricDefinition(msgspec.Struct, frozen=True):
-    """The name, help text, labels and buckets of a metric. docs/metrics.md is printed from it."""
+    """A metric; docs/metrics.md is printed from it.
+
+    A metric with buckets is a histogram, one that `is_gauge` is read when it is scraped, and every
+    other one is a counter, which `Telemetry.count` increases.
+    """
 
     name: str
     help: str
     labels: Labels
     buckets: tuple[float, ...] = ()
+    is_gauge: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "histogram" if self.buckets else "gauge" if self.is_gauge else "counter"
 
 
 ANSWER_LABELS = ("gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name")
@@ -74,13 +83,17 @@ METRICS = {
         "slipway_model_state",
         "State of a model's circuit breaker: 1 for the current state, 0 for the others.",
         ("model", "state"),
+        is_gauge=True,
     ),
     "model_calls": MetricDefinition(
         "slipway_model_calls",
         "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
+        is_gauge=True,
     ),
-    "in_flight": MetricDefinition("slipway_answers_in_flight", "Answers in progress.", ()),
+    "in_flight": MetricDefinition(
+        "slipway_answers_in_flight", "Answers in progress.", (), is_gauge=True
+    ),
     "duration": MetricDefinition(
         "gen_ai_server_request_duration_seconds",
         "Time from the question to the end of its answer.",
@@ -175,11 +188,7 @@ class Telemetry:
         self.started_at = int(time.time())
         self.in_flight, self.healths = in_flight, healths
         self.counts: dict[str, dict[Labels, int]] = {
-            "answers": {},
-            "attempts": {},
-            "left_out": {},
-            "citations": {},
-            "feedback": {},
+            key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
         self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}

@@ -1,5 +1,6 @@
 """The routes `/v1/chat/completions` and `/v1/completions`, of a model, a route or an app."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +31,12 @@ from slipway.web.wire import (
     chat_completion,
     conversation,
     parse_chat,
+    prepare_chat,
     question_text,
     whole_answer,
 )
 
+LARGE_BODY = 1024 * 1024  # bytes
 NOT_FOR_APPS = ("tools", "functions", "logprobs", "modalities", "audio", "prediction")
 
 
@@ -63,7 +66,15 @@ class ChatRoutes:
 
         Once the response has begun, errors are sent through `scope["slipway.writer"]` by the guard.
         """
-        chat = parse_chat(body)
+        is_large = len(body) > LARGE_BODY  # then other requests may run between the steps
+        if is_large:
+            await asyncio.sleep(0)
+        request = parse_chat(body)
+        if is_large:
+            await asyncio.sleep(0)
+        chat = prepare_chat(request, body)
+        if is_large:
+            await asyncio.sleep(0)
         asker: Asker = scope["slipway.asker"]
         pipeline = self.current.pipeline
         check_name(pipeline, chat.model, asker)

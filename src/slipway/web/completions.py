@@ -25,7 +25,7 @@ decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def chat_body_of(body: bytes) -> bytes:
-    """Return the chat request that stands for a completion request. Raise BadRequest."""
+    """Return the chat request that is equivalent to a completion request. Raise BadRequest."""
     request: CompletionRequest = parse_json(body, decode_request)
     prompt = request.prompt
     if isinstance(prompt, list) and len(prompt) == 1:

@@ -43,7 +43,10 @@ RequestHeaders = dict[bytes, bytes]
 
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
-    {"/", "/healthz", "/readyz", "/favicon.ico", "/login", "/login/callback", "/logout"}
+    {
+        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
+        *("/login", "/login/callback", "/logout"),
+    }
 )
 # Clients that are set up without `/v1` call these
 VERSIONED = frozenset(
@@ -220,7 +223,7 @@ class Guard:
             async with asyncio.timeout(CUT_S):
                 await self.reject(scope, send, Stopping(STOPPED))
         except TimeoutError:
-            log.warning("a client that did not read could not be told")
+            log.warning("the error could not be sent to a client that did not read")
         finally:
             scope["extensions"]["slipway"].transport.close()
 
@@ -293,7 +296,7 @@ class Guard:
             and scope["path"] in OPEN
         ):
             return
-        if scope["method"] == "GET" and scope["path"].startswith("/static/"):
+        if scope["method"] == "GET" and scope["path"].startswith(("/static/", "/embed.js")):
             return  # the same files for everyone: a diagram's frame has no origin
         raise Forbidden(
             "A page of another site may not call this server.",

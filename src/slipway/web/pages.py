@@ -10,6 +10,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from slipway.answer import Current
 from slipway.errors import NotFound
 from slipway.web.routes import ApiRoute
 
@@ -101,6 +102,24 @@ async def index(request: Request) -> Response:
     return static(request, "index.html")
 
 
+async def embed_script(request: Request) -> Response:
+    return static(request, "embed.js")
+
+
+class EmbedPage:
+    """The page in a frame of another site, for the origins that `listen.allowed_origins` names."""
+
+    def __init__(self, current: Current) -> None:
+        self.current = current
+
+    async def index(self, request: Request) -> Response:
+        reply = static(request, "index.html")
+        origins = " ".join(self.current.settings.listen.allowed_origins) or "'none'"
+        policy = POLICY.replace("frame-ancestors 'none'", f"frame-ancestors {origins}")
+        reply.headers["content-security-policy"] = policy
+        return reply
+
+
 async def favicon(request: Request) -> Response:
     return static(request, "icon.svg")
 
@@ -109,9 +128,11 @@ async def static_file(request: Request) -> Response:
     return static(request, request.path_params["name"])
 
 
-def page_paths() -> list[ApiRoute]:
+def page_paths(current: Current) -> list[ApiRoute]:
     return [
         ApiRoute("/", index, methods=["GET"]),
+        ApiRoute("/embed", EmbedPage(current).index, methods=["GET"]),
+        ApiRoute("/embed.js", embed_script, methods=["GET"]),
         ApiRoute("/favicon.ico", favicon, methods=["GET"]),
         ApiRoute("/static/{name:path}", static_file, methods=["GET"]),
     ]

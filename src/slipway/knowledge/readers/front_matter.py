@@ -36,7 +36,7 @@ _CLOSES = {
 # A line that says who may read, as YAML, TOML, JSON or a field list write it, also in a table
 # (`[extra.access]`), with a dotted key, or with a full-width sign
 _LIMIT_LINE = re.compile(
-    r"^[ \t]*(?:[-{,>*]?[ \t]*)*\[*(?:[\w-]+\.)*[\"':]?(?:access|groups)[\"']?[ \t]*"
+    r"^[-{,>* \t]*+\[*(?:[\w-]+\.)*[\"':]?(?:access|groups)[\"']?[ \t]*"
     r"(?:[:=：＝.\]]|\Z)",
     re.IGNORECASE | re.MULTILINE,
 )

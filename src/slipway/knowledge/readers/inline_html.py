@@ -117,7 +117,7 @@ class _Rewriter:
         return f"\n\n{'#' * level} {name}\n\n" if name else ""
 
     def _summary(self, found: re.Match[str]) -> str:
-        """A heading if only the details belong to it, else a paragraph in bold."""
+        """Write a heading if only the details belong to it, else a paragraph in bold."""
         name = _plain(found["summary"])
         end = found.string.lower().find("</details>", found.end())
         if name and end >= 0 and _AFTER_DETAILS.match(found.string, end + len("</details>")):

@@ -18,6 +18,7 @@ from slipway.knowledge.readers.document import (
     described,
     one_line,
 )
+from slipway.knowledge.readers.ocr import Recogniser
 from slipway.knowledge.readers.pdf_layout import Bookmark, Layout
 from slipway.knowledge.readers.pdf_text import MOST_CHARACTERS, PageText, TextLine, with_fields
 
@@ -28,7 +29,7 @@ _MOST_PAGES, _MOST_BOOKMARKS = 5_000, 20_000
 _MOST_LISTED = 5  # page numbers that a sentence names
 _UNKNOWN_SHARE = 0.3  # of a page's letters
 _REFONT = "export it again with its fonts embedded, or run text recognition over it"
-OCR = "run text recognition over it, such as `ocrmypdf in.pdf out.pdf`"
+OCR = "set `ocr: true` (see the documents page), or run `ocrmypdf in.pdf out.pdf`"
 _SIMPLER = "print it to a new PDF, or remove it"
 
 
@@ -45,14 +46,16 @@ def pdf(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
     pages = [
         _lines(file, number, on_page, unknown, fields=fields) for number in range(_page_count(file))
     ]
+    pictures = _pictures(file, pages)
+    pictures = _without_recognised(file, pages, pictures, on_page)
     if not any(pages):
         raise UnreadableFile(
-            "It has no text, only pictures of it", f"make its text readable: {OCR}"
+            "It has no text, only pictures of it", f"have its text recognised: {OCR}"
         )
     if len(unknown) * 2 > sum(map(bool, pages)):
         raise UnreadableFile("Its letters cannot be read: its fonts don't name them", _REFONT)
     meta, bookmarks = _meta(file), _bookmarks(file, len(pages))
-    builder.losses += _losses(file, pages, unknown)
+    builder.losses += _losses(pictures, unknown)
     layout = Layout(pages, bookmarks)
     for number in range(len(pages)):
         builder.page()
@@ -60,11 +63,26 @@ def pdf(data: bytes, fallback: str, on_page: OnPage) -> ParsedDocument:
     return builder.document(meta.get("title") or layout.title() or fallback, meta)
 
 
-def _losses(file: "PdfDocument", pages: list[list[TextLine]], unknown: list[int]) -> Iterator[Loss]:
-    pictures = _pictures(file, pages)
+def _without_recognised(
+    file: "PdfDocument", pages: list[list[TextLine]], pictures: list[int], on_page: OnPage
+) -> list[int]:
+    """Recognise the text of scanned pages if that is switched on; return the numbers of those that
+    stay without text.
+    """
+    recogniser, left = Recogniser(), list[int]()
+    for number in pictures:
+        if recogniser.is_on():
+            on_page(number)
+            pages[number - 1] = recogniser.lines(file[number - 1])
+        if not pages[number - 1]:
+            left.append(number)
+    return left
+
+
+def _losses(pictures: list[int], unknown: list[int]) -> Iterator[Loss]:
     if pictures:
         what = f"{_listed(pictures)} {'is' if len(pictures) == 1 else 'are'} only a picture of text"
-        yield Loss(what=what, fix=f"make the text readable: {OCR}")
+        yield Loss(what=what, fix=f"have the text recognised: {OCR}")
     if unknown:
         what = f"the letters of {_listed(unknown)} cannot be read: the fonts don't name them"
         yield Loss(what=what, fix=_REFONT)

@@ -96,7 +96,7 @@ def _rows(lines: Sequence[TextLine]) -> list[list[str]] | None:
         row = [""] * len(columns)
         for cell in _cells(line):
             at = _nearest(columns, cell)
-            row[at] = f"{row[at]} {cell.text}".strip()
+            row[at] = f"{row[at]} {cell.text}".strip().replace("\u00ad", "")
         if len(line.cells) < 2 and rows:
             rows[-1] = [
                 f"{above} {below}".strip() for above, below in zip(rows[-1], row, strict=True)

@@ -3,13 +3,13 @@ values of form fields.
 """
 
 import ctypes
-import itertools
 import re
 import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import one_line, raised
+from slipway.knowledge.readers.encoding import cleaned
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 200_000  # of a page
 _MARGIN = 0.12  # the share of the page's height, at the top and at the bottom, for running lines
 _CELL_GAP = 1.4  # a gap between two words of so many letter sizes separates cells
+_AS_HIGH = 0.1  # a raised character reaches up to its neighbour, within this share of its height
 _RAISED = 0.82  # a raised character is smaller than its neighbour by this factor
+_SPACES = re.compile("[ \t\xa0]+")
+_VISIBLE = re.compile("[^\x00-\x20\xa0\xad\ufffe\uffff\ud800-\udfff]")
 _LINE_ENDS = re.compile("[\r\n]")
 # pdfium returns the first or last for a hyphen at a line end
 _SOFT_HYPHENS = frozenset("\x02\u00ad\ufffe")
 _DROPPED = re.compile("[\x00\x01\x03-\x08\x0b-\x1f\uffff\ud800-\udfff]")
-_NUMBER = re.compile(r"(?<=\S)\d+|\d{2,}")
+_NUMBER = re.compile(r"(?<![\s\d])\d{1,4}(?!\d)|(?<!\d)\d{2,6}(?!\d)")
 _BOLD = re.compile(rb"bold|black|heavy|demi|CMBX|-Bd", re.IGNORECASE)
 _UNKNOWN = re.compile("[\ufffd\ue000-\uf8ff]")
 
@@ -58,6 +61,12 @@ class PageText:
     """The text of a page: an index into pdfium's characters is an index into `characters`."""
 
     def __init__(self, page: "PdfPage") -> None:
+        import pypdfium2.raw as c
+
+        self._c: Any = c
+        # reused, since a line asks for dozens
+        self._rect, self._matrix = c.FS_RECTF(), c.FS_MATRIX()
+        self._name = ctypes.create_string_buffer(128)
         self._page = page
         self._text = page.get_textpage()
         self._raw: Any = self._text.raw
@@ -84,8 +93,7 @@ class PageText:
         """Return all characters: in one call, unless some are left out of its result or take two
         units, so that the indices would not fit.
         """
-        import pypdfium2.raw as c
-
+        c = self._c
         buffer = ctypes.create_string_buffer((self.count + 1) * 2)
         units = c.FPDFText_GetText(
             self._raw, 0, self.count, ctypes.cast(buffer, ctypes.POINTER(ctypes.c_ushort))
@@ -98,23 +106,22 @@ class PageText:
 
     def _line(self, start: int, stop: int) -> TextLine | None:
         part = self.characters[start:stop]
-        seen = [
-            start + at
-            for at, sign in enumerate(part)
-            if sign > " " and sign not in _SOFT_HYPHENS and not _DROPPED.match(sign)
-        ]
-        if not seen:
+        shown = _VISIBLE.search(part)
+        if shown is None:
             return None
-        samples = (seen[0], seen[len(seen) // 2], seen[-1])
+        first, last = shown.start(), len(part) - 1
+        while not _VISIBLE.match(part, last):
+            last -= 1
+        middle = _VISIBLE.search(part, (first + last) // 2)
+        samples = [start + at for at in (first, middle.start() if middle else last, last)]
         boxes = [self._box(index) for index in samples]
-        sizes, bold = zip(*map(self._letters, samples), strict=True)
-        size = statistics.median(sizes)
+        size, bold = self._look(samples)
         left, right = boxes[0][0], boxes[-1][1]
         vertical = (
-            len(seen) > 2
+            last > first + 1
             and abs(boxes[0][0] - boxes[-1][0]) < 0.5 * size < boxes[0][3] - boxes[-1][3]
         )
-        cells = () if vertical else self._cells(start, stop, seen, size, left, right)
+        cells = () if vertical else self._cells(start + first, start + last + 1, size, left, right)
         text = "  ".join(cell.text for cell in cells) if cells else self._said(start, stop)
         if not text.strip("\u00ad"):
             return None
@@ -126,24 +133,24 @@ class PageText:
             bottom=bottom,
             top=top,
             size=size,
-            bold=all(bold),
+            bold=bold,
             cells=cells,
             margin=bottom < self._low or top > self._high,
             vertical=vertical,
         )
 
     def _cells(
-        self, start: int, stop: int, seen: list[int], size: float, left: float, right: float
+        self, start: int, stop: int, size: float, left: float, right: float
     ) -> tuple[CellText, ...]:
         """Return the parts between wide gaps; empty if there are none."""
-        if right - left < _CELL_GAP * size or len(seen) == stop - start:
+        if right - left < _CELL_GAP * size:
             return ()
         edges = list[tuple[int, float, float]]()  # where a part begins, the sides of the gap
-        for before, after in itertools.pairwise(seen):
-            if after > before + 1:
-                end, begin = self._box(before)[1], self._box(after)[0]
+        for gap in _SPACES.finditer(self.characters, start, stop):
+            if gap.end() - gap.start() > 1 or self._is_generated(gap.start()):
+                end, begin = self._box(gap.start() - 1)[1], self._box(gap.end())[0]
                 if begin - end > _CELL_GAP * size:
-                    edges.append((after, end, begin))
+                    edges.append((gap.end(), end, begin))
         if not edges:
             return ()
         starts, stops = [start, *(at for at, _, _ in edges)], [*(at for at, _, _ in edges), stop]
@@ -153,6 +160,10 @@ class PageText:
             for begin, end, x, y in zip(starts, stops, lefts, rights, strict=True)
         ]
         return tuple(cell for cell in cells if cell.text)
+
+    def _is_generated(self, index: int) -> bool:
+        """Return whether pdfium made a space from a gap; a space of the file's own is no gap."""
+        return bool(self._c.FPDFText_IsGenerated(self._raw, index))
 
     def _said(self, start: int, stop: int) -> str:
         """Return the text of a range: white space joined, raised numbers set apart."""
@@ -167,7 +178,7 @@ class PageText:
         out += part[at:]
         for hyphen in _SOFT_HYPHENS:
             out = out.replace(hyphen, "\u00ad")
-        return one_line(_DROPPED.sub("", out))
+        return one_line(_with_composed(_DROPPED.sub("", out)))
 
     def _raised_from(self, start: int, found: re.Match[str]) -> int | None:
         """Return the index, relative to `start`, from which the digits are raised; None if none."""
@@ -177,8 +188,8 @@ class PageText:
         _, _, bottom, top = self._box(start + base)
         limit = _RAISED * (top - bottom)
         last = self._box(start + found.end() - 1)
-        if last[3] - last[2] > limit or last[2] < bottom + 0.1 * limit:
-            return None
+        if last[3] - last[2] > limit or last[3] < top - _AS_HIGH * (top - bottom):
+            return None  # as large, or smaller on the same line
         for at in range(base + 1, found.end()):
             _, _, low, high = self._box(start + at)
             if high - low <= limit:
@@ -189,25 +200,35 @@ class PageText:
         """Return left, right, bottom, top of a character's font box: the same height for `a` and
         `A`.
         """
-        import pypdfium2.raw as c
-
-        rect = c.FS_RECTF()
-        c.FPDFText_GetLooseCharBox(self._raw, index, rect)
+        rect = self._rect
+        self._c.FPDFText_GetLooseCharBox(self._raw, index, rect)
         return rect.left, rect.right, min(rect.bottom, rect.top), max(rect.bottom, rect.top)
+
+    def _look(self, samples: list[int]) -> tuple[float, bool]:
+        """Return the size of most letters and whether they are bold, from the first, middle and last
+        character.
+        """
+        looks = [self._letters(samples[0]), self._letters(samples[2])]
+        if looks[0] != looks[1]:
+            looks.append(self._letters(samples[1]))
+        return statistics.median_low([size for size, _ in looks]), all(bold for _, bold in looks)
 
     def _letters(self, index: int) -> tuple[float, bool]:
         """Return size and whether bold. The size is that on the page, as the font's own may be
         scaled; many fonts show their weight only in their name.
         """
-        import pypdfium2.raw as c
-
-        matrix, name, flags = c.FS_MATRIX(), ctypes.create_string_buffer(128), ctypes.c_int()
+        c, matrix, name, flags = self._c, self._matrix, self._name, ctypes.c_int()
         scale = 1.0
         if c.FPDFText_GetMatrix(self._raw, index, matrix):
             scale = abs(matrix.d) or abs(matrix.b) or 1.0
         c.FPDFText_GetFontInfo(self._raw, index, name, len(name), flags)
         bold = c.FPDFText_GetFontWeight(self._raw, index) >= 600 or bool(_BOLD.search(name.value))
         return round(c.FPDFText_GetFontSize(self._raw, index) * scale, 1), bold
+
+
+def _with_composed(text: str) -> str:
+    """Clean the text, but keep the hyphens at line ends: the layout joins the words."""
+    return "\u00ad".join(map(cleaned, text.split("\u00ad")))
 
 
 # Form fields

@@ -84,6 +84,8 @@ export default {
   passageAsFound: (what) => `${what}这里显示的是当时找到的段落。`,
   table: "表格",
   code: "代码",
+  taskDone: "已完成",
+  taskOpen: "未完成",
   diagram: "图表",
   diagramSource: "图表源代码",
 

@@ -1,6 +1,7 @@
 /** Draws one diagram inside of its frame, which has no origin and may load nothing, and tells the page how high it is. */
 
 addEventListener("message", async ({ data: { source, dark } }) => {
+  document.documentElement.style.colorScheme = dark ? "dark" : "light";
   mermaid.initialize({ startOnLoad: false, securityLevel: "strict", theme: dark ? "dark" : "neutral", htmlLabels: false, fontFamily: "system-ui, sans-serif" });
   try {
     const { svg } = await mermaid.render("diagram", source);

@@ -11,9 +11,11 @@ export function draw(code, box) {
   const frame = el("iframe", { className: "diagram", src: new URL("diagram.html", import.meta.url).href, title: say("diagram") });
   frame.setAttribute("sandbox", "allow-scripts");
   const source = code.textContent;
+  const dark = isDark();
+  frame.style.colorScheme = dark ? "dark" : "light"; // the same in both documents, else the frame gets a background
   const heard = ({ source: from, data }) => {
     if (from !== frame.contentWindow) return;
-    if (data.ready) frame.contentWindow.postMessage({ source, dark: isDark() }, "*");
+    if (data.ready) frame.contentWindow.postMessage({ source, dark }, "*");
     if (data.error) frame.remove();
     if (data.error || data.height) removeEventListener("message", heard);
     if (data.height) show(frame, box, data.height);

@@ -36,6 +36,7 @@ export function openDocuments(app, tell) {
   uploads.show(app);
   draw();
   dialog.showModal();
+  part("close").focus();
   part("shelf").scrollTop = 0;
   look();
 }

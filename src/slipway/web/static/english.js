@@ -84,6 +84,8 @@ export default {
   passageAsFound: (what) => `${what} This is the passage as it was found.`,
   table: "Table",
   code: "Code",
+  taskDone: "Done",
+  taskOpen: "Not done",
   diagram: "Diagram",
   diagramSource: "Source of the diagram",
 

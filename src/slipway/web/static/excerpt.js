@@ -61,8 +61,12 @@ function tableOf({ head, rows }) {
 
 // What is quoted
 
-/** A line of Markdown as it is read: without its signs, and with single spaces. */
-const plain = (line) => line.replace(/^\s*(?:#{1,6}|[-*+>]|\d{1,9}[.)])\s+/, "").replace(/\*\*|__|~~|`|(?<!\\)\|/g, " ").replace(/\\([|*_`])/g, "$1").replace(/\s+/g, " ").trim();
+/** A line of Markdown as it is read: without its signs, with the cells of a row as words, and with single spaces. */
+function plain(line) {
+  const cells = line.replace(/(?<!\\)\|/g, " ").trim();
+  const text = blocksOf(cells, newEnv(() => false)).map(({ html }) => clean(html).textContent);
+  return text.join(" ").replace(/\s+/g, " ").trim();
+}
 
 /** Marks each of `said` where it is first found, also across several elements. */
 function markQuotes(home, said) {

@@ -11,6 +11,7 @@ export function furnish(fragment, { top, level = top }) {
   for (const each of fragment.querySelectorAll(DIRECTED)) each.dir = "auto";
   for (const table of fragment.querySelectorAll("table")) wrap(table, el("div", { className: "scroller" }));
   for (const code of fragment.querySelectorAll("pre > code")) frame(code);
+  for (const box of fragment.querySelectorAll("input")) box.ariaLabel = say(box.checked ? "taskDone" : "taskOpen");
   for (const maths of fragment.querySelectorAll(".maths")) {
     maths.dataset.tex = maths.textContent;
     withModule("typeset", maths);

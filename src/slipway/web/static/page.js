@@ -24,6 +24,14 @@ const page = {
   look: 0, // the timer that asks for the state again
 };
 
+/** In a frame of another site, one app is asked, and there is less around it. */
+const embedded = location.pathname.endsWith("/embed") ? new URLSearchParams(location.hash.slice(1)) : null;
+if (embedded) {
+  document.documentElement.dataset.embed = "";
+  if (embedded.get("key")) tab.write("slipway.key", embedded.get("key"));
+  if (embedded.get("app")) tab.write("slipway.choice", embedded.get("app"));
+}
+
 // Who can answer
 
 async function begin() {
@@ -85,7 +93,7 @@ function fillChoice() {
     return options.length ? el("optgroup", { label: say(label) }, ...options) : "";
   });
   $("choice").replaceChildren(...groups);
-  $("choice").hidden = rows.length < 2;
+  $("choice").hidden = rows.length < 2 || Boolean(embedded?.get("app"));
   const wanted = rows.find((row) => row.id === tab.read("slipway.choice")) ?? rows.find((row) => kindOf(row) === "app") ?? rows[0];
   if (wanted) $("choice").value = wanted.id;
 }
@@ -108,7 +116,7 @@ function showState() {
   $("ask").disabled = nothing;
   $("question").disabled = nothing;
   if (nothing) command("models", say("nothingSetUp"), START);
-  else if (!page.state.models) command("models", say("noModel"), START);
+  else if (!page.state.models && !embedded) command("models", say("noModel"), START);
   else withdraw("models");
   if (knowledge && !knowledge.ready) {
     notice("reading", [say("readingDocuments", knowledge.read)]);
@@ -128,7 +136,7 @@ function fillDocuments(knowledge) {
   const [number, rest] = say("documentsFailed", failed);
   const count = el("span", { className: "count" }, number, el("span", { className: "wide", textContent: rest }));
   const words = failed ? [say("documents"), el("span", { className: "unseen", textContent: " · " }), count] : [say("documents")];
-  $("documents-open").hidden = !knowledge;
+  $("documents-open").hidden = !knowledge || Boolean(embedded);
   if ($("documents-open").textContent !== words.map((each) => each.textContent ?? each).join("")) $("documents-open").replaceChildren(...words);
 }
 
@@ -289,6 +297,7 @@ const SHORTCUTS = { k: openPalette, b: toggleSidebar };
 addEventListener("keydown", (event) => {
   if (event.isComposing || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   const { key, ctrlKey, metaKey, shiftKey, altKey, target } = event;
+  if (key === "Escape" && embedded && !talk.running && parent !== window) return parent.postMessage("slipway:close", "*");
   if (key === "Escape") return void (closeOverlay() || stop());
   const pressed = (ctrlKey || metaKey) && !altKey;
   const act = pressed && (shiftKey ? (key.toLowerCase() === "o" ? newConversation : null) : SHORTCUTS[key.toLowerCase()]);

@@ -30,6 +30,7 @@ export function beginSidebar(open) {
 const isShown = () => document.body.classList.contains("with-side");
 
 function showSidebar() {
+  if ("embed" in document.documentElement.dataset) return toggle(false);
   toggle(wide.matches && stored.read("sidebar") !== "hidden");
 }
 

@@ -1,0 +1,208 @@
+"""One call to a model: from its slot to its record."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+from slipway.errors import ModelBusy, ProviderError, ProviderSlow
+from slipway.providers import Call, Completion, ModelReply
+from slipway.routing.blame import Origin
+from slipway.routing.routes import Candidate
+from slipway.types import AttemptDone, AttemptKind, Emit, Piece, Record, Usage
+
+CANCELLED = "cancelled"
+# A timeout is not held against a model that had less time than this left
+FAIR_TIME_S = 5.0
+
+
+class CallContext(Record, frozen=True, kw_only=True):
+    """Who asks, and how much time there is (event loop's clock): the answer ends by `until`, and no
+    retry begins after `retry_until`.
+    """
+
+    answer_id: str
+    emit: Emit
+    owner: str = ""
+    until: float = math.inf
+    retry_until: float = math.inf
+
+
+class AttemptUsage(Record, frozen=True, kw_only=True):
+    """The usage of a call that wrote something, or may have; None if the provider reported none."""
+
+    candidate: Candidate
+    usage: Usage | None
+
+
+Resend = Callable[[], bool]
+
+
+class Attempt:
+    """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
+
+    def __init__(
+        self,
+        index: int,
+        candidate: Candidate,
+        kind: AttemptKind,
+        context: CallContext,
+        shown: int,
+        prompt: int,
+    ) -> None:
+        """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
+        characters that the reader has already seen, `prompt` a hash of the client's request.
+        """
+        self.index, self.candidate, self.kind, self.context, self.shown = (
+            index,
+            candidate,
+            kind,
+            context,
+            shown,
+        )
+        self.started_at = time.monotonic()
+        self.first_at: float | None = None
+        self.first: list[Piece] = []
+        self.whole: Completion | None = None
+        self.usage: Usage | None = None
+        self.call_number: int | None = None
+        self._reply: ModelReply | None = None
+        self.left_out = 0  # fields of the reply that could not be read
+        self.began = self.ended = self._holds_slot = False
+        self._usual = candidate.health.first_words
+        self._origin = Origin(owner=context.owner, prompt=prompt)
+
+    @property
+    def reply(self) -> ModelReply:
+        if self._reply is None:
+            raise RuntimeError("this attempt has not begun")
+        return self._reply
+
+    async def open(self, call: Call, *, may_wait: bool, others: bool, may_resend: Resend) -> None:
+        """Call the model and return when its first words are here, or the whole answer if it is not
+        streamed.
+
+        `others`: another candidate can be asked if this one is late. Raises ProviderError.
+        """
+        candidate, health = self.candidate, self.candidate.health
+        if health.slots is not None:
+            await health.slots.enter(
+                self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
+            )
+            self._holds_slot = True
+        # The call begins here: waiting for a slot is not part of it
+        self.began, self.started_at = True, time.monotonic()
+        self.call_number = health.began(is_retry=self.kind == "retry")
+        self._usual = health.first_words if call.stream else health.whole_answers
+        words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
+        call = Call(
+            body=call.body,
+            name_at=call.name_at,
+            stream=call.stream,
+            usage_wanted=call.usage_wanted,
+            stream_options=call.stream_options,
+            patient=may_wait,
+            may_resend=may_resend,
+            words_by=words_by if call.stream else ends_by,
+            ends_by=ends_by,
+        )
+        self._reply = await candidate.model.chat(call)
+        if call.stream:
+            await self._read_first_words(self._reply)
+        else:
+            self.whole = await self._reply.whole()
+            self.usage, self.left_out = self.whole.usage, self.whole.left_out
+        self.first_at = time.monotonic()
+        self._usual.add(self.first_at - self.started_at)
+        health.succeeded(self.started_at, self._origin)
+
+    async def _read_first_words(self, reply: ModelReply) -> None:
+        """Buffer events until the first words, so that nothing is shown of a model that may still
+        be replaced.
+        """
+        while not any(piece.spoke or piece.finish for piece in self.first):
+            pieces = await reply.pieces()
+            if not pieces:
+                return
+            self.first += pieces
+
+    def end(
+        self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True
+    ) -> None:
+        """Release the slot and the connection, update the model's health and emit the record. A
+        second call does nothing.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        health, now = self.candidate.health, time.monotonic()
+        if self._reply is not None:
+            self._reply.close()
+        if self._holds_slot and health.slots is not None:
+            health.slots.leave(
+                now - self.started_at if error is None and not cancelled and used else None
+            )
+        if error is not None and not self._is_no_evidence(error, now):
+            number = self.call_number if self.first_at is None else None
+            health.failed(error, self.started_at, self._origin, number)
+            if isinstance(error, ProviderSlow) and number is not None:
+                self._usual.add(now - self.started_at)
+        elif self.began and self.first_at is None:
+            health.release_trial()
+        if self.began and not isinstance(error, ModelBusy):
+            self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
+
+    def _is_no_evidence(self, error: ProviderError, now: float) -> bool:
+        """Return whether the failure says nothing about the model: it was not called, or the
+        question left it too little time.
+        """
+        was_short = self.first_at is not None or now - self.started_at < FAIR_TIME_S
+        return isinstance(error, ModelBusy) or (
+            isinstance(error, ProviderSlow) and now >= self.context.until and was_short
+        )
+
+    def is_late(self) -> bool:
+        """Return whether a non-streamed answer takes longer than this model usually does."""
+        return time.monotonic() - self.started_at >= self.candidate.late_after_s
+
+    def late_error(self) -> ProviderSlow:
+        """Return the error of a model that was late, while another one answered."""
+        name, late_s = self.candidate.model.name, self.candidate.late_after_s
+        return ProviderSlow(f"{name} did not answer within {late_s:g} s.", model=name)
+
+    def may_be_billed(self, error: ProviderError) -> bool:
+        """Return whether the provider may charge for this failed call."""
+        return self._reply is not None or isinstance(error, ProviderSlow)
+
+    def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
+        model, now = self.candidate.model, time.monotonic()
+        return AttemptDone(
+            answer_id=self.context.answer_id,
+            model=model.name,
+            provider=model.kind,
+            zone=model.zone,
+            role=self.candidate.role,
+            kind=self.kind,
+            status=error.upstream_status if error is not None else None if code else 200,
+            error=error.code if error is not None else code,
+            why=error.ours if error is not None else None,
+            duration_s=now - self.started_at,
+            ttft_s=None if self.first_at is None else self.first_at - self.started_at,
+            shown_chars=self.shown,
+            used=used,
+            left_out=self.left_out,
+        )
+
+
+async def finish_trial(task: "asyncio.Task[None]", trial: Attempt) -> None:
+    """Wait for a trial's first words, then end it."""
+    try:
+        await task
+    except ProviderError as error:
+        trial.end(error, used=False)
+    except BaseException:
+        task.cancel()
+        trial.end(cancelled=True, used=False)
+        raise
+    else:
+        trial.end(used=False)
