@@ -191,7 +191,7 @@ def test_a_reader_that_does_not_read_is_dropped(server: Serving) -> None:
 def test_too_many_connections_get_a_503(server: Serving) -> None:
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(45)]
     try:
-        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
         until(lambda: b" 503 " in raw(server, request))
         assert b"overloaded" in raw(server, request)
     finally:

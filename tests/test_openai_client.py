@@ -234,7 +234,7 @@ def test_keys(server: Serving) -> None:
         stranger.models.list()
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="test-key-2", max_retries=0) as guest:
         assert [m.id for m in guest.models.list()] == ["tea"]
-        with pytest.raises(openai.PermissionDeniedError, match=r"may not call `mock-model`.*`tea`"):
+        with pytest.raises(openai.NotFoundError, match=r"no model or app `mock-model`.*tea"):
             guest.chat.completions.create(model="mock-model", messages=HELLO)
         assert guest.chat.completions.create(model="tea", messages=HELLO).choices
 
