@@ -52,7 +52,7 @@ def command() -> None:
 @click.option(
     "--calibrate", type=NonEmptyPath(), help="Text of yours to round by, if it is not distilled on."
 )
-@click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m or q4_0.")
+@click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m, q4_0_m or q4_0.")
 @click.option(
     "--out", type=NonEmptyPath(), metavar="DIR", help="Folder for the run [default: NAME.compress]."
 )

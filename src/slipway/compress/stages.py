@@ -267,7 +267,7 @@ class Stages:
 
     def _rounds(self, form: str, *, distils: bool) -> bool:
         """Whether numbers are rounded by their effect; a student has learnt with plain rounding."""
-        return form == "q4_0" and not distils
+        return form in quantising.ROUNDED and not distils
 
     def gate(self, planned: Planned, result: File) -> Gated:
         job = self.job
