@@ -79,8 +79,8 @@ def handbook(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     return found
 
 
-def answer(room: KnowledgeBase, question: str) -> str | None:
-    hits = room.search(question)
+def answer(base: KnowledgeBase, question: str) -> str | None:
+    hits = base.search(question)
     found = quote(
         question,
         [source(hit.passage.text, hit.passage.heading, n) for n, hit in enumerate(hits, 1)],

@@ -102,7 +102,7 @@ def run(as_json: bool, recipe: str | None, **asked: Any) -> None:
     if recipe:
         click.echo("\n".join(does.recipe(recipe, asked["model"], asked["out"])))
         return
-    sys.exit(does.run(does.Asked(**asked), as_json=as_json))
+    sys.exit(does.run(does.AskedColumns(**asked), as_json=as_json))
 
 
 @command.command()
