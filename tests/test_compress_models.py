@@ -168,7 +168,7 @@ def test_tensors_get_the_types_of_llama_quantize() -> None:
     assert more == [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 26, 27, 28, 29]
 
 
-@pytest.mark.parametrize("form", ["q8_0", "q4_k_m", "q4_0"])
+@pytest.mark.parametrize("form", ["q8_0", "q4_k_m", "q4_0_m", "q4_0"])
 def test_the_size_is_known_before_and_the_file_runs(tmp_path: Path, form: str) -> None:
     path = write_network(tmp_path / "a.gguf", form=form)
     model = read_gguf(path)

@@ -155,6 +155,12 @@ def test_a_run_ends_early_once_a_candidate_has_surely_won(two: Bench) -> None:
     assert "a is better, known after" in done.stdout
 
 
+def test_a_candidate_alone_is_asked_every_item(two: Bench) -> None:
+    done = two.run("--model", "a", "--stop")
+    assert done.returncode == 0, done.stderr
+    assert len(two.lines("answer")) == 40
+
+
 def test_a_run_keeps_to_its_budget(two: Bench) -> None:
     two.run("--model", "a", "--limit", "3", "--no-cache")
     each = float(two.lines("answer")[0]["reply"]["cost_usd"])

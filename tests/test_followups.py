@@ -422,4 +422,21 @@ def test_a_missing_rewriting_model_is_reported(folder: Path) -> None:
     (folder / "s.json").write_text(json.dumps(reported))
     done = run("check", "--config", "s.json", cwd=folder)
     assert done.returncode == 2
-    assert "apps.plans.small: without `knowledge` nothing is searched" in done.stderr
+    assert "apps.plans.small: `small` has no effect without `knowledge`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "searched"),
+    [
+        ("How long is parental leave?", "and for the other one?", "How long is parental leave?"),
+        ("What does the Basic plan cost?", "and the other?", "What does the Basic plan cost?"),
+        ("How do I upload files?", "what about the second one?", "How do I upload files?"),
+        ("What does the Basic plan cost?", "and the other plan?", "What does the other plan cost?"),
+        ("张伟有多少天年假？", "那另一个呢？", "张伟有多少天年假？"),
+    ],
+)
+def test_another_one_that_nobody_named_is_searched_plainly(
+    before: str, text: str, searched: str
+) -> None:
+    messages = [Message(role="user", content=before), Message(role="assistant", content="Yes.")]
+    assert resolve(text, [*messages, Message(role="user", content=text)]) == searched

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from knowledge_base import OPERATOR, KnowledgeBase
 from slipway.errors import SettingsError
 from slipway.knowledge.passages import LONGEST_FENCE, passages
-from slipway.knowledge.readers import ParsedDocument, read
+from slipway.knowledge.readers import READERS, ParsedDocument, read
 from slipway.store import Store
 from slipway.types import Passage
 
@@ -266,7 +266,7 @@ def test_sources_that_cannot_be_knowledge_stop_the_start_with_a_sentence_each(
     assert (
         gone == f"{tmp_path}/gone does not exist; name a folder or a file of documents with --docs."
     )
-    kinds = ".md, .markdown, .html, .htm, .txt, .rst, .pdf, .docx, .pptx, .xlsx, .csv, .tsv"
+    kinds = ", ".join(READERS)
     assert empty.endswith(
         f"has no {kinds} files; put documents there or name another folder with --docs."
     )

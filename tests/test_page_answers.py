@@ -246,7 +246,7 @@ def test_what_answered_is_told_on_demand(page: Page, server: str) -> None:
     facts = page.locator(".how dl")
     expect(facts).to_be_hidden()
     page.locator(".how summary").click()
-    told = dict(
+    shown = dict(
         zip(
             facts.locator("dt").all_text_contents(),
             facts.locator("dd").all_text_contents(),
@@ -254,13 +254,13 @@ def test_what_answered_is_told_on_demand(page: Page, server: str) -> None:
         )
     )
     answer = whole(page, server)
-    assert told["Answered by"] == "a model"
-    assert told["Model"] == "slow"
-    assert told["Reference"] == answer["id"]
-    assert told["Cost"] == f"{answer['cost_usd']} USD"
-    assert told["Tokens"].startswith(f"{answer['usage']['input_tokens']} read, 30 written")
-    assert told["First words after"].endswith(" s")
-    assert told["Calls to models"] == "1"
+    assert shown["Answered by"] == "a model"
+    assert shown["Model"] == "slow"
+    assert shown["Reference"] == answer["id"]
+    assert shown["Cost"] == f"{answer['cost_usd']} USD"
+    assert shown["Tokens"].startswith(f"{answer['usage']['input_tokens']} read, 30 written")
+    assert shown["First words after"].endswith(" s")
+    assert shown["Calls to models"] == "1"
 
 
 # Taking answers along

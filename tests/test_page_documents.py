@@ -509,7 +509,7 @@ def test_an_upload_is_removed_after_a_second_word(page: Page, server: str) -> No
 def test_keys_alone_are_enough(page: Page, server: str) -> None:
     page.on(
         "filechooser", lambda chooser: None
-    )  # from now on: Enter is pressed faster than a browser can be told to hand choosers over
+    )  # from now on: Enter is pressed faster than a browser can be asked to hand over file choosers
     entered(page, server)
     tab_to(page, "Documents", "Shift+Tab")
     page.keyboard.press("Enter")

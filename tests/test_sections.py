@@ -837,3 +837,21 @@ def test_the_time_left_is_learnt_and_outlives_a_restart(docs: Path, tmp_path: Pa
     at, low, high = first_range(received)
     assert 0 < low < high < 2 * low
     assert low - 1 <= received[-1][2]["duration_s"] - at <= high + 1
+
+
+@pytest.mark.parametrize(
+    ("question", "count"),
+    [
+        (
+            "How many days do I get, what is the notice period, who signs and where is the form?",
+            4,
+        ),
+        ("What is the price? How do I pay? Can I cancel? Where is support?", 4),
+        ("怎么安装？怎么配置？怎么运行？怎么卸载？", 4),
+        ("When I travel for work abroad, how do I book a hotel and can I fly?", 1),
+        ("What is the difference between how we pay, how you pay and how they pay?", 1),
+        ("What is the price, the size and the colour?", 1),
+    ],
+)
+def test_questions_in_a_row_are_taken_apart(question: str, count: int) -> None:
+    assert len(split_questions(question, 6)) == count

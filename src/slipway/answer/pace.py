@@ -41,7 +41,7 @@ _KNOWN_CHARS = 40.0  # after so many, the speed so far weighs as much as past se
 _RIDGE = 3.0
 
 
-class Prior(Record, frozen=True, kw_only=True):
+class PacePrior(Record, frozen=True, kw_only=True):
     """What is assumed of a kind of model: medians, and `spread`, the standard deviation of their
     logarithms. Time to the first words is `first_s` and `reading_s` for each 1,000 characters.
     """
@@ -57,8 +57,8 @@ class Prior(Record, frozen=True, kw_only=True):
 # written, 120 prompt tokens a second. `remote`: an assumption that is wide on purpose, since
 # providers differ by an order of magnitude; a few answers correct it.
 PRIORS = {
-    "local": Prior(first_s=0.2, reading_s=2.1, chars=450.0, chars_per_s=150.0, spread=0.5),
-    "remote": Prior(first_s=0.6, reading_s=0.03, chars=700.0, chars_per_s=260.0, spread=0.55),
+    "local": PacePrior(first_s=0.2, reading_s=2.1, chars=450.0, chars_per_s=150.0, spread=0.5),
+    "remote": PacePrior(first_s=0.6, reading_s=0.03, chars=700.0, chars_per_s=260.0, spread=0.55),
 }
 
 
@@ -173,7 +173,7 @@ class ModelPace:
         ]
 
 
-def prior_timings(prior: Prior) -> list[SectionTiming]:
+def prior_timings(prior: PacePrior) -> list[SectionTiming]:
     """Return ENOUGH sections as the prior expects them, the same ones each time."""
     draw = random.Random(1)  # noqa: S311 - repeatable on purpose
     found = []

@@ -54,6 +54,14 @@ _AND = re.compile(
     r"|who)\s+(?:\w+\s+){2,})|[,，；;]\s*(?:另外|还有|以及|并且)\s*",
     re.IGNORECASE,
 )
+_VERBS = r"(?:do|does|did|is|are|was|were|can|could|should|will|would|has|have|must|may)"
+# Questions in a row, each with its verb before its subject: `when I travel` is none
+_LISTED = re.compile(rf"(?:,\s+(?:and\s+)?|\s+and\s+)(?={_ASKS}\s)", re.IGNORECASE)
+_INVERTED = re.compile(
+    rf"^\W*(?:(?:when|where|why|how|who|what)\s+{_VERBS}\b|who\s+\w+s\b"
+    rf"|(?:what|which|whose|how)\s+(?:\w+\s+){{1,4}}?{_VERBS}\b|{_VERBS}\s+\w+)",
+    re.IGNORECASE,
+)
 _QUESTION = re.compile(
     rf"^\W*(?:(?:and|also|then|so|but|please)\W+)*{_ASKS}\b|[?？]\s*$|[吗呢么]\W*$|怎么|如何|什么|哪|多少|几|为什么",
     re.IGNORECASE,
@@ -159,9 +167,12 @@ def _sentences(text: str) -> list[str]:
 
 
 def _clauses(sentence: str) -> list[str]:
-    """Split `How do I … and what is …?` in two; not if the first part is no complete question, or
-    if the sentence compares.
+    """Split `How do I … and what is …?` in two, and `How do I …, can I …, who …?` in three; not if
+    a part is no complete question, or if the sentence compares.
     """
+    listed = _LISTED.split(sentence)
+    if len(listed) > 2 and all(map(_INVERTED.match, listed)) and not _COMPARES.search(sentence):
+        return listed
     parts = _AND.split(sentence)
     apart = all(
         _QUESTION.search(part) and _has_words(part, _WORDS) for part in parts

@@ -52,7 +52,7 @@ def command() -> None:
 @click.option(
     "--calibrate", type=NonEmptyPath(), help="Text of yours to round by, if it is not distilled on."
 )
-@click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m or q4_0.")
+@click.option("--quant", metavar="FORM", help="f16, q8_0, q4_k_m, q4_0_m or q4_0.")
 @click.option(
     "--out", type=NonEmptyPath(), metavar="DIR", help="Folder for the run [default: NAME.compress]."
 )
@@ -102,7 +102,7 @@ def run(as_json: bool, recipe: str | None, **asked: Any) -> None:
     if recipe:
         click.echo("\n".join(does.recipe(recipe, asked["model"], asked["out"])))
         return
-    sys.exit(does.run(does.Asked(**asked), as_json=as_json))
+    sys.exit(does.run(does.AskedColumns(**asked), as_json=as_json))
 
 
 @command.command()

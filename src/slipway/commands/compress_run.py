@@ -31,7 +31,7 @@ FEWEST_ROUNDS = 5
 DELTA_WITHOUT = "answers are measured only with --docs: the pages that the questions are about"
 
 
-class Asked(Record, frozen=True, kw_only=True):
+class AskedColumns(Record, frozen=True, kw_only=True):
     """The command line."""
 
     model: str
@@ -54,7 +54,7 @@ class Asked(Record, frozen=True, kw_only=True):
     canary: str = "5%"
 
 
-def run(asked: Asked, *, as_json: bool) -> int:
+def run(asked: AskedColumns, *, as_json: bool) -> int:
     """Compress; the exit code is 0 if the result may be kept."""
     _check_needs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: its processes end too
@@ -76,7 +76,7 @@ def run(asked: Asked, *, as_json: bool) -> int:
     return 0 if outcome.gated.verdict == "keep" else 1
 
 
-def job_of(asked: Asked) -> Job:
+def job_of(asked: AskedColumns) -> Job:
     """Return what the command line asks for. Raises SettingsError for what cannot be understood."""
     path = found(asked.model)
     name = asked.name or registering.name_for(f"{path.name.removesuffix(GGUF)}-small")
@@ -144,7 +144,7 @@ def _check_needs() -> None:
         raise refused(f"{', '.join(missing)} not installed: pip install 'slipway[compress]'")
 
 
-def _check_canary(asked: Asked) -> None:
+def _check_canary(asked: AskedColumns) -> None:
     try:
         share(asked.canary)
     except ValueError as error:
@@ -155,7 +155,7 @@ def _check_canary(asked: Asked) -> None:
         raise refused(f"--config: there is no file {asked.config}")
 
 
-def _question_texts(asked: Asked) -> tuple[str, ...]:
+def _question_texts(asked: AskedColumns) -> tuple[str, ...]:
     if asked.questions is None:
         return ()
     if not asked.docs:
@@ -168,7 +168,7 @@ def _question_texts(asked: Asked) -> tuple[str, ...]:
 class Terminal:
     """What a person sees, and what the pipeline cannot do itself."""
 
-    def __init__(self, asked: Asked, *, shown: bool) -> None:
+    def __init__(self, asked: AskedColumns, *, shown: bool) -> None:
         self._asked, self._shown = asked, shown
         self._bar: Bar | None = None
 
@@ -294,4 +294,4 @@ def recipe(kind: str, model: str, out: Path | None) -> list[str]:
     return write_recipe(kind, model, out or Path(f"{Path(model).name}-{kind}"))
 
 
-__all__ = ["Asked", "Outcome", "convert", "recipe", "rollback", "run"]
+__all__ = ["AskedColumns", "Outcome", "convert", "recipe", "rollback", "run"]

@@ -29,7 +29,7 @@ from slipway.web.runs import Run
 from slipway.web.wire import EVENT_NAMES, event_data
 
 
-class Asked(msgspec.Struct, frozen=True):
+class AskedCandidates(msgspec.Struct, frozen=True):
     """The candidates, and the judge if one was named."""
 
     candidates: tuple[EvalCandidate, ...]
@@ -45,7 +45,7 @@ class Asked(msgspec.Struct, frozen=True):
 @contextmanager
 def asked(
     flags: Flags, apps: tuple[str, ...], judge: str | None, *, shown: bool
-) -> Iterator[Asked]:
+) -> Iterator[AskedCandidates]:
     """Return the apps and models that are named; all apps if none are, or all models if there are
     no apps. Raises SettingsError.
     """
@@ -81,7 +81,7 @@ def asked(
         msgspec.structs.replace(settings, apps=wanted),
         lambda synchronizer: read_one(synchronizer, shown=shown),
     )
-    yield Asked(
+    yield AskedCandidates(
         candidates=tuple(_candidate(name, pipeline, settings) for name in names),
         judge=Judge(name=judging, ask=_asks(pipeline, judging)) if judging is not None else None,
         pipeline=pipeline,

@@ -14,14 +14,14 @@ from typing import Any
 import click
 
 from slipway.commands import eval_feedback, eval_judge
-from slipway.commands.eval_candidates import Asked, asked
+from slipway.commands.eval_candidates import AskedCandidates, asked
 from slipway.commands.options import CONFIG, JSON, NonEmptyPath, settings_options
 from slipway.errors import SettingsError
 from slipway.evals import run_reports, sets, wording
 from slipway.evals.items import EvalSet
 from slipway.evals.run_pages import html
 from slipway.evals.runlog import Cache, opened
-from slipway.evals.running import Plan, Runner
+from slipway.evals.running import EvalRunner, Plan
 from slipway.evals.scoring import SCORERS
 from slipway.evals.summary import Summary, summary_of
 from slipway.settings import Flags
@@ -134,7 +134,7 @@ def _run(found: EvalSet, file: Path, o: dict[str, Any]) -> None:
         _check_candidates(whom, o["budget_usd"])
         plan = _plan(found, whom, o)
         cache = None if o["no_cache"] else Cache(CACHE)
-        runner = Runner(plan, log, cache)
+        runner = EvalRunner(plan, log, cache)
         _announce(plan, log)
         logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
         try:
@@ -145,7 +145,7 @@ def _run(found: EvalSet, file: Path, o: dict[str, Any]) -> None:
         _say_end(ended, runner, plan)
 
 
-async def _ask_all(runner: Runner, whom: Asked, *, shown: bool) -> str:
+async def _ask_all(runner: EvalRunner, whom: AskedCandidates, *, shown: bool) -> str:
     with Bar("asking   ", shown) as bar:
         try:
             return await runner.run(bar.update)
@@ -153,7 +153,7 @@ async def _ask_all(runner: Runner, whom: Asked, *, shown: bool) -> str:
             await whom.close()
 
 
-def _check_candidates(whom: Asked, budget_usd: float | None) -> None:
+def _check_candidates(whom: AskedCandidates, budget_usd: float | None) -> None:
     unpriced = [each.name for each in whom.candidates if not each.priced]
     if not whom.candidates:
         raise SettingsError(
@@ -170,7 +170,7 @@ def _check_candidates(whom: Asked, budget_usd: float | None) -> None:
         )
 
 
-def _plan(found: EvalSet, whom: Asked, o: dict[str, Any]) -> Plan:
+def _plan(found: EvalSet, whom: AskedCandidates, o: dict[str, Any]) -> Plan:
     return Plan(
         found=found,
         candidates=whom.candidates,
@@ -180,7 +180,7 @@ def _plan(found: EvalSet, whom: Asked, o: dict[str, Any]) -> Plan:
         limit=o["limit"],
         seed=o["seed"],
         concurrency=o["concurrency"],
-        stop=o["stop"],
+        stop=o["stop"] and len(whom.candidates) > 1,  # one alone has nobody to beat
         budget_usd=o["budget_usd"],
         judge=whom.judge,
     )
@@ -241,7 +241,7 @@ def _announce(plan: Plan, log: Any) -> None:
         )
 
 
-def _say_end(ended: str, runner: Runner, plan: Plan) -> None:
+def _say_end(ended: str, runner: EvalRunner, plan: Plan) -> None:
     if ended == "budget":
         click.echo(
             f"Stopped at the budget: ${runner.spent:f} of ${plan.budget_usd:g} is spent.", err=True

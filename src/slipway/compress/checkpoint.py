@@ -21,7 +21,13 @@ Floats = NDArray[np.float32]
 
 _MAGIC = b"GGUF"
 _OWN = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count", "general.architecture")
-_FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7, "q4_k_m": 15}  # llama.cpp's `general.file_type`
+_FILE_TYPES = {
+    "f16": 1,
+    "q4_0": 2,
+    "q4_0_m": 2,
+    "q8_0": 7,
+    "q4_k_m": 15,
+}  # llama.cpp's `general.file_type`
 
 
 class Field(Record, frozen=True, kw_only=True):

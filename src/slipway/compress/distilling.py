@@ -37,7 +37,7 @@ class Lesson(Record, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Progress(Record, frozen=True, kw_only=True):
+class DistilProgress(Record, frozen=True, kw_only=True):
     """`share` of the whole that is done, by steps or by processor time, whichever is further."""
 
     step: int
@@ -80,7 +80,7 @@ def distil(
     student: Checkpoint,
     lesson: Lesson,
     half: Path,
-    seen: Callable[[Progress], None],
+    seen: Callable[[DistilProgress], None],
 ) -> Checkpoint:
     """The student after its lessons. `half` keeps what is done, so that the next call goes on."""
     torch.manual_seed(lesson.seed)
@@ -111,7 +111,7 @@ def distil(
         optimiser.step()
         spent = begun.cpu_s + time.process_time() - before
         share = min(1.0, max((step + 1) / lesson.steps, spent / lesson.cpu_s))
-        now = Progress(step=step + 1, loss=float(loss.detach()), cpu_s=spent, share=share)
+        now = DistilProgress(step=step + 1, loss=float(loss.detach()), cpu_s=spent, share=share)
         seen(now)
         if time.monotonic() - saved > _SAVE_S:
             _save(half, taught, now)
@@ -149,19 +149,19 @@ def _threads() -> int:
 # What is kept
 
 
-def _save(half: Path, taught: Student, now: Progress) -> None:
+def _save(half: Path, taught: Student, now: DistilProgress) -> None:
     part = half.with_name(f".{half.name}.part")
     torch.save({"masters": taught.masters, "step": now.step, "cpu_s": now.cpu_s}, part)
     part.replace(half)
 
 
-def _begun(half: Path, student: Checkpoint) -> tuple[Progress, dict[str, Torch]]:
+def _begun(half: Path, student: Checkpoint) -> tuple[DistilProgress, dict[str, Torch]]:
     weights = weights_of(student)
     if not half.is_file():
-        return Progress(step=0, loss=0.0, cpu_s=0.0, share=0.0), weights
+        return DistilProgress(step=0, loss=0.0, cpu_s=0.0, share=0.0), weights
     kept = torch.load(half, weights_only=True)
     weights.update(kept["masters"])
-    return Progress(step=kept["step"], loss=0.0, cpu_s=kept["cpu_s"], share=0.0), weights
+    return DistilProgress(step=kept["step"], loss=0.0, cpu_s=kept["cpu_s"], share=0.0), weights
 
 
 def _as_checkpoint(student: Checkpoint, taught: Student) -> Checkpoint:

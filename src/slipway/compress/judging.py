@@ -6,10 +6,10 @@ from math import log
 from slipway.compress.gate import DELTA, Check, Targets, at_most, not_worse, paired
 from slipway.compress.jobs import Scores
 from slipway.compress.measuring import Paces
-from slipway.compress.results import DOMAIN, OTHER, RESULT, File, Planned
+from slipway.compress.results import DOMAIN, OTHER, RESULT, Planned, ResultFile
 
 
-def recovered(original: File, pruned: File, distilled: File) -> dict[str, float]:
+def recovered(original: ResultFile, pruned: ResultFile, distilled: ResultFile) -> dict[str, float]:
     """By how much of what pruning lost in log-perplexity the distilled model is better again."""
     found = dict[str, float]()
     for name in original.readings:
@@ -20,7 +20,7 @@ def recovered(original: File, pruned: File, distilled: File) -> dict[str, float]
 
 
 def checks_of(
-    targets: Targets, result: File, paces: Paces | None, scores: Scores | None
+    targets: Targets, result: ResultFile, paces: Paces | None, scores: Scores | None
 ) -> list[Check]:
     found = list[Check]()
     if targets.size is not None:
@@ -55,7 +55,7 @@ def _fast_enough(wanted: float, paces: Paces | None) -> Check:
     return Check(name=name, wanted=words, found=f"{got:.2f}x", verdict=verdict)  # type: ignore[arg-type]
 
 
-def _close_enough(wanted: float, result: File) -> Check:
+def _close_enough(wanted: float, result: ResultFile) -> Check:
     reading = result.readings.get(DOMAIN) or result.readings[OTHER]
     shares = (reading.ratio - 1, reading.low - 1, reading.high - 1)
     return at_most("perplexity", wanted, *shares, form="+.1%")

@@ -23,7 +23,7 @@ class _Opaque(ctypes.Structure):
     _fields_ = [("data", ctypes.c_uint8 * 1024)]
 
 
-class _Batch(ctypes.Structure):
+class _LlamaBatch(ctypes.Structure):
     """llama_batch: tokens, with null pointers for what llama.cpp fills in by itself."""
 
     _fields_ = [
@@ -57,7 +57,7 @@ def _functions(path: Path) -> Any:
         ("llama_vocab_is_eog", ctypes.c_bool, [pointer, number]),
         ("llama_get_memory", pointer, [pointer]),
         ("llama_memory_clear", None, [pointer, ctypes.c_bool]),
-        ("llama_decode", number, [pointer, _Batch]),
+        ("llama_decode", number, [pointer, _LlamaBatch]),
         ("llama_get_logits", pointer, [pointer]),
         ("llama_tokenize", number,
          [pointer, ctypes.c_char_p, number, pointer, number, ctypes.c_bool, ctypes.c_bool]),
@@ -98,7 +98,7 @@ class Llama:
         count = len(tokens)
         given = (ctypes.c_int32 * count)(*tokens)
         wanted = (ctypes.c_int8 * count)(*([1] * count if every else [0] * (count - 1) + [1]))
-        batch = _Batch(
+        batch = _LlamaBatch(
             n_tokens=count,
             token=ctypes.cast(given, ctypes.c_void_p),
             logits=ctypes.cast(wanted, ctypes.c_void_p),

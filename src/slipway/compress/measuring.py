@@ -35,7 +35,7 @@ class Reading(Record, frozen=True, kw_only=True):
     same_top: float
 
 
-class Pace(Record, frozen=True, kw_only=True):
+class Throughput(Record, frozen=True, kw_only=True):
     """Speed of one model, medians over rounds; the ratios are to the first model (above 1 is
     better for tokens a second, worse for the time to the first token)."""
 
@@ -58,7 +58,7 @@ class Paces(Record, frozen=True, kw_only=True):
     rounds: int
     threads: int
     load: float
-    models: Mapping[str, Pace]
+    models: Mapping[str, Throughput]
     why: str = ""
 
 
@@ -156,11 +156,11 @@ def _round(
     return {name: (min(a for a, _ in t), min(b for _, b in t)) for name, t in turns.items()}
 
 
-def _pace(times: Mapping[str, list[tuple[float, float]]], name: str, memory: int) -> Pace:
+def _pace(times: Mapping[str, list[tuple[float, float]]], name: str, memory: int) -> Throughput:
     first = next(iter(times.values()))
     ttft = [mine[0] / its[0] for mine, its in zip(times[name], first, strict=True)]
     speed = [its[1] / mine[1] for mine, its in zip(times[name], first, strict=True)]
-    return Pace(
+    return Throughput(
         ttft_s=median(each[0] for each in times[name]),
         tokens_a_second=1 / median(each[1] for each in times[name]),
         ttft_ratio=median(ttft),

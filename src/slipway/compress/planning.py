@@ -12,11 +12,11 @@ from pathlib import Path
 from slipway.compress.checkpoint import Checkpoint, Tensor
 from slipway.compress.gate import Targets
 from slipway.compress.pruning import Cut, cut_from
-from slipway.compress.quantising import size_of
+from slipway.compress.quantising import ROUNDED, size_of
 from slipway.compress.refusals import refused
 from slipway.compress.results import Planned
 
-_ORDER = ("q8_0", "q4_k_m", "q4_0")
+_ORDER = ("q8_0", "q4_k_m", "q4_0_m", "q4_0")
 _DEEPEST = 3  # a third of the layers at most: beyond that, a short distillation does not bring back
 _WINDOW, _BATCH = 256, 2
 
@@ -33,7 +33,7 @@ def plan(
     sizes = {form: head + size_of(_like(model, cut), form) for form in forms}
 
     def planned(form: str, why: str, cut: Cut | None = cut) -> Planned:
-        teaches = distils and (cut is not None or form == "q4_0")
+        teaches = distils and (cut is not None or form in ROUNDED)
         words = str(cut) if cut else None
         return Planned(form=form, cut=words, distils=teaches, why=why, sizes=sizes)
 
@@ -42,7 +42,7 @@ def plan(
         return planned(quant, "as --quant says")
     missed = dict[str, str]()
     for form in small:
-        missed[form] = "" if distils and form == "q4_0" else meets(form)
+        missed[form] = "" if distils and form in ROUNDED else meets(form)
         if not missed[form]:
             return planned(form, _why(form, missed))
     if not small and cut is None and distils:

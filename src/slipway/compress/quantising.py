@@ -31,7 +31,8 @@ from slipway.compress.checkpoint import (
 from slipway.compress.refusals import refused
 from slipway.errors import SlipwayError
 
-FORMS = ("f16", "q8_0", "q4_k_m", "q4_0")
+FORMS = ("f16", "q8_0", "q4_k_m", "q4_0_m", "q4_0")
+ROUNDED = ("q4_0", "q4_0_m")  # forms that are rounded by their effect, if there is text
 TOOL = "llama-quantize"
 
 _IN_PYTHON = ("q4_0", "q5_0", "q5_1", "q8_0")
@@ -67,10 +68,19 @@ def _wanted(name: str, model: Checkpoint, form: str) -> str:
         return "q8_0"
     if name == "output.weight" or (is_tied and name == "token_embd.weight"):
         return "q6_k"  # it makes every logit: errors there cost most
-    if form == "q4_0":
-        return "q4_0"
+    if form in ROUNDED:
+        return "q8_0" if form == "q4_0_m" and _is_touchy(name, model.layers) else "q4_0"
     found = re.match(r"blk\.(\d+)\.(attn_v|ffn_down)\.", name)
     return "q6_k" if found and _more_bits(int(found[1]), model.layers) else "q4_k"
+
+
+def _is_touchy(name: str, layers: int) -> bool:
+    """Keys and values, and what the first and last layers add: few numbers that cost most in 4 bits."""
+    found = re.match(r"blk\.(\d+)\.(attn_k|attn_v|ffn_down)\.", name)
+    if found is None:
+        return False
+    layer = int(found[1])
+    return found[2] != "ffn_down" or 8 * min(layer, layers - 1 - layer) < layers
 
 
 def _more_bits(layer: int, layers: int) -> bool:
@@ -130,7 +140,7 @@ def write(
 def write_with_tool(source: Path, path: Path, form: str) -> Path | None:
     """Let `llama-quantize` do it if it is on PATH; None if it is not there."""
     tool = shutil.which(TOOL)
-    if tool is None:
+    if tool is None or form == "q4_0_m":  # a form of our own
         return None
     half = path.with_name(f".{path.name}.part")
     made = subprocess.run(  # noqa: S603 - the operator's own tool, our own file names

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from slipway.compress import plots
-from slipway.compress.measuring import Pace, Reading
-from slipway.compress.results import DOMAIN, ORIGINAL, OTHER, File, Outcome
+from slipway.compress.measuring import Reading, Throughput
+from slipway.compress.results import DOMAIN, ORIGINAL, OTHER, Outcome, ResultFile
 
 VERDICTS = {
     "keep": "KEEP: every target is met",
@@ -68,7 +68,7 @@ def registered(outcome: Outcome) -> Iterator[str]:
 
 # The table
 
-_COLUMNS: tuple[tuple[str, Callable[[Outcome, str, File], str]], ...] = (
+_COLUMNS: tuple[tuple[str, Callable[[Outcome, str, ResultFile], str]], ...] = (
     ("stage", lambda outcome, name, file: name),
     ("MB", lambda outcome, name, file: f"{file.bytes / 1e6:.1f}"),
     ("bits a weight", lambda outcome, name, file: f"{file.bits:.2f}"),
@@ -94,7 +94,7 @@ def table(outcome: Outcome) -> list[list[str]]:
 
 
 def _paced(
-    outcome: Outcome, name: str, shown: Callable[[Pace], str], *, quiet: bool = False
+    outcome: Outcome, name: str, shown: Callable[[Throughput], str], *, quiet: bool = False
 ) -> str:
     """`quiet`: a time, which is not given if the machine was too noisy."""
     paces = outcome.gated.paces
@@ -103,15 +103,15 @@ def _paced(
     return shown(paces.models[name])
 
 
-def _ttft(pace: Pace) -> str:
+def _ttft(pace: Throughput) -> str:
     return f"{1000 * pace.ttft_s:.0f} ({pace.ttft_ratio:.2f}x)"
 
 
-def _speed(pace: Pace) -> str:
+def _speed(pace: Throughput) -> str:
     return f"{pace.tokens_a_second:.0f} ({pace.speed_ratio:.2f}x)"
 
 
-def _cost(outcome: Outcome) -> Callable[[Pace], str]:
+def _cost(outcome: Outcome) -> Callable[[Throughput], str]:
     """Of a million answered tokens, one request at a time, at the given price of an hour."""
     price = outcome.price_hour
     if price is None:
@@ -119,7 +119,7 @@ def _cost(outcome: Outcome) -> Callable[[Pace], str]:
     return lambda pace: f"{price / 3600 / pace.tokens_a_second * 1e6:.3f}"
 
 
-def _read(file: File, text: str, shown: Callable[[Reading], str]) -> str:
+def _read(file: ResultFile, text: str, shown: Callable[[Reading], str]) -> str:
     return shown(file.readings[text]) if text in file.readings else "-"
 
 
@@ -294,7 +294,7 @@ def _plots(outcome: Outcome) -> Iterator[str]:
         yield plots.curve("KL to the original, step by step", outcome.distilled.losses)
 
 
-def _of(models: Mapping[str, Pace], value: Callable[[Pace], float]) -> dict[str, float]:
+def _of(models: Mapping[str, Throughput], value: Callable[[Throughput], float]) -> dict[str, float]:
     return {name: value(pace) for name, pace in models.items()}
 
 

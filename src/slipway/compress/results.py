@@ -31,7 +31,7 @@ class Ingested(Record, frozen=True, kw_only=True):
         return any(kind not in ("f32", "f16", "bf16") for kind in self.kinds)
 
 
-class File(Record, frozen=True, kw_only=True):
+class ResultFile(Record, frozen=True, kw_only=True):
     """A model as a stage left it. `readings` by the text's name."""
 
     path: str
@@ -67,7 +67,7 @@ class Pruned(Record, frozen=True, kw_only=True):
     cut: str
     influence: tuple[float, ...]
     layers: tuple[int, ...]  # that went, of the original's
-    file: File
+    file: ResultFile
 
 
 class Distilled(Record, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ class Distilled(Record, frozen=True, kw_only=True):
     sampled: int
     losses: tuple[tuple[int, float], ...]
     recovered: Mapping[str, float]
-    file: File
+    file: ResultFile
 
 
 class Gated(Record, frozen=True, kw_only=True):
@@ -106,9 +106,9 @@ class Outcome(Record, frozen=True, kw_only=True):
     command: str
     ingested: Ingested
     texts: Texts
-    original: File
+    original: ResultFile
     planned: Planned
-    result: File
+    result: ResultFile
     gated: Gated
     registered: Registered
     pruned: Pruned | None = None
@@ -118,7 +118,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     memory: int = 0  # the most that this process and its children had, in bytes
 
     @property
-    def files(self) -> dict[str, File]:
+    def files(self) -> dict[str, ResultFile]:
         found = {ORIGINAL: self.original}
         if self.pruned:
             found[PRUNED] = self.pruned.file

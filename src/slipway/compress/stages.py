@@ -21,12 +21,12 @@ from slipway.compress.results import (
     PRUNED,
     RESULT,
     Distilled,
-    File,
     Gated,
     Ingested,
     Planned,
     Pruned,
     Registered,
+    ResultFile,
     Texts,
 )
 from slipway.compress.runner import Runner
@@ -155,11 +155,11 @@ class Stages:
         finally:
             path.unlink(missing_ok=True)
 
-    def baseline(self) -> File:
-        def do() -> File:
+    def baseline(self) -> ResultFile:
+        def do() -> ResultFile:
             return self._file(self.original, "f16", "reading the test with the original")
 
-        return self.state.stage("baseline", [], [self.original.name], File, do)
+        return self.state.stage("baseline", [], [self.original.name], ResultFile, do)
 
     # prune
 
@@ -183,7 +183,7 @@ class Stages:
 
     # distil
 
-    def distil(self, planned: Planned, original: File, pruned: Pruned | None) -> Distilled:
+    def distil(self, planned: Planned, original: ResultFile, pruned: Pruned | None) -> Distilled:
         from slipway.compress import distilling  # torch, only here
 
         path, half = self.state.folder / "distilled.f16.gguf", self.state.folder / "lessons.pt"
@@ -192,9 +192,9 @@ class Stages:
         def do() -> Distilled:
             sampled = self._sampled()
             bar, losses = self.hands.progress("distilling"), list[tuple[int, float]]()
-            last = distilling.Progress(step=0, loss=0.0, cpu_s=0.0, share=0.0)
+            last = distilling.DistilProgress(step=0, loss=0.0, cpu_s=0.0, share=0.0)
 
-            def seen(now: distilling.Progress) -> None:
+            def seen(now: distilling.DistilProgress) -> None:
                 nonlocal last
                 last = now
                 losses.append((now.step, round(now.loss, 4)))
@@ -243,11 +243,11 @@ class Stages:
 
     # quantise
 
-    def quantise(self, planned: Planned) -> File:
+    def quantise(self, planned: Planned) -> ResultFile:
         path = self.state.folder / f"{self.job.name}.gguf"
         begins = self.latest
 
-        def do() -> File:
+        def do() -> ResultFile:
             if not self._rounds(planned.form, distils=planned.distils) and (
                 quantising.write_with_tool(begins, path, planned.form)
             ):
@@ -255,7 +255,7 @@ class Stages:
             self._quantise(read_gguf(begins), path, planned.form, distils=planned.distils)
             return self._file(path, planned.form, "reading the test with the result")
 
-        return self.state.stage("quantise", [planned.form, path.name], [path.name], File, do)
+        return self.state.stage("quantise", [planned.form, path.name], [path.name], ResultFile, do)
 
     def _quantise(self, model: Checkpoint, path: Path, form: str, *, distils: bool) -> None:
         if self._rounds(form, distils=distils):
@@ -267,9 +267,9 @@ class Stages:
 
     def _rounds(self, form: str, *, distils: bool) -> bool:
         """Whether numbers are rounded by their effect; a student has learnt with plain rounding."""
-        return form == "q4_0" and not distils
+        return form in quantising.ROUNDED and not distils
 
-    def gate(self, planned: Planned, result: File) -> Gated:
+    def gate(self, planned: Planned, result: ResultFile) -> Gated:
         job = self.job
 
         def do() -> Gated:
@@ -293,7 +293,7 @@ class Stages:
         depends = [questions, job.rounds, job.targets]
         return self.state.stage("gate", depends, [], Gated, do)
 
-    def register(self, gated: Gated, result: File) -> Registered:
+    def register(self, gated: Gated, result: ResultFile) -> Registered:
         def do() -> Registered:
             if gated.verdict != "keep":
                 return Registered(why=f"the verdict is {gated.verdict}")
@@ -314,9 +314,9 @@ class Stages:
     def _write(self, model: Checkpoint, path: Path, form: str, label: str) -> None:
         quantising.write(model, path, form, self.hands.progress(label))
 
-    def _file(self, path: Path, form: str, label: str) -> File:
+    def _file(self, path: Path, form: str, label: str) -> ResultFile:
         model = read_gguf(path)
-        return File(
+        return ResultFile(
             path=str(path),
             form=form,
             bytes=path.stat().st_size,

@@ -21,7 +21,7 @@ _FILE = "state.json"
 Found = TypeVar("Found")
 
 
-class Done(Record, frozen=True, kw_only=True):
+class StageDone(Record, frozen=True, kw_only=True):
     """A stage that has ended: the `key` of what it depends on, its files' sizes, its result."""
 
     key: str
@@ -36,11 +36,11 @@ class State:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._path = folder / _FILE
-        self._done: dict[str, Done] = {}
+        self._done: dict[str, StageDone] = {}
         self._key = ""
         if self._path.is_file():
             try:
-                self._done = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Done])
+                self._done = msgspec.json.decode(self._path.read_bytes(), type=dict[str, StageDone])
             except msgspec.MsgspecError as error:
                 raise refused(
                     f"--out: {self._path} cannot be read ({error}); remove it to begin again"
@@ -60,7 +60,7 @@ class State:
         sizes = {file: (self.folder / file).stat().st_size for file in files}
         raw = msgspec.Raw(msgspec.json.encode(result))
         seconds = time.monotonic() - start
-        self._done[name] = Done(key=self._key, seconds=seconds, files=sizes, result=raw)
+        self._done[name] = StageDone(key=self._key, seconds=seconds, files=sizes, result=raw)
         self._write()
         return result
 
@@ -71,7 +71,7 @@ class State:
     def seconds(self) -> dict[str, float]:
         return {name: round(done.seconds, 1) for name, done in self._done.items()}
 
-    def _is_whole(self, done: Done) -> bool:
+    def _is_whole(self, done: StageDone) -> bool:
         return all(
             (path := self.folder / file).is_file() and path.stat().st_size == size
             for file, size in done.files.items()

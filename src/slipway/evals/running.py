@@ -97,7 +97,7 @@ def hash_of(messages: Sequence[Mapping[str, Any]]) -> str:
     return digest(msgspec.json.encode(messages, order="deterministic"))
 
 
-class Runner:
+class EvalRunner:
     """Asks what the log does not have yet."""
 
     def __init__(self, plan: Plan, log: RunLog, cache: Cache | None) -> None:

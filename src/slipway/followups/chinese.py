@@ -11,6 +11,7 @@ _COURTESY = re.compile(
 _POINTER = re.compile(
     r"[它牠她他]们?|(?<![在从到])[这那](?:个|些|样|种|段|里|边|款|项|时|次)|[这那](?=是)|其中|前者|后者|另一个|另外一个|第[一二三]个|上面|刚才"
 )
+_OTHER = re.compile(r"(?:另一个|另外一个|第[一二三]个|前者|后者|其他的?)(?:怎么样|呢)?")
 _CLAUSE_END = re.compile(r"[，,。；;：:？?！!]")
 _ASKING = re.compile(
     r"为什么|怎么样|怎么办|怎么|怎样|如何|什么时候|什么|哪里|哪些|哪个|哪|谁|多少|多久|多长|多大|多|几[天个次年月]?|是不是|有没有|能不能|可不可以|可以|需要|还有"
@@ -48,6 +49,8 @@ def may_refer_back(text: str) -> bool:
 def combine(text: str, before: str, answer: str) -> str:
     """Return the complete question; `before` is the question before."""
     _, rest = _strip_opener(text)
+    if _OTHER.fullmatch(rest.strip(_SIGNS)):
+        return before  # nobody says which other one: what is about both is searched
     if _is_fragment(rest):
         return _substitute(before, rest.strip(_SIGNS).removesuffix("呢"))
     topic = _topic(before)

@@ -94,6 +94,11 @@ _REST = re.compile(
     r"|any(?:thing)? |show me |some )?more\b(?! \w+ \w+ \w+ \w+)",
     re.IGNORECASE,
 )
+_OTHER = re.compile(  # `for the other one`, and nothing else
+    r"(?:\w+ )?(?:the |an)?other(?: ones?)?|(?:\w+ )?the (?:former|latter|second|first|last|third)"
+    r"(?: ones?)?",
+    re.IGNORECASE,
+)
 _MORE = re.compile(r"\b(?:more|else)\b", re.IGNORECASE)  # asks for something new: replace nothing
 _ONE = re.compile(
     r"\bones\b|(?<=\w )one(?=\s*\?|\s*\Z| (?:to|be|is|are|for|in|with|from)\b)|(?<=\bdo )one\b"
@@ -185,6 +190,8 @@ def combine(text: str, before: str, answer: str) -> str:
     """Return the complete question; `before` is the question before, `answer` the answer to it."""
     before = _sentence(before)
     _, rest = _strip_opener(text)
+    if _OTHER.fullmatch(rest.strip(" ?.!")):
+        return before  # nobody says which other one: what is about both is searched
     pronoun = _pronoun(rest)
     noun = pronoun.noun.lower() if pronoun is not None else ""
     if noun and noun not in f"{before} {answer}".lower():
@@ -442,7 +449,8 @@ def _like(words: Sequence[_Word], new: Sequence[_Word]) -> tuple[int, int]:
     """
     content = [word for word in new if word.is_content] or list(new)
     head = next((n for n in range(len(words) - 1, 0, -1) if words[n].low == content[-1].low), 0)
-    if head and len(content) > 1:  # `the Team plan` for `the Basic plan`
+    other = any(word.low in ("other", "another") for word in new)
+    if head and (other or len(content) > 1):  # `the Team plan` for `the Basic plan`
         start = head
         while start > 1 and words[start - 1].is_content and not _is_verb(words, start - 1):
             start -= 1

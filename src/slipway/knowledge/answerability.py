@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from slipway.knowledge.fusion import Ranked
+from slipway.knowledge.words import UNSPACED
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -140,13 +141,40 @@ def signals(
     )
 
 
+def without_chance_pairs(words: Sequence[str], is_known: Callable[[str], bool]) -> list[str]:
+    """Leave out pairs of characters that are the end of one word and the beginning of the next:
+    nobody has them, and the pair before or behind them is known.
+    """
+    kept = []
+    for n, word in enumerate(words):
+        beside = [
+            each
+            for each in (words[n - 1] if n else "", words[n + 1] if n + 1 < len(words) else "")
+            if len(each) == len(word) == 2 and UNSPACED.match(each)
+        ]
+        overlaps = [each for each in beside if word[0] == each[1] or word[1] == each[0]]
+        if not (
+            UNSPACED.match(word)
+            and overlaps
+            and not is_known(word)
+            and any(map(is_known, overlaps))
+        ):
+            kept.append(word)
+    return kept
+
+
 class WeightedQuestion:
     """Hold the question's content words, weighted by how rare they are among the passages."""
 
     def __init__(self, question: str, terms: Terms) -> None:
         self.terms = terms
         self._words = frozenset(terms.words(question))
-        self._idf = {word: terms.idf(word) for word in terms.content_terms(question)}
+        self._idf = {
+            word: terms.idf(word)
+            for word in without_chance_pairs(
+                terms.content_terms(question), lambda word: terms.idf(word) < terms.idf("")
+            )
+        }
         self._total = sum(self._idf.values()) + _DOUBT * terms.idf("")
 
     def coverage(self, words: Iterable[str]) -> float:

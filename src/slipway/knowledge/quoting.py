@@ -16,6 +16,8 @@ from functools import lru_cache
 
 import msgspec
 
+from slipway.knowledge.answerability import without_chance_pairs
+from slipway.knowledge.questions import asked_about, names_in
 from slipway.types import Citation, Record, Source
 
 # The least sum of two weighted shares of the question: what the best source covers, and what the
@@ -78,14 +80,15 @@ def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | N
     """Return at most `limit` spans, grouped by source in the sources' order, in reading order
     within each. None if the sources do not answer.
     """
-    asked = content_words(question)
-    if not asked:
+    asked = content_words(asked_about(question))
+    if not asked or not _has_names(question, sources):
         return None
     candidates = [
         each
         for rank, source in enumerate(sources)
         for each in _candidates(rank, source, asked, shows=_asks_how(question))
     ]
+    asked = _without_chance_pairs(question, asked, candidates)
     weights = _weights(asked, candidates)
     shares = _shares(weights, candidates)
     if not _answers(weights, candidates, shares):
@@ -94,6 +97,31 @@ def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | N
     return (
         _compose(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else None
     )
+
+
+def _has_names(question: str, sources: Sequence[Source]) -> bool:
+    """Tell whether a name of the question is in a source: nothing else answers what is asked of
+    Kubernetes or Java, whatever other words it shares.
+    """
+    names = names_in(question)
+    if not names:
+        return True
+    said = _plain_letters("\n".join(f"{s.heading}\n{s.path}\n{s.text}" for s in sources))
+    return any(_plain_letters(name).rstrip("s") in said for name in names)
+
+
+def _plain_letters(text: str) -> str:
+    return _NO_LETTERS.sub("", text.casefold())
+
+
+def _without_chance_pairs(
+    question: str, asked: frozenset[str], candidates: Sequence["_Candidate"]
+) -> frozenset[str]:
+    """See `answerability.without_chance_pairs`."""
+    words = [word for word in _words(asked_about(question)) if _stem(word) in asked]
+    said = frozenset[str]().union(*(each.terms | each.named for each in candidates))
+    kept = without_chance_pairs(words, lambda word: _stem(word) in said)
+    return frozenset(map(_stem, kept))
 
 
 # Choosing spans
@@ -107,7 +135,7 @@ def _candidates(
         _shorten_table(source.text, each, asked) for each in _spans(source.text, shows=shows)
     ):
         text = _text_of(source.text, span)
-        words = _terms(text)
+        words = _terms(_without_identifiers(text, asked))
         terms = asked.intersection(words)
         code = bool(_FENCE.match(text)) or _looks_like_code(text)
         scrap = position > 0 and not span.block and (code or len(words) < _FRAGMENT_WORDS)
@@ -570,6 +598,9 @@ def _stripped(text: str, start: int, end: int) -> Iterator[_Span]:
 # Words
 
 _WORD = re.compile(r"[^\W_]+")
+_IDENTIFIER = re.compile(r"(?<![^\W_])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![^\W_])", re.ASCII)
+_NO_LETTERS = re.compile(r"[\W_]+")
+_SHORT_STEM = re.compile(r"(?:[^aeiouy]|qu)*[aeiouy][^aeiouywx]$")
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
     r"\U00020000-\U0003ffff]{2,}"
@@ -605,6 +636,16 @@ def _terms(text: str) -> list[str]:
     return [_stem(word) for word in _words(text)]
 
 
+def _without_identifiers(text: str, asked: frozenset[str]) -> str:
+    """Blank identifiers of which only a part is asked for: `format_price` says no price."""
+
+    def kept(found: re.Match[str]) -> str:
+        parts = [_stem(part) for part in _WORD.findall(found[0].lower())]
+        return found[0] if asked.issuperset(parts) else " " * len(found[0])
+
+    return _IDENTIFIER.sub(kept, text)
+
+
 def content_words(text: str) -> frozenset[str]:
     """Return the stems of a text's content words and numbers."""
     return frozenset(_stem(word) for word in _words(text) if word not in _STOP_WORDS)
@@ -626,8 +667,9 @@ def _cut(word: str) -> str:
             and len(left) >= 3
             and not _VOWELS.isdisjoint(left)
             and (suffix != "y" or left[-1] not in _VOWELS)
+            and not (suffix in ("e", "es") and _SHORT_STEM.fullmatch(left))
         ):
-            word = left
+            word = f"{left}e" if suffix in ("ing", "ed") and _SHORT_STEM.fullmatch(left) else left
             break
     return word[:-1] if len(word) > 2 and word[-1] == word[-2] else word
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from slipway.knowledge import fusion
 from slipway.knowledge.best_passage import PLACES_READ, choose_best_passages
 from slipway.knowledge.collection import Collection, KnownDocuments
@@ -59,7 +61,7 @@ class Search:
         rows = self._store.passages(wanted)
         located = {*cosines, *(number for some in passages.values() for number in some)}
         complete = len(rows) == len(wanted) and len(place_of) == len(located)
-        ranked = _ranked(chosen, rows)
+        ranked = self._with_named_first(_ranked(chosen, rows))
         if complete:
             more = [[(rows[n].passage, cosines.get(n, 0.0)) for n in some] for some in others]
             ranked = choose_best_passages(self._text, ranked, more, self._index)
@@ -91,6 +93,16 @@ class Search:
             if document in self._known.documents
             and (self._visible is None or document in self._visible)
         }
+
+    def _with_named_first(self, ranked: list[Ranked]) -> list[Ranked]:
+        """Put places first whose heading is the question itself, apart from signs and endings."""
+        asked = tuple(self._index.words(self._text))
+        named = [each for each in ranked if tuple(self._index.words(each.passage.heading)) == asked]
+        if not asked or not named or named[0] is ranked[0]:
+            return ranked
+        best = ranked[0].score
+        first = [msgspec.structs.replace(each, score=best) for each in named]
+        return first + [each for each in ranked if each not in named]
 
     def _fused(
         self,

@@ -10,6 +10,8 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from slipway.knowledge.questions import asked_about
+
 if TYPE_CHECKING:
     from tantivy import TextAnalyzer
 
@@ -80,7 +82,7 @@ class Words:
         ][: len(texts)]
 
     def content_terms(self, text: str) -> list[str]:
-        plain = plain_text(text[:_QUERY_CHARACTERS])
+        plain = asked_about(plain_text(text[:_QUERY_CHARACTERS]))
         with self._lock:
             words = self._content.analyze(plain)
         return list(dict.fromkeys([*words, *pairs(plain)]))
@@ -92,7 +94,8 @@ class Words:
         text = plain_text(text)
         with self._lock:
             words = self._content.analyze(text) or self._all.analyze(text)
-        return {"words": list(dict.fromkeys(words)), "pairs": list(dict.fromkeys(pairs(text)))}
+        found = pairs(asked_about(text)) or pairs(text)
+        return {"words": list(dict.fromkeys(words)), "pairs": list(dict.fromkeys(found))}
 
 
 def analyzer(*, content_only: bool = False) -> "TextAnalyzer":

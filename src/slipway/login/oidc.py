@@ -27,7 +27,7 @@ CALL_S = 10.0
 _AGAIN = "Sign in again; if that does not help, tell the operator."
 
 
-class Attempt(Record, frozen=True, kw_only=True):
+class SignInAttempt(Record, frozen=True, kw_only=True):
     """What a sign-in that was begun is recognised by; the browser keeps it, signed."""
 
     state: str
@@ -38,7 +38,7 @@ class Attempt(Record, frozen=True, kw_only=True):
     id: str
 
 
-class Provider(msgspec.Struct):
+class OidcProvider(msgspec.Struct):
     """What the provider says of itself, of what is used here."""
 
     issuer: str
@@ -51,13 +51,13 @@ class Provider(msgspec.Struct):
 class OidcClient:
     def __init__(self, settings: Oidc) -> None:
         self.settings = settings
-        self._known: tuple[float, Provider, dict[str, Any]] | None = None
+        self._known: tuple[float, OidcProvider, dict[str, Any]] | None = None
         self._asking = asyncio.Lock()
 
-    async def begin(self, redirect_uri: str, after: str) -> tuple[str, Attempt]:
+    async def begin(self, redirect_uri: str, after: str) -> tuple[str, SignInAttempt]:
         """Return where to send the browser, and what to recognise it by when it comes back."""
         provider, _ = await self.provider()
-        attempt = Attempt(
+        attempt = SignInAttempt(
             state=secrets.token_urlsafe(24),
             nonce=secrets.token_urlsafe(24),
             verifier=secrets.token_urlsafe(48),
@@ -74,7 +74,9 @@ class OidcClient:
             )
         return url, attempt
 
-    async def finish(self, redirect_uri: str, query: dict[str, str], attempt: Attempt) -> Person:
+    async def finish(
+        self, redirect_uri: str, query: dict[str, str], attempt: SignInAttempt
+    ) -> Person:
         """Exchange the code and check the identity. Raises SignInRefused, saying why."""
         if not hmac.compare_digest(query.get("state", "").encode(), attempt.state.encode()):
             raise SignInRefused("This sign-in was not begun in this browser.", _AGAIN)
@@ -104,7 +106,7 @@ class OidcClient:
             return {}
 
     async def exchange(
-        self, provider: Provider, redirect_uri: str, code: str, attempt: Attempt
+        self, provider: OidcProvider, redirect_uri: str, code: str, attempt: SignInAttempt
     ) -> dict[str, Any]:
         from authlib.common.errors import AuthlibBaseError
 
@@ -172,7 +174,7 @@ class OidcClient:
             timeout=CALL_S,
         )
 
-    async def provider(self, *, afresh: bool = False) -> tuple[Provider, dict[str, Any]]:
+    async def provider(self, *, afresh: bool = False) -> tuple[OidcProvider, dict[str, Any]]:
         """Return the provider's description and keys. Raises SignInUnavailable."""
         async with self._asking:
             known = self._known
@@ -180,14 +182,14 @@ class OidcClient:
                 known = self._known = await self._ask()
             return known[1], known[2]
 
-    async def _ask(self) -> tuple[float, Provider, dict[str, Any]]:
+    async def _ask(self) -> tuple[float, OidcProvider, dict[str, Any]]:
         issuer = self.settings.issuer
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
         try:
             async with httpx.AsyncClient(timeout=CALL_S) as client:
                 reply = await client.get(url)
                 reply.raise_for_status()
-                found = msgspec.json.decode(reply.content, type=Provider)
+                found = msgspec.json.decode(reply.content, type=OidcProvider)
                 keys = await client.get(found.jwks_uri)
                 keys.raise_for_status()
                 described = msgspec.json.decode(keys.content, type=dict[str, Any])

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 
-class Ends(Protocol):
+class SessionEnds(Protocol):
     """A value that counts `until` a time; its `id` can be taken back before."""
 
     @property
@@ -19,7 +19,7 @@ class Ends(Protocol):
     def id(self) -> str: ...
 
 
-Value = TypeVar("Value", bound=Ends)
+Value = TypeVar("Value", bound=SessionEnds)
 MOST_ENDED = 10_000  # sessions that were signed out and have not expired yet
 
 
@@ -30,7 +30,7 @@ class Sealer:
         self._key = hmac.digest(secret, b"login", "sha256")
         self._ended: dict[str, float] = {}  # id -> when it would have expired
 
-    def seal(self, value: Ends) -> str:
+    def seal(self, value: SessionEnds) -> str:
         data = urlsafe_b64encode(msgspec.json.encode(value)).rstrip(b"=")
         return f"{data.decode()}.{self._sign(type(value).__name__, data)}"
 
@@ -49,7 +49,7 @@ class Sealer:
             return None
         return value if value.until > time.time() and value.id not in self._ended else None
 
-    def end(self, value: Ends) -> None:
+    def end(self, value: SessionEnds) -> None:
         """Refuse this value from now on, such as after signing out or after its one use."""
         now = time.time()
         if len(self._ended) >= MOST_ENDED:

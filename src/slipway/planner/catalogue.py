@@ -87,7 +87,7 @@ class _OwnMachine(msgspec.Struct, forbid_unknown_fields=True):
     serverless: bool | None = None
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class _CatalogueFile(msgspec.Struct, forbid_unknown_fields=True):
     families: list[Family] = []
     providers: dict[str, ProviderFacts] = {}
     models: list[_Own] = []
@@ -152,12 +152,12 @@ def _digest(parts: Iterable[bytes]) -> str:
     return found.hexdigest()
 
 
-def _parsed(data: bytes, name: str) -> _File:
+def _parsed(data: bytes, name: str) -> _CatalogueFile:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, several times faster
     try:
-        return msgspec.convert(yaml.load(data, loader) or {}, _File)  # noqa: S506 - both are safe
+        return msgspec.convert(yaml.load(data, loader) or {}, _CatalogueFile)  # noqa: S506 - both are safe
     except yaml.YAMLError as error:
         raise SettingsError(
             [f"--catalogue: {name} is no YAML: {' '.join(str(error).split())}"]
@@ -248,7 +248,7 @@ def _machine(below: Machine | None, row: _OwnMachine) -> Machine:
     return Machine(**given)
 
 
-def _scores(layers: Sequence[_File]) -> dict[str, tuple[dict[str, float], FactSource]]:
+def _scores(layers: Sequence[_CatalogueFile]) -> dict[str, tuple[dict[str, float], FactSource]]:
     found: dict[str, tuple[dict[str, float], FactSource]] = {}
     for layer in layers:
         for table in layer.scores:

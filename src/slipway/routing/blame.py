@@ -24,6 +24,13 @@ class Origin(Record, frozen=True, kw_only=True):
     prompt: int = 0
 
 
+def prompt_of(body: bytes) -> int:
+    """Return a hash of a request, from its length, its beginning and its end: enough to tell prompts
+    apart, and cheap for long ones.
+    """
+    return hash((len(body), body[:1024], body[-4096:]))
+
+
 class Streak:
     """The failures in a row of a prompt or a key, and how many calls had succeeded before them."""
 

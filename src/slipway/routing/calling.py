@@ -12,6 +12,7 @@ from slipway.errors import ProviderError, ProviderLimit
 from slipway.providers import Call, Completion
 from slipway.routing.attempt import Attempt, AttemptUsage, CallContext, finish_trial
 from slipway.routing.attempts import Attempts, Availability, CallModel, GiveUp, WaitUntil
+from slipway.routing.blame import prompt_of
 from slipway.routing.continuation import Splice, can_be_continued, continuation, least_tokens
 from slipway.routing.routes import Candidate, Route
 from slipway.types import AttemptKind, Notice, Piece, ServedBy
@@ -208,7 +209,7 @@ class RoutedAnswer:
     def _new_attempt(self, index: int, kind: AttemptKind) -> Attempt:
         self.asking = self.route.candidates[index]
         shown = sum(map(len, self._text))
-        return Attempt(index, self.asking, kind, self.context, shown, hash(self.call.body))
+        return Attempt(index, self.asking, kind, self.context, shown, prompt_of(self.call.body))
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
         attempt.end(error)

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from slipway.answer import Current
 from slipway.errors import NotFound, SignInRefused, SignInUnavailable
 from slipway.login import SESSION, Session, check_same_site, cookie
-from slipway.login.oidc import Attempt, OidcClient
+from slipway.login.oidc import OidcClient, SignInAttempt
 from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Login, Oidc
@@ -46,7 +46,7 @@ class LoginRoutes:
         login, oidc = self.settings()
         headers = request.scope["slipway.headers"]
         sealer = self.sealer()
-        attempt = sealer.open(cookie(headers, ATTEMPT), Attempt)
+        attempt = sealer.open(cookie(headers, ATTEMPT), SignInAttempt)
         if attempt is None:
             what = "No sign-in was begun in this browser, or it took too long."
             return self.back("refused", SignInRefused(what))

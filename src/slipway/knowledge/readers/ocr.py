@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from slipway.knowledge.readers.document import one_line
-from slipway.knowledge.readers.pdf_text import TextLine
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfPage
+
+    from slipway.knowledge.readers.pdf_text import TextLine
 
 EXTRA = "slipway[ocr]"
 MEMORY_MB = 3072  # the engine maps about 1 GB, and a large page needs as much again
@@ -50,7 +51,7 @@ class Recogniser:
         """Return whether another page may be recognised."""
         return time.monotonic() < self._until
 
-    def lines(self, page: "PdfPage") -> list[TextLine]:
+    def lines(self, page: "PdfPage") -> "list[TextLine]":
         """Return the lines of a page from top to bottom; empty if the engine finds none."""
         width, height = page.get_size()
         scale = min(_DPI / 72, _LARGEST / max(width, height, 1))
@@ -64,7 +65,10 @@ class Recogniser:
         return sorted(lines, key=lambda line: (-round(line.bottom / (_SAME_LINE * 12)), line.left))
 
 
-def _line(box: Any, text: str, height: float, scale: float) -> TextLine:
+def _line(box: Any, text: str, height: float, scale: float) -> "TextLine":
+    # here, since the server loads this module and needs no PDF library
+    from slipway.knowledge.readers.pdf_text import TextLine
+
     across, down = [float(x) / scale for x, _ in box], [float(y) / scale for _, y in box]
     top, bottom = height - min(down), height - max(down)
     return TextLine(

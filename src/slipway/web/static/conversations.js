@@ -47,7 +47,7 @@ const open = () =>
     },
   });
 
-/** Moves what an earlier version kept in localStorage; it can be told apart only if no key was used. */
+/** Moves what an earlier version kept in localStorage; it can be recognised only if no key was used. */
 async function takeOver() {
   const names = Object.keys(localStorage).filter((name) => name.startsWith(`${OLD}open.`));
   for (const name of names) {

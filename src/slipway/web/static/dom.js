@@ -10,7 +10,7 @@ export function el(name, props = {}, ...children) {
 
 export const button = (textContent, onclick, more = {}) => el("button", { type: "button", textContent, onclick, ...more });
 
-/** A sentence as nodes: what stands in backticks is code, or what `name` says. */
+/** A sentence as nodes: what is in backticks is code, or what `name` says. */
 export const phrase = (text, name = "code") => text.split(/`([^`]+)`/).map((part, n) => (n % 2 ? el(name, { textContent: part }) : part));
 
 /** What happened, what to do, and the server's own words where they are not the reader's. */
@@ -50,7 +50,7 @@ export function unreadWords(document) {
 
 export const place = (source) => [source.path, source.heading, pageOf(source)].filter(Boolean).join(", ");
 
-/** Sets the text where it is another: what is written anew is read out anew. */
+/** Sets the text if it differs: text that is written again is read out again. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

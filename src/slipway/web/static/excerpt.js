@@ -33,7 +33,7 @@ function quotes(answer) {
   return [...new Set(lines)].filter((line) => line.length >= SHORTEST && !RULE.test(line));
 }
 
-/** Runs of lines, and tables: a row of names, a rule, rows. What stands in a code block is none. */
+/** Runs of lines, and tables: a row of names, a rule, rows. Lines of a code block are none. */
 function parts(lines) {
   const found = [];
   let fenced = false;

@@ -20,8 +20,7 @@ export class Facts {
   }
 }
 
-/** Conversations of an earlier version call it `rung`. */
-const servedBy = (done) => done.served_by ?? done.rung;
+const servedBy = (done) => done.served_by;
 
 function whoWords(done) {
   if (done.abstained) return say("notFound");

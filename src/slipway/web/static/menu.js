@@ -5,7 +5,7 @@ import { icon } from "./icons.js";
 
 let opened = null;
 
-/** A button that opens a menu. `items()` returns [{label, act, checked, danger}]; null stands for a line between them. */
+/** A button that opens a menu. `items()` returns [{label, act, checked, danger}]; null means a line between them. */
 export function menuButton(symbol, label, items, more = {}) {
   const opener = button("", () => (opened?.opener === opener ? opened.element.hidePopover() : openMenu(opener, items())), { className: "quiet symbol", ariaLabel: label, title: label, ...more });
   opener.append(icon(symbol));

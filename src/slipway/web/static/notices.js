@@ -24,7 +24,7 @@ export const withdraw = (id) => document.getElementById(`notice-${id}`)?.remove(
 
 const speech = { said: "", next: "", at: -SPEAK_MS, timer: 0 };
 
-/** At most one sentence in two seconds; the latest counts. What stands outside of an open dialog is not read out, so it has a line of its own. */
+/** At most one sentence in two seconds; the latest counts. What is outside of an open dialog is not read out, so it has a line of its own. */
 export function speak(text) {
   if (!text || text === (speech.next || speech.said)) return;
   speech.next = text;

@@ -178,7 +178,7 @@ async function openConversation(id) {
 }
 
 export const newConversation = () => openConversation(null);
-$("anew").onclick = newConversation;
+$("new-conversation").onclick = newConversation;
 
 const shared = () => new URLSearchParams(location.search).get("share");
 
@@ -238,7 +238,7 @@ function paint() {
   $("ask").hidden = busy;
   $("stop").hidden = !busy;
   $("log").hidden = !talk.turns.length;
-  $("anew").hidden = !talk.turns.length;
+  $("new-conversation").hidden = !talk.turns.length;
   for (const view of talk.views.values()) for (const each of view.retries) each.disabled = busy;
   for (const each of $("examples").children) each.disabled = busy;
   markCurrent();

@@ -17,7 +17,7 @@ function stageWords({ stage, label, done, total, unit }, turn) {
   return sections > 1 ? say("writingSection", Math.min(done + 1, sections), sections) : say("writing");
 }
 
-/** What the ear is told too: no times, which change all the while. */
+/** What screen readers read too: no times, since they change all the time. */
 export function progressWords(turn) {
   if (turn.waiting) return turn.waiting;
   if (!turn.progress) return say(turn.text ? "writing" : "sending");

@@ -16,7 +16,7 @@ export const tab = {
       return this.kept.get(name) ?? null;
     }
   },
-  /** False where the browser has no room for it. */
+  /** False if the browser has no space for it. */
   write(name, value) {
     this.kept.set(name, value);
     try {
@@ -107,7 +107,7 @@ export async function readiness() {
 
 /**
  * Gives `turn.take(name, data, id)` each event of an answer once. The first response comes from `open()`; where the line drops, the
- * answer is picked up behind `turn.last`. `wait(n, of)` is told before each new try. Raises Refused.
+ * answer is picked up behind `turn.last`. `wait(n, of)` is called before each new try. Raises Refused.
  */
 export async function follow(turn, open, { signal, wait }) {
   let response = await open();

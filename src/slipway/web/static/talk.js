@@ -205,7 +205,7 @@ function drawSoon(turn) {
   });
 }
 
-/** What screen readers are told: where the answer is, and each section once it is there; never its words as they come. */
+/** What screen readers read: where the answer is, and each section once it is there; never its words as they come. */
 function heard(turn) {
   const done = turn.sections.filter((section) => section?.state === "done").length;
   if (!turn.many || !done || turn.waiting) return progressWords(turn);

@@ -27,7 +27,7 @@ function objection({ name, size: bytes }, { kinds, largest_mb: largest }) {
 }
 
 export class Uploads {
-  /** `settled(document)` is told when one was read, or failed to be; `home` takes the focus that a row that leaves had. */
+  /** `settled(document)` is called when one was read, or failed to be; `home` takes the focus that a row that leaves had. */
   constructor(list, home, settled) {
     Object.assign(this, { list, home, settled, all: [] });
   }

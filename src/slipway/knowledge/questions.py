@@ -1,0 +1,45 @@
+"""Find the words of a question that say what it is about, in any language."""
+
+import re
+
+# What only asks, in languages without spaces between words. Longer words first
+_ASKING = re.compile(
+    "多长时间|什么时候|什么地方|有没有|是不是|能不能|可不可以|会不会|要不要|为什么|怎么样|怎么办|哪一个|"
+    "(?:多少|几)(?:天|个|次|年|月|周|元|块|钱|人|台|条|项|种|小时|分钟)?|什么|怎么|怎样|如何|哪些|哪个|哪里|哪儿|多久|多长|多大|"
+    "是否|能否|可否|请问|请|可以|能够|需要|应该|应当|必须|告诉|说明一下|一下|一起|我们|你们|您|我|你|"
+    "吗|呢|吧|啊|的|了|是|有|在|会|能|要|用|把|被|给|对|和|与|及|或|也|都|还|就|谁|哪|设为|使用|进行|"
+    # Japanese
+    "どうやって|どのように|どうすれば|なんですか|何ですか|ですか|ますか|でしょうか|ください|どこ|いつ|どれ|どの|なぜ|"
+    "しますか|します|しました|されます|どう|いくら|いくつ|とは|から|まで|には|では|です|ます|する|した|して|できる|は|が|を|に|で|と|も|の|か|へ|"
+    # Korean
+    "어떻게|무엇입니까|무엇인가요|무엇|얼마나|얼마|언제|어디|왜|누가|입니까|인가요|하나요|합니까|할 수 있나요|있나요|습니까"
+)
+_UNSPACED = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+# "How long does it last?" asks for a time, not for what is long or lasts
+_MEASURED = re.compile(
+    r"\bhow (?:long|much|many|often|far|big|large|soon|fast)\b|\b(?:last|lasts|take|takes|cost|costs)(?=\s*[?.!]*\s*$)",
+    re.IGNORECASE,
+)
+_FIRST = re.compile(r"(?:^|[.?!:]\s+)[\W_]*\w+")
+_NAME = re.compile(r"[A-Z][\w+#.-]*\w|\b\w+[A-Z]\w*\b")
+_LATIN = re.compile(r"[A-Za-z][\w+#.-]*\w")
+_NO_NAMES = frozenset(["i", "i'm", "i've", "i'd", "ok", "faq", "id"])
+
+
+def asked_about(question: str) -> str:
+    """Return the question with a space in place of words that only ask, and of how much is asked."""
+    text = _MEASURED.sub(" ", question)
+    return _ASKING.sub(" ", text) if _UNSPACED.search(text) else text
+
+
+def names_in(question: str) -> list[str]:
+    """Return the names that the question is about: capitalised words that do not begin a sentence,
+    and Latin words in a text without spaces between words.
+    """
+    if _UNSPACED.search(question):
+        found = _LATIN.findall(question)
+    else:
+        found = _NAME.findall(_FIRST.sub(lambda first: " " * len(first[0]), question))
+        first = (each.split()[-1].strip("\"'([") for each in _FIRST.findall(question))
+        found += [word for word in first if len(word) > 1 and word.isupper()]
+    return [name for name in found if name.casefold() not in _NO_NAMES]

@@ -1,0 +1,141 @@
+"""A question is understood by what it is about: in any language, by whole words and by its names."""
+
+import pytest
+
+from knowledge_base import OPERATOR, KnowledgeBase
+from slipway.knowledge.questions import asked_about, names_in
+from slipway.knowledge.quoting import quote
+from slipway.types import Source
+
+CHINESE = """# 员工手册
+
+## 年假
+
+张伟有 15 天年假，李娜有 10 天年假。未用完的年假可以顺延到第二年三月。
+
+## 报销
+
+出差报销需要在 30 天内提交发票，由财务部审核。
+
+## 办公时间
+
+办公时间是上午九点到下午六点。
+
+## 如何申请笔记本电脑
+
+填写设备申请表，交给信息部。
+"""
+
+
+def source(text: str, heading: str = "", n: int = 1) -> Source:
+    return Source(
+        n=n, id=f"p{n}", path="a.md", heading=heading, page=None, start=0, end=len(text),
+        text=text, version="v",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "about"),
+    [
+        ("张伟有多少天年假？", "张伟 年假？"),
+        ("如何上传文件？", "上传文件？"),
+        ("请问报销什么时候提交？", "报销 提交？"),
+        ("ファイルをどうやってアップロードしますか？", "ファイル アップロード ？"),
+        ("휴가는 어떻게 신청하나요?", "휴가는 신청 ?"),
+        ("How long is parental leave?", "is parental leave?"),
+        ("What does a plan cost?", "What does a plan ?"),
+    ],
+)
+def test_words_that_only_ask_are_left_out(question: str, about: str) -> None:
+    assert " ".join(asked_about(question).split()) == about
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("Which version of Java do I need?", ["Java"]),
+        ("How do I use MongoDB?", ["MongoDB"]),
+        ("Can I send an SMS? Or use iCloud?", ["SMS", "iCloud"]),
+        ("怎么导出 Excel 报表？", ["Excel"]),
+        ("How do I quit? I am sure.", []),
+        ("What is the price?", []),
+    ],
+)
+def test_names_are_found(question: str, names: list[str]) -> None:
+    assert names_in(question) == names
+
+
+@pytest.fixture(scope="module")
+def handbook(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "handbook.md").write_text(CHINESE, encoding="utf-8")
+    (folder / "models.md").write_text(
+        "# Models\n\n## How do I add my own model server?\n\nA model server of your own is a model "
+        "with a `base_url`: add the model, add the server, add its address.\n\n"
+        "## How do I add a model?\n\nName it in the settings.\n"
+    )
+    found = KnowledgeBase([folder])
+    found.build()
+    return found
+
+
+def answer(base: KnowledgeBase, question: str) -> str | None:
+    hits = base.search(question)
+    found = quote(
+        question,
+        [source(hit.passage.text, hit.passage.heading, n) for n, hit in enumerate(hits, 1)],
+    )
+    return found.text if found else None
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("张伟有多少天年假？", "15 天"),
+        ("年假可以顺延吗？", "顺延到第二年三月"),
+        ("报销需要什么时候提交发票？", "30 天内"),
+        ("办公时间是几点？", "上午九点"),
+        ("怎么申请笔记本电脑？", "设备申请表"),
+    ],
+)
+def test_plain_chinese_questions_are_answered(
+    handbook: KnowledgeBase, question: str, said: str
+) -> None:
+    assert said in (answer(handbook, question) or "")
+    hits = handbook.knowledge.find(question, OPERATOR)
+    assert said in hits.hits[0].passage.text
+
+
+@pytest.mark.parametrize(
+    "question", ["如何接入微信支付？", "公司地址在哪里？", "怎么导出 Excel 报表？"]
+)
+def test_chinese_questions_without_an_answer_are_refused(
+    handbook: KnowledgeBase, question: str
+) -> None:
+    assert answer(handbook, question) is None
+
+
+def test_a_heading_that_is_the_question_comes_first(handbook: KnowledgeBase) -> None:
+    for question in ("How do I add a model?", "how do I add a model"):
+        first = handbook.search(question)[0]
+        assert first.passage.heading == "How do I add a model?"
+    scores = [hit.score for hit in handbook.search("How do I add a model?")]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "answers"),
+    [
+        ("What is the price of Flask?", "Flask has a helper `format_price` for templates.", False),
+        ("What is the secret key?", "Set SECRET_KEY, the secret key, to random bytes.", True),
+        ("Which version of Java do I need?", "You need version 3.11 of Python.", False),
+        ("How do I use MongoDB?", "Use MongoDB with MongoEngine, a mapper.", True),
+        ("怎么导出 Excel 报表？", "报表可以导出为 PDF。", False),
+        ("How do I quit the server?", "This is quite a server.", False),
+        ("How do I quit the server?", "To quit the server, press Ctrl-C.", True),
+        ("What is the rate limit?", "The limit of each rat is a cage.", False),
+        ("How are items rated?", "Items get a rate of one to five.", True),
+    ],
+)
+def test_words_that_only_look_alike_answer_nothing(question: str, text: str, answers: bool) -> None:
+    assert (quote(question, [source(text)]) is not None) is answers
