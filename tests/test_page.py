@@ -549,7 +549,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(watched: Watched, folder: Path) 
     with serving(folder / "keys.log", "--config", "keys.yaml") as url:
         page.goto(url)
         lock = page.locator("#lock")
-        expect(lock.get_by_role("heading", name="This server requires a key")).to_be_visible()
+        expect(lock.get_by_role("heading", name="This server needs a key")).to_be_visible()
         expect(page.get_by_label("Key")).to_be_focused()
         page.keyboard.type("sw-a-wrong-one")
         page.keyboard.press("Enter")

@@ -42,6 +42,8 @@ KINDS = {
 }
 PACKED = frozenset({".html", ".css", ".js", ".svg", ".webmanifest"})  # worth compressing
 
+COMMENTED = frozenset({".js", ".css"})  # our own files, whose comments are for developers
+
 
 class StaticFile(NamedTuple):
     data: bytes
@@ -71,8 +73,22 @@ def content(name: str) -> StaticFile:
     if name not in file_names():
         raise NotFound(f"There is no `/static/{name[:100]}`.")
     data = files("slipway.web").joinpath("static", *name.split("/")).read_bytes()
+    if kind_of(name) in COMMENTED and not name.startswith("vendor/"):
+        data = without_comments(data)
     packed = gzip.compress(data, mtime=0) if kind_of(name) in PACKED else None
     return StaticFile(data, packed, f'"{hashlib.sha256(data).hexdigest()[:16]}"')
+
+
+def without_comments(data: bytes) -> bytes:
+    """Leave out lines that hold only a comment, so that the first load stays small."""
+    kept, inside = list[bytes](), False
+    for line in data.splitlines(keepends=True):
+        bare = line.strip()
+        if inside or bare.startswith(b"/*"):
+            inside = not bare.endswith(b"*/")
+        elif not bare.startswith(b"//"):
+            kept.append(line)
+    return b"".join(kept)
 
 
 def kind_of(name: str) -> str:
