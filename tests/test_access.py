@@ -379,7 +379,7 @@ def content(draw: random.Random, page: Page) -> bytes:
         f"{head}# What about {page.token}?\n\n{body} {page.token}.\n\n## The {page.token} "
         f"{draw.choice(WORDS)}\n\n{body} {page.token}.\n"
     )
-    return b"\xff" + text.encode() if page.broken else text.encode()
+    return bytes(range(1, 32)) + b"\xff" + text.encode() if page.broken else text.encode()
 
 
 def made(draw: random.Random, folder: str = "", sent: frozenset[str] | None = None) -> Page:

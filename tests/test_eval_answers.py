@@ -182,7 +182,7 @@ def test_saved_answers_are_reused_until_settings_documents_or_questions_change(
         done = workspace.run("--save", "runs.jsonl")
         assert calls(mock) == 4
     assert (
-        "4 answers there are of other settings, documents or questions, and do not count"
+        "4 saved answers are of other settings, documents or questions, and are not used"
         in done.stderr
     )
 
@@ -268,7 +268,7 @@ def test_a_stopped_run_keeps_its_answers_and_pays_for_them_once(
         _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
         assert said.endswith(
-            "Stopped. What was answered is in runs.jsonl; the same command goes on from there.\n"
+            "Stopped. The answers so far are in runs.jsonl; run the same command again to continue.\n"
         )
         assert "2 of 4 answers are in runs.jsonl already" in workspace.run(*asked).stderr
         assert calls(mock) == 3
@@ -350,8 +350,8 @@ def test_answers_of_a_server_are_kept_with_a_warning_that_it_may_have_changed(
         again = workspace.run(*asked)
     assert "2 of 2 answers are in runs.jsonl already" in again.stderr
     assert (
-        "A server does not tell whether its settings or documents have changed since; where they "
-        "have, name another file" in again.stderr
+        "The settings and documents of a server may have changed since; if they have, name "
+        "another file" in again.stderr
     )
 
 
@@ -363,12 +363,12 @@ WRONG = {
         "http://127.0.0.1:1",
         "--docs",
         "docs",
-    ): "--url: a running server has settings of its own; leave out --docs",
+    ): "--url: a running server has its own settings; leave out --docs",
     (
         "--url",
         "http://127.0.0.1:1",
         "--without-gold",
-    ): "--without-gold: pages can be withheld here only; leave out --url",
+    ): "--without-gold: a server cannot withhold pages; leave out --url",
     (
         "--save",
         "nowhere/runs.jsonl",

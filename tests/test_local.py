@@ -111,7 +111,7 @@ def test_a_process_that_was_killed_is_followed_by_another(server: Serving) -> No
     for _ in range(3):
         os.kill(child(server), signal.SIGKILL)
         assert server.chat("tiny", max_tokens=5).status_code == 200
-    assert "its process ended (SIGKILL), and is started again" in server.log
+    assert "its process ended (SIGKILL) and is restarted" in server.log
 
 
 def test_a_question_asked_while_it_is_loaded_waits_and_hears_of_progress(server: Serving) -> None:
@@ -336,5 +336,5 @@ def test_without_the_extra_one_sentence_says_what_to_install(tmp_path: Path) -> 
     assert done.returncode == 2
     assert (
         done.stderr
-        == "slipway: models.qwen2.5-coder-0.5b: running a model here needs the extra: pip install 'slipway[local]'\n"
+        == "slipway: models.qwen2.5-coder-0.5b: to run a model here, install the extra: pip install 'slipway[local]'\n"
     )

@@ -278,7 +278,10 @@ def made_up(n: int) -> dict[str, Any]:
 
 def test_an_upload_can_be_asked_about(page: Page, server: str) -> None:
     dialog = documents(page, server)
-    kinds = "Markdown, HTML, text, reStructuredText, PDF, Word, PowerPoint, Excel, CSV"
+    kinds = (
+        "Markdown, Jupyter, HTML, text, reStructuredText, PDF, Word, PowerPoint, Excel, "
+        "OpenDocument, E-Mail, EPUB, CSV"
+    )
     expect(dialog.locator("#documents-kinds")).to_have_text(f"{kinds} · up to 2 MB each")
     choose(
         page,
@@ -358,7 +361,7 @@ def test_what_is_too_large_or_of_another_kind_is_refused_before_it_is_sent(
         "It has 3.0 MB; the limit is 2 MB. Split it into smaller files, or have the operator raise limits.document_mb."
     )
     expect(uploads.nth(1)).to_contain_text(
-        "This kind of file is not supported. Supported: Markdown, HTML, "
+        "This kind of file is not supported. Supported: Markdown, Jupyter, HTML, "
     )
     expect(uploads.nth(2)).to_contain_text(
         ".doc files are not supported. Save it as .docx and choose that file."
@@ -452,9 +455,7 @@ def test_the_servers_own_words_are_shown_where_it_refuses(watched: Watched, serv
     name = "n" * 160 + ".md"
     choose(page, (name, b"# Long\n"))
     upload = dialog.locator("#documents-uploads li")
-    expect(upload).to_contain_text(
-        "is a name of more than 150 bytes. Give the file a shorter name."
-    )
+    expect(upload).to_contain_text("is longer than 150 bytes. Give the file a shorter name.")
     expect(upload.get_by_role("button", name=re.compile("^Try"))).to_be_hidden()
     assert all("400" in error for error in watched.errors)
     watched.errors.clear()

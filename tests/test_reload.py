@@ -231,7 +231,7 @@ def test_a_missing_file_changes_nothing_and_applies_when_it_returns(tmp_path: Pa
         with serving(tmp_path) as server:
             site = Edited(server, tmp_path / "slipway.yaml")
             site.file.unlink()
-            site.wait(lambda: "the settings cannot be read" in server.log)
+            site.wait(lambda: "the settings file cannot be read" in server.log)
             assert server.chat("mock-model").status_code == 200
             site.apply(models(mock.url, "mock-model", "second"))
             assert server.chat("second").status_code == 200
@@ -274,7 +274,7 @@ def test_a_retried_answer_uses_the_current_access_and_models_of_its_key(
             assert site.server.post(path, {}, headers=KEY).status_code == 502
             settings["keys"] = [{"key": "sw-first-key", "apps": ["mock-model"]}]
             site.apply(settings)
-            assert site.server.post(path, {}, headers=KEY).status_code == 403
+            assert site.server.post(path, {}, headers=KEY).status_code == 404
 
 
 def test_limits_hosts_and_origins_count_from_the_next_request_on_and_answers_under_way_are_counted(

@@ -53,7 +53,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ),
         (
             "conection: 1\n",
-            "s.yaml:1: conection: there is no such field; did you mean `conversations:`",
+            "s.yaml:1: conection: there is no such field; did you mean `connection:`, which belongs under `models.NAME`",
         ),
         ("model: {}\n", "did you mean `models:`?"),
         (

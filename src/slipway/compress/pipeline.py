@@ -62,11 +62,10 @@ def _check_needs(job: Job, source: Checkpoint) -> None:
         "--test": job.test,
         "--other": job.other,
     }
-    for flag, path in given.items():
-        if path is not None:
-            found = texts.documents_in(path, flag)
-            if flag == "--distil":
-                texts.check_enough(found, flag)
+    found = {flag: texts.documents_in(path, flag) for flag, path in given.items() if path}
+    if "--distil" in found:
+        texts.check_enough(found["--distil"], "--distil")
+        texts.refuse_shared(found["--distil"], found.get("--test", []), "--test")
     if job.distil is not None and find_spec("torch") is None:
         raise refused("--distil: torch is not installed; pip install 'slipway[distil]'")
     planning.check_room(

@@ -10,7 +10,6 @@ import secrets
 import time
 from typing import Any
 
-import httpx
 import msgspec
 
 from slipway.errors import SignInRefused, SignInUnavailable
@@ -96,6 +95,8 @@ class OidcClient:
 
     async def userinfo(self, url: str, token: str) -> dict[str, Any]:
         """Return what the provider says of the person beside the token; nothing if it fails."""
+        import httpx  # loaded by the first sign-in: a gateway needs none of it
+
         try:
             async with httpx.AsyncClient(timeout=CALL_S) as client:
                 reply = await client.get(url, headers={"authorization": f"Bearer {token}"})
@@ -108,6 +109,7 @@ class OidcClient:
     async def exchange(
         self, provider: OidcProvider, redirect_uri: str, code: str, attempt: SignInAttempt
     ) -> dict[str, Any]:
+        import httpx
         from authlib.common.errors import AuthlibBaseError
 
         if not code:
@@ -183,6 +185,8 @@ class OidcClient:
             return known[1], known[2]
 
     async def _ask(self) -> tuple[float, OidcProvider, dict[str, Any]]:
+        import httpx
+
         issuer = self.settings.issuer
         url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
         try:

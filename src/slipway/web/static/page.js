@@ -22,6 +22,7 @@ const page = {
   state: null, // /readyz
   session: null, // /v1/session: who asks, and what the page may offer
   look: 0, // the timer that asks for the state again
+  waiting: false, // a question was sent before it was known who can be asked
 };
 
 /** In a frame of another site, one app is asked, and there is less around it. */
@@ -57,6 +58,7 @@ async function begin() {
   showState();
   beginSidebar(openConversation);
   if (!matchMedia("(pointer: coarse)").matches) $("question").focus({ preventScroll: true });
+  if (page.waiting) submit();
 }
 
 function askForKey() {
@@ -269,6 +271,8 @@ $("composer").onsubmit = (event) => {
 
 function submit() {
   if (talk.running || !question.value.trim()) return question.focus();
+  page.waiting = !chosen() || !$("lock").hidden; // until it is known who can be asked, the question stays in the box
+  if (page.waiting) return;
   const text = question.value;
   question.value = "";
   grow();

@@ -10,7 +10,8 @@ const FIRST_LOOK_MS = 500;
 const SLOWEST_LOOK_MS = 5000;
 const NAMES = {
   ".pdf": "PDF", ".docx": "Word", ".pptx": "PowerPoint", ".xlsx": "Excel", ".csv": "CSV", ".tsv": "CSV", ".html": "HTML", ".htm": "HTML",
-  ".md": "Markdown", ".markdown": "Markdown", ".rst": "reStructuredText",
+  ".md": "Markdown", ".markdown": "Markdown", ".mdx": "Markdown", ".rst": "reStructuredText", ".ipynb": "Jupyter", ".epub": "EPUB", ".eml": "E-Mail",
+  ".xls": "Excel", ".xlsb": "Excel", ".odt": "OpenDocument", ".odp": "OpenDocument", ".ods": "OpenDocument",
 };
 const NEWER = { ".doc": ".docx", ".ppt": ".pptx", ".xls": ".xlsx" };
 
