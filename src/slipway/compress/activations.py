@@ -1,6 +1,7 @@
 """What flows through a model's layers, in plain numpy: enough to see which parts matter.
 
-`pruning.py` calibrates with it, so that pruning needs no torch; logits come from here in tests only.
+`pruning.py` calibrates with it, so that pruning needs no torch; logits come from here in tests
+only.
 """
 
 from collections.abc import Callable, Iterator, Sequence

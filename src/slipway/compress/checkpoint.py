@@ -165,8 +165,8 @@ _ROWS = 64
 
 
 def stores_twice(model: Checkpoint) -> bool:
-    """Whether the vocabulary's vectors are there twice, rounded differently: as what goes in, and as
-    what makes the logits. Models that share them are often published so once they are quantised.
+    """Whether the vocabulary's vectors are there twice, rounded differently: as what goes in, and
+    as what makes the logits. Models that share them are often published so once they are quantised.
     """
     if "output.weight" not in model.tensors:
         return False

@@ -126,8 +126,8 @@ def _kl(wanted: Torch, logits: Torch) -> Torch:
 
 
 def _schedule(share: float, since: int) -> float:
-    """Warm-up, then a cosine down to a tenth. After a break the warm-up comes again: the optimiser's
-    memory is not kept."""
+    """Warm-up, then a cosine down to a tenth. After a break the warm-up comes again: the
+    optimiser's memory is not kept."""
     return min(1.0, (since + 1) / _WARM_UP) * (0.55 + 0.45 * float(np.cos(np.pi * min(1.0, share))))
 
 

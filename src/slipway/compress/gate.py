@@ -1,7 +1,7 @@
 """Whether the result may be used: each target with what was measured, and the verdict.
 
-`keep` needs every target met beyond doubt; `reject` follows from one that is missed beyond doubt.
-A quality target in points is a test of non-inferiority on the operator's own questions, each answered
+`keep` needs every target met beyond doubt; `reject` follows from one that is missed beyond doubt. A
+quality target in points is a test of non-inferiority on the operator's own questions, each answered
 by both models: the lower end of the 95 % interval of (new - old) must lie above -delta.
 """
 

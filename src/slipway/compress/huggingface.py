@@ -1,9 +1,9 @@
 """A folder in Hugging Face's layout: read as a checkpoint, and written from one.
 
-`config.json`, `*.safetensors` and `tokenizer.json`; only tokenizers of byte-level BPE, which is what
-the known families use. Tensors are read from the file when they are asked for. The format is a head
-of JSON and the numbers; we read it here, since the library's numpy side has no bfloat16, in which
-most models are published.
+`config.json`, `*.safetensors` and `tokenizer.json`; only tokenizers of byte-level BPE, which is
+what the known families use. Tensors are read from the file when they are asked for. The format is a
+head of JSON and the numbers; we read it here, since the library's numpy side has no bfloat16, in
+which most models are published.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
 Measuring needs every logit of a text, and the wheel's Python does not hand them out. The structures
 that llama.cpp passes by value grow at their ends and middles between versions, so no layout is
-written down here: they are taken as opaque bytes, larger than any of them is, and only the first two
-fields of the context's (`n_ctx`, `n_batch`, in place since 2023) are set. All else has setters.
+written down here: they are taken as opaque bytes, larger than any of them is, and only the first
+two fields of the context's (`n_ctx`, `n_batch`, in place since 2023) are set. All else has setters.
 A wrong guess would crash, so this runs in a child process (`runner.py`) and nowhere else.
 """
 

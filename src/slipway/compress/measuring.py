@@ -49,8 +49,8 @@ class Throughput(Record, frozen=True, kw_only=True):
 
 
 class Paces(Record, frozen=True, kw_only=True):
-    """`why` is empty, or says why the machine is too noisy for numbers. By the `processor` clock, only
-    the time counts in which a model ran, on one thread: its ratios hold, its times are none to
+    """`why` is empty, or says why the machine is too noisy for numbers. By the `processor` clock,
+    only the time counts in which a model ran, on one thread: its ratios hold, its times are none to
     promise anybody.
     """
 

@@ -1,6 +1,7 @@
 """A model in torch, as one function of its tensors; and weights rounded as a file would store them.
 
-Only distillation needs it. Products are made in bfloat16 if the processor has them, sums in float32.
+Only distillation needs it. Products are made in bfloat16 if the processor has them, sums in
+float32.
 """
 
 from collections.abc import Mapping

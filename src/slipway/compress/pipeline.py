@@ -1,8 +1,8 @@
 """The way from a model to a smaller one: read `compress` top to bottom.
 
 Every stage leaves its file and its result in the folder, so that a run that was stopped goes on.
-Between stages there are files only, of weights in float16; no two large models are in memory at once
-except while one teaches the other.
+Between stages there are files only, of weights in float16; no two large models are in memory at
+once except while one teaches the other.
 """
 
 import resource

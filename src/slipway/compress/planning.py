@@ -1,7 +1,8 @@
-"""What to do to meet the targets: 8 bits first, then 4, then fewer layers if there is text to distil on.
+"""What to do to meet the targets: 8 bits first, then 4, then fewer layers if there is text to
+distil on.
 
-Sizes are computed exactly before anything is written, so that a size that no plan reaches is refused
-at once, with the nearest that one does.
+Sizes are computed exactly before anything is written, so that a size that no plan reaches is
+refused at once, with the nearest that one does.
 """
 
 import os

@@ -1,9 +1,10 @@
 """Taking parts out of a model: whole layers, or a share of the inner width of each layer's network.
 
-Layers go by block influence (ShortGPT, Men et al. 2024): a layer whose output points where its input
-did changes little. Width goes by activation x weight (Wanda's score, Sun et al. 2023, summed over a
-neuron's weights), and is kept a multiple of 256, since other rows do not fit into the K types.
-Unstructured zeros are not offered as a saving: GGUF stores a zero in as many bits as any number.
+Layers go by block influence (ShortGPT, Men et al. 2024): a layer whose output points where its
+input did changes little. Width goes by activation x weight (Wanda's score, Sun et al. 2023, summed
+over a neuron's weights), and is kept a multiple of 256, since other rows do not fit into the K
+types. Unstructured zeros are not offered as a saving: GGUF stores a zero in as many bits as any
+number.
 """
 
 import re

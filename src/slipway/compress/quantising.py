@@ -1,8 +1,9 @@
 """Fewer bits for a weight: which tensor gets which type, and the one function that packs rows.
 
-Packing is ggml's own code (`ggml_quantize_chunk`), which the wheel of xllamacpp carries and exports.
-It is checked once in each process against gguf's decoder. If it is missing or wrong, gguf's Python
-packs what it can (`q4_0`, `q5_0`, `q5_1`, `q8_0`) and other types are refused with a sentence.
+Packing is ggml's own code (`ggml_quantize_chunk`), which the wheel of xllamacpp carries and
+exports. It is checked once in each process against gguf's decoder. If it is missing or wrong,
+gguf's Python packs what it can (`q4_0`, `q5_0`, `q5_1`, `q8_0`) and other types are refused with a
+sentence.
 """
 
 import ctypes
@@ -75,7 +76,9 @@ def _wanted(name: str, model: Checkpoint, form: str) -> str:
 
 
 def _is_touchy(name: str, layers: int) -> bool:
-    """Keys and values, and what the first and last layers add: few numbers that cost most in 4 bits."""
+    """Keys and values, and what the first and last layers add: few numbers that cost most in 4
+    bits.
+    """
     found = re.match(r"blk\.(\d+)\.(attn_k|attn_v|ffn_down)\.", name)
     if found is None:
         return False

@@ -1,9 +1,9 @@
 """Making the result a model of its own, and taking that back.
 
-The file is kept as weights under its name (`slipway weights list`), and if a settings file is named,
-it gets an entry under `models:` and, beside the original, a share of a route. The settings are edited
-in place, not rewritten: comments and layout stay. `rollback` takes out what names
-the model, whoever wrote it, and a server that runs takes the changed file up by itself.
+The file is kept as weights under its name (`slipway weights list`), and if a settings file is
+named, it gets an entry under `models:` and, beside the original, a share of a route. The settings
+are edited in place, not rewritten: comments and layout stay. `rollback` takes out what names the
+model, whoever wrote it, and a server that runs takes the changed file up by itself.
 """
 
 import re

@@ -1,10 +1,10 @@
 """Rounding to q4_0 with an eye on what it does: GPTQ (Frantar et al. 2022) in numpy.
 
-Weights are rounded column by column, and what each rounding changes in the outputs is made good by the
-columns that are still to come, as far as the inputs of real text allow. Layers are rounded in order,
-each on what the rounded layers before it give. A block's scale is the one of several that costs
-least, weighted by how large the inputs are. No gradients and no torch: about a minute for a model of
-135 million weights.
+Weights are rounded column by column, and what each rounding changes in the outputs is made good by
+the columns that are still to come, as far as the inputs of real text allow. Layers are rounded in
+order, each on what the rounded layers before it give. A block's scale is the one of several that
+costs least, weighted by how large the inputs are. No gradients and no torch: about a minute for a
+model of 135 million weights.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
-"""Text to measure and to distil on: documents, their split, and proof that the two never share text.
+"""Text to measure and to distil on: documents, their split, and proof that the two never share
+text.
 
 Text is compared by runs of thirteen words (GPT-3's contamination check, Brown et al. 2020). Two
 documents share text if more than a fifth of the shorter one's runs are in the other: one run alone
@@ -29,8 +30,8 @@ _FIELDS = ("text", "question", "answer", "prompt", "completion")
 
 
 def documents_in(path: Path, flag: str) -> list[str]:
-    """The documents of a file or folder. A line of JSONL is one, and so is a file of a folder; a text
-    file alone is split at lines of `---`, or at blank lines if it has none.
+    """The documents of a file or folder. A line of JSONL is one, and so is a file of a folder; a
+    text file alone is split at lines of `---`, or at blank lines if it has none.
 
     Raises SettingsError, which begins with `flag`.
     """

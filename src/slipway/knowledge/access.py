@@ -71,7 +71,8 @@ class KnowledgeFolder(Record, frozen=True, kw_only=True):
         real = path.resolve()
         single = real.is_file()
         folder = real.parent if single else real
-        written = Path(os.path.abspath(path.parent if single else path))  # noqa: PTH100 - keeps links
+        # Keeps links
+        written = Path(os.path.abspath(path.parent if single else path))  # noqa: PTH100
         relative = os.path.relpath(written, base)
         names = [written.name, folder.name, relative, str(written), str(folder)]
         plain = dict.fromkeys(tidy(name) for name in names)

@@ -97,7 +97,9 @@ class Collection:
     # from the store
 
     def _update_index(self) -> None:
-        """Bring the index up to the store, for example after a crash or a full disk between the two."""
+        """Bring the index up to the store, for example after a crash or a full disk between the
+        two.
+        """
         at, to = self.index.generation, self.document_store.generation
         if at > to or (at == 0 and len(self.index)):
             self.index.clear()
@@ -320,8 +322,8 @@ class Collection:
         return not _is_under(doc.file, [real for _, real in self._unreachable()])
 
     def refresh(self, stale: Iterable[Doc], within_s: float = 2.0) -> set[str]:
-        """Read changed documents again and drop deleted ones. Return the paths of those that could be
-        read within `within_s`.
+        """Read changed documents again and drop deleted ones. Return the paths of those that could
+        be read within `within_s`.
         """
         batch, gone, read = _Batch(), list[int](), set[str]()
         with self._refreshing:

@@ -76,8 +76,8 @@ class Dense:
     def nearest(
         self, text: str, limit: int, also: Iterable[int], visible: DocumentFilter | None
     ) -> dict[int, float]:
-        """Return cosines of the `limit` nearest passages within visible, and of those in `also`; empty if
-        no model serves or it does not know the question's script.
+        """Return cosines of the `limit` nearest passages within visible, and of those in `also`;
+        empty if no model serves or it does not know the question's script.
         """
         serving = self._serving
         if serving is None or not len(serving.vectors) or not serving.embedder.understands(text):
@@ -96,8 +96,8 @@ class Dense:
         return self._serving is not None
 
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
-        """Return the function that embeds texts like this one; None without a model, or if the model
-        does not know its script.
+        """Return the function that embeds texts like this one; None without a model, or if the
+        model does not know its script.
         """
         serving = self._serving
         return (
@@ -125,8 +125,8 @@ class Dense:
             return mask
 
     def state(self, *, counted: bool) -> str:
-        """Return `120/232` (passages with a vector; a percentage if not `counted`), or why there are
-        none.
+        """Return `120/232` (passages with a vector; a percentage if not `counted`), or why there
+        are none.
         """
         serving, coming = self._serving, self._coming
         if self.off or serving is None:
@@ -171,8 +171,8 @@ class Dense:
             self._more.wait()
 
     def open(self) -> bool:
-        """Open the wanted model and load its vectors. Return False if it is not available; `off` then
-        says why.
+        """Open the wanted model and load its vectors. Return False if it is not available; `off`
+        then says why.
         """
         from slipway.errors import SlipwayError
 
@@ -256,8 +256,8 @@ class Dense:
     def embed(
         self, report: Callable[[int, int], None] = lambda done, total: None, *, threads: int = 1
     ) -> int:
-        """Make the missing vectors; block until done. Return how many were made. `report(done, total)`
-        counts passages.
+        """Make the missing vectors; block until done. Return how many were made. `report(done,
+        total)` counts passages.
         """
         served = self._coming or self._serving
         if served is None:

@@ -1,5 +1,5 @@
-"""Store one collection of documents in SQLite: each document with its state, version and access, its
-passages, and their vectors.
+"""Store one collection of documents in SQLite: each document with its state, version and access,
+its passages, and their vectors.
 
 A document's row is never changed, only replaced under a new number, so index entries and search
 results of an older version find nothing. `generation` counts the transactions; the index records up
@@ -293,8 +293,8 @@ class DocumentStore:
         return f"doc-{self._keyed(path)}"
 
     def passage_id(self, path: str, start: int, end: int, version: str) -> str:
-        """Return a passage's id: 128 bits that nobody can compute without the store's secret, so that
-        ids cannot be guessed.
+        """Return a passage's id: 128 bits that nobody can compute without the store's secret, so
+        that ids cannot be guessed.
         """
         return f"psg-{self._keyed(path, str(start), str(end), version)}"
 
@@ -305,8 +305,8 @@ class DocumentStore:
     # vectors
 
     def without_vector(self, model: str, after: int, limit: int) -> list[tuple[int, bytes, str]]:
-        """Return (number, key, text to embed) of passages after the number `after` that have no vector
-        of this model.
+        """Return (number, key, text to embed) of passages after the number `after` that have no
+        vector of this model.
         """
         query = f"""SELECT {_ROW}, p.key {_FROM} WHERE d.collection = ? AND p.id > ? AND NOT EXISTS
                     (SELECT 1 FROM vectors v WHERE v.model = ? AND v.key = p.key) ORDER BY p.id LIMIT ?"""
@@ -390,8 +390,8 @@ class DocumentStore:
     def put_upload(
         self, name: str, version: str, tags: frozenset[str], groups: frozenset[str] | None, by: str
     ) -> None:
-        """Record tags and groups of an upload, for this version of the file only: an earlier version
-        never becomes readable to others.
+        """Record tags and groups of an upload, for this version of the file only: an earlier
+        version never becomes readable to others.
         """
         said = (
             self.id,

@@ -101,8 +101,8 @@ class Embedder:
     def embed(
         self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None
     ) -> "Floats":
-        """Return float32 [len(texts), 384] with rows of length 1. A row depends on its text only, to
-        the bit. `progress(done, total)` counts texts.
+        """Return float32 [len(texts), 384] with rows of length 1. A row depends on its text only,
+        to the bit. `progress(done, total)` counts texts.
         """
         import numpy as np
 
@@ -117,8 +117,8 @@ class Embedder:
         return self._query(text[:_QUERY_CHARACTERS])
 
     def understands(self, text: str) -> bool:
-        """Return whether the model knows the words of this text. A script that it was not trained on
-        is split into unknown pieces and single characters, and its vector is meaningless.
+        """Return whether the model knows the words of this text. A script that it was not trained
+        on is split into unknown pieces and single characters, and its vector is meaningless.
         """
         pieces = self._tokenizer.encode(
             text[:_QUERY_CHARACTERS].encode("utf-8", "ignore").decode(), add_special_tokens=False

@@ -99,8 +99,8 @@ class Parser:
     def __init__(
         self, deadline_s: float = 60.0, memory_mb: int = 1024, *, ocr: bool = False
     ) -> None:
-        """`deadline_s` is the longest time for any file. `memory_mb` is for the file, on top of what
-        the child needs for itself. `ocr` recognises the text of scanned pages.
+        """`deadline_s` is the longest time for any file. `memory_mb` is for the file, on top of
+        what the child needs for itself. `ocr` recognises the text of scanned pages.
         """
         self._ocr = ocr
         self._longest_s, self._deadline_s, self._memory_mb = deadline_s, deadline_s, memory_mb
@@ -196,8 +196,8 @@ class Parser:
         return self._child
 
     def _watch(self, child: "_Child") -> None:
-        """Kill the child if a file takes too long. One thread serves a child for all its files, since
-        starting a thread takes longer than reading a small file.
+        """Kill the child if a file takes too long. One thread serves a child for all its files,
+        since starting a thread takes longer than reading a small file.
         """
         while self._child is child:
             with self._clock:

@@ -67,7 +67,8 @@ class FileReader:
     def read(
         self, found: files.FoundFile, known: Doc | None, within_s: float | None = None
     ) -> ReadDocument | Doc:
-        """Read a file; if its content is that of the `known` document, return that with a new stamp.
+        """Read a file; if its content is that of the `known` document, return that with a new
+        stamp.
 
         A file that cannot be read gives a ReadDocument whose state is `failed`. Raises
         NeedsMoreTime if it takes longer than `within_s` and the full deadline is longer.

@@ -145,8 +145,8 @@ class Synchronizer:
         )
 
     def _watch(self) -> None:
-        """Start a scan at changes. The system reports changes below a folder; whether a source itself
-        was replaced or came back is polled.
+        """Start a scan at changes. The system reports changes below a folder; whether a source
+        itself was replaced or came back is polled.
         """
         while not self._stop.is_set():
             before = _sources(self.collection.sources)
@@ -219,8 +219,8 @@ def _changes(folders: list[Path], stop: threading.Event, wake: threading.Event) 
 
 
 def _is_hidden(path: str, tops: Sequence[str]) -> bool:
-    """Return whether the path is below a name with a leading dot: nothing is read there, and our own
-    store may be there.
+    """Return whether the path is below a name with a leading dot: nothing is read there, and our
+    own store may be there.
     """
     inner = min((path.removeprefix(top) for top in tops), key=len)
     return f"{os.sep}." in inner

@@ -39,8 +39,8 @@ class _Rounded(NamedTuple):
 
 
 class Vectors:
-    """Vectors of length 1, keyed by integer ids; threads may search and change them at once. Memory:
-    5 bytes per dimension and row.
+    """Vectors of length 1, keyed by integer ids; threads may search and change them at once.
+    Memory: 5 bytes per dimension and row.
 
     A search sees the state between two changes (`put` or `drop`). Rows that are not finite count as
     zeros. Raises ImportError without the extra `vectors`.
@@ -109,7 +109,8 @@ class Vectors:
     def search(
         self, query: "Floats", limit: int, allowed: "Allowed | None" = None
     ) -> list[tuple[int, float]]:
-        """Return the nearest ids with their cosines, best first; among equals, the smaller id first.
+        """Return the nearest ids with their cosines, best first; among equals, the smaller id
+        first.
 
         `allowed` holds the ids that may be found, or is a mask over ids (`allowed[id]`; ids beyond
         its end may not be found). `query` must have length 1. Raises ValueError if it has another
@@ -160,8 +161,8 @@ class Vectors:
         return (self._rows, *self._rounded, self._ids)
 
     def _resize(self, rows: int) -> None:
-        """Resize the arrays in place; Linux moves pages instead of copying. Nothing outside refers to
-        the arrays, so refcheck is off.
+        """Resize the arrays in place; Linux moves pages instead of copying. Nothing outside refers
+        to the arrays, so refcheck is off.
         """
         steps = -(-rows // _STEP) * _STEP
         if steps != len(

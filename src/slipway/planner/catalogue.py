@@ -157,7 +157,8 @@ def _parsed(data: bytes, name: str) -> _CatalogueFile:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, several times faster
     try:
-        return msgspec.convert(yaml.load(data, loader) or {}, _CatalogueFile)  # noqa: S506 - both are safe
+        # Both are safe
+        return msgspec.convert(yaml.load(data, loader) or {}, _CatalogueFile)  # noqa: S506
     except yaml.YAMLError as error:
         raise SettingsError(
             [f"--catalogue: {name} is no YAML: {' '.join(str(error).split())}"]

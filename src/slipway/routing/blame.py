@@ -25,8 +25,8 @@ class Origin(Record, frozen=True, kw_only=True):
 
 
 def prompt_of(body: bytes) -> int:
-    """Return a hash of a request, from its length, its beginning and its end: enough to tell prompts
-    apart, and cheap for long ones.
+    """Return a hash of a request, from its length, its beginning and its end: enough to tell
+    prompts apart, and cheap for long ones.
     """
     return hash((len(body), body[:1024], body[-4096:]))
 

@@ -1,10 +1,10 @@
-"""Decode the bytes of text files: the declared encoding if there is one, else UTF-8, else a detected
-one.
+"""Decode the bytes of text files: the declared encoding if there is one, else UTF-8, else a
+detected one.
 
 What is declared is believed: a byte order mark (the Unicode standard, 23.8), an HTML `meta` or XML
-declaration (the WHATWG Encoding standard names the labels). Else chardet guesses among the encodings
-of today's web. A guess whose text is not plausible (control characters, private use) is refused,
-since wrong characters are worse than an error.
+declaration (the WHATWG Encoding standard names the labels). Else chardet guesses among the
+encodings of today's web. A guess whose text is not plausible (control characters, private use) is
+refused, since wrong characters are worse than an error.
 """
 
 import codecs
@@ -77,7 +77,8 @@ def decoded(data: bytes, *, markup: bool = False) -> Decoded:
 
 def cleaned(text: str) -> str:
     """Compose accents (NFC), split joined letters and drop invisible characters, so that words are
-    found as people type them. Joiners stay: they change words of Persian and Indian scripts, and emoji.
+    found as people type them. Joiners stay: they change words of Persian and Indian scripts, and
+    emoji.
     """
     if text.isascii():
         return text

@@ -208,8 +208,8 @@ def _meta(source: str, kind: str) -> dict[str, Any]:
 
 
 def _with_limits(meta: dict[str, Any], source: str) -> dict[str, Any]:
-    """Lift who may read the file out of nested tables, such as those for a site's own fields. Raises
-    UnreadableFile if the source says more about that than was found.
+    """Lift who may read the file out of nested tables, such as those for a site's own fields.
+    Raises UnreadableFile if the source says more about that than was found.
     """
     flat = {name: value for name, value in meta.items() if not _is_limit(name)}
     found = list(_limits(meta))
@@ -309,8 +309,8 @@ def _json(source: str) -> Any:
 
 
 def _plain(value: Any, counted: "itertools.count[int]") -> Any:
-    """Convert to JSON types. Raises ValueError for values that refer to themselves or that references
-    multiply beyond 10,000.
+    """Convert to JSON types. Raises ValueError for values that refer to themselves or that
+    references multiply beyond 10,000.
     """
     if next(counted) > 10_000:
         raise ValueError("holds too many values")

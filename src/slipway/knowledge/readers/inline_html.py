@@ -1,5 +1,5 @@
-"""Rewrite the HTML and JSX inside Markdown as Markdown, and drop what a reader of the page doesn't see:
-comments, scripts and struck-out text. Code stays as it is.
+"""Rewrite the HTML and JSX inside Markdown as Markdown, and drop what a reader of the page doesn't
+see: comments, scripts and struck-out text. Code stays as it is.
 """
 
 import re

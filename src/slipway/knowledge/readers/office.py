@@ -30,8 +30,8 @@ _DUBLIN, _TERMS = "{http://purl.org/dc/elements/1.1/}", "{http://purl.org/dc/ter
 
 
 class OfficePackage:
-    """The parts of an office file. Raises UnreadableFile if it is no archive, is encrypted, or would
-    unpack to far more than its size.
+    """The parts of an office file. Raises UnreadableFile if it is no archive, is encrypted, or
+    would unpack to far more than its size.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """Read PDF: text by page, lines joined to paragraphs, headings from bookmarks and letter sizes.
 
-pdfium (Chrome's PDF library; Apache and BSD licences) returns characters with positions. `pdf_layout`
-decides from the whole file what is a paragraph, a heading or a running header.
+pdfium (Chrome's PDF library; Apache and BSD licences) returns characters with positions.
+`pdf_layout` decides from the whole file what is a paragraph, a heading or a running header.
 """
 
 import itertools

@@ -42,7 +42,8 @@ class CellText(Record, frozen=True, kw_only=True):
 class TextLine(Record, frozen=True, kw_only=True):
     """A line of text; positions in points from the lower left corner; `size` of most letters.
 
-    `cells` has its parts if there are wide gaps. `margin`: it is near the top or bottom of the page.
+    `cells` has its parts if there are wide gaps. `margin`: it is near the top or bottom of the
+    page.
     """
 
     text: str
@@ -205,8 +206,8 @@ class PageText:
         return rect.left, rect.right, min(rect.bottom, rect.top), max(rect.bottom, rect.top)
 
     def _look(self, samples: list[int]) -> tuple[float, bool]:
-        """Return the size of most letters and whether they are bold, from the first, middle and last
-        character.
+        """Return the size of most letters and whether they are bold, from the first, middle and
+        last character.
         """
         looks = [self._letters(samples[0]), self._letters(samples[2])]
         if looks[0] != looks[1]:

@@ -36,7 +36,9 @@ def write_rows(builder: DocumentBuilder, rows: Iterable[SheetRow]) -> None:
 
 
 def _names_columns(row: SheetRow, before: SheetRow) -> bool:
-    """Return whether the row names columns: only words, and other cells filled than in the last row."""
+    """Return whether the row names columns: only words, and other cells filled than in the last
+    row.
+    """
     filled = [bool(cell) for cell in row.cells]
     return not any(_is_number(cell) for cell in row.cells) and filled != [
         bool(cell) for cell in before.cells

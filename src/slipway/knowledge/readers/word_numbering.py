@@ -1,5 +1,5 @@
-"""Compute the automatic numbers of Word's paragraphs: they are not in the text, only the rules to make
-them (ECMA-376, part 1, 17.9).
+"""Compute the automatic numbers of Word's paragraphs: they are not in the text, only the rules to
+make them (ECMA-376, part 1, 17.9).
 """
 
 import re

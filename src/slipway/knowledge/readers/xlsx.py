@@ -51,8 +51,8 @@ class _Sheet:
 
 
 def xlsx(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
-    """Read a workbook. Hidden sheets, rows and columns are left out and counted, and so are formulas
-    without a stored value.
+    """Read a workbook. Hidden sheets, rows and columns are left out and counted, and so are
+    formulas without a stored value.
     """
     package, builder = OfficePackage(data), DocumentBuilder()
     main = package.main("xl/workbook.xml")
