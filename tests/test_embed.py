@@ -90,6 +90,7 @@ def test_a_visitor_of_another_site_asks_and_gets_an_answer(
     expect(page.locator("iframe")).to_be_hidden()
     opener.click()
     chat = page.frame_locator("iframe")
+    expect(chat.locator("#empty")).to_be_visible()
     chat.get_by_label("Your question").fill("When does the office open?")
     chat.get_by_label("Your question").press("Enter")
     expect(chat.locator(".turn .how")).to_be_visible()

@@ -71,10 +71,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[str]:
-    """`docs` begins after 1.2 s and writes a section in 1.2 s, `breaking` breaks off in its second
+    """`docs` begins after 1.2 s and writes a section in 3 s, `breaking` breaks off in its second
     call, `quotes` has no model.
     """
-    slow = command(folder / "slow.log", "mock", "--port", "0", "--ttft", "1.2", "--tpot", "0.04")
+    slow = command(folder / "slow.log", "mock", "--port", "0", "--ttft", "1.2", "--tpot", "0.1")
     once = command(
         folder / "once.log", "mock", "--port", "0", "--tokens", "30", "--script", "cut-9@2"
     )
