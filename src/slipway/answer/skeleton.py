@@ -31,7 +31,7 @@ async def run_settled(
     except asyncio.CancelledError:
         tally.error = if_cancelled
         raise
-    except BaseException:
+    except BaseException:  # a defect, whatever its class, must not be counted as a success
         tally.error = InternalError.code
         raise
     finally:
