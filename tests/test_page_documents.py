@@ -27,6 +27,7 @@ from browsing import (
     settled,
     tab_to,
 )
+from waiting import PATIENCE_S
 
 pytestmark = needs_chromium
 
@@ -84,7 +85,7 @@ def server(folder: Path) -> Iterator[str]:
 def no_uploads(server: str) -> Iterator[None]:
     """Each test ends without uploads; one that is still being read is removed once it is."""
     yield
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE_S
     with plain_http.Client(
         base_url=server, headers={"authorization": f"Bearer {PEOPLE}"}
     ) as client:
@@ -318,7 +319,7 @@ def test_a_file_is_told_as_it_is_sent_and_read(page: Page, server: str) -> None:
     expect(upload).to_contain_text("Reading…")
     looked_at(page, "documents-reading", sizes=[DESK])
     expect(dialog.get_by_role("status")).to_have_text(
-        "tortoise.html is ready: you can ask about it now.", timeout=30_000
+        "tortoise.html is ready: you can ask about it now."
     )
     expect(item(dialog, "tortoise.html").locator(".facts")).to_contain_text("Just added1 passage")
     choose(page, ("tortoise.html", SLOW))

@@ -84,7 +84,7 @@ async function settled({ id }) {
 
 function draw() {
   const { list, state } = panel;
-  const all = (list?.data ?? []).filter((each) => !uploads.has(each.id) || panel.added.includes(each.id));
+  const all = (list?.data ?? []).filter((each) => !uploads.shows(each) || panel.added.includes(each.id));
   const shown = all.filter(matcher(part("filter").value));
   const failed = shown.filter((each) => each.state === "failed");
   const others = shown.filter((each) => each.state !== "failed");

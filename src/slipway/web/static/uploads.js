@@ -66,7 +66,11 @@ export class Uploads {
     return this.all.some((upload) => ["waiting", "sending"].includes(upload.state));
   }
 
-  has = (id) => this.all.some((upload) => upload.id === id);
+  /** Whether a listed document is shown as an upload already. Until the server has said its id, its name tells. */
+  shows({ id, state, uploaded, path }) {
+    const name = path.split("/").pop();
+    return this.all.some((upload) => upload.id === id || (uploaded && state === "reading" && upload.state === "sending" && upload.file.name === name));
+  }
 }
 
 class Upload {
@@ -137,7 +141,9 @@ class Upload {
         return document; // the line is down; it will be back
       });
     }
-    speak(document.state === "done" ? say("fileDone", this.file.name) : say("fileUnread", this.file.name, unreadWords(document)));
+    const { name } = this.file;
+    if (document.state === "failed") speak(say("fileUnread", name, unreadWords(document)));
+    else speak([say("fileDone", name), document.state === "partly" ? unreadWords(document) : ""].join(" ").trim());
     await this.uploads.settled(document);
     this.uploads.drop(this);
   }
