@@ -13,13 +13,13 @@ from slipway.types import Asker
 class ResponseWriter(Protocol):
     """Write a proxied answer to the client: either `whole`, or `begin`, `write`... and `end`."""
 
-    async def whole(self, body: bytes, facts: Facts) -> None: ...
+    def whole(self, body: bytes, facts: Facts) -> None: ...
 
-    async def begin(self, facts: Facts) -> None: ...
+    def begin(self, facts: Facts) -> None: ...
 
     async def write(self, events: bytes) -> None: ...
 
-    async def end(self) -> None: ...
+    def end(self) -> None: ...
 
 
 async def proxy(
@@ -50,11 +50,11 @@ async def proxy(
             tally.note_writer(answering)
             if answering.whole is None:
                 limits = answering.rate_limits()
-                await writer.begin(tally.facts(answering.attempts.count, limits))
+                writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         if answering.whole is not None:
             facts = tally.facts(tally.attempts, answering.rate_limits())
-            await writer.whole(answering.whole.raw, facts)
+            writer.whole(answering.whole.raw, facts)
 
     await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 
@@ -69,4 +69,4 @@ async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -
             )
     finally:
         tally.note_writer(answering)  # another model may have continued the answer
-    await writer.end()
+    writer.end()

@@ -24,6 +24,7 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.answers import AnswerRoutes
+from slipway.web.asgi import through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
@@ -131,7 +132,7 @@ class Assembly:
         fast = {
             "/v1/chat/completions": chat.chat,
             "/v1/completions": chat.complete,
-            "/v1/answers": self.answers.ask,
+            "/v1/answers": through_asgi(self.answers.ask),
         }
         router = Router(
             paths,

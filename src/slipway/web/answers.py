@@ -22,8 +22,9 @@ from slipway.types import (
     Within,
     new_id,
 )
+from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.feedback import answered_record
-from slipway.web.guard import STREAM, Guard, Receive, Scope, Send, language_of
+from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -60,7 +61,7 @@ class AnswerRoutes:
     async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a question."""
         most_kb = self.current.settings.limits.question_kb
-        body = await self.guard().body(scope, receive, most_kb)
+        body = await self.guard().body(scope["extensions"]["slipway"], most_kb)
         request: AnswerRequest = parse_json(body, decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
@@ -95,7 +96,6 @@ class AnswerRoutes:
         )
         note_when_done(run, self.note_answered)
         response = await self.response(run, stream=request.stream)
-        scope["slipway.started"] = True
         await response(scope, receive, send)
 
     def app_name(self, pipeline: Pipeline, request: AnswerRequest, asker: Asker) -> str:
@@ -174,7 +174,7 @@ class AnswerRoutes:
         """Write again what is missing of an answer."""
         headers = request.scope["slipway.headers"]
         sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        body = await self.guard().body(request.scope, request.receive) if sent else b"{}"
+        body = await self.guard().body(request.scope["extensions"]["slipway"]) if sent else b"{}"
         options = parse_json(body, msgspec.json.Decoder(RetryRequest).decode)
         pipeline, asker = self.current.pipeline, request.scope["slipway.asker"]
         run = self.run_of(request)

@@ -64,9 +64,9 @@ class CompletionWriter(HttpResponseWriter):
         answer = msgspec.json.decode(body)
         return encode_json(text_completion(answer, "message"))
 
-    async def whole(self, body: bytes, facts: Facts) -> None:
+    def whole(self, body: bytes, facts: Facts) -> None:
         """Send a whole chat completion as a text completion."""
-        await super().whole(self.whole_body(body), facts)
+        super().whole(self.whole_body(body), facts)
 
     async def write(self, events: bytes) -> None:
         """Send encoded chat events as text completion events."""

@@ -13,7 +13,8 @@ from slipway.errors import BadRequest, NotFound, NotKept, SettingsError
 from slipway.providers import encode_json
 from slipway.store import Conversations, SavedConversation, Shared, Store, StoreError
 from slipway.types import Asker, new_id
-from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
+from slipway.web.asgi import Receive, Scope, Send
+from slipway.web.guard import JSON, Guard, respond
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.wire import parse_json
 
@@ -98,7 +99,7 @@ class ConversationRoutes:
         self.check_kept()
         wanted = Request(scope).path_params["id"]
         check_id(wanted)
-        body = await self.guard().body(scope, receive)
+        body = await self.guard().body(scope["extensions"]["slipway"])
         if len(body) > LARGEST:
             raise BadRequest(
                 f"The conversation is larger than {LARGEST // 1024 // 1024} MiB.",
@@ -135,7 +136,7 @@ class ConversationRoutes:
     # shared links
 
     async def share(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = parse_json(await self.guard().body(scope, receive), decode_share)
+        sent = parse_json(await self.guard().body(scope["extensions"]["slipway"]), decode_share)
         asker: Asker = scope["slipway.asker"]
         for n, turn in enumerate(shared_turns(sent.turns)):
             if not may_read(self.current.pipeline, turn, asker):
