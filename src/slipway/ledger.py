@@ -38,6 +38,8 @@ def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
 
     `estimated` is set if the usage of some calls is unknown; then the sum is too low.
     """
+    if len(spent) == 1:  # as nearly always
+        return spent[0].usage
     known = [each.usage for each in spent if each.usage is not None]
     if not known:
         return None
@@ -51,6 +53,8 @@ def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
 
 def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
     """Return the cost of several calls in USD, or None if the cost of one is unknown."""
+    if len(spent) == 1:
+        return cost_usd(spent[0].price, spent[0].usage)
     costs = [cost_usd(each.price, each.usage) for each in spent]
     return (
         None

@@ -19,6 +19,10 @@ class ResponseWriter(Protocol):
 
     async def write(self, events: bytes) -> None: ...
 
+    def take(self, events: bytes) -> bool:
+        """Write if the client reads fast enough; otherwise return False, for `write` to wait."""
+        ...
+
     def end(self) -> None: ...
 
 
@@ -45,16 +49,18 @@ async def proxy(
     answering = RoutedAnswer(route, call, asked)
 
     async def stages() -> None:
-        with tally.booking(answering):
+        try:
             await answering.open()
             tally.note_writer(answering)
-            if answering.whole is None:
+            whole = answering.whole
+            if whole is None:
                 limits = answering.rate_limits()
                 writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
-        if answering.whole is not None:
-            facts = tally.facts(tally.attempts, answering.rate_limits())
-            writer.whole(answering.whole.raw, facts)
+        finally:
+            tally.settle(answering)
+        if whole is not None:
+            writer.whole(whole.raw, tally.facts(tally.attempts, answering.rate_limits()))
 
     await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 
@@ -62,6 +68,7 @@ async def proxy(
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
+    answering.push(writer.take)
     try:
         while pieces := await answering.pieces():
             await writer.write(

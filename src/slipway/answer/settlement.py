@@ -1,8 +1,7 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from slipway import ledger
 from slipway.ledger import CallUsage
@@ -29,23 +28,24 @@ class Tally:
     `endpoint` is `chat` or `answers`; times are seconds of the monotonic clock.
     """
 
+    first_at: float | None = None
+    served_by: ServedBy | None = None
+    model: str | None = None
+    provider = "none"
+    attempts = 0
+    error: str | None = None
+    cited = flagged = dangling = 0
+
     def __init__(
         self, answer_id: str, endpoint: str, app: str, asker: Asker, streamed: bool
     ) -> None:
         self.id, self.endpoint, self.app = answer_id, endpoint, app
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
-        self.first_at: float | None = None
-        self.served_by: ServedBy | None = None
-        self.model: str | None = None
-        self.provider = "none"
         self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
-        self.attempts = 0
         self.skipped: dict[str, str] = {}
-        self.error: str | None = None
-        self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -57,24 +57,17 @@ class Tally:
 
     def note_writer(self, answering: RoutedAnswer) -> None:
         """Record which model writes now."""
-        model = answering.candidate.model
-        self.served_by, self.model = answering.candidate.served_by, model.name
-        self.provider = model.kind
+        candidate = answering.candidate
+        self.served_by, self.model = candidate.served_by, candidate.model.name
+        self.provider = candidate.model.kind
 
-    @contextmanager
-    def booking(self, answering: RoutedAnswer) -> Iterator[list[CallUsage]]:
-        """Close the attempts on leaving, however they end, and book every call they made.
-
-        The yielded list holds these calls after the block.
-        """
-        spent = list[CallUsage]()
-        try:
-            yield spent
-        finally:
-            answering.close()
-            self.attempts += answering.attempts.count
+    def settle(self, answering: RoutedAnswer) -> list[CallUsage]:
+        """Close the attempts, however they ended, and book and return every call they made."""
+        answering.close()
+        self.attempts += answering.attempts.count
+        if answering.attempts.skipped:
             self.skipped |= answering.attempts.skipped
-            spent += [self.book(took.candidate.model, took.usage) for took in answering.usages]
+        return [self.book(took.candidate.model, took.usage) for took in answering.usages]
 
     def book(self, model: Provider, usage: Usage | None) -> CallUsage:
         spent = CallUsage(model=model.name, price=model.price, usage=usage)
@@ -121,14 +114,30 @@ class Tally:
             error=self.error,
             duration_s=self.elapsed_s(),
             ttft_s=self.ttft_s,
-            usage=ledger.total_usage([spent for spent in self.spent if spent.model == self.model]),
+            usage=self._own_usage(),
             tenant=self.asker.tenant,
             owner=self.asker.owner,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            other_usage=(*self.other_usage, *self._other_writers()),
-            skipped=tuple(self.skipped.items()),
+            other_usage=(*self.other_usage, *self._other_writers()) if self._had_others() else (),
+            skipped=tuple(self.skipped.items()) if self.skipped else (),
+        )
+
+    def _own_usage(self) -> Usage | None:
+        """Return the usage of `model`."""
+        spent = self.spent
+        if len(spent) == 1 and spent[0].model == self.model:
+            return spent[0].usage
+        return ledger.total_usage([each for each in spent if each.model == self.model])
+
+    def _had_others(self) -> bool:
+        """Return whether other models may have been called as well."""
+        spent = self.spent
+        return (
+            len(spent) > 1
+            or bool(self.other_usage)
+            or (len(spent) == 1 and spent[0].model != self.model)
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

@@ -63,6 +63,13 @@ class ModelReply(Protocol):
         """
         ...
 
+    def push_usual(self, take: Callable[[bytes, list[str]], bool]) -> None:
+        """Hand usual events, which hold some text and nothing else, to `take` as they arrive, while
+        `pieces` waits: their original bytes and their texts. If `take` returns False, or for any
+        other event, `pieces` returns them.
+        """
+        ...
+
     async def whole(self) -> Completion:
         """Return the answer to a call that asked for no stream."""
         ...

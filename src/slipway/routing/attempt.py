@@ -41,6 +41,14 @@ Resend = Callable[[], bool]
 class Attempt:
     """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
 
+    first_at: float | None = None
+    whole: Completion | None = None
+    usage: Usage | None = None
+    call_number: int | None = None
+    _reply: ModelReply | None = None
+    left_out = 0  # fields of the reply that could not be read
+    began = ended = _holds_slot = False
+
     def __init__(
         self,
         index: int,
@@ -53,22 +61,10 @@ class Attempt:
         """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
         characters that the reader has already seen, `prompt` a hash of the client's request.
         """
-        self.index, self.candidate, self.kind, self.context, self.shown = (
-            index,
-            candidate,
-            kind,
-            context,
-            shown,
-        )
+        self.index, self.candidate, self.kind = index, candidate, kind
+        self.context, self.shown = context, shown
         self.started_at = time.monotonic()
-        self.first_at: float | None = None
         self.first: list[Piece] = []
-        self.whole: Completion | None = None
-        self.usage: Usage | None = None
-        self.call_number: int | None = None
-        self._reply: ModelReply | None = None
-        self.left_out = 0  # fields of the reply that could not be read
-        self.began = self.ended = self._holds_slot = False
         self._usual = candidate.health.first_words
         self._origin = Origin(owner=context.owner, prompt=prompt)
 
@@ -91,10 +87,11 @@ class Attempt:
             )
             self._holds_slot = True
         # The call begins here: waiting for a slot is not part of it
-        self.began, self.started_at = True, time.monotonic()
+        self.began = True
+        self.started_at = began_at = time.monotonic()
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
-        words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
+        words_by, ends_by = candidate.deadlines(began_at, self.context.until, others=others)
         call = Call(
             body=call.body,
             name_at=call.name_at,

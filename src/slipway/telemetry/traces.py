@@ -26,11 +26,11 @@ class Traces:
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
         """Keep a record of an answer or of a call to a model."""
         if isinstance(record, AttemptDone):
-            self._keep(record.answer_id, record)
+            self.keep(record.answer_id, record)
         elif isinstance(record, AnswerDone):
-            self._keep(record.id, record)
+            self.keep(record.id, record)
 
-    def _keep(self, answer_id: str, record: AnswerDone | AttemptDone) -> None:
+    def keep(self, answer_id: str, record: AnswerDone | AttemptDone) -> None:
         records = self.records.get(answer_id)
         if records is None:
             records = self.records[answer_id] = []

@@ -75,13 +75,26 @@ class HttpResponseWriter:
         self.begin()
         await self.write(HEARTBEAT)
 
-    async def write(self, events: bytes) -> None:
-        """Send encoded events."""
+    def translated(self, events: bytes) -> bytes:
+        """Return encoded events in the form of this response."""
+        return events
+
+    def take(self, events: bytes) -> bool:
+        """Send encoded events at once, unless the client is slow: then return False."""
+        if self.link.write_paused:
+            return False
+        events = self.translated(events)
         if events:
             self.last_write = time.monotonic()
             self.exchange.write(events)
-            if self.link.write_paused:
-                await self.exchange.drain()
+        return True
+
+    async def write(self, events: bytes) -> None:
+        """Send encoded events, and wait while the client reads too slowly."""
+        while not self.take(events):
+            await self.exchange.drain()
+        if self.link.write_paused:
+            await self.exchange.drain()
 
     async def fail(self, error: SlipwayError, language: Language) -> None:
         """End the stream with an error event and no `[DONE]`: the headers were already sent."""
