@@ -10,7 +10,8 @@ from slipway.knowledge.collection import Collection, KnownDocuments
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.fusion import FusedPlace, Ranked
-from slipway.knowledge.index import DocumentFilter, FoundPlace, Index
+from slipway.knowledge.index import FoundPlace, Index
+from slipway.knowledge.keyword_table import DocumentFilter
 from slipway.knowledge.reader_index import ReaderIndex
 
 
