@@ -12,10 +12,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 
 from slipway.knowledge.answerability import without_chance_pairs
+from slipway.knowledge.pointers import is_numbered, pointed_number, without_pointer
 from slipway.knowledge.questions import asked_about, names_in
 from slipway.knowledge.spans import (
     COMPLETE,
@@ -23,9 +25,11 @@ from slipway.knowledge.spans import (
     POINTER,
     QuotableSpan,
     ends_with_block,
+    is_row,
     is_rule,
     lines_of,
     looks_like_code,
+    only_asks,
     spans_of,
     text_of,
 )
@@ -41,11 +45,15 @@ _HEADING_SHARE, _KNOWN_SHARE = 0.6, 0.4
 _MIN_NEW_COVERAGE = 0.15  # share of the question that a further source must add
 _BASE_TRUST = 0.2  # a span's weight in a source that covers nothing else of the question
 _MIN_GAIN = 0.3  # of the first span's gain, for a further span
+_COMPLETING = 0.4  # of that, for a span of the same source with a word that is missing yet
 _POINTER_FACTOR = 0.5  # for a sentence that only sends the reader elsewhere
 _DUPLICATE_OVERLAP = 0.75  # shared words of the shorter span, to be a repeat
 _LONG_NUMBER = 4  # digits
 _NO_LETTERS = re.compile(r"[\W_]+")
-_SHORT_TABLE = 8  # rows; of longer tables only matching rows are quoted
+_MOST_ROWS = 8  # of a table that are quoted; if more rows answer equally well, all are
+# Weight of a pair of words in the question's order: `model 3` is not `model 1 … 3 days`
+_PAIR_WEIGHT = 0.4
+_QUESTION_FACTOR = 0.3  # for a sentence that only asks
 
 Weights = Mapping[str, float]
 
@@ -66,26 +74,54 @@ class _Candidate(Record, frozen=True, kw_only=True):
     named: frozenset[str]  # words of the heading and file name
     factor: float
     code: bool
+    asks: bool  # a question says nothing
 
     @property
     def text(self) -> str:
         return text_of(self.source.text, self.span)
+
+    def overlaps(self, other: "_Candidate") -> bool:
+        """Tell whether both quote some of the same text."""
+        return (
+            self.rank == other.rank
+            and self.span.start < other.span.end
+            and other.span.start < self.span.end
+        )
+
+
+class _Asked:
+    """What a question asks: its content words, and which of them follow each other."""
+
+    def __init__(self, question: str) -> None:
+        self.number = pointed_number(question)
+        about = asked_about(without_pointer(question) if self.number else question)
+        self.terms, self.shows = content_words(about), _asks_how(question)
+        ordered = [term for term in map(stem, words_of(about)) if term in self.terms]
+        self._pairs = frozenset(pairwise(ordered))
+
+    def overlap(self, row: str) -> float:
+        """Return how many words of the question a row of a table has, and how many in order."""
+        words = terms_of(row)
+        together = len(self._pairs.intersection(pairwise(words)))
+        return len(self.terms.intersection(words)) + _PAIR_WEIGHT * together
 
 
 def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | None:
     """Return at most `limit` spans, grouped by source in the sources' order, in reading order
     within each. None if the sources do not answer.
     """
-    asked = content_words(asked_about(question))
-    if not asked or not _has_names(question, sources):
+    asked = _Asked(question)
+    if asked.number:
+        pointed = [each for each in sources if is_numbered(each.heading, asked.number)]
+        if not asked.terms:
+            return _whole_part(asked, pointed or sources, limit, is_named=bool(pointed))
+        sources = pointed or sources
+    if not asked.terms or not _has_names(question, sources):
         return None
     candidates = [
-        each
-        for rank, source in enumerate(sources)
-        for each in _candidates(rank, source, asked, shows=_asks_how(question))
+        each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked)
     ]
-    asked = _without_chance_pairs(question, asked, candidates)
-    weights = _weights(asked, candidates)
+    weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
     shares = _shares(weights, candidates)
     if not _answers(weights, candidates, shares):
         return None
@@ -93,6 +129,24 @@ def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | N
     return (
         _compose(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else None
     )
+
+
+def _whole_part(
+    asked: _Asked, sources: Sequence[Source], limit: int, *, is_named: bool
+) -> Quote | None:
+    """Quote the part that the question points at and asks nothing else of: a section with that
+    number, else the paragraphs that begin with it.
+    """
+    for rank, source in enumerate(sources):
+        chosen = [
+            each
+            for each in _candidates(rank, source, asked)
+            if is_named or is_numbered(each.text, asked.number)
+        ]
+        apart = [each for n, each in enumerate(chosen) if not any(map(each.overlaps, chosen[:n]))]
+        if apart:
+            return _compose(apart[:limit])
+    return None
 
 
 def _has_names(question: str, sources: Sequence[Source]) -> bool:
@@ -111,7 +165,7 @@ def _plain_letters(text: str) -> str:
 
 
 def _without_chance_pairs(
-    question: str, asked: frozenset[str], candidates: Sequence["_Candidate"]
+    question: str, asked: frozenset[str], candidates: Sequence[_Candidate]
 ) -> frozenset[str]:
     """See `answerability.without_chance_pairs`."""
     words = [word for word in words_of(asked_about(question)) if stem(word) in asked]
@@ -123,18 +177,18 @@ def _without_chance_pairs(
 # Choosing spans
 
 
-def _candidates(
-    rank: int, source: Source, asked: frozenset[str], *, shows: bool
-) -> Iterator[_Candidate]:
-    named = asked.intersection(terms_of(f"{source.heading} {source.path}"))
+def _candidates(rank: int, source: Source, asked: _Asked) -> Iterator[_Candidate]:
+    named = asked.terms.intersection(terms_of(f"{source.heading} {source.path}"))
     for position, span in enumerate(
-        _shorten_table(source.text, each, asked) for each in spans_of(source.text, shows=shows)
+        _shorten_table(source.text, each, asked)
+        for each in spans_of(source.text, shows=asked.shows)
     ):
         text = text_of(source.text, span)
-        words = terms_of(without_identifiers(text, asked))
-        terms = asked.intersection(words)
+        words = terms_of(without_identifiers(text, asked.terms))
+        terms = asked.terms.intersection(words)
         code = bool(FENCE.match(text)) or looks_like_code(text)
         scrap = position > 0 and not span.block and (code or len(words) < _FRAGMENT_WORDS)
+        asks = only_asks(text)
         factor = (
             (1.2 if position == 0 else 0.4 if scrap else 1.0)
             / (1 + 0.15 * rank)
@@ -142,46 +196,39 @@ def _candidates(
         )
         factor *= 1.0 if span.block or text.endswith(COMPLETE) else 0.7
         factor *= _POINTER_FACTOR if POINTER.match(text) else 1.0
-        above = frozenset[str]() if scrap else named - terms
+        factor *= _QUESTION_FACTOR if asks else 1.0
         yield _Candidate(
             source=source,
             span=span,
             rank=rank,
             terms=terms,
-            above=above,
+            above=frozenset[str]() if scrap else named - terms,
             named=named,
             factor=factor,
             code=code,
+            asks=asks,
         )
 
 
-def _shorten_table(text: str, span: QuotableSpan, asked: frozenset[str]) -> QuotableSpan:
-    """Reduce a long table to its column names and the rows that share most words with the question;
-    keep all of it if too many rows tie.
+def _shorten_table(text: str, span: QuotableSpan, asked: _Asked) -> QuotableSpan:
+    """Reduce a table to its column names and the rows that share most words with the question; keep
+    all of it if too many rows tie, or if no row has any of its words.
     """
     lines = list(lines_of(text, span))
     rule = next(
-        (number for number, (start, end) in enumerate(lines) if is_rule(text[start:end])), 0
+        (number for number, (start, end) in enumerate(lines) if is_rule(text[start:end])), -1
     )
-    if (
-        rule < 1
-        or len(lines) - rule - 1 <= _SHORT_TABLE
-        or any(FENCE.match(text, start) for start, _ in lines)
-    ):
+    headless = rule < 0 and all(is_row(text[start:end]) for start, end in lines)
+    if (rule < 1 and not headless) or any(FENCE.match(text, start) for start, _ in lines):
         return span
-    overlaps = [
-        len(asked.intersection(terms_of(text[start:end]))) for start, end in lines[rule + 1 :]
-    ]
+    overlaps = [asked.overlap(text[start:end]) for start, end in lines[rule + 1 :]]
+    highest = max(overlaps, default=0.0)
     best = [
-        line
-        for line, count in zip(lines[rule + 1 :], overlaps, strict=True)
-        if count == max(overlaps)
+        line for line, share in zip(lines[rule + 1 :], overlaps, strict=True) if share == highest
     ]
-    return (
-        msgspec.structs.replace(span, rows=(*lines[: rule + 1], *best))
-        if len(best) <= _SHORT_TABLE
-        else span
-    )
+    if not highest or len(best) > _MOST_ROWS:
+        return span
+    return msgspec.structs.replace(span, rows=(*lines[: rule + 1], *best))
 
 
 def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights:
@@ -205,7 +252,7 @@ def _answers(
         (
             _weight(weights, each.terms | each.above) / total
             for each in candidates
-            if not (each.code and each.span.block)
+            if not (each.code and each.span.block) and not each.asks
         ),
         default=0.0,
     )
@@ -244,9 +291,15 @@ def _choose(
     left, least = [each for each in candidates if each.terms or each.above], 0.0
     while left and len(chosen) < limit:
         gains = [(_BASE_TRUST + shares[each.rank]) * _gain(each, weights, known) for each in left]
-        gain, best = max(zip(gains, left, strict=True), key=lambda pair: pair[0])
-        if gain <= least:
+        worth = [
+            (gain, each)
+            for gain, each in zip(gains, left, strict=True)
+            if gain > least
+            or (gain > least * _COMPLETING and _completes(each, chosen[0], weights, known))
+        ]
+        if not worth:
             break
+        gain, best = max(worth, key=lambda pair: pair[0])
         chosen.append(best)
         known |= best.terms
         least = least or gain * _MIN_GAIN
@@ -254,6 +307,18 @@ def _choose(
             each for each in left if not _repeats(each, best) and _is_about(each, chosen, weights)
         ]
     return chosen
+
+
+def _completes(candidate: _Candidate, first: _Candidate, weights: Weights, known: set[str]) -> bool:
+    """Tell whether a span of the first one's source says a word that is asked for and not quoted
+    yet: "Total due: 340 EUR", some lines below the name on an invoice.
+    """
+    new = candidate.terms - known
+    return (
+        candidate.rank == first.rank
+        and not candidate.asks
+        and _weight(weights, new) >= _MIN_NEW_COVERAGE * sum(weights.values())
+    )
 
 
 def _is_about(candidate: _Candidate, chosen: Sequence[_Candidate], weights: Weights) -> bool:
@@ -283,11 +348,7 @@ def _gain(candidate: _Candidate, weights: Weights, known: set[str]) -> float:
 
 
 def _repeats(candidate: _Candidate, chosen: _Candidate) -> bool:
-    if (
-        candidate.rank == chosen.rank
-        and candidate.span.start < chosen.span.end
-        and chosen.span.start < candidate.span.end
-    ):
+    if candidate.overlaps(chosen):
         return True
     mine, theirs = frozenset(terms_of(candidate.text)), frozenset(terms_of(chosen.text))
     return len(mine & theirs) >= _DUPLICATE_OVERLAP * min(len(mine), len(theirs))

@@ -7,6 +7,7 @@ fenced block, and the line with a colon that announces it.
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from slipway.knowledge.sentences import STOP, ends_sentence
 from slipway.types import Record
 
 _LONGEST_SENTENCE, _LONGEST_BLOCK = 800, 1500
@@ -41,11 +42,8 @@ POINTER = re.compile(
     re.IGNORECASE,
 )
 _CODE_SIGN = re.compile(r"[{}<>=;\\]|\"[,:]|[(\[]\"")
+_INLINE_CODE = re.compile(r"`[^`]*`")
 _CODE = re.compile(r"(?: {4}|\t)\s*\S")
-_STOP = re.compile(r"(?P<stop>[.!?…])[\"')\]*_”’]*\s+(?=[^\sa-z])|[。！？][」』”’)]*|\n")
-_ABBREVIATED = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|fig|mr|mrs|dr|st|[A-Z])|(?:^|\n)\s*\d+)$", re.IGNORECASE
-)
 _PAIRED = ("`", "**", "__")
 COMPLETE = (".", "!", "?", "…", "。", "！", "？", ":", "：", ")", "*", "`", '"', "”")
 _WRAPPED_LINE = 50  # such a line without a stop continues in the next
@@ -104,6 +102,13 @@ def _with_announced(
     )
 
 
+def _leads(text: str, before: QuotableSpan, span: QuotableSpan) -> bool:
+    """Tell whether a sentence leads to a block: a title above a table does not."""
+    return not is_table(text[span.start : span.end]) or text[before.start : before.end].rstrip(
+        "*_"
+    ).endswith((".", "!", ":", "。", "：", "?", "？"))
+
+
 def _with_lead(text: str, spans: Sequence[QuotableSpan], index: int) -> QuotableSpan | None:
     """Join code or a table with the sentence before it: by itself it says little and has no place
     for a marker.
@@ -114,6 +119,7 @@ def _with_lead(text: str, spans: Sequence[QuotableSpan], index: int) -> Quotable
         or before.block
         or not ends_with_block(text[span.start : span.end])
         or span.end - before.start > _LONGEST_BLOCK
+        or not _leads(text, before, span)
     ):
         return None
     return QuotableSpan(start=before.start, end=span.end, block=True, lead=before.end)
@@ -210,6 +216,23 @@ def _run_end(pattern: re.Pattern[str]) -> "Extent":
     return last
 
 
+def _code_end(rows: Sequence[str], first: int) -> int:
+    """Return the last row of indented code, which may have blank rows."""
+    last = first
+    for number in range(first + 1, len(rows)):
+        if _CODE.match(rows[number]):
+            last = number
+        elif rows[number].strip():
+            break
+    return last
+
+
+def _rows_end(rows: Sequence[str], first: int) -> int:
+    while first + 1 < len(rows) and is_row(rows[first + 1]):
+        first += 1
+    return first
+
+
 def _is_table(rows: Sequence[str], number: int) -> bool:
     return "|" in rows[number] and number + 1 < len(rows) and is_rule(rows[number + 1])
 
@@ -222,7 +245,8 @@ Extent = Callable[[Sequence[str], int], int]  # (rows, first row) -> last row
 _BLOCKS: dict[str, tuple[Callable[[Sequence[str], int], bool], Extent]] = {
     "fence": (lambda rows, number: bool(FENCE.match(rows[number])), _fence_end),
     "table": (_is_table, _run_end(re.compile(r".*\|"))),
-    "code": (_is_code, _run_end(_CODE)),
+    "code": (_is_code, _code_end),
+    "rows": (lambda rows, number: is_row(rows[number]), _rows_end),
     "item": (lambda rows, number: bool(_ITEM.match(rows[number])), _item_end),
     "quoted": (lambda rows, number: bool(_QUOTED.match(rows[number])), _run_end(_QUOTED)),
 }
@@ -239,14 +263,15 @@ def _sentences(text: str, start: int, end: int) -> Iterator[QuotableSpan]:
     """
     paired = all(_is_paired(text[start:end], mark) for mark in _PAIRED)
     begin = start
-    for found in _STOP.finditer(text, start, end):
+    for found in STOP.finditer(text, start, end):
         piece = text[begin : found.start()]
         line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
         if found.group() == "\n" and len(line) >= _WRAPPED_LINE and not line.endswith((":", "：")):
             continue
-        if (found["stop"] == "." and _ABBREVIATED.search(piece)) or piece.count("[") > piece.count(
-            "]"
-        ):
+        stop, after = found["stop"], text[found.end() : min(found.end() + 20, end)]
+        if stop and (after[:1].islower() or (stop == "." and not ends_sentence(piece, after))):
+            continue
+        if piece.count("[") > piece.count("]"):
             continue
         if paired and not all(_is_paired(piece + found.group(), mark) for mark in _PAIRED):
             continue
@@ -286,6 +311,21 @@ def is_rule(line: str) -> bool:
     return "|" in line and bool(_TABLE_RULE.match(line))
 
 
+def is_row(line: str) -> bool:
+    """Tell whether a line is a row of a table."""
+    plain = _INLINE_CODE.sub("", line)
+    return " | " in plain or plain.strip().startswith("|")
+
+
+def only_asks(text: str) -> bool:
+    """Tell whether a sentence is a question."""
+    return text.rstrip("*_ ").endswith(("?", "？", "؟"))
+
+
+def is_table(text: str) -> bool:
+    return is_row(text.split("\n", 1)[0])
+
+
 def looks_like_code(text: str) -> bool:
     return len(_CODE_SIGN.findall(text)) > 0.04 * len(text)
 
@@ -295,4 +335,4 @@ def ends_with_block(text: str) -> bool:
     the sentence before or on its own line.
     """
     last = text.rsplit("\n", 1)[-1]
-    return bool(FENCE.match(last)) or "|" in last or last.startswith(("    ", "\t"))
+    return bool(FENCE.match(last)) or is_row(last) or last.startswith(("    ", "\t"))

@@ -1,16 +1,20 @@
 """Compare words by their stems: the content words of a question and of the texts that may answer."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-_WORD = re.compile(r"[^\W_]+")
-_IDENTIFIER = re.compile(r"(?<![^\W_])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![^\W_])", re.ASCII)
-_SHORT_STEM = re.compile(r"(?:[^aeiouy]|qu)*[aeiouy][^aeiouywx]$")
-_UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
-    r"\U00020000-\U0003ffff]{2,}"
+_UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
 )
+_WORD = re.compile(
+    rf"\d+(?:\.\d+)+|(?P<run>(?:(?=[{_UNSPACED}])[^\W_])+)|(?:(?![{_UNSPACED}])[^\W_])+"
+)
+_IDENTIFIER = re.compile(r"(?<![^\W_])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![^\W_])", re.ASCII)
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_SHORT_STEM = re.compile(r"(?:[^aeiouy]|qu)*[aeiouy][^aeiouywx]$")
 # longest first
 _SUFFIX_LIST = (
     "ations ation ators ator ating ated ates ate ments ment ions ion ings ing edly ed ly ies es s "
@@ -32,21 +36,41 @@ _STOP_WORDS = frozenset(_SMALL_WORDS.split())
 
 
 def words_of(text: str) -> Iterator[str]:
-    """Yield lower-case words; pairs of characters in scripts without spaces."""
-    for word in _WORD.findall(text.lower()):
-        run = _UNSPACED.match(word)
-        yield from (word[at : at + 2] for at in range(len(word) - 1)) if run else (word,)
+    """Yield lower-case words without accents; pairs of characters in scripts without spaces. A
+    number such as 2.2.1 is one word.
+    """
+    for found in _WORD.finditer(without_accents(text.lower())):
+        word = found[0]
+        if found["run"] and len(word) > 1:
+            yield from (word[at : at + 2] for at in range(len(word) - 1))
+        else:
+            yield word
 
 
 def terms_of(text: str) -> list[str]:
-    return [stem(word) for word in words_of(text)]
+    """Return the stems of all words, and of `2.2.1` also `2.2`: whoever asks for a part means
+    what belongs to it as well.
+    """
+    return [term for word in words_of(text) for term in (stem(word), *_beginnings(word))]
+
+
+def _beginnings(word: str) -> Iterator[str]:
+    parts = word.split(".")
+    yield from (".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def without_accents(text: str) -> str:
+    """Return the text as people type it without accents: `café` as `cafe`."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
 
 
 def without_identifiers(text: str, asked: frozenset[str]) -> str:
     """Blank identifiers of which only a part is asked for: `format_price` says no price."""
 
     def kept(found: re.Match[str]) -> str:
-        parts = [stem(part) for part in _WORD.findall(found[0].lower())]
+        parts = [stem(part) for part in found[0].lower().split("_")]
         return found[0] if asked.issuperset(parts) else " " * len(found[0])
 
     return _IDENTIFIER.sub(kept, text)
