@@ -31,7 +31,7 @@ from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.fusion import PlaceKey
-from slipway.knowledge.index import DocumentFilter
+from slipway.knowledge.keyword_table import DocumentFilter
 from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings import (
