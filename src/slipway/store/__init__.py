@@ -15,7 +15,9 @@ from slipway.store.contract import (
     Shared,
     StoreError,
 )
+from slipway.store.ledger_writer import LedgerWriter
 from slipway.store.sqlite import Holder, InUse, Store, check_usable, file_of, holder_of
+from slipway.store.sqlite_ledger import reading_ledger
 from slipway.store.sqlite_records import list_feedback
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Ledger",
     "LedgerFilter",
     "LedgerSum",
+    "LedgerWriter",
     "Records",
     "SavedConversation",
     "SavedFeedback",
@@ -39,4 +42,5 @@ __all__ = [
     "file_of",
     "holder_of",
     "list_feedback",
+    "reading_ledger",
 ]

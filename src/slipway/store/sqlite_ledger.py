@@ -1,16 +1,20 @@
 """The ledger in SQLite: every statement about its rows."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from slipway.errors import SettingsError
 from slipway.ledger import LedgerRow
-from slipway.store.contract import Grouping, LedgerFilter, LedgerSum, StoreError
+from slipway.store.contract import Grouping, Ledger, LedgerFilter, LedgerSum, StoreError
 from slipway.types import Usage
 
 if TYPE_CHECKING:
-    from slipway.store.sqlite import Store
+    import sqlite3
+
 
 ROW = tuple(name for name in LedgerRow.__struct_fields__ if name != "usage")
 USAGE = Usage.__struct_fields__
@@ -36,10 +40,18 @@ _TOKENS = LedgerSum.__struct_fields__[-5:]
 _AFTER = "AND rowid > coalesce((SELECT rowid FROM ledger WHERE id = :after), 0)"
 
 
+class Transactions(Protocol):
+    """What the ledger needs of a Store."""
+
+    def reading(self) -> "sqlite3.Connection": ...
+
+    def writing(self) -> "contextlib.AbstractContextManager[sqlite3.Connection]": ...
+
+
 class SqliteLedger:
     """The contract `Ledger`, kept in a table of a Store."""
 
-    def __init__(self, store: "Store") -> None:
+    def __init__(self, store: Transactions) -> None:
         self._store = store
 
     def book(self, rows: Sequence[LedgerRow]) -> None:
@@ -125,3 +137,37 @@ def row_of(values: Sequence[Any]) -> LedgerRow:
     found = dict(zip(COLUMNS, values, strict=True))
     usage = Usage(**{name: found.pop(name) for name in USAGE})
     return LedgerRow(**found, usage=msgspec.structs.replace(usage, estimated=bool(usage.estimated)))
+
+
+class ReadOnly:
+    """A store's file, opened beside the process that uses it."""
+
+    def __init__(self, db: "sqlite3.Connection") -> None:
+        self._db = db
+
+    def reading(self) -> "sqlite3.Connection":
+        return self._db
+
+    def writing(self) -> "contextlib.AbstractContextManager[sqlite3.Connection]":
+        raise StoreError("the store was opened for reading only")
+
+
+@contextlib.contextmanager
+def reading_ledger(file: Path) -> Iterator[Ledger | None]:
+    """Yield the ledger of a store that a server may be using; None if there is none yet.
+
+    Raises SettingsError if the file is not a store.
+    """
+    import sqlite3
+
+    if not file.exists():
+        yield None
+        return
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+        ) as db:
+            found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'ledger'").fetchone()
+            yield SqliteLedger(ReadOnly(db)) if found else None
+    except (sqlite3.Error, StoreError) as error:
+        raise SettingsError([f"store: {file} cannot be read ({error})"]) from None
