@@ -1,5 +1,6 @@
 """The ASGI app, and everything that lives as long as it does."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Iterable
@@ -20,6 +21,7 @@ from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
+from slipway.store import LedgerWriter
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -58,7 +60,8 @@ class Assembly:
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
+        self.ledger = LedgerWriter(lambda: store().ledger)
+        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store), book=self.ledger.add)
         self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
         compiled = self.compile(settings, None)
@@ -161,6 +164,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.ledger.close)
         if self.store.store is not None:
             self.store.store.close()
 

@@ -15,6 +15,8 @@ from slipway.errors import SettingsError
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
+from slipway.ledger import LedgerRow
+from slipway.prices import rates_of
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
@@ -77,6 +79,7 @@ class Carried(Record, frozen=True, kw_only=True):
 
     emit: Callable[[AnswerDone | AttemptDone], None]
     live: LiveSettings
+    book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
@@ -121,6 +124,7 @@ def compile_pipeline(
         apps=apps,
         routes=routes,
         emit=carried.emit,
+        book=carried.book,
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
@@ -141,7 +145,9 @@ def candidate_of(handle: ModelHandle) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(model=model, traits=traits, health=handle.health)
+    return Candidate(
+        model=model, traits=traits, health=handle.health, rates=rates_of(settings.price)
+    )
 
 
 def access_of(name: str, app: AppSettings, live: LiveSettings) -> Access:

@@ -4,6 +4,10 @@ from slipway.store.contract import (
     Conversations,
     FeedbackFilter,
     FeedbackRow,
+    Grouping,
+    Ledger,
+    LedgerFilter,
+    LedgerSum,
     Records,
     SavedConversation,
     SavedFeedback,
@@ -11,15 +15,22 @@ from slipway.store.contract import (
     Shared,
     StoreError,
 )
+from slipway.store.ledger_writer import LedgerWriter
 from slipway.store.sqlite import Holder, InUse, Store, check_usable, file_of, holder_of
+from slipway.store.sqlite_ledger import reading_ledger
 from slipway.store.sqlite_records import list_feedback
 
 __all__ = [
     "Conversations",
     "FeedbackFilter",
     "FeedbackRow",
+    "Grouping",
     "Holder",
     "InUse",
+    "Ledger",
+    "LedgerFilter",
+    "LedgerSum",
+    "LedgerWriter",
     "Records",
     "SavedConversation",
     "SavedFeedback",
@@ -31,4 +42,5 @@ __all__ = [
     "file_of",
     "holder_of",
     "list_feedback",
+    "reading_ledger",
 ]
