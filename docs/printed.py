@@ -90,6 +90,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "login": "`login` lets people sign in instead of pasting keys",
     "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
+    "apps.NAME.rules": "`rules` answers what is fixed without a model",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }
@@ -115,6 +116,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
         "they differ too early"
     ),
     "trace": "`trace` shows what happened to an answer",
+    "rules": "`rules` is about the rules that answer without a model",
+    "rules test": "`rules test` runs the tests of the rules; the exit code is 1 if one fails",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
     "ledger": "`ledger` shows what was spent",
