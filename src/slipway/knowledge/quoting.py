@@ -18,7 +18,12 @@ import msgspec
 
 from slipway.knowledge.answerability import without_chance_pairs
 from slipway.knowledge.pointers import is_numbered, pointed_number, without_pointer
-from slipway.knowledge.questions import asked_about, names_in
+from slipway.knowledge.questions import (
+    asked_about,
+    asks_number,
+    has_number,
+    names_in,
+)
 from slipway.knowledge.spans import (
     COMPLETE,
     FENCE,
@@ -54,6 +59,11 @@ _MOST_ROWS = 8  # of a table that are quoted; if more rows answer equally well, 
 # Weight of a pair of words in the question's order: `model 3` is not `model 1 … 3 days`
 _PAIR_WEIGHT = 0.4
 _QUESTION_FACTOR = 0.3  # for a sentence that only asks
+_IN_ORDER = 0.3  # more for a span with all words in the question's order
+_SHOWING = 1.15  # for steps and code, if the question is how to do something
+# Confidence that is needed if all words of the question are said, and more for unsaid ones:
+# measured by bench/asking.py and bench/quotes.py
+_CONFIDENCE, _UNSAID = 0.25, 0.45
 
 Weights = Mapping[str, float]
 
@@ -98,6 +108,7 @@ class _Asked:
         self.terms, self.shows = content_words(about), _asks_how(question)
         ordered = [term for term in map(stem, words_of(about)) if term in self.terms]
         self._pairs = frozenset(pairwise(ordered))
+        self.counts = asks_number(question)
 
     def overlap(self, row: str) -> float:
         """Return how many words of the question a row of a table has, and how many in order."""
@@ -105,10 +116,22 @@ class _Asked:
         together = len(self._pairs.intersection(pairwise(words)))
         return len(self.terms.intersection(words)) + _PAIR_WEIGHT * together
 
+    def in_order(self, words: Sequence[str]) -> float:
+        """Return the share of the question's pairs of words that these words have: "first day"
+        says more than "the first … a day".
+        """
+        together = len(self._pairs.intersection(pairwise(words)))
+        return together / len(self._pairs) if self._pairs else 0.0
 
-def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | None:
+
+def quote(
+    question: str, sources: Sequence[Source], limit: int = 4, confidence: float = 1.0
+) -> Quote | None:
     """Return at most `limit` spans, grouped by source in the sources' order, in reading order
     within each. None if the sources do not answer.
+
+    `confidence` is the search's estimate that the sources answer; the more of the question they do
+    not say, the more of it is needed.
     """
     asked = _Asked(question)
     if asked.number:
@@ -123,12 +146,13 @@ def quote(question: str, sources: Sequence[Source], limit: int = 4) -> Quote | N
     ]
     weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
     shares = _shares(weights, candidates)
-    if not _answers(weights, candidates, shares):
+    unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / sum(weights.values())
+    if not _answers(weights, candidates, shares) or confidence < _CONFIDENCE + _UNSAID * unsaid:
         return None
     chosen = _choose(candidates, weights, shares, limit)
-    return (
-        _compose(sorted(chosen, key=lambda each: (each.rank, each.span.start))) if chosen else None
-    )
+    if not chosen or (asked.counts and not any(has_number(each.text) for each in chosen)):
+        return None
+    return _compose(sorted(chosen, key=lambda each: (each.rank, each.span.start)))
 
 
 def _whole_part(
@@ -169,9 +193,14 @@ def _without_chance_pairs(
 ) -> frozenset[str]:
     """See `answerability.without_chance_pairs`."""
     words = [word for word in words_of(asked_about(question)) if stem(word) in asked]
-    said = frozenset[str]().union(*(each.terms | each.named for each in candidates))
+    said = _said(candidates)
     kept = without_chance_pairs(words, lambda word: stem(word) in said)
     return frozenset(map(stem, kept))
+
+
+def _said(candidates: Sequence[_Candidate]) -> frozenset[str]:
+    """Return the question's words that the sources have, headings and names included."""
+    return frozenset[str]().union(*(each.terms | each.named for each in candidates))
 
 
 # Choosing spans
@@ -197,6 +226,8 @@ def _candidates(rank: int, source: Source, asked: _Asked) -> Iterator[_Candidate
         factor *= 1.0 if span.block or text.endswith(COMPLETE) else 0.7
         factor *= _POINTER_FACTOR if POINTER.match(text) else 1.0
         factor *= _QUESTION_FACTOR if asks else 1.0
+        factor *= 1 + _IN_ORDER * asked.in_order(words)
+        factor *= _SHOWING if asked.shows and span.block else 1.0
         yield _Candidate(
             source=source,
             span=span,
@@ -245,7 +276,7 @@ def _answers(
     its neighbours are no answer.
     """
     total = sum(weights.values())
-    said = frozenset[str]().union(*(each.terms | each.named for each in candidates))
+    said = _said(candidates)
     if any(len(term) >= _LONG_NUMBER and term.isdecimal() and term not in said for term in weights):
         return False
     at_once = max(
