@@ -17,7 +17,8 @@ from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
 from slipway.ledger import LedgerRow
-from slipway.prices import rates_of
+from slipway.prices import Rates, rates_of
+from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
@@ -147,9 +148,15 @@ def candidate_of(handle: ModelHandle) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(
-        model=model, traits=traits, health=handle.health, rates=rates_of(settings.price)
-    )
+    return Candidate(model=model, traits=traits, health=handle.health, rates=rates_for(settings))
+
+
+def rates_for(settings: ModelSettings) -> Rates | None:
+    """Return what a model costs: as the settings say, else as the catalogue does."""
+    if settings.price is not None:
+        return rates_of(settings.price)
+    entry = entry_for(settings.base_url, settings.name)
+    return rates_of(entry.price, SOURCE) if entry is not None else None
 
 
 def access_of(name: str, app: AppSettings, live: LiveSettings) -> Access:
