@@ -228,7 +228,7 @@ def picos(usd: str, shift: int) -> int:
     """Return a decimal text times 10^shift, which must be a whole number."""
     units, _, decimals = usd.partition(".")
     assert len(decimals) <= shift
-    return int(units + decimals) * 10 ** (shift - len(decimals))
+    return int((units + decimals).ljust(len(units) + shift, "0"))
 
 
 def price_of(prices: dict[str, str], name: str) -> str:
@@ -258,7 +258,11 @@ def reported(says: str, counts: dict[str, int]) -> dict[str, Any]:
     sent = counts["fresh"] + counts["cached"] + counts["written"]
     sent += counts["audio_in"] + counts["image_in"]
     made = counts["text"] + counts["thoughts"] + counts["audio_out"] + counts["image_out"]
-    usual: dict[str, Any] = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
+    usual: dict[str, Any] = {
+        "prompt_tokens": sent,
+        "completion_tokens": made,
+        "total_tokens": sent + made,
+    }
     if says in ("openai", "deepseek"):
         usual["prompt_tokens_details"] = {"cached_tokens": counts["cached"], "audio_tokens": 0}
         usual["completion_tokens_details"] = {"reasoning_tokens": counts["thoughts"]}

@@ -37,7 +37,9 @@ def ask_many(server: Serving, count: int, seed: int) -> None:
     draw = random.Random(seed)
     line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     for _ in range(count):
-        question = f"What does rule {draw.randrange(30)} on {draw.choice(TOPICS)} allow? {draw.random()}"
+        question = (
+            f"What does rule {draw.randrange(30)} on {draw.choice(TOPICS)} allow? {draw.random()}"
+        )
         own = {"question": question}
         chat = {"model": "docs", "messages": [{"role": "user", "content": question}]}
         path, body = draw.choice([("/v1/answers", own), ("/v1/chat/completions", chat)])
@@ -68,6 +70,5 @@ def test_memory_stays_flat_over_answers_from_documents(tmp_path: Path) -> None:
         for part, count in enumerate((1_000, 9_000, 40_000, 50_000)):
             ask_at_once(server, count, part)
             sizes.append(round(rss_mib(server), 1))
-            print(f"after {count} more answers: {sizes[-1]} MiB")
     assert sizes[-1] <= 160, sizes
     assert sizes[-1] - sizes[-2] <= 8, f"it still grows: {sizes}"

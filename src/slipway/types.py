@@ -387,4 +387,5 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     helpful: bool | None
 
 
-Emit = Callable[[AnswerDone | AttemptDone | RuleUsed], None]
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed
+Emit = Callable[[PipelineRecord], None]

@@ -1,6 +1,6 @@
 """Settings -> models, routes, apps: the pipeline that questions meet."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast

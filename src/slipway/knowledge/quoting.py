@@ -139,12 +139,14 @@ def quote(
         if not asked.terms:
             return _whole_part(asked, pointed or sources, limit, is_named=bool(pointed))
         sources = pointed or sources
-    if not asked.terms or not _has_names(question, sources):
+    if not sources or not asked.terms or not _has_names(question, sources):
         return None
     candidates = [
         each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked)
     ]
     weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
+    if not weights:
+        return None
     shares = _shares(weights, candidates)
     unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / sum(weights.values())
     if not _answers(weights, candidates, shares) or confidence < _CONFIDENCE + _UNSAID * unsaid:
