@@ -145,10 +145,10 @@ def quote(
         each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked)
     ]
     weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
-    if not weights:
+    if not (asked_for := sum(weights.values())):  # nothing of the question is in the sources
         return None
     shares = _shares(weights, candidates)
-    unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / sum(weights.values())
+    unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / asked_for
     if not _answers(weights, candidates, shares) or confidence < _CONFIDENCE + _UNSAID * unsaid:
         return None
     chosen = _choose(candidates, weights, shares, limit)
