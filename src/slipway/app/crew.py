@@ -83,12 +83,15 @@ class Crew:
     # what the others know
 
     def counts(self) -> dict[str, int]:
-        """Return how many workers there are, how many take requests, and how often one died."""
+        """Return how many workers there are, how many take requests, how often one was started
+        again, and which one says so.
+        """
         board = self.board
         return {
             "configured": board.workers,
             "running": board.running,
             "restarts": board.restarts,
+            "this": self.place.number,
         }
 
     async def model_states(self) -> Sequence[dict[str, ModelState]]:

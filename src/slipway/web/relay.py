@@ -122,7 +122,6 @@ class Relay:
             kept.append((b"content-length", b"%d" % len(body)))
         host, port = scope.get("client") or ("", 0)
         kept += [(SECRET, self.secret), (CLIENT, f"{host} {port}".encode())]
-        kept.append((b"connection", b"close"))
         lines = b"".join(b"%b: %b\r\n" % header for header in kept)
         return b"%b %b HTTP/1.1\r\n%b\r\n" % (scope["method"].encode(), target, lines)
 

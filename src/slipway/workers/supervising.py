@@ -371,9 +371,8 @@ class Supervisor:
         self.board.note_running(worker.number, running=True)
         if (cover := self._covers.pop(worker.number, None)) is not None:
             self.tell(self.workers[cover], "leave", worker.number)
-        if self.all_were_ready:
-            log.info("worker %d (process %d) takes requests", worker.number, worker.pid)
-        elif all(each.ready for each in self.workers.values()):
+        log.info("worker %d (process %d) takes requests", worker.number, worker.pid)
+        if not self.all_were_ready and all(each.ready for each in self.workers.values()):
             self.all_were_ready = True
             self.on_ready()
         self._cover_all()
