@@ -72,7 +72,9 @@ def total(metrics: str, start: str) -> float:
 
 
 @contextmanager
-def several(tmp_path: Path, *args: str, settings: Any, workers: int = 2) -> Iterator[Workers]:
+def several(
+    tmp_path: Path, *args: str, settings: Any = None, workers: int = 2
+) -> Iterator[Workers]:
     """Run `slipway serve --workers N` with these settings."""
     with (
         serving(tmp_path, "--workers", str(workers), *args, settings=settings) as server,

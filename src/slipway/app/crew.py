@@ -134,4 +134,4 @@ class Crew:
     def is_split(self, model: ModelSettings) -> bool:
         """Return whether every worker may call this model."""
         few = model.at_once is not None and model.at_once < self.board.workers
-        return not few and model.weights is None
+        return not few and not model.weights
