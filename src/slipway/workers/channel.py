@@ -111,7 +111,7 @@ class Channel:
             if verb is None:
                 raise ChannelError(f"there is no `{line.verb}` here")  # noqa: TRY301
             answer = Line(answer=line.call, body=await verb(line.body))
-        except Exception as error:  # the caller must be told, whatever it is
+        except Exception as error:  # the caller waits for an answer, whatever it is
             if not isinstance(error, ChannelError):
                 log.exception("bug: `%s` of a worker failed", line.verb)
             answer = Line(answer=line.call, error=str(error) or type(error).__name__)
