@@ -73,7 +73,7 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("providers", "feedback"),
     ("ledger", "prices", "store", "weights"),
     ("settings", "terminal"),
-    ("catalogue", "lifeline"),
+    ("catalogue", "lifeline", "workers"),
     ("errors", "types"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

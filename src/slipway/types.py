@@ -5,6 +5,7 @@ encoded to JSON without conversion. Times are in seconds; `*_at` values are read
 loop's monotonic clock.
 """
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -21,6 +22,8 @@ Language = Literal["en", "zh"]  # the languages of error messages for people
 
 MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)  # no two processes may use the same bytes
 
 
 def new_id(prefix: str) -> str:

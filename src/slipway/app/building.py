@@ -3,12 +3,13 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router
 
+from slipway.admission import InFlight
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
@@ -17,21 +18,21 @@ from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
-from slipway.routing import healths_of
+from slipway.routing import Health, healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
+from slipway.types import FeedbackGiven, PipelineRecord
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
-from slipway.web.guard import Guard
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
@@ -61,15 +62,18 @@ class Assembly:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         self.ledger = LedgerWriter(lambda: store().ledger)
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store), book=self.ledger.add)
+        self.carried = Carried(
+            emit=self.emit,
+            live=live,
+            pace=Pace(store),
+            book=self.ledger.add,
+            in_flight_total=self.in_flight(),
+        )
         self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
-        self.telemetry = Telemetry(
-            lambda: self.carried.in_flight_total.count,
-            lambda: healths_of(self.current.pipeline.routes.values()),
-        )
+        self.telemetry = self.count_answers()
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(
@@ -77,7 +81,19 @@ class Assembly:
         )
         self.asgi: Guard = self.route()
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
+    def in_flight(self) -> InFlight:
+        """Return what counts the answers in progress."""
+        return InFlight()
+
+    def count_answers(self) -> Telemetry:
+        """Return the metrics."""
+        return Telemetry(lambda: self.carried.in_flight_total.count, self.healths)
+
+    def healths(self) -> dict[str, Health]:
+        """Return what is known of each model that questions may meet."""
+        return healths_of(self.current.pipeline.routes.values())
+
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)
@@ -120,10 +136,10 @@ class Assembly:
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
-            *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
+            *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
-            *TraceRoutes(self.current, self.traces.find).paths(),
+            *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
@@ -142,9 +158,18 @@ class Assembly:
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        guard = Guard(self.current, fast, router, self.sealer)
+        guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
+
+    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+        return Guard(self.current, fast, rest, self.sealer)
+
+    def health_routes(self) -> HealthRoutes:
+        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+
+    def trace_routes(self) -> TraceRoutes:
+        return TraceRoutes(self.current, self.traces.find)
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""

@@ -17,6 +17,7 @@ from slipway.app.loading import (
 )
 from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyStore, has_knowledge
+from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
@@ -38,6 +39,13 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
+    if found.settings.listen.workers > 1:
+        listening = bind(found.settings.listen)
+        address = listening.getsockname()
+        serve_workers(
+            flags, found, listening, announce=partial(tell_start, found, address, quiet=quiet)
+        )
+        return
     store = LazyStore(found.settings)
     assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
     listening = bind(found.settings.listen)
@@ -67,7 +75,7 @@ def is_slipway(listen: Listen) -> bool:
     connection = HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
-        return connection.getresponse().read() == b'{"status":"ok"}'
+        return connection.getresponse().read().startswith(b'{"status":"ok"')
     except (OSError, HTTPException):
         return False
     finally:

@@ -63,6 +63,10 @@ class Listen(Branch, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")
     ] = 8080
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="worker processes that share the port; one core for each"),
+    ] = 1
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="host names to accept besides loopback; `*` accepts all"),
