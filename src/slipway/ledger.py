@@ -1,12 +1,55 @@
-"""The one authority on usage, prices and money: exact Decimals; an unknown price is None, not 0."""
+"""The one authority on usage, prices and money: exact amounts; an unknown price is None, not 0.
+
+Amounts are integers of picodollars (10^-12 USD) wherever many are added or compared, and Decimals
+of USD for people. A price of USD per million tokens with six decimals is a whole number of
+picodollars for each token, so both are exact.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal
 
 from slipway.settings import Price
-from slipway.types import Record, Usage
+from slipway.types import CallKind, Record, Usage
 
 MILLION = Decimal(1_000_000)
+PICO = 10**12  # picodollars in a USD
+
+
+class LedgerRow(Record, frozen=True, kw_only=True):
+    """One call of a model and what it cost. It is booked once, when the call has ended.
+
+    `owner` identifies the key (`Asker.owner`), `app` is the name that the client called: an app, a
+    route or a model. `cost` is in picodollars, None if it is unknown; `price_source` says where the
+    price is from: `settings`, `catalogue DATE`, or nothing if there is none. `error` is the code of
+    the call's error: `cancelled` if it was given up, `lost` if this process was killed during the
+    call, so that only an upper limit of its cost is known.
+    """
+
+    id: str  # of the call
+    answer: str  # the id of the answer that the call belongs to
+    at: float  # when the call ended, in seconds since the epoch
+    owner: str
+    tenant: str
+    app: str
+    model: str
+    provider: str
+    zone: str
+    kind: CallKind
+    endpoint: str = "chat"
+    upstream: str = ""  # the provider's own id of the call, if it sent one
+    error: str | None = None
+    usage: Usage = Usage()
+    cost: int | None = None
+    price_source: str = ""
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        return usd(self.cost)
+
+
+def usd(picodollars: int | None) -> Decimal | None:
+    """Return an amount in USD, exactly."""
+    return None if picodollars is None else Decimal(picodollars).scaleb(-12)
 
 
 class CallUsage(Record, frozen=True, kw_only=True):

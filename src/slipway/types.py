@@ -14,6 +14,7 @@ import msgspec
 ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
+CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
@@ -137,11 +138,25 @@ class Source(Record, frozen=True, kw_only=True):
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """The tokens of one answer. `estimated` is true if the provider did not report them."""
+    """What a provider charges for. `estimated` is true if the provider did not report all of it.
+
+    `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
+    read from the provider's cache, written to it, or given as audio or images are input tokens;
+    reasoning, and audio or images as tokens, are output tokens. `images` were generated and priced
+    by the piece; `audio_ms` is the length of audio that is priced by the time.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    audio_ms: int = 0
     estimated: bool = False
 
 

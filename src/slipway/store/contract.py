@@ -6,6 +6,7 @@ Documents and their index keep their own tables in the same file (knowledge/docu
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from slipway.ledger import LedgerRow
 from slipway.types import Answered, Record
 
 
@@ -128,6 +129,66 @@ class Conversations(Protocol):
 
     def delete_share(self, share_id: str, owner: str) -> bool:
         """Take a link back; False if there is none of this owner."""
+
+
+Grouping = Literal["key", "tenant", "app", "model", "day"]  # a `key` is an `Asker.owner`
+
+
+class LedgerFilter(Record, frozen=True, kw_only=True):
+    """Which rows of the ledger: `since` (included) and `until` (excluded) are in seconds since the
+    epoch, the other fields must be equal. None and 0.0 match everything.
+    """
+
+    since: float = 0.0
+    until: float | None = None
+    owner: str | None = None
+    tenant: str | None = None
+    app: str | None = None
+    model: str | None = None
+    answer: str | None = None
+
+
+class LedgerSum(Record, frozen=True, kw_only=True):
+    """The rows of one group, added up. `cost` is in picodollars; it lacks the rows of unknown cost,
+    which `unknown` counts. `estimated` counts the rows whose usage is an estimate.
+    """
+
+    group: str
+    calls: int
+    failed: int  # calls with an error
+    unknown: int
+    estimated: int
+    cost: int
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+class Ledger(Protocol):
+    """The rows of the ledger. Every method blocks, and raises StoreError."""
+
+    def book(self, rows: Sequence[LedgerRow]) -> None:
+        """Save rows; they are on the disk when this returns. A row whose id is there already is
+        skipped, so that a batch may be booked again after a failure or a crash.
+        """
+
+    def spent(self, by: Literal["key", "tenant", "app"], since: float) -> dict[str, int]:
+        """Return what each key, tenant or app has spent since then, in picodollars. Rows of unknown
+        cost add nothing.
+        """
+
+    def sums(self, by: Grouping, which: LedgerFilter) -> list[LedgerSum]:
+        """Return the sums of each group, ordered by the group's name. Days are those of UTC,
+        written 2026-01-31.
+        """
+
+    def rows(self, which: LedgerFilter, *, limit: int, after: str = "") -> list[LedgerRow]:
+        """Return rows, oldest first; `after` is the id of the last row of the page before."""
+
+    def drop_rows(self, before: float) -> int:
+        """Delete the rows that are older than this; return how many there were."""
 
 
 class FeedbackFilter(Record, frozen=True, kw_only=True):

@@ -46,6 +46,22 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
             turns TEXT NOT NULL
         )""",
     ),
+    5: (  # cost is in picodollars, NULL if unknown
+        """CREATE TABLE ledger (
+            id TEXT PRIMARY KEY, answer TEXT NOT NULL, at REAL NOT NULL, owner TEXT NOT NULL,
+            tenant TEXT NOT NULL, app TEXT NOT NULL, model TEXT NOT NULL, provider TEXT NOT NULL,
+            zone TEXT NOT NULL, kind TEXT NOT NULL, endpoint TEXT NOT NULL, upstream TEXT NOT NULL,
+            error TEXT, cost INTEGER, price_source TEXT NOT NULL, estimated INTEGER NOT NULL,
+            input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+            cached_tokens INTEGER NOT NULL, cache_write_tokens INTEGER NOT NULL,
+            audio_input_tokens INTEGER NOT NULL, image_input_tokens INTEGER NOT NULL,
+            reasoning_tokens INTEGER NOT NULL, audio_output_tokens INTEGER NOT NULL,
+            image_output_tokens INTEGER NOT NULL, images INTEGER NOT NULL,
+            audio_ms INTEGER NOT NULL
+        )""",
+        "CREATE INDEX ledger_at ON ledger (at)",
+        "CREATE INDEX ledger_answer ON ledger (answer)",
+    ),
 }
 SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)

@@ -21,9 +21,10 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
-from slipway.store.contract import Conversations, Records
+from slipway.store.contract import Conversations, Ledger, Records
 from slipway.store.migrations import migrate
 from slipway.store.sqlite_conversations import SqliteConversations
+from slipway.store.sqlite_ledger import SqliteLedger
 from slipway.store.sqlite_records import SqliteRecords
 from slipway.types import Record
 
@@ -97,6 +98,7 @@ class Store:
         self._writing = 0
         self.records: Records = SqliteRecords(self)
         self.conversations: Conversations = SqliteConversations(self)
+        self.ledger: Ledger = SqliteLedger(self)
         try:
             with self.sound(), self.writing() as db:
                 self.secret = _secret(db)
