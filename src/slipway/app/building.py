@@ -1,5 +1,6 @@
 """The ASGI app, and everything that lives as long as it does."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Iterable
@@ -11,15 +12,18 @@ from starlette.routing import Router
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
-from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
+from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
 from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
+from slipway.store import StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -31,6 +35,7 @@ from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard
 from slipway.web.health import HealthRoutes
+from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.pages import page_paths
@@ -58,9 +63,12 @@ class Assembly:
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
-        self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
+        self.records = LazyRecords(settings)
+        self.carried = Carried(emit=self.emit, live=live, pace=Pace(self.records))
+        self.key_watch = KeyWatch(self.records, self.carried.keys)
+        self.key_watch.look()
+        self.feedback = Feedback(self.records, self.emit)
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
@@ -113,6 +121,7 @@ class Assembly:
 
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
+        desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
         chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
@@ -125,7 +134,8 @@ class Assembly:
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
-            *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
+            *ConversationRoutes(self.current, self.records, lambda: self.asgi).paths(),
+            *KeyRoutes(desk, self.key_watch.look, lambda: self.asgi).paths(),
             *page_paths(self.current),
         ]
         fast = {
@@ -145,22 +155,29 @@ class Assembly:
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
-        self._sealer = self._sealer or Sealer(self.store().secret)
+        if self._sealer is None:
+            try:
+                self._sealer = Sealer(self.records().secret())
+            except StoreError:  # it is asked again for the next request
+                return Sealer(self.store().secret)
         return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
         """Start the background work, and end it in the order in which it depends on the rest."""
         self.reloading.start()
+        self.key_watch.start()
         self.load_pace()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
         await self.reloading.stop()
+        await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        self.records.close()
         if self.store.store is not None:
             self.store.store.close()
 

@@ -12,6 +12,7 @@ from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
 from slipway.app.reloading import ModelHandle
 from slipway.errors import SettingsError
+from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
@@ -78,6 +79,7 @@ class Carried(Record, frozen=True, kw_only=True):
     emit: Callable[[AnswerDone | AttemptDone], None]
     live: LiveSettings
     pace: Pace = msgspec.field(default_factory=Pace)
+    keys: KeyTable = msgspec.field(default_factory=KeyTable)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
@@ -117,6 +119,8 @@ def compile_pipeline(
             operator,
             carried.in_flight_total,
             login=settings.login is not None,
+            table=carried.keys,
+            key_required=settings.key_required,
         ),
         apps=apps,
         routes=routes,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar, TypeVarTuple
 
-from slipway.errors import BadRequest, NotFound, NotKept, SettingsError, StorageFull
-from slipway.store import FeedbackRow, Records, SavedFeedback, Store, StoreError
+from slipway.errors import BadRequest, NotFound, NotKept, StorageFull
+from slipway.store import FeedbackRow, Records, RecordStore, SavedFeedback, StoreError
 from slipway.types import Answered, Asker, FeedbackGiven, Record
 
 Arguments = TypeVarTuple("Arguments")
@@ -36,10 +36,7 @@ MOST_NOTED = 200_000  # answers that can be voted on; the oldest are dropped fir
 TEXTS = 8 * 1024 * 1024  # characters of questions and answers in memory
 MOST_UNWRITTEN = 10_000  # notes held while the store cannot be written
 WRITE_S = 1.0  # how long notes wait for others, to be written together
-_NEXT = (
-    "Tell the operator: start the server with a `store:` of its own that can be written, or stop "
-    "the other process."
-)
+_NEXT = "Tell the operator: start the server with a `store:` that can be written."
 
 
 class Opinion(Record, frozen=True, kw_only=True):
@@ -68,10 +65,11 @@ class Feedback:
     The store is opened by the first answer that is noted, in the thread that writes.
     """
 
-    def __init__(self, store: Callable[[], Store], emit: Callable[[FeedbackGiven], None]) -> None:
+    def __init__(
+        self, store: Callable[[], RecordStore], emit: Callable[[FeedbackGiven], None]
+    ) -> None:
         self._store, self._emit = store, emit
         self._thread = ThreadPoolExecutor(1, "feedback")
-        self._records: Records | None = None
         self._texts: OrderedDict[str, Answered] = OrderedDict()
         self._held = 0  # characters in _texts
         self._pending: list[Answered] = []  # touched on the loop only
@@ -118,28 +116,15 @@ class Feedback:
             self._warned = True
 
     def _call(self, verb: Callable[[Records], Result]) -> Result:
-        """Call a verb of the records of a lasting store. Raises NotKept if that fails."""
+        """Call a verb of the records. Raises NotKept if that fails."""
         try:
-            self._records = self._records or self._open()
-            return verb(self._records)
-        except SettingsError as error:
-            raise NotKept(f"Feedback cannot be saved: {error.problems[0]}.", _NEXT) from None
+            return verb(self._store().records)
         except StoreError as error:
             if StorageFull.explains(error):
                 raise StorageFull("Feedback cannot be saved: the disk is full.") from None
             raise NotKept(
-                f"Feedback cannot be saved: the store cannot be written ({error})."
+                f"Feedback cannot be saved: the store cannot be written ({error}).", _NEXT
             ) from None
-
-    def _open(self) -> Records:
-        store = self._store()
-        if not store.lasting:
-            raise NotKept(
-                "Feedback cannot be saved: the store is in use by another process, or cannot be "
-                "written.",
-                _NEXT,
-            )
-        return store.records
 
     # what is said of them
 

@@ -5,18 +5,21 @@ from slipway.store.contract import (
     FeedbackFilter,
     FeedbackRow,
     Grouping,
+    KeyHash,
+    Keys,
     Ledger,
     LedgerFilter,
     LedgerSum,
     Records,
     SavedConversation,
     SavedFeedback,
+    SavedKey,
     SectionTiming,
     Shared,
     StoreError,
 )
-from slipway.store.sqlite import Holder, InUse, Store, check_usable, file_of, holder_of
-from slipway.store.sqlite_records import list_feedback
+from slipway.store.record_store import RecordStore, file_of, open_records
+from slipway.store.sqlite import Holder, InUse, Store, check_usable, holder_of
 
 __all__ = [
     "Conversations",
@@ -25,12 +28,16 @@ __all__ = [
     "Grouping",
     "Holder",
     "InUse",
+    "KeyHash",
+    "Keys",
     "Ledger",
     "LedgerFilter",
     "LedgerSum",
+    "RecordStore",
     "Records",
     "SavedConversation",
     "SavedFeedback",
+    "SavedKey",
     "SectionTiming",
     "Shared",
     "Store",
@@ -38,5 +45,5 @@ __all__ = [
     "check_usable",
     "file_of",
     "holder_of",
-    "list_feedback",
+    "open_records",
 ]

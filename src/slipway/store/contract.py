@@ -83,6 +83,9 @@ class Records(Protocol):
     def load_timings(self) -> tuple[list[tuple[str, SectionTiming]], list[tuple[str, float]]]:
         """Return (model, timing) rows, oldest first, and (model, share of missed estimates)."""
 
+    def list_feedback(self, which: "FeedbackFilter") -> "FeedbackListing":
+        """Return saved feedback as JSON values, latest first."""
+
 
 class SavedConversation(Record, frozen=True, kw_only=True):
     """A conversation as the page keeps it; `turns` is JSON, and empty in a list. `named` says that
@@ -129,6 +132,58 @@ class Conversations(Protocol):
 
     def delete_share(self, share_id: str, owner: str) -> bool:
         """Take a link back; False if there is none of this owner."""
+
+
+class SavedKey(Record, frozen=True, kw_only=True):
+    """A key made at run time; the key itself is not saved.
+
+    `apps` and `models` list what it may call; if both are None, that is everything. `hint` is how
+    the key begins. Times are in seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    hint: str
+    created_at: float
+    groups: tuple[str, ...] = ()
+    apps: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    documents: bool = False
+    admin: bool = False
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class KeyHash(Record, frozen=True, kw_only=True):
+    """The SHA-256 hash of a key. It is accepted until `ends_at`: another one has replaced it."""
+
+    hash: str
+    key_id: str
+    ends_at: float | None = None
+
+
+class Keys(Protocol):
+    """The keys made at run time. Every method blocks, and raises StoreError."""
+
+    def version(self) -> int:
+        """Return a number that every change of the keys increases."""
+
+    def load(self) -> tuple[int, list[SavedKey], list[KeyHash]]:
+        """Return the version, all keys, oldest first, and all hashes, as of one moment."""
+
+    def add(self, key: SavedKey, digest: str) -> None:
+        """Save a key with its hash."""
+
+    def replace_hash(
+        self, key_id: str, digest: str, hint: str, *, at: float, old_ends_at: float
+    ) -> bool:
+        """Accept another hash for the key, and the ones before until `old_ends_at` at the latest.
+        Return False if there is no such key, or it was revoked.
+        """
+
+    def revoke(self, key_id: str, at: float) -> bool:
+        """Revoke a key; a key that was revoked before keeps its time. False if there is none."""
 
 
 Grouping = Literal["key", "tenant", "app", "model", "day"]  # a `key` is an `Asker.owner`

@@ -1,24 +1,22 @@
-"""The ledger in SQLite: every statement about its rows."""
+"""The ledger: every statement about its rows."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from slipway.ledger import LedgerRow
-from slipway.store.contract import Grouping, LedgerFilter, LedgerSum, StoreError
+from slipway.store.contract import Grouping, LedgerFilter, LedgerSum
+from slipway.store.database import Database
 from slipway.types import Usage
-
-if TYPE_CHECKING:
-    from slipway.store.sqlite import Store
 
 ROW = tuple(name for name in LedgerRow.__struct_fields__ if name != "usage")
 USAGE = Usage.__struct_fields__
 COLUMNS = (*ROW, *USAGE)
-SPLIT = 10**6  # sums are added in two parts: SQLite's integers have 64 bits
+SPLIT = 10**6  # sums are added in two parts: the databases' integers have 64 bits
 _BOOK = (
-    f"INSERT OR IGNORE INTO ledger ({', '.join(COLUMNS)}) "  # noqa: S608 - names, never values
-    f"VALUES ({', '.join(f':{name}' for name in COLUMNS)})"
+    f"INSERT INTO ledger ({', '.join(COLUMNS)}) "  # noqa: S608 - names, never values
+    f"VALUES ({', '.join(f':{name}' for name in COLUMNS)}) ON CONFLICT (id) DO NOTHING"
 )
 _WHERE = """WHERE at >= :since AND (:until IS NULL OR at < :until)
     AND (:owner IS NULL OR owner = :owner) AND (:tenant IS NULL OR tenant = :tenant)
@@ -29,28 +27,25 @@ GROUPS: dict[str, str] = {
     "tenant": "tenant",
     "app": "app",
     "model": "model",
-    "day": "date(at, 'unixepoch')",
+}
+DAY = {
+    "sqlite": "date(at, 'unixepoch')",
+    "postgresql": "to_char(to_timestamp(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
 }
 _COST = f"sum(cost / {SPLIT}), sum(cost % {SPLIT})"
 _TOKENS = LedgerSum.__struct_fields__[-5:]
-_AFTER = "AND rowid > coalesce((SELECT rowid FROM ledger WHERE id = :after), 0)"
+_AFTER = "AND (at, id) > (SELECT at, id FROM ledger WHERE id = :after)"
 
 
-class SqliteLedger:
-    """The contract `Ledger`, kept in a table of a Store."""
+class SqlLedger:
+    """The contract `Ledger`, kept in a table of a database."""
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def book(self, rows: Sequence[LedgerRow]) -> None:
-        import sqlite3  # 1 MB, and only needed where there is a store
-
-        try:
-            self._store.reading().execute("PRAGMA synchronous=FULL")
-            with self._store.writing() as db:
-                db.executemany(_BOOK, [columns(row) for row in rows])
-        except sqlite3.Error as error:
-            raise StoreError(str(error)) from error
+        with self._database.transaction(durable=True) as db:
+            db.executemany(_BOOK, [columns(row) for row in rows])
 
     def spent(self, by: Literal["key", "tenant", "app"], since: float) -> dict[str, int]:
         group = GROUPS[by]
@@ -61,57 +56,47 @@ class SqliteLedger:
         return {name: joined(high, low) for name, high, low in found}
 
     def sums(self, by: Grouping, which: LedgerFilter) -> list[LedgerSum]:
+        group = DAY[self._database.kind] if by == "day" else GROUPS[by]
         with_tokens = ", ".join(f"sum({name})" for name in _TOKENS)
         found = self._read(
-            f"SELECT {GROUPS[by]}, count(*), count(error), sum(cost IS NULL), "  # noqa: S608
-            f"sum(estimated), {_COST}, {with_tokens} FROM ledger {_WHERE} GROUP BY 1 ORDER BY 1",
+            f"SELECT {group}, count(*), count(error), count(*) - count(cost), "  # noqa: S608
+            f"sum(estimated), {_COST}, {with_tokens} FROM ledger {_WHERE} GROUP BY 1",
             msgspec.structs.asdict(which),
         )
-        return [
+        sums = [
             LedgerSum(
                 group=group,
                 calls=calls,
                 failed=failed,
                 unknown=unknown,
-                estimated=estimated,
+                estimated=int(estimated),
                 cost=joined(high, low),
-                **dict(zip(_TOKENS, tokens, strict=True)),
+                **dict(zip(_TOKENS, map(int, tokens), strict=True)),
             )
             for group, calls, failed, unknown, estimated, high, low, *tokens in found
         ]
+        return sorted(sums, key=lambda each: each.group)
 
     def rows(self, which: LedgerFilter, *, limit: int, after: str = "") -> list[LedgerRow]:
         found = self._read(
-            f"SELECT {', '.join(COLUMNS)} FROM ledger {_WHERE} {_AFTER} "  # noqa: S608
-            "ORDER BY rowid LIMIT :limit",
+            f"SELECT {', '.join(COLUMNS)} FROM ledger {_WHERE} "  # noqa: S608
+            f"{_AFTER if after else ''} ORDER BY at, id LIMIT :limit",
             {**msgspec.structs.asdict(which), "limit": limit, "after": after},
         )
         return [row_of(values) for values in found]
 
     def drop_rows(self, before: float) -> int:
-        import sqlite3
-
-        try:
-            with self._store.writing() as db:
-                return db.execute("DELETE FROM ledger WHERE at < ?", (before,)).rowcount
-        except sqlite3.Error as error:
-            raise StoreError(str(error)) from error
+        with self._database.transaction() as db:
+            return db.execute("DELETE FROM ledger WHERE at < ?", (before,)).rowcount
 
     def _read(self, statement: str, values: dict[str, Any]) -> "list[tuple[Any, ...]]":
-        import sqlite3
-
-        try:
-            found: list[tuple[Any, ...]] = (
-                self._store.reading().execute(statement, values).fetchall()
-            )
-        except sqlite3.Error as error:
-            raise StoreError(str(error)) from error
-        return found
+        with self._database.snapshot() as db:
+            return db.execute(statement, values).fetchall()
 
 
-def joined(high: int | None, low: int | None) -> int:
+def joined(high: Any, low: Any) -> int:
     """Return a sum that was added in two parts; None is the sum of no known costs."""
-    return (high or 0) * SPLIT + (low or 0)
+    return int(high or 0) * SPLIT + int(low or 0)
 
 
 def columns(row: LedgerRow) -> dict[str, Any]:
