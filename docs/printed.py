@@ -89,6 +89,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "limits": "`limits` says how much one client may ask of the server",
     "models.NAME": "`models` names the models, each with these fields",
     "models.NAME.price": "`price` gives prices in USD per million tokens",
+    "models.NAME.price.tiers[]": "An entry of `tiers` gives the prices of calls with a long input",
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
     "routes.NAME[]": "`routes` lists models in the order in which they are tried, each item with these fields",
     "login": "`login` lets people sign in instead of pasting keys",
@@ -126,6 +127,13 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "trace": "`trace` shows what happened to an answer",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
+    "ledger": "`ledger` shows what was spent",
+    "ledger report": "`ledger report` adds it up by key, tenant, app, model or day",
+    "ledger reconcile": (
+        "`ledger reconcile` compares it with an invoice; the exit code is 1 if they differ"
+    ),
+    "prices": "`prices` shows what models cost",
+    "prices show": "`prices show` shows one model's prices and their source",
     "eval": "`eval` measures how good search and answers are",
     "eval knowledge": "`eval knowledge` measures how well the documents are searched",
     "eval answers": "`eval answers` compares the answers of apps and models",

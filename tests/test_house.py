@@ -70,7 +70,7 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("answer", "evals", "planner", "compress"),
     ("admission", "keys", "followups", "prompt", "knowledge", "routing", "login", "telemetry"),
     ("providers", "feedback"),
-    ("ledger", "store", "weights"),
+    ("ledger", "prices", "store", "weights"),
     ("settings", "terminal"),
     ("catalogue", "lifeline"),
     ("errors", "types"),

@@ -13,7 +13,7 @@ from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.routing import QuickReply, Route, ask_briefly
+from slipway.routing import AttemptUsage, Route, ask_briefly
 from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
@@ -27,7 +27,7 @@ async def answer(
     If a section fails, the others are still written; then its SlipwayError is raised and no
     `done` is sent. Usage is reported in either case, since failed calls may be billed.
     """
-    tally = Tally(question.id, endpoint, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
 
     def send(event: Event) -> None:
         if type(event) is Delta:
@@ -65,18 +65,12 @@ def small_model(
     """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
-        try:
-            thought = await ask_briefly(
-                route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
-            )
-        except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
-            unknown = QuickReply(text=None, model=route.candidates[0].model, usage=None)
-            draft.spent.append(tally.book_side_call(unknown))
-            raise
-        if thought is None:
-            return None
-        draft.spent.append(tally.book_side_call(thought))
-        return thought.text
+        return await ask_briefly(
+            route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS, charge=charge
+        )
+
+    def charge(took: AttemptUsage) -> None:
+        draft.spent.append(tally.charge_side_call(took))
 
     return ask
 

@@ -302,6 +302,7 @@ def asked(context: WritingContext, section: Section) -> CallContext:
     return CallContext(
         answer_id=answer_id,
         emit=context.pipeline.emit,
+        charge=tally.charge,
         owner=owner,
         until=until,
         retry_until=time.monotonic() + patience_s,

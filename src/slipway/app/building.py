@@ -23,7 +23,7 @@ from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import StoreError
+from slipway.store import LedgerWriter, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -65,7 +65,10 @@ class Assembly:
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = LazyRecords(settings)
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(self.records))
+        self.ledger = LedgerWriter(lambda: self.records().ledger)
+        self.carried = Carried(
+            emit=self.emit, live=live, pace=Pace(self.records), book=self.ledger.add
+        )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
         self.feedback = Feedback(self.records, self.emit)
@@ -177,6 +180,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.ledger.close)
         self.records.close()
         if self.store.store is not None:
             self.store.store.close()

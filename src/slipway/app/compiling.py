@@ -16,6 +16,9 @@ from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
+from slipway.ledger import LedgerRow
+from slipway.prices import Rates, rates_of
+from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
@@ -78,6 +81,7 @@ class Carried(Record, frozen=True, kw_only=True):
 
     emit: Callable[[AnswerDone | AttemptDone], None]
     live: LiveSettings
+    book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
@@ -125,6 +129,7 @@ def compile_pipeline(
         apps=apps,
         routes=routes,
         emit=carried.emit,
+        book=carried.book,
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
@@ -145,7 +150,15 @@ def candidate_of(handle: ModelHandle) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(model=model, traits=traits, health=handle.health)
+    return Candidate(model=model, traits=traits, health=handle.health, rates=rates_for(settings))
+
+
+def rates_for(settings: ModelSettings) -> Rates | None:
+    """Return what a model costs: as the settings say, else as the catalogue does."""
+    if settings.price is not None:
+        return rates_of(settings.price)
+    entry = entry_for(settings.base_url, settings.name)
+    return rates_of(entry.price, SOURCE) if entry is not None else None
 
 
 def access_of(name: str, app: AppSettings, live: LiveSettings) -> Access:

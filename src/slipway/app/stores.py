@@ -104,6 +104,16 @@ def records_of(settings: Settings) -> Iterator[RecordStore]:
         records.close()
 
 
+@contextmanager
+def saved_records(settings: Settings) -> Iterator[RecordStore | None]:
+    """Open the records for a command; None if nothing has been saved. Raises SettingsError."""
+    if not LazyRecords(settings).is_there:
+        yield None
+        return
+    with records_of(settings) as store:
+        yield store
+
+
 class LazyStore:
     """Open the store at the first call, from whichever thread; later calls return the same one."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from slipway.app.loading import load_settings
-from slipway.app.stores import LazyRecords, records_of
+from slipway.app.stores import saved_records
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.settings import Flags
@@ -57,11 +57,8 @@ def read_feedback(
         raise SettingsError([f"--since: {error}"]) from None
     vote = VOTES[helpful] if helpful is not None else None
     which = FeedbackFilter(app=app, helpful=vote, since=earliest, limit=limit)
-    settings = load_settings(flags).settings
-    if not LazyRecords(settings).is_there:
-        return []
-    with records_of(settings) as store:
-        return store.records.list_feedback(which)
+    with saved_records(load_settings(flags).settings) as store:
+        return store.records.list_feedback(which) if store is not None else []
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -115,15 +115,72 @@ class Limits(Branch, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class PriceTier(Branch, frozen=True, kw_only=True):
+    """The prices of calls with a long input; what is not named costs as it does below."""
+
+    above: Annotated[
+        int, Meta(gt=0, description="input tokens above which all tokens of a call cost this")
+    ]
+    input: Annotated[Decimal | None, Meta(description="USD per million input tokens")] = None
+    output: Annotated[Decimal | None, Meta(description="USD per million output tokens")] = None
+    cached_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    cache_write: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    reasoning: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    audio_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    audio_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    image_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    image_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+
+
 class Price(Branch, frozen=True, kw_only=True):
-    """The price of a model in USD per million tokens."""
+    """The price of a model in USD per million tokens, with at most six decimals."""
 
     input: Annotated[Decimal, Meta(description="USD per million input tokens")]
     output: Annotated[Decimal, Meta(description="USD per million output tokens")]
     cached_input: Annotated[
         Decimal | None,
-        Meta(description="USD per million input tokens read from the provider's cache"),
+        Meta(
+            description="USD per million input tokens read from the provider's cache; "
+            "default: as `input`"
+        ),
     ] = None
+    cache_write: Annotated[
+        Decimal | None,
+        Meta(
+            description="USD per million input tokens written to the provider's cache; "
+            "default: as `input`"
+        ),
+    ] = None
+    reasoning: Annotated[
+        Decimal | None, Meta(description="USD per million reasoning tokens; default: as `output`")
+    ] = None
+    audio_input: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of audio input; default: unknown")
+    ] = None
+    audio_output: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of audio output; default: unknown")
+    ] = None
+    image_input: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of images; default: as `input`")
+    ] = None
+    image_output: Annotated[
+        Decimal | None,
+        Meta(description="USD per million tokens of images that it makes; default: unknown"),
+    ] = None
+    request: Annotated[Decimal | None, Meta(description="USD for each call; default: none")] = None
+    image: Annotated[
+        Decimal | None, Meta(description="USD for each image that it makes; default: unknown")
+    ] = None
+    audio_minute: Annotated[
+        Decimal | None, Meta(description="USD for each minute of audio; default: unknown")
+    ] = None
+    batch: Annotated[
+        Decimal | None,
+        Meta(description="factor for calls in batches, such as `0.5`; default: 1"),
+    ] = None
+    tiers: Annotated[
+        tuple[PriceTier, ...], Meta(description="other prices of calls with a long input")
+    ] = ()
 
 
 class ConnectionSettings(Branch, frozen=True, kw_only=True):

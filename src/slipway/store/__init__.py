@@ -18,6 +18,7 @@ from slipway.store.contract import (
     Shared,
     StoreError,
 )
+from slipway.store.ledger_writer import LedgerWriter
 from slipway.store.record_store import RecordStore, file_of, open_records
 from slipway.store.sqlite import Holder, InUse, Store, check_usable, holder_of
 
@@ -33,6 +34,7 @@ __all__ = [
     "Ledger",
     "LedgerFilter",
     "LedgerSum",
+    "LedgerWriter",
     "RecordStore",
     "Records",
     "SavedConversation",
