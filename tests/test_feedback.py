@@ -224,14 +224,13 @@ def test_an_answer_that_is_still_being_written_takes_no_vote_yet(tmp_path: Path)
         assert stopped.status_code == 200
 
 
-def test_a_server_of_bare_models_takes_feedback_and_opens_no_store_before_the_first_answer(
+def test_a_server_of_bare_models_takes_feedback_and_opens_no_store_before_the_first_call(
     tmp_path: Path,
 ) -> None:
     with (
         mocking(text="Hello there.") as mock,
         serving(tmp_path, settings=models(f"{mock.url}/v1", "bare", api_key="k")) as server,
     ):
-        server.chat("bare").raise_for_status()
         assert not (tmp_path / ".slipway").exists()
         answer = server.post("/v1/answers", {"question": "Hi?", "app": "bare"}).json()["id"]
         assert server.post("/v1/feedback", {"answer": answer, "helpful": True}).status_code == 200

@@ -23,7 +23,7 @@ from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import LedgerWriter, StoreError
+from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -65,13 +65,14 @@ class Assembly:
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = LazyRecords(settings)
-        self.ledger = LedgerWriter(lambda: self.records().ledger)
+        self.writer = RowWriter(self.records, self.records.folder / "journal")
+        self.ledger = LedgerWriter(self.writer)
         self.carried = Carried(
             emit=self.emit, live=live, pace=Pace(self.records), book=self.ledger.add
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
-        self.feedback = Feedback(self.records, self.emit)
+        self.feedback = Feedback(self.records, self.writer, self.emit)
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
@@ -170,6 +171,7 @@ class Assembly:
         """Start the background work, and end it in the order in which it depends on the rest."""
         self.reloading.start()
         self.key_watch.start()
+        self.writer.start()
         self.load_pace()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
@@ -180,7 +182,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
-        await asyncio.to_thread(self.ledger.close)
+        await asyncio.to_thread(self.writer.close)
         self.records.close()
         if self.store.store is not None:
             self.store.store.close()

@@ -56,7 +56,7 @@ class LazyRecords:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.url = settings.store
+        self.url, self.folder = settings.store, file_of(settings.store).parent
         self.opened: RecordStore | None = None
         self._failed: tuple[float, str] = (0.0, "")
         self._lock = Lock()

@@ -11,18 +11,22 @@ from slipway.store.contract import (
     LedgerFilter,
     LedgerSum,
     Records,
+    RowError,
     SavedConversation,
     SavedFeedback,
     SavedKey,
     SectionTiming,
     Shared,
     StoreError,
+    Withdrawal,
 )
 from slipway.store.ledger_writer import LedgerWriter
 from slipway.store.record_store import RecordStore, file_of, open_records
 from slipway.store.sqlite import Holder, InUse, Store, check_usable, holder_of
+from slipway.store.writer import ANSWERS_KEPT_DAYS, RowWriter
 
 __all__ = [
+    "ANSWERS_KEPT_DAYS",
     "Conversations",
     "FeedbackFilter",
     "FeedbackRow",
@@ -37,6 +41,8 @@ __all__ = [
     "LedgerWriter",
     "RecordStore",
     "Records",
+    "RowError",
+    "RowWriter",
     "SavedConversation",
     "SavedFeedback",
     "SavedKey",
@@ -44,6 +50,7 @@ __all__ = [
     "Shared",
     "Store",
     "StoreError",
+    "Withdrawal",
     "check_usable",
     "file_of",
     "holder_of",

@@ -14,10 +14,15 @@ class StoreError(Exception):
     """The store could not do what was asked; the message says why."""
 
 
+class RowError(StoreError):
+    """The store refuses the values of a row; it would do so again."""
+
+
 class FeedbackRow(Record, frozen=True, kw_only=True):
     """What somebody said of an answer, with what is known of that answer.
 
-    `section` is None for feedback on the whole answer; `helpful` is None for a report.
+    `section` is None for feedback on the whole answer; `helpful` is None for a report. A row that is
+    older than what is saved changes nothing.
     """
 
     kind: Literal["vote", "report"]
@@ -26,6 +31,15 @@ class FeedbackRow(Record, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     comment: str
     about: Answered
+    id: str = ""  # if it was acknowledged before it was saved
+    at: float = 0.0  # when it was given; now, if that is 0
+
+
+class Withdrawal(Record, frozen=True, kw_only=True):
+    """The votes on an answer were taken back at this time."""
+
+    answer: str
+    at: float
 
 
 class SavedFeedback(Record, frozen=True, kw_only=True):
@@ -66,8 +80,10 @@ class Records(Protocol):
         earlier vote saved are kept.
         """
 
-    def withdraw_votes(self, answer_id: str) -> int:
-        """Delete the votes on an answer, not the reports; return how many there were."""
+    def withdraw_votes(self, answer_id: str, at: float) -> int:
+        """Delete the votes on an answer that were given before `at`, not the reports; return how
+        many there were.
+        """
 
     def save_timings(
         self,

@@ -35,7 +35,7 @@ _SAVE = """INSERT INTO feedback VALUES
     text = excluded.text, sources = excluded.sources WHERE excluded.at >= feedback.at"""
 _EARLIER = """SELECT id, question, text, sources FROM feedback
     WHERE answer = ? AND kind = ? AND section = ?"""
-_WITHDRAW = "DELETE FROM feedback WHERE answer = ? AND kind = 'vote'"
+_WITHDRAW = "DELETE FROM feedback WHERE answer = ? AND kind = 'vote' AND at <= ?"
 _FEEDBACK = (
     *("id", "answer", "kind", "section", *_ANSWER[1:]),
     *("helpful", "reasons", "comment", "question", "text", "sources"),
@@ -85,7 +85,8 @@ class SqlRecords:
             elif earlier is not None:
                 texts = earlier[1:]  # the texts were still known when it was first voted on
             saved = SavedFeedback(
-                id=earlier[0] if earlier else new_id("fb"), replaced=earlier is not None
+                id=earlier[0] if earlier else row.id or new_id("fb"),
+                replaced=earlier is not None,
             )
             columns = {
                 **_answer_columns(about),
@@ -93,7 +94,7 @@ class SqlRecords:
                 "answer": about.id,
                 "kind": row.kind,
                 "section": section,
-                "at": time.time(),
+                "at": row.at or time.time(),
                 "helpful": row.helpful,
                 "reasons": json.dumps(row.reasons),
                 "comment": row.comment,
@@ -102,9 +103,9 @@ class SqlRecords:
             db.execute(_SAVE, columns)
         return saved
 
-    def withdraw_votes(self, answer_id: str) -> int:
+    def withdraw_votes(self, answer_id: str, at: float) -> int:
         with self._database.transaction(durable=True) as db:
-            return db.execute(_WITHDRAW, (answer_id,)).rowcount
+            return db.execute(_WITHDRAW, (answer_id, at)).rowcount
 
     def save_timings(
         self,

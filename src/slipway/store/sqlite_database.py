@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.store.contract import StoreError
+from slipway.store.contract import RowError, StoreError
 from slipway.store.database import Kind, Transaction
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class SqliteDatabase:
                 self.reading().execute("PRAGMA synchronous=FULL")
             with self.writing() as db:
                 yield db
+        except (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError) as error:
+            raise RowError(str(error)) from error
         except sqlite3.Error as error:
             raise StoreError(str(error)) from error
 
