@@ -46,7 +46,9 @@ class Asker(Record, frozen=True, kw_only=True):
 
     `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
     all. `documents` is true if it may add and remove documents. `everything` is true only for the
-    operator at the machine: no access rule applies to it.
+    operator at the machine: no access rule applies to it. `admin` is true if it may manage keys. A
+    key is refused from `ends_at` on, in seconds since the epoch: it has `ended` (expired, revoked or
+    replaced).
     """
 
     owner: str
@@ -55,6 +57,9 @@ class Asker(Record, frozen=True, kw_only=True):
     apps: frozenset[str] | None = None
     documents: bool = False
     everything: bool = False
+    admin: bool = False
+    ends_at: float | None = None
+    ended: str = ""
 
 
 class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from slipway.answer.pace import Pace
 from slipway.app.reloading import ModelHandle
 from slipway.app.rulebooks import rulebook
 from slipway.errors import SettingsError
+from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
@@ -84,6 +85,7 @@ class Carried(Record, frozen=True, kw_only=True):
     live: LiveSettings
     book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
+    keys: KeyTable = msgspec.field(default_factory=KeyTable)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
@@ -123,6 +125,8 @@ def compile_pipeline(
             operator,
             carried.in_flight_total,
             login=settings.login is not None,
+            table=carried.keys,
+            key_required=settings.key_required,
         ),
         apps=apps,
         routes=routes,

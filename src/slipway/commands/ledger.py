@@ -13,12 +13,13 @@ import click
 import msgspec
 
 from slipway.app.loading import load_settings
+from slipway.app.stores import saved_records
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.ledger import format_usd, usd
 from slipway.settings import Flags
 from slipway.settings.tree import seconds
-from slipway.store import LedgerFilter, LedgerSum, file_of, reading_ledger
+from slipway.store import LedgerFilter, LedgerSum
 
 GROUPINGS = ("key", "tenant", "app", "model", "day")
 NUMBERS = (
@@ -81,8 +82,8 @@ def moment(since: str | None) -> float:
 
 def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:
     """Return the sums in the store of these settings. Raises SettingsError."""
-    with reading_ledger(file_of(load_settings(flags).settings.store)) as ledger:
-        return ledger.sums(by, which) if ledger is not None else []
+    with saved_records(load_settings(flags).settings) as store:
+        return store.ledger.sums(by, which) if store is not None else []
 
 
 def plain(by: str, sums: LedgerSum) -> dict[str, Any]:

@@ -348,12 +348,13 @@ def check_keys(settings: Settings, problem: AddProblem) -> None:
 
 def check_listen(settings: Settings, problem: AddProblem) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys and settings.login is None:
+    closed = settings.keys or settings.key_required or settings.login is not None
+    if not is_loopback(host) and not closed:
         problem(
             "listen.host",
             f"`{host}` can be reached from other machines, and without keys anybody could spend "
-            "your money; add `keys:` to the settings (`slipway keys` creates one), or listen on "
-            "127.0.0.1",
+            "your money; make a key with `slipway keys create` and set `key_required: true`, add "
+            "`keys:` to the settings, or listen on 127.0.0.1",
         )
     for origin in settings.listen.allowed_origins:
         if (parts := parse_url(origin)) is None or parts.path:

@@ -344,7 +344,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
         Meta(
             min_length=8,
             description="the key, best as `${NAME}`; or `sha256:` and its hash, "
-            "as `slipway keys` prints it",
+            "as `slipway keys create --line` prints it",
         ),
     ]
     tenant: Annotated[str, Meta(description="the tenant that owns the key")] = "default"
@@ -356,6 +356,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
     documents: Annotated[bool, Meta(description="whether the key may add and remove documents")] = (
         False
     )
+    admin: Annotated[bool, Meta(description="whether the key may manage keys: `/v1/keys`")] = False
 
 
 class Oidc(Branch, frozen=True, kw_only=True):
@@ -547,6 +548,13 @@ class Settings(Branch, frozen=True, kw_only=True):
     keys: Annotated[
         tuple[KeySettings, ...], Meta(description="keys of clients; on loopback, none are needed")
     ] = ()
+    key_required: Annotated[
+        bool,
+        Meta(
+            description="whether a key is needed even if `keys` lists none: `slipway keys create` "
+            "makes keys in the store"
+        ),
+    ] = False
     login: Annotated[
         Login | None, Meta(description="how people sign in, so that they need no key")
     ] = None

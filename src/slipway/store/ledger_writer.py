@@ -1,108 +1,27 @@
-"""Write the ledger off the event loop: rows are appended to a list, and a thread saves them in
-batches. Rows that cannot be saved are kept and tried again.
-"""
+"""The ledger's rows on their way into the store."""
 
-import logging
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from slipway.ledger import LedgerRow
-from slipway.store.contract import Ledger, StoreError
-
-log = logging.getLogger("slipway")
-BATCH_S = 0.05  # how long rows are collected before they are saved together
-AT_ONCE = 5_000  # rows in a transaction
-RETRY_S = (0.2, 2.0)  # pause after a failure: the first, and the longest
-CLOSE_S = 10.0  # how long the end of the server waits for the last rows
+from slipway.store.writer import RowWriter
 
 
 class LedgerWriter:
-    """Takes rows from any thread; `waiting` is how many are not in the store yet.
+    """Takes the ledger's rows from the event loop; they are in the journal when `add` returns.
 
-    `saved`, if set, is called in the thread with each batch that is on the disk.
+    `saved`, if set, is called in a thread with each batch that is in the store.
     """
 
-    def __init__(self, ledger: Callable[[], Ledger]) -> None:
-        """Take a function that opens the store; the thread calls it for its first batch."""
-        self._ledger = ledger
-        self._rows = deque[LedgerRow]()  # its append and popleft are atomic
-        self._unsaved: list[LedgerRow] = []  # taken from the list, and not saved yet
-        self._wake = threading.Event()
-        self._closing = False
-        self._thread: threading.Thread | None = None
-        self.saved: Callable[[list[LedgerRow]], None] | None = None
-
-    @property
-    def waiting(self) -> int:
-        return len(self._rows) + len(self._unsaved)
+    def __init__(self, writer: RowWriter) -> None:
+        self._writer = writer
+        self.saved: Callable[[Sequence[LedgerRow]], None] | None = None
+        writer.saved = self._saved
 
     def add(self, row: LedgerRow) -> None:
-        """Queue a row. This is all that the event loop does for it."""
-        self._rows.append(row)
-        if not self._wake.is_set():
-            self._wake_up()
+        """Keep a row until the store has it."""
+        self._writer.add(row)
 
-    def _wake_up(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="slipway ledger", daemon=True)
-            self._thread.start()
-        self._wake.set()
-
-    def flush(self, within_s: float = CLOSE_S) -> bool:
-        """Wait until all rows are saved; False if that took too long."""
-        end = time.monotonic() + within_s
-        while self.waiting and time.monotonic() < end:
-            time.sleep(BATCH_S / 10)
-        return not self.waiting
-
-    def close(self) -> None:
-        """Save the last rows, and end the thread."""
-        self._closing = True
-        if self._thread is None:
-            return
-        self._wake.set()
-        self._thread.join(CLOSE_S)
-        if self.waiting:
-            log.error(
-                "%d rows of the ledger could not be saved before the server ended", self.waiting
-            )
-
-    def _run(self) -> None:
-        pause_s = RETRY_S[0]
-        while True:
-            self._wake.wait()
-            if not self._closing:
-                time.sleep(BATCH_S)
-            self._wake.clear()
-            if self._save_all():
-                pause_s = RETRY_S[0]
-            elif self._closing:
-                return
-            else:
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_S[1])
-                self._wake.set()
-                continue
-            if self._closing and not self.waiting:
-                return
-
-    def _save_all(self) -> bool:
-        """Save what is there; False if the store failed."""
-        while self._unsaved or self._rows:
-            while self._rows and len(self._unsaved) < AT_ONCE:
-                self._unsaved.append(self._rows.popleft())
-            try:
-                self._ledger().book(self._unsaved)
-            except StoreError as error:
-                log.warning(
-                    "the ledger cannot be saved now (%s); %d rows are kept and tried again",
-                    error,
-                    self.waiting,
-                )
-                return False
-            saved, self._unsaved = self._unsaved, []
-            if self.saved is not None:
-                self.saved(saved)
-        return True
+    def _saved(self, kind: str, rows: Sequence[Any]) -> None:
+        if kind == "ledger" and self.saved is not None:
+            self.saved(rows)
