@@ -68,7 +68,7 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("app",),
     ("web",),
     ("answer", "evals", "planner", "compress"),
-    ("admission", "followups", "prompt", "knowledge", "routing", "login", "telemetry"),
+    ("admission", "cache", "followups", "prompt", "knowledge", "routing", "login", "telemetry"),
     ("providers", "feedback"),
     ("ledger", "store", "weights"),
     ("settings", "terminal"),

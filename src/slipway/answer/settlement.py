@@ -8,7 +8,16 @@ from slipway import ledger
 from slipway.ledger import CallUsage
 from slipway.providers import Provider
 from slipway.routing import QuickReply, RoutedAnswer
-from slipway.types import AnswerDone, Asker, OtherModelUsage, Record, ServedBy, Usage
+from slipway.types import (
+    AnswerDone,
+    Asker,
+    CacheFacts,
+    OtherModelUsage,
+    Record,
+    Saved,
+    ServedBy,
+    Usage,
+)
 
 
 class Facts(Record, frozen=True, kw_only=True):
@@ -21,6 +30,7 @@ class Facts(Record, frozen=True, kw_only=True):
     attempts: int
     cost_usd: str | None = None
     rate_limits: Sequence[tuple[bytes, bytes]] = ()  # of the provider, as headers
+    cache: CacheFacts | None = None
 
 
 class Tally:
@@ -45,6 +55,7 @@ class Tally:
         self.attempts = 0
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
+        self.saved: Saved | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
@@ -92,6 +103,17 @@ class Tally:
             )
         return CallUsage(model=thought.model.name, price=thought.model.price, usage=thought.usage)
 
+    def take_over(self, other: "Tally") -> None:
+        """Book what another tally holds as ours: it is that of a call that several answers shared."""
+        self.spent += other.spent
+        self.kinds |= other.kinds
+        self.other_usage += other.other_usage
+        self.attempts += other.attempts
+        self.skipped |= other.skipped
+        self.cited += other.cited
+        self.flagged += other.flagged
+        self.dangling += other.dangling
+
     @property
     def cost_usd(self) -> str | None:
         return ledger.format_usd(ledger.total_usd(self.spent))
@@ -129,6 +151,7 @@ class Tally:
             citations_dropped=self.dangling,
             other_usage=(*self.other_usage, *self._other_writers()),
             skipped=tuple(self.skipped.items()),
+            saved=self.saved,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

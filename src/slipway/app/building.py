@@ -13,6 +13,7 @@ from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
@@ -58,9 +59,14 @@ class Assembly:
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store))
-        self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
+        self.carried = Carried(
+            emit=self.emit,
+            live=live,
+            pace=Pace(store),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb),
+        )
+        self.feedback = Feedback(store, self.emit)
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
@@ -101,6 +107,8 @@ class Assembly:
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
         self.current.replace(compiled.settings, compiled.pipeline)
+        cache = compiled.settings.cache
+        self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
 
     def count_reload(self, outcome: str) -> None:
@@ -158,6 +166,7 @@ class Assembly:
         yield
         await self.reloading.stop()
         await self.answers.runs.close(self.asgi.shutdown.left_s())
+        await self.carried.cache.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
