@@ -130,9 +130,12 @@ def test_the_first_client_may_leave(shared: Shared, model: str) -> None:
 
 def test_a_late_client_gets_the_stream_from_its_start(shared: Shared) -> None:
     async def ask_both() -> tuple[bytes, bytes]:
-        async with shared.client() as client, client.stream(
-            "POST", "/v1/chat/completions", json=shared.body("late", stream=True)
-        ) as first:
+        async with (
+            shared.client() as client,
+            client.stream(
+                "POST", "/v1/chat/completions", json=shared.body("late", stream=True)
+            ) as first,
+        ):
             chunks = first.aiter_bytes()
             begun = await anext(chunks)
             late = asyncio.create_task(

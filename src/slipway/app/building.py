@@ -21,6 +21,7 @@ from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
+from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -60,11 +61,12 @@ class Assembly:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         settings = live.found.settings
+        self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
             emit=self.emit,
             live=live,
             pace=Pace(store),
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.feedback = Feedback(store, self.emit)
         compiled = self.compile(settings, None)
@@ -161,12 +163,17 @@ class Assembly:
         """Start the background work, and end it in the order in which it depends on the rest."""
         self.reloading.start()
         self.load_pace()
+        if self.redis is not None:
+            self.redis.start()
+        self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
         await self.reloading.stop()
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.cache.close()
+        if self.redis is not None:
+            await self.redis.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()

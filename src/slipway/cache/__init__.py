@@ -16,7 +16,9 @@ from slipway.cache.entries import KeptAnswer, Lifetime, SearchedSection, Selecti
 from slipway.cache.flights import Flight, Flights
 from slipway.cache.keys import digest
 from slipway.cache.memory import MemoryEntries
+from slipway.cache.shared import SharedEntries
 from slipway.errors import SlipwayError
+from slipway.store.redis import SharedRedis
 from slipway.types import Record
 
 __all__ = [
@@ -58,13 +60,16 @@ class AnswerCache:
         memory_mb: float = 64.0,
         answer_kb: float = 1024.0,
         now: Callable[[], float] = time.time,
+        redis: SharedRedis | None = None,
     ) -> None:
         self.now = now
+        self.shared = SharedEntries(redis, self._invalidate_here) if redis is not None else None
         self.invalidated: Counter[str] = Counter()  # cause -> how many entries left because of it
         self.evicted = 0
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
+        self._invalidations = 0
         self._background: set[asyncio.Task[None]] = set()
 
     def resize(self, memory_mb: float, answer_kb: float) -> None:
@@ -84,12 +89,27 @@ class AnswerCache:
         if entry is not None and entry.state(self.now()) == "expired":
             self.memory.drop(key, "expired")
             entry = None
+        if entry is None and self.shared is not None:
+            entry = await self._get_shared(key, self.shared)
+        return entry
+
+    async def _get_shared(self, key: str, shared: SharedEntries) -> KeptAnswer | None:
+        invalidations = self._invalidations
+        entry = await shared.get(key)
+        if entry is None or entry.state(self.now()) == "expired":
+            return None
+        if invalidations != self._invalidations:  # it may have been read before it was removed
+            return None
+        self.memory.put(entry)
         return entry
 
     def put(self, entry: KeptAnswer) -> None:
         """Keep an answer, unless it is too large."""
-        if len(entry.body) <= self.largest:
-            self.memory.put(entry)
+        if len(entry.body) > self.largest:
+            return
+        self.memory.put(entry)
+        if self.shared is not None:
+            self.work_in_background(self.shared.put(entry, self.now()))
 
     def verified(self, entry: KeptAnswer) -> None:
         """Replace an entry by itself with what is now known about its documents."""
@@ -98,6 +118,8 @@ class AnswerCache:
     def drop(self, key: str, cause: str) -> None:
         """Remove an entry that is no longer true."""
         self.memory.drop(key, cause)
+        if self.shared is not None:
+            self.work_in_background(self.shared.drop(key))
 
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""
@@ -111,18 +133,34 @@ class AnswerCache:
         if error is not None and not isinstance(error, SlipwayError):
             log.error("bug: an answer could not be written again", exc_info=error)
 
+    def start(self) -> None:
+        """Begin to follow what other servers invalidate."""
+        if self.shared is not None:
+            self.shared.start()
+
     async def close(self) -> None:
         """End the work in the background."""
+        if self.shared is not None:
+            await self.shared.close()
         for task in list(self._background):
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
 
-    async def invalidate(self, selection: Selection, cause: str = "request") -> int:
+    async def invalidate(self, selection: Selection, cause: str = "request") -> tuple[int, bool]:
         """Remove what a selection matches, also of answers that are being written now.
 
-        Return how many entries were removed.
+        Return how many entries were removed, and whether the other servers know. If they do not,
+        since Redis does not answer, they will as soon as it does.
         """
+        here = self._invalidate_here(selection, cause)
+        if self.shared is None:
+            return here, True
+        there = await self.shared.invalidate(selection)
+        return max(here, there or 0), there is not None
+
+    def _invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+        self._invalidations += 1
         self.flights.invalidate(selection)
         found = self.memory.select(selection)
         for entry in found:
