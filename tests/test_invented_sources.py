@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ from slipway.store import Store
 from slipway.types import (
     AnswerDone,
     Asker,
-    AttemptDone,
     Citation,
     Delta,
     Done,
     Event,
     Message,
     Piece,
+    PipelineRecord,
     Question,
     SourceFound,
 )
@@ -158,6 +158,8 @@ class Lie:
         count = min(self.rng.randint(1, 6), len(self.left))
         return [Piece(raw=b"", text=self.left.pop(), spoke=True) for _ in range(count)]
 
+    def push_usual(self, take: Callable[[bytes, list[str]], bool]) -> None: ...
+
     async def whole(self) -> Completion:
         raise NotImplementedError
 
@@ -167,7 +169,7 @@ class Lie:
     def close(self) -> None: ...
 
 
-def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone]) -> Pipeline:
+def road_of_lies(folder: Path, seed: int, records: list[PipelineRecord]) -> Pipeline:
     (folder / "tea.md").write_text(TEA)
     knowledge = Knowledge(opened(Store.temporary(), [folder]))
     knowledge.build()
@@ -211,7 +213,7 @@ async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
 
 
 def check(folder: Path, count: int, seed: int) -> None:
-    records: list[AnswerDone | AttemptDone] = []
+    records: list[PipelineRecord] = []
     received = asyncio.run(lied_to(road_of_lies(folder, seed, records), count))
     done = [r for r in records if isinstance(r, AnswerDone)]
     assert (
@@ -236,7 +238,7 @@ def test_a_hundred_thousand_lies(tmp_path: Path) -> None:
 
 
 def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_path: Path) -> None:
-    records: list[AnswerDone | AttemptDone] = []
+    records: list[PipelineRecord] = []
     pipeline, events, text = (
         road_of_lies(tmp_path, 3, records),
         list[Event](),

@@ -9,9 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from slipway.answer import Current, Pipeline, answer
+from slipway.answer import Current, Pipeline, answer, answer_kept
 from slipway.answer.draft import Draft, Say
-from slipway.errors import BadRequest, ModelNotFound
+from slipway.errors import BadRequest, ModelNotFound, NotCached
 from slipway.knowledge.access import matcher
 from slipway.knowledge.attachments import Attachments
 from slipway.types import (
@@ -23,6 +23,7 @@ from slipway.types import (
     new_id,
 )
 from slipway.web.asgi import Receive, Scope, Send
+from slipway.web.cache_headers import cache_headers, wish_of
 from slipway.web.feedback import answered_record
 from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
@@ -61,7 +62,7 @@ class AnswerRoutes:
     async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a question."""
         most_kb = self.current.settings.limits.question_kb
-        body = await self.guard().body(scope["extensions"]["slipway"], most_kb)
+        body = await self.guard().body(scope, receive, most_kb)
         request: AnswerRequest = parse_json(body, decode_answer)
         asker: Asker = scope["slipway.asker"]
         messages = messages_of(request)
@@ -91,6 +92,7 @@ class AnswerRoutes:
                 within=within,
                 language=language_of(scope["slipway.headers"]),
                 attached=attached,
+                cache=wish_of(scope["slipway.headers"]),
             ),
             work_for(pipeline, "answers"),
         )
@@ -174,7 +176,7 @@ class AnswerRoutes:
         """Write again what is missing of an answer."""
         headers = request.scope["slipway.headers"]
         sent = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        body = await self.guard().body(request.scope["extensions"]["slipway"]) if sent else b"{}"
+        body = await self.guard().body(request.scope, request.receive) if sent else b"{}"
         options = parse_json(body, msgspec.json.Decoder(RetryRequest).decode)
         pipeline, asker = self.current.pipeline, request.scope["slipway.asker"]
         run = self.run_of(request)
@@ -212,7 +214,14 @@ def work_for(pipeline: Pipeline, endpoint: str) -> Work:
         app = pipeline.app(question.app)
         if app is None:
             raise ModelNotFound(f"The app `{question.app}` no longer exists.")
-        await answer(pipeline, app, question, draft, endpoint, say)
+        policy = app.cache
+        uses_it = question.cache != "off" and not question.attached and not draft.sections
+        if policy is not None and uses_it:
+            await answer_kept(pipeline, app, policy, question, draft, endpoint, say)
+        elif question.cache == "only":
+            raise NotCached(f"No answer of `{app.name}` to this question is kept.")
+        else:
+            await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
 
@@ -269,4 +278,5 @@ def answer_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
         b"x-slipway-attempts": str(answer["attempts"]),
         b"x-slipway-cost-usd": answer["cost_usd"],
     }
-    return [(k, v.encode("latin-1", "replace")) for k, v in facts.items() if v is not None]
+    found = [(k, v.encode("latin-1", "replace")) for k, v in facts.items() if v is not None]
+    return found + (cache_headers(answer["cache"]) if answer["cache"] is not None else [])

@@ -54,7 +54,7 @@ def scope_of(exchange: Exchange) -> Scope:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": exchange.version,
             "server": address_of(name("sockname")),
-            "client": address_of(name("peername")),
+            "client": exchange.client or address_of(name("peername")),
             "scheme": "http",
             "method": exchange.method,
             "root_path": "",

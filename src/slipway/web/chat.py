@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import msgspec
 
-from slipway.answer import App, Current, Pipeline, proxy
+from slipway.answer import App, Current, Pipeline, proxy, proxy_kept
 from slipway.answer.writing import wants_json
-from slipway.errors import BadRequest
+from slipway.errors import BadRequest, NotCached
 from slipway.providers import encode_json
 from slipway.types import Asker, Failed, Question, new_id
 from slipway.web.answers import (
@@ -19,6 +19,7 @@ from slipway.web.answers import (
     parse_within,
     work_for,
 )
+from slipway.web.cache_headers import wish_of
 from slipway.web.completions import CompletionWriter, chat_body_of
 from slipway.web.exchange import Exchange, header_lines
 from slipway.web.guard import Guard, language_of
@@ -53,11 +54,13 @@ class ChatRoutes:
 
     async def chat(self, exchange: Exchange) -> None:
         """Answer `POST /v1/chat/completions`."""
-        await self.answer(await self.guard().body(exchange), exchange, HttpResponseWriter)
+        guard = self.guard()
+        body = guard.usual_body(exchange) or await guard.read(exchange)
+        await self.answer(body, exchange, HttpResponseWriter)
 
     async def complete(self, exchange: Exchange) -> None:
         """Answer `POST /v1/completions`: the prompt is sent as one user message."""
-        body = chat_body_of(await self.guard().body(exchange))
+        body = chat_body_of(await self.guard().read(exchange))
         await self.answer(body, exchange, CompletionWriter)
 
     async def answer(
@@ -67,15 +70,14 @@ class ChatRoutes:
 
         Once the response has begun, errors are sent through `exchange.writer` by the guard.
         """
-        is_large = len(body) > LARGE_BODY  # then other requests may run between the steps
-        if is_large:
+        if len(body) > LARGE_BODY:  # then other requests may run between the steps
             await asyncio.sleep(0)
-        request = parse_chat(body)
-        if is_large:
+            request = parse_chat(body)
             await asyncio.sleep(0)
-        chat = prepare_chat(request, body)
-        if is_large:
+            chat = prepare_chat(request, body)
             await asyncio.sleep(0)
+        else:
+            chat = prepare_chat(parse_chat(body), body)
         asker = cast(Asker, exchange.asker)
         pipeline = self.current.pipeline
         check_name(pipeline, chat.model, asker)
@@ -84,10 +86,20 @@ class ChatRoutes:
         if (route := pipeline.routes.get(chat.model)) is None:
             await self.answer_by_app(pipeline, chat, body, answer_id, writer)
             return
+        policy = pipeline.policies.get(chat.model)
+        wish = wish_of(exchange.headers)
+        if policy is None and wish != "only" and not chat.call.stream:  # as nearly always
+            await proxy(pipeline, route, chat.call, answer_id, asker, writer)
+            return
         if chat.call.stream:
             self.heartbeats.add(writer)
         try:
-            await proxy(pipeline, route, chat.call, answer_id, asker, writer)
+            if policy is not None and wish != "off":
+                await proxy_kept(pipeline, route, policy, chat.call, answer_id, asker, writer, wish)
+            elif wish == "only":
+                raise NotCached(f"No answers of `{chat.model}` are kept.")
+            else:
+                await proxy(pipeline, route, chat.call, answer_id, asker, writer)
         finally:
             self.heartbeats.discard(writer)
 
@@ -118,6 +130,7 @@ class ChatRoutes:
                 options=options,
                 within=parse_within(sent.get("within")),
                 language=language_of(exchange.headers),
+                cache=wish_of(exchange.headers),
             )
         )
         run.begin(work_for(pipeline, "chat"))

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
-from slipway.errors import BadRequest, NotFound, NotKept, SettingsError
+from slipway.errors import BadRequest, NotFound, NotKept
 from slipway.providers import encode_json
-from slipway.store import Conversations, SavedConversation, Shared, Store, StoreError
+from slipway.store import Conversations, RecordStore, SavedConversation, Shared, StoreError
 from slipway.types import Asker, new_id
 from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.guard import JSON, Guard, respond
@@ -66,7 +66,7 @@ class ConversationRoutes:
     """
 
     def __init__(
-        self, current: Current, store: Callable[[], Store], guard: Callable[[], Guard]
+        self, current: Current, store: Callable[[], RecordStore], guard: Callable[[], Guard]
     ) -> None:
         self.current, self.store, self.guard = current, store, guard
 
@@ -99,7 +99,7 @@ class ConversationRoutes:
         self.check_kept()
         wanted = Request(scope).path_params["id"]
         check_id(wanted)
-        body = await self.guard().body(scope["extensions"]["slipway"])
+        body = await self.guard().body(scope, receive)
         if len(body) > LARGEST:
             raise BadRequest(
                 f"The conversation is larger than {LARGEST // 1024 // 1024} MiB.",
@@ -136,7 +136,7 @@ class ConversationRoutes:
     # shared links
 
     async def share(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = parse_json(await self.guard().body(scope["extensions"]["slipway"]), decode_share)
+        sent = parse_json(await self.guard().body(scope, receive), decode_share)
         asker: Asker = scope["slipway.asker"]
         for n, turn in enumerate(shared_turns(sent.turns)):
             if not may_read(self.current.pipeline, turn, asker):
@@ -179,8 +179,6 @@ class ConversationRoutes:
         """Call a verb of the store in a thread. Raises NotKept if the store cannot be used."""
         try:
             return await asyncio.to_thread(lambda: verb(self.store().conversations))
-        except SettingsError as error:
-            raise NotKept(f"Conversations cannot be saved: {error.problems[0]}.") from None
         except StoreError as error:
             raise NotKept(f"Conversations cannot be saved: {error}.") from None
 

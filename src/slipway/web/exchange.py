@@ -79,6 +79,7 @@ class Exchange:
         "asker",
         "awaits_continue",
         "begun",
+        "client",
         "complete",
         "cors",
         "disconnected",
@@ -117,6 +118,7 @@ class Exchange:
         self.headers = dict(raw_headers)
         self.keep_alive = keep_alive
         self.version = "1.1"
+        self.client: tuple[str, int] | None = None  # if another process passed the request on
         self.path = ""
         self.cors = b""
         self.parts: list[bytes] = []

@@ -42,7 +42,7 @@ class FeedbackRoutes:
 
     async def give(self, request: Request) -> Response:
         """Store a vote or report."""
-        body = await self.guard().body(request.scope["extensions"]["slipway"], MAX_KB)
+        body = await self.guard().body(request.scope, request.receive, MAX_KB)
         opinion = checked(parse_json(body, decode))
         asker: Asker = request.scope["slipway.asker"]
         self.check_ended(opinion.answer, asker)

@@ -57,13 +57,17 @@ OPEN = frozenset(
 )
 # Clients that are set up without `/v1` call these
 VERSIONED = frozenset(
-    {"chat", "completions", "answers", "models", "passages", "feedback", "documents", "traces"}
+    {
+        *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
+        *("traces", "keys"),
+    }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
 UNIQUE = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"origin"})
 EXPOSED = (
     b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, x-slipway-attempts, "
-    b"x-slipway-cost-usd, x-request-id, x-should-retry, retry-after, retry-after-ms"
+    b"x-slipway-cost-usd, x-slipway-cache, x-slipway-cache-key, x-slipway-saved-usd, "
+    b"x-slipway-saved-tokens, age, x-request-id, x-should-retry, retry-after, retry-after-ms"
 )
 SIMPLE_BODY = 64 * 1024  # bytes; a smaller body is quick to parse, whatever it holds
 MAX_COMMAS = 200_000  # in a body; a million tokens of text have about 70,000
@@ -115,11 +119,10 @@ def respond_error(exchange: Exchange, error: SlipwayError, ref: str, language: L
     exchange.respond(head, b"" if exchange.method == "HEAD" else body)
 
 
-def check_post(exchange: Exchange) -> None:
-    """Raise MethodNotAllowed unless the method is POST."""
-    if exchange.method != "POST":
-        what = f"`{exchange.path}` does not support {exchange.method}."
-        raise MethodNotAllowed(what, "Use POST.", allow=("POST",))
+def wrong_method(exchange: Exchange) -> MethodNotAllowed:
+    """Return the error for a method other than POST."""
+    what = f"`{exchange.path}` does not support {exchange.method}."
+    return MethodNotAllowed(what, "Use POST.", allow=("POST",))
 
 
 class Guard:
@@ -153,6 +156,7 @@ class Guard:
         """Derive from the settings what each request is checked against."""
         self.settings = settings
         self.body_mb = settings.limits.body_mb
+        self.usual_size = min(SIMPLE_BODY, int(self.body_mb * 1024 * 1024))
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
@@ -167,7 +171,9 @@ class Guard:
     async def serve(self, exchange: Exchange) -> None:
         """Answer a request, whatever happens."""
         try:
-            await self.dispatch(exchange)
+            handler = self.check(exchange)
+            if handler is not None:
+                await handler(exchange)
         except SlipwayError as error:
             await self.reject(exchange, error)
         except asyncio.CancelledError:
@@ -182,8 +188,8 @@ class Guard:
         finally:
             exchange.close()
 
-    async def dispatch(self, exchange: Exchange) -> None:
-        """Check a request and call its handler."""
+    def check(self, exchange: Exchange) -> Handler | None:
+        """Check a request and return its handler; None if it is answered already."""
         if self.settings is not self.current.settings:
             self._prepare(self.current.settings)
         headers, allowed = exchange.headers, False
@@ -199,7 +205,7 @@ class Guard:
             self.check_host(host)
         if allowed and exchange.method == "OPTIONS":
             exchange.respond(STATUS_LINES[204] + header_lines(preflight_headers(headers)), b"")
-            return
+            return None
         site = headers.get(b"sec-fetch-site")
         # only browsers send these two headers, and they send them correctly
         if site not in SAME_SITE and (site is not None or origin is not None):
@@ -207,10 +213,10 @@ class Guard:
         self.check_key(exchange)
         handler = self.fast.get(exchange.path)
         if handler is None:
-            await self.others(exchange)
-            return
-        check_post(exchange)
-        await handler(exchange)
+            return self.others
+        if exchange.method != "POST":
+            raise wrong_method(exchange)
+        return handler
 
     def is_allowed(self, origin: bytes) -> bool:
         """Return whether pages of this origin may call the server."""
@@ -332,7 +338,25 @@ class Guard:
         scope = scope_of(exchange)
         return sign_in.person(scope, exchange.headers)
 
-    async def body(self, exchange: Exchange, most_kb: float | None = None) -> bytes:
+    def usual_body(self, exchange: Exchange) -> bytes:
+        """Return the body if it is here, small and JSON, as nearly always. Otherwise b"", and `read`
+        reads it or says what is wrong.
+        """
+        parts = exchange.parts
+        if (
+            exchange.complete
+            and len(parts) == 1
+            and len(parts[0]) <= self.usual_size
+            and exchange.headers.get(b"content-type") == b"application/json"
+        ):
+            return parts[0]
+        return b""
+
+    async def body(self, scope: Scope, _: Receive, most_kb: float | None = None) -> bytes:
+        """Return the body of the request that an ASGI handler answers, as `read` does."""
+        return await self.read(scope["extensions"]["slipway"], most_kb)
+
+    async def read(self, exchange: Exchange, most_kb: float | None = None) -> bytes:
         """Return the request's JSON body, of at most `most_kb` KiB if that is less than `body_mb`.
 
         Raise UnsupportedMedia for another content type, TooLarge without reading past the limit.

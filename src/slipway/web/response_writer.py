@@ -7,6 +7,7 @@ import time
 from slipway.answer import Facts
 from slipway.errors import SlipwayError
 from slipway.types import Language
+from slipway.web.cache_headers import cache_headers
 from slipway.web.exchange import STATUS_LINES, Exchange, header_lines
 from slipway.web.guard import JSON, STREAM
 from slipway.web.runs import HEARTBEAT_S
@@ -52,9 +53,11 @@ class HttpResponseWriter:
                 facts.attempts,
             )
         )
-        if facts.cost_usd is None:
-            return head
-        return b"%bx-slipway-cost-usd: %b\r\n" % (head, facts.cost_usd.encode())
+        if facts.cost_usd is not None:
+            head = b"%bx-slipway-cost-usd: %b\r\n" % (head, facts.cost_usd.encode())
+        if facts.cache is not None:
+            head += header_lines(cache_headers(facts.cache))
+        return head
 
     def whole(self, body: bytes, facts: Facts) -> None:
         """Send a whole JSON response."""
