@@ -146,8 +146,10 @@ def quote(
     ]
     weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
     shares = _shares(weights, candidates)
+    if not _answers(weights, candidates, shares):
+        return None
     unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / sum(weights.values())
-    if not _answers(weights, candidates, shares) or confidence < _CONFIDENCE + _UNSAID * unsaid:
+    if confidence < _CONFIDENCE + _UNSAID * unsaid:
         return None
     chosen = _choose(candidates, weights, shares, limit)
     if not chosen or (asked.counts and not any(has_number(each.text) for each in chosen)):
