@@ -32,7 +32,9 @@ from typing import NamedTuple
 import httpx
 
 QUESTIONS = Path(__file__).with_suffix(".jsonl")
-_REFUSED = re.compile(r"The documents do not say|文档中没有说明|The document does not say", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"The documents do not say|文档中没有说明|The document does not say", re.IGNORECASE
+)
 _START_S = 600.0
 KINDS = ("right", "beside", "false refusal", "right refusal", "false answer")
 
@@ -49,7 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Ask natural questions over real documents.")
     parser.add_argument("sets", nargs="+", metavar="NAME=DIR", help="folders of the document sets")
     parser.add_argument("--slipway", default=f"{Path(sys.executable).parent}/slipway")
-    parser.add_argument("--embedding", default="none", help="`minilm` for search by meaning as well")
+    parser.add_argument(
+        "--embedding", default="none", help="`minilm` for search by meaning as well"
+    )
     parser.add_argument("--show", action="store_true", help="print what is not right")
     parser.add_argument("--questions", type=Path, default=QUESTIONS)
     options = parser.parse_args()
@@ -120,15 +124,17 @@ def wait_until_ready(
             ready = httpx.get(f"{url}/readyz", timeout=10)
         except httpx.TransportError:
             ready = None
-        if ready is not None and ready.status_code == 200:
-            if embedding == "none" or "ready" in dense_states(ready):
-                return
+        is_read = ready is not None and ready.status_code == 200
+        if is_read and (embedding == "none" or has_vectors(ready)):
+            return
         time.sleep(0.5)
     raise SystemExit(f"The documents were not read in {_START_S:.0f} s.")
 
 
-def dense_states(ready: httpx.Response) -> set[str]:
-    return set(re.findall(r'"dense":\s*"(\w+)', ready.text))
+def has_vectors(ready: httpx.Response | None) -> bool:
+    """Tell whether each set of documents can be searched by meaning."""
+    states = re.findall(r'"dense":\s*"(\w+)', ready.text if ready else "")
+    return bool(states) and set(states) == {"ready"}
 
 
 if __name__ == "__main__":

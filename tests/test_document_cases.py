@@ -70,7 +70,7 @@ PARTS = [
     ("zh-quote", "如何使用 Docker 部署？", "docker run -d", "主题"),
     ("xlsx-percent", "What is the VAT in Germany?", "19%", "France"),
     ("xlsx-percent", "When does Germany open?", "09:30", "0.39"),
-    ("xlsx-hidden-column", "In which room is Ada?", "| 12", "91000"),
+    ("xlsx-hidden-column", "Who is Ada?", "| 12", "91000"),
     ("xlsx-formula", "What is the price of the desk?", "Desk | 200", "Chair"),
 ]  # fmt: skip
 LOSSES = [

@@ -2,6 +2,8 @@
 
 import re
 
+from slipway.knowledge.languages import without_small_words
+
 # What only asks, in languages without spaces between words. Longer words first
 _ASKING = re.compile(
     "多长时间|什么时候|什么地方|有没有|是不是|能不能|可不可以|会不会|要不要|为什么|怎么样|怎么办|哪一个|"
@@ -17,7 +19,9 @@ _ASKING = re.compile(
 _UNSPACED = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 # "How long does it last?" asks for a time, not for what is long or lasts
 _MEASURED = re.compile(
-    r"\bhow (?:long|much|many|often|far|big|large|soon|fast)\b|\b(?:last|lasts|take|takes|cost|costs)(?=\s*[?.!]*\s*$)",
+    r"\bhow (?:long|much|many|often|far|big|large|soon|fast)\b|\b(?:last|lasts|take|takes|cost|costs)(?=\s*[?.!]*\s*$)"
+    r"|\bwie ?viele? (?:tage|stunden|wochen|monate|jahre)\b|\bcu[aá]nt[oa]s (?:d[ií]as|horas|semanas|meses|a[nñ]os) de\b"
+    r"|\bcombien de (?:jours|heures|semaines|mois|ans) de\b",
     re.IGNORECASE,
 )
 _NUMBER_ASKED = re.compile(
@@ -41,7 +45,7 @@ _NO_NAMES = frozenset(["i", "i'm", "i've", "i'd", "ok", "faq", "id"])
 def asked_about(question: str) -> str:
     """Return the question with a space in place of words that only ask, and of how much is asked."""
     text = _MEASURED.sub(" ", question)
-    return _ASKING.sub(" ", text) if _UNSPACED.search(text) else text
+    return _ASKING.sub(" ", text) if _UNSPACED.search(text) else without_small_words(text)
 
 
 def names_in(question: str) -> list[str]:

@@ -17,6 +17,7 @@ from itertools import pairwise
 import msgspec
 
 from slipway.knowledge.answerability import without_chance_pairs
+from slipway.knowledge.languages import JOINING, is_form_of, language_of, without_accents
 from slipway.knowledge.pointers import is_numbered, pointed_number, without_pointer
 from slipway.knowledge.questions import (
     asked_about,
@@ -109,12 +110,28 @@ class _Asked:
         ordered = [term for term in map(stem, words_of(about)) if term in self.terms]
         self._pairs = frozenset(pairwise(ordered))
         self.counts = asks_number(question)
+        language = language_of(question)
+        self._bends, self._joins = language != "english", language in JOINING
+
+    def said_in(self, words: Sequence[str]) -> frozenset[str]:
+        """Return the question's words that a text has. In other languages than English, words
+        with other endings count, and joined ones.
+        """
+        said = self.terms.intersection(words)
+        if not self._bends:
+            return said
+        others = {
+            term
+            for term in self.terms - said
+            if any(is_form_of(word, term, joined=self._joins) for word in words)
+        }
+        return said | others
 
     def overlap(self, row: str) -> float:
         """Return how many words of the question a row of a table has, and how many in order."""
         words = terms_of(row)
         together = len(self._pairs.intersection(pairwise(words)))
-        return len(self.terms.intersection(words)) + _PAIR_WEIGHT * together
+        return len(self.said_in(words)) + _PAIR_WEIGHT * together
 
     def in_order(self, words: Sequence[str]) -> float:
         """Return the share of the question's pairs of words that these words have: "first day"
@@ -187,7 +204,7 @@ def _has_names(question: str, sources: Sequence[Source]) -> bool:
 
 
 def _plain_letters(text: str) -> str:
-    return _NO_LETTERS.sub("", text.casefold())
+    return _NO_LETTERS.sub("", without_accents(text.casefold()))
 
 
 def _without_chance_pairs(
@@ -209,14 +226,14 @@ def _said(candidates: Sequence[_Candidate]) -> frozenset[str]:
 
 
 def _candidates(rank: int, source: Source, asked: _Asked) -> Iterator[_Candidate]:
-    named = asked.terms.intersection(terms_of(f"{source.heading} {source.path}"))
+    named = asked.said_in(terms_of(f"{source.heading} {source.path}"))
     for position, span in enumerate(
         _shorten_table(source.text, each, asked)
         for each in spans_of(source.text, shows=asked.shows)
     ):
         text = text_of(source.text, span)
         words = terms_of(without_identifiers(text, asked.terms))
-        terms = asked.terms.intersection(words)
+        terms = asked.said_in(words)
         code = bool(FENCE.match(text)) or looks_like_code(text)
         scrap = position > 0 and not span.block and (code or len(words) < _FRAGMENT_WORDS)
         asks = only_asks(text)

@@ -1,9 +1,10 @@
 """Compare words by their stems: the content words of a question and of the texts that may answer."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+
+from slipway.knowledge.languages import without_accents
 
 _UNSPACED = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
@@ -13,7 +14,6 @@ _WORD = re.compile(
     rf"\d+(?:\.\d+)+|(?P<run>(?:(?=[{_UNSPACED}])[^\W_])+)|(?:(?![{_UNSPACED}])[^\W_])+"
 )
 _IDENTIFIER = re.compile(r"(?<![^\W_])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![^\W_])", re.ASCII)
-_ACCENTS = re.compile("[\u0300-\u036f]")
 _SHORT_STEM = re.compile(r"(?:[^aeiouy]|qu)*[aeiouy][^aeiouywx]$")
 # longest first
 _SUFFIX_LIST = (
@@ -57,13 +57,6 @@ def terms_of(text: str) -> list[str]:
 def _beginnings(word: str) -> Iterator[str]:
     parts = word.split(".")
     yield from (".".join(parts[:count]) for count in range(1, len(parts)))
-
-
-def without_accents(text: str) -> str:
-    """Return the text as people type it without accents: `café` as `cafe`."""
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
 
 
 def without_identifiers(text: str, asked: frozenset[str]) -> str:
