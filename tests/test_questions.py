@@ -135,6 +135,9 @@ def test_a_heading_that_is_the_question_comes_first(handbook: KnowledgeBase) -> 
         ("How do I quit the server?", "To quit the server, press Ctrl-C.", True),
         ("What is the rate limit?", "The limit of each rat is a cage.", False),
         ("How are items rated?", "Items get a rate of one to five.", True),
+        ("Can I carry over my vacation?", "Unused leave rolls over to March.", True),
+        ("How do I turn on debug mode?", "To enable debug mode, pass `--debug`.", True),
+        ("What does the Gold plan cost?", "The fee of the Gold plan is 90.", True),
     ],
 )
 def test_words_that_only_look_alike_answer_nothing(question: str, text: str, answers: bool) -> None:

@@ -39,7 +39,15 @@ from slipway.knowledge.spans import (
     spans_of,
     text_of,
 )
-from slipway.knowledge.stems import content_words, stem, terms_of, without_identifiers, words_of
+from slipway.knowledge.stems import (
+    WEAK_WORDS,
+    content_words,
+    stem,
+    synonyms_of,
+    terms_of,
+    without_identifiers,
+    words_of,
+)
 from slipway.types import Citation, Record, Source
 
 # The least sum of two weighted shares of the question: what the best source covers, and what the
@@ -60,7 +68,7 @@ _MOST_ROWS = 8  # of a table that are quoted; if more rows answer equally well, 
 # Weight of a pair of words in the question's order: `model 3` is not `model 1 … 3 days`
 _PAIR_WEIGHT = 0.4
 _QUESTION_FACTOR = 0.3  # for a sentence that only asks
-_IN_ORDER = 0.3  # more for a span with all words in the question's order
+_WEAK = 0.5  # weight of words such as "another"
 _SHOWING = 1.15  # for steps and code, if the question is how to do something
 # Confidence that is needed if all words of the question are said, and more for unsaid ones:
 # measured by bench/asking.py and bench/quotes.py
@@ -111,6 +119,7 @@ class _Asked:
         self._pairs = frozenset(pairwise(ordered))
         self.counts = asks_number(question)
         language = language_of(question)
+        self._same = {same: term for term in self.terms for same in synonyms_of(term)}
         self._bends, self._joins = language != "english", language in JOINING
 
     def said_in(self, words: Sequence[str]) -> frozenset[str]:
@@ -118,6 +127,7 @@ class _Asked:
         with other endings count, and joined ones.
         """
         said = self.terms.intersection(words)
+        said |= {term for same, term in self._same.items() if same in words}
         if not self._bends:
             return said
         others = {
@@ -132,13 +142,6 @@ class _Asked:
         words = terms_of(row)
         together = len(self._pairs.intersection(pairwise(words)))
         return len(self.said_in(words)) + _PAIR_WEIGHT * together
-
-    def in_order(self, words: Sequence[str]) -> float:
-        """Return the share of the question's pairs of words that these words have: "first day"
-        says more than "the first … a day".
-        """
-        together = len(self._pairs.intersection(pairwise(words)))
-        return together / len(self._pairs) if self._pairs else 0.0
 
 
 def quote(
@@ -245,7 +248,6 @@ def _candidates(rank: int, source: Source, asked: _Asked) -> Iterator[_Candidate
         factor *= 1.0 if span.block or text.endswith(COMPLETE) else 0.7
         factor *= _POINTER_FACTOR if POINTER.match(text) else 1.0
         factor *= _QUESTION_FACTOR if asks else 1.0
-        factor *= 1 + _IN_ORDER * asked.in_order(words)
         factor *= _SHOWING if asked.shows and span.block else 1.0
         yield _Candidate(
             source=source,
@@ -284,7 +286,11 @@ def _shorten_table(text: str, span: QuotableSpan, asked: _Asked) -> QuotableSpan
 def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights:
     """Weigh words by IDF over the spans; a word that no span has weighs most."""
     counts = Counter(term for each in candidates for term in each.terms)
-    return {term: math.log(1 + len(candidates) / (counts[term] + 0.5)) for term in asked}
+    return {
+        term: math.log(1 + len(candidates) / (counts[term] + 0.5))
+        * (_WEAK if term in WEAK_WORDS else 1.0)
+        for term in asked
+    }
 
 
 def _answers(

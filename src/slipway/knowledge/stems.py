@@ -32,14 +32,35 @@ _SMALL_WORDS = """
     under up us use used using very want was way ways we were what when where whether which
     while who whom whose why will with within without would you your
 """
+# They say little of what is asked about: "my own command", "another port"
+WEAK_WORDS = frozenset(["own", "another", "new", "other", "different", "certain", "specific"])
 _STOP_WORDS = frozenset(_SMALL_WORDS.split())
+
+
+# Verbs of two words, as one: "turn on" says what "enable" says
+_PHRASES = (
+    (re.compile(r"\b(?:turn|switch)(?:s|es|ed|ing)? on\b"), "enable"),
+    (re.compile(r"\b(?:turn|switch)(?:s|es|ed|ing)? off\b"), "disable"),
+    (re.compile(r"\b(?:carr(?:y|ies|ied|ying)|roll(?:s|ed|ing)?)[ -]over\b"), "carryover"),
+    (re.compile(r"\b(?:log|sign)(?:s|ged|ned|ging|ning|ing|ed)?[ -]in\b"), "login"),
+    (re.compile(r"\b(?:log|sign)(?:s|ged|ned|ging|ning|ing|ed)?[ -]out\b"), "logout"),
+    (re.compile(r"\bset(?:s|ting)?[ -]up\b"), "setup"),
+)
+_HAS_PHRASE = re.compile(r" (?:on|off|over|in|out|up)\b|-over|-in|-out|-up")
+
+
+def _joined_phrases(text: str) -> str:
+    if _HAS_PHRASE.search(text):
+        for phrase, word in _PHRASES:
+            text = phrase.sub(word, text)
+    return text
 
 
 def words_of(text: str) -> Iterator[str]:
     """Yield lower-case words without accents; pairs of characters in scripts without spaces. A
     number such as 2.2.1 is one word.
     """
-    for found in _WORD.finditer(without_accents(text.lower())):
+    for found in _WORD.finditer(_joined_phrases(without_accents(text.lower()))):
         word = found[0]
         if found["run"] and len(word) > 1:
             yield from (word[at : at + 2] for at in range(len(word) - 1))
@@ -67,6 +88,38 @@ def without_identifiers(text: str, asked: frozenset[str]) -> str:
         return found[0] if asked.issuperset(parts) else " " * len(found[0])
 
     return _IDENTIFIER.sub(kept, text)
+
+
+# Words for the same thing in one line
+_SAME_LINES = """
+    vacation holiday leave pto
+    delete remove erase
+    enable activate
+    disable deactivate
+    price cost fee charge
+    salary wage pay
+    buy purchase
+    email mail
+    phone telephone
+    boss manager supervisor
+    begin start
+    forbid prohibit
+    allow permit
+"""
+
+
+@lru_cache(1)
+def _synonyms() -> dict[str, frozenset[str]]:
+    found = {}
+    for line in _SAME_LINES.split("\n"):
+        group = frozenset(map(stem, line.split()))
+        found.update({term: group - {term} for term in group})
+    return found
+
+
+def synonyms_of(term: str) -> frozenset[str]:
+    """Return the stems of words that say the same as this one."""
+    return _synonyms().get(term, frozenset())
 
 
 def content_words(text: str) -> frozenset[str]:
