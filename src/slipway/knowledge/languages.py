@@ -24,7 +24,7 @@ _GERMAN = """
     wohin womit wurde zu zum zur
 """
 _DUTCH = """
-    aan als bij dan dat de deze die dit door een en er geen had heb hebben heeft hem het hij hoe
+    aan als bij dan dat de deze die dit een en er geen had heb hebben heeft hem het hij hoe
     hoeveel ik in is je kan kunnen lang maar me met mijn moet moeten naar niet of om onze ons op over
     te tot uit van veel voor waar waarom wanneer wat we welk welke wie word worden wordt zijn ze
 """
