@@ -131,7 +131,7 @@ def _nearest(columns: Sequence[tuple[float, float]], cell: CellText) -> int:
     """Return the column that a cell overlaps most, or is nearest to."""
     nearest, most, start, end = 0, -math.inf, cell.left, cell.right
     for at, (left, right) in enumerate(columns):
-        shared = (right if right < end else end) - (left if left > start else start)
+        shared = min(right, end) - max(left, start)
         if shared > most:
             nearest, most = at, shared
     return nearest
