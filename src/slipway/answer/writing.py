@@ -189,7 +189,10 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         answered = write_quote(context, section, say)
     section.abstained = not answered
     if not answered:
-        say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
+        only_rules = app.knowledge is None
+        text = abstention_text(section.part.text, sources, only_rules=only_rules)
+        section.served_by = "rule" if only_rules else section.served_by
+        say(Delta(section=section.index, text=text))
 
 
 def wants_json(options: Mapping[str, Any]) -> bool:
@@ -306,6 +309,7 @@ def asked(context: WritingContext, section: Section) -> CallContext:
     return CallContext(
         answer_id=answer_id,
         emit=context.pipeline.emit,
+        charge=tally.charge,
         owner=owner,
         until=until,
         retry_until=time.monotonic() + patience_s,
