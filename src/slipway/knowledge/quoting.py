@@ -165,6 +165,8 @@ def quote(
         each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked)
     ]
     weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
+    if not sum(weights.values()):
+        return None
     shares = _shares(weights, candidates)
     if not _answers(weights, candidates, shares):
         return None
