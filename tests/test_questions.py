@@ -44,6 +44,8 @@ def source(text: str, heading: str = "", n: int = 1) -> Source:
         ("휴가는 어떻게 신청하나요?", "휴가는 신청 ?"),
         ("How long is parental leave?", "is parental leave?"),
         ("What does a plan cost?", "What does a plan ?"),
+        ("hat rack price", "hat rack price"),
+        ("Wie groß ist das Büro?", "groß Büro?"),
     ],
 )
 def test_words_that_only_ask_are_left_out(question: str, about: str) -> None:

@@ -79,6 +79,16 @@ _LISTS = {
     "arabic": _ARABIC,
     "russian": _RUSSIAN,
 }
+# Words that only a question begins with: one is enough to know its language, of others two
+_ASKING_LIST = """
+    wie wann wo wer wem warum wieso weshalb welche welchem welchen welcher welches wohin woher womit
+    wanneer waar waarom hoeveel varfor vilken vilket vilka que cual cuales cuando donde como quien
+    quienes cuanto cuanta cuantos cuantas quel quelle quels quelles quand comment pourquoi combien
+    quando dove perche quale quali quanto quante quanti onde quem qual quais
+"""
+_ASKING = frozenset(_ASKING_LIST.split())
+_NO_LATIN = frozenset(["arabic", "russian"])
+_CLEAR = 2  # hits
 # Languages that write joined nouns as one word
 JOINING = frozenset(["german", "dutch", "swedish"])
 _WORD = re.compile(r"[^\W\d_]+")
@@ -101,16 +111,19 @@ _SMALL = {language: frozenset(without_accents(words).split()) for language, word
 def language_of(question: str) -> str:
     """Return the language whose small words a question has most of; English if that is unclear."""
     words = _WORD.findall(without_accents(question.lower()))
-    hits = {name: sum(word in small for word in words) for name, small in _SMALL.items()}
+    hits = {
+        name: sum(1 + (word in _ASKING) for word in words if word in small)
+        for name, small in _SMALL.items()
+    }
     best = max(hits, key=lambda name: (hits[name], name == "english"))
-    return best if hits[best] else "english"
+    is_clear = hits[best] >= _CLEAR or (hits[best] and best in _NO_LATIN)
+    return best if is_clear else "english"
 
 
-def without_small_words(question: str) -> str:
+def without_small_words(question: str, language: str) -> str:
     """Return the question with a space in place of its language's small words. English ones stay:
     the indexes know them.
     """
-    language = language_of(question)
     if language == "english":
         return question
     small = _SMALL[language]

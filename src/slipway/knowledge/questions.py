@@ -2,7 +2,7 @@
 
 import re
 
-from slipway.knowledge.languages import without_small_words
+from slipway.knowledge.languages import language_of, without_small_words
 
 # What only asks, in languages without spaces between words. Longer words first
 _ASKING = re.compile(
@@ -45,7 +45,11 @@ _NO_NAMES = frozenset(["i", "i'm", "i've", "i'd", "ok", "faq", "id"])
 def asked_about(question: str) -> str:
     """Return the question with a space in place of words that only ask, and of how much is asked."""
     text = _MEASURED.sub(" ", question)
-    return _ASKING.sub(" ", text) if _UNSPACED.search(text) else without_small_words(text)
+    return (
+        _ASKING.sub(" ", text)
+        if _UNSPACED.search(text)
+        else without_small_words(text, language_of(question))
+    )
 
 
 def names_in(question: str) -> list[str]:
