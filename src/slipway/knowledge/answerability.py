@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from slipway.knowledge.fusion import Ranked
 from slipway.knowledge.languages import JOINING, is_form_of, language_of
 from slipway.knowledge.sentences import sentences_of
+from slipway.knowledge.stems import SAME
 from slipway.knowledge.words import UNSPACED
 from slipway.types import Record
 
@@ -176,6 +177,14 @@ class WeightedQuestion:
                 terms.content_terms(question), lambda word: terms.idf(word) < terms.idf("")
             )
         }
+        self._same = {
+            other: word
+            for line in ([terms.words(each)[0] for each in line] for line in SAME)
+            for word in line
+            if word in self._idf
+            for other in line
+            if other not in self._idf
+        }
         language = language_of(question)
         self._bends, self._joins = language != "english", language in JOINING
         self._total = sum(self._idf.values()) + _DOUBT * terms.idf("")
@@ -184,6 +193,7 @@ class WeightedQuestion:
         """Return the weighted share of the question's words that are among `words`."""
         words = frozenset(words)
         said = self._idf.keys() & words
+        said |= {self._same[word] for word in self._same.keys() & words}
         if self._bends:
             said |= {
                 term

@@ -108,11 +108,14 @@ _SAME_LINES = """
 """
 
 
+SAME = tuple(tuple(line.split()) for line in _SAME_LINES.split("\n") if line)
+
+
 @lru_cache(1)
 def _synonyms() -> dict[str, frozenset[str]]:
     found = {}
-    for line in _SAME_LINES.split("\n"):
-        group = frozenset(map(stem, line.split()))
+    for line in SAME:
+        group = frozenset(map(stem, line))
         found.update({term: group - {term} for term in group})
     return found
 
@@ -120,6 +123,18 @@ def _synonyms() -> dict[str, frozenset[str]]:
 def synonyms_of(term: str) -> frozenset[str]:
     """Return the stems of words that say the same as this one."""
     return _synonyms().get(term, frozenset())
+
+
+def other_words_for(question: str) -> list[str]:
+    """Return words that say the same as those of a question."""
+    asked = frozenset(map(stem, words_of(question)))
+    return [
+        word
+        for line in SAME
+        if asked.intersection(map(stem, line))
+        for word in line
+        if stem(word) not in asked
+    ]
 
 
 def content_words(text: str) -> frozenset[str]:
