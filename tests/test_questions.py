@@ -214,6 +214,7 @@ def test_questions_in_other_languages_are_answered_or_refused(
         ("What does lunch cost?", "Lunch is served on the ground floor; the cost is shown there.", False),
         ("What does lunch cost?", "Lunch costs 7 euros.", True),
         ("How many people may come?", "Twelve people may come.", True),
+        ("What are the fee types?", "The fee types are entry and exit.", True),
     ],
 )  # fmt: skip
 def test_a_question_for_a_number_needs_one(question: str, text: str, answers: bool) -> None:

@@ -26,7 +26,7 @@ _MEASURED = re.compile(
 )
 _NUMBER_ASKED = re.compile(
     r"\bhow many\b|\bhow much (?:money|does|is|are|do)\b.*\b(?:cost|pay|price|fee|charge)|"
-    r"\bwhat (?:is|are|does|do|did|will)\b.*\b(?:cost|price|fee)s?\b|多少(?:钱|元|块|美元|个|人|天)|几(?:个|天|人|块)"
+    r"\bwhat (?:is|are|does|do|did|will)\b.*\b(?:cost|price|fee)s?(?=\s*[?.!]*\s*$|\s+(?:of|for|per|in)\b)|多少(?:钱|元|块|美元|个|人|天)|几(?:个|天|人|块)"
     r"|\bwie ?viele?\b|\bwas kostet|\bcu[aá]nt[oa]s?\b|いくら|いくつ|何(?:日|人|個|円)|얼마|몇",
     re.IGNORECASE,
 )
