@@ -178,12 +178,10 @@ class WeightedQuestion:
             )
         }
         self._same = {
-            other: word
-            for line in ([terms.words(each)[0] for each in line] for line in SAME)
-            for word in line
-            if word in self._idf
-            for other in line
-            if other not in self._idf
+            terms.words(other)[0]: stem
+            for word, others in SAME.items()
+            if (stem := terms.words(word)[0]) in self._idf
+            for other in others
         }
         language = language_of(question)
         self._bends, self._joins = language != "english", language in JOINING

@@ -1,7 +1,7 @@
 """Compare words by their stems: the content words of a question and of the texts that may answer."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from slipway.knowledge.languages import without_accents
@@ -90,51 +90,46 @@ def without_identifiers(text: str, asked: frozenset[str]) -> str:
     return _IDENTIFIER.sub(kept, text)
 
 
-# Words for the same thing in one line
+# Words for the same thing in one line. Those behind `>` have other meanings too: they may answer
+# who asks for the others, but who asks for them may mean something else
 _SAME_LINES = """
-    vacation holiday leave pto
+    vacation holiday pto > leave
     delete remove erase
     enable activate
     disable deactivate
-    price cost fee charge
-    salary wage pay
+    price cost fee > charge
+    salary wage > pay
     buy purchase
     email mail
     phone telephone
-    boss manager supervisor
+    supervisor manager boss
     begin start
     forbid prohibit
     allow permit
 """
 
 
-SAME = tuple(tuple(line.split()) for line in _SAME_LINES.split("\n") if line)
+def _groups() -> Iterator[tuple[list[str], list[str]]]:
+    for line in filter(None, _SAME_LINES.split("\n")):
+        asked, _, also = line.partition(">")
+        yield asked.split(), [*asked.split(), *also.split()]
 
 
-@lru_cache(1)
-def _synonyms() -> dict[str, frozenset[str]]:
-    found = {}
-    for line in SAME:
-        group = frozenset(map(stem, line))
-        found.update({term: group - {term} for term in group})
-    return found
+SAME = {
+    word: [each for each in said if each != word] for group, said in _groups() for word in group
+}
 
 
-def synonyms_of(term: str) -> frozenset[str]:
-    """Return the stems of words that say the same as this one."""
-    return _synonyms().get(term, frozenset())
+def synonyms_of(term: str) -> Sequence[str]:
+    """Return the stems of words that say the same as this stem."""
+    return _SAME_STEMS.get(term, ())
 
 
 def other_words_for(question: str) -> list[str]:
     """Return words that say the same as those of a question."""
     asked = frozenset(map(stem, words_of(question)))
-    return [
-        word
-        for line in SAME
-        if asked.intersection(map(stem, line))
-        for word in line
-        if stem(word) not in asked
-    ]
+    found = {each for word, said in SAME.items() if stem(word) in asked for each in said}
+    return sorted(word for word in found if stem(word) not in asked)
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -163,3 +158,6 @@ def _cut(word: str) -> str:
             word = f"{left}e" if suffix in ("ing", "ed") and _SHORT_STEM.fullmatch(left) else left
             break
     return word[:-1] if len(word) > 2 and word[-1] == word[-2] else word
+
+
+_SAME_STEMS = {stem(word): list(map(stem, others)) for word, others in SAME.items()}
