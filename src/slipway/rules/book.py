@@ -6,6 +6,7 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from slipway.rules.normalising import normal_form
+from slipway.rules.patterns import cleaned
 from slipway.rules.reading import MAX_QUESTION, ReadRules
 from slipway.rules.ready import ReadyRule, ready_rules
 from slipway.rules.rule import Kind, RuleMatch
@@ -37,6 +38,7 @@ class RuleBook:
         self.off: Mapping[str, str] = {}
         self._zone = ZoneInfo(read.content.timezone) if read.content.timezone else None
         self._exact = exact_index(self.rules)
+        self._with_patterns = [ready for ready in self.rules if ready.patterns]
 
     @property
     def blocks(self) -> bool:
@@ -56,7 +58,14 @@ class RuleBook:
     def matches(self, question: RuleQuestion) -> Iterator[RuleMatch]:
         """Yield every match: full questions first, then patterns, then intents."""
         for ready, written in self._exact.get(normal_form(question.text), ()):
-            yield from self._answer(ready, question, "question", f"asked as `{written}`", {})
+            yield from self._answer(ready, question, "question", f"it is `{written}`", {})
+        text, today = cleaned(question.text), self.today(question)
+        for ready in self._with_patterns:
+            for pattern in ready.patterns:
+                if (values := pattern.match(text, today)) is not None:
+                    reason = f"it fits `{pattern.text}`"
+                    yield from self._answer(ready, question, "pattern", reason, values)
+                    break
 
     def _answer(
         self,
