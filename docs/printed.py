@@ -117,6 +117,7 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "trace": "`trace` shows what happened to an answer",
     "rules": "`rules` is about the rules that answer without a model",
     "rules test": "`rules test` runs the tests of the rules; the exit code is 1 if one fails",
+    "rules explain": "`rules explain` says which rule answers a question, and why",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
     "eval": "`eval` measures how good search and answers are",

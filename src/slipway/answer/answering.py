@@ -38,7 +38,7 @@ async def answer(
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
 
     async def stages() -> None:
-        if app.rules is None or not await answer_by_rule(
+        if app.rules is None or not answer_by_rule(
             app, app.rules, question, draft, pipeline.emit, send
         ):
             await written()

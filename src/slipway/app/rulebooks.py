@@ -5,12 +5,20 @@ from pathlib import Path
 
 from slipway.errors import SettingsError
 from slipway.rules import RuleBook, failures_of, read_rules
-from slipway.settings import AppSettings, Settings
+from slipway.settings import AppSettings, Settings, share
 
 
-def rulebook(app: AppSettings) -> RuleBook | None:
-    """Return the app's rules, none of them turned off. Raises SettingsError."""
-    return RuleBook(read_rules(Path(app.rules.file))) if app.rules is not None else None
+def rulebook(app: AppSettings, before: RuleBook | None = None) -> RuleBook | None:
+    """Return the app's rules, none of them turned off; `before` again if nothing changed.
+
+    Raises SettingsError.
+    """
+    if app.rules is None:
+        return None
+    read, precision = read_rules(Path(app.rules.file)), share(app.rules.precision)
+    if before is not None and (before.read, before.precision) == (read, precision):
+        return before
+    return RuleBook(read, precision)
 
 
 def rulebooks(settings: Settings, only: str | None = None) -> dict[str, RuleBook]:
