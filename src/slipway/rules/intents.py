@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from slipway.rules.guards import Names, objection
 from slipway.rules.logistic import Logistic
-from slipway.rules.similarity import Candidate, ExampleIndex, words_of
+from slipway.rules.similarity import IntentScore, ExampleIndex, words_of
 from slipway.types import Record
 
 MOST_TRIALS = 1500  # examples that are held out, drawn evenly if there are more
@@ -92,7 +92,9 @@ class Intents:
             objection=self._objection(words, best, None),
         )
 
-    def _objection(self, words: Sequence[str], best: Candidate, left_out: int | None) -> str | None:
+    def _objection(
+        self, words: Sequence[str], best: IntentScore, left_out: int | None
+    ) -> str | None:
         nearest = [self.index.words[number] for number in best.nearest if number != left_out]
         return objection(words, nearest, self._names) if nearest else None
 
@@ -110,7 +112,7 @@ class Intents:
             trials += self._trial(number, others, FOREIGN)
         return trials
 
-    def _trial(self, number: int, found: Sequence[Candidate], weight: float) -> list[Trial]:
+    def _trial(self, number: int, found: Sequence[IntentScore], weight: float) -> list[Trial]:
         if not found or found[0].intent not in self.answering:
             return []
         words, own = self.index.words[number], self.index.examples[number][1]
@@ -196,7 +198,7 @@ def lowest(scored: Sequence[tuple[float, Trial]], bound: float, *, smoothed: boo
     return found
 
 
-def features(found: Sequence[Candidate]) -> tuple[float, ...]:
+def features(found: Sequence[IntentScore]) -> tuple[float, ...]:
     """Return what the probability is computed from: the best intent, and its lead."""
     best = found[0]
     second = found[1] if len(found) > 1 else None

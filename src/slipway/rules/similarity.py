@@ -22,7 +22,7 @@ _ENDINGS = ("ings", "ing", "ied", "ies", "ed", "es", "s", "ly")
 _LEAST_STEM = 3
 
 
-class Candidate(Record, frozen=True, kw_only=True):
+class IntentScore(Record, frozen=True, kw_only=True):
     """An intent's scores for one question, and its nearest examples (indices, nearest first)."""
 
     intent: int
@@ -69,8 +69,8 @@ class ExampleIndex:
         starts = [sum(self.sizes[:intent]) for intent in range(self.intents + 1)]
         self._slices = list(pairwise(starts))
         stems = [[stem(word) for word in words] for words in self.words]
-        self._rare = Weights(stems)
-        self._rare_pairs = Weights(map(pairs_of, stems))
+        self._rare = WordWeights(stems)
+        self._rare_pairs = WordWeights(map(pairs_of, stems))
         self._postings = self._index(stems)
         self._counts, self._totals = self._count(stems)
         self._gains = self._gain()
@@ -123,7 +123,7 @@ class ExampleIndex:
         rest = len(self.examples) - size
         return math.log(SMOOTHING / (size + 2 * SMOOTHING)) + math.log(rest + 2 * SMOOTHING)
 
-    def candidates(self, words: Sequence[str], left_out: int | None = None) -> list[Candidate]:
+    def candidates(self, words: Sequence[str], left_out: int | None = None) -> list[IntentScore]:
         """Return the most likely intents, best first; `left_out` is an example to ignore."""
         stems = [stem(word) for word in words]
         odds = self._odds(stems, left_out)
@@ -132,13 +132,13 @@ class ExampleIndex:
         found = [self._candidate(intent, odds[intent], similar) for intent in likely]
         return sorted(found, key=lambda candidate: (-candidate.score, candidate.intent))
 
-    def _candidate(self, intent: int, odds: float, similar: Mapping[int, float]) -> Candidate:
+    def _candidate(self, intent: int, odds: float, similar: Mapping[int, float]) -> IntentScore:
         start, end = self._slices[intent]
         nearest = heapq.nlargest(
             NEAREST, range(start, end), key=lambda number: similar.get(number, 0.0)
         )
         values = [max(similar.get(number, 0.0), 0.0) for number in nearest]
-        return Candidate(
+        return IntentScore(
             intent=intent,
             odds=odds,
             similarity=sum(values) / len(values),
@@ -193,7 +193,7 @@ class ExampleIndex:
         return found
 
 
-class Weights:
+class WordWeights:
     """How much each word says: rare ones most (TF-IDF), unknown ones as much as the rarest."""
 
     def __init__(self, texts: Iterable[Sequence[str]]) -> None:
