@@ -255,7 +255,7 @@ def test_schema_is_json(tmp_path: Path) -> None:
 
 
 def test_a_made_key_is_kept_as_its_hash(tmp_path: Path) -> None:
-    said = run("keys", "--tenant", "acme", cwd=tmp_path).stdout.splitlines()
+    said = run("keys", "create", "--line", "--tenant", "acme", cwd=tmp_path).stdout.splitlines()
     line = said[-1].strip()
     assert line.startswith("- {key: 'sha256:")
     code, _ = check(tmp_path, f"keys:\n  {line}\n")

@@ -5,6 +5,7 @@ encoded to JSON without conversion. Times are in seconds; `*_at` values are read
 loop's monotonic clock.
 """
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -14,12 +15,16 @@ import msgspec
 ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
+CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
+CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
 MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)  # no two processes may use the same bytes
 
 
 def new_id(prefix: str) -> str:
@@ -42,7 +47,9 @@ class Asker(Record, frozen=True, kw_only=True):
 
     `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
     all. `documents` is true if it may add and remove documents. `everything` is true only for the
-    operator at the machine: no access rule applies to it.
+    operator at the machine: no access rule applies to it. `admin` is true if it may manage keys. A
+    key is refused from `ends_at` on, in seconds since the epoch: it has `ended` (expired, revoked or
+    replaced).
     """
 
     owner: str
@@ -51,6 +58,9 @@ class Asker(Record, frozen=True, kw_only=True):
     apps: frozenset[str] | None = None
     documents: bool = False
     everything: bool = False
+    admin: bool = False
+    ends_at: float | None = None
+    ended: str = ""
 
 
 class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +101,7 @@ class Question(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # the client's model parameters, passed to the model unchanged
     within: Within | None = None
     language: Language = "en"
+    cache: CacheWish = "use"
     attached: "tuple[Passage, ...]" = ()  # of files that belong to this conversation alone
 
 
@@ -137,11 +148,25 @@ class Source(Record, frozen=True, kw_only=True):
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """The tokens of one answer. `estimated` is true if the provider did not report them."""
+    """What a provider charges for. `estimated` is true if the provider did not report all of it.
+
+    `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
+    read from the provider's cache, written to it, or given as audio or images are input tokens;
+    reasoning, and audio or images as tokens, are output tokens. `images` were generated and priced
+    by the piece; `audio_ms` is the length of audio that is priced by the time.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    audio_ms: int = 0
     estimated: bool = False
 
 
@@ -223,6 +248,31 @@ class Notice(Event, frozen=True, kw_only=True):
     section: int | None = None
 
 
+class Saved(Record, frozen=True, kw_only=True):
+    """What an answer would have cost if a model had written it for this question alone.
+
+    `by` says what saved it. `usd` is None if the price is unknown, `usage` if nobody can know it.
+    """
+
+    by: Literal["rule", "cache", "semantic", "stale", "flight"]
+    usage: Usage | None = None
+    usd: str | None = None
+
+
+class CacheFacts(Record, frozen=True, kw_only=True):
+    """What the cache did for an answer.
+
+    `state` is `hit` or `stale` (a kept answer), `flight` (the call of an identical question that
+    was in progress), `miss`, `refresh` or `off`. `age_s` is the age of a kept answer. `key` names
+    the kept answer in `POST /v1/cache/invalidate`.
+    """
+
+    state: Literal["hit", "stale", "flight", "miss", "refresh", "off"]
+    key: str | None = None
+    age_s: float | None = None
+    saved: Saved | None = None
+
+
 class UsageReport(Event, frozen=True, kw_only=True):
     model: str
     usage: Usage
@@ -262,6 +312,7 @@ class Done(Event, frozen=True, kw_only=True):
     duration_s: float
     ttft_s: float | None = None
     prompt: str | None = None  # the version of the prompt, if a model wrote the answer
+    cache: CacheFacts | None = None  # None if no cache was asked
 
 
 class OtherModelUsage(Record, frozen=True, kw_only=True):
@@ -300,6 +351,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     citations_dropped: int = 0
     other_usage: tuple[OtherModelUsage, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
+    saved: Saved | None = None
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
@@ -372,4 +424,5 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     helpful: bool | None
 
 
-Emit = Callable[[AnswerDone | AttemptDone | RuleUsed], None]
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed
+Emit = Callable[[PipelineRecord], None]

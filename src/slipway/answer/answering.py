@@ -14,7 +14,7 @@ from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.routing import QuickReply, Route, ask_briefly
+from slipway.routing import AttemptUsage, Route, ask_briefly
 from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
@@ -28,26 +28,60 @@ async def answer(
     If a section fails, the others are still written; then its SlipwayError is raised and no
     `done` is sent. Usage is reported in either case, since failed calls may be billed.
     """
-    tally = Tally(question.id, endpoint, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
+
+    async def stages() -> None:
+        if not is_ruled(pipeline, app, question, draft, tally, say):
+            await compose(pipeline, app, question, draft, tally, say)
+            finish(question, draft, tally, say)
+
+    try:
+        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
+    except (SlipwayError, asyncio.CancelledError):
+        report_usage(draft, tally, say)
+        raise
+
+
+def is_ruled(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> bool:
+    """Answer by a rule of the app; return False if none matches."""
+    if app.rules is None:
+        return False
+    send = timed(say, tally)
+    if not answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+        return False
+    finish(question, draft, tally, say)
+    return True
+
+
+def timed(say: Say, tally: Tally) -> Say:
+    """Return `say`, with the time of the first words noted."""
 
     def send(event: Event) -> None:
         if type(event) is Delta:
             tally.mark_first_words()
         say(event)
 
+    return send
+
+
+def finish(question: Question, draft: Draft, tally: Tally, say: Say) -> None:
+    """Say what the answer took, and that it is done."""
+    settle(draft, tally)
+    report_usage(draft, tally, say)
+    say(done(question, draft, tally))
+
+
+async def compose(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> None:
+    """Plan the answer and write what the draft still lacks. Raises the error of a failed section
+    after the others are written.
+    """
+    send = timed(say, tally)
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
-
-    async def stages() -> None:
-        if app.rules is None or not answer_by_rule(
-            app, app.rules, question, draft, pipeline.emit, send
-        ):
-            await written()
-        settle(draft, tally)
-        report_usage(draft, tally, send)
-        send(done(question, draft, tally))
-
-    async def written() -> None:
-        """Write the answer from documents, by a model, or both."""
+    try:
         small = (
             small_model(pipeline, app.small, question, draft, tally)
             if app.small is not None
@@ -57,12 +91,6 @@ async def answer(
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
-
-    try:
-        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
-    except (SlipwayError, asyncio.CancelledError):
-        report_usage(draft, tally, send)
-        raise
     finally:
         progress.close()
 
@@ -73,18 +101,12 @@ def small_model(
     """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
-        try:
-            thought = await ask_briefly(
-                route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
-            )
-        except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
-            unknown = QuickReply(text=None, model=route.candidates[0].model, usage=None)
-            draft.spent.append(tally.book_side_call(unknown))
-            raise
-        if thought is None:
-            return None
-        draft.spent.append(tally.book_side_call(thought))
-        return thought.text
+        return await ask_briefly(
+            route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS, charge=charge
+        )
+
+    def charge(took: AttemptUsage) -> None:
+        draft.spent.append(tally.charge_side_call(took))
 
     return ask
 

@@ -1,7 +1,7 @@
 """Settings -> models, routes, apps: the pipeline that questions meet."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -11,12 +11,18 @@ import msgspec
 from slipway import answer, providers
 from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
+from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
 from slipway.app.rulebooks import rulebook
+from slipway.cache import AnswerCache
 from slipway.errors import SettingsError
+from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
+from slipway.ledger import LedgerRow
+from slipway.prices import Rates, rates_of
+from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
@@ -81,7 +87,10 @@ class Carried(Record, frozen=True, kw_only=True):
 
     emit: Emit
     live: LiveSettings
+    book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
+    keys: KeyTable = msgspec.field(default_factory=KeyTable)
+    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
     rulebooks: dict[str, RuleBook] = msgspec.field(default_factory=dict)  # by app
 
@@ -112,13 +121,17 @@ def compile_pipeline(
             ),
         )
     apps = {
-        name: app_of(
-            name,
+        name: with_policy(
+            settings,
             app,
-            synchronizers.get(name),
-            routes,
-            access_of(name, app, carried.live),
-            rulebook_of(name, app, carried),
+            app_of(
+                name,
+                app,
+                synchronizers.get(name),
+                routes,
+                access_of(name, app, carried.live),
+                rulebook_of(name, app, carried),
+            ),
         )
         for name, app in settings.apps.items()
     }
@@ -129,14 +142,24 @@ def compile_pipeline(
             operator,
             carried.in_flight_total,
             login=settings.login is not None,
+            table=carried.keys,
+            key_required=settings.key_required,
         ),
         apps=apps,
         routes=routes,
         emit=carried.emit,
+        book=carried.book,
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
+        cache=carried.cache,
+        policies=policies_of(settings),
     )
+
+
+def with_policy(settings: Settings, app: AppSettings, compiled: answer.App) -> answer.App:
+    """Return the compiled app with what is kept of its answers."""
+    return msgspec.structs.replace(compiled, cache=app_policy(settings, app, compiled))
 
 
 def candidate_of(handle: ModelHandle) -> Candidate:
@@ -153,7 +176,15 @@ def candidate_of(handle: ModelHandle) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(model=model, traits=traits, health=handle.health)
+    return Candidate(model=model, traits=traits, health=handle.health, rates=rates_for(settings))
+
+
+def rates_for(settings: ModelSettings) -> Rates | None:
+    """Return what a model costs: as the settings say, else as the catalogue does."""
+    if settings.price is not None:
+        return rates_of(settings.price)
+    entry = entry_for(settings.base_url, settings.name)
+    return rates_of(entry.price, SOURCE) if entry is not None else None
 
 
 def access_of(name: str, app: AppSettings, live: LiveSettings) -> Access:

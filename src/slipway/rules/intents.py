@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from slipway.rules.guards import Names, objection
 from slipway.rules.logistic import Logistic
-from slipway.rules.similarity import IntentScore, ExampleIndex, words_of
+from slipway.rules.similarity import ExampleIndex, IntentScore, words_of
 from slipway.types import Record
 
 MOST_TRIALS = 1500  # examples that are held out, drawn evenly if there are more

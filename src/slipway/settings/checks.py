@@ -4,6 +4,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from slipway.settings.tree import (
     GGUF,
     SQLITE,
     AppSettings,
+    CacheSettings,
     Login,
     ModelSettings,
     Oidc,
@@ -26,6 +28,8 @@ from slipway.settings.tree import (
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+NO_LIFETIME = "0 keeps nothing; write how long, such as `1h`, or remove it"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
 HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
@@ -116,10 +120,56 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
             f"such as `{SQLITE}.slipway/slipway.db`",
         )
     check_keys(settings, problem)
+    check_caches(settings, problem)
     check_listen(settings, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)
+
+
+def check_caches(settings: Settings, problem: AddProblem) -> None:
+    """Check how long answers are kept, and the address of the Redis that servers share."""
+    if settings.cache.exact == 0:
+        problem("cache.exact", NO_LIFETIME)
+    for kind, owners in (("models", settings.models), ("apps", settings.apps)):
+        for name, owner in owners.items():
+            if owner.cache is not None:
+                check_cache(f"{kind}.{name}.cache", owner.cache, problem)
+    if settings.shared is not None and (why := redis_problem(settings.shared)):
+        problem("shared", why)
+
+
+def check_cache(path: str, cache: CacheSettings, problem: AddProblem) -> None:
+    if cache.exact == 0:
+        problem(f"{path}.exact", NO_LIFETIME)
+    elif cache.exact is None:
+        for field in ("stale_while_refresh", "stale_on_error"):
+            if getattr(cache, field):
+                problem(f"{path}.{field}", f"it has no effect without `exact`; add it to `{path}`")
+    for tag in cache.tags:
+        if not tag.strip() or "," in tag:
+            problem(f"{path}.tags", f"`{tag}` is not a tag; write a name without commas")
+
+
+def redis_problem(address: str) -> str | None:
+    """Return what is wrong with the address of a Redis server; None if nothing is."""
+    shown = without_login(address)
+    example = "write `redis://HOST:6379/0`, `rediss://…` for TLS, or `unix:///path/to/socket`"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return f"`{shown}` is not an address; {example}"
+    if parts.scheme not in REDIS_SCHEMES:
+        return f"`{shown}` is not the address of a Redis server; {example}"
+    if parts.scheme == "unix":
+        return None if parts.path else f"`{shown}` names no socket; {example}"
+    if not parts.hostname or port == 0:
+        return f"`{shown}` names no host; {example}"
+    database = parts.path.strip("/")
+    if database and not database.isdigit():
+        return f"`{database}` is not the number of a database; {example}"
+    return None
 
 
 def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
@@ -178,17 +228,47 @@ def check_model(path: str, model: ModelSettings, known: KnownNames, problem: Add
         check_endpoint(path, model, known, problem)
 
 
+MOST_USD = Decimal(1_000_000)  # for a million tokens, or for one request, image or minute
+FACTOR = Decimal("0.0001")  # of a price with this factor, a part may be no whole picodollar
+
+
 def check_price(path: str, price: Price, problem: AddProblem) -> None:
-    for field, usd in (
-        ("input", price.input),
-        ("output", price.output),
-        ("cached_input", price.cached_input),
-    ):
-        if usd is not None and not (usd.is_finite() and usd >= 0):
+    """Check that all prices are amounts that can be computed with exactly."""
+    for field, usd in prices_in(price):
+        if field == "batch":
+            if not (usd.is_finite() and 0 < usd <= 1 and usd % FACTOR == 0):
+                problem(
+                    f"{path}.batch",
+                    f"`{usd}` is not a factor; write a number up to 1, such as `0.5`",
+                )
+        elif not (usd.is_finite() and 0 <= usd <= MOST_USD):
             problem(
                 f"{path}.{field}",
                 f"`{usd}` is not a price; write USD per million tokens, such as `0.28`",
             )
+        elif (usd * (price.batch or 1)).normalize().as_tuple().exponent < -6:  # type: ignore[operator]
+            problem(
+                f"{path}.{field}",
+                f"`{usd}` has more than six decimals"
+                + (" times `batch`" if price.batch is not None else "")
+                + "; round it",
+            )
+    seen = set[int]()
+    for number, tier in enumerate(price.tiers):
+        if tier.above in seen:
+            problem(f"{path}.tiers[{number}].above", f"`{tier.above}` is there twice; remove one")
+        seen.add(tier.above)
+
+
+def prices_in(price: Price) -> Iterator[tuple[str, Decimal]]:
+    """Yield the name and the value of each price that is set."""
+    for prefix, branch in (
+        ("", price),
+        *((f"tiers[{number}].", tier) for number, tier in enumerate(price.tiers)),
+    ):
+        for field, usd in msgspec.structs.asdict(branch).items():
+            if isinstance(usd, Decimal):
+                yield f"{prefix}{field}", usd
 
 
 def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
@@ -317,12 +397,13 @@ def check_keys(settings: Settings, problem: AddProblem) -> None:
 
 def check_listen(settings: Settings, problem: AddProblem) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys and settings.login is None:
+    closed = settings.keys or settings.key_required or settings.login is not None
+    if not is_loopback(host) and not closed:
         problem(
             "listen.host",
             f"`{host}` can be reached from other machines, and without keys anybody could spend "
-            "your money; add `keys:` to the settings (`slipway keys` creates one), or listen on "
-            "127.0.0.1",
+            "your money; make a key with `slipway keys create` and set `key_required: true`, add "
+            "`keys:` to the settings, or listen on 127.0.0.1",
         )
     for origin in settings.listen.allowed_origins:
         if (parts := parse_url(origin)) is None or parts.path:

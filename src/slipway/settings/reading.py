@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -231,6 +232,8 @@ class Reader:
         except msgspec.ValidationError as error:
             given = "this value" if SECRET.search(path) else self.described(node)
             why = f"{plain_message(str(error))}{choices_hint(kind)}"
+            if bare_type(kind) is Decimal:
+                why = "write a number with a point, such as `0.28`"
             self.problem(path, f"{given} is not valid; {why}")
         except ValueError as error:
             self.problem(path, str(error))

@@ -63,6 +63,10 @@ class Listen(Branch, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")
     ] = 8080
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="worker processes that share the port; one core for each"),
+    ] = 1
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="host names to accept besides loopback; `*` accepts all"),
@@ -115,15 +119,72 @@ class Limits(Branch, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class PriceTier(Branch, frozen=True, kw_only=True):
+    """The prices of calls with a long input; what is not named costs as it does below."""
+
+    above: Annotated[
+        int, Meta(gt=0, description="input tokens above which all tokens of a call cost this")
+    ]
+    input: Annotated[Decimal | None, Meta(description="USD per million input tokens")] = None
+    output: Annotated[Decimal | None, Meta(description="USD per million output tokens")] = None
+    cached_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    cache_write: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    reasoning: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    audio_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    audio_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    image_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    image_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+
+
 class Price(Branch, frozen=True, kw_only=True):
-    """The price of a model in USD per million tokens."""
+    """The price of a model in USD per million tokens, with at most six decimals."""
 
     input: Annotated[Decimal, Meta(description="USD per million input tokens")]
     output: Annotated[Decimal, Meta(description="USD per million output tokens")]
     cached_input: Annotated[
         Decimal | None,
-        Meta(description="USD per million input tokens read from the provider's cache"),
+        Meta(
+            description="USD per million input tokens read from the provider's cache; "
+            "default: as `input`"
+        ),
     ] = None
+    cache_write: Annotated[
+        Decimal | None,
+        Meta(
+            description="USD per million input tokens written to the provider's cache; "
+            "default: as `input`"
+        ),
+    ] = None
+    reasoning: Annotated[
+        Decimal | None, Meta(description="USD per million reasoning tokens; default: as `output`")
+    ] = None
+    audio_input: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of audio input; default: unknown")
+    ] = None
+    audio_output: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of audio output; default: unknown")
+    ] = None
+    image_input: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of images; default: as `input`")
+    ] = None
+    image_output: Annotated[
+        Decimal | None,
+        Meta(description="USD per million tokens of images that it makes; default: unknown"),
+    ] = None
+    request: Annotated[Decimal | None, Meta(description="USD for each call; default: none")] = None
+    image: Annotated[
+        Decimal | None, Meta(description="USD for each image that it makes; default: unknown")
+    ] = None
+    audio_minute: Annotated[
+        Decimal | None, Meta(description="USD for each minute of audio; default: unknown")
+    ] = None
+    batch: Annotated[
+        Decimal | None,
+        Meta(description="factor for calls in batches, such as `0.5`; default: 1"),
+    ] = None
+    tiers: Annotated[
+        tuple[PriceTier, ...], Meta(description="other prices of calls with a long input")
+    ] = ()
 
 
 class ConnectionSettings(Branch, frozen=True, kw_only=True):
@@ -156,6 +217,55 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
     proxy: Annotated[
         str | None,
         Meta(description="proxy as `http://host:port`; default: HTTPS_PROXY, except NO_PROXY"),
+    ] = None
+
+
+class CacheSettings(Branch, frozen=True, kw_only=True):
+    """What is kept of an app's or a model's answers."""
+
+    shorthand: ClassVar[str | None] = "exact"
+    exact: Annotated[
+        Duration | None,
+        Meta(
+            description="how long an answer serves the same question again, from when it was "
+            "written; default: not at all"
+        ),
+    ] = None
+    stale_while_refresh: Annotated[
+        Duration,
+        Meta(
+            description="how much longer it is served while one call in the background writes a "
+            "new one"
+        ),
+    ] = 0.0
+    stale_on_error: Annotated[
+        Duration, Meta(description="how much longer it is served if no model can answer")
+    ] = 0.0
+    flights: Annotated[
+        bool,
+        Meta(description="whether identical questions that are in progress share one call"),
+    ] = True
+    tags: Annotated[
+        tuple[str, ...],
+        Meta(description="names by which `POST /v1/cache/invalidate` finds these answers"),
+    ] = ()
+
+
+class CacheStorage(Branch, frozen=True, kw_only=True):
+    """Where answers are kept, and for how long those of models without a `cache` of their own."""
+
+    memory_mb: Annotated[
+        float, Meta(gt=0, description="memory for kept answers, in MiB; the least used go first")
+    ] = 64.0
+    answer_kb: Annotated[float, Meta(gt=0, description="largest answer that is kept, in KiB")] = (
+        1024.0
+    )
+    exact: Annotated[
+        Duration | None,
+        Meta(
+            description="how long answers of models and routes without a `cache` of their own are "
+            "kept, if the request has `temperature: 0`; default: not at all"
+        ),
     ] = None
 
 
@@ -250,6 +360,13 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "rejects `stream_options`"
         ),
     ] = True
+    cache: Annotated[
+        CacheSettings | None,
+        Meta(
+            description="keep this model's answers, whatever the temperature; a route keeps them "
+            "as its first model does. Default: the top-level `cache.exact`"
+        ),
+    ] = None
     extends: Annotated[
         str | None,
         Meta(description="another model; its fields (except `name`) are used if not set here"),
@@ -283,7 +400,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
         Meta(
             min_length=8,
             description="the key, best as `${NAME}`; or `sha256:` and its hash, "
-            "as `slipway keys` prints it",
+            "as `slipway keys create --line` prints it",
         ),
     ]
     tenant: Annotated[str, Meta(description="the tenant that owns the key")] = "default"
@@ -295,6 +412,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
     documents: Annotated[bool, Meta(description="whether the key may add and remove documents")] = (
         False
     )
+    admin: Annotated[bool, Meta(description="whether the key may manage keys: `/v1/keys`")] = False
 
 
 class Oidc(Branch, frozen=True, kw_only=True):
@@ -447,6 +565,10 @@ class AppSettings(Branch, frozen=True, kw_only=True):
             description="most sections of an answer, each a call; 1 turns sections off",
         ),
     ] = 4
+    cache: Annotated[
+        CacheSettings | None,
+        Meta(description="keep answers for the same question; default: every question is answered"),
+    ] = None
 
 
 class Settings(Branch, frozen=True, kw_only=True):
@@ -472,6 +594,16 @@ class Settings(Branch, frozen=True, kw_only=True):
             "`tokenizer.json`, or `none`"
         ),
     ] = "minilm"
+    cache: Annotated[
+        CacheStorage, Meta(description="where kept answers are, and those of bare models")
+    ] = CacheStorage()
+    shared: Annotated[
+        str | None,
+        Meta(
+            description="Redis that several servers share, as `redis://HOST:PORT/DB`; they answer "
+            "without it, too. Needs the extra `redis`"
+        ),
+    ] = None
     ocr: Annotated[
         bool, Meta(description="recognise the text of scanned PDF pages; needs the extra `ocr`")
     ] = False
@@ -486,6 +618,13 @@ class Settings(Branch, frozen=True, kw_only=True):
     keys: Annotated[
         tuple[KeySettings, ...], Meta(description="keys of clients; on loopback, none are needed")
     ] = ()
+    key_required: Annotated[
+        bool,
+        Meta(
+            description="whether a key is needed even if `keys` lists none: `slipway keys create` "
+            "makes keys in the store"
+        ),
+    ] = False
     login: Annotated[
         Login | None, Meta(description="how people sign in, so that they need no key")
     ] = None
