@@ -132,6 +132,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "rules": "`rules` is about the rules that answer without a model",
     "rules test": "`rules test` runs the tests of the rules; the exit code is 1 if one fails",
     "rules explain": "`rules explain` says which rule answers a question, and why",
+    "rules report": "`rules report` lists the rules, with how often each answered",
+    "rules suggest": "`rules suggest` proposes rules from what is asked again and again",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
     "ledger": "`ledger` shows what was spent",

@@ -1,5 +1,7 @@
 """Rules: answer from a fixed text, without documents or a model."""
 
+import time
+
 from slipway import followups
 from slipway.answer.draft import Draft, Part, Say
 from slipway.answer.pipeline import App
@@ -54,6 +56,7 @@ def report(found: MatchedRules, app: App, question: Question, emit: Emit) -> Non
                 kind=match.kind,
                 reason=match.reason,
                 shadow=match.shadow,
+                at=time.time(),
             )
         )
 

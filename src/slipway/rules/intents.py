@@ -86,7 +86,7 @@ class Intents:
         best = found[0]
         return Guess(
             intent=best.intent,
-            probability=self._model.probability(features(found)),
+            probability=self._model.probability(features(best, found)),
             threshold=self.measures[best.intent].threshold,
             example=self.index.examples[best.nearest[0]][0],
             objection=self._objection(words, best, None),
@@ -113,17 +113,20 @@ class Intents:
         return trials
 
     def _trial(self, number: int, found: Sequence[IntentScore], weight: float) -> list[Trial]:
-        if not found or found[0].intent not in self.answering:
+        """Return the trial of the best intent that may answer. If another one is better, the
+        question would not be answered, but it still shows what a wrong match looks like.
+        """
+        best = next((each for each in found if each.intent in self.answering), None)
+        if best is None:
             return []
         words, own = self.index.words[number], self.index.examples[number][1]
-        vetoed = self._objection(words, found[0], number) is not None
         return [
             Trial(
-                intent=found[0].intent,
-                features=features(found),
-                right=found[0].intent == own,
+                intent=best.intent,
+                features=features(best, found),
+                right=best.intent == own,
                 weight=weight,
-                vetoed=vetoed,
+                vetoed=best is not found[0] or self._objection(words, best, number) is not None,
             )
         ]
 
@@ -139,9 +142,9 @@ class Intents:
             needed = math.ceil((2 * self.bound - 1) / (1 - self.bound))
             right = sum(trial.right for _, trial in scored)
             why = (
-                f"a precision of {self.bound:.1%} cannot be shown: at least {needed} held-out "
-                f"examples must be recognised without a mistake ({right} were, with mistakes "
-                "between them); add examples, or lower `precision`"
+                f"a precision of {self.bound:.1%} cannot be shown: that takes {needed} held-out "
+                f"examples recognised without a mistake, or more with few, and {right} were "
+                "recognised in all; add examples, or lower `precision`"
             )
         return why, {
             intent: self._measure(intent, scored, trials, common, why)
@@ -198,17 +201,12 @@ def lowest(scored: Sequence[tuple[float, Trial]], bound: float, *, smoothed: boo
     return found
 
 
-def features(found: Sequence[IntentScore]) -> tuple[float, ...]:
-    """Return what the probability is computed from: the best intent, and its lead."""
-    best = found[0]
-    second = found[1] if len(found) > 1 else None
+def features(best: IntentScore, found: Sequence[IntentScore]) -> tuple[float, ...]:
+    """Return what the probability is computed from: an intent's scores, and its lead over the best
+    of the others.
+    """
+    second = next((each for each in found if each is not best), None)
     odds = best.odds - (second.odds if second is not None else min(best.odds, 0.0))
     similarity = best.similarity - (second.similarity if second is not None else 0.0)
-    return (
-        best.odds,
-        best.similarity,
-        best.top,
-        odds,
-        similarity,
-        best.score - (second.score if second is not None else 0.0),
-    )
+    score = best.score - (second.score if second is not None else 0.0)
+    return (best.odds, best.similarity, best.top, odds, similarity, score)
