@@ -95,27 +95,24 @@ def suggestions(
     for form, found in by_form.items():
         asked = Asked(rows=tuple(found))
         answer = asked.usual_answer()
-        if form not in known and answer and not any(row.unhelpful for row in found):
+        often = len(found) >= at_least  # else a general refusal would join unrelated questions
+        if often and form not in known and answer and not any(row.unhelpful for row in found):
             by_answer[answer].append(asked)
     names = {ready.rule.name for ready in book.rules}
     proposed = list[Suggestion]()
     for answer, variants in by_answer.items():
-        one = suggestion(answer, variants, at_least, names)
+        one = suggestion(answer, variants, names)
         if one is not None:
             names.add(one.name)
             proposed.append(one)
     return sorted(proposed, key=lambda each: -each.count)
 
 
-def suggestion(
-    answer: str, variants: Sequence[Asked], at_least: int, names: set[str]
-) -> Suggestion | None:
-    """Return a proposal with all questions that have this answer; None if they are too few, or if
-    no group may read all of it.
-    """
+def suggestion(answer: str, variants: Sequence[Asked], names: set[str]) -> Suggestion | None:
+    """Return a proposal with all questions that have this answer; None if no group may read it."""
     rows = [row for asked in variants for row in asked.rows]
     groups = groups_of(rows)
-    if len(rows) < at_least or groups is None:
+    if groups is None:
         return None
     questions = [a.question for a in sorted(variants, key=lambda a: -len(a.rows))][:MOST_VARIANTS]
     return Suggestion(

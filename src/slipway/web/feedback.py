@@ -114,8 +114,10 @@ def checked(request: FeedbackRequest) -> Opinion:
     )
 
 
-def answered_record(run: Run) -> Answered:
-    """Return the record of a finished answer; without its text if a part has expired."""
+def answered_record(run: Run, *, alone: bool) -> Answered:
+    """Return the record of a finished answer; without its text if a part has expired. `alone` says
+    whether the question was asked without anything that its text does not show.
+    """
     question = run.question
     try:
         whole = whole_answer(question.id, run.events)
@@ -146,7 +148,7 @@ def answered_record(run: Run) -> Answered:
         text=whole["text"],
         sources=sources,
         groups=tuple(sorted(question.asker.groups)),
-        is_whole=run.state == "done" and not whole["abstained"] and is_alone(question),
+        is_whole=run.state == "done" and not whole["abstained"] and alone,
     )
 
 
