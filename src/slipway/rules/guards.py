@@ -7,7 +7,7 @@ example that is nearest to the question.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from slipway.rules.normalising import has_han
 from slipway.rules.numerals import number_of
@@ -67,6 +67,8 @@ FUNCTION = frozenset(_FUNCTION.split())
 DIRECTIONS = frozenset(["from", "to", "than", "before", "after", "by", "into", "between", "over"])
 MOST_DIFFERENT = 2  # words on either side; more are another sentence, not a swap
 LEAST_SHARED = 0.5
+LEAST_KNOWN = 0.5  # share of a question's words that the examples of its intent must have
+LEAST_WORDS = 2  # of those words
 _SAME_STEM = 4  # letters that two forms of a word share at least
 
 _CAPITAL = re.compile(r"(?<=[^\W\d_] )([A-Z][\w&]*|[A-Z]{2,})")
@@ -104,9 +106,24 @@ def objection(question: Words, examples: Sequence[Words], names: Names) -> str |
     for check in GUARDS:
         if (why := check(question, examples[0])) is not None:
             return why
-    for example in examples:
-        if (why := swapped(question, example, names)) is not None:
+    for number, example in enumerate(examples):
+        most = MOST_DIFFERENT if number == 0 else 1
+        if (why := swapped(question, example, names, most)) is not None:
             return why
+    return None
+
+
+def foreign(question: Words, known: Set[str]) -> str | None:
+    """Object if most of what the question is about is in no example of the intent.
+
+    `known` are the words of all of its examples.
+    """
+    about = [word for word in question if word not in FUNCTION]
+    shared = sum(word in known for word in about)
+    if shared < LEAST_KNOWN * len(about):
+        return "most of its words are in none of the examples"
+    if shared < LEAST_WORDS:
+        return "it shares too few words with the examples"
     return None
 
 
@@ -154,9 +171,9 @@ def opposites(question: Words, example: Words) -> str | None:
     return None
 
 
-def swapped(question: Words, example: Words, names: Names) -> str | None:
-    """Object if they share their words but for one or two of which one is a name or the opposite
-    of another; of Chinese, where names have no capitals, but for any one or two.
+def swapped(question: Words, example: Words, names: Names, most: int) -> str | None:
+    """Object if they share their words but for at most so many on either side, of which one is a
+    name or the opposite of another; of Chinese, where names have no capitals, whatever they are.
     """
     mine, theirs = Counter(question), Counter(example)
     shared = sum((mine & theirs).values())
@@ -171,7 +188,7 @@ def swapped(question: Words, example: Words, names: Names) -> str | None:
     matters = any(has_han(word) or names.is_name(word) for word in (*added, *missing)) or any(
         other in _OPPOSITE_OF.get(word, ()) for word in added for other in missing
     )
-    if matters and len(added) <= MOST_DIFFERENT and len(missing) <= MOST_DIFFERENT:
+    if matters and len(added) <= most and len(missing) <= most:
         return f"it has `{added[0]}` where the example has `{missing[0]}`"
     return None
 

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from slipway.rules.guards import Names, objection
+from slipway.rules.guards import Names, foreign, objection
 from slipway.rules.logistic import Logistic
 from slipway.rules.similarity import ExampleIndex, IntentScore, words_of
 from slipway.types import Record
@@ -70,6 +70,7 @@ class Intents:
     ) -> None:
         self.index, self.bound = ExampleIndex(examples), bound
         self.answering = answering
+        self._known = self.index.vocabularies()
         self._names = Names([text for text, _ in self.index.examples], self.index.words)
         trials = self._trials()
         self._model = Logistic.fitted(
@@ -96,7 +97,12 @@ class Intents:
         self, words: Sequence[str], best: IntentScore, left_out: int | None
     ) -> str | None:
         nearest = [self.index.words[number] for number in best.nearest if number != left_out]
-        return objection(words, nearest, self._names) if nearest else None
+        if not nearest:
+            return None
+        known = self._known[best.intent]
+        if left_out is not None and self.index.examples[left_out][1] == best.intent:
+            known = known - self.index.only_in(left_out)
+        return foreign(words, known) or objection(words, nearest, self._names)
 
     def _trials(self) -> list[Trial]:
         numbers = list(range(len(self.index.examples)))

@@ -140,7 +140,8 @@ def check_rule(rule: Rule, path: str, reader: Reader) -> None:
     for field in ("questions", "patterns", "examples", "counter_examples"):
         for n, text in enumerate(getattr(rule, field)):
             if not normal_form(text):
-                reader.problem(f"{path}.{field}[{n}]", f"`{text}` has no words; write a question")
+                at = written_at(f"{path}.{field}[{n}]", reader)
+                reader.problem(at, f"`{text}` has no words; write a question")
             elif len(text) > MAX_QUESTION:
                 reader.problem(
                     f"{path}.{field}[{n}]",
@@ -159,8 +160,16 @@ def check_answer(rule: Rule, path: str, tables: Mapping[str, Table], reader: Rea
             templates.append(template_of(text))
         except TemplateProblem as problem:
             reader.problem(f"{path}.answer", str(problem))
+    for name, column in sorted({part for t in templates for part in t.columns}):
+        if name == TODAY:
+            reader.problem(f"{path}.answer", f"`today` is a date and has no `.{column}`")
     used = set[str]().union(*(template.names for template in templates)) - {TODAY}
-    columns = set[tuple[str, str]]().union(*(template.columns for template in templates))
+    columns = {
+        (name, column)
+        for template in templates
+        for name, column in template.columns
+        if name != TODAY
+    }
     if used and (rule.questions or rule.examples):
         reader.problem(
             f"{path}.answer",
@@ -168,7 +177,7 @@ def check_answer(rule: Rule, path: str, tables: Mapping[str, Table], reader: Rea
             "and `examples` a rule of their own",
         )
     for n, text in enumerate(rule.patterns):
-        at = f"{path}.patterns[{n}]" if len(rule.patterns) > 1 else f"{path}.patterns"
+        at = written_at(f"{path}.patterns[{n}]", reader)
         try:
             check_slots(pattern_of(text, rule, tables).slots, used, columns)
         except PatternProblem as problem:
@@ -227,18 +236,24 @@ def check_claims(rules: Sequence[Rule], reader: Reader) -> None:
             continue
         if (claim.rule.name, form) in counters:
             reader.problem(
-                claim.path,
+                written_at(claim.path, reader),
                 f"`{claim.text}` is an example and a counter-example of `{claim.rule.name}`; "
                 "remove one",
             )
         before = seen.setdefault(form, claim)
         if before.rule is claim.rule or is_for_others(before.rule, claim.rule):
             continue
+        line = reader.lines.get(written_at(before.path, reader), 1)
         reader.problem(
-            claim.path,
+            written_at(claim.path, reader),
             f"`{claim.text}` is claimed by two rules: `{claim.rule.name}` here, and "
-            f"`{before.rule.name}` on line {reader.lines.get(before.path, 1)}; remove it from one",
+            f"`{before.rule.name}` on line {line}; remove it from one",
         )
+
+
+def written_at(path: str, reader: Reader) -> str:
+    """Return the path of an item as it is written: one alone may be written without a list."""
+    return path if path in reader.lines else path[: path.rindex("[")]
 
 
 def is_for_others(first: Rule, second: Rule) -> bool:

@@ -123,6 +123,22 @@ class ExampleIndex:
         rest = len(self.examples) - size
         return math.log(SMOOTHING / (size + 2 * SMOOTHING)) + math.log(rest + 2 * SMOOTHING)
 
+    def vocabularies(self) -> list[frozenset[str]]:
+        """Return the words of all examples of each intent."""
+        return [
+            frozenset(word for words in self.words[start:end] for word in words)
+            for start, end in self._slices
+        ]
+
+    def only_in(self, number: int) -> frozenset[str]:
+        """Return the words of an example that no other one of its intent has."""
+        intent = self.examples[number][1]
+        return frozenset(
+            word
+            for word in self.words[number]
+            if self._counts.get(stem(word), {}).get(intent, 0) <= 1
+        )
+
     def candidates(self, words: Sequence[str], left_out: int | None = None) -> list[IntentScore]:
         """Return the most likely intents, best first; `left_out` is an example to ignore."""
         stems = [stem(word) for word in words]
