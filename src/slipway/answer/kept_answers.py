@@ -163,7 +163,7 @@ async def answer_kept(
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
-        if await is_ruled(pipeline, app, question, draft, tally, say):
+        if is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
         entry = await asked.find()

@@ -15,6 +15,7 @@ from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
+from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
 from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
@@ -29,7 +30,7 @@ from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
+from slipway.types import Answered, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
 from slipway.web.answers import AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
@@ -91,9 +92,7 @@ class Assembly:
         self.telemetry = self.count_answers()
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
-        self.answers = AnswerRoutes(
-            self.current, lambda: self.asgi, self.feedback.note, self.attachments
-        )
+        self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
         self.asgi: Guard = self.route()
 
     def in_flight(self) -> InFlight:
@@ -112,8 +111,17 @@ class Assembly:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)
+        if isinstance(record, RuleUsed):
+            self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
+
+    def note(self, answered: Answered) -> None:
+        """Remember an answer for votes, and its texts if rules are to be found from them."""
+        self.feedback.note(answered)
+        collected = collected_from(answered, self.current.settings)
+        if collected is not None:
+            self.writer.add(collected)
 
     def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
         """Compile the settings, taking over from `before` what did not change."""
@@ -150,7 +158,7 @@ class Assembly:
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
         desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
-        chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = ChatRoutes(self.current, lambda: self.asgi, self.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),

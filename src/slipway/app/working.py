@@ -162,7 +162,7 @@ class FollowerAssembly(WorkerAssembly):
         """Count nothing: the first worker counts reloads of the whole server."""
 
     def route(self) -> Guard:
-        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.note)
         health = FollowerHealthRoutes(self.current, self.telemetry, self.reloading.status)
         health.workers, health.is_first_running = self.crew, self.relay.is_running
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]
