@@ -1,5 +1,6 @@
 """The ASGI app, and everything that lives as long as it does."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -12,18 +13,21 @@ from slipway.admission import InFlight
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
-from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
 from slipway.feedback import Feedback
+from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
 from slipway.routing import Health, healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
+from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
@@ -32,6 +36,7 @@ from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
+from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.pages import page_paths
@@ -59,11 +64,20 @@ class Assembly:
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
-        self.carried = Carried(
-            emit=self.emit, live=live, pace=Pace(store), in_flight_total=self.in_flight()
-        )
-        self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
+        self.records = LazyRecords(settings)
+        self.writer = RowWriter(self.records, self.records.folder / "journal")
+        self.ledger = LedgerWriter(self.writer)
+        self.carried = Carried(
+            emit=self.emit,
+            live=live,
+            pace=Pace(self.records),
+            book=self.ledger.add,
+            in_flight_total=self.in_flight(),
+        )
+        self.key_watch = KeyWatch(self.records, self.carried.keys)
+        self.key_watch.look()
+        self.feedback = Feedback(self.records, self.writer, self.emit)
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
@@ -86,7 +100,7 @@ class Assembly:
         """Return what is known of each model that questions may meet."""
         return healths_of(self.current.pipeline.routes.values())
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)
@@ -125,6 +139,7 @@ class Assembly:
 
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
+        desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
         chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
@@ -137,7 +152,8 @@ class Assembly:
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
-            *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
+            *ConversationRoutes(self.current, self.records, lambda: self.asgi).paths(),
+            *KeyRoutes(desk, self.key_watch.look, lambda: self.asgi).paths(),
             *page_paths(self.current),
         ]
         fast = {
@@ -166,22 +182,31 @@ class Assembly:
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
-        self._sealer = self._sealer or Sealer(self.store().secret)
+        if self._sealer is None:
+            try:
+                self._sealer = Sealer(self.records().secret())
+            except StoreError:  # it is asked again for the next request
+                return Sealer(self.store().secret)
         return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
         """Start the background work, and end it in the order in which it depends on the rest."""
         self.reloading.start()
+        self.key_watch.start()
+        self.writer.start()
         self.load_pace()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
         await self.reloading.stop()
+        await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.writer.close)
+        self.records.close()
         if self.store.store is not None:
             self.store.store.close()
 

@@ -15,6 +15,7 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
+from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
@@ -90,6 +91,8 @@ def check(flags: Flags) -> list[str]:
     found = check_settings(flags)
     settings = found.settings
     check_usable(file_of(settings.store))
+    if failed := list(failing_tests(settings)):
+        raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]
     try:
         bind(settings.listen).close()

@@ -17,7 +17,7 @@ _WORD = 8
 _IN_FLIGHT, _RUNNING, _STARTS, _LOST = range(CELLS)
 
 
-class Segment:
+class WorkerSegment:
     """The counters of one worker: rows of numbers, each with a key."""
 
     def __init__(self, memory: memoryview) -> None:
@@ -74,11 +74,11 @@ class Board:
         self._memory = memoryview(mmap.mmap(-1, self._head + workers * SEGMENT_BYTES))
         self.cells = self._memory[:head].cast("q")
         self.segments = [
-            Segment(self._memory[start : start + SEGMENT_BYTES])
+            WorkerSegment(self._memory[start : start + SEGMENT_BYTES])
             for start in range(self._head, len(self._memory), SEGMENT_BYTES)
         ]
 
-    def segment(self, number: int) -> Segment:
+    def segment(self, number: int) -> WorkerSegment:
         """Return the counters of worker `number`."""
         return self.segments[number - 1]
 
