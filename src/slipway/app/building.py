@@ -16,6 +16,7 @@ from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -25,6 +26,7 @@ from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
+from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
@@ -68,12 +70,14 @@ class Assembly:
         self.records = LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         self.ledger = LedgerWriter(self.writer)
+        self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
             emit=self.emit,
             live=live,
             pace=Pace(self.records),
             book=self.ledger.add,
             in_flight_total=self.in_flight(),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
@@ -127,6 +131,8 @@ class Assembly:
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
         self.current.replace(compiled.settings, compiled.pipeline)
+        cache = compiled.settings.cache
+        self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
 
     def count_reload(self, outcome: str) -> None:
@@ -196,12 +202,18 @@ class Assembly:
         self.key_watch.start()
         self.writer.start()
         self.load_pace()
+        if self.redis is not None:
+            self.redis.start()
+        self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
+        await self.carried.cache.close()
+        if self.redis is not None:
+            await self.redis.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()

@@ -1,5 +1,6 @@
 """`slipway serve` and `slipway check`."""
 
+import asyncio
 import logging
 import sys
 from functools import partial
@@ -22,7 +23,7 @@ from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import check_usable, file_of
+from slipway.store import check_usable, file_of, redis
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -100,6 +101,8 @@ def check(flags: Flags) -> list[str]:
         if not is_slipway(settings.listen):
             raise
         lines.append(f"note: a Slipway server already uses port {settings.listen.port}")
+    if settings.shared is not None and (said := asyncio.run(redis.check(settings.shared))):
+        lines.append(f"warning: {said}")
     for kind, names in (
         ("model", settings.models),
         ("route", settings.routes),

@@ -125,6 +125,7 @@ def _keep_until_restart(
         ("store", settings.store, running.store),
         ("embedding", settings.embedding, running.embedding),
         ("ocr", settings.ocr, running.ocr),
+        ("shared", without_login(settings.shared or ""), without_login(running.shared or "")),
     )
     waits = [
         (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
@@ -145,6 +146,7 @@ def _keep_until_restart(
         store=running.store,
         embedding=running.embedding,
         ocr=running.ocr,
+        shared=running.shared,
     ), waits
 
 
