@@ -22,9 +22,11 @@ async def run_settled(
     `if_cancelled` for a cancelled task, and `internal_error` for any other exception. The
     exception itself is raised again for the caller, who tells the client.
     """
+    admission, entered = pipeline.admission, False
     try:
-        with pipeline.admission.enter():
-            await stages()
+        admission.enter()
+        entered = True
+        await stages()
     except SlipwayError as error:
         tally.error = error.code
         raise
@@ -35,4 +37,6 @@ async def run_settled(
         tally.error = InternalError.code
         raise
     finally:
+        if entered:
+            admission.leave()
         pipeline.emit(tally.done())

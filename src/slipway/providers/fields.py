@@ -54,7 +54,8 @@ class ChoiceEnds:
     __slots__ = ("_begun", "_ended")
 
     def __init__(self) -> None:
-        self._begun, self._ended = set[int](), set[int]()
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
 
     def add(self, index: int) -> None:
         self._begun.add(index)
