@@ -4,7 +4,7 @@ from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
-from slipway.answer.skeleton import run_settled
+from slipway.answer.skeleton import Settled
 from slipway.providers import Call
 from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import Asker
@@ -49,7 +49,7 @@ async def proxy(
     )
     answering = RoutedAnswer(route, call, asked)
 
-    async def stages() -> None:
+    with Settled(pipeline, tally, if_cancelled="client_gone"):
         try:
             await answering.open()
             tally.note_writer(answering)
@@ -62,8 +62,6 @@ async def proxy(
             tally.settle(answering)
         if whole is not None:
             writer.whole(whole.raw, tally.facts(tally.attempts, answering.rate_limits()))
-
-    await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 
 
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:

@@ -49,6 +49,9 @@ from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+# Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
+# traces and open answers so often that a sixth of a request's time goes into it
+GC_THRESHOLDS = (20_000, 20, 50)
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -208,7 +211,10 @@ class Assembly:
         self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
+        usual = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         yield
+        gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())

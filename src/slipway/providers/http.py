@@ -229,14 +229,14 @@ class HttpConnection(asyncio.Protocol):
         self.end()
         self.wake()
 
-    async def wait(self) -> None:
-        self.waiter = self.loop.create_future()
-        await self.waiter
-        self.waiter = None
-
     def raise_error(self) -> None:
         if self.error is not None:
             raise self.error
+
+    def arrival(self) -> "asyncio.Future[None]":
+        """Return a future that is done once something has arrived, or has gone wrong."""
+        self.waiter = waiter = self.loop.create_future()
+        return waiter
 
     def pause(self) -> None:
         """Stop reading, because our reader is slow. The silence that follows is not the upstream's
@@ -310,7 +310,7 @@ class PooledReply:
         c = self._open()
         while not c.complete:
             c.raise_error()
-            await c.wait()
+            await c.arrival()
         return c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
 
     async def chunk(self) -> bytes:
@@ -320,7 +320,7 @@ class PooledReply:
             if c.complete:
                 return b""
             c.raise_error()
-            await c.wait()
+            await c.arrival()
         data = c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
         c.chunks.clear()
         c.size = 0
@@ -381,12 +381,15 @@ class Pool:
     ) -> HttpReply:
         may_reuse = True
         while True:
-            connection, reused = await self._take(until, may_reuse=may_reuse)
+            connection = self._kept() if may_reuse else None
+            reused = True
+            if connection is None:
+                connection, reused = await self._free(until, may_reuse=may_reuse)
             try:
                 connection.send(head, body, until)
                 while not connection.has_head:
                     connection.raise_error()
-                    await connection.wait()
+                    await connection.arrival()
             except StaleConnection:
                 self.release(connection)
                 if reused and may_resend():
@@ -398,21 +401,29 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self, until: float, *, may_reuse: bool) -> tuple[HttpConnection, bool]:
-        """Return a connection, and whether it has been used before."""
-        now = self.loop.time()
+    def _kept(self) -> HttpConnection | None:
+        """Return a connection that has been used before, if there is one."""
+        while self.idle:
+            connection = self.idle.pop()
+            idle_s = self.loop.time() - connection.idle_since
+            if not connection.lost and idle_s < self.keep_alive_s:
+                self._activate(connection)
+                return connection
+            connection.end()
+        return None
+
+    async def _free(self, until: float, *, may_reuse: bool) -> tuple[HttpConnection, bool]:
+        """Return a new connection or, if all are in use, one that becomes free; and whether it has
+        been used before.
+        """
         while True:
-            while self.idle and may_reuse:
-                connection = self.idle.pop()
-                if not connection.lost and now - connection.idle_since < self.keep_alive_s:
-                    self._activate(connection)
-                    return connection, True
-                connection.end()
             if self.idle and len(self.idle) + len(self.active) + self.connecting >= self.most:
                 self.idle.pop(0).end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
             await self._wait_for_connection(until)
+            if may_reuse and (connection := self._kept()) is not None:
+                return connection, True
 
     async def _wait_for_connection(self, until: float) -> None:
         """Wait until a connection may be free, in order of arrival."""

@@ -83,7 +83,7 @@ class OpenAIReply:
         self.error_reader, self.reply = error_reader, reply
         self._rate_limits = reply.headers_with(RATE_LIMIT)
         self.hide_usage = not (call.usage_wanted or call.keep_usage)
-        self.is_single = b'"n"' not in call.body
+        self.is_single = call.is_single or b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
         self.framer = Framer()
         self.ends = ChoiceEnds()
@@ -95,10 +95,12 @@ class OpenAIReply:
 
     async def whole(self) -> Completion:
         try:
-            self.begun = (await self.reply.chunk()).removeprefix(BOM)
-            if self.begun.lstrip().startswith(EVENT_STARTS):
-                return self.completion(completion_of(await self.chunks()), None)
-            raw = await self.rest()
+            raw = await self.reply.chunk()
+            if raw[:1] != b"{" or not self.reply.is_complete:
+                self.begun = raw.removeprefix(BOM)
+                if self.begun.lstrip().startswith(EVENT_STARTS):
+                    return self.completion(completion_of(await self.chunks()), None)
+                raw = await self.rest()
         except ProviderError as error:
             raise self.named(error) from None
         try:
@@ -123,8 +125,6 @@ class OpenAIReply:
         blocks: list[bytes] = []
         size = 0
         while block := await self.block():
-            if not blocks and self.reply.is_complete:
-                return block
             blocks.append(block)
             size += len(block)
             if size > LARGEST_REPLY:

@@ -189,7 +189,12 @@ class RoutedAnswer:
         if not call.stream and not step.may_wait:
             return await self._open_or_hedge(attempt, call)
         try:
-            await self._open(attempt, call, may_wait=step.may_wait)
+            await attempt.open(
+                call,
+                may_wait=step.may_wait,
+                others=not step.may_wait,
+                may_resend=partial(self.attempts.may_resend, attempt.index),
+            )
         except ProviderError as error:
             self._failed(attempt, error)
             return None
@@ -254,11 +259,12 @@ class RoutedAnswer:
     def _may_retry(self, index: int) -> bool:
         return self.route.candidates[index].health.budget.spend()
 
-    async def _open(self, attempt: Attempt, call: Call, *, may_wait: bool = False) -> None:
+    async def _open(self, attempt: Attempt, call: Call) -> None:
+        """Open an attempt that another one may overtake."""
         await attempt.open(
             call,
-            may_wait=may_wait,
-            others=not may_wait,
+            may_wait=False,
+            others=True,
             may_resend=partial(self.attempts.may_resend, attempt.index),
         )
 

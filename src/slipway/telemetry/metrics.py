@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from operator import add
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -298,15 +298,14 @@ class Telemetry:
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
         """Count a record."""
-        kind = type(record)
-        if kind is AttemptDone:
-            self.attempt(cast(AttemptDone, record))
-        elif kind is AnswerDone:
-            self.answer(cast(AnswerDone, record))
-        elif kind is RuleUsed:
-            self.rule(cast(RuleUsed, record))
-        else:
-            self.feedback(cast(FeedbackGiven, record))
+        if type(record) is AttemptDone:
+            self.attempt(record)
+        elif type(record) is AnswerDone:
+            self.answer(record)
+        elif type(record) is RuleUsed:
+            self.rule(record)
+        elif type(record) is FeedbackGiven:
+            self.feedback(record)
 
     def attempt(self, a: AttemptDone) -> None:
         labels = (a.model, a.provider, a.zone, "" if a.error is None else known_code(a.error))

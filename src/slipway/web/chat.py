@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -78,7 +78,7 @@ class ChatRoutes:
             await asyncio.sleep(0)
         else:
             chat = prepare_chat(parse_chat(body), body)
-        asker = cast(Asker, exchange.asker)
+        asker: Asker = exchange.asker  # type: ignore[assignment]  # the guard has set it
         pipeline = self.current.pipeline
         check_name(pipeline, chat.model, asker)
         answer_id = exchange.ref = new_id("ans")
@@ -125,7 +125,7 @@ class ChatRoutes:
                 app=app.name,
                 text=question_text(messages),
                 messages=messages,
-                asker=cast(Asker, exchange.asker),
+                asker=exchange.asker,  # type: ignore[arg-type]  # the guard has set it
                 asked_at=time.monotonic(),
                 options=options,
                 within=parse_within(sent.get("within")),

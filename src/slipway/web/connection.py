@@ -214,7 +214,10 @@ class ClientConnection(asyncio.Protocol):
         self.reading_since = None
         exchange.complete = True
         if exchange.path:
-            self._start_or_queue(exchange)
+            if self.answering is None:
+                self._start(exchange)
+            else:
+                self._start_or_queue(exchange)
         else:
             exchange.wake()
 
@@ -268,7 +271,7 @@ class ClientConnection(asyncio.Protocol):
                 return
             else:
                 # a field that has not ended yet is in no callback, but it counts
-                if self.spans > self.limits.header_kb * 1024 and not self.rejected:
+                if self.spans and self.spans > self.limits.header_kb * 1024 and not self.rejected:
                     self._reject_endless()
                 return
         self.reject(BadRequest("Too many Upgrade requests in a row.", "Send them without Upgrade."))
