@@ -228,6 +228,24 @@ def test_a_body_that_precedes_a_head_is_no_part_of_it(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_body_that_follows_its_head_later_is_handled_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with gateway(tmp_path) as server:
+            reader, writer = await server.connect()
+            head, mark, body = post(b'{"answer": "ans-1", "helpful": true}').partition(b"\r\n\r\n")
+            head = head.replace(b"/v1/chat/completions", b"/v1/feedback")
+            for _ in range(3):
+                writer.write(head + mark)
+                await asyncio.sleep(0.05)  # its handler waits for the body by then
+                writer.write(body)
+                assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                rest = await reader.readuntil(b'{"status":"ok"}')
+                assert rest.count(b"HTTP/1.1 ") == 1
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("begin", "part"),
     [

@@ -46,6 +46,16 @@ class WorkerAssembly(Assembly):
     def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
         self.crew = crew
         super().__init__(store, live)
+        self.share_memory(live.found.settings)
+
+    def apply(self, compiled: Compiled) -> None:
+        super().apply(compiled)
+        self.share_memory(compiled.settings)
+
+    def share_memory(self, settings: Settings) -> None:
+        """Keep answers in this worker's share of the memory that the settings give to them."""
+        share_mb = settings.cache.memory_mb / self.crew.board.workers
+        self.carried.cache.resize(share_mb, settings.cache.answer_kb)
 
     def in_flight(self) -> InFlight:
         return self.crew.in_flight()
