@@ -117,6 +117,9 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
         "they differ too early"
     ),
     "trace": "`trace` shows what happened to an answer",
+    "cache": "`cache` shows and removes kept answers",
+    "cache report": "`cache report` shows what they saved",
+    "cache invalidate": "`cache invalidate` removes those that match every option",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
     "eval": "`eval` measures how good search and answers are",

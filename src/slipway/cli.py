@@ -22,6 +22,7 @@ COMMANDS = {
     "prompt": "Show exactly what a model reads.",
     "trace": "Show which models were tried for an answer.",
     "feedback": "List what people said of answers.",
+    "cache": "Show what kept answers saved, and remove them.",
     "eval": "Measure how good search and answers are.",
     "plan": "Choose a model and a deployment for what a business needs.",
     "models": "Look into the catalogue of models: tasks, prices, licences, zones.",

@@ -10,7 +10,6 @@ them, it is removed.
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
 
 import msgspec
 
@@ -28,6 +27,7 @@ from slipway.errors import NotCached, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.types import (
     CacheFacts,
+    CacheState,
     Citation,
     Delta,
     Done,
@@ -200,6 +200,7 @@ def replay(asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say) -> None:
     now = asked.cache.now()
     is_fresh = entry.state(now) == "fresh"
     tally.served_by = "cache" if is_fresh else "stale"
+    tally.cache = "hit" if is_fresh else "stale"
     tally.model, tally.provider = entry.model, "cache"
     tally.saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
     for name, raw in body.events:
@@ -286,6 +287,7 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     found = flights.joinable((asked.key, asked.version)) if shares else None
     is_mine = not isinstance(found, AnswerFlight)
     flight = found if isinstance(found, AnswerFlight) else begin_flight(asked)
+    tally.cache = how(asked) if is_mine else "flight"
     flights.enter(flight)
     try:
         await take(flight, tally, say)
@@ -295,7 +297,12 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     finally:
         await flights.leave(flight)
         book(flight, draft, tally)
-    end(asked, flight, draft, tally, say, is_mine=is_mine)
+    end(asked, flight, draft, tally, say)
+
+
+def how(asked: KeptAsk) -> CacheState:
+    """Return how an answer begins that nothing kept or in progress serves."""
+    return "refresh" if asked.question.cache == "refresh" else "miss"
 
 
 def begin_flight(asked: KeptAsk) -> AnswerFlight:
@@ -354,8 +361,6 @@ def end(
     draft: Draft,
     tally: Tally,
     say: Say,
-    *,
-    is_mine: bool,
 ) -> None:
     """Send the end of an answer: its usage and what the cache did."""
     question = asked.question
@@ -363,8 +368,7 @@ def end(
         report_usage(draft, tally, say)
     elif tally.saved.usage is not None:
         say(UsageReport(model=tally.model or "", usage=tally.saved.usage, cost_usd="0"))
-    how: Any = "refresh" if question.cache == "refresh" else "miss"
-    facts = CacheFacts(state=how if is_mine else "flight", key=asked.key, saved=tally.saved)
+    facts = CacheFacts(state=tally.cache or "miss", key=asked.key, saved=tally.saved)
     say(msgspec.structs.replace(done(question, flight.draft, tally), cache=facts))
 
 

@@ -136,6 +136,7 @@ async def send_kept(
     )
     tally.served_by = "cache" if is_fresh else "stale"
     tally.model, tally.provider, tally.saved = entry.model, "cache", saved
+    tally.cache = cache.state
     tally.mark_first_words()
     facts = Facts(
         served_by=tally.served_by,
@@ -317,6 +318,7 @@ async def take(
     """Send what a flight brings, from its beginning, in the form that the client asked for."""
     how: Literal["miss", "refresh"] = "refresh" if fresh else "miss"
     cache = CacheFacts(state=how if is_mine else "flight", key=question.key)
+    tally.cache = cache.state
     parts = list[bytes]()
     async for pieces in flight.follow():
         tally.mark_first_words()

@@ -12,6 +12,7 @@ from slipway.types import (
     AnswerDone,
     Asker,
     CacheFacts,
+    CacheState,
     OtherModelUsage,
     Record,
     Saved,
@@ -56,6 +57,7 @@ class Tally:
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
         self.saved: Saved | None = None
+        self.cache: CacheState | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
@@ -152,6 +154,7 @@ class Tally:
             other_usage=(*self.other_usage, *self._other_writers()),
             skipped=tuple(self.skipped.items()),
             saved=self.saved,
+            cache=self.cache,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

@@ -27,6 +27,7 @@ from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
+from slipway.web.cache import CacheRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
@@ -74,6 +75,7 @@ class Assembly:
         self.telemetry = Telemetry(
             lambda: self.carried.in_flight_total.count,
             lambda: healths_of(self.current.pipeline.routes.values()),
+            self.carried.cache.stats,
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
@@ -130,6 +132,9 @@ class Assembly:
             *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *CacheRoutes(
+                self.current, self.carried.cache, self.telemetry, lambda: self.asgi
+            ).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),

@@ -19,7 +19,7 @@ from slipway.cache.memory import MemoryEntries
 from slipway.cache.shared import SharedEntries
 from slipway.errors import SlipwayError
 from slipway.store.redis import SharedRedis
-from slipway.types import Record
+from slipway.types import CacheStats, Record
 
 __all__ = [
     "AnswerCache",
@@ -71,6 +71,20 @@ class AnswerCache:
         self.flights = Flights()
         self._invalidations = 0
         self._background: set[asyncio.Task[None]] = set()
+
+    def stats(self) -> CacheStats:
+        """Return what is kept now, and what left since the start."""
+        redis = self.shared.redis if self.shared is not None else None
+        state = "off" if redis is None else "full" if redis.is_full else redis.state
+        return CacheStats(
+            entries=len(self.memory),
+            bytes=self.memory.bytes,
+            budget=self.memory.budget,
+            evicted=self.evicted,
+            removed=dict(self.invalidated),
+            flights=len(self.flights.all),
+            shared=state,
+        )
 
     def resize(self, memory_mb: float, answer_kb: float) -> None:
         """Apply changed limits."""

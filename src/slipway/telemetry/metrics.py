@@ -16,12 +16,14 @@ import msgspec
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.telemetry.savings import Savings
+from slipway.types import AnswerDone, AttemptDone, CacheStats, FeedbackGiven
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 Labels = tuple[str, ...]
 Row = TypeVar("Row")
 
@@ -61,6 +63,40 @@ METRICS = {
         "Fields of providers' replies that could not be read, such as a token count that is text; "
         "the answer is passed on without them.",
         ("model", "provider"),
+    ),
+    "cache": MetricDefinition(
+        "slipway_cache_answers",
+        "Questions that asked the cache, by what it did: hit, stale, flight (shared the call of an "
+        "identical question), miss or refresh.",
+        ("app", "state"),
+    ),
+    "saved_answers": MetricDefinition(
+        "slipway_saved_answers",
+        "Answers for which no model was called, by what saved the call.",
+        ("app", "by"),
+    ),
+    "saved_tokens": MetricDefinition(
+        "slipway_saved_tokens",
+        "Tokens that these calls would have taken, as far as they are known.",
+        ("app", "by", "gen_ai_token_type"),
+    ),
+    "saved_usd": MetricDefinition(
+        "slipway_saved_usd",
+        "USD that these calls would have cost, as far as prices are known.",
+        ("app", "by"),
+    ),
+    "cache_entries": MetricDefinition(
+        "slipway_cache_entries", "Kept answers in memory.", (), is_gauge=True
+    ),
+    "cache_bytes": MetricDefinition(
+        "slipway_cache_bytes", "Memory of kept answers.", (), is_gauge=True
+    ),
+    "cache_removed": MetricDefinition(
+        "slipway_cache_removed",
+        "Kept answers that left memory since the start, by cause: evicted, expired, document (one "
+        "that it was written from changed), outranked (a search finds others now), request.",
+        ("cause",),
+        is_gauge=True,
     ),
     "citations": MetricDefinition(
         "slipway_citations",
@@ -183,11 +219,15 @@ class Telemetry:
     """
 
     def __init__(
-        self, in_flight: Callable[[], int], healths: Callable[[], Mapping[str, Health]] = dict
+        self,
+        in_flight: Callable[[], int],
+        healths: Callable[[], Mapping[str, Health]] = dict,
+        cache: Callable[[], CacheStats] = CacheStats,
     ) -> None:
         self.started_at = int(time.time())
-        self.in_flight, self.healths = in_flight, healths
-        self.counts: dict[str, dict[Labels, int]] = {
+        self.in_flight, self.healths, self.cache = in_flight, healths, cache
+        self.savings = Savings()
+        self.counts: dict[str, dict[Labels, float]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
         self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
@@ -212,13 +252,18 @@ class Telemetry:
             if record.left_out:
                 self.count("left_out", (record.model, record.provider), record.left_out)
 
-    def count(self, metric: str, labels: Labels, by: int = 1) -> None:
+    def count(self, metric: str, labels: Labels, by: float = 1) -> None:
         counts = self.counts[metric]
         counts[labels] = counts.get(labels, 0) + by
 
     def answer(self, a: AnswerDone) -> None:
         model, error = a.model or "", known_code(a.error)
-        self.count("answers", (a.app, model, a.served_by or "", error))
+        if a.endpoint != REFRESH:  # nobody waits for that, but its tokens are paid for
+            self.count("answers", (a.app, model, a.served_by or "", error))
+            self.savings.add(a)
+            self.count_saved(a)
+            if a.cache is not None:
+                self.count("cache", (a.app, a.cache))
         for outcome, count in (
             ("kept", a.citations_kept),
             ("flagged", a.citations_flagged),
@@ -241,6 +286,18 @@ class Telemetry:
             h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
+    def count_saved(self, a: AnswerDone) -> None:
+        """Count what an answer saved that no model had to write."""
+        if a.saved is None or a.error is not None:
+            return
+        labels = (a.app, a.saved.by)
+        self.count("saved_answers", labels)
+        if (usage := a.saved.usage) is not None:
+            self.count("saved_tokens", (*labels, "input"), usage.input_tokens)
+            self.count("saved_tokens", (*labels, "output"), usage.output_tokens)
+        if a.saved.usd is not None:
+            self.count("saved_usd", labels, float(a.saved.usd))
+
     def collect(self, names: Set[str] | None = None) -> Iterator[Any]:
         """Yield the metric families, as Prometheus' client library expects of a collector.
 
@@ -260,6 +317,7 @@ class Telemetry:
             yield counter
         yield from self.models(names)
         if names is None:
+            yield from self.kept()
             gauge = METRICS["in_flight"]
             yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
         for name, histogram in self.histograms.items():
@@ -271,6 +329,22 @@ class Telemetry:
                     labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1]
                 )
             yield family
+
+    def kept(self) -> Iterator[Any]:
+        """Yield the gauges of what is kept."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        gauges = {
+            name: GaugeMetricFamily(m.name, m.help, labels=m.labels)
+            for name, m in METRICS.items()
+            if name.startswith("cache_")
+        }
+        kept = self.cache()
+        gauges["cache_entries"].add_metric((), kept.entries)
+        gauges["cache_bytes"].add_metric((), kept.bytes)
+        for cause, count in {"evicted": kept.evicted, **kept.removed}.items():
+            gauges["cache_removed"].add_metric((cause,), count)
+        yield from gauges.values()
 
     def models(self, names: Set[str] | None) -> Iterator[Any]:
         """Yield the gauges of the models: breaker state and calls."""
