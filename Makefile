@@ -46,7 +46,8 @@ test: .venv/dev
 quick: .venv/dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "not process and not browser" $(PYTEST_ARGS)
 
-# Child processes are measured too; see [tool.coverage] in pyproject.toml.
+# Child processes are measured too, if each starts an interpreter; see [tool.coverage] in pyproject.toml.
+cover: export COLD_STARTS := 1
 cover: .venv/dev
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 

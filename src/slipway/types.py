@@ -5,6 +5,7 @@ encoded to JSON without conversion. Times are in seconds; `*_at` values are read
 loop's monotonic clock.
 """
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import msgspec
 ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
+CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
 CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
 CacheState = Literal["hit", "stale", "flight", "miss", "refresh"]  # what it did
@@ -22,6 +24,8 @@ Language = Literal["en", "zh"]  # the languages of error messages for people
 
 MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)  # no two processes may use the same bytes
 
 
 def new_id(prefix: str) -> str:
@@ -44,7 +48,9 @@ class Asker(Record, frozen=True, kw_only=True):
 
     `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
     all. `documents` is true if it may add and remove documents. `everything` is true only for the
-    operator at the machine: no access rule applies to it.
+    operator at the machine: no access rule applies to it. `admin` is true if it may manage keys. A
+    key is refused from `ends_at` on, in seconds since the epoch: it has `ended` (expired, revoked or
+    replaced).
     """
 
     owner: str
@@ -53,6 +59,9 @@ class Asker(Record, frozen=True, kw_only=True):
     apps: frozenset[str] | None = None
     documents: bool = False
     everything: bool = False
+    admin: bool = False
+    ends_at: float | None = None
+    ended: str = ""
 
 
 class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,11 +149,25 @@ class Source(Record, frozen=True, kw_only=True):
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """The tokens of one answer. `estimated` is true if the provider did not report them."""
+    """What a provider charges for. `estimated` is true if the provider did not report all of it.
+
+    `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
+    read from the provider's cache, written to it, or given as audio or images are input tokens;
+    reasoning, and audio or images as tokens, are output tokens. `images` were generated and priced
+    by the piece; `audio_ms` is the length of audio that is priced by the time.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    audio_ms: int = 0
     estimated: bool = False
 
 
@@ -252,15 +275,11 @@ class CacheFacts(Record, frozen=True, kw_only=True):
 
 
 class CacheStats(Record, frozen=True, kw_only=True):
-    """What the cache of this process holds, and how many entries left it since the start: `evicted`
-    for lack of memory, `removed` by cause. `shared` is the state of Redis.
-    """
+    """What the cache of this process holds. `shared` is the state of Redis, or `off`."""
 
     entries: int = 0
     bytes: int = 0
     budget: int = 0
-    evicted: int = 0
-    removed: dict[str, int] = {}
     flights: int = 0
     shared: str = "off"
 
@@ -371,6 +390,21 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     left_out: int = 0  # fields of the reply that could not be read
 
 
+class RuleUsed(Record, frozen=True, kw_only=True):
+    """The record of a rule that recognised a question: it answered, or was only in `shadow`.
+
+    `reason` is for the trace; it may hold words of the rules file, never of the question.
+    """
+
+    answer_id: str
+    app: str
+    rule: str
+    version: str
+    kind: Literal["question", "pattern", "intent"]
+    reason: str
+    shadow: bool
+
+
 class Answered(Record, frozen=True, kw_only=True):
     """A finished answer, as feedback needs it. `text` is None if its text is no longer kept."""
 
@@ -402,4 +436,5 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     helpful: bool | None
 
 
-Emit = Callable[[AnswerDone | AttemptDone], None]
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed
+Emit = Callable[[PipelineRecord], None]

@@ -14,7 +14,7 @@ from itertools import groupby
 import msgspec
 
 from slipway import ledger
-from slipway.answer.answering import compose, done, report_usage, settle
+from slipway.answer.answering import compose, done, report_usage, rule_answers, settle
 from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
 from slipway.answer.pipeline import App, Pipeline
@@ -70,7 +70,9 @@ class AnswerFlight(Flight[Event]):
     def __init__(self, asked: "KeptAsk") -> None:
         question = asked.question
         super().__init__(asked.key, question.app, question.asker.tenant, asked.policy.tags)
-        self.tally = Tally(question.id, asked.endpoint, question.app, question.asker, True)
+        self.tally = Tally(
+            question.id, asked.endpoint, question.app, question.asker, True, asked.pipeline.book
+        )
         self.draft = Draft()
         self.is_booked = False
 
@@ -157,10 +159,14 @@ async def answer_kept(
     say: Say,
 ) -> None:
     """Answer as `answer` does, from a kept answer or one in progress if there is one."""
-    tally = Tally(question.id, endpoint, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
+        if await rule_answers(pipeline, app, question, draft, tally, say):
+            settle(draft, tally)
+            say(done(question, draft, tally))
+            return
         await asked.look()
         entry = await asked.find()
         state = entry.state(asked.cache.now()) if entry is not None else None

@@ -231,7 +231,8 @@ def joinable(question: KeptQuestion) -> ChatFlight | None:
 
 def begin_flight(question: KeptQuestion, tally: Tally) -> ChatFlight:
     """Begin a call; its records carry the id of the question that begins it."""
-    own = Tally(tally.id, "chat", tally.app, question.asker, question.call.stream)
+    book = question.pipeline.book
+    own = Tally(tally.id, "chat", tally.app, question.asker, question.call.stream, book)
     flight = ChatFlight(question, own)
     key = (question.key, question.call.stream)
     question.cache.flights.start(key, flight, lambda: fly(question, flight))
@@ -244,6 +245,7 @@ async def fly(question: KeptQuestion, flight: ChatFlight) -> None:
     context = CallContext(
         answer_id=tally.id,
         emit=pipeline.emit,
+        charge=tally.charge,
         owner=question.asker.owner,
         until=tally.started_at + pipeline.answer_s,
         retry_until=tally.started_at + pipeline.patience_s,

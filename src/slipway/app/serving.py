@@ -16,7 +16,9 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
+from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyStore, has_knowledge
+from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
@@ -38,6 +40,13 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
+    if found.settings.listen.workers > 1:
+        listening = bind(found.settings.listen)
+        address = listening.getsockname()
+        serve_workers(
+            flags, found, listening, announce=partial(tell_start, found, address, quiet=quiet)
+        )
+        return
     store = LazyStore(found.settings)
     assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
     listening = bind(found.settings.listen)
@@ -67,7 +76,7 @@ def is_slipway(listen: Listen) -> bool:
     connection = HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
-        return connection.getresponse().read() == b'{"status":"ok"}'
+        return connection.getresponse().read().startswith(b'{"status":"ok"')
     except (OSError, HTTPException):
         return False
     finally:
@@ -83,6 +92,8 @@ def check(flags: Flags) -> list[str]:
     found = check_settings(flags)
     settings = found.settings
     check_usable(file_of(settings.store))
+    if failed := list(failing_tests(settings)):
+        raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]
     try:
         bind(settings.listen).close()

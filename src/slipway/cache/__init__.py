@@ -8,7 +8,6 @@ on, and whether it is still true, is for `answer/` to say: this package knows no
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -64,8 +63,7 @@ class AnswerCache:
     ) -> None:
         self.now = now
         self.shared = SharedEntries(redis, self._invalidate_here) if redis is not None else None
-        self.invalidated: Counter[str] = Counter()  # cause -> how many entries left because of it
-        self.evicted = 0
+        self.removed: Callable[[str], None] = lambda cause: None  # called for each that leaves
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
@@ -73,15 +71,13 @@ class AnswerCache:
         self._background: set[asyncio.Task[None]] = set()
 
     def stats(self) -> CacheStats:
-        """Return what is kept now, and what left since the start."""
+        """Return what is kept now."""
         redis = self.shared.redis if self.shared is not None else None
         state = "off" if redis is None else "full" if redis.is_full else redis.state
         return CacheStats(
             entries=len(self.memory),
             bytes=self.memory.bytes,
             budget=self.memory.budget,
-            evicted=self.evicted,
-            removed=dict(self.invalidated),
             flights=len(self.flights.all),
             shared=state,
         )
@@ -92,10 +88,7 @@ class AnswerCache:
         self.memory.shrink()
 
     def _dropped(self, entry: KeptAnswer, cause: str) -> None:
-        if cause == "evicted":
-            self.evicted += 1
-        else:
-            self.invalidated[cause] += 1
+        self.removed(cause)
 
     async def get(self, key: str) -> KeptAnswer | None:
         """Return the entry with this key, unless it has expired for every use."""

@@ -112,7 +112,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     kept = report["kept"]
     yield (
         f"Kept: {kept['entries']:,} answers, {kept['bytes'] / 2**20:.1f} of "
-        f"{kept['budget'] / 2**20:g} MiB; {kept['evicted']:,} evicted for lack of memory"
+        f"{kept['budget'] / 2**20:g} MiB"
     )
     causes = ", ".join(f"{cause} {count:,}" for cause, count in sorted(kept["removed"].items()))
     yield f"Removed: {causes or 'none'}"

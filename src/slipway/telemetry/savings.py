@@ -1,60 +1,40 @@
-"""Sum up what answers saved that no model had to write, for each app and each way of saving."""
+"""Report what answers saved that no model had to write, for each app and each way of saving."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from decimal import Decimal
 from typing import Any
 
-from slipway.types import AnswerDone
+Sums = Mapping[str, Mapping[tuple[str, ...], list[float]]]
 
 
-class SavedSum:
-    """What one way saved of one app's calls. `unpriced` calls have no known price."""
+def savings_report(sums: Sums, names: Set[str] | None = None) -> list[dict[str, Any]]:
+    """Return a row for each app and way, from the sums of all counters; of these names only if
+    `names` is set. `of` is how many questions the app answered in all, `unpriced` how many calls
+    have no known price.
+    """
+    answered: dict[str, float] = {}
+    for (app, _, _, error), (count,) in sums["answers"].items():
+        answered[app] = answered.get(app, 0) + (count if not error else 0)
 
-    def __init__(self) -> None:
-        self.calls = self.input_tokens = self.output_tokens = self.unpriced = 0
-        self.usd = Decimal(0)
+    def value(metric: str, *labels: str) -> float:
+        return sums[metric].get(labels, [0])[0]
 
-
-class Savings:
-    """Sums by (app, way), and how many questions each app was asked in all."""
-
-    def __init__(self) -> None:
-        self.sums: dict[tuple[str, str], SavedSum] = {}
-        self.asked: dict[str, int] = {}
-
-    def add(self, done: AnswerDone) -> None:
-        """Count an answer; one that failed saved nothing."""
-        if done.error is not None:
-            return
-        self.asked[done.app] = self.asked.get(done.app, 0) + 1
-        if done.saved is None:
-            return
-        key = (done.app, done.saved.by)
-        if key not in self.sums:
-            self.sums[key] = SavedSum()
-        row, usage = self.sums[key], done.saved.usage
-        row.calls += 1
-        if usage is not None:
-            row.input_tokens += usage.input_tokens
-            row.output_tokens += usage.output_tokens
-        if done.saved.usd is not None:
-            row.usd += Decimal(done.saved.usd)
-        else:
-            row.unpriced += 1
-
-    def report(self, names: Set[str] | None = None) -> list[dict[str, Any]]:
-        """Return a row for each app and way, of these apps only if `names` is set."""
-        return [
+    rows = []
+    for (app, by), (count,) in sorted(sums["saved_answers"].items()):
+        if names is not None and app not in names:
+            continue
+        unpriced = value("saved_unpriced", app, by)
+        usd = Decimal(value("saved_usd", app, by)).quantize(Decimal("0.000001"))
+        rows.append(
             {
                 "app": app,
                 "by": by,
-                "answers": row.calls,
-                "of": self.asked.get(app, 0),
-                "input_tokens": row.input_tokens,
-                "output_tokens": row.output_tokens,
-                "usd": f"{row.usd:f}" if row.calls > row.unpriced else None,
-                "unpriced": row.unpriced,
+                "answers": int(count),
+                "of": int(answered.get(app, 0)),
+                "input_tokens": int(value("saved_tokens", app, by, "input")),
+                "output_tokens": int(value("saved_tokens", app, by, "output")),
+                "usd": f"{usd:f}" if count > unpriced else None,
+                "unpriced": int(unpriced),
             }
-            for (app, by), row in sorted(self.sums.items())
-            if names is None or app in names
-        ]
+        )
+    return rows

@@ -12,6 +12,7 @@ from slipway.cache import AnswerCache, Selection
 from slipway.errors import BadRequest, Forbidden, NotFound
 from slipway.settings.checks import suggest
 from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.savings import savings_report
 from slipway.types import Asker
 from slipway.web.guard import Guard
 from slipway.web.responses import reply
@@ -90,12 +91,13 @@ class CacheRoutes:
     async def report(self, request: Request) -> Response:
         """Return what was saved, and what is kept, since the server started."""
         asker = self.manager(request)
-        stats = self.cache.stats()
+        sums = self.telemetry.sums()
+        removed = {cause: int(count) for (cause,), (count,) in sums["cache_removed"].items()}
         return reply(
             {
                 "since": self.telemetry.started_at,
-                "saved": self.telemetry.savings.report(asker.apps),
-                "kept": msgspec.structs.asdict(stats),
+                "saved": savings_report(sums, asker.apps),
+                "kept": {**msgspec.structs.asdict(self.cache.stats()), "removed": removed},
             }
         )
 
