@@ -8,7 +8,7 @@ on, and whether it is still true, is for `answer/` to say: this package knows no
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from slipway.cache.entries import KeptAnswer, Lifetime, SearchedSection, Selection
@@ -62,7 +62,9 @@ class AnswerCache:
         redis: SharedRedis | None = None,
     ) -> None:
         self.now = now
-        self.shared = SharedEntries(redis, self._invalidate_here) if redis is not None else None
+        # removes answers of the other workers of this server, and returns how many
+        self.others: Callable[[Selection], Awaitable[int]] | None = None
+        self.shared = SharedEntries(redis, self.invalidate_here) if redis is not None else None
         self.removed: Callable[[str], None] = lambda cause: None  # called for each that leaves
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
@@ -160,13 +162,16 @@ class AnswerCache:
         Return how many entries were removed, and whether the other servers know. If they do not,
         since Redis does not answer, they will as soon as it does.
         """
-        here = self._invalidate_here(selection, cause)
+        here = self.invalidate_here(selection, cause)
+        if self.others is not None:
+            here += await self.others(selection)
         if self.shared is None:
             return here, True
         there = await self.shared.invalidate(selection)
         return max(here, there or 0), there is not None
 
-    def _invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+    def invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+        """Remove what a selection matches from this process; return how many entries."""
         self._invalidations += 1
         self.flights.invalidate(selection)
         found = self.memory.select(selection)
