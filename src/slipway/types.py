@@ -434,6 +434,7 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     app: str
     kind: str
     helpful: bool | None
+    answer: str = ""  # its id
 
 
 PipelineRecord = AnswerDone | AttemptDone | RuleUsed

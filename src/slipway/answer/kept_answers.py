@@ -168,6 +168,7 @@ async def answer_kept(
             say(done(question, draft, tally))
             return
         await asked.look()
+        asked.cache.note_answer(question.id, asked.key)
         entry = await asked.find()
         state = entry.state(asked.cache.now()) if entry is not None else None
         if entry is not None and state in ("fresh", "refresh"):

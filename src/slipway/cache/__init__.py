@@ -8,6 +8,7 @@ on, and whether it is still true, is for `answer/` to say: this package knows no
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 MIB = 1024 * 1024
+REMEMBERED = 10_000  # answers whose entry is removed by a vote against them
 log = logging.getLogger("slipway")
 
 
@@ -70,6 +72,7 @@ class AnswerCache:
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
         self._invalidations = 0
+        self._answers: OrderedDict[str, str] = OrderedDict()  # id of an answer -> key
         self._background: set[asyncio.Task[None]] = set()
 
     def stats(self) -> CacheStats:
@@ -129,6 +132,18 @@ class AnswerCache:
         self.memory.drop(key, cause)
         if self.shared is not None:
             self.work_in_background(self.shared.drop(key))
+
+    def note_answer(self, answer_id: str, key: str) -> None:
+        """Remember which entry an answer came from or became."""
+        self._answers[answer_id] = key
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def disliked(self, answer_id: str) -> None:
+        """Remove the entry of an answer that somebody found wrong."""
+        key = self._answers.pop(answer_id, None)
+        if key is not None:
+            self.drop(key, "feedback")
 
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""

@@ -112,7 +112,8 @@ METRICS = {
     "cache_removed": MetricDefinition(
         "slipway_cache_removed",
         "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "
-        "(one that it was written from changed), outranked (a search finds others now), request.",
+        "(one that it was written from changed), outranked (a search finds others now), "
+        "feedback (somebody found it wrong), request.",
         ("cause",),
     ),
     "cache_entries": MetricDefinition(
