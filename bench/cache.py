@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,24 @@ def measure(folder: Path, up: int, redis: Redis, rounds: int, seconds: float) ->
             each.stop()
 
 
+def hits(target: Target) -> float:
+    """Return how many questions the server has answered from what it keeps."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{target.port}/metrics",
+        headers={"Authorization": "Bearer sk-bench-key"},
+    )
+    lines = urllib.request.urlopen(request, timeout=10).read().decode().splitlines()
+    found = [line for line in lines if line.startswith("slipway_cache_answers_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in found if 'state="hit"' in line)
+
+
+def loaded(target: Target, case: dict[str, Any], files: list[str], seconds: float) -> Any:
+    """Load a server, and add the share of answers that were hits."""
+    before = hits(target)
+    row = target.load(case, files, seconds)
+    return {**row, "hits": (hits(target) - before) / max(1.0, row["requests"])}
+
+
 def measured(
     folder: Path,
     cases: dict[str, tuple[Target, str]],
@@ -129,7 +148,7 @@ def measured(
         target.load(case, files[name], 0.5)
     for _ in range(rounds):
         for name, (target, _) in cases.items():
-            runs[name].append(target.load(case, files[name], seconds))
+            runs[name].append(loaded(target, case, files[name], seconds))
     return [
         {
             "case": name,
@@ -183,13 +202,14 @@ def outages(folder: Path, up: int, redis: Redis, seconds: float = 6.0) -> list[d
 def table(rows: list[dict[str, Any]]) -> None:
     print(
         f"{'case':46} {'conn.':>5} {'per CPU-s':>10} {'spread':>13} {'p50 ms':>8} "
-        f"{'p99 ms':>8} {'errors':>7}"
+        f"{'p99 ms':>8} {'hits':>6} {'errors':>7}"
     )
     for r in rows:
         spread = f"{r['spread'][0]:.0f}-{r['spread'][1]:.0f}"
         print(
             f"{r['case']:46} {r['connections']:5} {r['per_cpu_s']:10.0f} {spread:>13} "
-            f"{r['p50_us'] / 1000:8.2f} {r['p99_us'] / 1000:8.2f} {r['errors']:7.0f}"
+            f"{r['p50_us'] / 1000:8.2f} {r['p99_us'] / 1000:8.2f} {100 * r['hits']:4.0f} % "
+            f"{r['errors']:7.0f}"
         )
 
 
