@@ -91,6 +91,7 @@ class KeptAsk:
         self.question, self.endpoint = question, endpoint
         self.cache = pipeline.cache
         self.key = self.version = ""
+        self.may_keep = False  # the documents must have been read before
 
     @property
     def knowledge(self) -> Knowledge | None:
@@ -100,9 +101,13 @@ class KeptAsk:
 
     async def look(self) -> None:
         """Find out the key, and the version of the documents that this asker may read."""
-        if self.knowledge is None:
-            self.key = self.key_for([])
+        if self.app.knowledge is None:
+            self.key, self.may_keep = self.key_for([]), True
+        elif self.knowledge is None:  # which groups matter is not known yet
+            asker = self.question.asker
+            self.key = self.key_for(["unread", asker.owner, *sorted(asker.groups)])
         else:
+            self.may_keep = True
             self.key, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
 
     def _look_at(self, knowledge: Knowledge) -> tuple[str, str]:
@@ -241,7 +246,7 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
     """Return the answer as it is kept; None if it is not complete, or not as good as it should be."""
     draft, tally, lifetime = flight.draft, flight.tally, asked.policy.lifetime
     notices = {event.code for event in flight.items if isinstance(event, Notice)}
-    if lifetime is None or not flight.keep or notices & LESSER:
+    if lifetime is None or not (flight.keep and asked.may_keep) or notices & LESSER:
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
@@ -385,7 +390,7 @@ def refresh_soon(asked: KeptAsk) -> None:
         return
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
-    again.key, again.version = asked.key, asked.version
+    again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
     tally = Tally(question.id, "refresh", asked.app.name, question.asker, True)
 
     async def refresh() -> None:
