@@ -14,7 +14,7 @@ from itertools import groupby
 import msgspec
 
 from slipway import ledger
-from slipway.answer.answering import compose, done, report_usage, rule_answers, settle
+from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
 from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
 from slipway.answer.pipeline import App, Pipeline
@@ -168,9 +168,7 @@ async def answer_kept(
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
-        if await rule_answers(pipeline, app, question, draft, tally, say):
-            settle(draft, tally)
-            say(done(question, draft, tally))
+        if await is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
         asked.cache.note_answer(question.id, asked.key)
@@ -391,7 +389,8 @@ def refresh_soon(asked: KeptAsk) -> None:
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
     again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
-    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True)
+    book_calls = asked.pipeline.book
+    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, book_calls)
 
     async def refresh() -> None:
         await answer_by_flight(again, Draft(), tally, lambda event: None)
