@@ -58,6 +58,8 @@ ROUTES = {
     "GET /v1/keys/{id}": "one of them",
     "DELETE /v1/keys/{id}": "revokes it",
     "POST /v1/keys/{id}/rotate": "replaces it by another secret",
+    "GET /v1/cache/report": "what kept answers saved, and what is kept",
+    "POST /v1/cache/invalidate": "removes kept answers by `app`, `tag`, `document` or `key`",
     "GET /v1/session": "who asks, and what the page may offer",
     "GET /login": "sends the browser to the OpenID Connect provider",
     "GET /login/callback": "where the provider sends it back to",
@@ -129,6 +131,9 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
         "they differ too early"
     ),
     "trace": "`trace` shows what happened to an answer",
+    "cache": "`cache` shows and removes kept answers",
+    "cache report": "`cache report` shows what they saved",
+    "cache invalidate": "`cache invalidate` removes those that match every option",
     "rules": "`rules` is about the rules that answer without a model",
     "rules test": "`rules test` runs the tests of the rules; the exit code is 1 if one fails",
     "rules explain": "`rules explain` says which rule answers a question, and why",

@@ -10,7 +10,6 @@ them, it is removed.
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
 
 import msgspec
 
@@ -28,6 +27,7 @@ from slipway.errors import NotCached, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.types import (
     CacheFacts,
+    CacheState,
     Citation,
     Delta,
     Done,
@@ -91,6 +91,7 @@ class KeptAsk:
         self.question, self.endpoint = question, endpoint
         self.cache = pipeline.cache
         self.key = self.version = ""
+        self.may_keep = False  # the documents must have been read before
 
     @property
     def knowledge(self) -> Knowledge | None:
@@ -100,9 +101,13 @@ class KeptAsk:
 
     async def look(self) -> None:
         """Find out the key, and the version of the documents that this asker may read."""
-        if self.knowledge is None:
-            self.key = self.key_for([])
+        if self.app.knowledge is None:
+            self.key, self.may_keep = self.key_for([]), True
+        elif self.knowledge is None:  # which groups matter is not known yet
+            asker = self.question.asker
+            self.key = self.key_for(["unread", asker.owner, *sorted(asker.groups)])
         else:
+            self.may_keep = True
             self.key, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
 
     def _look_at(self, knowledge: Knowledge) -> tuple[str, str]:
@@ -166,6 +171,7 @@ async def answer_kept(
         if is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
+        asked.cache.note_answer(question.id, asked.key)
         entry = await asked.find()
         state = entry.state(asked.cache.now()) if entry is not None else None
         if entry is not None and state in ("fresh", "refresh"):
@@ -204,6 +210,7 @@ def replay(asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say) -> None:
     now = asked.cache.now()
     is_fresh = entry.state(now) == "fresh"
     tally.served_by = "cache" if is_fresh else "stale"
+    tally.cache = "hit" if is_fresh else "stale"
     tally.model, tally.provider = entry.model, "cache"
     tally.saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
     for name, raw in body.events:
@@ -237,7 +244,7 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
     """Return the answer as it is kept; None if it is not complete, or not as good as it should be."""
     draft, tally, lifetime = flight.draft, flight.tally, asked.policy.lifetime
     notices = {event.code for event in flight.items if isinstance(event, Notice)}
-    if lifetime is None or not flight.keep or notices & LESSER:
+    if lifetime is None or not (flight.keep and asked.may_keep) or notices & LESSER:
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
@@ -290,6 +297,7 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     found = flights.joinable((asked.key, asked.version)) if shares else None
     is_mine = not isinstance(found, AnswerFlight)
     flight = found if isinstance(found, AnswerFlight) else begin_flight(asked)
+    tally.cache = how(asked) if is_mine else "flight"
     flights.enter(flight)
     try:
         await take(flight, tally, say)
@@ -299,7 +307,12 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     finally:
         await flights.leave(flight)
         book(flight, draft, tally)
-    end(asked, flight, draft, tally, say, is_mine=is_mine)
+    end(asked, flight, draft, tally, say)
+
+
+def how(asked: KeptAsk) -> CacheState:
+    """Return how an answer begins that nothing kept or in progress serves."""
+    return "refresh" if asked.question.cache == "refresh" else "miss"
 
 
 def begin_flight(asked: KeptAsk) -> AnswerFlight:
@@ -358,8 +371,6 @@ def end(
     draft: Draft,
     tally: Tally,
     say: Say,
-    *,
-    is_mine: bool,
 ) -> None:
     """Send the end of an answer: its usage and what the cache did."""
     question = asked.question
@@ -367,8 +378,7 @@ def end(
         report_usage(draft, tally, say)
     elif tally.saved.usage is not None:
         say(UsageReport(model=tally.model or "", usage=tally.saved.usage, cost_usd="0"))
-    how: Any = "refresh" if question.cache == "refresh" else "miss"
-    facts = CacheFacts(state=how if is_mine else "flight", key=asked.key, saved=tally.saved)
+    facts = CacheFacts(state=tally.cache or "miss", key=asked.key, saved=tally.saved)
     say(msgspec.structs.replace(done(question, flight.draft, tally), cache=facts))
 
 
@@ -378,7 +388,7 @@ def refresh_soon(asked: KeptAsk) -> None:
         return
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
-    again.key, again.version = asked.key, asked.version
+    again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
     book_calls = asked.pipeline.book
     tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, book_calls)
 

@@ -34,6 +34,7 @@ from slipway.types import Answered, AttemptDone, FeedbackGiven, PipelineRecord, 
 from slipway.web.answers import AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
+from slipway.web.cache import CacheRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
@@ -81,8 +82,8 @@ class Assembly:
             live=live,
             pace=Pace(self.records),
             book=self.ledger.add,
-            in_flight_total=self.in_flight(),
             cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
+            in_flight_total=self.in_flight(),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
@@ -90,6 +91,7 @@ class Assembly:
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
@@ -101,7 +103,11 @@ class Assembly:
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
-        return Telemetry(lambda: self.carried.in_flight_total.count, self.healths)
+        return Telemetry(
+            lambda: self.carried.in_flight_total.count,
+            self.healths,
+            cache=self.carried.cache.stats,
+        )
 
     def healths(self) -> dict[str, Health]:
         """Return what is known of each model that questions may meet."""
@@ -110,6 +116,8 @@ class Assembly:
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
+        if isinstance(record, FeedbackGiven) and record.helpful is False:
+            self.carried.cache.disliked(record.answer)
         self.traces.emit(record)
         if isinstance(record, RuleUsed):
             self.writer.add(record)
@@ -165,6 +173,9 @@ class Assembly:
             *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *CacheRoutes(
+                self.current, self.carried.cache, self.telemetry, lambda: self.asgi
+            ).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),

@@ -116,7 +116,11 @@ class Feedback:
         """
         app, saved = await self._in_thread(self._save, opinion, asker)
         if not saved.replaced:
-            self._emit(FeedbackGiven(app=app, kind=opinion.kind, helpful=opinion.helpful))
+            self._emit(
+                FeedbackGiven(
+                    app=app, kind=opinion.kind, helpful=opinion.helpful, answer=opinion.answer
+                )
+            )
         return Receipt(
             id=saved.id, answer=opinion.answer, kind=opinion.kind, replaced=saved.replaced
         )

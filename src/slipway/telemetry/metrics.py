@@ -17,13 +17,21 @@ import msgspec
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, Usage
+from slipway.types import (
+    AnswerDone,
+    AttemptDone,
+    CacheStats,
+    FeedbackGiven,
+    RuleUsed,
+    Usage,
+)
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 BAD = ("closed", "half-open", "open")  # the worst one comes last
+REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 Labels = tuple[str, ...]
 Row = TypeVar("Row")
 
@@ -83,6 +91,49 @@ METRICS = {
         "Fields of providers' replies that could not be read, such as a token count that is text; "
         "the answer is passed on without them.",
         ("model", "provider"),
+    ),
+    "cache": MetricDefinition(
+        "slipway_cache_answers",
+        "Questions that asked the cache, by what it did: hit, stale, flight (shared the call of an "
+        "identical question), miss or refresh.",
+        ("app", "state"),
+    ),
+    "saved_answers": MetricDefinition(
+        "slipway_saved_answers",
+        "Answers for which no model was called, by what saved the call.",
+        ("app", "by"),
+    ),
+    "saved_tokens": MetricDefinition(
+        "slipway_saved_tokens",
+        "Tokens that these calls would have taken, as far as they are known.",
+        ("app", "by", "gen_ai_token_type"),
+    ),
+    "saved_usd": MetricDefinition(
+        "slipway_saved_usd",
+        "USD that these calls would have cost, as far as prices are known.",
+        ("app", "by"),
+    ),
+    "saved_unpriced": MetricDefinition(
+        "slipway_saved_unpriced", "Calls among them whose price is unknown.", ("app", "by")
+    ),
+    "cache_removed": MetricDefinition(
+        "slipway_cache_removed",
+        "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "
+        "(one that it was written from changed), outranked (a search finds others now), "
+        "feedback (somebody found it wrong), request.",
+        ("cause",),
+    ),
+    "cache_entries": MetricDefinition(
+        "slipway_cache_entries",
+        "Kept answers in the memory of the process that is asked.",
+        (),
+        is_gauge=True,
+    ),
+    "cache_bytes": MetricDefinition(
+        "slipway_cache_bytes",
+        "Memory of kept answers in the process that is asked.",
+        (),
+        is_gauge=True,
     ),
     "citations": MetricDefinition(
         "slipway_citations",
@@ -276,6 +327,7 @@ class Telemetry:
         healths: Callable[[], Mapping[str, Health]] = dict,
         new_row: NewRow = own_row,
         all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
+        cache: Callable[[], CacheStats] = CacheStats,
     ) -> None:
         """Count in rows that `new_row` makes.
 
@@ -284,7 +336,7 @@ class Telemetry:
         """
         self.started_at = int(time.time())
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
-        self.all_rows = all_rows or self.own_rows
+        self.all_rows, self.cache = all_rows or self.own_rows, cache
         self.counts: dict[str, dict[Labels, Numbers]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
@@ -321,7 +373,7 @@ class Telemetry:
         helpful = "report" if given.kind == "report" else "yes" if given.helpful else "no"
         self.count("feedback", (given.app, helpful))
 
-    def count(self, metric: str, labels: Labels, by: int = 1) -> None:
+    def count(self, metric: str, labels: Labels, by: float = 1) -> None:
         self._counter(metric, labels)[0] += by
 
     def _counter(self, metric: str, labels: Labels) -> Numbers:
@@ -336,7 +388,10 @@ class Telemetry:
         error = "" if a.error is None else known_code(a.error)
         kind = (a.app, a.model or "", a.provider, a.served_by or "", error)
         rows = self._rows.get(kind) or self._rows_of(kind)
-        rows.answers[0] += 1
+        if a.endpoint != REFRESH:  # nobody waits for that, but its tokens are paid for
+            rows.answers[0] += 1
+            if a.cache is not None or a.saved is not None:
+                self.count_cache(a)
         rows.duration[bisect_left(SECONDS, a.duration_s)] += 1
         rows.duration[-1] += a.duration_s
         usage = a.usage
@@ -386,6 +441,22 @@ class Telemetry:
         ):
             if count:
                 self.count("citations", (a.app, a.model or "", outcome), count)
+
+    def count_cache(self, a: AnswerDone) -> None:
+        """Count what the cache did for an answer, and what the answer saved."""
+        if a.cache is not None:
+            self.count("cache", (a.app, a.cache))
+        if a.saved is None or a.error is not None:
+            return
+        labels = (a.app, a.saved.by)
+        self.count("saved_answers", labels)
+        if (usage := a.saved.usage) is not None:
+            self.count("saved_tokens", (*labels, "input"), usage.input_tokens)
+            self.count("saved_tokens", (*labels, "output"), usage.output_tokens)
+        if a.saved.usd is not None:
+            self.count("saved_usd", labels, float(a.saved.usd))
+        else:
+            self.count("saved_unpriced", labels)
 
     def own_rows(self) -> Iterator[NumberedRow]:
         """Yield what this process counted."""
@@ -440,6 +511,9 @@ class Telemetry:
             yield counter
         yield from self.models(names, others)
         if names is None:
+            kept = self.cache()
+            for name, amount in (("cache_entries", kept.entries), ("cache_bytes", kept.bytes)):
+                yield GaugeMetricFamily(METRICS[name].name, METRICS[name].help, value=amount)
             gauge = METRICS["in_flight"]
             yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
         for name in self.histograms:

@@ -59,7 +59,7 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys"),
+        *("traces", "keys", "cache"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
