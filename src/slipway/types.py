@@ -15,6 +15,7 @@ ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "qu
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
 Stage = Literal["admit", "plan", "retrieve", "write"]
+CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
@@ -91,6 +92,7 @@ class Question(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # the client's model parameters, passed to the model unchanged
     within: Within | None = None
     language: Language = "en"
+    cache: CacheWish = "use"
     attached: "tuple[Passage, ...]" = ()  # of files that belong to this conversation alone
 
 

@@ -29,14 +29,33 @@ async def answer(
     """
     tally = Tally(question.id, endpoint, app.name, question.asker, True)
 
+    async def stages() -> None:
+        await compose(pipeline, app, question, draft, tally, say)
+        settle(draft, tally)
+        report_usage(draft, tally, say)
+        say(done(question, draft, tally))
+
+    try:
+        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
+    except (SlipwayError, asyncio.CancelledError):
+        report_usage(draft, tally, say)
+        raise
+
+
+async def compose(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> None:
+    """Plan the answer and write what the draft still lacks. Raises the error of a failed section
+    after the others are written.
+    """
+
     def send(event: Event) -> None:
         if type(event) is Delta:
             tally.mark_first_words()
         say(event)
 
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
-
-    async def stages() -> None:
+    try:
         small = (
             small_model(pipeline, app.small, question, draft, tally)
             if app.small is not None
@@ -46,15 +65,6 @@ async def answer(
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
-        settle(draft, tally)
-        report_usage(draft, tally, send)
-        send(done(question, draft, tally))
-
-    try:
-        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
-    except (SlipwayError, asyncio.CancelledError):
-        report_usage(draft, tally, send)
-        raise
     finally:
         progress.close()
 

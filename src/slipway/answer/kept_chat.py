@@ -18,9 +18,8 @@ from slipway.providers import Call
 from slipway.providers.reshaping import DONE, chunks_of, completion_of
 from slipway.providers.sse import Framer, data_of
 from slipway.routing import CallContext, Route, RoutedAnswer
-from slipway.types import Asker, CacheFacts, Piece, Saved, new_id
+from slipway.types import Asker, CacheFacts, CacheWish, Piece, Saved, new_id
 
-Wish = Literal["use", "off", "refresh", "only"]  # what the client wants of the cache
 COMPLETE = frozenset({"stop", "tool_calls", "function_call"})  # finish reasons of answers to keep
 REFUSED = re.compile(rb'"refusal"\s*:\s*"[^"]')
 NOTHING_KEPT = "No answer to this question is kept."
@@ -80,7 +79,7 @@ async def proxy_kept(
     answer_id: str,
     asker: Asker,
     writer: ResponseWriter,
-    wish: Wish,
+    wish: CacheWish,
 ) -> None:
     """Answer as `proxy` does, from a kept answer or a shared call if there is one.
 

@@ -38,14 +38,18 @@ class Flight(Generic[Item]):
 
     async def bring(self, item: Item, size: int) -> None:
         """Add an item of so many bytes, and wait if all who take them are far behind."""
+        self.add(item, size)
+        if size and self.bytes > AHEAD:
+            await self._wait_for_takers(size)
+
+    def add(self, item: Item, size: int) -> None:
+        """Add an item of so many bytes."""
         self.items.append(item)
         self.bytes += size
         self.wake()
         if self.bytes > LARGEST:
             self.joinable = False
             self._forget_taken()
-        if size and self.bytes > AHEAD:
-            await self._wait_for_takers(size)
 
     def wake(self) -> None:
         """Let all who wait look again."""

@@ -1,15 +1,19 @@
 """The headers of the cache: what a request wants of it, and what it did for the reply."""
 
-from slipway.answer import Wish
 from slipway.errors import BadRequest
-from slipway.types import CacheFacts
+from slipway.types import CacheFacts, CacheWish
 from slipway.web.guard import Headers, Scope
 
 NAME = b"x-slipway-cache"
-WISHES: dict[bytes, Wish] = {b"off": "off", b"refresh": "refresh", b"only": "only", b"use": "use"}
+WISHES: dict[bytes, CacheWish] = {
+    b"off": "off",
+    b"refresh": "refresh",
+    b"only": "only",
+    b"use": "use",
+}
 
 
-def wish_of(scope: Scope) -> Wish:
+def wish_of(scope: Scope) -> CacheWish:
     """Return what the request wants of the cache. Raise BadRequest for an unknown word."""
     sent = scope["slipway.headers"].get(NAME)
     if sent is None:

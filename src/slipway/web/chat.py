@@ -124,6 +124,7 @@ class ChatRoutes:
                 options=options,
                 within=parse_within(sent.get("within")),
                 language=language_of(scope["slipway.headers"]),
+                cache=wish_of(scope),
             )
         )
         run.begin(work_for(pipeline, "chat"))
