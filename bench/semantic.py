@@ -1,8 +1,8 @@
 """Measure how many wrong answers the semantic cache serves, and how many hits that leaves, on streams
 whose questions' answers are known.
 
-    python bench/semantic.py                # 20 streams of 8,000 questions, at 1 %, 2 % and 5 %
-    python bench/semantic.py --streams 4    # fewer
+    python bench/semantic.py                # 20 streams of 8,000 questions, at each target
+    python bench/semantic.py --streams 4 --target hit:1
 
 The questions are those of Banking77 (77 intents, CC BY 4.0): two of one intent have the same answer.
 None comes twice in a stream: the exact cache has repeats. Four kinds of streams, with five seeds each:
@@ -38,7 +38,7 @@ from slipway.settings import folders
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "pairs"
 LENGTH = 8000
-PERS: tuple[Per, ...] = ("hit", "request")
+TARGETS = ("hit:5", "hit:2", "request:1")
 KINDS = ("even", "popular", "drift", "hostile")
 THRESHOLDS = [0.6 + 0.01 * step for step in range(40)]
 
@@ -73,17 +73,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the pairs")
     parser.add_argument("--streams", type=int, default=20, help="number of streams")
     parser.add_argument("--length", type=int, default=LENGTH, help="questions in a stream")
-    parser.add_argument("--error", default="1,2,5", help="values of max_error, in percent")
-    parser.add_argument("--per", choices=PERS, action="append", help="what is bounded")
-    parser.add_argument("--show", action="store_true", help="print each stream")
+    parser.add_argument(
+        "--target",
+        action="append",
+        help="what is bounded, such as hit:5 (percent); may be repeated",
+    )
     options = parser.parse_args()
     questions, changed = read_data(options.data)
     vectors = embedded([q.text for q in questions] + [t for pair in changed for t in pair[1:]])
-    targets = [
-        (per, float(error) / 100)
-        for per in options.per or PERS
-        for error in options.error.split(",")
-    ]
+    targets = [target_of(each) for each in options.target or TARGETS]
     measured: dict[tuple[Per, float], list[tuple[str, Outcome, Outcome]]] = defaultdict(list)
     for number in range(options.streams):
         kind, seed = KINDS[number % len(KINDS)], number // len(KINDS)
@@ -95,11 +93,15 @@ def main() -> None:
                 (each for each in fixed if each.error(per) <= max_error), key=lambda each: each.hits
             )
             measured[per, max_error].append((kind, ours, best))
-            if options.show:
-                print(per, max_error, kind, seed, ours, "best", best, flush=True)
+            print(kind, seed, per, max_error, ours, "best fixed:", best.hits, flush=True)
     for (per, max_error), rows in measured.items():
         report(per, max_error, rows)
     must_miss(questions, changed, vectors)
+
+
+def target_of(text: str) -> tuple[Per, float]:
+    per, _, percent = text.partition(":")
+    return ("request" if per == "request" else "hit"), float(percent) / 100
 
 
 def report(per: Per, max_error: float, rows: Sequence[tuple[str, Outcome, Outcome]]) -> None:

@@ -85,6 +85,8 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "cache": "`cache` limits what kept answers take, and keeps those of bare models",
     "models.NAME.cache": "`cache` of a model says which of its answers are kept",
     "apps.NAME.cache": "`cache` of an app says which of its answers are kept",
+    "apps.NAME.cache.semantic": "`semantic` of an app's `cache` serves the answers of similar questions, once they have earned it",
+    "models.NAME.cache.semantic": "`semantic` is for apps only",
     "models.NAME": "`models` names the models, each with these fields",
     "models.NAME.price": "`price` gives prices in USD per million tokens",
     "models.NAME.connection": "`connection` sets the timeouts of a model, and how it is reached",
@@ -117,6 +119,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
         "they differ too early"
     ),
     "trace": "`trace` shows what happened to an answer",
+    "cache": "`cache` explains what the cache does with a question",
+    "cache explain": "`cache explain` shows whether a question would get the answer of a similar one",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
     "eval": "`eval` measures how good search and answers are",

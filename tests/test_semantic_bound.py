@@ -6,11 +6,12 @@ import pytest
 
 from slipway.cache.semantic_bound import (
     CONFIDENCE,
+    LEVELS,
+    SHARES,
     ErrorBound,
     Per,
     ServedErrors,
-    is_below,
-    rate_bound,
+    Window,
 )
 
 
@@ -20,7 +21,7 @@ def test_the_bound_on_served_errors_holds_at_all_times_under_any_shares() -> Non
     for seed in range(150):
         chance, errors, served = random.Random(seed), ServedErrors(1 - CONFIDENCE), 0
         for number in range(80):
-            share = (1 / 2, 1 / 4, 1 / 8)[(number // 20) % 3]
+            share = SHARES[(number // 20) % len(SHARES)]
             if chance.random() < share:
                 errors.found(share)
             else:
@@ -35,30 +36,36 @@ def test_the_bound_on_served_errors_holds_at_all_times_under_any_shares() -> Non
 def test_the_bound_is_close_to_what_was_served() -> None:
     chance, errors, served = random.Random(1), ServedErrors(0.05), 0
     for _ in range(2000):
-        if chance.random() < 0.25:
-            errors.found(0.25)
+        if chance.random() < 1 / 3:
+            errors.found(1 / 3)
         else:
-            errors.serve(0.25)
+            errors.serve(1 / 3)
             served += 1
     assert served < errors.at_most() < 1.2 * served
 
 
-def test_the_bound_of_a_rate_holds_at_all_times() -> None:
+def test_the_bound_of_a_rate_holds_at_all_times_under_any_shares() -> None:
+    """The rate is exactly the limit: it is rarely said to be below, however checks are thinned."""
     broken = 0
-    for seed in range(200):
-        chance, k = random.Random(seed), 0
-        for n in range(1, 401):
-            k += chance.random() < 0.05
-            if is_below(0.05, n, k, 0.05):
+    for seed in range(100):
+        chance, window = random.Random(seed), Window(0.2, 1)
+        for number in range(300):
+            share = (1.0, 1 / 2, 1 / 5)[number // 100]
+            is_found = chance.random() < 0.2 and chance.random() < share
+            window.see(len(LEVELS), is_found / share, share)
+            if window.bounds()[0] <= 0.2:
                 broken += 1
                 break
-    assert broken <= 10 + 6
+    assert broken <= 100 * window.alpha + 3
 
 
 def test_the_bound_of_a_rate_falls_with_evidence() -> None:
-    assert rate_bound(0, 0, 0.05) > 0.99
-    assert rate_bound(1000, 0, 0.05) < 0.01 < rate_bound(100, 0, 0.05)
-    assert rate_bound(1000, 30, 0.05) == pytest.approx(0.05, abs=0.01)
+    window = Window(0.02, 0)
+    assert set(window.bounds()) == {1.0}
+    for _ in range(800):
+        window.see(5, 0.0, 1.0)
+    assert list(window.bounds() <= 0.02) == [True] * 5 + [False] * (len(LEVELS) - 5)
+    assert window.earned(0.02) == [0, 1, 2, 3], "0.9 is below the lowest start of a series"
 
 
 def played(bound: ErrorBound, error: float, requests: int, seed: int = 0) -> tuple[int, int]:
@@ -76,15 +83,15 @@ def played(bound: ErrorBound, error: float, requests: int, seed: int = 0) -> tup
 
 @pytest.mark.parametrize("per", ["hit", "request"])
 def test_nothing_is_served_before_it_is_earned(per: Per) -> None:
-    bound = ErrorBound(0.02, per, random.Random(0).random)
-    assert played(bound, 0.0, 200) == (0, 0)
+    bound = ErrorBound(0.05, per, random.Random(0).random)
+    assert played(bound, 0.0, 150) == (0, 0)
     assert not bound.state().serving
     served, wrong = played(bound, 0.0, 3000)
-    assert served > 1500
+    assert served > 1300
     assert wrong == 0
     assert bound.state().serving
     assert bound.state().share < 0.2
-    assert bound.state().per_request <= 0.02
+    assert bound.state().per_request <= 0.05
 
 
 def test_what_is_wrong_too_often_is_never_served() -> None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "mock": "Run a provider to test against, with delays and faults on demand.",
     "prompt": "Show exactly what a model reads.",
     "trace": "Show which models were tried for an answer.",
+    "cache": "Explain what the cache does with a question.",
     "feedback": "List what people said of answers.",
     "eval": "Measure how good search and answers are.",
     "plan": "Choose a model and a deployment for what a business needs.",

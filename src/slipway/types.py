@@ -239,15 +239,18 @@ class Saved(Record, frozen=True, kw_only=True):
 class CacheFacts(Record, frozen=True, kw_only=True):
     """What the cache did for an answer.
 
-    `state` is `hit` or `stale` (a kept answer), `flight` (the call of an identical question that
+    `state` is `hit` or `stale` (a kept answer), `semantic` (the kept answer of a similar `question`,
+    with the cosine of both), `flight` (the call of an identical question that
     was in progress), `miss`, `refresh` or `off`. `age_s` is the age of a kept answer. `key` names
     the kept answer in `POST /v1/cache/invalidate`.
     """
 
-    state: Literal["hit", "stale", "flight", "miss", "refresh", "off"]
+    state: Literal["hit", "semantic", "stale", "flight", "miss", "refresh", "off"]
     key: str | None = None
     age_s: float | None = None
     saved: Saved | None = None
+    similarity: float | None = None
+    question: str | None = None
 
 
 class UsageReport(Event, frozen=True, kw_only=True):

@@ -20,7 +20,9 @@ from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
+from slipway.answer.same_answer import SaidAnswer
 from slipway.answer.settlement import Tally
+from slipway.answer.similar import SimilarAnswer, learn, look
 from slipway.answer.skeleton import run_settled
 from slipway.cache import CachePolicy, Flight, KeptAnswer, digest
 from slipway.cache.keys import plain
@@ -89,6 +91,8 @@ class KeptAsk:
         self.question, self.endpoint = question, endpoint
         self.cache = pipeline.cache
         self.key = self.version = ""
+        self.scope: list[str] = []  # the documents, and the groups that decide what is read
+        self.similar: SimilarAnswer | None = None
 
     @property
     def knowledge(self) -> Knowledge | None:
@@ -98,15 +102,14 @@ class KeptAsk:
 
     async def look(self) -> None:
         """Find out the key, and the version of the documents that this asker may read."""
-        if self.knowledge is None:
-            self.key = self.key_for([])
-        else:
-            self.key, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
+        if self.knowledge is not None:
+            self.scope, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
+        self.key = self.key_for(self.scope)
 
-    def _look_at(self, knowledge: Knowledge) -> tuple[str, str]:
+    def _look_at(self, knowledge: Knowledge) -> tuple[list[str], str]:
         asker = self.question.asker
         scope = [knowledge.name, *knowledge.groups_that_matter(asker)]
-        return self.key_for(scope), knowledge.version(asker)
+        return scope, knowledge.version(asker)
 
     def key_for(self, scope: list[str]) -> str:
         """Return the key; `scope` names the documents and the groups that decide what is read."""
@@ -141,10 +144,36 @@ class KeptAsk:
             entry = msgspec.structs.replace(entry, knowledge=self.version)
             self.cache.verified(entry)
             return entry
-        self.cache.drop(self.key, "outranked" if is_current else "document")
+        self.cache.drop(entry.key, "outranked" if is_current else "document")
         # the search may have read a changed file again
         self.version = await asyncio.to_thread(knowledge.version, asker)
         return None
+
+    async def kept_under(self, key: str) -> KeptAnswer | None:
+        """Return the fresh answer kept under another question's key, if it is still true."""
+        entry = await self.cache.get(key)
+        if entry is None or entry.state(self.cache.now()) != "fresh":
+            return None
+        if self.app.knowledge is None:
+            return entry
+        return await self.still_true(entry, self.knowledge) if self.knowledge else None
+
+    def said(self, entry: KeptAnswer, question: str) -> SaidAnswer:
+        """Return what a kept answer says."""
+        return said_in(decode_body(entry.body), question)
+
+
+def said_in(body: KeptBody, question: str) -> SaidAnswer:
+    """Return the text and the cited passages of an answer's events."""
+    events = [msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]) for name, raw in body.events]
+    ids = {event.source.n: event.source.id for event in events if isinstance(event, SourceFound)}
+    cited = {event.n for event in events if isinstance(event, Citation)}
+    return SaidAnswer(
+        question=question,
+        text="".join(event.text for event in events if isinstance(event, Delta)),
+        passages=frozenset(ids[n] for n in cited if n in ids),
+        abstained=body.abstained,
+    )
 
 
 async def answer_kept(
@@ -171,6 +200,11 @@ async def answer_kept(
             return
         if question.cache == "only":
             raise NotCached(NOTHING_KEPT)
+        if question.cache == "use" and joinable(asked) is None:
+            asked.similar = await look(asked)
+        if asked.similar is not None and asked.similar.is_served:
+            serve_similar(asked, asked.similar, tally, say)
+            return
         try:
             await answer_by_flight(asked, draft, tally, say)
         except ProviderError as error:
@@ -194,26 +228,37 @@ def stale_text(age_s: float) -> str:
 # A kept answer
 
 
-def replay(asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say) -> None:
-    """Send the events of a kept answer, and what it saved."""
+def serve_similar(asked: KeptAsk, similar: SimilarAnswer, tally: Tally, say: Say) -> None:
+    """Send the kept answer of a similar question."""
+    best, entry = similar.found.best, similar.entry
+    assert best is not None and entry is not None  # noqa: S101, PT018 - only then it is served
+    asked.cache.semantic.note(asked.question.id, similar.index, best.key, similar.found)
+    similarity = round(best.similarity, 4)
+    facts = CacheFacts(state="semantic", similarity=similarity, question=best.text)
+    replay(asked, entry, tally, say, facts)
+
+
+def replay(
+    asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say, facts: CacheFacts | None = None
+) -> None:
+    """Send the events of a kept answer, and what it saved. `facts` are those of a similar question,
+    if its answer is sent.
+    """
     body: KeptBody = decode_body(entry.body)
     now = asked.cache.now()
-    is_fresh = entry.state(now) == "fresh"
-    tally.served_by = "cache" if is_fresh else "stale"
+    facts = facts or CacheFacts(state="hit" if entry.state(now) == "fresh" else "stale")
+    by: Any = "cache" if facts.state == "hit" else facts.state
+    tally.served_by = by
     tally.model, tally.provider = entry.model, "cache"
-    tally.saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
+    tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
         say(msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]))
     if entry.usage is not None:
         say(UsageReport(model=entry.model or "", usage=entry.usage, cost_usd="0"))
-    facts = CacheFacts(
-        state="hit" if is_fresh else "stale",
-        key=entry.key,
-        age_s=round(entry.age_s(now), 3),
-        saved=tally.saved,
-    )
+    age_s = round(entry.age_s(now), 3)
+    facts = msgspec.structs.replace(facts, key=entry.key, age_s=age_s, saved=tally.saved)
     say(
         Done(
             id=asked.question.id,
@@ -283,9 +328,11 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     """Answer by a call that identical questions share."""
     flights = asked.cache.flights
     shares = asked.policy.flights and asked.question.cache != "refresh"
-    found = flights.joinable((asked.key, asked.version)) if shares else None
-    is_mine = not isinstance(found, AnswerFlight)
-    flight = found if isinstance(found, AnswerFlight) else begin_flight(asked)
+    found = joinable(asked) if shares else None
+    is_mine = found is None
+    flight = found or begin_flight(asked)
+    if not is_mine:
+        nothing_learned(asked)
     flights.enter(flight)
     try:
         await take(flight, tally, say)
@@ -296,6 +343,18 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
         await flights.leave(flight)
         book(flight, draft, tally)
     end(asked, flight, draft, tally, say, is_mine=is_mine)
+
+
+def joinable(asked: KeptAsk) -> AnswerFlight | None:
+    """Return the answer to an identical question that is in progress."""
+    found = asked.cache.flights.joinable((asked.key, asked.version))
+    return found if isinstance(found, AnswerFlight) else None
+
+
+def nothing_learned(asked: KeptAsk) -> None:
+    """Take note that no answer came to compare with that of a similar question."""
+    if asked.similar is not None:
+        asked.similar.index.undecided(asked.similar.found.verdict)
 
 
 def begin_flight(asked: KeptAsk) -> AnswerFlight:
@@ -310,11 +369,17 @@ async def fly(asked: KeptAsk, flight: AnswerFlight) -> None:
     """Write the answer, and keep it if it is complete."""
     version = asked.version  # of before the search: if documents change now, it is searched again
     draft, tally = flight.draft, flight.tally
-    await compose(asked.pipeline, asked.app, asked.question, draft, tally, flight.say)
+    try:
+        await compose(asked.pipeline, asked.app, asked.question, draft, tally, flight.say)
+    except BaseException:
+        nothing_learned(asked)
+        raise
     settle(draft, tally)
     entry = entry_of(asked, flight, version)
     if entry is not None:
         asked.cache.put(entry)
+    if asked.similar is not None:
+        asked.cache.work_in_background(learn(asked, asked.similar, entry))
 
 
 async def take(flight: AnswerFlight, tally: Tally, say: Say) -> None:
@@ -370,7 +435,7 @@ def end(
 
 def refresh_soon(asked: KeptAsk) -> None:
     """Write the answer again in the background, unless that is already being done."""
-    if asked.cache.flights.joinable((asked.key, asked.version)) is not None:
+    if joinable(asked) is not None:
         return
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")

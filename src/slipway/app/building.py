@@ -26,6 +26,7 @@ from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
+from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
@@ -66,12 +67,13 @@ class Assembly:
             pace=Pace(store),
             cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb),
         )
-        self.feedback = Feedback(store, self.emit)
+        self.feedback = Feedback(store, self.emit, self.carried.cache.semantic.hear)
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
             lambda: self.carried.in_flight_total.count,
             lambda: healths_of(self.current.pipeline.routes.values()),
+            self.carried.cache.semantic.reports,
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
@@ -128,6 +130,7 @@ class Assembly:
             *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),

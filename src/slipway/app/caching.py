@@ -1,12 +1,27 @@
 """Settings -> what is kept of each app, route and model."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache as once
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 import slipway
 from slipway.answer import App
-from slipway.cache import CachePolicy, Lifetime, digest
-from slipway.settings import AppSettings, CacheSettings, ModelSettings, RouteEntry, Settings
+from slipway.cache import CachePolicy, Lifetime, SemanticPolicy, digest
+from slipway.errors import SlipwayError
+from slipway.settings import AppSettings, CacheSettings, ModelSettings, RouteEntry, Settings, share
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from slipway.knowledge.embedding import Embedder
+
+EXTRA = "slipway[vectors]"
+log = logging.getLogger("slipway")
 
 
 def policies_of(settings: Settings) -> dict[str, CachePolicy]:
@@ -74,7 +89,60 @@ def app_policy(settings: Settings, app: AppSettings, compiled: App) -> CachePoli
         dict(compiled.defaults),
         (compiled.passages, compiled.sections, compiled.matches, app.rerank, settings.embedding),
     )
-    return policy(app.cache, identity)
+    found = policy(app.cache, identity)
+    if found is None or found.lifetime is None or app.stakes == "high":
+        return found
+    return msgspec.structs.replace(found, semantic=semantic_policy(settings, app.cache))
+
+
+def semantic_policy(settings: Settings, cache: CacheSettings) -> SemanticPolicy | None:
+    if cache.semantic is None:
+        return None
+    return SemanticPolicy(
+        max_error=share(cache.semantic.max_error),
+        per=cache.semantic.per,
+        compare=cache.semantic.compare,
+        entries=cache.semantic.entries,
+        embed=embedding_of(settings.embedding),
+        judge=cache.semantic.judge,
+    )
+
+
+@once
+def embedding_of(named: str) -> "QuestionEmbedding":
+    """Return the embedding of questions that the settings name; it is opened when it is used."""
+    return QuestionEmbedding(named)
+
+
+class QuestionEmbedding:
+    """Embed questions. If the model cannot be opened, nothing is embedded, and the log says why."""
+
+    def __init__(self, named: str) -> None:
+        self._named, self._lock = named, Lock()
+        self._opened: Embedder | None = None
+        self.problem: str | None = None
+
+    def __call__(self, text: str) -> "NDArray[np.float32] | None":
+        """Return the vector; None if there is no model, or it does not know the text's script."""
+        with self._lock:
+            if self._opened is None and self.problem is None:
+                self._open()
+        embedder = self._opened
+        if embedder is None or not embedder.understands(text):
+            return None
+        return embedder.embed_query(text)
+
+    def _open(self) -> None:
+        try:
+            from slipway.knowledge.embedding import opened  # heavy, and not always used
+
+            self._opened = opened(self._named)
+        except ImportError:
+            self.problem = f"it needs the extra: pip install '{EXTRA}'."
+        except SlipwayError as error:
+            self.problem = f"{error.what} {error.next}"
+        if self.problem is not None:
+            log.warning("answers of similar questions are not served: %s", self.problem)
 
 
 def identity_of(settings: Settings, name: str | None) -> str | None:

@@ -29,6 +29,7 @@ _SHARPNESS = 15  # of votes: how much more a nearer question counts
 _TWIN = 0.6  # likeness from which a refused question speaks against its whole group
 _NAMES = 20_000  # words of which it is remembered whether they are names
 _OFTEN = 2
+_OUTCOMES = {True: "same", False: "different", None: "unknown"}
 
 
 class NearQuestion(Record, frozen=True, kw_only=True):
@@ -119,11 +120,11 @@ class SeenNames:
             self._named.clear()
             self._seen.clear()
         reading = read(text)
-        self._seen.update(set(reading.words))
+        self._seen.update(reading.all)
         self._named.update(reading.names)
 
     def among(self, *texts: str) -> frozenset[str]:
-        words = {word for text in texts for word in read(text).words}
+        words = frozenset[str]().union(*(read(text).all for text in texts))
         return frozenset(
             word for word in words if self._named[word] >= max(_OFTEN, 0.3 * self._seen[word])
         )
@@ -148,10 +149,14 @@ class SemanticIndex:
         self._partitions: dict[Hashable, _QuestionVectors] = {}
         self._entries: OrderedDict[Hashable, _KeptQuestion] = OrderedDict()
         self._next_group, self._record = 0, TrackRecord()
-        self.refusals = Counter[str]()
+        self.refusals, self.outcomes = Counter[str](), Counter[str]()
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def resize(self, entries: int) -> None:
+        """Keep at most so many questions from now on."""
+        self._most = entries
 
     def find(self, text: str, vector: "Floats", partition: Hashable) -> LookUp:
         """Return what is near the question, without deciding or counting anything."""
@@ -182,11 +187,18 @@ class SemanticIndex:
             self.refusals.update(each.refused for each in found.near if each.refused)
             if found.best is None:
                 self.bound.miss()
+                self.outcomes["none"] += 1
                 return found
             verdict, share = self.bound.decide(found.score)
+            self.outcomes[verdict] += 1
             if verdict == "serve" and found.best.key in self._entries:
                 self._entries.move_to_end(found.best.key)
         return replace(found, verdict=verdict, share=share)
+
+    def undecided(self, verdict: Verdict) -> None:
+        """Take note that no answer came to compare with."""
+        with self._lock:
+            self.bound.undecided(verdict)
 
     def learn(self, found: LookUp, same: Sequence[bool | None], key: Hashable) -> None:
         """Learn from a fresh answer, and keep its question under `key`.
@@ -198,6 +210,7 @@ class SemanticIndex:
             verdicts = dict(zip((each.group for each in found.groups), same, strict=False))
             if found.best is not None and found.facts is not None:
                 first = verdicts.get(found.best.group)
+                self.outcomes[_OUTCOMES[first]] += 1
                 if first is None:
                     self.bound.undecided(found.verdict)
                 else:

@@ -5,16 +5,16 @@ is served, or checked: then the model answers, and the answers are compared. So 
 hit was either served, unnoticed, or found by a check, with known probabilities, and the number
 found bounds the number served. Nothing is assumed about the questions, the scores or the order.
 
-Let q be the probability of a check at the time of a wrong would-be hit, and v = -ln(1 - q). For
-every c in (0, 1), the product over all wrong would-be hits of
+Let q be the probability of a check. For every c in (0, 1), the product over all wrong would-be hits
+of
 
     (1 - q) ** -c  if it was served,  (1 - (1 - q) ** (1 - c)) / q  if it was checked,
 
 is a martingale that starts at 1: its factors have mean 1 under the coin. So is a mixture over
 several c, and by Ville's inequality it ever reaches 1 / alpha with probability alpha at most. Hence
-with confidence 1 - alpha, *at all times together*, the sum of v over the served wrong answers is
-below the W at which the mixture reaches 1 / alpha. (Ville 1939; the method of mixtures: Robbins
-1970; a survey of such bounds: Howard, Ramdas, McAuliffe and Sekhon 2021, Annals of Statistics 49.)
+with confidence 1 - alpha, *at all times together*, fewer wrong answers were served than it takes
+for the mixture to reach 1 / alpha. (Ville 1939; the method of mixtures: Robbins 1970; a survey of
+such bounds: Howard, Ramdas, McAuliffe and Sekhon 2021, Annals of Statistics 49.)
 """
 
 import math
@@ -22,20 +22,29 @@ import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from slipway.types import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Verdict = Literal["shadow", "check", "serve"]
 Per = Literal["hit", "request"]
 CONFIDENCE = 0.95
 LEVELS = (0.6, 0.7, 0.8, 0.86, 0.9, 0.93, 0.95, 0.965, 0.975, 0.985, 0.99, 0.995)
-SHARES = (1 / 20, 1 / 16, 1 / 12, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2)  # of would-be hits checked
+SHARES = (1 / 20, 1 / 8, 1 / 3)  # of would-be hits checked
 # c: its share of the mixture
 _MIXTURE = {0.96: 0.4, 0.8: 0.2, 0.6: 0.15, 0.45: 0.1, 0.3: 0.08, 0.2: 0.05, 0.1: 0.02}
-_RATES = (0.02, 0.1, 0.2, 0.35, 0.5, 0.7)  # error rates, as parts of the limit, that are mixed
-_LEARNING = 100  # checks before anything counts: the scorer is still learning
-_COMFORT = 0.5  # how much of the allowed error may be used up before fewer are checked
+_BETS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)  # how much of the wealth a bet may lose
+_LIMITS = (0.25, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)  # by max_error: tested error rates
+_STARTS = (0.86, 0.95, 0.985)  # levels from which lower ones are tested in turn
+_WINDOWS = 3  # the latest measurements that count
+_GROWTH = 3  # how many times as many checks as before until the next one begins
+_PARTS = (0.1, 0.25, 0.25, 0.2)  # of alpha, for the first measurements; later ones halve the rest
+_LEARNING = 50  # checks before anything counts: the scorer is still learning
+_COMFORT = 0.7  # how much of the allowed error may be used up before fewer are checked
 _FORECAST = 0.7  # of the allowed error: what a threshold may be expected to need
 _RECENT = 40  # checks that the alarm looks at
 _ALARM = 0.001
@@ -58,98 +67,130 @@ class BoundState(Record, frozen=True, kw_only=True):
     wrong: int
     reported: int
     above: int
-    wrong_above: int
+    wrong_above: float
     per_hit: float
     wrong_served_at_most: float
     per_request: float
     max_error: float
     per: Per
-    restarts: int
+    alarms: int
 
 
 class ServedErrors:
-    """Bound the number of wrong answers served, from those found by checks."""
+    """Bound the number of wrong answers served, from those found by checks.
+
+    Each share of checks has a martingale of its own, and an equal part of alpha.
+    """
 
     def __init__(self, alpha: float) -> None:
-        self._alpha = alpha
-        self._found = [0.0] * len(_MIXTURE)  # for each c: minus the log of the factors of checks
-        self._lowest = math.inf  # the smallest v at which anything was served
-        self._weight: float | None = None
-        self._first = self._most_weight()
+        self._wanted = -math.log(alpha / len(SHARES))
+        # for each c: minus the log of the factors of what was found
+        self._found = {share: [0.0] * len(_MIXTURE) for share in SHARES}
+        self._most = {share: self._solved(share) for share in SHARES}
+        self._first = dict(self._most)
+        self._used = set[float]()
 
     def serve(self, share: float) -> None:
-        self._lowest = min(self._lowest, _weight_of(share))
-
-    def at_most_unfound(self, share: float) -> float:
-        """Return what the bound would be if no check had found anything."""
-        return self._first / min(self._lowest, _weight_of(share))
-
-    @property
-    def served(self) -> bool:
-        return self._lowest < math.inf
+        self._used.add(share)
 
     def found(self, share: float) -> None:
         """Count a wrong would-be hit that was checked with probability `share`."""
-        self._found = [
+        self._found[share] = [
             sum_ - math.log((1 - (1 - share) ** (1 - c)) / share)
-            for c, sum_ in zip(_MIXTURE, self._found, strict=True)
+            for c, sum_ in zip(_MIXTURE, self._found[share], strict=True)
         ]
-        self._weight = None
+        self._most[share] = self._solved(share)
 
     def at_most(self, share: float | None = None) -> float:
         """Return the bound, or what it would be if the next one were served at this share."""
-        lowest = self._lowest if share is None else min(self._lowest, _weight_of(share))
-        return self._most_weight() / lowest
+        return sum(self._most[each] for each in self._used | ({share} if share else set()))
 
-    def _most_weight(self) -> float:
-        """Return the W at which the mixture reaches 1 / alpha."""
-        if self._weight is None:
-            wanted = -math.log(self._alpha)
-            low, high = 0.0, 1.0
-            while self._log_sum(high) < wanted:
-                low, high = high, high * 2
-            while high - low > 1e-4 * high:
-                middle = (low + high) / 2
-                low, high = (low, middle) if self._log_sum(middle) >= wanted else (middle, high)
-            self._weight = high
-        return self._weight
+    def at_most_unfound(self, share: float) -> float:
+        """Return what the bound would be if no check had found anything."""
+        return sum(self._first[each] for each in self._used | {share})
 
-    def _log_sum(self, weight: float) -> float:
+    @property
+    def served(self) -> bool:
+        return bool(self._used)
+
+    def _solved(self, share: float) -> float:
+        """Return the number served at which the mixture reaches 1 / alpha."""
+        each = -math.log1p(-share)
+        low, high = 0.0, 1.0
+        while self._log_mixture(share, high * each) < self._wanted:
+            low, high = high, high * 2
+        while high - low > 1e-4 * high:
+            middle = (low + high) / 2
+            is_high = self._log_mixture(share, middle * each) >= self._wanted
+            low, high = (low, middle) if is_high else (middle, high)
+        return high
+
+    def _log_mixture(self, share: float, weight: float) -> float:
         logs = [
-            math.log(share) + c * weight - found
-            for (c, share), found in zip(_MIXTURE.items(), self._found, strict=True)
+            math.log(part) + c * weight - found
+            for (c, part), found in zip(_MIXTURE.items(), self._found[share], strict=True)
         ]
         top = max(logs)
         return top + math.log(sum(math.exp(log - top) for log in logs))
 
 
-def _weight_of(share: float) -> float:
-    return -math.log1p(-share)
+class Window:
+    """Evidence that the error rate above each level is below some limits, since a point in time.
 
-
-def rate_bound(n: int, k: int, alpha: float) -> float:
-    """Return an upper bound of an error rate after `k` errors in `n` checks. With confidence
-    1 - alpha, all the bounds of a growing series of checks hold together.
-
-    It is the rate that a mixture of likelihood ratios rejects at level alpha (Robbins 1970).
+    Whoever bets on every would-be hit that its error is below the limit m cannot win if the rate is
+    m or more: the wealth is then a supermartingale, and reaches 1 / alpha with probability alpha at
+    most (Waudby-Smith and Ramdas 2024, Journal of the Royal Statistical Society B 86). A would-be
+    hit counts as wrong by 1 / q if a check, made with probability q, found it wrong, and as right
+    otherwise; its mean is its error. Bets are a part of q, so that none can lose more than all.
     """
-    low, high = k / n if n else 0.0, 1.0
-    while high - low > 1e-5:
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_below(middle, n, k, alpha) else (middle, high)
-    return high
 
+    def __init__(self, max_error: float, number: int) -> None:
+        import numpy as np
 
-def is_below(limit: float, n: int, k: int, alpha: float) -> bool:
-    """Tell whether the error rate is below `limit`, with confidence 1 - alpha, at any time."""
-    if limit >= 1:
-        return True
-    logs = [
-        k * math.log(part) + (n - k) * (math.log1p(-limit * part) - math.log1p(-limit))
-        for part in _RATES
-    ]
-    top = max(logs)
-    return top + math.log(sum(math.exp(log - top) for log in logs) / len(logs)) >= -math.log(alpha)
+        later = (1 - sum(_PARTS)) / 2 ** (number - len(_PARTS) + 1) if number else 0.0
+        part = _PARTS[number] if number < len(_PARTS) else later
+        self.alpha = (1 - CONFIDENCE) * part / len(_STARTS)
+        self.requests = 0
+        self._limits = np.array([min(max_error * part, 0.99) for part in _LIMITS])
+        self._bets = np.array(_BETS)
+        self._logs = np.zeros((len(LEVELS), len(_LIMITS), len(_BETS)))
+        self.hits, self.wrong = np.zeros(len(LEVELS)), np.zeros(len(LEVELS))  # estimated
+
+    def see(self, count: int, wrong: float, share: float) -> None:
+        """Count a would-be hit above the first `count` levels that is `wrong` by this much, while
+        `share` of what is served is checked.
+        """
+        import numpy as np
+
+        bets = self._bets[None, :] * share
+        self._logs[:count] += np.log1p(bets * (self._limits[:, None] - wrong))
+        self.hits[:count] += 1
+        self.wrong[:count] += wrong
+
+    def bounds(self) -> "NDArray[np.float64]":
+        """Return an upper bound of the error rate above each level; 1 if there is none yet."""
+        import numpy as np
+
+        top = self._logs.max(axis=2, keepdims=True)
+        wealth = top[:, :, 0] + np.log(np.exp(self._logs - top).mean(axis=2))
+        is_below = wealth >= -math.log(self.alpha)
+        found: NDArray[np.float64] = np.where(is_below, self._limits, 1.0).min(axis=1)
+        return found
+
+    def earned(self, limit: float) -> list[int]:
+        """Return the levels above which the error rate is at most `limit`.
+
+        From each of a few levels, lower ones are tested in turn until one fails, so that each of
+        these series needs a part of alpha, not each level (a fixed sequence of tests: Maurer,
+        Hothorn and Lehmacher 1995).
+        """
+        passed, found = (self.bounds() <= limit).tolist(), set[int]()
+        for start in _STARTS:
+            level = LEVELS.index(start)
+            while level >= 0 and passed[level]:
+                found.add(level)
+                level -= 1
+        return sorted(found)
 
 
 class ErrorBound:
@@ -159,52 +200,44 @@ class ErrorBound:
 
     - `per="request"`: the wrong answers served are at most `max_error` of all requests, whatever
       the questions are.
-    - `per="hit"`: the wrong answers served are at most `max_error` of the answers served, plus a
-      number that is known from the start (about three by the share that is checked), whatever the
-      questions are. Besides, nothing is served above a threshold until the error rate of the
-      would-be hits above it, found by checks, is below `max_error` (confidence 95 % for all
-      thresholds together, if those that are not checked are like those that are).
+    - `per="hit"`: the wrong answers served are at most `max_error` of the would-be hits above the
+      threshold (served and checked), plus a number that is known from the start (about four by the
+      share that is checked), whatever the questions are. Besides, nothing is served above a
+      threshold until the error rate of the would-be hits above it is proved to be below
+      `max_error`, if what comes next is like what came since the measurement began.
 
-    A restart forgets the counts, so that what was learned long ago does not excuse what is served
-    now; each measurement in which something was served takes 70 % of what is left of the 5 %.
+    Measurements begin at 50, 150, 450, 1350… checks, and the latest three count, so that what the
+    scorer did before it had learned is forgotten. If the latest checks find more errors than chance
+    explains, all of them are forgotten.
     """
 
     def __init__(
         self, max_error: float, per: Per = "hit", coin: Callable[[], float] = random.random
     ) -> None:
         self.max_error, self.per, self._coin = max_error, per, coin
-        self.requests, self.served, self.checked, self.restarts = 0, 0, 0, 0
-        self.wrong, self.reported = 0, 0
-        self._owed = False
-        self._next_restart = 0
+        self.requests = self.served = self.checked = self.wrong = self.reported = self.alarms = 0
+        self._owed = False  # a check brought no answer to compare
         self._level: int | None = None  # of what is served, an index of LEVELS
         self._share = 1.0
-        self._begin()
-        self._errors = ServedErrors(self._alpha())
-
-    def _begin(self) -> None:
-        self._n, self._k = [0] * len(LEVELS), [0] * len(LEVELS)  # checked, and wrong among them
-        self._k_weighted = [0.0] * len(LEVELS)  # each wrong one by the chance of its check
-        self._requests_since = self._served_since = self._reported_since = 0
+        self._errors = ServedErrors(1 - CONFIDENCE)
+        self._credit = [0] * len(LEVELS)  # would-be hits above each level, served and checked
+        self._windows: list[Window] = []
+        self._opened, self._next_window = 0, _LEARNING
         self._recent: deque[bool] = deque(maxlen=_RECENT)
-
-    def _alpha(self) -> float:
-        """Return this measurement's part of the 5 %: 70 % of what the earlier ones left."""
-        return (1 - CONFIDENCE) * 0.7 * 0.3**self.restarts
 
     # deciding
 
     def miss(self) -> None:
         """Count a request without any candidate."""
         self.requests += 1
-        self._requests_since += 1
+        for window in self._windows:
+            window.requests += 1
 
     def decide(self, score: float) -> tuple[Verdict, float]:
         """Return what to do with a candidate, and with which probability it is checked."""
-        self.requests += 1
-        self._requests_since += 1
-        level = bisect_right(LEVELS, score) - 1
-        if self._level is None or level < self._level:
+        self.miss()
+        count = bisect_right(LEVELS, score)
+        if self._level is None or count <= self._level:
             return "shadow", 1.0
         if self._owed:
             return "check", 1.0
@@ -212,8 +245,7 @@ class ErrorBound:
             return "check", self._share
         self._errors.serve(self._share)
         self.served += 1
-        self._served_since += 1
-        self._adjust()
+        self._see(count, 0.0)
         return "serve", self._share
 
     def undecided(self, verdict: Verdict) -> None:
@@ -225,68 +257,74 @@ class ErrorBound:
         self.checked += 1
         self.wrong += wrong
         self._owed = self._owed and verdict != "check"
-        if self.checked <= _LEARNING:
-            return
-        for each in range(bisect_right(LEVELS, score)):
-            self._n[each] += 1
-            self._k[each] += wrong
-            self._k_weighted[each] += wrong / share
         if verdict == "check":
             self._recent.append(wrong)
             if wrong and share < 1:
                 self._errors.found(share)
-            if self._is_alarming():
-                self._restart()
-        self._adjust()
+        self._see(bisect_right(LEVELS, score), wrong / share)
+        if self._is_alarming():
+            self.alarms += 1
+            self._windows.clear()
+            self._recent.clear()
+            self._next_window = self.checked
+            self._adjust()
+        if self.checked >= self._next_window:
+            self._open_window()
 
     def report(self, score: float) -> None:
         """Count a served answer that a reader called wrong, in addition to what is bounded."""
         self.reported += 1
-        self._reported_since += 1
-        for each in range(bisect_right(LEVELS, score)):
-            self._n[each] += 1
-            self._k[each] += 1
-            self._k_weighted[each] += 1
-        self._adjust()
+        self._see(bisect_right(LEVELS, score), 1.0)
 
     # measuring
 
+    def _see(self, count: int, wrong: float) -> None:
+        """Count a would-be hit, and adjust what is served."""
+        share = min(self._share, 1 / wrong) if wrong else self._share
+        for window in self._windows:
+            window.see(count, wrong, share)
+        for level in range(count):
+            self._credit[level] += 1
+        self._adjust()
+
+    def _open_window(self) -> None:
+        self._windows = [*self._windows[1 - _WINDOWS :], Window(self.max_error, self._opened)]
+        self._opened += 1
+        self._next_window = max(_GROWTH * self.checked, _LEARNING)
+
     def _adjust(self) -> None:
         """Choose what is served from now on, and how much of it is checked."""
-        self._level = next(
-            (each for each in range(len(LEVELS)) if self._allows(each, SHARES[-1])), None
-        )
+        levels = self._earned() if self._windows else []
+        self._level = next((each for each in levels if self._affords(each, SHARES[-1])), None)
         if self._level is None:
             self._share = 1.0
-            if self.checked >= 2 * max(self._next_restart, _LEARNING):
-                self._restart()
             return
-        self._share = next(
-            (share for share in SHARES if self._allows(self._level, share, _COMFORT)), SHARES[-1]
-        )
+        level = self._level
+        self._share = next((s for s in SHARES if self._affords(level, s, _COMFORT)), SHARES[-1])
 
-    def _allows(self, level: int, share: float, part: float = 1.0) -> bool:
-        """Tell whether hits above this level may be served while `share` of them are checked.
+    def _earned(self) -> list[int]:
+        """Return the levels above which the error is low enough, by any of the latest windows."""
+        found = set[int]()
+        for window in self._windows:
+            if self.per == "hit":
+                levels, among = window.earned(self.max_error), window.hits
+            else:
+                levels, among = list(range(len(LEVELS))), window.hits * 0 + window.requests
+            expected = (window.wrong + 1) <= _FORECAST * self.max_error * among
+            found.update(level for level in levels if expected[level])
+        return sorted(found)
 
-        With a `part` below 1, only that part of the allowed errors may be used up.
+    def _affords(self, level: int, share: float, part: float = 1.0) -> bool:
+        """Tell whether more may be served above this level while `share` of it is checked.
+
+        With a `part` below 1, only that part of the allowed errors may be what is never known.
         """
-        n, k, errors = self._n[level], self._k[level], self._errors_at_most(share)
-        if self.per == "request":
-            forecast = (self._k_weighted[level] + 1) / max(self._requests_since, 1)
-            return (
-                errors <= self.max_error * part * self.requests
-                and forecast <= _FORECAST * self.max_error
-            )
+        errors = self._errors.at_most(share) + self.reported
         unknown = self._errors.at_most_unfound(share)
-        if part < 1 and unknown > part * self.max_error * (n + self._served_since):
+        allowed = self.max_error * (self.requests if self.per == "request" else self._credit[level])
+        if part < 1 and unknown > part * allowed:
             return False
-        return (
-            is_below(self.max_error, n, k, (1 - CONFIDENCE) / len(LEVELS))
-            and errors <= self.max_error * self._served_since + unknown
-        )
-
-    def _errors_at_most(self, share: float | None = None) -> float:
-        return self._errors.at_most(share) + self._reported_since
+        return errors <= allowed + (unknown if self.per == "hit" else 0.0)
 
     def _is_alarming(self) -> bool:
         """Tell whether the last checks found more errors than chance explains."""
@@ -297,18 +335,12 @@ class ErrorBound:
         tail = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
         return tail < _ALARM
 
-    def _restart(self) -> None:
-        self._next_restart = self.checked
-        self._begin()
-        if self.per == "hit" and self._errors.served:
-            self.restarts += 1
-            self._errors = ServedErrors(self._alpha())
-        self._level, self._share = None, 1.0
-
     def state(self) -> BoundState:
-        shown = self._level if self._level is not None else self._nearest_level()
-        n, k = self._n[shown], self._k[shown]
-        errors = self._errors_at_most() if self._errors.served else 0.0
+        bounds = [window.bounds().tolist() for window in self._windows] or [[1.0] * len(LEVELS)]
+        best = [min(each) for each in zip(*bounds, strict=True)]
+        shown = self._level if self._level is not None else best.index(min(best))
+        window = self._windows[0] if self._windows else Window(self.max_error, 0)
+        errors = self._errors.at_most() if self._errors.served else 0.0
         return BoundState(
             serving=self._level is not None,
             threshold=LEVELS[shown],
@@ -318,17 +350,12 @@ class ErrorBound:
             checked=self.checked,
             wrong=self.wrong,
             reported=self.reported,
-            above=n,
-            wrong_above=k,
-            per_hit=rate_bound(n, k, (1 - CONFIDENCE) / len(LEVELS)),
+            above=int(window.hits[shown]),
+            wrong_above=round(float(window.wrong[shown]), 1),
+            per_hit=best[shown],
             wrong_served_at_most=errors,
             per_request=errors / max(self.requests, 1),
             max_error=self.max_error,
             per=self.per,
-            restarts=self.restarts,
+            alarms=self.alarms,
         )
-
-    def _nearest_level(self) -> int:
-        """Return the level whose bound is lowest."""
-        alpha = (1 - CONFIDENCE) / len(LEVELS)
-        return min(range(len(LEVELS)), key=lambda at: rate_bound(self._n[at], self._k[at], alpha))

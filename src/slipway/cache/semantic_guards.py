@@ -63,7 +63,9 @@ class QuestionWords(Record, frozen=True, kw_only=True):
     """
 
     words: tuple[str, ...]
+    all: frozenset[str]
     content: tuple[str, ...]
+    about: frozenset[str]  # the content words
     stems: frozenset[str]  # of all words
     unprefixed: frozenset[str]  # stems of words without their `un-`, `in-`, `de-`, …
     numbers: tuple[tuple[float, str], ...]
@@ -79,12 +81,15 @@ def read(text: str) -> QuestionWords:
     plain = unicodedata.normalize("NFKC", text.encode("utf-8", "ignore").decode())
     tokens = _TOKEN.findall(plain)
     words = tuple(token.lower().replace("’", "'") for token in tokens)
+    content = tuple(_stem(word) for word in words if _is_content(word))
     stems = frozenset(map(_stem, words))
     return QuestionWords(
         words=words,
         stems=stems,
         unprefixed=frozenset(_unprefixed(stems)),
-        content=tuple(_stem(word) for word in words if _is_content(word)),
+        all=frozenset(words),
+        content=content,
+        about=frozenset(content),
         numbers=tuple(sorted((*_numbers(words), *_han_numbers(_HAN_DATE.sub(" ", plain))))),
         dates=frozenset(_dates(plain, words)),
         negations=_negations(plain, words),
@@ -103,10 +108,9 @@ def refusal(asked: str, kept: str, known: Set[str] = frozenset()) -> str | None:
 
 
 def likeness(one: QuestionWords, other: QuestionWords) -> float:
-    """Return the share of equal content words (Jaccard, as multisets)."""
-    left, right = Counter(one.content), Counter(other.content)
-    either = (left | right).total()
-    return (left & right).total() / either if either else 1.0
+    """Return the share of equal content words (Jaccard)."""
+    either = len(one.about | other.about)
+    return len(one.about & other.about) / either if either else 1.0
 
 
 # The guards: each returns whether it refuses the pair.
@@ -137,7 +141,7 @@ def _other_negation(one: QuestionWords, other: QuestionWords, known: Set[str]) -
 
 
 def _opposites(one: QuestionWords, other: QuestionWords, known: Set[str]) -> bool:
-    left, right = set(one.words) - set(other.words), set(other.words) - set(one.words)
+    left, right = one.all - other.all, other.all - one.all
     if any(OPPOSITES.get(word, frozenset()) & right for word in left):
         return True
     if (one.stems - other.stems) & other.unprefixed or (other.stems - one.stems) & one.unprefixed:
@@ -155,9 +159,8 @@ def _chinese_opposites(left: str, right: str) -> bool:
 
 def _other_names(one: QuestionWords, other: QuestionWords, known: Set[str]) -> bool:
     """Refuse if one question has a name that the other one lacks, or has it more often."""
-    left, right = Counter(one.words), Counter(other.words)
-    names = one.names | other.names | (known & (left.keys() | right.keys()))
-    return any(left[name] != right[name] for name in names)
+    names = one.names | other.names | {word for word in known if word in one.all | other.all}
+    return any(one.words.count(name) != other.words.count(name) for name in names)
 
 
 def _other_order(one: QuestionWords, other: QuestionWords, known: Set[str]) -> bool:

@@ -68,8 +68,14 @@ class Feedback:
     The store is opened by the first answer that is noted, in the thread that writes.
     """
 
-    def __init__(self, store: Callable[[], Store], emit: Callable[[FeedbackGiven], None]) -> None:
-        self._store, self._emit = store, emit
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        emit: Callable[[FeedbackGiven], None],
+        called_wrong: Callable[[str], None] = lambda answer_id: None,
+    ) -> None:
+        """`called_wrong` is called with the id of an answer that somebody votes down or reports."""
+        self._store, self._emit, self._called_wrong = store, emit, called_wrong
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._records: Records | None = None
         self._texts: OrderedDict[str, Answered] = OrderedDict()
@@ -149,6 +155,8 @@ class Feedback:
         Raises NotFound if the answer is unknown or another key's, and NotKept.
         """
         app, saved = await self._in_thread(self._save, opinion, asker)
+        if opinion.kind == "report" or opinion.helpful is False:
+            self._called_wrong(opinion.answer)
         if not saved.replaced:
             self._emit(FeedbackGiven(app=app, kind=opinion.kind, helpful=opinion.helpful))
         return Receipt(

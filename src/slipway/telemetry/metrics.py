@@ -7,12 +7,14 @@ with underscores for dots and the unit as a suffix.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import accumulate
 from typing import Any, TypeVar
 
 import msgspec
 
+from slipway.cache import SemanticReport
+from slipway.cache.semantic_bound import BoundState
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
@@ -74,6 +76,18 @@ METRICS = {
         "`helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
+    "semantic": MetricDefinition(
+        "slipway_semantic_lookups",
+        "Look-ups of similar questions: `serve` (answered from there), `check` (asked a model all "
+        "the same, to compare), `shadow` (a candidate that may not be served yet), `none`. And "
+        "comparisons with a fresh answer: `same`, `different`, `unknown`.",
+        ("app", "outcome"),
+    ),
+    "semantic_refused": MetricDefinition(
+        "slipway_semantic_refused",
+        "Near questions that a guard refused, such as `number` or `negation`.",
+        ("app", "guard"),
+    ),
     "reloads": MetricDefinition(
         "slipway_settings_reloads",
         "Reloads of the settings by outcome: applied, or refused because they are invalid.",
@@ -89,6 +103,19 @@ METRICS = {
         "slipway_model_calls",
         "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
+        is_gauge=True,
+    ),
+    "semantic_error": MetricDefinition(
+        "slipway_semantic_error_bound",
+        "Upper bound (95 %) of the error of answers to similar questions: of would-be hits (`hit`) "
+        "and of requests (`request`); the largest of all tenants.",
+        ("app", "per"),
+        is_gauge=True,
+    ),
+    "semantic_serving": MetricDefinition(
+        "slipway_semantic_serving",
+        "Tenants for which answers of similar questions are served now; the others are in shadow.",
+        ("app",),
         is_gauge=True,
     ),
     "in_flight": MetricDefinition(
@@ -183,10 +210,13 @@ class Telemetry:
     """
 
     def __init__(
-        self, in_flight: Callable[[], int], healths: Callable[[], Mapping[str, Health]] = dict
+        self,
+        in_flight: Callable[[], int],
+        healths: Callable[[], Mapping[str, Health]] = dict,
+        semantic: Callable[[], Iterable[SemanticReport]] = tuple,
     ) -> None:
         self.started_at = int(time.time())
-        self.in_flight, self.healths = in_flight, healths
+        self.in_flight, self.healths, self.semantic = in_flight, healths, semantic
         self.counts: dict[str, dict[Labels, int]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
@@ -252,6 +282,8 @@ class Telemetry:
             HistogramMetricFamily,
         )  # imported by the first scrape: it is heavy
 
+        reports = list(self.semantic())
+        self.count_semantic(reports)
         for name, rows in self.counts.items():
             m = METRICS[name]
             counter = CounterMetricFamily(m.name, m.help, labels=m.labels)
@@ -259,6 +291,7 @@ class Telemetry:
                 counter.add_metric(labels, value)
             yield counter
         yield from self.models(names)
+        yield from semantic_gauges(reports, names)
         if names is None:
             gauge = METRICS["in_flight"]
             yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
@@ -291,6 +324,16 @@ class Telemetry:
                 calls.add_metric((name, "waiting"), shown.waiting)
         yield from (states, calls)
 
+    def count_semantic(self, reports: Iterable[SemanticReport]) -> None:
+        """Take over what the semantic indexes have counted."""
+        for metric in ("semantic", "semantic_refused"):
+            self.counts[metric].clear()
+        for report in reports:
+            for outcome, count in report.outcomes.items():
+                self.count("semantic", (report.app, outcome), count)
+            for guard, count in report.refusals.items():
+                self.count("semantic_refused", (report.app, guard), count)
+
     def render(self, accept: str, names: Set[str] | None = None) -> tuple[bytes, str]:
         """Return the exposition text in the format that `accept` asks for, and its content type.
 
@@ -303,3 +346,22 @@ class Telemetry:
         registry.register(_Visible(self, names))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
+
+
+def semantic_gauges(reports: Iterable[SemanticReport], names: Set[str] | None) -> Iterator[Any]:
+    """Yield the gauges of the semantic cache."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    errors, serving = (
+        GaugeMetricFamily(m.name, m.help, labels=m.labels)
+        for m in (METRICS["semantic_error"], METRICS["semantic_serving"])
+    )
+    of_app: dict[str, list[BoundState]] = {}
+    for report in reports:
+        if names is None or report.app in names:
+            of_app.setdefault(report.app, []).append(report.bound)
+    for app, states in of_app.items():
+        errors.add_metric((app, "hit"), max(state.per_hit for state in states))
+        errors.add_metric((app, "request"), max(state.per_request for state in states))
+        serving.add_metric((app,), sum(state.serving for state in states))
+    yield from (errors, serving)
