@@ -14,7 +14,8 @@ import plain_http
 from processes import START_S, started
 from waiting import PATIENCE_S, until
 
-CHROMIUM = Path("/usr/bin/chromium")
+SHELL = Path("/usr/bin/chromium-headless-shell")  # without the windows of a browser: half the work
+CHROMIUM = SHELL if SHELL.exists() else Path("/usr/bin/chromium")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -25,11 +26,12 @@ ARGUMENTS = [
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
 OUT = Path(__file__).parent / ".out"
 DESK, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
+keeps_screenshots = False  # set by `--screenshots`
 expect.set_options(timeout=PATIENCE_S * 1000)
 
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM.exists(),
-    reason=f"Chromium is not installed at {CHROMIUM}: apt-get install chromium",
+    reason=f"Chromium is not installed at {CHROMIUM}: apt-get install chromium-headless-shell",
 )
 
 
@@ -162,13 +164,16 @@ def tab_to(page: Page, name: str, key: str) -> None:
 def looked_at(
     page: Page, name: str, sizes: Sequence[tuple[int, int]] = (DESK, SMALL, PHONE)
 ) -> None:
-    OUT.mkdir(exist_ok=True)
+    """Fail if the page is wider than its window in one of these sizes, or not accessible. With
+    `--screenshots`, what it looks like is kept under tests/.out.
+    """
     for width, height in sizes:
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
             f"{name} is wider than {width} px"
         )
-        page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
+        if keeps_screenshots:
+            page.screenshot(path=OUT / f"{name}-{width}x{height}.png")
     axe_finds_nothing(page)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import browsing
 from browsing import browser, context, page, watched  # noqa: F401 - fixtures
 from groups import Groups, write_groups
 from kinds import BROWSER, PROCESS, ProcessWatch, group_of, kind_of
@@ -29,12 +30,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--skips-fail", action="store_true", help="fail if a test skips that tests/skips.txt omits"
     )
+    parser.addoption(
+        "--screenshots", action="store_true", help="keep pictures of the pages in tests/.out"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: takes minutes; run by `make soak`")
     config.addinivalue_line("markers", "browser: opens a browser (set by tests/conftest.py)")
     config.addinivalue_line("markers", "process: starts a process (set by tests/conftest.py)")
+    if config.getoption("--screenshots"):
+        browsing.OUT.mkdir(exist_ok=True)
+        browsing.keeps_screenshots = True
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory()
         config.add_cleanup(folder.cleanup)

@@ -4,32 +4,30 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
 import re
 import signal
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
 import plain_http
+import warm
 from slipway.providers.mock import MockServer, MockSettings
 from waiting import PATIENCE_S, until
+from warm import COMMAND as COMMAND
+from warm import Process
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
-
-
 COMMAND_S = 200.0  # the longest that a command may take, below the limit of a test
 START_S = 150.0  # the longest that a server may take to start
 READY = re.compile(r"^(?:  page   |mock provider at )http://[^/\s]+:(\d+)", re.MULTILINE)
@@ -49,21 +47,25 @@ def run(
     *args: str, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [*COMMAND, *args],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_S,
-        check=False,
-    )
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = warm.start([*args], out, err, cwd or Path.cwd(), env or {})
+        try:
+            process.wait(COMMAND_S)
+        finally:
+            process.kill()
+        texts = [written(file) for file in (out, err)]
+    return subprocess.CompletedProcess([*COMMAND, *args], process.wait(), *texts)
+
+
+def written(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 class Serving:
     """A `slipway serve` that runs."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+    def __init__(self, process: Process, port: int, log: Path) -> None:
         self.process, self.port, self.log_file = process, port, log
         self.url = f"http://127.0.0.1:{port}"
 
@@ -122,24 +124,17 @@ def serving(
 @contextmanager
 def started(
     log: Path, *args: str, cwd: Path, env: dict[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[str], int]]:
+) -> Iterator[tuple[Process, int]]:
     """Run `slipway ARGS`, and give the process and the port that its log names."""
     with log.open("w") as out:
-        process = subprocess.Popen(
-            [*COMMAND, *args],
-            stdout=out,
-            stderr=out,
-            text=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-        )
+        process = warm.start([*args], out, out, cwd, env or {})
     try:
         yield process, until(lambda: port_in(log, process), START_S) or 0
     finally:
         end(process)
 
 
-def port_in(log: Path, process: subprocess.Popen[str]) -> int | None:
+def port_in(log: Path, process: Process) -> int | None:
     found = READY.search(log.read_text())
     assert found or process.poll() is None, log.read_text()
     return int(found[1]) if found else None
@@ -152,7 +147,7 @@ def is_ready(server: Serving) -> bool:
     return False
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: Process) -> None:
     if process.poll() is None:
         process.terminate()
         try:

@@ -296,6 +296,9 @@ def costs(server: Serving, question: str) -> tuple[dict[str, Any], dict[str, Any
     return answer, answer["usage"]
 
 
+SMALL_SAYS = "How much is the Team plan a month?"
+
+
 def test_costs_of_models_with_different_prices_add_up(folder: Path) -> None:
     with (
         mocking(text="It costs 25 dollars. [1]") as big,
@@ -334,7 +337,7 @@ def test_a_small_model_that_was_asked_for_an_answer_that_was_stopped_is_not_free
 ) -> None:
     with (
         mocking(text="It costs 25 dollars. [1]") as big,
-        mocking(text="How much is the Team plan a month?", script=("slow-20@1",)) as small,
+        mocking(text=SMALL_SAYS, script=("slow-20@1",)) as small,
         serving(folder, settings=settings(folder, f"{big.url}/v1", f"{small.url}/v1")) as server,
     ):
         body = {**asked("and the Team plan?", *BASIC), "stream": True}
@@ -346,8 +349,14 @@ def test_a_small_model_that_was_asked_for_an_answer_that_was_stopped_is_not_free
         assert big.requests == []
         answer = server.post(f"/v1/answers/{answer_id}/retry", {}).json()
     assert "25 dollars" in answer["text"]
-    assert answer["cost_usd"] is None
-    assert answer["usage"]["estimated"]
+    usage, asked_small = answer["usage"], small.requests[0].body["messages"]
+    assert usage["estimated"]  # the prompt of the stopped call, as it is counted here
+    assert len(small.requests) == 2  # the question is understood again
+    prompt = -(sum(len(message["content"]) for message in asked_small) // -4)
+    said = len(SMALL_SAYS.split())
+    expected = (usage["input_tokens"] - 2 * prompt) * 1 + (usage["output_tokens"] - said) * 2
+    expected += 2 * prompt * 10 + said * 20
+    assert Decimal(answer["cost_usd"]) == Decimal(expected) / 1_000_000
 
 
 def test_a_late_or_failing_small_model_leaves_it_to_the_rules(folder: Path) -> None:
@@ -360,7 +369,8 @@ def test_a_late_or_failing_small_model_leaves_it_to_the_rules(folder: Path) -> N
         metrics, log = server.get("/metrics").text, server.log
     assert notices(answer) == ["Searched for: How much is the Team plan a month?"]
     assert answer["served_by"] == "model"
-    assert answer["cost_usd"] is None  # nobody knows what the late one charges
+    assert answer["usage"]["estimated"]  # the late one may charge for what it read
+    assert Decimal(answer["cost_usd"]) > 0
     assert "provider_slow" in metrics
     assert "model small failed: provider_slow" in log
     with mocking(text="It costs 25 dollars. [1]") as big:

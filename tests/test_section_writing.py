@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from slipway.store import Store
 from slipway.types import (
     AnswerDone,
     Asker,
-    AttemptDone,
     Delta,
     Event,
     Message,
     Piece,
+    PipelineRecord,
     Progress,
     Question,
     SectionState,
@@ -99,7 +100,7 @@ class Saying:
 
 
 def compile_pipeline(
-    docs: Path, model: Scripted, records: list[AnswerDone | AttemptDone], pace: Pace | None = None
+    docs: Path, model: Scripted, records: list[PipelineRecord], pace: Pace | None = None
 ) -> Pipeline:
     knowledge = Knowledge(opened(Store.temporary(), [docs], embedding=OFF))
     knowledge.build()
@@ -141,7 +142,7 @@ def test_a_defect_in_one_section_costs_no_other(docs: Path) -> None:
             raise ZeroDivisionError
         return [Piece(raw=b"", text="It is so. [1]", spoke=True)]
 
-    model, records = Scripted(say), list[AnswerDone | AttemptDone]()
+    model, records = Scripted(say), list[PipelineRecord]()
     model.calls = 0
     pipeline, draft = compile_pipeline(docs, model, records), Draft()
     with pytest.raises(InternalError, match="ZeroDivisionError"):
@@ -204,6 +205,11 @@ def handbook(docs: Path, tmp_path: Path, *models: str, **more: Any) -> Iterator[
         yield server
 
 
+def in_usd(usage: dict[str, Any]) -> int:
+    """What the tokens cost at a dollar each."""
+    return int(usage["input_tokens"] + usage["output_tokens"])
+
+
 def tokens(server: Serving, model: str) -> float:
     """Written by a model, as metrics count them."""
     start = "gen_ai_client_token_usage_sum{"
@@ -240,8 +246,8 @@ def test_a_section_stopped_before_its_first_words_is_not_free(docs: Path, tmp_pa
                 if mock.requests:
                     server.post(f"/v1/answers/{answer_id}/cancel", {})
         whole = server.post(f"/v1/answers/{answer_id}/retry", {}).json()
-    assert whole["usage"]["estimated"]
-    assert whole["cost_usd"] is None
+    assert whole["usage"]["estimated"]  # what the stopped one read is counted
+    assert Decimal(whole["cost_usd"]) == in_usd(whole["usage"])
 
 
 def test_the_cost_of_a_failed_answer_is_reported_and_counted_once(
@@ -255,11 +261,13 @@ def test_the_cost_of_a_failed_answer_is_reported_and_counted_once(
         assert failed.status_code == 502
         answer_id = failed.json()["error"]["slipway"]["ref"]
         before = server.get(f"/v1/answers/{answer_id}").json()
-        assert before["usage"]["output_tokens"] == tokens(server, "a") == 20
-        assert (before["usage"]["estimated"], before["cost_usd"]) == (True, None)
+        assert before["usage"]["output_tokens"] == tokens(server, "a") == 25
+        assert before["usage"]["estimated"]  # five words of the cut section are counted
+        assert Decimal(before["cost_usd"]) == in_usd(before["usage"])
         after = server.post(f"/v1/answers/{answer_id}/retry", {}).json()
-        assert after["usage"]["output_tokens"] == tokens(server, "a") == 40
+        assert after["usage"]["output_tokens"] == tokens(server, "a") == 45
         assert after["usage"]["estimated"]
+        assert Decimal(after["cost_usd"]) == in_usd(after["usage"])
 
 
 @pytest.mark.parametrize(

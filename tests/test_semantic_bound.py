@@ -11,7 +11,7 @@ from slipway.cache.semantic_bound import (
     ErrorBound,
     Per,
     ServedErrors,
-    Window,
+    RateEvidence,
 )
 
 
@@ -48,7 +48,7 @@ def test_the_bound_of_a_rate_holds_at_all_times_under_any_shares() -> None:
     """The rate is exactly the limit: it is rarely said to be below, however checks are thinned."""
     broken = 0
     for seed in range(100):
-        chance, window = random.Random(seed), Window(0.2, 1)
+        chance, window = random.Random(seed), RateEvidence(0.2, 1)
         for number in range(300):
             share = (1.0, 1 / 2, 1 / 5)[number // 100]
             is_found = chance.random() < 0.2 and chance.random() < share
@@ -60,7 +60,7 @@ def test_the_bound_of_a_rate_holds_at_all_times_under_any_shares() -> None:
 
 
 def test_the_bound_of_a_rate_falls_with_evidence() -> None:
-    window = Window(0.02, 0)
+    window = RateEvidence(0.02, 0)
     assert set(window.bounds()) == {1.0}
     for _ in range(800):
         window.see(5, 0.0, 1.0)

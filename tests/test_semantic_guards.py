@@ -18,7 +18,7 @@ REFUSED = [  # (asked, kept, the guard)
     ("Can I travel with a passport?", "Can I travel without a passport?", "negation"),
     ("How do I turn on dark mode?", "How do I turn off dark mode?", "opposite"),
     ("How do I activate my card?", "How do I deactivate my card?", "opposite"),
-    ("Is the door locked?", "Is the door unlocked?", "opposite"),
+    ("Is the safe locked?", "Is the safe unlocked?", "opposite"),
     ("Why is the port open?", "Why is the port closed?", "opposite"),
     ("How do I upload a file to the app?", "How do I download a file from the app?", "opposite"),
     ("Do you take Visa?", "Do you take Mastercard?", "name"),

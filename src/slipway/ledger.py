@@ -1,62 +1,131 @@
-"""The one authority on usage, prices and money: exact Decimals; an unknown price is None, not 0."""
+"""The one authority on usage and money: what a call cost, exactly; an unknown cost is None, not 0.
+
+Amounts are integers of picodollars (10^-12 USD) wherever many are added or compared, and Decimals
+of USD for people. A price of USD per million tokens with six decimals is a whole number of
+picodollars for each token, so both are exact.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal
 
-from slipway.settings import Price
-from slipway.types import Record, Usage
+from slipway.prices import Rates
+from slipway.types import CallKind, Record, Usage
 
-MILLION = Decimal(1_000_000)
+AUDIO_MINUTE = 60_000  # milliseconds
+
+
+class LedgerRow(Record, frozen=True, kw_only=True):
+    """One call of a model and what it cost. It is booked once, when the call has ended.
+
+    `owner` identifies the key (`Asker.owner`), `app` is the name that the client called: an app, a
+    route or a model. `cost` is in picodollars, None if it is unknown; `price_source` says where the
+    price is from: `settings`, `catalogue DATE`, or nothing if there is none. `error` is the code of
+    the call's error: `cancelled` if it was given up, `lost` if this process was killed during the
+    call, so that only an upper limit of its cost is known.
+    """
+
+    id: str  # of the call
+    answer: str  # the id of the answer that the call belongs to
+    at: float  # when the call ended, in seconds since the epoch
+    owner: str
+    tenant: str
+    app: str
+    model: str
+    provider: str
+    zone: str
+    kind: CallKind
+    endpoint: str = "chat"
+    upstream: str = ""  # the provider's own id of the call, if it sent one
+    error: str | None = None
+    usage: Usage = Usage()
+    cost: int | None = None
+    price_source: str = ""
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        return usd(self.cost)
 
 
 class CallUsage(Record, frozen=True, kw_only=True):
-    """The usage of one call to a model; `usage` is None if the provider did not report it."""
+    """What one call to a model took; `cost` is in picodollars, None if it is unknown."""
 
     model: str
-    price: Price | None
-    usage: Usage | None
+    usage: Usage
+    cost: int | None
 
 
-def cost_usd(price: Price | None, usage: Usage | None) -> Decimal | None:
-    """Return the cost of a call in USD, or None if the price or the usage is unknown.
+def usd(picodollars: int | None) -> Decimal | None:
+    """Return an amount in USD, exactly."""
+    return None if picodollars is None else Decimal(picodollars).scaleb(-12)
 
-    `cached_tokens` are part of `input_tokens`.
+
+def cost_of(rates: Rates | None, usage: Usage) -> int | None:
+    """Return the cost of a call in picodollars; None if a price that it needs is unknown.
+
+    All tokens of a call have the price of the tier that its input reaches, as providers charge
+    them. Cached tokens, cache writes, images and reasoning without a price of their own cost what
+    other tokens of their side cost; audio, and images that a model makes, are then unknown.
     """
-    if price is None or usage is None:
+    if rates is None:
         return None
-    cached_price = price.input if price.cached_input is None else price.cached_input
-    fresh = usage.input_tokens - usage.cached_tokens
+    for tier in rates.tiers:  # the highest first
+        if usage.input_tokens > tier.above:
+            rates = tier
+            break
+    if needs_unknown(rates, usage):
+        return None
+    special = usage.cached_tokens + usage.cache_write_tokens
+    special += usage.audio_input_tokens + usage.image_input_tokens
+    made = usage.reasoning_tokens + usage.audio_output_tokens + usage.image_output_tokens
+    if not special and not made and not usage.images and not usage.audio_ms:  # nearly every call
+        return rates.request + usage.input_tokens * rates.input + usage.output_tokens * rates.output
     return (
-        fresh * price.input
-        + usage.cached_tokens * cached_price
-        + usage.output_tokens * price.output
-    ) / MILLION
+        rates.request
+        + max(0, usage.input_tokens - special) * rates.input
+        + usage.cached_tokens * rates.cached
+        + usage.cache_write_tokens * rates.cache_write
+        + usage.audio_input_tokens * (rates.audio_input or 0)
+        + usage.image_input_tokens * rates.image_input
+        + max(0, usage.output_tokens - made) * rates.output
+        + usage.reasoning_tokens * rates.reasoning
+        + usage.audio_output_tokens * (rates.audio_output or 0)
+        + usage.image_output_tokens * (rates.image_output or 0)
+        + usage.images * (rates.image or 0)
+        + (usage.audio_ms * (rates.audio_minute or 0) + AUDIO_MINUTE // 2) // AUDIO_MINUTE
+    )
+
+
+def needs_unknown(rates: Rates, usage: Usage) -> bool:
+    """Return whether a call needs a price that is not known."""
+    return bool(
+        (usage.audio_input_tokens and rates.audio_input is None)
+        or (usage.audio_output_tokens and rates.audio_output is None)
+        or (usage.image_output_tokens and rates.image_output is None)
+        or (usage.images and rates.image is None)
+        or (usage.audio_ms and rates.audio_minute is None)
+    )
 
 
 def total_usage(spent: Sequence[CallUsage]) -> Usage | None:
-    """Return the tokens of several calls, or None if no usage is known.
-
-    `estimated` is set if the usage of some calls is unknown; then the sum is too low.
-    """
-    known = [each.usage for each in spent if each.usage is not None]
-    if not known:
+    """Return the tokens of several calls; None if there were none. `estimated` is set if one is."""
+    if not spent:
         return None
-    return Usage(
-        input_tokens=sum(usage.input_tokens for usage in known),
-        output_tokens=sum(usage.output_tokens for usage in known),
-        cached_tokens=sum(usage.cached_tokens for usage in known),
-        estimated=len(known) < len(spent) or any(usage.estimated for usage in known),
-    )
+    if len(spent) == 1:
+        return spent[0].usage
+    sums = {
+        name: sum(getattr(each.usage, name) for each in spent)
+        for name in Usage.__struct_fields__
+        if name != "estimated"
+    }
+    return Usage(**sums, estimated=any(each.usage.estimated for each in spent))
 
 
 def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
     """Return the cost of several calls in USD, or None if the cost of one is unknown."""
-    costs = [cost_usd(each.price, each.usage) for each in spent]
-    return (
-        None
-        if None in costs or not costs
-        else sum((cost for cost in costs if cost is not None), Decimal(0))
-    )
+    costs = [each.cost for each in spent]
+    if not costs or None in costs:
+        return None
+    return usd(sum(cost for cost in costs if cost is not None))
 
 
 def format_usd(amount: Decimal | None) -> str | None:

@@ -5,6 +5,7 @@ encoded to JSON without conversion. Times are in seconds; `*_at` values are read
 loop's monotonic clock.
 """
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -14,13 +15,17 @@ import msgspec
 ServedBy = Literal["rule", "cache", "semantic", "model", "smaller", "stale", "quote"]
 Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
+CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
 CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
+CacheState = Literal["hit", "semantic", "stale", "flight", "miss", "refresh"]  # what it did
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
 MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)  # no two processes may use the same bytes
 
 
 def new_id(prefix: str) -> str:
@@ -43,7 +48,9 @@ class Asker(Record, frozen=True, kw_only=True):
 
     `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
     all. `documents` is true if it may add and remove documents. `everything` is true only for the
-    operator at the machine: no access rule applies to it.
+    operator at the machine: no access rule applies to it. `admin` is true if it may manage keys. A
+    key is refused from `ends_at` on, in seconds since the epoch: it has `ended` (expired, revoked or
+    replaced).
     """
 
     owner: str
@@ -52,6 +59,9 @@ class Asker(Record, frozen=True, kw_only=True):
     apps: frozenset[str] | None = None
     documents: bool = False
     everything: bool = False
+    admin: bool = False
+    ends_at: float | None = None
+    ended: str = ""
 
 
 class Within(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,11 +149,25 @@ class Source(Record, frozen=True, kw_only=True):
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """The tokens of one answer. `estimated` is true if the provider did not report them."""
+    """What a provider charges for. `estimated` is true if the provider did not report all of it.
+
+    `input_tokens` and `output_tokens` are totals. The other token counts are parts of them: tokens
+    read from the provider's cache, written to it, or given as audio or images are input tokens;
+    reasoning, and audio or images as tokens, are output tokens. `images` were generated and priced
+    by the piece; `audio_ms` is the length of audio that is priced by the time.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    audio_ms: int = 0
     estimated: bool = False
 
 
@@ -239,18 +263,28 @@ class Saved(Record, frozen=True, kw_only=True):
 class CacheFacts(Record, frozen=True, kw_only=True):
     """What the cache did for an answer.
 
-    `state` is `hit` or `stale` (a kept answer), `semantic` (the kept answer of a similar `question`,
-    with the cosine of both), `flight` (the call of an identical question that
-    was in progress), `miss`, `refresh` or `off`. `age_s` is the age of a kept answer. `key` names
+    `state` is `hit` or `stale` (a kept answer), `semantic` (the kept answer of a similar
+    `question`, with the cosine of both), `flight` (the call of an identical question that was in
+    progress), `miss` or `refresh`. `age_s` is the age of a kept answer. `key` names
     the kept answer in `POST /v1/cache/invalidate`.
     """
 
-    state: Literal["hit", "semantic", "stale", "flight", "miss", "refresh", "off"]
+    state: CacheState
     key: str | None = None
     age_s: float | None = None
     saved: Saved | None = None
     similarity: float | None = None
     question: str | None = None
+
+
+class CacheStats(Record, frozen=True, kw_only=True):
+    """What the cache of this process holds. `shared` is the state of Redis, or `off`."""
+
+    entries: int = 0
+    bytes: int = 0
+    budget: int = 0
+    flights: int = 0
+    shared: str = "off"
 
 
 class UsageReport(Event, frozen=True, kw_only=True):
@@ -332,6 +366,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     other_usage: tuple[OtherModelUsage, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
     saved: Saved | None = None
+    cache: CacheState | None = None  # None if no cache was asked
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
@@ -356,6 +391,21 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     shown_chars: int = 0
     used: bool = True
     left_out: int = 0  # fields of the reply that could not be read
+
+
+class RuleUsed(Record, frozen=True, kw_only=True):
+    """The record of a rule that recognised a question: it answered, or was only in `shadow`.
+
+    `reason` is for the trace; it may hold words of the rules file, never of the question.
+    """
+
+    answer_id: str
+    app: str
+    rule: str
+    version: str
+    kind: Literal["question", "pattern", "intent"]
+    reason: str
+    shadow: bool
 
 
 class Answered(Record, frozen=True, kw_only=True):
@@ -389,4 +439,17 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     helpful: bool | None
 
 
-Emit = Callable[[AnswerDone | AttemptDone], None]
+class SemanticLooked(Record, frozen=True, kw_only=True):
+    """The record of a look-up of similar questions, or of a comparison of two answers.
+
+    `outcome` is `none` (no candidate), `shadow`, `check` or `serve`; or `same`, `different` or
+    `unknown`. `refused` names the guards that refused near questions.
+    """
+
+    app: str
+    outcome: str
+    refused: tuple[str, ...] = ()
+
+
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed | SemanticLooked
+Emit = Callable[[PipelineRecord], None]

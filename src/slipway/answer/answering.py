@@ -1,4 +1,4 @@
-"""An app's answer: admission, planning, knowledge, prompt, routing and settlement."""
+"""An app's answer: admission, rules, planning, knowledge, prompt, routing and settlement."""
 
 import asyncio
 from typing import Any, get_args
@@ -8,13 +8,14 @@ from slipway.answer.draft import Draft, Say
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import plan
 from slipway.answer.progress import ProgressReporter
+from slipway.answer.ruling import answer_by_rule
 from slipway.answer.settlement import Tally
 from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
-from slipway.routing import QuickReply, Route, ask_briefly
-from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
+from slipway.routing import AttemptUsage, Route, ask_briefly
+from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
 
@@ -27,10 +28,11 @@ async def answer(
     If a section fails, the others are still written; then its SlipwayError is raised and no
     `done` is sent. Usage is reported in either case, since failed calls may be billed.
     """
-    tally = Tally(question.id, endpoint, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
 
     async def stages() -> None:
-        await compose(pipeline, app, question, draft, tally, say)
+        if not await rule_answers(pipeline, app, question, draft, tally, say):
+            await compose(pipeline, app, question, draft, tally, say)
         settle(draft, tally)
         report_usage(draft, tally, say)
         say(done(question, draft, tally))
@@ -42,18 +44,38 @@ async def answer(
         raise
 
 
-async def compose(
+async def rule_answers(
     pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
-) -> None:
-    """Plan the answer and write what the draft still lacks. Raises the error of a failed section
-    after the others are written.
-    """
+) -> bool:
+    """Answer by a rule of the app; return False if none matches."""
+    if app.rules is None:
+        return False
+    send = marking(tally, say)
+    if not await answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+        return False
+    if app.route is not None:
+        tally.saved = Saved(by="rule")
+    return True
+
+
+def marking(tally: Tally, say: Say) -> Say:
+    """Return a `say` that also records when the first words came."""
 
     def send(event: Event) -> None:
         if type(event) is Delta:
             tally.mark_first_words()
         say(event)
 
+    return send
+
+
+async def compose(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> None:
+    """Plan the answer and write what the draft still lacks. Raises the error of a failed section
+    after the others are written.
+    """
+    send = marking(tally, say)
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
     try:
         small = (
@@ -75,18 +97,12 @@ def small_model(
     """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
-        try:
-            thought = await ask_briefly(
-                route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS
-            )
-        except asyncio.CancelledError:  # the call was made: its usage is unknown, not zero
-            unknown = QuickReply(text=None, model=route.candidates[0].model, usage=None)
-            draft.spent.append(tally.book_side_call(unknown))
-            raise
-        if thought is None:
-            return None
-        draft.spent.append(tally.book_side_call(thought))
-        return thought.text
+        return await ask_briefly(
+            route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS, charge=charge
+        )
+
+    def charge(took: AttemptUsage) -> None:
+        draft.spent.append(tally.charge_side_call(took))
 
     return ask
 
@@ -111,7 +127,7 @@ def settle(draft: Draft, tally: Tally) -> None:
     )
     tally.model = next((section.model for section in answered if section.model is not None), None)
     if tally.model is None:
-        tally.provider = "quote"
+        tally.provider = "rule" if tally.served_by == "rule" else "quote"
 
 
 def done(question: Question, draft: Draft, tally: Tally) -> Done:

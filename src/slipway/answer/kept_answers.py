@@ -10,12 +10,12 @@ them, it is removed.
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
+from typing import Literal
 
 import msgspec
 
 from slipway import ledger
-from slipway.answer.answering import compose, done, report_usage, settle
+from slipway.answer.answering import compose, done, report_usage, rule_answers, settle
 from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
 from slipway.answer.pipeline import App, Pipeline
@@ -30,6 +30,7 @@ from slipway.errors import NotCached, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.types import (
     CacheFacts,
+    CacheState,
     Citation,
     Delta,
     Done,
@@ -51,6 +52,11 @@ KEPT_EVENTS: dict[str, type[Event]] = {
     each.__name__: each for each in (SourceFound, SectionState, Delta, Citation, Notice)
 }
 KEPT_TYPES = frozenset(KEPT_EVENTS.values())
+REPLAYED_BY: dict[CacheState, Literal["cache", "semantic", "stale"]] = {
+    "hit": "cache",
+    "semantic": "semantic",
+    "stale": "stale",
+}
 AGES = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
@@ -72,7 +78,9 @@ class AnswerFlight(Flight[Event]):
     def __init__(self, asked: "KeptAsk") -> None:
         question = asked.question
         super().__init__(asked.key, question.app, question.asker.tenant, asked.policy.tags)
-        self.tally = Tally(question.id, asked.endpoint, question.app, question.asker, True)
+        self.tally = Tally(
+            question.id, asked.endpoint, question.app, question.asker, True, asked.pipeline.book
+        )
         self.draft = Draft()
         self.is_booked = False
 
@@ -186,24 +194,21 @@ async def answer_kept(
     say: Say,
 ) -> None:
     """Answer as `answer` does, from a kept answer or one in progress if there is one."""
-    tally = Tally(question.id, endpoint, app.name, question.asker, True)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
+        if await rule_answers(pipeline, app, question, draft, tally, say):
+            settle(draft, tally)
+            say(done(question, draft, tally))
+            return
         await asked.look()
         entry = await asked.find()
-        state = entry.state(asked.cache.now()) if entry is not None else None
-        if entry is not None and state in ("fresh", "refresh"):
-            if state == "refresh":
-                refresh_soon(asked)
-            replay(asked, entry, tally, say)
+        if is_replayed(asked, entry, tally, say):
             return
         if question.cache == "only":
             raise NotCached(NOTHING_KEPT)
-        if question.cache == "use" and joinable(asked) is None:
-            asked.similar = await look(asked)
-        if asked.similar is not None and asked.similar.is_served:
-            serve_similar(asked, asked.similar, tally, say)
+        if await similar_answers(asked, tally, say):
             return
         try:
             await answer_by_flight(asked, draft, tally, say)
@@ -228,14 +233,31 @@ def stale_text(age_s: float) -> str:
 # A kept answer
 
 
-def serve_similar(asked: KeptAsk, similar: SimilarAnswer, tally: Tally, say: Say) -> None:
-    """Send the kept answer of a similar question."""
+def is_replayed(asked: KeptAsk, entry: KeptAnswer | None, tally: Tally, say: Say) -> bool:
+    """Send a kept answer that is not too old, and return whether there was one."""
+    state = entry.state(asked.cache.now()) if entry is not None else None
+    if entry is None or state not in ("fresh", "refresh"):
+        return False
+    if state == "refresh":
+        refresh_soon(asked)
+    replay(asked, entry, tally, say)
+    return True
+
+
+async def similar_answers(asked: KeptAsk, tally: Tally, say: Say) -> bool:
+    """Look for a similar question; send its answer and return true if it may be served."""
+    if asked.question.cache != "use" or joinable(asked) is not None:
+        return False
+    asked.similar = similar = await look(asked)
+    if similar is None or not similar.is_served:
+        return False
     best, entry = similar.found.best, similar.entry
     assert best is not None and entry is not None  # noqa: S101, PT018 - only then it is served
     asked.cache.semantic.note(asked.question.id, similar.index, best.key, similar.found)
     similarity = round(best.similarity, 4)
     facts = CacheFacts(state="semantic", similarity=similarity, question=best.text)
     replay(asked, entry, tally, say, facts)
+    return True
 
 
 def replay(
@@ -247,8 +269,8 @@ def replay(
     body: KeptBody = decode_body(entry.body)
     now = asked.cache.now()
     facts = facts or CacheFacts(state="hit" if entry.state(now) == "fresh" else "stale")
-    by: Any = "cache" if facts.state == "hit" else facts.state
-    tally.served_by = by
+    by = REPLAYED_BY[facts.state]
+    tally.served_by, tally.cache = by, facts.state
     tally.model, tally.provider = entry.model, "cache"
     tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
     for name, raw in body.events:
@@ -333,6 +355,7 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     flight = found or begin_flight(asked)
     if not is_mine:
         nothing_learned(asked)
+    tally.cache = how(asked) if is_mine else "flight"
     flights.enter(flight)
     try:
         await take(flight, tally, say)
@@ -342,7 +365,12 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     finally:
         await flights.leave(flight)
         book(flight, draft, tally)
-    end(asked, flight, draft, tally, say, is_mine=is_mine)
+    end(asked, flight, draft, tally, say)
+
+
+def how(asked: KeptAsk) -> CacheState:
+    """Return how an answer begins that nothing kept or in progress serves."""
+    return "refresh" if asked.question.cache == "refresh" else "miss"
 
 
 def joinable(asked: KeptAsk) -> AnswerFlight | None:
@@ -419,8 +447,6 @@ def end(
     draft: Draft,
     tally: Tally,
     say: Say,
-    *,
-    is_mine: bool,
 ) -> None:
     """Send the end of an answer: its usage and what the cache did."""
     question = asked.question
@@ -428,8 +454,7 @@ def end(
         report_usage(draft, tally, say)
     elif tally.saved.usage is not None:
         say(UsageReport(model=tally.model or "", usage=tally.saved.usage, cost_usd="0"))
-    how: Any = "refresh" if question.cache == "refresh" else "miss"
-    facts = CacheFacts(state=how if is_mine else "flight", key=asked.key, saved=tally.saved)
+    facts = CacheFacts(state=tally.cache or "miss", key=asked.key, saved=tally.saved)
     say(msgspec.structs.replace(done(question, flight.draft, tally), cache=facts))
 
 

@@ -136,6 +136,7 @@ async def send_kept(
     )
     tally.served_by = "cache" if is_fresh else "stale"
     tally.model, tally.provider, tally.saved = entry.model, "cache", saved
+    tally.cache = cache.state
     tally.mark_first_words()
     facts = Facts(
         served_by=tally.served_by,
@@ -230,7 +231,8 @@ def joinable(question: KeptQuestion) -> ChatFlight | None:
 
 def begin_flight(question: KeptQuestion, tally: Tally) -> ChatFlight:
     """Begin a call; its records carry the id of the question that begins it."""
-    own = Tally(tally.id, "chat", tally.app, question.asker, question.call.stream)
+    book = question.pipeline.book
+    own = Tally(tally.id, "chat", tally.app, question.asker, question.call.stream, book)
     flight = ChatFlight(question, own)
     key = (question.key, question.call.stream)
     question.cache.flights.start(key, flight, lambda: fly(question, flight))
@@ -243,6 +245,7 @@ async def fly(question: KeptQuestion, flight: ChatFlight) -> None:
     context = CallContext(
         answer_id=tally.id,
         emit=pipeline.emit,
+        charge=tally.charge,
         owner=question.asker.owner,
         until=tally.started_at + pipeline.answer_s,
         retry_until=tally.started_at + pipeline.patience_s,
@@ -317,6 +320,7 @@ async def take(
     """Send what a flight brings, from its beginning, in the form that the client asked for."""
     how: Literal["miss", "refresh"] = "refresh" if fresh else "miss"
     cache = CacheFacts(state=how if is_mine else "flight", key=question.key)
+    tally.cache = cache.state
     parts = list[bytes]()
     async for pieces in flight.follow():
         tally.mark_first_words()

@@ -7,10 +7,12 @@ import msgspec
 
 from slipway.admission import Admission
 from slipway.answer.pace import Pace
+from slipway.answer.settlement import Book
 from slipway.cache import AnswerCache, CachePolicy
 from slipway.knowledge import Knowledge
 from slipway.prompt import DEFAULT_PROMPT, Prompt
 from slipway.routing import Route
+from slipway.rules import RuleBook
 from slipway.types import (
     Emit,
     Record,
@@ -21,6 +23,7 @@ class App(Record, frozen=True, kw_only=True):
     """A named profile, compiled at load time; a stage that is None is skipped."""
 
     name: str
+    rules: RuleBook | None = None
     knowledge: Knowledge | None = None
     route: Route | None = None
     small: Route | None = None
@@ -42,6 +45,7 @@ class Pipeline(Record, frozen=True, kw_only=True):
     apps: dict[str, App]
     routes: dict[str, Route]
     emit: Emit
+    book: Book = lambda row: None
     answer_s: float = 600.0  # time limit of a whole answer
     patience_s: float = 20.0  # how long a failed model may be retried
     pace: Pace = msgspec.field(default_factory=Pace)

@@ -34,10 +34,11 @@ async def proxy(
 
     Raises SlipwayError if no model of the route can answer.
     """
-    tally = Tally(answer_id, "chat", route.name, asker, call.stream)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.book)
     asked = CallContext(
         answer_id=answer_id,
         emit=pipeline.emit,
+        charge=tally.charge,
         owner=asker.owner,
         until=tally.started_at + pipeline.answer_s,
         retry_until=tally.started_at + pipeline.patience_s,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
-from slipway.knowledge.quoting import content_words
+from slipway.knowledge.stems import content_words
 from slipway.types import Record
 
 Ask = Callable[[str], Awaitable[str | None]]  # a prompt to the judge -> its reply, or None

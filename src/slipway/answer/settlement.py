@@ -1,23 +1,26 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from slipway import ledger
-from slipway.ledger import CallUsage
-from slipway.providers import Provider
-from slipway.routing import QuickReply, RoutedAnswer
+from slipway.ledger import CallUsage, LedgerRow
+from slipway.routing import AttemptUsage, RoutedAnswer
 from slipway.types import (
     AnswerDone,
     Asker,
     CacheFacts,
+    CacheState,
+    CallKind,
     OtherModelUsage,
     Record,
     Saved,
     ServedBy,
-    Usage,
+    new_id,
 )
+
+Book = Callable[[LedgerRow], None]
 
 
 class Facts(Record, frozen=True, kw_only=True):
@@ -36,13 +39,20 @@ class Facts(Record, frozen=True, kw_only=True):
 class Tally:
     """Count what one answer took; `done()` turns it into the AnswerDone record.
 
-    `endpoint` is `chat` or `answers`; times are seconds of the monotonic clock.
+    `endpoint` is `chat` or `answers`; times are seconds of the monotonic clock. Each call of a
+    model goes into the ledger by `book` when it has ended.
     """
 
     def __init__(
-        self, answer_id: str, endpoint: str, app: str, asker: Asker, streamed: bool
+        self,
+        answer_id: str,
+        endpoint: str,
+        app: str,
+        asker: Asker,
+        streamed: bool,
+        book: Book = lambda row: None,
     ) -> None:
-        self.id, self.endpoint, self.app = answer_id, endpoint, app
+        self.id, self.endpoint, self.app, self._book = answer_id, endpoint, app, book
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
         self.first_at: float | None = None
@@ -56,6 +66,7 @@ class Tally:
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
         self.saved: Saved | None = None
+        self.cache: CacheState | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
@@ -85,23 +96,50 @@ class Tally:
             answering.close()
             self.attempts += answering.attempts.count
             self.skipped |= answering.attempts.skipped
-            spent += [self.book(took.candidate.model, took.usage) for took in answering.usages]
+            taken = [self._usage(took) for took in answering.usages]
+            spent += taken
+            self.spent += taken
 
-    def book(self, model: Provider, usage: Usage | None) -> CallUsage:
-        spent = CallUsage(model=model.name, price=model.price, usage=usage)
-        self.spent.append(spent)
+    def _usage(self, took: AttemptUsage) -> CallUsage:
+        model = took.candidate.model
         self.kinds[model.name] = model.kind
-        return spent
+        return CallUsage(
+            model=model.name,
+            usage=took.usage,
+            cost=ledger.cost_of(took.candidate.rates, took.usage),
+        )
 
-    def book_side_call(self, thought: QuickReply) -> CallUsage:
+    def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> LedgerRow:
+        """Book a call that has ended."""
+        model, rates = took.candidate.model, took.candidate.rates
+        row = LedgerRow(
+            id=new_id("call"),
+            answer=self.id,
+            at=time.time(),
+            owner=self.asker.owner,
+            tenant=self.asker.tenant,
+            app=self.app,
+            model=model.name,
+            provider=model.kind,
+            zone=model.zone,
+            kind=kind or took.kind,
+            upstream=took.upstream,
+            error=took.error,
+            usage=took.usage,
+            cost=ledger.cost_of(rates, took.usage) if took.is_charged else 0,
+            price_source=rates.source if rates is not None else "",
+        )
+        self._book(row)
+        return row
+
+    def charge_side_call(self, took: AttemptUsage) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""
-        if thought.usage is not None:
+        row = self.charge(took, "side")
+        if took.is_charged:
             self.other_usage.append(
-                OtherModelUsage(
-                    model=thought.model.name, provider=thought.model.kind, usage=thought.usage
-                )
+                OtherModelUsage(model=row.model, provider=row.provider, usage=row.usage)
             )
-        return CallUsage(model=thought.model.name, price=thought.model.price, usage=thought.usage)
+        return CallUsage(model=row.model, usage=row.usage, cost=row.cost)
 
     def take_over(self, other: "Tally") -> None:
         """Book what another tally holds as ours: it is that of a call that several answers shared."""
@@ -152,6 +190,7 @@ class Tally:
             other_usage=(*self.other_usage, *self._other_writers()),
             skipped=tuple(self.skipped.items()),
             saved=self.saved,
+            cache=self.cache,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:
@@ -159,5 +198,5 @@ class Tally:
         return [
             OtherModelUsage(model=spent.model, provider=self.kinds[spent.model], usage=spent.usage)
             for spent in self.spent
-            if spent.model != self.model and spent.usage is not None
+            if spent.model != self.model
         ]

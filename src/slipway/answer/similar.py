@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from slipway.answer.same_answer import is_same
+from slipway.answer.settlement import Tally
 from slipway.cache import KeptAnswer, digest
 from slipway.cache.keys import plain
 from slipway.cache.semantic import LookUp, NearQuestion, SemanticIndex
 from slipway.cache.semantic_bound import BoundState
 from slipway.cache.semantic_cache import LONGEST, SemanticPolicy
 from slipway.routing import ask_briefly
-from slipway.types import Question, Record
+from slipway.types import Question, Record, SemanticLooked
 
 if TYPE_CHECKING:
     from slipway.answer.kept_answers import KeptAsk
@@ -61,6 +62,13 @@ async def look(asked: "KeptAsk") -> SimilarAnswer | None:
     if similar is None:
         return None
     found = similar.index.decide(similar.found)
+    asked.pipeline.emit(
+        SemanticLooked(
+            app=asked.app.name,
+            outcome=found.verdict if found.best is not None else "none",
+            refused=tuple(near.refused for near in found.near if near.refused),
+        )
+    )
     return msgspec.structs.replace(similar, found=found)
 
 
@@ -126,6 +134,9 @@ async def learn(asked: "KeptAsk", similar: SimilarAnswer, fresh: KeptAnswer | No
             break
     index.learn(found, same, fresh.key)
     asked.cache.semantic.note(asked.question.id, index, fresh.key, found)
+    if found.best is not None:
+        outcome = {True: "same", False: "different", None: "unknown"}[same[0]]
+        asked.pipeline.emit(SemanticLooked(app=asked.app.name, outcome=outcome))
 
 
 async def ask_judge(asked: "KeptAsk", policy: SemanticPolicy, prompt: str) -> str | None:
@@ -135,15 +146,17 @@ async def ask_judge(asked: "KeptAsk", policy: SemanticPolicy, prompt: str) -> st
     if route is None:
         return None
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
-    reply = await ask_briefly(
+    question = asked.question
+    tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.book)
+    return await ask_briefly(
         route,
         messages,
-        asked.question.id,
+        question.id,
         pipeline.emit,
         max_tokens=_JUDGE_TOKENS,
+        charge=lambda took: tally.charge(took, "side"),
         deadline_s=_JUDGE_S,
     )
-    return reply.text if reply is not None else None
 
 
 class SimilarityExplained(Record, frozen=True, kw_only=True):

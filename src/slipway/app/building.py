@@ -1,38 +1,46 @@
 """The ASGI app, and everything that lives as long as it does."""
 
+import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router
 
+from slipway.admission import InFlight
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
-from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
 from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
+from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
-from slipway.routing import healths_of
+from slipway.routing import Health, healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
+from slipway.store import LedgerWriter, RowWriter, StoreError
+from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
+from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
-from slipway.web.guard import Guard
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
+from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.pages import page_paths
@@ -61,20 +69,27 @@ class Assembly:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         settings = live.found.settings
+        self.records = LazyRecords(settings)
+        self.writer = RowWriter(self.records, self.records.folder / "journal")
+        self.ledger = LedgerWriter(self.writer)
+        self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
             emit=self.emit,
             live=live,
-            pace=Pace(store),
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb),
+            pace=Pace(self.records),
+            book=self.ledger.add,
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
+            in_flight_total=self.in_flight(),
         )
-        self.feedback = Feedback(store, self.emit, self.carried.cache.semantic.hear)
+        self.key_watch = KeyWatch(self.records, self.carried.keys)
+        self.key_watch.look()
+        self.feedback = Feedback(
+            self.records, self.writer, self.emit, self.carried.cache.semantic.hear
+        )
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
-        self.telemetry = Telemetry(
-            lambda: self.carried.in_flight_total.count,
-            lambda: healths_of(self.current.pipeline.routes.values()),
-            self.carried.cache.semantic.reports,
-        )
+        self.telemetry = self.count_answers()
+        self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(
@@ -82,7 +97,24 @@ class Assembly:
         )
         self.asgi: Guard = self.route()
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+    def in_flight(self) -> InFlight:
+        """Return what counts the answers in progress."""
+        return InFlight()
+
+    def count_answers(self) -> Telemetry:
+        """Return the metrics."""
+        return Telemetry(
+            lambda: self.carried.in_flight_total.count,
+            self.healths,
+            cache=self.carried.cache.stats,
+            semantic=self.carried.cache.semantic.reports,
+        )
+
+    def healths(self) -> dict[str, Health]:
+        """Return what is known of each model that questions may meet."""
+        return healths_of(self.current.pipeline.routes.values())
+
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)
@@ -123,20 +155,25 @@ class Assembly:
 
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
+        desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
         chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
-            *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
+            *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
-            *TraceRoutes(self.current, self.traces.find).paths(),
+            *CacheRoutes(
+                self.current, self.carried.cache, self.telemetry, lambda: self.asgi
+            ).paths(),
+            *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
-            *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
+            *ConversationRoutes(self.current, self.records, lambda: self.asgi).paths(),
+            *KeyRoutes(desk, self.key_watch.look, lambda: self.asgi).paths(),
             *page_paths(self.current),
         ]
         fast = {
@@ -150,29 +187,52 @@ class Assembly:
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        guard = Guard(self.current, fast, router, self.sealer)
+        guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
+    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+        return Guard(self.current, fast, rest, self.sealer)
+
+    def health_routes(self) -> HealthRoutes:
+        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+
+    def trace_routes(self) -> TraceRoutes:
+        return TraceRoutes(self.current, self.traces.find)
+
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
-        self._sealer = self._sealer or Sealer(self.store().secret)
+        if self._sealer is None:
+            try:
+                self._sealer = Sealer(self.records().secret())
+            except StoreError:  # it is asked again for the next request
+                return Sealer(self.store().secret)
         return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
         """Start the background work, and end it in the order in which it depends on the rest."""
         self.reloading.start()
+        self.key_watch.start()
+        self.writer.start()
         self.load_pace()
+        if self.redis is not None:
+            self.redis.start()
+        self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
         await self.reloading.stop()
+        await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
         await self.carried.cache.close()
+        if self.redis is not None:
+            await self.redis.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.writer.close)
+        self.records.close()
         if self.store.store is not None:
             self.store.store.close()
 

@@ -12,17 +12,23 @@ from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
 from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
+from slipway.app.rulebooks import rulebook
 from slipway.cache import AnswerCache
 from slipway.errors import SettingsError
+from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
+from slipway.ledger import LedgerRow
+from slipway.prices import Rates, rates_of
+from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
+from slipway.rules import RuleBook, checked_book
 from slipway.settings import AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
-from slipway.types import AnswerDone, AttemptDone, Record
+from slipway.types import Emit, Record
 
 PASSAGES = 5
 # for apps whose models all run here: they read slowly, and some do not stop by themselves.
@@ -77,10 +83,12 @@ def endpoint_of(settings: ModelSettings) -> tuple[object, ...]:
 class Carried(Record, frozen=True, kw_only=True):
     """What outlives a pipeline: it is carried over to the next one."""
 
-    emit: Callable[[AnswerDone | AttemptDone], None]
+    emit: Emit
     live: LiveSettings
+    book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
     cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
+    keys: KeyTable = msgspec.field(default_factory=KeyTable)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
@@ -124,10 +132,13 @@ def compile_pipeline(
             operator,
             carried.in_flight_total,
             login=settings.login is not None,
+            table=carried.keys,
+            key_required=settings.key_required,
         ),
         apps=apps,
         routes=routes,
         emit=carried.emit,
+        book=carried.book,
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
@@ -155,7 +166,15 @@ def candidate_of(handle: ModelHandle) -> Candidate:
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(model=model, traits=traits, health=handle.health)
+    return Candidate(model=model, traits=traits, health=handle.health, rates=rates_for(settings))
+
+
+def rates_for(settings: ModelSettings) -> Rates | None:
+    """Return what a model costs: as the settings say, else as the catalogue does."""
+    if settings.price is not None:
+        return rates_of(settings.price)
+    entry = entry_for(settings.base_url, settings.name)
+    return rates_of(entry.price, SOURCE) if entry is not None else None
 
 
 def access_of(name: str, app: AppSettings, live: LiveSettings) -> Access:
@@ -178,6 +197,7 @@ def app_of(
         knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
+        rules=rulebook_of(name, app),
         route=route,
         small=routes[app.small] if app.small is not None else None,
         prompt=prompt_of(app, matches=matches),
@@ -186,6 +206,12 @@ def app_of(
         passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
         sections=app.sections,
     )
+
+
+def rulebook_of(name: str, app: AppSettings) -> RuleBook | None:
+    """Return the app's rules, without those whose tests fail. Raises SettingsError."""
+    book = rulebook(app)
+    return None if book is None else checked_book(book, name)
 
 
 def is_local(route: Route | None) -> bool:

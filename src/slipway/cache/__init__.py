@@ -9,7 +9,6 @@ on, and whether it is still true, is for `answer/` to say: this package knows no
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,8 +17,10 @@ from slipway.cache.flights import Flight, Flights
 from slipway.cache.keys import digest
 from slipway.cache.memory import MemoryEntries
 from slipway.cache.semantic_cache import SemanticCache, SemanticPolicy, SemanticReport
+from slipway.cache.shared import SharedEntries
 from slipway.errors import SlipwayError
-from slipway.types import Record
+from slipway.store.redis import SharedRedis
+from slipway.types import CacheStats, Record
 
 __all__ = [
     "AnswerCache",
@@ -64,15 +65,29 @@ class AnswerCache:
         memory_mb: float = 64.0,
         answer_kb: float = 1024.0,
         now: Callable[[], float] = time.time,
+        redis: SharedRedis | None = None,
     ) -> None:
         self.now = now
-        self.invalidated: Counter[str] = Counter()  # cause -> how many entries left because of it
-        self.evicted = 0
+        self.shared = SharedEntries(redis, self._invalidate_here) if redis is not None else None
+        self.removed: Callable[[str], None] = lambda cause: None  # called for each that leaves
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
         self.semantic = SemanticCache()
+        self._invalidations = 0
         self._background: set[asyncio.Task[None]] = set()
+
+    def stats(self) -> CacheStats:
+        """Return what is kept now."""
+        redis = self.shared.redis if self.shared is not None else None
+        state = "off" if redis is None else "full" if redis.is_full else redis.state
+        return CacheStats(
+            entries=len(self.memory),
+            bytes=self.memory.bytes,
+            budget=self.memory.budget,
+            flights=len(self.flights.all),
+            shared=state,
+        )
 
     def resize(self, memory_mb: float, answer_kb: float) -> None:
         """Apply changed limits."""
@@ -80,10 +95,7 @@ class AnswerCache:
         self.memory.shrink()
 
     def _dropped(self, entry: KeptAnswer, cause: str) -> None:
-        if cause == "evicted":
-            self.evicted += 1
-        else:
-            self.invalidated[cause] += 1
+        self.removed(cause)
 
     async def get(self, key: str) -> KeptAnswer | None:
         """Return the entry with this key, unless it has expired for every use."""
@@ -91,12 +103,27 @@ class AnswerCache:
         if entry is not None and entry.state(self.now()) == "expired":
             self.memory.drop(key, "expired")
             entry = None
+        if entry is None and self.shared is not None:
+            entry = await self._get_shared(key, self.shared)
+        return entry
+
+    async def _get_shared(self, key: str, shared: SharedEntries) -> KeptAnswer | None:
+        invalidations = self._invalidations
+        entry = await shared.get(key)
+        if entry is None or entry.state(self.now()) == "expired":
+            return None
+        if invalidations != self._invalidations:  # it may have been read before it was removed
+            return None
+        self.memory.put(entry)
         return entry
 
     def put(self, entry: KeptAnswer) -> None:
         """Keep an answer, unless it is too large."""
-        if len(entry.body) <= self.largest:
-            self.memory.put(entry)
+        if len(entry.body) > self.largest:
+            return
+        self.memory.put(entry)
+        if self.shared is not None:
+            self.work_in_background(self.shared.put(entry, self.now()))
 
     def verified(self, entry: KeptAnswer) -> None:
         """Replace an entry by itself with what is now known about its documents."""
@@ -105,6 +132,8 @@ class AnswerCache:
     def drop(self, key: str, cause: str) -> None:
         """Remove an entry that is no longer true."""
         self.memory.drop(key, cause)
+        if self.shared is not None:
+            self.work_in_background(self.shared.drop(key))
 
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""
@@ -118,18 +147,34 @@ class AnswerCache:
         if error is not None and not isinstance(error, SlipwayError):
             log.error("bug: an answer could not be written again", exc_info=error)
 
+    def start(self) -> None:
+        """Begin to follow what other servers invalidate."""
+        if self.shared is not None:
+            self.shared.start()
+
     async def close(self) -> None:
         """End the work in the background."""
+        if self.shared is not None:
+            await self.shared.close()
         for task in list(self._background):
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
 
-    async def invalidate(self, selection: Selection, cause: str = "request") -> int:
+    async def invalidate(self, selection: Selection, cause: str = "request") -> tuple[int, bool]:
         """Remove what a selection matches, also of answers that are being written now.
 
-        Return how many entries were removed.
+        Return how many entries were removed, and whether the other servers know. If they do not,
+        since Redis does not answer, they will as soon as it does.
         """
+        here = self._invalidate_here(selection, cause)
+        if self.shared is None:
+            return here, True
+        there = await self.shared.invalidate(selection)
+        return max(here, there or 0), there is not None
+
+    def _invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+        self._invalidations += 1
         self.flights.invalidate(selection)
         found = self.memory.select(selection)
         for entry in found:

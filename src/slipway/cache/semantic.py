@@ -29,7 +29,6 @@ _SHARPNESS = 15  # of votes: how much more a nearer question counts
 _TWIN = 0.6  # likeness from which a refused question speaks against its whole group
 _NAMES = 20_000  # words of which it is remembered whether they are names
 _OFTEN = 2
-_OUTCOMES = {True: "same", False: "different", None: "unknown"}
 
 
 class NearQuestion(Record, frozen=True, kw_only=True):
@@ -149,7 +148,6 @@ class SemanticIndex:
         self._partitions: dict[Hashable, _QuestionVectors] = {}
         self._entries: OrderedDict[Hashable, _KeptQuestion] = OrderedDict()
         self._next_group, self._record = 0, TrackRecord()
-        self.refusals, self.outcomes = Counter[str](), Counter[str]()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -184,13 +182,10 @@ class SemanticIndex:
         from msgspec.structs import replace
 
         with self._lock:
-            self.refusals.update(each.refused for each in found.near if each.refused)
             if found.best is None:
                 self.bound.miss()
-                self.outcomes["none"] += 1
                 return found
             verdict, share = self.bound.decide(found.score)
-            self.outcomes[verdict] += 1
             if verdict == "serve" and found.best.key in self._entries:
                 self._entries.move_to_end(found.best.key)
         return replace(found, verdict=verdict, share=share)
@@ -210,7 +205,6 @@ class SemanticIndex:
             verdicts = dict(zip((each.group for each in found.groups), same, strict=False))
             if found.best is not None and found.facts is not None:
                 first = verdicts.get(found.best.group)
-                self.outcomes[_OUTCOMES[first]] += 1
                 if first is None:
                     self.bound.undecided(found.verdict)
                 else:

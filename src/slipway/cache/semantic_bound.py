@@ -134,7 +134,7 @@ class ServedErrors:
         return top + math.log(sum(math.exp(log - top) for log in logs))
 
 
-class Window:
+class RateEvidence:
     """Evidence that the error rate above each level is below some limits, since a point in time.
 
     Whoever bets on every would-be hit that its error is below the limit m cannot win if the rate is
@@ -221,7 +221,7 @@ class ErrorBound:
         self._share = 1.0
         self._errors = ServedErrors(1 - CONFIDENCE)
         self._credit = [0] * len(LEVELS)  # would-be hits above each level, served and checked
-        self._windows: list[Window] = []
+        self._windows: list[RateEvidence] = []
         self._opened, self._next_window = 0, _LEARNING
         self._recent: deque[bool] = deque(maxlen=_RECENT)
 
@@ -288,7 +288,7 @@ class ErrorBound:
         self._adjust()
 
     def _open_window(self) -> None:
-        self._windows = [*self._windows[1 - _WINDOWS :], Window(self.max_error, self._opened)]
+        self._windows = [*self._windows[1 - _WINDOWS :], RateEvidence(self.max_error, self._opened)]
         self._opened += 1
         self._next_window = max(_GROWTH * self.checked, _LEARNING)
 
@@ -339,7 +339,7 @@ class ErrorBound:
         bounds = [window.bounds().tolist() for window in self._windows] or [[1.0] * len(LEVELS)]
         best = [min(each) for each in zip(*bounds, strict=True)]
         shown = self._level if self._level is not None else best.index(min(best))
-        window = self._windows[0] if self._windows else Window(self.max_error, 0)
+        window = self._windows[0] if self._windows else RateEvidence(self.max_error, 0)
         errors = self._errors.at_most() if self._errors.served else 0.0
         return BoundState(
             serving=self._level is not None,

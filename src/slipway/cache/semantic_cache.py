@@ -34,16 +34,11 @@ class SemanticPolicy(Record, frozen=True, kw_only=True):
 
 
 class SemanticReport(Record, frozen=True, kw_only=True):
-    """What one index has done. `outcomes` counts look-ups: `serve`, `check`, `shadow` and `none`
-    (no candidate), and comparisons: `same`, `different` and `unknown`. `refusals` counts the near
-    questions that each guard refused.
-    """
+    """What is known of one index."""
 
     tenant: str
     app: str
     questions: int
-    outcomes: dict[str, int]
-    refusals: dict[str, int]
     bound: BoundState
 
 
@@ -104,7 +99,5 @@ class SemanticCache:
                 tenant=tenant,
                 app=app,
                 questions=len(index),
-                outcomes=dict(index.outcomes),
-                refusals=dict(index.refusals),
                 bound=index.bound.state(),
             )

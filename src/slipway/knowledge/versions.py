@@ -8,7 +8,7 @@ import msgspec
 
 from slipway.knowledge.collection import KnownDocuments
 from slipway.knowledge.document_store import Doc
-from slipway.knowledge.index import DocumentFilter
+from slipway.knowledge.keyword_table import DocumentFilter
 
 _REMEMBERED = 64  # askers with different documents
 _MASK = (1 << 128) - 1

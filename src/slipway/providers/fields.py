@@ -12,6 +12,11 @@ NO_END = frozenset({"", "null", "none"})  # finish reasons that some servers sen
 THINKING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 NOT_TEXT = ("tool_calls", "function_call", "audio")  # another model cannot continue these
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+ASKED = ("prompt_tokens_details", "input_tokens_details")
+MADE = ("completion_tokens_details", "output_tokens_details")
+# what providers call tokens read from their cache, and written to it
+CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+WRITTEN = (*("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"),)
 SAID = (*THINKING, *NOT_TEXT, "content", "refusal")
 
 
@@ -68,15 +73,65 @@ class ChoiceEnds:
 
 
 def usage_in(sent: dict[str, Any] | None) -> Usage | None:
-    """Return the usage in an object whose counts are integers."""
+    """Return the usage in an object whose counts are integers.
+
+    Providers differ in what their totals include, so the names and the sum decide: Anthropic's
+    `input_tokens` exclude what was read from the cache or written to it; xAI's and Gemini's
+    `completion_tokens` exclude thoughts, which only `total_tokens` includes.
+    """
     if sent is None:
         return None
-    details = sent.get("prompt_tokens_details") or {}
+    prompt, output = sent.get("prompt_tokens"), sent.get("completion_tokens")
+    by_anthropic = prompt is None and "input_tokens" in sent
+    if by_anthropic:
+        prompt, output = count(sent, "input_tokens"), count(sent, "output_tokens")
+    prompt, output, total = prompt or 0, output or 0, sent.get("total_tokens") or 0
+    asked, made = (details(sent, names) for names in (ASKED, MADE))
+    if asked is None and made is None and len(sent) <= len(COUNTS):  # nothing but the totals
+        thoughts = max(0, total - prompt - output) if total and prompt else 0
+        return Usage(
+            input_tokens=prompt, output_tokens=output + thoughts, reasoning_tokens=thoughts
+        )
+    asked, made = asked or {}, made or {}
+    cached = first_count((asked, "cached_tokens"), *((sent, name) for name in CACHED))
+    written = first_count(*((at, name) for at in (asked, sent) for name in WRITTEN))
+    if by_anthropic and any(name in sent for name in (*CACHED, *WRITTEN)):
+        prompt += cached + written
+    thoughts = count(made, "reasoning_tokens")
+    beyond = total - prompt - output if total and prompt else 0
+    if beyond > 0 and thoughts in (0, beyond):
+        output, thoughts = output + beyond, beyond
     return Usage(
-        input_tokens=sent.get("prompt_tokens") or 0,
-        output_tokens=sent.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
+        input_tokens=prompt,
+        output_tokens=output,
+        cached_tokens=min(cached, prompt),
+        cache_write_tokens=min(written, prompt),
+        audio_input_tokens=count(asked, "audio_tokens"),
+        image_input_tokens=count(asked, "image_tokens"),
+        reasoning_tokens=min(thoughts, output),
+        audio_output_tokens=count(made, "audio_tokens"),
+        image_output_tokens=count(made, "image_tokens"),
     )
+
+
+def details(sent: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return the first of these fields that is an object."""
+    for name in names:
+        found = sent.get(name)
+        if type(found) is dict:
+            return found
+    return None
+
+
+def count(holder: dict[str, Any], name: str) -> int:
+    """Return a count of a usage object; 0 if it is missing, or no count."""
+    value = holder.get(name)
+    return value if type(value) is int and 0 <= value <= LARGEST_INT else 0
+
+
+def first_count(*places: tuple[dict[str, Any], str]) -> int:
+    """Return the first count that is not 0."""
+    return next((found for place in places if (found := count(*place))), 0)
 
 
 def is_odd_usage(sent: Any) -> bool:

@@ -2,37 +2,53 @@
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable
+
+import msgspec
 
 from slipway.errors import ModelBusy, ProviderError, ProviderSlow
 from slipway.providers import Call, Completion, ModelReply
 from slipway.routing.blame import Origin
 from slipway.routing.routes import Candidate
+from slipway.routing.token_counts import RequestSize, size_of, tokens_in
 from slipway.types import AttemptDone, AttemptKind, Emit, Piece, Record, Usage
 
 CANCELLED = "cancelled"
+ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,100})"')
+ID_WITHIN = 400  # bytes of a reply: its id is in front
 # A timeout is not held against a model that had less time than this left
 FAIR_TIME_S = 5.0
 
 
+class AttemptUsage(Record, frozen=True, kw_only=True):
+    """What a call took, once it has ended. `usage` is an estimate where the provider reported none,
+    and empty if the call failed in a way that is not charged (`is_charged` is false).
+    """
+
+    candidate: Candidate
+    usage: Usage
+    kind: AttemptKind = "first"
+    error: str | None = None
+    upstream: str = ""
+    is_charged: bool = True
+
+
+Charge = Callable[[AttemptUsage], object]
+
+
 class CallContext(Record, frozen=True, kw_only=True):
     """Who asks, and how much time there is (event loop's clock): the answer ends by `until`, and no
-    retry begins after `retry_until`.
+    retry begins after `retry_until`. `charge` is called once for each call that ended.
     """
 
     answer_id: str
     emit: Emit
+    charge: Charge = lambda call: None
     owner: str = ""
     until: float = math.inf
     retry_until: float = math.inf
-
-
-class AttemptUsage(Record, frozen=True, kw_only=True):
-    """The usage of a call that wrote something, or may have; None if the provider reported none."""
-
-    candidate: Candidate
-    usage: Usage | None
 
 
 Resend = Callable[[], bool]
@@ -65,10 +81,15 @@ class Attempt:
         self.first: list[Piece] = []
         self.whole: Completion | None = None
         self.usage: Usage | None = None
+        self.events = self.chars = 0  # events with output that arrived, and characters of text
+        self.upstream = ""  # the provider's id of the call
+        self._call: Call | None = None
+        self._size: RequestSize | None = None
         self.call_number: int | None = None
         self._reply: ModelReply | None = None
         self.left_out = 0  # fields of the reply that could not be read
-        self.began = self.ended = self._holds_slot = False
+        self.began = self.ended = self.finished = self._holds_slot = False
+        self.took: AttemptUsage | None = None  # once it has ended
         self._usual = candidate.health.first_words
         self._origin = Origin(owner=context.owner, prompt=prompt)
 
@@ -91,7 +112,7 @@ class Attempt:
             )
             self._holds_slot = True
         # The call begins here: waiting for a slot is not part of it
-        self.began, self.started_at = True, time.monotonic()
+        self.began, self.started_at, self._call = True, time.monotonic(), call
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
         words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
@@ -113,6 +134,7 @@ class Attempt:
         else:
             self.whole = await self._reply.whole()
             self.usage, self.left_out = self.whole.usage, self.whole.left_out
+            self.upstream = id_in(self.whole.raw)
         self.first_at = time.monotonic()
         self._usual.add(self.first_at - self.started_at)
         health.succeeded(self.started_at, self._origin)
@@ -124,8 +146,11 @@ class Attempt:
         while not any(piece.spoke or piece.finish for piece in self.first):
             pieces = await reply.pieces()
             if not pieces:
-                return
+                break
+            for piece in pieces:
+                self.note(piece)
             self.first += pieces
+        self.upstream = id_in(self.first[0].raw) if self.first else ""
 
     def end(
         self, error: ProviderError | None = None, *, cancelled: bool = False, used: bool = True
@@ -151,7 +176,72 @@ class Attempt:
         elif self.began and self.first_at is None:
             health.release_trial()
         if self.began and not isinstance(error, ModelBusy):
+            code = error.code if error is not None else CANCELLED if cancelled else None
+            self.took = self._took(error, code)
+            self.context.charge(self.took)
             self.context.emit(self._record(error, CANCELLED if cancelled else None, used=used))
+
+    def _took(self, error: ProviderError | None, code: str | None) -> AttemptUsage:
+        """Return what the call took: as reported, else as counted."""
+        is_charged = error is None or self.may_be_billed(error)
+        return AttemptUsage(
+            candidate=self.candidate,
+            usage=(self._reported() or self.estimated_usage()) if is_charged else Usage(),
+            kind=self.kind,
+            error=code,
+            upstream=self.upstream,
+            is_charged=is_charged,
+        )
+
+    def _reported(self) -> Usage | None:
+        """Return the usage that the provider reported; None if that is nothing, or only zeros, or
+        what it was before the end.
+        """
+        usage = self.usage
+        if usage is None or not (self.finished or self.whole is not None):
+            return None
+        if usage.input_tokens == 0 and usage.output_tokens == 0:
+            return None
+        counts = self.candidate.health.token_counts
+        if self.whole is None:
+            counts.learn_events(self.events, usage.output_tokens)
+        if counts.wants_prompt():
+            counts.learn_prompt(self.size().input, usage.input_tokens)
+        return usage
+
+    def estimated_usage(self) -> Usage:
+        """Return what the call took until now: as counted here, and at least what the provider
+        reported on the way.
+        """
+        counts, usage = self.candidate.health.token_counts, self.usage or Usage()
+        output = (
+            tokens_in(self.whole.text)
+            if self.whole is not None
+            else counts.output_tokens(self.events, self.chars)
+        )
+        return msgspec.structs.replace(
+            usage,
+            input_tokens=usage.input_tokens or counts.input_tokens(self.size().input),
+            output_tokens=max(output, usage.output_tokens),
+            estimated=True,
+        )
+
+    def size(self) -> RequestSize:
+        """Return the size of the request, which is counted when it is needed first."""
+        if self._size is None:
+            self._size = size_of(self._call.body if self._call is not None else b"{}")
+        return self._size
+
+    def note(self, piece: Piece) -> None:
+        """Count what arrived."""
+        if piece.spoke:
+            self.events += 1
+            self.chars += len(piece.text)
+        if piece.usage is not None:
+            self.usage = piece.usage
+        if piece.finish is not None:
+            self.finished = True
+        self.left_out += piece.left_out
 
     def _is_no_evidence(self, error: ProviderError, now: float) -> bool:
         """Return whether the failure says nothing about the model: it was not called, or the
@@ -207,3 +297,9 @@ async def finish_trial(task: "asyncio.Task[None]", trial: Attempt) -> None:
         raise
     else:
         trial.end(used=False)
+
+
+def id_in(raw: bytes) -> str:
+    """Return the id that a reply begins with; empty if there is none."""
+    found = ID.search(raw, 0, ID_WITHIN)
+    return found[1].decode("latin-1") if found is not None else ""

@@ -102,16 +102,15 @@ class RoutedAnswer:
                 pieces = await attempt.reply.pieces()
             except ProviderError as error:
                 return await self._continue(error)
+            for piece in pieces:
+                attempt.note(piece)
         return self._note(pieces)
 
     def _note(self, pieces: list[Piece]) -> list[Piece]:
         for piece in pieces:
-            if piece.usage is not None:
-                self.attempt.usage = piece.usage
             if piece.finish is not None:
                 self._finished = True
             self._is_plain = self._is_plain and piece.is_plain
-            self.attempt.left_out += piece.left_out
         if self._splice is not None:
             pieces = self._splice.pieces(pieces)
         if len(self.route.candidates) > 1:  # another one may have to continue it
@@ -122,7 +121,7 @@ class RoutedAnswer:
         """Return the first events of the model that continues; raise `error` if none can."""
         broken = self.attempt
         broken.end(error)
-        self.usages.append(AttemptUsage(candidate=broken.candidate, usage=broken.usage))
+        self._keep(broken)
         self._attempt = None
         if (
             self._finished
@@ -180,10 +179,14 @@ class RoutedAnswer:
         return attempt
 
     def _cancel(self, attempt: Attempt, *, used: bool = True) -> None:
-        """Cancel the attempt; record unknown usage, since it may be billed."""
-        if attempt.began:
-            self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
+        """Cancel the attempt. What it took is kept, since it may be billed."""
         attempt.end(cancelled=True, used=used)
+        self._keep(attempt)
+
+    def _keep(self, attempt: Attempt) -> None:
+        """Keep what a call took that ended; one that is not charged took nothing."""
+        if attempt.took is not None and attempt.took.is_charged:
+            self.usages.append(attempt.took)
 
     async def _probe_all(self) -> bool:
         """Probe the skipped candidates once before giving up, and return whether
@@ -221,8 +224,7 @@ class RoutedAnswer:
         ):
             # The provider does not say for how long: report our own pause
             error.retry_after_s = max(0.0, rests_until - time.monotonic())
-        if attempt.may_be_billed(error):
-            self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=attempt.usage))
+        self._keep(attempt)
         # The jitter spreads load; it needs no secure randomness
         self.attempts.failed(attempt.index, error, time.monotonic(), random.random())  # noqa: S311
 
@@ -300,15 +302,18 @@ class RoutedAnswer:
                 error := task.exception(), ProviderError
             ):  # in the same moment
                 attempt.end(error)
-            elif attempt.kind == "trial":
-                self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
+                self._keep(attempt)
+            elif attempt.kind == "trial":  # what it takes until its verdict is only in the ledger
+                self.usages.append(
+                    AttemptUsage(candidate=attempt.candidate, usage=attempt.estimated_usage())
+                )
                 attempt.candidate.health.keep_trial(
                     asyncio.get_running_loop().create_task(finish_trial(task, attempt))
                 )
             elif attempt.is_late():
                 task.cancel()
-                self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=None))
                 attempt.end(attempt.late_error(), used=False)
+                self._keep(attempt)
             else:
                 task.cancel()
                 self._cancel(attempt, used=False)
@@ -319,7 +324,7 @@ class RoutedAnswer:
         if attempt is not None and not attempt.ended:
             is_over = attempt.whole is not None or self._finished
             attempt.end(cancelled=not is_over)
-            self.usages.append(AttemptUsage(candidate=attempt.candidate, usage=attempt.usage))
+            self._keep(attempt)
 
 
 def failover_notices(first: Candidate, answers: Candidate) -> list[Notice]:

@@ -23,6 +23,7 @@ from slipway.routing.attempts import READY, TRIAL, Availability
 from slipway.routing.blame import Blame, Origin
 from slipway.routing.breaker import Breaker, RetryBudget
 from slipway.routing.slots import ModelSlots
+from slipway.routing.token_counts import TokenCounts
 from slipway.routing.usual_times import UsualTimes
 from slipway.types import Record
 
@@ -92,6 +93,7 @@ class Health:
         self.blame: Blame = previous.blame if previous is not None else Blame()
         self.first_words: UsualTimes = previous.first_words if previous else UsualTimes()
         self.whole_answers: UsualTimes = previous.whole_answers if previous else UsualTimes()
+        self.token_counts: TokenCounts = previous.token_counts if previous else TokenCounts()
         self._succeeded_at = -math.inf
         self._probe_loop: asyncio.Task[None] | None = None
         self._probe_task: asyncio.Task[None] | None = None

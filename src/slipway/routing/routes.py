@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from slipway.prices import Rates
 from slipway.providers import Provider
 from slipway.routing.attempts import ModelTraits
 from slipway.routing.health import Health
@@ -20,6 +21,7 @@ class Candidate(Record, frozen=True, kw_only=True):
     traits: ModelTraits = ModelTraits()
     health: Health = msgspec.field(default_factory=Health)
     canary: float | None = None  # the share of questions that it answers first
+    rates: Rates | None = None  # what it costs; None if that is unknown
 
     @property
     def served_by(self) -> ServedBy:

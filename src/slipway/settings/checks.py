@@ -4,6 +4,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from slipway.settings.tree import (
     ModelSettings,
     Oidc,
     Price,
+    RulesSettings,
     Settings,
     share,
 )
@@ -258,17 +260,47 @@ def check_model(path: str, model: ModelSettings, known: KnownNames, problem: Add
         check_endpoint(path, model, known, problem)
 
 
+MOST_USD = Decimal(1_000_000)  # for a million tokens, or for one request, image or minute
+FACTOR = Decimal("0.0001")  # of a price with this factor, a part may be no whole picodollar
+
+
 def check_price(path: str, price: Price, problem: AddProblem) -> None:
-    for field, usd in (
-        ("input", price.input),
-        ("output", price.output),
-        ("cached_input", price.cached_input),
-    ):
-        if usd is not None and not (usd.is_finite() and usd >= 0):
+    """Check that all prices are amounts that can be computed with exactly."""
+    for field, usd in prices_in(price):
+        if field == "batch":
+            if not (usd.is_finite() and 0 < usd <= 1 and usd % FACTOR == 0):
+                problem(
+                    f"{path}.batch",
+                    f"`{usd}` is not a factor; write a number up to 1, such as `0.5`",
+                )
+        elif not (usd.is_finite() and 0 <= usd <= MOST_USD):
             problem(
                 f"{path}.{field}",
                 f"`{usd}` is not a price; write USD per million tokens, such as `0.28`",
             )
+        elif (usd * (price.batch or 1)).normalize().as_tuple().exponent < -6:  # type: ignore[operator]
+            problem(
+                f"{path}.{field}",
+                f"`{usd}` has more than six decimals"
+                + (" times `batch`" if price.batch is not None else "")
+                + "; round it",
+            )
+    seen = set[int]()
+    for number, tier in enumerate(price.tiers):
+        if tier.above in seen:
+            problem(f"{path}.tiers[{number}].above", f"`{tier.above}` is there twice; remove one")
+        seen.add(tier.above)
+
+
+def prices_in(price: Price) -> Iterator[tuple[str, Decimal]]:
+    """Yield the name and the value of each price that is set."""
+    for prefix, branch in (
+        ("", price),
+        *((f"tiers[{number}].", tier) for number, tier in enumerate(price.tiers)),
+    ):
+        for field, usd in msgspec.structs.asdict(branch).items():
+            if isinstance(usd, Decimal):
+                yield f"{prefix}{field}", usd
 
 
 def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
@@ -346,8 +378,10 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
             f"apps.{name}.small",
             "`small` has no effect without `knowledge`; add documents, or remove `small`",
         )
-    if app.route is None and not app.knowledge:
-        problem(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
+    if app.route is None and not app.knowledge and app.rules is None:
+        problem(f"apps.{name}", "an app needs `knowledge`, a `route` or `rules`")
+    if app.rules is not None:
+        check_rules(f"apps.{name}.rules", app.rules, problem)
     for i, folder in enumerate(app.knowledge):
         if not Path(folder).exists():
             path = f"apps.{name}.knowledge"
@@ -357,6 +391,15 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
             )
     if app.prompt is not None:
         check_prompt(f"apps.{name}.prompt", Path(app.prompt), problem)
+
+
+def check_rules(path: str, rules: RulesSettings, problem: AddProblem) -> None:
+    if not Path(rules.file).is_file():
+        problem(path, f"there is no file `{rules.file}`")
+    try:
+        share(rules.precision)
+    except ValueError as error:
+        problem(f"{path}.precision", str(error))
 
 
 def check_prompt(path: str, file: Path, problem: AddProblem) -> None:
@@ -386,12 +429,13 @@ def check_keys(settings: Settings, problem: AddProblem) -> None:
 
 def check_listen(settings: Settings, problem: AddProblem) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys and settings.login is None:
+    closed = settings.keys or settings.key_required or settings.login is not None
+    if not is_loopback(host) and not closed:
         problem(
             "listen.host",
             f"`{host}` can be reached from other machines, and without keys anybody could spend "
-            "your money; add `keys:` to the settings (`slipway keys` creates one), or listen on "
-            "127.0.0.1",
+            "your money; make a key with `slipway keys create` and set `key_required: true`, add "
+            "`keys:` to the settings, or listen on 127.0.0.1",
         )
     for origin in settings.listen.allowed_origins:
         if (parts := parse_url(origin)) is None or parts.path:

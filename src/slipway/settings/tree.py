@@ -63,6 +63,10 @@ class Listen(Branch, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")
     ] = 8080
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="worker processes that share the port; one core for each"),
+    ] = 1
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="host names to accept besides loopback; `*` accepts all"),
@@ -115,15 +119,72 @@ class Limits(Branch, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class PriceTier(Branch, frozen=True, kw_only=True):
+    """The prices of calls with a long input; what is not named costs as it does below."""
+
+    above: Annotated[
+        int, Meta(gt=0, description="input tokens above which all tokens of a call cost this")
+    ]
+    input: Annotated[Decimal | None, Meta(description="USD per million input tokens")] = None
+    output: Annotated[Decimal | None, Meta(description="USD per million output tokens")] = None
+    cached_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    cache_write: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    reasoning: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    audio_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    audio_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    image_input: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+    image_output: Annotated[Decimal | None, Meta(description="as in `price`")] = None
+
+
 class Price(Branch, frozen=True, kw_only=True):
-    """The price of a model in USD per million tokens."""
+    """The price of a model in USD per million tokens, with at most six decimals."""
 
     input: Annotated[Decimal, Meta(description="USD per million input tokens")]
     output: Annotated[Decimal, Meta(description="USD per million output tokens")]
     cached_input: Annotated[
         Decimal | None,
-        Meta(description="USD per million input tokens read from the provider's cache"),
+        Meta(
+            description="USD per million input tokens read from the provider's cache; "
+            "default: as `input`"
+        ),
     ] = None
+    cache_write: Annotated[
+        Decimal | None,
+        Meta(
+            description="USD per million input tokens written to the provider's cache; "
+            "default: as `input`"
+        ),
+    ] = None
+    reasoning: Annotated[
+        Decimal | None, Meta(description="USD per million reasoning tokens; default: as `output`")
+    ] = None
+    audio_input: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of audio input; default: unknown")
+    ] = None
+    audio_output: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of audio output; default: unknown")
+    ] = None
+    image_input: Annotated[
+        Decimal | None, Meta(description="USD per million tokens of images; default: as `input`")
+    ] = None
+    image_output: Annotated[
+        Decimal | None,
+        Meta(description="USD per million tokens of images that it makes; default: unknown"),
+    ] = None
+    request: Annotated[Decimal | None, Meta(description="USD for each call; default: none")] = None
+    image: Annotated[
+        Decimal | None, Meta(description="USD for each image that it makes; default: unknown")
+    ] = None
+    audio_minute: Annotated[
+        Decimal | None, Meta(description="USD for each minute of audio; default: unknown")
+    ] = None
+    batch: Annotated[
+        Decimal | None,
+        Meta(description="factor for calls in batches, such as `0.5`; default: 1"),
+    ] = None
+    tiers: Annotated[
+        tuple[PriceTier, ...], Meta(description="other prices of calls with a long input")
+    ] = ()
 
 
 class ConnectionSettings(Branch, frozen=True, kw_only=True):
@@ -375,7 +436,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
         Meta(
             min_length=8,
             description="the key, best as `${NAME}`; or `sha256:` and its hash, "
-            "as `slipway keys` prints it",
+            "as `slipway keys create --line` prints it",
         ),
     ]
     tenant: Annotated[str, Meta(description="the tenant that owns the key")] = "default"
@@ -387,6 +448,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
     documents: Annotated[bool, Meta(description="whether the key may add and remove documents")] = (
         False
     )
+    admin: Annotated[bool, Meta(description="whether the key may manage keys: `/v1/keys`")] = False
 
 
 class Oidc(Branch, frozen=True, kw_only=True):
@@ -444,6 +506,27 @@ class AccessRule(Branch, frozen=True, kw_only=True):
     ]
 
 
+class RulesSettings(Branch, frozen=True, kw_only=True):
+    shorthand: ClassVar[str | None] = "file"
+    file: Annotated[
+        str, Meta(min_length=1, description="file of rules, relative to the settings file")
+    ]
+    precision: Annotated[
+        str,
+        Meta(
+            description="how often an intent must be right on questions held out of its examples; "
+            "below that it does not answer"
+        ),
+    ] = "98%"
+    collect: Annotated[
+        bool,
+        Meta(
+            description="keep the texts of questions and answers in the store, for "
+            "`slipway rules suggest`"
+        ),
+    ] = False
+
+
 class AppSettings(Branch, frozen=True, kw_only=True):
     about: Annotated[
         str, Meta(max_length=500, description="what it is for, as the page shows it")
@@ -459,6 +542,9 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="folders or files to answer from, relative to the settings file"),
     ] = ()
+    rules: Annotated[
+        RulesSettings | None, Meta(description="rules that answer before anything else is tried")
+    ] = None
     route: Annotated[
         str | None,
         Meta(description="route or model that writes answers; default: none, documents are quoted"),
@@ -575,6 +661,13 @@ class Settings(Branch, frozen=True, kw_only=True):
     keys: Annotated[
         tuple[KeySettings, ...], Meta(description="keys of clients; on loopback, none are needed")
     ] = ()
+    key_required: Annotated[
+        bool,
+        Meta(
+            description="whether a key is needed even if `keys` lists none: `slipway keys create` "
+            "makes keys in the store"
+        ),
+    ] = False
     login: Annotated[
         Login | None, Meta(description="how people sign in, so that they need no key")
     ] = None

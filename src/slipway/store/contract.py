@@ -6,6 +6,7 @@ Documents and their index keep their own tables in the same file (knowledge/docu
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from slipway.ledger import LedgerRow
 from slipway.types import Answered, Record
 
 
@@ -13,10 +14,15 @@ class StoreError(Exception):
     """The store could not do what was asked; the message says why."""
 
 
+class RowError(StoreError):
+    """The store refuses the values of a row; it would do so again."""
+
+
 class FeedbackRow(Record, frozen=True, kw_only=True):
     """What somebody said of an answer, with what is known of that answer.
 
-    `section` is None for feedback on the whole answer; `helpful` is None for a report.
+    `section` is None for feedback on the whole answer; `helpful` is None for a report. A row that is
+    older than what is saved changes nothing.
     """
 
     kind: Literal["vote", "report"]
@@ -25,6 +31,15 @@ class FeedbackRow(Record, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     comment: str
     about: Answered
+    id: str = ""  # if it was acknowledged before it was saved
+    at: float = 0.0  # when it was given; now, if that is 0
+
+
+class Withdrawal(Record, frozen=True, kw_only=True):
+    """The votes on an answer were taken back at this time."""
+
+    answer: str
+    at: float
 
 
 class SavedFeedback(Record, frozen=True, kw_only=True):
@@ -65,8 +80,10 @@ class Records(Protocol):
         earlier vote saved are kept.
         """
 
-    def withdraw_votes(self, answer_id: str) -> int:
-        """Delete the votes on an answer, not the reports; return how many there were."""
+    def withdraw_votes(self, answer_id: str, at: float) -> int:
+        """Delete the votes on an answer that were given before `at`, not the reports; return how
+        many there were.
+        """
 
     def save_timings(
         self,
@@ -81,6 +98,9 @@ class Records(Protocol):
 
     def load_timings(self) -> tuple[list[tuple[str, SectionTiming]], list[tuple[str, float]]]:
         """Return (model, timing) rows, oldest first, and (model, share of missed estimates)."""
+
+    def list_feedback(self, which: "FeedbackFilter") -> "FeedbackListing":
+        """Return saved feedback as JSON values, latest first."""
 
 
 class SavedConversation(Record, frozen=True, kw_only=True):
@@ -128,6 +148,118 @@ class Conversations(Protocol):
 
     def delete_share(self, share_id: str, owner: str) -> bool:
         """Take a link back; False if there is none of this owner."""
+
+
+class SavedKey(Record, frozen=True, kw_only=True):
+    """A key made at run time; the key itself is not saved.
+
+    `apps` and `models` list what it may call; if both are None, that is everything. `hint` is how
+    the key begins. Times are in seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    hint: str
+    created_at: float
+    groups: tuple[str, ...] = ()
+    apps: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    documents: bool = False
+    admin: bool = False
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class KeyHash(Record, frozen=True, kw_only=True):
+    """The SHA-256 hash of a key. It is accepted until `ends_at`: another one has replaced it."""
+
+    hash: str
+    key_id: str
+    ends_at: float | None = None
+
+
+class Keys(Protocol):
+    """The keys made at run time. Every method blocks, and raises StoreError."""
+
+    def version(self) -> int:
+        """Return a number that every change of the keys increases."""
+
+    def load(self) -> tuple[int, list[SavedKey], list[KeyHash]]:
+        """Return the version, all keys, oldest first, and all hashes, as of one moment."""
+
+    def add(self, key: SavedKey, digest: str) -> None:
+        """Save a key with its hash."""
+
+    def replace_hash(
+        self, key_id: str, digest: str, hint: str, *, at: float, old_ends_at: float
+    ) -> bool:
+        """Accept another hash for the key, and the ones before until `old_ends_at` at the latest.
+        Return False if there is no such key, or it was revoked.
+        """
+
+    def revoke(self, key_id: str, at: float) -> bool:
+        """Revoke a key; a key that was revoked before keeps its time. False if there is none."""
+
+
+Grouping = Literal["key", "tenant", "app", "model", "day"]  # a `key` is an `Asker.owner`
+
+
+class LedgerFilter(Record, frozen=True, kw_only=True):
+    """Which rows of the ledger: `since` (included) and `until` (excluded) are in seconds since the
+    epoch, the other fields must be equal. None and 0.0 match everything.
+    """
+
+    since: float = 0.0
+    until: float | None = None
+    owner: str | None = None
+    tenant: str | None = None
+    app: str | None = None
+    model: str | None = None
+    answer: str | None = None
+
+
+class LedgerSum(Record, frozen=True, kw_only=True):
+    """The rows of one group, added up. `cost` is in picodollars; it lacks the rows of unknown cost,
+    which `unknown` counts. `estimated` counts the rows whose usage is an estimate.
+    """
+
+    group: str
+    calls: int
+    failed: int  # calls with an error
+    unknown: int
+    estimated: int
+    cost: int
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+class Ledger(Protocol):
+    """The rows of the ledger. Every method blocks, and raises StoreError."""
+
+    def book(self, rows: Sequence[LedgerRow]) -> None:
+        """Save rows; they are on the disk when this returns. A row whose id is there already is
+        skipped, so that a batch may be booked again after a failure or a crash.
+        """
+
+    def spent(self, by: Literal["key", "tenant", "app"], since: float) -> dict[str, int]:
+        """Return what each key, tenant or app has spent since then, in picodollars. Rows of unknown
+        cost add nothing.
+        """
+
+    def sums(self, by: Grouping, which: LedgerFilter) -> list[LedgerSum]:
+        """Return the sums of each group, ordered by the group's name. Days are those of UTC,
+        written 2026-01-31.
+        """
+
+    def rows(self, which: LedgerFilter, *, limit: int, after: str = "") -> list[LedgerRow]:
+        """Return rows, oldest first; `after` is the id of the last row of the page before."""
+
+    def drop_rows(self, before: float) -> int:
+        """Delete the rows that are older than this; return how many there were."""
 
 
 class FeedbackFilter(Record, frozen=True, kw_only=True):

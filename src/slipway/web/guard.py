@@ -50,7 +50,10 @@ OPEN = frozenset(
 )
 # Clients that are set up without `/v1` call these
 VERSIONED = frozenset(
-    {"chat", "completions", "answers", "models", "passages", "feedback", "documents", "traces"}
+    {
+        *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
+        *("traces", "keys", "cache"),
+    }
 )
 UNIQUE = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"origin"})
 EXPOSED = (

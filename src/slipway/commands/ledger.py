@@ -1,0 +1,147 @@
+"""`slipway ledger`: what was spent."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from slipway.app.loading import load_settings
+from slipway.app.stores import saved_records
+from slipway.commands.options import CONFIG, JSON, counted
+from slipway.errors import SettingsError
+from slipway.ledger import format_usd, usd
+from slipway.settings import Flags
+from slipway.settings.tree import seconds
+from slipway.store import LedgerFilter, LedgerSum
+
+GROUPINGS = ("key", "tenant", "app", "model", "day")
+NUMBERS = (
+    *("calls", "failed", "estimated", "unknown"),
+    *("input_tokens", "cached_tokens", "output_tokens"),
+)
+SINCE = click.option(
+    "--since", metavar="WHEN", help="Only the last `7d`, `12h` …, or from a day: `2026-01-31`."
+)
+
+
+@click.group("ledger")
+def command() -> None:
+    """Show what was spent, and compare it with an invoice."""
+
+
+@command.command("report")
+@click.option(
+    "--by", type=click.Choice(GROUPINGS), default="model", show_default=True, help="Add up by this."
+)
+@SINCE
+@click.option("--key", "owner", help="Only this key, by the id that the report shows.")
+@click.option("--tenant", help="Only this tenant.")
+@click.option("--app", help="Only this app, route or model, by the name that clients call.")
+@click.option("--model", help="Only this model.")
+@CONFIG
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@JSON
+def report(
+    by: str, since: str | None, config: Path | None, as_csv: bool, as_json: bool, **which: Any
+) -> None:
+    """Add up what was spent; a running server need not be stopped.
+
+    \b
+    slipway ledger report --by tenant --since 30d
+    """
+    sums = read_sums(Flags(config=config), by, LedgerFilter(since=moment(since), **which))
+    if as_csv:
+        click.echo(as_csv_text(by, sums), nl=False)
+    elif as_json:
+        click.echo(json.dumps([plain(by, each) for each in sums], indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(lines(by, sums)))
+
+
+def moment(since: str | None) -> float:
+    """Return the time of `7d` (ago) or of a day, in seconds since the epoch. Raises SettingsError."""
+    if since is None:
+        return 0.0
+    try:
+        return datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        pass
+    try:
+        return time.time() - seconds(since)
+    except ValueError:
+        what = f"--since: `{since}` is neither a duration nor a day; write `7d` or `2026-01-31`"
+        raise SettingsError([what]) from None
+
+
+def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:
+    """Return the sums in the store of these settings. Raises SettingsError."""
+    with saved_records(load_settings(flags).settings) as store:
+        return store.ledger.sums(by, which) if store is not None else []
+
+
+def plain(by: str, sums: LedgerSum) -> dict[str, Any]:
+    """Return a group as JSON values: the amount is text, since JSON has no exact decimals."""
+    values = msgspec.structs.asdict(sums)
+    group, cost = values.pop("group"), values.pop("cost")
+    return {by: group, "cost_usd": format_usd(usd(cost)), **values}
+
+
+def as_csv_text(by: str, sums: Sequence[LedgerSum]) -> str:
+    text = io.StringIO()
+    names = [
+        "group",
+        "cost",
+        *(n for n in LedgerSum.__struct_fields__ if n not in ("group", "cost")),
+    ]
+    writer = csv.DictWriter(text, [by, "cost_usd", *names[2:]])
+    writer.writeheader()
+    writer.writerows(plain(by, each) for each in sums)
+    return text.getvalue()
+
+
+def lines(by: str, sums: Sequence[LedgerSum]) -> Iterator[str]:
+    """Yield the lines that a person reads: a table, the total, and what the numbers leave out."""
+    if not sums:
+        yield "Nothing is in the ledger for this time."
+        return
+    total = sum(each.cost for each in sums)
+    heads = [by, "USD", *(name.removesuffix("_tokens") for name in NUMBERS)]
+    rows = [
+        [
+            shown(each.group),
+            format_usd(usd(each.cost)) or "0",
+            *(f"{getattr(each, name):,}" for name in NUMBERS),
+        ]
+        for each in sums
+    ]
+    sums_of = [f"{sum(getattr(each, name) for each in sums):,}" for name in NUMBERS]
+    rows.append(["total", format_usd(usd(total)) or "0", *sums_of])
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    for row in [heads, *rows]:
+        first, *others = (
+            text.ljust(w) if i == 0 else text.rjust(w)
+            for i, (text, w) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join([first, *others]).rstrip()
+    if unknown := sum(each.unknown for each in sums):
+        yield (
+            f"\nThe cost of {counted(unknown, 'call')} is unknown, and in no amount above: "
+            "set `price` of the model in the settings."
+        )
+    if estimated := sum(each.estimated for each in sums):
+        yield (
+            f"\n{counted(estimated, 'call')} ended before the provider reported its tokens: they "
+            "are counted here."
+        )
+
+
+def shown(group: str) -> str:
+    """Return a name without characters that control a terminal."""
+    return "".join(c if c.isprintable() else " " for c in group[:60]) or "-"

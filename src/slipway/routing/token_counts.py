@@ -1,0 +1,125 @@
+"""Count the tokens of calls whose provider does not report them, as well as it can be done without
+the model's own tokenizer.
+
+The prompt has four characters in a token, or one in Chinese, Japanese and Korean; a stream has one
+token in each event, or four characters if its events are long. What a provider reports of its other
+calls corrects both: how many tokens this model counts for such a prompt, and how many it sends in
+an event, thoughts included that it does not show.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+DENSE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")  # a token each
+CHARS_A_TOKEN = 4
+LONG_EVENT = 12  # characters; longer events hold several tokens
+IMAGE_TOKENS = 800  # of an image in a prompt; what it really takes depends on its size
+LEARNED_FROM = 16  # calls after which old ones count less and less
+SAMPLED = 64  # of so many calls, the prompt of one is counted to learn from it
+
+
+class _PromptMessage(msgspec.Struct):
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
+
+
+class _PromptBody(msgspec.Struct):
+    messages: list[_PromptMessage] = []
+    tools: msgspec.Raw = msgspec.Raw()
+    functions: msgspec.Raw = msgspec.Raw()
+    response_format: msgspec.Raw = msgspec.Raw()
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+
+
+_decode = msgspec.json.Decoder(_PromptBody).decode
+
+
+class RequestSize(msgspec.Struct, frozen=True):
+    """What a request may take at most: counted input tokens, and output tokens if it limits them."""
+
+    input: int
+    output: int | None
+    choices: int = 1
+
+
+def size_of(body: bytes) -> RequestSize:
+    """Count the tokens in a chat request. A body that cannot be read has a token in four bytes."""
+    try:
+        request = _decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return RequestSize(-(-len(body) // CHARS_A_TOKEN), None)
+    texts, more = list[str](), 0
+    for message in request.messages:
+        if isinstance(message.content, str):
+            texts.append(message.content)
+        for part in message.content if isinstance(message.content, list) else ():
+            if isinstance(text := part.get("text"), str):
+                texts.append(text)
+            elif part.get("type") == "image_url":
+                more += IMAGE_TOKENS
+        more += _raw_tokens(message.tool_calls)
+    more += sum(map(_raw_tokens, (request.tools, request.functions, request.response_format)))
+    limits = [
+        limit
+        for limit in (request.max_tokens, request.max_completion_tokens)
+        if limit is not None and limit > 0
+    ]
+    choices = max(1, request.n or 1)
+    most = min(limits, default=None)
+    return RequestSize(
+        tokens_in("".join(texts)) + more, None if most is None else most * choices, choices
+    )
+
+
+def tokens_in(text: str) -> int:
+    """Return about how many tokens a text has."""
+    if text.isascii():
+        return -(-len(text) // CHARS_A_TOKEN)
+    dense = len(DENSE.findall(text))
+    return dense - (-(len(text) - dense) // CHARS_A_TOKEN)
+
+
+def _raw_tokens(raw: msgspec.Raw) -> int:
+    return -(-len(bytes(raw)) // CHARS_A_TOKEN)
+
+
+class TokenCounts:
+    """What a model's calls taught about its tokens."""
+
+    __slots__ = ("_event_calls", "_prompt_calls", "_seen", "per_event", "prompt")
+
+    def __init__(self) -> None:
+        self.prompt = 1.0  # reported prompt tokens for each counted one
+        self.per_event: float | None = None  # reported output tokens for each event of a stream
+        self._prompt_calls = self._event_calls = self._seen = 0
+
+    def wants_prompt(self) -> bool:
+        """Return whether the prompt of this call should be counted: of a few, to learn from."""
+        self._seen += 1
+        return self._prompt_calls < 4 or self._seen % SAMPLED == 0
+
+    def learn_prompt(self, counted: int, reported: int) -> None:
+        if counted > 0 and reported > 0:
+            self._prompt_calls += 1
+            share = 1 / min(self._prompt_calls, LEARNED_FROM)
+            self.prompt += share * (reported / counted - self.prompt)
+
+    def learn_events(self, events: int, reported: int) -> None:
+        if events > 0 and reported > 0:
+            self._event_calls += 1
+            share = 1 / min(self._event_calls, LEARNED_FROM)
+            before = reported / events if self.per_event is None else self.per_event
+            self.per_event = before + share * (reported / events - before)
+
+    def input_tokens(self, counted: int) -> int:
+        return round(counted * self.prompt)
+
+    def output_tokens(self, events: int, chars: int) -> int:
+        """Return about how many tokens a stream had that sent so many events and characters."""
+        if self.per_event is not None:
+            return round(events * self.per_event)
+        return -(-chars // CHARS_A_TOKEN) if chars > LONG_EVENT * events else events

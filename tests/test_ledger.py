@@ -1,0 +1,116 @@
+"""Test the ledger: each call of a model is a row that is tied to its answer, and reports add up."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import Serving, mocking, run, serving
+from slipway.providers.mock import MockServer
+from waiting import until
+
+PRICE = {"input": 0.5, "output": 1.25}
+KEYS = ("sk-of-acme-1", "sk-of-globex")
+
+
+class Books(Serving):
+    """A server whose ledger the tests read."""
+
+    folder: Path
+    config: str
+
+    def report(self, *args: str) -> list[dict[str, Any]]:
+        done = run("ledger", "report", "--config", self.config, "--json", *args, cwd=self.folder)
+        assert done.returncode == 0, done.stderr
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows
+
+    def ask(self, model: str, key: str = KEYS[0], **more: Any) -> Any:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
+        headers = {"Authorization": f"Bearer {key}"}
+        return self.post("/v1/chat/completions", body, headers=headers)
+
+
+def settings(mock: MockServer, folder: Path) -> dict[str, Any]:
+    names = ("plain", "cut", "hang", "refused")
+    models: dict[str, Any] = {name: {"base_url": mock.url, "price": PRICE} for name in names}
+    models["cut"]["name"] = "fault-cut-3"
+    models["refused"]["name"] = "fault-status-500"
+    models["refused"]["retries"] = 0
+    models["unpriced"] = {"base_url": mock.url}
+    return {
+        "store": f"sqlite:///{folder}/slipway.db",
+        "keys": [
+            {"key": KEYS[0], "tenant": "acme"},
+            {"key": KEYS[1], "tenant": "globex"},
+        ],
+        "models": models,
+        "routes": {"both": ["cut", {"model": "plain", "role": "twin"}]},
+    }
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
+    folder = tmp_path_factory.mktemp("ledger")
+    with mocking(tokens=10) as mock, serving(folder, settings=settings(mock, folder)) as server:
+        found = Books(server.process, server.port, server.log_file)
+        found.folder = folder
+        found.config = str(next(folder.glob("settings-*.yaml")))
+        yield found
+
+
+def test_each_call_is_booked_once_and_reports_add_up(books: Books) -> None:
+    for key in KEYS:
+        for stream in (False, True):
+            assert books.ask("plain", key, stream=stream).status_code == 200
+    assert books.ask("both", stream=True).status_code == 200  # cut, then continued
+    assert books.ask("refused").status_code == 502
+    assert books.ask("unpriced").status_code == 200
+
+    def settled() -> list[dict[str, Any]] | None:
+        rows = books.report("--by", "model")
+        return rows if sum(row["calls"] for row in rows) == 8 else None
+
+    rows = {row["model"]: row for row in until(settled) or []}
+    plain, cut = rows["plain"], rows["cut"]
+    assert (plain["calls"], plain["failed"], plain["estimated"]) == (5, 0, 0)
+    assert (cut["calls"], cut["failed"], cut["estimated"]) == (1, 1, 1)
+    assert (cut["input_tokens"], cut["output_tokens"]) == (2, 3)  # `Hello`, and three words
+    assert (rows["refused"]["failed"], rows["refused"]["cost_usd"]) == (1, "0")
+    assert (rows["unpriced"]["unknown"], rows["unpriced"]["cost_usd"]) == (1, "0")
+    for row in (plain, cut):
+        expected = row["input_tokens"] * Decimal("0.5") + row["output_tokens"] * Decimal("1.25")
+        assert Decimal(row["cost_usd"]) == expected / 1_000_000
+
+    total = sum(Decimal(row["cost_usd"]) for row in rows.values())
+    for by in ("key", "tenant", "app", "day"):
+        grouped = books.report("--by", by)
+        assert sum(Decimal(row["cost_usd"]) for row in grouped) == total
+        assert sum(row["calls"] for row in grouped) == 8
+    assert {row["tenant"]: row["calls"] for row in books.report("--by", "tenant")} == {
+        "acme": 6,
+        "globex": 2,
+    }
+    assert {row["app"] for row in books.report("--by", "app")} == {
+        *("both", "plain", "refused", "unpriced")
+    }
+    assert books.report("--by", "day", "--tenant", "globex")[0]["calls"] == 2
+    assert books.report("--since", "2099-01-01") == []
+
+    text = run("ledger", "report", "--config", books.config, cwd=books.folder).stdout
+    assert "unknown" in text
+    assert "set `price` of the model" in text
+    listed = run("ledger", "report", "--by", "tenant", "--csv", "--config", books.config)
+    table = list(csv.DictReader(io.StringIO(listed.stdout)))
+    assert sum(Decimal(row["cost_usd"]) for row in table) == total
+
+
+def test_a_time_that_cannot_be_understood_is_refused_with_the_fix(books: Books) -> None:
+    refused = run("ledger", "report", "--config", books.config, "--since", "last week")
+    assert refused.returncode == 2
+    assert "--since: `last week` is neither a duration nor a day; write `7d`" in refused.stderr
