@@ -10,8 +10,8 @@ from slipway.cache.semantic_bound import (
     SHARES,
     ErrorBound,
     Per,
-    ServedErrors,
     RateEvidence,
+    ServedErrors,
 )
 
 

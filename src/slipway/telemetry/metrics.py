@@ -96,7 +96,7 @@ METRICS = {
     ),
     "cache": MetricDefinition(
         "slipway_cache_answers",
-        "Questions that asked the cache, by what it did: hit, stale, flight (shared the call of an "
+        "Questions that asked the cache, by what it did: hit, semantic (see `slipway_semantic_lookups`), stale, flight (shared the call of an "
         "identical question), miss or refresh.",
         ("app", "state"),
     ),
