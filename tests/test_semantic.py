@@ -32,7 +32,7 @@ WAYS = (
     "Help me {}", "Trying to {}, any hint?", "How does one {}?", "So how do I {} then?",
     "Can I {} myself?", "Quick question: how do I {}?", "I am looking for how to {}",
 )  # fmt: skip
-RED, RED2, BLUE, BOSS = "sw-red-key-1", "sw-red-key-2", "sw-blue-key", "sw-boss-key"
+RED, BLUE, BOSS = "sw-red-key-1", "sw-blue-key", "sw-boss-key"
 
 
 class Topics(Upstream):
@@ -95,7 +95,6 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
         settings = {
             "keys": [
                 {"key": RED, "tenant": "red"},
-                {"key": RED2, "tenant": "red"},
                 {"key": BLUE, "tenant": "blue"},
                 {"key": BOSS, "tenant": "red", "documents": True},
             ],
@@ -137,6 +136,20 @@ def test_a_similar_question_gets_the_kept_answer_and_the_reply_says_so(taught: T
         assert unquote(reply.headers["x-slipway-cache-question"]) == original
 
 
+def test_chat_completions_get_it_as_well(taught: Taught) -> None:
+    found = []
+    for topic in TOPICS:
+        body = {
+            "model": "desk",
+            "messages": [{"role": "user", "content": f"And how do I {topic} then?"}],
+        }
+        headers = {"authorization": f"Bearer {RED}"}
+        reply = taught.server.post("/v1/chat/completions", body, headers=headers)
+        assert reply.json()["choices"][0]["message"]["content"] == TOPICS[topic]
+        found.append(reply.headers["x-slipway-cache"])
+    assert "semantic" in found
+
+
 def test_what_a_guard_refuses_is_never_served(taught: Taught) -> None:
     changed = ("Why can I not {}?", "How do I {} on 3 devices?", "How do I {} with Google?")
     assert taught.served(changed) == []
@@ -147,7 +160,6 @@ def test_what_a_guard_refuses_is_never_served(taught: Taught) -> None:
 
 def test_other_tenants_share_nothing(taught: Taught) -> None:
     assert taught.served(WAYS[:3], BLUE) == []
-    assert taught.served(WAYS[3:4], RED2) == [], "the exact cache has these"
 
 
 def test_a_follow_up_is_not_compared(taught: Taught) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from slipway.cache.semantic import LookUp, SemanticIndex
 from slipway.cache.semantic_bound import ErrorBound
+from slipway.cache.semantic_cache import SemanticCache, SemanticPolicy
 from slipway.cache.semantic_scoring import PairFacts, PairScorer
 
 ASKED = "How do I reset my password?"
@@ -17,8 +18,8 @@ def vector(*near: float) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
     return made / np.linalg.norm(made)
 
 
-def index(entries: int = 100) -> SemanticIndex:
-    return SemanticIndex(ErrorBound(0.05, "hit", random.Random(0).random), entries=entries)
+def index() -> SemanticIndex:
+    return SemanticIndex(ErrorBound(0.05, "hit", random.Random(0).random))
 
 
 def keep(into: SemanticIndex, key: str, text: str, *near: float, partition: str = "a") -> LookUp:
@@ -62,13 +63,24 @@ def test_questions_with_the_same_answer_share_a_group() -> None:
     assert len({each.group for each in near}) == 1
 
 
-def test_memory_is_bounded_and_what_is_gone_is_not_found() -> None:
-    kept = index(entries=3)
-    for number in range(5):
-        keep(kept, str(number), f"Question about subject{number}", 1, number / 10)
-    assert len(kept) == 3
+def test_an_app_keeps_so_many_questions_of_all_tenants() -> None:
+    cache = SemanticCache()
+    policy = SemanticPolicy(
+        max_error=0.05, per="hit", compare="exact", entries=3, embed=lambda text: vector(1)
+    )
+    for tenant in ("red", "blue"):
+        for number in range(5):
+            kept = cache.index(tenant, "desk", policy)
+            keep(kept, f"{tenant}{number}", f"Question about subject{number}", 1, number / 10)
+    red, blue = (cache.index(tenant, "desk", policy) for tenant in ("red", "blue"))
+    assert (len(red), len(blue)) == (0, 3)
+    near = blue.find("Question about subject4", vector(1), "a").near
+    assert {each.key for each in near} == {"blue2", "blue3", "blue4"}
+
+
+def test_what_is_gone_is_not_found() -> None:
     gone = {"4"}
-    kept = SemanticIndex(ErrorBound(0.05), entries=10, alive=lambda key: key not in gone)
+    kept = SemanticIndex(ErrorBound(0.05), alive=lambda key: key not in gone)
     keep(kept, "3", ASKED, 1)
     keep(kept, "4", "Where do I change my password?", 1, 0.1)
     assert [near.key for near in kept.find(ASKED, vector(1), "a").near] == ["3"]

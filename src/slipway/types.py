@@ -437,6 +437,7 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     app: str
     kind: str
     helpful: bool | None
+    answer: str = ""  # its id
 
 
 class SemanticLooked(Record, frozen=True, kw_only=True):

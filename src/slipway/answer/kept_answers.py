@@ -203,6 +203,7 @@ async def answer_kept(
             say(done(question, draft, tally))
             return
         await asked.look()
+        asked.cache.note_answer(question.id, asked.key)
         entry = await asked.find()
         if is_replayed(asked, entry, tally, say):
             return

@@ -117,6 +117,8 @@ class Assembly:
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
+        if isinstance(record, FeedbackGiven) and record.helpful is False:
+            self.carried.cache.disliked(record.answer)
         self.traces.emit(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)

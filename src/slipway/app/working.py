@@ -19,6 +19,7 @@ from slipway.app.compiling import compile_pipeline, models_for
 from slipway.app.crew import Crew, pack, unpack
 from slipway.app.reloading import Compiled
 from slipway.app.stores import LazyStore
+from slipway.cache import Selection
 from slipway.routing import Route
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings, problems_of
@@ -44,6 +45,7 @@ class WorkerAssembly(Assembly):
     def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
         self.crew = crew
         super().__init__(store, live)
+        self.carried.cache.others = crew.invalidate
 
     def in_flight(self) -> InFlight:
         return self.crew.in_flight()
@@ -68,7 +70,11 @@ class WorkerAssembly(Assembly):
     @property
     def verbs(self) -> dict[str, Verb]:
         """Return what other workers and the supervisor may call here."""
-        return {"models": self.tell_models, "trace": self.tell_trace}
+        return {
+            "models": self.tell_models,
+            "trace": self.tell_trace,
+            "invalidate": self.invalidate,
+        }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
@@ -76,6 +82,10 @@ class WorkerAssembly(Assembly):
     async def tell_trace(self, body: Any) -> Any:
         answer_id, owner = msgspec.convert(body, tuple[str, str | None])
         return self.traces.find(answer_id, owner)
+
+    async def invalidate(self, body: Any) -> int:
+        """Remove kept answers that another worker was asked to remove."""
+        return self.carried.cache.invalidate_here(msgspec.convert(body, Selection))
 
     async def begin(self) -> None:
         """Do what is left once the loop and the channel run."""

@@ -9,7 +9,8 @@ on, and whether it is still true, is for `answer/` to say: this package knows no
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from slipway.cache.entries import KeptAnswer, Lifetime, SearchedSection, Selection
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 MIB = 1024 * 1024
+REMEMBERED = 10_000  # answers whose entry is removed by a vote against them
 log = logging.getLogger("slipway")
 
 
@@ -68,13 +70,16 @@ class AnswerCache:
         redis: SharedRedis | None = None,
     ) -> None:
         self.now = now
-        self.shared = SharedEntries(redis, self._invalidate_here) if redis is not None else None
+        # removes answers of the other workers of this server, and returns how many
+        self.others: Callable[[Selection], Awaitable[int]] | None = None
+        self.shared = SharedEntries(redis, self.invalidate_here) if redis is not None else None
         self.removed: Callable[[str], None] = lambda cause: None  # called for each that leaves
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
         self.semantic = SemanticCache()
         self._invalidations = 0
+        self._answers: OrderedDict[str, str] = OrderedDict()  # id of an answer -> key
         self._background: set[asyncio.Task[None]] = set()
 
     def stats(self) -> CacheStats:
@@ -135,6 +140,18 @@ class AnswerCache:
         if self.shared is not None:
             self.work_in_background(self.shared.drop(key))
 
+    def note_answer(self, answer_id: str, key: str) -> None:
+        """Remember which entry an answer came from or became."""
+        self._answers[answer_id] = key
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def disliked(self, answer_id: str) -> None:
+        """Remove the entry of an answer that somebody found wrong."""
+        key = self._answers.pop(answer_id, None)
+        if key is not None:
+            self.drop(key, "feedback")
+
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""
         task = asyncio.get_running_loop().create_task(work)
@@ -167,13 +184,16 @@ class AnswerCache:
         Return how many entries were removed, and whether the other servers know. If they do not,
         since Redis does not answer, they will as soon as it does.
         """
-        here = self._invalidate_here(selection, cause)
+        here = self.invalidate_here(selection, cause)
+        if self.others is not None:
+            here += await self.others(selection)
         if self.shared is None:
             return here, True
         there = await self.shared.invalidate(selection)
         return max(here, there or 0), there is not None
 
-    def _invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+    def invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+        """Remove what a selection matches from this process; return how many entries."""
         self._invalidations += 1
         self.flights.invalidate(selection)
         found = self.memory.select(selection)

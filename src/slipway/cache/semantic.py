@@ -8,6 +8,7 @@ app, readable groups, and whatever else the caller puts into it) are ever compar
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from itertools import islice
 from math import exp
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ NEAREST = 10  # kept questions that a question is compared with
 _FLOOR = 0.5  # the least similarity of a candidate
 _SHARPNESS = 15  # of votes: how much more a nearer question counts
 _TWIN = 0.6  # likeness from which a refused question speaks against its whole group
-_NAMES = 20_000  # words of which it is remembered whether they are names
+_NAMES = 5_000  # words of which it is remembered whether they are names
 _OFTEN = 2
 
 
@@ -132,19 +133,17 @@ class SeenNames:
 class SemanticIndex:
     """Look questions up, decide about them, and learn from comparisons.
 
-    Safe for threads. `entries` bounds how many questions are kept; the one that was used least
-    recently goes first. `alive` tells whether the answer of a key is still there.
+    Safe for threads. `alive` tells whether the answer of a key is still there.
     """
 
     def __init__(
         self,
         bound: ErrorBound,
         *,
-        entries: int = 10_000,
         alive: Callable[[Hashable], bool] = lambda key: True,
     ) -> None:
         self.bound, self.scorer, self.names = bound, PairScorer(), SeenNames()
-        self._most, self._alive, self._lock = entries, alive, Lock()
+        self._alive, self._lock = alive, Lock()
         self._partitions: dict[Hashable, _QuestionVectors] = {}
         self._entries: OrderedDict[Hashable, _KeptQuestion] = OrderedDict()
         self._next_group, self._record = 0, TrackRecord()
@@ -152,9 +151,13 @@ class SemanticIndex:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def resize(self, entries: int) -> None:
-        """Keep at most so many questions from now on."""
-        self._most = entries
+    def drop_oldest(self, count: int) -> int:
+        """Drop the questions that were used least recently; return how many that were."""
+        with self._lock:
+            keys = list(islice(self._entries, count))
+            for key in keys:
+                self._remove(key)
+        return len(keys)
 
     def find(self, text: str, vector: "Floats", partition: Hashable) -> LookUp:
         """Return what is near the question, without deciding or counting anything."""
@@ -278,8 +281,6 @@ class SemanticIndex:
         entry = _KeptQuestion(key, found.text, found.partition, group, len(kept.entries))
         kept.add(entry, found.vector)
         self._entries[key] = entry
-        while len(self._entries) > self._most:
-            self._remove(next(iter(self._entries)))
 
     def _remove(self, key: Hashable) -> None:
         if (entry := self._entries.pop(key, None)) is None:

@@ -15,7 +15,7 @@ from slipway.types import Record
 Comparison = Literal["facts", "exact", "passages", "judge"]
 Embed = Callable[[str], Any]  # text -> float32 [n] of length 1, or None if it cannot be embedded
 LONGEST = 600  # characters of a question that is compared with others
-_MOST_INDEXES = 1000
+_MOST_INDEXES = 200
 _MOST_NOTED = 20_000  # answers on which a vote is heard
 
 
@@ -70,8 +70,19 @@ class SemanticCache:
         elif (found.bound.max_error, found.bound.per) != (policy.max_error, policy.per):
             found.bound = ErrorBound(policy.max_error, policy.per)
         self.indexes.move_to_end(key)
-        found.resize(policy.entries)
+        self._shrink(app, policy.entries)
         return found
+
+    def _shrink(self, app: str, entries: int) -> None:
+        """Drop questions of the app until so many are left: first of the tenant that asked least
+        recently, and there the least recently used.
+        """
+        indexes = [index for (_, name), index in self.indexes.items() if name == app]
+        over = sum(map(len, indexes)) - entries
+        for index in indexes:
+            if over <= 0:
+                return
+            over -= index.drop_oldest(over)
 
     def note(self, answer_id: str, index: SemanticIndex, key: Hashable, found: LookUp) -> None:
         """Remember which kept question an answer belongs to, so that a vote on it is heard."""

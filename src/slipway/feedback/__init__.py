@@ -121,7 +121,11 @@ class Feedback:
         if opinion.kind == "report" or opinion.helpful is False:
             self._called_wrong(opinion.answer)
         if not saved.replaced:
-            self._emit(FeedbackGiven(app=app, kind=opinion.kind, helpful=opinion.helpful))
+            self._emit(
+                FeedbackGiven(
+                    app=app, kind=opinion.kind, helpful=opinion.helpful, answer=opinion.answer
+                )
+            )
         return Receipt(
             id=saved.id, answer=opinion.answer, kind=opinion.kind, replaced=saved.replaced
         )

@@ -245,7 +245,12 @@ class SemanticSettings(Branch, frozen=True, kw_only=True):
         str | None, Meta(description="model or route that compares answers for `compare: judge`")
     ] = None
     entries: Annotated[
-        int, Meta(ge=100, le=200_000, description="questions kept, about 2 KiB each, per tenant")
+        int,
+        Meta(
+            ge=100,
+            le=200_000,
+            description="questions kept for the app, about 2 KiB each; the least used go first",
+        ),
     ] = 10_000
 
 

@@ -96,8 +96,8 @@ METRICS = {
     ),
     "cache": MetricDefinition(
         "slipway_cache_answers",
-        "Questions that asked the cache, by what it did: hit, semantic (see `slipway_semantic_lookups`), stale, flight (shared the call of an "
-        "identical question), miss or refresh.",
+        "Questions that asked the cache, by what it did: hit, semantic (the answer of a similar "
+        "question), stale, flight (shared the call of an identical question), miss or refresh.",
         ("app", "state"),
     ),
     "saved_answers": MetricDefinition(
@@ -121,7 +121,8 @@ METRICS = {
     "cache_removed": MetricDefinition(
         "slipway_cache_removed",
         "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "
-        "(one that it was written from changed), outranked (a search finds others now), request.",
+        "(one that it was written from changed), outranked (a search finds others now), "
+        "feedback (somebody found it wrong), request.",
         ("cause",),
     ),
     "cache_entries": MetricDefinition(

@@ -1,6 +1,6 @@
 """The routes of the cache: remove kept answers, and report what the cache saved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -31,6 +31,12 @@ class InvalidateRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 decode = msgspec.json.Decoder(InvalidateRequest).decode
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return a sentence that names what may be meant."""
+    hint = suggest(word, names)
+    return f"{hint[:1].upper()}{hint[1:]}" + ("" if hint.endswith("?") else ".")
 
 
 class CacheRoutes:
@@ -72,7 +78,7 @@ class CacheRoutes:
         if sent.app and sent.app not in names:
             raise NotFound(
                 f"There is no app, route or model `{sent.app[:100]}`.",
-                f"{suggest(sent.app, names).capitalize()}".rstrip("?") + ".",
+                did_you_mean(sent.app, names),
                 param="app",
             )
         if sent.document:
