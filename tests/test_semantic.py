@@ -14,6 +14,7 @@ import pytest
 from behaviours import Behaviour, Upstream, good, running
 from processes import Serving, run, serving
 from slipway import weights
+from waiting import until
 
 TOPICS = {  # what people want to do -> the answer
     "reset my password": "Open Settings and choose Forgotten.",
@@ -32,7 +33,7 @@ WAYS = (
     "Help me {}", "Trying to {}, any hint?", "How does one {}?", "So how do I {} then?",
     "Can I {} myself?", "Quick question: how do I {}?", "I am looking for how to {}",
 )  # fmt: skip
-RED, BLUE, BOSS = "sw-red-key-1", "sw-blue-key", "sw-boss-key"
+RED, BLUE, BOSS, HR = "sw-red-key-1", "sw-blue-key", "sw-boss-key", "sw-hr-key-1"
 
 
 class Topics(Upstream):
@@ -45,6 +46,8 @@ class Topics(Upstream):
     def behaviour(self, request: dict[str, Any], path: str) -> Behaviour:
         asked = str(request["messages"][-1]["content"])
         self.calls[asked] += 1
+        if "<answer-1>" in asked:  # it is the judge
+            return good("They say the SAME.", streamed=bool(request.get("stream")))
         text = next((answer for topic, answer in TOPICS.items() if topic in asked), f"No: {asked}")
         return good(text, streamed=bool(request.get("stream")))
 
@@ -52,8 +55,8 @@ class Topics(Upstream):
 class Taught:
     """A server whose app `desk` has been asked until it answers similar questions."""
 
-    def __init__(self, server: Serving, upstream: Topics) -> None:
-        self.server, self.upstream = server, upstream
+    def __init__(self, server: Serving, upstream: Topics, folder: Path) -> None:
+        self.server, self.upstream, self.folder = server, upstream, folder
         self.states = list[str]()
 
     def ask(self, question: str, key: str = RED, app: str = "desk", **more: Any) -> httpx.Response:
@@ -74,6 +77,9 @@ class Taught:
         replies = [self.ask(way.format(topic), key) for way in ways for topic in TOPICS]
         return [each for each in replies if each.json()["cache"]["state"] == "semantic"]
 
+    def metrics(self) -> str:
+        return self.server.get("/metrics", headers={"authorization": f"Bearer {RED}"}).text
+
     def explain(
         self, question: str, key: str = BOSS, app: str = "desk", **more: Any
     ) -> httpx.Response:
@@ -88,7 +94,9 @@ class Taught:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
     if not weights.found("minilm"):
         pytest.skip("no weights: slipway weights pull minilm")
-    upstream = Topics()
+    upstream, folder = Topics(), tmp_path_factory.mktemp("documents")
+    (folder / "accounts.md").write_text("# Accounts\n\nTo reset my password, open Settings.\n")
+    (folder / "salaries.md").write_text("# Salaries\n\nThe salary of a captain is high.\n")
     semantic = {"max_error": "20%", "compare": "exact"}
     with running(upstream) as url:
         cache = {"exact": "1h", "semantic": semantic}
@@ -96,6 +104,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
             "keys": [
                 {"key": RED, "tenant": "red"},
                 {"key": BLUE, "tenant": "blue"},
+                {"key": HR, "tenant": "red", "groups": ["hr"], "documents": True},
                 {"key": BOSS, "tenant": "red", "documents": True},
             ],
             "models": {"m": {"base_url": url, "retries": 0, "price": {"input": 1, "output": 2}}},
@@ -104,10 +113,23 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
                 "strict": {"route": "m", "cache": {"exact": "1h", "semantic": "1%"}},
                 "clinic": {"route": "m", "cache": cache, "stakes": "high"},
                 "plain": {"route": "m", "cache": "1h"},
+                "judged": {
+                    "route": "m",
+                    "cache": {
+                        "exact": "1h",
+                        "semantic": {"max_error": "5%", "compare": "judge", "judge": "m"},
+                    },
+                },
+                "docs": {
+                    "route": "m",
+                    "knowledge": str(folder),
+                    "access": [{"path": "salaries.md", "groups": ["hr"]}],
+                    "cache": cache,
+                },
             },
         }
         with serving(tmp_path_factory.mktemp("semantic"), settings=settings) as server:
-            taught = Taught(server, upstream)
+            taught = Taught(server, upstream, folder)
             taught.teach("desk")
             yield taught
 
@@ -207,6 +229,32 @@ def test_explaining_shows_candidates_guards_score_and_bound(taught: Taught) -> N
     assert explained["bound"]["per_hit"] <= 0.2
 
 
+def test_a_model_may_compare_the_answers(taught: Taught) -> None:
+    for question in ("How do I reset my password?", "How can I reset my password?"):
+        taught.ask(question, app="judged")
+    line = 'slipway_semantic_lookups_total{app="judged",outcome="same"} 1.0'
+    until(lambda: line in taught.metrics())
+    judged = [asked for asked in taught.upstream.calls if "<answer-1>" in asked]
+    assert len(judged) == 1
+    assert "<question-2>\nHow can I reset my password?\n</question-2>" in judged[0]
+
+
+def test_who_may_read_other_documents_shares_nothing(taught: Taught) -> None:
+    until(lambda: taught.ask("reset my password?", HR, "docs").json()["sources"])
+    assert len(taught.explain("Hello, reset my password?", HR, "docs").json()["near"]) == 1
+    assert taught.explain("Hello, reset my password?", BOSS, "docs").json()["near"] == []
+
+
+def test_a_kept_answer_of_a_changed_document_is_no_candidate(taught: Taught) -> None:
+    taught.ask("How do I reset my password?", BOSS, "docs")
+    near = taught.explain("How can I reset my password?", BOSS, "docs").json()["near"]
+    assert [each["text"] for each in near] == ["How do I reset my password?"]
+    (taught.folder / "accounts.md").write_text("# Accounts\n\nTo reset my password, call us.\n")
+    headers = {"authorization": f"Bearer {BOSS}"}
+    taught.server.post("/v1/documents/scan", {}, headers=headers)
+    until(lambda: not taught.explain("How can I reset my password?", BOSS, "docs").json()["near"])
+
+
 def test_explaining_needs_a_key_that_may_see_what_others_asked(taught: Taught) -> None:
     refused = taught.explain("How?", key=RED)
     assert refused.status_code == 403
@@ -241,7 +289,7 @@ def test_a_vote_down_removes_the_question_and_counts(taught: Taught) -> None:
 
 
 def test_metrics_count_what_happened(taught: Taught) -> None:
-    shown = taught.server.get("/metrics", headers={"authorization": f"Bearer {RED}"}).text
+    shown = taught.metrics()
     for line in (
         'slipway_semantic_lookups_total{app="desk",outcome="serve"}',
         'slipway_semantic_lookups_total{app="desk",outcome="same"}',

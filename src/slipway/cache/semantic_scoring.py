@@ -33,7 +33,7 @@ _PRIOR = {  # feature -> the mean of its weight before anything is learned
     "rivalry": 0.0,
 }
 _PRIOR_SD = 2.0
-_MOST = 10_000  # records of answers, questions and rivals
+_MOST = 20_000  # records of answers, questions and rivals
 Score = tuple[int, int]  # how often the answer was right, and wrong
 
 
