@@ -69,8 +69,10 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("app",),
     ("web",),
     ("answer", "evals", "planner", "compress"),
-    ("admission", "cache", "keys", "followups", "prompt", "knowledge", "routing", "rules", "login")
-    + ("telemetry",),
+    (
+        *("admission", "keys", "rules", "cache", "followups", "prompt", "knowledge", "routing"),
+        *("login", "telemetry"),
+    ),
     ("providers", "feedback"),
     ("ledger", "prices", "store", "weights"),
     ("settings", "terminal"),

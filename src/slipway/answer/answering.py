@@ -31,11 +31,9 @@ async def answer(
     tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
 
     async def stages() -> None:
-        if not await rule_answers(pipeline, app, question, draft, tally, say):
+        if not await is_ruled(pipeline, app, question, draft, tally, say):
             await compose(pipeline, app, question, draft, tally, say)
-        settle(draft, tally)
-        report_usage(draft, tally, say)
-        say(done(question, draft, tally))
+            finish(question, draft, tally, say)
 
     try:
         await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
@@ -44,22 +42,23 @@ async def answer(
         raise
 
 
-async def rule_answers(
+async def is_ruled(
     pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
 ) -> bool:
     """Answer by a rule of the app; return False if none matches."""
     if app.rules is None:
         return False
-    send = marking(tally, say)
+    send = timed(say, tally)
     if not await answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
         return False
     if app.route is not None:
         tally.saved = Saved(by="rule")
+    finish(question, draft, tally, say)
     return True
 
 
-def marking(tally: Tally, say: Say) -> Say:
-    """Return a `say` that also records when the first words came."""
+def timed(say: Say, tally: Tally) -> Say:
+    """Return `say`, with the time of the first words noted."""
 
     def send(event: Event) -> None:
         if type(event) is Delta:
@@ -69,13 +68,20 @@ def marking(tally: Tally, say: Say) -> Say:
     return send
 
 
+def finish(question: Question, draft: Draft, tally: Tally, say: Say) -> None:
+    """Say what the answer took, and that it is done."""
+    settle(draft, tally)
+    report_usage(draft, tally, say)
+    say(done(question, draft, tally))
+
+
 async def compose(
     pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
 ) -> None:
     """Plan the answer and write what the draft still lacks. Raises the error of a failed section
     after the others are written.
     """
-    send = marking(tally, say)
+    send = timed(say, tally)
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
     try:
         small = (

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from slipway import ledger
-from slipway.answer.answering import compose, done, report_usage, rule_answers, settle
+from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
 from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
 from slipway.answer.pipeline import App, Pipeline
@@ -198,9 +198,7 @@ async def answer_kept(
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
-        if await rule_answers(pipeline, app, question, draft, tally, say):
-            settle(draft, tally)
-            say(done(question, draft, tally))
+        if await is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
         asked.cache.note_answer(question.id, asked.key)
@@ -466,7 +464,8 @@ def refresh_soon(asked: KeptAsk) -> None:
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
     again.key, again.version = asked.key, asked.version
-    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True)
+    book_calls = asked.pipeline.book
+    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, book_calls)
 
     async def refresh() -> None:
         await answer_by_flight(again, Draft(), tally, lambda event: None)

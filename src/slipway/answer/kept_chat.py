@@ -91,7 +91,7 @@ async def proxy_kept(
             raise NotCached(NOTHING_KEPT)
         await proxy(pipeline, route, call, answer_id, asker, writer)
         return
-    tally = Tally(answer_id, "chat", route.name, asker, call.stream)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.book)
 
     async def stages() -> None:
         question.make_key()
@@ -231,8 +231,8 @@ def joinable(question: KeptQuestion) -> ChatFlight | None:
 
 def begin_flight(question: KeptQuestion, tally: Tally) -> ChatFlight:
     """Begin a call; its records carry the id of the question that begins it."""
-    book = question.pipeline.book
-    own = Tally(tally.id, "chat", tally.app, question.asker, question.call.stream, book)
+    is_streamed, book = question.call.stream, question.pipeline.book
+    own = Tally(tally.id, "chat", tally.app, question.asker, is_streamed, book)
     flight = ChatFlight(question, own)
     key = (question.key, question.call.stream)
     question.cache.flights.start(key, flight, lambda: fly(question, flight))
@@ -389,7 +389,8 @@ def refresh_soon(question: KeptQuestion) -> None:
     """Write the answer again in the background, unless that is already being done."""
     if joinable(question) is not None:
         return
-    tally = Tally(new_id("ans"), "refresh", question.route.name, question.asker, False)
+    name, book = question.route.name, question.pipeline.book
+    tally = Tally(new_id("ans"), "refresh", name, question.asker, False, book)
 
     async def refresh() -> None:
         await answer_by_flight(question, tally, NobodyWriter(), fresh=False)

@@ -78,8 +78,8 @@ class Assembly:
             live=live,
             pace=Pace(self.records),
             book=self.ledger.add,
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
             in_flight_total=self.in_flight(),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()

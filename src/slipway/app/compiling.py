@@ -87,8 +87,8 @@ class Carried(Record, frozen=True, kw_only=True):
     live: LiveSettings
     book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
-    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
+    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
