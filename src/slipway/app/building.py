@@ -17,7 +17,6 @@ from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
-from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -35,6 +34,7 @@ from slipway.web.answers import AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
+from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
@@ -82,12 +82,13 @@ class Assembly:
             live=live,
             pace=Pace(self.records),
             book=self.ledger.add,
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
             in_flight_total=self.in_flight(),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
-        self.feedback = Feedback(self.records, self.writer, self.emit)
+        self.feedback = Feedback(
+            self.records, self.writer, self.emit, self.carried.cache.semantic.hear
+        )
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
@@ -107,6 +108,7 @@ class Assembly:
             lambda: self.carried.in_flight_total.count,
             self.healths,
             cache=self.carried.cache.stats,
+            semantic=self.carried.cache.semantic.reports,
         )
 
     def healths(self) -> dict[str, Health]:
@@ -173,6 +175,7 @@ class Assembly:
             *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
