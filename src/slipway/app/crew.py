@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from slipway.admission import InFlight
-from slipway.settings import ModelSettings, Settings
+from slipway.settings import Limits, ModelSettings, Settings
 from slipway.settings.loading import Loaded
 from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
@@ -30,6 +30,29 @@ def unpack(body: Any) -> Loaded:
         file=None if file is None else Path(file),
         warnings=tuple(warnings),
     )
+
+
+def notes(settings: Settings) -> Iterator[str]:
+    """Say what is not shared among workers, or only in parts."""
+    workers = settings.listen.workers
+    for name, model in settings.models.items():
+        if model.weights:
+            yield f"model {name} runs here: only the first worker calls it"
+        elif model.at_once is not None and model.at_once < workers:
+            yield (
+                f"models.{name}.at_once is {model.at_once}, less than the {workers} workers: only "
+                "the first one calls it"
+            )
+        elif model.at_once is not None:
+            yield f"models.{name}.at_once: {model.at_once} is divided among {workers} workers"
+    if settings.limits.connections != Limits().connections:
+        yield f"limits.connections: {settings.limits.connections} holds for each worker"
+    if settings.shared is None and any(
+        part.cache is not None
+        for parts in (settings.models, settings.apps)
+        for part in parts.values()
+    ):
+        yield "cache: each worker keeps its own answers; with `shared` they find each other's"
 
 
 class SharedInFlight(InFlight):
