@@ -63,17 +63,18 @@ class SharedInFlight(InFlight):
     """
 
     def __init__(self, board: Board, number: int) -> None:
-        self._board, self._number = board, number
+        self._all, self._own = board.all_in_flight(), number - 1
         self._others = 0
 
     @property
     def count(self) -> int:
-        self._others = self._board.others_in_flight(self._number)
-        return self._board.in_flight(self._number) + self._others
+        total = sum(self._all)
+        self._others = total - self._all[self._own]
+        return total
 
     @count.setter
     def count(self, value: int) -> None:
-        self._board.set_in_flight(self._number, value - self._others)
+        self._all[self._own] = value - self._others
 
 
 class Crew:
