@@ -79,11 +79,13 @@ bench: .venv/dev weights
 	$(BIN)/python bench/choosing.py
 	$(BIN)/python bench/quotes.py
 	$(BIN)/python bench/rules.py
+	$(BIN)/python bench/semantic.py
 	$(BIN)/python bench/followups.py
 	$(BIN)/python bench/answers.py
 	$(BIN)/python bench/faults.py
 	$(BIN)/python bench/outage.py
 	$(BIN)/python bench/drops.py
+	$(BIN)/python bench/cache.py
 
 # The lock files hold hashes and no addresses; uv resolves for every platform at once.
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from behaviours import Behaviour, head_of, running
 from processes import Serving, serving
 from test_as_sent import STREAM, AsSent, Reply, chunk, events, form, whole
@@ -227,8 +228,6 @@ def test_all_that_shapes_an_answer_is_in_the_key(kept: Kept, more: dict[str, Any
 
 def test_the_order_of_fields_is_not_in_the_key(kept: Kept) -> None:
     def send(body: str) -> httpx.Response:
-        import plain_http
-
         return plain_http.post(
             f"{kept.server.url}/v1/chat/completions",
             content=body,
@@ -282,3 +281,29 @@ def test_a_request_steers_the_cache(kept: Kept) -> None:
     wrong = kept.ask("plain", "steer", cache="maybe")
     assert wrong.status_code == 400
     assert "`off`, `refresh` or `only`" in wrong.json()["error"]["message"]
+
+
+def test_a_request_that_has_no_key_is_left_alone(kept: Kept) -> None:
+    text = "infinite"
+    body = json.dumps({"model": "plain", "messages": [{"role": "user", "content": text}]})
+    body = body[:-1] + ', "seed": 1e400}'
+    headers = {"authorization": "Bearer sw-red-key", "content-type": "application/json"}
+    for _ in range(2):
+        reply = plain_http.post(
+            f"{kept.server.url}/v1/chat/completions", content=body, headers=headers
+        )
+        assert reply.status_code == 200
+        assert state(reply) is None
+    assert kept.calls("plain", text) == 2
+
+
+def test_large_numbers_are_not_confused(kept: Kept) -> None:
+    for seed in (10**30, 10**30 + 1, 0.1, 0.2):
+        assert state(kept.ask("plain", "large", seed=seed)) == "miss"
+        assert state(kept.ask("plain", "large", seed=seed)) == "hit"
+
+
+def test_a_large_request_is_kept_as_well(kept: Kept) -> None:
+    text = "long " * 300_000
+    assert state(kept.ask("plain", text)) == "miss"
+    assert state(kept.ask("plain", text)) == "hit"

@@ -15,7 +15,7 @@ from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.routing import AttemptUsage, Route, ask_briefly
-from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
+from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
 
@@ -51,6 +51,8 @@ def is_ruled(
     send = timed(say, tally)
     if not answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
         return False
+    if app.route is not None:
+        tally.saved = Saved(by="rule")
     finish(question, draft, tally, say)
     return True
 

@@ -17,7 +17,6 @@ from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
-from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -32,7 +31,10 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import Answered, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
 from slipway.web.answers import AnswerRoutes
+from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
+from slipway.web.cache import CacheRoutes
+from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
@@ -49,6 +51,9 @@ from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+# Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
+# traces and open answers so often that a sixth of a request's time goes into it
+GC_THRESHOLDS = (20_000, 20, 50)
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -78,14 +83,16 @@ class Assembly:
             pace=Pace(self.records),
             book=self.ledger.add,
             in_flight_total=self.in_flight(),
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
-        self.feedback = Feedback(self.records, self.writer, self.emit)
+        self.feedback = Feedback(
+            self.records, self.writer, self.emit, self.carried.cache.semantic.hear
+        )
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
@@ -97,7 +104,12 @@ class Assembly:
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
-        return Telemetry(lambda: self.carried.in_flight_total.count, self.healths)
+        return Telemetry(
+            lambda: self.carried.in_flight_total.count,
+            self.healths,
+            cache=self.carried.cache.stats,
+            semantic=self.carried.cache.semantic.reports,
+        )
 
     def healths(self) -> dict[str, Health]:
         """Return what is known of each model that questions may meet."""
@@ -106,6 +118,8 @@ class Assembly:
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
+        if isinstance(record, FeedbackGiven) and record.helpful is False:
+            self.carried.cache.disliked(record.answer)
         self.traces.emit(record)
         if isinstance(record, RuleUsed):
             self.writer.add(record)
@@ -161,6 +175,10 @@ class Assembly:
             *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
+            *CacheRoutes(
+                self.current, self.carried.cache, self.telemetry, lambda: self.asgi
+            ).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -173,7 +191,7 @@ class Assembly:
         fast = {
             "/v1/chat/completions": chat.chat,
             "/v1/completions": chat.complete,
-            "/v1/answers": self.answers.ask,
+            "/v1/answers": through_asgi(self.answers.ask),
         }
         router = Router(
             paths,
@@ -185,7 +203,7 @@ class Assembly:
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
@@ -215,7 +233,10 @@ class Assembly:
         self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
+        usual = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         yield
+        gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())

@@ -19,14 +19,17 @@ from slipway.app.compiling import compile_pipeline, models_for
 from slipway.app.crew import Crew, pack, unpack
 from slipway.app.reloading import Compiled
 from slipway.app.stores import LazyStore
+from slipway.cache import Selection
 from slipway.routing import Route
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.store import Store
 from slipway.telemetry.metrics import Telemetry
+from slipway.web.asgi import AsgiApp
+from slipway.web.exchange import Exchange
 from slipway.web.following import FollowerChatRoutes, FollowerGuard, FollowerHealthRoutes, pass_on
-from slipway.web.guard import Guard, Handler, Receive, Scope, Send
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
 from slipway.web.pages import page_paths
 from slipway.web.relay import Relay, received
@@ -44,6 +47,17 @@ class WorkerAssembly(Assembly):
     def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
         self.crew = crew
         super().__init__(store, live)
+        self.share_memory(live.found.settings)
+        self.carried.cache.others = crew.invalidate
+
+    def apply(self, compiled: Compiled) -> None:
+        super().apply(compiled)
+        self.share_memory(compiled.settings)
+
+    def share_memory(self, settings: Settings) -> None:
+        """Keep answers in this worker's share of the memory that the settings give to them."""
+        share_mb = settings.cache.memory_mb / self.crew.board.workers
+        self.carried.cache.resize(share_mb, settings.cache.answer_kb)
 
     def in_flight(self) -> InFlight:
         return self.crew.in_flight()
@@ -54,6 +68,7 @@ class WorkerAssembly(Assembly):
             self.healths,
             self.crew.new_row,
             self.crew.all_rows,
+            self.carried.cache.stats,
         )
 
     def health_routes(self) -> HealthRoutes:
@@ -67,7 +82,11 @@ class WorkerAssembly(Assembly):
     @property
     def verbs(self) -> dict[str, Verb]:
         """Return what other workers and the supervisor may call here."""
-        return {"models": self.tell_models, "trace": self.tell_trace}
+        return {
+            "models": self.tell_models,
+            "trace": self.tell_trace,
+            "invalidate": self.invalidate,
+        }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
@@ -75,6 +94,10 @@ class WorkerAssembly(Assembly):
     async def tell_trace(self, body: Any) -> Any:
         answer_id, owner = msgspec.convert(body, tuple[str, str | None])
         return self.traces.find(answer_id, owner)
+
+    async def invalidate(self, body: Any) -> int:
+        """Remove kept answers that another worker was asked to remove."""
+        return self.carried.cache.invalidate_here(msgspec.convert(body, Selection))
 
     async def begin(self) -> None:
         """Do what is left once the loop and the channel run."""
@@ -87,7 +110,7 @@ class FirstAssembly(WorkerAssembly):
         compiled = super().compile(self.crew.split(settings), before)
         return msgspec.structs.replace(compiled, settings=settings)
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
 
     async def begin(self) -> None:
@@ -202,17 +225,16 @@ class FirstGuard(Guard):
         self,
         current: Any,
         fast: Mapping[str, Handler],
-        rest: Handler,
+        rest: AsgiApp,
         sealer: Callable[[], Any],
         secret: bytes,
     ) -> None:
         super().__init__(current, fast, rest, sealer)
         self.secret = secret
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            received(scope, self.secret)
-        await super().__call__(scope, receive, send)
+    async def serve(self, exchange: Exchange) -> None:
+        received(exchange, self.secret)
+        await super().serve(exchange)
 
 
 class NoStore(LazyStore):

@@ -1,8 +1,11 @@
 """The headers of the cache: what a request wants of it, and what it did for the reply."""
 
+from collections.abc import Mapping
+from urllib.parse import quote
+
 from slipway.errors import BadRequest
 from slipway.types import CacheFacts, CacheWish
-from slipway.web.guard import Headers, Scope
+from slipway.web.exchange import Headers
 
 NAME = b"x-slipway-cache"
 WISHES: dict[bytes, CacheWish] = {
@@ -13,9 +16,9 @@ WISHES: dict[bytes, CacheWish] = {
 }
 
 
-def wish_of(scope: Scope) -> CacheWish:
+def wish_of(headers: Mapping[bytes, bytes]) -> CacheWish:
     """Return what the request wants of the cache. Raise BadRequest for an unknown word."""
-    sent = scope["slipway.headers"].get(NAME)
+    sent = headers.get(NAME)
     if sent is None:
         return "use"
     wish = WISHES.get(sent.strip().lower())
@@ -35,6 +38,10 @@ def cache_headers(facts: CacheFacts) -> Headers:
         found.append((b"x-slipway-cache-key", facts.key.encode()))
     if facts.age_s is not None:
         found.append((b"age", b"%d" % facts.age_s))
+    if facts.similarity is not None:
+        found.append((b"x-slipway-cache-similarity", f"{facts.similarity:.4f}".encode()))
+    if facts.question is not None:
+        found.append((b"x-slipway-cache-question", quote(facts.question).encode()))
     if facts.saved is not None and facts.saved.usd is not None:
         found.append((b"x-slipway-saved-usd", facts.saved.usd.encode()))
     if facts.saved is not None and facts.saved.usage is not None:
