@@ -332,7 +332,7 @@ def test_a_stale_answer_is_served_while_a_new_one_is_written(kept: KeptApp) -> N
     first = kept.ask("Refresh?", app="refreshing")
     calls = len(kept.mock.requests)
     stale = kept.ask("Refresh?", app="refreshing")
-    assert stale["cache"]["state"] == "stale"
+    assert (stale["served_by"], stale["cache"]["state"]) == ("cache", "stale")
     assert stale["text"] == first["text"]
     until(lambda: len(kept.mock.requests) == calls + 1)
 

@@ -16,7 +16,7 @@ import msgspec
 from slipway import ledger
 from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
 from slipway.answer.draft import Draft, Say
-from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
+from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
 from slipway.answer.settlement import Tally
@@ -207,24 +207,13 @@ def stale_text(age_s: float) -> str:
 def replay(asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say) -> None:
     """Send the events of a kept answer, and what it saved."""
     body: KeptBody = decode_body(entry.body)
-    now = asked.cache.now()
-    is_fresh = entry.state(now) == "fresh"
-    tally.served_by = "cache" if is_fresh else "stale"
-    tally.cache = "hit" if is_fresh else "stale"
-    tally.model, tally.provider = entry.model, "cache"
-    tally.saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
+    facts = note_kept(entry, tally, asked.cache.now())
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
         say(msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]))
     if entry.usage is not None:
         say(UsageReport(model=entry.model or "", usage=entry.usage, cost_usd="0"))
-    facts = CacheFacts(
-        state="hit" if is_fresh else "stale",
-        key=entry.key,
-        age_s=round(entry.age_s(now), 3),
-        saved=tally.saved,
-    )
     say(
         Done(
             id=asked.question.id,
