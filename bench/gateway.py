@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "one": {"title": "small, 1 connection", "connections": 1, "bodies": "small"},
     "small": {"title": "small, 16 connections", "connections": 16, "bodies": "small"},
     "large": {"title": "21 KB, 16 connections", "connections": 16, "bodies": "large"},
+    "burst": {"title": "16 streams, 64 at once", "connections": 16, "bodies": "burst"},
     "stream": {"title": "100 streams, 64 x 10 ms", "connections": 100, "bodies": "stream"},
 }
 PEERS = ("bare", "nginx")  # whose figures the others are divided by
@@ -64,7 +65,7 @@ def bodies(folder: Path, kind: str) -> list[str]:
             "messages": messages,
             "temperature": round(draw.random(), 2),
         }
-        if kind == "stream":
+        if kind in ("stream", "burst"):
             body["stream"] = True
         file = folder / f"{kind}-{i}.json"
         file.write_text(json.dumps(body))
@@ -220,7 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--cases", default=",".join(CASES), help=", ".join(CASES))
+    parser.add_argument("--cases", default="one,small,large,stream", help=", ".join(CASES))
     parser.add_argument(
         "--beside", action="append", default=[], metavar="NAME=CHECKOUT", help="another Slipway"
     )

@@ -197,6 +197,10 @@ def slipway(name: str, folder: Path, up: int, checkout: Path) -> Target:
                 "name": "mock-model",
                 "api_key": "sk-up",
             },
+            "mock-idle": {
+                "base_url": f"http://127.0.0.1:{up}/idle/v1",
+                "connection": {"max": 2000},
+            },
         },
     }
     (home / "slipway.yaml").write_text(json.dumps(settings))
