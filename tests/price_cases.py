@@ -258,7 +258,11 @@ def reported(says: str, counts: dict[str, int]) -> dict[str, Any]:
     sent = counts["fresh"] + counts["cached"] + counts["written"]
     sent += counts["audio_in"] + counts["image_in"]
     made = counts["text"] + counts["thoughts"] + counts["audio_out"] + counts["image_out"]
-    usual: dict[str, Any] = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
+    usual: dict[str, Any] = {
+        "prompt_tokens": sent,
+        "completion_tokens": made,
+        "total_tokens": sent + made,
+    }
     if says in ("openai", "deepseek"):
         usual["prompt_tokens_details"] = {"cached_tokens": counts["cached"], "audio_tokens": 0}
         usual["completion_tokens_details"] = {"reasoning_tokens": counts["thoughts"]}

@@ -42,8 +42,9 @@ class Asker(Record, frozen=True, kw_only=True):
     """The sender of a request, as its key identifies it.
 
     `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
-    all. `documents` is true if it may add and remove documents. `everything` is true only for the
-    operator at the machine: no access rule applies to it.
+    all. `documents` is true if it may add and remove documents, `admin` if it may see what all keys
+    have spent. `everything` is true only for the operator at the machine: no access rule and no
+    limit applies to it.
     """
 
     owner: str
@@ -51,6 +52,7 @@ class Asker(Record, frozen=True, kw_only=True):
     groups: frozenset[str] = frozenset()
     apps: frozenset[str] | None = None
     documents: bool = False
+    admin: bool = False
     everything: bool = False
 
 

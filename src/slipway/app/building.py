@@ -9,11 +9,14 @@ from typing import Any
 
 from starlette.routing import Router
 
+from slipway.admission import Admission
+from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
+from slipway.errors import SettingsError
 from slipway.feedback import Feedback
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
@@ -21,7 +24,7 @@ from slipway.routing import healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import LedgerWriter
+from slipway.store import LedgerWriter, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
@@ -39,9 +42,11 @@ from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
 from slipway.web.session import SessionRoutes
+from slipway.web.spending import SpendingRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+FLUSH_S = 5.0  # how long new budgets wait for rows that are not saved yet
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -60,11 +65,12 @@ class Assembly:
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
-        self.ledger = LedgerWriter(lambda: store().ledger)
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store), book=self.ledger.add)
+        self.ledger = LedgerWriter(store)
+        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store), books=self.ledger)
         self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
         compiled = self.compile(settings, None)
+        compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = Telemetry(
             lambda: self.carried.in_flight_total.count,
@@ -91,9 +97,11 @@ class Assembly:
             settings, self.store, before.synchronizers if before else {}
         )
         operator = self.store().token if synchronizers else None
+        pipeline = compile_pipeline(settings, models, synchronizers, self.carried, operator)
+        self.load_spent(pipeline.admission)
         return Compiled(
             settings=settings,
-            pipeline=compile_pipeline(settings, models, synchronizers, self.carried, operator),
+            pipeline=pipeline,
             models=models,
             synchronizers={
                 settings.apps[name].knowledge: synchronizer
@@ -101,8 +109,22 @@ class Assembly:
             },
         )
 
+    def load_spent(self, admission: Admission) -> None:
+        """Begin new budgets with what the ledger has; only budgets open a store."""
+
+        def spent(scope: Scope, since: float) -> dict[str, int]:
+            self.ledger.flush(FLUSH_S)
+            try:
+                return self.ledger.ledger().spent(scope, since)
+            except StoreError as error:
+                what = f"the budgets cannot be loaded ({error})"
+                raise SettingsError([f"store: {what}; mend the store, or try again"]) from None
+
+        admission.load_spent(spent)
+
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
+        compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
         self.load_pace()
 
@@ -124,6 +146,7 @@ class Assembly:
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
+            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),

@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,8 @@ import msgspec
 from slipway.app.loading import load_settings
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
-from slipway.ledger import format_usd, usd
+from slipway.ledger import format_usd, moment, usd
 from slipway.settings import Flags
-from slipway.settings.tree import seconds
 from slipway.store import LedgerFilter, LedgerSum, file_of, reading_ledger
 
 GROUPINGS = ("key", "tenant", "app", "model", "day")
@@ -55,7 +52,7 @@ def report(
     \b
     slipway ledger report --by tenant --since 30d
     """
-    sums = read_sums(Flags(config=config), by, LedgerFilter(since=moment(since), **which))
+    sums = read_sums(Flags(config=config), by, LedgerFilter(since=since_when(since), **which))
     if as_csv:
         click.echo(as_csv_text(by, sums), nl=False)
     elif as_json:
@@ -64,19 +61,12 @@ def report(
         click.echo("\n".join(lines(by, sums)))
 
 
-def moment(since: str | None) -> float:
-    """Return the time of `7d` (ago) or of a day, in seconds since the epoch. Raises SettingsError."""
-    if since is None:
-        return 0.0
+def since_when(since: str | None) -> float:
+    """Return the time that `--since` names. Raises SettingsError."""
     try:
-        return datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        pass
-    try:
-        return time.time() - seconds(since)
-    except ValueError:
-        what = f"--since: `{since}` is neither a duration nor a day; write `7d` or `2026-01-31`"
-        raise SettingsError([what]) from None
+        return moment(since)
+    except ValueError as error:
+        raise SettingsError([f"--since: {error}"]) from None
 
 
 def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:

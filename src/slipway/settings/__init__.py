@@ -8,6 +8,7 @@ from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import (
     AccessRule,
+    Allowance,
     AppSettings,
     ConnectionSettings,
     KeySettings,
@@ -21,6 +22,7 @@ from slipway.settings.tree import (
     Route,
     RouteEntry,
     Settings,
+    TenantSettings,
     json_schema,
     share,
 )
@@ -28,6 +30,7 @@ from slipway.settings.tree import (
 __all__ = [
     "DEFAULT_FILE",
     "AccessRule",
+    "Allowance",
     "AppSettings",
     "ConnectionSettings",
     "Endpoint",
@@ -45,6 +48,7 @@ __all__ = [
     "Route",
     "RouteEntry",
     "Settings",
+    "TenantSettings",
     "is_loopback",
     "json_schema",
     "load",

@@ -7,9 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
+from slipway.errors import SettingsError
 from slipway.ledger import LedgerRow
 from slipway.store.contract import Ledger, StoreError
+from slipway.store.hold_log import HoldLog, take_lost
 
 log = logging.getLogger("slipway")
 BATCH_S = 0.05  # how long rows are collected before they are saved together
@@ -18,21 +22,30 @@ RETRY_S = (0.2, 2.0)  # pause after a failure: the first, and the longest
 CLOSE_S = 10.0  # how long the end of the server waits for the last rows
 
 
+class LedgerStore(Protocol):
+    """What the writer needs of a store: where rows are saved, and a folder on this machine."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
 class LedgerWriter:
-    """Takes rows from any thread; `waiting` is how many are not in the store yet.
+    """Takes rows from any thread; `waiting` is how many are not in the store yet."""
 
-    `saved`, if set, is called in the thread with each batch that is on the disk.
-    """
-
-    def __init__(self, ledger: Callable[[], Ledger]) -> None:
+    def __init__(self, store: Callable[[], LedgerStore]) -> None:
         """Take a function that opens the store; the thread calls it for its first batch."""
-        self._ledger = ledger
+        self._store = store
         self._rows = deque[LedgerRow]()  # its append and popleft are atomic
         self._unsaved: list[LedgerRow] = []  # taken from the list, and not saved yet
         self._wake = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
-        self.saved: Callable[[list[LedgerRow]], None] | None = None
+        self._holds: HoldLog | None = None
+        self._recovered = False
+        self._opening = threading.Lock()
 
     @property
     def waiting(self) -> int:
@@ -50,6 +63,37 @@ class LedgerWriter:
             self._thread.start()
         self._wake.set()
 
+    def hold(self, row: LedgerRow) -> None:
+        """Note a call that begins, with what it may cost at most; see `HoldLog`."""
+        if self._holds is None:
+            self._holds = HoldLog(self._store().folder)
+        try:
+            self._holds.hold(row)
+        except OSError as error:
+            log.warning("a call cannot be noted before it begins (%s)", error.strerror)
+
+    def release(self, call_id: str) -> None:
+        """Forget a call that was held and not made."""
+        if self._holds is not None:
+            self._holds.settled([call_id])
+
+    def ledger(self) -> Ledger:
+        """Return the ledger, after the calls of processes that were killed are booked."""
+        store = self._store()
+        with self._opening:
+            if not self._recovered:
+                for path, rows in take_lost(store.folder):
+                    store.ledger.book(rows)
+                    path.unlink(missing_ok=True)
+                    if rows:
+                        log.warning(
+                            "%d calls were running when a process was killed: they are booked "
+                            "with the most that they may have cost",
+                            len(rows),
+                        )
+                self._recovered = True
+        return store.ledger
+
     def flush(self, within_s: float = CLOSE_S) -> bool:
         """Wait until all rows are saved; False if that took too long."""
         end = time.monotonic() + within_s
@@ -60,10 +104,11 @@ class LedgerWriter:
     def close(self) -> None:
         """Save the last rows, and end the thread."""
         self._closing = True
-        if self._thread is None:
-            return
-        self._wake.set()
-        self._thread.join(CLOSE_S)
+        if self._thread is not None:
+            self._wake.set()
+            self._thread.join(CLOSE_S)
+        if self._holds is not None:
+            self._holds.close()
         if self.waiting:
             log.error(
                 "%d rows of the ledger could not be saved before the server ended", self.waiting
@@ -94,8 +139,8 @@ class LedgerWriter:
             while self._rows and len(self._unsaved) < AT_ONCE:
                 self._unsaved.append(self._rows.popleft())
             try:
-                self._ledger().book(self._unsaved)
-            except StoreError as error:
+                self.ledger().book(self._unsaved)
+            except (StoreError, SettingsError, OSError) as error:
                 log.warning(
                     "the ledger cannot be saved now (%s); %d rows are kept and tried again",
                     error,
@@ -103,6 +148,6 @@ class LedgerWriter:
                 )
                 return False
             saved, self._unsaved = self._unsaved, []
-            if self.saved is not None:
-                self.saved(saved)
+            if self._holds is not None:
+                self._holds.settled(row.id for row in saved)
         return True
