@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import httptools
 
 from slipway.providers.mock.faults import refusal
-from slipway.providers.mock.invoice import Bill
+from slipway.providers.mock.invoice import CallBill
 from slipway.providers.mock.reply import MockReply
 from slipway.providers.mock.settings import RecordedRequest
 
@@ -27,7 +27,7 @@ SLACK_S = 0.0005
 LINGER_NONE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
 Answer = Callable[[RecordedRequest, bytes], MockReply]
-Charge = Callable[[Bill, int], None]  # what a call costs, and how many tokens were sent
+Charge = Callable[[CallBill, int], None]  # what a call costs, and how many tokens were sent
 
 
 class Request(NamedTuple):

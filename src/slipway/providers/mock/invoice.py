@@ -18,7 +18,7 @@ MILLION = 1_000_000
 DIGITS = 18  # more than any price with twelve decimals needs
 
 
-class Bill(msgspec.Struct, frozen=True):
+class CallBill(msgspec.Struct, frozen=True):
     """What a call would be charged for if its whole reply is sent."""
 
     id: str
@@ -43,7 +43,7 @@ class Invoice:
         self.input, self.output = (Fraction(price) / MILLION for price in prices)
         self.lines: list[InvoiceLine] = []
 
-    def add(self, bill: Bill, output_tokens: int) -> None:
+    def add(self, bill: CallBill, output_tokens: int) -> None:
         """Charge a call whose reply has ended after so many tokens."""
         cost = bill.input_tokens * self.input + output_tokens * self.output
         self.lines.append(

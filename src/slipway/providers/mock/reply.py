@@ -15,7 +15,7 @@ import msgspec
 
 from slipway.providers.mock import continuing, lies, words
 from slipway.providers.mock.chat_request import ChatBody, split_partial
-from slipway.providers.mock.invoice import Bill
+from slipway.providers.mock.invoice import CallBill
 from slipway.providers.mock.settings import MockSettings
 
 Ending = Literal[
@@ -82,7 +82,7 @@ class MockReply(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float = 0.0
     ending: Ending = "keep"
     head: bool = True
-    bill: Bill | None = None
+    bill: CallBill | None = None
 
 
 def whole(
@@ -154,10 +154,10 @@ def render(draft: ReplyDraft) -> MockReply:
     return MockReply(headers=EVENTS, writes=tuple(_events(draft, said, times)), at_s=times[0])
 
 
-def bill_of(draft: ReplyDraft) -> Bill:
+def bill_of(draft: ReplyDraft) -> CallBill:
     """Return what a reply costs if all of it is sent."""
     said = sum(len(_say(draft, index).pieces) for index in range(draft.choices))
-    return Bill(f"chatcmpl-mock-{draft.number}", draft.model, draft.prompt_tokens, said)
+    return CallBill(f"chatcmpl-mock-{draft.number}", draft.model, draft.prompt_tokens, said)
 
 
 def truth(draft: ReplyDraft) -> str:
