@@ -11,17 +11,18 @@ import click
 import msgspec
 
 from slipway.app.loading import load_settings
-from slipway.commands.options import CONFIG, JSON, counted
+from slipway.commands.options import CONFIG, JSON, NonEmptyPath, counted
 from slipway.errors import SettingsError
-from slipway.ledger import format_usd, moment, usd
+from slipway.ledger import LedgerRow, format_usd, moment, usd
 from slipway.settings import Flags
-from slipway.store import LedgerFilter, LedgerSum, file_of, reading_ledger
+from slipway.store import Ledger, LedgerFilter, LedgerSum, file_of, reading_ledger
 
 GROUPINGS = ("key", "tenant", "app", "model", "day")
 NUMBERS = (
     *("calls", "failed", "estimated", "unknown"),
     *("input_tokens", "cached_tokens", "output_tokens"),
 )
+PAGE = 5_000  # rows that are read at a time
 SINCE = click.option(
     "--since", metavar="WHEN", help="Only the last `7d`, `12h` …, or from a day: `2026-01-31`."
 )
@@ -59,6 +60,56 @@ def report(
         click.echo(json.dumps([plain(by, each) for each in sums], indent=2, ensure_ascii=False))
     else:
         click.echo("\n".join(lines(by, sums)))
+
+
+@command.command("reconcile")
+@click.argument("invoice", type=NonEmptyPath())
+@SINCE
+@click.option("--until", metavar="DAY", help="Only what was before this day: `2026-02-01`.")
+@click.option("--provider", help="Only models of this provider, as the settings name it.")
+@CONFIG
+@JSON
+@click.pass_context
+def reconcile(
+    context: click.Context,
+    invoice: Path,
+    since: str | None,
+    until: str | None,
+    provider: str | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare the ledger with INVOICE, a CSV file of a provider; exit with 1 if they differ.
+
+    \b
+    slipway ledger reconcile january.csv --since 2026-01-01 --until 2026-02-01
+    """
+    from slipway.commands import ledger_reconcile as work
+
+    charged = work.read_invoice(invoice)
+    settings = load_settings(Flags(config=config)).settings
+    names = {name: model.name or name for name, model in settings.models.items()}
+    which = LedgerFilter(
+        since=since_when(since), until=None if until is None else since_when(until)
+    )
+    with reading_ledger(file_of(settings.store)) as ledger:
+        rows = list(all_rows(ledger, which)) if ledger is not None else []
+    if provider is not None:
+        rows = [row for row in rows if row.provider == provider]
+    found = work.reconcile(charged, rows, names)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(work.lines(found)))
+    context.exit(1 if found.differences else 0)
+
+
+def all_rows(ledger: Ledger, which: LedgerFilter) -> Iterator[LedgerRow]:
+    """Yield all rows that match, page by page."""
+    after = ""
+    while page := ledger.rows(which, limit=PAGE, after=after):
+        yield from page
+        after = page[-1].id
 
 
 def since_when(since: str | None) -> float:

@@ -278,8 +278,11 @@ class Attempt:
         return ProviderSlow(f"{name} did not answer within {late_s:g} s.", model=name)
 
     def may_be_billed(self, error: ProviderError) -> bool:
-        """Return whether the provider may charge for this failed call."""
-        return self._reply is not None or isinstance(error, ProviderSlow)
+        """Return whether the provider may charge for this failed call: it began to answer, or may
+        still work on it. An answer with an error's status is free.
+        """
+        is_slow = isinstance(error, ProviderSlow) and error.upstream_status is None
+        return self._reply is not None or is_slow
 
     def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
         model, now = self.candidate.model, time.monotonic()

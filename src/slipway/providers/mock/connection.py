@@ -228,7 +228,8 @@ class Sending:
         charge: Charge | None,
     ) -> None:
         self.request = request
-        self._charge = charge if reply.status == 200 and reply.ending != "reset" else None
+        answers = reply.status == 200 and (reply.head or reply.ending == "hold")
+        self._charge = charge if answers and reply.ending != "reset" else None
         self._connection = connection
         self._write = connection.transport.write
         self._reply = reply
@@ -256,9 +257,11 @@ class Sending:
         self._charge = None
         if charge is None or bill is None:
             return
-        sent = sum(write.content for write in writes[: max(0, self._next)])
-        is_whole = self._next >= len(writes) and self._reply.ending == "keep"
-        charge(bill, bill.output_tokens if is_whole else sent)
+        if self._reply.length is None:  # a stream
+            charge(bill, sum(write.content for write in writes[: max(0, self._next)]))
+        else:
+            is_whole = self._next >= len(writes) and self._reply.ending == "keep"
+            charge(bill, bill.output_tokens if is_whole else 0)
 
     def pause(self) -> None:
         self._paused = True

@@ -210,9 +210,13 @@ class MockServer:
         draft = draft_of(request, self.settings, self._calls)
         given = msgspec.structs.replace(given, seed=draft.seed)
         draft = change_draft(draft, faults, given)
-        reply = change_reply(render(draft), faults, given)
+        rendered = render(draft)
+        reply = change_reply(rendered, faults, given)
         if self.invoice is not None:
-            reply = msgspec.structs.replace(reply, bill=bill_of(draft))
+            bill = bill_of(draft)
+            if not draft.stream and reply.writes != rendered.writes:
+                bill = msgspec.structs.replace(bill, output_tokens=0)
+            reply = msgspec.structs.replace(reply, bill=bill)
         return reply
 
     def _embeddings(self, seen: RecordedRequest, body: bytes) -> MockReply:
