@@ -84,7 +84,9 @@ def test_check_finds_a_store_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tenant", ['a: "b"', "yes", "it's", "[x]", "# no", "租户", "1e3", " x "])
 def test_a_key_line_reads_back_whatever_the_tenant_is_called(tenant: str) -> None:
-    done = CliRunner().invoke(main, ["keys", "--tenant", tenant, "--app", tenant])
+    done = CliRunner().invoke(
+        main, ["keys", "create", "--line", "--tenant", tenant, "--app", tenant]
+    )
     line = done.output.rstrip().splitlines()[-1]
     (entry,) = yaml.safe_load(f"keys:\n{line}")["keys"]
     assert (entry["tenant"], entry["apps"]) == (tenant, [tenant])
@@ -92,7 +94,7 @@ def test_a_key_line_reads_back_whatever_the_tenant_is_called(tenant: str) -> Non
 
 @pytest.mark.parametrize("option", ["--tenant", "--app"])
 def test_an_empty_tenant_or_app_of_a_key_is_rejected(option: str) -> None:
-    done = CliRunner().invoke(main, ["keys", option, " "])
+    done = CliRunner().invoke(main, ["keys", "create", option, " "])
     assert done.exit_code == 2
     assert f"{option}: it is empty" in done.output
 

@@ -2,6 +2,7 @@
 digit, over calls of every kind: whole, streamed, cut, continued, retried, raced, refused, left.
 """
 
+import contextlib
 import csv
 import json
 import random
@@ -16,7 +17,7 @@ import pytest
 from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
 from slipway.providers.mock.invoice import as_csv
-from slipway.store import LedgerFilter, reading_ledger
+from slipway.store import LedgerFilter, open_records
 from waiting import until
 
 PRICES = ("0.37", "1.093")  # USD per million tokens
@@ -81,8 +82,8 @@ def in_flight(server: Serving) -> bool:
 
 
 def charged(folder: Path) -> int:
-    with reading_ledger(folder / "slipway.db") as ledger:
-        rows = ledger.rows(LedgerFilter(), limit=100_000) if ledger is not None else []
+    with contextlib.closing(open_records(f"sqlite:///{folder}/slipway.db")) as store:
+        rows = store.ledger.rows(LedgerFilter(), limit=100_000)
     return sum(bool(row.cost) for row in rows)
 
 

@@ -1,5 +1,6 @@
 """Test limits and budgets of keys, tenants and apps, against the mock provider."""
 
+import contextlib
 import json
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 
 from processes import Serving, mocking, serving
 from slipway.providers.mock import MockServer
-from slipway.store import LedgerFilter, reading_ledger
+from slipway.store import LedgerFilter, open_records
 from waiting import until
 
 KEY = "sk-of-the-tests"
@@ -152,9 +153,8 @@ def test_a_budget_survives_kill_9(tmp_path: Path) -> None:
                 for thread in threads:
                     thread.join()
         assert refused.is_set()
-        with reading_ledger(tmp_path / "slipway.db") as ledger:
-            assert ledger is not None
-            rows = ledger.rows(LedgerFilter(), limit=1000)
+        with contextlib.closing(open_records(f"sqlite:///{tmp_path}/slipway.db")) as store:
+            rows = store.ledger.rows(LedgerFilter(), limit=1000)
         lost = [row for row in rows if row.error == "lost"]
         assert sum(row.cost or 0 for row in rows) == 10**12  # one USD
         # those that the mock never saw were noted in the moment before they were sent

@@ -10,6 +10,7 @@
     ├── Forbidden                 the key, host or origin may not do this               403
     ├── NotFound                  no such route, answer or passage                      404
     │   ├── ModelNotFound         no such model, route or app                           404
+    │   ├── NotCached             only a kept answer was wanted, and there is none      404
     │   └── MethodNotAllowed      the path is there, but does not take this method      405
     ├── Conflict                  not possible in the current state                     409
     ├── Gone                      it has expired                                        410
@@ -32,6 +33,7 @@
         ├── LimitReached          a limit of the key, tenant or app is reached
         │   ├── RateLimited       too many requests or tokens in a minute, or at once   429  retry
         │   ├── BudgetSpent       the money for the day or month is spent               402
+        │   ├── BudgetUnknown     the store cannot say what was spent                   503  retry
         │   └── NotPriced         there is a budget, and the model's price is unknown   402
         ├── ProviderDown          no connection, or a 5xx                               502  retry
         ├── ProviderSlow          no answer in time                                     504  retry
@@ -123,6 +125,11 @@ class NotFound(SlipwayError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class NotCached(NotFound):
+    code = "not_cached"
+    next_step = "Send the request without `x-slipway-cache: only`."
 
 
 class MethodNotAllowed(NotFound):
@@ -290,6 +297,11 @@ class RateLimited(LimitReached):
 class BudgetSpent(LimitReached):
     status, code, type, retryable = 402, "budget_spent", "insufficient_quota", False
     next_step = "Wait until the budget starts again, or ask the operator to raise it."
+
+
+class BudgetUnknown(LimitReached):
+    status, code, type = 503, "budget_unknown", "server_error"
+    next_step = "Try again in a moment; if that does not help, tell the operator."
 
 
 class NotPriced(LimitReached):

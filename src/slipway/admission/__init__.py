@@ -5,16 +5,15 @@ take, and gives back what the call did not take.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from slipway.admission.budgets import Period
 from slipway.admission.keys import (
     ANYBODY,
     OPERATOR,
-    Keys,
+    KnownKeys,
     check_call,
-    key_hash,
     may_call,
     owner_of,
 )
@@ -29,6 +28,7 @@ from slipway.admission.limits import (
     rate_headers,
 )
 from slipway.errors import Overloaded
+from slipway.keys import KeyTable
 from slipway.settings import Allowance, KeySettings
 from slipway.types import Asker, Record
 
@@ -42,7 +42,6 @@ __all__ = [
     "InFlight",
     "Meters",
     "Need",
-    "key_hash",
     "owner_of",
 ]
 KEPT = 10_000  # askers whose meters are remembered; people who sign in may be many
@@ -95,7 +94,7 @@ class Grant:
             meter.answers -= 1
 
 
-class Admission(Keys):
+class Admission(KnownKeys):
     """The keys and limits of one version of the settings."""
 
     def __init__(
@@ -106,16 +105,18 @@ class Admission(Keys):
         in_flight_total: InFlight | None = None,
         *,
         login: bool = False,
+        table: KeyTable | None = None,
+        key_required: bool = False,
         limits: Mapping[tuple[Scope, str], Allowance] | None = None,
         meters: Meters | None = None,
     ) -> None:
         """Prepare the look-up tables.
 
         `limit` is the largest number of answers in progress, `limits` are those of keys (by owner),
-        tenants and apps. `operator` is a key for commands on this machine. Pass `in_flight_total`
-        and `meters` of the previous settings to keep counting.
+        tenants and apps. Pass `in_flight_total` and `meters` of the previous settings to keep
+        counting. The rest is explained in `KnownKeys`.
         """
-        super().__init__(keys, operator, login=login)
+        super().__init__(keys, operator, login=login, table=table, key_required=key_required)
         self.limit = limit
         self.in_flight_total = in_flight_total or InFlight()
         self.in_flight = 0  # answers in progress that began with these settings
@@ -197,17 +198,31 @@ class Admission(Keys):
                     )
         return found
 
+    @property
+    def is_loaded(self) -> bool:
+        """Return whether all budgets know what was spent before."""
+        return not any(self._unloaded())
+
+    def _unloaded(self) -> Iterator[Meter]:
+        """Yield the meters with a budget that does not know yet what was spent before."""
+        for scope, allowance in self._limited.items():
+            meter = self.meters.meter(*scope)
+            has_money = (allowance.usd_per_day, allowance.usd_per_month) != (None, None)
+            if has_money and not meter.is_loaded:
+                yield meter
+
     def load_spent(self, spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
         """Begin the budgets with what the ledger has: `spent(scope, since)` gives it by name.
 
         Those that earlier settings had are counted already.
         """
         periods = periods_now()
-        for scope, name in self._limited:
-            meter, allowance = self.meters.meter(scope, name), self._limited[scope, name]
-            if meter.is_loaded or (allowance.usd_per_day, allowance.usd_per_month) == (None, None):
-                continue
-            for budget, since in ((meter.day, periods.day), (meter.month, periods.month)):
+        for meter in self._unloaded():
+            amounts = [
+                spent(meter.scope, since).get(meter.name, 0)
+                for since in (periods.day, periods.month)
+            ]
+            for budget, amount in zip((meter.day, meter.month), amounts, strict=True):
                 budget.roll(periods)
-                budget.spent = spent(scope, since).get(name, 0)
+                budget.spent = amount
             meter.is_loaded = True

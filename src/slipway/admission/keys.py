@@ -1,19 +1,17 @@
-"""Keys: known by their hashes, and what each one may do."""
+"""Check keys: those of the settings and those made at run time, known by their hashes."""
 
 import hashlib
+import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from slipway.errors import Forbidden, Unauthorized
+from slipway.keys import KeyTable, key_hash
 from slipway.settings import KeySettings
 from slipway.types import Asker
 
 OPERATOR = Asker(owner="operator", documents=True, everything=True)
 ANYBODY = Asker(owner="local", documents=True)  # on loopback without keys; in no group
-
-
-def key_hash(key: str) -> str:
-    """Return the SHA-256 hash by which keys are looked up: its timing reveals nothing of a key."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def stored_hash(key: str) -> str:
@@ -39,26 +37,45 @@ def asker_from(digest: str, key: KeySettings) -> Asker:
     )
 
 
-class Keys:
-    """The keys of one version of the settings. Without any, everybody may ask."""
+class KnownKeys:
+    """The keys of one version of the settings, and those made at run time. Without any, everybody
+    may enter.
+    """
 
     def __init__(
-        self, keys: Iterable[KeySettings], operator: str | None = None, *, login: bool = False
+        self,
+        keys: Iterable[KeySettings],
+        operator: str | None = None,
+        *,
+        login: bool = False,
+        table: KeyTable | None = None,
+        key_required: bool = False,
     ) -> None:
-        """`operator` is a key for commands on this machine; with `login`, people sign in."""
-        self.by_hash = {h: asker_from(h, k) for k in keys for h in [stored_hash(k.key)]}
-        self.open = not self.by_hash and not login
+        """Prepare the look-up tables.
+
+        `operator` is a key for commands on this machine. `table` holds the keys made at run time;
+        once there are some, and if people sign in (`login`), or with `key_required`, nobody enters
+        without a key.
+        """
+        self._of_settings = {h: asker_from(h, k) for k in keys for h in [stored_hash(k.key)]}
+        self._closed = bool(self._of_settings) or login or key_required
         if operator is not None:
-            self.by_hash[key_hash(operator)] = OPERATOR
+            self._of_settings[key_hash(operator)] = OPERATOR
+        self.table = table or KeyTable()
+        self._merge()
 
     def asker(self, authorization: bytes | None) -> Asker:
         """Return the asker for an Authorization header (`Bearer KEY`). Raise Unauthorized."""
         scheme, _, key = (authorization or b"").partition(b" ")
         sent = scheme.lower() == b"bearer" and key.strip()
+        if self.table.revision != self._merged:
+            self._merge()
         found = (
             self.by_hash.get(hashlib.sha256(sent).hexdigest()) if sent and self.by_hash else None
         )
         if found is not None:
+            if found.ends_at is not None and found.ends_at <= time.time():
+                raise Unauthorized(*ended(found))
             return found
         if self.open:
             return ANYBODY
@@ -67,6 +84,21 @@ class Keys:
             if sent
             else "This server requires a key, and the request has none."
         )
+
+    def _merge(self) -> None:
+        """Take over the keys made at run time; those of the settings come first."""
+        self._merged = self.table.revision
+        self.by_hash = {**self.table.askers, **self._of_settings}
+        self.open = not self._closed and not self.table.exists
+
+
+def ended(asker: Asker) -> tuple[str, str]:
+    """Return what happened to a key that has ended, and what to do."""
+    at = datetime.fromtimestamp(asker.ends_at or 0, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if asker.ended == "replaced":
+        return f"This key was replaced by another one on {at}.", "Send the key that replaced it."
+    how = "expired" if asker.ended == "expired" else "was revoked"
+    return f"This key {how} on {at}.", "Ask the operator for another one."
 
 
 def may_call(asker: Asker, name: str) -> bool:

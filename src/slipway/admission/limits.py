@@ -13,7 +13,13 @@ from typing import Literal
 
 from slipway.admission.budgets import MoneyLimit, Periods, periods_at, picodollars
 from slipway.admission.windows import SlidingWindow, UsedAmount
-from slipway.errors import BudgetSpent, LimitReached, NotPriced, RateLimited
+from slipway.errors import (
+    BudgetSpent,
+    BudgetUnknown,
+    LimitReached,
+    NotPriced,
+    RateLimited,
+)
 from slipway.ledger import format_usd, usd
 from slipway.settings import Allowance
 from slipway.types import Record
@@ -99,6 +105,13 @@ class Meter:
             budget.roll(periods)
             if budget.cap is None:
                 continue
+            if not self.is_loaded:
+                raise self.marked(
+                    BudgetUnknown(
+                        f"What {self.who} has spent is not known yet: the store cannot be read.",
+                        retry_after_s=BUSY_S,
+                    )
+                )
             if need.amount is None:
                 raise self.marked(
                     NotPriced(

@@ -1,4 +1,4 @@
-"""An app's answer: admission, planning, knowledge, prompt, routing and settlement."""
+"""An app's answer: admission, rules, planning, knowledge, prompt, routing and settlement."""
 
 import asyncio
 from typing import Any, get_args
@@ -8,6 +8,7 @@ from slipway.answer.draft import Draft, Say
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import plan
 from slipway.answer.progress import ProgressReporter
+from slipway.answer.ruling import answer_by_rule
 from slipway.answer.settlement import Tally
 from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
@@ -29,14 +30,58 @@ async def answer(
     """
     tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.books)
 
+    async def stages() -> None:
+        if not await is_ruled(pipeline, app, question, draft, tally, say):
+            await compose(pipeline, app, question, draft, tally, say)
+            finish(question, draft, tally, say)
+
+    try:
+        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
+    except (SlipwayError, asyncio.CancelledError):
+        report_usage(draft, tally, say)
+        raise
+
+
+async def is_ruled(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> bool:
+    """Answer by a rule of the app; return False if none matches."""
+    if app.rules is None:
+        return False
+    send = timed(say, tally)
+    if not await answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+        return False
+    finish(question, draft, tally, say)
+    return True
+
+
+def timed(say: Say, tally: Tally) -> Say:
+    """Return `say`, with the time of the first words noted."""
+
     def send(event: Event) -> None:
         if type(event) is Delta:
             tally.mark_first_words()
         say(event)
 
-    progress = ProgressReporter(send, tally.started_at, pipeline.pace)
+    return send
 
-    async def stages() -> None:
+
+def finish(question: Question, draft: Draft, tally: Tally, say: Say) -> None:
+    """Say what the answer took, and that it is done."""
+    settle(draft, tally)
+    report_usage(draft, tally, say)
+    say(done(question, draft, tally))
+
+
+async def compose(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> None:
+    """Plan the answer and write what the draft still lacks. Raises the error of a failed section
+    after the others are written.
+    """
+    send = timed(say, tally)
+    progress = ProgressReporter(send, tally.started_at, pipeline.pace)
+    try:
         small = (
             small_model(pipeline, app.small, question, draft, tally)
             if app.small is not None
@@ -46,15 +91,6 @@ async def answer(
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
-        settle(draft, tally)
-        report_usage(draft, tally, send)
-        send(done(question, draft, tally))
-
-    try:
-        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
-    except (SlipwayError, asyncio.CancelledError):
-        report_usage(draft, tally, send)
-        raise
     finally:
         progress.close()
 
@@ -94,7 +130,7 @@ def settle(draft: Draft, tally: Tally) -> None:
     )
     tally.model = next((section.model for section in answered if section.model is not None), None)
     if tally.model is None:
-        tally.provider = "quote"
+        tally.provider = "rule" if tally.served_by == "rule" else "quote"
 
 
 def done(question: Question, draft: Draft, tally: Tally) -> Done:

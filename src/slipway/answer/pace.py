@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from slipway.store import SectionTiming, Store, StoreError
+from slipway.store import RecordStore, SectionTiming, StoreError
 from slipway.types import Record
 
 log = logging.getLogger("slipway")
@@ -205,7 +205,7 @@ def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
 class Pace:
     """What was learned of all models; saved in the store from `keep` on, if there is one."""
 
-    def __init__(self, store: Callable[[], Store] | None = None) -> None:
+    def __init__(self, store: Callable[[], RecordStore] | None = None) -> None:
         self.models: dict[str, ModelPace] = {}
         self._store = store
         self._fresh: deque[tuple[str, float, SectionTiming]] = deque(
@@ -273,7 +273,7 @@ class Pace:
             self._keeping.cancel()
             await asyncio.to_thread(self.save)
 
-    async def _keep(self, store: Callable[[], Store]) -> None:
+    async def _keep(self, store: Callable[[], RecordStore]) -> None:
         timings, misses = await asyncio.to_thread(_load, store)
         for model, timing in timings:
             self.of(model).learn(timing)
@@ -298,7 +298,7 @@ class Pace:
 
 
 def _load(
-    store: Callable[[], Store],
+    store: Callable[[], RecordStore],
 ) -> tuple[list[tuple[str, SectionTiming]], list[tuple[str, float]]]:
     try:
         return store().records.load_timings()

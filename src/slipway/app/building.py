@@ -3,39 +3,43 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import Admission
+from slipway.admission import Admission, InFlight
 from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
-from slipway.app.stores import LazyStore, has_knowledge, synchronizers_for
-from slipway.errors import SettingsError
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
+from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
-from slipway.routing import healths_of
+from slipway.routing import Health, healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import LedgerWriter, StoreError
+from slipway.store import LedgerWriter, RowWriter, StoreError
+from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
-from slipway.web.guard import Guard
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
+from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.pages import page_paths
@@ -46,7 +50,8 @@ from slipway.web.spending import SpendingRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
-FLUSH_S = 5.0  # how long new budgets wait for rows that are not saved yet
+FLUSH_S = 5.0  # how long budgets wait for rows of before that are not saved yet
+LOAD_S = 1.0  # between two tries to load budgets while the store is down
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -65,17 +70,27 @@ class Assembly:
     def __init__(self, store: LazyStore, live: LiveSettings) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
-        self.ledger = LedgerWriter(store)
-        self.carried = Carried(emit=self.emit, live=live, pace=Pace(store), books=self.ledger)
-        self.feedback = Feedback(store, self.emit)
         settings = live.found.settings
+        self.records = LazyRecords(settings)
+        self.writer = RowWriter(self.records, self.records.folder / "journal")
+        holds = self.records.folder / "holds"
+        self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
+        self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
+        self.carried = Carried(
+            emit=self.emit,
+            live=live,
+            pace=Pace(self.records),
+            books=self.ledger,
+            in_flight_total=self.in_flight(),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
+        )
+        self.key_watch = KeyWatch(self.records, self.carried.keys)
+        self.key_watch.look()
+        self.feedback = Feedback(self.records, self.writer, self.emit)
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
-        self.telemetry = Telemetry(
-            lambda: self.carried.in_flight_total.count,
-            lambda: healths_of(self.current.pipeline.routes.values()),
-        )
+        self.telemetry = self.count_answers()
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(
@@ -83,7 +98,19 @@ class Assembly:
         )
         self.asgi: Guard = self.route()
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+    def in_flight(self) -> InFlight:
+        """Return what counts the answers in progress."""
+        return InFlight()
+
+    def count_answers(self) -> Telemetry:
+        """Return the metrics."""
+        return Telemetry(lambda: self.carried.in_flight_total.count, self.healths)
+
+    def healths(self) -> dict[str, Health]:
+        """Return what is known of each model that questions may meet."""
+        return healths_of(self.current.pipeline.routes.values())
+
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)
@@ -109,23 +136,34 @@ class Assembly:
             },
         )
 
-    def load_spent(self, admission: Admission) -> None:
-        """Begin new budgets with what the ledger has; only budgets open a store."""
+    def load_spent(self, admission: Admission) -> bool:
+        """Begin new budgets with what the ledger has; False if it cannot be read now."""
 
         def spent(scope: Scope, since: float) -> dict[str, int]:
-            self.ledger.flush(FLUSH_S)
-            try:
-                return self.ledger.ledger().spent(scope, since)
-            except StoreError as error:
-                what = f"the budgets cannot be loaded ({error})"
-                raise SettingsError([f"store: {what}; mend the store, or try again"]) from None
+            self.ledger.recover(FLUSH_S)
+            return self.records().ledger.spent(scope, since)
 
-        admission.load_spent(spent)
+        try:
+            admission.load_spent(spent)
+        except StoreError as error:
+            log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
+            return False
+        return True
+
+    async def load_budgets(self) -> None:
+        """Load the budgets that could not be loaded before, once the store is back."""
+        while True:
+            await asyncio.sleep(LOAD_S)
+            admission = self.current.pipeline.admission
+            if not admission.is_loaded:
+                await asyncio.to_thread(self.load_spent, admission)
 
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        cache = compiled.settings.cache
+        self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
 
     def count_reload(self, outcome: str) -> None:
@@ -138,20 +176,23 @@ class Assembly:
 
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
+        desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
         chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
-            *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
+            *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
+            *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
             *LoginRoutes(self.current, self.sealer).paths(),
-            *ConversationRoutes(self.current, self.store, lambda: self.asgi).paths(),
+            *ConversationRoutes(self.current, self.records, lambda: self.asgi).paths(),
+            *KeyRoutes(desk, self.key_watch.look, lambda: self.asgi).paths(),
             *page_paths(self.current),
         ]
         fast = {
@@ -165,29 +206,55 @@ class Assembly:
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        guard = Guard(self.current, fast, router, self.sealer)
+        guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
+    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+        return Guard(self.current, fast, rest, self.sealer)
+
+    def health_routes(self) -> HealthRoutes:
+        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+
+    def trace_routes(self) -> TraceRoutes:
+        return TraceRoutes(self.current, self.traces.find)
+
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
-        self._sealer = self._sealer or Sealer(self.store().secret)
+        if self._sealer is None:
+            try:
+                self._sealer = Sealer(self.records().secret())
+            except StoreError:  # it is asked again for the next request
+                return Sealer(self.store().secret)
         return self._sealer
 
     @asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
         """Start the background work, and end it in the order in which it depends on the rest."""
         self.reloading.start()
+        self.key_watch.start()
+        self.writer.start()
         self.load_pace()
+        if self.redis is not None:
+            self.redis.start()
+        self.carried.cache.start()
+        loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
+        loading.cancel()
         await self.reloading.stop()
+        await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
+        await self.carried.cache.close()
+        if self.redis is not None:
+            await self.redis.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
-        await asyncio.to_thread(self.ledger.close)
+        await asyncio.to_thread(self.writer.close)
+        self.ledger.close()
+        self.records.close()
         if self.store.store is not None:
             self.store.store.close()
 

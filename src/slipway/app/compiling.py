@@ -1,6 +1,6 @@
 """Settings -> models, routes, apps: the pipeline that questions meet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +12,12 @@ from slipway.admission import Admission, InFlight, Meters, owner_of
 from slipway.admission.limits import Scope
 from slipway.answer.pace import Pace
 from slipway.answer.settlement import NO_BOOKS, Bookkeeper
+from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
+from slipway.app.rulebooks import rulebook
+from slipway.cache import AnswerCache
 from slipway.errors import SettingsError
+from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
@@ -22,9 +26,10 @@ from slipway.prices.catalogue import SOURCE, CatalogueEntry, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
+from slipway.rules import RuleBook, checked_book
 from slipway.settings import Allowance, AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
-from slipway.types import AnswerDone, AttemptDone, Record
+from slipway.types import Emit, Record
 
 PASSAGES = 5
 # for apps whose models all run here: they read slowly, and some do not stop by themselves.
@@ -79,11 +84,13 @@ def endpoint_of(settings: ModelSettings) -> tuple[object, ...]:
 class Carried(Record, frozen=True, kw_only=True):
     """What outlives a pipeline: it is carried over to the next one."""
 
-    emit: Callable[[AnswerDone | AttemptDone], None]
+    emit: Emit
     live: LiveSettings
     books: Bookkeeper = NO_BOOKS
     meters: Meters = msgspec.field(default_factory=Meters)
     pace: Pace = msgspec.field(default_factory=Pace)
+    keys: KeyTable = msgspec.field(default_factory=KeyTable)
+    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
@@ -113,7 +120,11 @@ def compile_pipeline(
             ),
         )
     apps = {
-        name: app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live))
+        name: with_policy(
+            settings,
+            app,
+            app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live)),
+        )
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
@@ -125,6 +136,8 @@ def compile_pipeline(
             login=settings.login is not None,
             limits=limits_of(settings),
             meters=carried.meters,
+            table=carried.keys,
+            key_required=settings.key_required,
         ),
         apps=apps,
         routes=routes,
@@ -133,6 +146,8 @@ def compile_pipeline(
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
+        cache=carried.cache,
+        policies=policies_of(settings),
     )
 
 
@@ -144,6 +159,11 @@ def limits_of(settings: Settings) -> dict[tuple[Scope, str], Allowance]:
         **{("app", name): app.limits for name, app in settings.apps.items()},
     }
     return {scope: limits for scope, limits in found.items() if limits not in (None, Allowance())}
+
+
+def with_policy(settings: Settings, app: AppSettings, compiled: answer.App) -> answer.App:
+    """Return the compiled app with what is kept of its answers."""
+    return msgspec.structs.replace(compiled, cache=app_policy(settings, app, compiled))
 
 
 def candidate_of(handle: ModelHandle) -> Candidate:
@@ -194,6 +214,7 @@ def app_of(
         knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
+        rules=rulebook_of(name, app),
         route=route,
         small=routes[app.small] if app.small is not None else None,
         prompt=prompt_of(app, matches=matches),
@@ -202,6 +223,12 @@ def app_of(
         passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
         sections=app.sections,
     )
+
+
+def rulebook_of(name: str, app: AppSettings) -> RuleBook | None:
+    """Return the app's rules, without those whose tests fail. Raises SettingsError."""
+    book = rulebook(app)
+    return None if book is None else checked_book(book, name)
 
 
 def is_local(route: Route | None) -> bool:

@@ -1,5 +1,6 @@
 """`slipway serve` and `slipway check`."""
 
+import asyncio
 import logging
 import sys
 from functools import partial
@@ -15,12 +16,14 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
+from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyStore, has_knowledge
+from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import check_usable, file_of
+from slipway.store import check_usable, file_of, redis
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -37,6 +40,13 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
+    if found.settings.listen.workers > 1:
+        listening = bind(found.settings.listen)
+        address = listening.getsockname()
+        serve_workers(
+            flags, found, listening, announce=partial(tell_start, found, address, quiet=quiet)
+        )
+        return
     store = LazyStore(found.settings)
     assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
     listening = bind(found.settings.listen)
@@ -66,7 +76,7 @@ def is_slipway(listen: Listen) -> bool:
     connection = HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
-        return connection.getresponse().read() == b'{"status":"ok"}'
+        return connection.getresponse().read().startswith(b'{"status":"ok"')
     except (OSError, HTTPException):
         return False
     finally:
@@ -82,6 +92,8 @@ def check(flags: Flags) -> list[str]:
     found = check_settings(flags)
     settings = found.settings
     check_usable(file_of(settings.store))
+    if failed := list(failing_tests(settings)):
+        raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]
     try:
         bind(settings.listen).close()
@@ -89,6 +101,8 @@ def check(flags: Flags) -> list[str]:
         if not is_slipway(settings.listen):
             raise
         lines.append(f"note: a Slipway server already uses port {settings.listen.port}")
+    if settings.shared is not None and (said := asyncio.run(redis.check(settings.shared))):
+        lines.append(f"warning: {said}")
     for kind, names in (
         ("model", settings.models),
         ("route", settings.routes),

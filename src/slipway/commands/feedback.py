@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from slipway.app.loading import load_settings
+from slipway.app.stores import saved_records
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.settings import Flags
 from slipway.settings.tree import seconds
-from slipway.store import FeedbackFilter, file_of
-from slipway.store import list_feedback as list_saved
+from slipway.store import FeedbackFilter
 
 _SHOWN = 300  # characters of a question or answer
 VOTES = {"yes": True, "no": False}
@@ -56,10 +56,9 @@ def read_feedback(
     except ValueError as error:
         raise SettingsError([f"--since: {error}"]) from None
     vote = VOTES[helpful] if helpful is not None else None
-    return list_saved(
-        file_of(load_settings(flags).settings.store),
-        FeedbackFilter(app=app, helpful=vote, since=earliest, limit=limit),
-    )
+    which = FeedbackFilter(app=app, helpful=vote, since=earliest, limit=limit)
+    with saved_records(load_settings(flags).settings) as store:
+        return store.records.list_feedback(which) if store is not None else []
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -1,35 +1,153 @@
-"""`slipway keys`."""
+"""`slipway keys`: make, list, replace and revoke keys."""
 
-import secrets
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 import yaml
 
-from slipway.admission import key_hash
+from slipway.app.loading import load_settings
+from slipway.app.stores import records_of
+from slipway.commands.options import CONFIG, JSON
 from slipway.errors import SettingsError
+from slipway.keys import GRACE, KeyDesk, MadeKey, NewKey, end_state, key_hash, new_secret
+from slipway.settings import Flags
+from slipway.store import SavedKey
+from slipway.terminal import printable
+
+_ID = click.argument("key_id", metavar="ID")
 
 
-@click.command("keys")
+@click.group("keys")
+def command() -> None:
+    """Make, list, replace and revoke API keys.
+
+    Keys are kept in the store, as hashes. A running server uses a change within a second.
+    """
+
+
+@command.command("create")
+@CONFIG
+@click.option("--name", default="", help="What the key is for; shown in lists.")
 @click.option("--tenant", default="default", show_default=True, help="Tenant that the key is for.")
+@click.option("--new-tenant", is_flag=True, help="Allow a tenant that no key has had so far.")
+@click.option("--group", "groups", multiple=True, help="Group of the key. Repeatable.")
 @click.option(
     "--app",
     "apps",
     multiple=True,
     help="App, route or model it may call [default: all]. Repeatable.",
 )
-def command(tenant: str, apps: tuple[str, ...]) -> None:
-    """Create a key: the secret to hand out, and the line for the settings file.
+@click.option("--model", "models", multiple=True, help="Model or route it may call. Repeatable.")
+@click.option("--documents", is_flag=True, help="It may add and remove documents.")
+@click.option("--admin", is_flag=True, help="It may manage keys through /v1/keys.")
+@click.option("--expires", metavar="WHEN", help="After `90d`, or at the end of `2027-01-31` (UTC).")
+@click.option("--line", is_flag=True, help="Save nothing: print a line for the settings file.")
+@JSON
+def create(config: Path | None, line: bool, as_json: bool, **asked: Any) -> None:
+    """Make a key. It is shown once; only its hash is saved.
 
-    The settings hold only its hash. The secret is shown once.
+    \b
+    slipway keys create --name ci --app support --expires 90d
     """
-    for option, value in (("--tenant", tenant), *(("--app", app) for app in apps)):
-        if not value.strip():
-            raise SettingsError([f"{option}: it is empty; name one"])
-    key = f"sw-{secrets.token_urlsafe(32)}"
-    entry = {"key": f"sha256:{key_hash(key)}", "tenant": tenant}
-    line = in_yaml(entry | ({"apps": list(apps)} if apps else {}))
-    click.echo(f"key, to hand out (it is shown only now):\n  {key}\n")
-    click.echo(f"line for the settings file, under `keys:`:\n  - {line}")
+    for option in ("tenant", "groups", "apps", "models"):
+        values = asked[option] if isinstance(asked[option], tuple) else (asked[option],)
+        if not all(value.strip() for value in values):
+            raise SettingsError([f"--{option.removesuffix('s')}: it is empty; name one"])
+    names = {name: asked[name] or None for name in ("apps", "models")}
+    new = NewKey(**{**asked, **names})
+    if line:
+        click.echo(settings_line(new))
+        return
+    with desk(config) as keys:
+        made = keys.create(new)
+    click.echo(as_text(made) if not as_json else in_json(shown(made.key) | {"key": made.secret}))
+
+
+@command.command("list")
+@CONFIG
+@click.option("--all", "with_ended", is_flag=True, help="Also those that are revoked or expired.")
+@JSON
+def list_keys(config: Path | None, with_ended: bool, as_json: bool) -> None:
+    """List the keys in the store."""
+    with desk(config) as keys:
+        found = keys.list_keys()
+    now = time.time()
+    found = [key for key in found if with_ended or end_state(key, now) is None]
+    click.echo(in_json([shown(key) for key in found]) if as_json else "\n".join(table(found)))
+
+
+@command.command("show")
+@_ID
+@CONFIG
+@JSON
+def show(key_id: str, config: Path | None, as_json: bool) -> None:
+    """Show what a key may do."""
+    with desk(config) as keys:
+        key = keys.find(key_id)
+    click.echo(in_json(shown(key)) if as_json else "\n".join(lines(key)))
+
+
+@command.command("rotate")
+@_ID
+@CONFIG
+@click.option(
+    "--grace",
+    default=GRACE,
+    show_default=True,
+    metavar="DURATION",
+    help="How long the old key is still accepted.",
+)
+@JSON
+def rotate(key_id: str, config: Path | None, grace: str, as_json: bool) -> None:
+    """Replace a key by another one with the same rights, tenant and history."""
+    with desk(config) as keys:
+        made = keys.rotate(key_id, grace)
+    if as_json:
+        more = {"key": made.secret, "old_ends_at": made.old_ends_at}
+        click.echo(in_json(shown(made.key) | more))
+        return
+    click.echo(as_text(made))
+    click.echo(f"the old key is accepted until {moment(made.old_ends_at)}")
+
+
+@command.command("revoke")
+@_ID
+@CONFIG
+@JSON
+def revoke(key_id: str, config: Path | None, as_json: bool) -> None:
+    """Revoke a key: requests with it are refused within a second; running answers are finished."""
+    with desk(config) as keys:
+        key = keys.revoke(key_id)
+    click.echo(in_json(shown(key)) if as_json else f"{key.id} is revoked")
+
+
+@contextmanager
+def desk(config: Path | None) -> Iterator[KeyDesk]:
+    """Give the keys in the store of these settings."""
+    settings = load_settings(Flags(config=config)).settings
+    with records_of(settings) as store:
+        yield KeyDesk(lambda: store.keys, lambda: settings)
+
+
+def settings_line(new: NewKey) -> str:
+    """Return a key and the line for the settings file, which holds only its hash."""
+    key = new_secret()
+    entry: dict[str, object] = {"key": f"sha256:{key_hash(key)}", "tenant": new.tenant}
+    entry |= {"groups": list(new.groups)} if new.groups else {}
+    if apps := [*(new.apps or ()), *(new.models or ())]:
+        entry["apps"] = apps
+    entry |= {name: True for name in ("documents", "admin") if getattr(new, name)}
+    return (
+        f"key, to hand out (it is shown only now):\n  {key}\n\n"
+        f"line for the settings file, under `keys:`:\n  - {in_yaml(entry)}"
+    )
 
 
 def in_yaml(entry: dict[str, object]) -> str:
@@ -37,3 +155,70 @@ def in_yaml(entry: dict[str, object]) -> str:
     return yaml.safe_dump(
         entry, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
     ).strip()
+
+
+def as_text(made: MadeKey) -> str:
+    return f"key, to hand out (it is shown only now):\n  {made.secret}\n\n" + "\n".join(
+        lines(made.key)
+    )
+
+
+def in_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def shown(key: SavedKey) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(key)
+    return found
+
+
+def table(keys: list[SavedKey]) -> Iterator[str]:
+    """Yield a line for each key, below the names of the columns."""
+    if not keys:
+        yield "There are no keys in the store; `slipway keys create` makes one."
+        return
+    rows = [("ID", "KEY", "NAME", "TENANT", "MAY CALL", "ENDS")]
+    rows += [
+        (key.id, f"{key.hint}…", key.name, key.tenant, may_call(key), ends(key)) for key in keys
+    ]
+    cells = [[printable(cell, one_line=True) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def lines(key: SavedKey) -> Iterator[str]:
+    """Yield what a person wants to know of a key."""
+    for name, value in (
+        ("id", key.id),
+        ("name", key.name),
+        ("begins with", key.hint),
+        ("tenant", key.tenant),
+        ("groups", ", ".join(key.groups)),
+        ("may call", may_call(key)),
+        ("documents", "may add and remove them" if key.documents else ""),
+        ("admin", "may manage keys" if key.admin else ""),
+        ("made", moment(key.created_at)),
+        ("ends", ends(key)),
+    ):
+        if value:
+            yield f"{name + ':':13} {printable(value, one_line=True)}"
+
+
+def may_call(key: SavedKey) -> str:
+    if key.apps is None and key.models is None:
+        return "everything"
+    return ", ".join([*(key.apps or ()), *(key.models or ())])
+
+
+def ends(key: SavedKey) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {moment(key.revoked_at)}"
+    if key.expires_at is None:
+        return "never"
+    past = key.expires_at <= time.time()
+    return f"{'expired' if past else 'expires'} {moment(key.expires_at)}"
+
+
+def moment(at: float | None) -> str:
+    return datetime.fromtimestamp(at or 0, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -11,11 +11,12 @@ import click
 import msgspec
 
 from slipway.app.loading import load_settings
+from slipway.app.stores import saved_records
 from slipway.commands.options import CONFIG, JSON, NonEmptyPath, counted
 from slipway.errors import SettingsError
 from slipway.ledger import LedgerRow, format_usd, moment, usd
 from slipway.settings import Flags
-from slipway.store import Ledger, LedgerFilter, LedgerSum, file_of, reading_ledger
+from slipway.store import Ledger, LedgerFilter, LedgerSum
 
 GROUPINGS = ("key", "tenant", "app", "model", "day")
 NUMBERS = (
@@ -92,8 +93,8 @@ def reconcile(
     which = LedgerFilter(
         since=since_when(since), until=None if until is None else since_when(until)
     )
-    with reading_ledger(file_of(settings.store)) as ledger:
-        rows = list(all_rows(ledger, which)) if ledger is not None else []
+    with saved_records(settings) as store:
+        rows = list(all_rows(store.ledger, which)) if store is not None else []
     if provider is not None:
         rows = [row for row in rows if row.provider == provider]
     found = work.reconcile(charged, rows, names)
@@ -122,8 +123,8 @@ def since_when(since: str | None) -> float:
 
 def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:
     """Return the sums in the store of these settings. Raises SettingsError."""
-    with reading_ledger(file_of(load_settings(flags).settings.store)) as ledger:
-        return ledger.sums(by, which) if ledger is not None else []
+    with saved_records(load_settings(flags).settings) as store:
+        return store.ledger.sums(by, which) if store is not None else []
 
 
 def plain(by: str, sums: LedgerSum) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 from slipway.errors import SettingsError
 from slipway.ledger import LedgerRow, format_usd, usd
@@ -40,7 +41,7 @@ class InvoicedCall(Record, frozen=True, kw_only=True):
     cost: Decimal
 
 
-class Difference(Record, frozen=True, kw_only=True):
+class InvoiceDifference(Record, frozen=True, kw_only=True):
     """Where the invoice and the ledger differ; a side that has nothing is None."""
 
     what: str
@@ -58,7 +59,7 @@ class Reconciliation(Record, frozen=True, kw_only=True):
     calls: int
     estimated: int
     unknown: int
-    differences: tuple[Difference, ...]
+    differences: tuple[InvoiceDifference, ...]
 
 
 def read_invoice(file: Path) -> list[InvoicedCall]:
@@ -74,9 +75,7 @@ def read_invoice(file: Path) -> list[InvoicedCall]:
     found, problems = list[InvoicedCall](), list[str]()
     for row in rows:
         try:
-            if None in row:
-                raise ValueError("it has more values than the head; write USD with a point")
-            found.append(line_of(rows.line_num, {n: row.get(c) or "" for n, c in columns.items()}))
+            found.append(line_of(rows.line_num, row, columns))
         except ValueError as error:
             problems.append(f"{file}:{rows.line_num}: {error}")
     if problems:
@@ -103,8 +102,13 @@ def columns_of(file: Path, head: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def line_of(number: int, row: Mapping[str, str]) -> InvoicedCall:
+def line_of(
+    number: int, values: Mapping[Any, str | None], columns: Mapping[str, str]
+) -> InvoicedCall:
     """Return a line. Raises ValueError that says what is wrong with it."""
+    if None in values:  # where DictReader puts what the head has no name for
+        raise ValueError("it has more values than the head; write USD with a point")
+    row = {name: values.get(column) or "" for name, column in columns.items()}
     try:
         cost = Decimal(row["cost_usd"].strip().removeprefix("$"))
         good = cost.is_finite()
@@ -156,7 +160,7 @@ def written(amount: Decimal) -> str:
 
 def compare_calls(
     invoice: Sequence[InvoicedCall], rows: Sequence[LedgerRow], names: Mapping[str, str]
-) -> Iterator[Difference]:
+) -> Iterator[InvoiceDifference]:
     """Yield the calls that differ. Calls that were never answered have no id in the ledger: they
     are paired with lines of the same model and amount.
     """
@@ -175,7 +179,7 @@ def compare_calls(
                 nameless.pop()
             else:
                 what = "the invoice has it twice" if line.id in twice else "not in the ledger"
-                yield Difference(
+                yield InvoiceDifference(
                     what=what, where=where, invoice_usd=written(line.cost), ledger_usd=None
                 )
         elif found.cost is None:
@@ -184,7 +188,7 @@ def compare_calls(
             yield difference(tokens_differ(line, found), where, line.cost, found)
     for row in [*by_id.values(), *(row for group in left.values() for row in group)]:
         where = f"answer {row.answer}, {row.upstream or 'never answered'}, {row.model}"
-        yield Difference(
+        yield InvoiceDifference(
             what="not on the invoice",
             where=where,
             invoice_usd=None,
@@ -192,8 +196,8 @@ def compare_calls(
         )
 
 
-def difference(what: str, where: str, cost: Decimal, row: LedgerRow) -> Difference:
-    return Difference(
+def difference(what: str, where: str, cost: Decimal, row: LedgerRow) -> InvoiceDifference:
+    return InvoiceDifference(
         what=what,
         where=f"{where}, answer {row.answer}",
         invoice_usd=written(cost),
@@ -219,7 +223,7 @@ def pico(amount: Decimal) -> int | None:
 
 def compare_sums(
     invoice: Sequence[InvoicedCall], rows: Sequence[LedgerRow], names: Mapping[str, str]
-) -> Iterator[Difference]:
+) -> Iterator[InvoiceDifference]:
     """Yield the models, or the models of a day, whose sums differ."""
     by_day = any(line.day for line in invoice)
     theirs, ours = (
@@ -238,7 +242,7 @@ def compare_sums(
         mine = usd(ours[group]) or Decimal(0)
         if theirs[group] != mine:
             lacks = f"; {unknown[group]} calls have no price here" if unknown[group] else ""
-            yield Difference(
+            yield InvoiceDifference(
                 what=f"another sum{lacks}",
                 where=", ".join(part for part in group if part),
                 invoice_usd=written(theirs[group]),

@@ -1,20 +1,34 @@
 """What people say of answers: votes and reports, each saved beside the answer that it is about.
 
 A small row of every app answer goes into the store (no text), so that it can be voted on for
-KEPT_DAYS. The texts of the latest answers are held in memory, and are saved only with a vote. One
-thread writes: a vote is acknowledged once it is on the disk.
+KEPT_DAYS. The texts of the latest answers are held in memory, and are saved only with a vote. A
+vote is acknowledged once it is on the disk: in the store, or in the journal while the store is
+down.
 """
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar, TypeVarTuple
 
-from slipway.errors import BadRequest, NotFound, NotKept, SettingsError, StorageFull
-from slipway.store import FeedbackRow, Records, SavedFeedback, Store, StoreError
-from slipway.types import Answered, Asker, FeedbackGiven, Record
+import msgspec
+
+from slipway.errors import BadRequest, NotFound, NotKept, StorageFull
+from slipway.store import (
+    ANSWERS_KEPT_DAYS,
+    FeedbackRow,
+    Records,
+    RecordStore,
+    RowError,
+    RowWriter,
+    SavedFeedback,
+    StoreError,
+    Withdrawal,
+)
+from slipway.types import Answered, Asker, FeedbackGiven, Record, new_id
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -31,15 +45,8 @@ REASONS = {
     "other": "anything else, best with a comment",
 }
 LONGEST_COMMENT = 4000  # characters
-KEPT_DAYS = 30
-MOST_NOTED = 200_000  # answers that can be voted on; the oldest are dropped first
+KEPT_DAYS = ANSWERS_KEPT_DAYS
 TEXTS = 8 * 1024 * 1024  # characters of questions and answers in memory
-MOST_UNWRITTEN = 10_000  # notes held while the store cannot be written
-WRITE_S = 1.0  # how long notes wait for others, to be written together
-_NEXT = (
-    "Tell the operator: start the server with a `store:` of its own that can be written, or stop "
-    "the other process."
-)
 
 
 class Opinion(Record, frozen=True, kw_only=True):
@@ -65,19 +72,19 @@ class Receipt(Record, frozen=True, kw_only=True):
 class Feedback:
     """Note answers, and save what people say of them.
 
-    The store is opened by the first answer that is noted, in the thread that writes.
+    Votes are saved in a thread of their own, one after the other.
     """
 
-    def __init__(self, store: Callable[[], Store], emit: Callable[[FeedbackGiven], None]) -> None:
-        self._store, self._emit = store, emit
+    def __init__(
+        self,
+        store: Callable[[], RecordStore],
+        writer: RowWriter,
+        emit: Callable[[FeedbackGiven], None],
+    ) -> None:
+        self._store, self._writer, self._emit = store, writer, emit
         self._thread = ThreadPoolExecutor(1, "feedback")
-        self._records: Records | None = None
         self._texts: OrderedDict[str, Answered] = OrderedDict()
         self._held = 0  # characters in _texts
-        self._pending: list[Answered] = []  # touched on the loop only
-        self._unwritten: list[Answered] = []  # touched in the thread only
-        self._timer: asyncio.TimerHandle | None = None
-        self._warned = False
 
     # answers that may be voted on
 
@@ -89,57 +96,16 @@ class Feedback:
         self._held += answered.size
         while self._held > TEXTS:
             self._held -= self._texts.popitem(last=False)[1].size
-        self._pending.append(answered)
-        self._timer = self._timer or asyncio.get_running_loop().call_later(
-            WRITE_S, self._write_pending
-        )
-
-    def _write_pending(self) -> None:
-        self._timer = None
-        notes, self._pending = self._pending, []
-        self._thread.submit(self._write_notes, notes)
-
-    def _write_notes(self, notes: list[Answered]) -> None:
-        self._unwritten += notes
-        try:
-            self._call(
-                lambda records: records.note_answers(
-                    self._unwritten, days=KEPT_DAYS, at_most=MOST_NOTED
-                )
-            )
-            self._unwritten, self._warned = [], False
-        except NotKept as error:
-            del self._unwritten[:-MOST_UNWRITTEN]
-            if not self._warned:
-                log.warning(
-                    "votes cannot be saved, and older answers can no longer be voted on: %s",
-                    error.what,
-                )
-            self._warned = True
+        self._writer.add(msgspec.structs.replace(answered, question=None, text=None, sources=()))
 
     def _call(self, verb: Callable[[Records], Result]) -> Result:
-        """Call a verb of the records of a lasting store. Raises NotKept if that fails."""
+        """Call a verb of the records. Raises NotKept if that fails."""
         try:
-            self._records = self._records or self._open()
-            return verb(self._records)
-        except SettingsError as error:
-            raise NotKept(f"Feedback cannot be saved: {error.problems[0]}.", _NEXT) from None
+            return verb(self._store().records)
         except StoreError as error:
-            if StorageFull.explains(error):
-                raise StorageFull("Feedback cannot be saved: the disk is full.") from None
             raise NotKept(
-                f"Feedback cannot be saved: the store cannot be written ({error})."
+                f"Feedback cannot be saved: the store cannot be read ({error})."
             ) from None
-
-    def _open(self) -> Records:
-        store = self._store()
-        if not store.lasting:
-            raise NotKept(
-                "Feedback cannot be saved: the store is in use by another process, or cannot be "
-                "written.",
-                _NEXT,
-            )
-        return store.records
 
     # what is said of them
 
@@ -195,16 +161,42 @@ class Feedback:
             reasons=opinion.reasons,
             comment=opinion.comment,
             about=about,
+            id=new_id("fb"),
+            at=time.time(),
         )
-        return about.app, self._call(lambda records: records.save_feedback(row))
+        return about.app, self._saved_or_kept(
+            row,
+            lambda records: records.save_feedback(row),
+            SavedFeedback(id=row.id, replaced=False),
+        )
 
     def _withdraw(self, answer_id: str, asker: Asker) -> int:
         self._answered(answer_id, asker.owner)
-        return self._call(lambda records: records.withdraw_votes(answer_id))
+        row = Withdrawal(answer=answer_id, at=time.time())
+        return self._saved_or_kept(
+            row, lambda records: records.withdraw_votes(answer_id, row.at), 1
+        )
+
+    def _saved_or_kept(
+        self, row: FeedbackRow | Withdrawal, save: Callable[[Records], Result], otherwise: Result
+    ) -> Result:
+        """Save a row, or keep it in the journal while the store is down, and return `otherwise`.
+
+        Raises NotKept if neither is possible.
+        """
+        if self._writer.trouble is None:
+            try:
+                return save(self._store().records)
+            except RowError as error:
+                raise NotKept(f"Feedback cannot be saved ({error}).") from None
+            except StoreError as error:
+                log.info("a vote waits in the journal: %s", error)
+        if not self._writer.add(row, sync=True):
+            raise StorageFull(
+                "Feedback cannot be saved: neither the store nor the journal can be written."
+            )
+        return otherwise
 
     async def close(self) -> None:
-        """Write the last notes, and end the thread."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._write_pending()
+        """End the thread."""
         await asyncio.to_thread(self._thread.shutdown)

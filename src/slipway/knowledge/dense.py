@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from slipway.knowledge.collection import Collection
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.embedding import Embedder
-from slipway.knowledge.index import DocumentFilter
+from slipway.knowledge.keyword_table import DocumentFilter
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -94,6 +94,12 @@ class Dense:
     def is_ready(self) -> bool:
         """Return whether a model with vectors serves."""
         return self._serving is not None
+
+    @property
+    def version(self) -> str:
+        """Name the model that serves, and how many passages it can find."""
+        serving = self._serving
+        return f"{self.wanted}:{len(serving.vectors)}" if serving is not None else ""
 
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
         """Return the function that embeds texts like this one; None without a model, or if the

@@ -17,16 +17,20 @@ from slipway.settings.tree import (
     SQLITE,
     Allowance,
     AppSettings,
+    CacheSettings,
     Login,
     ModelSettings,
     Oidc,
     Price,
+    RulesSettings,
     Settings,
     share,
 )
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+NO_LIFETIME = "0 keeps nothing; write how long, such as `1h`, or remove it"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
 HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
@@ -118,10 +122,56 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
         )
     check_keys(settings, problem)
     check_limits(settings, problem)
+    check_caches(settings, problem)
     check_listen(settings, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)
+
+
+def check_caches(settings: Settings, problem: AddProblem) -> None:
+    """Check how long answers are kept, and the address of the Redis that servers share."""
+    if settings.cache.exact == 0:
+        problem("cache.exact", NO_LIFETIME)
+    for kind, owners in (("models", settings.models), ("apps", settings.apps)):
+        for name, owner in owners.items():
+            if owner.cache is not None:
+                check_cache(f"{kind}.{name}.cache", owner.cache, problem)
+    if settings.shared is not None and (why := redis_problem(settings.shared)):
+        problem("shared", why)
+
+
+def check_cache(path: str, cache: CacheSettings, problem: AddProblem) -> None:
+    if cache.exact == 0:
+        problem(f"{path}.exact", NO_LIFETIME)
+    elif cache.exact is None:
+        for field in ("stale_while_refresh", "stale_on_error"):
+            if getattr(cache, field):
+                problem(f"{path}.{field}", f"it has no effect without `exact`; add it to `{path}`")
+    for tag in cache.tags:
+        if not tag.strip() or "," in tag:
+            problem(f"{path}.tags", f"`{tag}` is not a tag; write a name without commas")
+
+
+def redis_problem(address: str) -> str | None:
+    """Return what is wrong with the address of a Redis server; None if nothing is."""
+    shown = without_login(address)
+    example = "write `redis://HOST:6379/0`, `rediss://…` for TLS, or `unix:///path/to/socket`"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return f"`{shown}` is not an address; {example}"
+    if parts.scheme not in REDIS_SCHEMES:
+        return f"`{shown}` is not the address of a Redis server; {example}"
+    if parts.scheme == "unix":
+        return None if parts.path else f"`{shown}` names no socket; {example}"
+    if not parts.hostname or port == 0:
+        return f"`{shown}` names no host; {example}"
+    database = parts.path.strip("/")
+    if database and not database.isdigit():
+        return f"`{database}` is not the number of a database; {example}"
+    return None
 
 
 def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
@@ -299,8 +349,10 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
             f"apps.{name}.small",
             "`small` has no effect without `knowledge`; add documents, or remove `small`",
         )
-    if app.route is None and not app.knowledge:
-        problem(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
+    if app.route is None and not app.knowledge and app.rules is None:
+        problem(f"apps.{name}", "an app needs `knowledge`, a `route` or `rules`")
+    if app.rules is not None:
+        check_rules(f"apps.{name}.rules", app.rules, problem)
     for i, folder in enumerate(app.knowledge):
         if not Path(folder).exists():
             path = f"apps.{name}.knowledge"
@@ -310,6 +362,15 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
             )
     if app.prompt is not None:
         check_prompt(f"apps.{name}.prompt", Path(app.prompt), problem)
+
+
+def check_rules(path: str, rules: RulesSettings, problem: AddProblem) -> None:
+    if not Path(rules.file).is_file():
+        problem(path, f"there is no file `{rules.file}`")
+    try:
+        share(rules.precision)
+    except ValueError as error:
+        problem(f"{path}.precision", str(error))
 
 
 def check_prompt(path: str, file: Path, problem: AddProblem) -> None:
@@ -377,12 +438,13 @@ def allowances(settings: Settings) -> Iterator[tuple[str, Allowance]]:
 
 def check_listen(settings: Settings, problem: AddProblem) -> None:
     host = settings.listen.host
-    if not is_loopback(host) and not settings.keys and settings.login is None:
+    closed = settings.keys or settings.key_required or settings.login is not None
+    if not is_loopback(host) and not closed:
         problem(
             "listen.host",
             f"`{host}` can be reached from other machines, and without keys anybody could spend "
-            "your money; add `keys:` to the settings (`slipway keys` creates one), or listen on "
-            "127.0.0.1",
+            "your money; make a key with `slipway keys create` and set `key_required: true`, add "
+            "`keys:` to the settings, or listen on 127.0.0.1",
         )
     for origin in settings.listen.allowed_origins:
         if (parts := parse_url(origin)) is None or parts.path:

@@ -23,6 +23,7 @@ from slipway.settings.tree import (
     ConnectionSettings,
     ModelSettings,
     RouteEntry,
+    RulesSettings,
     Settings,
 )
 
@@ -40,6 +41,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     host: str | None = None
     port: int | None = None
+    workers: int | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     file: Path | None
     warnings: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()  # other files whose change changes what the settings mean
 
     @property
     def folder(self) -> Path:
@@ -117,10 +120,12 @@ def _keep_until_restart(
     rows = (
         ("listen.host", settings.listen.host, running.listen.host),
         ("listen.port", settings.listen.port, running.listen.port),
+        ("listen.workers", settings.listen.workers, running.listen.workers),
         ("limits.document_time", settings.limits.document_time, running.limits.document_time),
         ("store", settings.store, running.store),
         ("embedding", settings.embedding, running.embedding),
         ("ocr", settings.ocr, running.ocr),
+        ("shared", without_login(settings.shared or ""), without_login(running.shared or "")),
     )
     waits = [
         (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
@@ -128,7 +133,10 @@ def _keep_until_restart(
         if new != old
     ]
     listen = msgspec.structs.replace(
-        settings.listen, host=running.listen.host, port=running.listen.port
+        settings.listen,
+        host=running.listen.host,
+        port=running.listen.port,
+        workers=running.listen.workers,
     )
     limits = msgspec.structs.replace(settings.limits, document_time=running.limits.document_time)
     return msgspec.structs.replace(
@@ -138,6 +146,7 @@ def _keep_until_restart(
         store=running.store,
         embedding=running.embedding,
         ocr=running.ocr,
+        shared=running.shared,
     ), waits
 
 
@@ -189,6 +198,7 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
             app,
             knowledge=tuple(str(folder / _expand_home(k)) for k in app.knowledge),
             prompt=str(folder / _expand_home(app.prompt)) if app.prompt else app.prompt,
+            rules=_resolve_rules(folder, app.rules),
         )
         for name, app in settings.apps.items()
     }
@@ -196,6 +206,12 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     return msgspec.structs.replace(
         settings, apps=apps, models=models, store=_resolve_store(settings.store, folder)
     )
+
+
+def _resolve_rules(folder: Path, rules: RulesSettings | None) -> RulesSettings | None:
+    if rules is None:
+        return None
+    return msgspec.structs.replace(rules, file=str(folder / _expand_home(rules.file)))
 
 
 def _resolve_model(folder: Path, model: ModelSettings) -> ModelSettings:
@@ -233,6 +249,7 @@ def _apply_flags(
         settings.listen,
         host=flags.host if flags.host is not None else settings.listen.host,
         port=flags.port if flags.port is not None else settings.listen.port,
+        workers=flags.workers if flags.workers is not None else settings.listen.workers,
     )
     models, routes, apps = dict(settings.models), dict(settings.routes), dict(settings.apps)
     names = []

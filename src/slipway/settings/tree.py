@@ -63,6 +63,10 @@ class Listen(Branch, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")
     ] = 8080
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="worker processes that share the port; one core for each"),
+    ] = 1
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="host names to accept besides loopback; `*` accepts all"),
@@ -216,6 +220,55 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class CacheSettings(Branch, frozen=True, kw_only=True):
+    """What is kept of an app's or a model's answers."""
+
+    shorthand: ClassVar[str | None] = "exact"
+    exact: Annotated[
+        Duration | None,
+        Meta(
+            description="how long an answer serves the same question again, from when it was "
+            "written; default: not at all"
+        ),
+    ] = None
+    stale_while_refresh: Annotated[
+        Duration,
+        Meta(
+            description="how much longer it is served while one call in the background writes a "
+            "new one"
+        ),
+    ] = 0.0
+    stale_on_error: Annotated[
+        Duration, Meta(description="how much longer it is served if no model can answer")
+    ] = 0.0
+    flights: Annotated[
+        bool,
+        Meta(description="whether identical questions that are in progress share one call"),
+    ] = True
+    tags: Annotated[
+        tuple[str, ...],
+        Meta(description="names by which `POST /v1/cache/invalidate` finds these answers"),
+    ] = ()
+
+
+class CacheStorage(Branch, frozen=True, kw_only=True):
+    """Where answers are kept, and for how long those of models without a `cache` of their own."""
+
+    memory_mb: Annotated[
+        float, Meta(gt=0, description="memory for kept answers, in MiB; the least used go first")
+    ] = 64.0
+    answer_kb: Annotated[float, Meta(gt=0, description="largest answer that is kept, in KiB")] = (
+        1024.0
+    )
+    exact: Annotated[
+        Duration | None,
+        Meta(
+            description="how long answers of models and routes without a `cache` of their own are "
+            "kept, if the request has `temperature: 0`; default: not at all"
+        ),
+    ] = None
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -314,6 +367,13 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "rejects `stream_options`"
         ),
     ] = True
+    cache: Annotated[
+        CacheSettings | None,
+        Meta(
+            description="keep this model's answers, whatever the temperature; a route keeps them "
+            "as its first model does. Default: the top-level `cache.exact`"
+        ),
+    ] = None
     extends: Annotated[
         str | None,
         Meta(description="another model; its fields (except `name`) are used if not set here"),
@@ -386,7 +446,7 @@ class KeySettings(Branch, frozen=True, kw_only=True):
         Meta(
             min_length=8,
             description="the key, best as `${NAME}`; or `sha256:` and its hash, "
-            "as `slipway keys` prints it",
+            "as `slipway keys create --line` prints it",
         ),
     ]
     tenant: Annotated[str, Meta(description="the tenant that owns the key")] = "default"
@@ -398,9 +458,13 @@ class KeySettings(Branch, frozen=True, kw_only=True):
     documents: Annotated[bool, Meta(description="whether the key may add and remove documents")] = (
         False
     )
-    admin: Annotated[bool, Meta(description="whether the key may see what all keys have spent")] = (
-        False
-    )
+    admin: Annotated[
+        bool,
+        Meta(
+            description="whether the key may manage keys (`/v1/keys`) and see what all keys have "
+            "spent (`/v1/ledger`)"
+        ),
+    ] = False
     limits: Annotated[Allowance | None, Meta(description="limits of this key")] = None
 
 
@@ -459,6 +523,27 @@ class AccessRule(Branch, frozen=True, kw_only=True):
     ]
 
 
+class RulesSettings(Branch, frozen=True, kw_only=True):
+    shorthand: ClassVar[str | None] = "file"
+    file: Annotated[
+        str, Meta(min_length=1, description="file of rules, relative to the settings file")
+    ]
+    precision: Annotated[
+        str,
+        Meta(
+            description="how often an intent must be right on questions held out of its examples; "
+            "below that it does not answer"
+        ),
+    ] = "98%"
+    collect: Annotated[
+        bool,
+        Meta(
+            description="keep the texts of questions and answers in the store, for "
+            "`slipway rules suggest`"
+        ),
+    ] = False
+
+
 class AppSettings(Branch, frozen=True, kw_only=True):
     limits: Annotated[
         Allowance | None, Meta(description="limits of the app, for all who ask it together")
@@ -477,6 +562,9 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="folders or files to answer from, relative to the settings file"),
     ] = ()
+    rules: Annotated[
+        RulesSettings | None, Meta(description="rules that answer before anything else is tried")
+    ] = None
     route: Annotated[
         str | None,
         Meta(description="route or model that writes answers; default: none, documents are quoted"),
@@ -533,6 +621,10 @@ class AppSettings(Branch, frozen=True, kw_only=True):
             description="most sections of an answer, each a call; 1 turns sections off",
         ),
     ] = 4
+    cache: Annotated[
+        CacheSettings | None,
+        Meta(description="keep answers for the same question; default: every question is answered"),
+    ] = None
 
 
 class Settings(Branch, frozen=True, kw_only=True):
@@ -558,6 +650,16 @@ class Settings(Branch, frozen=True, kw_only=True):
             "`tokenizer.json`, or `none`"
         ),
     ] = "minilm"
+    cache: Annotated[
+        CacheStorage, Meta(description="where kept answers are, and those of bare models")
+    ] = CacheStorage()
+    shared: Annotated[
+        str | None,
+        Meta(
+            description="Redis that several servers share, as `redis://HOST:PORT/DB`; they answer "
+            "without it, too. Needs the extra `redis`"
+        ),
+    ] = None
     ocr: Annotated[
         bool, Meta(description="recognise the text of scanned PDF pages; needs the extra `ocr`")
     ] = False
@@ -576,6 +678,13 @@ class Settings(Branch, frozen=True, kw_only=True):
         dict[str, TenantSettings],
         Meta(description="tenants with limits; if any is named, keys may name no other"),
     ] = {}
+    key_required: Annotated[
+        bool,
+        Meta(
+            description="whether a key is needed even if `keys` lists none: `slipway keys create` "
+            "makes keys in the store"
+        ),
+    ] = False
     login: Annotated[
         Login | None, Meta(description="how people sign in, so that they need no key")
     ] = None

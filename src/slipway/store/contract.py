@@ -14,10 +14,15 @@ class StoreError(Exception):
     """The store could not do what was asked; the message says why."""
 
 
+class RowError(StoreError):
+    """The store refuses the values of a row; it would do so again."""
+
+
 class FeedbackRow(Record, frozen=True, kw_only=True):
     """What somebody said of an answer, with what is known of that answer.
 
-    `section` is None for feedback on the whole answer; `helpful` is None for a report.
+    `section` is None for feedback on the whole answer; `helpful` is None for a report. A row that is
+    older than what is saved changes nothing.
     """
 
     kind: Literal["vote", "report"]
@@ -26,6 +31,15 @@ class FeedbackRow(Record, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     comment: str
     about: Answered
+    id: str = ""  # if it was acknowledged before it was saved
+    at: float = 0.0  # when it was given; now, if that is 0
+
+
+class Withdrawal(Record, frozen=True, kw_only=True):
+    """The votes on an answer were taken back at this time."""
+
+    answer: str
+    at: float
 
 
 class SavedFeedback(Record, frozen=True, kw_only=True):
@@ -66,8 +80,10 @@ class Records(Protocol):
         earlier vote saved are kept.
         """
 
-    def withdraw_votes(self, answer_id: str) -> int:
-        """Delete the votes on an answer, not the reports; return how many there were."""
+    def withdraw_votes(self, answer_id: str, at: float) -> int:
+        """Delete the votes on an answer that were given before `at`, not the reports; return how
+        many there were.
+        """
 
     def save_timings(
         self,
@@ -82,6 +98,9 @@ class Records(Protocol):
 
     def load_timings(self) -> tuple[list[tuple[str, SectionTiming]], list[tuple[str, float]]]:
         """Return (model, timing) rows, oldest first, and (model, share of missed estimates)."""
+
+    def list_feedback(self, which: "FeedbackFilter") -> "FeedbackListing":
+        """Return saved feedback as JSON values, latest first."""
 
 
 class SavedConversation(Record, frozen=True, kw_only=True):
@@ -129,6 +148,58 @@ class Conversations(Protocol):
 
     def delete_share(self, share_id: str, owner: str) -> bool:
         """Take a link back; False if there is none of this owner."""
+
+
+class SavedKey(Record, frozen=True, kw_only=True):
+    """A key made at run time; the key itself is not saved.
+
+    `apps` and `models` list what it may call; if both are None, that is everything. `hint` is how
+    the key begins. Times are in seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    hint: str
+    created_at: float
+    groups: tuple[str, ...] = ()
+    apps: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    documents: bool = False
+    admin: bool = False
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class KeyHash(Record, frozen=True, kw_only=True):
+    """The SHA-256 hash of a key. It is accepted until `ends_at`: another one has replaced it."""
+
+    hash: str
+    key_id: str
+    ends_at: float | None = None
+
+
+class Keys(Protocol):
+    """The keys made at run time. Every method blocks, and raises StoreError."""
+
+    def version(self) -> int:
+        """Return a number that every change of the keys increases."""
+
+    def load(self) -> tuple[int, list[SavedKey], list[KeyHash]]:
+        """Return the version, all keys, oldest first, and all hashes, as of one moment."""
+
+    def add(self, key: SavedKey, digest: str) -> None:
+        """Save a key with its hash."""
+
+    def replace_hash(
+        self, key_id: str, digest: str, hint: str, *, at: float, old_ends_at: float
+    ) -> bool:
+        """Accept another hash for the key, and the ones before until `old_ends_at` at the latest.
+        Return False if there is no such key, or it was revoked.
+        """
+
+    def revoke(self, key_id: str, at: float) -> bool:
+        """Revoke a key; a key that was revoked before keeps its time. False if there is none."""
 
 
 Grouping = Literal["key", "tenant", "app", "model", "day"]  # a `key` is an `Asker.owner`

@@ -34,6 +34,7 @@ class HoldLog:
     """The file of this process. `hold` is called on the event loop, `settled` in any thread."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / f"{NAME}{os.getpid()}-{secrets.token_hex(4)}{END}"
         self._file = os.open(
             self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600

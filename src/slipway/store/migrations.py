@@ -1,15 +1,15 @@
 """The schema of the records, as numbered steps. A step that has been released never changes.
 
+Steps are written for SQLite; `in_dialect` writes the types of columns as PostgreSQL has them.
+
 Documents are not part of it: they are read again if their tables change.
 """
 
+import re
 import time
-from typing import TYPE_CHECKING
 
 from slipway.errors import SettingsError
-
-if TYPE_CHECKING:
-    import sqlite3
+from slipway.store.database import Database, Kind, Transaction
 
 # number -> statements. Stores older than these numbers hold some of the tables already, hence
 # IF NOT EXISTS in the first two.
@@ -62,36 +62,85 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "CREATE INDEX ledger_at ON ledger (at)",
         "CREATE INDEX ledger_answer ON ledger (answer)",
     ),
+    6: (
+        """CREATE TABLE keys (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL, tenant TEXT NOT NULL, groups TEXT NOT NULL,
+            apps TEXT, models TEXT, documents INTEGER NOT NULL, admin INTEGER NOT NULL,
+            created_at REAL NOT NULL, expires_at REAL, revoked_at REAL
+        )""",
+        """CREATE TABLE key_hashes (
+            hash TEXT PRIMARY KEY, key_id TEXT NOT NULL, hint TEXT NOT NULL,
+            created_at REAL NOT NULL, ends_at REAL
+        )""",
+        # changes with every change of the keys, so that servers notice
+        "CREATE TABLE versions (name TEXT PRIMARY KEY, number INTEGER NOT NULL)",
+        "INSERT INTO versions VALUES ('keys', 0)",
+        "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)",
+        "CREATE INDEX answers_at ON answers (at)",
+    ),
 }
 SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)
 
 
-def migrate(db: "sqlite3.Connection") -> None:
-    """Bring the records' schema up to date; call it inside a transaction.
+# types of columns in SQLite -> in PostgreSQL, where REAL has 4 bytes
+POSTGRES_TYPES = {"REAL": "DOUBLE PRECISION", "INTEGER": "BIGINT", "BLOB": "BYTEA"}
+_TYPES = re.compile(rf"\b({'|'.join(POSTGRES_TYPES)})\b")
+_MIGRATING = 7_310_001  # the number of PostgreSQL's advisory lock while a store is migrated
 
-    Raises SettingsError for a store that a newer Slipway has written.
+
+def migrate(database: Database) -> list[int]:
+    """Bring the records' schema up to date; return the numbers of the steps that were run.
+
+    Raises SettingsError for a store that a newer Slipway has written, StoreError.
     """
-    db.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at REAL)")
-    done = schema_version(db)
-    if done > LATEST:
+    with database.snapshot() as db:
+        done = schema_version(db, database.kind)
+    check_version(done)
+    if done == LATEST:
+        return []
+    with database.transaction(durable=True) as db:
+        if database.kind == "postgresql":
+            db.execute("SELECT pg_advisory_xact_lock(?)", (_MIGRATING,))
+        db.execute(
+            in_dialect(
+                "CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, at REAL)",
+                database.kind,
+            )
+        )
+        done = schema_version(db, database.kind)  # another process may have been faster
+        check_version(done)
+        steps = list(range(done + 1, LATEST + 1))
+        for number in steps:
+            for statement in MIGRATIONS[number]:
+                db.execute(in_dialect(statement, database.kind))
+            if number == 3 and database.kind == "sqlite":
+                _name_served_by(db)
+            db.execute("INSERT INTO migrations VALUES (?, ?)", (number, time.time()))
+    return steps
+
+
+def in_dialect(statement: str, kind: Kind) -> str:
+    """Return a statement of the schema, written for SQLite, for this kind of database."""
+    if kind == "sqlite":
+        return statement
+    return _TYPES.sub(lambda found: POSTGRES_TYPES[found[0]], statement)
+
+
+def check_version(version: int) -> None:
+    """Raise SettingsError for a schema that a newer Slipway has written."""
+    if version > LATEST:
         raise SettingsError(
             [
                 (
-                    f"store: a newer Slipway wrote it (schema {done}; this one knows {LATEST}); "
+                    f"store: a newer Slipway wrote it (schema {version}; this one knows {LATEST}); "
                     "install that version, or set another `store:`"
                 )
             ]
         )
-    for number in range(done + 1, LATEST + 1):
-        for statement in MIGRATIONS[number]:
-            db.execute(statement)
-        if number == 3:
-            _name_served_by(db)
-        db.execute("INSERT INTO migrations VALUES (?, ?)", (number, time.time()))
 
 
-def _name_served_by(db: "sqlite3.Connection") -> None:
+def _name_served_by(db: Transaction) -> None:
     """Rename the column that says what answered; the first stores had another name for it."""
     for table, position in SERVED_BY_AT.items():
         name = column_names(db, table)[position]
@@ -99,12 +148,17 @@ def _name_served_by(db: "sqlite3.Connection") -> None:
             db.execute(f'ALTER TABLE {table} RENAME COLUMN "{name}" TO served_by')
 
 
-def column_names(db: "sqlite3.Connection", table: str) -> list[str]:
+def column_names(db: Transaction, table: str) -> list[str]:
     return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
 
 
-def schema_version(db: "sqlite3.Connection") -> int:
+def schema_version(db: Transaction, kind: Kind) -> int:
     """Return the number of the last migration; 0 for a store without any."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone():
+    there = (
+        "SELECT 1 FROM sqlite_master WHERE name = 'migrations'"
+        if kind == "sqlite"
+        else "SELECT 1 WHERE to_regclass('migrations') IS NOT NULL"
+    )
+    if not db.execute(there).fetchone():
         return 0
     return int(db.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()[0])

@@ -1,7 +1,6 @@
-"""One SQLite file, used by one process at a time.
+"""The SQLite file of the documents, used by one process at a time.
 
-Write-ahead logging: readers never wait for the writer, and a process killed at any moment leaves
-the last committed state. The folder of the file also holds what is derived from it, and the lock,
+The folder of the file also holds what is derived from it, and the lock,
 which names the process that uses it.
 """
 
@@ -10,7 +9,6 @@ import logging
 import os
 import secrets
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +19,9 @@ import msgspec
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
-from slipway.store.contract import Conversations, Ledger, Records
+from slipway.store.contract import StoreError
 from slipway.store.migrations import migrate
-from slipway.store.sqlite_conversations import SqliteConversations
-from slipway.store.sqlite_ledger import SqliteLedger
-from slipway.store.sqlite_records import SqliteRecords
+from slipway.store.sqlite_database import SqliteDatabase, make_private
 from slipway.types import Record
 
 if TYPE_CHECKING:
@@ -37,7 +33,6 @@ except ImportError:  # Windows: the operator must not start two servers on one f
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("slipway")
-MEMORY_KB = 1024  # of a connection's page cache
 _HOLDER_BYTES = 1024
 _TEMPORARY = "slipway-store-"
 
@@ -64,8 +59,8 @@ class InUse(Exception):
         self.holder = holder
 
 
-class Store:
-    """An open store: transactions on its file, and the records in it.
+class Store(SqliteDatabase):
+    """The open file of the documents: transactions on it, and its lock.
 
     Raises InUse if another process uses it, SettingsError if the file cannot be opened or is not
     a store.
@@ -74,10 +69,11 @@ class Store:
     lasting = True  # False for a store that ends with this process
 
     def __init__(self, file: Path) -> None:
-        self.file, self.folder = file, file.parent
+        super().__init__(file)
+        self.folder = file.parent
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _make_private(file)
+            make_private(file)
             self._lock = _locked(self.folder / "lock")
             self._unlock = weakref.finalize(self, os.close, self._lock)
         except OSError as error:
@@ -91,18 +87,11 @@ class Store:
             ) from None
         self.token = secrets.token_urlsafe(32)
         self.announce("")
-        self._local = threading.local()
-        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
-        self._connecting = threading.Lock()
-        self._writer = threading.RLock()
-        self._writing = 0
-        self.records: Records = SqliteRecords(self)
-        self.conversations: Conversations = SqliteConversations(self)
-        self.ledger: Ledger = SqliteLedger(self)
         try:
-            with self.sound(), self.writing() as db:
-                self.secret = _secret(db)
-                migrate(db)
+            with self.sound():
+                with self.writing() as db:
+                    self.secret = _secret(db)
+                migrate(self)
         except SettingsError:
             self.close()
             raise
@@ -114,7 +103,7 @@ class Store:
 
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, StoreError) as error:
             raise SettingsError(
                 [
                     (
@@ -145,71 +134,9 @@ class Store:
         holder = Holder(pid=os.getpid(), url=url, token=self.token if url else "")
         os.pwrite(self._lock, msgspec.json.encode(holder).ljust(_HOLDER_BYTES), 0)
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator["sqlite3.Connection"]:
-        """Yield a transaction, committed at the end and rolled back by any exception.
-
-        One thread at a time; the same thread may nest transactions.
-        """
-        with self._writer:
-            db = self.reading()
-            self._writing += 1
-            try:
-                if self._writing == 1:
-                    db.execute("BEGIN IMMEDIATE")
-                yield db
-                if self._writing == 1:
-                    db.execute("COMMIT")
-            except BaseException:
-                if self._writing == 1 and db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            finally:
-                self._writing -= 1
-
-    def reading(self) -> "sqlite3.Connection":
-        """Return this thread's connection; it is closed some time after the thread has ended."""
-        db: sqlite3.Connection = getattr(self._local, "db", None) or self._connect()
-        return db
-
-    def _connect(self) -> "sqlite3.Connection":
-        import sqlite3
-
-        db = self._local.db = sqlite3.connect(
-            self.file, isolation_level=None, check_same_thread=False, timeout=30
-        )
-        with self._connecting:
-            for thread in [thread for thread in self._connections if not thread.is_alive()]:
-                self._connections.pop(thread).close()
-            self._connections[threading.current_thread()] = db
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
-            "foreign_keys=ON",
-            f"cache_size=-{MEMORY_KB}",
-            "busy_timeout=30000",
-        ):
-            db.execute(f"PRAGMA {pragma}")
-        return db
-
     def close(self) -> None:
-        for db in self._connections.values():
-            db.close()
-        self._connections.clear()
-        self._local = threading.local()
+        super().close()
         self._unlock()
-
-
-def _make_private(file: Path) -> None:
-    """Create the file if it is missing, readable by its owner only, whatever the folder allows.
-
-    SQLite gives its other files (`-wal`, `-shm`) the same permissions.
-    """
-    created = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.close(created)
-    for each in (file, *(file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))):
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file
-            each.chmod(0o600)
 
 
 def _remove_abandoned() -> None:
@@ -266,11 +193,6 @@ def _secret(db: "sqlite3.Connection") -> bytes:
     db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
     db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (secrets.token_bytes(32),))
     return bytes(db.execute("SELECT value FROM meta WHERE key = 'secret'").fetchone()[0])
-
-
-def file_of(url: str) -> Path:
-    """Return the path of `sqlite:///RELATIVE` or `sqlite:////ABSOLUTE`."""
-    return Path(url.removeprefix(SQLITE)).expanduser()
 
 
 def check_usable(file: Path) -> None:

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
-from slipway.errors import BadRequest, NotFound, NotKept, SettingsError
+from slipway.errors import BadRequest, NotFound, NotKept
 from slipway.providers import encode_json
-from slipway.store import Conversations, SavedConversation, Shared, Store, StoreError
+from slipway.store import Conversations, RecordStore, SavedConversation, Shared, StoreError
 from slipway.types import Asker, new_id
 from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
 from slipway.web.routes import ApiRoute, AsgiHandler
@@ -65,7 +65,7 @@ class ConversationRoutes:
     """
 
     def __init__(
-        self, current: Current, store: Callable[[], Store], guard: Callable[[], Guard]
+        self, current: Current, store: Callable[[], RecordStore], guard: Callable[[], Guard]
     ) -> None:
         self.current, self.store, self.guard = current, store, guard
 
@@ -178,8 +178,6 @@ class ConversationRoutes:
         """Call a verb of the store in a thread. Raises NotKept if the store cannot be used."""
         try:
             return await asyncio.to_thread(lambda: verb(self.store().conversations))
-        except SettingsError as error:
-            raise NotKept(f"Conversations cannot be saved: {error.problems[0]}.") from None
         except StoreError as error:
             raise NotKept(f"Conversations cannot be saved: {error}.") from None
 
