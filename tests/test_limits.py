@@ -32,7 +32,7 @@ def body(model: str = "m", **more: Any) -> dict[str, Any]:
 
 @contextmanager
 def limited(
-    folder: Path, mock: MockServer, limits: dict[str, Any], **more: Any
+    folder: Path, mock: MockServer, limits: dict[str, Any], *args: str, **more: Any
 ) -> Iterator[Serving]:
     """Serve a model whose calls cost 0.01 USD, for one key with these limits."""
     settings = {
@@ -41,7 +41,7 @@ def limited(
         "models": {"m": {"base_url": mock.url, "price": PRICE, "retries": 0}},
         **more,
     }
-    with serving(folder, settings=settings) as server:
+    with serving(folder, *args, settings=settings) as server:
         yield server
 
 
@@ -159,6 +159,20 @@ def test_a_budget_survives_kill_9(tmp_path: Path) -> None:
         assert sum(row.cost or 0 for row in rows) == 10**12  # one USD
         # those that the mock never saw were noted in the moment before they were sent
         assert 100 - len(lost) <= len(mock.requests) <= 100
+
+
+def test_several_workers_spend_one_budget(tmp_path: Path) -> None:
+    limits = {"usd_per_day": "0.5", "rpm": 1000}
+    with (
+        mocking(text=SAYS) as mock,
+        limited(tmp_path, mock, limits, "--workers", "2") as server,
+        ThreadPoolExecutor(20) as pool,
+    ):
+        replies = list(pool.map(lambda _: ask(server), range(120)))
+        left = {int(reply.headers["x-ratelimit-remaining-requests"]) for reply in replies}
+    assert Counter(reply.status_code for reply in replies) == {200: 50, 402: 70}
+    assert len(mock.requests) == 50
+    assert min(left) == 1000 - 120  # all of them are counted together
 
 
 def test_tenants_and_apps_have_limits_of_their_own(tmp_path: Path) -> None:

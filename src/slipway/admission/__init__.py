@@ -153,6 +153,12 @@ class Admission(KnownKeys):
         self.in_flight += 1
         return Grant(self, meters)
 
+    def limits_asker(self, asker: Asker) -> bool:
+        """Return whether the asker's key or tenant has limits."""
+        return not asker.everything and (
+            ("key", asker.owner) in self._limited or ("tenant", asker.tenant) in self._limited
+        )
+
     def meters_of(self, asker: Asker, app: str) -> tuple[Meter, ...]:
         """Return the meters of those limits that apply to this question."""
         key = (asker.owner, asker.tenant, app)
