@@ -104,6 +104,15 @@ def test_each_call_is_booked_once_and_reports_add_up(books: Books) -> None:
     assert books.report("--by", "day", "--tenant", "globex")[0]["calls"] == 2
     assert books.report("--since", "2099-01-01") == []
 
+    metrics = books.get("/metrics", headers={"Authorization": f"Bearer {KEYS[0]}"}).text
+    costs = [
+        line.split()[-1]
+        for line in metrics.splitlines()
+        if line.startswith("slipway_cost_usd_total{")
+    ]
+    assert sum(map(float, costs)) == pytest.approx(float(total))
+    assert 'slipway_unpriced_calls_total{app="unpriced",model="unpriced"} 1.0' in metrics
+
     text = run("ledger", "report", "--config", books.config, cwd=books.folder).stdout
     assert "unknown" in text
     assert "set `price` of the model" in text

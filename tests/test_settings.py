@@ -97,8 +97,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
             "m1.price.batch: `50` is not a factor; write a number up to 1, such as `0.5`",
         ),
         (
-            "models:\n  m1:\n    base_url: http://h/v1\n    price:\n"
-             "      {input: 1, output: 1, tiers: [{above: 9, input: 2}, {above: 9, input: 3}]}\n",
+            "models: {m1: {base_url: http://h/v1, price: {input: 1, output: 1, tiers: [{above: 9}, {above: 9}]}}}\n",
             "m1.price.tiers[1].above: `9` is there twice; remove one",
         ),
         (
