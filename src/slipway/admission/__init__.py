@@ -75,9 +75,13 @@ class Grant:
         self.limits_calls = bool(meters) and any(meter.limits_calls for meter in meters)
         self.limits_money = self.limits_calls and any(meter.limits_money for meter in meters)
 
-    async def hold(self, id_: str, need: Need, within_s: float) -> Hold:
-        """Reserve what a call may take. Raises LimitReached."""
-        return await self._admission.meters.hold(id_, self.meters, need, within_s)
+    def try_hold(self, need: Need) -> Hold | None:
+        """Reserve what a call may take; None if it does not fit now."""
+        return self._admission.meters.try_hold(self.meters, need)
+
+    async def hold(self, need: Need, within_s: float) -> Hold:
+        """Reserve what a call may take, perhaps after waiting. Raises LimitReached."""
+        return await self._admission.meters.hold(self.meters, need, within_s)
 
     def __enter__(self) -> "Grant":
         return self
@@ -147,7 +151,7 @@ class Admission(KnownKeys):
                 meter.check_answer(now)
             for meter in meters:
                 meter.answers += 1
-                if meter.allowance.rpm is not None:
+                if meter.rpm is not None:
                     meter.requests.add(now, 1)
         self.in_flight_total.count += 1
         self.in_flight += 1
@@ -198,7 +202,7 @@ class Admission(KnownKeys):
                             period=budget.period,
                             cap=budget.cap,
                             spent=budget.spent,
-                            held=budget.held,
+                            held=meter.held,
                             ends=budget.ends,
                         )
                     )

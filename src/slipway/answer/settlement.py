@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import msgspec
-
 from slipway import ledger
 from slipway.admission import Grant, Hold, Need
 from slipway.ledger import CallUsage, LedgerRow
@@ -169,9 +167,9 @@ class Tally:
 
     async def _reserve(self, candidate: Candidate, size: RequestSize, within_s: float) -> str:
         """Reserve what a call may take, and return the id of the call. Raises LimitReached."""
-        if self.grant is None:
+        grant, model = self.grant, candidate.model
+        if grant is None:
             return ""
-        model, id_ = candidate.model, new_id("call")
         asked = candidate.health.token_counts.input_tokens(size.input)
         most = size.output
         if most is None:
@@ -179,11 +177,11 @@ class Tally:
         free = model.kind == "local"  # it runs here
         amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
         need = Need(model=model.name, tokens=asked + most, amount=amount)
-        self._holds[id_] = await self.grant.hold(id_, need, within_s)
-        if self.grant.limits_money and not free:
+        hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_id("call")
+        self._holds[id_] = hold
+        if grant.limits_money and not free:
             usage = Usage(input_tokens=asked, output_tokens=most, estimated=True)
-            lost = AttemptUsage(candidate=candidate, usage=usage, reserved=id_, error="lost")
-            self._books.hold(msgspec.structs.replace(self._row(lost, None), cost=amount))
+            self._books.hold(self._row(id_, candidate, usage, amount, error="lost"))
         return id_
 
     def _release(self, call_id: str) -> None:
@@ -192,31 +190,49 @@ class Tally:
 
     def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> LedgerRow:
         """Book a call that has ended, and settle what was reserved for it."""
-        row = self._row(took, kind)
+        usage = took.usage
+        row = self._row(
+            took.reserved or new_id("call"),
+            took.candidate,
+            usage,
+            ledger.cost_of(took.candidate.rates, usage) if took.is_charged else 0,
+            kind=kind or took.kind,
+            upstream=took.upstream,
+            error=took.error,
+        )
         if took.reserved:
-            usage = row.usage
             tokens = usage.input_tokens + usage.output_tokens
             self._holds.pop(took.reserved).settle(tokens, row.cost)
         self._books.add(row)
         return row
 
-    def _row(self, took: AttemptUsage, kind: CallKind | None) -> LedgerRow:
-        model, rates = took.candidate.model, took.candidate.rates
+    def _row(
+        self,
+        id_: str,
+        candidate: Candidate,
+        usage: Usage,
+        cost: int | None,
+        *,
+        kind: CallKind = "first",
+        upstream: str = "",
+        error: str | None = None,
+    ) -> LedgerRow:
+        model, rates, asker = candidate.model, candidate.rates, self.asker
         return LedgerRow(
-            id=took.reserved or new_id("call"),
+            id=id_,
             answer=self.id,
             at=time.time(),
-            owner=self.asker.owner,
-            tenant=self.asker.tenant,
+            owner=asker.owner,
+            tenant=asker.tenant,
             app=self.app,
             model=model.name,
             provider=model.kind,
             zone=model.zone,
-            kind=kind or took.kind,
-            upstream=took.upstream,
-            error=took.error,
-            usage=took.usage,
-            cost=ledger.cost_of(rates, took.usage) if took.is_charged else 0,
+            kind=kind,
+            upstream=upstream,
+            error=error,
+            usage=usage,
+            cost=cost,
             price_source=rates.source if rates is not None else "",
         )
 
