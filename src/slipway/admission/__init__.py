@@ -6,7 +6,6 @@ take, and gives back what the call did not take.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 
 from slipway.admission.budgets import Period
 from slipway.admission.keys import (
@@ -83,15 +82,8 @@ class Grant:
         """Reserve what a call may take, perhaps after waiting. Raises LimitReached."""
         return await self._admission.meters.hold(self.meters, need, within_s)
 
-    def __enter__(self) -> "Grant":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self) -> None:
+        """Count an answer that has ended."""
         self._admission.in_flight -= 1
         self._admission.in_flight_total.count -= 1
         for meter in self.meters:

@@ -129,7 +129,7 @@ class Meter:
                 raise self.spent(budget, need.amount)
 
     def full(self, amount: int) -> MoneyLimit:
-        """Return the budget that leaves no room for a call beside those that are running."""
+        """Return the budget that a call does not fit into beside those that are running."""
         left = self.day.left()
         return self.day if left is not None and self.held + amount > left else self.month
 
