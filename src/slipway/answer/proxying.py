@@ -1,12 +1,13 @@
 """Bare models and routes: the model's own bytes, passed on to the client."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
 from slipway.answer.skeleton import Settled
 from slipway.providers import Call
-from slipway.routing import CallContext, Route, RoutedAnswer
+from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker
 
 
@@ -38,30 +39,35 @@ async def proxy(
 
     Raises SlipwayError if no model of the route can answer.
     """
-    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.book)
-    asked = CallContext(
-        answer_id=answer_id,
-        emit=pipeline.emit,
-        charge=tally.charge,
-        owner=asker.owner,
-        until=tally.started_at + pipeline.answer_s,
-        retry_until=tally.started_at + pipeline.patience_s,
-    )
-    answering = RoutedAnswer(route, call, asked)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
     with Settled(pipeline, tally, if_cancelled="client_gone"):
+        asked = tally.context(
+            pipeline.emit,
+            until=tally.started_at + pipeline.answer_s,
+            retry_until=tally.started_at + pipeline.patience_s,
+        )
+        answering = RoutedAnswer(route, call, asked)
         try:
             await answering.open()
             tally.note_writer(answering)
             whole = answering.whole
             if whole is None:
-                limits = answering.rate_limits()
+                limits = rate_limits(pipeline, tally, answering)
                 writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         finally:
             tally.settle(answering)
         if whole is not None:
-            writer.whole(whole.raw, tally.facts(tally.attempts, answering.rate_limits()))
+            limits = rate_limits(pipeline, tally, answering)
+            writer.whole(whole.raw, tally.facts(tally.attempts, limits))
+
+
+def rate_limits(
+    pipeline: Pipeline, tally: Tally, answering: RoutedAnswer
+) -> Sequence[tuple[bytes, bytes]]:
+    """Return our own limits of the asker, else those of the provider."""
+    return pipeline.admission.headers(tally.asker, tally.app) or answering.rate_limits()
 
 
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:

@@ -147,15 +147,12 @@ async def ask_judge(asked: "KeptAsk", policy: SemanticPolicy, prompt: str) -> st
         return None
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     question = asked.question
-    tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.book)
+    tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.books)
+    context = tally.context(
+        pipeline.emit, until=0.0, retry_until=0.0, charge=tally.charge_side_call
+    )
     return await ask_briefly(
-        route,
-        messages,
-        question.id,
-        pipeline.emit,
-        max_tokens=_JUDGE_TOKENS,
-        charge=lambda took: tally.charge(took, "side"),
-        deadline_s=_JUDGE_S,
+        route, messages, context, max_tokens=_JUDGE_TOKENS, deadline_s=_JUDGE_S
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import InFlight
+from slipway.admission import Admission, InFlight
+from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
@@ -48,9 +49,12 @@ from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
 from slipway.web.session import SessionRoutes
+from slipway.web.spending import SpendingRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+FLUSH_S = 5.0  # how long budgets wait for rows of before that are not saved yet
+LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -75,13 +79,14 @@ class Assembly:
         settings = live.found.settings
         self.records = LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
-        self.ledger = LedgerWriter(self.writer)
+        holds = self.records.folder / "holds"
+        self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
         self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
             emit=self.emit,
             live=live,
             pace=Pace(self.records),
-            book=self.ledger.add,
+            books=self.ledger,
             in_flight_total=self.in_flight(),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
@@ -90,9 +95,11 @@ class Assembly:
             self.records, self.writer, self.emit, self.carried.cache.semantic.hear
         )
         compiled = self.compile(settings, None)
+        compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
+        self.ledger.watch = self.telemetry.spend
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
@@ -140,9 +147,11 @@ class Assembly:
             settings, self.store, before.synchronizers if before else {}
         )
         operator = self.store().token if synchronizers else None
+        pipeline = compile_pipeline(settings, models, synchronizers, self.carried, operator)
+        self.load_spent(pipeline.admission)
         return Compiled(
             settings=settings,
-            pipeline=compile_pipeline(settings, models, synchronizers, self.carried, operator),
+            pipeline=pipeline,
             models=models,
             synchronizers={
                 settings.apps[name].knowledge: synchronizer
@@ -150,8 +159,31 @@ class Assembly:
             },
         )
 
+    def load_spent(self, admission: Admission) -> bool:
+        """Begin new budgets with what the ledger has; False if it cannot be read now."""
+
+        def spent(scope: Scope, since: float) -> dict[str, int]:
+            self.ledger.recover(FLUSH_S)
+            return self.records().ledger.spent(scope, since)
+
+        try:
+            admission.load_spent(spent)
+        except StoreError as error:
+            log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
+            return False
+        return True
+
+    async def load_budgets(self) -> None:
+        """Load the budgets that could not be loaded before, once the store is back."""
+        while True:
+            await asyncio.sleep(LOAD_S)
+            admission = self.current.pipeline.admission
+            if not admission.is_loaded:
+                await asyncio.to_thread(self.load_spent, admission)
+
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
+        compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
@@ -179,6 +211,7 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
+            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -231,11 +264,13 @@ class Assembly:
         if self.redis is not None:
             self.redis.start()
         self.carried.cache.start()
+        loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         usual = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         yield
+        loading.cancel()
         gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
@@ -247,6 +282,7 @@ class Assembly:
         await self.reloading.close()
         await self.feedback.close()
         await asyncio.to_thread(self.writer.close)
+        self.ledger.close()
         self.records.close()
         if self.store.store is not None:
             self.store.store.close()

@@ -17,6 +17,8 @@ import msgspec
 from slipway.cache import SemanticReport
 from slipway.cache.semantic_bound import BoundState
 from slipway.errors import ProviderRefused, SlipwayError
+from slipway.ledger import LedgerRow
+from slipway.prices import PICO
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
 from slipway.types import (
@@ -138,6 +140,16 @@ METRICS = {
         "Memory of kept answers in the process that is asked.",
         (),
         is_gauge=True,
+    ),
+    "cost": MetricDefinition(
+        "slipway_cost_usd",
+        "USD that calls to models cost, rounded as every number here; the ledger is exact.",
+        ("app", "model"),
+    ),
+    "unpriced": MetricDefinition(
+        "slipway_unpriced_calls",
+        "Calls to models whose cost is unknown: set the model's `price`.",
+        ("app", "model"),
     ),
     "citations": MetricDefinition(
         "slipway_citations",
@@ -410,6 +422,13 @@ class Telemetry:
     def feedback(self, given: FeedbackGiven) -> None:
         helpful = "report" if given.kind == "report" else "yes" if given.helpful else "no"
         self.count("feedback", (given.app, helpful))
+
+    def spend(self, row: LedgerRow) -> None:
+        """Count what a call cost."""
+        if row.cost is None:
+            self.count("unpriced", (row.app, row.model))
+        elif row.cost:
+            self.count("cost", (row.app, row.model), row.cost / PICO)
 
     def count(self, metric: str, labels: Labels, by: float = 1) -> None:
         self._counter(metric, labels)[0] += by
