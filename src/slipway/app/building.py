@@ -60,11 +60,13 @@ class Assembly:
     pipeline when the settings file changes. Documents are read after the start, in a thread.
     """
 
-    def __init__(self, store: LazyStore, live: LiveSettings) -> None:
+    def __init__(
+        self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
+    ) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         settings = live.found.settings
-        self.records = LazyRecords(settings)
+        self.records = records or LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         self.ledger = LedgerWriter(self.writer)
         self.carried = Carried(

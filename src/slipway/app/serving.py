@@ -15,7 +15,7 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
-from slipway.app.stores import LazyStore, has_knowledge
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
@@ -38,7 +38,9 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
     store = LazyStore(found.settings)
-    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
+    records = LazyRecords(found.settings)
+    records.check()
+    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)), records)
     listening = bind(found.settings.listen)
 
     def announce() -> None:
@@ -81,7 +83,8 @@ def check(flags: Flags) -> list[str]:
     """
     found = check_settings(flags)
     settings = found.settings
-    check_usable(file_of(settings.store))
+    check_usable(file_of(settings))
+    LazyRecords(settings).check()
     lines = [f"warning: {w}" for w in found.warnings]
     try:
         bind(settings.listen).close()

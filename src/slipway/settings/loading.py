@@ -24,6 +24,7 @@ from slipway.settings.tree import (
     ModelSettings,
     RouteEntry,
     Settings,
+    without_password,
 )
 
 DEFAULT_FILE = "slipway.yaml"
@@ -118,7 +119,8 @@ def _keep_until_restart(
         ("listen.host", settings.listen.host, running.listen.host),
         ("listen.port", settings.listen.port, running.listen.port),
         ("limits.document_time", settings.limits.document_time, running.limits.document_time),
-        ("store", settings.store, running.store),
+        ("store", without_password(settings.store), without_password(running.store)),
+        ("data", settings.data, running.data),
         ("embedding", settings.embedding, running.embedding),
         ("ocr", settings.ocr, running.ocr),
     )
@@ -136,6 +138,7 @@ def _keep_until_restart(
         listen=listen,
         limits=limits,
         store=running.store,
+        data=running.data,
         embedding=running.embedding,
         ocr=running.ocr,
     ), waits
@@ -194,7 +197,11 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     }
     models = {name: _resolve_model(folder, model) for name, model in settings.models.items()}
     return msgspec.structs.replace(
-        settings, apps=apps, models=models, store=_resolve_store(settings.store, folder)
+        settings,
+        apps=apps,
+        models=models,
+        store=_resolve_store(settings.store, folder),
+        data=str(folder / _expand_home(settings.data)),
     )
 
 
