@@ -95,6 +95,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "login": "`login` lets people sign in instead of pasting keys",
     "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
+    "apps.NAME.rules": "`rules` answers what is fixed without a model",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }
@@ -104,6 +105,11 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "ask": "`ask` asks a question in the terminal",
     "check": "`check` checks the settings without starting a server",
     "ingest": "`ingest` reads the documents now, and lists those that cannot be read",
+    "store": "`store` looks after the [store](store.md)",
+    "store migrate": "`store migrate` brings the schema up to date",
+    "store backup": "`store backup` saves all records in a file",
+    "store restore": "`store restore` brings them back",
+    "store prune": "`store prune` deletes what is old",
     "keys": "`keys` makes and manages the [keys](keys.md) in the store",
     "keys create": "`keys create` makes a key",
     "keys list": "`keys list` lists the keys",
@@ -125,6 +131,8 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
         "they differ too early"
     ),
     "trace": "`trace` shows what happened to an answer",
+    "rules": "`rules` is about the rules that answer without a model",
+    "rules test": "`rules test` runs the tests of the rules; the exit code is 1 if one fails",
     "feedback": "`feedback` shows what people said of answers",
     "feedback list": "`feedback list` shows the latest",
     "ledger": "`ledger` shows what was spent",

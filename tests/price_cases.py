@@ -228,7 +228,7 @@ def picos(usd: str, shift: int) -> int:
     """Return a decimal text times 10^shift, which must be a whole number."""
     units, _, decimals = usd.partition(".")
     assert len(decimals) <= shift
-    return int(units + decimals) * 10 ** (shift - len(decimals))
+    return int((units + decimals).ljust(len(units) + shift, "0"))
 
 
 def price_of(prices: dict[str, str], name: str) -> str:

@@ -24,7 +24,8 @@ import plain_http
 import warm
 from slipway.providers.mock import MockServer, MockSettings
 from waiting import PATIENCE_S, until
-from warm import COMMAND, Process
+from warm import COMMAND as COMMAND
+from warm import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND_S = 200.0  # the longest that a command may take, below the limit of a test

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 import plain_http
-from browsing import DESK, PHONE, Watched, axe_finds_nothing, looked_at, needs_chromium, serving
+from browsing import DESK, PHONE, Watched, looked_at, needs_chromium, serving
 
 DOCUMENT = "# Office\n\n## Opening hours\n\nThe office opens at nine.\n"
 KEY = "sw-a-public-key"
@@ -97,9 +97,9 @@ def test_a_visitor_of_another_site_asks_and_gets_an_answer(
     expect(chat.locator(".answer")).to_contain_text("opens at nine")
     expect(chat.locator("#side-toggle")).to_be_hidden()
     looked_at(page, "embed", sizes=[DESK, PHONE])
-    axe_finds_nothing(page)
     chat.get_by_label("Your question").press("Escape")
     expect(page.locator("iframe")).to_be_hidden()
     expect(opener).to_be_focused()
     watched.strayed[:] = [url for url in watched.strayed if not url.startswith(other_site)]
-    watched.errors[:] = [error for error in watched.errors if "404" not in error]  # its favicon
+    expected = ("404", "postMessage")  # the other site's favicon; axe, which speaks to each frame
+    watched.errors[:] = [each for each in watched.errors if not any(e in each for e in expected)]

@@ -30,13 +30,13 @@ from slipway.store import Store
 from slipway.types import (
     AnswerDone,
     Asker,
-    AttemptDone,
     Citation,
     Delta,
     Done,
     Event,
     Message,
     Piece,
+    PipelineRecord,
     Question,
     SourceFound,
 )
@@ -167,7 +167,7 @@ class Lie:
     def close(self) -> None: ...
 
 
-def road_of_lies(folder: Path, seed: int, records: list[AnswerDone | AttemptDone]) -> Pipeline:
+def road_of_lies(folder: Path, seed: int, records: list[PipelineRecord]) -> Pipeline:
     (folder / "tea.md").write_text(TEA)
     knowledge = Knowledge(opened(Store.temporary(), [folder]))
     knowledge.build()
@@ -211,7 +211,7 @@ async def lied_to(pipeline: Pipeline, count: int) -> Counter[str]:
 
 
 def check(folder: Path, count: int, seed: int) -> None:
-    records: list[AnswerDone | AttemptDone] = []
+    records: list[PipelineRecord] = []
     received = asyncio.run(lied_to(road_of_lies(folder, seed, records), count))
     done = [r for r in records if isinstance(r, AnswerDone)]
     assert (
@@ -236,7 +236,7 @@ def test_a_hundred_thousand_lies(tmp_path: Path) -> None:
 
 
 def test_where_it_is_known_that_the_documents_do_not_say_no_model_is_asked(tmp_path: Path) -> None:
-    records: list[AnswerDone | AttemptDone] = []
+    records: list[PipelineRecord] = []
     pipeline, events, text = (
         road_of_lies(tmp_path, 3, records),
         list[Event](),

@@ -3,7 +3,7 @@
 import datetime
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,23 @@ from docx import Document as Word
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 from fpdf import FPDF
-from openpyxl import Workbook
-from PIL import Image, ImageDraw, ImageFont
 from pptx import Presentation
 from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
 import hostile
+from office_files import (
+    form_pdf,
+    numbered,
+    raw_pdf,
+    saved,
+    scanned,
+    shown,
+    with_numbers,
+    workbook,
+    written,
+)
 from processes import run
 from slipway.knowledge.parsing import Parser
 from slipway.knowledge.readers import ParsedDocument
@@ -32,27 +41,11 @@ def parser() -> Iterator[Parser]:
         yield one
 
 
-def saved(file: Any) -> bytes:
-    out = io.BytesIO()
-    file.save(out)
-    return out.getvalue()
-
-
 def losses(document: ParsedDocument) -> list[str]:
     return [loss.what for loss in document.losses]
 
 
 # Excel
-
-
-def workbook(rows: list[list[Any]], change: Callable[[Any], None] = lambda sheet: None) -> bytes:
-    book = Workbook()
-    sheet = book.active
-    assert sheet is not None
-    for row in rows:
-        sheet.append(row)
-    change(sheet)
-    return saved(book)
 
 
 def test_merged_cells_of_a_sheet_are_repeated_and_heads_joined(parser: Parser) -> None:
@@ -128,33 +121,6 @@ def test_a_sheet_with_cells_at_its_far_corners_is_read(parser: Parser) -> None:
 
 
 # Word
-
-
-def numbered(paragraph: Any, level: int) -> None:
-    properties = paragraph._p.get_or_add_pPr()
-    number = OxmlElement("w:numPr")
-    for name, value in (("w:ilvl", level), ("w:numId", 90)):
-        each = OxmlElement(name)
-        each.set(qn("w:val"), str(value))
-        number.append(each)
-    properties.append(number)
-
-
-def with_numbers(word: Any) -> None:
-    root = word.part.numbering_part.element
-    levels = "".join(
-        f'<w:lvl w:ilvl="{at}"><w:start w:val="1"/><w:numFmt w:val="{kind}"/><w:lvlText w:val="{text}"/></w:lvl>'
-        for at, (kind, text) in enumerate(
-            [("decimal", "%1"), ("decimal", "%1.%2"), ("lowerLetter", "(%3)")]
-        )
-    )
-    space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
-    from docx.oxml import parse_xml
-
-    root.insert(
-        0, parse_xml(f'<w:abstractNum {space} w:abstractNumId="90">{levels}</w:abstractNum>')
-    )
-    root.append(parse_xml(f'<w:num {space} w:numId="90"><w:abstractNumId w:val="90"/></w:num>'))
 
 
 def test_automatic_numbers_of_word_are_read(parser: Parser) -> None:
@@ -331,14 +297,6 @@ def test_opendocument_slides_are_pages(parser: Parser) -> None:
 # PDF
 
 
-def written(lines: Callable[[FPDF], None]) -> bytes:
-    paper = FPDF()
-    paper.add_page()
-    paper.set_font("helvetica", size=11)
-    lines(paper)
-    return bytes(paper.output())
-
-
 def test_a_wide_table_of_a_pdf_becomes_rows_with_its_heads(parser: Parser) -> None:
     def lines(paper: FPDF) -> None:
         for row in (
@@ -383,69 +341,24 @@ def test_raised_numbers_of_a_pdf_are_set_apart(parser: Parser) -> None:
     assert parser.parse(written(lines), "a.pdf").text.strip() == "Up to 10^6 documents in 2025."
 
 
-def _raw_pdf(font: str, content: str, size: str = "600 800") -> bytes:
-    """A page in a Chinese font that every reader has; `content` is hexadecimal UTF-16."""
-    objects = [
-        "<</Type/Catalog/Pages 2 0 R>>",
-        "<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 {size}]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
-        f"<</Length {len(content)}>>stream\n{content}\nendstream",
-        f"<</Type/Font/Subtype/Type0/BaseFont/STSong-Light/Encoding/{font}/DescendantFonts[6 0 R]>>",
-        "<</Type/Font/Subtype/CIDFontType0/BaseFont/STSong-Light/CIDSystemInfo 8 0 R/DW 1000/FontDescriptor 7 0 R>>",
-        "<</Type/FontDescriptor/FontName/STSong-Light/Flags 4/FontBBox[0 -200 1000 900]/Ascent 800/Descent -200>>",
-        "<</Registry(Adobe)/Ordering(GB1)/Supplement 2>>",
-    ]
-    out = "%PDF-1.4\n" + "".join(f"{n} 0 obj\n{o}\nendobj\n" for n, o in enumerate(objects, 1))
-    return (out + "trailer<</Size 9/Root 1 0 R>>\n%%EOF").encode("latin-1")
-
-
-def _shown(text: str, x: int, y: int) -> str:
-    return f"BT /F1 14 Tf 1 0 0 1 {x} {y} Tm <{text.encode('utf-16-be').hex()}> Tj ET\n"
-
-
 def test_chinese_lines_of_a_pdf_are_joined_without_spaces(parser: Parser) -> None:
-    content = _shown("各施工单位在每次爆破前应当进行振动监", 60, 760) + _shown("测工作。", 60, 740)
-    text = parser.parse(_raw_pdf("UniGB-UCS2-H", content), "a.pdf").text
+    content = shown("各施工单位在每次爆破前应当进行振动监", 60, 760) + shown("测工作。", 60, 740)
+    text = parser.parse(raw_pdf("UniGB-UCS2-H", content), "a.pdf").text
     assert text.strip() == "各施工单位在每次爆破前应当进行振动监测工作。"
 
 
 def test_vertical_chinese_is_read_column_by_column_from_the_right(parser: Parser) -> None:
-    content = _shown("每天不得超过三米。", 460, 760) + _shown("开挖进尺", 500, 760)
-    text = parser.parse(_raw_pdf("UniGB-UCS2-V", content), "a.pdf").text
+    content = shown("每天不得超过三米。", 460, 760) + shown("开挖进尺", 500, 760)
+    text = parser.parse(raw_pdf("UniGB-UCS2-V", content), "a.pdf").text
     assert "".join(text.split()) == "开挖进尺每天不得超过三米。"
 
 
 def test_the_values_of_a_form_stand_behind_their_labels(parser: Parser) -> None:
-    field = "<</Type/Annot/Subtype/Widget/FT/Tx/T(n)/V(214)/Rect[200 695 300 715]/F 4/P 3 0 R>>"
-    content = "BT /F1 11 Tf 60 700 Td (Number of employees:) Tj ET"
-    objects = [
-        "<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[6 0 R]>>>>",
-        "<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        "<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R/Annots[6 0 R]/Resources<</Font<</F1 5 0 R>>>>>>",
-        f"<</Length {len(content)}>>stream\n{content}\nendstream",
-        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-        field,
-    ]
-    out = "%PDF-1.4\n" + "".join(f"{n} 0 obj\n{o}\nendobj\n" for n, o in enumerate(objects, 1))
-    data = (out + "trailer<</Size 7/Root 1 0 R>>\n%%EOF").encode()
+    data = form_pdf("Number of employees:", "214")
     assert parser.parse(data, "a.pdf").text.strip() == "Number of employees: 214"
 
 
 # Scanned pages
-
-
-def scanned() -> bytes:
-    picture = Image.new("RGB", (1240, 300), "white")
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(48)
-    draw.text((40, 60), "The lighthouse opens at nine.", font=font, fill="black")
-
-    def lines(paper: FPDF) -> None:
-        paper.cell(0, 6, "The first page has text.")
-        paper.add_page()
-        paper.image(picture, 10, 10, 190)
-
-    return written(lines)
 
 
 def test_scanned_pages_say_how_their_text_can_be_recognised(parser: Parser) -> None:

@@ -308,3 +308,121 @@ def test_an_e_book_is_read_chapter_by_chapter(parser: Parser) -> None:
         "Chapter two",
     ]
     assert [loss.what for loss in document.losses] == ["1 chapter is missing in the file"]
+
+
+# reStructuredText
+
+RST = """.. _top:
+
+Uploads
+=======
+
+:orphan:
+
+.. note::
+
+   Read :doc:`/security` first, or :ref:`that page <x>`; call :func:`~app.run`.
+
+.. versionadded:: 2.0
+   The ``cli`` was added.
+
+Install with `pip <https://pypi.org>`_, see Python_::
+
+    $ pip install
+
+    $ run it
+
+Slot
+    A place for
+    one file.
+
+- item one
+  goes on
+- item two::
+
+      code()
+
+====  =====
+Name  Value
+====  =====
+a     1 of
+      them
+====  =====
+
++---+---+
+| A | B |
++===+===+
+| 1 | 2 |
++---+---+
+
+.. list-table:: Prices
+   :header-rows: 1
+
+   * - Plan
+     - Price
+   * - Gold
+     - 90
+
+.. py:function:: run(host, port=5000)
+
+   Runs the app.
+
+.. code-block:: python
+   :linenos:
+
+   a = 1
+
+   b = 2
+
+.. toctree::
+   :maxdepth: 2
+
+   other
+
+.. A comment.
+
+Limits
+------
+
+.. tab:: Linux
+
+   Do this.
+"""
+
+
+def test_directives_tables_and_roles_of_restructured_text_become_markdown(parser: Parser) -> None:
+    document = parsed(parser, RST, "uploads.rst")
+    assert [(each.level, each.text) for each in document.headings] == [
+        (1, "Uploads"),
+        (2, "Limits"),
+    ]
+    blocks = [
+        "Note: Read /security first, or that page; call `run`.",
+        "Added in version 2.0: The `cli` was added.",
+        "Install with [pip](https://pypi.org), see Python:",
+        "```\n$ pip install\n\n$ run it\n```",
+        "Slot: A place for\none file.",
+        "- item one\n  goes on\n- item two:\n\n  ```\n  code()\n  ```",
+        "Name | Value\n--- | ---\na | 1 of them",
+        "A | B\n--- | ---\n1 | 2",
+        "Prices",
+        "Plan | Price\n--- | ---\nGold | 90",
+        "`run(host, port=5000)`: Runs the app.",
+        "```python\na = 1\n\nb = 2\n```",
+        "Limits",
+        "Linux",
+        "Do this.",
+    ]
+    assert document.text.strip() == "\n\n".join(["Uploads", *blocks])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a\n=\n", "..", ".. x::", ".. csv-table::\n   :header: a", "+--", "+-+\n|", "== ==\na", "- ",
+        "- -\n  - -\n    - x", "\\", "`", "``a", ":a:", ".. list-table::\n\n   x", "=====", "a::", "::",
+        ".. table::\n\n   == ==\n   a  b\n   == ==",
+    ],
+)  # fmt: skip
+def test_unfinished_restructured_text_is_read(parser: Parser, source: str) -> None:
+    assert "The end." in text_of(parser, f"{source}\n\nThe end.\n", "a.rst")

@@ -27,11 +27,11 @@ from slipway.store import Store
 from slipway.types import (
     AnswerDone,
     Asker,
-    AttemptDone,
     Delta,
     Event,
     Message,
     Piece,
+    PipelineRecord,
     Progress,
     Question,
     SectionState,
@@ -100,7 +100,7 @@ class Saying:
 
 
 def compile_pipeline(
-    docs: Path, model: Scripted, records: list[AnswerDone | AttemptDone], pace: Pace | None = None
+    docs: Path, model: Scripted, records: list[PipelineRecord], pace: Pace | None = None
 ) -> Pipeline:
     knowledge = Knowledge(opened(Store.temporary(), [docs], embedding=OFF))
     knowledge.build()
@@ -142,7 +142,7 @@ def test_a_defect_in_one_section_costs_no_other(docs: Path) -> None:
             raise ZeroDivisionError
         return [Piece(raw=b"", text="It is so. [1]", spoke=True)]
 
-    model, records = Scripted(say), list[AnswerDone | AttemptDone]()
+    model, records = Scripted(say), list[PipelineRecord]()
     model.calls = 0
     pipeline, draft = compile_pipeline(docs, model, records), Draft()
     with pytest.raises(InternalError, match="ZeroDivisionError"):

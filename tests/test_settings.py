@@ -121,7 +121,7 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
             "keys[1]: this key is the same as keys[0]",
         ),
         ("keys:\n  - {key: short}\n", "keys[0].key"),
-        ("apps:\n  a: {}\n", "an app needs `knowledge`, a `route`, or both"),
+        ("apps:\n  a: {}\n", "an app needs `knowledge`, a `route` or `rules`"),
         ("routes:\n  main: []\n", "this route is empty"),
         ("models:\n  m1: {base_url: 'http://h/v1'\n", "this is not valid YAML"),
         ("a: b: c\n", "s.yaml:1: this is not valid YAML"),

@@ -13,7 +13,7 @@ from slipway.errors import Overloaded, ProviderDown
 from slipway.providers import Call, Completion, ModelReply, Reachable
 from slipway.routing import Candidate, Health, Route
 from slipway.settings import Price
-from slipway.types import AnswerDone, Asker, AttemptDone
+from slipway.types import AnswerDone, Asker, PipelineRecord
 
 CALL = Call(body=b'{"model":""}', name_at=(9, 11), stream=False)
 
@@ -79,7 +79,7 @@ def settled(
     cancel: bool = False,
 ) -> tuple[BaseException | None, list[AnswerDone]]:
     """Proxy one call; return what was raised and the AnswerDone records."""
-    records = list[AnswerDone | AttemptDone]()
+    records = list[PipelineRecord]()
     route = Route(name="m", candidates=(Candidate(model=RaisingModel(outcome), health=Health()),))
     pipeline = Pipeline(
         admission=Admission([], limit), apps={}, routes={"m": route}, emit=records.append

@@ -22,6 +22,7 @@ COMMANDS = {
     "mock": "Run a provider to test against, with delays and faults on demand.",
     "prompt": "Show exactly what a model reads.",
     "trace": "Show which models were tried for an answer.",
+    "rules": "Test and explain the rules that answer without a model.",
     "feedback": "List what people said of answers.",
     "ledger": "Show what was spent, and compare it with an invoice.",
     "prices": "Show what models cost, and where the price is from.",

@@ -346,6 +346,21 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     left_out: int = 0  # fields of the reply that could not be read
 
 
+class RuleUsed(Record, frozen=True, kw_only=True):
+    """The record of a rule that recognised a question: it answered, or was only in `shadow`.
+
+    `reason` is for the trace; it may hold words of the rules file, never of the question.
+    """
+
+    answer_id: str
+    app: str
+    rule: str
+    version: str
+    kind: Literal["question", "pattern", "intent"]
+    reason: str
+    shadow: bool
+
+
 class Answered(Record, frozen=True, kw_only=True):
     """A finished answer, as feedback needs it. `text` is None if its text is no longer kept."""
 
@@ -377,4 +392,5 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     helpful: bool | None
 
 
-Emit = Callable[[AnswerDone | AttemptDone], None]
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed
+Emit = Callable[[PipelineRecord], None]

@@ -10,6 +10,10 @@ from slipway.types import Source
 SENTINEL = "NOT IN THE DOCUMENTS"  # prompt/documents.md asks for it
 _ENGLISH = ("The documents do not say.", " Nearest pages: ", ", ", "{} ({})", ".")
 _CHINESE = ("文档中没有说明。", "最相关的页面：", "、", "{}（{}）", "。")
+_ONLY_RULES = {
+    True: "这个问题没有现成的答案。",
+    False: "There is no prepared answer to this question.",
+}
 _NEAREST = 3
 
 # The sentinel, its Chinese variants, and our own sentences, which the model may have read in the
@@ -55,11 +59,13 @@ class AbstentionDetector:
         return "" if self.abstained else text
 
 
-def abstention_text(question: str, sources: Sequence[Source]) -> str:
+def abstention_text(question: str, sources: Sequence[Source], *, only_rules: bool = False) -> str:
     """Return the answer if there is none: a sentence and the nearest pages; in Chinese if the
-    question is, else in English.
+    question is, else in English. `only_rules` if the app has neither documents nor a model.
     """
     chinese = bool(_HAN.search(question)) and not _OTHER_EAST.search(question)
+    if only_rules:
+        return _ONLY_RULES[chinese]
     sentence, nearest, comma, page, stop = _CHINESE if chinese else _ENGLISH
     pages = list(dict.fromkeys(page.format(source.heading, source.path) for source in sources))[
         :_NEAREST

@@ -1,4 +1,4 @@
-"""An app's answer: admission, planning, knowledge, prompt, routing and settlement."""
+"""An app's answer: admission, rules, planning, knowledge, prompt, routing and settlement."""
 
 import asyncio
 from typing import Any, get_args
@@ -8,6 +8,7 @@ from slipway.answer.draft import Draft, Say
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import plan
 from slipway.answer.progress import ProgressReporter
+from slipway.answer.ruling import answer_by_rule
 from slipway.answer.settlement import Tally
 from slipway.answer.skeleton import run_settled
 from slipway.answer.writing import write_all
@@ -37,6 +38,16 @@ async def answer(
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
 
     async def stages() -> None:
+        if app.rules is None or not await answer_by_rule(
+            app, app.rules, question, draft, pipeline.emit, send
+        ):
+            await written()
+        settle(draft, tally)
+        report_usage(draft, tally, send)
+        send(done(question, draft, tally))
+
+    async def written() -> None:
+        """Write the answer from documents, by a model, or both."""
         small = (
             small_model(pipeline, app.small, question, draft, tally)
             if app.small is not None
@@ -46,9 +57,6 @@ async def answer(
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
-        settle(draft, tally)
-        report_usage(draft, tally, send)
-        send(done(question, draft, tally))
 
     try:
         await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
@@ -95,7 +103,7 @@ def settle(draft: Draft, tally: Tally) -> None:
     )
     tally.model = next((section.model for section in answered if section.model is not None), None)
     if tally.model is None:
-        tally.provider = "quote"
+        tally.provider = "rule" if tally.served_by == "rule" else "quote"
 
 
 def done(question: Question, draft: Draft, tally: Tally) -> Done:

@@ -11,6 +11,7 @@ from slipway.answer.settlement import Book
 from slipway.knowledge import Knowledge
 from slipway.prompt import DEFAULT_PROMPT, Prompt
 from slipway.routing import Route
+from slipway.rules import RuleBook
 from slipway.types import (
     Emit,
     Record,
@@ -21,6 +22,7 @@ class App(Record, frozen=True, kw_only=True):
     """A named profile, compiled at load time; a stage that is None is skipped."""
 
     name: str
+    rules: RuleBook | None = None
     knowledge: Knowledge | None = None
     route: Route | None = None
     small: Route | None = None

@@ -189,7 +189,10 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         answered = write_quote(context, section, say)
     section.abstained = not answered
     if not answered:
-        say(Delta(section=section.index, text=abstention_text(section.part.text, sources)))
+        only_rules = app.knowledge is None
+        text = abstention_text(section.part.text, sources, only_rules=only_rules)
+        section.served_by = "rule" if only_rules else section.served_by
+        say(Delta(section=section.index, text=text))
 
 
 def wants_json(options: Mapping[str, Any]) -> bool:
@@ -206,7 +209,11 @@ def is_asked(app: App, sources: Sequence[Source], confidence: float) -> bool:
 def write_quote(context: WritingContext, section: Section, say: Say) -> bool:
     """Quote the sentences that answer, verbatim. Return False if there are none."""
     found = (
-        quote(section.part.text[:MAX_QUOTED_QUESTION], section.sources or ())
+        quote(
+            section.part.text[:MAX_QUOTED_QUESTION],
+            section.sources or (),
+            confidence=section.confidence,
+        )
         if section.confidence >= MIN_CONFIDENCE_TO_QUOTE
         else None
     )

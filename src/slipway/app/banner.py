@@ -14,6 +14,7 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     ]
     for name, app in settings.apps.items():
         parts = [f"answers from {', '.join(app.knowledge)}"] if app.knowledge else []
+        parts += [f"rules of {app.rules.file}"] if app.rules is not None else []
         lines.append(f"  app    {name}: {', '.join([*parts, app.route or 'no model'])}")
     lines += [
         f"  route  {name}: {' > '.join(e.model for e in route)}"
@@ -22,7 +23,7 @@ def banner(found: Loaded, address: tuple[str, int]) -> list[str]:
     lines += [f"  model  {name}: {origin_of(model)}" for name, model in settings.models.items()]
     if not settings.models and not settings.apps:
         lines.append("  Nothing to serve yet: add --docs FOLDER, --model MODEL, or a settings file")
-    elif not settings.models:
+    elif not settings.models and any(app.knowledge for app in settings.apps.values()):
         lines.append(
             "  No model is set up: answers are quoted from the documents. "
             "Add one with --model, such as --model dashscope/qwen-plus"

@@ -26,7 +26,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
@@ -88,7 +88,7 @@ class Assembly:
         )
         self.asgi: Guard = self.route()
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)

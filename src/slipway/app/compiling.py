@@ -11,6 +11,7 @@ from slipway import answer, providers
 from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
 from slipway.app.reloading import ModelHandle
+from slipway.app.rulebooks import rulebook
 from slipway.errors import SettingsError
 from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
@@ -22,9 +23,10 @@ from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
+from slipway.rules import RuleBook, checked_book
 from slipway.settings import AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
-from slipway.types import AnswerDone, AttemptDone, Record
+from slipway.types import Emit, Record
 
 PASSAGES = 5
 # for apps whose models all run here: they read slowly, and some do not stop by themselves.
@@ -79,7 +81,7 @@ def endpoint_of(settings: ModelSettings) -> tuple[object, ...]:
 class Carried(Record, frozen=True, kw_only=True):
     """What outlives a pipeline: it is carried over to the next one."""
 
-    emit: Callable[[AnswerDone | AttemptDone], None]
+    emit: Emit
     live: LiveSettings
     book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
@@ -181,6 +183,7 @@ def app_of(
         knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
+        rules=rulebook_of(name, app),
         route=route,
         small=routes[app.small] if app.small is not None else None,
         prompt=prompt_of(app, matches=matches),
@@ -189,6 +192,12 @@ def app_of(
         passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
         sections=app.sections,
     )
+
+
+def rulebook_of(name: str, app: AppSettings) -> RuleBook | None:
+    """Return the app's rules, without those whose tests fail. Raises SettingsError."""
+    book = rulebook(app)
+    return None if book is None else checked_book(book, name)
 
 
 def is_local(route: Route | None) -> bool:

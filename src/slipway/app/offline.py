@@ -10,7 +10,7 @@ from slipway.knowledge.sync import Synchronizer
 from slipway.settings import Flags, Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.types import AnswerDone, AttemptDone
+from slipway.types import Emit
 
 
 def local_pipeline(flags: Flags) -> Pipeline:
@@ -27,7 +27,7 @@ def read_documents(synchronizer: Synchronizer) -> None:
 def offline_pipeline(
     settings: Settings,
     read: Callable[[Synchronizer], object],
-    emit: Callable[[AnswerDone | AttemptDone], None] = lambda record: None,
+    emit: Emit = lambda record: None,
 ) -> Pipeline:
     """Compile the settings for use in this process; call `read` for each set of documents."""
     synchronizers = synchronizers_for(settings, LazyStore(settings), {})

@@ -15,6 +15,7 @@ from slipway.app.loading import (
     rule_warnings,
     with_model_names,
 )
+from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
@@ -85,6 +86,8 @@ def check(flags: Flags) -> list[str]:
     settings = found.settings
     check_usable(file_of(settings))
     LazyRecords(settings).check()
+    if failed := list(failing_tests(settings)):
+        raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]
     try:
         bind(settings.listen).close()

@@ -217,13 +217,18 @@ class Screen:
                 f", page {s['page']}" if s.get("page") else ""
             )
             print(f"{self.dim('[' + str(s['n']) + ']')} {printable(place, one_line=True)}")
-        who = data["model"] or (
-            "not found in the documents" if data["abstained"] else "quoted from the documents"
-        )
+        who = data["model"] or without_model(data)
         print(self.dim(f"{printable(who, one_line=True)}, {data['duration_s']:.1f} s"))
 
     def dim(self, text: str) -> str:
         return f"{ESC}2m{text}{ESC}0m" if self.styled else text
+
+
+def without_model(data: dict[str, Any]) -> str:
+    """Return what answered if no model did."""
+    if data["served_by"] == "rule":
+        return "no rule answers this" if data["abstained"] else "answered by a rule"
+    return "not found in the documents" if data["abstained"] else "quoted from the documents"
 
 
 async def show(events: AsyncIterator[EventData], as_json: bool) -> int:

@@ -31,7 +31,7 @@ from slipway.knowledge import Knowledge
 from slipway.knowledge.access import Access
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.fusion import PlaceKey
-from slipway.knowledge.index import DocumentFilter
+from slipway.knowledge.keyword_table import DocumentFilter
 from slipway.providers import encode_json
 from slipway.routing import models_of
 from slipway.settings import (
@@ -43,7 +43,7 @@ from slipway.settings import (
     Settings,
 )
 from slipway.terminal import Bar
-from slipway.types import AnswerDone, Asker, AttemptDone, Record, Within
+from slipway.types import AnswerDone, Asker, PipelineRecord, Record, Within
 
 QUOTE = "quote"  # the column of the documents quoted, beside those where a model writes
 SERVER = "server"  # the column of a server's only app
@@ -269,7 +269,7 @@ def _local_columns(wanted: Wanted, *, shown: bool) -> Columns:
     )
     dropped: dict[str, int] = {}
 
-    def emit(record: AnswerDone | AttemptDone) -> None:
+    def emit(record: PipelineRecord) -> None:
         if isinstance(record, AnswerDone):
             dropped[record.id] = record.citations_dropped
 

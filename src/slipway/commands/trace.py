@@ -82,6 +82,9 @@ def lines(trace: Mapping[str, Any]) -> Iterator[str]:
     """Yield each call to a model, then the outcome of the try, for a person to read."""
     yield trace["id"]
     for each in trace["tries"]:
+        for rule in each.get("rules", ()):
+            shadow = " (shadow: it did not answer)" if rule["shadow"] else ""
+            yield f"  rule {rule['rule']} {rule['version']}, {rule['kind']}: {rule['reason']}{shadow}"
         for attempt in each["attempts"]:
             yield from record_lines(f"model {attempt['model']}", attempt, "model")
         if each["answer"] is not None:

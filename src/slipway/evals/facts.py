@@ -8,7 +8,7 @@ in the right words too high.
 import re
 from collections.abc import Iterator
 
-from slipway.knowledge.quoting import content_words
+from slipway.knowledge.stems import content_words
 
 _MARKER = re.compile(r"\[\d+\]")
 _WORD = re.compile(r"[^\W_]+")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from slipway.errors import BadRequest
-from slipway.knowledge.index import DocumentFilter
+from slipway.knowledge.keyword_table import DocumentFilter
 from slipway.knowledge.patterns import Glob, glob, names_in, tidy
 from slipway.settings import AccessRule
 from slipway.types import Asker, Record, Within

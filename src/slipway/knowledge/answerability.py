@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from slipway.knowledge.fusion import Ranked
+from slipway.knowledge.sentences import sentences_of
 from slipway.knowledge.words import UNSPACED
 from slipway.types import Record
 
@@ -30,7 +31,6 @@ _RIVALS = 5
 # every place that has the word
 _DOUBT = 0.3
 _EMBEDDED = 2  # sentences to embed; each costs about 6 ms
-_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _RULE = re.compile(r"\s*\|?[\s:|-]*--[\s:|-]*\|[\s:|-]*")  # the line below a table's column names
 _SHORTEST, _LONGEST = 20, 400
 
@@ -219,7 +219,7 @@ def sentences(text: str) -> Iterator[str]:
             yield f"{names}\n{line}"
         else:
             names = ""
-            yield from _END.split(line)
+            yield from sentences_of(line)
         before = line
 
 

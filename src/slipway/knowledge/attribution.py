@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 
 from slipway.knowledge.citations import SENTENCE_ENDS
-from slipway.knowledge.quoting import content_words
+from slipway.knowledge.stems import content_words
 from slipway.types import Source
 
 MIN_SHARE = 0.6  # of the weight of a sentence's words

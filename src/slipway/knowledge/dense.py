@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from slipway.knowledge.collection import Collection
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.embedding import Embedder
-from slipway.knowledge.index import DocumentFilter
+from slipway.knowledge.keyword_table import DocumentFilter
 from slipway.types import Record
 
 if TYPE_CHECKING:

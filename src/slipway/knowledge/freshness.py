@@ -6,7 +6,7 @@ import os
 
 from slipway.knowledge.document_store import Doc
 
-FORMAT = 3  # raise it when readers change what they return: every file is then read again
+FORMAT = 4  # raise it when readers change what they return: every file is then read again
 UNSETTLED = -1  # a stamp that no file has: the file is read again at the next scan
 # If a file changed less than this before it was read, it may change again with the same time stamp
 _SETTLED_NS = 50_000_000

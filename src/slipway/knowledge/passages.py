@@ -9,8 +9,10 @@ import itertools
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
 
 from slipway.knowledge.readers import ParsedDocument
+from slipway.knowledge.readers.document import Heading
 from slipway.types import Passage, Record
 
 TARGET, LONGEST, LONGEST_FENCE = 1200, 2000, 4000
@@ -19,6 +21,12 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _BOUNDARIES = tuple(
     re.compile(pattern) for pattern in (r"\n[ \t]*\n", r"[.!?][\"')\]]*\s|[。！？]", r"\n", r"\s")
 )
+
+# A line of a list of contents: `2.1 Leave ........ 12`, `- [Leave](#leave)`
+_ENTRY = re.compile(
+    r"(?:[-*+]\s+)?\[(?P<linked>[^\]]+)\]\(#[^)\s]*\)|(?P<name>\S.{0,300}?)(?:[\s.·…_]{2,}|\s)\d{1,4}"
+)
+_NUMBERED = re.compile(r"^\W*\d+(?:\.\d+)*[.)]?\s+")
 
 Span = tuple[int, int]
 
@@ -118,10 +126,37 @@ def _blocks(document: ParsedDocument, start: int, end: int) -> Iterator[Span]:
     ]
     edges = [start, *breaks, end]
     for left, right in itertools.pairwise(edges):
+        if _is_contents(document, left, right):
+            continue
         for piece in _pieces(document.text, left, right):
             span = _stripped(document.text, *piece)
             if span[0] < span[1]:
                 yield span
+
+
+def _is_contents(document: ParsedDocument, start: int, end: int) -> bool:
+    """Tell whether a block belongs to a list of contents: each line is a heading of the document
+    with its page. It answers nothing, and would be found before the text that does.
+    """
+    if end - start > LONGEST:
+        return False
+    lines = document.text[start:end].split("\n")
+    entries = [_ENTRY.fullmatch(line.strip()) for line in lines if line.strip()]
+    return bool(entries) and all(
+        entry is not None
+        and _name_of(entry["linked"] or entry["name"]) in _names_of(document.headings)
+        for entry in entries
+    )
+
+
+@lru_cache(8)
+def _names_of(headings: tuple[Heading, ...]) -> frozenset[str]:
+    return frozenset(_name_of(heading.text) for heading in headings)
+
+
+def _name_of(text: str) -> str:
+    """Return a heading without its number, signs and capitals."""
+    return _NUMBERED.sub("", " ".join(text.split())).strip(" .").casefold()
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[Span]:

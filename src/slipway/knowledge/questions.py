@@ -20,6 +20,18 @@ _MEASURED = re.compile(
     r"\bhow (?:long|much|many|often|far|big|large|soon|fast)\b|\b(?:last|lasts|take|takes|cost|costs)(?=\s*[?.!]*\s*$)",
     re.IGNORECASE,
 )
+_NUMBER_ASKED = re.compile(
+    r"\bhow many\b|\bhow much (?:money|does|is|are|do)\b.*\b(?:cost|pay|price|fee|charge)|"
+    r"\bwhat (?:is|are|does|do|did|will)\b.*\b(?:cost|price|fee)s?\b|多少(?:钱|元|块|美元|个|人|天)|几(?:个|天|人|块)"
+    r"|\bwie ?viele?\b|\bwas kostet|\bcu[aá]nt[oa]s?\b|いくら|いくつ|何(?:日|人|個|円)|얼마|몇",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"\d|[一二两三四五六七八九十百千万半零无免]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven"
+    r"|twelve|dozens?|hundreds?|thousands?|millions?|half|both|none|no|zero|single|unlimited|free"
+    r"|eine?r?|zwei|drei|vier|fünf|kein\w*|kostenlos|uno?|una|dos|tres|gratis)\b|하나|없",
+    re.IGNORECASE,
+)
 _FIRST = re.compile(r"(?:^|[.?!:]\s+)[\W_]*\w+")
 _NAME = re.compile(r"[A-Z][\w+#.-]*\w|\b\w+[A-Z]\w*\b")
 _LATIN = re.compile(r"[A-Za-z][\w+#.-]*\w")
@@ -43,3 +55,13 @@ def names_in(question: str) -> list[str]:
         first = (each.split()[-1].strip("\"'([") for each in _FIRST.findall(question))
         found += [word for word in first if len(word) > 1 and word.isupper()]
     return [name for name in found if name.casefold() not in _NO_NAMES]
+
+
+def asks_number(question: str) -> bool:
+    """Tell whether the question asks for a number: how many, or what something costs."""
+    return bool(_NUMBER_ASKED.search(question))
+
+
+def has_number(text: str) -> bool:
+    """Tell whether a text has a number, in figures or words."""
+    return bool(_NUMBER.search(text))

@@ -14,13 +14,15 @@ from functools import partial
 from slipway.knowledge.document_store import Doc
 from slipway.knowledge.index import (
     DEPTH,
-    FIELDS,
     PASSAGES_PER_PLACE,
     SMALL_COLLECTION,
-    DocumentFilter,
     FoundPlace,
     Index,
     IndexState,
+)
+from slipway.knowledge.keyword_table import (
+    FIELDS,
+    DocumentFilter,
     TermCounts,
     Weights,
     fields_of,

@@ -10,7 +10,9 @@ from slipway.knowledge.collection import Collection, KnownDocuments
 from slipway.knowledge.dense import Dense
 from slipway.knowledge.document_store import Doc, StoredPassage
 from slipway.knowledge.fusion import FusedPlace, Ranked
-from slipway.knowledge.index import DocumentFilter, FoundPlace, Index
+from slipway.knowledge.index import FoundPlace, Index
+from slipway.knowledge.keyword_table import DocumentFilter
+from slipway.knowledge.pointers import is_numbered, pointed_number
 from slipway.knowledge.reader_index import ReaderIndex
 
 
@@ -95,9 +97,13 @@ class Search:
         }
 
     def _with_named_first(self, ranked: list[Ranked]) -> list[Ranked]:
-        """Put places first whose heading is the question itself, apart from signs and endings."""
+        """Put places first whose heading is the question itself, apart from signs and endings, or
+        has the number that the question points at ("clause 2.2").
+        """
         asked = tuple(self._index.words(self._text))
         named = [each for each in ranked if tuple(self._index.words(each.passage.heading)) == asked]
+        if not named and (number := pointed_number(self._text)):
+            named = [each for each in ranked if is_numbered(each.passage.heading, number)]
         if not asked or not named or named[0] is ranked[0]:
             return ranked
         best = ranked[0].score

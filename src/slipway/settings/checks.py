@@ -21,6 +21,7 @@ from slipway.settings.tree import (
     ModelSettings,
     Oidc,
     Price,
+    RulesSettings,
     Settings,
     share,
     without_password,
@@ -307,8 +308,10 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
             f"apps.{name}.small",
             "`small` has no effect without `knowledge`; add documents, or remove `small`",
         )
-    if app.route is None and not app.knowledge:
-        problem(f"apps.{name}", "an app needs `knowledge`, a `route`, or both")
+    if app.route is None and not app.knowledge and app.rules is None:
+        problem(f"apps.{name}", "an app needs `knowledge`, a `route` or `rules`")
+    if app.rules is not None:
+        check_rules(f"apps.{name}.rules", app.rules, problem)
     for i, folder in enumerate(app.knowledge):
         if not Path(folder).exists():
             path = f"apps.{name}.knowledge"
@@ -318,6 +321,15 @@ def check_app(name: str, app: AppSettings, settings: Settings, problem: AddProbl
             )
     if app.prompt is not None:
         check_prompt(f"apps.{name}.prompt", Path(app.prompt), problem)
+
+
+def check_rules(path: str, rules: RulesSettings, problem: AddProblem) -> None:
+    if not Path(rules.file).is_file():
+        problem(path, f"there is no file `{rules.file}`")
+    try:
+        share(rules.precision)
+    except ValueError as error:
+        problem(f"{path}.precision", str(error))
 
 
 def check_prompt(path: str, file: Path, problem: AddProblem) -> None:

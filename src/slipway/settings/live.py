@@ -114,10 +114,11 @@ class LiveSettings:
         return ReadResult(found)
 
     def _paths(self) -> list[str]:
-        """Return the file and the prompt files it names, whose text is part of the settings."""
+        """Return the file and those it names whose text is part of the settings: prompts, rules."""
         return [
             str(self.found.file),
             *(app.prompt for app in self.found.settings.apps.values() if app.prompt is not None),
+            *self.found.watched,
         ]
 
     def _stamps(self) -> dict[str, Stamp | None]:

@@ -23,6 +23,7 @@ from slipway.settings.tree import (
     ConnectionSettings,
     ModelSettings,
     RouteEntry,
+    RulesSettings,
     Settings,
     without_password,
 )
@@ -49,6 +50,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     file: Path | None
     warnings: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()  # other files whose change changes what the settings mean
 
     @property
     def folder(self) -> Path:
@@ -192,6 +194,7 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
             app,
             knowledge=tuple(str(folder / _expand_home(k)) for k in app.knowledge),
             prompt=str(folder / _expand_home(app.prompt)) if app.prompt else app.prompt,
+            rules=_resolve_rules(folder, app.rules),
         )
         for name, app in settings.apps.items()
     }
@@ -203,6 +206,12 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
         store=_resolve_store(settings.store, folder),
         data=str(folder / _expand_home(settings.data)),
     )
+
+
+def _resolve_rules(folder: Path, rules: RulesSettings | None) -> RulesSettings | None:
+    if rules is None:
+        return None
+    return msgspec.structs.replace(rules, file=str(folder / _expand_home(rules.file)))
 
 
 def _resolve_model(folder: Path, model: ModelSettings) -> ModelSettings:

@@ -97,12 +97,12 @@ def branches(kind: Any = Settings, path: str = "") -> Iterator[tuple[str, type[B
         yield from branches(args[0], f"{path}[]")
 
 
-def suggest_field(word: str, kind: type[Branch]) -> str:
+def suggest_field(word: str, kind: type[Branch], root: type[Branch] = Settings) -> str:
     """Return a hint for an unknown field: a similar one here or elsewhere, or all known ones."""
     here = list(fields_of(kind))
     if len(word) > MAX_WORD:
         return f"known here: {', '.join(here)}"
-    elsewhere = {name: path for path, branch in branches() for name in fields_of(branch)}
+    elsewhere = {name: path for path, branch in branches(root) for name in fields_of(branch)}
     nearest = difflib.get_close_matches(word, elsewhere, 1, 0.75)
     if near := difflib.get_close_matches(word, here, 1, 0.6 if not nearest else 0.8):
         return f"did you mean `{near[0]}:`?"
@@ -118,6 +118,8 @@ class Reader:
     """Reads one file. `problems` collects a sentence for each problem, `lines` the line of each
     field by its dotted path.
     """
+
+    root: type[Branch] = Settings  # the tree that the file is read as
 
     def __init__(self, file: str, environ: Mapping[str, str]) -> None:
         self.file, self.environ = file, environ
@@ -190,7 +192,7 @@ class Reader:
         failed = False
         for key, value_node, at in self.pairs(node, path, f"fields ({', '.join(fields)})"):
             if key not in fields:
-                self.problem(at, f"there is no such field; {suggest_field(key, kind)}")
+                self.problem(at, f"there is no such field; {suggest_field(key, kind, self.root)}")
                 continue
             try:
                 given[key] = self.value(value_node, fields[key].type, at)

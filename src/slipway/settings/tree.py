@@ -418,6 +418,27 @@ class AccessRule(Branch, frozen=True, kw_only=True):
     ]
 
 
+class RulesSettings(Branch, frozen=True, kw_only=True):
+    shorthand: ClassVar[str | None] = "file"
+    file: Annotated[
+        str, Meta(min_length=1, description="file of rules, relative to the settings file")
+    ]
+    precision: Annotated[
+        str,
+        Meta(
+            description="how often an intent must be right on questions held out of its examples; "
+            "below that it does not answer"
+        ),
+    ] = "98%"
+    collect: Annotated[
+        bool,
+        Meta(
+            description="keep the texts of questions and answers in the store, for "
+            "`slipway rules suggest`"
+        ),
+    ] = False
+
+
 class AppSettings(Branch, frozen=True, kw_only=True):
     about: Annotated[
         str, Meta(max_length=500, description="what it is for, as the page shows it")
@@ -433,6 +454,9 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="folders or files to answer from, relative to the settings file"),
     ] = ()
+    rules: Annotated[
+        RulesSettings | None, Meta(description="rules that answer before anything else is tried")
+    ] = None
     route: Annotated[
         str | None,
         Meta(description="route or model that writes answers; default: none, documents are quoted"),

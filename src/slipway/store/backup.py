@@ -22,7 +22,7 @@ from slipway.types import Record
 
 FORMAT = 1
 PAGE = 2_000  # rows read or written together
-_OF_THE_STORE = frozenset({"migrations"})  # made anew by the migrations of the other store
+_OF_THE_STORE = frozenset({"migrations"})  # the migrations of the other store write these
 _KEPT = "meta"  # what the other store has already stays: its documents depend on it
 
 

@@ -16,7 +16,7 @@ import msgspec
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -67,6 +67,12 @@ METRICS = {
         "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
         "dropped (it named no source).",
         ("app", "model", "outcome"),
+    ),
+    "rules": MetricDefinition(
+        "slipway_rule_hits",
+        "Questions that a rule recognised, by how: a full question, a pattern or an intent. "
+        "`outcome` is served, or shadow for a rule that only counts.",
+        ("app", "kind", "outcome"),
     ),
     "feedback": MetricDefinition(
         "slipway_feedback",
@@ -193,10 +199,13 @@ class Telemetry:
         self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
         self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
+    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
         """Count a record."""
         if isinstance(record, AnswerDone):
             self.answer(record)
+        elif isinstance(record, RuleUsed):
+            outcome = "shadow" if record.shadow else "served"
+            self.count("rules", (record.app, record.kind, outcome))
         elif isinstance(record, FeedbackGiven):
             self.count(
                 "feedback",

@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
 
 KEPT_ANSWERS = 2000
 # An answer may be tried again any number of times; only its latest records are kept.
 MAX_RECORDS = 200
-TimedRecord = tuple[float, AnswerDone | AttemptDone]  # seconds since the epoch at which it ended
+TimedRecord = tuple[
+    float, AnswerDone | AttemptDone | RuleUsed
+]  # seconds since the epoch at which it ended
 
 
 class Traces:
@@ -23,14 +25,14 @@ class Traces:
     def __init__(self) -> None:
         self.records: dict[str, list[TimedRecord]] = {}  # by the answer's id, the oldest first
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven) -> None:
-        """Keep a record of an answer or of a call to a model."""
-        if isinstance(record, AttemptDone):
+    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
+        """Keep a record of an answer, of a call to a model, or of a rule."""
+        if isinstance(record, AttemptDone | RuleUsed):
             self._keep(record.answer_id, record)
         elif isinstance(record, AnswerDone):
             self._keep(record.id, record)
 
-    def _keep(self, answer_id: str, record: AnswerDone | AttemptDone) -> None:
+    def _keep(self, answer_id: str, record: AnswerDone | AttemptDone | RuleUsed) -> None:
         records = self.records.get(answer_id)
         if records is None:
             records = self.records[answer_id] = []
@@ -53,20 +55,25 @@ class Traces:
 
 
 def tries(records: list[TimedRecord]) -> list[dict[str, Any]]:
-    """Group records by try, each with its calls to models. `answer` is None while a try runs."""
-    found, attempts = list[dict[str, Any]](), list[dict[str, Any]]()
+    """Group records by try, each with its calls to models and the rules that recognised the
+    question. `answer` is None while a try runs.
+    """
+    found = list[dict[str, Any]]()
+    attempts, rules = list[dict[str, Any]](), list[dict[str, Any]]()
     for at, record in records:
         if isinstance(record, AttemptDone):
             attempts.append({"ended_at": at, **record_fields(record)})
+        elif isinstance(record, RuleUsed):
+            rules.append(record_fields(record))
         else:
-            found.append(
-                {"answer": {"ended_at": at, **record_fields(record)}, "attempts": attempts}
-            )
-            attempts = []
-    return [*found, {"answer": None, "attempts": attempts}] if attempts else found
+            answer = {"ended_at": at, **record_fields(record)}
+            found.append({"answer": answer, "attempts": attempts, "rules": rules})
+            attempts, rules = [], []
+    running = {"answer": None, "attempts": attempts, "rules": rules}
+    return [*found, running] if attempts or rules else found
 
 
-def record_fields(record: AnswerDone | AttemptDone) -> dict[str, Any]:
+def record_fields(record: AnswerDone | AttemptDone | RuleUsed) -> dict[str, Any]:
     """Return the fields of a record without the ids and the owner."""
     return {
         name: value

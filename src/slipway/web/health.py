@@ -39,7 +39,11 @@ class HealthRoutes:
         pipeline = self.current.pipeline
         asker: Asker | None = request.scope["slipway.asker"]
         known = {n: a.knowledge for n, a in pipeline.apps.items() if a.knowledge is not None}
-        ready = bool(pipeline.routes) or any(knowledge.ready for knowledge in known.values())
+        ready = (
+            bool(pipeline.routes)
+            or any(knowledge.ready for knowledge in known.values())
+            or any(app.rules and not app.knowledge for app in pipeline.apps.values())
+        )
         body: dict[str, Any] = {
             "status": "ready" if ready else "starting",
             "models": len(pipeline.routes),

@@ -38,7 +38,7 @@ READERS: dict[str, tuple[str, str]] = {
     ".html": (".html", "html"),
     ".htm": (".html", "html"),
     ".txt": (".text", "plain"),
-    ".rst": (".text", "restructured"),
+    ".rst": (".restructured", "restructured"),
     ".pdf": (".pdf", "pdf"),
     ".docx": (".docx", "docx"),
     ".pptx": (".pptx", "pptx"),

@@ -1,0 +1,22 @@
+"""Rules: answer what is fixed without a model, by questions in full, patterns and intents.
+
+A file of rules (YAML) is read and checked (`reading`), compiled (`book`), and checked by the tests
+that it holds (`testing`). A rule that is not sure stays silent, and the question goes on.
+"""
+
+from slipway.rules.book import MatchedRules, RuleBook, RuleQuestion
+from slipway.rules.reading import ReadRules, read_rules
+from slipway.rules.rule import RuleMatch
+from slipway.rules.testing import RuleFailure, checked_book, failures_of
+
+__all__ = [
+    "MatchedRules",
+    "ReadRules",
+    "RuleBook",
+    "RuleFailure",
+    "RuleMatch",
+    "RuleQuestion",
+    "checked_book",
+    "failures_of",
+    "read_rules",
+]
