@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from slipway.errors import Forbidden, Overloaded, Unauthorized
+from slipway.errors import Forbidden, KeysUnavailable, Overloaded, Unauthorized
 from slipway.keys import KeyTable, key_hash
 from slipway.settings import KeySettings
 from slipway.types import Asker
@@ -71,6 +71,8 @@ class Admission:
             if found.ends_at is not None and found.ends_at <= time.time():
                 raise Unauthorized(*ended(found))
             return found
+        if self.table.is_unknown:
+            raise KeysUnavailable("The keys in the store cannot be read now.")
         if self.open:
             return ANYBODY
         raise Unauthorized(

@@ -63,7 +63,7 @@ class MadeKey(Record, frozen=True, kw_only=True):
 class KeyTable:
     """The keys made at run time, by hash, as requests are checked against them.
 
-    `revision` changes with the table. `exists` is true if a key was ever made, even if all are
+    `revision` changes with the table, except with `is_unknown`. `exists` is true if a key was ever made, even if all are
     revoked. `read_at` is None until the keys are known.
     """
 
@@ -73,6 +73,7 @@ class KeyTable:
         self.exists = False
         self.version = -1  # of the store's keys
         self.read_at: float | None = None
+        self.is_unknown = False  # the store cannot be read, and nobody knows what it holds
 
     def replace(self, version: int, keys: Iterable[SavedKey], hashes: Iterable[KeyHash]) -> None:
         """Take over what the store holds, in one step; any thread may call it."""
@@ -87,6 +88,7 @@ class KeyTable:
             if asker.ends_at is None or asker.ends_at > now - SHOWN_S
         }
         self.exists, self.version, self.read_at = bool(by_id), version, now
+        self.is_unknown = False
         self.revision += 1
 
 

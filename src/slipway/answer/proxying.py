@@ -9,6 +9,8 @@ from slipway.providers import Call
 from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import Asker
 
+DONE = b"[DONE]\n\n"  # ends a stream
+
 
 class ResponseWriter(Protocol):
     """Write a proxied answer to the client: either `whole`, or `begin`, `write`... and `end`."""
@@ -63,11 +65,16 @@ async def proxy(
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
+    last = b""
     try:
         while pieces := await answering.pieces():
-            await writer.write(
-                pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
-            )
+            events = pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
+            if events.endswith(DONE):
+                last += events
+            else:
+                await writer.write(events)
     finally:
         tally.note_writer(answering)  # another model may have continued the answer
+    answering.close()  # the call is booked before the client sees the end
+    await writer.write(last)
     await writer.end()

@@ -26,7 +26,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, StoreState
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
@@ -80,6 +80,7 @@ class Assembly:
         self.telemetry = Telemetry(
             lambda: self.carried.in_flight_total.count,
             lambda: healths_of(self.current.pipeline.routes.values()),
+            self.store_state,
         )
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
@@ -158,6 +159,14 @@ class Assembly:
         guard = Guard(self.current, fast, router, self.sealer)
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
+
+    def store_state(self) -> StoreState:
+        """Return how the store is, as rows and keys find it."""
+        return StoreState(
+            waiting=self.writer.waiting,
+            lost=self.writer.lost,
+            reason=self.writer.trouble or self.key_watch.why_down,
+        )
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""

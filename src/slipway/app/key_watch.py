@@ -1,30 +1,47 @@
 """Keep the table of keys as the store has it, whichever process changes them."""
 
 import logging
+import os
 import threading
-import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
 
 from slipway.app.stores import LazyRecords
 from slipway.keys import KeyTable
-from slipway.store import StoreError
+from slipway.store import KeyHash, SavedKey, StoreError, is_local
+from slipway.types import Record
 
 log = logging.getLogger("slipway")
 POLL_S = 0.35  # between two looks: a revoked key fails within a second in every process
 STOP_S = 5.0
+COPY = "keys.json"
+
+
+class KeysCopy(Record, frozen=True, kw_only=True):
+    """The keys as they were last read, on this machine: hashes, no keys."""
+
+    version: int
+    keys: list[SavedKey]
+    hashes: list[KeyHash]
 
 
 class KeyWatch:
     """Read the keys again whenever their version in the store has changed.
 
-    While the store cannot be read, the keys stay as they were.
+    While the store cannot be read, the keys stay as they were: `why_down` says why. A server that
+    starts then takes the copy that the last one left on this machine.
     """
 
     def __init__(self, records: LazyRecords, table: KeyTable) -> None:
         self.records, self.table = records, table
+        self.why_down: str | None = None
+        local = is_local(records.settings)  # a file can be read, whoever has locked it
+        self._copy = None if local else records.folder / COPY
         self._stop = threading.Event()
         self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._warned = False
 
     def look(self) -> None:
         """Read the keys now if they have changed."""
@@ -34,14 +51,34 @@ class KeyWatch:
             with self._looking:
                 keys = self.records().keys
                 if keys.version() != self.table.version:
-                    self.table.replace(*keys.load())
-                self.table.read_at = time.time()
+                    version, found, hashes = keys.load()
+                    self._take(KeysCopy(version=version, keys=found, hashes=hashes))
         except StoreError as error:
-            if not self._warned:
-                log.warning("the keys in the store cannot be read: %s; they stay as known", error)
-            self._warned = True
+            if self.why_down is None:
+                log.warning("the keys in the store cannot be read (%s): they stay as known", error)
+            self.why_down = str(error)
+            if self.table.read_at is None:
+                self._take_copy()
         else:
-            self._warned = False
+            self.why_down = None
+
+    def _take(self, found: KeysCopy) -> None:
+        self.table.replace(found.version, found.keys, found.hashes)
+        if self._copy is not None:
+            with suppress(OSError):  # it is for the next start only
+                _write(self._copy, msgspec.json.encode(found))
+
+    def _take_copy(self) -> None:
+        """Use the copy of the last server until the store can be read; without one, keys of the
+        store cannot be told from unknown ones.
+        """
+        self.table.is_unknown = True
+        if self._copy is None:
+            return
+        with suppress(OSError, msgspec.MsgspecError):
+            found = msgspec.json.decode(self._copy.read_bytes(), type=KeysCopy)
+            self.table.replace(-1, found.keys, found.hashes)
+            log.warning("keys of the store are those that were last read on this machine")
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._watch, name="slipway keys", daemon=True)
@@ -58,3 +95,12 @@ class KeyWatch:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(STOP_S)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file in one step; only its owner may read it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    fresh.replace(path)

@@ -16,7 +16,7 @@ import msgspec
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, StoreState
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -84,6 +84,20 @@ METRICS = {
         "slipway_settings_reloads",
         "Reloads of the settings by outcome: applied, or refused because they are invalid.",
         ("outcome",),
+    ),
+    "store_lost": MetricDefinition(
+        "slipway_store_lost_rows",
+        "Rows that neither the store nor the journal could keep, or that the store refuses.",
+        (),
+    ),
+    "store_up": MetricDefinition(
+        "slipway_store_up", "1 if the store can be used, 0 while it cannot.", (), is_gauge=True
+    ),
+    "store_waiting": MetricDefinition(
+        "slipway_store_waiting_rows",
+        "Rows that are not in the store yet, and wait in the journal.",
+        (),
+        is_gauge=True,
     ),
     "model_state": MetricDefinition(
         "slipway_model_state",
@@ -189,10 +203,13 @@ class Telemetry:
     """
 
     def __init__(
-        self, in_flight: Callable[[], int], healths: Callable[[], Mapping[str, Health]] = dict
+        self,
+        in_flight: Callable[[], int],
+        healths: Callable[[], Mapping[str, Health]] = dict,
+        store: Callable[[], StoreState] = StoreState,
     ) -> None:
         self.started_at = int(time.time())
-        self.in_flight, self.healths = in_flight, healths
+        self.in_flight, self.healths, self.store = in_flight, healths, store
         self.counts: dict[str, dict[Labels, int]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
@@ -261,6 +278,8 @@ class Telemetry:
             HistogramMetricFamily,
         )  # imported by the first scrape: it is heavy
 
+        state = self.store()
+        self.counts["store_lost"][()] = state.lost
         for name, rows in self.counts.items():
             m = METRICS[name]
             counter = CounterMetricFamily(m.name, m.help, labels=m.labels)
@@ -269,8 +288,13 @@ class Telemetry:
             yield counter
         yield from self.models(names)
         if names is None:
-            gauge = METRICS["in_flight"]
-            yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
+            for key, value in (
+                ("in_flight", self.in_flight()),
+                ("store_up", int(state.reason is None)),
+                ("store_waiting", state.waiting),
+            ):
+                gauge = METRICS[key]
+                yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
         for name, histogram in self.histograms.items():
             m = METRICS[name]
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)

@@ -201,8 +201,7 @@ class AnswerRoutes:
 
 def note_when_done(run: Run, note_answered: NoteAnswered) -> None:
     """Record the answer for feedback once it has ended."""
-    if run.task is not None:
-        run.task.add_done_callback(lambda _: note_answered(answered_record(run)))
+    run.on_end = lambda: note_answered(answered_record(run))
 
 
 def work_for(pipeline: Pipeline, endpoint: str) -> Work:

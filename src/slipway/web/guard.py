@@ -16,6 +16,7 @@ from slipway.errors import (
     BadRequest,
     Forbidden,
     InternalError,
+    KeysUnavailable,
     MethodNotAllowed,
     SlipwayError,
     Stopping,
@@ -315,7 +316,7 @@ class Guard:
         elif path == "/readyz":  # public, but only known keys get the details
             try:
                 scope["slipway.asker"] = self.asker(scope, headers)
-            except Unauthorized:
+            except (Unauthorized, KeysUnavailable):
                 scope["slipway.asker"] = None
 
     def asker(self, scope: Scope, headers: RequestHeaders) -> Asker:
