@@ -88,7 +88,7 @@ bench: .venv/dev weights
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in
 lock: .venv/dev
 	$(RESOLVE) --extra knowledge --extra vectors -o lock/run.txt
-	$(RESOLVE) --extra knowledge --extra vectors --extra local --extra compress --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
+	$(RESOLVE) --extra knowledge --extra vectors --extra local --extra compress --extra redis --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade tests/clients/requirements.in -o lock/clients.txt
 
 # Client libraries that tests run against the server, in environments of their own; see tests/clients.

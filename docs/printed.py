@@ -87,6 +87,9 @@ MEANINGS = {  # of errors that the tree in errors.py draws without words, or tha
 SETTINGS = {  # what each part of the file is about, as a sentence that introduces its fields
     "listen": "`listen` says where and to whom the server listens",
     "limits": "`limits` says how much one client may ask of the server",
+    "cache": "`cache` limits what kept answers take, and keeps those of bare models",
+    "models.NAME.cache": "`cache` of a model says which of its answers are kept",
+    "apps.NAME.cache": "`cache` of an app says which of its answers are kept",
     "models.NAME": "`models` names the models, each with these fields",
     "models.NAME.price": "`price` gives prices in USD per million tokens",
     "models.NAME.price.tiers[]": "An entry of `tiers` gives the prices of calls with a long input",

@@ -70,13 +70,13 @@ LAYERS = (  # a module may import from its own layer and those behind it
     ("web",),
     ("answer", "evals", "planner", "compress"),
     (
-        *("admission", "keys", "rules", "followups", "prompt", "knowledge", "routing"),
+        *("admission", "keys", "rules", "cache", "followups", "prompt", "knowledge", "routing"),
         *("login", "telemetry"),
     ),
     ("providers", "feedback"),
     ("ledger", "prices", "store", "weights"),
     ("settings", "terminal"),
-    ("catalogue", "lifeline"),
+    ("catalogue", "lifeline", "workers"),
     ("errors", "types"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -63,6 +63,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
         "en": ("There is no model or app with this name.", "Choose another one and ask again."),
         "zh": ("没有这个名称的模型或应用。", "请选择其他模型或应用后重新提问。"),
     },
+    "not_cached": {
+        "en": ("Nobody has asked this before.", "Ask the question again in the usual way."),
+        "zh": ("此前没有人问过这个问题。", "请以通常方式重新提问。"),
+    },
     "method_not_allowed": {
         "en": ("This action is not supported here.", "Reload the page and try again."),
         "zh": ("此处不支持该操作。", "请刷新页面后再试一次。"),

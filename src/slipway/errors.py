@@ -10,6 +10,7 @@
     ├── Forbidden                 the key, host or origin may not do this               403
     ├── NotFound                  no such route, answer or passage                      404
     │   ├── ModelNotFound         no such model, route or app                           404
+    │   ├── NotCached             only a kept answer was wanted, and there is none      404
     │   └── MethodNotAllowed      the path is there, but does not take this method      405
     ├── Conflict                  not possible in the current state                     409
     ├── Gone                      it has expired                                        410
@@ -125,6 +126,11 @@ class NotFound(SlipwayError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class NotCached(NotFound):
+    code = "not_cached"
+    next_step = "Send the request without `x-slipway-cache: only`."
 
 
 class MethodNotAllowed(NotFound):

@@ -5,6 +5,7 @@ encoded to JSON without conversion. Times are in seconds; `*_at` values are read
 loop's monotonic clock.
 """
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -16,11 +17,14 @@ Role = Literal["primary", "twin", "smaller", "local"]
 AttemptKind = Literal["first", "retry", "trial", "continue"]
 CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
+CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
 MAX_SECTIONS = 8  # of an answer
 _random: list[bytes] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)  # no two processes may use the same bytes
 
 
 def new_id(prefix: str) -> str:
@@ -97,6 +101,7 @@ class Question(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}  # the client's model parameters, passed to the model unchanged
     within: Within | None = None
     language: Language = "en"
+    cache: CacheWish = "use"
     attached: "tuple[Passage, ...]" = ()  # of files that belong to this conversation alone
 
 
@@ -243,6 +248,31 @@ class Notice(Event, frozen=True, kw_only=True):
     section: int | None = None
 
 
+class Saved(Record, frozen=True, kw_only=True):
+    """What an answer would have cost if a model had written it for this question alone.
+
+    `by` says what saved it. `usd` is None if the price is unknown, `usage` if nobody can know it.
+    """
+
+    by: Literal["rule", "cache", "semantic", "stale", "flight"]
+    usage: Usage | None = None
+    usd: str | None = None
+
+
+class CacheFacts(Record, frozen=True, kw_only=True):
+    """What the cache did for an answer.
+
+    `state` is `hit` or `stale` (a kept answer), `flight` (the call of an identical question that
+    was in progress), `miss`, `refresh` or `off`. `age_s` is the age of a kept answer. `key` names
+    the kept answer in `POST /v1/cache/invalidate`.
+    """
+
+    state: Literal["hit", "stale", "flight", "miss", "refresh", "off"]
+    key: str | None = None
+    age_s: float | None = None
+    saved: Saved | None = None
+
+
 class UsageReport(Event, frozen=True, kw_only=True):
     model: str
     usage: Usage
@@ -282,6 +312,7 @@ class Done(Event, frozen=True, kw_only=True):
     duration_s: float
     ttft_s: float | None = None
     prompt: str | None = None  # the version of the prompt, if a model wrote the answer
+    cache: CacheFacts | None = None  # None if no cache was asked
 
 
 class OtherModelUsage(Record, frozen=True, kw_only=True):
@@ -320,6 +351,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     citations_dropped: int = 0
     other_usage: tuple[OtherModelUsage, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
+    saved: Saved | None = None
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):

@@ -7,8 +7,21 @@ routing, settlement. Both run inside `run_settled`, which emits exactly one Answ
 
 from slipway.answer.answering import answer
 from slipway.answer.current import Current
+from slipway.answer.kept_answers import answer_kept
+from slipway.answer.kept_chat import proxy_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.proxying import ResponseWriter, proxy
 from slipway.answer.settlement import Facts, Tally
 
-__all__ = ["App", "Current", "Facts", "Pipeline", "ResponseWriter", "Tally", "answer", "proxy"]
+__all__ = [
+    "App",
+    "Current",
+    "Facts",
+    "Pipeline",
+    "ResponseWriter",
+    "Tally",
+    "answer",
+    "answer_kept",
+    "proxy",
+    "proxy_kept",
+]

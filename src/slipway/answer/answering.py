@@ -30,24 +30,58 @@ async def answer(
     """
     tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
 
+    async def stages() -> None:
+        if not await is_ruled(pipeline, app, question, draft, tally, say):
+            await compose(pipeline, app, question, draft, tally, say)
+            finish(question, draft, tally, say)
+
+    try:
+        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
+    except (SlipwayError, asyncio.CancelledError):
+        report_usage(draft, tally, say)
+        raise
+
+
+async def is_ruled(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> bool:
+    """Answer by a rule of the app; return False if none matches."""
+    if app.rules is None:
+        return False
+    send = timed(say, tally)
+    if not await answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+        return False
+    finish(question, draft, tally, say)
+    return True
+
+
+def timed(say: Say, tally: Tally) -> Say:
+    """Return `say`, with the time of the first words noted."""
+
     def send(event: Event) -> None:
         if type(event) is Delta:
             tally.mark_first_words()
         say(event)
 
+    return send
+
+
+def finish(question: Question, draft: Draft, tally: Tally, say: Say) -> None:
+    """Say what the answer took, and that it is done."""
+    settle(draft, tally)
+    report_usage(draft, tally, say)
+    say(done(question, draft, tally))
+
+
+async def compose(
+    pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
+) -> None:
+    """Plan the answer and write what the draft still lacks. Raises the error of a failed section
+    after the others are written.
+    """
+    send = timed(say, tally)
     progress = ProgressReporter(send, tally.started_at, pipeline.pace)
-
-    async def stages() -> None:
-        if app.rules is None or not await answer_by_rule(
-            app, app.rules, question, draft, pipeline.emit, send
-        ):
-            await written()
-        settle(draft, tally)
-        report_usage(draft, tally, send)
-        send(done(question, draft, tally))
-
-    async def written() -> None:
-        """Write the answer from documents, by a model, or both."""
+    try:
         small = (
             small_model(pipeline, app.small, question, draft, tally)
             if app.small is not None
@@ -57,12 +91,6 @@ async def answer(
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
-
-    try:
-        await run_settled(pipeline, tally, stages, if_cancelled="cancelled")
-    except (SlipwayError, asyncio.CancelledError):
-        report_usage(draft, tally, send)
-        raise
     finally:
         progress.close()
 

@@ -3,6 +3,7 @@ finished section twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from itertools import groupby
 from typing import Literal
 
@@ -51,6 +52,7 @@ class Draft:
         self.spent: list[CallUsage] = []
         self.notices: set[str] = set()  # codes of notices that are sent only once
         self.prompt: str | None = None
+        self.understood = ""  # the complete question that was searched for
 
     def plan(self, parts: Iterable[Part]) -> None:
         self.sections = [Section(index, part) for index, part in enumerate(parts)]
@@ -58,6 +60,12 @@ class Draft:
     @property
     def missing(self) -> list[Section]:
         return [section for section in self.sections if section.state != "done"]
+
+    def adopt(self, other: "Draft") -> None:
+        """Continue from what another draft holds, which stays as it is."""
+        self.sections = [copy(section) for section in other.sections]
+        self.sources, self.notices = dict(other.sources), set(other.notices)
+        self.prompt, self.understood = other.prompt, other.understood
 
     def check(self) -> None:
         """Raise the error of the first section that failed."""

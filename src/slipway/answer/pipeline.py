@@ -8,6 +8,7 @@ import msgspec
 from slipway.admission import Admission
 from slipway.answer.pace import Pace
 from slipway.answer.settlement import Book
+from slipway.cache import AnswerCache, CachePolicy
 from slipway.knowledge import Knowledge
 from slipway.prompt import DEFAULT_PROMPT, Prompt
 from slipway.routing import Route
@@ -30,6 +31,7 @@ class App(Record, frozen=True, kw_only=True):
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     passages: int = 5
     sections: int = 4
+    cache: CachePolicy | None = None
     matches: bool = False  # match sources to sentences by words, for models that name none
 
 
@@ -47,6 +49,10 @@ class Pipeline(Record, frozen=True, kw_only=True):
     answer_s: float = 600.0  # time limit of a whole answer
     patience_s: float = 20.0  # how long a failed model may be retried
     pace: Pace = msgspec.field(default_factory=Pace)
+    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
+    policies: dict[str, CachePolicy] = msgspec.field(
+        default_factory=dict
+    )  # of routes and models whose answers are kept
 
     def app(self, name: str) -> App | None:
         """Return the app of that name; a route or model is an app without documents."""

@@ -10,6 +10,7 @@ from slipway.answer import sections
 from slipway.answer.draft import Draft, Part, Say, Section
 from slipway.answer.pipeline import App
 from slipway.answer.progress import ProgressReporter
+from slipway.cache import SearchedSection
 from slipway.errors import InternalError
 from slipway.knowledge import Knowledge
 from slipway.knowledge.attachments import best
@@ -51,6 +52,7 @@ async def plan(
         meant = question if draft.sections else await understand(question, progress, say, small)
         await readiness(app.knowledge, app, progress)
         if not draft.sections:
+            draft.understood = meant.text
             draft.plan(await parts_of(app, app.knowledge, meant))
         await retrieve(app, app.knowledge, question, draft, progress, say)
     for section in draft.missing:
@@ -157,6 +159,35 @@ async def retrieve(
         count,
         "passages",
     )
+
+
+def searched_sections(app: App, draft: Draft) -> tuple[SearchedSection, ...]:
+    """Return what was searched for each section, and what was found."""
+    least = MIN_CONFIDENCE_TO_QUOTE if app.route is None else MIN_CONFIDENCE_TO_ASK
+    return tuple(
+        SearchedSection(
+            text=section.part.text,
+            title=section.title,
+            passages=tuple(source.id for source in section.sources or ()),
+            is_asked=section.confidence >= least,
+        )
+        for section in draft.sections
+    )
+
+
+async def search_again(
+    app: App, knowledge: Knowledge, question: Question, understood: str
+) -> tuple[SearchedSection, ...]:
+    """Return what a question would be answered from now; no model is asked."""
+    draft = Draft()
+    meant = msgspec.structs.replace(question, text=understood)
+    draft.plan(await parts_of(app, knowledge, meant))
+    found = await asyncio.gather(
+        *(asyncio.to_thread(find, app, knowledge, question, each) for each in draft.sections)
+    )
+    for section, (hits, confidence) in zip(draft.sections, found, strict=True):
+        section.sources, section.confidence = [draft.source(hit) for hit in hits], confidence
+    return searched_sections(app, draft)
 
 
 def find(

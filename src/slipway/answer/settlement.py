@@ -10,9 +10,11 @@ from slipway.routing import AttemptUsage, RoutedAnswer
 from slipway.types import (
     AnswerDone,
     Asker,
+    CacheFacts,
     CallKind,
     OtherModelUsage,
     Record,
+    Saved,
     ServedBy,
     new_id,
 )
@@ -30,6 +32,7 @@ class Facts(Record, frozen=True, kw_only=True):
     attempts: int
     cost_usd: str | None = None
     rate_limits: Sequence[tuple[bytes, bytes]] = ()  # of the provider, as headers
+    cache: CacheFacts | None = None
 
 
 class Tally:
@@ -61,6 +64,7 @@ class Tally:
         self.attempts = 0
         self.skipped: dict[str, str] = {}
         self.error: str | None = None
+        self.saved: Saved | None = None
         self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
@@ -135,6 +139,17 @@ class Tally:
             )
         return CallUsage(model=row.model, usage=row.usage, cost=row.cost)
 
+    def take_over(self, other: "Tally") -> None:
+        """Book what another tally holds as ours: it is that of a call that several answers shared."""
+        self.spent += other.spent
+        self.kinds |= other.kinds
+        self.other_usage += other.other_usage
+        self.attempts += other.attempts
+        self.skipped |= other.skipped
+        self.cited += other.cited
+        self.flagged += other.flagged
+        self.dangling += other.dangling
+
     @property
     def cost_usd(self) -> str | None:
         return ledger.format_usd(ledger.total_usd(self.spent))
@@ -172,6 +187,7 @@ class Tally:
             citations_dropped=self.dangling,
             other_usage=(*self.other_usage, *self._other_writers()),
             skipped=tuple(self.skipped.items()),
+            saved=self.saved,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

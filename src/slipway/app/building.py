@@ -3,37 +3,40 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router
 
+from slipway.admission import InFlight
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
 from slipway.login.sessions import Sealer
-from slipway.routing import healths_of
+from slipway.routing import Health, healths_of
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
+from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, StoreState
+from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord, StoreState
 from slipway.web.answers import AnswerRoutes
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
-from slipway.web.guard import Guard
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
@@ -69,19 +72,22 @@ class Assembly:
         self.records = records or LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         self.ledger = LedgerWriter(self.writer)
+        self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
-            emit=self.emit, live=live, pace=Pace(self.records), book=self.ledger.add
+            emit=self.emit,
+            live=live,
+            pace=Pace(self.records),
+            book=self.ledger.add,
+            in_flight_total=self.in_flight(),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
         self.feedback = Feedback(self.records, self.writer, self.emit)
         compiled = self.compile(settings, None)
         self.current = Current(settings, compiled.pipeline)
-        self.telemetry = Telemetry(
-            lambda: self.carried.in_flight_total.count,
-            lambda: healths_of(self.current.pipeline.routes.values()),
-            self.store_state,
-        )
+        self.telemetry = self.count_answers()
+        self.writer.on_change = self.telemetry.note_store
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(
@@ -89,7 +95,19 @@ class Assembly:
         )
         self.asgi: Guard = self.route()
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
+    def in_flight(self) -> InFlight:
+        """Return what counts the answers in progress."""
+        return InFlight()
+
+    def count_answers(self) -> Telemetry:
+        """Return the metrics."""
+        return Telemetry(lambda: self.carried.in_flight_total.count, self.healths, self.store_state)
+
+    def healths(self) -> dict[str, Health]:
+        """Return what is known of each model that questions may meet."""
+        return healths_of(self.current.pipeline.routes.values())
+
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
         self.traces.emit(record)
@@ -116,6 +134,8 @@ class Assembly:
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
         self.current.replace(compiled.settings, compiled.pipeline)
+        cache = compiled.settings.cache
+        self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
 
     def count_reload(self, outcome: str) -> None:
@@ -133,10 +153,10 @@ class Assembly:
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
-            *HealthRoutes(self.current, self.telemetry, self.reloading.status).paths(),
+            *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
-            *TraceRoutes(self.current, self.traces.find).paths(),
+            *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
@@ -156,7 +176,7 @@ class Assembly:
             lifespan=self.lifespan,
             redirect_slashes=False,
         )
-        guard = Guard(self.current, fast, router, self.sealer)
+        guard = self.guard(fast, router)
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
@@ -167,6 +187,15 @@ class Assembly:
             lost=self.writer.lost,
             reason=self.writer.trouble or self.key_watch.why_down,
         )
+
+    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+        return Guard(self.current, fast, rest, self.sealer)
+
+    def health_routes(self) -> HealthRoutes:
+        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+
+    def trace_routes(self) -> TraceRoutes:
+        return TraceRoutes(self.current, self.traces.find)
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -184,12 +213,18 @@ class Assembly:
         self.key_watch.start()
         self.writer.start()
         self.load_pace()
+        if self.redis is not None:
+            self.redis.start()
+        self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
+        await self.carried.cache.close()
+        if self.redis is not None:
+            await self.redis.close()
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()

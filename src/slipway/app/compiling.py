@@ -10,8 +10,10 @@ import msgspec
 from slipway import answer, providers
 from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
+from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
 from slipway.app.rulebooks import rulebook
+from slipway.cache import AnswerCache
 from slipway.errors import SettingsError
 from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
@@ -86,6 +88,7 @@ class Carried(Record, frozen=True, kw_only=True):
     book: Callable[[LedgerRow], None] = lambda row: None
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
+    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
 
 
@@ -115,7 +118,11 @@ def compile_pipeline(
             ),
         )
     apps = {
-        name: app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live))
+        name: with_policy(
+            settings,
+            app,
+            app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live)),
+        )
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
@@ -135,7 +142,14 @@ def compile_pipeline(
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
+        cache=carried.cache,
+        policies=policies_of(settings),
     )
+
+
+def with_policy(settings: Settings, app: AppSettings, compiled: answer.App) -> answer.App:
+    """Return the compiled app with what is kept of its answers."""
+    return msgspec.structs.replace(compiled, cache=app_policy(settings, app, compiled))
 
 
 def candidate_of(handle: ModelHandle) -> Candidate:

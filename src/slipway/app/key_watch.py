@@ -70,7 +70,7 @@ class KeyWatch:
 
     def _take_copy(self) -> None:
         """Use the copy of the last server until the store can be read; without one, keys of the
-        store cannot be told from unknown ones.
+        store and unknown ones look alike.
         """
         self.table.is_unknown = True
         if self._copy is None:

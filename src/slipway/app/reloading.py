@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -85,10 +85,14 @@ class Reloading:
 
         `compile_beside` compiles settings beside those in force (SettingsError if that fails),
         `apply` makes them the ones that the next question meets, `count` counts outcomes
-        (`applied`, `refused`). `after_apply`, if set, is called last.
+        (`applied`, `refused`). `after_apply`, if set, is called last. `agree`, if set, is called in
+        the thread with settings that could be compiled here; the problems that it returns refuse
+        them. `committed` is awaited once they are in force.
         """
         self.live, self.compiled = live, compiled
         self.after_apply: Callable[[], None] | None = None
+        self.agree: Callable[[Loaded], tuple[str, ...]] = lambda _: ()
+        self.committed: Callable[[], Awaitable[None]] | None = None
         self.applied_at = time.time()
         self.refused: tuple[str, ...] = ()
         self._compile, self._apply, self._count = compile_beside, apply, count
@@ -157,7 +161,12 @@ class Reloading:
             problems = [f"{len(problems)} {noun}: see the server's log"]
         return {"applied_at": round(self.applied_at, 3), "refused": problems}
 
-    async def _put(self, compiled: Compiled) -> None:
+    def check_now(self) -> None:
+        """Read the file again now."""
+        self._wake.set()
+
+    async def put(self, compiled: Compiled) -> None:
+        """Make these settings the ones that the next question meets."""
         before, self.compiled = self.compiled, compiled
         self._apply(compiled)
         for model in _only(compiled.models, before.models):
@@ -168,6 +177,8 @@ class Reloading:
         self._count("applied")
         if self.after_apply is not None:
             self.after_apply()
+        if self.committed is not None:
+            await self.committed()
 
     # in the thread
 
@@ -210,6 +221,9 @@ class Reloading:
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the previous settings stay
             problems = problems_of(error)
+        else:
+            problems = self.agree(found)
+        if problems:
             if problems != self.refused:
                 log.warning(
                     "Settings not applied (%d %s); the previous ones stay active: %s",
@@ -220,7 +234,7 @@ class Reloading:
             return problems
         if self._stopped:
             return ()
-        asyncio.run_coroutine_threadsafe(self._put(compiled), loop).result()
+        asyncio.run_coroutine_threadsafe(self.put(compiled), loop).result()
         self.applied_at = time.time()
         self._start_documents(compiled, before, existing)
         for warning in found.warnings:

@@ -1,5 +1,6 @@
 """`slipway serve` and `slipway check`."""
 
+import asyncio
 import logging
 import sys
 from functools import partial
@@ -17,11 +18,12 @@ from slipway.app.loading import (
 )
 from slipway.app.rulebooks import failing_tests
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
+from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
-from slipway.store import check_usable, file_of
+from slipway.store import check_usable, file_of, redis
 from slipway.web.server import Server, bind
 from slipway.weights import fetching
 
@@ -38,9 +40,17 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
-    store = LazyStore(found.settings)
     records = LazyRecords(found.settings)
     records.check()
+    if found.settings.listen.workers > 1:
+        records.close()  # each worker opens its own
+        listening = bind(found.settings.listen)
+        address = listening.getsockname()
+        serve_workers(
+            flags, found, listening, announce=partial(tell_start, found, address, quiet=quiet)
+        )
+        return
+    store = LazyStore(found.settings)
     assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)), records)
     listening = bind(found.settings.listen)
 
@@ -69,7 +79,7 @@ def is_slipway(listen: Listen) -> bool:
     connection = HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
-        return connection.getresponse().read() == b'{"status":"ok"}'
+        return connection.getresponse().read().startswith(b'{"status":"ok"')
     except (OSError, HTTPException):
         return False
     finally:
@@ -95,6 +105,8 @@ def check(flags: Flags) -> list[str]:
         if not is_slipway(settings.listen):
             raise
         lines.append(f"note: a Slipway server already uses port {settings.listen.port}")
+    if settings.shared is not None and (said := asyncio.run(redis.check(settings.shared))):
+        lines.append(f"warning: {said}")
     for kind, names in (
         ("model", settings.models),
         ("route", settings.routes),

@@ -25,6 +25,24 @@ class NonEmptyPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class WorkerCount(click.ParamType[int]):
+    """A number of worker processes."""
+
+    name = "number"
+    most = 64  # as `listen.workers` in the settings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            count = int(value)
+        except ValueError:
+            count = 0
+        if 1 <= count <= self.most:
+            return count
+        raise SettingsError(
+            [f"--workers: `{value}` is not a number of workers; write 1 to {self.most}"]
+        )
+
+
 CONFIG = click.option(
     "--config", type=NonEmptyPath(), help="Settings file [default: ./slipway.yaml if it exists]."
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from slipway.app.serving import serve
-from slipway.commands.options import PORT, settings_options
+from slipway.commands.options import PORT, WorkerCount, settings_options
 from slipway.settings import Flags
 
 
@@ -13,6 +13,11 @@ from slipway.settings import Flags
 @settings_options
 @click.option("--host", help="Address to listen on [default: 127.0.0.1].")
 @click.option("--port", type=PORT, help="Port to listen on; 0 takes a free one [default: 8080].")
+@click.option(
+    "--workers",
+    type=WorkerCount(),
+    help="Worker processes that share the port, one core for each [default: 1].",
+)
 @click.option("--quiet", is_flag=True, help="Show only warnings and errors.")
 def command(
     config: Path | None,
@@ -20,6 +25,7 @@ def command(
     models: tuple[str, ...],
     host: str | None,
     port: int | None,
+    workers: int | None,
     quiet: bool,
 ) -> None:
     """Serve the OpenAI API, answers over documents, and the chat page.
@@ -29,7 +35,8 @@ def command(
       slipway serve --docs ./docs
     Answers written by a model, with sources:
       slipway serve --docs ./docs --model dashscope/qwen-plus
-    A gateway in front of your own model server:
-      slipway serve --model http://127.0.0.1:8000/v1
+    A gateway in front of your own model server, on two cores:
+      slipway serve --model http://127.0.0.1:8000/v1 --workers 2
     """
-    serve(Flags(config=config, docs=docs, models=models, host=host, port=port), quiet=quiet)
+    flags = Flags(config=config, docs=docs, models=models, host=host, port=port, workers=workers)
+    serve(flags, quiet=quiet)

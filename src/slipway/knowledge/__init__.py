@@ -8,7 +8,7 @@ what.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
@@ -32,6 +32,7 @@ from slipway.knowledge.readers.ocr import is_installed
 from slipway.knowledge.search_slots import SearchSlots
 from slipway.knowledge.searching import Search, SearchResult
 from slipway.knowledge.sync import Synchronizer
+from slipway.knowledge.versions import Versions
 from slipway.store import Store
 from slipway.types import Asker, Hit, Passage, Record, Within
 
@@ -126,6 +127,7 @@ class Knowledge:
     ) -> None:
         """`rerank` scores texts for a question; found places are sorted by its scores."""
         self.synchronizer, self.access, self._rerank = synchronizer, access or Access(), rerank
+        self._versions = Versions()
 
     def with_access(self, access: Access) -> "Knowledge":
         """Return the same documents under other access rules."""
@@ -271,6 +273,45 @@ class Knowledge:
         embed = self.synchronizer.dense.embedder(text) if near and self.synchronizer.dense else None
         index = self._index_for(asker) if asker else self.synchronizer.collection.index
         return answerability.answer_probability(text, ranked, index, embed)
+
+    # What an answer rests on
+
+    def version(self, asker: Asker) -> str:
+        """Return a name for all that a search of this asker can find; it changes with any of it,
+        and is the same in every process that read the same files.
+        """
+        known = self.synchronizer.collection.known
+        visible = self.access.document_filter(asker, None, known.documents, known.epoch)
+        dense = self.synchronizer.dense
+        found = self._versions.version(known, visible)
+        return found if dense is None else f"{found}:{dense.version}"
+
+    def groups_that_matter(self, asker: Asker) -> list[str]:
+        """Return the asker's groups that any rule or document names, and so decide what it reads."""
+        known = self.synchronizer.collection.known
+        named = self.access.named_groups(known.documents, known.epoch)
+        return (
+            ["*everything", *sorted(asker.groups & named)]
+            if asker.everything
+            else sorted(asker.groups & named)
+        )
+
+    def are_current(self, paths: Iterable[str], asker: Asker) -> bool:
+        """Return whether these documents are there, unchanged since they were read, and readable."""
+        collection = self.synchronizer.collection
+        known = collection.known
+        docs = [known.by_path.get(path) for path in paths]
+        readable = [
+            doc
+            for doc in docs
+            if doc is not None and self.access.may_read(asker, doc, known.documents)
+        ]
+        return len(readable) == len(docs) and not collection.stale(readable)
+
+    @property
+    def name(self) -> str:
+        """Return a name of the store of these documents, whose secret makes the ids of passages."""
+        return self.synchronizer.collection.document_store.public("")
 
     # The field's name on the wire
     def passage(self, id: str, asker: Asker) -> Passage | None:  # noqa: A002

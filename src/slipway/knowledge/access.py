@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from difflib import SequenceMatcher
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -138,6 +138,10 @@ class Access:
         """
         return self._of(documents, generation).document_filter(asker, within)
 
+    def named_groups(self, documents: Mapping[int, Any], generation: object) -> frozenset[str]:
+        """Return all groups that the rules or a document name; no other group matters here."""
+        return self._of(documents, generation).named_groups
+
     def _of(
         self, documents: Mapping[int, RestrictedDocument], generation: object = None
     ) -> "Verdicts":
@@ -185,6 +189,11 @@ class Verdicts:
         first = found.sure[0] if found.sure else len(self.rules)
         closed = [each.groups for each in self._unmatched if each.closes(doc, first, found)]
         return tuple(dict.fromkeys([*groups, *closed]))
+
+    @cached_property
+    def named_groups(self) -> frozenset[str]:
+        of_documents = {groups for doc in self.documents.values() for groups in doc.groups}
+        return frozenset().union(*(rule.groups for rule in self.rules), *of_documents)
 
     def document_filter(self, asker: Asker, within: Within | None) -> DocumentFilter | None:
         key = (asker.everything, asker.groups, within)

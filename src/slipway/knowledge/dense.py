@@ -95,6 +95,12 @@ class Dense:
         """Return whether a model with vectors serves."""
         return self._serving is not None
 
+    @property
+    def version(self) -> str:
+        """Name the model that serves, and how many passages it can find."""
+        serving = self._serving
+        return f"{self.wanted}:{len(serving.vectors)}" if serving is not None else ""
+
     def embedder(self, text: str) -> "Callable[[str], NDArray[np.float32]] | None":
         """Return the function that embeds texts like this one; None without a model, or if the
         model does not know its script.

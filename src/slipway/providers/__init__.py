@@ -24,17 +24,19 @@ class Call(Record, frozen=True, kw_only=True):
     in it.
 
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with
-    its own. `usage_wanted`: the client asked for the usage chunk of a stream; `stream_options`
-    holds its other options. A `patient` call waits for a model that is still loading; a call that
-    another model can answer does not. `may_resend` is called before the request is sent a second
-    time because a kept connection was closed. The first words must arrive by `words_by`, the last
-    by `ends_by` (monotonic clock).
+    its own. `usage_wanted`: the client asked for the usage chunk of a stream; `keep_usage`: pass
+    that chunk on if there is one, whoever asked; `stream_options` holds the client's other
+    options. A `patient` call waits for a model that is still loading; a call that another model can
+    answer does not. `may_resend` is called before the request is sent a second time because a kept
+    connection was closed. The first words must arrive by `words_by`, the last by `ends_by`
+    (monotonic clock).
     """
 
     body: bytes
     name_at: tuple[int, int]
     stream: bool
     usage_wanted: bool = False
+    keep_usage: bool = False
     stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
     patient: bool = True
     may_resend: Callable[[], bool] = lambda: True

@@ -68,7 +68,7 @@ class OpenAIReply:
         """`silence_s` is how long a stream that has begun may send nothing but comments."""
         self.error_reader, self.reply = error_reader, reply
         self._rate_limits = reply.headers_with(RATE_LIMIT)
-        self.hide_usage = not call.usage_wanted
+        self.hide_usage = not (call.usage_wanted or call.keep_usage)
         self.is_single = b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
         self.framer = Framer()

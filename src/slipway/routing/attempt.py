@@ -121,6 +121,7 @@ class Attempt:
             name_at=call.name_at,
             stream=call.stream,
             usage_wanted=call.usage_wanted,
+            keep_usage=call.keep_usage,
             stream_options=call.stream_options,
             patient=may_wait,
             may_resend=may_resend,

@@ -9,6 +9,8 @@ from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import (
     AccessRule,
     AppSettings,
+    CacheSettings,
+    CacheStorage,
     ConnectionSettings,
     KeySettings,
     Limits,
@@ -30,6 +32,8 @@ __all__ = [
     "DEFAULT_FILE",
     "AccessRule",
     "AppSettings",
+    "CacheSettings",
+    "CacheStorage",
     "ConnectionSettings",
     "Endpoint",
     "Flags",

@@ -17,6 +17,7 @@ from slipway.settings.tree import (
     POSTGRES,
     SQLITE,
     AppSettings,
+    CacheSettings,
     Login,
     ModelSettings,
     Oidc,
@@ -29,6 +30,8 @@ from slipway.settings.tree import (
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+NO_LIFETIME = "0 keeps nothing; write how long, such as `1h`, or remove it"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
 HEADER_TEXT = re.compile(r"[\t -~\xa0-\xff]*")  # characters allowed in a request header
 
@@ -114,6 +117,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
         check_app(name, app, settings, problem)
     check_store(settings.store, problem)
     check_keys(settings, problem)
+    check_caches(settings, problem)
     check_listen(settings, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
@@ -132,6 +136,51 @@ def check_store(store: str, problem: AddProblem) -> None:
             f"`{without_password(store)}` is not a store; write `{SQLITE}PATH`, such as "
             f"`{SQLITE}.slipway/slipway.db`, or `postgresql://USER:PASSWORD@HOST/DATABASE`",
         )
+
+
+def check_caches(settings: Settings, problem: AddProblem) -> None:
+    """Check how long answers are kept, and the address of the Redis that servers share."""
+    if settings.cache.exact == 0:
+        problem("cache.exact", NO_LIFETIME)
+    for kind, owners in (("models", settings.models), ("apps", settings.apps)):
+        for name, owner in owners.items():
+            if owner.cache is not None:
+                check_cache(f"{kind}.{name}.cache", owner.cache, problem)
+    if settings.shared is not None and (why := redis_problem(settings.shared)):
+        problem("shared", why)
+
+
+def check_cache(path: str, cache: CacheSettings, problem: AddProblem) -> None:
+    if cache.exact == 0:
+        problem(f"{path}.exact", NO_LIFETIME)
+    elif cache.exact is None:
+        for field in ("stale_while_refresh", "stale_on_error"):
+            if getattr(cache, field):
+                problem(f"{path}.{field}", f"it has no effect without `exact`; add it to `{path}`")
+    for tag in cache.tags:
+        if not tag.strip() or "," in tag:
+            problem(f"{path}.tags", f"`{tag}` is not a tag; write a name without commas")
+
+
+def redis_problem(address: str) -> str | None:
+    """Return what is wrong with the address of a Redis server; None if nothing is."""
+    shown = without_login(address)
+    example = "write `redis://HOST:6379/0`, `rediss://…` for TLS, or `unix:///path/to/socket`"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return f"`{shown}` is not an address; {example}"
+    if parts.scheme not in REDIS_SCHEMES:
+        return f"`{shown}` is not the address of a Redis server; {example}"
+    if parts.scheme == "unix":
+        return None if parts.path else f"`{shown}` names no socket; {example}"
+    if not parts.hostname or port == 0:
+        return f"`{shown}` names no host; {example}"
+    database = parts.path.strip("/")
+    if database and not database.isdigit():
+        return f"`{database}` is not the number of a database; {example}"
+    return None
 
 
 def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:

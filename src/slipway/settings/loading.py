@@ -42,6 +42,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     host: str | None = None
     port: int | None = None
+    workers: int | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,11 +121,13 @@ def _keep_until_restart(
     rows = (
         ("listen.host", settings.listen.host, running.listen.host),
         ("listen.port", settings.listen.port, running.listen.port),
+        ("listen.workers", settings.listen.workers, running.listen.workers),
         ("limits.document_time", settings.limits.document_time, running.limits.document_time),
         ("store", without_password(settings.store), without_password(running.store)),
         ("data", settings.data, running.data),
         ("embedding", settings.embedding, running.embedding),
         ("ocr", settings.ocr, running.ocr),
+        ("shared", without_login(settings.shared or ""), without_login(running.shared or "")),
     )
     waits = [
         (path, f"`{new}` takes effect after a restart; until then it is `{old}`")
@@ -132,7 +135,10 @@ def _keep_until_restart(
         if new != old
     ]
     listen = msgspec.structs.replace(
-        settings.listen, host=running.listen.host, port=running.listen.port
+        settings.listen,
+        host=running.listen.host,
+        port=running.listen.port,
+        workers=running.listen.workers,
     )
     limits = msgspec.structs.replace(settings.limits, document_time=running.limits.document_time)
     return msgspec.structs.replace(
@@ -143,6 +149,7 @@ def _keep_until_restart(
         data=running.data,
         embedding=running.embedding,
         ocr=running.ocr,
+        shared=running.shared,
     ), waits
 
 
@@ -249,6 +256,7 @@ def _apply_flags(
         settings.listen,
         host=flags.host if flags.host is not None else settings.listen.host,
         port=flags.port if flags.port is not None else settings.listen.port,
+        workers=flags.workers if flags.workers is not None else settings.listen.workers,
     )
     models, routes, apps = dict(settings.models), dict(settings.routes), dict(settings.apps)
     names = []

@@ -71,6 +71,10 @@ class Listen(Branch, frozen=True, kw_only=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")
     ] = 8080
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="worker processes that share the port; one core for each"),
+    ] = 1
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(description="host names to accept besides loopback; `*` accepts all"),
@@ -224,6 +228,55 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class CacheSettings(Branch, frozen=True, kw_only=True):
+    """What is kept of an app's or a model's answers."""
+
+    shorthand: ClassVar[str | None] = "exact"
+    exact: Annotated[
+        Duration | None,
+        Meta(
+            description="how long an answer serves the same question again, from when it was "
+            "written; default: not at all"
+        ),
+    ] = None
+    stale_while_refresh: Annotated[
+        Duration,
+        Meta(
+            description="how much longer it is served while one call in the background writes a "
+            "new one"
+        ),
+    ] = 0.0
+    stale_on_error: Annotated[
+        Duration, Meta(description="how much longer it is served if no model can answer")
+    ] = 0.0
+    flights: Annotated[
+        bool,
+        Meta(description="whether identical questions that are in progress share one call"),
+    ] = True
+    tags: Annotated[
+        tuple[str, ...],
+        Meta(description="names by which `POST /v1/cache/invalidate` finds these answers"),
+    ] = ()
+
+
+class CacheStorage(Branch, frozen=True, kw_only=True):
+    """Where answers are kept, and for how long those of models without a `cache` of their own."""
+
+    memory_mb: Annotated[
+        float, Meta(gt=0, description="memory for kept answers, in MiB; the least used go first")
+    ] = 64.0
+    answer_kb: Annotated[float, Meta(gt=0, description="largest answer that is kept, in KiB")] = (
+        1024.0
+    )
+    exact: Annotated[
+        Duration | None,
+        Meta(
+            description="how long answers of models and routes without a `cache` of their own are "
+            "kept, if the request has `temperature: 0`; default: not at all"
+        ),
+    ] = None
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -315,6 +368,13 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "rejects `stream_options`"
         ),
     ] = True
+    cache: Annotated[
+        CacheSettings | None,
+        Meta(
+            description="keep this model's answers, whatever the temperature; a route keeps them "
+            "as its first model does. Default: the top-level `cache.exact`"
+        ),
+    ] = None
     extends: Annotated[
         str | None,
         Meta(description="another model; its fields (except `name`) are used if not set here"),
@@ -513,6 +573,10 @@ class AppSettings(Branch, frozen=True, kw_only=True):
             description="most sections of an answer, each a call; 1 turns sections off",
         ),
     ] = 4
+    cache: Annotated[
+        CacheSettings | None,
+        Meta(description="keep answers for the same question; default: every question is answered"),
+    ] = None
 
 
 class Settings(Branch, frozen=True, kw_only=True):
@@ -548,6 +612,16 @@ class Settings(Branch, frozen=True, kw_only=True):
             "`tokenizer.json`, or `none`"
         ),
     ] = "minilm"
+    cache: Annotated[
+        CacheStorage, Meta(description="where kept answers are, and those of bare models")
+    ] = CacheStorage()
+    shared: Annotated[
+        str | None,
+        Meta(
+            description="Redis that several servers share, as `redis://HOST:PORT/DB`; they answer "
+            "without it, too. Needs the extra `redis`"
+        ),
+    ] = None
     ocr: Annotated[
         bool, Meta(description="recognise the text of scanned PDF pages; needs the extra `ocr`")
     ] = False

@@ -100,6 +100,7 @@ class RowWriter:
         self._warned = False
         self.lost = 0
         self.why_down: str | None = None
+        self.on_change: Callable[[], None] = lambda: None  # called in the thread
         self.saved: Callable[[str, Sequence[Any]], None] | None = None
 
     @property
@@ -196,6 +197,7 @@ class RowWriter:
             except Exception:  # the thread must go on: the next try may succeed
                 log.exception("rows could not be written")
                 done = False
+            self.on_change()
             if self._closing:
                 return
             if not done:

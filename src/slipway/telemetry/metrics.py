@@ -7,9 +7,10 @@ with underscores for dots and the unit as a suffix.
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import accumulate
-from typing import Any, TypeVar
+from operator import add
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -22,8 +23,29 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+BAD = ("closed", "half-open", "open")  # the worst one comes last
 Labels = tuple[str, ...]
 Row = TypeVar("Row")
+
+
+class Numbers(Protocol):
+    """The numbers of one row: a counter has one, a histogram one for each bucket and their sum."""
+
+    def __getitem__(self, at: int) -> float: ...
+
+    def __setitem__(self, at: int, value: float) -> None: ...
+
+    def __iter__(self) -> Iterator[float]: ...
+
+
+# (key in METRICS, labels, how many numbers) -> a row of zeros, or what was counted before
+NewRow = Callable[[str, Labels, int], Numbers]
+NumberedRow = tuple[str, Labels, Numbers]
+
+
+def own_row(metric: str, labels: Labels, size: int) -> Numbers:
+    """Return a row that ends with this process."""
+    return [0.0] * size
 
 
 class MetricDefinition(msgspec.Struct, frozen=True):
@@ -111,6 +133,17 @@ METRICS = {
         ("model", "state"),
         is_gauge=True,
     ),
+    "worker_restarts": MetricDefinition(
+        "slipway_worker_restarts",
+        "How often a worker process was started in place of one that had ended.",
+        (),
+    ),
+    "answers_lost": MetricDefinition(
+        "slipway_answers_lost",
+        "Answers that were in progress in a worker process that ended without finishing them; "
+        "`slipway_answers` does not count them.",
+        (),
+    ),
     "in_flight": MetricDefinition(
         "slipway_answers_in_flight", "Answers in progress.", (), is_gauge=True
     ),
@@ -141,19 +174,39 @@ METRICS = {
 }
 
 
+class ModelState(msgspec.Struct, frozen=True):
+    """The state of a model's breaker, and its calls if they are limited."""
+
+    state: str
+    running: int | None = None
+    waiting: int | None = None
+
+
+def joined(states: Iterable[Mapping[str, ModelState]]) -> dict[str, ModelState]:
+    """Join what several processes know of the models: the worst state, and the sums of calls."""
+    found: dict[str, ModelState] = {}
+    for name, model in (item for each in states for item in each.items()):
+        known = found.setdefault(name, model)
+        if known is not model:
+            found[name] = ModelState(
+                state=max(known.state, model.state, key=BAD.index),
+                running=None if known.running is None else known.running + (model.running or 0),
+                waiting=None if known.waiting is None else known.waiting + (model.waiting or 0),
+            )
+    return found
+
+
 class Histogram:
     """Observations in buckets, one row for each combination of labels."""
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.rows: dict[
-            Labels, list[float]
-        ] = {}  # count per bucket and past the last, then the sum
+    def __init__(self, key: str, bounds: tuple[float, ...], new_row: NewRow) -> None:
+        self.key, self.bounds, self.new_row = key, bounds, new_row
+        self.rows: dict[Labels, Numbers] = {}  # count per bucket and past the last, then the sum
 
     def observe(self, labels: Labels, value: float) -> None:
         row = self.rows.get(labels)
         if row is None:
-            row = self.rows[labels] = [0.0] * (len(self.bounds) + 2)
+            row = self.rows[labels] = self.new_row(self.key, labels, len(self.bounds) + 2)
         row[bisect_left(self.bounds, value)] += 1
         row[-1] += value
 
@@ -189,11 +242,16 @@ CODES = codes_of(SlipwayError) | {"cancelled", "client_gone"}
 class _Visible:
     """The collector of one scrape."""
 
-    def __init__(self, telemetry: "Telemetry", names: Set[str] | None) -> None:
-        self.telemetry, self.names = telemetry, names
+    def __init__(
+        self,
+        telemetry: "Telemetry",
+        names: Set[str] | None,
+        others: Sequence[Mapping[str, ModelState]],
+    ) -> None:
+        self.telemetry, self.names, self.others = telemetry, names, others
 
     def collect(self) -> Iterator[Any]:
-        return self.telemetry.collect(self.names)
+        return self.telemetry.collect(self.names, self.others)
 
 
 class Telemetry:
@@ -207,14 +265,28 @@ class Telemetry:
         in_flight: Callable[[], int],
         healths: Callable[[], Mapping[str, Health]] = dict,
         store: Callable[[], StoreState] = StoreState,
+        new_row: NewRow = own_row,
+        all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
     ) -> None:
+        """Count in rows that `new_row` makes.
+
+        `all_rows` yields what all processes of the server counted; by default, this is the only
+        one.
+        """
         self.started_at = int(time.time())
-        self.in_flight, self.healths, self.store = in_flight, healths, store
-        self.counts: dict[str, dict[Labels, int]] = {
+        self.store, self._lost = store, 0
+        self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
+        self.all_rows = all_rows or self.own_rows
+        self.counts: dict[str, dict[Labels, Numbers]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
-        self.counts["reloads"] = {("applied",): 0, ("refused",): 0}
-        self.histograms = {name: Histogram(m.buckets) for name, m in METRICS.items() if m.buckets}
+        for outcome in ("applied", "refused"):
+            self.count("reloads", (outcome,), 0)
+        self._down, self._waiting = (new_row(key, (), 1) for key in ("store_up", "store_waiting"))
+        self.count("store_lost", (), 0)
+        self.histograms = {
+            name: Histogram(name, m.buckets, new_row) for name, m in METRICS.items() if m.buckets
+        }
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
         """Count a record."""
@@ -240,7 +312,10 @@ class Telemetry:
 
     def count(self, metric: str, labels: Labels, by: int = 1) -> None:
         counts = self.counts[metric]
-        counts[labels] = counts.get(labels, 0) + by
+        row = counts.get(labels)
+        if row is None:
+            row = counts[labels] = self.new_row(metric, labels, 1)
+        row[0] += by
 
     def answer(self, a: AnswerDone) -> None:
         model, error = a.model or "", known_code(a.error)
@@ -267,10 +342,54 @@ class Telemetry:
             h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
             h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
 
-    def collect(self, names: Set[str] | None = None) -> Iterator[Any]:
+    def own_rows(self) -> Iterator[NumberedRow]:
+        """Yield what this process counted."""
+        for name, counts in self.counts.items():
+            for labels, row in counts.items():
+                yield name, labels, row
+        for name, histogram in self.histograms.items():
+            for labels, row in histogram.rows.items():
+                yield name, labels, row
+        yield "store_up", (), self._down
+        yield "store_waiting", (), self._waiting
+
+    def sums(self) -> dict[str, dict[Labels, list[float]]]:
+        """Return the sum of all processes' rows with the same labels, by metric."""
+        sums: dict[str, dict[Labels, list[float]]] = {name: {} for name in METRICS}
+        for name, labels, row in self.all_rows():
+            rows = sums[name]
+            known = rows.get(labels)
+            rows[labels] = list(row) if known is None else list(map(add, known, row))
+        return sums
+
+    def note_store(self) -> None:
+        """Write how this process finds the store into its rows: whether it is down, and how many
+        rows wait.
+        """
+        state = self.store()
+        self._down[0], self._waiting[0] = int(state.reason is not None), state.waiting
+        self.count("store_lost", (), state.lost - self._lost)
+        self._lost = state.lost
+
+    def model_states(self) -> dict[str, ModelState]:
+        """Return the state of each model, as this process knows it."""
+        states = {}
+        for name, health in self.healths().items():
+            shown, limited = health.report(), health.slots is not None
+            states[name] = ModelState(
+                state=shown.state,
+                running=shown.busy if limited else None,
+                waiting=shown.waiting if limited else None,
+            )
+        return states
+
+    def collect(
+        self, names: Set[str] | None = None, others: Sequence[Mapping[str, ModelState]] = ()
+    ) -> Iterator[Any]:
         """Yield the metric families, as Prometheus' client library expects of a collector.
 
-        With `names`, only rows of these apps, routes and models are yielded.
+        With `names`, only rows of these apps, routes and models are yielded. `others` are the
+        states of the models in other processes.
         """
         from prometheus_client.core import (
             CounterMetricFamily,
@@ -278,34 +397,36 @@ class Telemetry:
             HistogramMetricFamily,
         )  # imported by the first scrape: it is heavy
 
-        state = self.store()
-        self.counts["store_lost"][()] = state.lost
-        for name, rows in self.counts.items():
+        self.note_store()
+        sums = self.sums()
+        for name in self.counts:
             m = METRICS[name]
             counter = CounterMetricFamily(m.name, m.help, labels=m.labels)
-            for labels, value in visible(m, rows, names):
+            for labels, (value,) in visible(m, sums[name], names):
                 counter.add_metric(labels, value)
             yield counter
-        yield from self.models(names)
+        yield from self.models(names, others)
         if names is None:
             for key, value in (
                 ("in_flight", self.in_flight()),
-                ("store_up", int(state.reason is None)),
-                ("store_waiting", state.waiting),
+                ("store_up", int(not sums["store_up"][()][0])),
+                ("store_waiting", sums["store_waiting"][()][0]),
             ):
                 gauge = METRICS[key]
                 yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
-        for name, histogram in self.histograms.items():
+        for name in self.histograms:
             m = METRICS[name]
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)
-            for labels, row in visible(m, histogram.rows, names):
+            for labels, row in visible(m, sums[name], names):
                 bounds = [*map(str, m.buckets), "+Inf"]
                 family.add_metric(
                     labels, list(zip(bounds, accumulate(row[:-1]), strict=True)), row[-1]
                 )
             yield family
 
-    def models(self, names: Set[str] | None) -> Iterator[Any]:
+    def models(
+        self, names: Set[str] | None, others: Sequence[Mapping[str, ModelState]]
+    ) -> Iterator[Any]:
         """Yield the gauges of the models: breaker state and calls."""
         from prometheus_client.core import GaugeMetricFamily
 
@@ -313,26 +434,30 @@ class Telemetry:
             GaugeMetricFamily(m.name, m.help, labels=m.labels)
             for m in (METRICS["model_state"], METRICS["model_calls"])
         )
-        for name, health in self.healths().items():
+        for name, model in joined([self.model_states(), *others]).items():
             if names is not None and name not in names:
                 continue
-            shown = health.report()
             for state in STATES:
-                states.add_metric((name, state), int(shown.state == state))
-            if health.slots is not None:
-                calls.add_metric((name, "running"), shown.busy)
-                calls.add_metric((name, "waiting"), shown.waiting)
+                states.add_metric((name, state), int(model.state == state))
+            if model.running is not None:
+                calls.add_metric((name, "running"), model.running)
+                calls.add_metric((name, "waiting"), model.waiting or 0)
         yield from (states, calls)
 
-    def render(self, accept: str, names: Set[str] | None = None) -> tuple[bytes, str]:
+    def render(
+        self,
+        accept: str,
+        names: Set[str] | None = None,
+        others: Sequence[Mapping[str, ModelState]] = (),
+    ) -> tuple[bytes, str]:
         """Return the exposition text in the format that `accept` asks for, and its content type.
 
-        With `names`, only the metrics of these apps, routes and models.
+        `names` and `others` are those of `collect`.
         """
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Visible(self, names))
+        registry.register(_Visible(self, names, others))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind

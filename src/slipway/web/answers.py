@@ -9,9 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from slipway.answer import Current, Pipeline, answer
+from slipway.answer import Current, Pipeline, answer, answer_kept
 from slipway.answer.draft import Draft, Say
-from slipway.errors import BadRequest, ModelNotFound
+from slipway.errors import BadRequest, ModelNotFound, NotCached
 from slipway.knowledge.access import matcher
 from slipway.knowledge.attachments import Attachments
 from slipway.types import (
@@ -22,6 +22,7 @@ from slipway.types import (
     Within,
     new_id,
 )
+from slipway.web.cache_headers import cache_headers, wish_of
 from slipway.web.feedback import answered_record
 from slipway.web.guard import STREAM, Guard, Receive, Scope, Send, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
@@ -90,6 +91,7 @@ class AnswerRoutes:
                 within=within,
                 language=language_of(scope["slipway.headers"]),
                 attached=attached,
+                cache=wish_of(scope),
             ),
             work_for(pipeline, "answers"),
         )
@@ -211,7 +213,14 @@ def work_for(pipeline: Pipeline, endpoint: str) -> Work:
         app = pipeline.app(question.app)
         if app is None:
             raise ModelNotFound(f"The app `{question.app}` no longer exists.")
-        await answer(pipeline, app, question, draft, endpoint, say)
+        policy = app.cache
+        uses_it = question.cache != "off" and not question.attached and not draft.sections
+        if policy is not None and uses_it:
+            await answer_kept(pipeline, app, policy, question, draft, endpoint, say)
+        elif question.cache == "only":
+            raise NotCached(f"No answer of `{app.name}` to this question is kept.")
+        else:
+            await answer(pipeline, app, question, draft, endpoint, say)
 
     return work
 
@@ -268,4 +277,5 @@ def answer_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
         b"x-slipway-attempts": str(answer["attempts"]),
         b"x-slipway-cost-usd": answer["cost_usd"],
     }
-    return [(k, v.encode("latin-1", "replace")) for k, v in facts.items() if v is not None]
+    found = [(k, v.encode("latin-1", "replace")) for k, v in facts.items() if v is not None]
+    return found + (cache_headers(answer["cache"]) if answer["cache"] is not None else [])

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from slipway.answer import App, Current, Pipeline, proxy
+from slipway.answer import App, Current, Pipeline, proxy, proxy_kept
 from slipway.answer.writing import wants_json
-from slipway.errors import BadRequest
+from slipway.errors import BadRequest, NotCached
 from slipway.providers import encode_json
 from slipway.types import Asker, Failed, Question, new_id
 from slipway.web.answers import (
@@ -19,6 +19,7 @@ from slipway.web.answers import (
     parse_within,
     work_for,
 )
+from slipway.web.cache_headers import wish_of
 from slipway.web.completions import CompletionWriter, chat_body_of
 from slipway.web.guard import JSON, Guard, Receive, Scope, Send, language_of, respond
 from slipway.web.names import check_name
@@ -85,8 +86,15 @@ class ChatRoutes:
             return
         if chat.call.stream:
             self.heartbeats.add(writer)
+        policy = pipeline.policies.get(chat.model)
+        wish = wish_of(scope)
         try:
-            await proxy(pipeline, route, chat.call, answer_id, asker, writer)
+            if policy is not None and wish != "off":
+                await proxy_kept(pipeline, route, policy, chat.call, answer_id, asker, writer, wish)
+            elif wish == "only":
+                raise NotCached(f"No answers of `{chat.model}` are kept.")
+            else:
+                await proxy(pipeline, route, chat.call, answer_id, asker, writer)
         finally:
             self.heartbeats.discard(writer)
 
@@ -116,6 +124,7 @@ class ChatRoutes:
                 options=options,
                 within=parse_within(sent.get("within")),
                 language=language_of(scope["slipway.headers"]),
+                cache=wish_of(scope),
             )
         )
         run.begin(work_for(pipeline, "chat"))

@@ -1,18 +1,32 @@
 """The routes of health and metrics."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from slipway.answer import Current, Pipeline
 from slipway.knowledge import Knowledge
 from slipway.routing import healths_of, models_of
-from slipway.telemetry.metrics import Telemetry
+from slipway.routing.health import HealthReport
+from slipway.telemetry.metrics import BAD, ModelState, Telemetry
 from slipway.types import Asker
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+
+
+class Workers(Protocol):
+    """What a worker knows of the others."""
+
+    def counts(self) -> dict[str, int]:
+        """Return how many workers there are (`configured`), how many run, and `restarts`."""
+        ...
+
+    async def model_states(self) -> Sequence[Mapping[str, ModelState]]:
+        """Return the states of the models in the other workers."""
+        ...
 
 
 class HealthRoutes:
@@ -26,10 +40,13 @@ class HealthRoutes:
     ) -> None:
         """`settings_state` returns the state of the settings, empty if they never change."""
         self.current, self.telemetry, self.settings_state = current, telemetry, settings_state
+        self.workers: Workers | None = None  # set if there are several
 
     async def healthz(self, request: Request) -> Response:
-        """Return 200 while the process is alive."""
-        return reply({"status": "ok"})
+        """Return 200 while the process is alive; several workers are counted."""
+        if self.workers is None:
+            return reply({"status": "ok"})
+        return reply({"status": "ok", "workers": self.workers.counts()})
 
     async def readyz(self, request: Request) -> Response:
         """Return 200 if anything can answer, else 503; the body says what is degraded.
@@ -69,6 +86,10 @@ class HealthRoutes:
                 body["local"] = local
             if settings := self.settings_state(asker):
                 body["settings"] = settings
+        if self.workers is not None:
+            body["workers"] = self.workers.counts()
+            for states in await self.workers.model_states():
+                note_worse(body["health"], states)
         return reply(body, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
@@ -77,7 +98,8 @@ class HealthRoutes:
         A key that is limited to some names sees only their metrics.
         """
         asker: Asker = request.scope["slipway.asker"]
-        text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps)
+        others = () if self.workers is None else await self.workers.model_states()
+        text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps, others)
         return Response(text, media_type=kind)
 
     def paths(self) -> list[ApiRoute]:
@@ -89,6 +111,18 @@ class HealthRoutes:
         ]
 
 
+def note_worse(health: dict[str, HealthReport], states: Mapping[str, ModelState]) -> None:
+    """Add what another worker knows of the models in `health`: a worse state, and more calls."""
+    for name, other in states.items():
+        if (own := health.get(name)) is not None:
+            health[name] = msgspec.structs.replace(
+                own,
+                state=max(own.state, other.state, key=BAD.index),
+                busy=own.busy + (other.running or 0),
+                waiting=own.waiting + (other.waiting or 0),
+            )
+
+
 def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
     """Return the state of each local model that the asker may call."""
     return {
@@ -98,7 +132,7 @@ def local_models(pipeline: Pipeline, asker: Asker) -> dict[str, str]:
     }
 
 
-def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, Any]:
+def model_states(pipeline: Pipeline, asker: Asker) -> dict[str, HealthReport]:
     """Return the breaker state and the calls of each model that the asker may call."""
     return {
         name: health.report()

@@ -7,6 +7,7 @@ import time
 from slipway.answer import Facts
 from slipway.errors import SlipwayError
 from slipway.types import Language
+from slipway.web.cache_headers import cache_headers
 from slipway.web.guard import JSON, STREAM, Send, respond
 from slipway.web.runs import HEARTBEAT_S
 from slipway.web.server import write_whole
@@ -45,6 +46,8 @@ class HttpResponseWriter:
         found.append((b"x-slipway-attempts", b"%d" % facts.attempts))
         if facts.cost_usd is not None:
             found.append((b"x-slipway-cost-usd", facts.cost_usd.encode()))
+        if facts.cache is not None:
+            found += cache_headers(facts.cache)
         return found
 
     async def whole(self, body: bytes, facts: Facts) -> None:

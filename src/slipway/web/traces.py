@@ -1,6 +1,6 @@
 """The route of traces: what happened to an answer, by its id."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from slipway.web.routes import ApiRoute
 
 # (answer's id, owner or None for all owners) -> the trace
 Find = Callable[[str, str | None], dict[str, Any] | None]
+FindElsewhere = Callable[[str, str | None], Awaitable[dict[str, Any] | None]]
 NOT_KEPT = (
     "Traces cover the last 2,000 finished answers, and only the key that asked can see one; "
     "the server's log may say more."
@@ -27,8 +28,11 @@ REJECTED = (
 class TraceRoutes:
     """Handles `GET /v1/traces/{id}`."""
 
-    def __init__(self, current: Current, find: Find) -> None:
-        self.current, self.find = current, find
+    def __init__(
+        self, current: Current, find: Find, find_elsewhere: FindElsewhere | None = None
+    ) -> None:
+        """`find_elsewhere` looks in the other workers, if there are any."""
+        self.current, self.find, self.find_elsewhere = current, find, find_elsewhere
 
     async def one(self, request: Request) -> Response:
         """Return the trace of an answer that the asker owns.
@@ -37,7 +41,10 @@ class TraceRoutes:
         """
         asker: Asker = request.scope["slipway.asker"]
         all_of_them = asker.everything or self.current.pipeline.admission.open
-        found = self.find(request.path_params["id"], None if all_of_them else asker.owner)
+        wanted, owner = request.path_params["id"], None if all_of_them else asker.owner
+        found = self.find(wanted, owner)
+        if found is None and self.find_elsewhere is not None:
+            found = await self.find_elsewhere(wanted, owner)
         if found is None:
             where = REJECTED if request.path_params["id"].startswith("ref-") else NOT_KEPT
             raise NotFound("There is no trace of this reference.", where, param="id")

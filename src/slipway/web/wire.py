@@ -440,6 +440,7 @@ def whole_answer(answer_id: str, events: Iterable[Event]) -> dict[str, Any]:
         "ttft_s": done.ttft_s if done else None,
         "prompt": done.prompt if done else None,
         "duration_s": done.duration_s if done else None,
+        "cache": done.cache if done else None,
     }
 
 
@@ -497,7 +498,10 @@ def chat_completion(answer: dict[str, Any], app: str) -> dict[str, Any]:
         "usage": usage_wire(answer["usage"]),
         "slipway": {
             k: answer[k]
-            for k in ("id", "served_by", "model", "abstained", "attempts", "cost_usd", "notices")
+            for k in (
+                *("id", "served_by", "model", "abstained", "attempts", "cost_usd", "notices"),
+                "cache",
+            )
         }
         | {"sources": answer["sources"]},
     }
@@ -603,6 +607,7 @@ class ChunkWriter:
             "model": done.model,
             "abstained": done.abstained,
             "attempts": done.attempts,
+            "cache": done.cache,
         }
         why = finish_reason(self.notices)
         last = self.delta(

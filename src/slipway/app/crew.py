@@ -1,0 +1,137 @@
+"""What a worker shares with the others: its counts, which the others can read, and what it asks
+them.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from slipway.admission import InFlight
+from slipway.settings import ModelSettings, Settings
+from slipway.settings.loading import Loaded
+from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
+from slipway.workers import Board, Channel, ChannelError, Place
+
+ASK_S = 1.0  # how long a worker waits for what the others know
+
+
+def pack(found: Loaded) -> Any:
+    """Return settings as they are sent to other workers: JSON, keys and passwords included."""
+    file = None if found.file is None else str(found.file)
+    return [msgspec.to_builtins(found.settings), file, list(found.warnings)]
+
+
+def unpack(body: Any) -> Loaded:
+    settings, file, warnings = body
+    return Loaded(
+        settings=msgspec.convert(settings, Settings),
+        file=None if file is None else Path(file),
+        warnings=tuple(warnings),
+    )
+
+
+class SharedInFlight(InFlight):
+    """The answers in progress in all workers, so that `limits.answers` holds for all together.
+
+    Only `count += 1` and `count -= 1` are used, which change this worker's own number: what was
+    read of the others just before is subtracted again.
+    """
+
+    def __init__(self, board: Board, number: int) -> None:
+        self._board, self._number = board, number
+        self._others = 0
+
+    @property
+    def count(self) -> int:
+        self._others = self._board.others_in_flight(self._number)
+        return self._board.in_flight(self._number) + self._others
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self._board.set_in_flight(self._number, value - self._others)
+
+
+class Crew:
+    """A worker's place among the workers of a server."""
+
+    def __init__(self, place: Place, board: Board, path: Path, secret: bytes) -> None:
+        """`path` is the Unix socket of the first worker, `secret` proves to it who sends."""
+        self.place, self.board, self.path, self.secret = place, board, path, secret
+        self.channel: Channel | None = None
+        self._segment = board.segment(place.number)
+
+    def in_flight(self) -> InFlight:
+        return SharedInFlight(self.board, self.place.number)
+
+    # metrics
+
+    def new_row(self, metric: str, labels: Labels, size: int) -> Numbers:
+        """Return this worker's row; one of an earlier process of this worker goes on."""
+        return self._segment.row(msgspec.json.encode((metric, *labels)), size)
+
+    def all_rows(self) -> Iterator[NumberedRow]:
+        """Yield the rows of all workers, also of those that have ended."""
+        for segment in self.board.segments:
+            for key, numbers in segment.rows():
+                metric, *labels = msgspec.json.decode(key, type=tuple[str, ...])
+                yield metric, tuple(labels), numbers
+        yield "worker_restarts", (), [self.board.restarts]
+        yield "answers_lost", (), [self.board.lost]
+
+    # what the others know
+
+    def counts(self) -> dict[str, int]:
+        """Return how many workers there are, how many take requests, how often one was started
+        again, and which one says so.
+        """
+        board = self.board
+        return {
+            "configured": board.workers,
+            "running": board.running,
+            "restarts": board.restarts,
+            "this": self.place.number,
+        }
+
+    async def model_states(self) -> Sequence[dict[str, ModelState]]:
+        """Return what the others know of the models."""
+        return msgspec.convert(await self._ask("models", None), list[dict[str, ModelState]])
+
+    async def find_trace(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
+        """Return the trace of an answer that another worker gave, or None."""
+        found = await self._ask("trace", [answer_id, owner])
+        return next((trace for trace in found if trace is not None), None)
+
+    async def _ask(self, verb: str, body: Any) -> list[Any]:
+        """Return the others' answers; those that do not answer in time are left out."""
+        try:
+            if self.channel is None:
+                return []
+            answers = await self.channel.call("others", verb, body, within_s=ASK_S)
+        except ChannelError:
+            return []
+        return list(answers)
+
+    # limits
+
+    def split(self, settings: Settings) -> Settings:
+        """Return the settings with this worker's share of the calls that a model takes at once.
+
+        A model that takes fewer calls than there are workers is called by the first one alone.
+        """
+        models = {name: self._split(model) for name, model in settings.models.items()}
+        return msgspec.structs.replace(settings, models=models)
+
+    def _split(self, model: ModelSettings) -> ModelSettings:
+        workers = self.board.workers
+        if model.at_once is None or model.at_once < workers:
+            return model
+        each, rest = divmod(model.at_once, workers)
+        share = each + (self.place.number <= rest)
+        return msgspec.structs.replace(model, at_once=share)
+
+    def is_split(self, model: ModelSettings) -> bool:
+        """Return whether every worker may call this model."""
+        few = model.at_once is not None and model.at_once < self.board.workers
+        return not few and not model.weights

@@ -1,0 +1,228 @@
+"""`slipway serve --workers N`: what each worker runs, and the one decision about new settings.
+
+The first worker keeps the documents, the store, the models that run here, and the settings file.
+The others answer for models and routes, and send every other request to the first.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.routing import Router
+
+from slipway.admission import InFlight
+from slipway.answer import App
+from slipway.app.building import Assembly
+from slipway.app.compiling import compile_pipeline, models_for
+from slipway.app.crew import Crew, pack, unpack
+from slipway.app.reloading import Compiled
+from slipway.app.stores import LazyStore
+from slipway.routing import Route
+from slipway.settings import Settings
+from slipway.settings.live import LiveSettings, problems_of
+from slipway.settings.loading import Loaded
+from slipway.store import Store
+from slipway.telemetry.metrics import Telemetry
+from slipway.web.following import FollowerChatRoutes, FollowerGuard, FollowerHealthRoutes, pass_on
+from slipway.web.guard import Guard, Handler, Receive, Scope, Send
+from slipway.web.health import HealthRoutes
+from slipway.web.pages import page_paths
+from slipway.web.relay import Relay, received
+from slipway.web.traces import TraceRoutes
+from slipway.workers import ChannelError
+from slipway.workers.channel import Verb
+
+log = logging.getLogger("slipway")
+PREPARE_S = 60.0  # how long the others may take to compile changed settings
+
+
+class WorkerAssembly(Assembly):
+    """The app of one worker; its counts are shared with the others."""
+
+    def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
+        self.crew = crew
+        super().__init__(store, live)
+
+    def in_flight(self) -> InFlight:
+        return self.crew.in_flight()
+
+    def count_answers(self) -> Telemetry:
+        return Telemetry(
+            lambda: self.carried.in_flight_total.count,
+            self.healths,
+            self.store_state,
+            self.crew.new_row,
+            self.crew.all_rows,
+        )
+
+    def health_routes(self) -> HealthRoutes:
+        routes = super().health_routes()
+        routes.workers = self.crew
+        return routes
+
+    def trace_routes(self) -> TraceRoutes:
+        return TraceRoutes(self.current, self.traces.find, self.crew.find_trace)
+
+    @property
+    def verbs(self) -> dict[str, Verb]:
+        """Return what other workers and the supervisor may call here."""
+        return {"models": self.tell_models, "trace": self.tell_trace}
+
+    async def tell_models(self, _: Any) -> Any:
+        return msgspec.to_builtins(self.telemetry.model_states())
+
+    async def tell_trace(self, body: Any) -> Any:
+        answer_id, owner = msgspec.convert(body, tuple[str, str | None])
+        return self.traces.find(answer_id, owner)
+
+    async def begin(self) -> None:
+        """Do what is left once the loop and the channel run."""
+
+
+class FirstAssembly(WorkerAssembly):
+    """The worker that keeps the documents and reads the settings file."""
+
+    def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
+        compiled = super().compile(self.crew.split(settings), before)
+        return msgspec.structs.replace(compiled, settings=settings)
+
+    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+        return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
+
+    async def begin(self) -> None:
+        """From now on, settings are in force in all workers or in none."""
+        loop = asyncio.get_running_loop()
+
+        def agree(found: Loaded) -> tuple[str, ...]:
+            return asyncio.run_coroutine_threadsafe(self.propose(found), loop).result()
+
+        self.reloading.agree, self.reloading.committed = agree, self.commit
+
+    async def propose(self, found: Loaded) -> tuple[str, ...]:
+        """Let all others compile the settings; return the problems that they met."""
+        try:
+            problems = await self._call("propose", pack(found), PREPARE_S)
+        except ChannelError as error:
+            return (f"the other workers could not take the settings: {error}",)
+        return tuple(dict.fromkeys(problems))
+
+    async def commit(self) -> None:
+        """Let the others serve the settings that they have compiled."""
+        try:
+            await self._call("commit", None, PREPARE_S)
+        except ChannelError as error:
+            log.warning("not all workers have the new settings yet: %s", error)
+
+    async def _call(self, verb: str, body: Any, within_s: float) -> Any:
+        channel = self.crew.channel
+        if channel is None:
+            raise ChannelError("the channel is closed")
+        return await channel.call("supervisor", verb, body, within_s=within_s)
+
+
+class FollowerAssembly(WorkerAssembly):
+    """A worker without documents: it answers for models and routes."""
+
+    def __init__(self, live: LiveSettings, crew: Crew, version: int) -> None:
+        self.relay = Relay(crew.path, crew.secret, lambda: crew.board.is_running(1))
+        self.version = version
+        self.prepared: tuple[int, Compiled] | None = None
+        super().__init__(NoStore(live.found.settings), live, crew)
+
+    @property
+    def verbs(self) -> dict[str, Verb]:
+        return {**super().verbs, "prepare": self.prepare, "apply": self.take_settings}
+
+    def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
+        """Compile what is answered here; a name that is answered by the first worker becomes an
+        app.
+        """
+        split = self.crew.split(settings)
+        models = models_for(split, before.models if before else {})
+        pipeline = compile_pipeline(split, models, {}, self.carried)
+        here = {name for name, model in split.models.items() if self.crew.is_split(model)}
+        routes = {n: route for n, route in pipeline.routes.items() if names_of(route) <= here}
+        elsewhere = {name: App(name=name) for name in pipeline.routes if name not in routes}
+        return Compiled(
+            settings=settings,
+            pipeline=msgspec.structs.replace(
+                pipeline, routes=routes, apps={**elsewhere, **pipeline.apps}
+            ),
+            models={name: handle for name, handle in models.items() if name in here},
+            synchronizers={},
+        )
+
+    def load_pace(self) -> None:
+        """Load nothing: sections are written by the first worker."""
+
+    def count_reload(self, outcome: str) -> None:
+        """Count nothing: the first worker counts reloads of the whole server."""
+
+    def route(self) -> Guard:
+        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        health = FollowerHealthRoutes(self.current, self.telemetry, self.reloading.status)
+        health.workers, health.is_first_running = self.crew, self.relay.is_running
+        paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]
+        fast = {"/v1/chat/completions": chat.chat, "/v1/completions": chat.complete}
+        router = Router(paths, default=pass_on, lifespan=self.lifespan, redirect_slashes=False)
+        return FollowerGuard(self.current, fast, router, self.relay)
+
+    # settings
+
+    async def prepare(self, body: Any) -> list[str]:
+        """Compile settings beside those in force; return the problems."""
+        self.prepared = None
+        version, found = body["version"], unpack(body["settings"])
+        try:
+            compiled = await asyncio.to_thread(
+                self.compile, found.settings, self.reloading.compiled
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the previous settings stay
+            return list(problems_of(error))
+        self.prepared = version, compiled
+        return []
+
+    async def take_settings(self, body: Any) -> None:
+        """Serve the next questions with these settings."""
+        version = body["version"]
+        if self.prepared is None or self.prepared[0] != version:
+            problems = await self.prepare(body)
+            if self.prepared is None:
+                raise ChannelError("; ".join(problems))
+        (_, compiled), self.prepared = self.prepared, None
+        await self.reloading.put(compiled)
+        self.version = version
+
+
+class FirstGuard(Guard):
+    """Also takes requests that other workers pass on, as if they came from their client."""
+
+    def __init__(
+        self,
+        current: Any,
+        fast: Mapping[str, Handler],
+        rest: Handler,
+        sealer: Callable[[], Any],
+        secret: bytes,
+    ) -> None:
+        super().__init__(current, fast, rest, sealer)
+        self.secret = secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            received(scope, self.secret)
+        await super().__call__(scope, receive, send)
+
+
+class NoStore(LazyStore):
+    """The store of a worker that has none."""
+
+    def __call__(self) -> Store:
+        raise RuntimeError("only the first worker opens the store")
+
+
+def names_of(route: Route) -> set[str]:
+    """Return the names in the settings of the models that may answer on this route."""
+    return {candidate.model.name for candidate in route.candidates}
