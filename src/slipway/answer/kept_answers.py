@@ -71,7 +71,7 @@ class AnswerFlight(Flight[Event]):
         question = asked.question
         super().__init__(asked.key, question.app, question.asker.tenant, asked.policy.tags)
         self.tally = Tally(
-            question.id, asked.endpoint, question.app, question.asker, True, asked.pipeline.book
+            question.id, asked.endpoint, question.app, question.asker, True, asked.pipeline.books
         )
         self.draft = Draft()
         self.is_booked = False
@@ -159,7 +159,7 @@ async def answer_kept(
     say: Say,
 ) -> None:
     """Answer as `answer` does, from a kept answer or one in progress if there is one."""
-    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.books)
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
@@ -289,7 +289,7 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     shares = asked.policy.flights and asked.question.cache != "refresh"
     found = flights.joinable((asked.key, asked.version)) if shares else None
     is_mine = not isinstance(found, AnswerFlight)
-    flight = found if isinstance(found, AnswerFlight) else begin_flight(asked)
+    flight = found if isinstance(found, AnswerFlight) else begin_flight(asked, tally)
     flights.enter(flight)
     try:
         await take(flight, tally, say)
@@ -302,9 +302,10 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     end(asked, flight, draft, tally, say, is_mine=is_mine)
 
 
-def begin_flight(asked: KeptAsk) -> AnswerFlight:
+def begin_flight(asked: KeptAsk, tally: Tally) -> AnswerFlight:
     """Begin an answer; its records carry the id of the question that begins it."""
     flight = AnswerFlight(asked)
+    flight.tally.grant = tally.grant
     key = (asked.key, asked.version)
     asked.cache.flights.start(key, flight, lambda: fly(asked, flight))
     return flight
@@ -379,8 +380,8 @@ def refresh_soon(asked: KeptAsk) -> None:
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
     again.key, again.version = asked.key, asked.version
-    book_calls = asked.pipeline.book
-    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, book_calls)
+    books = asked.pipeline.books
+    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, books)
 
     async def refresh() -> None:
         await answer_by_flight(again, Draft(), tally, lambda event: None)

@@ -1,12 +1,13 @@
 """Bare models and routes: the model's own bytes, passed on to the client."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
 from slipway.answer.skeleton import run_settled
 from slipway.providers import Call
-from slipway.routing import CallContext, Route, RoutedAnswer
+from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker
 
 DONE = b"[DONE]\n\n"  # ends a stream
@@ -36,28 +37,29 @@ async def proxy(
 
     Raises SlipwayError if no model of the route can answer.
     """
-    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.book)
-    asked = CallContext(
-        answer_id=answer_id,
-        emit=pipeline.emit,
-        charge=tally.charge,
-        owner=asker.owner,
-        until=tally.started_at + pipeline.answer_s,
-        retry_until=tally.started_at + pipeline.patience_s,
-    )
-    answering = RoutedAnswer(route, call, asked)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
     async def stages() -> None:
+        asked = tally.context(
+            pipeline.emit,
+            until=tally.started_at + pipeline.answer_s,
+            retry_until=tally.started_at + pipeline.patience_s,
+        )
+        answering = RoutedAnswer(route, call, asked)
         with tally.booking(answering):
             await answering.open()
             tally.note_writer(answering)
             if answering.whole is None:
-                limits = answering.rate_limits()
+                limits = rate_limits(answering)
                 await writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         if answering.whole is not None:
-            facts = tally.facts(tally.attempts, answering.rate_limits())
+            facts = tally.facts(tally.attempts, rate_limits(answering))
             await writer.whole(answering.whole.raw, facts)
+
+    def rate_limits(answering: RoutedAnswer) -> Sequence[tuple[bytes, bytes]]:
+        """Return our own limits of the asker, else those of the provider."""
+        return pipeline.admission.headers(asker, route.name) or answering.rate_limits()
 
     await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
 

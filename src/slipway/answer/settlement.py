@@ -1,25 +1,67 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
+
+import msgspec
 
 from slipway import ledger
+from slipway.admission import Grant, Hold, Need
 from slipway.ledger import CallUsage, LedgerRow
-from slipway.routing import AttemptUsage, RoutedAnswer
+from slipway.routing import (
+    AttemptUsage,
+    CallContext,
+    Candidate,
+    Charge,
+    RequestSize,
+    RoutedAnswer,
+)
 from slipway.types import (
     AnswerDone,
     Asker,
     CacheFacts,
     CallKind,
+    Emit,
     OtherModelUsage,
     Record,
     Saved,
     ServedBy,
+    Usage,
     new_id,
 )
 
-Book = Callable[[LedgerRow], None]
+
+class Bookkeeper(Protocol):
+    """Where the calls of models are booked."""
+
+    def add(self, row: LedgerRow) -> None:
+        """Book a call that has ended."""
+        ...
+
+    def hold(self, row: LedgerRow) -> None:
+        """Note a call that begins, with what it may cost at most: this is booked if the process is
+        killed before the call has ended. A later `add` with the same id replaces it.
+        """
+        ...
+
+    def release(self, call_id: str) -> None:
+        """Forget a call that was held and not made."""
+        ...
+
+
+class NoBooks:
+    """Books nothing: for tests, and for commands that measure."""
+
+    def add(self, row: LedgerRow) -> None: ...
+
+    def hold(self, row: LedgerRow) -> None: ...
+
+    def release(self, call_id: str) -> None: ...
+
+
+NO_BOOKS = NoBooks()
 
 
 class Facts(Record, frozen=True, kw_only=True):
@@ -39,7 +81,7 @@ class Tally:
     """Count what one answer took; `done()` turns it into the AnswerDone record.
 
     `endpoint` is `chat` or `answers`; times are seconds of the monotonic clock. Each call of a
-    model goes into the ledger by `book` when it has ended.
+    model is booked in `books` when it has ended.
     """
 
     def __init__(
@@ -49,9 +91,11 @@ class Tally:
         app: str,
         asker: Asker,
         streamed: bool,
-        book: Book = lambda row: None,
+        books: Bookkeeper,
     ) -> None:
-        self.id, self.endpoint, self.app, self._book = answer_id, endpoint, app, book
+        self.id, self.endpoint, self.app, self._books = answer_id, endpoint, app, books
+        self.grant: Grant | None = None  # since the answer was let in
+        self._holds: dict[str, Hold] = {}  # what running calls have reserved
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
         self.first_at: float | None = None
@@ -107,11 +151,59 @@ class Tally:
             cost=ledger.cost_of(took.candidate.rates, took.usage),
         )
 
+    def context(
+        self, emit: Emit, *, until: float, retry_until: float, charge: Charge | None = None
+    ) -> CallContext:
+        """Return what the calls of this answer share."""
+        is_limited = self.grant is not None and self.grant.limits_calls
+        return CallContext(
+            answer_id=self.id,
+            emit=emit,
+            charge=charge or self.charge,
+            reserve=self._reserve if is_limited else None,
+            release=self._release,
+            owner=self.asker.owner,
+            until=until,
+            retry_until=retry_until,
+        )
+
+    async def _reserve(self, candidate: Candidate, size: RequestSize, within_s: float) -> str:
+        """Reserve what a call may take, and return the id of the call. Raises LimitReached."""
+        if self.grant is None:
+            return ""
+        model, id_ = candidate.model, new_id("call")
+        asked = candidate.health.token_counts.input_tokens(size.input)
+        most = size.output
+        if most is None:
+            most = candidate.most_output(asked) * size.choices
+        free = model.kind == "local"  # it runs here
+        amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
+        need = Need(model=model.name, tokens=asked + most, amount=amount)
+        self._holds[id_] = await self.grant.hold(id_, need, within_s)
+        if self.grant.limits_money and not free:
+            usage = Usage(input_tokens=asked, output_tokens=most, estimated=True)
+            lost = AttemptUsage(candidate=candidate, usage=usage, reserved=id_, error="lost")
+            self._books.hold(msgspec.structs.replace(self._row(lost, None), cost=amount))
+        return id_
+
+    def _release(self, call_id: str) -> None:
+        self._holds.pop(call_id).release()
+        self._books.release(call_id)
+
     def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> LedgerRow:
-        """Book a call that has ended."""
+        """Book a call that has ended, and settle what was reserved for it."""
+        row = self._row(took, kind)
+        if took.reserved:
+            usage = row.usage
+            tokens = usage.input_tokens + usage.output_tokens
+            self._holds.pop(took.reserved).settle(tokens, row.cost)
+        self._books.add(row)
+        return row
+
+    def _row(self, took: AttemptUsage, kind: CallKind | None) -> LedgerRow:
         model, rates = took.candidate.model, took.candidate.rates
-        row = LedgerRow(
-            id=new_id("call"),
+        return LedgerRow(
+            id=took.reserved or new_id("call"),
             answer=self.id,
             at=time.time(),
             owner=self.asker.owner,
@@ -127,8 +219,6 @@ class Tally:
             cost=ledger.cost_of(rates, took.usage) if took.is_charged else 0,
             price_source=rates.source if rates is not None else "",
         )
-        self._book(row)
-        return row
 
     def charge_side_call(self, took: AttemptUsage) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""

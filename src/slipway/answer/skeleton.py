@@ -23,7 +23,7 @@ async def run_settled(
     exception itself is raised again for the caller, who tells the client.
     """
     try:
-        with pipeline.admission.enter():
+        with pipeline.admission.enter(tally.asker, tally.app) as tally.grant:
             await stages()
     except SlipwayError as error:
         tally.error = error.code

@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import InFlight
+from slipway.admission import Admission, InFlight
+from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
@@ -45,9 +46,12 @@ from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
 from slipway.web.session import SessionRoutes
+from slipway.web.spending import SpendingRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+FLUSH_S = 5.0  # how long budgets wait for rows of before that are not saved yet
+LOAD_S = 1.0  # between two tries to load budgets while the store is down
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -71,13 +75,14 @@ class Assembly:
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
-        self.ledger = LedgerWriter(self.writer)
+        holds = self.records.folder / "holds"
+        self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
         self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
             emit=self.emit,
             live=live,
             pace=Pace(self.records),
-            book=self.ledger.add,
+            books=self.ledger,
             in_flight_total=self.in_flight(),
             cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
@@ -85,6 +90,7 @@ class Assembly:
         self.key_watch.look()
         self.feedback = Feedback(self.records, self.writer, self.emit)
         compiled = self.compile(settings, None)
+        compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
         self.writer.on_change = self.telemetry.note_store
@@ -121,9 +127,11 @@ class Assembly:
             settings, self.store, before.synchronizers if before else {}
         )
         operator = self.store().token if synchronizers else None
+        pipeline = compile_pipeline(settings, models, synchronizers, self.carried, operator)
+        self.load_spent(pipeline.admission)
         return Compiled(
             settings=settings,
-            pipeline=compile_pipeline(settings, models, synchronizers, self.carried, operator),
+            pipeline=pipeline,
             models=models,
             synchronizers={
                 settings.apps[name].knowledge: synchronizer
@@ -131,8 +139,31 @@ class Assembly:
             },
         )
 
+    def load_spent(self, admission: Admission) -> bool:
+        """Begin new budgets with what the ledger has; False if it cannot be read now."""
+
+        def spent(scope: Scope, since: float) -> dict[str, int]:
+            self.ledger.recover(FLUSH_S)
+            return self.records().ledger.spent(scope, since)
+
+        try:
+            admission.load_spent(spent)
+        except StoreError as error:
+            log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
+            return False
+        return True
+
+    async def load_budgets(self) -> None:
+        """Load the budgets that could not be loaded before, once the store is back."""
+        while True:
+            await asyncio.sleep(LOAD_S)
+            admission = self.current.pipeline.admission
+            if not admission.is_loaded:
+                await asyncio.to_thread(self.load_spent, admission)
+
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
+        compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
@@ -156,6 +187,8 @@ class Assembly:
             *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *TraceRoutes(self.current, self.traces.find).paths(),
+            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -216,9 +249,11 @@ class Assembly:
         if self.redis is not None:
             self.redis.start()
         self.carried.cache.start()
+        loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         yield
+        loading.cancel()
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
@@ -229,6 +264,7 @@ class Assembly:
         await self.reloading.close()
         await self.feedback.close()
         await asyncio.to_thread(self.writer.close)
+        self.ledger.close()
         self.records.close()
         if self.store.store is not None:
             self.store.store.close()

@@ -157,6 +157,9 @@ class FollowerAssembly(WorkerAssembly):
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""
 
+    async def load_budgets(self) -> None:
+        """Load nothing: the first worker answers keys with limits."""
+
     def count_reload(self, outcome: str) -> None:
         """Count nothing: the first worker counts reloads of the whole server."""
 

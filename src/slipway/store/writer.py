@@ -147,6 +147,18 @@ class RowWriter:
         if self.journal.folder.is_dir():
             self._wake_up()
 
+    def flush(self, within_s: float) -> bool:
+        """Wait until the store has all rows, those of processes that have ended included; False if
+        that took too long.
+        """
+        self.start()
+        end = time.monotonic() + within_s
+        while self.waiting or (self._thread is not None and not self._look_at):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(BATCH_S / 10)
+        return True
+
     def _wake_up(self) -> None:
         if self._thread is None:
             with self._started:

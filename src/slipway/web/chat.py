@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from slipway.admission.limits import Headers
 from slipway.answer import App, Current, Pipeline, proxy, proxy_kept
 from slipway.answer.writing import wants_json
 from slipway.errors import BadRequest, NotCached
@@ -130,10 +131,12 @@ class ChatRoutes:
         run.begin(work_for(pipeline, "chat"))
         note_when_done(run, self.note_answered)
         try:
+            limits = pipeline.admission.headers(run.question.asker, app.name)
             if chat.call.stream:
+                writer.headers += limits
                 await stream_answer(run, app, chat, writer)
             else:
-                await send_answer(run, app, writer)
+                await send_answer(run, app, writer, limits)
         finally:
             run.cancel()
 
@@ -157,14 +160,14 @@ def check_options(app: App, options: dict[str, Any]) -> None:
         )
 
 
-async def send_answer(run: Run, app: App, writer: HttpResponseWriter) -> None:
-    """Send an app's answer as one chat completion."""
+async def send_answer(run: Run, app: App, writer: HttpResponseWriter, limits: Headers) -> None:
+    """Send an app's answer as one chat completion; `limits` are the headers of the asker's."""
     events = await run.whole()
     if run.error is not None:
         raise run.error
     answer = whole_answer(run.question.id, events)
     body = writer.whole_body(encode_json(chat_completion(answer, app.name)))
-    await respond(writer.send, 200, JSON + answer_headers(answer), body)
+    await respond(writer.send, 200, [*JSON, *answer_headers(answer), *limits], body)
 
 
 async def stream_answer(run: Run, app: App, chat: Chat, writer: HttpResponseWriter) -> None:

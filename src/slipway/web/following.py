@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import Unauthorized
+from slipway.types import Asker
 from slipway.web.chat import ChatRoutes
 from slipway.web.guard import Guard, Handler, Receive, Scope, Send
 from slipway.web.health import HealthRoutes
@@ -22,7 +23,8 @@ class PassOn(Exception):
 
 class FollowerGuard(Guard):
     """Checks requests as every guard does, and passes on what it cannot decide: a key that it does
-    not know may be the operator's, or its sender may be signed in.
+    not know may be the operator's, or its sender may be signed in. Requests of keys with limits are
+    passed on as well, so that one process counts what they use.
     """
 
     def __init__(
@@ -42,6 +44,9 @@ class FollowerGuard(Guard):
             super().check_key(scope, headers)
         except Unauthorized:
             raise PassOn from None
+        asker: Asker | None = scope.get("slipway.asker")
+        if asker is not None and self.admission.limits_asker(asker):
+            raise PassOn
 
     async def body(self, scope: Scope, receive: Receive, most_kb: float | None = None) -> bytes:
         """Return the request's body, and keep it: the request may still be passed on."""

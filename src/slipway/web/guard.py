@@ -17,6 +17,7 @@ from slipway.errors import (
     Forbidden,
     InternalError,
     KeysUnavailable,
+    LimitReached,
     MethodNotAllowed,
     SlipwayError,
     Stopping,
@@ -53,14 +54,16 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys"),
+        *("traces", "keys", "usage", "ledger"),
     }
 )
 UNIQUE = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"origin"})
 EXPOSED = (
     b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, x-slipway-attempts, "
     b"x-slipway-cost-usd, x-slipway-cache, x-slipway-cache-key, x-slipway-saved-usd, "
-    b"x-slipway-saved-tokens, age, x-request-id, x-should-retry, retry-after, retry-after-ms"
+    b"x-slipway-saved-tokens, age, x-request-id, x-should-retry, retry-after, retry-after-ms, "
+    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 SIMPLE_BODY = 64 * 1024  # bytes; a smaller body is quick to parse, whatever it holds
 MAX_COMMAS = 200_000  # in a body; a million tokens of text have about 70,000
@@ -102,6 +105,8 @@ async def respond_error(send: Send, error: SlipwayError, ref: str, language: Lan
     )  # the OpenAI clients go by it
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    if isinstance(error, LimitReached):
+        headers += error.headers
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, MethodNotAllowed):
