@@ -133,8 +133,7 @@ class KeyDesk:
         name, tenant = checked_text("name", new.name), checked_text("tenant", new.tenant)
         if not tenant:
             raise BadRequest("`tenant` is empty.", "Name one.", param="tenant")
-        if not new.new_tenant:
-            self._check_tenant(settings, tenant)
+        self._check_tenant(settings, tenant, is_new=new.new_tenant)
         everything = {*settings.apps, *settings.routes, *settings.models}
         check_names("apps", new.apps, everything, "app, route or model")
         check_names("models", new.models, {*settings.routes, *settings.models}, "model or route")
@@ -198,10 +197,19 @@ class KeyDesk:
         self._store().revoke(key.id, time.time())
         return self.find(key_id)
 
-    def _check_tenant(self, settings: Settings, tenant: str) -> None:
-        known = {"default", *(key.tenant for key in settings.keys)}
-        if tenant in known:
+    def _check_tenant(self, settings: Settings, tenant: str, *, is_new: bool) -> None:
+        """Raise BadRequest for a tenant that the settings do not list, if they list any; else for
+        one that no key has, unless the asker says that it is new.
+        """
+        known = {"default", *settings.tenants, *(key.tenant for key in settings.keys)}
+        if tenant in known or (is_new and not settings.tenants):
             return
+        if settings.tenants:
+            raise BadRequest(
+                f"`tenant`: the settings list no tenant `{tenant[:100]}`; known: {listed(known)}.",
+                "Correct the name, or add it to `tenants` in the settings.",
+                param="tenant",
+            )
         known |= {key.tenant for key in self.list_keys()}
         if tenant not in known:
             raise BadRequest(
