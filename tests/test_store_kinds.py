@@ -25,6 +25,7 @@ from slipway.store import (
     LedgerFilter,
     RecordStore,
     RowError,
+    RowWriter,
     SavedConversation,
     SavedKey,
     SectionTiming,
@@ -32,6 +33,7 @@ from slipway.store import (
     open_records,
 )
 from slipway.types import Answered, Usage
+from waiting import PATIENCE_S, until
 
 KINDS = ("sqlite", "postgresql")
 DAY = 86_400.0
@@ -239,6 +241,33 @@ def test_stores_opened_at_once_are_migrated_once(addresses: dict[str, str]) -> N
         for store in opened:
             assert store.keys.version() == 0
             store.close()
+
+
+def test_rows_beyond_what_memory_holds_wait_in_the_journal(
+    addresses: dict[str, str], tmp_path: Path
+) -> None:
+    """Two writers of one folder, of which one ends before the store is back."""
+    store = open_records(Settings(store=addresses["sqlite"]))
+    writers = [RowWriter(lambda: store, tmp_path / "journal", held=100) for _ in range(2)]
+    rows = [booked(number) for number in range(3_500)]
+    with closing(sqlite3.connect(tmp_path / "records.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for first, second in zip(rows[:500], rows[3_000:], strict=True):
+            assert writers[0].add(first)
+            assert writers[1].add(second)
+        until(lambda: all(writer.trouble for writer in writers))
+        for row in rows[500:3_000]:
+            writers[0].add(row)
+        assert [writer.waiting for writer in writers] == [3_000, 500]
+        writers[1].close()
+    until(lambda: not writers[0].waiting)
+    writers[0].close()
+    third = RowWriter(lambda: store, tmp_path / "journal")
+    assert third.flush(PATIENCE_S)
+    third.close()
+    assert store.ledger.rows(LedgerFilter(), limit=9_999) == rows
+    assert list((tmp_path / "journal").iterdir()) == []
+    store.close()
 
 
 # backups

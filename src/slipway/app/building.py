@@ -234,7 +234,7 @@ class Assembly:
         """Return what signs cookies, with the store's secret."""
         if self._sealer is None:
             try:
-                self._sealer = Sealer(self.records().secret())
+                self._sealer = Sealer(self.records.secret())
             except StoreError:  # it is asked again for the next request
                 return Sealer(self.store().secret)
         return self._sealer

@@ -1,14 +1,12 @@
 """Keep the table of keys as the store has it, whichever process changes them."""
 
 import logging
-import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-from slipway.app.stores import LazyRecords
+from slipway.app.stores import LazyRecords, write_private
 from slipway.keys import KeyTable
 from slipway.store import KeyHash, SavedKey, StoreError, is_local
 from slipway.types import Record
@@ -65,8 +63,7 @@ class KeyWatch:
     def _take(self, found: KeysCopy) -> None:
         self.table.replace(found.version, found.keys, found.hashes)
         if self._copy is not None:
-            with suppress(OSError):  # it is for the next start only
-                _write(self._copy, msgspec.json.encode(found))
+            write_private(self._copy, msgspec.json.encode(found))
 
     def _take_copy(self) -> None:
         """Use the copy of the last server until the store can be read; without one, keys of the
@@ -95,12 +92,3 @@ class KeyWatch:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(STOP_S)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step; only its owner may read it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_suffix(f".{os.getpid()}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    fresh.replace(path)

@@ -1,9 +1,10 @@
 """The store, and the documents that are kept in it."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -114,6 +115,23 @@ class LazyRecords:
                 raise error.__cause__ from None
             log.warning("the store cannot be used now (%s); it is tried again", error)
 
+    def secret(self) -> bytes:
+        """Return the secret that cookies are signed with; if the store is on another machine, it is
+        kept here as well, so that people stay signed in while the store is down.
+
+        Raises StoreError.
+        """
+        copy = self.folder / "cookies.secret"
+        try:
+            found = self().secret()
+        except StoreError:
+            if is_local(self.settings) or not copy.exists():
+                raise
+            return copy.read_bytes()
+        if not is_local(self.settings):
+            write_private(copy, found)
+        return found
+
     def close(self) -> None:
         if self.opened is not None:
             self.opened.close()
@@ -154,6 +172,18 @@ def saved_records(settings: Settings) -> Iterator[RecordStore | None]:
         return
     with records_of(settings) as store:
         yield store
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file in one step; only its owner may read it. What cannot be written is left out:
+    it is for a start without the store.
+    """
+    fresh = path.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+        fresh.replace(path)
 
 
 class LazyStore:

@@ -1,7 +1,7 @@
 """A PostgreSQL database: a few connections that all threads share, none waited for without end.
 
 A server that is stopped or unreachable costs a call at most CONNECT_S + ANSWER_S, then it fails
-with StoreError; the next call connects again.
+with StoreError. Calls of the next DOWN_S fail at once, and later ones connect again.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ EXTRA = "pip install 'slipway[postgres]'"
 CONNECT_S = 2  # libpq takes no less
 ANSWER_S = 2.0  # the longest wait for the reply to a statement
 CHECK_AFTER_S = 1.0  # an idle connection is asked whether it still works after this long
+DOWN_S = 0.5  # how long calls fail at once after one that got no connection or no reply
 IDLE = 4  # connections that are kept
 _PLACEHOLDER = re.compile(r"\?|(?<![:\w]):(\w+)")
 # what the server says of a mistake in the settings; trying again does not help
@@ -84,6 +85,7 @@ class PostgresDatabase:
         self.url, self._answer_s = url, answer_s
         self._idle: list[tuple[float, Connection[Any]]] = []
         self._lock = threading.Lock()
+        self._down_until, self._why_down = 0.0, ""
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[Transaction]:
@@ -99,6 +101,8 @@ class PostgresDatabase:
     def _begun(self, begin: str) -> Iterator[Transaction]:
         import psycopg  # 3 MB, and only needed with this kind of store
 
+        if time.monotonic() < self._down_until:
+            raise StoreError(self._why_down)
         try:
             with self._connected() as connection:
                 cursor = psycopg.ClientCursor(connection)
@@ -114,14 +118,20 @@ class PostgresDatabase:
         except psycopg.Error as error:
             raise StoreError(sentence(error)) from error
 
+    def _is_down(self, error: Exception) -> None:
+        """Let calls fail at once for a moment: threads that wait are missed elsewhere."""
+        self._why_down = sentence(error)
+        self._down_until = time.monotonic() + DOWN_S
+
     def _roll_back(self, connection: "Connection[Any]") -> None:
         """End a transaction that failed; a connection that does not answer is closed instead."""
         import psycopg
 
         try:
             connection.execute(b"ROLLBACK")
-        except psycopg.Error:
+        except psycopg.Error as error:
             connection.close()
+            self._is_down(error)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator["Connection[Any]"]:
@@ -172,16 +182,20 @@ class PostgresDatabase:
             def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
                 return super().wait(gen, interval, answer_s if timeout is None else timeout)
 
-        return PatientConnection.connect(
-            self.url,
-            autocommit=True,
-            prepare_threshold=None,  # poolers such as PgBouncer may know no prepared statements
-            connect_timeout=CONNECT_S,
-            application_name="slipway",
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-        )
+        try:
+            return PatientConnection.connect(
+                self.url,
+                autocommit=True,
+                prepare_threshold=None,  # poolers such as PgBouncer may know no prepared statements
+                connect_timeout=CONNECT_S,
+                application_name="slipway",
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+            )
+        except psycopg.Error as error:
+            self._is_down(error)
+            raise
 
     def _forget_idle(self) -> None:
         with self._lock:

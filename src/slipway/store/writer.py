@@ -84,9 +84,12 @@ class RowWriter:
     in the thread with each batch that is in the store.
     """
 
-    def __init__(self, store: Callable[[], RecordStore], folder: Path) -> None:
-        """Take a function that opens the store; the thread calls it for its first batch."""
-        self._store = store
+    def __init__(self, store: Callable[[], RecordStore], folder: Path, *, held: int = HELD) -> None:
+        """Take a function that opens the store; the thread calls it for its first batch.
+
+        `folder` is the journal's, `held` how many rows may wait in memory.
+        """
+        self._store, self._most = store, held
         self.journal = Journal(folder)
         self._rows = deque[Waiting]()  # its append and popleft are atomic
         self._batch: list[Waiting] = []  # taken from the rows, and not saved yet
@@ -192,7 +195,8 @@ class RowWriter:
             log.warning(
                 "%d rows wait in the journal %s for the next start", kept, self.journal.folder
             )
-        for segment in self._later:
+        waiting = {each.segment for each in [*self._rows, *self._batch] if each.segment}
+        for segment in {*self._later, *waiting} - {self.journal.current}:
             segment.close()
         self.journal.close()
 
@@ -257,7 +261,7 @@ class RowWriter:
             if current is not None:
                 if current.unsaved:
                     current.sync()
-                crowded = len(self._rows) + len(self._batch) >= HELD
+                crowded = len(self._rows) + len(self._batch) >= self._most
                 if current.size >= SEGMENT_BYTES or crowded != current.is_read_later:
                     self._close_segment(is_read_later=crowded)
         except OSError as error:
