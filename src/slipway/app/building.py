@@ -233,10 +233,10 @@ class Assembly:
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
         if self._sealer is None:
-            try:
-                self._sealer = Sealer(self.records.secret())
-            except StoreError:  # it is asked again for the next request
+            secret = self.records.secret()
+            if secret is None:  # it is looked for again at the next request
                 return Sealer(self.store().secret)
+            self._sealer = Sealer(secret)
         return self._sealer
 
     @asynccontextmanager

@@ -59,6 +59,7 @@ class KeyWatch:
                 self._take_copy()
         else:
             self.why_down = None
+        self.records.read_secret()
 
     def _take(self, found: KeysCopy) -> None:
         self.table.replace(found.version, found.keys, found.hashes)

@@ -77,6 +77,8 @@ class LazyRecords:
         self.opened: RecordStore | None = None
         self._failed: tuple[float, str] = (0.0, "")
         self._lock = Lock()
+        self._secret: bytes | None = None
+        self._is_secret_read = False
 
     @property
     def is_there(self) -> bool:
@@ -115,22 +117,30 @@ class LazyRecords:
                 raise error.__cause__ from None
             log.warning("the store cannot be used now (%s); it is tried again", error)
 
-    def secret(self) -> bytes:
-        """Return the secret that cookies are signed with; if the store is on another machine, it is
-        kept here as well, so that people stay signed in while the store is down.
-
-        Raises StoreError.
+    def secret(self) -> bytes | None:
+        """Return the secret that cookies are signed with; None while the store has it on another
+        machine and cannot be read. It waits for a local file only.
         """
+        if self._secret is None and is_local(self.settings):
+            with suppress(StoreError):
+                self._secret = self().secret()
+        return self._secret
+
+    def read_secret(self) -> None:
+        """Read the secret from a store on another machine, else the copy that is kept here, so that
+        people stay signed in while the store is down.
+        """
+        if self._is_secret_read or is_local(self.settings):
+            return
         copy = self.folder / "cookies.secret"
         try:
-            found = self().secret()
+            self._secret = self().secret()
         except StoreError:
-            if is_local(self.settings) or not copy.exists():
-                raise
-            return copy.read_bytes()
-        if not is_local(self.settings):
-            write_private(copy, found)
-        return found
+            with suppress(OSError):
+                self._secret = copy.read_bytes()
+            return
+        self._is_secret_read = True
+        write_private(copy, self._secret)
 
     def close(self) -> None:
         if self.opened is not None:
