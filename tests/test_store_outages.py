@@ -3,7 +3,9 @@ acknowledged row is in the store once afterwards.
 """
 
 import json
+import os
 import resource
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -223,6 +225,29 @@ def test_every_acknowledged_row_is_there_once_after_a_kill(locked: Deployment, t
     rows = locked.rows()
     assert [rows[answer] for answer in acknowledged] == [1] * len(acknowledged)
     print(f"{requests} requests, {len(acknowledged)} acknowledged, {times} kills")  # noqa: T201
+
+
+def test_rows_of_a_killed_worker_are_written_by_another_one(
+    tmp_path: Path, mock: MockServer, postgres: Postgres
+) -> None:
+    deployment = Deployment(tmp_path, mock, postgres.database())
+    settings = json.loads(deployment.config.read_text())
+    deployment.config.write_text(json.dumps({**settings, "listen": {"workers": 2}}))
+    with deployment.serving() as server:
+        pid = server.process.pid
+        with steady_load(server.url, "mock-model") as load:
+            load.refused_is_fine = True
+            for _ in range(2):
+                enough = len(load.acknowledged) + 40
+                until(lambda: len(load.acknowledged) > enough)  # noqa: B023 - called at once
+                with postgres.frozen():  # rows wait
+                    until(lambda: len(load.acknowledged) > enough + 40)  # noqa: B023
+                    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                    os.kill(int(children[-1]), signal.SIGKILL)
+        until(lambda: is_healthy(server) and metric(server, "slipway_store_waiting_rows") == 0)
+        rows = deployment.rows()
+        assert [rows[answer] for answer in load.acknowledged] == [1] * len(load.acknowledged)
+        assert load.failed == []
 
 
 def test_rows_that_wait_at_the_end_of_a_server_are_written_by_the_next_one(

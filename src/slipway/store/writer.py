@@ -23,6 +23,7 @@ from slipway.types import Answered, Record
 log = logging.getLogger("slipway")
 BATCH_S = 0.05  # how long rows are collected before they are written together
 AT_ONCE = 2_000  # rows in a transaction
+FEWEST = 50  # the same after failures: a slow store may not take more within its time limit
 RETRY_S = 0.5  # pause after a failure
 LOOK_S = 5.0  # between two looks for segments of processes that have ended
 HELD = 20_000  # rows in memory; what comes while more wait is read from the journal later
@@ -94,6 +95,7 @@ class RowWriter:
         self._rows = deque[Waiting]()  # its append and popleft are atomic
         self._batch: list[Waiting] = []  # taken from the rows, and not saved yet
         self._later = deque[Segment]()  # closed segments whose rows are in the file only
+        self._at_once = AT_ONCE
         self._wake = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -253,6 +255,7 @@ class RowWriter:
                 self.journal.folder,
             )
         self.why_down = str(error)
+        self._at_once = max(self._at_once // 4, FEWEST)
 
     def _tend_segments(self) -> None:
         """Sync what was appended, close a segment that is full, and find those left behind."""
@@ -307,14 +310,16 @@ class RowWriter:
     def _write(self, batch: list[Waiting]) -> None:
         """Write a batch, in order; what is written leaves it. Raises StoreError."""
         store = self._store()
-        for kind, group in itertools.groupby(list(batch), key=lambda waiting: waiting.kind):
-            each = list(group)
+        while batch:
+            kind, some = batch[0].kind, batch[: self._at_once]
+            group = list(itertools.takewhile(lambda waiting: waiting.kind == kind, some))  # noqa: B023 - called at once
             try:
-                self._write_group(store, kind, each)
+                self._write_group(store, kind, group)
             except RowError:
-                self._write_one_by_one(store, kind, each)
-            del batch[: len(each)]
-            self._done(each)
+                self._write_one_by_one(store, kind, group)
+            del batch[: len(group)]
+            self._done(group)
+            self._at_once = min(2 * self._at_once, AT_ONCE)
 
     def _write_group(self, store: RecordStore, kind: str, group: Iterable[Waiting]) -> None:
         rows = [waiting.row for waiting in group]
