@@ -430,6 +430,25 @@ def test_a_postgresql_that_cannot_be_used_is_refused_with_the_fix(
         assert "hush" not in refused.stderr
 
 
+def test_check_opens_the_store_and_says_what_is_wrong(
+    server: Postgres, addresses: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "slipway.yaml"
+
+    def checked(store: str) -> Result:
+        file.write_text(json.dumps({"store": store}))
+        return CliRunner().invoke(main, ["check", "--port", "0", "--config", str(file)])
+
+    for address in addresses.values():
+        assert checked(address).exit_code == 0
+    refused = checked(server.url("nowhere"))
+    assert refused.exit_code == 2
+    assert 'database "nowhere" does not exist' in refused.stderr
+    literal = checked(f"postgresql://slipway:hush@127.0.0.1:{server.port}/postgres")
+    assert "store holds a literal password; write `${NAME}`" in literal.stdout
+    assert "hush" not in literal.output
+
+
 def test_a_wrong_password_is_named_and_not_shown(server: Postgres, tmp_path: Path) -> None:
     rules = server.folder / "data" / "pg_hba.conf"
     trusting = rules.read_text()

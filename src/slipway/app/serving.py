@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 
@@ -95,7 +96,8 @@ def check(flags: Flags) -> list[str]:
     found = check_settings(flags)
     settings = found.settings
     check_usable(file_of(settings))
-    LazyRecords(settings).check()
+    with closing(LazyRecords(settings)) as records:
+        records.check()
     if failed := list(failing_tests(settings)):
         raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]

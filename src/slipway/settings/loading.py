@@ -187,7 +187,8 @@ def _read(
     settings = reader.read(root)
     problems += reader.problems
     warnings = tuple(
-        f"{file}:{reader.lines.get(p, 1)}: {p} is a literal key; "
+        f"{file}:{reader.lines.get(p, 1)}: {p} "
+        f"{'holds a literal password' if p == 'store' else 'is a literal key'}; "
         "write `${NAME}` to read it from the environment"
         for p in reader.literal_secrets
     )
