@@ -215,6 +215,22 @@ def test_at_the_limit_a_route_refuses_or_asks_a_cheaper_model(
             assert second.status_code == (402 if model is None else 200)
 
 
+def test_a_model_that_continues_an_answer_needs_money_of_its_own(tmp_path: Path) -> None:
+    """The first call breaks off after 5 words, which cost 0.006 USD: the rest is too little."""
+    with mocking(text=SAYS, script=("cut-5@1",)) as mock:
+        settings = {
+            "models": {name: {"base_url": mock.url, "price": PRICE} for name in ("m", "other")},
+            "routes": {"both": ["m", {"model": "other", "role": "twin"}]},
+        }
+        with limited(tmp_path, mock, {"usd_per_day": "0.015"}, **settings) as server:
+            text = ask(server, "both", stream=True).text
+            spent = server.get("/v1/usage", headers=AUTH).json()
+        assert '"code":"provider_cut"' in text
+        assert len(mock.requests) == 1
+        assert spent["cost_usd"] == spent["budgets"][0]["spent_usd"] == "0.006"
+        assert spent["budgets"][0]["reserved_usd"] == "0"
+
+
 @pytest.mark.parametrize("at_limit", ["quote", "refuse"])
 def test_at_the_limit_an_app_refuses_or_quotes_its_documents(tmp_path: Path, at_limit: str) -> None:
     (tmp_path / "docs").mkdir()
@@ -241,6 +257,7 @@ def test_a_model_without_a_price_is_refused_where_there_is_a_budget(tmp_path: Pa
         settings = {"models": {"m": {"base_url": mock.url}}}
         with limited(tmp_path, mock, {"usd_per_day": 1}, **settings) as server:
             refused = ask(server)
+            assert "models.m: its price is unknown, so whoever has a budget" in server.log
     assert refused.status_code == 402
     assert refused.json()["error"]["code"] == "price_unknown"
     assert "The price of `m` is unknown" in refused.json()["error"]["message"]

@@ -94,6 +94,7 @@ class Assembly:
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
         self.writer.on_change = self.telemetry.note_store
+        self.ledger.watch = self.telemetry.spend
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(

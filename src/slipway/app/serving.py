@@ -14,6 +14,7 @@ from slipway.app.building import Assembly
 from slipway.app.loading import (
     check_settings,
     load_settings,
+    price_warnings,
     rule_warnings,
     with_model_names,
 )
@@ -68,7 +69,10 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
 
 def tell_start(found: Loaded, address: tuple[str, int], *, quiet: bool) -> None:
     for line in [
-        *(f"warning: {w}" for w in (*found.warnings, *rule_warnings(found))),
+        *(
+            f"warning: {w}"
+            for w in (*found.warnings, *rule_warnings(found), *price_warnings(found))
+        ),
         *([] if quiet else banner(found, address)),
     ]:
         print(line, file=sys.stderr)  # noqa: T201 - for the person who starts the server

@@ -21,11 +21,13 @@ LOST = (
 class LedgerWriter:
     """Takes the ledger's rows from the event loop; they are in the journal when `add` returns.
 
-    `holds` is the folder for notes of running calls, and `ledger` opens the ledger.
+    `holds` is the folder for notes of running calls, and `ledger` opens the ledger. `watch` is
+    called with each row.
     """
 
     def __init__(self, writer: RowWriter, holds: Path, ledger: Callable[[], Ledger]) -> None:
         self._writer, self._folder, self.ledger = writer, holds, ledger
+        self.watch: Callable[[LedgerRow], None] = lambda row: None
         self._holds: HoldLog | None = None
         self._recovered = False
         self._recovering = threading.Lock()
@@ -34,6 +36,7 @@ class LedgerWriter:
     def add(self, row: LedgerRow) -> None:
         """Keep a row until the store has it."""
         self._writer.add(row)
+        self.watch(row)
 
     def hold(self, row: LedgerRow) -> None:
         """Note a call that begins, with what it may cost at most; see `HoldLog`."""

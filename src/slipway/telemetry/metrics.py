@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from slipway.errors import ProviderRefused, SlipwayError
+from slipway.ledger import LedgerRow
+from slipway.prices import PICO
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
 from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, StoreState
@@ -83,6 +85,16 @@ METRICS = {
         "Fields of providers' replies that could not be read, such as a token count that is text; "
         "the answer is passed on without them.",
         ("model", "provider"),
+    ),
+    "cost": MetricDefinition(
+        "slipway_cost_usd",
+        "USD that calls to models cost, rounded as every number here; the ledger is exact.",
+        ("app", "model"),
+    ),
+    "unpriced": MetricDefinition(
+        "slipway_unpriced_calls",
+        "Calls to models whose cost is unknown: set the model's `price`.",
+        ("app", "model"),
     ),
     "citations": MetricDefinition(
         "slipway_citations",
@@ -310,7 +322,14 @@ class Telemetry:
             if record.left_out:
                 self.count("left_out", (record.model, record.provider), record.left_out)
 
-    def count(self, metric: str, labels: Labels, by: int = 1) -> None:
+    def spend(self, row: LedgerRow) -> None:
+        """Count what a call cost."""
+        if row.cost is None:
+            self.count("unpriced", (row.app, row.model))
+        elif row.cost:
+            self.count("cost", (row.app, row.model), row.cost / PICO)
+
+    def count(self, metric: str, labels: Labels, by: float = 1) -> None:
         counts = self.counts[metric]
         row = counts.get(labels)
         if row is None:
