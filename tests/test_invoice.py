@@ -17,6 +17,7 @@ import pytest
 from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
 from slipway.providers.mock.invoice import as_csv
+from slipway.settings import Settings
 from slipway.store import LedgerFilter, open_records
 from waiting import until
 
@@ -82,7 +83,9 @@ def in_flight(server: Serving) -> bool:
 
 
 def charged(folder: Path) -> int:
-    with contextlib.closing(open_records(f"sqlite:///{folder}/slipway.db")) as store:
+    with contextlib.closing(
+        open_records(Settings(store=f"sqlite:///{folder}/slipway.db"))
+    ) as store:
         rows = store.ledger.rows(LedgerFilter(), limit=100_000)
     return sum(bool(row.cost) for row in rows)
 

@@ -19,6 +19,7 @@ import pytest
 from processes import Serving, mocking, serving
 from several_workers import several
 from slipway.providers.mock import MockServer
+from slipway.settings import Settings
 from slipway.store import LedgerFilter, open_records
 from waiting import until
 
@@ -156,7 +157,9 @@ def test_a_budget_survives_kill_9(tmp_path: Path) -> None:
                 for thread in threads:
                     thread.join()
         assert refused.is_set()
-        with contextlib.closing(open_records(f"sqlite:///{tmp_path}/slipway.db")) as store:
+        with contextlib.closing(
+            open_records(Settings(store=f"sqlite:///{tmp_path}/slipway.db"))
+        ) as store:
             rows = store.ledger.rows(LedgerFilter(), limit=1000)
         lost = [row for row in rows if row.error == "lost"]
         assert sum(row.cost or 0 for row in rows) == 10**12  # one USD

@@ -47,6 +47,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
         "en": ("The sign-in service cannot be reached.", "Try again in a moment."),
         "zh": ("无法连接登录服务。", "请稍后重试。"),
     },
+    "keys_unavailable": {
+        "en": ("Your key cannot be checked now.", "Try again in a moment."),
+        "zh": ("目前无法验证您的密钥。", "请稍后重试。"),
+    },
     "forbidden": {
         "en": ("You do not have permission to do this.", "Ask the operator for access."),
         "zh": ("您没有权限执行此操作。", "请向管理员申请权限。"),

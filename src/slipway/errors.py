@@ -19,6 +19,7 @@
     ├── Overloaded                too many requests at once                             503  retry
     ├── Stopping                  the server stopped before this answer was complete    503  retry
     ├── SignInUnavailable         the sign-in provider cannot be reached                503  retry
+    ├── KeysUnavailable           the store cannot say whether a key is known           503  retry
     ├── NotKept                   the store could not save it                           503  retry
     │   └── StorageFull           the disk of the store is full                         507  retry
     ├── Cancelled                 stopped on request                                    499
@@ -110,6 +111,11 @@ class SignInRefused(Unauthorized):
 
 class SignInUnavailable(SlipwayError):
     status, code, retryable = 503, "sign_in_unavailable", True
+    next_step = "Try again in a moment; if that does not help, tell the operator."
+
+
+class KeysUnavailable(SlipwayError):
+    status, code, retryable = 503, "keys_unavailable", True
     next_step = "Try again in a moment; if that does not help, tell the operator."
 
 

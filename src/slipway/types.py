@@ -434,6 +434,16 @@ class Answered(Record, frozen=True, kw_only=True):
         return 1500 + texts + 600 * len(self.sources)
 
 
+class StoreState(Record, frozen=True, kw_only=True):
+    """How the store is: `reason` says why it cannot be used now, None if it can. `waiting` rows are
+    not in it yet; `lost` counts those that could be kept nowhere.
+    """
+
+    waiting: int = 0
+    lost: int = 0
+    reason: str | None = None
+
+
 class FeedbackGiven(Record, frozen=True, kw_only=True):
     """The record of a stored vote or report. A vote that replaces another emits none."""
 

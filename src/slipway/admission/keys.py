@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from slipway.errors import Forbidden, Unauthorized
+from slipway.errors import Forbidden, KeysUnavailable, Unauthorized
 from slipway.keys import KeyTable, key_hash
 from slipway.settings import KeySettings
 from slipway.types import Asker
@@ -77,6 +77,8 @@ class KnownKeys:
             if found.ends_at is not None and found.ends_at <= time.time():
                 raise Unauthorized(*ended(found))
             return found
+        if self.table.is_unknown:
+            raise KeysUnavailable("The keys in the store cannot be read now.")
         if self.open:
             return ANYBODY
         raise Unauthorized(

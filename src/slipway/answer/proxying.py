@@ -10,6 +10,8 @@ from slipway.providers import Call
 from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker
 
+DONE = b"[DONE]\n\n"  # ends a stream
+
 
 class ResponseWriter(Protocol):
     """Write a proxied answer to the client: either `whole`, or `begin`, `write`... and `end`."""
@@ -74,11 +76,17 @@ async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
     answering.push(writer.take)
+    last = b""
     try:
         while pieces := await answering.pieces():
-            await writer.write(
-                pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
-            )
+            events = pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
+            if events.endswith(DONE):
+                last += events
+            else:
+                await writer.write(events)
     finally:
         tally.note_writer(answering)  # another model may have continued the answer
+    answering.close()  # the call is booked before the client sees the end
+    if last:
+        await writer.write(last)
     writer.end()

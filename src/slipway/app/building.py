@@ -30,7 +30,14 @@ from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import Answered, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
+from slipway.types import (
+    Answered,
+    AttemptDone,
+    FeedbackGiven,
+    PipelineRecord,
+    RuleUsed,
+    StoreState,
+)
 from slipway.web.answers import AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
@@ -73,11 +80,13 @@ class Assembly:
     pipeline when the settings file changes. Documents are read after the start, in a thread.
     """
 
-    def __init__(self, store: LazyStore, live: LiveSettings) -> None:
+    def __init__(
+        self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
+    ) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         settings = live.found.settings
-        self.records = LazyRecords(settings)
+        self.records = records or LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -99,6 +108,7 @@ class Assembly:
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
+        self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
@@ -114,6 +124,7 @@ class Assembly:
         return Telemetry(
             lambda: self.carried.in_flight_total.count,
             self.healths,
+            self.store_state,
             cache=self.carried.cache.stats,
             semantic=self.carried.cache.semantic.reports,
         )
@@ -236,6 +247,14 @@ class Assembly:
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
+    def store_state(self) -> StoreState:
+        """Return how the store is, as rows and keys find it."""
+        return StoreState(
+            waiting=self.writer.waiting,
+            lost=self.writer.lost,
+            reason=self.writer.trouble or self.key_watch.why_down,
+        )
+
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return Guard(self.current, fast, rest, self.sealer)
 
@@ -248,10 +267,10 @@ class Assembly:
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
         if self._sealer is None:
-            try:
-                self._sealer = Sealer(self.records().secret())
-            except StoreError:  # it is asked again for the next request
+            secret = self.records.secret()
+            if secret is None:  # it is looked for again at the next request
                 return Sealer(self.store().secret)
+            self._sealer = Sealer(secret)
         return self._sealer
 
     @asynccontextmanager

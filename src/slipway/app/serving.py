@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 
@@ -18,7 +19,7 @@ from slipway.app.loading import (
     with_model_names,
 )
 from slipway.app.rulebooks import failing_tests
-from slipway.app.stores import LazyStore, has_knowledge
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
 from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
@@ -41,7 +42,10 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
+    records = LazyRecords(found.settings)
+    records.check()
     if found.settings.listen.workers > 1:
+        records.close()  # each worker opens its own
         listening = bind(found.settings.listen)
         address = listening.getsockname()
         serve_workers(
@@ -49,7 +53,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         )
         return
     store = LazyStore(found.settings)
-    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
+    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)), records)
     listening = bind(found.settings.listen)
     url = address_of(local_address(listening.getsockname()))
 
@@ -96,7 +100,9 @@ def check(flags: Flags) -> list[str]:
     """
     found = check_settings(flags)
     settings = found.settings
-    check_usable(file_of(settings.store))
+    check_usable(file_of(settings))
+    with closing(LazyRecords(settings)) as records:
+        records.check()
     if failed := list(failing_tests(settings)):
         raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]

@@ -66,6 +66,7 @@ class WorkerAssembly(Assembly):
         return Telemetry(
             lambda: self.carried.in_flight_total.count,
             self.healths,
+            self.store_state,
             self.crew.new_row,
             self.crew.all_rows,
             self.carried.cache.stats,

@@ -14,6 +14,7 @@ import msgspec
 
 from slipway.settings.tree import (
     GGUF,
+    POSTGRES,
     SQLITE,
     Allowance,
     AppSettings,
@@ -25,6 +26,7 @@ from slipway.settings.tree import (
     RulesSettings,
     Settings,
     share,
+    without_password,
 )
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
@@ -115,12 +117,7 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
             check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
     for name, app in settings.apps.items():
         check_app(name, app, settings, problem)
-    if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
-        problem(
-            "store",
-            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, "
-            f"such as `{SQLITE}.slipway/slipway.db`",
-        )
+    check_store(settings.store, problem)
     check_keys(settings, problem)
     check_limits(settings, problem)
     check_caches(settings, problem)
@@ -128,6 +125,20 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)
+
+
+def check_store(store: str, problem: AddProblem) -> None:
+    if store.startswith(POSTGRES):
+        parts = urlsplit(store)
+        if not parts.hostname and not parts.query:
+            problem("store", "it names no host; write `postgresql://USER:PASSWORD@HOST/DATABASE`")
+        return
+    if not store.startswith(SQLITE) or not store.removeprefix(SQLITE).strip():
+        problem(
+            "store",
+            f"`{without_password(store)}` is not a store; write `{SQLITE}PATH`, such as "
+            f"`{SQLITE}.slipway/slipway.db`, or `postgresql://USER:PASSWORD@HOST/DATABASE`",
+        )
 
 
 def check_caches(settings: Settings, problem: AddProblem) -> None:

@@ -14,7 +14,10 @@ from slipway.types import MAX_SECTIONS
 
 SQLITE = "sqlite:///"
 GGUF = ".gguf"
-DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
+POSTGRES = ("postgresql://", "postgres://")
+DEFAULT_DATA = ".slipway"
+DEFAULT_STORE = f"{SQLITE}{DEFAULT_DATA}/slipway.db"
+PASSWORD = re.compile(r"(?<=//)([^/@:]*):([^@]*)(?=@)")  # of an address: user and password
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 
@@ -26,6 +29,11 @@ Duration = Annotated[
         extra_json_schema={"type": ["number", "string"], "pattern": DURATION.pattern},
     ),
 ]
+
+
+def without_password(address: str) -> str:
+    """Return the address of a store as it may be shown."""
+    return PASSWORD.sub(r"\1:…", address)
 
 
 def seconds(value: object) -> float:
@@ -680,8 +688,18 @@ class Settings(Branch, frozen=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="limits of sizes, times and numbers")] = Limits()
     store: Annotated[
         str,
-        Meta(description="where documents and vectors are stored; relative to the settings file"),
+        Meta(
+            description="what outlives the process: `sqlite:///FILE`, relative to the settings "
+            "file, or `postgresql://USER:PASSWORD@HOST/DATABASE`"
+        ),
     ] = DEFAULT_STORE
+    data: Annotated[
+        str,
+        Meta(
+            description="folder for what stays on this machine if `store` is PostgreSQL: the index "
+            "of documents, and rows that wait to be written; else they are beside the file"
+        ),
+    ] = DEFAULT_DATA
     conversations: Annotated[
         Literal["browser", "server"],
         Meta(

@@ -23,6 +23,7 @@ except ImportError:  # Windows: segments of another process are taken over at th
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("slipway")
+_sync = getattr(os, "fdatasync", os.fsync)  # some systems have only the slower one
 _HAS_LOCKS: bool = fcntl is not None
 SEGMENT_BYTES = 4 * 1024 * 1024  # a larger segment is closed, and the next one begun
 _SUFFIX = ".rows"
@@ -78,7 +79,7 @@ class Segment:
 
     def sync(self) -> None:
         """Return when all lines are on the disk. Raises OSError."""
-        os.fdatasync(self.file)
+        _sync(self.file)
 
     def empty(self) -> None:
         """Forget the lines."""

@@ -29,6 +29,7 @@ from slipway.types import (
     PipelineRecord,
     RuleUsed,
     SemanticLooked,
+    StoreState,
     Usage,
 )
 
@@ -185,6 +186,20 @@ METRICS = {
         "slipway_settings_reloads",
         "Reloads of the settings by outcome: applied, or refused because they are invalid.",
         ("outcome",),
+    ),
+    "store_lost": MetricDefinition(
+        "slipway_store_lost_rows",
+        "Rows that neither the store nor the journal could keep, or that the store refuses.",
+        (),
+    ),
+    "store_up": MetricDefinition(
+        "slipway_store_up", "1 if the store can be used, 0 while it cannot.", (), is_gauge=True
+    ),
+    "store_waiting": MetricDefinition(
+        "slipway_store_waiting_rows",
+        "Rows that are not in the store yet, and wait in the journal.",
+        (),
+        is_gauge=True,
     ),
     "model_state": MetricDefinition(
         "slipway_model_state",
@@ -366,6 +381,7 @@ class Telemetry:
         self,
         in_flight: Callable[[], int],
         healths: Callable[[], Mapping[str, Health]] = dict,
+        store: Callable[[], StoreState] = StoreState,
         new_row: NewRow = own_row,
         all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
         cache: Callable[[], CacheStats] = CacheStats,
@@ -377,6 +393,7 @@ class Telemetry:
         one.
         """
         self.started_at = int(time.time())
+        self.store, self._lost = store, 0
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
         self.all_rows, self.cache = all_rows or self.own_rows, cache
         self.semantic = semantic
@@ -385,6 +402,8 @@ class Telemetry:
         }
         for outcome in ("applied", "refused"):
             self.count("reloads", (outcome,), 0)
+        self._down, self._waiting = (new_row(key, (), 1) for key in ("store_up", "store_waiting"))
+        self.count("store_lost", (), 0)
         self.histograms = {
             name: Histogram(name, m.buckets, new_row) for name, m in METRICS.items() if m.buckets
         }
@@ -523,6 +542,8 @@ class Telemetry:
         for name, histogram in self.histograms.items():
             for labels, row in histogram.rows.items():
                 yield name, labels, row
+        yield "store_up", (), self._down
+        yield "store_waiting", (), self._waiting
 
     def sums(self) -> dict[str, dict[Labels, list[float]]]:
         """Return the sum of all processes' rows with the same labels, by metric."""
@@ -532,6 +553,15 @@ class Telemetry:
             known = rows.get(labels)
             rows[labels] = list(row) if known is None else list(map(add, known, row))
         return sums
+
+    def note_store(self) -> None:
+        """Write how this process finds the store into its rows: whether it is down, and how many
+        rows wait.
+        """
+        state = self.store()
+        self._down[0], self._waiting[0] = int(state.reason is not None), state.waiting
+        self.count("store_lost", (), state.lost - self._lost)
+        self._lost = state.lost
 
     def model_states(self) -> dict[str, ModelState]:
         """Return the state of each model, as this process knows it."""
@@ -559,6 +589,7 @@ class Telemetry:
             HistogramMetricFamily,
         )  # imported by the first scrape: it is heavy
 
+        self.note_store()
         sums = self.sums()
         for name in self.counts:
             m = METRICS[name]
@@ -572,8 +603,13 @@ class Telemetry:
             kept = self.cache()
             for name, amount in (("cache_entries", kept.entries), ("cache_bytes", kept.bytes)):
                 yield GaugeMetricFamily(METRICS[name].name, METRICS[name].help, value=amount)
-            gauge = METRICS["in_flight"]
-            yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
+            for key, value in (
+                ("in_flight", self.in_flight()),
+                ("store_up", int(not sums["store_up"][()][0])),
+                ("store_waiting", sums["store_waiting"][()][0]),
+            ):
+                gauge = METRICS[key]
+                yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
         for name in self.histograms:
             m = METRICS[name]
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)

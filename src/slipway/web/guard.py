@@ -17,6 +17,7 @@ from slipway.errors import (
     BadRequest,
     Forbidden,
     InternalError,
+    KeysUnavailable,
     LimitReached,
     MethodNotAllowed,
     SlipwayError,
@@ -326,7 +327,7 @@ class Guard:
         elif path == "/readyz":  # public, but only known keys get the details
             try:
                 exchange.asker = self.asker(exchange)
-            except Unauthorized:
+            except (Unauthorized, KeysUnavailable):
                 exchange.asker = None
 
     def asker(self, exchange: Exchange) -> Asker:
