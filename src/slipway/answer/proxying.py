@@ -53,15 +53,14 @@ async def proxy(
         try:
             await answering.open()
             tally.note_writer(answering)
-            whole = answering.whole
+            whole, limits = answering.whole, answering.rate_limits()
             if whole is None:
-                limits = answering.rate_limits()
                 writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         finally:
             tally.settle(answering)
         if whole is not None:
-            writer.whole(whole.raw, tally.facts(tally.attempts, answering.rate_limits()))
+            writer.whole(whole.raw, tally.facts(tally.attempts, limits))
 
 
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
