@@ -207,6 +207,8 @@ class Run:
             "seconds": seconds,
             "chunks": len(self.delays),
             "p50_us": middle(self.latencies),
+            "p99_us": high(self.latencies),
+            "max_us": max(self.latencies, default=0) / 1000,
             "ttft_p50_us": middle(self.firsts),
             "chunk_p50_us": middle(self.delays),
         }
@@ -214,6 +216,11 @@ class Run:
 
 def middle(values: list[int]) -> float:
     return statistics.median(values) / 1000 if values else 0.0
+
+
+def high(values: list[int]) -> float:
+    """Return the 99th percentile in microseconds."""
+    return sorted(values)[int(0.99 * (len(values) - 1))] / 1000 if values else 0.0
 
 
 class Hold(asyncio.Protocol):

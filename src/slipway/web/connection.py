@@ -213,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
         self.spans = 0
         self.reading_since = None
         exchange.complete = True
-        if exchange.path and exchange.task is None:  # the guard gives the others their path
+        if exchange.path and exchange.task is None:  # the guard sets the path of one that runs
             if self.answering is None:
                 self._start(exchange)
             else:
