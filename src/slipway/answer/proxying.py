@@ -53,15 +53,13 @@ async def proxy(
         try:
             await answering.open()
             tally.note_writer(answering)
-            whole = answering.whole
+            whole, limits = answering.whole, rate_limits(pipeline, tally, answering)
             if whole is None:
-                limits = rate_limits(pipeline, tally, answering)
                 writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         finally:
             tally.settle(answering)
         if whole is not None:
-            limits = rate_limits(pipeline, tally, answering)
             writer.whole(whole.raw, tally.facts(tally.attempts, limits))
 
 

@@ -122,8 +122,8 @@ class Tally:
     def note_writer(self, answering: RoutedAnswer) -> None:
         """Record which model writes now."""
         candidate = answering.candidate
-        self.served_by, self.model = candidate.served_by, candidate.model.name
-        self.provider = candidate.model.kind
+        model = candidate.model
+        self.served_by, self.model, self.provider = candidate.served_by, model.name, model.kind
 
     def settle(self, answering: RoutedAnswer) -> list[CallUsage]:
         """Close the attempts, however they ended, and book and return every call they made."""

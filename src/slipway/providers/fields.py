@@ -83,6 +83,13 @@ def usage_in(sent: dict[str, Any] | None) -> Usage | None:
     if sent is None:
         return None
     prompt, output = sent.get("prompt_tokens"), sent.get("completion_tokens")
+    if (
+        len(sent) == len(COUNTS)
+        and prompt
+        and output
+        and sent.get("total_tokens") == prompt + output
+    ):
+        return Usage(input_tokens=prompt, output_tokens=output)  # as most report it
     by_anthropic = prompt is None and "input_tokens" in sent
     if by_anthropic:
         prompt, output = count(sent, "input_tokens"), count(sent, "output_tokens")

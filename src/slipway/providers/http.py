@@ -295,8 +295,8 @@ class PooledReply:
 
     @property
     def is_complete(self) -> bool:
-        connection = self._open()
-        return connection.complete and not connection.chunks
+        connection = self.connection
+        return connection is not None and connection.complete and not connection.chunks
 
     def divert(self, sink: Sink | None) -> None:
         self._open().sink = sink
@@ -319,7 +319,8 @@ class PooledReply:
         while not c.chunks:
             if c.complete:
                 return b""
-            c.raise_error()
+            if c.error is not None:
+                c.raise_error()
             await c.arrival()
         data = c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
         c.chunks.clear()
@@ -388,7 +389,8 @@ class Pool:
             try:
                 connection.send(head, body, until)
                 while not connection.has_head:
-                    connection.raise_error()
+                    if connection.error is not None:
+                        connection.raise_error()
                     await connection.arrival()
             except StaleConnection:
                 self.release(connection)

@@ -425,7 +425,8 @@ class Telemetry:
 
     def attempt(self, a: AttemptDone) -> None:
         labels = (a.model, a.provider, a.zone, "" if a.error is None else known_code(a.error))
-        self.count("attempts", labels)
+        row = self.counts["attempts"].get(labels) or self._counter("attempts", labels)
+        row[0] += 1
         if a.left_out:
             self.count("left_out", (a.model, a.provider), a.left_out)
 
