@@ -138,8 +138,9 @@ def check_killed(workers: Workers, mock: str, load: Load, killed: list[Kill]) ->
     failed = len(load.failures)
     assert load.answered <= answers + lost <= load.answered + failed, (load.answered, failed)
     assert answers <= calls_of(mock) <= answers + lost
-    assert workers.metric("slipway_attempts_total") == answers
-    assert workers.metric("gen_ai_server_request_duration_seconds_count") == answers
+    assert answers <= workers.metric("slipway_attempts_total") <= answers + lost
+    durations = workers.metric("gen_ai_server_request_duration_seconds_count")
+    assert answers - len(killed) <= durations <= answers  # counted just after the answer
     assert workers.metric("slipway_worker_restarts_total") == len(killed)
 
 

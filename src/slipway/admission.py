@@ -20,10 +20,12 @@ def stored_hash(key: str) -> str:
 
 
 class InFlight:
-    """The number of answers in progress, shared by all versions of the settings."""
+    """The number of answers in progress, shared by all versions of the settings; `began` counts
+    all that came, also those that were refused.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.began = 0
 
 
 class Admission:
@@ -101,6 +103,7 @@ class Admission:
 
     def enter(self) -> None:
         """Count an answer in progress until `leave`. Raise Overloaded if the limit is reached."""
+        self.in_flight_total.began += 1
         if self.in_flight_total.count >= self.limit:
             raise Overloaded(
                 f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0

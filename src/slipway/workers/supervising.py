@@ -71,16 +71,18 @@ class Supervisor:
         *,
         grace_s: Callable[[], float],
         on_ready: Callable[[], None],
+        unfinished: Callable[[int], int],
     ) -> None:
         """Take the sockets that the workers listen on; `inner` is for the first one only.
 
-        `on_ready` is called once, when all workers take requests.
+        `on_ready` is called once, when all workers take requests; `unfinished` says how many
+        answers ever began in a worker and did not finish.
         """
         self.board, self.sockets, self.inner = board, sockets, inner
         self.workers = {number: Worker(number) for number in range(1, board.workers + 1)}
         self.verbs: dict[str, SupervisorVerb] = {"ready": self._ready, "leaving": self._leaving}
         self.verbs["failed"] = self._failed
-        self.grace_s, self.on_ready = grace_s, on_ready
+        self.grace_s, self.on_ready, self.unfinished = grace_s, on_ready, unfinished
         self.all_were_ready = False
         self._had_terminal = os.isatty(0)
         self._selector = selectors.DefaultSelector()
@@ -170,7 +172,7 @@ class Supervisor:
         was_ready, pid = worker.ready, worker.pid
         self._drop(worker)
         worker.pid, worker.ready = 0, False
-        lost = self.board.note_end(worker.number)
+        lost = self.board.note_end(worker.number, self.unfinished(worker.number))
         if self._is_stopping:
             return
         if not self.all_were_ready and not was_ready:
