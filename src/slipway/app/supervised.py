@@ -88,7 +88,7 @@ def serve_workers(
 
     `announce` is called once all of them take requests. Raises SettingsError if they cannot start.
     """
-    if not hasattr(socket, "AF_UNIX") or not hasattr(signal, "SIGCHLD"):
+    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "fork"):
         raise SettingsError(["listen.workers: this system runs one worker only; write 1"])
     workers = found.settings.listen.workers
     address = listening.getsockname()

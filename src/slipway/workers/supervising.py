@@ -24,7 +24,8 @@ STEADY_S = 3.0  # a worker that lived this long is started again at once
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a worker is started that died sooner
 LATE_S = 10.0  # how long after the grace a worker may take to end
 _READ_BYTES = 1 << 16
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
+_NAMES = ("SIGTERM", "SIGINT", "SIGCHLD", "SIGHUP")
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 Answer = Callable[[Any], None]
 SupervisorVerb = Callable[["Worker", Any, Answer], None]
