@@ -55,10 +55,8 @@ def ended_s() -> float:
 def memory_mib(pid: int) -> dict[str, float]:
     """Return RSS and PSS: shared memory counts whole in the one, and by its share in the other."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return {
-        name: int(re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)[1]) / 1024
-        for name in ("Rss", "Pss")
-    }
+    found = dict(re.findall(r"^(Rss|Pss):\s+(\d+)", text, re.MULTILINE))
+    return {name: int(kib) / 1024 for name, kib in found.items()}
 
 
 @contextmanager
@@ -113,14 +111,14 @@ def main() -> None:
             for workers, (port, pid) in servers.items():
                 before, began_at = cpu_s(pid), time.monotonic()
                 others_before = cpu_s(mock.pid) + ended_s()
-                command = [folder / "load", "-p", str(port)]
+                command = [str(folder / "load"), "-p", str(port)]
                 command += [
                     "-c",
                     str(options.connections * workers),
                     "-t",
                     str(options.seconds if number else 1),
                     "-b",
-                    TOOLS / "body.json",
+                    str(TOOLS / "body.json"),
                 ]
                 run = subprocess.run(command, capture_output=True, text=True, check=True)
                 found, spent = json.loads(run.stdout), cpu_s(pid) - before

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from slipway.admission import InFlight
+from slipway.cache import Selection
 from slipway.settings import Limits, ModelSettings, Settings
 from slipway.settings.loading import Loaded
 from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
@@ -154,6 +155,10 @@ class Crew:
         """Return the trace of an answer that another worker gave, or None."""
         found = await self._ask("trace", [answer_id, owner])
         return next((trace for trace in found if trace is not None), None)
+
+    async def invalidate(self, selection: Selection) -> int:
+        """Let the others remove kept answers; return how many they removed."""
+        return sum(await self._ask("invalidate", msgspec.to_builtins(selection)))
 
     async def _ask(self, verb: str, body: Any) -> list[Any]:
         """Return the others' answers; those that do not answer in time are left out."""
