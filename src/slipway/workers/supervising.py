@@ -153,7 +153,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the server has its own handler
         self._selector.close()
         for worker in self.workers.values():
             if worker.end is not None and worker is not own:
