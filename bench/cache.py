@@ -1,7 +1,7 @@
 """Measure kept answers beside proxied calls in the same run: requests per CPU-second, latencies
 from memory and from Redis, what an untouched question costs, and what an outage of Redis costs.
 
-    python bench/cache.py [--rounds 5] [--seconds 1.5] [--no-outages] [--json]
+    python bench/cache.py [--rounds 5] [--seconds 1.5] [--only speed|outages] [--json]
 
 Servers run pinned to core 1, the upstream, Redis and the load to core 0; the cases take turns in
 each round, and a figure is the median of the rounds, with its spread. `redis` is a server without
@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway import PEER, Target, bodies, free_port
+from gateway import bodies
+from gateways import PEER, Target, free_port
 
 KEPT = {"exact": "1h"}
 
@@ -161,13 +162,13 @@ def measured(
     ]
 
 
-def outages(folder: Path, up: int, redis: Redis, seconds: float = 6.0) -> list[dict[str, Any]]:
+def outages(folder: Path, up: int, redis: Redis, seconds: float) -> list[dict[str, Any]]:
     """Load a server that reads each hit from Redis, while Redis is broken for a half of the time."""
     shared = f"redis://127.0.0.1:{redis.port}/0"
     target = server(folder, "outage", up, shared=shared, cache={"memory_mb": 0.0005})
     target.command = [word for word in target.command or [] if word != "--quiet"]
     log = folder / "outage.log"
-    case = {"connections": 8, "bodies": "small"}
+    case = {"connections": 4, "bodies": "small"}
     files = written(folder, "kept-model", stream=False)
     kinds: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "healthy": (lambda: None, lambda: None),
@@ -228,7 +229,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
-    parser.add_argument("--no-outages", action="store_true")
+    parser.add_argument("--only", choices=["speed", "outages"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -239,15 +240,19 @@ def main() -> None:
         redis = Redis(folder)
         try:
             time.sleep(0.5)
-            rows = measure(folder, up, redis, options.rounds, options.seconds)
-            found = [] if options.no_outages else outages(folder, up, redis)
+            rows, found = list[Any](), list[Any]()
+            if options.only != "outages":
+                rows = measure(folder, up, redis, options.rounds, options.seconds)
+            if options.only != "speed":
+                found = outages(folder, up, redis, 4 * options.seconds)
         finally:
             redis.kill()
             upstream.terminate()
     if options.json:
         print(json.dumps({"speed": rows, "outages": found}))
         return
-    table(rows)
+    if rows:
+        table(rows)
     if found:
         outage_table(found)
 

@@ -48,6 +48,12 @@ def cut(_: bool) -> Behaviour:
     return Behaviour("cut", None, ((0.0, head_of(200, STREAM)), (0.0, b"data: {")), "close")
 
 
+def once(reply: Reply) -> Reply:
+    """Answer the first call, and break off every later one."""
+    calls = iter([reply])
+    return lambda is_stream: next(calls, cut)(is_stream)
+
+
 SAID = events(
     chunk(THOUGHT),
     chunk('{"content":"Ships float.","annotations":[{"a":1}]}'),
@@ -73,7 +79,10 @@ REPLIES: dict[str, Reply] = {
         whole(completion("stop", refusal="I cannot")),
     ),
     "cut": cut,
+    "once-streamed": once(SAID),
+    "once-whole": once(whole(json.dumps(COMPLETION).encode())),
 }
+OLD = {"exact": "1ms", "stale_on_error": "1h"}
 PRICE = {"input": 1, "output": 2}
 
 
@@ -108,6 +117,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
             for name in REPLIES
             if name != "warm"
         }
+        models |= {name: {**models[name], "cache": OLD} for name in models if "once" in name}
         settings = {
             "cache": {"exact": "1h"},
             "keys": [
@@ -307,3 +317,15 @@ def test_a_large_request_is_kept_as_well(kept: Kept) -> None:
     text = "long " * 300_000
     assert state(kept.ask("plain", text)) == "miss"
     assert state(kept.ask("plain", text)) == "hit"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["once-streamed", "once-whole"])
+def test_an_old_answer_is_served_if_the_model_fails(kept: Kept, model: str, stream: bool) -> None:
+    kept.ask(model, "old", stream=stream)
+    old = kept.ask(model, "old", stream=stream)
+    assert old.status_code == 200
+    assert (state(old), old.headers["x-slipway-served-by"]) == ("stale", "stale")
+    assert "Ships float." in old.text
+    other = kept.ask(model, "never asked")
+    assert other.status_code == 502

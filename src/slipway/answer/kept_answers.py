@@ -10,14 +10,13 @@ them, it is removed.
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Literal
 
 import msgspec
 
 from slipway import ledger
 from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
 from slipway.answer.draft import Draft, Say
-from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
+from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
 from slipway.answer.same_answer import SaidAnswer
@@ -52,11 +51,6 @@ KEPT_EVENTS: dict[str, type[Event]] = {
     each.__name__: each for each in (SourceFound, SectionState, Delta, Citation, Notice)
 }
 KEPT_TYPES = frozenset(KEPT_EVENTS.values())
-REPLAYED_BY: dict[CacheState, Literal["cache", "semantic", "stale"]] = {
-    "hit": "cache",
-    "semantic": "semantic",
-    "stale": "stale",
-}
 AGES = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
@@ -273,20 +267,19 @@ def replay(
     if its answer is sent.
     """
     body: KeptBody = decode_body(entry.body)
-    now = asked.cache.now()
-    facts = facts or CacheFacts(state="hit" if entry.state(now) == "fresh" else "stale")
-    by = REPLAYED_BY[facts.state]
-    tally.served_by, tally.cache = by, facts.state
-    tally.model, tally.provider = entry.model, "cache"
-    tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
+    kept = note_kept(entry, tally, asked.cache.now())
+    if facts is None:
+        facts = kept
+    else:
+        tally.served_by = tally.cache = "semantic"
+        tally.saved = Saved(by="semantic", usage=entry.usage, usd=entry.cost_usd)
+        facts = msgspec.structs.replace(facts, key=kept.key, age_s=kept.age_s, saved=tally.saved)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
         say(msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]))
     if entry.usage is not None:
         say(UsageReport(model=entry.model or "", usage=entry.usage, cost_usd="0"))
-    age_s = round(entry.age_s(now), 3)
-    facts = msgspec.structs.replace(facts, key=entry.key, age_s=age_s, saved=tally.saved)
     say(
         Done(
             id=asked.question.id,

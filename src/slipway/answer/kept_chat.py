@@ -136,18 +136,10 @@ async def send_kept(
     question: KeptQuestion, entry: KeptAnswer, tally: Tally, writer: ResponseWriter
 ) -> None:
     """Send a kept answer in the form that the client asked for."""
-    now = question.cache.now()
-    is_fresh = entry.state(now) == "fresh"
-    saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
-    cache = CacheFacts(
-        state="hit" if is_fresh else "stale", key=entry.key, age_s=entry.age_s(now), saved=saved
-    )
-    tally.served_by = "cache" if is_fresh else "stale"
-    tally.model, tally.provider, tally.saved = entry.model, "cache", saved
-    tally.cache = cache.state
+    cache = note_kept(entry, tally, question.cache.now())
     tally.mark_first_words()
     facts = Facts(
-        served_by=tally.served_by,
+        served_by=tally.served_by or "cache",
         model=entry.model or "",
         attempts=0,
         cost_usd="0",
@@ -159,6 +151,19 @@ async def send_kept(
     writer.begin(facts)
     await writer.write(stream_of(entry, usage_wanted=question.call.usage_wanted))
     writer.end()
+
+
+def note_kept(entry: KeptAnswer, tally: Tally, now: float) -> CacheFacts:
+    """Record that a kept answer serves, and return what the reply says of it. It is served by
+    `stale` if it is that old that only the failure of all models allows it.
+    """
+    age = entry.state(now)
+    by: Literal["cache", "stale"] = "cache" if age in ("fresh", "refresh") else "stale"
+    tally.served_by, tally.cache = by, "hit" if age == "fresh" else "stale"
+    tally.model, tally.provider = entry.model, "cache"
+    tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
+    age_s = round(entry.age_s(now), 3)
+    return CacheFacts(state=tally.cache, key=entry.key, age_s=age_s, saved=tally.saved)
 
 
 def stream_of(entry: KeptAnswer, *, usage_wanted: bool) -> bytes:

@@ -150,7 +150,10 @@ class AnswerCache:
         """Remove the entry of an answer that somebody found wrong."""
         key = self._answers.pop(answer_id, None)
         if key is not None:
-            self.drop(key, "feedback")
+            self.work_in_background(self._forget(Selection(key=key), "feedback"))
+
+    async def _forget(self, selection: Selection, cause: str) -> None:
+        await self.invalidate(selection, cause)
 
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""
