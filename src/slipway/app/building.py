@@ -31,6 +31,7 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
 from slipway.web.answers import AnswerRoutes
+from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.chat import ChatRoutes
@@ -49,6 +50,9 @@ from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+# Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
+# traces and open answers so often that a sixth of a request's time goes into it
+GC_THRESHOLDS = (20_000, 20, 50)
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -176,7 +180,7 @@ class Assembly:
         fast = {
             "/v1/chat/completions": chat.chat,
             "/v1/completions": chat.complete,
-            "/v1/answers": self.answers.ask,
+            "/v1/answers": through_asgi(self.answers.ask),
         }
         router = Router(
             paths,
@@ -188,7 +192,7 @@ class Assembly:
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
@@ -218,7 +222,10 @@ class Assembly:
         self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
+        usual = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         yield
+        gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())
