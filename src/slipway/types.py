@@ -18,7 +18,7 @@ AttemptKind = Literal["first", "retry", "trial", "continue"]
 CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
 CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
-CacheState = Literal["hit", "stale", "flight", "miss", "refresh"]  # what it did
+CacheState = Literal["hit", "semantic", "stale", "flight", "miss", "refresh"]  # what it did
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
@@ -263,8 +263,9 @@ class Saved(Record, frozen=True, kw_only=True):
 class CacheFacts(Record, frozen=True, kw_only=True):
     """What the cache did for an answer.
 
-    `state` is `hit` or `stale` (a kept answer), `flight` (the call of an identical question that
-    was in progress), `miss` or `refresh`. `age_s` is the age of a kept answer. `key` names
+    `state` is `hit` or `stale` (a kept answer), `semantic` (the kept answer of a similar
+    `question`, with the cosine of both), `flight` (the call of an identical question that was in
+    progress), `miss` or `refresh`. `age_s` is the age of a kept answer. `key` names
     the kept answer in `POST /v1/cache/invalidate`.
     """
 
@@ -272,6 +273,8 @@ class CacheFacts(Record, frozen=True, kw_only=True):
     key: str | None = None
     age_s: float | None = None
     saved: Saved | None = None
+    similarity: float | None = None
+    question: str | None = None
 
 
 class CacheStats(Record, frozen=True, kw_only=True):
@@ -403,6 +406,7 @@ class RuleUsed(Record, frozen=True, kw_only=True):
     kind: Literal["question", "pattern", "intent"]
     reason: str
     shadow: bool
+    at: float = 0.0  # seconds since the epoch
 
 
 class Answered(Record, frozen=True, kw_only=True):
@@ -420,6 +424,8 @@ class Answered(Record, frozen=True, kw_only=True):
     text: str | None = None
     sources: tuple[dict[str, Any], ...] = ()  # the cited ones
     sections: int = MAX_SECTIONS  # how many it has; the most there can be if that is unknown
+    groups: tuple[str, ...] = ()  # of the asker
+    is_whole: bool = False  # the first question of a conversation, answered to its end
 
     @property
     def size(self) -> int:
@@ -437,5 +443,17 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     answer: str = ""  # its id
 
 
-PipelineRecord = AnswerDone | AttemptDone | RuleUsed
+class SemanticLooked(Record, frozen=True, kw_only=True):
+    """The record of a look-up of similar questions, or of a comparison of two answers.
+
+    `outcome` is `none` (no candidate), `shadow`, `check` or `serve`; or `same`, `different` or
+    `unknown`. `refused` names the guards that refused near questions.
+    """
+
+    app: str
+    outcome: str
+    refused: tuple[str, ...] = ()
+
+
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed | SemanticLooked
 Emit = Callable[[PipelineRecord], None]

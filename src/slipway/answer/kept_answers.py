@@ -19,7 +19,9 @@ from slipway.answer.draft import Draft, Say
 from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
+from slipway.answer.same_answer import SaidAnswer
 from slipway.answer.settlement import Tally
+from slipway.answer.similar import SimilarAnswer, learn, look
 from slipway.answer.skeleton import run_settled
 from slipway.cache import CachePolicy, Flight, KeptAnswer, digest
 from slipway.cache.keys import plain
@@ -92,6 +94,8 @@ class KeptAsk:
         self.cache = pipeline.cache
         self.key = self.version = ""
         self.may_keep = False  # the documents must have been read before
+        self.scope: list[str] = []  # the documents, and the groups that decide what is read
+        self.similar: SimilarAnswer | None = None
 
     @property
     def knowledge(self) -> Knowledge | None:
@@ -102,18 +106,19 @@ class KeptAsk:
     async def look(self) -> None:
         """Find out the key, and the version of the documents that this asker may read."""
         if self.app.knowledge is None:
-            self.key, self.may_keep = self.key_for([]), True
+            self.may_keep = True
         elif self.knowledge is None:  # which groups matter is not known yet
             asker = self.question.asker
-            self.key = self.key_for(["unread", asker.owner, *sorted(asker.groups)])
+            self.scope = ["unread", asker.owner, *sorted(asker.groups)]
         else:
             self.may_keep = True
-            self.key, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
+            self.scope, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
+        self.key = self.key_for(self.scope)
 
-    def _look_at(self, knowledge: Knowledge) -> tuple[str, str]:
+    def _look_at(self, knowledge: Knowledge) -> tuple[list[str], str]:
         asker = self.question.asker
         scope = [knowledge.name, *knowledge.groups_that_matter(asker)]
-        return self.key_for(scope), knowledge.version(asker)
+        return scope, knowledge.version(asker)
 
     def key_for(self, scope: list[str]) -> str:
         """Return the key; `scope` names the documents and the groups that decide what is read."""
@@ -148,10 +153,36 @@ class KeptAsk:
             entry = msgspec.structs.replace(entry, knowledge=self.version)
             self.cache.verified(entry)
             return entry
-        self.cache.drop(self.key, "outranked" if is_current else "document")
+        self.cache.drop(entry.key, "outranked" if is_current else "document")
         # the search may have read a changed file again
         self.version = await asyncio.to_thread(knowledge.version, asker)
         return None
+
+    async def kept_under(self, key: str) -> KeptAnswer | None:
+        """Return the fresh answer kept under another question's key, if it is still true."""
+        entry = await self.cache.get(key)
+        if entry is None or entry.state(self.cache.now()) != "fresh":
+            return None
+        if self.app.knowledge is None:
+            return entry
+        return await self.still_true(entry, self.knowledge) if self.knowledge else None
+
+    def said(self, entry: KeptAnswer, question: str) -> SaidAnswer:
+        """Return what a kept answer says."""
+        return said_in(decode_body(entry.body), question)
+
+
+def said_in(body: KeptBody, question: str) -> SaidAnswer:
+    """Return the text and the cited passages of an answer's events."""
+    events = [msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]) for name, raw in body.events]
+    ids = {event.source.n: event.source.id for event in events if isinstance(event, SourceFound)}
+    cited = {event.n for event in events if isinstance(event, Citation)}
+    return SaidAnswer(
+        question=question,
+        text="".join(event.text for event in events if isinstance(event, Delta)),
+        passages=frozenset(ids[n] for n in cited if n in ids),
+        abstained=body.abstained,
+    )
 
 
 async def answer_kept(
@@ -168,19 +199,17 @@ async def answer_kept(
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
-        if await is_ruled(pipeline, app, question, draft, tally, say):
+        if is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
         asked.cache.note_answer(question.id, asked.key)
         entry = await asked.find()
-        state = entry.state(asked.cache.now()) if entry is not None else None
-        if entry is not None and state in ("fresh", "refresh"):
-            if state == "refresh":
-                refresh_soon(asked)
-            replay(asked, entry, tally, say)
+        if is_replayed(asked, entry, tally, say):
             return
         if question.cache == "only":
             raise NotCached(NOTHING_KEPT)
+        if await similar_answers(asked, tally, say):
+            return
         try:
             await answer_by_flight(asked, draft, tally, say)
         except ProviderError as error:
@@ -204,10 +233,41 @@ def stale_text(age_s: float) -> str:
 # A kept answer
 
 
-def replay(asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say) -> None:
-    """Send the events of a kept answer, and what it saved."""
+def is_replayed(asked: KeptAsk, entry: KeptAnswer | None, tally: Tally, say: Say) -> bool:
+    """Send a kept answer that is not too old, and return whether there was one."""
+    state = entry.state(asked.cache.now()) if entry is not None else None
+    if entry is None or state not in ("fresh", "refresh"):
+        return False
+    if state == "refresh":
+        refresh_soon(asked)
+    replay(asked, entry, tally, say)
+    return True
+
+
+async def similar_answers(asked: KeptAsk, tally: Tally, say: Say) -> bool:
+    """Look for a similar question; send its answer and return true if it may be served."""
+    if asked.question.cache != "use" or joinable(asked) is not None:
+        return False
+    asked.similar = similar = await look(asked)
+    if similar is None or not similar.is_served:
+        return False
+    best, entry = similar.found.best, similar.entry
+    assert best is not None and entry is not None  # noqa: S101, PT018 - only then it is served
+    asked.cache.semantic.note(asked.question.id, similar.index, best.key, similar.found)
+    similarity = round(best.similarity, 4)
+    facts = CacheFacts(state="semantic", similarity=similarity, question=best.text)
+    replay(asked, entry, tally, say, facts)
+    return True
+
+
+def replay(
+    asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say, facts: CacheFacts | None = None
+) -> None:
+    """Send the events of a kept answer, and what it saved. `facts` are those of a similar question,
+    if its answer is sent.
+    """
     body: KeptBody = decode_body(entry.body)
-    facts = note_kept(entry, tally, asked.cache.now())
+    facts = note_kept(entry, tally, asked.cache.now(), facts)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
@@ -283,9 +343,11 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     """Answer by a call that identical questions share."""
     flights = asked.cache.flights
     shares = asked.policy.flights and asked.question.cache != "refresh"
-    found = flights.joinable((asked.key, asked.version)) if shares else None
-    is_mine = not isinstance(found, AnswerFlight)
-    flight = found if isinstance(found, AnswerFlight) else begin_flight(asked)
+    found = joinable(asked) if shares else None
+    is_mine = found is None
+    flight = found or begin_flight(asked)
+    if not is_mine:
+        nothing_learned(asked)
     tally.cache = how(asked) if is_mine else "flight"
     flights.enter(flight)
     try:
@@ -304,6 +366,18 @@ def how(asked: KeptAsk) -> CacheState:
     return "refresh" if asked.question.cache == "refresh" else "miss"
 
 
+def joinable(asked: KeptAsk) -> AnswerFlight | None:
+    """Return the answer to an identical question that is in progress."""
+    found = asked.cache.flights.joinable((asked.key, asked.version))
+    return found if isinstance(found, AnswerFlight) else None
+
+
+def nothing_learned(asked: KeptAsk) -> None:
+    """Take note that no answer came to compare with that of a similar question."""
+    if asked.similar is not None:
+        asked.similar.index.undecided(asked.similar.found.verdict)
+
+
 def begin_flight(asked: KeptAsk) -> AnswerFlight:
     """Begin an answer; its records carry the id of the question that begins it."""
     flight = AnswerFlight(asked)
@@ -316,11 +390,17 @@ async def fly(asked: KeptAsk, flight: AnswerFlight) -> None:
     """Write the answer, and keep it if it is complete."""
     version = asked.version  # of before the search: if documents change now, it is searched again
     draft, tally = flight.draft, flight.tally
-    await compose(asked.pipeline, asked.app, asked.question, draft, tally, flight.say)
+    try:
+        await compose(asked.pipeline, asked.app, asked.question, draft, tally, flight.say)
+    except BaseException:
+        nothing_learned(asked)
+        raise
     settle(draft, tally)
     entry = entry_of(asked, flight, version)
     if entry is not None:
         asked.cache.put(entry)
+    if asked.similar is not None:
+        asked.cache.work_in_background(learn(asked, asked.similar, entry))
 
 
 async def take(flight: AnswerFlight, tally: Tally, say: Say) -> None:
@@ -373,7 +453,7 @@ def end(
 
 def refresh_soon(asked: KeptAsk) -> None:
     """Write the answer again in the background, unless that is already being done."""
-    if asked.cache.flights.joinable((asked.key, asked.version)) is not None:
+    if joinable(asked) is not None:
         return
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")

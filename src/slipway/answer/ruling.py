@@ -1,6 +1,6 @@
 """Rules: answer from a fixed text, without documents or a model."""
 
-import asyncio
+import time
 
 from slipway import followups
 from slipway.answer.draft import Draft, Part, Say
@@ -10,7 +10,7 @@ from slipway.rules import MatchedRules, RuleBook, RuleMatch, RuleQuestion
 from slipway.types import Delta, Emit, Question, RuleUsed, SectionState
 
 
-async def answer_by_rule(
+def answer_by_rule(
     app: App, rules: RuleBook, question: Question, draft: Draft, emit: Emit, say: Say
 ) -> bool:
     """Write the answer of the first rule that matches; return False if none does.
@@ -20,7 +20,7 @@ async def answer_by_rule(
     if draft.sections or not is_complete(question):
         return False
     asked = RuleQuestion(text=question.text, asker=question.asker)
-    found = await asyncio.to_thread(rules.match, asked) if rules.blocks else rules.match(asked)
+    found = rules.match(asked)
     report(found, app, question, emit)
     if found.match is None:
         return False
@@ -56,6 +56,7 @@ def report(found: MatchedRules, app: App, question: Question, emit: Emit) -> Non
                 kind=match.kind,
                 reason=match.reason,
                 shadow=match.shadow,
+                at=time.time(),
             )
         )
 

@@ -1,5 +1,6 @@
 """Settings -> models, routes, apps: the pipeline that questions meet."""
 
+import logging
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +26,12 @@ from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.rules import RuleBook, checked_book
+from slipway.rules import RuleBook, turn_off_failing
 from slipway.settings import AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
 from slipway.types import Emit, Record
 
+log = logging.getLogger("slipway")
 PASSAGES = 5
 # for apps whose models all run here: they read slowly, and some do not stop by themselves.
 # Measured by bench/local.py
@@ -90,6 +92,7 @@ class Carried(Record, frozen=True, kw_only=True):
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
     cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
+    rulebooks: dict[str, RuleBook] = msgspec.field(default_factory=dict)  # by app
 
 
 def compile_pipeline(
@@ -121,7 +124,14 @@ def compile_pipeline(
         name: with_policy(
             settings,
             app,
-            app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live)),
+            app_of(
+                name,
+                app,
+                synchronizers.get(name),
+                routes,
+                access_of(name, app, carried.live),
+                rulebook_of(name, app, carried),
+            ),
         )
         for name, app in settings.apps.items()
     }
@@ -188,6 +198,7 @@ def app_of(
     synchronizer: Synchronizer | None,
     routes: dict[str, Route],
     access: Access,
+    rules: RuleBook | None,
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
@@ -197,7 +208,7 @@ def app_of(
         knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
-        rules=rulebook_of(name, app),
+        rules=rules,
         route=route,
         small=routes[app.small] if app.small is not None else None,
         prompt=prompt_of(app, matches=matches),
@@ -208,10 +219,20 @@ def app_of(
     )
 
 
-def rulebook_of(name: str, app: AppSettings) -> RuleBook | None:
+def rulebook_of(name: str, app: AppSettings, carried: Carried) -> RuleBook | None:
     """Return the app's rules, without those whose tests fail. Raises SettingsError."""
-    book = rulebook(app)
-    return None if book is None else checked_book(book, name)
+    before = carried.rulebooks.get(name)
+    book = rulebook(app, before)
+    if book is None:
+        carried.rulebooks.pop(name, None)
+        return None
+    if book is not before:
+        carried.rulebooks[name] = book
+        for each in turn_off_failing(book):
+            log.warning(
+                "apps.%s.rules: %s; the rule is off until that is fixed", name, each.sentence
+            )
+    return book
 
 
 def is_local(route: Route | None) -> bool:

@@ -47,7 +47,17 @@ class WorkerAssembly(Assembly):
     def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
         self.crew = crew
         super().__init__(store, live)
+        self.share_memory(live.found.settings)
         self.carried.cache.others = crew.invalidate
+
+    def apply(self, compiled: Compiled) -> None:
+        super().apply(compiled)
+        self.share_memory(compiled.settings)
+
+    def share_memory(self, settings: Settings) -> None:
+        """Keep answers in this worker's share of the memory that the settings give to them."""
+        share_mb = settings.cache.memory_mb / self.crew.board.workers
+        self.carried.cache.resize(share_mb, settings.cache.answer_kb)
 
     def in_flight(self) -> InFlight:
         return self.crew.in_flight()
@@ -173,7 +183,7 @@ class FollowerAssembly(WorkerAssembly):
         """Count nothing: the first worker counts reloads of the whole server."""
 
     def route(self) -> Guard:
-        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.note)
         health = FollowerHealthRoutes(self.current, self.telemetry, self.reloading.status)
         health.workers, health.is_first_running = self.crew, self.relay.is_running
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]

@@ -1,7 +1,8 @@
 """The cache: complete answers by key, and calls in progress that identical questions share.
 
 `keys` make the key of a question, `memory` holds entries within a budget of bytes, `shared` holds
-them in Redis for several servers, and `flights` are the calls in progress. What an answer depends
+them in Redis for several servers, and `flights` are the calls in progress. `semantic_cache` finds
+the kept answer of a similar question. What an answer depends
 on, and whether it is still true, is for `answer/` to say: this package knows no documents.
 """
 
@@ -16,6 +17,7 @@ from slipway.cache.entries import KeptAnswer, Lifetime, SearchedSection, Selecti
 from slipway.cache.flights import Flight, Flights
 from slipway.cache.keys import digest
 from slipway.cache.memory import MemoryEntries
+from slipway.cache.semantic_cache import SemanticCache, SemanticPolicy, SemanticReport
 from slipway.cache.shared import SharedEntries
 from slipway.errors import SlipwayError
 from slipway.store.redis import SharedRedis
@@ -30,6 +32,9 @@ __all__ = [
     "Lifetime",
     "SearchedSection",
     "Selection",
+    "SemanticCache",
+    "SemanticPolicy",
+    "SemanticReport",
     "digest",
 ]
 
@@ -51,6 +56,7 @@ class CachePolicy(Record, frozen=True, kw_only=True):
     flights: bool = True
     only_at_zero: bool = False
     tags: tuple[str, ...] = ()
+    semantic: SemanticPolicy | None = None
 
 
 class AnswerCache:
@@ -71,6 +77,7 @@ class AnswerCache:
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
+        self.semantic = SemanticCache()
         self._invalidations = 0
         self._answers: OrderedDict[str, str] = OrderedDict()  # id of an answer -> key
         self._background: set[asyncio.Task[None]] = set()

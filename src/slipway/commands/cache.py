@@ -9,6 +9,7 @@ from typing import Any
 import click
 import httpx
 
+from slipway.commands.cache_explain import explained_lines, only_app
 from slipway.commands.options import CONFIG, JSON
 from slipway.commands.trace import local_server
 from slipway.errors import BadRequest
@@ -22,7 +23,7 @@ KEY = click.option(
 
 @click.group("cache")
 def command() -> None:
-    """Show what kept answers saved, and remove them."""
+    """Show what kept answers saved, explain and remove them."""
 
 
 @command.command("report")
@@ -66,6 +67,42 @@ def invalidate(
     body = {name: value for name, value in wanted.items() if value}
     found = ask_server("POST", "/v1/cache/invalidate", body, Flags(config=config), url, key)
     click.echo(found.get("note") or f"{found['invalidated']} kept answers removed.")
+
+
+@command.command("explain")
+@click.argument("question")
+@CONFIG
+@URL
+@KEY
+@click.option("--app", help="The app; needed if several serve similar questions.")
+@click.option("--tenant", help="For a question of this tenant; only on the server's machine.")
+@click.option("--group", "groups", multiple=True, help="With this group; may be repeated.")
+@JSON
+def explain(
+    question: str,
+    config: Path | None,
+    url: str | None,
+    key: str | None,
+    app: str | None,
+    tenant: str | None,
+    groups: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show whether QUESTION would get the answer of a similar question, and why.
+
+    It shows the nearest kept questions, the guards that refuse some, the score, and the bound on
+    the error. Nothing is counted, and no model is asked.
+
+    \b
+    slipway cache explain "how do i reset my password"
+    """
+    flags = Flags(config=config)
+    wanted: dict[str, Any] = {"app": app or only_app(flags), "question": question}
+    wanted |= {"tenant": tenant} if tenant is not None else {}
+    wanted |= {"groups": list(groups)} if groups else {}
+    found = ask_server("POST", "/v1/cache/explain", wanted, flags, url, key)
+    shown = json.dumps(found, indent=2, ensure_ascii=False)
+    click.echo(shown if as_json else "\n".join(explained_lines(found)))
 
 
 def ask_server(

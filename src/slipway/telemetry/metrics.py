@@ -14,10 +14,21 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from slipway.cache import SemanticReport
+from slipway.cache.semantic_bound import BoundState
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
-from slipway.types import AnswerDone, AttemptDone, CacheStats, FeedbackGiven, RuleUsed, Usage
+from slipway.types import (
+    AnswerDone,
+    AttemptDone,
+    CacheStats,
+    FeedbackGiven,
+    PipelineRecord,
+    RuleUsed,
+    SemanticLooked,
+    Usage,
+)
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -87,8 +98,8 @@ METRICS = {
     ),
     "cache": MetricDefinition(
         "slipway_cache_answers",
-        "Questions that asked the cache, by what it did: hit, stale, flight (shared the call of an "
-        "identical question), miss or refresh.",
+        "Questions that asked the cache, by what it did: hit, semantic (the answer of a similar "
+        "question), stale, flight (shared the call of an identical question), miss or refresh.",
         ("app", "state"),
     ),
     "saved_answers": MetricDefinition(
@@ -146,6 +157,18 @@ METRICS = {
         "`helpful` is yes, no, or report.",
         ("app", "helpful"),
     ),
+    "semantic": MetricDefinition(
+        "slipway_semantic_lookups",
+        "Look-ups of similar questions: `serve` (answered from there), `check` (asked a model all "
+        "the same, to compare), `shadow` (a candidate that may not be served yet), `none`. And "
+        "comparisons with a fresh answer: `same`, `different`, `unknown`.",
+        ("app", "outcome"),
+    ),
+    "semantic_refused": MetricDefinition(
+        "slipway_semantic_refused",
+        "Near questions that a guard refused, such as `number` or `negation`.",
+        ("app", "guard"),
+    ),
     "reloads": MetricDefinition(
         "slipway_settings_reloads",
         "Reloads of the settings by outcome: applied, or refused because they are invalid.",
@@ -161,6 +184,19 @@ METRICS = {
         "slipway_model_calls",
         "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
+        is_gauge=True,
+    ),
+    "semantic_error": MetricDefinition(
+        "slipway_semantic_error_bound",
+        "Upper bound (95 %) of the error of answers to similar questions: of would-be hits (`hit`) "
+        "and of requests (`request`); the largest of all tenants.",
+        ("app", "per"),
+        is_gauge=True,
+    ),
+    "semantic_serving": MetricDefinition(
+        "slipway_semantic_serving",
+        "Tenants for which answers of similar questions are served now; the others are in shadow.",
+        ("app",),
         is_gauge=True,
     ),
     "worker_restarts": MetricDefinition(
@@ -321,6 +357,7 @@ class Telemetry:
         new_row: NewRow = own_row,
         all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
         cache: Callable[[], CacheStats] = CacheStats,
+        semantic: Callable[[], Iterable[SemanticReport]] = tuple,
     ) -> None:
         """Count in rows that `new_row` makes.
 
@@ -330,6 +367,7 @@ class Telemetry:
         self.started_at = int(time.time())
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
         self.all_rows, self.cache = all_rows or self.own_rows, cache
+        self.semantic = semantic
         self.counts: dict[str, dict[Labels, Numbers]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
@@ -341,7 +379,7 @@ class Telemetry:
         self._rows: dict[Labels, AnswerRows] = {}
         self._tokens: dict[Labels, TokenRows] = {}
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Count a record."""
         if type(record) is AttemptDone:
             self.attempt(record)
@@ -349,6 +387,8 @@ class Telemetry:
             self.answer(record)
         elif type(record) is RuleUsed:
             self.rule(record)
+        elif type(record) is SemanticLooked:
+            self.looked(record)
         elif type(record) is FeedbackGiven:
             self.feedback(record)
 
@@ -361,6 +401,11 @@ class Telemetry:
     def rule(self, used: RuleUsed) -> None:
         outcome = "shadow" if used.shadow else "served"
         self.count("rules", (used.app, used.kind, outcome))
+
+    def looked(self, looked: SemanticLooked) -> None:
+        self.count("semantic", (looked.app, looked.outcome))
+        for guard in looked.refused:
+            self.count("semantic_refused", (looked.app, guard))
 
     def feedback(self, given: FeedbackGiven) -> None:
         helpful = "report" if given.kind == "report" else "yes" if given.helpful else "no"
@@ -503,6 +548,7 @@ class Telemetry:
                 counter.add_metric(labels, value)
             yield counter
         yield from self.models(names, others)
+        yield from semantic_gauges(list(self.semantic()), names)
         if names is None:
             kept = self.cache()
             for name, amount in (("cache_entries", kept.entries), ("cache_bytes", kept.bytes)):
@@ -556,3 +602,22 @@ class Telemetry:
         registry.register(_Visible(self, names, others))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
+
+
+def semantic_gauges(reports: Iterable[SemanticReport], names: Set[str] | None) -> Iterator[Any]:
+    """Yield the gauges of the semantic cache."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    errors, serving = (
+        GaugeMetricFamily(m.name, m.help, labels=m.labels)
+        for m in (METRICS["semantic_error"], METRICS["semantic_serving"])
+    )
+    of_app: dict[str, list[BoundState]] = {}
+    for report in reports:
+        if names is None or report.app in names:
+            of_app.setdefault(report.app, []).append(report.bound)
+    for app, states in of_app.items():
+        errors.add_metric((app, "hit"), max(state.per_hit for state in states))
+        errors.add_metric((app, "request"), max(state.per_request for state in states))
+        serving.add_metric((app,), sum(state.serving for state in states))
+    yield from (errors, serving)

@@ -47,7 +47,8 @@ class Numbering:
     """The numbering of one document; ask for labels in the order of the paragraphs."""
 
     def __init__(self, numbering: "Element | None", styles: "Element | None") -> None:
-        self._lists: dict[str, dict[int, _Level]] = {}  # abstract list -> its levels
+        self._elements: dict[str, Element] = {}  # abstract list -> its definition
+        self._lists: dict[str, dict[int, _Level]] = {}  # abstract list -> its levels, once used
         self._list_of: dict[str, str] = {}  # number id -> abstract list
         self._restarts: dict[str, dict[int, int]] = {}  # number id -> level -> first number
         self._counts: dict[str, dict[int, int]] = {}  # abstract list -> level -> last number
@@ -58,8 +59,7 @@ class Numbering:
     def _read(self, element: "Element") -> None:
         name, key = local(element), attribute(element, "abstractNumId") or ""
         if name == "abstractNum":
-            levels = (each for each in element if local(each) == "lvl")
-            self._lists[key] = {_number(each, "ilvl"): _level(each) for each in levels}
+            self._elements[key] = element
         elif name == "num":
             number = attribute(element, "numId") or ""
             self._list_of[number] = _value(child(element, "abstractNumId"))
@@ -70,10 +70,18 @@ class Numbering:
                 if (start := _value(child(each, "startOverride"))).isdecimal()
             }
 
+    def _levels(self, number: str) -> dict[int, _Level]:
+        """Return the levels of a number's list. Word files define many lists that nobody uses."""
+        key = self._list_of.get(number, "")
+        if key not in self._lists:
+            levels = (each for each in self._elements.get(key, ()) if local(each) == "lvl")
+            self._lists[key] = {_number(each, "ilvl"): _level(each) for each in levels}
+        return self._lists[key]
+
     def label(self, paragraph: "Element") -> Label | None:
         """Return the paragraph's label and count it; None if it has no number."""
         number, depth = self._place(paragraph)
-        levels = self._lists.get(self._list_of.get(number, ""))
+        levels = self._levels(number)
         if not levels or depth not in levels:
             return None
         level = levels[depth]
@@ -103,7 +111,7 @@ class Numbering:
             said = _value(child(own, "ilvl"))
             depth = int(said) if said.isdecimal() else depth
         if depth is None:
-            levels = self._lists.get(self._list_of.get(number, ""), {})
+            levels = self._levels(number)
             depth = next((at for at, each in levels.items() if each.style == style), 0)
         return number, min(depth, _DEEPEST - 1)
 
