@@ -1,7 +1,7 @@
 """Measure kept answers beside proxied calls in the same run: requests per CPU-second, latencies
 from memory and from Redis, what an untouched question costs, and what an outage of Redis costs.
 
-    python bench/cache.py [--rounds 5] [--seconds 1.5] [--no-outages] [--json]
+    python bench/cache.py [--rounds 5] [--seconds 1.5] [--only speed|outages] [--json]
 
 Servers run pinned to core 1, the upstream, Redis and the load to core 0; the cases take turns in
 each round, and a figure is the median of the rounds, with its spread. `redis` is a server without
@@ -18,11 +18,13 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway import PEER, Target, bodies, free_port
+from gateway import bodies
+from gateways import PEER, Target, free_port
 
 KEPT = {"exact": "1h"}
 
@@ -112,6 +114,24 @@ def measure(folder: Path, up: int, redis: Redis, rounds: int, seconds: float) ->
             each.stop()
 
 
+def hits(target: Target) -> float:
+    """Return how many questions the server has answered from what it keeps."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{target.port}/metrics",
+        headers={"Authorization": "Bearer sk-bench-key"},
+    )
+    lines = urllib.request.urlopen(request, timeout=10).read().decode().splitlines()
+    found = [line for line in lines if line.startswith("slipway_cache_answers_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in found if 'state="hit"' in line)
+
+
+def loaded(target: Target, case: dict[str, Any], files: list[str], seconds: float) -> Any:
+    """Load a server, and add the share of answers that were hits."""
+    before = hits(target)
+    row = target.load(case, files, seconds)
+    return {**row, "hits": (hits(target) - before) / max(1.0, row["requests"])}
+
+
 def measured(
     folder: Path,
     cases: dict[str, tuple[Target, str]],
@@ -129,7 +149,7 @@ def measured(
         target.load(case, files[name], 0.5)
     for _ in range(rounds):
         for name, (target, _) in cases.items():
-            runs[name].append(target.load(case, files[name], seconds))
+            runs[name].append(loaded(target, case, files[name], seconds))
     return [
         {
             "case": name,
@@ -142,13 +162,13 @@ def measured(
     ]
 
 
-def outages(folder: Path, up: int, redis: Redis, seconds: float = 6.0) -> list[dict[str, Any]]:
+def outages(folder: Path, up: int, redis: Redis, seconds: float) -> list[dict[str, Any]]:
     """Load a server that reads each hit from Redis, while Redis is broken for a half of the time."""
     shared = f"redis://127.0.0.1:{redis.port}/0"
     target = server(folder, "outage", up, shared=shared, cache={"memory_mb": 0.0005})
     target.command = [word for word in target.command or [] if word != "--quiet"]
     log = folder / "outage.log"
-    case = {"connections": 8, "bodies": "small"}
+    case = {"connections": 4, "bodies": "small"}
     files = written(folder, "kept-model", stream=False)
     kinds: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "healthy": (lambda: None, lambda: None),
@@ -183,13 +203,14 @@ def outages(folder: Path, up: int, redis: Redis, seconds: float = 6.0) -> list[d
 def table(rows: list[dict[str, Any]]) -> None:
     print(
         f"{'case':46} {'conn.':>5} {'per CPU-s':>10} {'spread':>13} {'p50 ms':>8} "
-        f"{'p99 ms':>8} {'errors':>7}"
+        f"{'p99 ms':>8} {'hits':>6} {'errors':>7}"
     )
     for r in rows:
         spread = f"{r['spread'][0]:.0f}-{r['spread'][1]:.0f}"
         print(
             f"{r['case']:46} {r['connections']:5} {r['per_cpu_s']:10.0f} {spread:>13} "
-            f"{r['p50_us'] / 1000:8.2f} {r['p99_us'] / 1000:8.2f} {r['errors']:7.0f}"
+            f"{r['p50_us'] / 1000:8.2f} {r['p99_us'] / 1000:8.2f} {100 * r['hits']:4.0f} % "
+            f"{r['errors']:7.0f}"
         )
 
 
@@ -208,7 +229,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
-    parser.add_argument("--no-outages", action="store_true")
+    parser.add_argument("--only", choices=["speed", "outages"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -219,15 +240,19 @@ def main() -> None:
         redis = Redis(folder)
         try:
             time.sleep(0.5)
-            rows = measure(folder, up, redis, options.rounds, options.seconds)
-            found = [] if options.no_outages else outages(folder, up, redis)
+            rows, found = list[Any](), list[Any]()
+            if options.only != "outages":
+                rows = measure(folder, up, redis, options.rounds, options.seconds)
+            if options.only != "speed":
+                found = outages(folder, up, redis, 4 * options.seconds)
         finally:
             redis.kill()
             upstream.terminate()
     if options.json:
         print(json.dumps({"speed": rows, "outages": found}))
         return
-    table(rows)
+    if rows:
+        table(rows)
     if found:
         outage_table(found)
 

@@ -2,8 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from slipway.errors import Forbidden, Overloaded, Unauthorized
@@ -100,20 +99,19 @@ class Admission:
                 param="model",
             )
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Count an answer in progress. Raise Overloaded if the limit is reached."""
+    def enter(self) -> None:
+        """Count an answer in progress until `leave`. Raise Overloaded if the limit is reached."""
         if self.in_flight_total.count >= self.limit:
             raise Overloaded(
                 f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0
             )
         self.in_flight_total.count += 1
         self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self.in_flight_total.count -= 1
+
+    def leave(self) -> None:
+        """Count an answer that has ended."""
+        self.in_flight -= 1
+        self.in_flight_total.count -= 1
 
 
 def asker_from(digest: str, key: KeySettings) -> Asker:

@@ -406,6 +406,7 @@ class RuleUsed(Record, frozen=True, kw_only=True):
     kind: Literal["question", "pattern", "intent"]
     reason: str
     shadow: bool
+    at: float = 0.0  # seconds since the epoch
 
 
 class Answered(Record, frozen=True, kw_only=True):
@@ -423,6 +424,8 @@ class Answered(Record, frozen=True, kw_only=True):
     text: str | None = None
     sources: tuple[dict[str, Any], ...] = ()  # the cited ones
     sections: int = MAX_SECTIONS  # how many it has; the most there can be if that is unknown
+    groups: tuple[str, ...] = ()  # of the asker
+    is_whole: bool = False  # the first question of a conversation, answered to its end
 
     @property
     def size(self) -> int:

@@ -10,14 +10,13 @@ them, it is removed.
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Literal
 
 import msgspec
 
 from slipway import ledger
 from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
 from slipway.answer.draft import Draft, Say
-from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
+from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
 from slipway.answer.same_answer import SaidAnswer
@@ -52,11 +51,6 @@ KEPT_EVENTS: dict[str, type[Event]] = {
     each.__name__: each for each in (SourceFound, SectionState, Delta, Citation, Notice)
 }
 KEPT_TYPES = frozenset(KEPT_EVENTS.values())
-REPLAYED_BY: dict[CacheState, Literal["cache", "semantic", "stale"]] = {
-    "hit": "cache",
-    "semantic": "semantic",
-    "stale": "stale",
-}
 AGES = ((86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
@@ -99,6 +93,7 @@ class KeptAsk:
         self.question, self.endpoint = question, endpoint
         self.cache = pipeline.cache
         self.key = self.version = ""
+        self.may_keep = False  # the documents must have been read before
         self.scope: list[str] = []  # the documents, and the groups that decide what is read
         self.similar: SimilarAnswer | None = None
 
@@ -110,7 +105,13 @@ class KeptAsk:
 
     async def look(self) -> None:
         """Find out the key, and the version of the documents that this asker may read."""
-        if self.knowledge is not None:
+        if self.app.knowledge is None:
+            self.may_keep = True
+        elif self.knowledge is None:  # which groups matter is not known yet
+            asker = self.question.asker
+            self.scope = ["unread", asker.owner, *sorted(asker.groups)]
+        else:
+            self.may_keep = True
             self.scope, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
         self.key = self.key_for(self.scope)
 
@@ -198,7 +199,7 @@ async def answer_kept(
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
-        if await is_ruled(pipeline, app, question, draft, tally, say):
+        if is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
         asked.cache.note_answer(question.id, asked.key)
@@ -266,20 +267,19 @@ def replay(
     if its answer is sent.
     """
     body: KeptBody = decode_body(entry.body)
-    now = asked.cache.now()
-    facts = facts or CacheFacts(state="hit" if entry.state(now) == "fresh" else "stale")
-    by = REPLAYED_BY[facts.state]
-    tally.served_by, tally.cache = by, facts.state
-    tally.model, tally.provider = entry.model, "cache"
-    tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
+    kept = note_kept(entry, tally, asked.cache.now())
+    if facts is None:
+        facts = kept
+    else:
+        tally.served_by = tally.cache = "semantic"
+        tally.saved = Saved(by="semantic", usage=entry.usage, usd=entry.cost_usd)
+        facts = msgspec.structs.replace(facts, key=kept.key, age_s=kept.age_s, saved=tally.saved)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
         say(msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]))
     if entry.usage is not None:
         say(UsageReport(model=entry.model or "", usage=entry.usage, cost_usd="0"))
-    age_s = round(entry.age_s(now), 3)
-    facts = msgspec.structs.replace(facts, key=entry.key, age_s=age_s, saved=tally.saved)
     say(
         Done(
             id=asked.question.id,
@@ -299,7 +299,7 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
     """Return the answer as it is kept; None if it is not complete, or not as good as it should be."""
     draft, tally, lifetime = flight.draft, flight.tally, asked.policy.lifetime
     notices = {event.code for event in flight.items if isinstance(event, Notice)}
-    if lifetime is None or not flight.keep or notices & LESSER:
+    if lifetime is None or not (flight.keep and asked.may_keep) or notices & LESSER:
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
@@ -463,7 +463,7 @@ def refresh_soon(asked: KeptAsk) -> None:
         return
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
-    again.key, again.version = asked.key, asked.version
+    again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
     book_calls = asked.pipeline.book
     tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, book_calls)
 

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
-from slipway.answer.skeleton import run_settled
+from slipway.answer.skeleton import Settled
 from slipway.providers import Call
 from slipway.routing import CallContext, Route, RoutedAnswer
 from slipway.types import Asker
@@ -13,13 +13,17 @@ from slipway.types import Asker
 class ResponseWriter(Protocol):
     """Write a proxied answer to the client: either `whole`, or `begin`, `write`... and `end`."""
 
-    async def whole(self, body: bytes, facts: Facts) -> None: ...
+    def whole(self, body: bytes, facts: Facts) -> None: ...
 
-    async def begin(self, facts: Facts) -> None: ...
+    def begin(self, facts: Facts) -> None: ...
 
     async def write(self, events: bytes) -> None: ...
 
-    async def end(self) -> None: ...
+    def take(self, events: bytes) -> bool:
+        """Write if the client reads fast enough; otherwise return False, for `write` to wait."""
+        ...
+
+    def end(self) -> None: ...
 
 
 async def proxy(
@@ -45,24 +49,25 @@ async def proxy(
     )
     answering = RoutedAnswer(route, call, asked)
 
-    async def stages() -> None:
-        with tally.booking(answering):
+    with Settled(pipeline, tally, if_cancelled="client_gone"):
+        try:
             await answering.open()
             tally.note_writer(answering)
-            if answering.whole is None:
+            whole = answering.whole
+            if whole is None:
                 limits = answering.rate_limits()
-                await writer.begin(tally.facts(answering.attempts.count, limits))
+                writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
-        if answering.whole is not None:
-            facts = tally.facts(tally.attempts, answering.rate_limits())
-            await writer.whole(answering.whole.raw, facts)
-
-    await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
+        finally:
+            tally.settle(answering)
+        if whole is not None:
+            writer.whole(whole.raw, tally.facts(tally.attempts, answering.rate_limits()))
 
 
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
+    answering.push(writer.take)
     try:
         while pieces := await answering.pieces():
             await writer.write(
@@ -70,4 +75,4 @@ async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -
             )
     finally:
         tally.note_writer(answering)  # another model may have continued the answer
-    await writer.end()
+    writer.end()

@@ -1,8 +1,7 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from slipway import ledger
 from slipway.ledger import CallUsage, LedgerRow
@@ -17,6 +16,7 @@ from slipway.types import (
     Record,
     Saved,
     ServedBy,
+    Usage,
     new_id,
 )
 
@@ -43,6 +43,14 @@ class Tally:
     model goes into the ledger by `book` when it has ended.
     """
 
+    first_at: float | None = None
+    served_by: ServedBy | None = None
+    model: str | None = None
+    provider = "none"
+    attempts = 0
+    error: str | None = None
+    cited = flagged = dangling = 0
+
     def __init__(
         self,
         answer_id: str,
@@ -55,19 +63,12 @@ class Tally:
         self.id, self.endpoint, self.app, self._book = answer_id, endpoint, app, book
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
-        self.first_at: float | None = None
-        self.served_by: ServedBy | None = None
-        self.model: str | None = None
-        self.provider = "none"
         self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
-        self.attempts = 0
         self.skipped: dict[str, str] = {}
-        self.error: str | None = None
         self.saved: Saved | None = None
         self.cache: CacheState | None = None
-        self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -79,26 +80,19 @@ class Tally:
 
     def note_writer(self, answering: RoutedAnswer) -> None:
         """Record which model writes now."""
-        model = answering.candidate.model
-        self.served_by, self.model = answering.candidate.served_by, model.name
-        self.provider = model.kind
+        candidate = answering.candidate
+        self.served_by, self.model = candidate.served_by, candidate.model.name
+        self.provider = candidate.model.kind
 
-    @contextmanager
-    def booking(self, answering: RoutedAnswer) -> Iterator[list[CallUsage]]:
-        """Close the attempts on leaving, however they end, and book every call they made.
-
-        The yielded list holds these calls after the block.
-        """
-        spent = list[CallUsage]()
-        try:
-            yield spent
-        finally:
-            answering.close()
-            self.attempts += answering.attempts.count
+    def settle(self, answering: RoutedAnswer) -> list[CallUsage]:
+        """Close the attempts, however they ended, and book and return every call they made."""
+        answering.close()
+        self.attempts += answering.attempts.count
+        if answering.attempts.skipped:
             self.skipped |= answering.attempts.skipped
-            taken = [self._usage(took) for took in answering.usages]
-            spent += taken
-            self.spent += taken
+        taken = [self._usage(took) for took in answering.usages]
+        self.spent += taken
+        return taken
 
     def _usage(self, took: AttemptUsage) -> CallUsage:
         model = took.candidate.model
@@ -170,6 +164,13 @@ class Tally:
         return None if self.first_at is None else self.first_at - self.started_at
 
     def done(self) -> AnswerDone:
+        spent = self.spent
+        if len(spent) == 1 and spent[0].model == self.model and not self.other_usage:
+            usage: Usage | None = spent[0].usage  # as nearly always
+            others: tuple[OtherModelUsage, ...] = ()
+        else:
+            usage = ledger.total_usage([each for each in spent if each.model == self.model])
+            others = (*self.other_usage, *self._other_writers())
         return AnswerDone(
             id=self.id,
             endpoint=self.endpoint,
@@ -181,14 +182,14 @@ class Tally:
             error=self.error,
             duration_s=self.elapsed_s(),
             ttft_s=self.ttft_s,
-            usage=ledger.total_usage([spent for spent in self.spent if spent.model == self.model]),
+            usage=usage,
             tenant=self.asker.tenant,
             owner=self.asker.owner,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            other_usage=(*self.other_usage, *self._other_writers()),
-            skipped=tuple(self.skipped.items()),
+            other_usage=others,
+            skipped=tuple(self.skipped.items()) if self.skipped else (),
             saved=self.saved,
             cache=self.cache,
         )

@@ -15,8 +15,8 @@ from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
+from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
-from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -29,8 +29,9 @@ from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord
+from slipway.types import Answered, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
 from slipway.web.answers import AnswerRoutes
+from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
@@ -50,6 +51,9 @@ from slipway.web.session import SessionRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+# Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
+# traces and open answers so often that a sixth of a request's time goes into it
+GC_THRESHOLDS = (20_000, 20, 50)
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -79,7 +83,6 @@ class Assembly:
             pace=Pace(self.records),
             book=self.ledger.add,
             in_flight_total=self.in_flight(),
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
@@ -92,9 +95,7 @@ class Assembly:
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
-        self.answers = AnswerRoutes(
-            self.current, lambda: self.asgi, self.feedback.note, self.attachments
-        )
+        self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
         self.asgi: Guard = self.route()
 
     def in_flight(self) -> InFlight:
@@ -120,8 +121,17 @@ class Assembly:
         if isinstance(record, FeedbackGiven) and record.helpful is False:
             self.carried.cache.disliked(record.answer)
         self.traces.emit(record)
+        if isinstance(record, RuleUsed):
+            self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
+
+    def note(self, answered: Answered) -> None:
+        """Remember an answer for votes, and its texts if rules are to be found from them."""
+        self.feedback.note(answered)
+        collected = collected_from(answered, self.current.settings)
+        if collected is not None:
+            self.writer.add(collected)
 
     def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
         """Compile the settings, taking over from `before` what did not change."""
@@ -158,7 +168,7 @@ class Assembly:
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
         desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
-        chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = ChatRoutes(self.current, lambda: self.asgi, self.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
@@ -181,7 +191,7 @@ class Assembly:
         fast = {
             "/v1/chat/completions": chat.chat,
             "/v1/completions": chat.complete,
-            "/v1/answers": self.answers.ask,
+            "/v1/answers": through_asgi(self.answers.ask),
         }
         router = Router(
             paths,
@@ -193,7 +203,7 @@ class Assembly:
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
@@ -223,7 +233,10 @@ class Assembly:
         self.carried.cache.start()
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
+        usual = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         yield
+        gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())

@@ -26,8 +26,10 @@ from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.store import Store
 from slipway.telemetry.metrics import Telemetry
+from slipway.web.asgi import AsgiApp
+from slipway.web.exchange import Exchange
 from slipway.web.following import FollowerChatRoutes, FollowerGuard, FollowerHealthRoutes, pass_on
-from slipway.web.guard import Guard, Handler, Receive, Scope, Send
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
 from slipway.web.pages import page_paths
 from slipway.web.relay import Relay, received
@@ -45,7 +47,17 @@ class WorkerAssembly(Assembly):
     def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
         self.crew = crew
         super().__init__(store, live)
+        self.share_memory(live.found.settings)
         self.carried.cache.others = crew.invalidate
+
+    def apply(self, compiled: Compiled) -> None:
+        super().apply(compiled)
+        self.share_memory(compiled.settings)
+
+    def share_memory(self, settings: Settings) -> None:
+        """Keep answers in this worker's share of the memory that the settings give to them."""
+        share_mb = settings.cache.memory_mb / self.crew.board.workers
+        self.carried.cache.resize(share_mb, settings.cache.answer_kb)
 
     def in_flight(self) -> InFlight:
         return self.crew.in_flight()
@@ -98,7 +110,7 @@ class FirstAssembly(WorkerAssembly):
         compiled = super().compile(self.crew.split(settings), before)
         return msgspec.structs.replace(compiled, settings=settings)
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
 
     async def begin(self) -> None:
@@ -171,7 +183,7 @@ class FollowerAssembly(WorkerAssembly):
         """Count nothing: the first worker counts reloads of the whole server."""
 
     def route(self) -> Guard:
-        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.note)
         health = FollowerHealthRoutes(self.current, self.telemetry, self.reloading.status)
         health.workers, health.is_first_running = self.crew, self.relay.is_running
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]
@@ -213,17 +225,16 @@ class FirstGuard(Guard):
         self,
         current: Any,
         fast: Mapping[str, Handler],
-        rest: Handler,
+        rest: AsgiApp,
         sealer: Callable[[], Any],
         secret: bytes,
     ) -> None:
         super().__init__(current, fast, rest, sealer)
         self.secret = secret
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            received(scope, self.secret)
-        await super().__call__(scope, receive, send)
+    async def serve(self, exchange: Exchange) -> None:
+        received(exchange, self.secret)
+        await super().serve(exchange)
 
 
 class NoStore(LazyStore):

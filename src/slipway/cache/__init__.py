@@ -72,7 +72,7 @@ class AnswerCache:
         self.now = now
         # removes answers of the other workers of this server, and returns how many
         self.others: Callable[[Selection], Awaitable[int]] | None = None
-        self.shared = SharedEntries(redis, self.invalidate_here) if redis is not None else None
+        self.shared = SharedEntries(redis, self._invalidated) if redis is not None else None
         self.removed: Callable[[str], None] = lambda cause: None  # called for each that leaves
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
@@ -150,7 +150,10 @@ class AnswerCache:
         """Remove the entry of an answer that somebody found wrong."""
         key = self._answers.pop(answer_id, None)
         if key is not None:
-            self.drop(key, "feedback")
+            self.work_in_background(self._forget(Selection(key=key), "feedback"))
+
+    async def _forget(self, selection: Selection, cause: str) -> None:
+        await self.invalidate(selection, cause)
 
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""
@@ -191,6 +194,15 @@ class AnswerCache:
             return here, True
         there = await self.shared.invalidate(selection)
         return max(here, there or 0), there is not None
+
+    def _invalidated(self, selection: Selection) -> None:
+        """Remove what another server was asked to remove, also from Redis: an answer that was
+        written here meanwhile may have come there since.
+        """
+        keys = [entry.key for entry in self.memory.select(selection)]
+        self.invalidate_here(selection)
+        for key in keys:
+            self.drop(key, "request")
 
     def invalidate_here(self, selection: Selection, cause: str = "request") -> int:
         """Remove what a selection matches from this process; return how many entries."""
