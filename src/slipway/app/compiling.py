@@ -88,11 +88,11 @@ class Carried(Record, frozen=True, kw_only=True):
 
     emit: Emit
     live: LiveSettings
+    cache: AnswerCache
     books: Bookkeeper = NO_BOOKS
     meters: Meters = msgspec.field(default_factory=Meters)
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
-    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
     rulebooks: "dict[str, RuleBook]" = msgspec.field(default_factory=dict)  # by app
 

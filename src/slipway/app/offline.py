@@ -6,6 +6,7 @@ from slipway.answer import Pipeline
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.loading import load_settings
 from slipway.app.stores import LazyStore, distinct, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.knowledge.sync import Synchronizer
 from slipway.settings import Flags, Settings
 from slipway.settings.live import LiveSettings
@@ -37,5 +38,9 @@ def offline_pipeline(
         settings,
         models_for(settings, {}),
         synchronizers,
-        Carried(emit=emit, live=LiveSettings(Loaded(settings=settings, file=None))),
+        Carried(
+            emit=emit,
+            live=LiveSettings(Loaded(settings=settings, file=None)),
+            cache=AnswerCache(),
+        ),
     )
