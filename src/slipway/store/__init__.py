@@ -1,6 +1,7 @@
 """The store: what must outlive the process. Its users call verbs; only this package knows SQL."""
 
 from slipway.store.contract import (
+    CollectedAnswer,
     Conversations,
     FeedbackFilter,
     FeedbackRow,
@@ -12,6 +13,7 @@ from slipway.store.contract import (
     LedgerSum,
     Records,
     RowError,
+    RuleHits,
     SavedConversation,
     SavedFeedback,
     SavedKey,
@@ -27,6 +29,7 @@ from slipway.store.writer import ANSWERS_KEPT_DAYS, RowWriter
 
 __all__ = [
     "ANSWERS_KEPT_DAYS",
+    "CollectedAnswer",
     "Conversations",
     "FeedbackFilter",
     "FeedbackRow",
@@ -43,6 +46,7 @@ __all__ = [
     "Records",
     "RowError",
     "RowWriter",
+    "RuleHits",
     "SavedConversation",
     "SavedFeedback",
     "SavedKey",

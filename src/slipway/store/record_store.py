@@ -5,13 +5,14 @@ from pathlib import Path
 
 from slipway.errors import SettingsError
 from slipway.settings.tree import SQLITE
-from slipway.store.contract import Conversations, Keys, Ledger, Records, StoreError
+from slipway.store.contract import Conversations, Keys, Ledger, Records, RuleRows, StoreError
 from slipway.store.conversations import SqlConversations
 from slipway.store.database import Database
 from slipway.store.keys import SqlKeys
 from slipway.store.ledger_rows import SqlLedger
 from slipway.store.migrations import migrate
 from slipway.store.records import SqlRecords
+from slipway.store.rule_rows import SqlRuleRows
 from slipway.store.sqlite_database import SqliteDatabase, make_private
 
 RECORDS_BUSY_S = 2.0  # how long records wait for another writer; the journal keeps them meanwhile
@@ -26,6 +27,7 @@ class RecordStore:
         self.conversations: Conversations = SqlConversations(database)
         self.ledger: Ledger = SqlLedger(database)
         self.keys: Keys = SqlKeys(database)
+        self.rules: RuleRows = SqlRuleRows(database)
 
     def secret(self) -> bytes:
         """Return the secret that cookies are signed with; all servers of this store share it."""
