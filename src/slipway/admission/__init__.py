@@ -152,6 +152,10 @@ class Admission(KnownKeys):
         self.in_flight += 1
         return Grant(self, meters)
 
+    def for_calls(self, asker: Asker, app: str) -> Grant:
+        """Return a grant for calls in the background, which are no answer; nobody leaves it."""
+        return Grant(self, self.meters_of(asker, app) if self._limited else ())
+
     def limits_asker(self, asker: Asker) -> bool:
         """Return whether the asker's key or tenant has limits."""
         return not asker.everything and (

@@ -148,8 +148,12 @@ async def ask_judge(asked: "KeptAsk", policy: SemanticPolicy, prompt: str) -> st
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     question = asked.question
     tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.books)
+    tally.grant = pipeline.admission.for_calls(question.asker, asked.app.name)
     context = tally.context(
-        pipeline.emit, until=0.0, retry_until=0.0, charge=tally.charge_side_call
+        pipeline.emit,
+        until=0.0,
+        retry_until=0.0,
+        charge=lambda took: tally.charge(took, "side"),
     )
     return await ask_briefly(
         route, messages, context, max_tokens=_JUDGE_TOKENS, deadline_s=_JUDGE_S
