@@ -1,7 +1,7 @@
 """Measure what counting money costs: requests per CPU-second with the key check, limits, budgets,
 the ledger and metrics on, beside the same server with all of them off.
 
-    python bench/money.py [--rounds 7] [--seconds 2] [--json]
+    python bench/money.py [--rounds 7] [--seconds 2] [--case NAME] [--json]
 
 The server without them has no keys, and its ledger and metrics are replaced by functions that do
 nothing. Both are pinned to core 1, upstream and load to core 0, and take turns in each round; the
@@ -67,7 +67,9 @@ def server(name: str, folder: Path, up: int, *, counts: bool) -> Target:
     )
 
 
-def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, rounds: int, seconds: float, cases: tuple[str, ...]
+) -> list[dict[str, Any]]:
     up = free_port()
     upstream = subprocess.Popen(["taskset", "-c", "0", sys.executable, PEER, "upstream", str(up)])
     off, on = (server(name, folder, up, counts=name == "on") for name in ("off", "on"))
@@ -76,7 +78,7 @@ def measure(folder: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
         for target in (off, on):
             target.start(folder / f"{target.name}.log")
         rows = []
-        for name in MEASURED:
+        for name in cases:
             case = CASES[name]
             files = bodies(folder, case["bodies"])
             figure = "chunks_per_cpu_s" if case["bodies"] == "stream" else "per_cpu_s"
@@ -110,10 +112,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--case", choices=MEASURED, help="measure only this one")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), given.rounds, given.seconds)
+        rows = measure(
+            Path(folder), given.rounds, given.seconds, (given.case,) if given.case else MEASURED
+        )
     if given.json:
         print(json.dumps(rows))
         return

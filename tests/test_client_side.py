@@ -14,9 +14,16 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from uvicorn.server import ServerState
 
 import plain_http
 from processes import Serving, mocking, models, serving
+from slipway.app.building import build
+from slipway.settings import Settings
+from slipway.web.connection import connection_class
+from slipway.web.exchange import Exchange
+from slipway.web.guard import Guard
+from slipway.web.response_writer import Heartbeats, HttpResponseWriter
 from waiting import PATIENCE_S, until
 
 ORIGIN = "https://friend.example"
@@ -401,43 +408,32 @@ def test_sigterm_counts_its_grace_once_and_tells_every_stream(tmp_path: Path) ->
 
 def test_a_defect_in_mid_stream_ends_with_an_error_event() -> None:
     """The guard, with a handler that fails after its first event."""
-    from slipway.app.building import build
-    from slipway.settings import Settings
-    from slipway.web.guard import Guard, Receive, Scope, Send
-    from slipway.web.response_writer import Heartbeats, HttpResponseWriter
 
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        writer = scope["slipway.writer"] = HttpResponseWriter(send, "ans-1", Heartbeats())
-        await writer.begin()
+    async def broken(exchange: Exchange) -> None:
+        writer = exchange.writer = HttpResponseWriter(exchange, "ans-1", Heartbeats())
+        writer.begin()
         await writer.write(b"data: {}\n\n")
         raise RuntimeError("a defect")
 
-    sent = list[Any]()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    class Connection:
-        lost = False
-        gone = None
-
     app = build(Settings())
     guard = Guard(app.current, {"/broken": broken}, app.rest, app.sealer)
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/broken",
-        "headers": [(b"host", b"localhost")],
-        "extensions": {"slipway": Connection()},
-    }
-    asyncio.run(guard(scope, receive, send))
-    assert [message["type"] for message in sent].count("http.response.start") == 1
-    body = b"".join(message.get("body", b"") for message in sent)
-    assert b'"code":"internal_error"' in body
-    assert sent[-1]["more_body"] is False
+    received = asyncio.run(served(guard, b"POST /broken HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+    assert b'"code":"internal_error"' in received
+    assert received.endswith(b"\r\n0\r\n\r\n")
+
+
+async def served(guard: Guard, request: bytes) -> bytes:
+    """Send a request to a guard over a real connection; return what comes back until its end."""
+    connections = connection_class(guard.current, guard)
+    state, loop = ServerState(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: connections(None, state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(request)
+    received = await reader.readuntil(b"\r\n0\r\n\r\n")
+    writer.close()
+    server.close()
+    return received
 
 
 # Limits of connections

@@ -230,6 +230,22 @@ def test_pipelined_requests_are_answered_in_order(server: Serving) -> None:
     assert received.index(b'"mock-model"') < received.index(b'"say-60000"')
 
 
+def test_a_body_that_comes_after_the_answer_is_not_answered_again(server: Serving) -> None:
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
+        received = b""
+        for _ in range(3):
+            s.sendall(head)
+            received += s.recv(65536)
+            s.sendall(b"{}")
+        s.sendall(last)
+        while block := s.recv(65536):
+            received += block
+    assert received.count(b"HTTP/1.1 404 ") == 3
+    assert received.count(b"HTTP/1.1 200 ") == 1
+
+
 def test_health_and_metrics(server: Serving) -> None:
     assert server.get("/healthz").json() == {"status": "ok"}
     assert server.get("/readyz").json()["status"] == "ready"

@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,8 @@ class Lie:
     async def pieces(self) -> list[Piece]:
         count = min(self.rng.randint(1, 6), len(self.left))
         return [Piece(raw=b"", text=self.left.pop(), spoke=True) for _ in range(count)]
+
+    def push_usual(self, take: Callable[[bytes, list[str]], bool]) -> None: ...
 
     async def whole(self) -> Completion:
         raise NotImplementedError

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import httpx
 import pytest
 
 from processes import Serving, mocking, serving
+from several_workers import several
 from slipway.providers.mock import MockServer
 from slipway.settings import Settings
 from slipway.store import LedgerFilter, open_records
@@ -176,6 +179,37 @@ def test_several_workers_spend_one_budget(tmp_path: Path) -> None:
     assert Counter(reply.status_code for reply in replies) == {200: 50, 402: 70}
     assert len(mock.requests) == 50
     assert min(left) == 1000 - 120  # all of them are counted together
+
+
+@pytest.mark.soak
+def test_a_budget_survives_the_worker_that_counts_it(tmp_path: Path) -> None:
+    """Worker 1 of 4 is killed while 500 requests of 0.01 USD meet a budget of 1 USD."""
+    settings: dict[str, Any] = {
+        "store": f"sqlite:///{tmp_path}/slipway.db",
+        "keys": [{"key": KEY, "limits": {"usd_per_day": 1}}],
+    }
+    with mocking(text=SAYS, ttft_s=0.05) as mock:
+        settings["models"] = {"m": {"base_url": mock.url, "price": PRICE, "retries": 0}}
+        with (
+            several(tmp_path, settings=settings, workers=4) as workers,
+            ThreadPoolExecutor(50) as pool,
+        ):
+            replies = [pool.submit(ask, workers.server) for _ in range(500)]
+            until(lambda: len(mock.requests) >= 40)
+            os.kill(workers.pid_of(1), signal.SIGKILL)
+            answered = [reply.result() for reply in replies if not reply.exception()]
+            while ask(workers.server).status_code == 200:  # until the budget is spent
+                pass
+            last = ask(workers.server)
+            spent = workers.server.get("/v1/usage", headers=AUTH).json()
+        assert last.status_code == 402
+        assert {reply.status_code for reply in answered} <= {200, 402, 503}
+        with contextlib.closing(open_records(settings["store"])) as store:
+            rows = store.ledger.rows(LedgerFilter(), limit=1000)
+        lost = sum(row.error == "lost" for row in rows)
+        assert sum(row.cost or 0 for row in rows) == 10**12
+        assert spent["cost_usd"] == spent["budgets"][0]["spent_usd"] == "1"
+        assert 100 - lost <= len(mock.requests) <= 100
 
 
 def test_tenants_and_apps_have_limits_of_their_own(tmp_path: Path) -> None:

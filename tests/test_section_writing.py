@@ -90,6 +90,8 @@ class Saying:
         self.left = self.say() if self.left is None else self.left
         return [self.left.pop(0)] if self.left else []
 
+    def push_usual(self, take: Callable[[bytes, list[str]], bool]) -> None: ...
+
     async def whole(self) -> Completion:
         raise NotImplementedError
 

@@ -48,15 +48,18 @@ class Collected:
     def __init__(self) -> None:
         self.body = b""
 
-    async def whole(self, body: bytes, facts: Facts) -> None:
+    def whole(self, body: bytes, facts: Facts) -> None:
         self.body = body
 
-    async def begin(self, facts: Facts) -> None: ...
+    def begin(self, facts: Facts) -> None: ...
 
     async def write(self, events: bytes) -> None:
         self.body += events
 
-    async def end(self) -> None: ...
+    def take(self, events: bytes) -> bool:
+        return False
+
+    def end(self) -> None: ...
 
 
 class WholeReply:

@@ -6,7 +6,6 @@ take, and gives back what the call did not take.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 
 from slipway.admission.budgets import Period
 from slipway.admission.keys import (
@@ -75,19 +74,16 @@ class Grant:
         self.limits_calls = bool(meters) and any(meter.limits_calls for meter in meters)
         self.limits_money = self.limits_calls and any(meter.limits_money for meter in meters)
 
-    async def hold(self, id_: str, need: Need, within_s: float) -> Hold:
-        """Reserve what a call may take. Raises LimitReached."""
-        return await self._admission.meters.hold(id_, self.meters, need, within_s)
+    def try_hold(self, need: Need) -> Hold | None:
+        """Reserve what a call may take; None if it does not fit now."""
+        return self._admission.meters.try_hold(self.meters, need)
 
-    def __enter__(self) -> "Grant":
-        return self
+    async def hold(self, need: Need, within_s: float) -> Hold:
+        """Reserve what a call may take, perhaps after waiting. Raises LimitReached."""
+        return await self._admission.meters.hold(self.meters, need, within_s)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self) -> None:
+        """Count an answer that has ended."""
         self._admission.in_flight -= 1
         self._admission.in_flight_total.count -= 1
         for meter in self.meters:
@@ -147,7 +143,7 @@ class Admission(KnownKeys):
                 meter.check_answer(now)
             for meter in meters:
                 meter.answers += 1
-                if meter.allowance.rpm is not None:
+                if meter.rpm is not None:
                     meter.requests.add(now, 1)
         self.in_flight_total.count += 1
         self.in_flight += 1
@@ -198,7 +194,7 @@ class Admission(KnownKeys):
                             period=budget.period,
                             cap=budget.cap,
                             spent=budget.spent,
-                            held=budget.held,
+                            held=meter.held,
                             ends=budget.ends,
                         )
                     )

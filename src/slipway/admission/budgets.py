@@ -42,35 +42,27 @@ def picodollars(usd: Decimal | None) -> int | None:
 
 
 class MoneyLimit:
-    """The money of one period. `spent` is settled, `held` is what running calls may cost at most.
+    """The money of one period. `spent` is settled; what running calls may cost is the meter's."""
 
-    What is held when a period ends is settled in the next one, as the ledger books it.
-    """
-
-    __slots__ = ("began", "cap", "ends", "held", "period", "spent")
+    __slots__ = ("_periods", "cap", "ends", "period", "spent")
 
     def __init__(self, period: Period) -> None:
         self.period: Period = period
         self.cap: int | None = None
-        self.spent = self.held = 0
-        self.began = self.ends = 0.0
+        self.spent = 0
+        self.ends = 0.0
+        self._periods: Periods | None = None
 
     def roll(self, periods: Periods) -> None:
-        """Begin a new period if the last one is over."""
-        began, ends = (
-            (periods.day, periods.day_ends)
-            if self.period == "day"
-            else (periods.month, periods.month_ends)
-        )
-        if began != self.began:
-            if began > self.began:
-                self.spent = 0
-            self.began, self.ends = began, ends
+        """Begin a new period if the last one is over; `periods` is the same object all day."""
+        if periods is self._periods:
+            return
+        ends = periods.day_ends if self.period == "day" else periods.month_ends
+        if ends > self.ends:
+            self.spent = 0
+        self.ends = max(ends, self.ends)
+        self._periods = periods
 
-    def fits(self, amount: int) -> bool:
-        """Return whether a call may cost this much, whatever all others cost that are running."""
-        return self.cap is None or self.spent + self.held + amount <= self.cap
-
-    def may_fit(self, amount: int) -> bool:
-        """Return whether it may fit once the running calls have settled."""
-        return self.cap is None or self.spent + amount <= self.cap
+    def left(self) -> int | None:
+        """Return what is not spent; None if there is no limit."""
+        return None if self.cap is None else self.cap - self.spent

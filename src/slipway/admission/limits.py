@@ -39,34 +39,36 @@ class Need(Record, frozen=True, kw_only=True):
 
 
 class Meter:
-    """What one key, tenant or app uses. It survives a reload of the settings."""
+    """What one key, tenant or app uses. It survives a reload of the settings.
+
+    `held` is what running calls may cost at most, in picodollars; what is held when a day or month
+    ends is settled in the next one, as the ledger books it.
+    """
 
     __slots__ = (
-        *("allowance", "answers", "day", "is_loaded", "month"),
-        *("name", "requests", "scope", "tokens"),
+        *("allowance", "answers", "day", "held", "is_loaded", "limits_money", "month"),
+        *("most_answers", "name", "requests", "rpm", "scope", "tokens", "tpm"),
     )
 
     def __init__(self, scope: Scope, name: str) -> None:
         self.scope: Scope = scope
         self.name = name
-        self.allowance = Allowance()
-        self.answers = 0
+        self.answers = self.held = 0
         self.requests, self.tokens = SlidingWindow(), SlidingWindow()
         self.day, self.month = MoneyLimit("day"), MoneyLimit("month")
         self.is_loaded = False  # whether the budgets know what was spent before
+        self.set_limits(Allowance())
 
     def set_limits(self, allowance: Allowance) -> None:
         self.allowance = allowance
+        self.rpm, self.tpm, self.most_answers = allowance.rpm, allowance.tpm, allowance.answers
         self.day.cap = picodollars(allowance.usd_per_day)
         self.month.cap = picodollars(allowance.usd_per_month)
-
-    @property
-    def limits_money(self) -> bool:
-        return self.day.cap is not None or self.month.cap is not None
+        self.limits_money = self.day.cap is not None or self.month.cap is not None
 
     @property
     def limits_calls(self) -> bool:
-        return self.limits_money or self.allowance.tpm is not None
+        return self.limits_money or self.tpm is not None
 
     @property
     def who(self) -> str:
@@ -74,64 +76,70 @@ class Meter:
 
     def check_answer(self, now: float) -> None:
         """Raise RateLimited if no further answer may begin."""
-        allowance = self.allowance
-        if allowance.answers is not None and self.answers >= allowance.answers:
+        if self.most_answers is not None and self.answers >= self.most_answers:
             raise self.refusal(
-                f"{allowance.answers} answers of {self.who} are in progress, which is its limit.",
+                f"{self.most_answers} answers of {self.who} are in progress, which is its limit.",
                 BUSY_S,
             )
-        if allowance.rpm is not None and self.requests.used(now) >= allowance.rpm:
+        if self.rpm is not None and self.requests.used(now) >= self.rpm:
             raise self.refusal(
-                f"The limit of {allowance.rpm} answers a minute of {self.who} is reached.",
-                self.requests.free_in(now, allowance.rpm, 1),
+                f"The limit of {self.rpm} answers a minute of {self.who} is reached.",
+                self.requests.free_in(now, self.rpm, 1),
             )
 
-    def check_tokens(self, need: Need, now: float) -> None:
-        """Raise RateLimited if the call's tokens do not fit. One that never would fits alone."""
-        tpm = self.allowance.tpm
+    def fits(self, need: Need, now: float, periods: Periods) -> bool:
+        """Return whether a call fits now, whatever the calls take that are running."""
+        tpm = self.tpm
+        if tpm is not None and self.tokens.used(now) + min(need.tokens, tpm) > tpm:
+            return False
+        if not self.limits_money:
+            return True
+        if not self.is_loaded or need.amount is None:
+            return False
+        day, month = self.day, self.month
+        day.roll(periods)
+        month.roll(periods)
+        after = self.held + need.amount
+        return (day.cap is None or day.spent + after <= day.cap) and (
+            month.cap is None or month.spent + after <= month.cap
+        )
+
+    def check(self, need: Need, now: float) -> None:
+        """Raise LimitReached if a call does not fit, and would not fit either if all running calls
+        took nothing. Tokens are not waited for.
+        """
+        tpm = self.tpm
         if tpm is not None and self.tokens.used(now) + min(need.tokens, tpm) > tpm:
             raise self.refusal(
                 f"The limit of {tpm:,} tokens a minute of {self.who} is reached: "
                 f"this call may take {need.tokens:,}.",
                 self.tokens.free_in(now, tpm, need.tokens),
             )
-
-    def check_money(self, need: Need, periods: Periods, now: float) -> bool:
-        """Return whether the call fits into the budgets now, or False if it may after running
-        calls. Raise BudgetSpent if it does not, NotPriced if nobody knows.
-        """
-        fits = True
+        if not self.limits_money:
+            return
+        if not self.is_loaded:
+            what = f"What {self.who} has spent is not known yet: the store cannot be read."
+            raise self.marked(BudgetUnknown(what, retry_after_s=BUSY_S))
+        if need.amount is None:
+            what = f"The price of `{need.model}` is unknown, so the budget of {self.who}"
+            raise self.marked(NotPriced(f"{what} cannot limit it.", model=need.model))
         for budget in (self.day, self.month):
-            budget.roll(periods)
-            if budget.cap is None:
-                continue
-            if not self.is_loaded:
-                raise self.marked(
-                    BudgetUnknown(
-                        f"What {self.who} has spent is not known yet: the store cannot be read.",
-                        retry_after_s=BUSY_S,
-                    )
-                )
-            if need.amount is None:
-                raise self.marked(
-                    NotPriced(
-                        f"The price of `{need.model}` is unknown, so the budget of {self.who} "
-                        "cannot limit it.",
-                        model=need.model,
-                    )
-                )
-            if not budget.may_fit(need.amount):
-                raise self.spent(budget, need.amount, now)
-            fits = fits and budget.fits(need.amount)
-        return fits
+            left = budget.left()
+            if left is not None and need.amount > left:
+                raise self.spent(budget, need.amount)
 
-    def spent(self, budget: MoneyLimit, amount: int, now: float) -> LimitReached:
+    def full(self, amount: int) -> MoneyLimit:
+        """Return the budget that a call does not fit into beside those that are running."""
+        left = self.day.left()
+        return self.day if left is not None and self.held + amount > left else self.month
+
+    def spent(self, budget: MoneyLimit, amount: int) -> LimitReached:
         cap, spent, more = (format_usd(usd(a)) for a in (budget.cap, budget.spent, amount))
         return self.marked(
             BudgetSpent(
                 f"The budget of {self.who} for this {budget.period} does not allow this call: "
                 f"{spent} of {cap} USD are spent, and it may cost {more}.",
-                retry_after_s=max(1.0, math.ceil(budget.ends - now)),
+                retry_after_s=max(1.0, math.ceil(budget.ends - time.time())),
             )
         )
 
@@ -150,35 +158,36 @@ class Meter:
 class Hold:
     """What a call has reserved with its meters, until it is settled."""
 
-    __slots__ = ("_amount", "_budgets", "_tokens", "_used", "_wake", "id")
+    __slots__ = ("_amount", "_entries", "_meters", "_tokens", "_wake")
 
     def __init__(
-        self, id_: str, meters: Sequence[Meter], need: Need, wake: Callable[[], None]
+        self, meters: Sequence[Meter], need: Need, now: float, wake: Callable[[], None]
     ) -> None:
-        self.id, self._wake = id_, wake
-        self._amount, self._tokens = need.amount or 0, need.tokens
-        now = time.monotonic()
-        self._used: list[tuple[SlidingWindow, UsedAmount]] = [
-            (meter.tokens, meter.tokens.add(now, need.tokens))
-            for meter in meters
-            if meter.allowance.tpm is not None
-        ]
-        self._budgets = [b for m in meters if m.limits_money for b in (m.day, m.month)]
-        for budget in self._budgets:
-            budget.held += self._amount
+        self._meters, self._wake = meters, wake
+        self._amount, self._tokens = amount, tokens = need.amount or 0, need.tokens
+        self._entries: list[UsedAmount | None] = []
+        for meter in meters:
+            limits_tokens = meter.tpm is not None
+            self._entries.append(meter.tokens.add(now, tokens) if limits_tokens else None)
+            meter.held += amount
 
     def settle(self, tokens: int, cost: int | None) -> None:
         """Replace what was reserved by what the call took; an unknown cost is what it may be at
         most.
         """
         now, periods = time.monotonic(), periods_now()
-        for window, entry in self._used:
-            window.correct(entry, tokens - self._tokens, now)
-        for budget in self._budgets:
-            budget.roll(periods)
-            budget.held -= self._amount
-            budget.spent += self._amount if cost is None else cost
-        self._used, self._budgets = [], []
+        amount, more = self._amount, tokens - self._tokens
+        cost = amount if cost is None else cost
+        for meter, entry in zip(self._meters, self._entries, strict=True):
+            if entry is not None:
+                meter.tokens.correct(entry, more, now)
+            meter.held -= amount
+            day, month = meter.day, meter.month
+            day.roll(periods)
+            month.roll(periods)
+            day.spent += cost
+            month.spent += cost
+        self._meters, self._entries = (), []
         self._wake()
 
     def release(self) -> None:
@@ -208,24 +217,29 @@ class Meters:
     def meter(self, scope: Scope, name: str) -> Meter:
         return self.all.setdefault((scope, name), Meter(scope, name))
 
-    async def hold(self, id_: str, meters: Sequence[Meter], need: Need, within_s: float) -> Hold:
+    def try_hold(self, meters: Sequence[Meter], need: Need) -> Hold | None:
+        """Reserve what a call may take; None if it does not fit now."""
+        now, periods = time.monotonic(), periods_now()
+        for meter in meters:
+            if not meter.fits(need, now, periods):
+                return None
+        return Hold(meters, need, now, self._wake)
+
+    async def hold(self, meters: Sequence[Meter], need: Need, within_s: float) -> Hold:
         """Reserve what a call may take. Raises LimitReached.
 
         A call that fits only if others take less than they reserved waits until they have settled.
         """
         until = time.monotonic() + min(within_s, WAIT_S)
-        while True:
-            now, today, periods = time.monotonic(), time.time(), periods_now()
+        while (hold := self.try_hold(meters, need)) is None:
+            now, periods = time.monotonic(), periods_now()
             for meter in meters:
-                meter.check_tokens(need, now)
-            waits_for = [m for m in meters if not m.check_money(need, periods, today)]
-            if not waits_for:
-                return Hold(id_, meters, need, self._wake)
+                meter.check(need, now)
             if now >= until:
-                budgets = (waits_for[0].day, waits_for[0].month)
-                full = next(b for b in budgets if not b.fits(need.amount or 0))
-                raise waits_for[0].spent(full, need.amount or 0, today)
+                meter = next(each for each in meters if not each.fits(need, now, periods))
+                raise meter.spent(meter.full(need.amount or 0), need.amount or 0)
             await self._settled(until - now)
+        return hold
 
     async def _settled(self, within_s: float) -> None:
         """Wait until a call is settled."""
@@ -240,23 +254,24 @@ class Meters:
                 waiting.set_result(None)
 
 
+REQUESTS = tuple(b"x-ratelimit-%b-requests" % each for each in (b"limit", b"remaining", b"reset"))
+TOKENS = tuple(b"x-ratelimit-%b-tokens" % each for each in (b"limit", b"remaining", b"reset"))
+
+
 def rate_headers(meters: Iterable[Meter]) -> Headers:
     """Return `x-ratelimit-*` headers as OpenAI sends them, of the meter with the least left."""
-    now, found = time.monotonic(), list[tuple[bytes, bytes]]()
-    for kind in ("requests", "tokens"):
-        rows = []
-        for meter in meters:
-            window = meter.requests if kind == "requests" else meter.tokens
-            limit = meter.allowance.rpm if kind == "requests" else meter.allowance.tpm
-            if limit is not None:
-                rows.append((max(0, limit - window.used(now)), limit, window.empty_in(now)))
+    now = time.monotonic()
+    requests = [(m.rpm - m.requests.used(now), m.rpm, m.requests) for m in meters if m.rpm]
+    tokens = [(m.tpm - m.tokens.used(now), m.tpm, m.tokens) for m in meters if m.tpm]
+    found = list[tuple[bytes, bytes]]()
+    for names, rows in ((REQUESTS, requests), (TOKENS, tokens)):
         if rows:
-            left, limit, reset_s = min(rows)
-            found += [
-                (f"x-ratelimit-limit-{kind}".encode(), b"%d" % limit),
-                (f"x-ratelimit-remaining-{kind}".encode(), b"%d" % left),
-                (f"x-ratelimit-reset-{kind}".encode(), duration(reset_s)),
-            ]
+            left, limit, window = rows[0] if len(rows) == 1 else min(rows, key=lambda row: row[0])
+            found += (
+                (names[0], b"%d" % limit),
+                (names[1], b"%d" % max(0, left)),
+                (names[2], duration(window.empty_in(now))),
+            )
     return tuple(found)
 
 

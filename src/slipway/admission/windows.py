@@ -37,12 +37,14 @@ class SlidingWindow:
     def add(self, now: float, amount: int) -> UsedAmount:
         """Count an amount; the entry that is returned can be corrected."""
         self.total += amount
-        slot = now - now % SLOT_S
-        if self._entries and self._entries[-1].at >= slot:
-            self._entries[-1].amount += amount
+        entries = self._entries
+        if entries and now < entries[-1].at + SLOT_S:
+            entry = entries[-1]
+            entry.amount += amount
         else:
-            self._entries.append(UsedAmount(slot, amount))
-        return self._entries[-1]
+            entry = UsedAmount(now, amount)
+            entries.append(entry)
+        return entry
 
     def correct(self, entry: UsedAmount, difference: int, now: float) -> None:
         """Change an amount that turned out to be another, unless it is forgotten already."""

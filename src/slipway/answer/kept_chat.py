@@ -151,11 +151,11 @@ async def send_kept(
         cache=cache,
     )
     if not question.call.stream:
-        await writer.whole(whole_of(entry), facts)
+        writer.whole(whole_of(entry), facts)
         return
-    await writer.begin(facts)
+    writer.begin(facts)
     await writer.write(stream_of(entry, usage_wanted=question.call.usage_wanted))
-    await writer.end()
+    writer.end()
 
 
 def stream_of(entry: KeptAnswer, *, usage_wanted: bool) -> bytes:
@@ -255,7 +255,7 @@ async def fly(question: KeptQuestion, flight: ChatFlight) -> None:
     )
     call = msgspec.structs.replace(question.call, keep_usage=True)
     answering = flight.answering = RoutedAnswer(question.route, call, context)
-    with tally.booking(answering):
+    try:
         await answering.open()
         tally.note_writer(answering)
         if answering.whole is not None:
@@ -267,6 +267,8 @@ async def fly(question: KeptQuestion, flight: ChatFlight) -> None:
                         await flight.bring(piece, len(piece.raw))
             finally:
                 tally.note_writer(answering)  # another model may have continued the answer
+    finally:
+        tally.settle(answering)
     if question.policy.lifetime is not None and flight.keep and not answering.notices:
         entry = entry_of(question, flight)
         if entry is not None:
@@ -329,19 +331,19 @@ async def take(
         if question.call.stream:
             if not parts:
                 parts.append(b"begun")
-                await writer.begin(flight.facts(cache))
+                writer.begin(flight.facts(cache))
             await writer.write(written(pieces, usage_wanted=question.call.usage_wanted))
         else:
             parts += [piece.raw for piece in pieces if piece.raw]
     if question.call.stream:
-        await writer.end()
+        writer.end()
         return
     if not is_mine:
         cache = msgspec.structs.replace(cache, saved=saved_by(flight))
     body = flight.whole
     if body is None:
         body = completion_from(b"".join(part for part in parts if part != DONE))
-    await writer.whole(body, flight.facts(cache))
+    writer.whole(body, flight.facts(cache))
 
 
 def written(pieces: list[Piece], *, usage_wanted: bool) -> bytes:
@@ -378,13 +380,16 @@ def book(flight: ChatFlight, tally: Tally) -> None:
 class NobodyWriter:
     """Takes an answer for nobody: it is only kept."""
 
-    async def whole(self, body: bytes, facts: Facts) -> None: ...
+    def whole(self, body: bytes, facts: Facts) -> None: ...
 
-    async def begin(self, facts: Facts) -> None: ...
+    def begin(self, facts: Facts) -> None: ...
 
     async def write(self, events: bytes) -> None: ...
 
-    async def end(self) -> None: ...
+    def take(self, events: bytes) -> bool:
+        return True
+
+    def end(self) -> None: ...
 
 
 def refresh_soon(question: KeptQuestion) -> None:

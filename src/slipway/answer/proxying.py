@@ -5,7 +5,7 @@ from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
-from slipway.answer.skeleton import run_settled
+from slipway.answer.skeleton import Settled
 from slipway.providers import Call
 from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker
@@ -16,13 +16,17 @@ DONE = b"[DONE]\n\n"  # ends a stream
 class ResponseWriter(Protocol):
     """Write a proxied answer to the client: either `whole`, or `begin`, `write`... and `end`."""
 
-    async def whole(self, body: bytes, facts: Facts) -> None: ...
+    def whole(self, body: bytes, facts: Facts) -> None: ...
 
-    async def begin(self, facts: Facts) -> None: ...
+    def begin(self, facts: Facts) -> None: ...
 
     async def write(self, events: bytes) -> None: ...
 
-    async def end(self) -> None: ...
+    def take(self, events: bytes) -> bool:
+        """Write if the client reads fast enough; otherwise return False, for `write` to wait."""
+        ...
+
+    def end(self) -> None: ...
 
 
 async def proxy(
@@ -39,35 +43,40 @@ async def proxy(
     """
     tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
-    async def stages() -> None:
+    with Settled(pipeline, tally, if_cancelled="client_gone"):
         asked = tally.context(
             pipeline.emit,
             until=tally.started_at + pipeline.answer_s,
             retry_until=tally.started_at + pipeline.patience_s,
         )
         answering = RoutedAnswer(route, call, asked)
-        with tally.booking(answering):
+        try:
             await answering.open()
             tally.note_writer(answering)
-            if answering.whole is None:
-                limits = rate_limits(answering)
-                await writer.begin(tally.facts(answering.attempts.count, limits))
+            whole = answering.whole
+            if whole is None:
+                limits = rate_limits(pipeline, tally, answering)
+                writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
-        if answering.whole is not None:
-            facts = tally.facts(tally.attempts, rate_limits(answering))
-            await writer.whole(answering.whole.raw, facts)
+        finally:
+            tally.settle(answering)
+        if whole is not None:
+            limits = rate_limits(pipeline, tally, answering)
+            writer.whole(whole.raw, tally.facts(tally.attempts, limits))
 
-    def rate_limits(answering: RoutedAnswer) -> Sequence[tuple[bytes, bytes]]:
-        """Return our own limits of the asker, else those of the provider."""
-        return pipeline.admission.headers(asker, route.name) or answering.rate_limits()
 
-    await run_settled(pipeline, tally, stages, if_cancelled="client_gone")
+def rate_limits(
+    pipeline: Pipeline, tally: Tally, answering: RoutedAnswer
+) -> Sequence[tuple[bytes, bytes]]:
+    """Return our own limits of the asker, else those of the provider."""
+    return pipeline.admission.headers(tally.asker, tally.app) or answering.rate_limits()
 
 
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
     last = b""
+    answering.push(writer.take)
     try:
         while pieces := await answering.pieces():
             events = pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
@@ -79,4 +88,4 @@ async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -
         tally.note_writer(answering)  # another model may have continued the answer
     answering.close()  # the call is booked before the client sees the end
     await writer.write(last)
-    await writer.end()
+    writer.end()

@@ -1,11 +1,8 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Protocol
-
-import msgspec
 
 from slipway import ledger
 from slipway.admission import Grant, Hold, Need
@@ -84,6 +81,14 @@ class Tally:
     model is booked in `books` when it has ended.
     """
 
+    first_at: float | None = None
+    served_by: ServedBy | None = None
+    model: str | None = None
+    provider = "none"
+    attempts = 0
+    error: str | None = None
+    cited = flagged = dangling = 0
+
     def __init__(
         self,
         answer_id: str,
@@ -98,18 +103,11 @@ class Tally:
         self._holds: dict[str, Hold] = {}  # what running calls have reserved
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
-        self.first_at: float | None = None
-        self.served_by: ServedBy | None = None
-        self.model: str | None = None
-        self.provider = "none"
         self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
-        self.attempts = 0
         self.skipped: dict[str, str] = {}
-        self.error: str | None = None
         self.saved: Saved | None = None
-        self.cited, self.flagged, self.dangling = 0, 0, 0
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -121,26 +119,19 @@ class Tally:
 
     def note_writer(self, answering: RoutedAnswer) -> None:
         """Record which model writes now."""
-        model = answering.candidate.model
-        self.served_by, self.model = answering.candidate.served_by, model.name
-        self.provider = model.kind
+        candidate = answering.candidate
+        self.served_by, self.model = candidate.served_by, candidate.model.name
+        self.provider = candidate.model.kind
 
-    @contextmanager
-    def booking(self, answering: RoutedAnswer) -> Iterator[list[CallUsage]]:
-        """Close the attempts on leaving, however they end, and book every call they made.
-
-        The yielded list holds these calls after the block.
-        """
-        spent = list[CallUsage]()
-        try:
-            yield spent
-        finally:
-            answering.close()
-            self.attempts += answering.attempts.count
+    def settle(self, answering: RoutedAnswer) -> list[CallUsage]:
+        """Close the attempts, however they ended, and book and return every call they made."""
+        answering.close()
+        self.attempts += answering.attempts.count
+        if answering.attempts.skipped:
             self.skipped |= answering.attempts.skipped
-            taken = [self._usage(took) for took in answering.usages]
-            spent += taken
-            self.spent += taken
+        taken = [self._usage(took) for took in answering.usages]
+        self.spent += taken
+        return taken
 
     def _usage(self, took: AttemptUsage) -> CallUsage:
         model = took.candidate.model
@@ -169,9 +160,9 @@ class Tally:
 
     async def _reserve(self, candidate: Candidate, size: RequestSize, within_s: float) -> str:
         """Reserve what a call may take, and return the id of the call. Raises LimitReached."""
-        if self.grant is None:
+        grant, model = self.grant, candidate.model
+        if grant is None:
             return ""
-        model, id_ = candidate.model, new_id("call")
         asked = candidate.health.token_counts.input_tokens(size.input)
         most = size.output
         if most is None:
@@ -179,11 +170,11 @@ class Tally:
         free = model.kind == "local"  # it runs here
         amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
         need = Need(model=model.name, tokens=asked + most, amount=amount)
-        self._holds[id_] = await self.grant.hold(id_, need, within_s)
-        if self.grant.limits_money and not free:
+        hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_id("call")
+        self._holds[id_] = hold
+        if grant.limits_money and not free:
             usage = Usage(input_tokens=asked, output_tokens=most, estimated=True)
-            lost = AttemptUsage(candidate=candidate, usage=usage, reserved=id_, error="lost")
-            self._books.hold(msgspec.structs.replace(self._row(lost, None), cost=amount))
+            self._books.hold(self._row(id_, candidate, usage, amount, error="lost"))
         return id_
 
     def _release(self, call_id: str) -> None:
@@ -192,31 +183,49 @@ class Tally:
 
     def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> LedgerRow:
         """Book a call that has ended, and settle what was reserved for it."""
-        row = self._row(took, kind)
+        usage = took.usage
+        row = self._row(
+            took.reserved or new_id("call"),
+            took.candidate,
+            usage,
+            ledger.cost_of(took.candidate.rates, usage) if took.is_charged else 0,
+            kind=kind or took.kind,
+            upstream=took.upstream,
+            error=took.error,
+        )
         if took.reserved:
-            usage = row.usage
             tokens = usage.input_tokens + usage.output_tokens
             self._holds.pop(took.reserved).settle(tokens, row.cost)
         self._books.add(row)
         return row
 
-    def _row(self, took: AttemptUsage, kind: CallKind | None) -> LedgerRow:
-        model, rates = took.candidate.model, took.candidate.rates
+    def _row(
+        self,
+        id_: str,
+        candidate: Candidate,
+        usage: Usage,
+        cost: int | None,
+        *,
+        kind: CallKind = "first",
+        upstream: str = "",
+        error: str | None = None,
+    ) -> LedgerRow:
+        model, rates, asker = candidate.model, candidate.rates, self.asker
         return LedgerRow(
-            id=took.reserved or new_id("call"),
+            id=id_,
             answer=self.id,
             at=time.time(),
-            owner=self.asker.owner,
-            tenant=self.asker.tenant,
+            owner=asker.owner,
+            tenant=asker.tenant,
             app=self.app,
             model=model.name,
             provider=model.kind,
             zone=model.zone,
-            kind=kind or took.kind,
-            upstream=took.upstream,
-            error=took.error,
-            usage=took.usage,
-            cost=ledger.cost_of(rates, took.usage) if took.is_charged else 0,
+            kind=kind,
+            upstream=upstream,
+            error=error,
+            usage=usage,
+            cost=cost,
             price_source=rates.source if rates is not None else "",
         )
 
@@ -258,6 +267,13 @@ class Tally:
         return None if self.first_at is None else self.first_at - self.started_at
 
     def done(self) -> AnswerDone:
+        spent = self.spent
+        if len(spent) == 1 and spent[0].model == self.model and not self.other_usage:
+            usage: Usage | None = spent[0].usage  # as nearly always
+            others: tuple[OtherModelUsage, ...] = ()
+        else:
+            usage = ledger.total_usage([each for each in spent if each.model == self.model])
+            others = (*self.other_usage, *self._other_writers())
         return AnswerDone(
             id=self.id,
             endpoint=self.endpoint,
@@ -269,14 +285,14 @@ class Tally:
             error=self.error,
             duration_s=self.elapsed_s(),
             ttft_s=self.ttft_s,
-            usage=ledger.total_usage([spent for spent in self.spent if spent.model == self.model]),
+            usage=usage,
             tenant=self.asker.tenant,
             owner=self.asker.owner,
             citations_kept=self.cited - self.flagged,
             citations_flagged=self.flagged,
             citations_dropped=self.dangling,
-            other_usage=(*self.other_usage, *self._other_writers()),
-            skipped=tuple(self.skipped.items()),
+            other_usage=others,
+            skipped=tuple(self.skipped.items()) if self.skipped else (),
             saved=self.saved,
         )
 

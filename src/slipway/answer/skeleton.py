@@ -2,11 +2,54 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Literal
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Tally
 from slipway.errors import InternalError, SlipwayError
+
+IfCancelled = Literal["cancelled", "client_gone"]
+
+
+class Settled:
+    """Holds one answer inside admission, and emits its AnswerDone record exactly once.
+
+    The record carries the error's code if the block raises: that of a SlipwayError, `if_cancelled`
+    for a cancelled task, and `internal_error` for any other exception. The exception itself goes on
+    to the caller, who tells the client.
+    """
+
+    __slots__ = ("if_cancelled", "pipeline", "tally")
+
+    def __init__(self, pipeline: Pipeline, tally: Tally, *, if_cancelled: IfCancelled) -> None:
+        self.pipeline, self.tally, self.if_cancelled = pipeline, tally, if_cancelled
+
+    def __enter__(self) -> None:
+        try:
+            self.tally.grant = self.pipeline.admission.enter(self.tally.asker, self.tally.app)
+        except SlipwayError as error:
+            self._emit(error)
+            raise
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.tally.grant is not None:
+            self.tally.grant.leave()
+        self._emit(error)
+
+    def _emit(self, error: BaseException | None) -> None:
+        if isinstance(error, SlipwayError):
+            self.tally.error = error.code
+        elif isinstance(error, asyncio.CancelledError):
+            self.tally.error = self.if_cancelled
+        elif error is not None:  # a defect, whatever its class, must not be counted as a success
+            self.tally.error = InternalError.code
+        self.pipeline.emit(self.tally.done())
 
 
 async def run_settled(
@@ -14,25 +57,8 @@ async def run_settled(
     tally: Tally,
     stages: Callable[[], Awaitable[None]],
     *,
-    if_cancelled: Literal["cancelled", "client_gone"],
+    if_cancelled: IfCancelled,
 ) -> None:
-    """Run the stages of one answer inside admission, and emit its AnswerDone record exactly once.
-
-    The record carries the error's code if the stages raise: that of a SlipwayError,
-    `if_cancelled` for a cancelled task, and `internal_error` for any other exception. The
-    exception itself is raised again for the caller, who tells the client.
-    """
-    try:
-        with pipeline.admission.enter(tally.asker, tally.app) as tally.grant:
-            await stages()
-    except SlipwayError as error:
-        tally.error = error.code
-        raise
-    except asyncio.CancelledError:
-        tally.error = if_cancelled
-        raise
-    except BaseException:  # a defect, whatever its class, must not be counted as a success
-        tally.error = InternalError.code
-        raise
-    finally:
-        pipeline.emit(tally.done())
+    """Run the stages of one answer as `Settled` does."""
+    with Settled(pipeline, tally, if_cancelled=if_cancelled):
+        await stages()

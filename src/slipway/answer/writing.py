@@ -268,13 +268,16 @@ async def write_by_model(context: WritingContext, route: Route, section: Section
     """
     call, writing = begin(context, section)
     answering = RoutedAnswer(route, call, asked(context, section))
-    text, spent = Text.of(context, section), list[CallUsage]()
+    text = Text.of(context, section)
+    spent: list[CallUsage] = []
     try:
-        with context.tally.booking(answering) as spent:
+        try:
             await answering.open()
             writing.model = answering.candidate.model.name
             written_by(context, section, answering)
             await stream_text(answering, text, writing, context, say)
+        finally:
+            spent = context.tally.settle(answering)
         text.end(say, whole=True)
     except ProviderError as error:
         if text.spoke:

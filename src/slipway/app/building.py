@@ -32,6 +32,7 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
 from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord, StoreState
 from slipway.web.answers import AnswerRoutes
+from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
@@ -52,6 +53,9 @@ from slipway.web.traces import TraceRoutes
 log = logging.getLogger("slipway")
 FLUSH_S = 5.0  # how long budgets wait for rows of before that are not saved yet
 LOAD_S = 1.0  # between two tries to load budgets while the store is down
+# Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
+# traces and open answers so often that a sixth of a request's time goes into it
+GC_THRESHOLDS = (20_000, 20, 50)
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -202,7 +206,7 @@ class Assembly:
         fast = {
             "/v1/chat/completions": chat.chat,
             "/v1/completions": chat.complete,
-            "/v1/answers": self.answers.ask,
+            "/v1/answers": through_asgi(self.answers.ask),
         }
         router = Router(
             paths,
@@ -222,7 +226,7 @@ class Assembly:
             reason=self.writer.trouble or self.key_watch.why_down,
         )
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
@@ -253,8 +257,11 @@ class Assembly:
         loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
+        usual = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         yield
         loading.cancel()
+        gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
         await self.answers.runs.close(self.asgi.shutdown.left_s())

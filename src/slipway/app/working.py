@@ -25,8 +25,10 @@ from slipway.settings.live import LiveSettings, problems_of
 from slipway.settings.loading import Loaded
 from slipway.store import Store
 from slipway.telemetry.metrics import Telemetry
+from slipway.web.asgi import AsgiApp
+from slipway.web.exchange import Exchange
 from slipway.web.following import FollowerChatRoutes, FollowerGuard, FollowerHealthRoutes, pass_on
-from slipway.web.guard import Guard, Handler, Receive, Scope, Send
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
 from slipway.web.pages import page_paths
 from slipway.web.relay import Relay, received
@@ -88,7 +90,7 @@ class FirstAssembly(WorkerAssembly):
         compiled = super().compile(self.crew.split(settings), before)
         return msgspec.structs.replace(compiled, settings=settings)
 
-    def guard(self, fast: Mapping[str, Handler], rest: Handler) -> Guard:
+    def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
 
     async def begin(self) -> None:
@@ -206,17 +208,16 @@ class FirstGuard(Guard):
         self,
         current: Any,
         fast: Mapping[str, Handler],
-        rest: Handler,
+        rest: AsgiApp,
         sealer: Callable[[], Any],
         secret: bytes,
     ) -> None:
         super().__init__(current, fast, rest, sealer)
         self.secret = secret
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            received(scope, self.secret)
-        await super().__call__(scope, receive, send)
+    async def serve(self, exchange: Exchange) -> None:
+        received(exchange, self.secret)
+        await super().serve(exchange)
 
 
 class NoStore(LazyStore):

@@ -26,7 +26,8 @@ class Call(Record, frozen=True, kw_only=True):
     `body[name_at[0]:name_at[1]]` is the JSON string of the name, which each provider replaces with
     its own. `usage_wanted`: the client asked for the usage chunk of a stream; `keep_usage`: pass
     that chunk on if there is one, whoever asked; `stream_options` holds the client's other
-    options. A `patient` call waits for a model that is still loading; a call that another model can
+    options. `is_single`: the request has no `n`, so there is one choice; false if that is not
+    known. A `patient` call waits for a model that is still loading; a call that another model can
     answer does not. `may_resend` is called before the request is sent a second time because a kept
     connection was closed. The first words must arrive by `words_by`, the last by `ends_by`
     (monotonic clock).
@@ -38,6 +39,7 @@ class Call(Record, frozen=True, kw_only=True):
     usage_wanted: bool = False
     keep_usage: bool = False
     stream_options: dict[str, Any] = msgspec.field(default_factory=dict)
+    is_single: bool = False
     patient: bool = True
     may_resend: Callable[[], bool] = lambda: True
     words_by: float = math.inf
@@ -62,6 +64,13 @@ class ModelReply(Protocol):
     async def pieces(self) -> list[Piece]:
         """Return the next events of a stream; an empty list is its proper end. Raises ProviderError
         for any other end.
+        """
+        ...
+
+    def push_usual(self, take: Callable[[bytes, list[str]], bool]) -> None:
+        """Hand usual events, which hold some text and nothing else, to `take` as they arrive, while
+        `pieces` waits: their original bytes and their texts. If `take` returns False, or for any
+        other event, `pieces` returns them.
         """
         ...
 

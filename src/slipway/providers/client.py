@@ -12,6 +12,8 @@ from slipway.errors import ProviderError
 LARGEST_REPLY = 64 * 1024 * 1024
 
 MayResend = Callable[[], bool]
+# Takes bytes of a body as they arrive; False leaves them to the reader, who is woken
+Sink = Callable[[bytes], bool]
 
 
 def always() -> bool:
@@ -35,6 +37,17 @@ class HttpReply(Protocol):
     """
 
     status: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all that is still to be read has arrived."""
+        ...
+
+    def divert(self, sink: Sink | None) -> None:
+        """Hand bytes that arrive while the reader waits in `chunk` to `sink` first. A client that
+        cannot do so may ignore this.
+        """
+        ...
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header; `name` in lower case."""

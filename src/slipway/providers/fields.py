@@ -54,7 +54,8 @@ class ChoiceEnds:
     __slots__ = ("_begun", "_ended")
 
     def __init__(self) -> None:
-        self._begun, self._ended = set[int](), set[int]()
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
 
     def add(self, index: int) -> None:
         self._begun.add(index)
@@ -139,13 +140,19 @@ def is_odd_usage(sent: Any) -> bool:
     if type(sent) is not dict:
         return sent is not None
     details = sent.get("prompt_tokens_details")
-    if details is not None and type(details) is not dict:
+    if details is not None and (
+        type(details) is not dict or is_odd_count(details.get("cached_tokens"))
+    ):
         return True
-    counts = [sent.get(name) for name in COUNTS]
-    counts.append(details.get("cached_tokens") if details else None)
-    return any(
-        each is not None and not (type(each) is int and 0 <= each <= LARGEST_INT) for each in counts
-    )
+    for name in COUNTS:
+        count = sent.get(name)
+        if (type(count) is not int or not 0 <= count <= LARGEST_INT) and count is not None:
+            return True
+    return False
+
+
+def is_odd_count(sent: Any) -> bool:
+    return sent is not None and not (type(sent) is int and 0 <= sent <= LARGEST_INT)
 
 
 def is_odd(chunk: WireChunk) -> bool:

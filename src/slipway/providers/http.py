@@ -31,6 +31,7 @@ from slipway.providers.client import (
     LARGEST_REPLY,
     HttpReply,
     MayResend,
+    Sink,
     Timeouts,
     always,
     unsent,
@@ -43,6 +44,7 @@ DRAIN_S = 1.0  # how long the end of a reply may take after its last event
 TICK_S = 0.05  # how often deadlines are checked
 HIGH_WATER = 256 * 1024  # unread bytes of a stream at which we stop reading
 LARGEST_HEAD = 64 * 1024
+SIZES = frozenset({b"content-length", b"transfer-encoding"})  # how a head says where a body ends
 
 
 class StaleConnection(Exception):
@@ -51,6 +53,35 @@ class StaleConnection(Exception):
 
 class HttpConnection(asyncio.Protocol):
     """One connection, and the exchange in progress on it, if any."""
+
+    __slots__ = (
+        "any_byte",
+        "busy",
+        "chunks",
+        "complete",
+        "deadline",
+        "draining",
+        "error",
+        "has_head",
+        "headers",
+        "idle_since",
+        "keep_alive",
+        "loop",
+        "lost",
+        "parser",
+        "paused",
+        "pool",
+        "sent_at",
+        "sink",
+        "size",
+        "spans",
+        "status",
+        "streaming",
+        "transport",
+        "until",
+        "until_close",
+        "waiter",
+    )
 
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
@@ -65,7 +96,8 @@ class HttpConnection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
-        self.size = self.head_size = 0
+        self.size = self.spans = 0
+        self.sink: Sink | None = None
         self.has_head = self.complete = self.streaming = self.paused = self.keep_alive = (
             self.until_close
         ) = False
@@ -95,12 +127,29 @@ class HttpConnection(asyncio.Protocol):
         self.any_byte = True
         if not self.draining:
             self.deadline = self.loop.time() + self.pool.timeouts.between_bytes_s
+        self.spans += len(data)
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail(ProviderNonsense(f"{self.pool.who} sent something that is not HTTP."))
             return
+        if self.spans > LARGEST_HEAD:  # a field that has not ended yet is in no callback
+            self.fail(ProviderNonsense(f"{self.pool.who} sent headers that are too large."))
+            return
+        if self.sink is not None and self._was_taken():
+            return
         self.wake()
+
+    def _was_taken(self) -> bool:
+        """Return whether the sink has taken what has arrived, so that nobody need be woken."""
+        waiter, chunks, sink = self.waiter, self.chunks, self.sink
+        if sink is None or waiter is None or waiter.done() or not chunks or self.complete:
+            return False
+        if not sink(chunks[0] if len(chunks) == 1 else b"".join(chunks)):
+            return False
+        chunks.clear()
+        self.size = 0
+        return True
 
     def eof_received(self) -> None:
         if self.busy and self.has_head and self.until_close:
@@ -123,24 +172,26 @@ class HttpConnection(asyncio.Protocol):
     # httptools' side
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
-        self.head_size += len(name) + len(value)
-        if self.head_size > LARGEST_HEAD:
-            raise ValueError("response head too large")
 
     def on_headers_complete(self) -> None:
         self.status = self.parser.get_status_code()
         if self.status < 200:  # 100 Continue, 103 Early Hints: the real head follows
             self.headers.clear()
             return
+        if self.spans > LARGEST_HEAD:
+            size = sum(len(name) + len(value) for name, value in self.headers)
+            if size > LARGEST_HEAD:
+                raise ValueError("response head too large")
+            self.spans = 0
         self.has_head = True
         self.keep_alive = self.parser.should_keep_alive()
-        names = {name for name, _ in self.headers}
-        self.until_close = not names & {
-            b"content-length",
-            b"transfer-encoding",
-        } and self.status not in (204, 304)
+        for name, _ in self.headers:
+            if name in SIZES:
+                return
+        self.until_close = self.status not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
+        self.spans = 0
         self.chunks.append(body)
         self.size += len(body)
         if self.streaming:
@@ -152,11 +203,12 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.status >= 200:
             self.complete = True
+            self.spans = 0
 
     # the reader's side
     def drain(self) -> None:
         """Let the connection reach the end of its reply by itself, within DRAIN_S."""
-        self.draining, self.streaming = True, False
+        self.draining, self.streaming, self.sink = True, False, None
         self.deadline = self.loop.time() + DRAIN_S
         if self.paused:
             self.paused = False
@@ -177,14 +229,14 @@ class HttpConnection(asyncio.Protocol):
         self.end()
         self.wake()
 
-    async def wait(self) -> None:
-        self.waiter = self.loop.create_future()
-        await self.waiter
-        self.waiter = None
-
     def raise_error(self) -> None:
         if self.error is not None:
             raise self.error
+
+    def arrival(self) -> "asyncio.Future[None]":
+        """Return a future that is done once something has arrived, or has gone wrong."""
+        self.waiter = waiter = self.loop.create_future()
+        return waiter
 
     def pause(self) -> None:
         """Stop reading, because our reader is slow. The silence that follows is not the upstream's
@@ -241,6 +293,14 @@ class PooledReply:
     def headers_with(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return [header for header in self._open().headers if header[0].startswith(prefix)]
 
+    @property
+    def is_complete(self) -> bool:
+        connection = self._open()
+        return connection.complete and not connection.chunks
+
+    def divert(self, sink: Sink | None) -> None:
+        self._open().sink = sink
+
     def _open(self) -> HttpConnection:
         if self.connection is None:
             raise RuntimeError("this reply is closed")
@@ -250,7 +310,7 @@ class PooledReply:
         c = self._open()
         while not c.complete:
             c.raise_error()
-            await c.wait()
+            await c.arrival()
         return c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
 
     async def chunk(self) -> bytes:
@@ -260,7 +320,7 @@ class PooledReply:
             if c.complete:
                 return b""
             c.raise_error()
-            await c.wait()
+            await c.arrival()
         data = c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
         c.chunks.clear()
         c.size = 0
@@ -321,12 +381,15 @@ class Pool:
     ) -> HttpReply:
         may_reuse = True
         while True:
-            connection, reused = await self._take(until, may_reuse=may_reuse)
+            connection = self._kept() if may_reuse else None
+            reused = True
+            if connection is None:
+                connection, reused = await self._free(until, may_reuse=may_reuse)
             try:
                 connection.send(head, body, until)
                 while not connection.has_head:
                     connection.raise_error()
-                    await connection.wait()
+                    await connection.arrival()
             except StaleConnection:
                 self.release(connection)
                 if reused and may_resend():
@@ -338,21 +401,29 @@ class Pool:
                 raise
             return PooledReply(connection)
 
-    async def _take(self, until: float, *, may_reuse: bool) -> tuple[HttpConnection, bool]:
-        """Return a connection, and whether it has been used before."""
-        now = self.loop.time()
+    def _kept(self) -> HttpConnection | None:
+        """Return a connection that has been used before, if there is one."""
+        while self.idle:
+            connection = self.idle.pop()
+            idle_s = self.loop.time() - connection.idle_since
+            if not connection.lost and idle_s < self.keep_alive_s:
+                self._activate(connection)
+                return connection
+            connection.end()
+        return None
+
+    async def _free(self, until: float, *, may_reuse: bool) -> tuple[HttpConnection, bool]:
+        """Return a new connection or, if all are in use, one that becomes free; and whether it has
+        been used before.
+        """
         while True:
-            while self.idle and may_reuse:
-                connection = self.idle.pop()
-                if not connection.lost and now - connection.idle_since < self.keep_alive_s:
-                    self._activate(connection)
-                    return connection, True
-                connection.end()
             if self.idle and len(self.idle) + len(self.active) + self.connecting >= self.most:
                 self.idle.pop(0).end()
             if len(self.active) + self.connecting < self.most:
                 return await self._connect(until), False
             await self._wait_for_connection(until)
+            if may_reuse and (connection := self._kept()) is not None:
+                return connection, True
 
     async def _wait_for_connection(self, until: float) -> None:
         """Wait until a connection may be free, in order of arrival."""
@@ -421,6 +492,7 @@ class Pool:
         otherwise end it.
         """
         self.active.discard(connection)
+        connection.sink = None
         if (
             connection.complete
             and connection.keep_alive
@@ -434,7 +506,8 @@ class Pool:
         else:
             connection.busy = False
             connection.end()
-        self._wake_next()
+        if self.queue:
+            self._wake_next()
 
     def _wake_next(self) -> None:
         while self.queue and (self.idle or len(self.active) + self.connecting < self.most):

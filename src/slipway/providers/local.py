@@ -121,6 +121,9 @@ class LocalReply:
     async def pieces(self) -> list[Piece]:
         return await self._reply.pieces()
 
+    def push_usual(self, take: Callable[[bytes, list[str]], bool]) -> None:
+        self._reply.push_usual(take)
+
     async def whole(self) -> Completion:
         return await self._reply.whole()
 

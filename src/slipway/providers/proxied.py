@@ -11,7 +11,15 @@ from urllib.parse import urlsplit
 import httpx
 
 from slipway.errors import ModelBusy, ProviderCut, ProviderDown, ProviderNonsense, ProviderSlow
-from slipway.providers.client import LARGEST_REPLY, HttpReply, MayResend, Timeouts, always, unsent
+from slipway.providers.client import (
+    LARGEST_REPLY,
+    HttpReply,
+    MayResend,
+    Sink,
+    Timeouts,
+    always,
+    unsent,
+)
 from slipway.providers.tls import tls_context
 
 
@@ -58,6 +66,13 @@ class ProxiedReply:
             ) from None
         except httpx.HTTPError:
             raise ProviderCut(f"{who} ended the connection in the middle of its answer.") from None
+
+    @property
+    def is_complete(self) -> bool:
+        return False
+
+    def divert(self, sink: Sink | None) -> None:
+        """Do nothing: httpx gives out bytes only to its reader."""
 
     def limit(self, until: float) -> None:
         self.until = until

@@ -9,7 +9,7 @@ failure, since words may be lost with it.
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from slipway.providers.fields import (
     WireChunkChoice,
     decode_chunk,
     is_odd,
+    is_odd_usage,
     text_of,
     usage_in,
     wire_choice,
@@ -50,17 +51,30 @@ from slipway.types import Piece, Usage
 
 LARGE_EVENT = 1024 * 1024  # bytes
 RATE_LIMIT = b"x-ratelimit-"
+USUAL_ENDS = ("stop", "length")
 AT_A_TIME = 16  # events; reading them takes 30 µs, writing them as an app's events about 1 ms
 BROKEN_OFF = frozenset(
     {"error", "abort", "network_error", "insufficient_system_resource"}
 )  # finish reasons that mean a failure
 HEARTBEAT = re.compile(rb"[\w .:+-]{0,40}", re.ASCII)  # data that is a word, such as `ping`
+TakeUsual = Callable[[bytes, list[str]], bool]
 EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 HIGH_HALVES = ("\ud800", "\udbff")
 
 
 class OpenAIReply:
     """An answer in progress. See ModelReply."""
+
+    events: Sequence[bytes] = ()  # whole events that were not read yet
+    half = ""  # the first half of a surrogate pair, whose second half may follow
+    left_out = 0
+    waits_for_words = is_first_block = True
+    ended = False
+    is_limited = False  # the wait for the next bytes ends with the silence
+    begun = b""  # what was read to see what it is, and not handled yet
+    quiet_since: float | None = None
+    broken: ProviderError | None = None
+    take: TakeUsual | None = None
 
     def __init__(
         self, error_reader: ErrorReader, reply: HttpReply, call: Call, silence_s: float
@@ -69,17 +83,10 @@ class OpenAIReply:
         self.error_reader, self.reply = error_reader, reply
         self._rate_limits = reply.headers_with(RATE_LIMIT)
         self.hide_usage = not (call.usage_wanted or call.keep_usage)
-        self.is_single = b'"n"' not in call.body
+        self.is_single = call.is_single or b'"n"' not in call.body
         self.ends_by, self.silence_s = call.ends_by, silence_s
         self.framer = Framer()
-        self.events: list[bytes] = []  # whole events that were not read yet
         self.ends = ChoiceEnds()
-        self.half = ""  # the first half of a surrogate pair, whose second half may follow
-        self.left_out = 0
-        self.waits_for_words, self.is_first_block, self.ended = True, True, False
-        self.begun = b""  # what was read to see what it is, and not handled yet
-        self.quiet_since: float | None = None
-        self.broken: ProviderError | None = None
 
     def rate_limits(self) -> list[tuple[bytes, bytes]]:
         return self._rate_limits
@@ -88,16 +95,20 @@ class OpenAIReply:
 
     async def whole(self) -> Completion:
         try:
-            self.begun = (await self.reply.chunk()).removeprefix(BOM)
-            if self.begun.lstrip().startswith(EVENT_STARTS):
-                return self.completion(completion_of(await self.chunks()), None)
-            raw = await self.rest()
+            raw = await self.reply.chunk()
+            if raw[:1] != b"{" or not self.reply.is_complete:
+                self.begun = raw.removeprefix(BOM)
+                if self.begun.lstrip().startswith(EVENT_STARTS):
+                    return self.completion(completion_of(await self.chunks()), None)
+                raw = await self.rest()
         except ProviderError as error:
             raise self.named(error) from None
         try:
             value, is_readable = read_json_and_check(raw)
         except BrokenJson:
             raise self.nonsense("did not answer with a completion") from None
+        if is_readable and (usual := usual_completion(value, raw)) is not None:
+            return usual
         return self.completion(value, raw if is_readable else None)
 
     async def chunks(self) -> list[dict[str, Any]]:
@@ -111,7 +122,8 @@ class OpenAIReply:
 
     async def rest(self) -> bytes:
         """Return the whole body that has begun. Raises ProviderNonsense if it is too large."""
-        blocks, size = [], 0
+        blocks: list[bytes] = []
+        size = 0
         while block := await self.block():
             blocks.append(block)
             size += len(block)
@@ -144,6 +156,39 @@ class OpenAIReply:
 
     # A stream
 
+    def push_usual(self, take: TakeUsual) -> None:
+        """See ModelReply. While `pieces` waits, blocks of usual events go to `take` at once."""
+        self.take = take
+        self.reply.divert(self.pass_on)
+
+    def pass_on(self, data: bytes) -> bool:
+        """Pass on a block that holds usual events only. False leaves it to `pieces`."""
+        take = self.take
+        if take is None or self.waits_for_words or self.framer.has_rest or self.is_limited:
+            return False
+        if data[-2:] != b"\n\n" or b"\r" in data:
+            return False
+        if data.find(b"\n\n") == len(data) - 2:
+            text = self.usual(data)
+            if text is None:
+                return False
+            texts = [text]
+        else:
+            texts = self.usual_texts(data)
+        if not texts or not take(data, texts):
+            return False
+        self.quiet_since = time.monotonic()
+        return True
+
+    def usual_texts(self, data: bytes) -> list[str]:
+        """Return the texts of a block of whole events; none if one of them is unusual, or if there
+        are more of them than are read at a time.
+        """
+        events = data[:-2].split(b"\n\n")
+        texts = [self.usual(event + b"\n\n") for event in events[:AT_A_TIME]]
+        is_usual = len(texts) == len(events) and None not in texts
+        return [text for text in texts if text is not None] if is_usual else []
+
     async def pieces(self) -> list[Piece]:
         """Return a few events of a block at a time, so that other tasks can run in between. Events
         before a broken one are returned first.
@@ -171,8 +216,8 @@ class OpenAIReply:
         """Read a few events and add their pieces, those before one that raises as well."""
         some, self.events = self.events[:AT_A_TIME], self.events[AT_A_TIME:]
         for event in some:
-            if (piece := self.usual(event)) is not None:
-                found.append(piece)
+            if (text := self.usual(event)) is not None:
+                found.append(Piece(raw=event, text=text, spoke=True))
             else:
                 found.extend(self.read(event))
             if self.ended:
@@ -221,6 +266,7 @@ class OpenAIReply:
             return await self.reply.chunk()
         until = self.quiet_since + self.silence_s
         self.reply.limit(min(until, self.ends_by))
+        self.is_limited = True
         try:
             return await self.reply.chunk()
         except ProviderSlow:
@@ -229,6 +275,7 @@ class OpenAIReply:
             what = f"sent no words for {self.silence_s:g} s in the middle of its answer"
             raise ProviderSlow(f"{self.error_reader.who} {what}.") from None
         finally:
+            self.is_limited = False
             self.reply.limit(self.ends_by)  # while our own reader is slow, time does not count
 
     async def whole_as_events(self, begun: bytes) -> list[bytes]:
@@ -256,9 +303,9 @@ class OpenAIReply:
             raise self.cut()
         return DONE
 
-    def usual(self, event: bytes) -> Piece | None:
-        """Read an event as nearly all are: some text of the only choice. None for any other. This
-        is the hot path; `read` understands these events too.
+    def usual(self, event: bytes) -> str | None:
+        """Return the text of an event as nearly all are: some text of the only choice. None for any
+        other. This is the hot path; `read` understands these events too.
         """
         if self.half or not event.startswith(b"data: {") or event.find(b"\n") != len(event) - 2:
             return None
@@ -274,11 +321,16 @@ class OpenAIReply:
         if choices[0].finish_reason is not None or delta is None or not is_clean(data):
             return None
         text = delta.content
-        is_text = type(text) is str and text
-        if not is_text or delta.tool_calls or delta.function_call or delta.audio:
+        if (
+            type(text) is not str
+            or not text
+            or delta.tool_calls
+            or delta.function_call
+            or delta.audio
+        ):
             return None
         self.ends.add(0)
-        return Piece(raw=event, text=text, spoke=True)
+        return text
 
     def read(self, event: bytes) -> Iterator[Piece]:
         """Yield the pieces of one event: as a rule one, with its original bytes."""
@@ -458,6 +510,22 @@ class OpenAIReply:
 
     def close(self) -> None:
         self.reply.close(nearly_done=self.ended)
+
+
+def usual_completion(value: Any, raw: bytes) -> Completion | None:
+    """Return a completion as nearly all are: the text of one choice, with whole counts. None for
+    any other, which `OpenAIReply.completion` understands. This is the hot path.
+    """
+    if type(value) is not dict or "error" in value or value.get("object") == "error":
+        return None
+    choices, usage = value.get("choices"), value.get("usage")
+    if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+        return None
+    message, finish = choices[0].get("message"), choices[0].get("finish_reason")
+    text = message.get("content") if type(message) is dict else None
+    if type(text) is not str or finish not in USUAL_ENDS or is_odd_usage(usage):
+        return None
+    return Completion(raw=raw, text=text, finish=finish, usage=usage_in(usage))
 
 
 def is_whole(rest: bytes) -> bool:

@@ -21,7 +21,7 @@ class Framer:
     __slots__ = ("_blocks", "_size", "_tail")
 
     def __init__(self) -> None:
-        self._blocks = list[bytes]()
+        self._blocks: list[bytes] = []
         self._size = 0
         self._tail = b""  # the last bytes, which may be the beginning of an event's end
 
@@ -29,6 +29,10 @@ class Framer:
     def rest(self) -> bytes:
         """Return the bytes that are not a whole event yet."""
         return b"".join(self._blocks)
+
+    @property
+    def has_rest(self) -> bool:
+        return bool(self._blocks)
 
     @property
     def is_comment(self) -> bool:

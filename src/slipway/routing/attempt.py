@@ -66,6 +66,20 @@ Resend = Callable[[], bool]
 class Attempt:
     """One call to a model. It releases what it holds when it ends, and emits one AttemptDone."""
 
+    first_at: float | None = None
+    whole: Completion | None = None
+    usage: Usage | None = None
+    call_number: int | None = None
+    _reply: ModelReply | None = None
+    events = chars = 0  # events with output that arrived, and characters of text
+    upstream = ""  # the provider's id of the call
+    reserved = ""  # the id of what was reserved for this call
+    _call: Call | None = None
+    _size: RequestSize | None = None
+    left_out = 0  # fields of the reply that could not be read
+    began = ended = finished = _holds_slot = False
+    took: AttemptUsage | None = None  # once it has ended
+
     def __init__(
         self,
         index: int,
@@ -78,28 +92,10 @@ class Attempt:
         """Prepare a call. `index` is the candidate's position in the route, `shown` the number of
         characters that the reader has already seen, `prompt` a hash of the client's request.
         """
-        self.index, self.candidate, self.kind, self.context, self.shown = (
-            index,
-            candidate,
-            kind,
-            context,
-            shown,
-        )
+        self.index, self.candidate, self.kind = index, candidate, kind
+        self.context, self.shown = context, shown
         self.started_at = time.monotonic()
-        self.first_at: float | None = None
         self.first: list[Piece] = []
-        self.whole: Completion | None = None
-        self.usage: Usage | None = None
-        self.events = self.chars = 0  # events with output that arrived, and characters of text
-        self.upstream = ""  # the provider's id of the call
-        self.reserved = ""  # the id of what was reserved for this call
-        self._call: Call | None = None
-        self._size: RequestSize | None = None
-        self.call_number: int | None = None
-        self._reply: ModelReply | None = None
-        self.left_out = 0  # fields of the reply that could not be read
-        self.began = self.ended = self.finished = self._holds_slot = False
-        self.took: AttemptUsage | None = None  # once it has ended
         self._usual = candidate.health.first_words
         self._origin = Origin(owner=context.owner, prompt=prompt)
 
@@ -126,16 +122,18 @@ class Attempt:
             left_s = self.context.until - time.monotonic()
             self.reserved = await self.context.reserve(candidate, self.size(), left_s)
         # The call begins here: waiting for a slot or for money is not part of it
-        self.began, self.started_at = True, time.monotonic()
+        self.began = True
+        self.started_at = began_at = time.monotonic()
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
-        words_by, ends_by = candidate.deadlines(time.monotonic(), self.context.until, others=others)
+        words_by, ends_by = candidate.deadlines(began_at, self.context.until, others=others)
         call = Call(
             body=call.body,
             name_at=call.name_at,
             stream=call.stream,
             usage_wanted=call.usage_wanted,
             keep_usage=call.keep_usage,
+            is_single=call.is_single,
             stream_options=call.stream_options,
             patient=may_wait,
             may_resend=may_resend,

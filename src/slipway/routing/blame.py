@@ -51,12 +51,13 @@ class Blame:
     def succeeded(self, origin: Origin, now: float) -> None:
         """Record that the model answered: its prompt and its key have no failures in a row."""
         self._successes += 1
-        prompt = origin.owner, origin.prompt
+        owner = origin.owner
+        prompt = owner, origin.prompt
         self._prompts.add(prompt, now)
-        self._owners.add(origin.owner, now)
+        self._owners.add(owner, now)
         if self._streaks:
             self._streaks.pop(prompt, None)
-            self._streaks.pop(origin.owner, None)
+            self._streaks.pop(owner, None)
 
     def is_on_model(self, origin: Origin, now: float) -> bool:
         """Record a failure, and return whether the model is to blame for it."""

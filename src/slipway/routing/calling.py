@@ -5,7 +5,7 @@ break off, as `attempts.py` decides.
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from slipway.errors import ProviderError, ProviderLimit
@@ -30,8 +30,16 @@ class RoutedAnswer:
     have been billed. `notices` are for the reader.
     """
 
+    _attempt: Attempt | None = None
+    # The stream's first events: a continuation keeps their id
+    _opening: Sequence[Piece] = ()
+    _finished = _probed = False
+    _is_plain = True  # no part of a tool call or of audio was shown
+    _splice: Splice | None = None
+
     def __init__(self, route: Route, call: Call, context: CallContext) -> None:
-        route = route.drawn(random.random())  # noqa: S311 - which question a canary gets
+        if route.has_canary:
+            route = route.drawn(random.random())  # noqa: S311 - which question a canary gets
         self.route, self.call, self.context = route, call, context
         candidates = route.candidates
         self.attempts = Attempts(
@@ -43,13 +51,7 @@ class RoutedAnswer:
         self.usages: list[AttemptUsage] = []
         self.notices: list[Notice] = []
         self.asking = candidates[0]  # the candidate that was called last
-        self._attempt: Attempt | None = None
-        # The stream's first events: a continuation keeps their id
-        self._opening: Sequence[Piece] = ()
         self._text: list[str] = []
-        self._finished = self._probed = False
-        self._is_plain = True  # no part of a tool call or of audio was shown
-        self._splice: Splice | None = None
 
     # Which candidate answers
     @property
@@ -88,7 +90,8 @@ class RoutedAnswer:
             pass
         self._attempt = attempt
         self._opening = attempt.first
-        self.notices += failover_notices(self.route.candidates[0], attempt.candidate)
+        if attempt.candidate is not self.route.candidates[0]:
+            self.notices += failover_notices(self.route.candidates[0], attempt.candidate)
 
     async def pieces(self) -> list[Piece]:
         """Return the next events; an empty list is the proper end. If a stream breaks off and
@@ -105,6 +108,23 @@ class RoutedAnswer:
             for piece in pieces:
                 attempt.note(piece)
         return self._note(pieces)
+
+    def push(self, take: Callable[[bytes], bool]) -> None:
+        """Hand usual events to `take` as they arrive, while `pieces` waits. Those that it refuses,
+        and all other events, are returned by `pieces`.
+        """
+        attempt, text = self.attempt, self._text if len(self.route.candidates) > 1 else None
+
+        def passed_on(data: bytes, texts: list[str]) -> bool:
+            if self._splice is not None or not take(data):
+                return False
+            attempt.events += len(texts)
+            attempt.chars += len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
+            if text is not None:  # another model may have to continue it
+                text.extend(texts)
+            return True
+
+        attempt.reply.push_usual(passed_on)
 
     def _note(self, pieces: list[Piece]) -> list[Piece]:
         for piece in pieces:
@@ -169,7 +189,12 @@ class RoutedAnswer:
         if not call.stream and not step.may_wait:
             return await self._open_or_hedge(attempt, call)
         try:
-            await self._open(attempt, call, may_wait=step.may_wait)
+            await attempt.open(
+                call,
+                may_wait=step.may_wait,
+                others=not step.may_wait,
+                may_resend=partial(self.attempts.may_resend, attempt.index),
+            )
         except ProviderError as error:
             self._failed(attempt, error)
             return None
@@ -211,7 +236,7 @@ class RoutedAnswer:
 
     def _new_attempt(self, index: int, kind: AttemptKind) -> Attempt:
         self.asking = self.route.candidates[index]
-        shown = sum(map(len, self._text))
+        shown = sum(map(len, self._text)) if self._text else 0
         return Attempt(index, self.asking, kind, self.context, shown, prompt_of(self.call.body))
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> None:
@@ -234,11 +259,12 @@ class RoutedAnswer:
     def _may_retry(self, index: int) -> bool:
         return self.route.candidates[index].health.budget.spend()
 
-    async def _open(self, attempt: Attempt, call: Call, *, may_wait: bool = False) -> None:
+    async def _open(self, attempt: Attempt, call: Call) -> None:
+        """Open an attempt that another one may overtake."""
         await attempt.open(
             call,
-            may_wait=may_wait,
-            others=not may_wait,
+            may_wait=False,
+            others=True,
             may_resend=partial(self.attempts.may_resend, attempt.index),
         )
 

@@ -54,16 +54,21 @@ class Route(Record, frozen=True, kw_only=True):
 
     name: str
     candidates: tuple[Candidate, ...]
+    traits: tuple[ModelTraits, ...] = ()  # of the candidates, with their roles
+    has_canary: bool = False
 
-    @property
-    def traits(self) -> list[ModelTraits]:
-        return [msgspec.structs.replace(each.traits, role=each.role) for each in self.candidates]
+    def __post_init__(self) -> None:
+        """Derive the last two fields once, as each question reads them."""
+        traits = [msgspec.structs.replace(each.traits, role=each.role) for each in self.candidates]
+        msgspec.structs.force_setattr(self, "traits", tuple(traits))
+        has_canary = any(each.canary is not None for each in self.candidates)
+        msgspec.structs.force_setattr(self, "has_canary", has_canary)
 
     def drawn(self, chance: float) -> "Route":
         """Return the route for one question: a canary comes first if `chance` (0 to 1) is within
         its share, and last otherwise.
         """
-        if all(each.canary is None for each in self.candidates):
+        if not self.has_canary:
             return self
         first, last = list[Candidate](), list[Candidate]()
         for each in self.candidates:

@@ -19,7 +19,14 @@ from slipway.ledger import LedgerRow
 from slipway.prices import PICO
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed, StoreState
+from slipway.types import (
+    AnswerDone,
+    AttemptDone,
+    FeedbackGiven,
+    RuleUsed,
+    StoreState,
+    Usage,
+)
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -215,10 +222,15 @@ class Histogram:
         self.key, self.bounds, self.new_row = key, bounds, new_row
         self.rows: dict[Labels, Numbers] = {}  # count per bucket and past the last, then the sum
 
-    def observe(self, labels: Labels, value: float) -> None:
+    def row(self, labels: Labels) -> Numbers:
+        """Return the row of these labels; observing is adding to it."""
         row = self.rows.get(labels)
         if row is None:
             row = self.rows[labels] = self.new_row(self.key, labels, len(self.bounds) + 2)
+        return row
+
+    def observe(self, labels: Labels, value: float) -> None:
+        row = self.row(labels)
         row[bisect_left(self.bounds, value)] += 1
         row[-1] += value
 
@@ -266,6 +278,25 @@ class _Visible:
         return self.telemetry.collect(self.names, self.others)
 
 
+class TokenRows(msgspec.Struct):
+    """The rows of a model's input and output tokens; None until the first value."""
+
+    labels: Labels
+    input: Any = None
+    output: Any = None
+
+
+class AnswerRows(msgspec.Struct, frozen=True):
+    """The rows that one kind of answer is counted in: to find them again takes as long as to count
+    in them.
+    """
+
+    labels: Labels
+    answers: Any
+    duration: Any
+    tokens: TokenRows
+
+
 class Telemetry:
     """The metrics of one server, counted from records (`emit`).
 
@@ -299,28 +330,33 @@ class Telemetry:
         self.histograms = {
             name: Histogram(name, m.buckets, new_row) for name, m in METRICS.items() if m.buckets
         }
+        self._rows: dict[Labels, AnswerRows] = {}
+        self._tokens: dict[Labels, TokenRows] = {}
 
     def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
         """Count a record."""
-        if isinstance(record, AnswerDone):
+        if type(record) is AttemptDone:
+            self.attempt(record)
+        elif type(record) is AnswerDone:
             self.answer(record)
-        elif isinstance(record, RuleUsed):
-            outcome = "shadow" if record.shadow else "served"
-            self.count("rules", (record.app, record.kind, outcome))
-        elif isinstance(record, FeedbackGiven):
-            self.count(
-                "feedback",
-                (
-                    record.app,
-                    "report" if record.kind == "report" else "yes" if record.helpful else "no",
-                ),
-            )
-        else:
-            self.count(
-                "attempts", (record.model, record.provider, record.zone, known_code(record.error))
-            )
-            if record.left_out:
-                self.count("left_out", (record.model, record.provider), record.left_out)
+        elif type(record) is RuleUsed:
+            self.rule(record)
+        elif type(record) is FeedbackGiven:
+            self.feedback(record)
+
+    def attempt(self, a: AttemptDone) -> None:
+        labels = (a.model, a.provider, a.zone, "" if a.error is None else known_code(a.error))
+        self.count("attempts", labels)
+        if a.left_out:
+            self.count("left_out", (a.model, a.provider), a.left_out)
+
+    def rule(self, used: RuleUsed) -> None:
+        outcome = "shadow" if used.shadow else "served"
+        self.count("rules", (used.app, used.kind, outcome))
+
+    def feedback(self, given: FeedbackGiven) -> None:
+        helpful = "report" if given.kind == "report" else "yes" if given.helpful else "no"
+        self.count("feedback", (given.app, helpful))
 
     def spend(self, row: LedgerRow) -> None:
         """Count what a call cost."""
@@ -330,36 +366,70 @@ class Telemetry:
             self.count("cost", (row.app, row.model), row.cost / PICO)
 
     def count(self, metric: str, labels: Labels, by: float = 1) -> None:
+        self._counter(metric, labels)[0] += by
+
+    def _counter(self, metric: str, labels: Labels) -> Numbers:
+        """Return the row of a counter, of one number."""
         counts = self.counts[metric]
         row = counts.get(labels)
         if row is None:
             row = counts[labels] = self.new_row(metric, labels, 1)
-        row[0] += by
+        return row
 
     def answer(self, a: AnswerDone) -> None:
-        model, error = a.model or "", known_code(a.error)
-        self.count("answers", (a.app, model, a.served_by or "", error))
+        error = "" if a.error is None else known_code(a.error)
+        kind = (a.app, a.model or "", a.provider, a.served_by or "", error)
+        rows = self._rows.get(kind) or self._rows_of(kind)
+        rows.answers[0] += 1
+        rows.duration[bisect_left(SECONDS, a.duration_s)] += 1
+        rows.duration[-1] += a.duration_s
+        usage = a.usage
+        if usage is not None:
+            self._observe_tokens(rows.tokens, usage)
+        if a.streamed and a.ttft_s is not None:
+            self.histograms["ttft"].observe(rows.labels, a.ttft_s)
+            if usage is not None and usage.output_tokens > 1:
+                per_token_s = (a.duration_s - a.ttft_s) / (usage.output_tokens - 1)
+                self.histograms["tpot"].observe(rows.labels, per_token_s)
+        for each in a.other_usage:
+            self._observe_tokens(self._token_rows((a.app, each.model, each.provider)), each.usage)
+        if a.citations_kept or a.citations_flagged or a.citations_dropped:
+            self._count_citations(a)
+
+    def _rows_of(self, kind: Labels) -> "AnswerRows":
+        """Find the rows that answers of this kind are counted in, once."""
+        app, model, provider, served_by, error = kind
+        labels = (app, model, provider)
+        rows = self._rows[kind] = AnswerRows(
+            labels=labels,
+            answers=self._counter("answers", (app, model, served_by, error)),
+            duration=self.histograms["duration"].row((*labels, error)),
+            tokens=self._token_rows(labels),
+        )
+        return rows
+
+    def _token_rows(self, labels: Labels) -> "TokenRows":
+        rows = self._tokens.get(labels)
+        if rows is None:
+            rows = self._tokens[labels] = TokenRows(labels=labels)
+        return rows
+
+    def _observe_tokens(self, rows: "TokenRows", usage: Usage) -> None:
+        if rows.input is None:  # a row is shown from its first value on
+            row = self.histograms["tokens"].row
+            rows.input, rows.output = row((*rows.labels, "input")), row((*rows.labels, "output"))
+        for row_, value in ((rows.input, usage.input_tokens), (rows.output, usage.output_tokens)):
+            row_[bisect_left(TOKENS, value)] += 1
+            row_[-1] += value
+
+    def _count_citations(self, a: AnswerDone) -> None:
         for outcome, count in (
             ("kept", a.citations_kept),
             ("flagged", a.citations_flagged),
             ("dropped", a.citations_dropped),
         ):
             if count:
-                self.count("citations", (a.app, model, outcome), count)
-        labels = (a.app, model, a.provider)
-        h = self.histograms
-        h["duration"].observe((*labels, error), a.duration_s)
-        if a.streamed and a.ttft_s is not None:
-            h["ttft"].observe(labels, a.ttft_s)
-            if a.usage is not None and a.usage.output_tokens > 1:
-                h["tpot"].observe(labels, (a.duration_s - a.ttft_s) / (a.usage.output_tokens - 1))
-        written = ((*labels, a.usage),) if a.usage is not None else ()
-        for app, name, provider, usage in (
-            *written,
-            *((a.app, each.model, each.provider, each.usage) for each in a.other_usage),
-        ):
-            h["tokens"].observe((app, name, provider, "input"), usage.input_tokens)
-            h["tokens"].observe((app, name, provider, "output"), usage.output_tokens)
+                self.count("citations", (a.app, a.model or "", outcome), count)
 
     def own_rows(self) -> Iterator[NumberedRow]:
         """Yield what this process counted."""

@@ -22,9 +22,10 @@ from slipway.types import (
     Within,
     new_id,
 )
+from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.cache_headers import cache_headers, wish_of
 from slipway.web.feedback import answered_record
-from slipway.web.guard import STREAM, Guard, Receive, Scope, Send, language_of
+from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -91,13 +92,12 @@ class AnswerRoutes:
                 within=within,
                 language=language_of(scope["slipway.headers"]),
                 attached=attached,
-                cache=wish_of(scope),
+                cache=wish_of(scope["slipway.headers"]),
             ),
             work_for(pipeline, "answers"),
         )
         note_when_done(run, self.note_answered)
         response = await self.response(run, stream=request.stream)
-        scope["slipway.started"] = True
         await response(scope, receive, send)
 
     def app_name(self, pipeline: Pipeline, request: AnswerRequest, asker: Asker) -> str:

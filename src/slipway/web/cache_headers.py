@@ -1,8 +1,10 @@
 """The headers of the cache: what a request wants of it, and what it did for the reply."""
 
+from collections.abc import Mapping
+
 from slipway.errors import BadRequest
 from slipway.types import CacheFacts, CacheWish
-from slipway.web.guard import Headers, Scope
+from slipway.web.exchange import Headers
 
 NAME = b"x-slipway-cache"
 WISHES: dict[bytes, CacheWish] = {
@@ -13,9 +15,9 @@ WISHES: dict[bytes, CacheWish] = {
 }
 
 
-def wish_of(scope: Scope) -> CacheWish:
+def wish_of(headers: Mapping[bytes, bytes]) -> CacheWish:
     """Return what the request wants of the cache. Raise BadRequest for an unknown word."""
-    sent = scope["slipway.headers"].get(NAME)
+    sent = headers.get(NAME)
     if sent is None:
         return "use"
     wish = WISHES.get(sent.strip().lower())

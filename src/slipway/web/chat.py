@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from slipway.admission.limits import Headers
 from slipway.answer import App, Current, Pipeline, proxy, proxy_kept
 from slipway.answer.writing import wants_json
 from slipway.errors import BadRequest, NotCached
@@ -22,9 +21,10 @@ from slipway.web.answers import (
 )
 from slipway.web.cache_headers import wish_of
 from slipway.web.completions import CompletionWriter, chat_body_of
-from slipway.web.guard import JSON, Guard, Receive, Scope, Send, language_of, respond
+from slipway.web.exchange import Exchange, header_lines
+from slipway.web.guard import Guard, language_of
 from slipway.web.names import check_name
-from slipway.web.response_writer import HEARTBEAT, Heartbeats, HttpResponseWriter
+from slipway.web.response_writer import HEARTBEAT, JSON_HEAD, Heartbeats, HttpResponseWriter
 from slipway.web.runs import Run
 from slipway.web.wire import (
     SLIPWAY_FIELDS,
@@ -52,43 +52,47 @@ class ChatRoutes:
         self.current, self.guard, self.note_answered = current, guard, note_answered
         self.heartbeats = Heartbeats()
 
-    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def chat(self, exchange: Exchange) -> None:
         """Answer `POST /v1/chat/completions`."""
-        await self.answer(await self.guard().body(scope, receive), scope, send, HttpResponseWriter)
+        guard = self.guard()
+        body = guard.usual_body(exchange) or await guard.read(exchange)
+        await self.answer(body, exchange, HttpResponseWriter)
 
-    async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def complete(self, exchange: Exchange) -> None:
         """Answer `POST /v1/completions`: the prompt is sent as one user message."""
-        body = chat_body_of(await self.guard().body(scope, receive))
-        await self.answer(body, scope, send, CompletionWriter)
+        body = chat_body_of(await self.guard().read(exchange))
+        await self.answer(body, exchange, CompletionWriter)
 
     async def answer(
-        self, body: bytes, scope: Scope, send: Send, writing: type[HttpResponseWriter]
+        self, body: bytes, exchange: Exchange, writing: type[HttpResponseWriter]
     ) -> None:
         """Answer the body of a chat request; `writing` is the form of the response.
 
-        Once the response has begun, errors are sent through `scope["slipway.writer"]` by the guard.
+        Once the response has begun, errors are sent through `exchange.writer` by the guard.
         """
-        is_large = len(body) > LARGE_BODY  # then other requests may run between the steps
-        if is_large:
+        if len(body) > LARGE_BODY:  # then other requests may run between the steps
             await asyncio.sleep(0)
-        request = parse_chat(body)
-        if is_large:
+            request = parse_chat(body)
             await asyncio.sleep(0)
-        chat = prepare_chat(request, body)
-        if is_large:
+            chat = prepare_chat(request, body)
             await asyncio.sleep(0)
-        asker: Asker = scope["slipway.asker"]
+        else:
+            chat = prepare_chat(parse_chat(body), body)
+        asker: Asker = exchange.asker  # type: ignore[assignment]  # the guard has set it
         pipeline = self.current.pipeline
         check_name(pipeline, chat.model, asker)
-        answer_id = scope["slipway.ref"] = new_id("ans")
-        writer = scope["slipway.writer"] = writing(send, answer_id, self.heartbeats)
+        answer_id = exchange.ref = new_id("ans")
+        writer = exchange.writer = writing(exchange, answer_id, self.heartbeats)
         if (route := pipeline.routes.get(chat.model)) is None:
-            await self.answer_by_app(pipeline, chat, body, scope, writer)
+            await self.answer_by_app(pipeline, chat, body, answer_id, writer)
+            return
+        policy = pipeline.policies.get(chat.model)
+        wish = wish_of(exchange.headers)
+        if policy is None and wish != "only" and not chat.call.stream:  # as nearly always
+            await proxy(pipeline, route, chat.call, answer_id, asker, writer)
             return
         if chat.call.stream:
             self.heartbeats.add(writer)
-        policy = pipeline.policies.get(chat.model)
-        wish = wish_of(scope)
         try:
             if policy is not None and wish != "off":
                 await proxy_kept(pipeline, route, policy, chat.call, answer_id, asker, writer, wish)
@@ -104,10 +108,11 @@ class ChatRoutes:
         pipeline: Pipeline,
         chat: Chat,
         body: bytes,
-        scope: Scope,
+        answer_id: str,
         writer: HttpResponseWriter,
     ) -> None:
         """Answer a chat request to an app. The answer ends with the connection."""
+        exchange = writer.exchange
         app = pipeline.apps[chat.model]
         self.guard().check_size(len(body), self.current.settings.limits.question_kb / 1024)
         sent = msgspec.json.decode(body)
@@ -116,27 +121,26 @@ class ChatRoutes:
         messages = conversation(chat.request)
         run = Run(
             Question(
-                id=scope["slipway.ref"],
+                id=answer_id,
                 app=app.name,
                 text=question_text(messages),
                 messages=messages,
-                asker=scope["slipway.asker"],
+                asker=exchange.asker,  # type: ignore[arg-type]  # the guard has set it
                 asked_at=time.monotonic(),
                 options=options,
                 within=parse_within(sent.get("within")),
-                language=language_of(scope["slipway.headers"]),
-                cache=wish_of(scope),
+                language=language_of(exchange.headers),
+                cache=wish_of(exchange.headers),
             )
         )
         run.begin(work_for(pipeline, "chat"))
         note_when_done(run, self.note_answered)
         try:
-            limits = pipeline.admission.headers(run.question.asker, app.name)
+            writer.limits = header_lines(pipeline.admission.headers(run.question.asker, app.name))
             if chat.call.stream:
-                writer.headers += limits
                 await stream_answer(run, app, chat, writer)
             else:
-                await send_answer(run, app, writer, limits)
+                await send_answer(run, app, writer)
         finally:
             run.cancel()
 
@@ -160,14 +164,15 @@ def check_options(app: App, options: dict[str, Any]) -> None:
         )
 
 
-async def send_answer(run: Run, app: App, writer: HttpResponseWriter, limits: Headers) -> None:
-    """Send an app's answer as one chat completion; `limits` are the headers of the asker's."""
+async def send_answer(run: Run, app: App, writer: HttpResponseWriter) -> None:
+    """Send an app's answer as one chat completion."""
     events = await run.whole()
     if run.error is not None:
         raise run.error
     answer = whole_answer(run.question.id, events)
     body = writer.whole_body(encode_json(chat_completion(answer, app.name)))
-    await respond(writer.send, 200, [*JSON, *answer_headers(answer), *limits], body)
+    heads = header_lines(answer_headers(answer))
+    writer.exchange.respond(JSON_HEAD + writer.limits + heads, body)
 
 
 async def stream_answer(run: Run, app: App, chat: Chat, writer: HttpResponseWriter) -> None:
@@ -183,9 +188,9 @@ async def stream_answer(run: Run, app: App, chat: Chat, writer: HttpResponseWrit
             break
         data = HEARTBEAT if event is None else chunks.event(event)
         if data and not writer.begun:
-            await writer.begin()
+            writer.begin()
             data = chunks.begin() + data
         await writer.write(data)
     if run.error is not None:
         raise run.error
-    await writer.end()
+    writer.end()

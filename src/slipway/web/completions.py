@@ -64,15 +64,15 @@ class CompletionWriter(HttpResponseWriter):
         answer = msgspec.json.decode(body)
         return encode_json(text_completion(answer, "message"))
 
-    async def whole(self, body: bytes, facts: Facts) -> None:
+    def whole(self, body: bytes, facts: Facts) -> None:
         """Send a whole chat completion as a text completion."""
-        await super().whole(self.whole_body(body), facts)
+        super().whole(self.whole_body(body), facts)
 
-    async def write(self, events: bytes) -> None:
-        """Send encoded chat events as text completion events."""
-        await super().write(b"".join(self.translated(events)))
+    def translated(self, events: bytes) -> bytes:
+        """Return encoded chat events as text completion events."""
+        return b"".join(self.translations(events))
 
-    def translated(self, events: bytes) -> Iterator[bytes]:
+    def translations(self, events: bytes) -> Iterator[bytes]:
         """Yield the events that are whole; comments, errors and `[DONE]` stay as they are."""
         for event in self.framer.feed(events):
             data = data_of(event)

@@ -13,7 +13,8 @@ from slipway.errors import BadRequest, NotFound, NotKept
 from slipway.providers import encode_json
 from slipway.store import Conversations, RecordStore, SavedConversation, Shared, StoreError
 from slipway.types import Asker, new_id
-from slipway.web.guard import JSON, Guard, Receive, Scope, Send, respond
+from slipway.web.asgi import Receive, Scope, Send
+from slipway.web.guard import JSON, Guard, respond
 from slipway.web.routes import ApiRoute, AsgiHandler
 from slipway.web.wire import parse_json
 

@@ -3,6 +3,7 @@ everything else is sent to the first worker.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 from starlette.requests import Request
@@ -10,9 +11,10 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import Unauthorized
-from slipway.types import Asker
+from slipway.web.asgi import AsgiApp, AsgiCall, Receive, Scope, Send
 from slipway.web.chat import ChatRoutes
-from slipway.web.guard import Guard, Handler, Receive, Scope, Send
+from slipway.web.exchange import Exchange
+from slipway.web.guard import Guard, Handler
 from slipway.web.health import HealthRoutes
 from slipway.web.relay import Relay
 
@@ -28,30 +30,43 @@ class FollowerGuard(Guard):
     """
 
     def __init__(
-        self, current: Current, fast: Mapping[str, Handler], rest: Handler, relay: Relay
+        self, current: Current, fast: Mapping[str, Handler], rest: AsgiApp, relay: Relay
     ) -> None:
         super().__init__(current, fast, rest, no_sealer)
         self.relay = relay
 
-    async def dispatch(self, scope: Scope, receive: Receive, send: Send, *, allowed: bool) -> None:
+    def check(self, exchange: Exchange) -> Handler | None:
         try:
-            await super().dispatch(scope, receive, send, allowed=allowed)
+            handler = super().check(exchange)
         except PassOn:
-            await self.relay(scope, receive, send, scope.get("slipway.body"))
+            return self.pass_on
+        return None if handler is None else partial(self.handle_or_pass_on, handler)
 
-    def check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    async def handle_or_pass_on(self, handler: Handler, exchange: Exchange) -> None:
         try:
-            super().check_key(scope, headers)
+            await handler(exchange)
+        except PassOn:
+            await self.pass_on(exchange)
+
+    async def pass_on(self, exchange: Exchange) -> None:
+        """Send the request to the first worker, and its response to the client."""
+        exchange.writer = None  # nothing was written with it, and nothing will be
+        call = AsgiCall(exchange)
+        await self.relay(call.scope, call.receive, call.send)
+
+    def check_key(self, exchange: Exchange) -> None:
+        try:
+            super().check_key(exchange)
         except Unauthorized:
             raise PassOn from None
-        asker: Asker | None = scope.get("slipway.asker")
+        asker = exchange.asker
         if asker is not None and self.admission.limits_asker(asker):
             raise PassOn
 
-    async def body(self, scope: Scope, receive: Receive, most_kb: float | None = None) -> bytes:
+    async def read(self, exchange: Exchange, most_kb: float | None = None) -> bytes:
         """Return the request's body, and keep it: the request may still be passed on."""
-        body = await super().body(scope, receive, most_kb)
-        scope["slipway.body"] = body
+        body = await super().read(exchange, most_kb)
+        exchange.parts = [body] if body else []
         return body
 
 

@@ -1,13 +1,14 @@
-"""The outermost ASGI function: check Host, Origin, key and size, dispatch, and send errors.
+"""Check every request's Host, Origin, key and size, call its handler, and send errors.
 
-The chat route is called directly, since it is the one under load; all others go through
-Starlette's router.
+The chat routes are called directly, since they are under load; all others go through Starlette's
+router.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+
+import httptools
 
 from slipway.admission import Admission
 from slipway.answer import Current
@@ -26,21 +27,27 @@ from slipway.errors import (
     Unauthorized,
     UnsupportedMedia,
 )
-from slipway.login import sign_in_of
+from slipway.login import Person, SignIn, sign_in_of
 from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
 from slipway.settings import Settings, is_loopback
 from slipway.types import Asker, Language, new_id
+from slipway.web.asgi import (
+    AsgiApp,
+    Receive,
+    Scope,
+    Send,
+    decoded_path,
+    path_and_query,
+    scope_of,
+    through_asgi,
+)
+from slipway.web.exchange import STATUS_LINES, Exchange, Headers, header_lines
 from slipway.web.shutdown import Shutdown
 from slipway.web.wire import envelope
 
 log = logging.getLogger("slipway")
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+Handler = Callable[[Exchange], Awaitable[None]]
 RequestHeaders = dict[bytes, bytes]
 
 # These paths, and those under /static/, need no key
@@ -57,6 +64,7 @@ VERSIONED = frozenset(
         *("traces", "keys", "usage", "ledger"),
     }
 )
+CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
 UNIQUE = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"origin"})
 EXPOSED = (
     b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, x-slipway-attempts, "
@@ -70,6 +78,7 @@ MAX_COMMAS = 200_000  # in a body; a million tokens of text have about 70,000
 COUNTED = 256 * 1024  # bytes looked at before the count is compared
 CUT_S = 2.0  # time for sending the last event of an answer that is cut
 STOPPED = "The server stopped before this answer was complete."
+SAME_SITE = (b"same-origin", b"none")
 ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
 STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -81,7 +90,7 @@ JSON: Headers = [(b"content-type", b"application/json"), *ALWAYS]
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send a whole response."""
+    """Send a whole response through ASGI."""
     await send(
         {
             "type": "http.response.start",
@@ -97,7 +106,7 @@ def language_of(headers: Mapping[bytes, bytes]) -> Language:
     return preferred_language(headers.get(b"accept-language", b"").decode("latin-1"))
 
 
-async def respond_error(send: Send, error: SlipwayError, ref: str, language: Language) -> None:
+def respond_error(exchange: Exchange, error: SlipwayError, ref: str, language: Language) -> None:
     """Send an error in OpenAI's form, with the headers that clients act on."""
     headers = [*JSON, (b"x-slipway-answer-id", ref.encode()), (b"x-request-id", ref.encode())]
     headers.append(
@@ -111,42 +120,36 @@ async def respond_error(send: Send, error: SlipwayError, ref: str, language: Lan
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allow).encode()))
-    await respond(send, error.status, headers, encode_json(envelope(error, ref, language)))
+    head = STATUS_LINES[error.status] + header_lines(headers)
+    body = encode_json(envelope(error, ref, language))
+    exchange.respond(head, b"" if exchange.method == "HEAD" else body)
 
 
-def check_post(scope: Scope) -> None:
-    """Raise MethodNotAllowed unless the method is POST."""
-    if scope["method"] != "POST":
-        what = f"`{scope['path']}` does not support {scope['method']}."
-        raise MethodNotAllowed(what, "Use POST.", allow=("POST",))
-
-
-class StreamWriter(Protocol):
-    """A response in OpenAI's form: whether it has begun, and whether it is a stream."""
-
-    begun: bool
-    streamed: bool
-
-    async def fail(self, error: SlipwayError, language: Language) -> None:
-        """End the stream with an error event."""
-        ...
+def wrong_method(exchange: Exchange) -> MethodNotAllowed:
+    """Return the error for a method other than POST."""
+    what = f"`{exchange.path}` does not support {exchange.method}."
+    return MethodNotAllowed(what, "Use POST.", allow=("POST",))
 
 
 class Guard:
     """Checks every request before its handler sees it, and sends the errors that handlers raise.
 
     `fast` maps a path to the handler of its POST; once such a handler has begun its response, it
-    sends its errors itself. `rest` is the router for all other requests.
+    sends its errors itself. `rest` is the ASGI router for all other requests.
     """
 
     def __init__(
         self,
         current: Current,
         fast: Mapping[str, Handler],
-        rest: Handler,
+        rest: AsgiApp,
         sealer: Callable[[], Sealer],
     ) -> None:
         self.current, self.fast, self.rest, self.sealer = current, fast, rest, sealer
+        self.others = through_asgi(rest)
+        # request targets whose handler is called once the body is here
+        self.direct = {path.encode(): path for path in fast if path in CHAT}
+        self.direct |= {path.removeprefix("/v1").encode(): path for path in fast if path in CHAT}
         self.shutdown = Shutdown(current)
         self._prepare(current.settings)
 
@@ -159,6 +162,7 @@ class Guard:
         """Derive from the settings what each request is checked against."""
         self.settings = settings
         self.body_mb = settings.limits.body_mb
+        self.usual_size = min(SIMPLE_BODY, int(self.body_mb * 1024 * 1024))
         self.hosts = {h.lower() for h in settings.listen.allowed_hosts}
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
@@ -167,103 +171,102 @@ class Guard:
         self.accepted_hosts: set[bytes] = set()  # Host values that passed the check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.rest(scope, receive, send)
-            return
-        connection = scope["extensions"]["slipway"]
-        task = asyncio.current_task()
-        connection.gone = task.cancel if task is not None else None
-        headers = scope["slipway.headers"] = dict(scope["headers"])
-        if self.settings is not self.current.settings:
-            self._prepare(self.current.settings)
-        origin = headers.get(b"origin")
-        allowed = origin is not None and origin.lower() in self.origins
-        if origin is not None and allowed:
-            send = with_cors(send, origin)
+        """Run the lifespan, which is all that uvicorn calls this application for."""
+        await self.rest(scope, receive, send)
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer a request, whatever happens."""
         try:
-            await self.dispatch(scope, receive, send, allowed=allowed)
+            handler = self.check(exchange)
+            if handler is not None:
+                await handler(exchange)
         except SlipwayError as error:
-            await self.reject(scope, send, error)
+            await self.reject(exchange, error)
         except asyncio.CancelledError:
-            if not connection.lost:  # the client is still there: the server is stopping
-                await self.cut(scope, send)
+            if not exchange.disconnected:  # the client is still there: the server is stopping
+                await self.cut(exchange)
         except Exception as error:
             if StorageFull.explains(error):
-                await self.reject(scope, send, StorageFull("The disk of the store is full."))
+                await self.reject(exchange, StorageFull("The disk of the store is full."))
                 return
-            log.exception("bug: %s %s failed unexpectedly", scope["method"], scope["path"])
-            await self.reject(scope, send, InternalError.of(error))
+            log.exception("bug: %s %s failed unexpectedly", exchange.method, exchange.path)
+            await self.reject(exchange, InternalError.of(error))
+        finally:
+            exchange.close()
 
-    async def dispatch(self, scope: Scope, receive: Receive, send: Send, *, allowed: bool) -> None:
-        """Check a request and call its handler; `allowed` is true for an allowed CORS origin."""
-        headers: RequestHeaders = scope["slipway.headers"]
-        if len(headers) != len(scope["headers"]):
-            check_unique(scope["headers"])
+    def check(self, exchange: Exchange) -> Handler | None:
+        """Check a request and return its handler; None if it is answered already."""
+        if self.settings is not self.current.settings:
+            self._prepare(self.current.settings)
+        headers, allowed = exchange.headers, False
+        origin = headers.get(b"origin")
+        if origin is not None and self.is_allowed(origin):
+            exchange.cors, allowed = header_lines(cors_headers(origin)), True
+        if not exchange.path:
+            exchange.path = canonical_path(path_of(exchange.url))
+        if len(headers) != len(exchange.raw_headers):
+            check_unique(exchange.raw_headers)
         host = headers.get(b"host")
         if host not in self.accepted_hosts:
             self.check_host(host)
-        scope["path"] = canonical_path(scope["path"])
-        if allowed and scope["method"] == "OPTIONS":
-            await respond(send, 204, preflight_headers(headers), b"")
-            return
+        if allowed and exchange.method == "OPTIONS":
+            exchange.respond(STATUS_LINES[204] + header_lines(preflight_headers(headers)), b"")
+            return None
         site = headers.get(b"sec-fetch-site")
         # only browsers send these two headers, and they send them correctly
-        if site not in (b"same-origin", b"none") and (site is not None or b"origin" in headers):
-            self.check_origin(scope, headers, allowed=allowed)
-        self.check_key(scope, headers)
-        fast = self.fast.get(scope["path"])
-        if fast is not None:
-            check_post(scope)
-            await fast(scope, receive, send)
-            return
+        if site not in SAME_SITE and (site is not None or origin is not None):
+            self.check_origin(exchange, allowed=allowed)
+        self.check_key(exchange)
+        handler = self.fast.get(exchange.path)
+        if handler is None:
+            return self.others
+        if exchange.method != "POST":
+            raise wrong_method(exchange)
+        return handler
 
-        async def watched(message: Message) -> None:
-            scope["slipway.started"] = True
-            await send(message)
+    def is_allowed(self, origin: bytes) -> bool:
+        """Return whether pages of this origin may call the server."""
+        return origin.lower() in self.origins
 
-        await self.rest(scope, receive, watched)
-
-    async def cut(self, scope: Scope, send: Send) -> None:
+    async def cut(self, exchange: Exchange) -> None:
         """Tell the client that the server stopped before its answer was complete."""
-        log.warning(
-            "answer %s was cut: the server stopped before it was complete",
-            scope.get("slipway.ref", "without an id"),
-        )
+        ref = ref_of(exchange) or "without an id"
+        log.warning("answer %s was cut: the server stopped before it was complete", ref)
         try:
             async with asyncio.timeout(CUT_S):
-                await self.reject(scope, send, Stopping(STOPPED))
+                await self.reject(exchange, Stopping(STOPPED))
         except TimeoutError:
             log.warning("the error could not be sent to a client that did not read")
         finally:
-            scope["extensions"]["slipway"].transport.close()
+            exchange.transport.close()
 
-    async def reject(self, scope: Scope, send: Send, error: SlipwayError) -> None:
+    async def reject(self, exchange: Exchange, error: SlipwayError) -> None:
         """Log an error and send it.
 
         If a stream of OpenAI's form has begun, it ends with an error event. For any other response
         that has begun, the closed connection is the only sign.
         """
-        language = language_of(scope["slipway.headers"])
-        writer: StreamWriter | None = scope.get("slipway.writer")
+        language = language_of(exchange.headers)
+        writer = exchange.writer
         if writer is not None and writer.streamed:
             await writer.fail(error, language)
             return
-        ref = scope.get("slipway.ref") or new_id("ref")
+        ref = ref_of(exchange) or new_id("ref")
         if error.status >= 500:
             log.warning("%s: %s (%s)", ref, error.what, error.code)
         else:  # the message may quote the request, which stays out of the log
             log.info(
                 "%s: %s %r was rejected: %d (%s)",
                 ref,
-                scope["method"],
-                scope["path"][:100],
+                exchange.method,
+                exchange.path[:100],
                 error.status,
                 type(error).code,
             )
-        if scope.get("slipway.started") or (writer is not None and writer.begun):
-            scope["extensions"]["slipway"].transport.close()
+        if exchange.begun:
+            exchange.transport.close()
         else:
-            await respond_error(send, error, ref, language)
+            respond_error(exchange, error, ref, language)
 
     def check_host(self, host: bytes | None) -> None:
         """Raise if Host is neither loopback nor allowed.
@@ -288,11 +291,12 @@ class Guard:
         if len(self.accepted_hosts) < 1000:
             self.accepted_hosts.add(host)
 
-    def check_origin(self, scope: Scope, headers: RequestHeaders, *, allowed: bool) -> None:
+    def check_origin(self, exchange: Exchange, *, allowed: bool) -> None:
         """Raise Forbidden for pages of sites that are not in `listen.allowed_origins`.
 
         A link from another site to the chat page is allowed.
         """
+        headers = exchange.headers
         origin = headers.get(b"origin")
         if allowed or (
             origin is not None
@@ -301,12 +305,12 @@ class Guard:
             return
         if (
             origin is None
-            and scope["method"] == "GET"
+            and exchange.method == "GET"
             and headers.get(b"sec-fetch-mode") == b"navigate"
-            and scope["path"] in OPEN
+            and exchange.path in OPEN
         ):
             return
-        if scope["method"] == "GET" and scope["path"].startswith(("/static/", "/embed.js")):
+        if exchange.method == "GET" and exchange.path.startswith(("/static/", "/embed.js")):
             return  # the same files for everyone: a diagram's frame has no origin
         raise Forbidden(
             "A page of another site may not call this server.",
@@ -314,33 +318,56 @@ class Guard:
             param="Origin",
         )
 
-    def check_key(self, scope: Scope, headers: RequestHeaders) -> None:
-        """Set `scope["slipway.asker"]` from the key. Raise Unauthorized if the path needs a key."""
-        path = scope["path"]
+    def check_key(self, exchange: Exchange) -> None:
+        """Set the exchange's asker from the key. Raise Unauthorized if the path needs a key."""
+        path = exchange.path
         if path not in OPEN and not path.startswith("/static/"):
-            scope["slipway.asker"] = self.asker(scope, headers)
+            exchange.asker = self.asker(exchange)
         elif path == "/readyz":  # public, but only known keys get the details
             try:
-                scope["slipway.asker"] = self.asker(scope, headers)
+                exchange.asker = self.asker(exchange)
             except (Unauthorized, KeysUnavailable):
-                scope["slipway.asker"] = None
+                exchange.asker = None
 
-    def asker(self, scope: Scope, headers: RequestHeaders) -> Asker:
+    def asker(self, exchange: Exchange) -> Asker:
         """Say who asks: the holder of the key that was sent, else who signed in."""
-        key = authorization(headers)
+        key = authorization(exchange.headers)
         if self.sign_in is None:
             return self.admission.asker(key)
-        if key is None and (person := self.sign_in.person(scope, headers)) is not None:
-            scope["slipway.person"] = person
-            return self.sign_in.asker(person)
-        return self.admission.asker(key)
+        person = None if key is not None else self.person(exchange, self.sign_in)
+        if person is None:
+            return self.admission.asker(key)
+        exchange.person = person
+        return self.sign_in.asker(person)
 
-    async def body(self, scope: Scope, receive: Receive, most_kb: float | None = None) -> bytes:
+    def person(self, exchange: Exchange, sign_in: SignIn) -> Person | None:
+        scope = scope_of(exchange)
+        return sign_in.person(scope, exchange.headers)
+
+    def usual_body(self, exchange: Exchange) -> bytes:
+        """Return the body if it is here, small and JSON, as nearly always. Otherwise b"", and `read`
+        reads it or says what is wrong.
+        """
+        parts = exchange.parts
+        if (
+            exchange.complete
+            and len(parts) == 1
+            and len(parts[0]) <= self.usual_size
+            and exchange.headers.get(b"content-type") == b"application/json"
+        ):
+            return parts[0]
+        return b""
+
+    async def body(self, scope: Scope, _: Receive, most_kb: float | None = None) -> bytes:
+        """Return the body of the request that an ASGI handler answers, as `read` does."""
+        return await self.read(scope["extensions"]["slipway"], most_kb)
+
+    async def read(self, exchange: Exchange, most_kb: float | None = None) -> bytes:
         """Return the request's JSON body, of at most `most_kb` KiB if that is less than `body_mb`.
 
         Raise UnsupportedMedia for another content type, TooLarge without reading past the limit.
         """
-        headers: RequestHeaders = scope["slipway.headers"]
+        headers = exchange.headers
         kind = headers.get(b"content-type", b"")
         if (
             kind != b"application/json"
@@ -355,19 +382,20 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit():
             self.check_size(int(length), limit_mb)
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            parts, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                self.check_size(size, limit_mb)
-            body = b"".join(parts)
+        body = await self.whole_body(exchange, limit_mb)
         if len(body) > SIMPLE_BODY:
             check_complexity(body)
         return body
+
+    async def whole_body(self, exchange: Exchange, limit_mb: float) -> bytes:
+        if exchange.complete and len(exchange.parts) == 1:
+            return exchange.parts[0]
+        parts, size = [], 0
+        while part := await exchange.part():
+            parts.append(part)
+            size += len(part)
+            self.check_size(size, limit_mb)
+        return b"".join(parts)
 
     def check_size(self, size: int, limit_mb: float) -> None:
         """Raise TooLarge if a body has more than `limit_mb` MiB."""
@@ -377,6 +405,19 @@ class Guard:
                 f"The body is larger than {limit_mb:g} MiB.",
                 f"Send less, or ask the operator to raise `limits.{name}`.",
             )
+
+
+def path_of(url: bytes) -> str:
+    """Return the decoded path of a request's target. Raise BadRequest if it has none."""
+    try:
+        return decoded_path(path_and_query(url)[0])
+    except httptools.HttpParserError:
+        raise BadRequest("This is not a valid HTTP request.", "Send HTTP/1.1.") from None
+
+
+def ref_of(exchange: Exchange) -> str | None:
+    """Return the id of the exchange's answer, if it has one."""
+    return exchange.ref or (exchange.scope or {}).get("slipway.ref")
 
 
 def canonical_path(path: str) -> str:
@@ -420,18 +461,6 @@ def check_complexity(body: bytes) -> None:
                 f"The body has more than {MAX_COMMAS:,} commas, too many values to parse.",
                 "Send fewer fields and items, or less text.",
             )
-
-
-def with_cors(send: Send, origin: bytes) -> Send:
-    """Return a `send` that adds the CORS headers of an allowed origin, also to errors."""
-    allow = cors_headers(origin)
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *allow]
-        await send(message)
-
-    return sending
 
 
 def cors_headers(origin: bytes) -> Headers:

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import httptools
 
 from slipway.errors import Overloaded
-from slipway.web.guard import Headers, Receive, Scope, Send
+from slipway.web.asgi import Receive, Scope, Send
+from slipway.web.exchange import Exchange, Headers
 
 WAIT_S = 15.0  # how long a request waits for a first worker that is being started
 POLL_S = 0.05
@@ -41,32 +42,27 @@ class Relay:
     def __init__(self, path: Path, secret: bytes, is_running: Callable[[], bool]) -> None:
         self.path, self.secret, self.is_running = path, secret, is_running
 
-    async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, body: bytes | None = None
-    ) -> None:
-        """Pass a request on; `body` is its body if that has been read already.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on.
 
         A GET is sent again, once, if the first worker ended before it answered. Raise Overloaded if
         it does not run, or ended; once a response has begun, the connection is closed instead.
         """
-        scope.pop("slipway.writer", None)  # nothing was written with it, and nothing will be
         tries = 2 if scope["method"] == "GET" else 1
         for left in reversed(range(tries)):
             response = Response(scope, send)
             try:
-                await self._pass_on(scope, receive, response, body)
+                await self._pass_on(scope, receive, response)
             except (RelayCut, OSError):
                 if response.begun or not left:
                     raise Overloaded(ENDED, retry_after_s=1.0) from None
             else:
                 return
 
-    async def _pass_on(
-        self, scope: Scope, receive: Receive, response: "Response", body: bytes | None
-    ) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, response: "Response") -> None:
         await self._wait()
         reader, writer = await asyncio.open_unix_connection(str(self.path))
-        sending = asyncio.create_task(self._send(scope, receive, writer, body))
+        sending = asyncio.create_task(self._send(scope, receive, writer))
         try:
             while not response.complete:
                 if not (data := await reader.read(READ_BYTES)):
@@ -86,16 +82,11 @@ class Relay:
                 raise Overloaded(UNREACHED, retry_after_s=5.0)
             await asyncio.sleep(POLL_S)
 
-    async def _send(
-        self, scope: Scope, receive: Receive, writer: asyncio.StreamWriter, body: bytes | None
-    ) -> None:
+    async def _send(self, scope: Scope, receive: Receive, writer: asyncio.StreamWriter) -> None:
         """Write the request; its body is passed on as it arrives."""
         headers: Headers = scope["headers"]
-        is_chunked = body is None and any(name == b"transfer-encoding" for name, _ in headers)
-        writer.write(self._head(scope, body))
-        if body is not None:
-            writer.write(body)
-            return
+        is_chunked = any(name == b"transfer-encoding" for name, _ in headers)
+        writer.write(self._head(scope))
         more = True
         while more:
             message = await receive()
@@ -108,18 +99,11 @@ class Relay:
         if is_chunked:
             writer.write(b"0\r\n\r\n")
 
-    def _head(self, scope: Scope, body: bytes | None) -> bytes:
+    def _head(self, scope: Scope) -> bytes:
         target = quote(scope["path"]).encode()
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
-        sized = {b"content-length", b"transfer-encoding"} if body is not None else set[bytes]()
-        kept = [
-            (name, value)
-            for name, value in scope["headers"]
-            if name not in HOP_BY_HOP and name not in sized
-        ]
-        if body is not None:
-            kept.append((b"content-length", b"%d" % len(body)))
+        kept = [header for header in scope["headers"] if header[0] not in HOP_BY_HOP]
         host, port = scope.get("client") or ("", 0)
         kept += [(SECRET, self.secret), (CLIENT, f"{host} {port}".encode())]
         lines = b"".join(b"%b: %b\r\n" % header for header in kept)
@@ -144,7 +128,7 @@ class Response:
         except httptools.HttpParserError:
             raise RelayCut from None
         if self._has_head and not self.begun:
-            self.begun = self.scope["slipway.started"] = True
+            self.begun = True
             status = self._parser.get_status_code()
             await self.send(
                 {"type": "http.response.start", "status": status, "headers": self._headers}
@@ -172,18 +156,20 @@ class Response:
         self._has_end = True
 
 
-def received(scope: Scope, secret: bytes) -> bool:
-    """Return whether another worker passed this request on, and make the scope the client's.
+def received(exchange: Exchange, secret: bytes) -> bool:
+    """Return whether another worker passed this request on, and make it the client's.
 
     The headers that workers add are removed in any case: a client's own are not believed.
     """
-    headers: Headers = scope["headers"]
+    headers = exchange.raw_headers
     added = {name: value for name, value in headers if name in OURS}
     if not added:
         return False
-    scope["headers"] = [header for header in headers if header[0] not in OURS]
+    exchange.raw_headers = [header for header in headers if header[0] not in OURS]
+    exchange.headers = dict(exchange.raw_headers)
     if not hmac.compare_digest(added.get(SECRET, b""), secret):
         return False
     host, _, port = added.get(CLIENT, b"").decode("latin-1").rpartition(" ")
-    scope["client"] = (host, int(port)) if host and port.isdigit() else None
+    if host and port.isdigit():
+        exchange.client = (host, int(port))
     return True

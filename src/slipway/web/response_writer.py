@@ -8,88 +8,111 @@ from slipway.answer import Facts
 from slipway.errors import SlipwayError
 from slipway.types import Language
 from slipway.web.cache_headers import cache_headers
-from slipway.web.guard import JSON, STREAM, Send, respond
+from slipway.web.exchange import STATUS_LINES, Exchange, header_lines
+from slipway.web.guard import JSON, STREAM
 from slipway.web.runs import HEARTBEAT_S
-from slipway.web.server import write_whole
 from slipway.web.wire import envelope, sse
 
 log = logging.getLogger("slipway")
 HEARTBEAT = b": still here\n\n"
 
 
+JSON_HEAD = STATUS_LINES[200] + header_lines(JSON)
+STREAM_HEAD = STATUS_LINES[200] + header_lines(STREAM)
+
+
 class HttpResponseWriter:
     """The response of one proxied answer. `begun` is true once its headers were sent."""
 
-    __slots__ = ("begun", "headers", "last_write", "ref", "send", "streamed", "streams")
+    __slots__ = ("begun", "exchange", "last_write", "limits", "link", "ref", "streamed", "streams")
 
-    def __init__(self, send: Send, answer_id: str, streams: "Heartbeats") -> None:
+    def __init__(self, exchange: Exchange, answer_id: str, streams: "Heartbeats") -> None:
+        self.exchange, self.link = exchange, exchange.link
         self.ref = answer_id
-        ref = answer_id.encode()
-        self.send = send
-        self.headers = [(b"x-slipway-answer-id", ref), (b"x-request-id", ref)]
         self.streams = streams
         self.begun = self.streamed = False
         self.last_write = 0.0
+        self.limits = b""  # header lines of the asker's limits, if an app answers
 
     def whole_body(self, body: bytes) -> bytes:
         """Return the body to send for a whole chat completion; other forms translate it."""
         return body
 
-    def facts(self, facts: Facts) -> list[tuple[bytes, bytes]]:
-        """Return the response headers that describe the answer."""
-        found = [
-            *self.headers,
-            *facts.rate_limits,
-            (b"x-slipway-served-by", facts.served_by.encode()),
-            (b"x-slipway-model", facts.model.encode("latin-1", "replace")),
-        ]
-        found.append((b"x-slipway-attempts", b"%d" % facts.attempts))
+    def head(self, start: bytes, facts: Facts | None) -> bytes:
+        """Return the response's head: `start`, the ids, and what describes the answer."""
+        ref = self.ref.encode()
+        ids = b"%b%bx-slipway-answer-id: %b\r\nx-request-id: %b\r\n" % (
+            *(start, self.limits),
+            *(ref, ref),
+        )
+        if facts is None:
+            return ids
+        head = (
+            b"%b%bx-slipway-served-by: %b\r\nx-slipway-model: %b\r\nx-slipway-attempts: %d\r\n"
+            % (
+                ids,
+                header_lines(facts.rate_limits) if facts.rate_limits else b"",
+                facts.served_by.encode(),
+                facts.model.encode("latin-1", "replace"),
+                facts.attempts,
+            )
+        )
         if facts.cost_usd is not None:
-            found.append((b"x-slipway-cost-usd", facts.cost_usd.encode()))
+            head = b"%bx-slipway-cost-usd: %b\r\n" % (head, facts.cost_usd.encode())
         if facts.cache is not None:
-            found += cache_headers(facts.cache)
-        return found
+            head += header_lines(cache_headers(facts.cache))
+        return head
 
-    async def whole(self, body: bytes, facts: Facts) -> None:
+    def whole(self, body: bytes, facts: Facts) -> None:
         """Send a whole JSON response."""
         self.begun = True
-        headers = JSON + self.facts(facts)
-        if not write_whole(self.send, 200, headers, body):
-            await respond(self.send, 200, headers, body)
+        self.exchange.respond(self.head(JSON_HEAD, facts), body)
 
-    async def begin(self, facts: Facts | None = None) -> None:
+    def begin(self, facts: Facts | None = None) -> None:
         """Send the headers of a stream, once.
 
         A heartbeat before the first token sends them without `facts`, which are not known yet.
         """
         if not self.begun:
             self.begun = self.streamed = True
-            headers = self.headers if facts is None else self.facts(facts)
-            await self.send(
-                {"type": "http.response.start", "status": 200, "headers": STREAM + headers}
-            )
+            self.exchange.begin(self.head(STREAM_HEAD, facts))
 
     async def beat(self) -> None:
         """Send a heartbeat."""
-        await self.begin()
+        self.begin()
         await self.write(HEARTBEAT)
 
-    async def write(self, events: bytes) -> None:
-        """Send encoded events."""
+    def translated(self, events: bytes) -> bytes:
+        """Return encoded events in the form of this response."""
+        return events
+
+    def take(self, events: bytes) -> bool:
+        """Send encoded events at once, unless the client is slow: then return False."""
+        if self.link.write_paused:
+            return False
+        events = self.translated(events)
         if events:
             self.last_write = time.monotonic()
-            await self.send({"type": "http.response.body", "body": events, "more_body": True})
+            self.exchange.write(events)
+        return True
+
+    async def write(self, events: bytes) -> None:
+        """Send encoded events, and wait while the client reads too slowly."""
+        while not self.take(events):
+            await self.exchange.drain()
+        if self.link.write_paused:
+            await self.exchange.drain()
 
     async def fail(self, error: SlipwayError, language: Language) -> None:
         """End the stream with an error event and no `[DONE]`: the headers were already sent."""
         log.warning("%s: %s (%s)", self.ref, error.what, error.code)
         await self.write(sse(envelope(error, self.ref, language)))
-        await self.end()
+        self.end()
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """End the response."""
         self.streams.discard(self)
-        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.exchange.end()
 
 
 class Heartbeats:
