@@ -70,6 +70,7 @@ docs: .venv/dev
 
 bench: .venv/dev weights
 	$(BIN)/python bench/gateway.py --shared
+	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
 	$(BIN)/python bench/fusion.py
@@ -78,17 +79,20 @@ bench: .venv/dev weights
 	$(BIN)/python bench/citations.py
 	$(BIN)/python bench/choosing.py
 	$(BIN)/python bench/quotes.py
+	$(BIN)/python bench/rules.py
+	$(BIN)/python bench/semantic.py
 	$(BIN)/python bench/followups.py
 	$(BIN)/python bench/answers.py
 	$(BIN)/python bench/faults.py
 	$(BIN)/python bench/outage.py
 	$(BIN)/python bench/drops.py
+	$(BIN)/python bench/cache.py
 
 # The lock files hold hashes and no addresses; uv resolves for every platform at once.
 RESOLVE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade pyproject.toml lock/build.in
 lock: .venv/dev
-	$(RESOLVE) --extra knowledge --extra vectors -o lock/run.txt
-	$(RESOLVE) --extra knowledge --extra vectors --extra local --extra compress --extra redis --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
+	$(RESOLVE) --extra knowledge --extra rules --extra vectors -o lock/run.txt
+	$(RESOLVE) --extra knowledge --extra rules --extra vectors --extra local --extra compress --extra redis --extra dev lock/tools.in -c lock/run.txt -o lock/dev.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade tests/clients/requirements.in -o lock/clients.txt
 
 # Client libraries that tests run against the server, in environments of their own; see tests/clients.

@@ -123,16 +123,18 @@ def wait_until_ready(
         try:
             ready = httpx.get(f"{url}/readyz", timeout=10)
         except httpx.TransportError:
-            time.sleep(0.5)
-            continue
-        if ready.status_code == 200 and (embedding == "none" or "ready" in dense_states(ready)):
+            ready = None
+        is_read = ready is not None and ready.status_code == 200
+        if is_read and (embedding == "none" or has_vectors(ready)):
             return
         time.sleep(0.5)
     raise SystemExit(f"The documents were not read in {_START_S:.0f} s.")
 
 
-def dense_states(ready: httpx.Response) -> set[str]:
-    return set(re.findall(r'"dense":\s*"(\w+)', ready.text))
+def has_vectors(ready: httpx.Response | None) -> bool:
+    """Tell whether each set of documents can be searched by meaning."""
+    states = re.findall(r'"dense":\s*"(\w+)', ready.text if ready else "")
+    return bool(states) and set(states) == {"ready"}
 
 
 if __name__ == "__main__":

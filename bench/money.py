@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway import CASES, PEER, Target, bodies, free_port
+from gateway import CASES, bodies
+from gateways import PEER, Target, free_port
 
 SERVE = "from slipway.cli import main; main()"
 OFF = f"""

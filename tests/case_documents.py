@@ -206,7 +206,7 @@ def _hidden() -> bytes:
         sheet.column_dimensions["C"].hidden = sheet.row_dimensions[3].hidden = True
 
     return workbook(
-        [["Name", "Room", "Salary"], ["Ada", 12, 91000], ["Cyd", 15, 55000], ["Bob", 14, 67000]],
+        [["Name", "Desk", "Salary"], ["Ada", 12, 91000], ["Cyd", 15, 55000], ["Bob", 14, 67000]],
         hide,
     )
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from processes import Serving, mocking, serving
+from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
 from waiting import until
 
@@ -68,11 +70,23 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptApp]:
                 {"key": STAFF, "groups": ["people"]},
                 {"key": OTHER, "tenant": "other"},
             ],
-            "models": {"m": {"base_url": mock.url, "name": "mock-model", "retries": 0}},
+            "models": {
+                "m": {
+                    "base_url": mock.url,
+                    "name": "mock-model",
+                    "retries": 0,
+                    "price": {"input": 1, "output": 2},
+                }
+            },
             "apps": {
                 "docs": {**app, "route": "m"},
                 "quotes": app,
                 "plain": {"route": "m", "cache": "1h"},
+                "tagged": {"route": "m", "cache": {"exact": "1h", "tags": ["prices"]}},
+                "refreshing": {
+                    "route": "m",
+                    "cache": {"exact": "1ms", "stale_while_refresh": "1h"},
+                },
                 "patient": {
                     "route": "m",
                     "cache": {"exact": "1ms", "stale_on_error": "1h"},
@@ -211,3 +225,124 @@ def test_a_request_may_leave_the_cache_out(kept: KeptApp) -> None:
     again = kept.ask("Off?", app="plain", **{"x-slipway-cache": "refresh"})
     assert again["cache"]["state"] == "refresh"
     assert kept.ask("Off?", app="plain", **{"x-slipway-cache": "only"})["cache"]["state"] == "hit"
+
+
+def invalidate(kept: KeptApp, by: str = HR, **what: Any) -> httpx.Response:
+    return kept.post("/v1/cache/invalidate", what, by)
+
+
+def test_answers_are_removed_by_app_tag_document_and_key(kept: KeptApp) -> None:
+    def fill() -> str:
+        for text in ("First?", "Second?"):
+            kept.ask(text, app="tagged")
+        return str(kept.ask("What is the parking fee?")["cache"]["key"])
+
+    fill()
+    assert invalidate(kept, app="tagged", tag="prices").json()["invalidated"] == 2
+    assert kept.state("First?", app="tagged") == "miss"
+    fill()
+    assert invalidate(kept, tag="prices").json()["invalidated"] == 2
+    fill()
+    assert invalidate(kept, app="plain", tag="prices").json()["invalidated"] == 0
+    assert kept.state("Second?", app="tagged") == "hit"
+    assert invalidate(kept, document="parking.md").json()["invalidated"] > 0
+    assert kept.state("What is the parking fee?") == "miss"
+    assert invalidate(kept, key=fill()).json()["invalidated"] == 1
+    assert kept.state("What is the parking fee?") == "miss"
+
+
+def test_a_document_may_be_named_by_its_id(kept: KeptApp) -> None:
+    kept.ask("What is the parking fee?")
+    listed = kept.server.get("/v1/documents", headers={"authorization": f"Bearer {HR}"}).json()
+    parking = next(each for each in listed["data"] if each["path"] == "parking.md")
+    assert invalidate(kept, document=parking["id"]).json()["invalidated"] > 0
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "says"),
+    [
+        ({}, 400, "Send `app`, `tag`, `document` or `key`."),
+        ({"app": "tagd"}, 404, "Did you mean `tagged`?"),
+        ({"apps": "tagged"}, 400, "There is no field `apps`."),
+        ({"tag": "unknown"}, 200, "No kept answer matches tag `unknown`, so nothing was removed."),
+    ],
+)
+def test_an_invalidation_that_matches_nothing_says_so(
+    kept: KeptApp, what: dict[str, str], status: int, says: str
+) -> None:
+    reply = invalidate(kept, **what)
+    assert reply.status_code == status
+    assert says in reply.text
+
+
+def test_only_those_who_manage_documents_manage_their_own_cache(kept: KeptApp) -> None:
+    assert invalidate(kept, STAFF, tag="prices").status_code == 403
+    kept.ask("Whose?", OTHER, app="tagged")
+    assert invalidate(kept, app="tagged", tag="prices").status_code == 200
+    assert kept.state("Whose?", OTHER, app="tagged") == "hit"
+
+
+def test_an_answer_that_was_invalidated_while_it_was_written_is_not_kept(kept: KeptApp) -> None:
+    kept.mock.script("slow-0.1")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            before = len(kept.mock.requests)
+            asked = pool.submit(kept.ask, "In progress?", app="tagged")
+            until(lambda: len(kept.mock.requests) > before)
+            invalidate(kept, tag="prices")
+            assert asked.result()["cache"]["state"] == "miss"
+    finally:
+        kept.mock.script()
+    assert kept.state("In progress?", app="tagged") == "miss"
+
+
+def test_what_was_saved_is_reported(kept: KeptApp) -> None:
+    headers = {"authorization": f"Bearer {HR}"}
+    kept.ask("How much is saved?", app="tagged")
+    invalidate(kept, app="tagged")
+    before = row_of(kept.server.get("/v1/cache/report", headers=headers).json())
+    first = kept.ask("How much is saved?", app="tagged")
+    assert kept.state("How much is saved?", app="tagged") == "hit"
+    report = kept.server.get("/v1/cache/report", headers=headers).json()
+    after = row_of(report)
+    assert after["answers"] - before["answers"] == 1
+    assert after["input_tokens"] - before["input_tokens"] == first["usage"]["input_tokens"]
+    assert after["output_tokens"] - before["output_tokens"] == first["usage"]["output_tokens"]
+    spent = Decimal(first["cost_usd"])
+    assert abs(Decimal(after["usd"]) - Decimal(before["usd"]) - spent) <= Decimal("0.000002")
+    assert report["kept"]["entries"] > 0
+    assert report["kept"]["removed"]["request"] > 0
+    metrics = kept.server.get("/metrics", headers=headers).text
+    assert f'slipway_saved_answers_total{{app="tagged",by="cache"}} {after["answers"]}' in metrics
+    assert 'slipway_cache_answers_total{app="tagged",state="miss"}' in metrics
+    assert 'slipway_cache_removed_total{cause="request"}' in metrics
+    said = run("cache", "report", "--url", kept.server.url, "--key", HR).stdout
+    assert "tagged" in said
+    assert "Kept:" in said
+    done = run("cache", "invalidate", "--app", "tagged", "--url", kept.server.url, "--key", HR)
+    assert "kept answers removed" in done.stdout
+
+
+def row_of(report: Any) -> Any:
+    return next(
+        (row for row in report["saved"] if (row["app"], row["by"]) == ("tagged", "cache")),
+        {"answers": 0, "input_tokens": 0, "output_tokens": 0, "usd": "0"},
+    )
+
+
+def test_a_stale_answer_is_served_while_a_new_one_is_written(kept: KeptApp) -> None:
+    first = kept.ask("Refresh?", app="refreshing")
+    calls = len(kept.mock.requests)
+    stale = kept.ask("Refresh?", app="refreshing")
+    assert (stale["served_by"], stale["cache"]["state"]) == ("cache", "stale")
+    assert stale["text"] == first["text"]
+    until(lambda: len(kept.mock.requests) == calls + 1)
+
+
+def test_a_vote_against_an_answer_removes_it(kept: KeptApp) -> None:
+    kept.ask("Wrong?", app="tagged")
+    second = kept.ask("Wrong?", app="tagged")
+    assert second["cache"]["state"] == "hit"
+    vote = kept.post("/v1/feedback", {"answer": second["id"], "helpful": False}, STAFF)
+    assert vote.status_code == 200, vote.text
+    assert kept.state("Wrong?", app="tagged") == "miss"

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from behaviours import Behaviour, head_of, running
 from processes import Serving, serving
 from test_as_sent import STREAM, AsSent, Reply, chunk, events, form, whole
@@ -47,6 +48,12 @@ def cut(_: bool) -> Behaviour:
     return Behaviour("cut", None, ((0.0, head_of(200, STREAM)), (0.0, b"data: {")), "close")
 
 
+def once(reply: Reply) -> Reply:
+    """Answer the first call, and break off every later one."""
+    calls = iter([reply])
+    return lambda is_stream: next(calls, cut)(is_stream)
+
+
 SAID = events(
     chunk(THOUGHT),
     chunk('{"content":"Ships float.","annotations":[{"a":1}]}'),
@@ -72,7 +79,10 @@ REPLIES: dict[str, Reply] = {
         whole(completion("stop", refusal="I cannot")),
     ),
     "cut": cut,
+    "once-streamed": once(SAID),
+    "once-whole": once(whole(json.dumps(COMPLETION).encode())),
 }
+OLD = {"exact": "1ms", "stale_on_error": "1h"}
 PRICE = {"input": 1, "output": 2}
 
 
@@ -107,6 +117,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
             for name in REPLIES
             if name != "warm"
         }
+        models |= {name: {**models[name], "cache": OLD} for name in models if "once" in name}
         settings = {
             "cache": {"exact": "1h"},
             "keys": [
@@ -227,8 +238,6 @@ def test_all_that_shapes_an_answer_is_in_the_key(kept: Kept, more: dict[str, Any
 
 def test_the_order_of_fields_is_not_in_the_key(kept: Kept) -> None:
     def send(body: str) -> httpx.Response:
-        import plain_http
-
         return plain_http.post(
             f"{kept.server.url}/v1/chat/completions",
             content=body,
@@ -282,3 +291,41 @@ def test_a_request_steers_the_cache(kept: Kept) -> None:
     wrong = kept.ask("plain", "steer", cache="maybe")
     assert wrong.status_code == 400
     assert "`off`, `refresh` or `only`" in wrong.json()["error"]["message"]
+
+
+def test_a_request_that_has_no_key_is_left_alone(kept: Kept) -> None:
+    text = "infinite"
+    body = json.dumps({"model": "plain", "messages": [{"role": "user", "content": text}]})
+    body = body[:-1] + ', "seed": 1e400}'
+    headers = {"authorization": "Bearer sw-red-key", "content-type": "application/json"}
+    for _ in range(2):
+        reply = plain_http.post(
+            f"{kept.server.url}/v1/chat/completions", content=body, headers=headers
+        )
+        assert reply.status_code == 200
+        assert state(reply) is None
+    assert kept.calls("plain", text) == 2
+
+
+def test_large_numbers_are_not_confused(kept: Kept) -> None:
+    for seed in (10**30, 10**30 + 1, 0.1, 0.2):
+        assert state(kept.ask("plain", "large", seed=seed)) == "miss"
+        assert state(kept.ask("plain", "large", seed=seed)) == "hit"
+
+
+def test_a_large_request_is_kept_as_well(kept: Kept) -> None:
+    text = "long " * 300_000
+    assert state(kept.ask("plain", text)) == "miss"
+    assert state(kept.ask("plain", text)) == "hit"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["once-streamed", "once-whole"])
+def test_an_old_answer_is_served_if_the_model_fails(kept: Kept, model: str, stream: bool) -> None:
+    kept.ask(model, "old", stream=stream)
+    old = kept.ask(model, "old", stream=stream)
+    assert old.status_code == 200
+    assert (state(old), old.headers["x-slipway-served-by"]) == ("stale", "stale")
+    assert "Ships float." in old.text
+    other = kept.ask(model, "never asked")
+    assert other.status_code == 502

@@ -1,7 +1,9 @@
 """Test servers that share kept answers through a real Redis, also if that is slow, full or gone."""
 
+import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, run, serving
 from redis_server import RedisServer, SlowLine, redis_server, slow_line
 from slipway.providers.mock import MockServer
-from waiting import until
+from waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.usefixtures("needs_redis")
 
@@ -187,3 +190,27 @@ def test_check_says_what_is_wrong_with_a_redis(tmp_path: Path, pair: Pair) -> No
     assert (code, "does not speak the protocol of Redis" in said) == (2, True)
     code, said = check(f"redis://{place}")
     assert (code, "cannot be reached" in said) == (0, True)
+
+
+@pytest.mark.soak
+def test_a_thousand_questions_to_four_workers_are_four_calls_at_most(tmp_path: Path) -> None:
+    async def ask_all(url: str) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=1000)
+        async with plain_http.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
+            body = {"model": "m", "messages": [{"role": "user", "content": "four"}]}
+            asked = [client.post(f"{url}/v1/chat/completions", json=body) for _ in range(1000)]
+            return await asyncio.gather(*asked)
+
+    with redis_server(tmp_path) as redis, mocking(tokens=20, ttft_s=5.0) as mock:
+        settings = {
+            "shared": redis.url,
+            "limits": {"answers": 4000, "connections": 4000},
+            "models": {"m": {"base_url": mock.url, "name": "mock-model", "cache": "1h"}},
+        }
+        with serving(tmp_path, "--workers", "4", settings=settings) as server:
+            replies = asyncio.run(ask_all(server.url))
+            assert {reply.status_code for reply in replies} == {200}
+            texts = {reply.json()["choices"][0]["message"]["content"] for reply in replies}
+            assert len(texts) == 1
+            states = Counter(reply.headers["x-slipway-cache"] for reply in replies)
+            assert states["miss"] == len(mock.requests) <= 4

@@ -70,7 +70,7 @@ PARTS = [
     ("zh-quote", "如何使用 Docker 部署？", "docker run -d", "主题"),
     ("xlsx-percent", "What is the VAT in Germany?", "19%", "France"),
     ("xlsx-percent", "When does Germany open?", "09:30", "0.39"),
-    ("xlsx-hidden-column", "In which room is Ada?", "| 12", "91000"),
+    ("xlsx-hidden-column", "Who is Ada?", "| 12", "91000"),
     ("xlsx-formula", "What is the price of the desk?", "Desk | 200", "Chair"),
 ]  # fmt: skip
 LOSSES = [
@@ -130,3 +130,33 @@ def test_the_answer_says_what_a_person_sees(
 @pytest.mark.parametrize(("case", "what"), LOSSES)
 def test_what_could_not_be_read_is_listed(server: Serving, case: str, what: str) -> None:
     assert what in server.get(f"/v1/documents?app={case}").text.casefold()
+
+
+def test_four_questions_in_one_are_four_sections(server: Serving) -> None:
+    found = plain(
+        answer(
+            server,
+            "docx-numbers",
+            "When are invoices due? What does a late payment cost? What does clause 2.1 say? "
+            "Where is the canteen?",
+        )
+    )
+    assert found.split("## ")[1:4] == [
+        "When are invoices due?\n\nInvoices are due within 14 days.\n\n",
+        "What does a late payment cost?\n\nA late payment costs 2 % a month.\n\n",
+        "What does clause 2.1 say?\n\nInvoices are due within 14 days.\n\n",
+    ]
+    assert found.split("## ")[4].startswith("Where is the canteen?\n\nThe documents do not say.")
+
+
+def test_another_one_is_searched_plainly(server: Serving) -> None:
+    asked = [
+        {"role": "user", "content": "What is the fee of the Gold plan in Asia?"},
+        {"role": "assistant", "content": "80"},
+        {"role": "user", "content": "and for the Silver plan?"},
+    ]
+    done = server.chat("html-rowspan", messages=asked)
+    assert plain(done.json()["choices"][0]["message"]["content"]) == f"{HEADS}Silver | Asia | 40"
+    asked[-1]["content"] = "and for the other one?"
+    done = server.chat("html-rowspan", messages=asked)
+    assert plain(done.json()["choices"][0]["message"]["content"]) == f"{HEADS}Gold | Asia | 80"

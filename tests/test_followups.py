@@ -443,6 +443,11 @@ def test_a_missing_rewriting_model_is_reported(folder: Path) -> None:
         ("How do I upload files?", "what about the second one?", "How do I upload files?"),
         ("What does the Basic plan cost?", "and the other plan?", "What does the other plan cost?"),
         ("张伟有多少天年假？", "那另一个呢？", "张伟有多少天年假？"),
+        (
+            "What is the fee of the Gold plan in Asia?",
+            "and for the Silver plan?",
+            "What is the fee of the Silver plan in Asia?",
+        ),
     ],
 )
 def test_another_one_that_nobody_named_is_searched_plainly(

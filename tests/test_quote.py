@@ -204,6 +204,32 @@ def test_words_are_matched_by_their_stems_and_in_scripts_without_spaces() -> Non
     )
 
 
+def test_code_with_blank_lines_is_quoted_whole() -> None:
+    text = "To restart the server, run this:\n\n    stop()\n\n    start()\n\nThen wait."
+    found = quoted("How do I restart the server?", [source(1, "Restarting", text)])
+    assert found.text == text.replace("this:", "this: [1]").removesuffix("\n\nThen wait.")
+
+
+def test_code_that_a_passage_begins_in_the_middle_of_is_never_quoted() -> None:
+    code = "server = restart(now=True)\nprint(server.state);\n```\n\n"
+    text = code + "To restart the server, press the button. The lamp goes out."
+    found = quoted("How do I restart the server?", [source(1, "Restarting", text)])
+    assert found.text.startswith("To restart the server, press the button. [1]")
+    assert "print" not in found.text
+
+
+def test_sentences_do_not_end_behind_abbreviations_or_ordinals() -> None:
+    for asked, text in (
+        ("Ab wann gilt der Kurs?", "Der Kurs gilt ab dem 3. Mai für alle."),
+        ("Wo sind die Räume?", "Die Räume sind im 2. Stock, z. B. für Kurse, siehe Nr. 5 im Plan."),
+        ("What does the course cost?", "The course costs approx. 5 euros, see No. 7 of Acme Inc."),
+    ):
+        found = quoted(asked, [source(1, "Info", f"{text} The rest follows here.")])
+        assert f"{text} [1]" in found.text
+    two = quoted("Does the pump have 3 or 4 valves?", [source(1, "Pump", "It has 3. Valves leak.")])
+    assert "It has 3. [1]" in two.text or "Valves leak. [1]" in two.text
+
+
 PIECES = st.sampled_from(
     [
         "Add a model.",

@@ -57,6 +57,23 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
         ),
         ("model: {}\n", "did you mean `models:`?"),
         (
+            "models:\n  m1: {base_url: http://h/v1, cache: soon}\n",
+            "s.yaml:2: models.m1.cache: `soon` is not a duration; write `250ms`, `2s`, `5m`, `1h` or `30d`",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, cache: 0}\n",
+            "models.m1.cache.exact: 0 keeps nothing; write how long, such as `1h`, or remove it",
+        ),
+        ("cache: {exact: 0s}\n", "s.yaml:1: cache.exact: 0 keeps nothing"),
+        (
+            "models:\n  m1: {base_url: http://h/v1, cache: {stale_on_error: 1d}}\n",
+            "models.m1.cache.stale_on_error: it has no effect without `exact`; add it to",
+        ),
+        (
+            'models:\n  m1: {base_url: http://h/v1, cache: {exact: 1h, tags: ["a,b"]}}\n',
+            "models.m1.cache.tags: `a,b` is not a tag; write a name without commas",
+        ),
+        (
             "models:\n  m1: {base_url: http://h/v1, connection: {connect: soon}}\n",
             "s.yaml:2: models.m1.connection.connect: `soon` is not a duration",
         ),

@@ -62,6 +62,7 @@ def site_settings(mock: MockServer, folder: Path) -> dict[str, Any]:
     settings = models(mock.url, "mock-model", "say-100", "say-4000", "fault-cut-8")
     settings["models"]["one-by-one"] = {"base_url": mock.url, "name": "say-200", "at_once": 1}
     settings["models"]["two-by-two"] = {"base_url": mock.url, "name": "say-200", "at_once": 2}
+    settings["models"]["kept"] = {"base_url": mock.url, "name": "mock-model", "cache": "1h"}
     settings["apps"] = {
         "tea": {"knowledge": str(folder / "tea.md"), "route": "mock-model"},
         "slow-tea": {"knowledge": str(folder / "tea.md"), "route": "say-100"},
@@ -208,6 +209,20 @@ def test_a_trace_is_found_whichever_worker_answered(site: Site, asked: int, othe
         assert trace.json()["tries"][0]["answer"]["app"] == model, trace.text
         assert site.to(other).get(f"/v1/traces/{answer_id}", headers=OTHER).status_code == 404
     assert site.to(other).get("/v1/traces/ans-unknown", headers=KEY).status_code == 404
+
+
+@BOTH
+def test_an_invalidation_reaches_the_answers_that_other_workers_keep(
+    site: Site, worker: int
+) -> None:
+    for each in (1, 2):
+        assert site.chat(each, "kept").headers["x-slipway-cache"] == "miss"
+        assert site.chat(each, "kept").headers["x-slipway-cache"] == "hit"
+    removed = site.to(worker).post("/v1/cache/invalidate", json={"app": "kept"}, headers=KEY)
+    assert removed.json() == {"invalidated": 2, "everywhere": True}
+    report = site.to(worker).get("/v1/cache/report", headers=KEY).json()
+    row = next(row for row in report["saved"] if row["app"] == "kept")
+    assert row["answers"] == 2 * worker
 
 
 @BOTH

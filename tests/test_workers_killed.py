@@ -105,17 +105,18 @@ async def kill_under_load(
 ) -> tuple[Load, list[Kill]]:
     """Kill one worker after the other while clients ask; return the load, and who died when."""
     load, killed = Load(workers.server.port), list[Kill]()
-    tasks = [asyncio.create_task(load.client(body)) for body in bodies]
-    for worker in islice(cycle((2, 1)), kills):
+    async with asyncio.TaskGroup() as clients:  # the first wrong answer ends it
+        for body in bodies:
+            clients.create_task(load.client(body))
+        for worker in islice(cycle((2, 1)), kills):
+            await until_async(partial(load.has_answered, load.answered + 50))
+            await asyncio.sleep(every_s)
+            restarts = (await asyncio.to_thread(workers.counts))["restarts"]
+            os.kill(await asyncio.to_thread(workers.pid_of, worker), signal.SIGKILL)
+            killed.append((worker, time.monotonic()))
+            await asyncio.to_thread(until, partial(is_whole, workers, restarts + 1))
         await until_async(partial(load.has_answered, load.answered + 50))
-        await asyncio.sleep(every_s)
-        restarts = (await asyncio.to_thread(workers.counts))["restarts"]
-        os.kill(await asyncio.to_thread(workers.pid_of, worker), signal.SIGKILL)
-        killed.append((worker, time.monotonic()))
-        await asyncio.to_thread(until, partial(is_whole, workers, restarts + 1))
-    await until_async(partial(load.has_answered, load.answered + 50))
-    load.stopped = True
-    await asyncio.gather(*tasks)
+        load.stopped = True
     return load, killed
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "trace": "Show which models were tried for an answer.",
     "rules": "Test and explain the rules that answer without a model.",
     "feedback": "List what people said of answers.",
+    "cache": "Show what kept answers saved, explain and remove them.",
     "ledger": "Show what was spent, and compare it with an invoice.",
     "prices": "Show what models cost, and where the price is from.",
     "eval": "Measure how good search and answers are.",

@@ -18,6 +18,7 @@ AttemptKind = Literal["first", "retry", "trial", "continue"]
 CallKind = Literal["first", "retry", "trial", "continue", "side"]  # side: it wrote no answer
 Stage = Literal["admit", "plan", "retrieve", "write"]
 CacheWish = Literal["use", "off", "refresh", "only"]  # what a request wants of the cache
+CacheState = Literal["hit", "semantic", "stale", "flight", "miss", "refresh"]  # what it did
 Language = Literal["en", "zh"]  # the languages of error messages for people
 
 
@@ -262,15 +263,28 @@ class Saved(Record, frozen=True, kw_only=True):
 class CacheFacts(Record, frozen=True, kw_only=True):
     """What the cache did for an answer.
 
-    `state` is `hit` or `stale` (a kept answer), `flight` (the call of an identical question that
-    was in progress), `miss`, `refresh` or `off`. `age_s` is the age of a kept answer. `key` names
+    `state` is `hit` or `stale` (a kept answer), `semantic` (the kept answer of a similar
+    `question`, with the cosine of both), `flight` (the call of an identical question that was in
+    progress), `miss` or `refresh`. `age_s` is the age of a kept answer. `key` names
     the kept answer in `POST /v1/cache/invalidate`.
     """
 
-    state: Literal["hit", "stale", "flight", "miss", "refresh", "off"]
+    state: CacheState
     key: str | None = None
     age_s: float | None = None
     saved: Saved | None = None
+    similarity: float | None = None
+    question: str | None = None
+
+
+class CacheStats(Record, frozen=True, kw_only=True):
+    """What the cache of this process holds. `shared` is the state of Redis, or `off`."""
+
+    entries: int = 0
+    bytes: int = 0
+    budget: int = 0
+    flights: int = 0
+    shared: str = "off"
 
 
 class UsageReport(Event, frozen=True, kw_only=True):
@@ -352,6 +366,7 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     other_usage: tuple[OtherModelUsage, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
     saved: Saved | None = None
+    cache: CacheState | None = None  # None if no cache was asked
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):
@@ -391,6 +406,7 @@ class RuleUsed(Record, frozen=True, kw_only=True):
     kind: Literal["question", "pattern", "intent"]
     reason: str
     shadow: bool
+    at: float = 0.0  # seconds since the epoch
 
 
 class Answered(Record, frozen=True, kw_only=True):
@@ -408,6 +424,8 @@ class Answered(Record, frozen=True, kw_only=True):
     text: str | None = None
     sources: tuple[dict[str, Any], ...] = ()  # the cited ones
     sections: int = MAX_SECTIONS  # how many it has; the most there can be if that is unknown
+    groups: tuple[str, ...] = ()  # of the asker
+    is_whole: bool = False  # the first question of a conversation, answered to its end
 
     @property
     def size(self) -> int:
@@ -432,7 +450,20 @@ class FeedbackGiven(Record, frozen=True, kw_only=True):
     app: str
     kind: str
     helpful: bool | None
+    answer: str = ""  # its id
 
 
-PipelineRecord = AnswerDone | AttemptDone | RuleUsed
+class SemanticLooked(Record, frozen=True, kw_only=True):
+    """The record of a look-up of similar questions, or of a comparison of two answers.
+
+    `outcome` is `none` (no candidate), `shadow`, `check` or `serve`; or `same`, `different` or
+    `unknown`. `refused` names the guards that refused near questions.
+    """
+
+    app: str
+    outcome: str
+    refused: tuple[str, ...] = ()
+
+
+PipelineRecord = AnswerDone | AttemptDone | RuleUsed | SemanticLooked
 Emit = Callable[[PipelineRecord], None]

@@ -15,7 +15,7 @@ from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.routing import AttemptUsage, Route, ask_briefly
-from slipway.types import Delta, Done, Event, Question, ServedBy, UsageReport
+from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
 
@@ -31,7 +31,7 @@ async def answer(
     tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.books)
 
     async def stages() -> None:
-        if not await is_ruled(pipeline, app, question, draft, tally, say):
+        if not is_ruled(pipeline, app, question, draft, tally, say):
             await compose(pipeline, app, question, draft, tally, say)
             finish(question, draft, tally, say)
 
@@ -42,15 +42,17 @@ async def answer(
         raise
 
 
-async def is_ruled(
+def is_ruled(
     pipeline: Pipeline, app: App, question: Question, draft: Draft, tally: Tally, say: Say
 ) -> bool:
     """Answer by a rule of the app; return False if none matches."""
     if app.rules is None:
         return False
     send = timed(say, tally)
-    if not await answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+    if not answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
         return False
+    if app.route is not None:
+        tally.saved = Saved(by="rule")
     finish(question, draft, tally, say)
     return True
 

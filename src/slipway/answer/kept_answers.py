@@ -10,17 +10,18 @@ them, it is removed.
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any
 
 import msgspec
 
 from slipway import ledger
 from slipway.answer.answering import compose, done, is_ruled, report_usage, settle
 from slipway.answer.draft import Draft, Say
-from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale
+from slipway.answer.kept_chat import NOTHING_KEPT, may_be_stale, note_kept
 from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import search_again, searched_sections
+from slipway.answer.same_answer import SaidAnswer
 from slipway.answer.settlement import Tally
+from slipway.answer.similar import SimilarAnswer, learn, look
 from slipway.answer.skeleton import run_settled
 from slipway.cache import CachePolicy, Flight, KeptAnswer, digest
 from slipway.cache.keys import plain
@@ -28,6 +29,7 @@ from slipway.errors import NotCached, ProviderError, SlipwayError
 from slipway.knowledge import Knowledge
 from slipway.types import (
     CacheFacts,
+    CacheState,
     Citation,
     Delta,
     Done,
@@ -91,6 +93,9 @@ class KeptAsk:
         self.question, self.endpoint = question, endpoint
         self.cache = pipeline.cache
         self.key = self.version = ""
+        self.may_keep = False  # the documents must have been read before
+        self.scope: list[str] = []  # the documents, and the groups that decide what is read
+        self.similar: SimilarAnswer | None = None
 
     @property
     def knowledge(self) -> Knowledge | None:
@@ -100,15 +105,20 @@ class KeptAsk:
 
     async def look(self) -> None:
         """Find out the key, and the version of the documents that this asker may read."""
-        if self.knowledge is None:
-            self.key = self.key_for([])
+        if self.app.knowledge is None:
+            self.may_keep = True
+        elif self.knowledge is None:  # which groups matter is not known yet
+            asker = self.question.asker
+            self.scope = ["unread", asker.owner, *sorted(asker.groups)]
         else:
-            self.key, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
+            self.may_keep = True
+            self.scope, self.version = await asyncio.to_thread(self._look_at, self.knowledge)
+        self.key = self.key_for(self.scope)
 
-    def _look_at(self, knowledge: Knowledge) -> tuple[str, str]:
+    def _look_at(self, knowledge: Knowledge) -> tuple[list[str], str]:
         asker = self.question.asker
         scope = [knowledge.name, *knowledge.groups_that_matter(asker)]
-        return self.key_for(scope), knowledge.version(asker)
+        return scope, knowledge.version(asker)
 
     def key_for(self, scope: list[str]) -> str:
         """Return the key; `scope` names the documents and the groups that decide what is read."""
@@ -143,10 +153,36 @@ class KeptAsk:
             entry = msgspec.structs.replace(entry, knowledge=self.version)
             self.cache.verified(entry)
             return entry
-        self.cache.drop(self.key, "outranked" if is_current else "document")
+        self.cache.drop(entry.key, "outranked" if is_current else "document")
         # the search may have read a changed file again
         self.version = await asyncio.to_thread(knowledge.version, asker)
         return None
+
+    async def kept_under(self, key: str) -> KeptAnswer | None:
+        """Return the fresh answer kept under another question's key, if it is still true."""
+        entry = await self.cache.get(key)
+        if entry is None or entry.state(self.cache.now()) != "fresh":
+            return None
+        if self.app.knowledge is None:
+            return entry
+        return await self.still_true(entry, self.knowledge) if self.knowledge else None
+
+    def said(self, entry: KeptAnswer, question: str) -> SaidAnswer:
+        """Return what a kept answer says."""
+        return said_in(decode_body(entry.body), question)
+
+
+def said_in(body: KeptBody, question: str) -> SaidAnswer:
+    """Return the text and the cited passages of an answer's events."""
+    events = [msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]) for name, raw in body.events]
+    ids = {event.source.n: event.source.id for event in events if isinstance(event, SourceFound)}
+    cited = {event.n for event in events if isinstance(event, Citation)}
+    return SaidAnswer(
+        question=question,
+        text="".join(event.text for event in events if isinstance(event, Delta)),
+        passages=frozenset(ids[n] for n in cited if n in ids),
+        abstained=body.abstained,
+    )
 
 
 async def answer_kept(
@@ -163,18 +199,17 @@ async def answer_kept(
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
-        if await is_ruled(pipeline, app, question, draft, tally, say):
+        if is_ruled(pipeline, app, question, draft, tally, say):
             return
         await asked.look()
+        asked.cache.note_answer(question.id, asked.key)
         entry = await asked.find()
-        state = entry.state(asked.cache.now()) if entry is not None else None
-        if entry is not None and state in ("fresh", "refresh"):
-            if state == "refresh":
-                refresh_soon(asked)
-            replay(asked, entry, tally, say)
+        if is_replayed(asked, entry, tally, say):
             return
         if question.cache == "only":
             raise NotCached(NOTHING_KEPT)
+        if await similar_answers(asked, tally, say):
+            return
         try:
             await answer_by_flight(asked, draft, tally, say)
         except ProviderError as error:
@@ -198,26 +233,53 @@ def stale_text(age_s: float) -> str:
 # A kept answer
 
 
-def replay(asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say) -> None:
-    """Send the events of a kept answer, and what it saved."""
+def is_replayed(asked: KeptAsk, entry: KeptAnswer | None, tally: Tally, say: Say) -> bool:
+    """Send a kept answer that is not too old, and return whether there was one."""
+    state = entry.state(asked.cache.now()) if entry is not None else None
+    if entry is None or state not in ("fresh", "refresh"):
+        return False
+    if state == "refresh":
+        refresh_soon(asked)
+    replay(asked, entry, tally, say)
+    return True
+
+
+async def similar_answers(asked: KeptAsk, tally: Tally, say: Say) -> bool:
+    """Look for a similar question; send its answer and return true if it may be served."""
+    if asked.question.cache != "use" or joinable(asked) is not None:
+        return False
+    asked.similar = similar = await look(asked)
+    if similar is None or not similar.is_served:
+        return False
+    best, entry = similar.found.best, similar.entry
+    assert best is not None and entry is not None  # noqa: S101, PT018 - only then it is served
+    asked.cache.semantic.note(asked.question.id, similar.index, best.key, similar.found)
+    similarity = round(best.similarity, 4)
+    facts = CacheFacts(state="semantic", similarity=similarity, question=best.text)
+    replay(asked, entry, tally, say, facts)
+    return True
+
+
+def replay(
+    asked: KeptAsk, entry: KeptAnswer, tally: Tally, say: Say, facts: CacheFacts | None = None
+) -> None:
+    """Send the events of a kept answer, and what it saved. `facts` are those of a similar question,
+    if its answer is sent.
+    """
     body: KeptBody = decode_body(entry.body)
-    now = asked.cache.now()
-    is_fresh = entry.state(now) == "fresh"
-    tally.served_by = "cache" if is_fresh else "stale"
-    tally.model, tally.provider = entry.model, "cache"
-    tally.saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
+    kept = note_kept(entry, tally, asked.cache.now())
+    if facts is None:
+        facts = kept
+    else:
+        tally.served_by = tally.cache = "semantic"
+        tally.saved = Saved(by="semantic", usage=entry.usage, usd=entry.cost_usd)
+        facts = msgspec.structs.replace(facts, key=kept.key, age_s=kept.age_s, saved=tally.saved)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
         say(msgspec.msgpack.decode(raw, type=KEPT_EVENTS[name]))
     if entry.usage is not None:
         say(UsageReport(model=entry.model or "", usage=entry.usage, cost_usd="0"))
-    facts = CacheFacts(
-        state="hit" if is_fresh else "stale",
-        key=entry.key,
-        age_s=round(entry.age_s(now), 3),
-        saved=tally.saved,
-    )
     say(
         Done(
             id=asked.question.id,
@@ -237,7 +299,7 @@ def entry_of(asked: KeptAsk, flight: AnswerFlight, version: str) -> KeptAnswer |
     """Return the answer as it is kept; None if it is not complete, or not as good as it should be."""
     draft, tally, lifetime = flight.draft, flight.tally, asked.policy.lifetime
     notices = {event.code for event in flight.items if isinstance(event, Notice)}
-    if lifetime is None or not flight.keep or notices & LESSER:
+    if lifetime is None or not (flight.keep and asked.may_keep) or notices & LESSER:
         return None
     if any(section.state != "done" for section in draft.sections):
         return None
@@ -287,9 +349,12 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     """Answer by a call that identical questions share."""
     flights = asked.cache.flights
     shares = asked.policy.flights and asked.question.cache != "refresh"
-    found = flights.joinable((asked.key, asked.version)) if shares else None
-    is_mine = not isinstance(found, AnswerFlight)
-    flight = found if isinstance(found, AnswerFlight) else begin_flight(asked, tally)
+    found = joinable(asked) if shares else None
+    is_mine = found is None
+    flight = found or begin_flight(asked, tally)
+    if not is_mine:
+        nothing_learned(asked)
+    tally.cache = how(asked) if is_mine else "flight"
     flights.enter(flight)
     try:
         await take(flight, tally, say)
@@ -299,7 +364,24 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     finally:
         await flights.leave(flight)
         book(flight, draft, tally)
-    end(asked, flight, draft, tally, say, is_mine=is_mine)
+    end(asked, flight, draft, tally, say)
+
+
+def how(asked: KeptAsk) -> CacheState:
+    """Return how an answer begins that nothing kept or in progress serves."""
+    return "refresh" if asked.question.cache == "refresh" else "miss"
+
+
+def joinable(asked: KeptAsk) -> AnswerFlight | None:
+    """Return the answer to an identical question that is in progress."""
+    found = asked.cache.flights.joinable((asked.key, asked.version))
+    return found if isinstance(found, AnswerFlight) else None
+
+
+def nothing_learned(asked: KeptAsk) -> None:
+    """Take note that no answer came to compare with that of a similar question."""
+    if asked.similar is not None:
+        asked.similar.index.undecided(asked.similar.found.verdict)
 
 
 def begin_flight(asked: KeptAsk, tally: Tally) -> AnswerFlight:
@@ -315,11 +397,17 @@ async def fly(asked: KeptAsk, flight: AnswerFlight) -> None:
     """Write the answer, and keep it if it is complete."""
     version = asked.version  # of before the search: if documents change now, it is searched again
     draft, tally = flight.draft, flight.tally
-    await compose(asked.pipeline, asked.app, asked.question, draft, tally, flight.say)
+    try:
+        await compose(asked.pipeline, asked.app, asked.question, draft, tally, flight.say)
+    except BaseException:
+        nothing_learned(asked)
+        raise
     settle(draft, tally)
     entry = entry_of(asked, flight, version)
     if entry is not None:
         asked.cache.put(entry)
+    if asked.similar is not None:
+        asked.cache.work_in_background(learn(asked, asked.similar, entry))
 
 
 async def take(flight: AnswerFlight, tally: Tally, say: Say) -> None:
@@ -359,8 +447,6 @@ def end(
     draft: Draft,
     tally: Tally,
     say: Say,
-    *,
-    is_mine: bool,
 ) -> None:
     """Send the end of an answer: its usage and what the cache did."""
     question = asked.question
@@ -368,18 +454,17 @@ def end(
         report_usage(draft, tally, say)
     elif tally.saved.usage is not None:
         say(UsageReport(model=tally.model or "", usage=tally.saved.usage, cost_usd="0"))
-    how: Any = "refresh" if question.cache == "refresh" else "miss"
-    facts = CacheFacts(state=how if is_mine else "flight", key=asked.key, saved=tally.saved)
+    facts = CacheFacts(state=tally.cache or "miss", key=asked.key, saved=tally.saved)
     say(msgspec.structs.replace(done(question, flight.draft, tally), cache=facts))
 
 
 def refresh_soon(asked: KeptAsk) -> None:
     """Write the answer again in the background, unless that is already being done."""
-    if asked.cache.flights.joinable((asked.key, asked.version)) is not None:
+    if joinable(asked) is not None:
         return
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
-    again.key, again.version = asked.key, asked.version
+    again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
     books = asked.pipeline.books
     tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, books)
 

@@ -1,5 +1,6 @@
 """The cache in front of bare models and routes: kept answers, and calls that questions share."""
 
+import asyncio
 import re
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from slipway.types import Asker, CacheFacts, CacheWish, Piece, Saved, new_id
 
 COMPLETE = frozenset({"stop", "tool_calls", "function_call"})  # finish reasons of answers to keep
 REFUSED = re.compile(rb'"refusal"\s*:\s*"[^"]')
+LARGE_BODY = 1024 * 1024  # bytes; the key of a larger request is made in a thread
 NOTHING_KEPT = "No answer to this question is kept."
 
 
@@ -54,23 +56,29 @@ class KeptQuestion:
         self.pipeline, self.route, self.policy = pipeline, route, policy
         self.call, self.asker = call, asker
         self.cache: AnswerCache = pipeline.cache
-        self.parameters = parameters_of(call.body)
         self.key = ""
 
-    @property
-    def is_left_alone(self) -> bool:
-        """Return whether neither kept answers nor flights serve it."""
-        return self.policy.only_at_zero and self.parameters.get("temperature") != 0
+    async def look(self) -> None:
+        """Find out the key; empty if neither kept answers nor flights serve this question."""
+        try:
+            if len(self.call.body) > LARGE_BODY:
+                self.key = await asyncio.to_thread(self._make_key)
+            else:
+                self.key = self._make_key()
+        except (ValueError, OverflowError, RecursionError):  # numbers or text that we cannot write
+            self.key = ""
 
-    def make_key(self) -> str:
-        self.key = digest(
+    def _make_key(self) -> str:
+        parameters = parameters_of(self.call.body)
+        if self.policy.only_at_zero and parameters.get("temperature") != 0:
+            return ""
+        return digest(
             "chat",
             self.policy.identity,
             self.asker.tenant,
-            self.parameters,
+            parameters,
             self.call.stream_options,
         )
-        return self.key
 
 
 async def proxy_kept(
@@ -88,7 +96,8 @@ async def proxy_kept(
     Raises SlipwayError if there is none and no model can answer.
     """
     question = KeptQuestion(pipeline, route, policy, call, asker)
-    if question.is_left_alone:
+    await question.look()
+    if not question.key:
         if wish == "only":
             raise NotCached(NOTHING_KEPT)
         await proxy(pipeline, route, call, answer_id, asker, writer)
@@ -96,7 +105,6 @@ async def proxy_kept(
     tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
     async def stages() -> None:
-        question.make_key()
         entry = None
         if policy.lifetime is not None and wish != "refresh":
             entry = await question.cache.get(question.key)
@@ -134,17 +142,10 @@ async def send_kept(
     question: KeptQuestion, entry: KeptAnswer, tally: Tally, writer: ResponseWriter
 ) -> None:
     """Send a kept answer in the form that the client asked for."""
-    now = question.cache.now()
-    is_fresh = entry.state(now) == "fresh"
-    saved = Saved(by="cache" if is_fresh else "stale", usage=entry.usage, usd=entry.cost_usd)
-    cache = CacheFacts(
-        state="hit" if is_fresh else "stale", key=entry.key, age_s=entry.age_s(now), saved=saved
-    )
-    tally.served_by = "cache" if is_fresh else "stale"
-    tally.model, tally.provider, tally.saved = entry.model, "cache", saved
+    cache = note_kept(entry, tally, question.cache.now())
     tally.mark_first_words()
     facts = Facts(
-        served_by=tally.served_by,
+        served_by=tally.served_by or "cache",
         model=entry.model or "",
         attempts=0,
         cost_usd="0",
@@ -156,6 +157,19 @@ async def send_kept(
     writer.begin(facts)
     await writer.write(stream_of(entry, usage_wanted=question.call.usage_wanted))
     writer.end()
+
+
+def note_kept(entry: KeptAnswer, tally: Tally, now: float) -> CacheFacts:
+    """Record that a kept answer serves, and return what the reply says of it. It is served by
+    `stale` if it is that old that only the failure of all models allows it.
+    """
+    age = entry.state(now)
+    by: Literal["cache", "stale"] = "cache" if age in ("fresh", "refresh") else "stale"
+    tally.served_by, tally.cache = by, "hit" if age == "fresh" else "stale"
+    tally.model, tally.provider = entry.model, "cache"
+    tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
+    age_s = round(entry.age_s(now), 3)
+    return CacheFacts(state=tally.cache, key=entry.key, age_s=age_s, saved=tally.saved)
 
 
 def stream_of(entry: KeptAnswer, *, usage_wanted: bool) -> bytes:
@@ -175,7 +189,8 @@ def whole_of(entry: KeptAnswer) -> bytes:
 
 def completion_from(events: bytes) -> bytes:
     """Return the completion that says what the events of a stream say."""
-    chunks = [msgspec.json.decode(data) for e in Framer().feed(events) if (data := data_of(e))]
+    datas = [data_of(event) for event in Framer().feed(events) if not is_end(event)]
+    chunks = [msgspec.json.decode(data) for data in datas if data.strip()]
     return msgspec.json.encode(completion_of(each for each in chunks if isinstance(each, dict)))
 
 
@@ -183,13 +198,18 @@ def split_usage(events: Iterable[bytes]) -> tuple[bytes, bytes]:
     """Return (events without the one about usage and `[DONE]`, the event about usage)."""
     kept, usage = list[bytes](), b""
     for event in events:
-        if event == DONE:
+        if is_end(event):
             continue
         if is_about_usage(event):
             usage = event
         else:
             kept.append(event)
     return b"".join(kept), usage
+
+
+def is_end(event: bytes) -> bool:
+    """Return whether an event is `[DONE]`."""
+    return event == DONE or (len(event) < 200 and data_of(event).strip() == b"[DONE]")
 
 
 def is_about_usage(event: bytes) -> bool:
@@ -325,6 +345,7 @@ async def take(
     """Send what a flight brings, from its beginning, in the form that the client asked for."""
     how: Literal["miss", "refresh"] = "refresh" if fresh else "miss"
     cache = CacheFacts(state=how if is_mine else "flight", key=question.key)
+    tally.cache = cache.state
     parts = list[bytes]()
     async for pieces in flight.follow():
         tally.mark_first_words()
@@ -342,7 +363,7 @@ async def take(
         cache = msgspec.structs.replace(cache, saved=saved_by(flight))
     body = flight.whole
     if body is None:
-        body = completion_from(b"".join(part for part in parts if part != DONE))
+        body = completion_from(b"".join(parts))
     writer.whole(body, flight.facts(cache))
 
 

@@ -19,6 +19,7 @@ from slipway.types import (
     AnswerDone,
     Asker,
     CacheFacts,
+    CacheState,
     CallKind,
     Emit,
     OtherModelUsage,
@@ -108,6 +109,7 @@ class Tally:
         self.other_usage: list[OtherModelUsage] = []
         self.skipped: dict[str, str] = {}
         self.saved: Saved | None = None
+        self.cache: CacheState | None = None
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -294,6 +296,7 @@ class Tally:
             other_usage=others,
             skipped=tuple(self.skipped.items()) if self.skipped else (),
             saved=self.saved,
+            cache=self.cache,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

@@ -16,8 +16,8 @@ from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
+from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
-from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -30,10 +30,19 @@ from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import AttemptDone, FeedbackGiven, PipelineRecord, StoreState
+from slipway.types import (
+    Answered,
+    AttemptDone,
+    FeedbackGiven,
+    PipelineRecord,
+    RuleUsed,
+    StoreState,
+)
 from slipway.web.answers import AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
+from slipway.web.cache import CacheRoutes
+from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
@@ -88,22 +97,22 @@ class Assembly:
             pace=Pace(self.records),
             books=self.ledger,
             in_flight_total=self.in_flight(),
-            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
-        self.feedback = Feedback(self.records, self.writer, self.emit)
+        self.feedback = Feedback(
+            self.records, self.writer, self.emit, self.carried.cache.semantic.hear
+        )
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
         self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
+        self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
-        self.answers = AnswerRoutes(
-            self.current, lambda: self.asgi, self.feedback.note, self.attachments
-        )
+        self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
         self.asgi: Guard = self.route()
 
     def in_flight(self) -> InFlight:
@@ -112,7 +121,13 @@ class Assembly:
 
     def count_answers(self) -> Telemetry:
         """Return the metrics."""
-        return Telemetry(lambda: self.carried.in_flight_total.count, self.healths, self.store_state)
+        return Telemetry(
+            lambda: self.carried.in_flight_total.count,
+            self.healths,
+            self.store_state,
+            cache=self.carried.cache.stats,
+            semantic=self.carried.cache.semantic.reports,
+        )
 
     def healths(self) -> dict[str, Health]:
         """Return what is known of each model that questions may meet."""
@@ -121,9 +136,20 @@ class Assembly:
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Hand a record of the pipeline to those who watch it."""
         self.telemetry.emit(record)
+        if isinstance(record, FeedbackGiven) and record.helpful is False:
+            self.carried.cache.disliked(record.answer)
         self.traces.emit(record)
+        if isinstance(record, RuleUsed):
+            self.writer.add(record)
         if isinstance(record, AttemptDone) and record.error is not None:
             log.warning("%s: model %s failed: %s", record.answer_id, record.model, record.error)
+
+    def note(self, answered: Answered) -> None:
+        """Remember an answer for votes, and its texts if rules are to be found from them."""
+        self.feedback.note(answered)
+        collected = collected_from(answered, self.current.settings)
+        if collected is not None:
+            self.writer.add(collected)
 
     def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
         """Compile the settings, taking over from `before` what did not change."""
@@ -185,7 +211,7 @@ class Assembly:
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
         desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
-        chat = ChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = ChatRoutes(self.current, lambda: self.asgi, self.note)
         paths = [
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
@@ -194,6 +220,10 @@ class Assembly:
             *DocumentRoutes(self.current).paths(),
             *TraceRoutes(self.current, self.traces.find).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
+            *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
+            *CacheRoutes(
+                self.current, self.carried.cache, self.telemetry, lambda: self.asgi
+            ).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),

@@ -1,12 +1,31 @@
 """Settings -> what is kept of each app, route and model."""
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache as once
+from importlib.util import find_spec
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 import slipway
 from slipway.answer import App
-from slipway.cache import CachePolicy, Lifetime, digest
-from slipway.settings import AppSettings, CacheSettings, ModelSettings, RouteEntry, Settings
+from slipway.cache import CachePolicy, Lifetime, SemanticPolicy, digest
+from slipway.errors import SettingsError, SlipwayError
+from slipway.settings import AppSettings, CacheSettings, ModelSettings, RouteEntry, Settings, share
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from slipway.knowledge.embedding import Embedder
+
+EXTRA = "slipway[vectors]"
+NEEDED = ("numpy", "onnxruntime", "tokenizers")  # what it installs; imported when it is used
+RETRY_S = 60.0
+log = logging.getLogger("slipway")
 
 
 def policies_of(settings: Settings) -> dict[str, CachePolicy]:
@@ -74,7 +93,66 @@ def app_policy(settings: Settings, app: AppSettings, compiled: App) -> CachePoli
         dict(compiled.defaults),
         (compiled.passages, compiled.sections, compiled.matches, app.rerank, settings.embedding),
     )
-    return policy(app.cache, identity)
+    found = policy(app.cache, identity)
+    if found is None or found.lifetime is None or app.stakes == "high":
+        return found
+    return msgspec.structs.replace(found, semantic=semantic_policy(settings, app.cache))
+
+
+def semantic_policy(settings: Settings, cache: CacheSettings) -> SemanticPolicy | None:
+    """Return how similar questions are answered. Raises SettingsError if the extra is missing."""
+    if cache.semantic is None:
+        return None
+    if missing := ", ".join(name for name in NEEDED if find_spec(name) is None):
+        problem = f"cache.semantic needs the extra: pip install '{EXTRA}' (missing: {missing})."
+        raise SettingsError([problem])
+    return SemanticPolicy(
+        max_error=share(cache.semantic.max_error),
+        per=cache.semantic.per,
+        compare=cache.semantic.compare,
+        entries=cache.semantic.entries,
+        embed=embedding_of(settings.embedding),
+        judge=cache.semantic.judge,
+    )
+
+
+@once
+def embedding_of(named: str) -> "QuestionEmbedding":
+    """Return the embedding of questions that the settings name; it is opened when it is used."""
+    return QuestionEmbedding(named)
+
+
+class QuestionEmbedding:
+    """Embed questions. If the model cannot be opened, the log says why, nothing is embedded, and it
+    is tried again after a minute: its weights may be fetched meanwhile.
+    """
+
+    def __init__(self, named: str) -> None:
+        self._named, self._lock = named, Lock()
+        self._opened: Embedder | None = None
+        self._problem, self._next_try_at = "", 0.0
+
+    def __call__(self, text: str) -> "NDArray[np.float32] | None":
+        """Return the vector; None if there is no model, or it does not know the text's script."""
+        with self._lock:
+            if self._opened is None and time.monotonic() >= self._next_try_at:
+                self._open()
+        embedder = self._opened
+        if embedder is None or not embedder.understands(text):
+            return None
+        return embedder.embed_query(text)
+
+    def _open(self) -> None:
+        try:
+            from slipway.knowledge.embedding import opened  # heavy, and not always used
+
+            self._opened = opened(self._named)
+        except SlipwayError as error:
+            self._next_try_at = time.monotonic() + RETRY_S
+            problem = f"{error.what} {error.next}"
+            if problem != self._problem:
+                log.warning("answers of similar questions are not served: %s", problem)
+            self._problem = problem
 
 
 def identity_of(settings: Settings, name: str | None) -> str | None:

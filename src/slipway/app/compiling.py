@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -14,7 +14,7 @@ from slipway.answer.pace import Pace
 from slipway.answer.settlement import NO_BOOKS, Bookkeeper
 from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
-from slipway.app.rulebooks import rulebook
+from slipway.app.rulebooks import ready_rulebook
 from slipway.cache import AnswerCache
 from slipway.errors import SettingsError
 from slipway.keys import KeyTable
@@ -26,10 +26,13 @@ from slipway.prices.catalogue import SOURCE, CatalogueEntry, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.rules import RuleBook, checked_book
+from slipway.rules import RuleBook
 from slipway.settings import Allowance, AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
 from slipway.types import Emit, Record
+
+if TYPE_CHECKING:
+    from slipway.rules import RuleBook
 
 PASSAGES = 5
 # for apps whose models all run here: they read slowly, and some do not stop by themselves.
@@ -92,6 +95,7 @@ class Carried(Record, frozen=True, kw_only=True):
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
     cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
+    rulebooks: "dict[str, RuleBook]" = msgspec.field(default_factory=dict)  # by app
 
 
 def compile_pipeline(
@@ -123,7 +127,14 @@ def compile_pipeline(
         name: with_policy(
             settings,
             app,
-            app_of(name, app, synchronizers.get(name), routes, access_of(name, app, carried.live)),
+            app_of(
+                name,
+                app,
+                synchronizers.get(name),
+                routes,
+                access_of(name, app, carried.live),
+                ready_rulebook(name, app, carried.rulebooks),
+            ),
         )
         for name, app in settings.apps.items()
     }
@@ -205,6 +216,7 @@ def app_of(
     synchronizer: Synchronizer | None,
     routes: dict[str, Route],
     access: Access,
+    rules: "RuleBook | None",
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
@@ -214,7 +226,7 @@ def app_of(
         knowledge=Knowledge(synchronizer, access, load_reranker(name, app))
         if synchronizer is not None
         else None,
-        rules=rulebook_of(name, app),
+        rules=rules,
         route=route,
         small=routes[app.small] if app.small is not None else None,
         prompt=prompt_of(app, matches=matches),
@@ -223,12 +235,6 @@ def app_of(
         passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
         sections=app.sections,
     )
-
-
-def rulebook_of(name: str, app: AppSettings) -> RuleBook | None:
-    """Return the app's rules, without those whose tests fail. Raises SettingsError."""
-    book = rulebook(app)
-    return None if book is None else checked_book(book, name)
 
 
 def is_local(route: Route | None) -> bool:

@@ -55,10 +55,11 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     store = LazyStore(found.settings)
     assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)), records)
     listening = bind(found.settings.listen)
+    url = address_of(local_address(listening.getsockname()))
 
     def announce() -> None:
         if has_knowledge(assembly.current.settings):
-            store().announce(address_of(local_address(listening.getsockname())))
+            store().announce(url)
 
     announce()
     assembly.reloading.after_apply = announce

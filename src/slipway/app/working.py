@@ -19,6 +19,7 @@ from slipway.app.compiling import compile_pipeline, models_for
 from slipway.app.crew import Crew, pack, unpack
 from slipway.app.reloading import Compiled
 from slipway.app.stores import LazyStore
+from slipway.cache import Selection
 from slipway.routing import Route
 from slipway.settings import Settings
 from slipway.settings.live import LiveSettings, problems_of
@@ -46,6 +47,17 @@ class WorkerAssembly(Assembly):
     def __init__(self, store: LazyStore, live: LiveSettings, crew: Crew) -> None:
         self.crew = crew
         super().__init__(store, live)
+        self.share_memory(live.found.settings)
+        self.carried.cache.others = crew.invalidate
+
+    def apply(self, compiled: Compiled) -> None:
+        super().apply(compiled)
+        self.share_memory(compiled.settings)
+
+    def share_memory(self, settings: Settings) -> None:
+        """Keep answers in this worker's share of the memory that the settings give to them."""
+        share_mb = settings.cache.memory_mb / self.crew.board.workers
+        self.carried.cache.resize(share_mb, settings.cache.answer_kb)
 
     def in_flight(self) -> InFlight:
         return self.crew.in_flight()
@@ -57,6 +69,7 @@ class WorkerAssembly(Assembly):
             self.store_state,
             self.crew.new_row,
             self.crew.all_rows,
+            self.carried.cache.stats,
         )
 
     def health_routes(self) -> HealthRoutes:
@@ -70,7 +83,11 @@ class WorkerAssembly(Assembly):
     @property
     def verbs(self) -> dict[str, Verb]:
         """Return what other workers and the supervisor may call here."""
-        return {"models": self.tell_models, "trace": self.tell_trace}
+        return {
+            "models": self.tell_models,
+            "trace": self.tell_trace,
+            "invalidate": self.invalidate,
+        }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
@@ -78,6 +95,10 @@ class WorkerAssembly(Assembly):
     async def tell_trace(self, body: Any) -> Any:
         answer_id, owner = msgspec.convert(body, tuple[str, str | None])
         return self.traces.find(answer_id, owner)
+
+    async def invalidate(self, body: Any) -> int:
+        """Remove kept answers that another worker was asked to remove."""
+        return self.carried.cache.invalidate_here(msgspec.convert(body, Selection))
 
     async def begin(self) -> None:
         """Do what is left once the loop and the channel run."""
@@ -166,7 +187,7 @@ class FollowerAssembly(WorkerAssembly):
         """Count nothing: the first worker counts reloads of the whole server."""
 
     def route(self) -> Guard:
-        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.feedback.note)
+        chat = FollowerChatRoutes(self.current, lambda: self.asgi, self.note)
         health = FollowerHealthRoutes(self.current, self.telemetry, self.reloading.status)
         health.workers, health.is_first_running = self.crew, self.relay.is_running
         paths = [*health.paths(), *self.trace_routes().paths(), *page_paths(self.current)]

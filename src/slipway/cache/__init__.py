@@ -1,25 +1,27 @@
 """The cache: complete answers by key, and calls in progress that identical questions share.
 
 `keys` make the key of a question, `memory` holds entries within a budget of bytes, `shared` holds
-them in Redis for several servers, and `flights` are the calls in progress. What an answer depends
+them in Redis for several servers, and `flights` are the calls in progress. `semantic_cache` finds
+the kept answer of a similar question. What an answer depends
 on, and whether it is still true, is for `answer/` to say: this package knows no documents.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from slipway.cache.entries import KeptAnswer, Lifetime, SearchedSection, Selection
 from slipway.cache.flights import Flight, Flights
 from slipway.cache.keys import digest
 from slipway.cache.memory import MemoryEntries
+from slipway.cache.semantic_cache import SemanticCache, SemanticPolicy, SemanticReport
 from slipway.cache.shared import SharedEntries
 from slipway.errors import SlipwayError
 from slipway.store.redis import SharedRedis
-from slipway.types import Record
+from slipway.types import CacheStats, Record
 
 __all__ = [
     "AnswerCache",
@@ -30,10 +32,14 @@ __all__ = [
     "Lifetime",
     "SearchedSection",
     "Selection",
+    "SemanticCache",
+    "SemanticPolicy",
+    "SemanticReport",
     "digest",
 ]
 
 MIB = 1024 * 1024
+REMEMBERED = 10_000  # answers whose entry is removed by a vote against them
 log = logging.getLogger("slipway")
 
 
@@ -50,6 +56,7 @@ class CachePolicy(Record, frozen=True, kw_only=True):
     flights: bool = True
     only_at_zero: bool = False
     tags: tuple[str, ...] = ()
+    semantic: SemanticPolicy | None = None
 
 
 class AnswerCache:
@@ -63,14 +70,29 @@ class AnswerCache:
         redis: SharedRedis | None = None,
     ) -> None:
         self.now = now
-        self.shared = SharedEntries(redis, self._invalidate_here) if redis is not None else None
-        self.invalidated: Counter[str] = Counter()  # cause -> how many entries left because of it
-        self.evicted = 0
+        # removes answers of the other workers of this server, and returns how many
+        self.others: Callable[[Selection], Awaitable[int]] | None = None
+        self.shared = SharedEntries(redis, self._invalidated) if redis is not None else None
+        self.removed: Callable[[str], None] = lambda cause: None  # called for each that leaves
         self.memory = MemoryEntries(int(memory_mb * MIB), self._dropped)
         self.largest = int(answer_kb * 1024)
         self.flights = Flights()
+        self.semantic = SemanticCache()
         self._invalidations = 0
+        self._answers: OrderedDict[str, str] = OrderedDict()  # id of an answer -> key
         self._background: set[asyncio.Task[None]] = set()
+
+    def stats(self) -> CacheStats:
+        """Return what is kept now."""
+        redis = self.shared.redis if self.shared is not None else None
+        state = "off" if redis is None else "full" if redis.is_full else redis.state
+        return CacheStats(
+            entries=len(self.memory),
+            bytes=self.memory.bytes,
+            budget=self.memory.budget,
+            flights=len(self.flights.all),
+            shared=state,
+        )
 
     def resize(self, memory_mb: float, answer_kb: float) -> None:
         """Apply changed limits."""
@@ -78,10 +100,7 @@ class AnswerCache:
         self.memory.shrink()
 
     def _dropped(self, entry: KeptAnswer, cause: str) -> None:
-        if cause == "evicted":
-            self.evicted += 1
-        else:
-            self.invalidated[cause] += 1
+        self.removed(cause)
 
     async def get(self, key: str) -> KeptAnswer | None:
         """Return the entry with this key, unless it has expired for every use."""
@@ -121,6 +140,21 @@ class AnswerCache:
         if self.shared is not None:
             self.work_in_background(self.shared.drop(key))
 
+    def note_answer(self, answer_id: str, key: str) -> None:
+        """Remember which entry an answer came from or became."""
+        self._answers[answer_id] = key
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def disliked(self, answer_id: str) -> None:
+        """Remove the entry of an answer that somebody found wrong."""
+        key = self._answers.pop(answer_id, None)
+        if key is not None:
+            self.work_in_background(self._forget(Selection(key=key), "feedback"))
+
+    async def _forget(self, selection: Selection, cause: str) -> None:
+        await self.invalidate(selection, cause)
+
     def work_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that nobody waits for; its failure is logged."""
         task = asyncio.get_running_loop().create_task(work)
@@ -153,13 +187,25 @@ class AnswerCache:
         Return how many entries were removed, and whether the other servers know. If they do not,
         since Redis does not answer, they will as soon as it does.
         """
-        here = self._invalidate_here(selection, cause)
+        here = self.invalidate_here(selection, cause)
+        if self.others is not None:
+            here += await self.others(selection)
         if self.shared is None:
             return here, True
         there = await self.shared.invalidate(selection)
         return max(here, there or 0), there is not None
 
-    def _invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+    def _invalidated(self, selection: Selection) -> None:
+        """Remove what another server was asked to remove, also from Redis: an answer that was
+        written here meanwhile may have come there since.
+        """
+        keys = [entry.key for entry in self.memory.select(selection)]
+        self.invalidate_here(selection)
+        for key in keys:
+            self.drop(key, "request")
+
+    def invalidate_here(self, selection: Selection, cause: str = "request") -> int:
+        """Remove what a selection matches from this process; return how many entries."""
         self._invalidations += 1
         self.flights.invalidate(selection)
         found = self.memory.select(selection)

@@ -80,8 +80,11 @@ class Feedback:
         store: Callable[[], RecordStore],
         writer: RowWriter,
         emit: Callable[[FeedbackGiven], None],
+        called_wrong: Callable[[str], None] = lambda answer_id: None,
     ) -> None:
+        """`called_wrong` is called with the id of an answer that somebody votes down or reports."""
         self._store, self._writer, self._emit = store, writer, emit
+        self._called_wrong = called_wrong
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._texts: OrderedDict[str, Answered] = OrderedDict()
         self._held = 0  # characters in _texts
@@ -115,8 +118,14 @@ class Feedback:
         Raises NotFound if the answer is unknown or another key's, and NotKept.
         """
         app, saved = await self._in_thread(self._save, opinion, asker)
+        if opinion.kind == "report" or opinion.helpful is False:
+            self._called_wrong(opinion.answer)
         if not saved.replaced:
-            self._emit(FeedbackGiven(app=app, kind=opinion.kind, helpful=opinion.helpful))
+            self._emit(
+                FeedbackGiven(
+                    app=app, kind=opinion.kind, helpful=opinion.helpful, answer=opinion.answer
+                )
+            )
         return Receipt(
             id=saved.id, answer=opinion.answer, kind=opinion.kind, replaced=saved.replaced
         )

@@ -401,11 +401,10 @@ def _substitute(before: str, fragment: str) -> str:
         return f"{before} {fragment}"
     if new[0].low in _JOINTS or new[0].low in _PREPOSITIONS:
         start, end = _phrase_like(words, new[0].low)
-        if (
-            start == end
-            and new[-1].is_content
-            and any(word.low == new[-1].low for word in words[1:])
-        ):
+        same = start < end and words[start].low == new[0].low
+        repeated = len(new) > 1 and any(word.low == new[-1].low for word in words[1:])
+        # "for the Silver plan" replaces "the Gold plan", not "in Asia"
+        if not same and repeated and new[-1].is_content:
             start, end = _like(words, new[1:])
             fragment = fragment[new[1].start :]
     else:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from slipway.knowledge.fusion import Ranked
+from slipway.knowledge.languages import JOINING, is_form_of, language_of
 from slipway.knowledge.sentences import sentences_of
+from slipway.knowledge.stems import SAME
 from slipway.knowledge.words import UNSPACED
 from slipway.types import Record
 
@@ -175,11 +177,28 @@ class WeightedQuestion:
                 terms.content_terms(question), lambda word: terms.idf(word) < terms.idf("")
             )
         }
+        self._same = {
+            terms.words(other)[0]: stem
+            for word, others in SAME.items()
+            if (stem := terms.words(word)[0]) in self._idf
+            for other in others
+        }
+        language = language_of(question)
+        self._bends, self._joins = language != "english", language in JOINING
         self._total = sum(self._idf.values()) + _DOUBT * terms.idf("")
 
     def coverage(self, words: Iterable[str]) -> float:
         """Return the weighted share of the question's words that are among `words`."""
-        return sum(self._idf[word] for word in self._idf.keys() & words) / self._total
+        words = frozenset(words)
+        said = self._idf.keys() & words
+        said |= {self._same[word] for word in self._same.keys() & words}
+        if self._bends:
+            said |= {
+                term
+                for term in self._idf.keys() - said
+                if any(is_form_of(word, term, joined=self._joins) for word in words)
+            }
+        return sum(self._idf[word] for word in said) / self._total
 
     def precision(self, words: Collection[str]) -> float:
         """Return the weighted share of `words` that the question contains."""

@@ -31,6 +31,7 @@ from slipway.knowledge.keyword_table import (
     fields_by_name,
     idf,
 )
+from slipway.knowledge.languages import JOINING, language_of
 from slipway.knowledge.words import Words, plain_text
 from slipway.types import Record
 
@@ -44,6 +45,7 @@ DEPTH = 50  # places scored beyond the requested ones; twice as many passages
 
 PASSAGES_PER_PLACE = 8  # passages of a place that are read
 
+_LONGEST_QUESTION, _WORDS_WITH_FORMS = 1000, 12  # characters; words of a question
 _TABLES = ("places", "passages")
 _SEGMENT_FILES, _MARK = ("idx", "term", "pos", "fast", "fieldnorm", "store"), 1337
 
@@ -144,9 +146,18 @@ class Index:
         """Return all words of a text without pairs of characters; see `words`."""
         return self._words.spaced(text)
 
-    def query_terms(self, text: str) -> dict[str, list[str]]:
-        """Return what is searched for: `words`, and `pairs` of characters."""
-        return self._words.of(text)
+    def query_terms(self, text: str, visible: DocumentFilter | None = None) -> dict[str, list[str]]:
+        """Return what is searched for: `words`, and `pairs` of characters. In languages that bend
+        or join words, also the forms that visible documents have.
+        """
+        terms, language = self._words.of(text), language_of(text[:_LONGEST_QUESTION])
+        if language != "english":
+            terms["words"] = self._words.content_terms(text) or terms["words"]
+            for word in terms["words"][:_WORDS_WITH_FORMS]:
+                terms["words"] += self._parts.forms_of(
+                    self._searchers[1], word, visible, joined=language in JOINING
+                )
+        return terms
 
     def _record(self, generation: int) -> None:
         self.generation = generation
@@ -200,7 +211,7 @@ class Index:
         """Return the best places, each with its best passages; empty if nothing matches. Never
         raises, whatever the text.
         """
-        terms = self._words.of(text)
+        terms = self.query_terms(text, visible)
         if not any(terms.values()) or limit < 1:
             return []
         (whole, parts), depth = self._searchers, DEPTH + limit

@@ -1,6 +1,7 @@
 """Keep rows of texts in tantivy, and score them by BM25 for words in any of their fields."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from slipway.knowledge.document_store import StoredPassage
+from slipway.knowledge.languages import SHORTEST_PART, is_form_of
 from slipway.knowledge.words import UNSPACED, analyzer, pairs, plain_text
 from slipway.types import Record
 
@@ -21,6 +23,8 @@ PAIR_BOOSTS = {"heading_pairs": 1.0, "body_pairs": 1.0}
 FIELDS = (*BOOSTS.items(), *PAIR_BOOSTS.items())
 _QUERY_TERMS = 64
 _WRITER_BYTES = 50_000_000
+_FORM_ROWS, _FORMS = 40, 6  # rows that are read for the forms of a word; forms to search for
+_FIELDS_SAID = ("body", "heading")
 _NUMBERS = ("passage", "place", "document")
 
 Fields = dict[str, str]
@@ -181,6 +185,31 @@ class KeywordTable:
         for passage, place, document, address in zip(*columns, addresses, strict=True):
             stored: Any = searcher.doc(address).get_first("counts")
             yield int(passage), int(place), int(document), _COUNTS.decode(bytes(stored))
+
+    def forms_of(
+        self, searcher: "Searcher", word: str, visible: DocumentFilter | None, *, joined: bool
+    ) -> Sequence[str]:
+        """Return the words of visible rows that are a form of this one, the most frequent first:
+        with another ending, or joined with other nouns (see `languages.is_form_of`).
+        """
+        from tantivy import Occur, Query
+
+        if len(word) < SHORTEST_PART or not word.isalpha():
+            return ()
+        pattern = f".*{word}.*" if joined else f"{word[: max(SHORTEST_PART + 1, len(word) - 2)]}.*"
+        query = Query.boolean_query(
+            [
+                (Occur.Should, Query.regex_query(self._schema, field, pattern))
+                for field in _FIELDS_SAID
+            ]
+        )
+        hits = searcher.search(self._within(query, visible), _FORM_ROWS, count=False).hits
+        found = Counter[str]()
+        for _, address in hits:
+            stored: Any = searcher.doc(address).get_first("counts")
+            for counts in _COUNTS.decode(bytes(stored))[: len(BOOSTS)]:
+                found.update(each for each in counts if is_form_of(each, word, joined=joined))
+        return [each for each, _ in found.most_common(_FORMS) if each != word]
 
     def documents_with(self, searcher: "Searcher", field: str, term: str) -> Sequence[int]:
         """Return the document of each row that has the term in the field."""

@@ -2,9 +2,11 @@
 
 import re
 
+from slipway.knowledge.languages import language_of, without_small_words
+
 # What only asks, in languages without spaces between words. Longer words first
 _ASKING = re.compile(
-    "多长时间|什么时候|什么地方|有没有|是不是|能不能|可不可以|会不会|要不要|为什么|怎么样|怎么办|哪一个|"
+    "多长时间|什么时候|的时候|时候|什么地方|有没有|是不是|能不能|可不可以|会不会|要不要|为什么|怎么样|怎么办|哪一个|"
     "(?:多少|几)(?:天|个|次|年|月|周|元|块|钱|人|台|条|项|种|小时|分钟)?|什么|怎么|怎样|如何|哪些|哪个|哪里|哪儿|多久|多长|多大|"
     "是否|能否|可否|请问|请|可以|能够|需要|应该|应当|必须|告诉|说明一下|一下|一起|我们|你们|您|我|你|"
     "吗|呢|吧|啊|的|了|是|有|在|会|能|要|用|把|被|给|对|和|与|及|或|也|都|还|就|谁|哪|设为|使用|进行|"
@@ -17,12 +19,14 @@ _ASKING = re.compile(
 _UNSPACED = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 # "How long does it last?" asks for a time, not for what is long or lasts
 _MEASURED = re.compile(
-    r"\bhow (?:long|much|many|often|far|big|large|soon|fast)\b|\b(?:last|lasts|take|takes|cost|costs)(?=\s*[?.!]*\s*$)",
+    r"\bhow (?:long|much|many|often|far|big|large|soon|fast)\b|\b(?:last|lasts|take|takes|cost|costs)(?=\s*[?.!]*\s*$)"
+    r"|\bwie ?viele? (?:tage|stunden|wochen|monate|jahre)\b|\bcu[aá]nt[oa]s (?:d[ií]as|horas|semanas|meses|a[nñ]os) de\b"
+    r"|\bcombien de (?:jours|heures|semaines|mois|ans) de\b",
     re.IGNORECASE,
 )
 _NUMBER_ASKED = re.compile(
     r"\bhow many\b|\bhow much (?:money|does|is|are|do)\b.*\b(?:cost|pay|price|fee|charge)|"
-    r"\bwhat (?:is|are|does|do|did|will)\b.*\b(?:cost|price|fee)s?\b|多少(?:钱|元|块|美元|个|人|天)|几(?:个|天|人|块)"
+    r"\bwhat (?:is|are|does|do|did|will)\b.*\b(?:cost|price|fee)s?(?=\s*[?.!]*\s*$|\s+(?:of|for|per|in)\b)|多少(?:钱|元|块|美元|个|人|天)|几(?:个|天|人|块)"
     r"|\bwie ?viele?\b|\bwas kostet|\bcu[aá]nt[oa]s?\b|いくら|いくつ|何(?:日|人|個|円)|얼마|몇",
     re.IGNORECASE,
 )
@@ -41,7 +45,11 @@ _NO_NAMES = frozenset(["i", "i'm", "i've", "i'd", "ok", "faq", "id"])
 def asked_about(question: str) -> str:
     """Return the question with a space in place of words that only ask, and of how much is asked."""
     text = _MEASURED.sub(" ", question)
-    return _ASKING.sub(" ", text) if _UNSPACED.search(text) else text
+    return (
+        _ASKING.sub(" ", text)
+        if _UNSPACED.search(text)
+        else without_small_words(text, language_of(question))
+    )
 
 
 def names_in(question: str) -> list[str]:

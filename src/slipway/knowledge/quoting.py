@@ -17,6 +17,7 @@ from itertools import pairwise
 import msgspec
 
 from slipway.knowledge.answerability import without_chance_pairs
+from slipway.knowledge.languages import JOINING, is_form_of, language_of, without_accents
 from slipway.knowledge.pointers import is_numbered, pointed_number, without_pointer
 from slipway.knowledge.questions import (
     asked_about,
@@ -38,7 +39,15 @@ from slipway.knowledge.spans import (
     spans_of,
     text_of,
 )
-from slipway.knowledge.stems import content_words, stem, terms_of, without_identifiers, words_of
+from slipway.knowledge.stems import (
+    WEAK_WORDS,
+    content_words,
+    stem,
+    synonyms_of,
+    terms_of,
+    without_identifiers,
+    words_of,
+)
 from slipway.types import Citation, Record, Source
 
 # The least sum of two weighted shares of the question: what the best source covers, and what the
@@ -59,7 +68,7 @@ _MOST_ROWS = 8  # of a table that are quoted; if more rows answer equally well, 
 # Weight of a pair of words in the question's order: `model 3` is not `model 1 … 3 days`
 _PAIR_WEIGHT = 0.4
 _QUESTION_FACTOR = 0.3  # for a sentence that only asks
-_IN_ORDER = 0.3  # more for a span with all words in the question's order
+_WEAK = 0.5  # weight of words such as "another"
 _SHOWING = 1.15  # for steps and code, if the question is how to do something
 # Confidence that is needed if all words of the question are said, and more for unsaid ones:
 # measured by bench/asking.py and bench/quotes.py
@@ -109,19 +118,30 @@ class _Asked:
         ordered = [term for term in map(stem, words_of(about)) if term in self.terms]
         self._pairs = frozenset(pairwise(ordered))
         self.counts = asks_number(question)
+        language = language_of(question)
+        self._same = {same: term for term in self.terms for same in synonyms_of(term)}
+        self._bends, self._joins = language != "english", language in JOINING
+
+    def said_in(self, words: Sequence[str]) -> frozenset[str]:
+        """Return the question's words that a text has. In other languages than English, words
+        with other endings count, and joined ones.
+        """
+        said = self.terms.intersection(words)
+        said |= {term for same, term in self._same.items() if same in words}
+        if not self._bends:
+            return said
+        others = {
+            term
+            for term in self.terms - said
+            if any(is_form_of(word, term, joined=self._joins) for word in words)
+        }
+        return said | others
 
     def overlap(self, row: str) -> float:
         """Return how many words of the question a row of a table has, and how many in order."""
         words = terms_of(row)
         together = len(self._pairs.intersection(pairwise(words)))
-        return len(self.terms.intersection(words)) + _PAIR_WEIGHT * together
-
-    def in_order(self, words: Sequence[str]) -> float:
-        """Return the share of the question's pairs of words that these words have: "first day"
-        says more than "the first … a day".
-        """
-        together = len(self._pairs.intersection(pairwise(words)))
-        return together / len(self._pairs) if self._pairs else 0.0
+        return len(self.said_in(words)) + _PAIR_WEIGHT * together
 
 
 def quote(
@@ -139,17 +159,19 @@ def quote(
         if not asked.terms:
             return _whole_part(asked, pointed or sources, limit, is_named=bool(pointed))
         sources = pointed or sources
-    if not sources or not asked.terms or not _has_names(question, sources):
+    if not asked.terms or not _has_names(question, sources):
         return None
     candidates = [
         each for rank, source in enumerate(sources) for each in _candidates(rank, source, asked)
     ]
     weights = _weights(_without_chance_pairs(question, asked.terms, candidates), candidates)
-    if not (asked_for := sum(weights.values())):  # nothing of the question is in the sources
+    if not sum(weights.values()):
         return None
     shares = _shares(weights, candidates)
-    unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / asked_for
-    if not _answers(weights, candidates, shares) or confidence < _CONFIDENCE + _UNSAID * unsaid:
+    if not _answers(weights, candidates, shares):
+        return None
+    unsaid = 1 - _weight(weights, _said(candidates) & weights.keys()) / sum(weights.values())
+    if confidence < _CONFIDENCE + _UNSAID * unsaid:
         return None
     chosen = _choose(candidates, weights, shares, limit)
     if not chosen or (asked.counts and not any(has_number(each.text) for each in chosen)):
@@ -187,7 +209,7 @@ def _has_names(question: str, sources: Sequence[Source]) -> bool:
 
 
 def _plain_letters(text: str) -> str:
-    return _NO_LETTERS.sub("", text.casefold())
+    return _NO_LETTERS.sub("", without_accents(text.casefold()))
 
 
 def _without_chance_pairs(
@@ -209,14 +231,14 @@ def _said(candidates: Sequence[_Candidate]) -> frozenset[str]:
 
 
 def _candidates(rank: int, source: Source, asked: _Asked) -> Iterator[_Candidate]:
-    named = asked.terms.intersection(terms_of(f"{source.heading} {source.path}"))
+    named = asked.said_in(terms_of(f"{source.heading} {source.path}"))
     for position, span in enumerate(
         _shorten_table(source.text, each, asked)
         for each in spans_of(source.text, shows=asked.shows)
     ):
         text = text_of(source.text, span)
         words = terms_of(without_identifiers(text, asked.terms))
-        terms = asked.terms.intersection(words)
+        terms = asked.said_in(words)
         code = bool(FENCE.match(text)) or looks_like_code(text)
         scrap = position > 0 and not span.block and (code or len(words) < _FRAGMENT_WORDS)
         asks = only_asks(text)
@@ -228,7 +250,6 @@ def _candidates(rank: int, source: Source, asked: _Asked) -> Iterator[_Candidate
         factor *= 1.0 if span.block or text.endswith(COMPLETE) else 0.7
         factor *= _POINTER_FACTOR if POINTER.match(text) else 1.0
         factor *= _QUESTION_FACTOR if asks else 1.0
-        factor *= 1 + _IN_ORDER * asked.in_order(words)
         factor *= _SHOWING if asked.shows and span.block else 1.0
         yield _Candidate(
             source=source,
@@ -267,7 +288,11 @@ def _shorten_table(text: str, span: QuotableSpan, asked: _Asked) -> QuotableSpan
 def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> Weights:
     """Weigh words by IDF over the spans; a word that no span has weighs most."""
     counts = Counter(term for each in candidates for term in each.terms)
-    return {term: math.log(1 + len(candidates) / (counts[term] + 0.5)) for term in asked}
+    return {
+        term: math.log(1 + len(candidates) / (counts[term] + 0.5))
+        * (_WEAK if term in WEAK_WORDS else 1.0)
+        for term in asked
+    }
 
 
 def _answers(

@@ -98,7 +98,8 @@ class ReaderIndex:
         """See `Index.search`. `visible` are readable documents: all, or those that the question is
         limited to.
         """
-        terms, visible = self._index.query_terms(text), visible or self.readable
+        visible = visible or self.readable
+        terms = self._index.query_terms(text, visible)
         if not any(terms.values()) or limit < 1:
             return []
         depth = DEPTH + limit

@@ -138,7 +138,9 @@ def _continues(text: str, span: QuotableSpan, following: QuotableSpan) -> bool:
 
 
 def _simple_spans(text: str) -> Iterator[QuotableSpan]:
-    rows, at, number = text.split("\n"), 0, 0
+    rows = text.split("\n")
+    number = _end_of_cut_code(rows)
+    at = sum(len(row) + 1 for row in rows[:number])
     while number < len(rows):
         kind, count = _block(rows, number)
         end = at + sum(len(row) + 1 for row in rows[number : number + count]) - 1
@@ -149,6 +151,16 @@ def _simple_spans(text: str) -> Iterator[QuotableSpan]:
                 start=at, end=at + len(text[at:end].rstrip()), block=True, item=kind == "item"
             )
         at, number = end + 1, number + count
+
+
+def _end_of_cut_code(rows: Sequence[str]) -> int:
+    """Return where the code ends that a passage begins in the middle of; 0 if it does not: then the
+    first fence has a language, or text before it.
+    """
+    fences = [number for number, row in enumerate(rows) if FENCE.match(row)]
+    if len(fences) % 2 == 0 or rows[fences[0]].strip().strip("`~"):
+        return 0
+    return fences[0] + 1 if looks_like_code("\n".join(rows[: fences[0]])) else 0
 
 
 def _block(rows: Sequence[str], first: int) -> tuple[str, int]:

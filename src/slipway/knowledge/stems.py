@@ -1,9 +1,10 @@
 """Compare words by their stems: the content words of a question and of the texts that may answer."""
 
 import re
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+
+from slipway.knowledge.languages import without_accents
 
 _UNSPACED = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\uac00-\ud7af\uf900-\ufaff"
@@ -13,7 +14,6 @@ _WORD = re.compile(
     rf"\d+(?:\.\d+)+|(?P<run>(?:(?=[{_UNSPACED}])[^\W_])+)|(?:(?![{_UNSPACED}])[^\W_])+"
 )
 _IDENTIFIER = re.compile(r"(?<![^\W_])[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![^\W_])", re.ASCII)
-_ACCENTS = re.compile("[\u0300-\u036f]")
 _SHORT_STEM = re.compile(r"(?:[^aeiouy]|qu)*[aeiouy][^aeiouywx]$")
 # longest first
 _SUFFIX_LIST = (
@@ -32,14 +32,35 @@ _SMALL_WORDS = """
     under up us use used using very want was way ways we were what when where whether which
     while who whom whose why will with within without would you your
 """
+# They say little of what is asked about: "my own command", "another port"
+WEAK_WORDS = frozenset(["own", "another", "new", "other", "different", "certain", "specific"])
 _STOP_WORDS = frozenset(_SMALL_WORDS.split())
+
+
+# Verbs of two words, as one: "turn on" says what "enable" says
+_PHRASES = (
+    (re.compile(r"\b(?:turn|switch)(?:s|es|ed|ing)? on\b"), "enable"),
+    (re.compile(r"\b(?:turn|switch)(?:s|es|ed|ing)? off\b"), "disable"),
+    (re.compile(r"\b(?:carr(?:y|ies|ied|ying)|roll(?:s|ed|ing)?)[ -]over\b"), "carryover"),
+    (re.compile(r"\b(?:log|sign)(?:s|ged|ned|ging|ning|ing|ed)?[ -]in\b"), "login"),
+    (re.compile(r"\b(?:log|sign)(?:s|ged|ned|ging|ning|ing|ed)?[ -]out\b"), "logout"),
+    (re.compile(r"\bset(?:s|ting)?[ -]up\b"), "setup"),
+)
+_HAS_PHRASE = re.compile(r" (?:on|off|over|in|out|up)\b|-over|-in|-out|-up")
+
+
+def _joined_phrases(text: str) -> str:
+    if _HAS_PHRASE.search(text):
+        for phrase, word in _PHRASES:
+            text = phrase.sub(word, text)
+    return text
 
 
 def words_of(text: str) -> Iterator[str]:
     """Yield lower-case words without accents; pairs of characters in scripts without spaces. A
     number such as 2.2.1 is one word.
     """
-    for found in _WORD.finditer(without_accents(text.lower())):
+    for found in _WORD.finditer(_joined_phrases(without_accents(text.lower()))):
         word = found[0]
         if found["run"] and len(word) > 1:
             yield from (word[at : at + 2] for at in range(len(word) - 1))
@@ -59,13 +80,6 @@ def _beginnings(word: str) -> Iterator[str]:
     yield from (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
-def without_accents(text: str) -> str:
-    """Return the text as people type it without accents: `café` as `cafe`."""
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
-
-
 def without_identifiers(text: str, asked: frozenset[str]) -> str:
     """Blank identifiers of which only a part is asked for: `format_price` says no price."""
 
@@ -74,6 +88,48 @@ def without_identifiers(text: str, asked: frozenset[str]) -> str:
         return found[0] if asked.issuperset(parts) else " " * len(found[0])
 
     return _IDENTIFIER.sub(kept, text)
+
+
+# Words for the same thing in one line. Those behind `>` have other meanings too: they may answer
+# who asks for the others, but who asks for them may mean something else
+_SAME_LINES = """
+    vacation holiday pto > leave
+    delete remove erase
+    enable activate
+    disable deactivate
+    price cost fee > charge
+    salary wage > pay
+    buy purchase
+    email mail
+    phone telephone
+    supervisor manager boss
+    begin start
+    forbid prohibit
+    allow permit
+"""
+
+
+def _groups() -> Iterator[tuple[list[str], list[str]]]:
+    for line in filter(None, _SAME_LINES.split("\n")):
+        asked, _, also = line.partition(">")
+        yield asked.split(), [*asked.split(), *also.split()]
+
+
+SAME = {
+    word: [each for each in said if each != word] for group, said in _groups() for word in group
+}
+
+
+def synonyms_of(term: str) -> Sequence[str]:
+    """Return the stems of words that say the same as this stem."""
+    return _SAME_STEMS.get(term, ())
+
+
+def other_words_for(question: str) -> list[str]:
+    """Return words that say the same as those of a question."""
+    asked = frozenset(map(stem, words_of(question)))
+    found = {each for word, said in SAME.items() if stem(word) in asked for each in said}
+    return sorted(word for word in found if stem(word) not in asked)
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -102,3 +158,6 @@ def _cut(word: str) -> str:
             word = f"{left}e" if suffix in ("ing", "ed") and _SHORT_STEM.fullmatch(left) else left
             break
     return word[:-1] if len(word) > 2 and word[-1] == word[-2] else word
+
+
+_SAME_STEMS = {stem(word): list(map(stem, others)) for word, others in SAME.items()}

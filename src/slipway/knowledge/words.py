@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from slipway.knowledge.questions import asked_about
+from slipway.knowledge.stems import other_words_for
 
 if TYPE_CHECKING:
     from tantivy import TextAnalyzer
@@ -94,6 +95,7 @@ class Words:
         text = plain_text(text)
         with self._lock:
             words = self._content.analyze(text) or self._all.analyze(text)
+            words += self._content.analyze(" ".join(other_words_for(text)))
         found = pairs(asked_about(text)) or pairs(text)
         return {"words": list(dict.fromkeys(words)), "pairs": list(dict.fromkeys(found))}
 

@@ -1,20 +1,23 @@
 """Read a rules file: every problem with its file, line and field."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slipway.errors import SettingsError
 from slipway.rules.normalising import normal_form
+from slipway.rules.patterns import PatternProblem, pattern_of
 from slipway.rules.rule import Rule, RuleFile
+from slipway.rules.slots import PARTS, Slot
 from slipway.rules.tables import Table, TableProblem, read_table
-from slipway.rules.templates import TemplateProblem, template_of
+from slipway.rules.templates import TODAY, Template, TemplateProblem, template_of
 from slipway.settings.reading import InvalidValue, Reader, parse
 from slipway.types import Record
 
 MAX_QUESTION = 1000  # characters of a question that rules look at
+LANGUAGES = ("en", "zh")  # that rules recognise in a question
 MAX_MB = 20  # of a rules file
 
 
@@ -74,7 +77,7 @@ def read_rules(file: Path) -> ReadRules:
         except OSError as error:
             reader.problem(f"tables.{name}", f"`{path}` cannot be read: {error}")
     if not reader.problems:
-        check(content, reader)
+        check(content, tables, reader)
     if reader.problems:
         raise SettingsError(reader.problems)
     return ReadRules(
@@ -100,7 +103,7 @@ def text_of(file: Path) -> str:
         raise SettingsError([f"{file}: the rules file cannot be read: {why}"]) from None
 
 
-def check(content: RuleFile, reader: Reader) -> None:
+def check(content: RuleFile, tables: Mapping[str, Table], reader: Reader) -> None:
     """Report what the types cannot: names twice, questions twice, rules that match nothing."""
     if content.timezone is not None:
         check_timezone(content.timezone, reader)
@@ -115,6 +118,7 @@ def check(content: RuleFile, reader: Reader) -> None:
             )
         seen.setdefault(rule.name, i)
         check_rule(rule, path, reader)
+        check_answer(rule, path, tables, reader)
     check_claims(content.rules, reader)
 
 
@@ -134,11 +138,11 @@ def check_rule(rule: Rule, path: str, reader: Reader) -> None:
         reader.problem(
             f"{path}.counter_examples", "counter-examples need `examples`; add them, or remove it"
         )
-    check_answer(rule, f"{path}.answer", reader)
     for field in ("questions", "patterns", "examples", "counter_examples"):
         for n, text in enumerate(getattr(rule, field)):
             if not normal_form(text):
-                reader.problem(f"{path}.{field}[{n}]", f"`{text}` has no words; write a question")
+                at = written_at(f"{path}.{field}[{n}]", reader)
+                reader.problem(at, f"`{text}` has no words; write a question")
             elif len(text) > MAX_QUESTION:
                 reader.problem(
                     f"{path}.{field}[{n}]",
@@ -146,15 +150,66 @@ def check_rule(rule: Rule, path: str, reader: Reader) -> None:
                 )
 
 
-def check_answer(rule: Rule, path: str, reader: Reader) -> None:
-    texts = [rule.answer] if isinstance(rule.answer, str) else [*rule.answer.values()]
-    if not texts or not all(text.strip() for text in texts):
-        reader.problem(path, "the answer is empty; write what people should read")
-    for text in texts:
+def check_answer(rule: Rule, path: str, tables: Mapping[str, Table], reader: Reader) -> None:
+    """Check the answer, the patterns, and that each pattern has the slots that the answer uses."""
+    templates = templates_of(rule, f"{path}.answer", reader)
+    used = set[str]().union(*(template.names for template in templates)) - {TODAY}
+    columns = {part for template in templates for part in template.columns}
+    for name, column in sorted(columns):
+        if name == TODAY:
+            reader.problem(f"{path}.answer", f"`{TODAY}` is a date and has no `.{column}`")
+    if used and (rule.questions or rule.examples):
+        reader.problem(
+            f"{path}.answer",
+            f"the answer uses `{{{min(used)}}}`, which only `patterns` can fill; give `questions` "
+            "and `examples` a rule of their own",
+        )
+    for n, text in enumerate(rule.patterns):
+        at = written_at(f"{path}.patterns[{n}]", reader)
         try:
-            template_of(text)
+            slots = pattern_of(text, rule, tables).slots
+            check_slots(slots, used, {part for part in columns if part[0] != TODAY})
+        except PatternProblem as problem:
+            reader.problem(at, str(problem))
+        except SettingsError as error:
+            reader.problem(at, error.problems[0])
+
+
+def templates_of(rule: Rule, path: str, reader: Reader) -> list[Template]:
+    """Return the templates of an answer that are valid; report the others."""
+    by_language = {"": rule.answer} if isinstance(rule.answer, str) else rule.answer
+    if not by_language or not all(text.strip() for text in by_language.values()):
+        reader.problem(path, "the answer is empty; write what people should read")
+    found = list[Template]()
+    for language, text in by_language.items():
+        if language not in ("", *LANGUAGES):
+            reader.problem(
+                path,
+                f"`{language}` is no language that rules recognise; write `en` or `zh`, or one text",
+            )
+        try:
+            found.append(template_of(text))
         except TemplateProblem as problem:
             reader.problem(path, str(problem))
+    return found
+
+
+def check_slots(slots: Sequence[Slot], used: Set[str], columns: Set[tuple[str, str]]) -> None:
+    """Raise PatternProblem if the answer uses a slot or a column that is not there."""
+    known = {slot.name: slot for slot in slots}
+    if missing := sorted(used - set(known)):
+        raise PatternProblem(
+            f"the answer uses `{{{missing[0]}}}`, and this pattern has no such slot; its slots: "
+            f"{', '.join(known) or 'none'}"
+        )
+    for name, column in sorted(columns):
+        slot = known[name]
+        parts = PARTS.get(slot.kind, slot.columns)
+        if column not in parts:
+            raise PatternProblem(
+                f"the answer uses `{{{name}.{column}}}`, and the {slot.kind} `{name}` has no "
+                f"`{column}`; it has: {', '.join(parts) or 'nothing'}"
+            )
 
 
 class Claim(Record, frozen=True, kw_only=True):
@@ -189,18 +244,24 @@ def check_claims(rules: Sequence[Rule], reader: Reader) -> None:
             continue
         if (claim.rule.name, form) in counters:
             reader.problem(
-                claim.path,
+                written_at(claim.path, reader),
                 f"`{claim.text}` is an example and a counter-example of `{claim.rule.name}`; "
                 "remove one",
             )
         before = seen.setdefault(form, claim)
         if before.rule is claim.rule or is_for_others(before.rule, claim.rule):
             continue
+        line = reader.lines.get(written_at(before.path, reader), 1)
         reader.problem(
-            claim.path,
+            written_at(claim.path, reader),
             f"`{claim.text}` is claimed by two rules: `{claim.rule.name}` here, and "
-            f"`{before.rule.name}` on line {reader.lines.get(before.path, 1)}; remove it from one",
+            f"`{before.rule.name}` on line {line}; remove it from one",
         )
+
+
+def written_at(path: str, reader: Reader) -> str:
+    """Return the path of an item as it is written: one alone may be written without a list."""
+    return path if path in reader.lines else path[: path.rindex("[")]
 
 
 def is_for_others(first: Rule, second: Rule) -> bool:

@@ -5,6 +5,7 @@ import hashlib
 import msgspec
 
 from slipway.rules.normalising import has_han
+from slipway.rules.patterns import Pattern, pattern_of
 from slipway.rules.reading import ReadRules
 from slipway.rules.rule import Rule
 from slipway.rules.templates import Template, template_of
@@ -18,6 +19,7 @@ class ReadyRule(Record, frozen=True, kw_only=True):
     path: str
     version: str
     answers: dict[str, Template]  # by language; "" for all others
+    patterns: tuple[Pattern, ...] = ()
 
     def visible_to(self, asker: Asker) -> bool:
         """Return whether the asker may get this answer."""
@@ -40,6 +42,7 @@ def ready_rules(read: ReadRules) -> tuple[ReadyRule, ...]:
             path=f"rules[{i}]",
             version=version_of(rule, read),
             answers={language: template_of(text) for language, text in answers_of(rule).items()},
+            patterns=tuple(pattern_of(text, rule, read.tables) for text in rule.patterns),
         )
         for i, rule in enumerate(read.content.rules)
     )

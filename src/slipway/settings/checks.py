@@ -31,6 +31,7 @@ from slipway.settings.tree import (
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
 AddProblem = Callable[[str, str], None]  # (dotted path of the field, what is wrong and the fix)
+LARGEST_ERROR = 0.2  # share of wrong answers that `semantic` may be set to
 NO_LIFETIME = "0 keeps nothing; write how long, such as `1h`, or remove it"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 MAX_WORD = 100  # characters; difflib's time grows with the square of a word's length
@@ -148,6 +149,7 @@ def check_caches(settings: Settings, problem: AddProblem) -> None:
         for name, owner in owners.items():
             if owner.cache is not None:
                 check_cache(f"{kind}.{name}.cache", owner.cache, problem)
+                check_semantic(kind, name, settings, problem)
     if settings.shared is not None and (why := redis_problem(settings.shared)):
         problem("shared", why)
 
@@ -159,9 +161,36 @@ def check_cache(path: str, cache: CacheSettings, problem: AddProblem) -> None:
         for field in ("stale_while_refresh", "stale_on_error"):
             if getattr(cache, field):
                 problem(f"{path}.{field}", f"it has no effect without `exact`; add it to `{path}`")
+    if cache.semantic is not None and cache.exact is None:
+        problem(f"{path}.semantic", f"answers must be kept for it; add `exact: 1h` to `{path}`")
     for tag in cache.tags:
         if not tag.strip() or "," in tag:
             problem(f"{path}.tags", f"`{tag}` is not a tag; write a name without commas")
+
+
+def check_semantic(kind: str, name: str, settings: Settings, problem: AddProblem) -> None:
+    """Check how similar questions are answered for an app."""
+    owner = settings.apps[name] if kind == "apps" else settings.models[name]
+    semantic = owner.cache.semantic if owner.cache is not None else None
+    if semantic is None:
+        return
+    path = f"{kind}.{name}.cache.semantic"
+    if kind != "apps":
+        problem(path, "only apps have it; make an app with `route:` and put it there")
+    if settings.embedding == "none":
+        problem(path, "it needs an embedding; write `embedding: minilm` at the top of the file")
+    try:
+        if share(semantic.max_error) > LARGEST_ERROR:
+            why = f"`{semantic.max_error}` is too much; write `20%` or less, such as `1%`"
+            problem(f"{path}.max_error", why)
+    except ValueError as error:
+        problem(f"{path}.max_error", str(error))
+    if (semantic.compare == "judge") != (semantic.judge is not None):
+        problem(f"{path}.judge", "`compare: judge` and `judge: MODEL` belong together")
+    callable_names = {*settings.models, *settings.routes}
+    if semantic.judge is not None and semantic.judge not in callable_names:
+        hint = suggest(semantic.judge, callable_names)
+        problem(f"{path}.judge", f"there is no model or route `{semantic.judge}`; {hint}")
 
 
 def redis_problem(address: str) -> str | None:
@@ -194,6 +223,9 @@ def check_canary(path: str, canary: str | None, problem: AddProblem) -> None:
 
 def find_warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning for settings that are valid but probably a mistake."""
+    for name, app in settings.apps.items():
+        if app.stakes == "high" and app.cache is not None and app.cache.semantic is not None:
+            yield f"apps.{name}.cache.semantic: it is off, since the app has `stakes: high`"
     if settings.login is not None:
         return  # groups come with those who sign in
     held = {group for key in settings.keys for group in key.groups}

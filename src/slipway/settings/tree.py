@@ -228,6 +228,40 @@ class ConnectionSettings(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class SemanticSettings(Branch, frozen=True, kw_only=True):
+    shorthand: ClassVar[str | None] = "max_error"
+    max_error: Annotated[
+        str,
+        Meta(description="largest share of wrong answers, such as `1%`; nothing is served above"),
+    ]
+    per: Annotated[
+        Literal["hit", "request"],
+        Meta(
+            description="what the share is of: the answers served to similar questions (`hit`), or "
+            "all requests (`request`)"
+        ),
+    ] = "hit"
+    compare: Annotated[
+        Literal["facts", "exact", "passages", "judge"],
+        Meta(
+            description="when two answers are the same: same numbers and mostly the same words "
+            "(`facts`), the same text (`exact`), the same passages cited (`passages`), or if the "
+            "model `judge` says so"
+        ),
+    ] = "facts"
+    judge: Annotated[
+        str | None, Meta(description="model or route that compares answers for `compare: judge`")
+    ] = None
+    entries: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=200_000,
+            description="questions kept for the app, about 2 KiB each; the least used go first",
+        ),
+    ] = 10_000
+
+
 class CacheSettings(Branch, frozen=True, kw_only=True):
     """What is kept of an app's or a model's answers."""
 
@@ -257,6 +291,13 @@ class CacheSettings(Branch, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="names by which `POST /v1/cache/invalidate` finds these answers"),
     ] = ()
+    semantic: Annotated[
+        SemanticSettings | None,
+        Meta(
+            description="serve the answer of a similar question, once checks have shown that this "
+            "is wrong seldom enough; apps only. Default: not at all"
+        ),
+    ] = None
 
 
 class CacheStorage(Branch, frozen=True, kw_only=True):
@@ -596,6 +637,13 @@ class AppSettings(Branch, frozen=True, kw_only=True):
         dict[str, Any],
         Meta(description="model parameters, such as `temperature`, if a request sets none"),
     ] = {}
+    stakes: Annotated[
+        Literal["normal", "high"],
+        Meta(
+            description="`high` if a wrong answer may do harm: answers of similar questions are "
+            "never served"
+        ),
+    ] = "normal"
     access: Annotated[
         tuple[AccessRule, ...],
         Meta(description="who may read which documents; the first matching rule applies"),

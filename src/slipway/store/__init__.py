@@ -2,6 +2,7 @@
 
 from slipway.store.backup import restore_backup, write_backup
 from slipway.store.contract import (
+    CollectedAnswer,
     Conversations,
     FeedbackFilter,
     FeedbackRow,
@@ -13,6 +14,7 @@ from slipway.store.contract import (
     LedgerSum,
     Records,
     RowError,
+    RuleHits,
     SavedConversation,
     SavedFeedback,
     SavedKey,
@@ -38,6 +40,7 @@ from slipway.store.writer import ANSWERS_KEPT_DAYS, RowWriter
 
 __all__ = [
     "ANSWERS_KEPT_DAYS",
+    "CollectedAnswer",
     "Conversations",
     "Database",
     "FeedbackFilter",
@@ -55,6 +58,7 @@ __all__ = [
     "Records",
     "RowError",
     "RowWriter",
+    "RuleHits",
     "SavedConversation",
     "SavedFeedback",
     "SavedKey",

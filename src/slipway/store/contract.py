@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from slipway.ledger import LedgerRow
-from slipway.types import Answered, Record
+from slipway.types import Answered, Record, RuleUsed
 
 
 class StoreError(Exception):
@@ -101,6 +101,51 @@ class Records(Protocol):
 
     def list_feedback(self, which: "FeedbackFilter") -> "FeedbackListing":
         """Return saved feedback as JSON values, latest first."""
+
+
+class RuleHits(Record, frozen=True, kw_only=True):
+    """How often a rule answered, and would have answered in shadow. `unhelpful` counts those of its
+    answers that somebody voted down; `last_at` is in seconds since the epoch.
+    """
+
+    app: str
+    rule: str
+    served: int
+    shadow: int
+    last_at: float
+    unhelpful: int
+
+
+class CollectedAnswer(Record, frozen=True, kw_only=True):
+    """A first question of a conversation with its answer, kept to find rules. `groups` are the
+    asker's; `unhelpful` says that somebody voted it down or reported it.
+    """
+
+    answer: str
+    at: float
+    app: str
+    tenant: str
+    question: str
+    text: str
+    groups: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    unhelpful: bool = False
+
+
+class RuleRows(Protocol):
+    """What rules leave behind. Every method blocks, and raises StoreError."""
+
+    def count_hits(self, hits: Sequence[RuleUsed], *, days: int, at_most: int) -> None:
+        """Record that these rules recognised questions; drop what is too old or too many."""
+
+    def hits(self, since: float) -> list[RuleHits]:
+        """Return how often each rule was used since then."""
+
+    def collect(self, answers: Sequence[CollectedAnswer], *, days: int, at_most: int) -> None:
+        """Keep these answers; drop what is too old or too many."""
+
+    def collected(self, app: str) -> list[CollectedAnswer]:
+        """Return what was collected of an app, the oldest first."""
 
 
 class SavedConversation(Record, frozen=True, kw_only=True):

@@ -78,6 +78,19 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB)",
         "CREATE INDEX answers_at ON answers (at)",
     ),
+    7: (
+        """CREATE TABLE rule_hits (
+            answer TEXT NOT NULL, at REAL NOT NULL, app TEXT NOT NULL, rule TEXT NOT NULL,
+            version TEXT NOT NULL, kind TEXT NOT NULL, shadow INTEGER NOT NULL,
+            PRIMARY KEY (answer, rule)
+        )""",
+        "CREATE INDEX rule_hits_at ON rule_hits (at)",
+        """CREATE TABLE collected (
+            answer TEXT PRIMARY KEY, at REAL NOT NULL, app TEXT NOT NULL, tenant TEXT NOT NULL,
+            question TEXT NOT NULL, text TEXT NOT NULL, groups TEXT NOT NULL, sources TEXT NOT NULL
+        )""",
+        "CREATE INDEX collected_at ON collected (at)",
+    ),
 }
 SERVED_BY_AT = {"answers": 6, "feedback": 9}  # position of the column `served_by`
 LATEST = max(MIGRATIONS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from slipway.errors import SettingsError
 from slipway.settings import Settings
 from slipway.settings.tree import SQLITE, without_password
-from slipway.store.contract import Conversations, Keys, Ledger, Records, StoreError
+from slipway.store.contract import Conversations, Keys, Ledger, Records, RuleRows, StoreError
 from slipway.store.conversations import SqlConversations
 from slipway.store.database import Database
 from slipway.store.keys import SqlKeys
@@ -14,6 +14,7 @@ from slipway.store.ledger_rows import SqlLedger
 from slipway.store.migrations import migrate
 from slipway.store.postgres import ANSWER_S, PostgresDatabase, mistake_in
 from slipway.store.records import SqlRecords
+from slipway.store.rule_rows import SqlRuleRows
 from slipway.store.sqlite_database import SqliteDatabase, make_private
 
 RECORDS_BUSY_S = 2.0  # how long records wait for another writer; the journal keeps them meanwhile
@@ -29,6 +30,7 @@ class RecordStore:
         self.conversations: Conversations = SqlConversations(database)
         self.ledger: Ledger = SqlLedger(database)
         self.keys: Keys = SqlKeys(database)
+        self.rules: RuleRows = SqlRuleRows(database)
 
     def secret(self) -> bytes:
         """Return the secret that cookies are signed with; all servers of this store share it."""

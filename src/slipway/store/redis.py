@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,10 +25,11 @@ LIMIT_S = 0.02  # for an answer
 CONNECT_S = 1.0
 RETRY_S = 0.5  # between two tries to reach it
 FULL_S = 2.0  # after a command that it had no memory for, how long writing is left out
-MOST = 256  # commands sent together
-ROUNDS = 4  # of waiting, if our own process is late
+MOST = 64  # callers whose commands are sent together
 LATE_S = 0.005  # if our own process was late by more than this, Redis is not to blame
-SLOW_S, SLOW_TIMES, REST_S = 10.0, 5, 3.0  # so many late answers in so many seconds: a rest
+MOST_LATE = 20  # callers in a row who got no answer in time, until it is lost
+STALL_S = 0.1  # after so long without any answer it is lost as well
+SLOW_S, SLOW_TIMES, REST_S = 10.0, 3, 3.0  # lost so many times in so many seconds: a rest
 log = logging.getLogger("slipway")
 
 Command = tuple[Any, ...]
@@ -53,12 +55,13 @@ class SharedRedis:
         self.is_full = False
         self.on_up: list[Callable[[], Awaitable[None]]] = []
         self._client: Redis | None = None
-        self._waiting: deque[tuple[float, Sequence[Command], asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[Sequence[Command], asyncio.Future[Any]]] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self._full_until = 0.0
-        self._late: deque[float] = deque(maxlen=SLOW_TIMES)
+        self._lates = 0  # callers in a row who got no answer in time
+        self._slow: deque[float] = deque(maxlen=SLOW_TIMES)  # when it was lost for being slow
 
     # asked
 
@@ -71,18 +74,29 @@ class SharedRedis:
         loop = asyncio.get_running_loop()
         if self.state != "up" or (writes and self._full_until > loop.time()):
             return None
-        results = await self._send_soon(commands)
-        if results is not None and writes:
-            self._note_space(results)
-        return results
-
-    def _send_soon(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any] | None]":
-        loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Any] | None] = loop.create_future()
-        self._waiting.append((loop.time(), commands, answer))
+        self._waiting.append((commands, answer))
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all())
-        return answer
+        timer = _Timer(self.limit_s, partial(self._late, answer))
+        try:
+            results = await answer
+        finally:
+            timer.close()
+        if results is not None:
+            self._lates = 0
+            if writes:
+                self._note_space(results)
+        return results
+
+    def _late(self, answer: "asyncio.Future[list[Any] | None]") -> None:
+        """Let a caller go on without an answer. After so many of them, Redis is lost."""
+        if answer.done():
+            return
+        answer.set_result(None)
+        self._lates += 1
+        if self._lates >= MOST_LATE and self._sender is not None:
+            self._sender.cancel()
 
     def _note_space(self, results: Sequence[Any]) -> None:
         """Leave writing out for a while after a command that Redis had no memory for."""
@@ -112,43 +126,28 @@ class SharedRedis:
     # sending
 
     async def _send_all(self) -> None:
-        """Send what waits, all of it together, until nothing does."""
-        while self._waiting:
-            some, count = list[tuple[float, Sequence[Command], asyncio.Future[Any]]](), 0
-            while self._waiting and count < MOST:
-                some.append(self._waiting.popleft())
-                count += len(some[-1][1])
-            commands = [command for _, commands, _ in some for command in commands]
-            try:
-                results = await self._within_limit(commands, some[0][0] + self.limit_s)
-            except Exception as error:  # noqa: BLE001 - whatever it is, we go on without Redis
-                self._fail([answer for _, _, answer in some], error)
-                return
-            for _, own, answer in some:
-                mine, results = results[: len(own)], results[len(own) :]
-                if not answer.done():
-                    answer.set_result(mine)
+        """Send what waits, all of it together, until nothing does.
 
-    async def _within_limit(self, commands: Sequence[Command], until: float) -> list[Any]:
-        """Return the results of commands. Raises TimeoutError if they are late, and it is not our
-        own process that was.
+        What is late may still come, and others may ask meanwhile; after STALL_S, or if this task is
+        cancelled, the connection is lost.
         """
-        loop = asyncio.get_running_loop()
-        sending = asyncio.ensure_future(self._execute(commands))
+        answers = list[asyncio.Future[Any]]()
         try:
-            for _ in range(ROUNDS):
-                until = max(until, loop.time() + self.limit_s / 4)
-                done, _pending = await asyncio.wait([sending], timeout=until - loop.time())
-                if done:
-                    return sending.result()
-                if loop.time() - until < LATE_S:
-                    break
-            raise TimeoutError
-        finally:
-            if not sending.done():
-                sending.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await sending
+            while self._waiting:
+                some = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+                answers = [answer for _, answer in some]
+                commands = [command for commands, _ in some for command in commands]
+                async with asyncio.timeout(STALL_S):
+                    results = await self._execute(commands)
+                for own, answer in some:
+                    mine, results = results[: len(own)], results[len(own) :]
+                    if not answer.done():
+                        answer.set_result(mine)
+        except asyncio.CancelledError:
+            self._lose(answers, TimeoutError())
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, we go on without Redis
+            self._lose(answers, error)
 
     async def _execute(self, commands: Sequence[Command]) -> list[Any]:
         if self._client is None:
@@ -166,17 +165,18 @@ class SharedRedis:
         results: list[Any] = await pipeline.execute(raise_on_error=False)
         return results
 
-    def _fail(self, answers: "Sequence[asyncio.Future[Any]]", error: BaseException) -> None:
+    def _lose(self, answers: "Sequence[asyncio.Future[Any]]", error: BaseException) -> None:
         """Give None to all who wait, and reach for Redis again: the connection is in no known
         state.
         """
-        waiting = [*answers, *(answer for _, _, answer in self._waiting)]
+        waiting = [*answers, *(answer for _, answer in self._waiting)]
         self._waiting.clear()
+        self._lates = 0
         for answer in waiting:
             if not answer.done():
                 answer.set_result(None)
         if isinstance(error, TimeoutError):
-            self._late.append(asyncio.get_running_loop().time())
+            self._slow.append(asyncio.get_running_loop().time())
         if self.state == "up":
             self.state = "starting"
             self._lost.set()
@@ -213,10 +213,10 @@ class SharedRedis:
         from redis.backoff import NoBackoff
 
         now = asyncio.get_running_loop().time()
-        if len(self._late) == SLOW_TIMES and now - self._late[0] < SLOW_S:
-            if now - self._late[-1] < REST_S:
+        if len(self._slow) == SLOW_TIMES and now - self._slow[0] < SLOW_S:
+            if now - self._slow[-1] < REST_S:
                 raise TimeoutError
-            self._late.clear()
+            self._slow.clear()
         await self._disconnect()
         self._client = Redis.from_url(
             self.url,
@@ -228,8 +228,8 @@ class SharedRedis:
         async with asyncio.timeout(CONNECT_S):
             await self._client.ping()
         for _ in range(2):
-            now = asyncio.get_running_loop().time()
-            await self._within_limit([("PING",)], now + self.limit_s)
+            async with asyncio.timeout(self.limit_s):
+                await self._client.ping()
         for each in self.on_up:
             async with asyncio.timeout(CONNECT_S):
                 await each()
@@ -255,6 +255,30 @@ class SharedRedis:
                 with suppress(asyncio.CancelledError):
                     await task
         await self._disconnect()
+
+
+class _Timer:
+    """Call something after so many seconds; a little later if the event loop itself is late, since
+    then what is waited for may be here already.
+    """
+
+    __slots__ = ("_handle", "_loop", "_more_s", "_then", "_until")
+
+    def __init__(self, within_s: float, then: Callable[[], None]) -> None:
+        self._loop, self._then, self._more_s = asyncio.get_running_loop(), then, within_s / 4
+        self._until = self._loop.time() + within_s
+        self._handle = self._loop.call_at(self._until, self._expire)
+
+    def _expire(self) -> None:
+        late_s = self._loop.time() - self._until
+        if late_s > LATE_S and self._more_s:
+            self._handle = self._loop.call_later(self._more_s, self._expire)
+            self._until, self._more_s = self._until + late_s + self._more_s, 0.0
+        else:
+            self._then()
+
+    def close(self) -> None:
+        self._handle.cancel()
 
 
 def reason(error: BaseException) -> str:

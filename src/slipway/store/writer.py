@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from slipway.ledger import LedgerRow
-from slipway.store.contract import FeedbackRow, RowError, StoreError, Withdrawal
+from slipway.store.contract import CollectedAnswer, FeedbackRow, RowError, StoreError, Withdrawal
 from slipway.store.journal import SEGMENT_BYTES, Journal, Segment
 from slipway.store.record_store import RecordStore
-from slipway.types import Answered, Record
+from slipway.types import Answered, Record, RuleUsed
 
 log = logging.getLogger("slipway")
 BATCH_S = 0.05  # how long rows are collected before they are written together
@@ -32,6 +32,8 @@ CLOSE_S = 10.0  # how long the end of the server waits for the last rows
 LATE_S = 3.0  # rows that wait longer are a sign that the store hangs
 ANSWERS_KEPT_DAYS = 30
 MOST_ANSWERS = 200_000  # answers that can be voted on; the oldest are dropped first
+
+MOST_COLLECTED = 50_000  # answers whose texts are kept to find rules
 
 encode = msgspec.json.Encoder().encode
 
@@ -54,6 +56,14 @@ def withdraw(store: RecordStore, rows: Sequence[Withdrawal]) -> None:
         store.records.withdraw_votes(row.answer, row.at)
 
 
+def count_hits(store: RecordStore, rows: Sequence[RuleUsed]) -> None:
+    store.rules.count_hits(rows, days=ANSWERS_KEPT_DAYS, at_most=MOST_ANSWERS)
+
+
+def collect(store: RecordStore, rows: Sequence[CollectedAnswer]) -> None:
+    store.rules.collect(rows, days=ANSWERS_KEPT_DAYS, at_most=MOST_COLLECTED)
+
+
 class Sort(Record, frozen=True, kw_only=True):
     """What becomes of rows of one type: how they are read from the journal, and written."""
 
@@ -66,6 +76,8 @@ SORTS: dict[str, Sort] = {
     "answer": Sort(row=Answered, write=note_answers),
     "feedback": Sort(row=FeedbackRow, write=save_feedback),
     "withdrawal": Sort(row=Withdrawal, write=withdraw),
+    "rule": Sort(row=RuleUsed, write=count_hits),
+    "collected": Sort(row=CollectedAnswer, write=collect),
 }
 NAMES: dict[type[Any], str] = {sort.row: name for name, sort in SORTS.items()}
 

@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from slipway.cache import SemanticReport
+from slipway.cache.semantic_bound import BoundState
 from slipway.errors import ProviderRefused, SlipwayError
 from slipway.ledger import LedgerRow
 from slipway.prices import PICO
@@ -22,8 +24,11 @@ from slipway.routing.breaker import STATES
 from slipway.types import (
     AnswerDone,
     AttemptDone,
+    CacheStats,
     FeedbackGiven,
+    PipelineRecord,
     RuleUsed,
+    SemanticLooked,
     StoreState,
     Usage,
 )
@@ -33,6 +38,7 @@ TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 BAD = ("closed", "half-open", "open")  # the worst one comes last
+REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 Labels = tuple[str, ...]
 Row = TypeVar("Row")
 
@@ -103,6 +109,49 @@ METRICS = {
         "Calls to models whose cost is unknown: set the model's `price`.",
         ("app", "model"),
     ),
+    "cache": MetricDefinition(
+        "slipway_cache_answers",
+        "Questions that asked the cache, by what it did: hit, semantic (the answer of a similar "
+        "question), stale, flight (shared the call of an identical question), miss or refresh.",
+        ("app", "state"),
+    ),
+    "saved_answers": MetricDefinition(
+        "slipway_saved_answers",
+        "Answers for which no model was called, by what saved the call.",
+        ("app", "by"),
+    ),
+    "saved_tokens": MetricDefinition(
+        "slipway_saved_tokens",
+        "Tokens that these calls would have taken, as far as they are known.",
+        ("app", "by", "gen_ai_token_type"),
+    ),
+    "saved_usd": MetricDefinition(
+        "slipway_saved_usd",
+        "USD that these calls would have cost, as far as prices are known.",
+        ("app", "by"),
+    ),
+    "saved_unpriced": MetricDefinition(
+        "slipway_saved_unpriced", "Calls among them whose price is unknown.", ("app", "by")
+    ),
+    "cache_removed": MetricDefinition(
+        "slipway_cache_removed",
+        "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "
+        "(one that it was written from changed), outranked (a search finds others now), "
+        "feedback (somebody found it wrong), request.",
+        ("cause",),
+    ),
+    "cache_entries": MetricDefinition(
+        "slipway_cache_entries",
+        "Kept answers in the memory of the process that is asked.",
+        (),
+        is_gauge=True,
+    ),
+    "cache_bytes": MetricDefinition(
+        "slipway_cache_bytes",
+        "Memory of kept answers in the process that is asked.",
+        (),
+        is_gauge=True,
+    ),
     "citations": MetricDefinition(
         "slipway_citations",
         "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
@@ -120,6 +169,18 @@ METRICS = {
         "Stored votes and reports; one that replaces another is not counted again. "
         "`helpful` is yes, no, or report.",
         ("app", "helpful"),
+    ),
+    "semantic": MetricDefinition(
+        "slipway_semantic_lookups",
+        "Look-ups of similar questions: `serve` (answered from there), `check` (asked a model all "
+        "the same, to compare), `shadow` (a candidate that may not be served yet), `none`. And "
+        "comparisons with a fresh answer: `same`, `different`, `unknown`.",
+        ("app", "outcome"),
+    ),
+    "semantic_refused": MetricDefinition(
+        "slipway_semantic_refused",
+        "Near questions that a guard refused, such as `number` or `negation`.",
+        ("app", "guard"),
     ),
     "reloads": MetricDefinition(
         "slipway_settings_reloads",
@@ -150,6 +211,19 @@ METRICS = {
         "slipway_model_calls",
         "Calls to a model with a limit: `running`, or `waiting` in the queue.",
         ("model", "state"),
+        is_gauge=True,
+    ),
+    "semantic_error": MetricDefinition(
+        "slipway_semantic_error_bound",
+        "Upper bound (95 %) of the error of answers to similar questions: of would-be hits (`hit`) "
+        "and of requests (`request`); the largest of all tenants.",
+        ("app", "per"),
+        is_gauge=True,
+    ),
+    "semantic_serving": MetricDefinition(
+        "slipway_semantic_serving",
+        "Tenants for which answers of similar questions are served now; the others are in shadow.",
+        ("app",),
         is_gauge=True,
     ),
     "worker_restarts": MetricDefinition(
@@ -310,6 +384,8 @@ class Telemetry:
         store: Callable[[], StoreState] = StoreState,
         new_row: NewRow = own_row,
         all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
+        cache: Callable[[], CacheStats] = CacheStats,
+        semantic: Callable[[], Iterable[SemanticReport]] = tuple,
     ) -> None:
         """Count in rows that `new_row` makes.
 
@@ -319,7 +395,8 @@ class Telemetry:
         self.started_at = int(time.time())
         self.store, self._lost = store, 0
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
-        self.all_rows = all_rows or self.own_rows
+        self.all_rows, self.cache = all_rows or self.own_rows, cache
+        self.semantic = semantic
         self.counts: dict[str, dict[Labels, Numbers]] = {
             key: {} for key, metric in METRICS.items() if metric.kind == "counter"
         }
@@ -333,7 +410,7 @@ class Telemetry:
         self._rows: dict[Labels, AnswerRows] = {}
         self._tokens: dict[Labels, TokenRows] = {}
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Count a record."""
         if type(record) is AttemptDone:
             self.attempt(record)
@@ -341,6 +418,8 @@ class Telemetry:
             self.answer(record)
         elif type(record) is RuleUsed:
             self.rule(record)
+        elif type(record) is SemanticLooked:
+            self.looked(record)
         elif type(record) is FeedbackGiven:
             self.feedback(record)
 
@@ -353,6 +432,11 @@ class Telemetry:
     def rule(self, used: RuleUsed) -> None:
         outcome = "shadow" if used.shadow else "served"
         self.count("rules", (used.app, used.kind, outcome))
+
+    def looked(self, looked: SemanticLooked) -> None:
+        self.count("semantic", (looked.app, looked.outcome))
+        for guard in looked.refused:
+            self.count("semantic_refused", (looked.app, guard))
 
     def feedback(self, given: FeedbackGiven) -> None:
         helpful = "report" if given.kind == "report" else "yes" if given.helpful else "no"
@@ -380,7 +464,10 @@ class Telemetry:
         error = "" if a.error is None else known_code(a.error)
         kind = (a.app, a.model or "", a.provider, a.served_by or "", error)
         rows = self._rows.get(kind) or self._rows_of(kind)
-        rows.answers[0] += 1
+        if a.endpoint != REFRESH:  # nobody waits for that, but its tokens are paid for
+            rows.answers[0] += 1
+            if a.cache is not None or a.saved is not None:
+                self.count_cache(a)
         rows.duration[bisect_left(SECONDS, a.duration_s)] += 1
         rows.duration[-1] += a.duration_s
         usage = a.usage
@@ -430,6 +517,22 @@ class Telemetry:
         ):
             if count:
                 self.count("citations", (a.app, a.model or "", outcome), count)
+
+    def count_cache(self, a: AnswerDone) -> None:
+        """Count what the cache did for an answer, and what the answer saved."""
+        if a.cache is not None:
+            self.count("cache", (a.app, a.cache))
+        if a.saved is None or a.error is not None:
+            return
+        labels = (a.app, a.saved.by)
+        self.count("saved_answers", labels)
+        if (usage := a.saved.usage) is not None:
+            self.count("saved_tokens", (*labels, "input"), usage.input_tokens)
+            self.count("saved_tokens", (*labels, "output"), usage.output_tokens)
+        if a.saved.usd is not None:
+            self.count("saved_usd", labels, float(a.saved.usd))
+        else:
+            self.count("saved_unpriced", labels)
 
     def own_rows(self) -> Iterator[NumberedRow]:
         """Yield what this process counted."""
@@ -495,7 +598,11 @@ class Telemetry:
                 counter.add_metric(labels, value)
             yield counter
         yield from self.models(names, others)
+        yield from semantic_gauges(list(self.semantic()), names)
         if names is None:
+            kept = self.cache()
+            for name, amount in (("cache_entries", kept.entries), ("cache_bytes", kept.bytes)):
+                yield GaugeMetricFamily(METRICS[name].name, METRICS[name].help, value=amount)
             for key, value in (
                 ("in_flight", self.in_flight()),
                 ("store_up", int(not sums["store_up"][()][0])),
@@ -550,3 +657,22 @@ class Telemetry:
         registry.register(_Visible(self, names, others))
         encode, kind = choose_encoder(accept)
         return encode(registry), kind
+
+
+def semantic_gauges(reports: Iterable[SemanticReport], names: Set[str] | None) -> Iterator[Any]:
+    """Yield the gauges of the semantic cache."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    errors, serving = (
+        GaugeMetricFamily(m.name, m.help, labels=m.labels)
+        for m in (METRICS["semantic_error"], METRICS["semantic_serving"])
+    )
+    of_app: dict[str, list[BoundState]] = {}
+    for report in reports:
+        if names is None or report.app in names:
+            of_app.setdefault(report.app, []).append(report.bound)
+    for app, states in of_app.items():
+        errors.add_metric((app, "hit"), max(state.per_hit for state in states))
+        errors.add_metric((app, "request"), max(state.per_request for state in states))
+        serving.add_metric((app,), sum(state.serving for state in states))
+    yield from (errors, serving)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, RuleUsed
+from slipway.types import AnswerDone, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
 
 KEPT_ANSWERS = 2000
 # An answer may be tried again any number of times; only its latest records are kept.
@@ -25,7 +25,7 @@ class Traces:
     def __init__(self) -> None:
         self.records: dict[str, list[TimedRecord]] = {}  # by the answer's id, the oldest first
 
-    def emit(self, record: AnswerDone | AttemptDone | FeedbackGiven | RuleUsed) -> None:
+    def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Keep a record of an answer, of a call to a model, or of a rule."""
         if isinstance(record, AttemptDone | RuleUsed):
             self._keep(record.answer_id, record)

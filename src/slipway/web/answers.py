@@ -24,7 +24,7 @@ from slipway.types import (
 )
 from slipway.web.asgi import Receive, Scope, Send
 from slipway.web.cache_headers import cache_headers, wish_of
-from slipway.web.feedback import answered_record
+from slipway.web.feedback import answered_record, is_alone
 from slipway.web.guard import STREAM, Guard, language_of
 from slipway.web.names import callable_names, check_name, unknown_name
 from slipway.web.responses import reply
@@ -203,7 +203,8 @@ class AnswerRoutes:
 
 def note_when_done(run: Run, note_answered: NoteAnswered) -> None:
     """Record the answer for feedback once it has ended."""
-    run.on_end = lambda: note_answered(answered_record(run))
+    alone = is_alone(run.question)  # the question forgets its messages when it is done
+    run.on_end = lambda: note_answered(answered_record(run, alone=alone))
 
 
 def work_for(pipeline: Pipeline, endpoint: str) -> Work:

@@ -1,6 +1,7 @@
 """The headers of the cache: what a request wants of it, and what it did for the reply."""
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from slipway.errors import BadRequest
 from slipway.types import CacheFacts, CacheWish
@@ -37,6 +38,10 @@ def cache_headers(facts: CacheFacts) -> Headers:
         found.append((b"x-slipway-cache-key", facts.key.encode()))
     if facts.age_s is not None:
         found.append((b"age", b"%d" % facts.age_s))
+    if facts.similarity is not None:
+        found.append((b"x-slipway-cache-similarity", f"{facts.similarity:.4f}".encode()))
+    if facts.question is not None:
+        found.append((b"x-slipway-cache-question", quote(facts.question).encode()))
     if facts.saved is not None and facts.saved.usd is not None:
         found.append((b"x-slipway-saved-usd", facts.saved.usd.encode()))
     if facts.saved is not None and facts.saved.usage is not None:

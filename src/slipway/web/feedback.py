@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from slipway.errors import BadRequest, Conflict, Gone
 from slipway.feedback import LONGEST_COMMENT, REASONS, Feedback, Opinion
-from slipway.types import MAX_SECTIONS, Answered, Asker
+from slipway.types import MAX_SECTIONS, Answered, Asker, Question
 from slipway.web.guard import Guard
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -114,8 +114,10 @@ def checked(request: FeedbackRequest) -> Opinion:
     )
 
 
-def answered_record(run: Run) -> Answered:
-    """Return the record of a finished answer; without its text if a part has expired."""
+def answered_record(run: Run, *, alone: bool) -> Answered:
+    """Return the record of a finished answer; without its text if a part has expired. `alone` says
+    whether the question was asked without anything that its text does not show.
+    """
     question = run.question
     try:
         whole = whole_answer(question.id, run.events)
@@ -127,6 +129,7 @@ def answered_record(run: Run) -> Answered:
             "model": None,
             "served_by": None,
             "prompt": None,
+            "abstained": True,
         }
     sources = tuple(
         {name: getattr(s, name) for name in _SOURCE} for s in whole["sources"] if s.cited
@@ -144,4 +147,11 @@ def answered_record(run: Run) -> Answered:
         sections=max(1, len(whole["sections"])) if whole["text"] is not None else MAX_SECTIONS,
         text=whole["text"],
         sources=sources,
+        groups=tuple(sorted(question.asker.groups)),
+        is_whole=run.state == "done" and not whole["abstained"] and alone,
     )
+
+
+def is_alone(question: Question) -> bool:
+    """Return whether a question was asked without anything that its text does not show."""
+    return len(question.messages) == 1 and not question.attached and question.within is None

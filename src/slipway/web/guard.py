@@ -61,14 +61,15 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys", "usage", "ledger"),
+        *("traces", "keys", "usage", "ledger", "cache"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
 UNIQUE = frozenset({b"host", b"authorization", b"x-api-key", b"api-key", b"origin"})
 EXPOSED = (
     b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, x-slipway-attempts, "
-    b"x-slipway-cost-usd, x-slipway-cache, x-slipway-cache-key, x-slipway-saved-usd, "
+    b"x-slipway-cost-usd, x-slipway-cache, x-slipway-cache-key, "
+    b"x-slipway-cache-similarity, x-slipway-cache-question, x-slipway-saved-usd, "
     b"x-slipway-saved-tokens, age, x-request-id, x-should-retry, retry-after, retry-after-ms, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"

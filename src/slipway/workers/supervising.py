@@ -263,7 +263,8 @@ class Supervisor:
             elif (pid := self.workers[1].pid) != 0:
                 os.kill(pid, signal.SIGHUP)
         else:
-            log.info("%s: all workers finish within %g s", number.name, self.grace_s())
+            what = "end now" if self._is_stopping else f"finish within {self.grace_s():g} s"
+            log.info("%s: all workers %s", number.name, what)
             self.stop()
 
     @property

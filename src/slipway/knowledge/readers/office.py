@@ -10,6 +10,7 @@ import posixpath
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -209,24 +210,33 @@ def local(element: "Element") -> str:
     """Return the element's name without namespace: strict and transitional files differ only in
     namespaces.
     """
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+    return _local(element.tag) if isinstance(element.tag, str) else ""
+
+
+@lru_cache(4096)
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
 
 
 def attribute(element: "Element", name: str) -> str | None:
     """Return an attribute by its local name; whether it has a namespace depends on the version."""
-    return next(
-        (value for key, value in element.attrib.items() if key.rpartition("}")[2] == name), None
-    )
+    for key, value in element.attrib.items():
+        if _local(key) == name:
+            return value
+    return None
 
 
 def child(element: "Element | None", *names: str) -> "Element | None":
     """Follow a path of local names; None if a step is missing."""
     for name in names:
-        element = (
-            next((each for each in element if local(each) == name), None)
-            if element is not None
-            else None
-        )
+        if element is None:
+            return None
+        for each in element:
+            if local(each) == name:
+                element = each
+                break
+        else:
+            return None
     return element
 
 

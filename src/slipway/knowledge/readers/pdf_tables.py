@@ -1,5 +1,6 @@
 """Find the tables of a PDF page: rows whose cells, set apart by wide gaps, share columns."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from slipway.knowledge.readers.document import table
@@ -128,12 +129,12 @@ def _columns(lines: Sequence[TextLine]) -> list[tuple[float, float]]:
 
 def _nearest(columns: Sequence[tuple[float, float]], cell: CellText) -> int:
     """Return the column that a cell overlaps most, or is nearest to."""
-
-    def overlap(at: int) -> float:
-        left, right = columns[at]
-        return min(right, cell.right) - max(left, cell.left)
-
-    return max(range(len(columns)), key=overlap)
+    nearest, most, start, end = 0, -math.inf, cell.left, cell.right
+    for at, (left, right) in enumerate(columns):
+        shared = min(right, end) - max(left, start)
+        if shared > most:
+            nearest, most = at, shared
+    return nearest
 
 
 def _heads(rows: Sequence[Sequence[str]]) -> int:

@@ -28,6 +28,8 @@ _FIELD = re.compile(r":(?P<name>[^:\s][^:]*):(?: +|$)(?=\S|$)")
 _ITEM = re.compile(r"(?P<mark>[-*+•]|(?P<number>\(?(?:\d{1,3}|#|[a-zA-Z])[.)]))(?P<space> +)(?=\S)")
 _SIMPLE_RULE = re.compile(r"=+(?: +=+)+ *$")
 _DEEPEST = 20  # blocks within blocks
+_SHORTEST_RULE = 4  # signs below a longer title
+_REPLACEMENT = re.compile(r"^\.\. (\|[^|\n]+\|) replace:: *(.+)$", re.MULTILINE)
 
 _CODE_LIST = """
     code code-block sourcecode parsed-literal prompt ipython doctest testcode testoutput
@@ -92,9 +94,8 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     file = decoded(data)
     front = front_matter_of_text(file.text)
     builder = DocumentBuilder()
-    for block in _RestructuredReading().blocks(
-        file.text[front.end :].expandtabs(8).split("\n"), top=True
-    ):
+    lines = _replaced(file.text[front.end :].expandtabs(8)).split("\n")
+    for block in _RestructuredReading().blocks(lines, top=True):
         if isinstance(block, _Heading):
             builder.heading(block.level, block.text)
         elif isinstance(block, _Rows):
@@ -104,6 +105,15 @@ def restructured(data: bytes, fallback: str, _: OnPage) -> ParsedDocument:
     builder.losses += file.losses
     title = builder.headings[0].text if builder.headings else fallback
     return builder.document(title, front.meta)
+
+
+def _replaced(text: str) -> str:
+    """Return the text with what its substitutions stand for."""
+    said = dict(_REPLACEMENT.findall(text))
+    if not said:
+        return text
+    names = "|".join(map(re.escape, said))
+    return re.sub(rf"(?<!\.\. )(?:{names})", lambda found: said[found[0]], text)
 
 
 class _RestructuredReading:
@@ -163,7 +173,9 @@ class _RestructuredReading:
         name = lines[at + over] if at + over < len(lines) else ""
         rule = lines[at + over + 1].rstrip() if at + over + 1 < len(lines) else ""
         underlined = bool(_RULE.match(rule)) and not _RULE.match(name) and bool(name.strip())
-        if not underlined or len(rule) < len(name.strip()) or (not over and name[0] == " "):
+        # As docutils does: it only warns of a rule that is too short, from 4 signs on
+        long_enough = len(rule) >= min(len(name.strip()), _SHORTEST_RULE)
+        if not underlined or not long_enough or (not over and name[0] == " "):
             return None
         if over and lines[at].rstrip() != rule:
             return None
@@ -220,7 +232,7 @@ class _RestructuredReading:
         if found is None:
             return ()
         name, argument = found["name"].lower(), found["argument"].strip()
-        if name in _LEFT_OUT or name.startswith("auto") or "|" in line[: found.start("name")]:
+        if name in _LEFT_OUT or "|" in line[: found.start("name")]:
             return _alternative(body) if name == "image" else ()
         options, content, more = _options(body)
         kind = name.rsplit(":", 1)[-1]
@@ -230,7 +242,7 @@ class _RestructuredReading:
             return self._note(name, " ".join([argument, *more]).strip(), content)
         if name in ("csv-table", "list-table", "table"):
             return self._table(name, argument, options, content)
-        if kind in _OBJECTS:
+        if kind in _OBJECTS or name.startswith("auto"):
             signatures = "`, `".join(one_line(each) for each in [argument, *more] if each.strip())
             return _named(f"`{signatures}`", self._inner(content))
         if name == "figure":

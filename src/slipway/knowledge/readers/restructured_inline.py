@@ -15,6 +15,7 @@ _MARKUP = re.compile(
     r"|(?<![\w`])`(?P<link>[^`]+)`(?:__?(?!\w))?(?::(?P<behind>[\w:.+-]+):)?"
     r"|(?<!\w)\[(?:#[\w-]*|\*|\d+)\]_(?!\w)"
     r"|(?<![\w:/.@])(?P<word>[A-Za-z][\w.-]*?)__?(?![\w_])(?<!\w__)"
+    r"|(?<![\w|])\|(?P<named>[^\s|](?:[^|\n]*[^\s|])?)\|_{0,2}(?![\w|])"
     r"|\\(?P<escaped>.)",
     re.DOTALL,
 )
@@ -23,7 +24,7 @@ _TARGET = re.compile(r"^(?P<text>.*?)\s*<(?P<target>[^<>]+)>$", re.DOTALL)
 
 def inline(text: str) -> str:
     """Return the text with code in back-quotes, links as Markdown, and roles as what they say."""
-    return _MARKUP.sub(_written, text) if re.search(r"[`\\_]", text) else text
+    return _MARKUP.sub(_written, text) if re.search(r"[`\\_|]", text) else text
 
 
 def _written(found: re.Match[str]) -> str:
@@ -33,8 +34,8 @@ def _written(found: re.Match[str]) -> str:
         return _role(found["role"], found["said"])
     if found["link"]:
         return _role(found["behind"], found["link"]) if found["behind"] else _link(found["link"])
-    if found["word"]:
-        return found["word"]
+    if found["word"] or found["named"]:
+        return found["word"] or found["named"]
     return (found["escaped"] or "").strip()
 
 

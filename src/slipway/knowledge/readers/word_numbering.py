@@ -3,6 +3,7 @@ make them (ECMA-376, part 1, 17.9).
 """
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from slipway.knowledge.readers.office import attribute, child, local
@@ -46,20 +47,20 @@ class Label(Record, frozen=True, kw_only=True):
 class Numbering:
     """The numbering of one document; ask for labels in the order of the paragraphs."""
 
-    def __init__(self, numbering: "Element | None", styles: "Element | None") -> None:
-        self._lists: dict[str, dict[int, _Level]] = {}  # abstract list -> its levels
+    def __init__(self, numbering: "Callable[[], Element] | None", styles: "Element | None") -> None:
+        """`numbering` parses the definitions; it is called at the first number, if there is one."""
+        self._definitions = numbering
+        self._elements: dict[str, Element] = {}  # abstract list -> its definition
+        self._lists: dict[str, dict[int, _Level]] = {}  # abstract list -> its levels, once used
         self._list_of: dict[str, str] = {}  # number id -> abstract list
         self._restarts: dict[str, dict[int, int]] = {}  # number id -> level -> first number
         self._counts: dict[str, dict[int, int]] = {}  # abstract list -> level -> last number
-        for element in numbering if numbering is not None else []:
-            self._read(element)
         self._styles = _style_numbers(styles) if styles is not None else {}
 
     def _read(self, element: "Element") -> None:
         name, key = local(element), attribute(element, "abstractNumId") or ""
         if name == "abstractNum":
-            levels = (each for each in element if local(each) == "lvl")
-            self._lists[key] = {_number(each, "ilvl"): _level(each) for each in levels}
+            self._elements[key] = element
         elif name == "num":
             number = attribute(element, "numId") or ""
             self._list_of[number] = _value(child(element, "abstractNumId"))
@@ -70,10 +71,22 @@ class Numbering:
                 if (start := _value(child(each, "startOverride"))).isdecimal()
             }
 
+    def _levels(self, number: str) -> dict[int, _Level]:
+        """Return the levels of a number's list. Word files define many lists that nobody uses."""
+        if number and self._definitions is not None:
+            definitions, self._definitions = self._definitions(), None
+            for element in definitions:
+                self._read(element)
+        key = self._list_of.get(number, "")
+        if key not in self._lists:
+            levels = (each for each in self._elements.get(key, ()) if local(each) == "lvl")
+            self._lists[key] = {_number(each, "ilvl"): _level(each) for each in levels}
+        return self._lists[key]
+
     def label(self, paragraph: "Element") -> Label | None:
         """Return the paragraph's label and count it; None if it has no number."""
         number, depth = self._place(paragraph)
-        levels = self._lists.get(self._list_of.get(number, ""))
+        levels = self._levels(number)
         if not levels or depth not in levels:
             return None
         level = levels[depth]
@@ -103,7 +116,7 @@ class Numbering:
             said = _value(child(own, "ilvl"))
             depth = int(said) if said.isdecimal() else depth
         if depth is None:
-            levels = self._lists.get(self._list_of.get(number, ""), {})
+            levels = self._levels(number)
             depth = next((at for at, each in levels.items() if each.style == style), 0)
         return number, min(depth, _DEEPEST - 1)
 
