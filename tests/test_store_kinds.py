@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from slipway.cli import main
 from slipway.ledger import LedgerRow
 from slipway.settings import Settings
 from slipway.store import (
+    CollectedAnswer,
     FeedbackFilter,
     FeedbackRow,
     KeyHash,
@@ -32,7 +34,7 @@ from slipway.store import (
     Shared,
     open_records,
 )
-from slipway.types import Answered, Usage
+from slipway.types import Answered, RuleUsed, Usage
 from waiting import PATIENCE_S, until
 
 KINDS = ("sqlite", "postgresql")
@@ -92,6 +94,19 @@ def booked(number: int, **fields: Any) -> LedgerRow:
         "usage": Usage(input_tokens=100, cached_tokens=40, output_tokens=7, estimated=True),
     }
     return LedgerRow(**{**known, **fields})
+
+
+def hit(number: int, *, shadow: bool = False) -> RuleUsed:
+    return RuleUsed(
+        answer_id=f"ans-{number}",
+        app="docs",
+        rule="hours",
+        version="1",
+        kind="pattern",
+        reason="",
+        shadow=shadow,
+        at=NOON + number,
+    )
 
 
 def key(number: int, **fields: Any) -> SavedKey:
@@ -209,6 +224,31 @@ def test_conversations_are_found_by_their_words(store: RecordStore) -> None:
     assert [kept.delete_share("s", "ben"), kept.delete_share("s", "anna")] == [False, True]
 
 
+def test_hits_of_rules_are_counted_once_and_answers_collected(store: RecordStore) -> None:
+    hits = [hit(number, shadow=number == 3) for number in range(4)]
+    store.rules.count_hits(hits[:2], days=10**5, at_most=100)
+    store.rules.count_hits(hits, days=10**5, at_most=100)
+    store.records.save_feedback(vote(answered(1), helpful=False))
+    (found,) = store.rules.hits(NOON)
+    assert (found.served, found.shadow, found.unhelpful, found.last_at) == (3, 1, 1, NOON + 3)
+    collected = [
+        CollectedAnswer(
+            answer=f"ans-{number}",
+            at=NOON + number,
+            app="docs",
+            tenant="acme",
+            question="租户?",
+            text="t",
+            groups=("a",),
+        )
+        for number in range(2)
+    ]
+    store.rules.collect(collected, days=10**5, at_most=100)
+    store.rules.collect(collected, days=10**5, at_most=100)
+    again = store.rules.collected("docs")
+    assert again == [collected[0], msgspec.structs.replace(collected[1], unhelpful=True)]
+
+
 def test_a_row_that_no_store_can_keep_is_refused_as_such(store: RecordStore) -> None:
     with pytest.raises(RowError):
         store.ledger.book([booked(1), booked(2, cost=2**70)])
@@ -284,6 +324,7 @@ def filled(store: RecordStore) -> None:
     row = SavedConversation(id="c", title="租户", at=NOON, turns='["\\u0000"]')
     store.conversations.save("anna", row, at_most=3)
     store.conversations.save_share(Shared(id="s", tenant="a", owner="anna", turns="[]"), days=10**5)
+    store.rules.count_hits([hit(1)], days=10**5, at_most=100)
     store.secret()
 
 
@@ -291,7 +332,7 @@ def dumped(address: str) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of every table, sorted, without the times of the migrations."""
     tables = (
         *("answers", "feedback", "pace", "pace_misses", "conversations", "shares", "ledger"),
-        *("keys", "key_hashes", "versions", "meta"),
+        *("keys", "key_hashes", "versions", "meta", "rule_hits", "collected"),
     )
 
     def plain(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
