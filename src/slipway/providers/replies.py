@@ -26,6 +26,7 @@ from slipway.providers.fields import (
     ChoiceEnds,
     WireChunkChoice,
     decode_chunk,
+    decode_usual,
     is_odd,
     is_odd_usage,
     text_of,
@@ -310,26 +311,14 @@ class OpenAIReply:
             return None
         data = event[6:-2]
         try:
-            chunk = decode_chunk(data)
+            choice = decode_usual(data).choices[0]
         except (ValueError, RecursionError):
             return None
-        choices = chunk.choices
-        if not self.is_single or not choices or len(choices) > 1 or chunk.error or chunk.usage:
-            return None
-        delta = choices[0].delta
-        if choices[0].finish_reason is not None or delta is None:
+        text = choice.delta.content
+        if not text or choice.finish_reason is not None or not self.is_single:
             return None
         # a short one in ASCII needs no closer look
         if (len(data) > LONG_EVENT or not data.isascii()) and not is_clean(data):
-            return None
-        text = delta.content
-        if (
-            type(text) is not str
-            or not text
-            or delta.tool_calls
-            or delta.function_call
-            or delta.audio
-        ):
             return None
         if self.waits_for_words:  # later, this choice is known to have begun
             self.ends.add(0)
