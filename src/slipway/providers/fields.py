@@ -1,6 +1,6 @@
 """The fields that are read from a reply, and which of them are too odd to be passed on."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -46,6 +46,32 @@ class WireChunk(msgspec.Struct):
 
 
 decode_chunk = msgspec.json.Decoder(WireChunk).decode
+
+
+# A chunk that holds some text of the only choice, and nothing that needs thought; any other is an
+# error here, or has no content. Strict types cost less than to look at each field afterwards
+Nothing = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=0)] | None
+
+
+class UsualDelta(msgspec.Struct, gc=False):
+    content: str | None = None
+    tool_calls: Nothing = None
+    function_call: None = None
+    audio: None = None
+
+
+class UsualChoice(msgspec.Struct, gc=False):
+    delta: UsualDelta
+    finish_reason: str | None = None
+
+
+class UsualChunk(msgspec.Struct, gc=False):
+    choices: Annotated[list[UsualChoice], msgspec.Meta(min_length=1, max_length=1)]
+    usage: None = None
+    error: None = None
+
+
+decode_usual = msgspec.json.Decoder(UsualChunk).decode
 
 
 class ChoiceEnds:

@@ -136,14 +136,14 @@ class HttpConnection(asyncio.Protocol):
         if self.spans > LARGEST_HEAD:  # a field that has not ended yet is in no callback
             self.fail(ProviderNonsense(f"{self.pool.who} sent headers that are too large."))
             return
-        if self.sink is not None and self._was_taken():
+        if self.sink is not None and self._was_taken(self.sink):
             return
         self.wake()
 
-    def _was_taken(self) -> bool:
+    def _was_taken(self, sink: Sink) -> bool:
         """Return whether the sink has taken what has arrived, so that nobody need be woken."""
-        waiter, chunks, sink = self.waiter, self.chunks, self.sink
-        if sink is None or waiter is None or waiter.done() or not chunks or self.complete:
+        waiter, chunks = self.waiter, self.chunks
+        if waiter is None or waiter.done() or not chunks or self.complete:
             return False
         if not sink(chunks[0] if len(chunks) == 1 else b"".join(chunks)):
             return False
