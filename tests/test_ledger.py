@@ -12,6 +12,7 @@ import pytest
 
 from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
+from slipway.settings import Settings
 from slipway.store import open_records
 from waiting import until
 
@@ -170,7 +171,7 @@ def test_a_key_sees_its_own_spending_and_an_admin_key_all(books: Books) -> None:
 
 def test_calls_of_commands_are_booked_too(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/slipway.db"
-    open_records(store).close()
+    open_records(Settings(store=store)).close()
     with mocking(tokens=10) as mock:
         model = {"base_url": mock.url, "price": PRICE}
         file = tmp_path / "settings.yaml"
