@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from gateway import ROOT, free_port
+from gateways import ROOT, free_port
 
 COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
 DOCS = ROOT.parent / "shared" / "data" / "rag" / "docs-qa"

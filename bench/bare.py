@@ -2,8 +2,8 @@
 
     python bench/bare.py PORT UPSTREAM_PORT
 
-It reads the model's name, forwards the request over kept connections, reads the usage, and passes
-streams on as they come. It checks nothing: no key, no limits, no timeouts, no retries, no metrics,
+It reads the model's name, puts the upstream's in its place, forwards the request over kept
+connections, reads the usage, and passes streams on as they come. It checks nothing: no key, no limits, no timeouts, no retries, no metrics,
 no broken replies, no clients that leave. So it is the ceiling that a gateway with all of these is
 compared with, not a gateway to use.
 """
@@ -18,7 +18,9 @@ import msgspec
 import uvicorn
 
 STREAM_PATHS = {"mock-slow": b"/slow/v1/chat/completions"}  # as the settings of the others have it
+UPSTREAM_NAME = b'"mock-model"'
 HEAD = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+HEAD += b"Authorization: Bearer sk-up\r\n"
 
 
 class Asked(msgspec.Struct):
@@ -37,6 +39,12 @@ class Answered(msgspec.Struct):
 
 decode_asked = msgspec.json.Decoder(Asked).decode
 decode_answered = msgspec.json.Decoder(Answered).decode
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """Return the body with the upstream's name of the model."""
+    start = body.index(b'"%b"' % model.encode(), body.index(b'"model"') + 7)
+    return b"%b%b%b" % (body[:start], UPSTREAM_NAME, body[start + len(model) + 2 :])
 
 
 class Upstream(asyncio.Protocol):
@@ -94,7 +102,7 @@ class Bare:
         asked = decode_asked(body)
         connection = await self.connection()
         path = STREAM_PATHS.get(asked.model, b"/v1/chat/completions")
-        connection.send(HEAD % path, body)
+        connection.send(HEAD % path, renamed(body, asked.model))
         if asked.stream:
             await self.stream(connection, send)
         else:
@@ -129,9 +137,17 @@ class Bare:
 def main() -> None:
     port, upstream = map(int, sys.argv[1:])
     uvicorn.run(
-        Bare(upstream), port=port, http="httptools", loop="uvloop", lifespan="off",
-        log_level="error", access_log=False, server_header=False, date_header=False,
-    )  # fmt: skip
+        Bare(upstream),
+        port=port,
+        http="httptools",
+        loop="uvloop",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway import PEER, Target, bodies, free_port
+from gateway import bodies
+from gateways import PEER, Target, free_port
 
 KEPT = {"exact": "1h"}
 

@@ -17,7 +17,7 @@ import time
 
 import httpx
 
-from gateway import free_port
+from gateways import free_port
 from slipway.app.building import build
 from slipway.settings import AppSettings, Listen, ModelSettings, Settings
 from slipway.web.server import Server, bind

@@ -1,14 +1,20 @@
 """Measure what the gateway costs: requests and chunks per CPU-second, added latency and memory,
-beside LiteLLM's proxy in the same run.
+beside other gateways in the same run.
 
-    python bench/gateway.py [--rounds 5] [--seconds 2] [--litellm PATH] [--json]
+    python bench/gateway.py [--rounds 5] [--seconds 2] [--cases small,…] [--beside NAME=CHECKOUT]
+                            [--litellm PATH] [--keep] [--json]
 
-The gateway runs pinned to core 1, the upstream and the load to core 0; targets take turns in each
+The others are a bare proxy in Python (`bare.py`), nginx if it is installed, another checkout of
+Slipway (--beside), and LiteLLM's proxy (--litellm, $LITELLM or .venv-litellm). Only ratios between
+rows of one run mean something: machines differ, and so do their hours. The table shows each
+target's figure as a share of `bare` and of `nginx`, as the median over the rounds.
+
+The gateways run pinned to core 1, the upstream and the load to core 0; targets take turns in each
 round, and the figure is the median of the rounds, with their spread. CPU time is that of the
 target's whole process tree, so that it is valid on a noisy machine; latencies are valid only as
-differences to `direct`. LiteLLM is found by --litellm, by $LITELLM or in .venv-litellm; without it
-only Slipway is measured. If ../shared/bench exists beside the checkout, its driver runs too
-(--shared). Needs Linux with two cores.
+differences to `direct`. With --keep, the ratios are added to `gateway_history.jsonl`, one line a
+run, with the commit. If ../shared/bench exists beside the checkout, its driver runs too (--shared).
+Needs Linux with two cores.
 """
 
 import argparse
@@ -16,83 +22,27 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PEER = str(ROOT / "bench" / "peer.py")
+from gateways import PEER, ROOT, Target, free_port, rss_mib, targets
+
 SHARED = ROOT.parent / "shared" / "bench" / "measure.py"
-TICKS = os.sysconf("SC_CLK_TCK")
+HISTORY = ROOT / "bench" / "gateway_history.jsonl"
 WORDS = (ROOT / "README.md").read_text().split()
-LITELLM = """model_list:
-  - model_name: mock-model
-    litellm_params:
-      {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{up}/v1", api_key: sk-up}}
-  - model_name: mock-slow
-    litellm_params:
-      {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{up}/slow/v1", api_key: sk-up}}
-"""
-LITELLM_ENV = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_MODE": "PRODUCTION",
-    "LITELLM_MASTER_KEY": "sk-bench-key",
-    "LITELLM_LOG": "ERROR",
-    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
-}
 CASES: dict[str, dict[str, Any]] = {
-    "small, 1 connection": {"connections": 1, "bodies": "small"},
-    "small, 16 connections": {"connections": 16, "bodies": "small"},
-    "21 KB, 16 connections": {"connections": 16, "bodies": "large"},
-    "100 streams, 64 chunks at 10 ms": {"connections": 100, "bodies": "stream"},
+    "one": {"title": "small, 1 connection", "connections": 1, "bodies": "small"},
+    "small": {"title": "small, 16 connections", "connections": 16, "bodies": "small"},
+    "large": {"title": "21 KB, 16 connections", "connections": 16, "bodies": "large"},
+    "burst": {"title": "16 streams, 64 at once", "connections": 16, "bodies": "burst"},
+    "stream": {"title": "100 streams, 64 x 10 ms", "connections": 100, "bodies": "stream"},
 }
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def tree(pid: int) -> list[int]:
-    found, todo = list[int](), [pid]
-    while todo:
-        found.append(p := todo.pop())
-        for children in Path(f"/proc/{p}/task").glob("*/children"):
-            try:
-                todo += map(int, children.read_text().split())
-            except OSError:  # it ended meanwhile
-                continue
-    return found
-
-
-def cpu_s(pid: int) -> float:
-    ticks = 0
-    for p in tree(pid):
-        try:
-            fields = Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
-
-
-def rss_mib(pid: int) -> float:
-    kib = 0
-    for p in tree(pid):
-        try:
-            lines = Path(f"/proc/{p}/status").read_text().splitlines()
-        except OSError:
-            continue
-        kib += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-    return kib / 1024
+PEERS = ("bare", "nginx")  # whose figures the others are divided by
 
 
 def bodies(folder: Path, kind: str) -> list[str]:
@@ -115,7 +65,7 @@ def bodies(folder: Path, kind: str) -> list[str]:
             "messages": messages,
             "temperature": round(draw.random(), 2),
         }
-        if kind == "stream":
+        if kind in ("stream", "burst"):
             body["stream"] = True
         file = folder / f"{kind}-{i}.json"
         file.write_text(json.dumps(body))
@@ -123,139 +73,9 @@ def bodies(folder: Path, kind: str) -> list[str]:
     return files
 
 
-class Target:
-    def __init__(
-        self, name: str, port: int, command: list[str] | None, env: dict[str, str] | None = None
-    ) -> None:
-        self.name, self.port, self.command, self.env = name, port, command, env or {}
-        self.process: subprocess.Popen[bytes] | None = None
-        self.ready_s = 0.0
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    def start(self, log: Path, patience_s: float = 120) -> None:
-        if self.command is None:
-            return
-        began = time.monotonic()
-        with log.open("w") as out:
-            self.process = subprocess.Popen(
-                ["taskset", "-c", "1", *self.command],
-                stdout=out,
-                stderr=out,
-                env={**os.environ, **self.env},
-            )
-        body = json.dumps(
-            {"model": "mock-model", "messages": [{"role": "user", "content": "Hello"}]}
-        ).encode()
-        headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-bench-key"}
-        while time.monotonic() - began < patience_s and self.process.poll() is None:
-            try:
-                request = urllib.request.Request(
-                    f"http://127.0.0.1:{self.port}/v1/chat/completions", body, headers
-                )
-                urllib.request.urlopen(request, timeout=10).read()
-            except OSError:
-                time.sleep(0.02)
-                continue
-            self.ready_s = time.monotonic() - began
-            return
-        raise SystemExit(f"{self.name} did not answer:\n{log.read_text()[-2000:]}")
-
-    def load(self, case: dict[str, Any], files: list[str], seconds: float) -> dict[str, float]:
-        path = (
-            "/slow/v1/chat/completions"
-            if self.name == "direct" and case["bodies"] == "stream"
-            else "/v1/chat/completions"
-        )
-        plan = {
-            "port": self.port,
-            "path": path,
-            "connections": case["connections"],
-            "seconds": seconds,
-            "bodies": files,
-            "key": "sk-bench-key",
-        }
-        before = cpu_s(self.pid)
-        done = subprocess.run(
-            ["taskset", "-c", "0", sys.executable, PEER, "load", json.dumps(plan)],
-            capture_output=True,
-            text=True,
-            timeout=seconds + 60,
-        )
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        row: dict[str, float] = json.loads(done.stdout)
-        spent = max(cpu_s(self.pid) - before, 1 / TICKS)
-        return {
-            **row,
-            "per_cpu_s": row["requests"] / spent,
-            "chunks_per_cpu_s": row["chunks"] / spent,
-            "rss_mib": rss_mib(self.pid),
-        }
-
-    def stop(self) -> None:
-        if self.process is None:
-            return
-        for p in tree(self.pid):
-            try:
-                os.kill(p, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-def targets(folder: Path, up: int, litellm: str | None) -> list[Target]:
-    port = free_port()
-    settings = {
-        "listen": {"port": port},
-        "keys": [{"key": "sk-bench-key"}],
-        "models": {
-            "mock-model": {"base_url": f"http://127.0.0.1:{up}/v1", "api_key": "sk-up"},
-            "mock-slow": {
-                "base_url": f"http://127.0.0.1:{up}/slow/v1",
-                "name": "mock-model",
-                "api_key": "sk-up",
-            },
-        },
-    }
-    (folder / "slipway.yaml").write_text(json.dumps(settings))
-    command = [
-        sys.executable,
-        "-c",
-        "from slipway.cli import main; main()",
-        "serve",
-        "--quiet",
-        "--config",
-        str(folder / "slipway.yaml"),
-    ]
-    found = [Target("direct", up, None), Target("slipway", port, command)]
-    if litellm:
-        port = free_port()
-        (folder / "litellm.yaml").write_text(LITELLM.format(up=up))
-        command = [
-            litellm,
-            "--config",
-            str(folder / "litellm.yaml"),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--num_workers",
-            "1",
-        ]
-        found.append(Target("litellm", port, [*command, "--telemetry", "False"], LITELLM_ENV))
-    return found
-
-
-def measure(folder: Path, rounds: int, seconds: float, litellm: str | None) -> list[dict[str, Any]]:
+def measure(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     up = free_port()
-    found = targets(folder, up, litellm)
+    found = targets(folder, up, given.litellm, given.beside)
     found[0].process = subprocess.Popen(
         ["taskset", "-c", "0", sys.executable, PEER, "upstream", str(up)]
     )
@@ -265,53 +85,101 @@ def measure(folder: Path, rounds: int, seconds: float, litellm: str | None) -> l
             target.start(folder / f"{target.name}.log")
         idle = {t.name: rss_mib(t.pid) for t in found}
         rows = []
-        for name, case in CASES.items():
-            files = bodies(folder, case["bodies"])
-            for target in found:
-                target.load(case, files, 0.7)  # warm
-            runs = [(t.name, t.load(case, files, seconds)) for _ in range(rounds) for t in found]
-            rows += [
-                summary(name, t, [r for n, r in runs if n == t.name], idle[t.name]) for t in found
-            ]
+        for name in given.cases.split(","):
+            rows += measure_case(name, found, given, folder, idle)
         return rows
     finally:
         for target in found:
             target.stop()
 
 
+def measure_case(
+    name: str,
+    found: list[Target],
+    given: argparse.Namespace,
+    folder: Path,
+    idle: dict[str, float],
+) -> list[dict[str, Any]]:
+    case = CASES[name]
+    files = bodies(folder, case["bodies"])
+    for target in found:
+        target.load(case, files, 0.7)  # warm
+    runs: dict[str, list[dict[str, float]]] = {t.name: [] for t in found}
+    for _ in range(given.rounds):
+        for target in found:
+            runs[target.name].append(target.load(case, files, given.seconds))
+    return [summary(name, t, runs, idle[t.name]) for t in found]
+
+
 def summary(
-    case: str, target: Target, runs: list[dict[str, float]], idle_mib: float
+    case: str, target: Target, runs: dict[str, list[dict[str, float]]], idle_mib: float
 ) -> dict[str, Any]:
-    middle = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+    own = runs[target.name]
+    middle = {k: statistics.median(r[k] for r in own) for k in own[0]}
     key = "chunks_per_cpu_s" if middle["chunks"] else "per_cpu_s"
-    spread = [min(r[key] for r in runs), max(r[key] for r in runs)]
-    errors = sum(r["errors"] for r in runs)
     return {
         "case": case,
         "target": target.name,
         **middle,
-        "errors": errors,
-        "spread": spread,
+        "errors": sum(r["errors"] for r in own),
+        "figure": middle[key],
+        "spread": [min(r[key] for r in own), max(r[key] for r in own)],
+        "of": {peer: shares(own, runs[peer], key) for peer in PEERS if peer in runs},
         "idle_mib": idle_mib,
         "ready_s": target.ready_s,
     }
 
 
+def shares(own: list[dict[str, float]], peers: list[dict[str, float]], key: str) -> list[float]:
+    """Return the ratio to a peer in the rounds: median, lowest, highest."""
+    ratios = [mine[key] / theirs[key] for mine, theirs in zip(own, peers, strict=True)]
+    return [round(each, 3) for each in (statistics.median(ratios), min(ratios), max(ratios))]
+
+
 def table(rows: list[dict[str, Any]]) -> None:
     print(
-        f"{'case':32} {'target':8} {'per CPU-s':>10} {'spread':>15} {'added p50 ms':>13} "
-        f"{'added TTFT ms':>14} {'errors':>7} {'RSS MiB':>8} {'ready s':>8}"
+        f"{'case':24} {'target':8} {'per CPU-s':>10} {'spread':>15} {'of bare':>17} "
+        f"{'of nginx':>8} {'added p50 ms':>13} {'added TTFT ms':>14} {'errors':>7} {'RSS MiB':>8} "
+        f"{'ready s':>8}"
     )
     for r in rows:
         base = next(b for b in rows if b["case"] == r["case"] and b["target"] == "direct")
-        rate = r["chunks_per_cpu_s"] if r["chunks"] else r["per_cpu_s"]
         ttft = (r["ttft_p50_us"] - base["ttft_p50_us"]) / 1000
         added = (r["p50_us"] - base["p50_us"]) / 1000
         spread = f"{r['spread'][0]:.0f}-{r['spread'][1]:.0f}"
+        bare = "{:.2f} ({:.2f}-{:.2f})".format(*r["of"]["bare"])
+        nginx = f"{r['of']['nginx'][0]:.3f}" if "nginx" in r["of"] else ""
         print(
-            f"{r['case']:32} {r['target']:8} {rate:10.0f} {spread:>15} {added:13.3f} "
-            f"{ttft:14.2f} {r['errors']:7.0f} {r['rss_mib']:8.0f} {r['ready_s']:8.2f}"
+            f"{CASES[r['case']]['title']:24} {r['target']:8} {r['figure']:10.0f} {spread:>15} "
+            f"{bare:>17} {nginx:>8} {added:13.3f} {ttft:14.2f} {r['errors']:7.0f} "
+            f"{r['rss_mib']:8.0f} {r['ready_s']:8.2f}"
         )
+
+
+def keep(rows: list[dict[str, Any]], rounds: int) -> None:
+    """Add the ratios of this run to the history."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    direct = {r["case"]: r for r in rows if r["target"] == "direct"}
+    found = {
+        f"{r['case']}/{r['target']}": {
+            "per_cpu_s": round(r["figure"]),
+            **{f"of_{peer}": ratio for peer, ratio in r["of"].items()},
+            "added_p50_ms": round((r["p50_us"] - direct[r["case"]]["p50_us"]) / 1000, 3),
+            "rss_mib": round(r["rss_mib"]),
+        }
+        for r in rows
+        if r["target"] != "direct"
+    }
+    line = {
+        "commit": commit,
+        "at": time.strftime("%Y-%m-%d"),
+        "rounds": rounds,
+        "load": os.getloadavg()[0],
+        "rows": found,
+    }
+    with HISTORY.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def shared(litellm: str | None, seconds: float) -> None:
@@ -353,15 +221,22 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--cases", default="one,small,large,stream", help=", ".join(CASES))
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=CHECKOUT", help="another Slipway"
+    )
     parser.add_argument(
         "--litellm",
         default=os.environ.get("LITELLM") or shutil.which(str(ROOT / ".venv-litellm/bin/litellm")),
     )
+    parser.add_argument("--keep", action="store_true", help="add the ratios to the history")
     parser.add_argument("--shared", action="store_true", help="run the shared driver too")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), given.rounds, given.seconds, given.litellm)
+        rows = measure(given, Path(folder))
+    if given.keep:
+        keep(rows, given.rounds)
     if given.json:
         print(json.dumps(rows))
     else:

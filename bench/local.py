@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from gateway import free_port
+from gateways import free_port
 from quotes import DATA
 from slipway.evals.facts import covered
 

@@ -2,11 +2,12 @@
 load. Loopback only.
 
     python bench/peer.py upstream PORT
+    python bench/peer.py hold '{"port": …, "path": …, "connections": …, "bodies": [FILE], "key": …}'
     python bench/peer.py load '{"port": …, "path": …, "connections": …, "seconds": …,
                                 "bodies": [FILE, …], "key": …}'
 
 The upstream answers any POST with a fixed completion or, if the body asks for a stream, with 64
-chunks, 10 ms apart if the path begins with /slow. Each chunk carries the time when it was sent, so
+chunks, 10 ms apart if the path begins with /slow, and with one chunk and no end below /idle. Each chunk carries the time when it was sent, so
 that the load can compute its delay. The load sends the bodies in turn and prints one JSON object.
 """
 
@@ -16,6 +17,7 @@ import re
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,9 @@ class Upstream(asyncio.Protocol):
             if len(self.held) < whole:
                 return
             request, self.held = self.held[:whole], self.held[whole:]
-            if b'"stream":true' in request or b'"stream": true' in request:
+            if request.startswith(b"POST /idle"):
+                self.transport.write(STREAM_HEAD + self.chunk(0))  # and nothing more
+            elif b'"stream":true' in request or b'"stream": true' in request:
                 self.stream(GAP_S if request.startswith(b"POST /slow") else 0.0)
             else:
                 self.transport.write(JSON_REPLY)
@@ -219,6 +223,49 @@ def high(values: list[int]) -> float:
     return sorted(values)[int(0.99 * (len(values) - 1))] / 1000 if values else 0.0
 
 
+class Hold(asyncio.Protocol):
+    """A connection that asks for a stream and stays open."""
+
+    def __init__(self, request: bytes, began: Callable[[], None]) -> None:
+        self.request, self.began, self.held = request, began, b""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        if b"@T" not in self.held:
+            self.held += data
+            if b"@T" in self.held:
+                self.began()
+
+
+async def hold(plan: dict[str, Any]) -> None:
+    """Open streams, print a line once all have begun, and keep them until stdin ends."""
+    loop, left = asyncio.get_running_loop(), plan["connections"]
+    all_begun = asyncio.Event()
+
+    def began() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            all_begun.set()
+
+    request = Run(plan).requests[0]
+
+    def connection() -> Hold:
+        return Hold(request, began)
+
+    held = [
+        await loop.create_connection(connection, "127.0.0.1", plan["port"])
+        for _ in range(plan["connections"])
+    ]
+    await asyncio.wait_for(all_begun.wait(), 60)
+    print("open", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    for transport, _ in held:
+        transport.close()
+
+
 async def upstream(port: int) -> None:
     server = await asyncio.get_running_loop().create_server(
         Upstream, "127.0.0.1", port, backlog=4096
@@ -229,5 +276,7 @@ async def upstream(port: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "upstream":
         uvloop.run(upstream(int(sys.argv[2])))
+    elif sys.argv[1] == "hold":
+        uvloop.run(hold(json.loads(sys.argv[2])))
     else:
         print(json.dumps(uvloop.run(Run(json.loads(sys.argv[2])).run())))

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway import PEER, ROOT, free_port, rss_mib
+from gateways import PEER, ROOT, free_port, rss_mib
 
 SERVE = [sys.executable, "-c", "from slipway.cli import main; main()", "serve", "--quiet"]
 IMPORT = (

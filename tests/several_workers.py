@@ -72,12 +72,10 @@ def total(metrics: str, start: str) -> float:
 
 
 @contextmanager
-def several(
-    tmp_path: Path, *args: str, settings: Any = None, workers: int = 2
-) -> Iterator[Workers]:
+def several(tmp_path: Path, *args: str, workers: int = 2, **options: Any) -> Iterator[Workers]:
     """Run `slipway serve --workers N` with these settings."""
     with (
-        serving(tmp_path, "--workers", str(workers), *args, settings=settings) as server,
+        serving(tmp_path, "--workers", str(workers), *args, **options) as server,
         ExitStack() as stack,
     ):
         yield Workers(server, stack)

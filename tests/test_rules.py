@@ -3,13 +3,17 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from processes import Serving, mocking, models, run, serving
 from slipway.rules import RuleBook, RuleQuestion, read_rules
+from slipway.rules.normalising import normal_form
 from slipway.types import Asker
 from waiting import until
 
@@ -84,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         {"key": "key-of-guest"},
     ]
     with mocking(text="A ramp for {ships}.") as mock:
-        settings = {
+        tree = {
             **models(f"http://127.0.0.1:{mock.port}/v1", "m1"),
             "apps": {
                 "faq": {"rules": "./rules.yaml"},
@@ -92,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             },
             "keys": keys,
         }
-        with serving(folder, settings=settings) as server:
+        with serving(folder, settings=tree) as server:
             yield server
 
 
@@ -110,8 +114,6 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> RuleBook:
 
 
 def said(book: RuleBook, asked: str, today: str = "2026-03-10") -> str | None:
-    from datetime import date
-
     question = RuleQuestion(text=asked, asker=Asker(owner="x"), today=date.fromisoformat(today))
     match = book.match(question).match
     return match.text if match is not None else None
@@ -178,6 +180,38 @@ def test_a_rule_answers_however_the_question_is_written(
 )
 def test_a_rule_that_is_not_sure_says_nothing(book: RuleBook, asked: str) -> None:
     assert said(book, asked) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=300))
+@example("1" * 300)
+@example("what is " + "(" * 90 + "1" + ")" * 90)
+@example("what is " + "9^64*" * 30 + "9")
+@example("convert 1e999999999 km to miles")
+def test_no_question_breaks_the_rules(book: RuleBook, text: str) -> None:
+    said(book, text)
+    assert normal_form(normal_form(text)) == normal_form(text)
+
+
+def test_a_text_is_no_huge_number(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text("rules: [{name: a, patterns: 'twice {x:text}', answer: '{x * 2}'}]")
+    book = RuleBook(read_rules(file))
+    assert said(book, "twice 4.5") == "9"
+    assert said(book, "twice 1e999999999") is None
+    assert said(book, "twice " + "9" * 150) is None
+
+
+def test_explain_says_which_rule_answers_and_which_nearly_does(tmp_path: Path) -> None:
+    write_rules(tmp_path)
+    (tmp_path / "slipway.yaml").write_text("apps: {faq: {rules: ./rules.yaml}}")
+    nearly = run("rules", "explain", "convert 5 km to kg", cwd=tmp_path).stdout
+    assert "it fits `convert {x:unit} (to|into) {to:unit_name}`" in nearly
+    assert "the answer cannot be computed: km (length) is not kg (mass)" in nearly
+    assert nearly.endswith("no rule answers this question\n")
+    staff = run("rules", "explain", "When is the salary paid?", "--json", cwd=tmp_path).stdout
+    (rule,) = json.loads(staff)["faq"]["recognised"]
+    assert (rule["rule"], rule["no_answer"]) == ("salary", "only for the groups staff")
 
 
 def test_a_rule_answers_as_chunks_as_events_and_whole(server: Serving) -> None:

@@ -38,6 +38,11 @@ MISTAKES = [
     ),
     (Q.replace("answer: x", "answer: '{today.year}'"), "`today` is a date and has no `.year`"),
     (Q.replace("answer: x", "answer: '{[1][0]}'"), "is not allowed; use slots, numbers"),
+    (P + "'{x:text}?'", "it fits every question; add words that must be there"),
+    (
+        Q.replace("answer: x", "answer: {en: x, de: y}"),
+        "3: rules[0].answer: `de` is no language that rules recognise; write `en` or `zh`",
+    ),
     (P + "'/(a+)+(?=b)/'", "4: rules[0].patterns: `(?=…` could backtrack without end"),
     (P + "'/(a)\\1/'", "a back-reference could backtrack without end, so it is refused"),
     (P + "'/(a/'", "it is no regular expression that RE2 knows: missing )"),

@@ -32,6 +32,8 @@ REFUSED = [  # (asked, kept, the guard)
     ("Who approves the travel budget?", "Who approves the training budget?", "word"),
     ("How do I cancel my order?", "Wie kann ich meine Bestellung stornieren und was ist der Preis?",
      "language"),
+    ("How do I stop the auto top-up?", "How do I auto top-up?", "opposite"),
+    ("怎么取消订单?", "怎么查看订单?", "opposite"),
     ("怎么关闭通知?", "怎么打开通知?", "opposite"),
     ("为什么我的卡能用?", "为什么我的卡不能用?", "negation"),
     ("退款需要三天吗?", "退款需要五天吗?", "number"),

@@ -37,7 +37,7 @@ def test_other_partitions_are_never_seen() -> None:
 
 def test_the_nearest_allowed_question_is_the_candidate_and_refused_ones_are_shown() -> None:
     kept = index()
-    keep(kept, "1", "How do I turn off the alarm in my flat?", 1)
+    keep(kept, "1", "The alarm rings every night, can I turn it off?", 1)
     keep(kept, "2", "Where is the switch of the alarm?", 1, 0.5)
     found = kept.find("How do I turn on the alarm in my flat?", vector(1), "a")
     assert [(near.key, near.refused) for near in found.near] == [("1", "opposite"), ("2", None)]
@@ -52,6 +52,11 @@ def test_a_changed_question_is_not_answered_through_another_one_of_the_same_answ
     kept.learn(second, [True], "2")
     assert kept.find("How do I turn on the alarm in my flat?", vector(1), "a").best is None
     assert first.best is None
+    third = kept.find("How do I turn on the alarm of my flat?", vector(1, 0.1), "a")
+    kept.learn(third, [], "3")
+    best = kept.find("How do I turn on the alarm in my flat?", vector(1), "a").best
+    assert best is not None
+    assert best.key == "3", "it is as much alike as the one that is refused"
 
 
 def test_questions_with_the_same_answer_share_a_group() -> None:

@@ -1,14 +1,19 @@
-"""Run many streams with random faults; `make soak` runs these tests, which take minutes."""
+"""Run many streams with random faults, and a million requests; `make soak` runs these tests, which
+take minutes.
+"""
 
 import asyncio
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 import plain_http
-from processes import Serving, mocking, models, serving
+from processes import ROOT, Serving, mocking, models, serving
 from waiting import PATIENCE_S
 
 FAULTS = [
@@ -64,3 +69,15 @@ def test_thousands_of_streams(tmp_path: Path) -> None:
             assert asyncio.run(soak(server, ROUNDS, random.Random(7))) == []
             assert "slipway_answers_in_flight 0.0" in server.get("/metrics").text
             assert "Traceback" not in server.log
+
+
+@pytest.mark.soak
+def test_memory_after_a_million_requests() -> None:
+    command = [sys.executable, str(ROOT / "bench" / "memory.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1700, check=True)
+    rows = {row["case"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert rows["idle"]["kib_each"] < 40
+    for case in ("small", "burst"):
+        assert rows[case]["errors"] == 0
+        assert rows[case]["rss_mib"][-1] <= 120
+        assert rows[case]["slope_kib_per_1000"] < 5

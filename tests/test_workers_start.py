@@ -93,11 +93,18 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
 
 
 def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
-    with mocking() as mock, several(tmp_path, settings=models(mock.url, "mock-model")) as workers:
+    with (
+        mocking() as mock,
+        several(
+            tmp_path, settings=models(mock.url, "mock-model"), env={"TMPDIR": str(tmp_path)}
+        ) as workers,
+    ):
         pids = children(workers.server.process.pid)
+        assert list(tmp_path.glob("slipway-*"))
         workers.server.process.kill()
         until(lambda: is_over(workers.server, pids))
         assert is_free(workers.server.port)
+        assert not list(tmp_path.glob("slipway-*"))
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", "65"])

@@ -1,7 +1,7 @@
 """Apps, routes, and the compiled snapshot that holds them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,18 +12,20 @@ from slipway.cache import AnswerCache, CachePolicy
 from slipway.knowledge import Knowledge
 from slipway.prompt import DEFAULT_PROMPT, Prompt
 from slipway.routing import Route
-from slipway.rules import RuleBook
 from slipway.types import (
     Emit,
     Record,
 )
+
+if TYPE_CHECKING:
+    from slipway.rules import RuleBook  # imported by the first app that has rules
 
 
 class App(Record, frozen=True, kw_only=True):
     """A named profile, compiled at load time; a stage that is None is skipped."""
 
     name: str
-    rules: RuleBook | None = None
+    rules: "RuleBook | None" = None
     knowledge: Knowledge | None = None
     route: Route | None = None
     small: Route | None = None

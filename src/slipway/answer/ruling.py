@@ -1,17 +1,20 @@
 """Rules: answer from a fixed text, without documents or a model."""
 
 import time
+from typing import TYPE_CHECKING
 
 from slipway import followups
 from slipway.answer.draft import Draft, Part, Say
 from slipway.answer.pipeline import App
 from slipway.answer.writing import wants_json
-from slipway.rules import MatchedRules, RuleBook, RuleMatch, RuleQuestion
 from slipway.types import Delta, Emit, Question, RuleUsed, SectionState
+
+if TYPE_CHECKING:
+    from slipway.rules import MatchedRules, RuleBook, RuleMatch
 
 
 def answer_by_rule(
-    app: App, rules: RuleBook, question: Question, draft: Draft, emit: Emit, say: Say
+    app: App, rules: "RuleBook", question: Question, draft: Draft, emit: Emit, say: Say
 ) -> bool:
     """Write the answer of the first rule that matches; return False if none does.
 
@@ -19,8 +22,7 @@ def answer_by_rule(
     """
     if draft.sections or not is_complete(question):
         return False
-    asked = RuleQuestion(text=question.text, asker=question.asker)
-    found = rules.match(asked)
+    found = rules.ask(question.text, question.asker)
     report(found, app, question, emit)
     if found.match is None:
         return False
@@ -45,7 +47,7 @@ def has_more_than_text(question: Question) -> bool:
     return isinstance(content, list) and any(part.get("type") != "text" for part in content)
 
 
-def report(found: MatchedRules, app: App, question: Question, emit: Emit) -> None:
+def report(found: "MatchedRules", app: App, question: Question, emit: Emit) -> None:
     for match in (*found.shadows, *([found.match] if found.match is not None else [])):
         emit(
             RuleUsed(
@@ -61,7 +63,7 @@ def report(found: MatchedRules, app: App, question: Question, emit: Emit) -> Non
         )
 
 
-def write(match: RuleMatch, question: Question, draft: Draft, say: Say) -> None:
+def write(match: "RuleMatch", question: Question, draft: Draft, say: Say) -> None:
     """Say the rule's text as the only section."""
     draft.plan([Part(text=question.text)])
     section = draft.sections[0]

@@ -1,10 +1,9 @@
 """Settings -> models, routes, apps: the pipeline that questions meet."""
 
-import logging
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -13,7 +12,7 @@ from slipway.admission import Admission, InFlight
 from slipway.answer.pace import Pace
 from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
-from slipway.app.rulebooks import rulebook
+from slipway.app.rulebooks import ready_rulebook
 from slipway.cache import AnswerCache
 from slipway.errors import SettingsError
 from slipway.keys import KeyTable
@@ -26,12 +25,13 @@ from slipway.prices.catalogue import SOURCE, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.rules import RuleBook, turn_off_failing
 from slipway.settings import AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
 from slipway.types import Emit, Record
 
-log = logging.getLogger("slipway")
+if TYPE_CHECKING:
+    from slipway.rules import RuleBook
+
 PASSAGES = 5
 # for apps whose models all run here: they read slowly, and some do not stop by themselves.
 # Measured by bench/local.py
@@ -92,7 +92,7 @@ class Carried(Record, frozen=True, kw_only=True):
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
-    rulebooks: dict[str, RuleBook] = msgspec.field(default_factory=dict)  # by app
+    rulebooks: "dict[str, RuleBook]" = msgspec.field(default_factory=dict)  # by app
 
 
 def compile_pipeline(
@@ -130,7 +130,7 @@ def compile_pipeline(
                 synchronizers.get(name),
                 routes,
                 access_of(name, app, carried.live),
-                rulebook_of(name, app, carried),
+                ready_rulebook(name, app, carried.rulebooks),
             ),
         )
         for name, app in settings.apps.items()
@@ -198,7 +198,7 @@ def app_of(
     synchronizer: Synchronizer | None,
     routes: dict[str, Route],
     access: Access,
-    rules: RuleBook | None,
+    rules: "RuleBook | None",
 ) -> answer.App:
     route = routes[app.route] if app.route is not None else None
     small = is_local(route)
@@ -217,22 +217,6 @@ def app_of(
         passages=app.passages or (SMALL_PASSAGES if small else PASSAGES),
         sections=app.sections,
     )
-
-
-def rulebook_of(name: str, app: AppSettings, carried: Carried) -> RuleBook | None:
-    """Return the app's rules, without those whose tests fail. Raises SettingsError."""
-    before = carried.rulebooks.get(name)
-    book = rulebook(app, before)
-    if book is None:
-        carried.rulebooks.pop(name, None)
-        return None
-    if book is not before:
-        carried.rulebooks[name] = book
-        for each in turn_off_failing(book):
-            log.warning(
-                "apps.%s.rules: %s; the rule is off until that is fixed", name, each.sentence
-            )
-    return book
 
 
 def is_local(route: Route | None) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 from slipway.admission import InFlight
 from slipway.cache import Selection
-from slipway.settings import ModelSettings, Settings
+from slipway.settings import Limits, ModelSettings, Settings
 from slipway.settings.loading import Loaded
 from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
@@ -33,6 +33,29 @@ def unpack(body: Any) -> Loaded:
     )
 
 
+def notes(settings: Settings) -> Iterator[str]:
+    """Say what is not shared among workers, or only in parts."""
+    workers = settings.listen.workers
+    for name, model in settings.models.items():
+        if model.weights:
+            yield f"model {name} runs here: only the first worker calls it"
+        elif model.at_once is not None and model.at_once < workers:
+            yield (
+                f"models.{name}.at_once is {model.at_once}, less than the {workers} workers: only "
+                "the first one calls it"
+            )
+        elif model.at_once is not None:
+            yield f"models.{name}.at_once: {model.at_once} is divided among {workers} workers"
+    if settings.limits.connections != Limits().connections:
+        yield f"limits.connections: {settings.limits.connections} holds for each worker"
+    if settings.shared is None and any(
+        part.cache is not None
+        for parts in (settings.models, settings.apps)
+        for part in parts.values()
+    ):
+        yield "cache: each worker keeps its own answers; with `shared` they find each other's"
+
+
 class SharedInFlight(InFlight):
     """The answers in progress in all workers, so that `limits.answers` holds for all together.
 
@@ -41,17 +64,18 @@ class SharedInFlight(InFlight):
     """
 
     def __init__(self, board: Board, number: int) -> None:
-        self._board, self._number = board, number
+        self._all, self._own = board.all_in_flight(), number - 1
         self._others = 0
 
     @property
     def count(self) -> int:
-        self._others = self._board.others_in_flight(self._number)
-        return self._board.in_flight(self._number) + self._others
+        total = sum(self._all)
+        self._others = total - self._all[self._own]
+        return total
 
     @count.setter
     def count(self, value: int) -> None:
-        self._board.set_in_flight(self._number, value - self._others)
+        self._all[self._own] = value - self._others
 
 
 class Crew:

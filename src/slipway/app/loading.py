@@ -10,11 +10,11 @@ import msgspec
 from slipway import knowledge, providers, weights
 from slipway.answer.abstention import SENTINEL
 from slipway.app.compiling import load_reranker, prompt_of
+from slipway.app.rulebooks import rule_files
 from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import files
 from slipway.knowledge.access import unmatched_rules
 from slipway.providers.endpoints import ENDPOINTS
-from slipway.rules import read_rules
 from slipway.settings import Flags, KnownNames, Settings, load
 from slipway.settings.loading import Loaded
 
@@ -45,22 +45,8 @@ def load_settings(flags: Flags, running: Settings | None = None) -> Loaded:
         "the passages do not answer the question"
         for name in unable
     )
-    watched = watched_files(found.settings)
+    watched = rule_files(found.settings)
     return msgspec.structs.replace(found, warnings=(*found.warnings, *warnings), watched=watched)
-
-
-def watched_files(settings: Settings) -> tuple[str, ...]:
-    """Return the files of all rules and their tables. Raises SettingsError for invalid rules."""
-    problems, files_read = list[str](), list[str]()
-    for app in settings.apps.values():
-        if app.rules is not None:
-            try:
-                files_read += map(str, read_rules(Path(app.rules.file)).files)
-            except SettingsError as error:
-                problems += error.problems
-    if problems:
-        raise SettingsError(problems)
-    return tuple(files_read)
 
 
 def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:

@@ -16,7 +16,7 @@ from shutil import rmtree
 from typing import Any
 
 from slipway.app.banner import address_of, local_address
-from slipway.app.crew import Crew, pack, unpack
+from slipway.app.crew import Crew, notes, pack, unpack
 from slipway.app.loading import check_settings
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.app.working import FirstAssembly, FollowerAssembly, WorkerAssembly
@@ -93,6 +93,12 @@ def serve_workers(
     workers = found.settings.listen.workers
     address = listening.getsockname()
     sockets = bind_all(listening, workers)
+
+    def ready() -> None:
+        announce()
+        for note in notes(found.settings):
+            log.info("%s", note)
+
     folder, own = Path(tempfile.mkdtemp(prefix="slipway-workers-")), os.getpid()
     try:
         path, secret = folder / "first.sock", secrets.token_hex(32).encode()
@@ -102,7 +108,7 @@ def serve_workers(
             sockets,
             bind_inner(path),
             grace_s=lambda: agreement.found.settings.listen.grace,
-            on_ready=announce,
+            on_ready=ready,
         )
         agreement = SettingsInForce(found, supervisor)
         gc.collect()
@@ -144,7 +150,7 @@ class Work:
         self.server = WorkerServer(
             self.assembly.asgi, self.assembly.current, self.sockets, self.began, self.leaving
         )
-        self.channel = self.crew.channel = Channel(self.place.end, self.verbs(), self.stop)
+        self.channel = self.crew.channel = Channel(self.place.end, self.verbs(), self.orphaned)
         own = self.sockets[self.place.number - 1]
         if not self.place.is_first:
             self.server.run(sockets=[own])
@@ -198,6 +204,12 @@ class Work:
     def stop(self) -> None:
         """Finish within the grace."""
         self.server.handle_exit(signal.SIGTERM, None)
+
+    def orphaned(self) -> None:
+        """Finish, and tidy up, as the supervisor has ended and cannot."""
+        if self.place.is_first and not self.server.should_exit:
+            rmtree(self.crew.path.parent, ignore_errors=True)
+        self.stop()
 
     def leaving(self) -> None:
         """Give the port up: the supervisor lets others take our connections.

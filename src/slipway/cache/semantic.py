@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NEAREST = 10  # kept questions that a question is compared with
 _FLOOR = 0.5  # the least similarity of a candidate
 _SHARPNESS = 15  # of votes: how much more a nearer question counts
-_TWIN = 0.6  # likeness from which a refused question speaks against its whole group
+_TWIN = 0.5  # likeness from which a refused question speaks against those that are less alike
 _NAMES = 5_000  # words of which it is remembered whether they are names
 _OFTEN = 2
 
@@ -292,14 +292,16 @@ class SemanticIndex:
 
 
 def _best(text: str, near: Sequence[NearQuestion]) -> NearQuestion | None:
-    """Return the nearest question that no guard refuses, unless a guard refuses one that has nearly
-    the same words and the same answer: then the asked question is a changed form of that one.
+    """Return the nearest question that no guard refuses.
+
+    If a guard refuses one that has mostly the same words, the asked question is a changed form of
+    that one: then only a question that shares as many words may answer it.
     """
     asked = read(text)
-    twins = {
-        each.group for each in near if each.refused and likeness(asked, read(each.text)) >= _TWIN
-    }
-    return next((each for each in near if not each.refused and each.group not in twins), None)
+    shared = {each.key: likeness(asked, read(each.text)) for each in near}
+    twin = max((shared[each.key] for each in near if each.refused), default=0.0)
+    least = twin if twin >= _TWIN else 0.0
+    return next((e for e in near if not e.refused and shared[e.key] >= least), None)
 
 
 def _vote(near: NearQuestion) -> float:

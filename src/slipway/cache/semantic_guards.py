@@ -21,6 +21,7 @@ from slipway.cache.semantic_words import (
     NUMBER_WORDS,
     OPPOSITES,
     PREFIXES,
+    REVERSING,
     UNITS,
 )
 from slipway.types import Record
@@ -71,6 +72,7 @@ class QuestionWords(Record, frozen=True, kw_only=True):
     numbers: tuple[tuple[float, str], ...]
     dates: frozenset[str]
     negations: int
+    reverses: bool
     names: frozenset[str]
     language: str
 
@@ -93,6 +95,7 @@ def read(text: str) -> QuestionWords:
         numbers=tuple(sorted((*_numbers(words), *_han_numbers(_HAN_DATE.sub(" ", plain))))),
         dates=frozenset(_dates(plain, words)),
         negations=_negations(plain, words),
+        reverses=_reverses(plain, words),
         names=frozenset(_names(plain)),
         language=_language(plain, words),
     )
@@ -141,6 +144,8 @@ def _other_negation(one: QuestionWords, other: QuestionWords, known: Set[str]) -
 
 
 def _opposites(one: QuestionWords, other: QuestionWords, known: Set[str]) -> bool:
+    if one.reverses != other.reverses:
+        return True
     left, right = one.all - other.all, other.all - one.all
     if any(OPPOSITES.get(word, frozenset()) & right for word in left):
         return True
@@ -274,6 +279,11 @@ def _negations(text: str, words: Sequence[str]) -> int:
     """Count negations, modulo 2: two of them cancel."""
     count = sum(word in NEGATIONS or word.endswith("n't") for word in words)
     return (count + len(_HAN_NEGATION.findall(_HAN_NOT_NEGATIVE.sub("", text)))) % 2
+
+
+def _reverses(text: str, words: Sequence[str]) -> bool:
+    han = _SCRIPTS["han"].match
+    return not REVERSING.isdisjoint(words) or any(each in text for each in REVERSING if han(each))
 
 
 def _names(text: str) -> Iterator[str]:

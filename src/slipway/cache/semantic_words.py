@@ -103,6 +103,9 @@ def _opposites() -> Iterator[tuple[str, str]]:
 OPPOSITES: dict[str, frozenset[str]] = {}
 for _word, _other in _opposites():
     OPPOSITES[_word] = OPPOSITES.get(_word, frozenset()) | {_other}
+# Words that turn what is asked for into its end: a question with one is not like one without
+_REVERSING = "stop cancel disable undo prevent avoid 停止 取消 禁用 撤销 防止 避免"
+REVERSING = frozenset(_REVERSING.split())
 PREFIXES = ("un", "in", "im", "ir", "il", "dis", "de", "non", "mis", "anti", "in-", "non-")
 
 CHINESE_OPPOSITES = (

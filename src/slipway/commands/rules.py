@@ -11,14 +11,14 @@ import click
 import msgspec
 
 from slipway.app.loading import load_settings
-from slipway.app.rulebooks import add_rules, rulebooks
+from slipway.app.rulebooks import rulebooks
 from slipway.app.stores import saved_records
 from slipway.commands.options import CONFIG, JSON, counted
 from slipway.errors import SettingsError
 from slipway.rules import RuleBook, RuleFailure, RuleQuestion, failures_of, turn_off_failing
 from slipway.rules.intents import IntentMeasure
 from slipway.rules.normalising import normal_form
-from slipway.rules.suggesting import AT_LEAST, Suggestion, suggestions
+from slipway.rules.suggesting import AT_LEAST, Suggestion, add_rules, suggestions
 from slipway.settings import Flags, Settings
 from slipway.settings.tree import seconds
 from slipway.store import RuleHits

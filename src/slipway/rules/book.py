@@ -57,6 +57,10 @@ class RuleBook:
         self._with_patterns = [ready for ready in self.rules if ready.patterns]
         self._intents, self._by_intent = intents_of(self.rules, precision)
 
+    def ask(self, text: str, asker: Asker) -> MatchedRules:
+        """Return what answers a text today."""
+        return self.match(RuleQuestion(text=text, asker=asker))
+
     def match(self, question: RuleQuestion) -> MatchedRules:
         """Return the first rule that answers this asker, and shadow rules before it."""
         shadows = list[RuleMatch]()

@@ -6,6 +6,7 @@ into Python's syntax tree, of which only the nodes below are allowed; nothing is
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from fractions import Fraction
@@ -25,6 +26,7 @@ LONGEST = 500  # characters
 MAX_POWER = 64
 MAX_BITS = MAX_DIGITS * 10 // 3
 MAX_DAYS = 366 * 1000
+_NUMBER = re.compile(r"[-+]?\d{1,30}(?:\.\d{1,30})?", re.ASCII)  # no exponent, which could be huge
 
 
 class ExpressionProblem(Exception):
@@ -137,10 +139,9 @@ def number(value: Value) -> Fraction:
         return value.result
     text = value.key if isinstance(value, TableRow) else value
     if isinstance(text, str):
-        try:
-            return Fraction(text.strip().replace(",", "").replace("\u2212", "-"))
-        except (ValueError, ZeroDivisionError):
-            raise ExpressionProblem(f"`{text[:50]}` is not a number") from None
+        if _NUMBER.fullmatch(plain := text.strip().replace(",", "").replace("\u2212", "-")):
+            return Fraction(plain)
+        raise ExpressionProblem(f"`{text[:50]}` is not a number")
     raise ExpressionProblem("this is not a number")
 
 

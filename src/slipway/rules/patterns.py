@@ -86,6 +86,8 @@ def pattern_of(text: str, rule: Rule, tables: Mapping[str, Table]) -> Pattern:
             parser = _Parser(text, given, tables)
             source = f"{_POLITE_START}{parser.parsed()}{_POLITE_END}"
             slots = tuple(parser.slots.values())
+            if not parser.has_words and all(slot.kind == "text" for slot in slots):
+                raise PatternProblem("it fits every question; add words that must be there")
     except SlotProblem as problem:
         raise PatternProblem(str(problem)) from None
     check_given(given, slots, rule)
@@ -136,6 +138,7 @@ class _Parser:
         self.text, self.at = in_one_width(text), 0
         self.given, self.tables = given, tables
         self.slots: dict[str, Slot] = {}
+        self.has_words = False
 
     def parsed(self) -> str:
         expression = self.sequence(0)
@@ -209,6 +212,7 @@ class _Parser:
         if not found:
             raise PatternProblem(f"`{self.text[self.at]}` closes nothing; write `\\` before it")
         words = found.strip("?!.,;:。？！，；：、")
+        self.has_words = self.has_words or bool(words)
         return re.escape(words) if words else f"{_SIGNS}*"
 
     def slot(self) -> str:

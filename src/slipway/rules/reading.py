@@ -1,7 +1,7 @@
 """Read a rules file: every problem with its file, line and field."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,6 +17,7 @@ from slipway.settings.reading import InvalidValue, Reader, parse
 from slipway.types import Record
 
 MAX_QUESTION = 1000  # characters of a question that rules look at
+LANGUAGES = ("en", "zh")  # that rules recognise in a question
 MAX_MB = 20  # of a rules file
 
 
@@ -151,25 +152,12 @@ def check_rule(rule: Rule, path: str, reader: Reader) -> None:
 
 def check_answer(rule: Rule, path: str, tables: Mapping[str, Table], reader: Reader) -> None:
     """Check the answer, the patterns, and that each pattern has the slots that the answer uses."""
-    texts = [rule.answer] if isinstance(rule.answer, str) else [*rule.answer.values()]
-    if not texts or not all(text.strip() for text in texts):
-        reader.problem(f"{path}.answer", "the answer is empty; write what people should read")
-    templates = list[Template]()
-    for text in texts:
-        try:
-            templates.append(template_of(text))
-        except TemplateProblem as problem:
-            reader.problem(f"{path}.answer", str(problem))
-    for name, column in sorted({part for t in templates for part in t.columns}):
-        if name == TODAY:
-            reader.problem(f"{path}.answer", f"`today` is a date and has no `.{column}`")
+    templates = templates_of(rule, f"{path}.answer", reader)
     used = set[str]().union(*(template.names for template in templates)) - {TODAY}
-    columns = {
-        (name, column)
-        for template in templates
-        for name, column in template.columns
-        if name != TODAY
-    }
+    columns = {part for template in templates for part in template.columns}
+    for name, column in sorted(columns):
+        if name == TODAY:
+            reader.problem(f"{path}.answer", f"`{TODAY}` is a date and has no `.{column}`")
     if used and (rule.questions or rule.examples):
         reader.problem(
             f"{path}.answer",
@@ -179,14 +167,34 @@ def check_answer(rule: Rule, path: str, tables: Mapping[str, Table], reader: Rea
     for n, text in enumerate(rule.patterns):
         at = written_at(f"{path}.patterns[{n}]", reader)
         try:
-            check_slots(pattern_of(text, rule, tables).slots, used, columns)
+            slots = pattern_of(text, rule, tables).slots
+            check_slots(slots, used, {part for part in columns if part[0] != TODAY})
         except PatternProblem as problem:
             reader.problem(at, str(problem))
         except SettingsError as error:
             reader.problem(at, error.problems[0])
 
 
-def check_slots(slots: Sequence[Slot], used: set[str], columns: set[tuple[str, str]]) -> None:
+def templates_of(rule: Rule, path: str, reader: Reader) -> list[Template]:
+    """Return the templates of an answer that are valid; report the others."""
+    by_language = {"": rule.answer} if isinstance(rule.answer, str) else rule.answer
+    if not by_language or not all(text.strip() for text in by_language.values()):
+        reader.problem(path, "the answer is empty; write what people should read")
+    found = list[Template]()
+    for language, text in by_language.items():
+        if language not in ("", *LANGUAGES):
+            reader.problem(
+                path,
+                f"`{language}` is no language that rules recognise; write `en` or `zh`, or one text",
+            )
+        try:
+            found.append(template_of(text))
+        except TemplateProblem as problem:
+            reader.problem(path, str(problem))
+    return found
+
+
+def check_slots(slots: Sequence[Slot], used: Set[str], columns: Set[tuple[str, str]]) -> None:
     """Raise PatternProblem if the answer uses a slot or a column that is not there."""
     known = {slot.name: slot for slot in slots}
     if missing := sorted(used - set(known)):

@@ -14,6 +14,7 @@ import yaml
 from slipway.errors import SettingsError
 from slipway.rules.book import RuleBook
 from slipway.rules.normalising import normal_form
+from slipway.rules.reading import read_rules
 from slipway.rules.similarity import words_of
 from slipway.store import CollectedAnswer
 from slipway.types import Record
@@ -173,3 +174,19 @@ def with_rules(text: str, file: Path, accepted: Sequence[Suggestion]) -> str:
         lines[at - 1] += "\n"
     new = "".join(each.yaml(rules.start_mark.column) for each in accepted)
     return "".join([*lines[:at], new, *lines[at:]])
+
+
+def add_rules(file: Path, accepted: Sequence[Suggestion]) -> None:
+    """Add rules to a file, which keeps its other content; it is replaced in one step.
+
+    Raises SettingsError if it would not be valid then.
+    """
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.write_text(with_rules(file.read_text("utf-8"), file, accepted), encoding="utf-8")
+        read_rules(new)
+        new.replace(file)
+    except OSError as error:
+        raise SettingsError([f"{file}: it cannot be written: {error.strerror}"]) from None
+    finally:
+        new.unlink(missing_ok=True)

@@ -78,7 +78,8 @@ def shown_number(number: Fraction) -> str:
     if rest == 1 and scaled.denominator == 1:
         text = f"{Decimal(scaled.numerator).scaleb(-places):f}"
         return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
-    return f"≈ {float(number):.{_ABOUT}g}"
+    about = Decimal(number.numerator) / Decimal(number.denominator)
+    return f"≈ {about:.{_ABOUT}g}"
 
 
 def shown_money(money: MoneyAmount) -> str:

@@ -89,9 +89,9 @@ class Board:
     def set_in_flight(self, number: int, count: int) -> None:
         self.cells[CELLS * number + _IN_FLIGHT] = count
 
-    def others_in_flight(self, number: int) -> int:
-        """Return how many answers all workers but `number` are giving."""
-        return sum(self.cells[CELLS + _IN_FLIGHT :: CELLS]) - self.in_flight(number)
+    def all_in_flight(self) -> "memoryview[int]":
+        """Return the numbers of answers that workers 1, 2, … are giving, as they change."""
+        return self.cells[CELLS + _IN_FLIGHT :: CELLS]
 
     @property
     def running(self) -> int:

@@ -3,6 +3,7 @@ them when it shows or prints it.
 """
 
 import re
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ class _Reading:
         self._relations = package.relations(self._main)
         parts = {kind: part for kind, part in self._relations.values() if part in package}
         styles = package.xml(parts["styles"]) if "styles" in parts else None
-        numbering = package.xml(parts["numbering"]) if "numbering" in parts else None
+        numbering = partial(package.xml, parts["numbering"]) if "numbering" in parts else None
         self._levels = _levels(styles) if styles is not None else {}
         self._numbering = Numbering(numbering, styles)
         kinds = [kind for kind in ("footnotes", "endnotes") if kind in parts]

@@ -75,6 +75,7 @@ class PageText:
         height = page.get_height()
         self._low, self._high = _MARGIN * height, (1 - _MARGIN) * height
         self.characters = ""
+        self._height = 0.0  # of the highest letter looked at in this line
 
     def lines(self) -> Iterator[TextLine]:
         """Yield the lines in the order of the file."""
@@ -118,6 +119,8 @@ class PageText:
         boxes = [self._box(index) for index in samples]
         size, bold = self._look(samples)
         left, right = boxes[0][0], boxes[-1][1]
+        bottom, top = min(box[2] for box in boxes), max(box[3] for box in boxes)
+        self._height = max(box[3] - box[2] for box in boxes)
         vertical = (
             last > first + 1
             and abs(boxes[0][0] - boxes[-1][0]) < 0.5 * size < boxes[0][3] - boxes[-1][3]
@@ -126,7 +129,6 @@ class PageText:
         text = "  ".join(cell.text for cell in cells) if cells else self._said(start, stop)
         if not text.strip("\u00ad"):
             return None
-        bottom, top = min(box[2] for box in boxes), max(box[3] for box in boxes)
         return TextLine(
             text=text,
             left=left,
@@ -186,9 +188,11 @@ class PageText:
         first = found.start()
         begins_word = first == 0 or found.string[first - 1].isspace()
         base = first if begins_word else first - 1
+        last = self._box(start + found.end() - 1)
+        if last[3] - last[2] > _RAISED * self._height:
+            return None  # as large as most of the line
         _, _, bottom, top = self._box(start + base)
         limit = _RAISED * (top - bottom)
-        last = self._box(start + found.end() - 1)
         if last[3] - last[2] > limit or last[3] < top - _AS_HIGH * (top - bottom):
             return None  # as large, or smaller on the same line
         for at in range(base + 1, found.end()):
@@ -203,7 +207,10 @@ class PageText:
         """
         rect = self._rect
         self._c.FPDFText_GetLooseCharBox(self._raw, index, rect)
-        return rect.left, rect.right, min(rect.bottom, rect.top), max(rect.bottom, rect.top)
+        low, high = rect.bottom, rect.top
+        return (
+            (rect.left, rect.right, low, high) if low < high else (rect.left, rect.right, high, low)
+        )
 
     def _look(self, samples: list[int]) -> tuple[float, bool]:
         """Return the size of most letters and whether they are bold, from the first, middle and

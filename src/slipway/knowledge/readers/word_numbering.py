@@ -3,6 +3,7 @@ make them (ECMA-376, part 1, 17.9).
 """
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from slipway.knowledge.readers.office import attribute, child, local
@@ -46,14 +47,14 @@ class Label(Record, frozen=True, kw_only=True):
 class Numbering:
     """The numbering of one document; ask for labels in the order of the paragraphs."""
 
-    def __init__(self, numbering: "Element | None", styles: "Element | None") -> None:
+    def __init__(self, numbering: "Callable[[], Element] | None", styles: "Element | None") -> None:
+        """`numbering` parses the definitions; it is called at the first number, if there is one."""
+        self._definitions = numbering
         self._elements: dict[str, Element] = {}  # abstract list -> its definition
         self._lists: dict[str, dict[int, _Level]] = {}  # abstract list -> its levels, once used
         self._list_of: dict[str, str] = {}  # number id -> abstract list
         self._restarts: dict[str, dict[int, int]] = {}  # number id -> level -> first number
         self._counts: dict[str, dict[int, int]] = {}  # abstract list -> level -> last number
-        for element in numbering if numbering is not None else []:
-            self._read(element)
         self._styles = _style_numbers(styles) if styles is not None else {}
 
     def _read(self, element: "Element") -> None:
@@ -72,6 +73,10 @@ class Numbering:
 
     def _levels(self, number: str) -> dict[int, _Level]:
         """Return the levels of a number's list. Word files define many lists that nobody uses."""
+        if number and self._definitions is not None:
+            definitions, self._definitions = self._definitions(), None
+            for element in definitions:
+                self._read(element)
         key = self._list_of.get(number, "")
         if key not in self._lists:
             levels = (each for each in self._elements.get(key, ()) if local(each) == "lvl")
