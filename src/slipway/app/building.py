@@ -218,7 +218,6 @@ class Assembly:
             *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
-            *TraceRoutes(self.current, self.traces.find).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
             *CacheRoutes(
