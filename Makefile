@@ -70,7 +70,7 @@ docs: .venv/dev
 
 bench: .venv/dev weights
 	$(BIN)/python bench/gateway.py --shared
-	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/memory.py --requests 100000 --streams 10000
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/retrieval.py
 	$(BIN)/python bench/fusion.py

@@ -56,8 +56,7 @@ def server(name: str, folder: Path, up: int, *, counts: bool) -> Target:
         "store": f"sqlite:///{folder}/{name}.db",
     }
     if counts:
-        settings["keys"] = [{"key": "sk-bench-key", "tenant": "acme", "limits": LIMITS}]
-        settings["tenants"] = {"acme": {"limits": LIMITS}}
+        settings["keys"] = [{"key": "sk-bench-key", "limits": LIMITS}]
         for model in models.values():
             model["price"] = PRICE
     file = folder / f"{name}.yaml"

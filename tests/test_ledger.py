@@ -12,6 +12,8 @@ import pytest
 
 from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
+from slipway.settings import Settings
+from slipway.store import open_records
 from waiting import until
 
 PRICE = {"input": 0.5, "output": 1.25}
@@ -165,3 +167,20 @@ def test_a_key_sees_its_own_spending_and_an_admin_key_all(books: Books) -> None:
     ):
         wrong = books.get(f"/v1/ledger?{query}", headers=admin)
         assert (wrong.status_code, says in wrong.json()["error"]["message"]) == (400, True), query
+
+
+def test_calls_of_commands_are_booked_too(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/slipway.db"
+    open_records(Settings(store=store)).close()
+    with mocking(tokens=10) as mock:
+        model = {"base_url": mock.url, "price": PRICE}
+        file = tmp_path / "settings.yaml"
+        file.write_text(
+            json.dumps({"store": store, "models": {"m": model}, "apps": {"chat": {"route": "m"}}})
+        )
+        asked = run("ask", "Hello", "--config", str(file), cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    report = run("ledger", "report", "--by", "app", "--config", str(file), "--json", cwd=tmp_path)
+    (row,) = json.loads(report.stdout)
+    assert (row["app"], row["calls"], row["output_tokens"]) == ("chat", 1, 10)
+    assert Decimal(row["cost_usd"]) > 0

@@ -47,10 +47,12 @@ KEPT = 10_000  # askers whose meters are remembered; people who sign in may be m
 
 
 class InFlight:
-    """The number of answers in progress, shared by all versions of the settings."""
+    """The number of answers in progress, shared by all versions of the settings; `began` counts
+    all that came, also those that were refused.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.began = 0
 
 
 class BudgetState(Record, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ class Admission(KnownKeys):
 
     def enter(self, asker: Asker, app: str) -> Grant:
         """Let an answer in. Raises Overloaded or RateLimited."""
+        self.in_flight_total.began += 1
         if self.in_flight_total.count >= self.limit:
             raise Overloaded(
                 f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0
@@ -148,6 +151,10 @@ class Admission(KnownKeys):
         self.in_flight_total.count += 1
         self.in_flight += 1
         return Grant(self, meters)
+
+    def for_calls(self, asker: Asker, app: str) -> Grant:
+        """Return a grant for calls in the background, which are no answer; nobody leaves it."""
+        return Grant(self, self.meters_of(asker, app) if self._limited else ())
 
     def limits_asker(self, asker: Asker) -> bool:
         """Return whether the asker's key or tenant has limits."""

@@ -9,6 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Literal
 
 from slipway.admission.budgets import MoneyLimit, Periods, periods_at, picodollars
@@ -256,17 +257,26 @@ class Meters:
 
 REQUESTS = tuple(b"x-ratelimit-%b-requests" % each for each in (b"limit", b"remaining", b"reset"))
 TOKENS = tuple(b"x-ratelimit-%b-tokens" % each for each in (b"limit", b"remaining", b"reset"))
+ROWS = (
+    (REQUESTS, attrgetter("rpm"), attrgetter("requests")),
+    (TOKENS, attrgetter("tpm"), attrgetter("tokens")),
+)
 
 
 def rate_headers(meters: Iterable[Meter]) -> Headers:
     """Return `x-ratelimit-*` headers as OpenAI sends them, of the meter with the least left."""
-    now = time.monotonic()
-    requests = [(m.rpm - m.requests.used(now), m.rpm, m.requests) for m in meters if m.rpm]
-    tokens = [(m.tpm - m.tokens.used(now), m.tpm, m.tokens) for m in meters if m.tpm]
-    found = list[tuple[bytes, bytes]]()
-    for names, rows in ((REQUESTS, requests), (TOKENS, tokens)):
-        if rows:
-            left, limit, window = rows[0] if len(rows) == 1 else min(rows, key=lambda row: row[0])
+    now, found = time.monotonic(), list[tuple[bytes, bytes]]()
+    for names, limit_of, window_of in ROWS:
+        least: tuple[int, int, SlidingWindow] | None = None
+        for meter in meters:
+            limit = limit_of(meter)
+            if limit is not None:
+                window = window_of(meter)
+                left = limit - window.used(now)
+                if least is None or left < least[0]:
+                    least = left, limit, window
+        if least is not None:
+            left, limit, window = least
             found += (
                 (names[0], b"%d" % limit),
                 (names[1], b"%d" % max(0, left)),

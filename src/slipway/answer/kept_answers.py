@@ -267,13 +267,7 @@ def replay(
     if its answer is sent.
     """
     body: KeptBody = decode_body(entry.body)
-    kept = note_kept(entry, tally, asked.cache.now())
-    if facts is None:
-        facts = kept
-    else:
-        tally.served_by = tally.cache = "semantic"
-        tally.saved = Saved(by="semantic", usage=entry.usage, usd=entry.cost_usd)
-        facts = msgspec.structs.replace(facts, key=kept.key, age_s=kept.age_s, saved=tally.saved)
+    facts = note_kept(entry, tally, asked.cache.now(), facts)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()

@@ -159,17 +159,25 @@ async def send_kept(
     writer.end()
 
 
-def note_kept(entry: KeptAnswer, tally: Tally, now: float) -> CacheFacts:
+def note_kept(
+    entry: KeptAnswer, tally: Tally, now: float, similar: CacheFacts | None = None
+) -> CacheFacts:
     """Record that a kept answer serves, and return what the reply says of it. It is served by
-    `stale` if it is that old that only the failure of all models allows it.
+    `stale` if it is that old that only the failure of all models allows it. `similar` is set if it
+    is the answer of a similar question.
     """
     age = entry.state(now)
-    by: Literal["cache", "stale"] = "cache" if age in ("fresh", "refresh") else "stale"
-    tally.served_by, tally.cache = by, "hit" if age == "fresh" else "stale"
+    facts = similar or CacheFacts(state="hit" if age == "fresh" else "stale")
+    by: Literal["cache", "semantic", "stale"] = "cache"
+    if similar is not None:
+        by = "semantic"
+    elif age not in ("fresh", "refresh"):
+        by = "stale"
+    tally.served_by, tally.cache = by, facts.state
     tally.model, tally.provider = entry.model, "cache"
     tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
     age_s = round(entry.age_s(now), 3)
-    return CacheFacts(state=tally.cache, key=entry.key, age_s=age_s, saved=tally.saved)
+    return msgspec.structs.replace(facts, key=entry.key, age_s=age_s, saved=tally.saved)
 
 
 def stream_of(entry: KeptAnswer, *, usage_wanted: bool) -> bytes:

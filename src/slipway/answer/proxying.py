@@ -53,15 +53,13 @@ async def proxy(
         try:
             await answering.open()
             tally.note_writer(answering)
-            whole = answering.whole
+            whole, limits = answering.whole, rate_limits(pipeline, tally, answering)
             if whole is None:
-                limits = rate_limits(pipeline, tally, answering)
                 writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
         finally:
             tally.settle(answering)
         if whole is not None:
-            limits = rate_limits(pipeline, tally, answering)
             writer.whole(whole.raw, tally.facts(tally.attempts, limits))
 
 
@@ -75,8 +73,8 @@ def rate_limits(
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
-    last = b""
     answering.push(writer.take)
+    last = b""
     try:
         while pieces := await answering.pieces():
             events = pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
@@ -87,5 +85,6 @@ async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -
     finally:
         tally.note_writer(answering)  # another model may have continued the answer
     answering.close()  # the call is booked before the client sees the end
-    await writer.write(last)
+    if last:
+        await writer.write(last)
     writer.end()

@@ -89,6 +89,8 @@ class Tally:
     attempts = 0
     error: str | None = None
     cited = flagged = dangling = 0
+    saved: Saved | None = None
+    cache: CacheState | None = None
 
     def __init__(
         self,
@@ -108,8 +110,6 @@ class Tally:
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
         self.skipped: dict[str, str] = {}
-        self.saved: Saved | None = None
-        self.cache: CacheState | None = None
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -122,8 +122,8 @@ class Tally:
     def note_writer(self, answering: RoutedAnswer) -> None:
         """Record which model writes now."""
         candidate = answering.candidate
-        self.served_by, self.model = candidate.served_by, candidate.model.name
-        self.provider = candidate.model.kind
+        model = candidate.model
+        self.served_by, self.model, self.provider = candidate.served_by, model.name, model.kind
 
     def settle(self, answering: RoutedAnswer) -> list[CallUsage]:
         """Close the attempts, however they ended, and book and return every call they made."""

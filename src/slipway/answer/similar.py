@@ -148,9 +148,10 @@ async def ask_judge(asked: "KeptAsk", policy: SemanticPolicy, prompt: str) -> st
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     question = asked.question
     tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.books)
+    tally.grant = pipeline.admission.for_calls(question.asker, asked.app.name)
     context = tally.context(
         pipeline.emit,
-        until=tally.started_at + _JUDGE_S,
+        until=0.0,
         retry_until=0.0,
         charge=lambda took: tally.charge(took, "side"),
     )

@@ -18,6 +18,7 @@ from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -97,6 +98,7 @@ class Assembly:
             pace=Pace(self.records),
             books=self.ledger,
             in_flight_total=self.in_flight(),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
@@ -107,9 +109,9 @@ class Assembly:
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
-        self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
@@ -223,6 +225,7 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
+            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),

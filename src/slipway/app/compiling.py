@@ -26,7 +26,6 @@ from slipway.prices.catalogue import SOURCE, CatalogueEntry, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.rules import RuleBook
 from slipway.settings import Allowance, AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
 from slipway.types import Emit, Record
@@ -89,11 +88,11 @@ class Carried(Record, frozen=True, kw_only=True):
 
     emit: Emit
     live: LiveSettings
+    cache: AnswerCache
     books: Bookkeeper = NO_BOOKS
     meters: Meters = msgspec.field(default_factory=Meters)
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
-    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
     rulebooks: "dict[str, RuleBook]" = msgspec.field(default_factory=dict)  # by app
 

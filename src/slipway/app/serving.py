@@ -120,8 +120,10 @@ def check(flags: Flags) -> list[str]:
         ("app", settings.apps),
     ):
         lines += [f"{kind:6} {name}" for name in names]
+    listen = settings.listen
+    workers = f" with {listen.workers} workers" if listen.workers > 1 else ""
     return [
         *lines,
-        f"{len(settings.keys)} keys; would listen on {settings.listen.host}:{settings.listen.port}",
+        f"{len(settings.keys)} keys; would listen on {listen.host}:{listen.port}{workers}",
         "The settings are fine.",
     ]

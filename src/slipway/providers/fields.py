@@ -1,6 +1,6 @@
 """The fields that are read from a reply, and which of them are too odd to be passed on."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -48,6 +48,32 @@ class WireChunk(msgspec.Struct):
 decode_chunk = msgspec.json.Decoder(WireChunk).decode
 
 
+# A chunk that holds some text of the only choice, and nothing that needs thought; any other is an
+# error here, or has no content. Strict types cost less than to look at each field afterwards
+Nothing = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=0)] | None
+
+
+class UsualDelta(msgspec.Struct, gc=False):
+    content: str | None = None
+    tool_calls: Nothing = None
+    function_call: None = None
+    audio: None = None
+
+
+class UsualChoice(msgspec.Struct, gc=False):
+    delta: UsualDelta
+    finish_reason: str | None = None
+
+
+class UsualChunk(msgspec.Struct, gc=False):
+    choices: Annotated[list[UsualChoice], msgspec.Meta(min_length=1, max_length=1)]
+    usage: None = None
+    error: None = None
+
+
+decode_usual = msgspec.json.Decoder(UsualChunk).decode
+
+
 class ChoiceEnds:
     """Which choices of an answer have begun, and which have a finish reason."""
 
@@ -83,6 +109,13 @@ def usage_in(sent: dict[str, Any] | None) -> Usage | None:
     if sent is None:
         return None
     prompt, output = sent.get("prompt_tokens"), sent.get("completion_tokens")
+    if (
+        len(sent) == len(COUNTS)
+        and prompt
+        and output
+        and sent.get("total_tokens") == prompt + output
+    ):
+        return Usage(input_tokens=prompt, output_tokens=output)  # as most report it
     by_anthropic = prompt is None and "input_tokens" in sent
     if by_anthropic:
         prompt, output = count(sent, "input_tokens"), count(sent, "output_tokens")

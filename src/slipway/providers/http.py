@@ -136,14 +136,14 @@ class HttpConnection(asyncio.Protocol):
         if self.spans > LARGEST_HEAD:  # a field that has not ended yet is in no callback
             self.fail(ProviderNonsense(f"{self.pool.who} sent headers that are too large."))
             return
-        if self.sink is not None and self._was_taken():
+        if self.sink is not None and self._was_taken(self.sink):
             return
         self.wake()
 
-    def _was_taken(self) -> bool:
+    def _was_taken(self, sink: Sink) -> bool:
         """Return whether the sink has taken what has arrived, so that nobody need be woken."""
-        waiter, chunks, sink = self.waiter, self.chunks, self.sink
-        if sink is None or waiter is None or waiter.done() or not chunks or self.complete:
+        waiter, chunks = self.waiter, self.chunks
+        if waiter is None or waiter.done() or not chunks or self.complete:
             return False
         if not sink(chunks[0] if len(chunks) == 1 else b"".join(chunks)):
             return False
@@ -295,8 +295,8 @@ class PooledReply:
 
     @property
     def is_complete(self) -> bool:
-        connection = self._open()
-        return connection.complete and not connection.chunks
+        connection = self.connection
+        return connection is not None and connection.complete and not connection.chunks
 
     def divert(self, sink: Sink | None) -> None:
         self._open().sink = sink
@@ -319,7 +319,8 @@ class PooledReply:
         while not c.chunks:
             if c.complete:
                 return b""
-            c.raise_error()
+            if c.error is not None:
+                c.raise_error()
             await c.arrival()
         data = c.chunks[0] if len(c.chunks) == 1 else b"".join(c.chunks)
         c.chunks.clear()
@@ -388,7 +389,8 @@ class Pool:
             try:
                 connection.send(head, body, until)
                 while not connection.has_head:
-                    connection.raise_error()
+                    if connection.error is not None:
+                        connection.raise_error()
                     await connection.arrival()
             except StaleConnection:
                 self.release(connection)

@@ -26,6 +26,7 @@ from slipway.providers.fields import (
     ChoiceEnds,
     WireChunkChoice,
     decode_chunk,
+    decode_usual,
     is_odd,
     is_odd_usage,
     text_of,
@@ -35,6 +36,7 @@ from slipway.providers.fields import (
 from slipway.providers.lenient_json import (
     BOM,
     LARGEST_INT,
+    LONG_EVENT,
     BrokenJson,
     clean,
     clean_text,
@@ -168,11 +170,9 @@ class OpenAIReply:
             return False
         if data[-2:] != b"\n\n" or b"\r" in data:
             return False
-        if data.find(b"\n\n") == len(data) - 2:
+        if data.find(b"\n") == len(data) - 2:  # one event of one line
             text = self.usual(data)
-            if text is None:
-                return False
-            texts = [text]
+            texts = [text] if text is not None else []
         else:
             texts = self.usual_texts(data)
         if not texts or not take(data, texts):
@@ -307,29 +307,21 @@ class OpenAIReply:
         """Return the text of an event as nearly all are: some text of the only choice. None for any
         other. This is the hot path; `read` understands these events too.
         """
-        if self.half or not event.startswith(b"data: {") or event.find(b"\n") != len(event) - 2:
+        if self.half or event[:7] != b"data: {" or event.find(b"\n") != len(event) - 2:
             return None
         data = event[6:-2]
         try:
-            chunk = decode_chunk(data)
+            choice = decode_usual(data).choices[0]
         except (ValueError, RecursionError):
             return None
-        choices = chunk.choices
-        if not self.is_single or not choices or len(choices) > 1 or chunk.error or chunk.usage:
+        text = choice.delta.content
+        if not text or choice.finish_reason is not None or not self.is_single:
             return None
-        delta = choices[0].delta
-        if choices[0].finish_reason is not None or delta is None or not is_clean(data):
+        # a short one in ASCII needs no closer look
+        if (len(data) > LONG_EVENT or not data.isascii()) and not is_clean(data):
             return None
-        text = delta.content
-        if (
-            type(text) is not str
-            or not text
-            or delta.tool_calls
-            or delta.function_call
-            or delta.audio
-        ):
-            return None
-        self.ends.add(0)
+        if self.waits_for_words:  # later, this choice is known to have begun
+            self.ends.add(0)
         return text
 
     def read(self, event: bytes) -> Iterator[Piece]:

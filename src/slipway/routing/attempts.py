@@ -174,7 +174,8 @@ class Attempts:
                 if step is not None:
                     return step
             index = self._waiting.popleft()
-            current = self._availability(index, availability)
+            any_may = not (self.interruptions or self._too_long)
+            current = availability(index) if any_may else self._availability(index, availability)
             if current.state == "away":
                 self._pass_over(index, current)
                 continue

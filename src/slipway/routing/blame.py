@@ -54,7 +54,10 @@ class Blame:
         owner = origin.owner
         prompt = owner, origin.prompt
         self._prompts.add(prompt, now)
-        self._owners.add(owner, now)
+        if self._owners.latest == owner:
+            self._owners.at = now
+        else:
+            self._owners.add(owner, now)
         if self._streaks:
             self._streaks.pop(prompt, None)
             self._streaks.pop(owner, None)
@@ -86,20 +89,21 @@ class Blame:
 class LastTwo:
     """The last two different names that were answered, and when."""
 
-    __slots__ = ("_at", "_before")
+    __slots__ = ("at", "before", "before_at", "latest")
 
     def __init__(self) -> None:
-        self._at: tuple[Hashable, float] | None = None
-        self._before: tuple[Hashable, float] | None = None
+        self.latest: Hashable = None
+        self.before: Hashable = None
+        self.at = self.before_at = 0.0
 
     def add(self, name: Hashable, now: float) -> None:
-        if self._at is not None and self._at[0] != name:
-            self._before = self._at
-        self._at = name, now
+        if self.latest != name:
+            self.before, self.before_at = self.latest, self.at
+        self.latest, self.at = name, now
 
     def has_other(self, name: Hashable, now: float) -> bool:
         """Return whether another name than this one was answered lately."""
         return any(
-            each is not None and each[0] != name and now - each[1] <= RECENTLY_S
-            for each in (self._at, self._before)
+            each is not None and each != name and now - at <= RECENTLY_S
+            for each, at in ((self.latest, self.at), (self.before, self.before_at))
         )

@@ -137,9 +137,13 @@ class Health:
 
     def succeeded(self, began_at: float, origin: Origin) -> None:
         """Record that the model produced words in time. The stream may still break off later."""
-        self._succeeded_at = time.monotonic()
-        self.blame.succeeded(origin, self._succeeded_at)
-        self._is_well(began_at)
+        self._succeeded_at = now = time.monotonic()
+        self.blame.succeeded(origin, now)
+        if self.breaker.state == "closed":  # as nearly always
+            self.limit_pause.pause_s = 0.0
+            self.breaker.succeeded()
+        else:
+            self._is_well(began_at)
 
     def _is_well(self, began_at: float) -> None:
         self.limit_pause.pause_s = 0.0

@@ -101,6 +101,7 @@ class HoldLog:
         with self._lock:
             if not self._held:
                 self._path.unlink(missing_ok=True)
+            self._memory.close()  # it holds the file, and so the lock
             os.close(self._file)
 
 

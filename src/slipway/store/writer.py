@@ -21,7 +21,7 @@ from slipway.store.record_store import RecordStore
 from slipway.types import Answered, Record, RuleUsed
 
 log = logging.getLogger("slipway")
-BATCH_S = 0.05  # how long rows are collected before they are written together
+BATCH_S = 0.1  # how long rows are collected before they are written together
 AT_ONCE = 2_000  # rows in a transaction
 FEWEST = 50  # the same after failures: a slow store may not take more within its time limit
 RETRY_S = 0.5  # pause after a failure
@@ -173,7 +173,7 @@ class RowWriter:
         while self.waiting or (self._thread is not None and not self._look_at):
             if time.monotonic() >= end:
                 return False
-            time.sleep(BATCH_S / 10)
+            time.sleep(0.005)
         return True
 
     def _wake_up(self) -> None:

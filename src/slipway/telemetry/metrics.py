@@ -99,16 +99,6 @@ METRICS = {
         "the answer is passed on without them.",
         ("model", "provider"),
     ),
-    "cost": MetricDefinition(
-        "slipway_cost_usd",
-        "USD that calls to models cost, rounded as every number here; the ledger is exact.",
-        ("app", "model"),
-    ),
-    "unpriced": MetricDefinition(
-        "slipway_unpriced_calls",
-        "Calls to models whose cost is unknown: set the model's `price`.",
-        ("app", "model"),
-    ),
     "cache": MetricDefinition(
         "slipway_cache_answers",
         "Questions that asked the cache, by what it did: hit, semantic (the answer of a similar "
@@ -151,6 +141,16 @@ METRICS = {
         "Memory of kept answers in the process that is asked.",
         (),
         is_gauge=True,
+    ),
+    "cost": MetricDefinition(
+        "slipway_cost_usd",
+        "USD that calls to models cost, rounded as every number here; the ledger is exact.",
+        ("app", "model"),
+    ),
+    "unpriced": MetricDefinition(
+        "slipway_unpriced_calls",
+        "Calls to models whose cost is unknown: set the model's `price`.",
+        ("app", "model"),
     ),
     "citations": MetricDefinition(
         "slipway_citations",
@@ -425,7 +425,8 @@ class Telemetry:
 
     def attempt(self, a: AttemptDone) -> None:
         labels = (a.model, a.provider, a.zone, "" if a.error is None else known_code(a.error))
-        self.count("attempts", labels)
+        row = self.counts["attempts"].get(labels) or self._counter("attempts", labels)
+        row[0] += 1
         if a.left_out:
             self.count("left_out", (a.model, a.provider), a.left_out)
 

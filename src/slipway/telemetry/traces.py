@@ -27,12 +27,14 @@ class Traces:
 
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Keep a record of an answer, of a call to a model, or of a rule."""
-        if isinstance(record, AttemptDone | RuleUsed):
-            self._keep(record.answer_id, record)
+        if isinstance(record, AttemptDone):
+            answer_id = record.answer_id
         elif isinstance(record, AnswerDone):
-            self._keep(record.id, record)
-
-    def _keep(self, answer_id: str, record: AnswerDone | AttemptDone | RuleUsed) -> None:
+            answer_id = record.id
+        elif isinstance(record, RuleUsed):
+            answer_id = record.answer_id
+        else:
+            return
         records = self.records.get(answer_id)
         if records is None:
             records = self.records[answer_id] = []

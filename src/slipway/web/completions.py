@@ -68,11 +68,13 @@ class CompletionWriter(HttpResponseWriter):
         """Send a whole chat completion as a text completion."""
         super().whole(self.whole_body(body), facts)
 
-    def translated(self, events: bytes) -> bytes:
-        """Return encoded chat events as text completion events."""
-        return b"".join(self.translations(events))
+    def take(self, events: bytes) -> bool:
+        """Send encoded chat events as text completion events, as the base does."""
+        if self.link.write_paused:  # they are translated once
+            return False
+        return super().take(b"".join(self.translated(events)))
 
-    def translations(self, events: bytes) -> Iterator[bytes]:
+    def translated(self, events: bytes) -> Iterator[bytes]:
         """Yield the events that are whole; comments, errors and `[DONE]` stay as they are."""
         for event in self.framer.feed(events):
             data = data_of(event)

@@ -138,8 +138,10 @@ class Exchange:
         if self.over:
             return
         self.parts.append(data)
+        if self.task is None:  # nobody waits for it yet
+            return
         self.size += len(data)
-        if self.size > HIGH_WATER and self.task is not None:
+        if self.size > HIGH_WATER:
             self.link.pause_reading()
         self.wake()
 
@@ -216,7 +218,8 @@ class Exchange:
     def finish(self) -> None:
         """Record that the response is complete."""
         self.over = True
-        self.wake()
+        if self.waiter is not None:
+            self.wake()
         if not self.keep_alive:
             self.transport.close()
         self.link.exchange_ended()

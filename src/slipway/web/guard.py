@@ -61,7 +61,7 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys", "usage", "ledger", "cache"),
+        *("traces", "keys", "cache", "usage", "ledger"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})

@@ -82,15 +82,10 @@ class HttpResponseWriter:
         self.begin()
         await self.write(HEARTBEAT)
 
-    def translated(self, events: bytes) -> bytes:
-        """Return encoded events in the form of this response."""
-        return events
-
     def take(self, events: bytes) -> bool:
         """Send encoded events at once, unless the client is slow: then return False."""
         if self.link.write_paused:
             return False
-        events = self.translated(events)
         if events:
             self.last_write = time.monotonic()
             self.exchange.write(events)
