@@ -37,7 +37,7 @@ LIMITS = {
     "usd_per_month": 10_000_000,
 }
 PRICE = {"input": 0.4, "cached_input": 0.1, "output": 1.2}
-MEASURED = ("small, 1 connection", "small, 16 connections", "100 streams, 64 chunks at 10 ms")
+MEASURED = ("one", "small", "stream")
 
 
 def server(name: str, folder: Path, up: int, *, counts: bool) -> Target:
@@ -91,7 +91,7 @@ def measure(
             ratios = [with_all[figure] / without[figure] for without, with_all in runs]
             rows.append(
                 {
-                    "case": name,
+                    "case": case["title"],
                     "off": statistics.median(without[figure] for without, _ in runs),
                     "on": statistics.median(with_all[figure] for _, with_all in runs),
                     "ratio": statistics.median(ratios),

@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ PRICES = ("0.37", "1.093")  # USD per million tokens
 SAYS = "one two three four five six seven eight nine ten eleven twelve"
 WORDS = ("tea", "is", "brewed", "at", "eighty", "degrees", "for", "two", "minutes")
 RACED = 6  # this call is so slow that another model is asked as well
-FAULTS = ("cut-5%12", "status-500%6", "errorevent-3%4")
+FAULTS = ("cut-5%7", "status-500%2", "errorevent-3%2")
 
 
 def settings(folder: Path, url: str) -> dict[str, Any]:
@@ -130,20 +131,34 @@ def check_the_mix(server: Serving, mock: MockServer) -> None:
     assert {line.model for line in mock.invoice.lines} > {"plain", "other", "fault-stall-4"}
 
 
+def check_equal(found: dict[str, Any], calls: int) -> None:
+    """Check that invoice and ledger are equal to the last digit.
+
+    There is one exception. If a breaker's trial and the call beside it are answered in the same
+    moment, the loser is cancelled, and charged for what was sent and never read: nobody but the
+    provider knows how much. Reconciling names both sides of each such call, and nothing else.
+    """
+    assert found["calls"] >= calls
+    assert found["estimated"] > calls / 8
+    differences = found["differences"]
+    never_read = [each for each in differences if "never answered" in each["where"]]
+    unknown = [each for each in differences if each["what"] == "not in the ledger"]
+    assert len(differences) == len(never_read) + len(unknown) == 2 * len(unknown)
+    assert len(unknown) <= calls / 500
+    more, less = (
+        sum((Decimal(each[side]) for each in each_side), Decimal(0))
+        for side, each_side in (("invoice_usd", unknown), ("ledger_usd", never_read))
+    )
+    assert Decimal(found["invoice_usd"]) - more == Decimal(found["ledger_usd"]) - less
+
+
 def test_the_ledger_equals_the_invoice_to_the_last_digit(tmp_path: Path) -> None:
-    found = mix(tmp_path, 240, 8)
-    assert found["differences"] == []
-    assert found["invoice_usd"] == found["ledger_usd"]
-    assert found["calls"] >= 240
-    assert found["estimated"] > 30
+    check_equal(mix(tmp_path, 240, 8), 240)
 
 
 @pytest.mark.soak
 def test_the_ledger_equals_the_invoice_of_20_000_calls(tmp_path: Path) -> None:
-    found = mix(tmp_path, 20_000, 24)
-    assert found["differences"] == []
-    assert found["invoice_usd"] == found["ledger_usd"]
-    assert found["calls"] >= 20_000
+    check_equal(mix(tmp_path, 20_000, 24), 20_000)
 
 
 def written(folder: Path, change: Callable[[list[dict[str, str]]], None]) -> Path:
