@@ -220,6 +220,7 @@ class Assembly:
             *self.health_routes().paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
+            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *CacheExplainRoutes(self.current, lambda: self.asgi).paths(),
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
