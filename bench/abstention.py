@@ -356,7 +356,7 @@ def unseen(own: World, embedder: Embedder | None, model: AnswerabilityModel) -> 
 
 def docs_questions() -> list[tuple[str, set[Place]]]:
     return [
-        (q["question"], {(g["page"], g["heading_coverage"]) for g in q["gold"]})
+        (q["question"], {(g["page"], g["heading"]) for g in q["gold"]})
         for q in lines(DATA / "docs-qa" / "questions.jsonl")
     ]
 

@@ -68,6 +68,8 @@ ROUTES = {
     "GET /embed": "the chat page in a frame of another site",
     "GET /embed.js": "the script that puts it there",
     "GET /v1/traces/{id}": "what happened to an answer, by its reference",
+    "GET /v1/usage": "what this key has spent, by day, app or model: `?by=app`, `?since=7d`",
+    "GET /v1/ledger": "what all keys have spent, for admin keys; `?by=key`, or `?answer=ID` for its calls",
     "POST /v1/feedback": "keeps what somebody says of an answer",
     "DELETE /v1/feedback/{answer}": "takes a vote back",
     "GET /v1/documents": "the documents that this key may read, with their state; `?state=failed`, `?app=NAME`",
@@ -103,6 +105,10 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "login": "`login` lets people sign in instead of pasting keys",
     "login.oidc": "`login.oidc` names an OpenID Connect provider",
     "keys[]": "`keys` lists who may enter, each item with these fields",
+    "keys[].limits": "`limits` of a key says how much it may use",
+    "tenants.NAME": "`tenants` names the tenants whose keys share limits",
+    "tenants.NAME.limits": "`limits` of a tenant says how much all its keys may use together",
+    "apps.NAME.limits": "`limits` of an app says how much all who ask it may use together",
     "apps.NAME.rules": "`rules` answers what is fixed without a model",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
@@ -113,6 +119,11 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
     "ask": "`ask` asks a question in the terminal",
     "check": "`check` checks the settings without starting a server",
     "ingest": "`ingest` reads the documents now, and lists those that cannot be read",
+    "store": "`store` looks after the [store](store.md)",
+    "store migrate": "`store migrate` brings the schema up to date",
+    "store backup": "`store backup` saves all records in a file",
+    "store restore": "`store restore` brings them back",
+    "store prune": "`store prune` deletes what is old",
     "keys": "`keys` makes and manages the [keys](keys.md) in the store",
     "keys create": "`keys create` makes a key",
     "keys list": "`keys list` lists the keys",
@@ -178,10 +189,11 @@ HELP_SAYS = {  # a sentence that introduces the help of each command
 }
 ERROR_GROUPS: dict[str, Callable[[type[errors.SlipwayError]], bool]] = {
     "Which errors mean that the request is wrong?": lambda e: (
-        not provider(e) and e.status < 499 and not missing(e)
+        not provider(e) and not limit(e) and e.status < 499 and not missing(e)
     ),
     "Which errors mean that what was asked for cannot be had?": lambda e: missing(e),
     "Which errors come from the server itself?": lambda e: not provider(e) and e.status >= 499,
+    "Which errors mean that a limit is reached?": lambda e: limit(e),
     "Which errors come from the model's provider?": lambda e: provider(e),
 }
 
@@ -368,7 +380,11 @@ def metrics() -> str:
 
 
 def provider(error: type[errors.SlipwayError]) -> bool:
-    return issubclass(error, errors.ProviderError)
+    return issubclass(error, errors.ProviderError) and not issubclass(error, errors.LimitReached)
+
+
+def limit(error: type[errors.SlipwayError]) -> bool:
+    return issubclass(error, errors.LimitReached)
 
 
 def all_errors(
@@ -381,7 +397,11 @@ def all_errors(
     return [
         e
         for e in found
-        if e not in (errors.SettingsError, errors.WeightsError, errors.ProviderError)
+        if e
+        not in (
+            *(errors.SettingsError, errors.WeightsError),
+            *(errors.ProviderError, errors.LimitReached),
+        )
     ]
 
 

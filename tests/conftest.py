@@ -18,6 +18,7 @@ import browsing
 from browsing import browser, context, page, watched  # noqa: F401 - fixtures
 from groups import Groups, write_groups
 from kinds import BROWSER, PROCESS, ProcessWatch, group_of, kind_of
+from postgres import Postgres, program, running_postgres
 from slipway import weights
 from slipway.knowledge.embedding import Embedder
 
@@ -123,3 +124,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     made = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(cert)]
     subprocess.run(["openssl", "req", "-x509", *made, *names], check=True, capture_output=True)
     return cert, key
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a real PostgreSQL, once for the tests of a worker."""
+    if program("postgres") is None:
+        pytest.skip("no PostgreSQL: install Debian's postgresql")
+    with running_postgres() as server:
+        yield server

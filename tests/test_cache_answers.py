@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+import plain_http
 from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
 from waiting import until
@@ -346,3 +347,31 @@ def test_a_vote_against_an_answer_removes_it(kept: KeptApp) -> None:
     vote = kept.post("/v1/feedback", {"answer": second["id"], "helpful": False}, STAFF)
     assert vote.status_code == 200, vote.text
     assert kept.state("Wrong?", app="tagged") == "miss"
+
+
+def test_an_answer_that_is_less_than_it_should_be_is_not_kept(kept: KeptApp) -> None:
+    kept.mock.script("status-503")
+    try:
+        degraded = kept.ask("What is the daily parking fee?")
+    finally:
+        kept.mock.script()
+    assert "degraded" in {notice["code"] for notice in degraded["notices"]}
+    assert kept.state("What is the daily parking fee?") == "miss"
+    messages = [{"role": "user", "content": "Cut?"}]
+    for _ in range(2):
+        body = {"model": "plain", "messages": messages, "max_tokens": 2}
+        short = kept.post("/v1/chat/completions", body, STAFF)
+        assert short.json()["choices"][0]["finish_reason"] == "length"
+        assert short.headers["x-slipway-cache"] == "miss"
+
+
+def test_a_conversation_with_a_file_of_its_own_is_left_alone(kept: KeptApp) -> None:
+    file = {"file": ("own.md", b"# Own\n\nThe secret of this file is 42.\n")}
+    headers = {"authorization": f"Bearer {STAFF}"}
+    sent = plain_http.post(f"{kept.server.url}/v1/attachments", files=file, headers=headers)
+    attachment = sent.json()["id"]
+    body = {"question": "What is the secret?", "app": "docs", "attachments": [attachment]}
+    for _ in range(2):
+        reply = kept.post("/v1/answers", body, STAFF)
+        assert reply.json()["cache"] is None
+    assert kept.state("What is the secret?") == "miss"

@@ -25,7 +25,10 @@ class Site:
 
     def __init__(self, folder: Path, servers: list[Serving]) -> None:
         self.folder, self.servers = folder, servers
-        self.server = servers[0]
+
+    @property
+    def server(self) -> Serving:
+        return self.servers[0]
 
     def command(self, *args: str) -> Any:
         done = CliRunner().invoke(
@@ -225,3 +228,12 @@ def test_a_public_address_is_served_with_keys_of_the_store_alone(tmp_path: Path)
             assert server.chat("m").status_code == 401
             made = Site(tmp_path, [server]).command("create")
             until(lambda: status(server, made["key"], "m") == 200)
+
+
+def test_a_tenant_must_be_one_of_the_settings_if_they_list_any(tmp_path: Path) -> None:
+    settings = {"tenants": {"acme": {}}, "models": {"m": {"base_url": "http://127.0.0.1:1/v1"}}}
+    (tmp_path / "slipway.yaml").write_text(json.dumps(settings))
+    site = Site(tmp_path, [])
+    said = site.refused("create", "--tenant", "acne", "--new-tenant")
+    assert "the settings list no tenant `acne`; known: `acme`, `default`" in said
+    assert site.command("create", "--tenant", "acme")["tenant"] == "acme"

@@ -12,6 +12,8 @@ import pytest
 
 from processes import Serving, mocking, run, serving
 from slipway.providers.mock import MockServer
+from slipway.settings import Settings
+from slipway.store import open_records
 from waiting import until
 
 PRICE = {"input": 0.5, "output": 1.25}
@@ -48,7 +50,9 @@ def settings(mock: MockServer, folder: Path) -> dict[str, Any]:
         "keys": [
             {"key": KEYS[0], "tenant": "acme"},
             {"key": KEYS[1], "tenant": "globex"},
+            {"key": "sk-of-the-admin", "admin": True},
         ],
+        "tenants": {"acme": {}, "globex": {"limits": {"usd_per_month": 100}}},
         "models": models,
         "routes": {"both": ["cut", {"model": "plain", "role": "twin"}]},
     }
@@ -102,6 +106,15 @@ def test_each_call_is_booked_once_and_reports_add_up(books: Books) -> None:
     assert books.report("--by", "day", "--tenant", "globex")[0]["calls"] == 2
     assert books.report("--since", "2099-01-01") == []
 
+    metrics = books.get("/metrics", headers={"Authorization": f"Bearer {KEYS[0]}"}).text
+    costs = [
+        line.split()[-1]
+        for line in metrics.splitlines()
+        if line.startswith("slipway_cost_usd_total{")
+    ]
+    assert sum(map(float, costs)) == pytest.approx(float(total))
+    assert 'slipway_unpriced_calls_total{app="unpriced",model="unpriced"} 1.0' in metrics
+
     text = run("ledger", "report", "--config", books.config, cwd=books.folder).stdout
     assert "unknown" in text
     assert "set `price` of the model" in text
@@ -114,3 +127,60 @@ def test_a_time_that_cannot_be_understood_is_refused_with_the_fix(books: Books) 
     refused = run("ledger", "report", "--config", books.config, "--since", "last week")
     assert refused.returncode == 2
     assert "--since: `last week` is neither a duration nor a day; write `7d`" in refused.stderr
+
+
+def test_a_key_sees_its_own_spending_and_an_admin_key_all(books: Books) -> None:
+    answer = books.ask("both", stream=True)
+    assert answer.status_code == 200
+    own = [
+        books.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).json() for key in KEYS
+    ]
+    admin = {"Authorization": "Bearer sk-of-the-admin"}
+    everything = books.get("/v1/ledger?by=key", headers=admin).json()
+    assert own[0]["calls"] > own[1]["calls"] > 0
+    by_key = {row["key"]: row["cost_usd"] for row in everything["data"]}
+    assert by_key == {each["key"]: each["cost_usd"] for each in own}
+    (budget,) = own[1]["budgets"]
+    assert (budget["of"], budget["period"], budget["limit_usd"]) == ("tenant", "month", "100")
+    assert Decimal(budget["spent_usd"]) == Decimal(own[1]["cost_usd"])
+    assert Decimal(budget["left_usd"]) == 100 - Decimal(own[1]["cost_usd"])
+
+    answer_id = answer.headers["x-slipway-answer-id"]
+    calls = books.get(f"/v1/ledger?answer={answer_id}", headers=admin).json()["data"]
+    assert [(call["model"], call["kind"], call["error"]) for call in calls] == [
+        ("cut", "first", "provider_cut"),
+        ("plain", "continue", None),
+    ]
+    assert all(call["answer"] == answer_id and call["price_source"] == "settings" for call in calls)
+    pages = books.get("/v1/ledger?rows=true&limit=1", headers=admin).json()
+    assert pages["has_more"]
+    after = books.get(f"/v1/ledger?rows=true&limit=1&after={pages['data'][0]['id']}", headers=admin)
+    assert after.json()["data"][0]["id"] != pages["data"][0]["id"]
+
+    refused = books.get("/v1/ledger", headers={"Authorization": f"Bearer {KEYS[0]}"})
+    assert refused.status_code == 403
+    assert "Use GET /v1/usage" in refused.json()["error"]["message"]
+    for query, says in (
+        ("by=colour", "`by` cannot be `colour`"),
+        ("since=soon", "`soon` is neither a duration nor a day"),
+        ("rows=true&limit=0", "`limit` must be a whole number from 1 to 1000"),
+    ):
+        wrong = books.get(f"/v1/ledger?{query}", headers=admin)
+        assert (wrong.status_code, says in wrong.json()["error"]["message"]) == (400, True), query
+
+
+def test_calls_of_commands_are_booked_too(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/slipway.db"
+    open_records(Settings(store=store)).close()
+    with mocking(tokens=10) as mock:
+        model = {"base_url": mock.url, "price": PRICE}
+        file = tmp_path / "settings.yaml"
+        file.write_text(
+            json.dumps({"store": store, "models": {"m": model}, "apps": {"chat": {"route": "m"}}})
+        )
+        asked = run("ask", "Hello", "--config", str(file), cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    report = run("ledger", "report", "--by", "app", "--config", str(file), "--json", cwd=tmp_path)
+    (row,) = json.loads(report.stdout)
+    assert (row["app"], row["calls"], row["output_tokens"]) == ("chat", 1, 10)
+    assert Decimal(row["cost_usd"]) > 0

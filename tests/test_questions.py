@@ -39,6 +39,8 @@ def source(text: str, heading: str = "", n: int = 1) -> Source:
     [
         ("张伟有多少天年假？", "张伟 年假？"),
         ("如何上传文件？", "上传文件？"),
+        ("请假要提前几天？", "请假 提前 ？"),
+        ("会议室有哪些功能？", "会议室 功能？"),
         ("请问报销什么时候提交？", "报销 提交？"),
         ("ファイルをどうやってアップロードしますか？", "ファイル アップロード ？"),
         ("휴가는 어떻게 신청하나요?", "휴가는 신청 ?"),
@@ -219,6 +221,32 @@ def test_questions_in_other_languages_are_answered_or_refused(
 )  # fmt: skip
 def test_a_question_for_a_number_needs_one(question: str, text: str, answers: bool) -> None:
     assert (quote(question, [source(text)]) is not None) is answers
+
+
+PARTS = {
+    "§ 2 Miete": "Die Miete beträgt 500 Euro.",
+    "§ 12 Ende": "Der Vertrag endet am 31. Dezember.",
+    "Article 4: Meals": "Meals are paid up to 30 euros.",
+    "第二条 请假": "请假应当提前三天申请。",
+    "": "2. Fees\n2.1 The fee is 90 euros.\n2.2 Late fees are 2 % a month.",
+}
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("Was steht in § 2?", "Die Miete beträgt 500 Euro."),
+        ("What does Article 4 say about meals?", "Meals are paid up to 30 euros."),
+        ("What does Article 4 say?", "Meals are paid up to 30 euros."),
+        ("第二条规定了什么？", "请假应当提前三天申请。"),
+        ("What does clause 2.2 say?", "2.2 Late fees are 2 % a month."),
+        ("What does clause 7.3 say?", None),
+        ("What does Article 4 say about parking?", None),
+    ],
+)
+def test_a_part_is_quoted_by_its_number(question: str, said: str | None) -> None:
+    found = quote(question, [source(text, name, n) for n, (name, text) in enumerate(PARTS.items())])
+    assert (found.text.rpartition(" [")[0] if found else None) == said
 
 
 def test_the_less_is_said_of_the_question_the_surer_the_search_must_be() -> None:

@@ -193,6 +193,22 @@ def test_no_question_breaks_the_rules(book: RuleBook, text: str) -> None:
     assert normal_form(normal_form(text)) == normal_form(text)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("बैंक की शाखा", "बैंक का शाखा"),  # vowel signs make another word
+        ("ธนาคารเปิด", "ธนาคารเปิ่ด"),
+        ("is x ≤ 5", "is x ≥ 5"),
+        ("learn C", "learn C++"),
+        ("is it -5", "is it 5"),
+        ("version 1.5", "version 15"),
+        ("pay 5 €", "pay 5 ₹"),
+    ],
+)
+def test_questions_that_differ_in_a_sign_stay_apart(one: str, other: str) -> None:
+    assert normal_form(one) != normal_form(other)
+
+
 def test_a_text_is_no_huge_number(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text("rules: [{name: a, patterns: 'twice {x:text}', answer: '{x * 2}'}]")

@@ -1,5 +1,6 @@
 """Test that every mistake in a rules file gets a sentence with its line, field and fix."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,16 @@ def test_a_rule_sees_nothing_of_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(Q.replace("answer: x", "answer: 'costs ${{HOME}}'"))
     assert read_rules(file).content.rules[0].answer == "costs ${{HOME}}"
+
+
+def test_patterns_say_which_extra_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "re2", None)  # as if it was not installed
+    file = tmp_path / "rules.yaml"
+    file.write_text(P + "'for {n:number} days'")
+    with pytest.raises(SettingsError) as refused:
+        read_rules(file)
+    assert "run `pip install 'slipway[rules]'`" in refused.value.problems[0]
+    file.write_text(Q)
+    assert read_rules(file).content.rules[0].name == "a"

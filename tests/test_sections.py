@@ -560,10 +560,9 @@ def test_a_section_that_fails_costs_no_other_and_try_again_writes_it_alone(
     before, after = texts(received), texts(again)
     kept = [after[n] if n == failed else before[n] for n in range(4)]
     assert [whole["text"][s["start"] : s["end"]] for s in whole["sections"]] == kept
-    assert (
-        whole["usage"]["output_tokens"] == 4 * 48
-    )  # the finished ones of the first time count too
-    assert whole["usage"]["estimated"]  # what the cut one had cost is not known
+    # the finished ones of the first time count too, and what the cut one wrote is estimated
+    assert 4 * 48 < whole["usage"]["output_tokens"] < 5 * 48
+    assert whole["usage"]["estimated"]
 
 
 def test_a_stopped_answer_continues_with_the_missing_sections(docs: Path, tmp_path: Path) -> None:

@@ -102,6 +102,44 @@ def test_an_embedding_that_there_is_not(tmp_path: Path) -> None:
             "models.m1.price.output: `-1` is not a price",
         ),
         (
+            "models:\n  m1: {base_url: http://h/v1, price: {input: '0,28', output: 1}}\n",
+            "m1.price.input: `0,28` is not valid; write a number with a point, such as `0.28`",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, price: {input: 0.1234567, output: 1}}\n",
+            "m1.price.input: `0.1234567` has more than six decimals; round it",
+        ),
+        (
+            "models:\n  m1: {base_url: http://h/v1, price: {input: 1, output: 1, batch: 50}}\n",
+            "m1.price.batch: `50` is not a factor; write a number up to 1, such as `0.5`",
+        ),
+        (
+            "models: {m1: {base_url: http://h/v1, price: {input: 1, output: 1, tiers: [{above: 9}, {above: 9}]}}}\n",
+            "m1.price.tiers[1].above: `9` is there twice; remove one",
+        ),
+        (
+            "keys:\n  - {key: abcdefgh1, tenant: acmee}\ntenants: {acme: {}}\n",
+            "keys[0].tenant: there is no tenant `acmee`; did you mean `acme`?",
+        ),
+        ("keys:\n  - {key: abcdefgh1, limits: {rpm: 0}}\n", "keys[0].limits.rpm: `0` is not valid"),
+        ("keys:\n  - {key: abcdefgh1, limits: {tpm: -5}}\n", "keys[0].limits.tpm: `-5` is not"),
+        (
+            "tenants:\n  acme: {limits: {usd_per_day: -1}}\n",
+            "s.yaml:2: tenants.acme.limits.usd_per_day: `-1` is not a budget; write USD",
+        ),
+        (
+            "tenants:\n  acme: {limits: {usd_per_month: 1e99}}\n",
+            "tenants.acme.limits.usd_per_month: `1E+99` is not a budget",
+        ),
+        (
+            "tenants:\n  acme: {limits: {usd_per_day: 9, usd_per_month: 5}}\n",
+            "usd_per_day: `9` is more than `usd_per_month` (5), so it limits nothing; lower it",
+        ),
+        (
+            "tenants:\n  acme: {limits: {at_limit: stop}}\n",
+            "`stop` is not valid; invalid enum value 'stop'; one of: refuse, cheaper, quote",
+        ),
+        (
             "models:\n  m1: {base_url: http://h/v1}\n  m1: {base_url: http://h/v1}\n",
             "s.yaml:3: models.m1: this name is used twice, first on line 2",
         ),

@@ -161,3 +161,18 @@ def test_what_the_first_worker_cannot_use_ends_the_start(tmp_path: Path) -> None
     assert done.returncode == 2
     assert "slipway: store: broken.db cannot be used" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_another_server_uses_is_copied_for_the_first_worker(tmp_path: Path) -> None:
+    (tmp_path / "tea.md").write_text("# Tea\n\nGreen tea is brewed for two minutes.\n")
+    settings = {"apps": {"tea": {"knowledge": "tea.md"}}, "embedding": "none"}
+    with (
+        serving(tmp_path, settings=settings),
+        several(tmp_path, settings=settings) as workers,
+    ):
+        for worker in (1, 2):
+            reply = workers.to(worker).post(
+                "/v1/answers", json={"question": "How long is green tea brewed?"}
+            )
+            assert "two minutes" in reply.json()["text"], reply.text
+        assert workers.server.log.count("a temporary copy is used") == 1

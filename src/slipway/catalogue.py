@@ -47,6 +47,10 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
         "en": ("The sign-in service cannot be reached.", "Try again in a moment."),
         "zh": ("无法连接登录服务。", "请稍后重试。"),
     },
+    "keys_unavailable": {
+        "en": ("Your key cannot be checked now.", "Try again in a moment."),
+        "zh": ("目前无法验证您的密钥。", "请稍后重试。"),
+    },
     "forbidden": {
         "en": ("You do not have permission to do this.", "Ask the operator for access."),
         "zh": ("您没有权限执行此操作。", "请向管理员申请权限。"),
@@ -158,6 +162,25 @@ CATALOGUE: dict[str, dict[Language, tuple[str, str]]] = {
     "model_busy": {
         "en": ("The model is busy with other questions.", RETRY),
         "zh": ("模型正忙于回答其他问题。", RETRY),
+    },
+    "rate_limit_exceeded": {
+        "en": ("You have asked a lot in a short time.", RETRY),
+        "zh": ("短时间内提问过多。", RETRY),
+    },
+    "budget_spent": {
+        "en": (
+            "The money for questions is used up for now.",
+            "Ask the operator, or come back when the budget starts again.",
+        ),
+        "zh": ("当前的提问额度已用完。", "请联系管理员，或等额度恢复后再来。"),
+    },
+    "budget_unknown": {
+        "en": ("The service cannot check the money for questions right now.", RETRY),
+        "zh": ("暂时无法核对提问额度。", RETRY),
+    },
+    "price_unknown": {
+        "en": ("This model is not ready for use.", "Choose another one, or tell the operator."),
+        "zh": ("该模型尚未配置完成。", "请选择其他模型，或告诉管理员。"),
     },
     "provider_down": {
         "en": ("The model cannot be reached right now.", RETRY),

@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": "Ask a question in the terminal.",
     "check": "Check the settings, the port and the store without starting.",
     "ingest": "Read the documents now.",
+    "store": "Look after the store: its schema, backups, and old rows.",
     "keys": "Make, list, replace and revoke API keys.",
     "weights": "Fetch and check the small models that Slipway runs itself.",
     "mock": "Run a provider to test against, with delays and faults on demand.",

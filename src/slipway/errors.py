@@ -19,6 +19,7 @@
     ├── Overloaded                too many requests at once                             503  retry
     ├── Stopping                  the server stopped before this answer was complete    503  retry
     ├── SignInUnavailable         the sign-in provider cannot be reached                503  retry
+    ├── KeysUnavailable           the store cannot say whether a key is known           503  retry
     ├── NotKept                   the store could not save it                           503  retry
     │   └── StorageFull           the disk of the store is full                         507  retry
     ├── Cancelled                 stopped on request                                    499
@@ -30,6 +31,11 @@
         ├── ProviderKey           it rejected our key                                   502
         ├── ProviderLimit         it limits our requests                                429  retry
         ├── ModelBusy             our own limit of calls to this model is reached       503  retry
+        ├── LimitReached          a limit of the key, tenant or app is reached
+        │   ├── RateLimited       too many requests or tokens in a minute, or at once   429  retry
+        │   ├── BudgetSpent       the money for the day or month is spent               402
+        │   ├── BudgetUnknown     the store cannot say what was spent                   503  retry
+        │   └── NotPriced         there is a budget, and the model's price is unknown   402
         ├── ProviderDown          no connection, or a 5xx                               502  retry
         ├── ProviderSlow          no answer in time                                     504  retry
         ├── ProviderCut           the answer broke off                                  502  retry
@@ -105,6 +111,11 @@ class SignInRefused(Unauthorized):
 
 class SignInUnavailable(SlipwayError):
     status, code, retryable = 503, "sign_in_unavailable", True
+    next_step = "Try again in a moment; if that does not help, tell the operator."
+
+
+class KeysUnavailable(SlipwayError):
+    status, code, retryable = 503, "keys_unavailable", True
     next_step = "Try again in a moment; if that does not help, tell the operator."
 
 
@@ -272,6 +283,36 @@ class ProviderLimit(ProviderError):
 
 class ModelBusy(ProviderError):
     status, code, type = 503, "model_busy", "rate_limit_error"
+
+
+class LimitReached(ProviderError):
+    """A limit of the key, tenant or app is reached, so that a question or a call is refused.
+
+    `headers` say to the client how much is left. If it `may_quote`, an app quotes its documents.
+    """
+
+    may_quote = False
+    headers: "tuple[tuple[bytes, bytes], ...]" = ()
+
+
+class RateLimited(LimitReached):
+    status, code, type = 429, "rate_limit_exceeded", "rate_limit_error"
+    next_step = "Try again after the time in `Retry-After`, or ask the operator to raise the limit."
+
+
+class BudgetSpent(LimitReached):
+    status, code, type, retryable = 402, "budget_spent", "insufficient_quota", False
+    next_step = "Wait until the budget starts again, or ask the operator to raise it."
+
+
+class BudgetUnknown(LimitReached):
+    status, code, type = 503, "budget_unknown", "server_error"
+    next_step = "Try again in a moment; if that does not help, tell the operator."
+
+
+class NotPriced(LimitReached):
+    status, code, type, retryable = 402, "price_unknown", "insufficient_quota", False
+    next_step = "Tell the operator to set the model's `price`, or to remove the budget."
 
 
 class ProviderDown(ProviderError):

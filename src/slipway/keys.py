@@ -63,7 +63,7 @@ class MadeKey(Record, frozen=True, kw_only=True):
 class KeyTable:
     """The keys made at run time, by hash, as requests are checked against them.
 
-    `revision` changes with the table. `exists` is true if a key was ever made, even if all are
+    `revision` changes with the table, except with `is_unknown`. `exists` is true if a key was ever made, even if all are
     revoked. `read_at` is None until the keys are known.
     """
 
@@ -73,6 +73,7 @@ class KeyTable:
         self.exists = False
         self.version = -1  # of the store's keys
         self.read_at: float | None = None
+        self.is_unknown = False  # the store cannot be read, and nobody knows what it holds
 
     def replace(self, version: int, keys: Iterable[SavedKey], hashes: Iterable[KeyHash]) -> None:
         """Take over what the store holds, in one step; any thread may call it."""
@@ -87,6 +88,7 @@ class KeyTable:
             if asker.ends_at is None or asker.ends_at > now - SHOWN_S
         }
         self.exists, self.version, self.read_at = bool(by_id), version, now
+        self.is_unknown = False
         self.revision += 1
 
 
@@ -131,8 +133,7 @@ class KeyDesk:
         name, tenant = checked_text("name", new.name), checked_text("tenant", new.tenant)
         if not tenant:
             raise BadRequest("`tenant` is empty.", "Name one.", param="tenant")
-        if not new.new_tenant:
-            self._check_tenant(settings, tenant)
+        self._check_tenant(settings, tenant, is_new=new.new_tenant)
         everything = {*settings.apps, *settings.routes, *settings.models}
         check_names("apps", new.apps, everything, "app, route or model")
         check_names("models", new.models, {*settings.routes, *settings.models}, "model or route")
@@ -196,10 +197,19 @@ class KeyDesk:
         self._store().revoke(key.id, time.time())
         return self.find(key_id)
 
-    def _check_tenant(self, settings: Settings, tenant: str) -> None:
-        known = {"default", *(key.tenant for key in settings.keys)}
-        if tenant in known:
+    def _check_tenant(self, settings: Settings, tenant: str, *, is_new: bool) -> None:
+        """Raise BadRequest for a tenant that the settings do not list, if they list any; else for
+        one that no key has, unless the asker says that it is new.
+        """
+        known = {"default", *settings.tenants, *(key.tenant for key in settings.keys)}
+        if tenant in known or (is_new and not settings.tenants):
             return
+        if settings.tenants:
+            raise BadRequest(
+                f"`tenant`: the settings list no tenant `{tenant[:100]}`; known: {listed(known)}.",
+                "Correct the name, or add it to `tenants` in the settings.",
+                param="tenant",
+            )
         known |= {key.tenant for key in self.list_keys()}
         if tenant not in known:
             raise BadRequest(

@@ -5,10 +5,13 @@ of USD for people. A price of USD per million tokens with six decimals is a whol
 picodollars for each token, so both are exact.
 """
 
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from slipway.prices import Rates
+from slipway.settings.tree import seconds
 from slipway.types import CallKind, Record, Usage
 
 AUDIO_MINUTE = 60_000  # milliseconds
@@ -95,6 +98,21 @@ def cost_of(rates: Rates | None, usage: Usage) -> int | None:
     )
 
 
+def most_cost(rates: Rates | None, input_tokens: int, output_tokens: int) -> int | None:
+    """Return what a call with so many tokens may cost at most; None if its price is unknown."""
+    if rates is None:
+        return None
+    for tier in rates.tiers:  # the highest first
+        if input_tokens > tier.above:
+            rates = tier
+            break
+    return (
+        rates.request
+        + input_tokens * max(rates.input, rates.cache_write, rates.image_input)
+        + output_tokens * max(rates.output, rates.reasoning)
+    )
+
+
 def needs_unknown(rates: Rates, usage: Usage) -> bool:
     """Return whether a call needs a price that is not known."""
     return bool(
@@ -131,3 +149,20 @@ def total_usd(spent: Sequence[CallUsage]) -> Decimal | None:
 def format_usd(amount: Decimal | None) -> str | None:
     """Return an amount as plain decimal text without an exponent."""
     return None if amount is None else f"{amount.normalize():f}"
+
+
+def moment(since: str | None) -> float:
+    """Return the time of `7d` (ago) or of a day, in seconds since the epoch; 0 for None. Raises
+    ValueError, which says what is expected.
+    """
+    if since is None:
+        return 0.0
+    try:
+        return datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        pass
+    try:
+        return time.time() - seconds(since)
+    except ValueError:
+        what = f"`{since[:100]}` is neither a duration nor a day; write `7d` or `2026-01-31`"
+        raise ValueError(what) from None

@@ -47,10 +47,10 @@ class Asker(Record, frozen=True, kw_only=True):
     """The sender of a request, as its key identifies it.
 
     `owner` identifies the key without revealing it. `apps` lists the names it may call; None means
-    all. `documents` is true if it may add and remove documents. `everything` is true only for the
-    operator at the machine: no access rule applies to it. `admin` is true if it may manage keys. A
-    key is refused from `ends_at` on, in seconds since the epoch: it has `ended` (expired, revoked or
-    replaced).
+    all. `documents` is true if it may add and remove documents, `admin` if it may manage keys and see
+    what all of them have spent. `everything` is true only for the operator at the machine: no access
+    rule and no limit applies to it. A key is refused from `ends_at` on, in seconds since the epoch:
+    it has `ended` (expired, revoked or replaced).
     """
 
     owner: str
@@ -58,8 +58,8 @@ class Asker(Record, frozen=True, kw_only=True):
     groups: frozenset[str] = frozenset()
     apps: frozenset[str] | None = None
     documents: bool = False
-    everything: bool = False
     admin: bool = False
+    everything: bool = False
     ends_at: float | None = None
     ended: str = ""
 
@@ -432,6 +432,16 @@ class Answered(Record, frozen=True, kw_only=True):
         """Return the approximate size in characters."""
         texts = len(self.question or "") + len(self.text or "")
         return 1500 + texts + 600 * len(self.sources)
+
+
+class StoreState(Record, frozen=True, kw_only=True):
+    """How the store is: `reason` says why it cannot be used now, None if it can. `waiting` rows are
+    not in it yet; `lost` counts those that could be kept nowhere.
+    """
+
+    waiting: int = 0
+    lost: int = 0
+    reason: str | None = None
 
 
 class FeedbackGiven(Record, frozen=True, kw_only=True):

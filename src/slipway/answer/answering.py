@@ -28,7 +28,7 @@ async def answer(
     If a section fails, the others are still written; then its SlipwayError is raised and no
     `done` is sent. Usage is reported in either case, since failed calls may be billed.
     """
-    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.books)
 
     async def stages() -> None:
         if not is_ruled(pipeline, app, question, draft, tally, say):
@@ -103,9 +103,8 @@ def small_model(
     """Return a callable that asks the small model; its calls are booked with the answer."""
 
     async def ask(messages: list[dict[str, Any]]) -> str | None:
-        return await ask_briefly(
-            route, messages, question.id, pipeline.emit, max_tokens=MAX_TOKENS, charge=charge
-        )
+        context = tally.context(pipeline.emit, until=0.0, retry_until=0.0, charge=charge)
+        return await ask_briefly(route, messages, context, max_tokens=MAX_TOKENS)
 
     def charge(took: AttemptUsage) -> None:
         draft.spent.append(tally.charge_side_call(took))

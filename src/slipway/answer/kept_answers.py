@@ -73,7 +73,7 @@ class AnswerFlight(Flight[Event]):
         question = asked.question
         super().__init__(asked.key, question.app, question.asker.tenant, asked.policy.tags)
         self.tally = Tally(
-            question.id, asked.endpoint, question.app, question.asker, True, asked.pipeline.book
+            question.id, asked.endpoint, question.app, question.asker, True, asked.pipeline.books
         )
         self.draft = Draft()
         self.is_booked = False
@@ -195,7 +195,7 @@ async def answer_kept(
     say: Say,
 ) -> None:
     """Answer as `answer` does, from a kept answer or one in progress if there is one."""
-    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.book)
+    tally = Tally(question.id, endpoint, app.name, question.asker, True, pipeline.books)
     asked = KeptAsk(pipeline, app, policy, question, endpoint)
 
     async def stages() -> None:
@@ -267,13 +267,7 @@ def replay(
     if its answer is sent.
     """
     body: KeptBody = decode_body(entry.body)
-    kept = note_kept(entry, tally, asked.cache.now())
-    if facts is None:
-        facts = kept
-    else:
-        tally.served_by = tally.cache = "semantic"
-        tally.saved = Saved(by="semantic", usage=entry.usage, usd=entry.cost_usd)
-        facts = msgspec.structs.replace(facts, key=kept.key, age_s=kept.age_s, saved=tally.saved)
+    facts = note_kept(entry, tally, asked.cache.now(), facts)
     for name, raw in body.events:
         if name == Delta.__name__:
             tally.mark_first_words()
@@ -351,7 +345,7 @@ async def answer_by_flight(asked: KeptAsk, draft: Draft, tally: Tally, say: Say)
     shares = asked.policy.flights and asked.question.cache != "refresh"
     found = joinable(asked) if shares else None
     is_mine = found is None
-    flight = found or begin_flight(asked)
+    flight = found or begin_flight(asked, tally)
     if not is_mine:
         nothing_learned(asked)
     tally.cache = how(asked) if is_mine else "flight"
@@ -384,9 +378,10 @@ def nothing_learned(asked: KeptAsk) -> None:
         asked.similar.index.undecided(asked.similar.found.verdict)
 
 
-def begin_flight(asked: KeptAsk) -> AnswerFlight:
+def begin_flight(asked: KeptAsk, tally: Tally) -> AnswerFlight:
     """Begin an answer; its records carry the id of the question that begins it."""
     flight = AnswerFlight(asked)
+    flight.tally.grant = tally.grant
     key = (asked.key, asked.version)
     asked.cache.flights.start(key, flight, lambda: fly(asked, flight))
     return flight
@@ -464,8 +459,8 @@ def refresh_soon(asked: KeptAsk) -> None:
     question = msgspec.structs.replace(asked.question, id=new_id("ans"))
     again = KeptAsk(asked.pipeline, asked.app, asked.policy, question, "refresh")
     again.key, again.version, again.may_keep = asked.key, asked.version, asked.may_keep
-    book_calls = asked.pipeline.book
-    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, book_calls)
+    books = asked.pipeline.books
+    tally = Tally(question.id, "refresh", asked.app.name, question.asker, True, books)
 
     async def refresh() -> None:
         await answer_by_flight(again, Draft(), tally, lambda event: None)

@@ -14,11 +14,11 @@ from slipway.answer.settlement import Facts, Tally
 from slipway.answer.skeleton import run_settled
 from slipway.cache import AnswerCache, CachePolicy, Flight, KeptAnswer, digest
 from slipway.cache.keys import parameters_of
-from slipway.errors import NotCached, ProviderError
+from slipway.errors import LimitReached, NotCached, ProviderError
 from slipway.providers import Call
 from slipway.providers.reshaping import DONE, chunks_of, completion_of
 from slipway.providers.sse import Framer, data_of
-from slipway.routing import CallContext, Route, RoutedAnswer
+from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker, CacheFacts, CacheWish, Piece, Saved, new_id
 
 COMPLETE = frozenset({"stop", "tool_calls", "function_call"})  # finish reasons of answers to keep
@@ -33,6 +33,8 @@ class ChatFlight(Flight[Piece]):
     def __init__(self, question: "KeptQuestion", tally: Tally) -> None:
         super().__init__(question.key, tally.app, question.asker.tenant, question.policy.tags)
         self.tally = tally
+        admission, asker = question.pipeline.admission, question.asker
+        self.limits = lambda: admission.headers(asker, tally.app)
         self.answering: RoutedAnswer | None = None
         self.whole: bytes | None = None
         self.is_booked = False
@@ -100,7 +102,7 @@ async def proxy_kept(
             raise NotCached(NOTHING_KEPT)
         await proxy(pipeline, route, call, answer_id, asker, writer)
         return
-    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.book)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
     async def stages() -> None:
         entry = None
@@ -125,7 +127,11 @@ async def proxy_kept(
 
 
 def may_be_stale(error: ProviderError) -> bool:
-    """Return whether an old answer is better than this error: not if the request is at fault."""
+    """Return whether an old answer is better than this error: not if the request is at fault, nor if
+    a limit is reached that refuses questions.
+    """
+    if isinstance(error, LimitReached):
+        return error.may_quote
     return error.another_may_help and not error.is_about_content
 
 
@@ -153,17 +159,25 @@ async def send_kept(
     writer.end()
 
 
-def note_kept(entry: KeptAnswer, tally: Tally, now: float) -> CacheFacts:
+def note_kept(
+    entry: KeptAnswer, tally: Tally, now: float, similar: CacheFacts | None = None
+) -> CacheFacts:
     """Record that a kept answer serves, and return what the reply says of it. It is served by
-    `stale` if it is that old that only the failure of all models allows it.
+    `stale` if it is that old that only the failure of all models allows it. `similar` is set if it
+    is the answer of a similar question.
     """
     age = entry.state(now)
-    by: Literal["cache", "stale"] = "cache" if age in ("fresh", "refresh") else "stale"
-    tally.served_by, tally.cache = by, "hit" if age == "fresh" else "stale"
+    facts = similar or CacheFacts(state="hit" if age == "fresh" else "stale")
+    by: Literal["cache", "semantic", "stale"] = "cache"
+    if similar is not None:
+        by = "semantic"
+    elif age not in ("fresh", "refresh"):
+        by = "stale"
+    tally.served_by, tally.cache = by, facts.state
     tally.model, tally.provider = entry.model, "cache"
     tally.saved = Saved(by=by, usage=entry.usage, usd=entry.cost_usd)
     age_s = round(entry.age_s(now), 3)
-    return CacheFacts(state=tally.cache, key=entry.key, age_s=age_s, saved=tally.saved)
+    return msgspec.structs.replace(facts, key=entry.key, age_s=age_s, saved=tally.saved)
 
 
 def stream_of(entry: KeptAnswer, *, usage_wanted: bool) -> bytes:
@@ -250,8 +264,9 @@ def joinable(question: KeptQuestion) -> ChatFlight | None:
 
 def begin_flight(question: KeptQuestion, tally: Tally) -> ChatFlight:
     """Begin a call; its records carry the id of the question that begins it."""
-    is_streamed, book = question.call.stream, question.pipeline.book
-    own = Tally(tally.id, "chat", tally.app, question.asker, is_streamed, book)
+    is_streamed, books = question.call.stream, question.pipeline.books
+    own = Tally(tally.id, "chat", tally.app, question.asker, is_streamed, books)
+    own.grant = tally.grant
     flight = ChatFlight(question, own)
     key = (question.key, question.call.stream)
     question.cache.flights.start(key, flight, lambda: fly(question, flight))
@@ -261,11 +276,8 @@ def begin_flight(question: KeptQuestion, tally: Tally) -> ChatFlight:
 async def fly(question: KeptQuestion, flight: ChatFlight) -> None:
     """Call the route, bring what it answers, and keep it if it is complete."""
     pipeline, tally = question.pipeline, flight.tally
-    context = CallContext(
-        answer_id=tally.id,
-        emit=pipeline.emit,
-        charge=tally.charge,
-        owner=question.asker.owner,
+    context = tally.context(
+        pipeline.emit,
         until=tally.started_at + pipeline.answer_s,
         retry_until=tally.started_at + pipeline.patience_s,
     )
@@ -413,8 +425,8 @@ def refresh_soon(question: KeptQuestion) -> None:
     """Write the answer again in the background, unless that is already being done."""
     if joinable(question) is not None:
         return
-    name, book = question.route.name, question.pipeline.book
-    tally = Tally(new_id("ans"), "refresh", name, question.asker, False, book)
+    name, books = question.route.name, question.pipeline.books
+    tally = Tally(new_id("ans"), "refresh", name, question.asker, False, books)
 
     async def refresh() -> None:
         await answer_by_flight(question, tally, NobodyWriter(), fresh=False)

@@ -7,7 +7,7 @@ import msgspec
 
 from slipway.admission import Admission
 from slipway.answer.pace import Pace
-from slipway.answer.settlement import Book
+from slipway.answer.settlement import NO_BOOKS, Bookkeeper
 from slipway.cache import AnswerCache, CachePolicy
 from slipway.knowledge import Knowledge
 from slipway.prompt import DEFAULT_PROMPT, Prompt
@@ -47,7 +47,7 @@ class Pipeline(Record, frozen=True, kw_only=True):
     apps: dict[str, App]
     routes: dict[str, Route]
     emit: Emit
-    book: Book = lambda row: None
+    books: Bookkeeper = NO_BOOKS
     answer_s: float = 600.0  # time limit of a whole answer
     patience_s: float = 20.0  # how long a failed model may be retried
     pace: Pace = msgspec.field(default_factory=Pace)

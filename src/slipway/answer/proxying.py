@@ -1,13 +1,16 @@
 """Bare models and routes: the model's own bytes, passed on to the client."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from slipway.answer.pipeline import Pipeline
 from slipway.answer.settlement import Facts, Tally
 from slipway.answer.skeleton import Settled
 from slipway.providers import Call
-from slipway.routing import CallContext, Route, RoutedAnswer
+from slipway.routing import Route, RoutedAnswer
 from slipway.types import Asker
+
+DONE = b"[DONE]\n\n"  # ends a stream
 
 
 class ResponseWriter(Protocol):
@@ -38,22 +41,19 @@ async def proxy(
 
     Raises SlipwayError if no model of the route can answer.
     """
-    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.book)
-    asked = CallContext(
-        answer_id=answer_id,
-        emit=pipeline.emit,
-        charge=tally.charge,
-        owner=asker.owner,
-        until=tally.started_at + pipeline.answer_s,
-        retry_until=tally.started_at + pipeline.patience_s,
-    )
-    answering = RoutedAnswer(route, call, asked)
+    tally = Tally(answer_id, "chat", route.name, asker, call.stream, pipeline.books)
 
     with Settled(pipeline, tally, if_cancelled="client_gone"):
+        asked = tally.context(
+            pipeline.emit,
+            until=tally.started_at + pipeline.answer_s,
+            retry_until=tally.started_at + pipeline.patience_s,
+        )
+        answering = RoutedAnswer(route, call, asked)
         try:
             await answering.open()
             tally.note_writer(answering)
-            whole, limits = answering.whole, answering.rate_limits()
+            whole, limits = answering.whole, rate_limits(pipeline, tally, answering)
             if whole is None:
                 writer.begin(tally.facts(answering.attempts.count, limits))
                 await relay(answering, tally, writer)
@@ -63,15 +63,28 @@ async def proxy(
             writer.whole(whole.raw, tally.facts(tally.attempts, limits))
 
 
+def rate_limits(
+    pipeline: Pipeline, tally: Tally, answering: RoutedAnswer
+) -> Sequence[tuple[bytes, bytes]]:
+    """Return our own limits of the asker, else those of the provider."""
+    return pipeline.admission.headers(tally.asker, tally.app) or answering.rate_limits()
+
+
 async def relay(answering: RoutedAnswer, tally: Tally, writer: ResponseWriter) -> None:
     """Pass the model's events on until its answer ends."""
     tally.mark_first_words()
     answering.push(writer.take)
+    last = b""
     try:
         while pieces := await answering.pieces():
-            await writer.write(
-                pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
-            )
+            events = pieces[0].raw if len(pieces) == 1 else b"".join([p.raw for p in pieces])
+            if events.endswith(DONE):
+                last += events
+            else:
+                await writer.write(events)
     finally:
         tally.note_writer(answering)  # another model may have continued the answer
+    answering.close()  # the call is booked before the client sees the end
+    if last:
+        await writer.write(last)
     writer.end()

@@ -1,17 +1,27 @@
 """What is known of an answer by the time it is settled."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from slipway import ledger
+from slipway.admission import Grant, Hold, Need
 from slipway.ledger import CallUsage, LedgerRow
-from slipway.routing import AttemptUsage, RoutedAnswer
+from slipway.routing import (
+    AttemptUsage,
+    CallContext,
+    Candidate,
+    Charge,
+    RequestSize,
+    RoutedAnswer,
+)
 from slipway.types import (
     AnswerDone,
     Asker,
     CacheFacts,
     CacheState,
     CallKind,
+    Emit,
     OtherModelUsage,
     Record,
     Saved,
@@ -20,7 +30,36 @@ from slipway.types import (
     new_id,
 )
 
-Book = Callable[[LedgerRow], None]
+
+class Bookkeeper(Protocol):
+    """Where the calls of models are booked."""
+
+    def add(self, row: LedgerRow) -> None:
+        """Book a call that has ended."""
+        ...
+
+    def hold(self, row: LedgerRow) -> None:
+        """Note a call that begins, with what it may cost at most: this is booked if the process is
+        killed before the call has ended. A later `add` with the same id replaces it.
+        """
+        ...
+
+    def release(self, call_id: str) -> None:
+        """Forget a call that was held and not made."""
+        ...
+
+
+class NoBooks:
+    """Books nothing: for tests, and for commands that measure."""
+
+    def add(self, row: LedgerRow) -> None: ...
+
+    def hold(self, row: LedgerRow) -> None: ...
+
+    def release(self, call_id: str) -> None: ...
+
+
+NO_BOOKS = NoBooks()
 
 
 class Facts(Record, frozen=True, kw_only=True):
@@ -40,7 +79,7 @@ class Tally:
     """Count what one answer took; `done()` turns it into the AnswerDone record.
 
     `endpoint` is `chat` or `answers`; times are seconds of the monotonic clock. Each call of a
-    model goes into the ledger by `book` when it has ended.
+    model is booked in `books` when it has ended.
     """
 
     first_at: float | None = None
@@ -50,6 +89,8 @@ class Tally:
     attempts = 0
     error: str | None = None
     cited = flagged = dangling = 0
+    saved: Saved | None = None
+    cache: CacheState | None = None
 
     def __init__(
         self,
@@ -58,17 +99,17 @@ class Tally:
         app: str,
         asker: Asker,
         streamed: bool,
-        book: Book = lambda row: None,
+        books: Bookkeeper,
     ) -> None:
-        self.id, self.endpoint, self.app, self._book = answer_id, endpoint, app, book
+        self.id, self.endpoint, self.app, self._books = answer_id, endpoint, app, books
+        self.grant: Grant | None = None  # since the answer was let in
+        self._holds: dict[str, Hold] = {}  # what running calls have reserved
         self.asker, self.streamed = asker, streamed
         self.started_at = time.monotonic()
         self.spent: list[CallUsage] = []
         self.kinds: dict[str, str] = {}  # model name -> provider
         self.other_usage: list[OtherModelUsage] = []
         self.skipped: dict[str, str] = {}
-        self.saved: Saved | None = None
-        self.cache: CacheState | None = None
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_at
@@ -103,28 +144,92 @@ class Tally:
             cost=ledger.cost_of(took.candidate.rates, took.usage),
         )
 
+    def context(
+        self, emit: Emit, *, until: float, retry_until: float, charge: Charge | None = None
+    ) -> CallContext:
+        """Return what the calls of this answer share."""
+        is_limited = self.grant is not None and self.grant.limits_calls
+        return CallContext(
+            answer_id=self.id,
+            emit=emit,
+            charge=charge or self.charge,
+            reserve=self._reserve if is_limited else None,
+            release=self._release,
+            owner=self.asker.owner,
+            until=until,
+            retry_until=retry_until,
+        )
+
+    async def _reserve(self, candidate: Candidate, size: RequestSize, within_s: float) -> str:
+        """Reserve what a call may take, and return the id of the call. Raises LimitReached."""
+        grant, model = self.grant, candidate.model
+        if grant is None:
+            return ""
+        asked = candidate.health.token_counts.input_tokens(size.input)
+        most = size.output
+        if most is None:
+            most = candidate.most_output(asked) * size.choices
+        free = model.kind == "local"  # it runs here
+        amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
+        need = Need(model=model.name, tokens=asked + most, amount=amount)
+        hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_id("call")
+        self._holds[id_] = hold
+        if grant.limits_money and not free:
+            usage = Usage(input_tokens=asked, output_tokens=most, estimated=True)
+            self._books.hold(self._row(id_, candidate, usage, amount, error="lost"))
+        return id_
+
+    def _release(self, call_id: str) -> None:
+        self._holds.pop(call_id).release()
+        self._books.release(call_id)
+
     def charge(self, took: AttemptUsage, kind: CallKind | None = None) -> LedgerRow:
-        """Book a call that has ended."""
-        model, rates = took.candidate.model, took.candidate.rates
-        row = LedgerRow(
-            id=new_id("call"),
+        """Book a call that has ended, and settle what was reserved for it."""
+        usage = took.usage
+        row = self._row(
+            took.reserved or new_id("call"),
+            took.candidate,
+            usage,
+            ledger.cost_of(took.candidate.rates, usage) if took.is_charged else 0,
+            kind=kind or took.kind,
+            upstream=took.upstream,
+            error=took.error,
+        )
+        if took.reserved:
+            tokens = usage.input_tokens + usage.output_tokens
+            self._holds.pop(took.reserved).settle(tokens, row.cost)
+        self._books.add(row)
+        return row
+
+    def _row(
+        self,
+        id_: str,
+        candidate: Candidate,
+        usage: Usage,
+        cost: int | None,
+        *,
+        kind: CallKind = "first",
+        upstream: str = "",
+        error: str | None = None,
+    ) -> LedgerRow:
+        model, rates, asker = candidate.model, candidate.rates, self.asker
+        return LedgerRow(
+            id=id_,
             answer=self.id,
             at=time.time(),
-            owner=self.asker.owner,
-            tenant=self.asker.tenant,
+            owner=asker.owner,
+            tenant=asker.tenant,
             app=self.app,
             model=model.name,
             provider=model.kind,
             zone=model.zone,
-            kind=kind or took.kind,
-            upstream=took.upstream,
-            error=took.error,
-            usage=took.usage,
-            cost=ledger.cost_of(rates, took.usage) if took.is_charged else 0,
+            kind=kind,
+            upstream=upstream,
+            error=error,
+            usage=usage,
+            cost=cost,
             price_source=rates.source if rates is not None else "",
         )
-        self._book(row)
-        return row
 
     def charge_side_call(self, took: AttemptUsage) -> CallUsage:
         """Book a call that writes none of the answer, such as one that rewrites the question."""

@@ -147,15 +147,16 @@ async def ask_judge(asked: "KeptAsk", policy: SemanticPolicy, prompt: str) -> st
         return None
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     question = asked.question
-    tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.book)
-    return await ask_briefly(
-        route,
-        messages,
-        question.id,
+    tally = Tally(question.id, "judge", asked.app.name, question.asker, False, pipeline.books)
+    tally.grant = pipeline.admission.for_calls(question.asker, asked.app.name)
+    context = tally.context(
         pipeline.emit,
-        max_tokens=_JUDGE_TOKENS,
+        until=0.0,
+        retry_until=0.0,
         charge=lambda took: tally.charge(took, "side"),
-        deadline_s=_JUDGE_S,
+    )
+    return await ask_briefly(
+        route, messages, context, max_tokens=_JUDGE_TOKENS, deadline_s=_JUDGE_S
     )
 
 

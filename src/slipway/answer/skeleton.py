@@ -27,7 +27,7 @@ class Settled:
 
     def __enter__(self) -> None:
         try:
-            self.pipeline.admission.enter()
+            self.tally.grant = self.pipeline.admission.enter(self.tally.asker, self.tally.app)
         except SlipwayError as error:
             self._emit(error)
             raise
@@ -38,7 +38,8 @@ class Settled:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.pipeline.admission.leave()
+        if self.tally.grant is not None:
+            self.tally.grant.leave()
         self._emit(error)
 
     def _emit(self, error: BaseException | None) -> None:

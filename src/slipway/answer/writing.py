@@ -15,7 +15,7 @@ from slipway.answer.pipeline import App, Pipeline
 from slipway.answer.planning import MIN_CONFIDENCE_TO_ASK, MIN_CONFIDENCE_TO_QUOTE
 from slipway.answer.progress import ProgressReporter
 from slipway.answer.settlement import Tally
-from slipway.errors import InternalError, ProviderError, SlipwayError
+from slipway.errors import InternalError, LimitReached, ProviderError, SlipwayError
 from slipway.knowledge.attribution import Attributor
 from slipway.knowledge.citations import CitationParser
 from slipway.knowledge.claims import Claims
@@ -177,13 +177,10 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         try:
             answered = await write_by_model(context, app.route, section, say)
         except ModelFailed as failure:
-            if not sources or failure.spoke or wants_json(context.question.options):
+            is_refused = isinstance(failure.error, LimitReached) and not failure.error.may_quote
+            if not sources or failure.spoke or wants_json(context.question.options) or is_refused:
                 raise failure.error from None
-            context.notice(
-                "degraded",
-                "The model cannot be reached, so this answer is quoted from the documents.",
-                say,
-            )
+            context.notice(*quoted_since(failure.error), say)
             answered = write_quote(context, section, say)
     else:
         answered = write_quote(context, section, say)
@@ -193,6 +190,17 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
         text = abstention_text(section.part.text, sources, only_rules=only_rules)
         section.served_by = "rule" if only_rules else section.served_by
         say(Delta(section=section.index, text=text))
+
+
+def quoted_since(error: ProviderError) -> tuple[str, str]:
+    """Return the code and the text of the notice that says why the documents are quoted."""
+    if isinstance(error, LimitReached):
+        why = "The limit for models is reached, so this answer is quoted from the documents."
+        return "at_limit", why
+    return (
+        "degraded",
+        "The model cannot be reached, so this answer is quoted from the documents.",
+    )
 
 
 def wants_json(options: Mapping[str, Any]) -> bool:
@@ -308,14 +316,8 @@ def asked(context: WritingContext, section: Section) -> CallContext:
         if section.sources
         else context.pipeline.patience_s
     )
-    owner, answer_id = context.question.asker.owner, context.question.id
-    return CallContext(
-        answer_id=answer_id,
-        emit=context.pipeline.emit,
-        charge=tally.charge,
-        owner=owner,
-        until=until,
-        retry_until=time.monotonic() + patience_s,
+    return tally.context(
+        context.pipeline.emit, until=until, retry_until=time.monotonic() + patience_s
     )
 
 

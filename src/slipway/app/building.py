@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.routing import Router
 
-from slipway.admission import InFlight
+from slipway.admission import Admission, InFlight
+from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
@@ -17,6 +18,7 @@ from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
+from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
 from slipway.keys import KeyDesk
 from slipway.knowledge.attachments import Attachments
@@ -29,7 +31,14 @@ from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.traces import Traces
-from slipway.types import Answered, AttemptDone, FeedbackGiven, PipelineRecord, RuleUsed
+from slipway.types import (
+    Answered,
+    AttemptDone,
+    FeedbackGiven,
+    PipelineRecord,
+    RuleUsed,
+    StoreState,
+)
 from slipway.web.answers import AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
@@ -48,9 +57,12 @@ from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
 from slipway.web.session import SessionRoutes
+from slipway.web.spending import SpendingRoutes
 from slipway.web.traces import TraceRoutes
 
 log = logging.getLogger("slipway")
+FLUSH_S = 5.0  # how long budgets wait for rows of before that are not saved yet
+LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -69,20 +81,24 @@ class Assembly:
     pipeline when the settings file changes. Documents are read after the start, in a thread.
     """
 
-    def __init__(self, store: LazyStore, live: LiveSettings) -> None:
+    def __init__(
+        self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
+    ) -> None:
         self.store, self.traces = store, Traces()
         self._sealer: Sealer | None = None
         settings = live.found.settings
-        self.records = LazyRecords(settings)
+        self.records = records or LazyRecords(settings)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
-        self.ledger = LedgerWriter(self.writer)
+        holds = self.records.folder / "holds"
+        self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
         self.redis = SharedRedis(settings.shared) if settings.shared is not None else None
         self.carried = Carried(
             emit=self.emit,
             live=live,
             pace=Pace(self.records),
-            book=self.ledger.add,
+            books=self.ledger,
             in_flight_total=self.in_flight(),
+            cache=AnswerCache(settings.cache.memory_mb, settings.cache.answer_kb, redis=self.redis),
         )
         self.key_watch = KeyWatch(self.records, self.carried.keys)
         self.key_watch.look()
@@ -90,9 +106,12 @@ class Assembly:
             self.records, self.writer, self.emit, self.carried.cache.semantic.hear
         )
         compiled = self.compile(settings, None)
+        compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
+        self.writer.on_change = self.telemetry.note_store
+        self.ledger.watch = self.telemetry.spend
         self.reloading = Reloading(live, compiled, self.compile, self.apply, self.count_reload)
         self.attachments = Attachments()
         self.answers = AnswerRoutes(self.current, lambda: self.asgi, self.note, self.attachments)
@@ -107,6 +126,7 @@ class Assembly:
         return Telemetry(
             lambda: self.carried.in_flight_total.count,
             self.healths,
+            self.store_state,
             cache=self.carried.cache.stats,
             semantic=self.carried.cache.semantic.reports,
         )
@@ -140,9 +160,11 @@ class Assembly:
             settings, self.store, before.synchronizers if before else {}
         )
         operator = self.store().token if synchronizers else None
+        pipeline = compile_pipeline(settings, models, synchronizers, self.carried, operator)
+        self.load_spent(pipeline.admission)
         return Compiled(
             settings=settings,
-            pipeline=compile_pipeline(settings, models, synchronizers, self.carried, operator),
+            pipeline=pipeline,
             models=models,
             synchronizers={
                 settings.apps[name].knowledge: synchronizer
@@ -150,8 +172,31 @@ class Assembly:
             },
         )
 
+    def load_spent(self, admission: Admission) -> bool:
+        """Begin new budgets with what the ledger has; False if it cannot be read now."""
+
+        def spent(scope: Scope, since: float) -> dict[str, int]:
+            self.ledger.recover(FLUSH_S)
+            return self.records().ledger.spent(scope, since)
+
+        try:
+            admission.load_spent(spent)
+        except StoreError as error:
+            log.warning("the budgets cannot be loaded (%s): their keys wait for the store", error)
+            return False
+        return True
+
+    async def load_budgets(self) -> None:
+        """Load the budgets that could not be loaded before, once the store is back."""
+        while True:
+            await asyncio.sleep(LOAD_S)
+            admission = self.current.pipeline.admission
+            if not admission.is_loaded:
+                await asyncio.to_thread(self.load_spent, admission)
+
     def apply(self, compiled: Compiled) -> None:
         """Serve the next questions with these settings."""
+        compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
@@ -179,6 +224,7 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
+            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -203,6 +249,14 @@ class Assembly:
         guard.shutdown.stop_answers = self.answers.runs.stop
         return guard
 
+    def store_state(self) -> StoreState:
+        """Return how the store is, as rows and keys find it."""
+        return StoreState(
+            waiting=self.writer.waiting,
+            lost=self.writer.lost,
+            reason=self.writer.trouble or self.key_watch.why_down,
+        )
+
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return Guard(self.current, fast, rest, self.sealer)
 
@@ -215,10 +269,10 @@ class Assembly:
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
         if self._sealer is None:
-            try:
-                self._sealer = Sealer(self.records().secret())
-            except StoreError:  # it is asked again for the next request
+            secret = self.records.secret()
+            if secret is None:  # it is looked for again at the next request
                 return Sealer(self.store().secret)
+            self._sealer = Sealer(secret)
         return self._sealer
 
     @asynccontextmanager
@@ -231,11 +285,13 @@ class Assembly:
         if self.redis is not None:
             self.redis.start()
         self.carried.cache.start()
+        loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         usual = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         yield
+        loading.cancel()
         gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)
@@ -247,6 +303,7 @@ class Assembly:
         await self.reloading.close()
         await self.feedback.close()
         await asyncio.to_thread(self.writer.close)
+        self.ledger.close()
         self.records.close()
         if self.store.store is not None:
             self.store.store.close()

@@ -1,6 +1,6 @@
 """Settings -> models, routes, apps: the pipeline that questions meet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from slipway import answer, providers
-from slipway.admission import Admission, InFlight
+from slipway.admission import Admission, InFlight, Meters, owner_of
+from slipway.admission.limits import Scope
 from slipway.answer.pace import Pace
+from slipway.answer.settlement import NO_BOOKS, Bookkeeper
 from slipway.app.caching import app_policy, policies_of
 from slipway.app.reloading import ModelHandle
 from slipway.app.rulebooks import ready_rulebook
@@ -19,13 +21,12 @@ from slipway.keys import KeyTable
 from slipway.knowledge import Knowledge, Rerank
 from slipway.knowledge.access import Access
 from slipway.knowledge.sync import Synchronizer
-from slipway.ledger import LedgerRow
 from slipway.prices import Rates, rates_of
-from slipway.prices.catalogue import SOURCE, entry_for
+from slipway.prices.catalogue import SOURCE, CatalogueEntry, entry_for
 from slipway.prompt import DEFAULT_INSTRUCTIONS, SMALL_MODEL_INSTRUCTIONS, Prompt
 from slipway.providers.endpoints import PREFILLS
 from slipway.routing import Candidate, Health, ModelSlots, ModelTraits, Prefill, Route
-from slipway.settings import AppSettings, ModelSettings, Settings, share
+from slipway.settings import Allowance, AppSettings, ModelSettings, Settings, share
 from slipway.settings.live import LiveSettings
 from slipway.types import Emit, Record
 
@@ -87,10 +88,11 @@ class Carried(Record, frozen=True, kw_only=True):
 
     emit: Emit
     live: LiveSettings
-    book: Callable[[LedgerRow], None] = lambda row: None
+    cache: AnswerCache
+    books: Bookkeeper = NO_BOOKS
+    meters: Meters = msgspec.field(default_factory=Meters)
     pace: Pace = msgspec.field(default_factory=Pace)
     keys: KeyTable = msgspec.field(default_factory=KeyTable)
-    cache: AnswerCache = msgspec.field(default_factory=AnswerCache)
     in_flight_total: InFlight = msgspec.field(default_factory=InFlight)
     rulebooks: "dict[str, RuleBook]" = msgspec.field(default_factory=dict)  # by app
 
@@ -142,19 +144,31 @@ def compile_pipeline(
             operator,
             carried.in_flight_total,
             login=settings.login is not None,
+            limits=limits_of(settings),
+            meters=carried.meters,
             table=carried.keys,
             key_required=settings.key_required,
         ),
         apps=apps,
         routes=routes,
         emit=carried.emit,
-        book=carried.book,
+        books=carried.books,
         answer_s=settings.limits.answer_time,
         patience_s=settings.limits.patience,
         pace=carried.pace,
         cache=carried.cache,
         policies=policies_of(settings),
     )
+
+
+def limits_of(settings: Settings) -> dict[tuple[Scope, str], Allowance]:
+    """Return the limits that are set, by what they limit."""
+    found: dict[tuple[Scope, str], Allowance | None] = {
+        **{("key", owner_of(key.key)): key.limits for key in settings.keys},
+        **{("tenant", name): tenant.limits for name, tenant in settings.tenants.items()},
+        **{("app", name): app.limits for name, app in settings.apps.items()},
+    }
+    return {scope: limits for scope, limits in found.items() if limits not in (None, Allowance())}
 
 
 def with_policy(settings: Settings, app: AppSettings, compiled: answer.App) -> answer.App:
@@ -167,23 +181,26 @@ def candidate_of(handle: ModelHandle) -> Candidate:
     settings, model = handle.settings, handle.provider
     continuation = settings.continuation or ("prefill" if model.parallel is not None else "prompt")
     message, request = PREFILLS.get(settings.provider, ({}, {}))
+    entry = entry_for(settings.base_url, settings.name)
     traits = ModelTraits(
         name=model.name,
         retries=settings.retries,
         context=settings.context,
+        max_output=settings.max_output or (entry.max_output if entry is not None else None),
         can_continue=continuation != "none",
         prefill=Prefill(message=message, request=request) if continuation == "prefill" else None,
         first_token_s=settings.connection.first_token,
         total_s=settings.connection.total,
     )
-    return Candidate(model=model, traits=traits, health=handle.health, rates=rates_for(settings))
+    return Candidate(
+        model=model, traits=traits, health=handle.health, rates=rates_for(settings, entry)
+    )
 
 
-def rates_for(settings: ModelSettings) -> Rates | None:
+def rates_for(settings: ModelSettings, entry: CatalogueEntry | None) -> Rates | None:
     """Return what a model costs: as the settings say, else as the catalogue does."""
     if settings.price is not None:
         return rates_of(settings.price)
-    entry = entry_for(settings.base_url, settings.name)
     return rates_of(entry.price, SOURCE) if entry is not None else None
 
 

@@ -66,6 +66,7 @@ class SharedInFlight(InFlight):
     def __init__(self, board: Board, number: int) -> None:
         self._all, self._own = board.all_in_flight(), number - 1
         self._others = 0
+        self._began = board.all_began()
 
     @property
     def count(self) -> int:
@@ -76,6 +77,34 @@ class SharedInFlight(InFlight):
     @count.setter
     def count(self, value: int) -> None:
         self._all[self._own] = value - self._others
+
+    @property
+    def began(self) -> int:
+        return self._began[self._own]
+
+    @began.setter
+    def began(self, value: int) -> None:
+        self._began[self._own] = value
+
+
+def unfinished(board: Board, number: int) -> int:
+    """Return how many answers began in a worker that were never counted as finished.
+
+    The difference of two counters, each of them changed by one store, is exact whenever a worker
+    is killed.
+    """
+    finished = sum(
+        int(numbers[0])
+        for key, numbers in board.segment(number).rows()
+        if metric_of(key)[0] == "answers"
+    )
+    return board.all_began()[number - 1] - finished
+
+
+def metric_of(key: bytes) -> tuple[str, Labels]:
+    """Return the metric and the labels of a row in shared memory."""
+    metric, *labels = msgspec.json.decode(key, type=tuple[str, ...])
+    return metric, tuple(labels)
 
 
 class Crew:
@@ -100,8 +129,7 @@ class Crew:
         """Yield the rows of all workers, also of those that have ended."""
         for segment in self.board.segments:
             for key, numbers in segment.rows():
-                metric, *labels = msgspec.json.decode(key, type=tuple[str, ...])
-                yield metric, tuple(labels), numbers
+                yield *metric_of(key), numbers
         yield "worker_restarts", (), [self.board.restarts]
         yield "answers_lost", (), [self.board.lost]
 

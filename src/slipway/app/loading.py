@@ -14,8 +14,10 @@ from slipway.app.rulebooks import rule_files
 from slipway.errors import ProviderError, SettingsError
 from slipway.knowledge import files
 from slipway.knowledge.access import unmatched_rules
+from slipway.prices.catalogue import entry_for
 from slipway.providers.endpoints import ENDPOINTS
 from slipway.settings import Flags, KnownNames, Settings, load
+from slipway.settings.checks import allowances
 from slipway.settings.loading import Loaded
 
 log = logging.getLogger("slipway")
@@ -62,7 +64,9 @@ def check_settings(flags: Flags, running: Settings | None = None) -> Loaded:
         load_reranker(name, app)
     for name, model in settings.models.items():
         providers.create(name, model, model.provider)
-    return msgspec.structs.replace(found, warnings=(*found.warnings, *rule_warnings(found)))
+    return msgspec.structs.replace(
+        found, warnings=(*found.warnings, *rule_warnings(found), *price_warnings(found))
+    )
 
 
 def rule_warnings(found: Loaded) -> Iterator[str]:
@@ -73,6 +77,24 @@ def rule_warnings(found: Loaded) -> Iterator[str]:
             documents = files.find([source for source in sources if source.exists()])
             for sentence in unmatched_rules(app.access, sources, found.folder, documents):
                 yield f"apps.{name}.access: {sentence}"
+
+
+def price_warnings(found: Loaded) -> Iterator[str]:
+    """Name each model without a price, if there is a budget that has to limit it."""
+    settings = found.settings
+    if all(
+        allowance.usd_per_day is None and allowance.usd_per_month is None
+        for _, allowance in allowances(settings)
+    ):
+        return
+    for name, model in settings.models.items():
+        if model.price is None and not model.weights:
+            entry = entry_for(model.base_url, model.name)
+            if entry is None or entry.price is None:
+                yield (
+                    f"models.{name}: its price is unknown, so whoever has a budget cannot call it; "
+                    "set `price`"
+                )
 
 
 def known_names() -> KnownNames:

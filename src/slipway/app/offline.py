@@ -1,15 +1,25 @@
 """A pipeline without a server, for the commands that answer in their own process."""
 
+import atexit
 from collections.abc import Callable
 
 from slipway.answer import Pipeline
+from slipway.answer.settlement import NO_BOOKS, Bookkeeper
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.loading import load_settings
-from slipway.app.stores import LazyStore, distinct, synchronizers_for
+from slipway.app.stores import (
+    LazyRecords,
+    LazyStore,
+    distinct,
+    has_knowledge,
+    synchronizers_for,
+)
+from slipway.cache import AnswerCache
 from slipway.knowledge.sync import Synchronizer
 from slipway.settings import Flags, Settings
 from slipway.settings.live import LiveSettings
 from slipway.settings.loading import Loaded
+from slipway.store import LedgerWriter, RowWriter
 from slipway.types import Emit
 
 
@@ -37,5 +47,20 @@ def offline_pipeline(
         settings,
         models_for(settings, {}),
         synchronizers,
-        Carried(emit=emit, live=LiveSettings(Loaded(settings=settings, file=None))),
+        Carried(
+            emit=emit,
+            live=LiveSettings(Loaded(settings=settings, file=None)),
+            cache=AnswerCache(),
+            books=books_of(settings),
+        ),
     )
+
+
+def books_of(settings: Settings) -> Bookkeeper:
+    """Return where a command books its calls: in the ledger of the store, if there is a store."""
+    records = LazyRecords(settings)
+    if not (records.is_there or has_knowledge(settings)):
+        return NO_BOOKS
+    writer = RowWriter(records, records.folder / "journal")
+    atexit.register(writer.close)
+    return LedgerWriter(writer, records.folder / "holds", lambda: records().ledger)

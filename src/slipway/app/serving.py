@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 
@@ -13,11 +14,12 @@ from slipway.app.building import Assembly
 from slipway.app.loading import (
     check_settings,
     load_settings,
+    price_warnings,
     rule_warnings,
     with_model_names,
 )
 from slipway.app.rulebooks import failing_tests
-from slipway.app.stores import LazyStore, has_knowledge
+from slipway.app.stores import LazyRecords, LazyStore, has_knowledge
 from slipway.app.supervised import serve_workers
 from slipway.errors import SettingsError
 from slipway.settings import Flags, Listen
@@ -40,7 +42,10 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
     found = load_settings(flags)
     # the file is named from here on, so that a reload also finds it if it is missing for a moment
     flags = msgspec.structs.replace(flags, config=found.file)
+    records = LazyRecords(found.settings)
+    records.check()
     if found.settings.listen.workers > 1:
+        records.close()  # each worker opens its own
         listening = bind(found.settings.listen)
         address = listening.getsockname()
         serve_workers(
@@ -48,7 +53,7 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
         )
         return
     store = LazyStore(found.settings)
-    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)))
+    assembly = Assembly(store, LiveSettings(found, partial(check_settings, flags)), records)
     listening = bind(found.settings.listen)
     url = address_of(local_address(listening.getsockname()))
 
@@ -65,7 +70,10 @@ def serve(flags: Flags, *, quiet: bool = False) -> None:
 
 def tell_start(found: Loaded, address: tuple[str, int], *, quiet: bool) -> None:
     for line in [
-        *(f"warning: {w}" for w in (*found.warnings, *rule_warnings(found))),
+        *(
+            f"warning: {w}"
+            for w in (*found.warnings, *rule_warnings(found), *price_warnings(found))
+        ),
         *([] if quiet else banner(found, address)),
     ]:
         print(line, file=sys.stderr)  # noqa: T201 - for the person who starts the server
@@ -92,7 +100,9 @@ def check(flags: Flags) -> list[str]:
     """
     found = check_settings(flags)
     settings = found.settings
-    check_usable(file_of(settings.store))
+    check_usable(file_of(settings))
+    with closing(LazyRecords(settings)) as records:
+        records.check()
     if failed := list(failing_tests(settings)):
         raise SettingsError(failed)
     lines = [f"warning: {w}" for w in found.warnings]
@@ -110,8 +120,10 @@ def check(flags: Flags) -> list[str]:
         ("app", settings.apps),
     ):
         lines += [f"{kind:6} {name}" for name in names]
+    listen = settings.listen
+    workers = f" with {listen.workers} workers" if listen.workers > 1 else ""
     return [
         *lines,
-        f"{len(settings.keys)} keys; would listen on {settings.listen.host}:{settings.listen.port}",
+        f"{len(settings.keys)} keys; would listen on {listen.host}:{listen.port}{workers}",
         "The settings are fine.",
     ]

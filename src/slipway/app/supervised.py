@@ -16,7 +16,7 @@ from shutil import rmtree
 from typing import Any
 
 from slipway.app.banner import address_of, local_address
-from slipway.app.crew import Crew, notes, pack, unpack
+from slipway.app.crew import Crew, notes, pack, unfinished, unpack
 from slipway.app.loading import check_settings
 from slipway.app.stores import LazyStore, has_knowledge
 from slipway.app.working import FirstAssembly, FollowerAssembly, WorkerAssembly
@@ -88,7 +88,7 @@ def serve_workers(
 
     `announce` is called once all of them take requests. Raises SettingsError if they cannot start.
     """
-    if not hasattr(socket, "AF_UNIX") or not hasattr(signal, "SIGCHLD"):
+    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "fork"):
         raise SettingsError(["listen.workers: this system runs one worker only; write 1"])
     workers = found.settings.listen.workers
     address = listening.getsockname()
@@ -109,6 +109,7 @@ def serve_workers(
             bind_inner(path),
             grace_s=lambda: agreement.found.settings.listen.grace,
             on_ready=ready,
+            unfinished=partial(unfinished, board),
         )
         agreement = SettingsInForce(found, supervisor)
         gc.collect()

@@ -66,6 +66,7 @@ class WorkerAssembly(Assembly):
         return Telemetry(
             lambda: self.carried.in_flight_total.count,
             self.healths,
+            self.store_state,
             self.crew.new_row,
             self.crew.all_rows,
             self.carried.cache.stats,
@@ -178,6 +179,9 @@ class FollowerAssembly(WorkerAssembly):
 
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""
+
+    async def load_budgets(self) -> None:
+        """Load nothing: the first worker answers keys with limits."""
 
     def count_reload(self, outcome: str) -> None:
         """Count nothing: the first worker counts reloads of the whole server."""

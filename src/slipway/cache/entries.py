@@ -41,11 +41,11 @@ class SearchedSection(Record, frozen=True, kw_only=True):
 class KeptAnswer(Record, frozen=True, kw_only=True):
     """A complete answer with its key.
 
-    `body` is the answer: the events of a stream without the one about usage (which is in `usage_event`)
-    and without `[DONE]`; a whole completion; or the events of an app's answer. `knowledge` is the
-    version of the documents for which `searched` was last found to be what a search finds;
-    `understood` is the complete question that was searched. `documents` are the paths of all
-    documents that the model read.
+    `body` is the answer: the events of a stream without `[DONE]` and the one about usage, which is
+    in `usage_event`; a whole completion; or the events of an app's answer. `knowledge` is the
+    version of the documents for which `searched` was last found to be what a search finds, and
+    `understood` the complete question that was searched. `documents` are the paths of all documents
+    that the model read.
     """
 
     key: str

@@ -93,7 +93,7 @@ def ingest(flags: Flags, *, shown: bool, verify: bool = False) -> dict[str, Inge
         )
     logging.getLogger("slipway").setLevel(logging.ERROR)  # what failed is in the report
     try:
-        store = Store(file_of(settings.store))
+        store = Store(file_of(settings))
     except InUse as error:
         return ingest_by_server(
             usable_holder(error, verify=verify), sources_of(settings), shown=shown

@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,18 @@ import msgspec
 
 from slipway.app.loading import load_settings
 from slipway.app.stores import saved_records
-from slipway.commands.options import CONFIG, JSON, counted
+from slipway.commands.options import CONFIG, JSON, NonEmptyPath, counted
 from slipway.errors import SettingsError
-from slipway.ledger import format_usd, usd
+from slipway.ledger import LedgerRow, format_usd, moment, usd
 from slipway.settings import Flags
-from slipway.settings.tree import seconds
-from slipway.store import LedgerFilter, LedgerSum
+from slipway.store import Ledger, LedgerFilter, LedgerSum
 
 GROUPINGS = ("key", "tenant", "app", "model", "day")
 NUMBERS = (
     *("calls", "failed", "estimated", "unknown"),
     *("input_tokens", "cached_tokens", "output_tokens"),
 )
+PAGE = 5_000  # rows that are read at a time
 SINCE = click.option(
     "--since", metavar="WHEN", help="Only the last `7d`, `12h` …, or from a day: `2026-01-31`."
 )
@@ -56,7 +54,7 @@ def report(
     \b
     slipway ledger report --by tenant --since 30d
     """
-    sums = read_sums(Flags(config=config), by, LedgerFilter(since=moment(since), **which))
+    sums = read_sums(Flags(config=config), by, LedgerFilter(since=since_when(since), **which))
     if as_csv:
         click.echo(as_csv_text(by, sums), nl=False)
     elif as_json:
@@ -65,19 +63,62 @@ def report(
         click.echo("\n".join(lines(by, sums)))
 
 
-def moment(since: str | None) -> float:
-    """Return the time of `7d` (ago) or of a day, in seconds since the epoch. Raises SettingsError."""
-    if since is None:
-        return 0.0
+@command.command("reconcile")
+@click.argument("invoice", type=NonEmptyPath())
+@SINCE
+@click.option("--until", metavar="DAY", help="Only what was before this day: `2026-02-01`.")
+@click.option("--provider", help="Only models of this provider, as the settings name it.")
+@CONFIG
+@JSON
+@click.pass_context
+def reconcile(
+    context: click.Context,
+    invoice: Path,
+    since: str | None,
+    until: str | None,
+    provider: str | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare the ledger with INVOICE, a CSV file of a provider; exit with 1 if they differ.
+
+    \b
+    slipway ledger reconcile january.csv --since 2026-01-01 --until 2026-02-01
+    """
+    from slipway.commands import ledger_reconcile as work
+
+    charged = work.read_invoice(invoice)
+    settings = load_settings(Flags(config=config)).settings
+    names = {name: model.name or name for name, model in settings.models.items()}
+    which = LedgerFilter(
+        since=since_when(since), until=None if until is None else since_when(until)
+    )
+    with saved_records(settings) as store:
+        rows = list(all_rows(store.ledger, which)) if store is not None else []
+    if provider is not None:
+        rows = [row for row in rows if row.provider == provider]
+    found = work.reconcile(charged, rows, names)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(work.lines(found)))
+    context.exit(1 if found.differences else 0)
+
+
+def all_rows(ledger: Ledger, which: LedgerFilter) -> Iterator[LedgerRow]:
+    """Yield all rows that match, page by page."""
+    after = ""
+    while page := ledger.rows(which, limit=PAGE, after=after):
+        yield from page
+        after = page[-1].id
+
+
+def since_when(since: str | None) -> float:
+    """Return the time that `--since` names. Raises SettingsError."""
     try:
-        return datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        pass
-    try:
-        return time.time() - seconds(since)
-    except ValueError:
-        what = f"--since: `{since}` is neither a duration nor a day; write `7d` or `2026-01-31`"
-        raise SettingsError([what]) from None
+        return moment(since)
+    except ValueError as error:
+        raise SettingsError([f"--since: {error}"]) from None
 
 
 def read_sums(flags: Flags, by: Any, which: LedgerFilter) -> list[LedgerSum]:

@@ -76,6 +76,13 @@ from slipway.providers.mock.continuing import CONTINUES
 )
 @click.option("--tls-cert", type=NonEmptyPath(), help="Certificate to serve TLS with, a PEM file.")
 @click.option("--tls-key", type=NonEmptyPath(), help="Key of the certificate, a PEM file.")
+@click.option(
+    "--price",
+    "prices",
+    nargs=2,
+    metavar="INPUT OUTPUT",
+    help="USD per million tokens; GET /invoice then lists what each call costs.",
+)
 @click.option("--faults", is_flag=True, help="List the faults and exit.")
 def command(faults: bool, **settings: Any) -> None:
     """Run a provider to test against: OpenAI's API with set delays, lengths and faults.

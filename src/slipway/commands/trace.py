@@ -72,7 +72,7 @@ def local_server(flags: Flags, key: str | None) -> tuple[str, str | None]:
     If the server uses their store, the key is the operator's, which the store's lock holds.
     """
     settings = load_settings(flags).settings
-    holder = holder_of(file_of(settings.store))
+    holder = holder_of(file_of(settings))
     if holder is not None and holder.url:
         return holder.url, key or holder.token
     return address_of(local_address((settings.listen.host, settings.listen.port))), key

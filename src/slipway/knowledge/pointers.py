@@ -14,6 +14,15 @@ _POINTED = re.compile(
 )
 
 
+# What a part of a document does: who asks no more wants the part itself
+_SAYS = re.compile(
+    r"\b(?:says?|states?|contains?|regulates?|requires?|provides?|covers?|means?|reads?|about"
+    r"|steht|sagt|besagt|regelt|enth[aä]lt|bedeutet|lautet|dice|establece|contiene|dit|pr[eé]voit)\b"
+    r"|规定|規定|写|内容|说明|说",
+    re.IGNORECASE,
+)
+
+
 def pointed_number(question: str) -> str:
     """Return the number of the part that the question points at ("2.2" of "clause 2.2"), else ""."""
     found = _POINTED.search(question)
@@ -21,8 +30,8 @@ def pointed_number(question: str) -> str:
 
 
 def without_pointer(question: str) -> str:
-    """Return the question without the part that it points at."""
-    return _POINTED.sub(" ", question)
+    """Return the question without the part that it points at, and without "say" and the like."""
+    return _SAYS.sub(" ", _POINTED.sub(" ", question))
 
 
 def is_numbered(text: str, number: str) -> bool:

@@ -4,8 +4,16 @@ import re
 
 from slipway.knowledge.languages import language_of, without_small_words
 
+# Chinese words that have a sign of `_ASKING` in them, and are asked about
+_WHOLE = (
+    "请假|请求|申请|邀请|请客|费用|用户|应用|用途|专用|通用|用量|作用|利用|引用|调用|可用|启用|禁用|停用|信用|用品|用法|用户名|"
+    "功能|性能|智能|技能|能力|能量|能源|节能|可能性|会议|会员|社会|机会|工会|委员会|年会|会计|重要|主要|要求|摘要|概要|要素|要点|"
+    "对象|对比|对应|应对|对话|对接|核对|了解|目的|标的|所有|有效|有限|有关|拥有|私有|公有|国有|在线|存在|在职|和解|共和|总和|"
+    "给予|供给|被动|把握|就业|成就|或者|都市|还款|归还|还原|偿还|使用者|使用权|使用率|与会|参与|赠与|我国|自我|哪吒"
+)
 # What only asks, in languages without spaces between words. Longer words first
 _ASKING = re.compile(
+    f"(?P<whole>{_WHOLE})|"
     "多长时间|什么时候|的时候|时候|什么地方|有没有|是不是|能不能|可不可以|会不会|要不要|为什么|怎么样|怎么办|哪一个|"
     "(?:多少|几)(?:天|个|次|年|月|周|元|块|钱|人|台|条|项|种|小时|分钟)?|什么|怎么|怎样|如何|哪些|哪个|哪里|哪儿|多久|多长|多大|"
     "是否|能否|可否|请问|请|可以|能够|需要|应该|应当|必须|告诉|说明一下|一下|一起|我们|你们|您|我|你|"
@@ -42,11 +50,15 @@ _LATIN = re.compile(r"[A-Za-z][\w+#.-]*\w")
 _NO_NAMES = frozenset(["i", "i'm", "i've", "i'd", "ok", "faq", "id"])
 
 
+def _kept(found: re.Match[str]) -> str:
+    return found["whole"] or " "
+
+
 def asked_about(question: str) -> str:
     """Return the question with a space in place of words that only ask, and of how much is asked."""
     text = _MEASURED.sub(" ", question)
     return (
-        _ASKING.sub(" ", text)
+        _ASKING.sub(_kept, text)
         if _UNSPACED.search(text)
         else without_small_words(text, language_of(question))
     )

@@ -30,7 +30,9 @@ class QuotableSpan(Record, frozen=True, kw_only=True):
 
 
 FENCE = re.compile(r"\s*(?P<marks>`{3,}|~{3,})")
-_ITEM = re.compile(r"(?P<indent>\s*)(?:[-*+]|\d{1,9}[.)])\s+\S")
+_ITEM = re.compile(
+    r"(?P<indent>\s*)(?:[-*+]|\d{1,9}[.)]|\d{1,3}(?:\.\d{1,3}){1,3}\.?(?=\s+[^\W\d]))\s+\S"
+)
 _QUOTED = re.compile(r"\s{0,3}>")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _NOISE = re.compile(

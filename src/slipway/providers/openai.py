@@ -88,6 +88,9 @@ class OpenAIProvider:
             raise self.error_reader.error(
                 await reply.read(), reply.status, lambda: waits_for(reply)
             )
+        except ProviderError as error:
+            error.upstream_status = reply.status
+            raise
         finally:
             reply.close()
 

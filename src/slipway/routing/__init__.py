@@ -9,6 +9,8 @@ import asyncio
 import time
 from typing import Any
 
+import msgspec
+
 from slipway.errors import ProviderError
 from slipway.providers import Call, encode_json
 from slipway.routing.attempt import AttemptUsage, CallContext, Charge
@@ -17,7 +19,7 @@ from slipway.routing.calling import RoutedAnswer
 from slipway.routing.health import Health
 from slipway.routing.routes import Candidate, Route, healths_of, models_of
 from slipway.routing.slots import ModelSlots
-from slipway.types import Emit
+from slipway.routing.token_counts import RequestSize
 
 __all__ = [
     "AttemptUsage",
@@ -28,6 +30,7 @@ __all__ = [
     "ModelSlots",
     "ModelTraits",
     "Prefill",
+    "RequestSize",
     "Route",
     "RoutedAnswer",
     "ask_briefly",
@@ -41,11 +44,9 @@ GRACE_S = 0.2  # extra time after a deadline, so that the call can report that i
 async def ask_briefly(
     route: Route,
     messages: list[dict[str, Any]],
-    answer_id: str,
-    emit: Emit,
+    context: CallContext,
     *,
     max_tokens: int,
-    charge: Charge = lambda call: None,
     deadline_s: float = 2.0,
 ) -> str | None:
     """Ask a small model a short question on the way to an answer, such as what a follow-up means.
@@ -55,12 +56,8 @@ async def ask_briefly(
     body = encode_json(
         {"model": "", "messages": messages, "max_tokens": max_tokens, "temperature": 0}
     )
-    asked = CallContext(
-        answer_id=answer_id,
-        emit=emit,
-        charge=charge,
-        until=time.monotonic() + deadline_s,
-        retry_until=0.0,
+    asked = msgspec.structs.replace(
+        context, owner="", until=time.monotonic() + deadline_s, retry_until=0.0
     )
     answering = RoutedAnswer(route, Call(body=body, name_at=(9, 11), stream=False), asked)
     try:

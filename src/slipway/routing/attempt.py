@@ -4,11 +4,11 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from slipway.errors import ModelBusy, ProviderError, ProviderSlow
+from slipway.errors import LimitReached, ModelBusy, ProviderError, ProviderSlow
 from slipway.providers import Call, Completion, ModelReply
 from slipway.routing.blame import Origin
 from slipway.routing.routes import Candidate
@@ -29,6 +29,7 @@ class AttemptUsage(Record, frozen=True, kw_only=True):
 
     candidate: Candidate
     usage: Usage
+    reserved: str = ""  # the id under which it was reserved
     kind: AttemptKind = "first"
     error: str | None = None
     upstream: str = ""
@@ -36,16 +37,24 @@ class AttemptUsage(Record, frozen=True, kw_only=True):
 
 
 Charge = Callable[[AttemptUsage], object]
+# (candidate, size of the request, seconds to wait at most) -> the id of what was reserved
+Reserve = Callable[[Candidate, RequestSize, float], Awaitable[str]]
 
 
 class CallContext(Record, frozen=True, kw_only=True):
     """Who asks, and how much time there is (event loop's clock): the answer ends by `until`, and no
-    retry begins after `retry_until`. `charge` is called once for each call that ended.
+    retry begins after `retry_until`.
+
+    `charge` is called once for each call that ended. If the asker's use is limited, `reserve` is
+    called before each call, and raises LimitReached; `release` takes back what was reserved for a
+    call that was not made.
     """
 
     answer_id: str
     emit: Emit
-    charge: Charge = lambda call: None
+    charge: Charge
+    reserve: Reserve | None = None
+    release: Callable[[str], None] = lambda reserved: None
     owner: str = ""
     until: float = math.inf
     retry_until: float = math.inf
@@ -64,6 +73,7 @@ class Attempt:
     _reply: ModelReply | None = None
     events = chars = 0  # events with output that arrived, and characters of text
     upstream = ""  # the provider's id of the call
+    reserved = ""  # the id of what was reserved for this call
     _call: Call | None = None
     _size: RequestSize | None = None
     left_out = 0  # fields of the reply that could not be read
@@ -102,13 +112,17 @@ class Attempt:
         `others`: another candidate can be asked if this one is late. Raises ProviderError.
         """
         candidate, health = self.candidate, self.candidate.health
+        self._call = call
         if health.slots is not None:
             await health.slots.enter(
                 self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
             )
             self._holds_slot = True
-        # The call begins here: waiting for a slot is not part of it
-        self.began, self._call = True, call
+        if self.context.reserve is not None:
+            left_s = self.context.until - time.monotonic()
+            self.reserved = await self.context.reserve(candidate, self.size(), left_s)
+        # The call begins here: waiting for a slot or for money is not part of it
+        self.began = True
         self.started_at = began_at = time.monotonic()
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
@@ -173,6 +187,8 @@ class Attempt:
                 self._usual.add(now - self.started_at)
         elif self.began and self.first_at is None:
             health.release_trial()
+        if not self.began and self.reserved:
+            self.context.release(self.reserved)
         if self.began and not isinstance(error, ModelBusy):
             code = error.code if error is not None else CANCELLED if cancelled else None
             self.took = self._took(error, code)
@@ -185,6 +201,7 @@ class Attempt:
         return AttemptUsage(
             candidate=self.candidate,
             usage=(self._reported() or self.estimated_usage()) if is_charged else Usage(),
+            reserved=self.reserved,
             kind=self.kind,
             error=code,
             upstream=self.upstream,
@@ -246,7 +263,7 @@ class Attempt:
         question left it too little time.
         """
         was_short = self.first_at is not None or now - self.started_at < FAIR_TIME_S
-        return isinstance(error, ModelBusy) or (
+        return isinstance(error, ModelBusy | LimitReached) or (
             isinstance(error, ProviderSlow) and now >= self.context.until and was_short
         )
 
@@ -260,8 +277,11 @@ class Attempt:
         return ProviderSlow(f"{name} did not answer within {late_s:g} s.", model=name)
 
     def may_be_billed(self, error: ProviderError) -> bool:
-        """Return whether the provider may charge for this failed call."""
-        return self._reply is not None or isinstance(error, ProviderSlow)
+        """Return whether the provider may charge for this failed call: it began to answer, or may
+        still work on it. An answer with an error's status is free.
+        """
+        is_slow = isinstance(error, ProviderSlow) and error.upstream_status is None
+        return self._reply is not None or is_slow
 
     def _record(self, error: ProviderError | None, code: str | None, *, used: bool) -> AttemptDone:
         model, now = self.candidate.model, time.monotonic()

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from slipway.errors import (
+    LimitReached,
     ModelBusy,
     ProviderCut,
     ProviderDown,
@@ -50,13 +51,14 @@ class Prefill(Record, frozen=True, kw_only=True):
 
 
 class ModelTraits(Record, frozen=True, kw_only=True):
-    """What a route knows about a model. `context` is in tokens, None if unknown; `prefill` is set
-    if the model continues its own unfinished turn.
+    """What a route knows about a model. `context` and `max_output` are in tokens, None if unknown;
+    `prefill` is set if the model continues its own unfinished turn.
     """
 
     name: str = ""
     retries: int = 2
     context: int | None = None
+    max_output: int | None = None
     can_continue: bool = True
     prefill: Prefill | None = None
     role: Role = "primary"
@@ -321,6 +323,10 @@ class Attempts:
             self._first = error
         if isinstance(error, ModelBusy):
             self._put_back(index, error, now)
+        if isinstance(error, LimitReached):  # no call was made, and none will be later
+            self.count -= 1
+            self.skipped[self._traits[index].name] = error.what
+            self._tried.discard(index)
         if isinstance(error, ProviderTooLong):
             self._too_long = max(self._too_long, self._traits[index].context or 0)
         if not error.another_may_help and (self._first is error or error.is_about_content):

@@ -11,6 +11,7 @@ from slipway.routing.health import Health
 from slipway.types import Record, Role, ServedBy
 
 PARALLEL_CALLS = 8
+USUAL_MAX_OUTPUT = 8192  # tokens of the longest answer of a model whose limit is unknown
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -32,6 +33,13 @@ class Candidate(Record, frozen=True, kw_only=True):
         ends_by = min(now + self.traits.total_s, until)
         first_s = self.traits.first_token_s or (self.health.first_words.limit_s if others else None)
         return (ends_by if first_s is None else min(now + first_s, ends_by)), ends_by
+
+    def most_output(self, input_tokens: int) -> int:
+        """Return how many tokens the model writes at most after a prompt of this length."""
+        most, context = self.traits.max_output, self.traits.context
+        if most is None:
+            most = USUAL_MAX_OUTPUT
+        return most if context is None else max(1, min(most, context - input_tokens))
 
     @property
     def late_after_s(self) -> float:

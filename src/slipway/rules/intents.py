@@ -3,8 +3,8 @@
 Every example is held out once and scored by the others. It is scored a second time as if its whole
 intent did not exist: then any answer is wrong, as for a question about something else. On these
 trials a small logistic regression learns how likely a match is right, and a threshold is chosen for
-which the precision of what is served, estimated by Laplace's rule, is above the bound; an intent
-that is wrong more often than the others gets a higher one. Without enough trials, nothing is served.
+which the precision of what is served is above the bound, with 90 % confidence (Wilson 1927); an
+intent that is wrong more often than the others gets a higher one. Without enough trials, nothing is served.
 """
 
 import math
@@ -19,6 +19,7 @@ from slipway.types import Record
 MOST_TRIALS = 1500  # examples that are held out, drawn evenly if there are more
 FOREIGN = 0.5  # how many questions about something else are expected for each about an intent
 LEAST_NEGATIVE = 3  # trials in which every answer is wrong; fewer say nothing of precision
+Z = 1.2816  # of a one-sided confidence of 90 %
 NEVER = math.inf
 
 
@@ -143,9 +144,9 @@ class Intents:
             key=lambda pair: -pair[0],
         )
         why = self._too_few(trials)
-        common = NEVER if why else lowest(scored, self.bound, smoothed=True)
+        common = NEVER if why else lowest(scored, self.bound, sure=True)
         if not why and common == NEVER:
-            needed = math.ceil((2 * self.bound - 1) / (1 - self.bound))
+            needed = math.ceil(Z * Z * self.bound / (1 - self.bound))
             right = sum(trial.right for _, trial in scored)
             why = (
                 f"a precision of {self.bound:.1%} cannot be shown: that takes {needed} held-out "
@@ -174,7 +175,7 @@ class Intents:
         why: str,
     ) -> IntentMeasure:
         mine = [(score, trial) for score, trial in scored if trial.intent == intent]
-        threshold = max(common, lowest(mine, self.bound, smoothed=False))
+        threshold = max(common, lowest(mine, self.bound, sure=False))
         served = [trial for score, trial in mine if score >= threshold]
         right = sum(trial.right for trial in served)
         if not why and not right:
@@ -189,22 +190,27 @@ class Intents:
         )
 
 
-def lowest(scored: Sequence[tuple[float, Trial]], bound: float, *, smoothed: bool) -> float:
-    """Return the lowest threshold above which the share of right trials reaches the bound.
-
-    `scored` are sorted, best first. With `smoothed`, the share is (right + 1) / (all + 2), as if
-    one more trial had been right and one wrong.
+def lowest(scored: Sequence[tuple[float, Trial]], bound: float, *, sure: bool) -> float:
+    """Return the lowest threshold above which the share of right trials reaches the bound; if
+    `sure`, its lower confidence limit. `scored` are sorted, best first.
     """
     right = total = 0.0
     found = NEVER
-    extra = 1.0 if smoothed else 0.0
     for at, (score, trial) in enumerate(scored):
         right += trial.weight * trial.right
         total += trial.weight
         last = at + 1 == len(scored) or scored[at + 1][0] < score
-        if last and right + extra >= bound * (total + 2 * extra):
+        if last and (lower_limit(right, total) if sure else right / total) >= bound - 1e-9:
             found = score
     return found
+
+
+def lower_limit(right: float, total: float) -> float:
+    """Return Wilson's lower limit of a share, with the confidence of Z."""
+    share = right / total
+    middle = share + Z * Z / (2 * total)
+    spread = Z * math.sqrt(share * (1 - share) / total + Z * Z / (4 * total * total))
+    return (middle - spread) / (1 + Z * Z / total)
 
 
 def features(best: IntentScore, found: Sequence[IntentScore]) -> tuple[float, ...]:

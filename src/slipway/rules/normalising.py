@@ -8,11 +8,28 @@ import re
 import unicodedata
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'", "\u2212": "-"})
+
+
+def _characters(*categories: str) -> str:
+    """Return the characters of these Unicode categories, as ranges of a regular expression."""
+    found, start = list[str](), None
+    for code in range(0x80, 0x1_1000):
+        inside = unicodedata.category(chr(code)) in categories
+        if inside and start is None:
+            start = code
+        elif not inside and start is not None:
+            found.append(f"{chr(start)}-{chr(code - 1)}")
+            start = None
+    return "".join(found)
+
+
+# Letters with the marks that belong to them: without its vowel signs, a Hindi word is another one
+_WORD = rf"(?:[^\W\d_][{_characters('Mn', 'Mc', 'Me')}\u200c\u200d]*)+"
 # numbers with their inner signs, words with inner apostrophes, and signs that carry meaning
 _TOKEN = re.compile(
     r"(?:(?<!\w)-)?\d+(?:[.,:/-]\d+)*"
-    r"|[^\W\d_]+(?:'[^\W\d_]+)*"
-    r"|[#%&@*/+=<>$€£¥°^|~₹]"
+    rf"|{_WORD}(?:'{_WORD})*"
+    rf"|[#%&@*/+=<>$°^|~{_characters('Sm', 'Sc')}]"
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _HAN = re.compile(r"[\u3400-\u9fff]")

@@ -8,6 +8,7 @@ from slipway.settings.checks import Endpoint, KnownNames, Needs, is_loopback
 from slipway.settings.loading import DEFAULT_FILE, Flags, load
 from slipway.settings.tree import (
     AccessRule,
+    Allowance,
     AppSettings,
     CacheSettings,
     CacheStorage,
@@ -24,6 +25,7 @@ from slipway.settings.tree import (
     RouteEntry,
     RulesSettings,
     Settings,
+    TenantSettings,
     json_schema,
     share,
 )
@@ -31,6 +33,7 @@ from slipway.settings.tree import (
 __all__ = [
     "DEFAULT_FILE",
     "AccessRule",
+    "Allowance",
     "AppSettings",
     "CacheSettings",
     "CacheStorage",
@@ -51,6 +54,7 @@ __all__ = [
     "RouteEntry",
     "RulesSettings",
     "Settings",
+    "TenantSettings",
     "is_loopback",
     "json_schema",
     "load",

@@ -14,7 +14,9 @@ import msgspec
 
 from slipway.settings.tree import (
     GGUF,
+    POSTGRES,
     SQLITE,
+    Allowance,
     AppSettings,
     CacheSettings,
     Login,
@@ -24,6 +26,7 @@ from slipway.settings.tree import (
     RulesSettings,
     Settings,
     share,
+    without_password,
 )
 
 Needs = Literal["base_url", "weights"]  # the setting that a kind of provider requires
@@ -114,18 +117,28 @@ def check(settings: Settings, known: KnownNames, problem: AddProblem) -> None:
             check_canary(f"routes.{name}[{i}].canary", entry.canary, problem)
     for name, app in settings.apps.items():
         check_app(name, app, settings, problem)
-    if not settings.store.startswith(SQLITE) or not settings.store.removeprefix(SQLITE).strip():
-        problem(
-            "store",
-            f"`{settings.store}` is not a store; write `{SQLITE}PATH`, "
-            f"such as `{SQLITE}.slipway/slipway.db`",
-        )
+    check_store(settings.store, problem)
     check_keys(settings, problem)
+    check_limits(settings, problem)
     check_caches(settings, problem)
     check_listen(settings, problem)
     if settings.login is not None:
         names = {*settings.models, *settings.routes, *settings.apps}
         check_login(settings.login, names, problem)
+
+
+def check_store(store: str, problem: AddProblem) -> None:
+    if store.startswith(POSTGRES):
+        parts = urlsplit(store)
+        if not parts.hostname and not parts.query:
+            problem("store", "it names no host; write `postgresql://USER:PASSWORD@HOST/DATABASE`")
+        return
+    if not store.startswith(SQLITE) or not store.removeprefix(SQLITE).strip():
+        problem(
+            "store",
+            f"`{without_password(store)}` is not a store; write `{SQLITE}PATH`, such as "
+            f"`{SQLITE}.slipway/slipway.db`, or `postgresql://USER:PASSWORD@HOST/DATABASE`",
+        )
 
 
 def check_caches(settings: Settings, problem: AddProblem) -> None:
@@ -260,6 +273,7 @@ def check_model(path: str, model: ModelSettings, known: KnownNames, problem: Add
         check_endpoint(path, model, known, problem)
 
 
+MOST_BUDGET = Decimal(1_000_000_000)
 MOST_USD = Decimal(1_000_000)  # for a million tokens, or for one request, image or minute
 FACTOR = Decimal("0.0001")  # of a price with this factor, a part may be no whole picodollar
 
@@ -425,6 +439,44 @@ def check_keys(settings: Settings, problem: AddProblem) -> None:
                     f"keys[{i}].apps",
                     f"there is no app, route or model `{app}`; {suggest(app, callable_names)}",
                 )
+
+
+def check_limits(settings: Settings, problem: AddProblem) -> None:
+    """Check limits of keys, tenants and apps, and that keys name tenants that exist."""
+    tenants = {*settings.tenants, "default"}
+    for i, key in enumerate(settings.keys):
+        if settings.tenants and key.tenant not in tenants:
+            problem(
+                f"keys[{i}].tenant",
+                f"there is no tenant `{key.tenant}`; {suggest(key.tenant, tenants)}",
+            )
+    for path, allowance in allowances(settings):
+        amounts = ("usd_per_day", allowance.usd_per_day), ("usd_per_month", allowance.usd_per_month)
+        for field, usd in amounts:
+            if usd is not None and not (usd.is_finite() and 0 < usd <= MOST_BUDGET):
+                problem(
+                    f"{path}.{field}",
+                    f"`{usd}` is not a budget; write USD, such as `5` or `0.50`, or leave it out",
+                )
+        day, month = allowance.usd_per_day, allowance.usd_per_month
+        if day is not None and month is not None and day > month:
+            problem(
+                f"{path}.usd_per_day",
+                f"`{day}` is more than `usd_per_month` ({month}), so it limits nothing; lower it",
+            )
+
+
+def allowances(settings: Settings) -> Iterator[tuple[str, Allowance]]:
+    """Yield (path, limits) of each key, tenant and app that has limits."""
+    for i, key in enumerate(settings.keys):
+        if key.limits is not None:
+            yield f"keys[{i}].limits", key.limits
+    for name, tenant in settings.tenants.items():
+        if tenant.limits is not None:
+            yield f"tenants.{name}.limits", tenant.limits
+    for name, app in settings.apps.items():
+        if app.limits is not None:
+            yield f"apps.{name}.limits", app.limits
 
 
 def check_listen(settings: Settings, problem: AddProblem) -> None:

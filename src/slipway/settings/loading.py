@@ -25,6 +25,7 @@ from slipway.settings.tree import (
     RouteEntry,
     RulesSettings,
     Settings,
+    without_password,
 )
 
 DEFAULT_FILE = "slipway.yaml"
@@ -122,7 +123,8 @@ def _keep_until_restart(
         ("listen.port", settings.listen.port, running.listen.port),
         ("listen.workers", settings.listen.workers, running.listen.workers),
         ("limits.document_time", settings.limits.document_time, running.limits.document_time),
-        ("store", settings.store, running.store),
+        ("store", without_password(settings.store), without_password(running.store)),
+        ("data", settings.data, running.data),
         ("embedding", settings.embedding, running.embedding),
         ("ocr", settings.ocr, running.ocr),
         ("shared", without_login(settings.shared or ""), without_login(running.shared or "")),
@@ -144,6 +146,7 @@ def _keep_until_restart(
         listen=listen,
         limits=limits,
         store=running.store,
+        data=running.data,
         embedding=running.embedding,
         ocr=running.ocr,
         shared=running.shared,
@@ -184,7 +187,8 @@ def _read(
     settings = reader.read(root)
     problems += reader.problems
     warnings = tuple(
-        f"{file}:{reader.lines.get(p, 1)}: {p} is a literal key; "
+        f"{file}:{reader.lines.get(p, 1)}: {p} "
+        f"{'holds a literal password' if p == 'store' else 'is a literal key'}; "
         "write `${NAME}` to read it from the environment"
         for p in reader.literal_secrets
     )
@@ -204,7 +208,11 @@ def _resolve_paths(settings: Settings, folder: Path) -> Settings:
     }
     models = {name: _resolve_model(folder, model) for name, model in settings.models.items()}
     return msgspec.structs.replace(
-        settings, apps=apps, models=models, store=_resolve_store(settings.store, folder)
+        settings,
+        apps=apps,
+        models=models,
+        store=_resolve_store(settings.store, folder),
+        data=str(folder / _expand_home(settings.data)),
     )
 
 

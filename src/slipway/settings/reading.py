@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from slipway.settings.checks import MAX_WORD
-from slipway.settings.tree import Branch, Settings, seconds
+from slipway.settings.tree import PASSWORD, Branch, Settings, seconds
 
 # fields that should not be literal text in the file
 SECRET = re.compile(r"^keys(\[\d+\])?(\.key)?$|\.api_key$")
@@ -262,6 +262,8 @@ class Reader:
         if not isinstance(value, str):
             return value
         if SECRET.search(path) and value and "${" not in value and not value.startswith("sha256:"):
+            self.literal_secrets.append(path)
+        if path == "store" and "${" not in value and PASSWORD.search(value):
             self.literal_secrets.append(path)
         return VARIABLE.sub(lambda found: self.variable(found, path), value)
 

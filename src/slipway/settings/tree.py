@@ -14,7 +14,10 @@ from slipway.types import MAX_SECTIONS
 
 SQLITE = "sqlite:///"
 GGUF = ".gguf"
-DEFAULT_STORE = f"{SQLITE}.slipway/slipway.db"
+POSTGRES = ("postgresql://", "postgres://")
+DEFAULT_DATA = ".slipway"
+DEFAULT_STORE = f"{SQLITE}{DEFAULT_DATA}/slipway.db"
+PASSWORD = re.compile(r"(?<=//)([^/@:]*):([^@]*)(?=@)")  # of an address: user and password
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 
@@ -26,6 +29,11 @@ Duration = Annotated[
         extra_json_schema={"type": ["number", "string"], "pattern": DURATION.pattern},
     ),
 ]
+
+
+def without_password(address: str) -> str:
+    """Return the address of a store as it may be shown."""
+    return PASSWORD.sub(r"\1:…", address)
 
 
 def seconds(value: object) -> float:
@@ -340,6 +348,13 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "default: 8192 for a local model, unknown for others"
         ),
     ] = None
+    max_output: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="tokens of the longest answer that the model writes, which budgets reserve "
+            "if a request sets no `max_tokens`. Default: as in the catalogue, or 8192"
+        ),
+    ] = None
     at_once: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
@@ -434,6 +449,45 @@ class RouteEntry(Branch, frozen=True, kw_only=True):
 Route = tuple[RouteEntry, ...]
 
 
+AtLimit = Literal["refuse", "cheaper", "quote"]
+
+
+class Allowance(Branch, frozen=True, kw_only=True):
+    """How much one key, tenant or app may use; what is not set is not limited."""
+
+    rpm: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000)] | None,
+        Meta(description="answers in any 60 seconds"),
+    ] = None
+    tpm: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000_000)] | None,
+        Meta(description="tokens of models' calls in any 60 seconds, input and output together"),
+    ] = None
+    answers: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="answers in progress at a time"),
+    ] = None
+    usd_per_day: Annotated[
+        Decimal | None, Meta(description="USD for models' calls in a day (UTC)")
+    ] = None
+    usd_per_month: Annotated[
+        Decimal | None, Meta(description="USD for models' calls in a calendar month (UTC)")
+    ] = None
+    at_limit: Annotated[
+        AtLimit,
+        Meta(
+            description="what happens if a call does not fit into the budget or `tpm`: `refuse` the "
+            "question, ask a `cheaper` model of the route, or `quote` the documents"
+        ),
+    ] = "refuse"
+
+
+class TenantSettings(Branch, frozen=True, kw_only=True):
+    limits: Annotated[
+        Allowance | None, Meta(description="limits of all the tenant's keys together")
+    ] = None
+
+
 class KeySettings(Branch, frozen=True, kw_only=True):
     shorthand: ClassVar[str | None] = "key"
     key: Annotated[
@@ -453,7 +507,14 @@ class KeySettings(Branch, frozen=True, kw_only=True):
     documents: Annotated[bool, Meta(description="whether the key may add and remove documents")] = (
         False
     )
-    admin: Annotated[bool, Meta(description="whether the key may manage keys: `/v1/keys`")] = False
+    admin: Annotated[
+        bool,
+        Meta(
+            description="whether the key may manage keys (`/v1/keys`) and see what all keys have "
+            "spent (`/v1/ledger`)"
+        ),
+    ] = False
+    limits: Annotated[Allowance | None, Meta(description="limits of this key")] = None
 
 
 class Oidc(Branch, frozen=True, kw_only=True):
@@ -533,6 +594,9 @@ class RulesSettings(Branch, frozen=True, kw_only=True):
 
 
 class AppSettings(Branch, frozen=True, kw_only=True):
+    limits: Annotated[
+        Allowance | None, Meta(description="limits of the app, for all who ask it together")
+    ] = None
     about: Annotated[
         str, Meta(max_length=500, description="what it is for, as the page shows it")
     ] = ""
@@ -624,8 +688,18 @@ class Settings(Branch, frozen=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="limits of sizes, times and numbers")] = Limits()
     store: Annotated[
         str,
-        Meta(description="where documents and vectors are stored; relative to the settings file"),
+        Meta(
+            description="what outlives the process: `sqlite:///FILE`, relative to the settings "
+            "file, or `postgresql://USER:PASSWORD@HOST/DATABASE`"
+        ),
     ] = DEFAULT_STORE
+    data: Annotated[
+        str,
+        Meta(
+            description="folder for what stays on this machine if `store` is PostgreSQL: the index "
+            "of documents, and rows that wait to be written; else they are beside the file"
+        ),
+    ] = DEFAULT_DATA
     conversations: Annotated[
         Literal["browser", "server"],
         Meta(
@@ -666,6 +740,10 @@ class Settings(Branch, frozen=True, kw_only=True):
     keys: Annotated[
         tuple[KeySettings, ...], Meta(description="keys of clients; on loopback, none are needed")
     ] = ()
+    tenants: Annotated[
+        dict[str, TenantSettings],
+        Meta(description="tenants with limits; if any is named, keys may name no other"),
+    ] = {}
     key_required: Annotated[
         bool,
         Meta(

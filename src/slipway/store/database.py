@@ -30,7 +30,8 @@ class Transaction(Protocol):
 
     def execute(self, statement: str, values: Values = (), /) -> Rows: ...
 
-    def executemany(self, statement: str, rows: Iterable[Values], /) -> object: ...
+    def executemany(self, statement: str, rows: Iterable[Values], /) -> object:
+        """Run a statement for each row; what it returns is not used."""
 
 
 class Database(Protocol):

@@ -1,12 +1,14 @@
 """Append-only files that keep acknowledged rows until the store has them.
 
-A row is appended before its request ends, so it outlives this process however that is killed. Each
+A row is appended before its request ends, so it outlives this process however that is killed: into
+memory that belongs to the file, so that no system call is needed, or past it by a write. Each
 process writes segments of its own and holds their locks; whoever finds a segment without its
 process takes the rows over. Rows have ids, so writing one twice does no harm.
 """
 
 import contextlib
 import logging
+import mmap
 import os
 import secrets
 import threading
@@ -23,6 +25,7 @@ except ImportError:  # Windows: segments of another process are taken over at th
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("slipway")
+_sync = getattr(os, "fdatasync", os.fsync)  # some systems have only the slower one
 _HAS_LOCKS: bool = fcntl is not None
 SEGMENT_BYTES = 4 * 1024 * 1024  # a larger segment is closed, and the next one begun
 _SUFFIX = ".rows"
@@ -37,7 +40,8 @@ class KeptRow(Record, frozen=True, kw_only=True):
 
 
 class Segment:
-    """One file of the journal. `unsaved` counts its rows that are not in the store.
+    """One file of the journal: lines up to the first zero byte, and those after `SEGMENT_BYTES`.
+    `unsaved` counts its rows that are not in the store.
 
     If `is_read_later`, its rows are in the file only, and not in memory.
     """
@@ -47,6 +51,8 @@ class Segment:
         self.path, self.is_read_later = path, is_read_later
         self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         self.size = self.unsaved = 0
+        self._memory: mmap.mmap | None = None
+        self._end = 0  # of the lines in the memory
         self._torn = False  # the last write stopped in the middle of a line
         try:
             if fcntl is not None:
@@ -61,11 +67,28 @@ class Segment:
         unnamed = path.with_suffix(".new")
         os.close(os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         segment = cls(unnamed, is_read_later=is_read_later)
+        segment.map()
         segment.path = unnamed.rename(path)
         return segment
 
+    def map(self) -> None:
+        """Give the file all its bytes now: a full disk must not end us when they are written."""
+        with contextlib.suppress(OSError, AttributeError):  # then lines are written
+            os.posix_fallocate(self.file, 0, SEGMENT_BYTES)
+            self._memory = mmap.mmap(self.file, SEGMENT_BYTES)
+
     def append(self, line: bytes) -> None:
         """Write a line. Raises OSError; what was written of it then is skipped when it is read."""
+        start, end = self._end, self._end + len(line)
+        if self._memory is not None and end < SEGMENT_BYTES:
+            # first the new end, then the bytes before it: a reader sees the old end or the new one
+            self._memory[end] = 0
+            self._memory[start + 1 : end] = line[1:]
+            self._memory[start] = line[0]
+            self._end = end
+            self.size += len(line)
+            self.unsaved += 1
+            return
         data = b"\n" + line if self._torn else line
         self._torn = True
         written = os.write(self.file, data)
@@ -78,11 +101,14 @@ class Segment:
 
     def sync(self) -> None:
         """Return when all lines are on the disk. Raises OSError."""
-        os.fdatasync(self.file)
+        _sync(self.file)
 
     def empty(self) -> None:
         """Forget the lines."""
-        os.ftruncate(self.file, 0)
+        if self._memory is not None:
+            self._memory[0] = self._end = 0
+        if self._memory is None or self.size >= SEGMENT_BYTES:
+            os.ftruncate(self.file, 0 if self._memory is None else SEGMENT_BYTES)
         self.size = 0
 
     def delete(self) -> None:
@@ -91,6 +117,9 @@ class Segment:
         self.close()
 
     def close(self) -> None:
+        if self._memory is not None:
+            self._memory.close()  # it holds the file, and so the lock
+            self._memory = None
         with contextlib.suppress(OSError):
             os.close(self.file)
 
@@ -158,23 +187,19 @@ class Journal:
         Lines that were cut or damaged, or that it cannot read (ValueError), are set aside.
         """
         rows, unreadable = list[KeptRow](), list[bytes]()
-        with segment.path.open("rb") as file:
-            for line in file:
-                if not line.strip():
-                    continue
-                try:
-                    kind, content = decoded(line.rstrip(b"\n"))
-                    rows.append(KeptRow(kind=kind, row=read_row(kind, content)))
-                except ValueError:
-                    unreadable.append(line)
+        for line in lines_of(segment.path):
+            try:
+                kind, content = decoded(line)
+                rows.append(KeptRow(kind=kind, row=read_row(kind, content)))
+            except ValueError:
+                unreadable.append(line + b"\n")
         if unreadable:
             self._set_aside(segment, unreadable)
         return rows
 
     def count(self, segment: Segment) -> int:
         """Return how many lines a segment has."""
-        with segment.path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+        return len(lines_of(segment.path))
 
     def _set_aside(self, segment: Segment, lines: list[bytes]) -> None:
         aside = segment.path.with_suffix(_BAD)
@@ -197,6 +222,15 @@ class Journal:
             segment.close()
         else:
             segment.delete()
+
+
+def lines_of(path: Path) -> list[bytes]:
+    """Return the lines of a segment's file."""
+    data = path.read_bytes()
+    mapped, zero, _ = data[:SEGMENT_BYTES].partition(b"\0")
+    if zero:
+        data = mapped + b"\n" + data[SEGMENT_BYTES:]
+    return [line for line in data.split(b"\n") if line.strip()]
 
 
 def encoded(kind: str, content: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The ledger: every statement about its rows."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ COLUMNS = (*ROW, *USAGE)
 SPLIT = 10**6  # sums are added in two parts: the databases' integers have 64 bits
 _BOOK = (
     f"INSERT INTO ledger ({', '.join(COLUMNS)}) "  # noqa: S608 - names, never values
-    f"VALUES ({', '.join(f':{name}' for name in COLUMNS)}) ON CONFLICT (id) DO NOTHING"
+    f"VALUES ({', '.join('?' for _ in COLUMNS)}) ON CONFLICT (id) DO NOTHING"
 )
 _WHERE = """WHERE at >= :since AND (:until IS NULL OR at < :until)
     AND (:owner IS NULL OR owner = :owner) AND (:tenant IS NULL OR tenant = :tenant)
@@ -99,10 +100,13 @@ def joined(high: Any, low: Any) -> int:
     return int(high or 0) * SPLIT + int(low or 0)
 
 
-def columns(row: LedgerRow) -> dict[str, Any]:
-    """Return a row's values by column."""
-    values = {name: getattr(row, name) for name in ROW}
-    return values | {name: getattr(row.usage, name) for name in USAGE}
+_row_values, _usage_values = attrgetter(*ROW), attrgetter(*USAGE)
+
+
+def columns(row: LedgerRow) -> tuple[Any, ...]:
+    """Return a row's values in the order of the columns."""
+    values: tuple[Any, ...] = _row_values(row) + _usage_values(row.usage)
+    return values
 
 
 def row_of(values: Sequence[Any]) -> LedgerRow:

@@ -99,10 +99,11 @@ LATEST = max(MIGRATIONS)
 # types of columns in SQLite -> in PostgreSQL, where REAL has 4 bytes
 POSTGRES_TYPES = {"REAL": "DOUBLE PRECISION", "INTEGER": "BIGINT", "BLOB": "BYTEA"}
 _TYPES = re.compile(rf"\b({'|'.join(POSTGRES_TYPES)})\b")
+_TABLE = re.compile(r"\s*CREATE TABLE (?:IF NOT EXISTS )?(\w+)")
 _MIGRATING = 7_310_001  # the number of PostgreSQL's advisory lock while a store is migrated
 
 
-def migrate(database: Database) -> list[int]:
+def migrate(database: Database, up_to: int = LATEST) -> list[int]:
     """Bring the records' schema up to date; return the numbers of the steps that were run.
 
     Raises SettingsError for a store that a newer Slipway has written, StoreError.
@@ -110,7 +111,7 @@ def migrate(database: Database) -> list[int]:
     with database.snapshot() as db:
         done = schema_version(db, database.kind)
     check_version(done)
-    if done == LATEST:
+    if done >= up_to:
         return []
     with database.transaction(durable=True) as db:
         if database.kind == "postgresql":
@@ -123,7 +124,7 @@ def migrate(database: Database) -> list[int]:
         )
         done = schema_version(db, database.kind)  # another process may have been faster
         check_version(done)
-        steps = list(range(done + 1, LATEST + 1))
+        steps = list(range(done + 1, up_to + 1))
         for number in steps:
             for statement in MIGRATIONS[number]:
                 db.execute(in_dialect(statement, database.kind))
@@ -131,6 +132,13 @@ def migrate(database: Database) -> list[int]:
                 _name_served_by(db)
             db.execute("INSERT INTO migrations VALUES (?, ?)", (number, time.time()))
     return steps
+
+
+def tables(up_to: int = LATEST) -> list[str]:
+    """Return the tables of the records."""
+    statements = [each for number in range(1, up_to + 1) for each in MIGRATIONS[number]]
+    found = [_TABLE.match(statement) for statement in statements]
+    return list(dict.fromkeys(each[1] for each in found if each))
 
 
 def in_dialect(statement: str, kind: Kind) -> str:

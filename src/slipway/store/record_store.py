@@ -4,18 +4,21 @@ import secrets
 from pathlib import Path
 
 from slipway.errors import SettingsError
-from slipway.settings.tree import SQLITE
+from slipway.settings import Settings
+from slipway.settings.tree import SQLITE, without_password
 from slipway.store.contract import Conversations, Keys, Ledger, Records, RuleRows, StoreError
 from slipway.store.conversations import SqlConversations
 from slipway.store.database import Database
 from slipway.store.keys import SqlKeys
 from slipway.store.ledger_rows import SqlLedger
 from slipway.store.migrations import migrate
+from slipway.store.postgres import ANSWER_S, PostgresDatabase, mistake_in
 from slipway.store.records import SqlRecords
 from slipway.store.rule_rows import SqlRuleRows
 from slipway.store.sqlite_database import SqliteDatabase, make_private
 
 RECORDS_BUSY_S = 2.0  # how long records wait for another writer; the journal keeps them meanwhile
+PATIENT_S = 60.0  # the same for a command, and the longest wait for a reply of PostgreSQL
 
 
 class RecordStore:
@@ -41,25 +44,36 @@ class RecordStore:
         self.database.close()
 
 
-def open_records(url: str) -> RecordStore:
+def open_records(settings: Settings, *, patient: bool = False) -> RecordStore:
     """Open the records of a `store:` setting, and bring their schema up to date.
 
-    Raises SettingsError if that will not help to try again, StoreError if it may.
+    Commands are `patient`: they wait longer for other writers, and for the reply to a question.
+    Raises SettingsError if it does not help to try again, StoreError if it may.
     """
-    store = RecordStore(database_of(url))
+    store = RecordStore(database_of(settings, patient=patient))
     try:
         migrate(store.database)
     except StoreError as error:
         store.close()
-        if is_broken(error):
-            raise SettingsError(
-                [f"store: {file_of(url)} cannot be used ({error}); move it away"]
-            ) from None
+        if (problem := problem_in(error, settings)) is not None:
+            raise SettingsError([problem]) from None
         raise
     except SettingsError:
         store.close()
         raise
     return store
+
+
+def problem_in(error: StoreError, settings: Settings) -> str | None:
+    """Return what a person must change; None if the store may work later."""
+    if is_local(settings):
+        if is_broken(error):
+            return f"store: {file_of(settings)} cannot be used ({error}); move it away"
+        return None
+    what = mistake_in(error)
+    if what is None:
+        return None
+    return f"store: PostgreSQL refuses {without_password(settings.store)}: {what}; correct `store`"
 
 
 def is_broken(error: StoreError) -> bool:
@@ -72,12 +86,14 @@ def is_broken(error: StoreError) -> bool:
     )
 
 
-def database_of(url: str) -> Database:
-    """Return the database that a `store:` setting names. Raises SettingsError, StoreError."""
-    return sqlite_records(file_of(url))
+def database_of(settings: Settings, *, patient: bool = False) -> Database:
+    """Return the database that a `store:` setting names. Raises SettingsError."""
+    if is_local(settings):
+        return sqlite_records(file_of(settings), PATIENT_S if patient else RECORDS_BUSY_S)
+    return PostgresDatabase(settings.store, answer_s=PATIENT_S if patient else ANSWER_S)
 
 
-def sqlite_records(file: Path) -> SqliteDatabase:
+def sqlite_records(file: Path, busy_s: float) -> SqliteDatabase:
     """Return the database in this file, which is created if it is missing."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,9 +107,18 @@ def sqlite_records(file: Path) -> SqliteDatabase:
                 )
             ]
         ) from None
-    return SqliteDatabase(file, busy_s=RECORDS_BUSY_S)
+    return SqliteDatabase(file, busy_s=busy_s)
 
 
-def file_of(url: str) -> Path:
-    """Return the path of `sqlite:///RELATIVE` or `sqlite:////ABSOLUTE`."""
-    return Path(url.removeprefix(SQLITE)).expanduser()
+def file_of(settings: Settings) -> Path:
+    """Return the SQLite file of this machine: that of `store`, or the one beside PostgreSQL, which
+    holds the documents only.
+    """
+    if is_local(settings):
+        return Path(settings.store.removeprefix(SQLITE)).expanduser()
+    return Path(settings.data).expanduser() / "slipway.db"
+
+
+def is_local(settings: Settings) -> bool:
+    """Return whether the records are in a file of this machine."""
+    return settings.store.startswith(SQLITE)

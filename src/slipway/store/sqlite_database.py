@@ -7,6 +7,7 @@ the last committed state. Several processes may use the file.
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 MEMORY_KB = 1024  # of a connection's page cache
+_PAUSE_S = 0.02
 BUSY_S = 30.0  # how long a writer waits for another process
 
 
@@ -103,14 +105,29 @@ class SqliteDatabase:
             for thread in [thread for thread in self._connections if not thread.is_alive()]:
                 self._connections.pop(thread).close()
             self._connections[threading.current_thread()] = db
+        self._log_ahead(db)
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=NORMAL",
             "foreign_keys=ON",
             f"cache_size=-{MEMORY_KB}",
         ):
             db.execute(f"PRAGMA {pragma}")
         return db
+
+    def _log_ahead(self, db: "sqlite3.Connection") -> None:
+        """Set the mode of the file. SQLite does not wait for its lock here, so we do."""
+        import sqlite3
+
+        ends_at = time.monotonic() + self._busy_s
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > ends_at:
+                    raise
+                time.sleep(_PAUSE_S)
+            else:
+                return
 
     def close(self) -> None:
         for db in self._connections.values():

@@ -21,8 +21,9 @@ from slipway.store.record_store import RecordStore
 from slipway.types import Answered, Record, RuleUsed
 
 log = logging.getLogger("slipway")
-BATCH_S = 0.05  # how long rows are collected before they are written together
+BATCH_S = 0.1  # how long rows are collected before they are written together
 AT_ONCE = 2_000  # rows in a transaction
+FEWEST = 50  # the same after failures: a slow store may not take more within its time limit
 RETRY_S = 0.5  # pause after a failure
 LOOK_S = 5.0  # between two looks for segments of processes that have ended
 HELD = 20_000  # rows in memory; what comes while more wait is read from the journal later
@@ -96,13 +97,17 @@ class RowWriter:
     in the thread with each batch that is in the store.
     """
 
-    def __init__(self, store: Callable[[], RecordStore], folder: Path) -> None:
-        """Take a function that opens the store; the thread calls it for its first batch."""
-        self._store = store
+    def __init__(self, store: Callable[[], RecordStore], folder: Path, *, held: int = HELD) -> None:
+        """Take a function that opens the store; the thread calls it for its first batch.
+
+        `folder` is the journal's, `held` how many rows may wait in memory.
+        """
+        self._store, self._most = store, held
         self.journal = Journal(folder)
         self._rows = deque[Waiting]()  # its append and popleft are atomic
         self._batch: list[Waiting] = []  # taken from the rows, and not saved yet
         self._later = deque[Segment]()  # closed segments whose rows are in the file only
+        self._at_once = AT_ONCE
         self._wake = threading.Event()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -112,6 +117,7 @@ class RowWriter:
         self._warned = False
         self.lost = 0
         self.why_down: str | None = None
+        self.on_change: Callable[[], None] = lambda: None  # called in the thread
         self.saved: Callable[[str, Sequence[Any]], None] | None = None
 
     @property
@@ -158,6 +164,18 @@ class RowWriter:
         if self.journal.folder.is_dir():
             self._wake_up()
 
+    def flush(self, within_s: float) -> bool:
+        """Wait until the store has all rows, those of processes that have ended included; False if
+        that took too long.
+        """
+        self.start()
+        end = time.monotonic() + within_s
+        while self.waiting or (self._thread is not None and not self._look_at):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.005)
+        return True
+
     def _wake_up(self) -> None:
         if self._thread is None:
             with self._started:
@@ -191,7 +209,8 @@ class RowWriter:
             log.warning(
                 "%d rows wait in the journal %s for the next start", kept, self.journal.folder
             )
-        for segment in self._later:
+        waiting = {each.segment for each in [*self._rows, *self._batch] if each.segment}
+        for segment in {*self._later, *waiting} - {self.journal.current}:
             segment.close()
         self.journal.close()
 
@@ -208,6 +227,7 @@ class RowWriter:
             except Exception:  # the thread must go on: the next try may succeed
                 log.exception("rows could not be written")
                 done = False
+            self.on_change()
             if self._closing:
                 return
             if not done:
@@ -247,6 +267,7 @@ class RowWriter:
                 self.journal.folder,
             )
         self.why_down = str(error)
+        self._at_once = max(self._at_once // 4, FEWEST)
 
     def _tend_segments(self) -> None:
         """Sync what was appended, close a segment that is full, and find those left behind."""
@@ -255,7 +276,7 @@ class RowWriter:
             if current is not None:
                 if current.unsaved:
                     current.sync()
-                crowded = len(self._rows) + len(self._batch) >= HELD
+                crowded = len(self._rows) + len(self._batch) >= self._most
                 if current.size >= SEGMENT_BYTES or crowded != current.is_read_later:
                     self._close_segment(is_read_later=crowded)
         except OSError as error:
@@ -301,14 +322,16 @@ class RowWriter:
     def _write(self, batch: list[Waiting]) -> None:
         """Write a batch, in order; what is written leaves it. Raises StoreError."""
         store = self._store()
-        for kind, group in itertools.groupby(list(batch), key=lambda waiting: waiting.kind):
-            each = list(group)
+        while batch:
+            kind, some = batch[0].kind, batch[: self._at_once]
+            group = list(itertools.takewhile(lambda waiting: waiting.kind == kind, some))  # noqa: B023 - called at once
             try:
-                self._write_group(store, kind, each)
+                self._write_group(store, kind, group)
             except RowError:
-                self._write_one_by_one(store, kind, each)
-            del batch[: len(each)]
-            self._done(each)
+                self._write_one_by_one(store, kind, group)
+            del batch[: len(group)]
+            self._done(group)
+            self._at_once = min(2 * self._at_once, AT_ONCE)
 
     def _write_group(self, store: RecordStore, kind: str, group: Iterable[Waiting]) -> None:
         rows = [waiting.row for waiting in group]

@@ -17,6 +17,8 @@ import msgspec
 from slipway.cache import SemanticReport
 from slipway.cache.semantic_bound import BoundState
 from slipway.errors import ProviderRefused, SlipwayError
+from slipway.ledger import LedgerRow
+from slipway.prices import PICO
 from slipway.routing import Health
 from slipway.routing.breaker import STATES
 from slipway.types import (
@@ -27,6 +29,7 @@ from slipway.types import (
     PipelineRecord,
     RuleUsed,
     SemanticLooked,
+    StoreState,
     Usage,
 )
 
@@ -139,6 +142,16 @@ METRICS = {
         (),
         is_gauge=True,
     ),
+    "cost": MetricDefinition(
+        "slipway_cost_usd",
+        "USD that calls to models cost, rounded as every number here; the ledger is exact.",
+        ("app", "model"),
+    ),
+    "unpriced": MetricDefinition(
+        "slipway_unpriced_calls",
+        "Calls to models whose cost is unknown: set the model's `price`.",
+        ("app", "model"),
+    ),
     "citations": MetricDefinition(
         "slipway_citations",
         "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
@@ -173,6 +186,20 @@ METRICS = {
         "slipway_settings_reloads",
         "Reloads of the settings by outcome: applied, or refused because they are invalid.",
         ("outcome",),
+    ),
+    "store_lost": MetricDefinition(
+        "slipway_store_lost_rows",
+        "Rows that neither the store nor the journal could keep, or that the store refuses.",
+        (),
+    ),
+    "store_up": MetricDefinition(
+        "slipway_store_up", "1 if the store can be used, 0 while it cannot.", (), is_gauge=True
+    ),
+    "store_waiting": MetricDefinition(
+        "slipway_store_waiting_rows",
+        "Rows that are not in the store yet, and wait in the journal.",
+        (),
+        is_gauge=True,
     ),
     "model_state": MetricDefinition(
         "slipway_model_state",
@@ -354,6 +381,7 @@ class Telemetry:
         self,
         in_flight: Callable[[], int],
         healths: Callable[[], Mapping[str, Health]] = dict,
+        store: Callable[[], StoreState] = StoreState,
         new_row: NewRow = own_row,
         all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
         cache: Callable[[], CacheStats] = CacheStats,
@@ -365,6 +393,7 @@ class Telemetry:
         one.
         """
         self.started_at = int(time.time())
+        self.store, self._lost = store, 0
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
         self.all_rows, self.cache = all_rows or self.own_rows, cache
         self.semantic = semantic
@@ -373,6 +402,8 @@ class Telemetry:
         }
         for outcome in ("applied", "refused"):
             self.count("reloads", (outcome,), 0)
+        self._down, self._waiting = (new_row(key, (), 1) for key in ("store_up", "store_waiting"))
+        self.count("store_lost", (), 0)
         self.histograms = {
             name: Histogram(name, m.buckets, new_row) for name, m in METRICS.items() if m.buckets
         }
@@ -411,6 +442,13 @@ class Telemetry:
     def feedback(self, given: FeedbackGiven) -> None:
         helpful = "report" if given.kind == "report" else "yes" if given.helpful else "no"
         self.count("feedback", (given.app, helpful))
+
+    def spend(self, row: LedgerRow) -> None:
+        """Count what a call cost."""
+        if row.cost is None:
+            self.count("unpriced", (row.app, row.model))
+        elif row.cost:
+            self.count("cost", (row.app, row.model), row.cost / PICO)
 
     def count(self, metric: str, labels: Labels, by: float = 1) -> None:
         self._counter(metric, labels)[0] += by
@@ -505,6 +543,8 @@ class Telemetry:
         for name, histogram in self.histograms.items():
             for labels, row in histogram.rows.items():
                 yield name, labels, row
+        yield "store_up", (), self._down
+        yield "store_waiting", (), self._waiting
 
     def sums(self) -> dict[str, dict[Labels, list[float]]]:
         """Return the sum of all processes' rows with the same labels, by metric."""
@@ -514,6 +554,15 @@ class Telemetry:
             known = rows.get(labels)
             rows[labels] = list(row) if known is None else list(map(add, known, row))
         return sums
+
+    def note_store(self) -> None:
+        """Write how this process finds the store into its rows: whether it is down, and how many
+        rows wait.
+        """
+        state = self.store()
+        self._down[0], self._waiting[0] = int(state.reason is not None), state.waiting
+        self.count("store_lost", (), state.lost - self._lost)
+        self._lost = state.lost
 
     def model_states(self) -> dict[str, ModelState]:
         """Return the state of each model, as this process knows it."""
@@ -541,6 +590,7 @@ class Telemetry:
             HistogramMetricFamily,
         )  # imported by the first scrape: it is heavy
 
+        self.note_store()
         sums = self.sums()
         for name in self.counts:
             m = METRICS[name]
@@ -554,8 +604,13 @@ class Telemetry:
             kept = self.cache()
             for name, amount in (("cache_entries", kept.entries), ("cache_bytes", kept.bytes)):
                 yield GaugeMetricFamily(METRICS[name].name, METRICS[name].help, value=amount)
-            gauge = METRICS["in_flight"]
-            yield GaugeMetricFamily(gauge.name, gauge.help, value=self.in_flight())
+            for key, value in (
+                ("in_flight", self.in_flight()),
+                ("store_up", int(not sums["store_up"][()][0])),
+                ("store_waiting", sums["store_waiting"][()][0]),
+            ):
+                gauge = METRICS[key]
+                yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
         for name in self.histograms:
             m = METRICS[name]
             family = HistogramMetricFamily(m.name, m.help, labels=m.labels)

@@ -204,8 +204,7 @@ class AnswerRoutes:
 def note_when_done(run: Run, note_answered: NoteAnswered) -> None:
     """Record the answer for feedback once it has ended."""
     alone = is_alone(run.question)  # the question forgets its messages when it is done
-    if run.task is not None:
-        run.task.add_done_callback(lambda _: note_answered(answered_record(run, alone=alone)))
+    run.on_end = lambda: note_answered(answered_record(run, alone=alone))
 
 
 def work_for(pipeline: Pipeline, endpoint: str) -> Work:

@@ -136,6 +136,7 @@ class ChatRoutes:
         run.begin(work_for(pipeline, "chat"))
         note_when_done(run, self.note_answered)
         try:
+            writer.limits = header_lines(pipeline.admission.headers(run.question.asker, app.name))
             if chat.call.stream:
                 await stream_answer(run, app, chat, writer)
             else:
@@ -170,7 +171,8 @@ async def send_answer(run: Run, app: App, writer: HttpResponseWriter) -> None:
         raise run.error
     answer = whole_answer(run.question.id, events)
     body = writer.whole_body(encode_json(chat_completion(answer, app.name)))
-    writer.exchange.respond(JSON_HEAD + header_lines(answer_headers(answer)), body)
+    heads = header_lines(answer_headers(answer))
+    writer.exchange.respond(JSON_HEAD + writer.limits + heads, body)
 
 
 async def stream_answer(run: Run, app: App, chat: Chat, writer: HttpResponseWriter) -> None:

@@ -25,7 +25,8 @@ class PassOn(Exception):
 
 class FollowerGuard(Guard):
     """Checks requests as every guard does, and passes on what it cannot decide: a key that it does
-    not know may be the operator's, or its sender may be signed in.
+    not know may be the operator's, or its sender may be signed in. Requests of keys with limits are
+    passed on as well, so that one process counts what they use.
     """
 
     def __init__(
@@ -58,6 +59,9 @@ class FollowerGuard(Guard):
             super().check_key(exchange)
         except Unauthorized:
             raise PassOn from None
+        asker = exchange.asker
+        if asker is not None and self.admission.limits_asker(asker):
+            raise PassOn
 
     async def read(self, exchange: Exchange, most_kb: float | None = None) -> bytes:
         """Return the request's body, and keep it: the request may still be passed on."""

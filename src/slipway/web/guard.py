@@ -17,6 +17,8 @@ from slipway.errors import (
     BadRequest,
     Forbidden,
     InternalError,
+    KeysUnavailable,
+    LimitReached,
     MethodNotAllowed,
     SlipwayError,
     Stopping,
@@ -59,7 +61,7 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys", "cache"),
+        *("traces", "keys", "cache", "usage", "ledger"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -68,7 +70,9 @@ EXPOSED = (
     b"x-slipway-answer-id, x-slipway-served-by, x-slipway-model, x-slipway-attempts, "
     b"x-slipway-cost-usd, x-slipway-cache, x-slipway-cache-key, "
     b"x-slipway-cache-similarity, x-slipway-cache-question, x-slipway-saved-usd, "
-    b"x-slipway-saved-tokens, age, x-request-id, x-should-retry, retry-after, retry-after-ms"
+    b"x-slipway-saved-tokens, age, x-request-id, x-should-retry, retry-after, retry-after-ms, "
+    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 SIMPLE_BODY = 64 * 1024  # bytes; a smaller body is quick to parse, whatever it holds
 MAX_COMMAS = 200_000  # in a body; a million tokens of text have about 70,000
@@ -111,6 +115,8 @@ def respond_error(exchange: Exchange, error: SlipwayError, ref: str, language: L
     )  # the OpenAI clients go by it
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    if isinstance(error, LimitReached):
+        headers += error.headers
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, MethodNotAllowed):
@@ -321,7 +327,7 @@ class Guard:
         elif path == "/readyz":  # public, but only known keys get the details
             try:
                 exchange.asker = self.asker(exchange)
-            except Unauthorized:
+            except (Unauthorized, KeysUnavailable):
                 exchange.asker = None
 
     def asker(self, exchange: Exchange) -> Asker:

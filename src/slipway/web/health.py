@@ -56,6 +56,7 @@ class HealthRoutes:
         pipeline = self.current.pipeline
         asker: Asker | None = request.scope["slipway.asker"]
         known = {n: a.knowledge for n, a in pipeline.apps.items() if a.knowledge is not None}
+        store = self.telemetry.store()
         ready = (
             bool(pipeline.routes)
             or any(knowledge.ready for knowledge in known.values())
@@ -63,6 +64,7 @@ class HealthRoutes:
         )
         body: dict[str, Any] = {
             "status": "ready" if ready else "starting",
+            "state": "ok" if store.reason is None else "degraded",
             "models": len(pipeline.routes),
             "knowledge": {},
             "health": {},
@@ -77,6 +79,9 @@ class HealthRoutes:
                 if pipeline.admission.may_call(asker, name)
             }
             body["health"] = model_states(pipeline, asker)
+            body["store"] = {"waiting": store.waiting}
+            if store.reason is not None and (asker.everything or pipeline.admission.open):
+                body["store"]["reason"] = store.reason  # it may name a host: for the operator
             if local := local_models(pipeline, asker):
                 body["local"] = local
             if settings := self.settings_state(asker):

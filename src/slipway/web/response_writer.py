@@ -24,7 +24,7 @@ STREAM_HEAD = STATUS_LINES[200] + header_lines(STREAM)
 class HttpResponseWriter:
     """The response of one proxied answer. `begun` is true once its headers were sent."""
 
-    __slots__ = ("begun", "exchange", "last_write", "link", "ref", "streamed", "streams")
+    __slots__ = ("begun", "exchange", "last_write", "limits", "link", "ref", "streamed", "streams")
 
     def __init__(self, exchange: Exchange, answer_id: str, streams: "Heartbeats") -> None:
         self.exchange, self.link = exchange, exchange.link
@@ -32,6 +32,7 @@ class HttpResponseWriter:
         self.streams = streams
         self.begun = self.streamed = False
         self.last_write = 0.0
+        self.limits = b""  # header lines of the asker's limits, if an app answers
 
     def whole_body(self, body: bytes) -> bytes:
         """Return the body to send for a whole chat completion; other forms translate it."""
@@ -40,7 +41,10 @@ class HttpResponseWriter:
     def head(self, start: bytes, facts: Facts | None) -> bytes:
         """Return the response's head: `start`, the ids, and what describes the answer."""
         ref = self.ref.encode()
-        ids = b"%bx-slipway-answer-id: %b\r\nx-request-id: %b\r\n" % (start, ref, ref)
+        ids = b"%b%bx-slipway-answer-id: %b\r\nx-request-id: %b\r\n" % (
+            *(start, self.limits),
+            *(ref, ref),
+        )
         if facts is None:
             return ids
         head = (

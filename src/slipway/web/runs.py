@@ -23,7 +23,7 @@ from slipway.errors import (
     SlipwayError,
     Stopping,
 )
-from slipway.types import Event, Question
+from slipway.types import Done, Event, Question
 from slipway.web.wire import event_sse, failed_event
 
 log = logging.getLogger("slipway")
@@ -69,6 +69,8 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.readers: set[asyncio.Event] = set()
         self.ended_at: float | None = None
+        # called once with the last event in the log, before a reader sees it
+        self.on_end: Callable[[], None] | None = None
         self.alone_since: float | None = None
 
     @property
@@ -129,8 +131,14 @@ class Run:
                     section=missing[0].index if missing else 0,
                 )
             )
+        self._tell_end()
         for reader in self.readers:
             reader.set()
+
+    def _tell_end(self) -> None:
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
     def tell(self, error: SlipwayError) -> None:
         """Log an error. A refusal may quote the question, so that only its code is logged."""
@@ -163,6 +171,8 @@ class Run:
             self.size -= memory_of(dropped)
             self.events_size -= len(dropped)
             self.first += 1
+        if type(event) is Done:
+            self._tell_end()
         for reader in self.readers:
             reader.set()
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 log = logging.getLogger("slipway")
 SEGMENT_BYTES = 8 * 1024 * 1024  # of a worker's counters; memory is used only for rows that exist
-CELLS = 4  # numbers of a worker
+CELLS = 5  # numbers of a worker
 _WORD = 8
-_IN_FLIGHT, _RUNNING, _STARTS, _LOST = range(CELLS)
+_IN_FLIGHT, _BEGAN, _RUNNING, _STARTS, _LOST = range(CELLS)
 
 
 class WorkerSegment:
@@ -82,16 +82,13 @@ class Board:
         """Return the counters of worker `number`."""
         return self.segments[number - 1]
 
-    def in_flight(self, number: int) -> int:
-        """Return how many answers worker `number` is giving."""
-        return self.cells[CELLS * number + _IN_FLIGHT]
-
-    def set_in_flight(self, number: int, count: int) -> None:
-        self.cells[CELLS * number + _IN_FLIGHT] = count
-
     def all_in_flight(self) -> "memoryview[int]":
         """Return the numbers of answers that workers 1, 2, … are giving, as they change."""
         return self.cells[CELLS + _IN_FLIGHT :: CELLS]
+
+    def all_began(self) -> "memoryview[int]":
+        """Return how many answers began in workers 1, 2, …, as these numbers change."""
+        return self.cells[CELLS + _BEGAN :: CELLS]
 
     @property
     def running(self) -> int:
@@ -121,10 +118,12 @@ class Board:
         """Return how many answers were in progress in workers when these ended."""
         return sum(self.cells[CELLS + _LOST :: CELLS])
 
-    def note_end(self, number: int) -> int:
-        """Count the answers that ended with their worker as lost, and return their number."""
-        lost = self.in_flight(number)
-        self.cells[CELLS * number + _LOST] += lost
-        self.set_in_flight(number, 0)
+    def note_end(self, number: int, unfinished: int) -> int:
+        """Note the end of a worker in which so many answers ever began and did not finish; return
+        how many of them this process has lost.
+        """
+        before = self.cells[CELLS * number + _LOST]
+        self.cells[CELLS * number + _LOST] = unfinished
+        self.cells[CELLS * number + _IN_FLIGHT] = 0
         self.note_running(number, running=False)
-        return lost
+        return unfinished - before

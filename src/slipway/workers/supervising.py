@@ -24,7 +24,8 @@ STEADY_S = 3.0  # a worker that lived this long is started again at once
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a worker is started that died sooner
 LATE_S = 10.0  # how long after the grace a worker may take to end
 _READ_BYTES = 1 << 16
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
+_NAMES = ("SIGTERM", "SIGINT", "SIGCHLD", "SIGHUP")
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 Answer = Callable[[Any], None]
 SupervisorVerb = Callable[["Worker", Any, Answer], None]
@@ -71,16 +72,18 @@ class Supervisor:
         *,
         grace_s: Callable[[], float],
         on_ready: Callable[[], None],
+        unfinished: Callable[[int], int],
     ) -> None:
         """Take the sockets that the workers listen on; `inner` is for the first one only.
 
-        `on_ready` is called once, when all workers take requests.
+        `on_ready` is called once, when all workers take requests; `unfinished` says how many
+        answers ever began in a worker and did not finish.
         """
         self.board, self.sockets, self.inner = board, sockets, inner
         self.workers = {number: Worker(number) for number in range(1, board.workers + 1)}
         self.verbs: dict[str, SupervisorVerb] = {"ready": self._ready, "leaving": self._leaving}
         self.verbs["failed"] = self._failed
-        self.grace_s, self.on_ready = grace_s, on_ready
+        self.grace_s, self.on_ready, self.unfinished = grace_s, on_ready, unfinished
         self.all_were_ready = False
         self._had_terminal = os.isatty(0)
         self._selector = selectors.DefaultSelector()
@@ -150,7 +153,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the server has its own handler
         self._selector.close()
         for worker in self.workers.values():
             if worker.end is not None and worker is not own:
@@ -170,7 +173,7 @@ class Supervisor:
         was_ready, pid = worker.ready, worker.pid
         self._drop(worker)
         worker.pid, worker.ready = 0, False
-        lost = self.board.note_end(worker.number)
+        lost = self.board.note_end(worker.number, self.unfinished(worker.number))
         if self._is_stopping:
             return
         if not self.all_were_ready and not was_ready:

@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 import httptools
 
 from slipway.providers.mock.faults import refusal
+from slipway.providers.mock.invoice import CallBill
 from slipway.providers.mock.reply import MockReply
 from slipway.providers.mock.settings import RecordedRequest
 
@@ -26,6 +27,7 @@ SLACK_S = 0.0005
 LINGER_NONE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
 Answer = Callable[[RecordedRequest, bytes], MockReply]
+Charge = Callable[[CallBill, int], None]  # what a call costs, and how many tokens were sent
 
 
 class Request(NamedTuple):
@@ -43,8 +45,10 @@ class Request(NamedTuple):
 class MockConnection(asyncio.Protocol):
     """One client's connection, with its queue of requests."""
 
-    def __init__(self, answer: Answer, connections: "set[MockConnection]") -> None:
-        self._answer = answer
+    def __init__(
+        self, answer: Answer, connections: "set[MockConnection]", charge: Charge | None = None
+    ) -> None:
+        self._answer, self.charge = answer, charge
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self.lost = self._loop.create_future()
@@ -170,7 +174,7 @@ class MockConnection(asyncio.Protocol):
         while self._waiting and not self._sending and not self.transport.is_closing():
             request = self._waiting.popleft()
             reply = request.refused or self._answer(request.seen, request.body)
-            self._sending = Sending(self, request, reply)
+            self._sending = Sending(self, request, reply, self.charge)
             self._sending.start()
 
     def drop(self) -> None:
@@ -216,8 +220,16 @@ class Sending:
     delays no other.
     """
 
-    def __init__(self, connection: MockConnection, request: Request, reply: MockReply) -> None:
+    def __init__(
+        self,
+        connection: MockConnection,
+        request: Request,
+        reply: MockReply,
+        charge: Charge | None,
+    ) -> None:
         self.request = request
+        answers = reply.status == 200 and (reply.head or reply.ending == "hold")
+        self._charge = charge if answers and reply.ending != "reset" else None
         self._connection = connection
         self._write = connection.transport.write
         self._reply = reply
@@ -237,6 +249,19 @@ class Sending:
     def stop(self) -> None:
         if self._timer:
             self._timer.cancel()
+        self._bill()
+
+    def _bill(self) -> None:
+        """Charge for what was sent, once."""
+        charge, bill, writes = self._charge, self._reply.bill, self._reply.writes
+        self._charge = None
+        if charge is None or bill is None:
+            return
+        if self._reply.length is None:  # a stream
+            charge(bill, sum(write.content for write in writes[: max(0, self._next)]))
+        else:
+            is_whole = self._next >= len(writes) and self._reply.ending == "keep"
+            charge(bill, bill.output_tokens if is_whole else 0)
 
     def pause(self) -> None:
         self._paused = True
@@ -273,6 +298,8 @@ class Sending:
         self.request.seen.sent.append(time.monotonic())
 
     def _end(self) -> None:
+        if self._reply.ending != "hold":
+            self._bill()
         if self._framed and self._reply.ending == "keep":
             self._write(b"0\r\n\r\n")
         self._connection.ended(self._reply, self.request)

@@ -15,6 +15,7 @@ import msgspec
 
 from slipway.providers.mock import continuing, lies, words
 from slipway.providers.mock.chat_request import ChatBody, split_partial
+from slipway.providers.mock.invoice import CallBill
 from slipway.providers.mock.settings import MockSettings
 
 Ending = Literal[
@@ -71,7 +72,7 @@ class TimedWrite(NamedTuple):
 
 class MockReply(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes of a reply. `length` is the declared Content-Length; None is a stream. The head is
-    sent at `at_s`, or never if `head` is False.
+    sent at `at_s`, or never if `head` is False. `bill` is what the call costs, if anything.
     """
 
     status: int = 200
@@ -81,6 +82,7 @@ class MockReply(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float = 0.0
     ending: Ending = "keep"
     head: bool = True
+    bill: CallBill | None = None
 
 
 def whole(
@@ -150,6 +152,12 @@ def render(draft: ReplyDraft) -> MockReply:
     if not draft.stream:
         return whole(_completion(draft, said), at_s=times[-1])
     return MockReply(headers=EVENTS, writes=tuple(_events(draft, said, times)), at_s=times[0])
+
+
+def bill_of(draft: ReplyDraft) -> CallBill:
+    """Return what a reply costs if all of it is sent."""
+    said = sum(len(_say(draft, index).pieces) for index in range(draft.choices))
+    return CallBill(f"chatcmpl-mock-{draft.number}", draft.model, draft.prompt_tokens, said)
 
 
 def truth(draft: ReplyDraft) -> str:

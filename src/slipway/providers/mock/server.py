@@ -27,8 +27,17 @@ from slipway.providers.mock.faults import (
     fault_of_model,
     refusal,
 )
+from slipway.providers.mock.invoice import Invoice, as_csv
 from slipway.providers.mock.listening import Listener, tls_context
-from slipway.providers.mock.reply import MockReply, draft_of, encode, render, truth, whole
+from slipway.providers.mock.reply import (
+    MockReply,
+    bill_of,
+    draft_of,
+    encode,
+    render,
+    truth,
+    whole,
+)
 from slipway.providers.mock.script import Script
 from slipway.providers.mock.settings import MockSettings, RecordedRequest
 
@@ -82,8 +91,10 @@ class MockServer:
         self._calls = 0
         self._started_at = 0.0
         self._connections: set[MockConnection] = set()
+        self.invoice = Invoice(settings.prices) if settings.prices is not None else None
+        charge = self.invoice.add if self.invoice is not None else None
         self._listener = Listener(
-            lambda: MockConnection(self._answer, self._connections),
+            lambda: MockConnection(self._answer, self._connections, charge),
             tls_context(settings.tls_cert, settings.tls_key),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -198,7 +209,15 @@ class MockServer:
         faults += _own_faults(request.model)
         draft = draft_of(request, self.settings, self._calls)
         given = msgspec.structs.replace(given, seed=draft.seed)
-        return change_reply(render(change_draft(draft, faults, given)), faults, given)
+        draft = change_draft(draft, faults, given)
+        rendered = render(draft)
+        reply = change_reply(rendered, faults, given)
+        if self.invoice is not None:
+            bill = bill_of(draft)
+            if not draft.stream and reply.writes != rendered.writes:
+                bill = msgspec.structs.replace(bill, output_tokens=0)
+            reply = msgspec.structs.replace(reply, bill=bill)
+        return reply
 
     def _embeddings(self, seen: RecordedRequest, body: bytes) -> MockReply:
         self._calls += 1
@@ -247,6 +266,11 @@ class MockServer:
     def _unknown_route(self, seen: RecordedRequest, _: bytes) -> MockReply:
         return refusal(404, f"There is no {seen.method} {seen.path} here.")
 
+    def _get_invoice(self, _: RecordedRequest, __: bytes) -> MockReply:
+        if self.invoice is None:
+            return refusal(404, "This mock has no prices; start it with `--price INPUT OUTPUT`.")
+        return whole(as_csv(self.invoice.lines), headers=(("Content-Type", "text/csv"),))
+
     def _list_requests(self, _: RecordedRequest, __: bytes) -> MockReply:
         now = time.monotonic()
         return whole(encode([_shown(seen, now) for seen in self.requests]))
@@ -257,6 +281,7 @@ ROUTES = (
     _Route("POST", "/embeddings", MockServer._embeddings),
     _Route("GET", "/models", MockServer._models),
     _Route("GET", "/healthz", MockServer._healthz, remembered=False, open=True, steers=True),
+    _Route("GET", "/invoice", MockServer._get_invoice, remembered=False, steers=True),
     _Route("GET", "/requests", MockServer._list_requests, remembered=False, steers=True),
     _Route("PUT", "/script", MockServer._put_script, remembered=False, steers=True),
     _Route("POST", "/truth", MockServer._truth, remembered=False, steers=True),

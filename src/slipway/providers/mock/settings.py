@@ -16,7 +16,8 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     all at once. With `api_key`, every request but `GET /healthz` must carry it as `Authorization:
     Bearer KEY` or `api-key: KEY`; one that carries one of the `bad_keys` is refused. `script` is
     explained in the package's docstring. `continues` is one of `CONTINUES`. With `tls_cert` and
-    `tls_key`, both PEM files, the mock speaks TLS.
+    `tls_key`, both PEM files, the mock speaks TLS. With `prices` (USD per million tokens of input
+    and output), it writes an invoice of its calls.
     """
 
     host: str = "127.0.0.1"
@@ -36,6 +37,7 @@ class MockSettings(msgspec.Struct, frozen=True, kw_only=True):
     continues: str = "exact"
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    prices: tuple[str, str] | None = None
 
 
 class RecordedRequest(msgspec.Struct, kw_only=True):

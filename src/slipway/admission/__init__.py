@@ -1,0 +1,237 @@
+"""Stage 1, admission: check the key and what it may call, and limit what it may use.
+
+`enter` lets an answer in and returns its grant; the grant reserves what each call of a model may
+take, and gives back what the call did not take.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from slipway.admission.budgets import Period
+from slipway.admission.keys import (
+    ANYBODY,
+    OPERATOR,
+    KnownKeys,
+    check_call,
+    may_call,
+    owner_of,
+)
+from slipway.admission.limits import (
+    Headers,
+    Hold,
+    Meter,
+    Meters,
+    Need,
+    Scope,
+    periods_now,
+    rate_headers,
+)
+from slipway.errors import Overloaded
+from slipway.keys import KeyTable
+from slipway.settings import Allowance, KeySettings
+from slipway.types import Asker, Record
+
+__all__ = [
+    "ANYBODY",
+    "OPERATOR",
+    "Admission",
+    "BudgetState",
+    "Grant",
+    "Hold",
+    "InFlight",
+    "Meters",
+    "Need",
+    "owner_of",
+]
+KEPT = 10_000  # askers whose meters are remembered; people who sign in may be many
+
+
+class InFlight:
+    """The number of answers in progress, shared by all versions of the settings; `began` counts
+    all that came, also those that were refused.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.began = 0
+
+
+class BudgetState(Record, frozen=True, kw_only=True):
+    """How a budget is now; amounts are in picodollars, `ends` in seconds since the epoch."""
+
+    who: Scope
+    period: Period
+    cap: int
+    spent: int
+    held: int
+    ends: float
+
+
+class Grant:
+    """An answer that was let in, until it ends; `meters` count what it uses."""
+
+    __slots__ = ("_admission", "limits_calls", "limits_money", "meters")
+
+    def __init__(self, admission: "Admission", meters: Sequence[Meter]) -> None:
+        self._admission, self.meters = admission, meters
+        self.limits_calls = bool(meters) and any(meter.limits_calls for meter in meters)
+        self.limits_money = self.limits_calls and any(meter.limits_money for meter in meters)
+
+    def try_hold(self, need: Need) -> Hold | None:
+        """Reserve what a call may take; None if it does not fit now."""
+        return self._admission.meters.try_hold(self.meters, need)
+
+    async def hold(self, need: Need, within_s: float) -> Hold:
+        """Reserve what a call may take, perhaps after waiting. Raises LimitReached."""
+        return await self._admission.meters.hold(self.meters, need, within_s)
+
+    def leave(self) -> None:
+        """Count an answer that has ended."""
+        self._admission.in_flight -= 1
+        self._admission.in_flight_total.count -= 1
+        for meter in self.meters:
+            meter.answers -= 1
+
+
+class Admission(KnownKeys):
+    """The keys and limits of one version of the settings."""
+
+    def __init__(
+        self,
+        keys: Iterable[KeySettings],
+        limit: int,
+        operator: str | None = None,
+        in_flight_total: InFlight | None = None,
+        *,
+        login: bool = False,
+        table: KeyTable | None = None,
+        key_required: bool = False,
+        limits: Mapping[tuple[Scope, str], Allowance] | None = None,
+        meters: Meters | None = None,
+    ) -> None:
+        """Prepare the look-up tables.
+
+        `limit` is the largest number of answers in progress, `limits` are those of keys (by owner),
+        tenants and apps. Pass `in_flight_total` and `meters` of the previous settings to keep
+        counting. The rest is explained in `KnownKeys`.
+        """
+        super().__init__(keys, operator, login=login, table=table, key_required=key_required)
+        self.limit = limit
+        self.in_flight_total = in_flight_total or InFlight()
+        self.in_flight = 0  # answers in progress that began with these settings
+        self.meters = meters or Meters()
+        self._limited = dict(limits or {})
+        self._found: dict[tuple[str, str, str], tuple[Meter, ...]] = {}
+
+    def use_limits(self) -> None:
+        """Set the limits of the meters; call it when these settings come into force."""
+        for key, meter in self.meters.all.items():
+            meter.set_limits(self._limited.get(key, Allowance()))
+        for scope, name in self._limited:
+            self.meters.meter(scope, name).set_limits(self._limited[scope, name])
+
+    may_call = staticmethod(may_call)
+    check_call = staticmethod(check_call)
+
+    def enter(self, asker: Asker, app: str) -> Grant:
+        """Let an answer in. Raises Overloaded or RateLimited."""
+        self.in_flight_total.began += 1
+        if self.in_flight_total.count >= self.limit:
+            raise Overloaded(
+                f"The limit of {self.limit} answers at a time is reached.", retry_after_s=1.0
+            )
+        meters = self.meters_of(asker, app) if self._limited else ()
+        if meters:
+            now = time.monotonic()
+            for meter in meters:
+                meter.check_answer(now)
+            for meter in meters:
+                meter.answers += 1
+                if meter.rpm is not None:
+                    meter.requests.add(now, 1)
+        self.in_flight_total.count += 1
+        self.in_flight += 1
+        return Grant(self, meters)
+
+    def for_calls(self, asker: Asker, app: str) -> Grant:
+        """Return a grant for calls in the background, which are no answer; nobody leaves it."""
+        return Grant(self, self.meters_of(asker, app) if self._limited else ())
+
+    def limits_asker(self, asker: Asker) -> bool:
+        """Return whether the asker's key or tenant has limits."""
+        return not asker.everything and (
+            ("key", asker.owner) in self._limited or ("tenant", asker.tenant) in self._limited
+        )
+
+    def meters_of(self, asker: Asker, app: str) -> tuple[Meter, ...]:
+        """Return the meters of those limits that apply to this question."""
+        key = (asker.owner, asker.tenant, app)
+        found = self._found.get(key)
+        if found is None:
+            scopes: tuple[tuple[Scope, str], ...] = (
+                *(("key", asker.owner), ("tenant", asker.tenant), ("app", app)),
+            )
+            found = tuple(
+                self.meters.meter(*scope)
+                for scope in scopes
+                if scope in self._limited and not asker.everything
+            )
+            if len(self._found) >= KEPT:
+                self._found.clear()
+            self._found[key] = found
+        return found
+
+    def headers(self, asker: Asker, app: str) -> Headers:
+        """Return the `x-ratelimit-*` headers of a question; none if no limit of it is set."""
+        return rate_headers(self.meters_of(asker, app)) if self._limited else ()
+
+    def budgets(self, asker: Asker) -> list[BudgetState]:
+        """Return the budgets of a key and its tenant."""
+        scopes: tuple[tuple[Scope, str], ...] = (("key", asker.owner), ("tenant", asker.tenant))
+        found, periods = list[BudgetState](), periods_now()
+        for scope in scopes:
+            if scope not in self._limited:
+                continue
+            meter = self.meters.meter(*scope)
+            for budget in (meter.day, meter.month):
+                if budget.cap is not None:
+                    budget.roll(periods)
+                    found.append(
+                        BudgetState(
+                            who=scope[0],
+                            period=budget.period,
+                            cap=budget.cap,
+                            spent=budget.spent,
+                            held=meter.held,
+                            ends=budget.ends,
+                        )
+                    )
+        return found
+
+    @property
+    def is_loaded(self) -> bool:
+        """Return whether all budgets know what was spent before."""
+        return not any(self._unloaded())
+
+    def _unloaded(self) -> Iterator[Meter]:
+        """Yield the meters with a budget that does not know yet what was spent before."""
+        for scope, allowance in self._limited.items():
+            meter = self.meters.meter(*scope)
+            has_money = (allowance.usd_per_day, allowance.usd_per_month) != (None, None)
+            if has_money and not meter.is_loaded:
+                yield meter
+
+    def load_spent(self, spent: Callable[[Scope, float], Mapping[str, int]]) -> None:
+        """Begin the budgets with what the ledger has: `spent(scope, since)` gives it by name.
+
+        Those that earlier settings had are counted already.
+        """
+        periods = periods_now()
+        for meter in self._unloaded():
+            amounts = [
+                spent(meter.scope, since).get(meter.name, 0)
+                for since in (periods.day, periods.month)
+            ]
+            for budget, amount in zip((meter.day, meter.month), amounts, strict=True):
+                budget.roll(periods)
+                budget.spent = amount
+            meter.is_loaded = True

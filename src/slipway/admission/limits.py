@@ -1,0 +1,294 @@
+"""Limits of keys, tenants and apps: answers and tokens a minute, answers at a time, and money.
+
+A call of a model reserves what it may take at most, and is settled with what it took. So no two
+calls can spend the same rest of a budget, and what is left over can be spent at once.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Literal
+
+from slipway.admission.budgets import MoneyLimit, Periods, periods_at, picodollars
+from slipway.admission.windows import SlidingWindow, UsedAmount
+from slipway.errors import (
+    BudgetSpent,
+    BudgetUnknown,
+    LimitReached,
+    NotPriced,
+    RateLimited,
+)
+from slipway.ledger import format_usd, usd
+from slipway.settings import Allowance
+from slipway.types import Record
+
+Scope = Literal["key", "tenant", "app"]
+WAIT_S = 30.0  # the longest wait for running calls to settle, if a call may fit after them
+BUSY_S = 1.0  # when to come back if all answers at a time are in progress
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Need(Record, frozen=True, kw_only=True):
+    """What a call may take at most. `amount` is in picodollars; None if the price is unknown."""
+
+    model: str
+    tokens: int
+    amount: int | None
+
+
+class Meter:
+    """What one key, tenant or app uses. It survives a reload of the settings.
+
+    `held` is what running calls may cost at most, in picodollars; what is held when a day or month
+    ends is settled in the next one, as the ledger books it.
+    """
+
+    __slots__ = (
+        *("allowance", "answers", "day", "held", "is_loaded", "limits_money", "month"),
+        *("most_answers", "name", "requests", "rpm", "scope", "tokens", "tpm"),
+    )
+
+    def __init__(self, scope: Scope, name: str) -> None:
+        self.scope: Scope = scope
+        self.name = name
+        self.answers = self.held = 0
+        self.requests, self.tokens = SlidingWindow(), SlidingWindow()
+        self.day, self.month = MoneyLimit("day"), MoneyLimit("month")
+        self.is_loaded = False  # whether the budgets know what was spent before
+        self.set_limits(Allowance())
+
+    def set_limits(self, allowance: Allowance) -> None:
+        self.allowance = allowance
+        self.rpm, self.tpm, self.most_answers = allowance.rpm, allowance.tpm, allowance.answers
+        self.day.cap = picodollars(allowance.usd_per_day)
+        self.month.cap = picodollars(allowance.usd_per_month)
+        self.limits_money = self.day.cap is not None or self.month.cap is not None
+
+    @property
+    def limits_calls(self) -> bool:
+        return self.limits_money or self.tpm is not None
+
+    @property
+    def who(self) -> str:
+        return "this key" if self.scope == "key" else f"the {self.scope} `{self.name}`"
+
+    def check_answer(self, now: float) -> None:
+        """Raise RateLimited if no further answer may begin."""
+        if self.most_answers is not None and self.answers >= self.most_answers:
+            raise self.refusal(
+                f"{self.most_answers} answers of {self.who} are in progress, which is its limit.",
+                BUSY_S,
+            )
+        if self.rpm is not None and self.requests.used(now) >= self.rpm:
+            raise self.refusal(
+                f"The limit of {self.rpm} answers a minute of {self.who} is reached.",
+                self.requests.free_in(now, self.rpm, 1),
+            )
+
+    def fits(self, need: Need, now: float, periods: Periods) -> bool:
+        """Return whether a call fits now, whatever the calls take that are running."""
+        tpm = self.tpm
+        if tpm is not None and self.tokens.used(now) + min(need.tokens, tpm) > tpm:
+            return False
+        if not self.limits_money:
+            return True
+        if not self.is_loaded or need.amount is None:
+            return False
+        day, month = self.day, self.month
+        day.roll(periods)
+        month.roll(periods)
+        after = self.held + need.amount
+        return (day.cap is None or day.spent + after <= day.cap) and (
+            month.cap is None or month.spent + after <= month.cap
+        )
+
+    def check(self, need: Need, now: float) -> None:
+        """Raise LimitReached if a call does not fit, and would not fit either if all running calls
+        took nothing. Tokens are not waited for.
+        """
+        tpm = self.tpm
+        if tpm is not None and self.tokens.used(now) + min(need.tokens, tpm) > tpm:
+            raise self.refusal(
+                f"The limit of {tpm:,} tokens a minute of {self.who} is reached: "
+                f"this call may take {need.tokens:,}.",
+                self.tokens.free_in(now, tpm, need.tokens),
+            )
+        if not self.limits_money:
+            return
+        if not self.is_loaded:
+            what = f"What {self.who} has spent is not known yet: the store cannot be read."
+            raise self.marked(BudgetUnknown(what, retry_after_s=BUSY_S))
+        if need.amount is None:
+            what = f"The price of `{need.model}` is unknown, so the budget of {self.who}"
+            raise self.marked(NotPriced(f"{what} cannot limit it.", model=need.model))
+        for budget in (self.day, self.month):
+            left = budget.left()
+            if left is not None and need.amount > left:
+                raise self.spent(budget, need.amount)
+
+    def full(self, amount: int) -> MoneyLimit:
+        """Return the budget that a call does not fit into beside those that are running."""
+        left = self.day.left()
+        return self.day if left is not None and self.held + amount > left else self.month
+
+    def spent(self, budget: MoneyLimit, amount: int) -> LimitReached:
+        cap, spent, more = (format_usd(usd(a)) for a in (budget.cap, budget.spent, amount))
+        return self.marked(
+            BudgetSpent(
+                f"The budget of {self.who} for this {budget.period} does not allow this call: "
+                f"{spent} of {cap} USD are spent, and it may cost {more}.",
+                retry_after_s=max(1.0, math.ceil(budget.ends - time.time())),
+            )
+        )
+
+    def refusal(self, what: str, retry_after_s: float) -> LimitReached:
+        after_s = max(1.0, math.ceil(retry_after_s))
+        return self.marked(RateLimited(what, retry_after_s=after_s))
+
+    def marked(self, error: LimitReached) -> LimitReached:
+        """Add to an error what is done instead, and what is left."""
+        error.another_may_help = self.allowance.at_limit == "cheaper"
+        error.may_quote = self.allowance.at_limit != "refuse"
+        error.headers = rate_headers((self,))
+        return error
+
+
+class Hold:
+    """What a call has reserved with its meters, until it is settled."""
+
+    __slots__ = ("_amount", "_entries", "_meters", "_tokens", "_wake")
+
+    def __init__(
+        self, meters: Sequence[Meter], need: Need, now: float, wake: Callable[[], None]
+    ) -> None:
+        self._meters, self._wake = meters, wake
+        self._amount, self._tokens = amount, tokens = need.amount or 0, need.tokens
+        self._entries: list[UsedAmount | None] = []
+        for meter in meters:
+            limits_tokens = meter.tpm is not None
+            self._entries.append(meter.tokens.add(now, tokens) if limits_tokens else None)
+            meter.held += amount
+
+    def settle(self, tokens: int, cost: int | None) -> None:
+        """Replace what was reserved by what the call took; an unknown cost is what it may be at
+        most.
+        """
+        now, periods = time.monotonic(), periods_now()
+        amount, more = self._amount, tokens - self._tokens
+        cost = amount if cost is None else cost
+        for meter, entry in zip(self._meters, self._entries, strict=True):
+            if entry is not None:
+                meter.tokens.correct(entry, more, now)
+            meter.held -= amount
+            day, month = meter.day, meter.month
+            day.roll(periods)
+            month.roll(periods)
+            day.spent += cost
+            month.spent += cost
+        self._meters, self._entries = (), []
+        self._wake()
+
+    def release(self) -> None:
+        """Give back all of it: the call was not made."""
+        self.settle(0, 0)
+
+
+_periods = Periods(day=0.0, day_ends=0.0, month=0.0, month_ends=0.0)
+
+
+def periods_now() -> Periods:
+    """Return the day and the month, computed once a day."""
+    global _periods
+    now = time.time()
+    if not _periods.day <= now < _periods.day_ends:
+        _periods = periods_at(now)
+    return _periods
+
+
+class Meters:
+    """All meters, by scope and name, shared by all versions of the settings."""
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[Scope, str], Meter] = {}
+        self._waiting = deque[asyncio.Future[None]]()
+
+    def meter(self, scope: Scope, name: str) -> Meter:
+        return self.all.setdefault((scope, name), Meter(scope, name))
+
+    def try_hold(self, meters: Sequence[Meter], need: Need) -> Hold | None:
+        """Reserve what a call may take; None if it does not fit now."""
+        now, periods = time.monotonic(), periods_now()
+        for meter in meters:
+            if not meter.fits(need, now, periods):
+                return None
+        return Hold(meters, need, now, self._wake)
+
+    async def hold(self, meters: Sequence[Meter], need: Need, within_s: float) -> Hold:
+        """Reserve what a call may take. Raises LimitReached.
+
+        A call that fits only if others take less than they reserved waits until they have settled.
+        """
+        until = time.monotonic() + min(within_s, WAIT_S)
+        while (hold := self.try_hold(meters, need)) is None:
+            now, periods = time.monotonic(), periods_now()
+            for meter in meters:
+                meter.check(need, now)
+            if now >= until:
+                meter = next(each for each in meters if not each.fits(need, now, periods))
+                raise meter.spent(meter.full(need.amount or 0), need.amount or 0)
+            await self._settled(until - now)
+        return hold
+
+    async def _settled(self, within_s: float) -> None:
+        """Wait until a call is settled."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await asyncio.wait([waiting], timeout=within_s)
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+
+
+REQUESTS = tuple(b"x-ratelimit-%b-requests" % each for each in (b"limit", b"remaining", b"reset"))
+TOKENS = tuple(b"x-ratelimit-%b-tokens" % each for each in (b"limit", b"remaining", b"reset"))
+ROWS = (
+    (REQUESTS, attrgetter("rpm"), attrgetter("requests")),
+    (TOKENS, attrgetter("tpm"), attrgetter("tokens")),
+)
+
+
+def rate_headers(meters: Iterable[Meter]) -> Headers:
+    """Return `x-ratelimit-*` headers as OpenAI sends them, of the meter with the least left."""
+    now, found = time.monotonic(), list[tuple[bytes, bytes]]()
+    for names, limit_of, window_of in ROWS:
+        least: tuple[int, int, SlidingWindow] | None = None
+        for meter in meters:
+            limit = limit_of(meter)
+            if limit is not None:
+                window = window_of(meter)
+                left = limit - window.used(now)
+                if least is None or left < least[0]:
+                    least = left, limit, window
+        if least is not None:
+            left, limit, window = least
+            found += (
+                (names[0], b"%d" % limit),
+                (names[1], b"%d" % max(0, left)),
+                (names[2], duration(window.empty_in(now))),
+            )
+    return tuple(found)
+
+
+def duration(seconds: float) -> bytes:
+    """Return a time as OpenAI writes it: `17ms`, `1.2s`, `6m0s`."""
+    if seconds < 1:
+        return b"%dms" % math.ceil(seconds * 1000)
+    if seconds < 60:
+        return f"{math.ceil(seconds * 10) / 10:g}s".encode()
+    return b"%dm%ds" % divmod(math.ceil(seconds), 60)
