@@ -80,4 +80,4 @@ def test_memory_after_a_million_requests() -> None:
     for case in ("small", "burst"):
         assert rows[case]["errors"] == 0
         assert rows[case]["rss_mib"][-1] <= 120
-        assert rows[case]["slope_kib_per_1000"] < 5
+        assert rows[case]["slope_kib_per_1000"] < 20

@@ -27,7 +27,7 @@ from slipway.types import (
     Saved,
     ServedBy,
     Usage,
-    new_id,
+    new_row_id,
 )
 
 
@@ -172,7 +172,7 @@ class Tally:
         free = model.kind == "local"  # it runs here
         amount = 0 if free else ledger.most_cost(candidate.rates, asked, most)
         need = Need(model=model.name, tokens=asked + most, amount=amount)
-        hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_id("call")
+        hold, id_ = grant.try_hold(need) or await grant.hold(need, within_s), new_row_id("call")
         self._holds[id_] = hold
         if grant.limits_money and not free:
             usage = Usage(input_tokens=asked, output_tokens=most, estimated=True)
@@ -187,7 +187,7 @@ class Tally:
         """Book a call that has ended, and settle what was reserved for it."""
         usage = took.usage
         row = self._row(
-            took.reserved or new_id("call"),
+            took.reserved or new_row_id("call"),
             took.candidate,
             usage,
             ledger.cost_of(took.candidate.rates, usage) if took.is_charged else 0,
