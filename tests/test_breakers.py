@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,9 @@ def test_output_that_may_have_been_written_is_not_counted_as_free(tmp_path: Path
             model["price"] = {"input": 1, "output": 1}
         with serving(tmp_path, settings=file) as server:
             first.script("status-503")
-            assert "x-slipway-cost-usd" in server.chat("main").headers
-            first.script("cut-0")
-            assert "x-slipway-cost-usd" not in server.chat("main").headers
+            free = Decimal(server.chat("main").headers["x-slipway-cost-usd"])
+            first.script("cut-0")  # its prompt is charged, as far as it can be counted here
+            assert Decimal(server.chat("main").headers["x-slipway-cost-usd"]) > free
 
 
 def test_how_long_a_model_rests_has_an_end(tmp_path: Path) -> None:
