@@ -172,13 +172,9 @@ def test_a_locked_sqlite_fails_no_request_and_loses_no_row(
 
 @pytest.mark.parametrize("seconds", [1.0, pytest.param(60.0, marks=pytest.mark.soak)])
 def test_a_full_disk_fails_no_request_and_loses_no_row(locked: Deployment, seconds: float) -> None:
-    """Rows are in memory then, and a vote, which must be on the disk, is refused."""
+    """The journal has its space already, so even a vote can be acknowledged."""
     with locked.serving() as server:
-        outlast(locked, server, lambda: full(server), seconds=seconds, votes=False)
-        answer = server.post("/v1/answers", QUESTION).json()["id"]
-        with full(server):
-            refused = server.post("/v1/feedback", {"answer": answer, "helpful": True})
-            assert refused.status_code == 507
+        outlast(locked, server, lambda: full(server), seconds=seconds)
 
 
 @pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.soak)])
