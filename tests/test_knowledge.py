@@ -226,7 +226,7 @@ def test_importing_knowledge_loads_no_heavy_library() -> None:
     )
 
 
-def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None:
+def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need(tmp_path: Path) -> None:
     heavy = (
         "httpx",
         "sqlite3",
@@ -246,7 +246,11 @@ def test_a_gateway_loads_nothing_that_only_documents_and_the_page_need() -> None
     code = f"{build}; print([m for m in {heavy} if m in sys.modules])"
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
         ).stdout
         == "[]\n"
     )
