@@ -23,7 +23,7 @@ from slipway import weights
 from slipway.knowledge.embedding import Embedder
 
 SKIPS = Path(__file__).with_name("skips.txt")
-WORKERS_PER_CORE = 2  # most tests wait for others most of the time
+WORKERS_PER_CORE = 3  # most tests wait for others most of the time
 watch = ProcessWatch()
 
 

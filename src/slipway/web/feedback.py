@@ -148,7 +148,8 @@ def answered_record(run: Run, *, alone: bool) -> Answered:
         text=whole["text"],
         sources=sources,
         groups=tuple(sorted(question.asker.groups)),
-        is_whole=run.state == "done" and not whole["abstained"] and alone,
+        # it is called with the last event, just before the state is `done`
+        is_whole=run.state in ("running", "done") and not whole["abstained"] and alone,
     )
 
 
