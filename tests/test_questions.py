@@ -1,8 +1,11 @@
 """A question is understood by what it is about: in any language, by whole words and by its names."""
 
+from pathlib import Path
+
 import pytest
 
 from knowledge_base import OPERATOR, KnowledgeBase
+from processes import serving
 from slipway.knowledge.questions import asked_about, names_in
 from slipway.knowledge.quoting import quote
 from slipway.types import Source
@@ -255,3 +258,13 @@ def test_the_less_is_said_of_the_question_the_surer_the_search_must_be() -> None
     assert quote(question, [found], confidence=0.9) is not None
     assert quote(question, [found], confidence=0.3) is None
     assert quote("Can I bring my badge to the office?", [found], confidence=0.3) is not None
+
+
+def test_the_letters_of_a_code_are_no_small_words(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "keys.md").write_text("# Keys\n\nThe code zq72d3f8971d opens the gate.\n")
+    settings = {"apps": {"docs": {"knowledge": ["./docs"]}}, "embedding": "none"}
+    with serving(tmp_path, settings=settings) as server:
+        found = server.post("/v1/answers", {"question": "What about zq72d3f8971d?"}).json()
+    assert not found["abstained"]
+    assert [source["path"] for source in found["sources"]] == ["keys.md"]

@@ -327,6 +327,7 @@ def test_what_a_rule_cannot_see_or_write_is_left_to_the_model(
 def test_repeated_questions_become_rules_once_a_person_accepts_them(
     server: Serving, tmp_path: Path
 ) -> None:
+    assert ask(server, "When are you open?", app="desk", key="key-of-staff")["served_by"] == "rule"
     for asked in ("What is a slipway?", "what is a slipway", "What is a SLIPWAY!"):
         assert ask(server, asked, app="desk", key="key-of-staff")["served_by"] == "model"
     config = min(server.log_file.parent.glob("settings-*.yaml"))

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -92,19 +93,28 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
                 assert "data: [DONE]" not in list(stream)
 
 
+def test_workers_start_if_the_temporary_folder_has_a_long_name(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    named = models("http://127.0.0.1:9/v1", "mock-model")
+    with several(tmp_path, settings=named, env={"TMPDIR": str(deep)}) as workers:
+        assert workers.server.get("/healthz").status_code == 200
+
+
 def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     with (
         mocking() as mock,
+        tempfile.TemporaryDirectory() as short,
         several(
-            tmp_path, settings=models(mock.url, "mock-model"), env={"TMPDIR": str(tmp_path)}
+            tmp_path, settings=models(mock.url, "mock-model"), env={"TMPDIR": short}
         ) as workers,
     ):
         pids = children(workers.server.process.pid)
-        assert list(tmp_path.glob("slipway-*"))
+        assert list(Path(short).glob("slipway-*"))
         workers.server.process.kill()
         until(lambda: is_over(workers.server, pids))
         assert is_free(workers.server.port)
-        assert not list(tmp_path.glob("slipway-*"))
+        assert not list(Path(short).glob("slipway-*"))
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", "65"])

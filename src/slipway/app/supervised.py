@@ -30,6 +30,7 @@ from slipway.workers import Board, Channel, ChannelError, Supervisor, bind_all, 
 from slipway.workers.channel import Line, Verb, encode
 from slipway.workers.supervising import Answer, Worker
 
+LONGEST_FOLDER = 64  # bytes; the names of the folder and the socket follow
 log = logging.getLogger("slipway")
 LOG_FORMAT = "%(asctime)s %(levelname).1s worker {}: %(message)s"
 
@@ -99,7 +100,7 @@ def serve_workers(
         for note in notes(found.settings):
             log.info("%s", note)
 
-    folder, own = Path(tempfile.mkdtemp(prefix="slipway-workers-")), os.getpid()
+    folder, own = folder_for_socket(), os.getpid()
     try:
         path, secret = folder / "first.sock", secrets.token_hex(32).encode()
         board = Board(workers)
@@ -229,6 +230,15 @@ class Work:
     async def _tell_leaving(self) -> None:
         with suppress(ChannelError):  # the supervisor has ended
             await self.channel.call("supervisor", "leaving")
+
+
+def folder_for_socket() -> Path:
+    """Make the folder of the workers' socket. The path of a socket has at most 103 bytes on some
+    systems (unix(7), sun_path), so that a long TMPDIR cannot be used.
+    """
+    usual = tempfile.gettempdir()
+    fits = len(os.fsencode(usual)) <= LONGEST_FOLDER
+    return Path(tempfile.mkdtemp(prefix="slipway-workers-", dir=usual if fits else "/tmp"))  # noqa: S108 - mkdtemp makes it private
 
 
 def acting(act: Callable[[], object]) -> Verb:

@@ -170,6 +170,7 @@ def serve(out: Path, port: int, catalogues: tuple[Path, ...]) -> None:
     bound = socket.socket()
     try:
         bound.bind((HOST, port))
+        bound.listen()  # from now on a browser can connect
     except OSError as error:
         raise SettingsError(
             [f"--port: {port} cannot be had ({error.strerror}); choose another"]

@@ -91,7 +91,7 @@ _NO_LATIN = frozenset(["arabic", "russian"])
 _CLEAR = 2  # hits
 # Languages that write joined nouns as one word
 JOINING = frozenset(["german", "dutch", "swedish"])
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?!\w)")  # not the letters of a code such as `zq72d3`
 _MARKS = re.compile("[\u0300-\u036f\u064b-\u0655\u0670]")
 SHORTEST_PART, _SHORTEST_BENT = 4, 5  # letters of a noun in a joined one; of a word with an ending
 _LONGEST_ENDING = 3
