@@ -102,7 +102,7 @@ def watched(context: BrowserContext) -> Iterator[Watched]:
     )
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
     found.page.add_init_script(
-        "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI}`))"
+        "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI} ${e.sourceFile}:${e.lineNumber} ${e.sample} ${e.target?.outerHTML?.slice(0, 300)}`))"
     )
     yield found
     assert found.strayed == [], found.strayed

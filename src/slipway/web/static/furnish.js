@@ -21,8 +21,9 @@ export function furnish(fragment, { top, level = top }) {
 /** Completes a block that is final and in the page: its colours, and scrolling by keys. */
 export function settle(block) {
   for (const code of block.querySelectorAll("pre > code")) {
-    // a diagram that names an image would ask another server for it; it stays shown as its source
-    if (languageOf(code) === "mermaid" && !/\bimg\s*:|:\/\//i.test(code.textContent)) import("./diagram.js").then(({ draw }) => draw(code, code.closest(".code")));
+    // a diagram that names an image would ask another server for it, and one with event handlers
+    // would try to run them: they stay shown as their source
+    if (languageOf(code) === "mermaid" && !/\bimg\s*:|:\/\/|\bon[a-z]{3,}\s*=/i.test(code.textContent)) import("./diagram.js").then(({ draw }) => draw(code, code.closest(".code")));
     else colour(code, true);
   }
   for (const each of block.querySelectorAll("pre, .scroller")) widths.observe(each);
