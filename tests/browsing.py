@@ -29,6 +29,11 @@ DESK, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
 keeps_screenshots = False  # set by `--screenshots`
 expect.set_options(timeout=PATIENCE_S * 1000)
 
+REPORT_BREACHES = """addEventListener("securitypolicyviolation", (breach) => {
+    const { blockedURI, sourceFile, lineNumber, sample } = breach;
+    console.error(`policy: ${blockedURI} ${sourceFile}:${lineNumber} ${sample}`);
+})"""
+
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM.exists(),
     reason=f"Chromium is not installed at {CHROMIUM}: apt-get install chromium-headless-shell",
@@ -101,9 +106,7 @@ def watched(context: BrowserContext) -> Iterator[Watched]:
         "console", lambda m: found.errors.append(m.text) if m.type in ("error", "warning") else None
     )
     found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-    found.page.add_init_script(
-        "addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.blockedURI} ${e.sourceFile}:${e.lineNumber} ${e.sample} ${e.target?.outerHTML?.slice(0, 300)}`))"
-    )
+    found.page.add_init_script(REPORT_BREACHES)
     yield found
     assert found.strayed == [], found.strayed
     assert found.errors == [], found.errors
