@@ -326,7 +326,7 @@ Uploads
 .. versionadded:: 2.0
    The ``cli`` was added.
 
-Install with `pip <https://pypi.org>`_, see Python_::
+Install with `pip <https://pip.example>`_, see Python_::
 
     $ pip install
 
@@ -399,7 +399,7 @@ def test_directives_tables_and_roles_of_restructured_text_become_markdown(parser
     blocks = [
         "Note: Read /security first, or that page; call `run`.",
         "Added in version 2.0: The `cli` was added.",
-        "Install with [pip](https://pypi.org), see Python:",
+        "Install with [pip](https://pip.example), see Python:",
         "```\n$ pip install\n\n$ run it\n```",
         "Slot: A place for\none file.",
         "- item one\n  goes on\n- item two:\n\n  ```\n  code()\n  ```",

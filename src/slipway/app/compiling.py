@@ -97,6 +97,21 @@ class Carried(Record, frozen=True, kw_only=True):
     rulebooks: "dict[str, RuleBook]" = msgspec.field(default_factory=dict)  # by app
 
 
+def admission_of(settings: Settings, carried: Carried, operator: str | None) -> Admission:
+    """Compile the keys and limits; `operator` is the key of commands on this machine."""
+    return Admission(
+        settings.keys,
+        settings.limits.answers,
+        operator,
+        carried.in_flight_total,
+        login=settings.login is not None,
+        limits=limits_of(settings),
+        meters=carried.meters,
+        table=carried.keys,
+        key_required=settings.key_required,
+    )
+
+
 def compile_pipeline(
     settings: Settings,
     models: Mapping[str, ModelHandle],
@@ -138,17 +153,7 @@ def compile_pipeline(
         for name, app in settings.apps.items()
     }
     return answer.Pipeline(
-        admission=Admission(
-            settings.keys,
-            settings.limits.answers,
-            operator,
-            carried.in_flight_total,
-            login=settings.login is not None,
-            limits=limits_of(settings),
-            meters=carried.meters,
-            table=carried.keys,
-            key_required=settings.key_required,
-        ),
+        admission=admission_of(settings, carried, operator),
         apps=apps,
         routes=routes,
         emit=carried.emit,

@@ -2,7 +2,7 @@
 
 Each worker has a segment for its counters, which only it writes, and a few numbers. The memory
 belongs to the supervisor: a worker that is killed loses nothing that it had counted, and the one
-that is started in its place goes on with the same counters. Reading needs no lock: a number is
+that is started in its place continues the same counters. Reading needs no lock: a number is
 written with one store of 8 bytes, and a row is visible once it is complete.
 """
 

@@ -412,7 +412,7 @@ def _cells(line: str, edges: Sequence[int]) -> list[str]:
 
 
 def _simple_table(lines: Sequence[str], at: int) -> tuple[int, Sequence[RstBlock]]:
-    """Read a table whose columns are under `====  ====`; a line that begins with a gap goes on with
+    """Read a table whose columns are under `====  ====`; a line that begins with a gap continues
     the row above it.
     """
     columns = [found.span() for found in re.finditer("=+", lines[at])]
