@@ -122,7 +122,7 @@ class TraceWriter:
         The newest segment of each process is only deleted for its age: it may be written to.
         """
         total, seen = 0, set[str]()
-        room = self.at_most_bytes - self._segment_bytes  # one more segment is about to be written
+        most = self.at_most_bytes - self._segment_bytes  # one more segment is about to be written
         for path in segments(self.folder):
             writer = path.name.partition("-")[2]
             is_newest = writer not in seen
@@ -130,7 +130,7 @@ class TraceWriter:
             with contextlib.suppress(OSError):
                 found = path.stat()
                 total += found.st_size
-                if found.st_mtime < now - self.keep_s or (total > room and not is_newest):
+                if found.st_mtime < now - self.keep_s or (total > most and not is_newest):
                     path.unlink()
 
     def close(self) -> None:
