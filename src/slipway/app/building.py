@@ -15,6 +15,7 @@ from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
+from slipway.app.observing import Observing
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.sampling import Sampling
@@ -31,7 +32,6 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.traces import Traces
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -89,8 +89,8 @@ class Assembly:
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
-        kept = settings.traces
-        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
+        self.observing = Observing(self.records.folder / "traces", settings, self.count)
+        self.traces = self.observing.traces
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -206,11 +206,13 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
-        kept = compiled.settings.traces
-        self.traces.limit(kept.keep, kept.at_most_bytes)
+        self.observing.apply(compiled.settings)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
+
+    def count(self, metric: str, labels: tuple[str, ...], by: int) -> None:
+        self.telemetry.count(metric, labels, by)
 
     def count_reload(self, outcome: str) -> None:
         self.telemetry.count("reloads", (outcome,))
@@ -292,7 +294,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
-        self.traces.start()
+        self.observing.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -316,7 +318,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
-        await asyncio.to_thread(self.traces.close)
+        await asyncio.to_thread(self.observing.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()
