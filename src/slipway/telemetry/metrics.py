@@ -180,7 +180,7 @@ class Telemetry:
 
     def attempt(self, a: AttemptDone) -> None:
         error = "" if a.error is None else known_code(a.error)
-        kind = (a.model, a.provider, a.zone, error, a.kind, a.place, a.used)
+        kind = (a.model, a.provider, a.zone, error, a.kind, a.role, a.place, a.used)
         rows = self._attempts.get(kind) or self._attempt_rows(a, kind, error)
         duration = rows.duration
         for row in rows.ones:
