@@ -13,8 +13,13 @@ from slipway.routing import healths_of, models_of
 from slipway.routing.health import HealthReport
 from slipway.telemetry.metrics import BAD, ModelState, Telemetry
 from slipway.types import Asker
+from slipway.web.descriptions import OBJECT, TEXT, WHOLE, Operation, fields, one_of
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
+
+READY = fields(
+    status=one_of("ready", "starting"), state=one_of("ok", "degraded"), models=WHOLE, health=OBJECT
+)
 
 
 class Workers(Protocol):
@@ -105,9 +110,34 @@ class HealthRoutes:
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
         return [
-            ApiRoute("/healthz", self.healthz, methods=["GET"]),
-            ApiRoute("/readyz", self.readyz, methods=["GET"]),
-            ApiRoute("/metrics", self.metrics, methods=["GET"]),
+            ApiRoute(
+                "/healthz",
+                self.healthz,
+                methods=["GET"],
+                does=Operation(
+                    about="whether the process is alive", returns=fields(status=one_of("ok"))
+                ),
+            ),
+            ApiRoute(
+                "/readyz",
+                self.readyz,
+                methods=["GET"],
+                does=Operation(
+                    about="whether something can answer, and what is degraded",
+                    returns=READY,
+                    also={503: READY},
+                ),
+            ),
+            ApiRoute(
+                "/metrics",
+                self.metrics,
+                methods=["GET"],
+                does=Operation(
+                    about="metrics for Prometheus",
+                    sends=("text/plain", "application/openmetrics-text"),
+                    returns=TEXT,
+                ),
+            ),
         ]
 
 
