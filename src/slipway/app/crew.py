@@ -12,7 +12,9 @@ from slipway.admission import InFlight
 from slipway.cache import Selection
 from slipway.settings import Limits, ModelSettings, Settings
 from slipway.settings.loading import Loaded
-from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
+from slipway.telemetry.definitions import Labels
+from slipway.telemetry.model_states import ModelState
+from slipway.telemetry.rows import NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
 
 ASK_S = 1.0  # how long a worker waits for what the others know

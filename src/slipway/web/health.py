@@ -11,7 +11,8 @@ from slipway.answer import Current, Pipeline
 from slipway.knowledge import Knowledge
 from slipway.routing import healths_of, models_of
 from slipway.routing.health import HealthReport
-from slipway.telemetry.metrics import BAD, ModelState, Telemetry
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.model_states import BAD, ModelState
 from slipway.types import Asker
 from slipway.web.descriptions import OBJECT, TEXT, WHOLE, Operation, fields, one_of
 from slipway.web.responses import reply
