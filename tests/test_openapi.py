@@ -156,7 +156,7 @@ def test_a_hundred_thousand_random_requests(workers: Workers) -> None:
     rounds = 0
     while sent < 100_000:
         rounds += 1
-        found = random_requests(server, 40_000, 100 + rounds)
+        found = random_requests(server, 25_000, 100 + rounds)
         check(found)
         sent += found["sent"]
         sizes.append(rss_mib_of(workers))

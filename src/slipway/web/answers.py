@@ -70,7 +70,11 @@ CACHE_WISH = Parameter(
 )
 LAST_EVENT = Parameter(name="Last-Event-ID", about="the number of the last event that was read")
 AFTER = Parameter(name="after", about="the same, for clients that cannot set the header")
-ANSWER_ERRORS: tuple[type[SlipwayError], ...] = (ModelNotFound, NotCached, *all_errors(ProviderError))
+ANSWER_ERRORS: tuple[type[SlipwayError], ...] = (
+    ModelNotFound,
+    NotCached,
+    *all_errors(ProviderError),
+)
 ANSWER = fields(
     id=TEXT,
     text=or_null(TEXT),

@@ -26,6 +26,7 @@ from slipway.errors import (
     UnsupportedMedia,
 )
 from slipway.web.descriptions import (
+    EVENTS_TYPE,
     JSON_TYPE,
     TEXT,
     YES_NO,
@@ -195,6 +196,8 @@ def responses(path: str, operation: Operation) -> dict[str, Any]:
     """Return the response objects: the reply, and for each status the errors that it may be."""
     shape = schema_of(operation.returns)
     content = {kind: {"schema": shape if kind == JSON_TYPE else TEXT} for kind in operation.sends}
+    if EVENTS_TYPE in content:  # each event has a name of its own: docs/api.md lists them
+        content[EVENTS_TYPE] = {}
     written: dict[str, Any] = {
         str(operation.status): {"description": "Done", **({"content": content} if content else {})}
     }
