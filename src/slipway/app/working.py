@@ -85,12 +85,16 @@ class WorkerAssembly(Assembly):
         """Return what other workers and the supervisor may call here."""
         return {
             "models": self.tell_models,
+            "gauges": self.tell_gauges,
             "trace": self.tell_trace,
             "invalidate": self.invalidate,
         }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
+
+    async def tell_gauges(self, _: Any) -> Any:
+        return self.telemetry.own_gauges()
 
     async def tell_trace(self, body: Any) -> Any:
         answer_id, owner = msgspec.convert(body, tuple[str, str | None])

@@ -4,6 +4,7 @@ Counting costs a dictionary look-up and a few additions; text is written only fo
 (`exposition.py`).
 """
 
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -14,12 +15,14 @@ from slipway.errors import ProviderRefused, SlipwayError
 from slipway.ledger import LedgerRow
 from slipway.prices import PICO
 from slipway.routing import Health
-from slipway.telemetry.definitions import METRICS, SECONDS, TOKENS, Labels
+from slipway.telemetry.bounds import SERIES, SeriesBound
+from slipway.telemetry.definitions import METRICS, TOKENS, Labels
 from slipway.telemetry.exposition import Scrape, written
+from slipway.telemetry.gauges import GaugeRow, GaugeSums, joined_gauges, own_gauges
 from slipway.telemetry.model_states import ModelState
 from slipway.telemetry.rows import (
     AnswerRows,
-    Histogram,
+    AttemptRows,
     NewRow,
     NumberedRow,
     Numbers,
@@ -38,7 +41,11 @@ from slipway.types import (
     Usage,
 )
 
+log = logging.getLogger("slipway")
 REFRESH = "refresh"  # the endpoint of answers that are written again in the background
+OPERATION = "chat"  # what all calls are, in OpenTelemetry's words
+KINDS = 5000  # of answers and calls whose rows are remembered: changed settings bring new names
+NO_EDGES: Mapping[str, Sequence[float]] = {}
 
 
 def known_code(code: str | None) -> str:
@@ -74,29 +81,43 @@ class Telemetry:
         all_rows: Callable[[], Iterable[NumberedRow]] | None = None,
         cache: Callable[[], CacheStats] = CacheStats,
         semantic: Callable[[], Iterable[SemanticReport]] = tuple,
+        *,
+        read: Callable[[], Iterable[GaugeRow]] = tuple,
+        edges: Mapping[str, Sequence[float]] = NO_EDGES,
+        series: int = SERIES,
     ) -> None:
         """Count in rows that `new_row` makes.
 
         `all_rows` yields what all processes of the server counted; by default, this is the only
-        one.
+        one. `read` yields what is read when the metrics are scraped. `edges` are further edges of
+        buckets, by metric: all processes of a server need the same. `series` is how many series
+        there may be.
         """
         self.started_at = int(time.time())
         self.store, self._lost = store, 0
         self.in_flight, self.healths, self.new_row = in_flight, healths, new_row
         self.all_rows, self.cache = all_rows or self.own_rows, cache
-        self.semantic = semantic
-        self.counts: dict[str, dict[Labels, Numbers]] = {
-            key: {} for key, metric in METRICS.items() if metric.kind == "counter"
+        self.semantic, self.read = semantic, read
+        self.bound = SeriesBound(series, lambda: self.all_rows())
+        self.edges = {
+            key: tuple(sorted({*metric.buckets, *edges.get(key, ())}))
+            for key, metric in METRICS.items()
+            if metric.buckets
         }
+        self.rows: dict[str, dict[Labels, Numbers]] = {
+            key: {} for key, metric in METRICS.items() if metric.is_counted or metric.buckets
+        }
+        # (metric, labels) that are counted under other labels -> the row of those
+        self._others: dict[tuple[str, Labels], Numbers] = {}
+        self._down, self._waiting = (new_row(key, (), 1) for key in ("store_up", "store_waiting"))
         for outcome in ("applied", "refused"):
             self.count("reloads", (outcome,), 0)
-        self._down, self._waiting = (new_row(key, (), 1) for key in ("store_up", "store_waiting"))
         self.count("store_lost", (), 0)
-        self.histograms = {
-            name: Histogram(name, m.buckets, new_row) for name, m in METRICS.items() if m.buckets
-        }
-        self._rows: dict[Labels, AnswerRows] = {}
+        self._answers: dict[Labels, AnswerRows] = {}
+        self._attempts: dict[tuple[object, ...], AttemptRows] = {}
         self._tokens: dict[Labels, TokenRows] = {}
+        self._durations, self._call_durations = self.edges["duration"], self.edges["call_duration"]
+        self._ttfts, self._tpots = self.edges["ttft"], self.edges["tpot"]
 
     def emit(self, record: PipelineRecord | FeedbackGiven) -> None:
         """Count a record."""
@@ -111,12 +132,86 @@ class Telemetry:
         elif type(record) is FeedbackGiven:
             self.feedback(record)
 
+    def count(self, metric: str, labels: Labels, by: float = 1) -> None:
+        """Increase a counter."""
+        self.row(metric, labels)[0] += by
+
+    def observe(self, metric: str, labels: Labels, value: float) -> None:
+        """Add a value to a histogram."""
+        row = self.row(metric, labels)
+        row[bisect_left(self.edges[metric], value)] += 1
+        row[-1] += value
+
+    def row(self, metric: str, labels: Labels) -> Numbers:
+        """Return the row in which these labels are counted: a counter's has one number, a
+        histogram's one for each bucket and for what is past the last, and then the sum.
+        """
+        found = self.rows[metric].get(labels)
+        if found is None:
+            found = self._others.get((metric, labels)) or self._new_row(metric, labels)
+        return found
+
+    def _new_row(self, metric: str, labels: Labels) -> Numbers:
+        rows, place = self.rows[metric], self.bound.place(metric, labels)
+        row = rows.get(place)
+        if row is None:
+            edges = self.edges.get(metric)
+            row = rows[place] = self.new_row(metric, place, 1 if edges is None else len(edges) + 2)
+        if place != labels:
+            if len(self._others) >= KINDS:
+                self._others.clear()
+            self._others[metric, labels] = row
+            if ("series_other", (metric,)) not in self._others:
+                self._warn_of_other(metric)
+            self.count("series_other", (metric,))
+        return row
+
+    def _warn_of_other(self, metric: str) -> None:
+        """Say once that a metric has used its share of the series."""
+        if (metric,) not in self.rows["series_other"]:
+            log.warning(
+                "metric %s has its share of the %d series: new names are counted as `other`; "
+                "raise `metrics.series` to see them",
+                METRICS[metric].name,
+                self.bound.series,
+            )
+
+    # records
+
     def attempt(self, a: AttemptDone) -> None:
-        labels = (a.model, a.provider, a.zone, "" if a.error is None else known_code(a.error))
-        row = self.counts["attempts"].get(labels) or self._counter("attempts", labels)
-        row[0] += 1
+        error = "" if a.error is None else known_code(a.error)
+        kind = (a.model, a.provider, a.zone, error, a.kind, a.place, a.used)
+        rows = self._attempts.get(kind) or self._attempt_rows(a, kind, error)
+        duration = rows.duration
+        for row in rows.ones:
+            row[0] += 1
+        duration[bisect_left(self._call_durations, a.duration_s)] += 1
+        duration[-1] += a.duration_s
+        if a.waited_s is not None:
+            self.observe("queue_wait", (a.model,), a.waited_s)
+        if a.opened_breaker:
+            self.count("breaker_openings", (a.model,))
         if a.left_out:
             self.count("left_out", (a.model, a.provider), a.left_out)
+
+    def _attempt_rows(self, a: AttemptDone, kind: tuple[object, ...], error: str) -> AttemptRows:
+        """Find the rows that calls of this kind are counted in, once."""
+        ones = [self.row("attempts", (a.model, a.provider, a.zone, error))]
+        if a.kind == "retry":
+            ones.append(self.row("retries", (a.model,)))
+        elif a.kind == "trial":
+            outcome = "failed" if error else "used" if a.used else "unused"
+            ones.append(self.row("trials", (a.model, outcome)))
+        if a.kind == "continue" or (a.place > 0 and a.kind == "first"):
+            how = "continued" if a.kind == "continue" else "whole"
+            ones.append(self.row("failovers", (a.model, a.role, how)))
+        if len(self._attempts) >= KINDS:
+            self._attempts.clear()
+        rows = self._attempts[kind] = AttemptRows(
+            duration=self.row("call_duration", (OPERATION, a.model, a.provider, error)),
+            ones=tuple(ones),
+        )
+        return rows
 
     def rule(self, used: RuleUsed) -> None:
         outcome = "shadow" if used.shadow else "served"
@@ -138,65 +233,81 @@ class Telemetry:
         elif row.cost:
             self.count("cost", (row.app, row.model), row.cost / PICO)
 
-    def count(self, metric: str, labels: Labels, by: float = 1) -> None:
-        self._counter(metric, labels)[0] += by
-
-    def _counter(self, metric: str, labels: Labels) -> Numbers:
-        """Return the row of a counter, of one number."""
-        counts = self.counts[metric]
-        row = counts.get(labels)
-        if row is None:
-            row = counts[labels] = self.new_row(metric, labels, 1)
-        return row
-
     def answer(self, a: AnswerDone) -> None:
         error = "" if a.error is None else known_code(a.error)
         kind = (a.app, a.model or "", a.provider, a.served_by or "", error)
-        rows = self._rows.get(kind) or self._rows_of(kind)
+        rows = self._answers.get(kind) or self._answer_rows(kind)
         if a.endpoint != REFRESH:  # nobody waits for that, but its tokens are paid for
             rows.answers[0] += 1
             if a.cache is not None or a.saved is not None:
                 self.count_cache(a)
-        rows.duration[bisect_left(SECONDS, a.duration_s)] += 1
+        rows.duration[bisect_left(self._durations, a.duration_s)] += 1
         rows.duration[-1] += a.duration_s
         usage = a.usage
         if usage is not None:
             self._observe_tokens(rows.tokens, usage)
         if a.streamed and a.ttft_s is not None:
-            self.histograms["ttft"].observe(rows.labels, a.ttft_s)
-            if usage is not None and usage.output_tokens > 1:
-                per_token_s = (a.duration_s - a.ttft_s) / (usage.output_tokens - 1)
-                self.histograms["tpot"].observe(rows.labels, per_token_s)
+            self._observe_times(rows, a.ttft_s, a.duration_s, usage)
         for each in a.other_usage:
             self._observe_tokens(self._token_rows((a.app, each.model, each.provider)), each.usage)
         if a.citations_kept or a.citations_flagged or a.citations_dropped:
             self._count_citations(a)
 
-    def _rows_of(self, kind: Labels) -> "AnswerRows":
+    def _answer_rows(self, kind: Labels) -> AnswerRows:
         """Find the rows that answers of this kind are counted in, once."""
         app, model, provider, served_by, error = kind
         labels = (app, model, provider)
-        rows = self._rows[kind] = AnswerRows(
-            labels=labels,
-            answers=self._counter("answers", (app, model, served_by, error)),
-            duration=self.histograms["duration"].row((*labels, error)),
+        if len(self._answers) >= KINDS:
+            self._answers.clear()
+        rows = self._answers[kind] = AnswerRows(
+            labels=(OPERATION, *labels),
+            answers=self.row("answers", (app, model, served_by, error)),
+            duration=self.row("duration", (OPERATION, *labels, error)),
             tokens=self._token_rows(labels),
         )
         return rows
 
-    def _token_rows(self, labels: Labels) -> "TokenRows":
+    def _observe_times(
+        self, rows: AnswerRows, ttft_s: float, duration_s: float, usage: Usage | None
+    ) -> None:
+        ttft = rows.ttft
+        if ttft is None:  # a row is shown from its first value on
+            ttft = rows.ttft = self.row("ttft", rows.labels)
+        ttft[bisect_left(self._ttfts, ttft_s)] += 1
+        ttft[-1] += ttft_s
+        if usage is not None and usage.output_tokens > 1:
+            tpot = rows.tpot
+            if tpot is None:
+                tpot = rows.tpot = self.row("tpot", rows.labels)
+            per_token_s = (duration_s - ttft_s) / (usage.output_tokens - 1)
+            tpot[bisect_left(self._tpots, per_token_s)] += 1
+            tpot[-1] += per_token_s
+
+    def _token_rows(self, labels: Labels) -> TokenRows:
         rows = self._tokens.get(labels)
         if rows is None:
-            rows = self._tokens[labels] = TokenRows(labels=labels)
+            if len(self._tokens) >= KINDS:
+                self._tokens.clear()
+            rows = self._tokens[labels] = TokenRows(labels=(OPERATION, *labels))
         return rows
 
-    def _observe_tokens(self, rows: "TokenRows", usage: Usage) -> None:
+    def _observe_tokens(self, rows: TokenRows, usage: Usage) -> None:
         if rows.input is None:  # a row is shown from its first value on
-            row = self.histograms["tokens"].row
-            rows.input, rows.output = row((*rows.labels, "input")), row((*rows.labels, "output"))
-        for row_, value in ((rows.input, usage.input_tokens), (rows.output, usage.output_tokens)):
-            row_[bisect_left(TOKENS, value)] += 1
-            row_[-1] += value
+            rows.input = self.row("tokens", (*rows.labels, "input"))
+            rows.output = self.row("tokens", (*rows.labels, "output"))
+        for row, value in ((rows.input, usage.input_tokens), (rows.output, usage.output_tokens)):
+            row[bisect_left(TOKENS, value)] += 1
+            row[-1] += value
+        if usage.cached_tokens:
+            if rows.cached is None:
+                rows.cached = self.row("tokens", (*rows.labels, "cached"))
+            rows.cached[bisect_left(TOKENS, usage.cached_tokens)] += 1
+            rows.cached[-1] += usage.cached_tokens
+        if usage.reasoning_tokens:
+            if rows.reasoning is None:
+                rows.reasoning = self.row("tokens", (*rows.labels, "reasoning"))
+            rows.reasoning[bisect_left(TOKENS, usage.reasoning_tokens)] += 1
+            rows.reasoning[-1] += usage.reasoning_tokens
 
     def _count_citations(self, a: AnswerDone) -> None:
         for outcome, count in (
@@ -223,19 +334,19 @@ class Telemetry:
         else:
             self.count("saved_unpriced", labels)
 
+    # what was counted
+
     def own_rows(self) -> Iterator[NumberedRow]:
         """Yield what this process counted."""
-        for name, counts in self.counts.items():
-            for labels, row in counts.items():
-                yield name, labels, row
-        for name, histogram in self.histograms.items():
-            for labels, row in histogram.rows.items():
+        for name, rows in self.rows.items():
+            for labels, row in rows.items():
                 yield name, labels, row
         yield "store_up", (), self._down
         yield "store_waiting", (), self._waiting
 
     def sums(self) -> dict[str, dict[Labels, list[float]]]:
         """Return the sum of all processes' rows with the same labels, by metric."""
+        self.note_store()
         sums: dict[str, dict[Labels, list[float]]] = {name: {} for name in METRICS}
         for name, labels, row in self.all_rows():
             rows = sums[name]
@@ -252,6 +363,21 @@ class Telemetry:
         self.count("store_lost", (), state.lost - self._lost)
         self._lost = state.lost
 
+    # what is read
+
+    def own_gauges(self) -> list[GaugeRow]:
+        """Return what this process knows beside what it counted."""
+        return own_gauges(
+            self.model_states(), self.cache(), self.semantic(), self.started_at, self.read()
+        )
+
+    def gauges(self, others: Iterable[Sequence[GaugeRow]] = ()) -> GaugeSums:
+        """Return what is read rather than counted, by metric and labels. `others` is what the other
+        processes of the server know (their `own_gauges`).
+        """
+        whole: list[GaugeRow] = [("in_flight", (), self.in_flight())]
+        return joined_gauges([self.own_gauges(), *others, whole], self.bound.series)
+
     def model_states(self) -> dict[str, ModelState]:
         """Return the state of each model, as this process knows it."""
         states = {}
@@ -261,6 +387,7 @@ class Telemetry:
                 state=shown.state,
                 running=shown.busy if limited else None,
                 waiting=shown.waiting if limited else None,
+                oldest_s=shown.oldest_s if limited else None,
             )
         return states
 
@@ -268,10 +395,11 @@ class Telemetry:
         self,
         accept: str,
         names: Set[str] | None = None,
-        others: Sequence[Mapping[str, ModelState]] = (),
+        others: Iterable[Sequence[GaugeRow]] = (),
     ) -> tuple[bytes, str]:
         """Return the exposition text in the format that `accept` asks for, and its content type.
 
-        `names` and `others` are those of `collect`.
+        With `names`, only rows of these apps, routes and models are written. `others` is that of
+        `gauges`.
         """
-        return written(Scrape(self, names, others), accept)
+        return written(Scrape(self.edges, self.sums(), self.gauges(others), names), accept)

@@ -1,6 +1,5 @@
 """Rows of numbers that metrics are counted in; several processes may each have their own."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -29,40 +28,31 @@ def own_row(metric: str, labels: Labels, size: int) -> Numbers:
     return [0.0] * size
 
 
-class Histogram:
-    """Observations in buckets, one row for each combination of labels."""
-
-    def __init__(self, key: str, bounds: tuple[float, ...], new_row: NewRow) -> None:
-        self.key, self.bounds, self.new_row = key, bounds, new_row
-        self.rows: dict[Labels, Numbers] = {}  # count per bucket and past the last, then the sum
-
-    def row(self, labels: Labels) -> Numbers:
-        """Return the row of these labels; observing is adding to it."""
-        row = self.rows.get(labels)
-        if row is None:
-            row = self.rows[labels] = self.new_row(self.key, labels, len(self.bounds) + 2)
-        return row
-
-    def observe(self, labels: Labels, value: float) -> None:
-        row = self.row(labels)
-        row[bisect_left(self.bounds, value)] += 1
-        row[-1] += value
-
-
 class TokenRows(msgspec.Struct):
-    """The rows of a model's input and output tokens; None until the first value."""
+    """The rows of a model's tokens, by type; None until the first value."""
 
     labels: Labels
     input: Any = None
     output: Any = None
+    cached: Any = None
+    reasoning: Any = None
 
 
-class AnswerRows(msgspec.Struct, frozen=True):
+class AnswerRows(msgspec.Struct):
     """The rows that one kind of answer is counted in: to find them again takes as long as to count
-    in them.
+    in them. Those of times are None until the first streamed answer.
     """
 
     labels: Labels
     answers: Any
     duration: Any
     tokens: TokenRows
+    ttft: Any = None
+    tpot: Any = None
+
+
+class AttemptRows(msgspec.Struct, frozen=True):
+    """The rows that one kind of call is counted in; each call adds 1 to all of `ones`."""
+
+    duration: Any
+    ones: tuple[Any, ...]

@@ -1,6 +1,6 @@
 """The routes of health and metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -11,6 +11,7 @@ from slipway.answer import Current, Pipeline
 from slipway.knowledge import Knowledge
 from slipway.routing import healths_of, models_of
 from slipway.routing.health import HealthReport
+from slipway.telemetry.gauges import GaugeRow
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.model_states import BAD, ModelState
 from slipway.types import Asker
@@ -34,6 +35,10 @@ class Workers(Protocol):
         """Return the states of the models in the other workers."""
         ...
 
+    async def gauges(self) -> Sequence[Sequence[GaugeRow]]:
+        """Return what the other workers know beside what they counted."""
+        ...
+
 
 class HealthRoutes:
     """Handles `/healthz`, `/readyz` and `/metrics`."""
@@ -47,6 +52,7 @@ class HealthRoutes:
         """`settings_state` returns the state of the settings, empty if they never change."""
         self.current, self.telemetry, self.settings_state = current, telemetry, settings_state
         self.workers: Workers | None = None  # set if there are several
+        self.before_scrape: Callable[[], Awaitable[None]] = nothing
 
     async def healthz(self, request: Request) -> Response:
         """Return 200 while the process is alive; several workers are counted."""
@@ -104,7 +110,8 @@ class HealthRoutes:
         A key that is limited to some names sees only their metrics.
         """
         asker: Asker = request.scope["slipway.asker"]
-        others = () if self.workers is None else await self.workers.model_states()
+        await self.before_scrape()
+        others = () if self.workers is None else await self.workers.gauges()
         text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps, others)
         return Response(text, media_type=kind)
 
@@ -140,6 +147,10 @@ class HealthRoutes:
                 ),
             ),
         ]
+
+
+async def nothing() -> None:
+    """Do nothing before a scrape."""
 
 
 def note_worse(health: dict[str, HealthReport], states: Mapping[str, ModelState]) -> None:
