@@ -683,6 +683,16 @@ class AppSettings(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class MetricsSettings(Branch, frozen=True, kw_only=True):
+    compatible: Annotated[
+        tuple[Literal["vllm", "litellm"], ...],
+        Meta(
+            description="write the metrics under the names of these products as well, for "
+            "dashboards that were made for them"
+        ),
+    ] = ()
+
+
 class Settings(Branch, frozen=True, kw_only=True):
     listen: Annotated[Listen, Meta(description="address, and who may connect")] = Listen()
     limits: Annotated[Limits, Meta(description="limits of sizes, times and numbers")] = Limits()
@@ -719,6 +729,9 @@ class Settings(Branch, frozen=True, kw_only=True):
     cache: Annotated[
         CacheStorage, Meta(description="where kept answers are, and those of bare models")
     ] = CacheStorage()
+    metrics: Annotated[MetricsSettings, Meta(description="what `/metrics` tells")] = (
+        MetricsSettings()
+    )
     shared: Annotated[
         str | None,
         Meta(

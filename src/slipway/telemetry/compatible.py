@@ -21,6 +21,7 @@ Product = Literal["vllm", "litellm"]
 Named = Mapping[str, str]  # the labels of one of our rows, by name
 Pick = Callable[[Named], Labels | None]  # the values of the labels there; None leaves the row out
 Amount = Literal["row", "sum", "value"]
+Kind = Literal["counter", "gauge", "histogram"]
 
 ERRORS: dict[str, type[SlipwayError]] = {error.code: error for error in all_errors()}
 CLIENT_GONE = 499  # as nginx says it
@@ -40,7 +41,7 @@ class Alias(Record, frozen=True, kw_only=True):
 
     name: str
     about: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Kind
     source: str
     labels: Labels
     pick: Pick
@@ -84,7 +85,7 @@ ENGINE = ("model_name", "engine")
 def vllm(
     name: str,
     about: str,
-    kind: Literal["counter", "gauge", "histogram"],
+    kind: Kind,
     source: str,
     pick: Pick = of_model,
     amount: Amount | None = None,
@@ -151,18 +152,17 @@ VLLM = (
     vllm("e2e_request_latency_seconds", "Time of whole answers.", "histogram", "duration"),
     vllm("request_queue_time_seconds", "Time in the queue of a model.", "histogram", "queue_wait"),
     *(
-        vllm(name, about, kind, "tokens", with_type(token, of_model), amount)
-        for name, about, kind, token, amount in (
-            ("prompt_tokens", "Tokens read.", "counter", "input", "sum"),
-            ("generation_tokens", "Tokens written.", "counter", "output", "sum"),
-            ("request_prompt_tokens", "Tokens read, by answer.", "histogram", "input", "row"),
-            (
-                "request_generation_tokens",
-                "Tokens written, by answer.",
-                "histogram",
-                "output",
-                "row",
-            ),
+        vllm(name, about, "counter", "tokens", with_type(token, of_model), "sum")
+        for name, about, token in (
+            ("prompt_tokens", "Tokens read.", "input"),
+            ("generation_tokens", "Tokens written.", "output"),
+        )
+    ),
+    *(
+        vllm(name, about, "histogram", "tokens", with_type(token, of_model))
+        for name, about, token in (
+            ("request_prompt_tokens", "Tokens read, by answer.", "input"),
+            ("request_generation_tokens", "Tokens written, by answer.", "output"),
         )
     ),
     vllm(
@@ -244,7 +244,7 @@ def cached(states: Set[str]) -> Pick:
 def litellm(
     name: str,
     about: str,
-    kind: Literal["counter", "gauge", "histogram"],
+    kind: Kind,
     source: str,
     labels: Labels,
     pick: Pick,

@@ -112,7 +112,8 @@ class HealthRoutes:
         asker: Asker = request.scope["slipway.asker"]
         await self.before_scrape()
         others = () if self.workers is None else await self.workers.gauges()
-        text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps, others)
+        accept, settings = request.headers.get("accept", ""), self.current.settings.metrics
+        text, kind = self.telemetry.render(accept, asker.apps, others, settings.compatible)
         return Response(text, media_type=kind)
 
     def paths(self) -> list[ApiRoute]:
