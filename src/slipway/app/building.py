@@ -14,6 +14,7 @@ from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
@@ -108,10 +109,12 @@ class Assembly:
         self.feedback = Feedback(
             self.records, self.writer, self.emit, self.carried.cache.semantic.hear
         )
+        self.reader = MetricReader(lambda: self.current.pipeline, settings.metrics)
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.watch_engines(settings)
         self.sampling = self.sample_metrics()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
@@ -133,6 +136,9 @@ class Assembly:
             self.store_state,
             cache=self.carried.cache.stats,
             semantic=self.carried.cache.semantic.reports,
+            read=self.reader.rows,
+            edges=edges_of(self.current.settings),
+            series=self.current.settings.metrics.series,
         )
 
     def sample_metrics(self) -> Sampling | None:
@@ -206,6 +212,8 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        self.telemetry.bound.series = compiled.settings.metrics.series
+        self.watch_engines(compiled.settings)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
@@ -217,6 +225,14 @@ class Assembly:
         """Load what earlier answers taught of the models' pace; only documents open a store."""
         if has_knowledge(self.current.settings):
             self.carried.pace.keep()
+
+    def watch_engines(self, settings: Settings) -> None:
+        """Read the metrics of the servers of these models from now on."""
+        self.reader.engines.use(settings)
+
+    async def read_metrics(self) -> None:
+        """Read what other programs say for our metrics, again and again."""
+        await self.reader.run(self.telemetry.count)
 
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
@@ -270,7 +286,9 @@ class Assembly:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
-        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes.before_scrape = self.reader.refresh
+        return routes
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces.find)
@@ -297,12 +315,16 @@ class Assembly:
         if self.sampling is not None:
             self.sampling.start()
         loading = asyncio.get_running_loop().create_task(self.load_budgets())
+        reading = asyncio.get_running_loop().create_task(self.read_metrics())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         usual = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         yield
         loading.cancel()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await self.reader.close()
         gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)

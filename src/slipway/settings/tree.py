@@ -423,6 +423,14 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "as its first model does. Default: the top-level `cache.exact`"
         ),
     ] = None
+    metrics: Annotated[
+        str | bool,
+        Meta(
+            description="where the model's server publishes metrics of its own, such as "
+            "`http://gpu-1:8000/metrics`; `true` for `/metrics` on the host of `base_url`. vLLM's "
+            "and llama.cpp's are understood"
+        ),
+    ] = False
     extends: Annotated[
         str | None,
         Meta(description="another model; its fields (except `name`) are used if not set here"),
@@ -684,6 +692,22 @@ class AppSettings(Branch, frozen=True, kw_only=True):
 
 
 class MetricsSettings(Branch, frozen=True, kw_only=True):
+    series: Annotated[
+        int,
+        Meta(
+            ge=500,
+            le=1_000_000,
+            description="how many series all metrics may have together; names of apps and models "
+            "beyond that are counted as `other`",
+        ),
+    ] = 2000
+    gpu: Annotated[
+        bool | None,
+        Meta(
+            description="whether to read NVIDIA GPUs of this machine; needs the extra `gpu`. "
+            "Default: if there are any and the extra is installed"
+        ),
+    ] = None
     compatible: Annotated[
         tuple[Literal["vllm", "litellm"], ...],
         Meta(
@@ -729,9 +753,7 @@ class Settings(Branch, frozen=True, kw_only=True):
     cache: Annotated[
         CacheStorage, Meta(description="where kept answers are, and those of bare models")
     ] = CacheStorage()
-    metrics: Annotated[MetricsSettings, Meta(description="what `/metrics` tells")] = (
-        MetricsSettings()
-    )
+    metrics: Annotated[MetricsSettings, Meta(description="what is measured")] = MetricsSettings()
     shared: Annotated[
         str | None,
         Meta(
