@@ -41,12 +41,12 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
-from slipway.web.answers import AnswerRoutes
+from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
-from slipway.web.chat import ChatRoutes
+from slipway.web.chat import CHAT, COMPLETION, ChatRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -55,6 +55,7 @@ from slipway.web.health import HealthRoutes
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
+from slipway.web.openapi import OpenApiRoutes, described
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -68,6 +69,7 @@ LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
+FAST = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/answers": ASK}
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -247,7 +249,6 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
-            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -262,6 +263,7 @@ class Assembly:
             "/v1/completions": chat.complete,
             "/v1/answers": through_asgi(self.answers.ask),
         }
+        paths += OpenApiRoutes(lambda: described(FAST, paths)).paths()
         router = Router(
             paths,
             default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),

@@ -708,6 +708,13 @@ class MetricsSettings(Branch, frozen=True, kw_only=True):
             "Default: if there are any and the extra is installed"
         ),
     ] = None
+    compatible: Annotated[
+        tuple[Literal["vllm", "litellm"], ...],
+        Meta(
+            description="write the metrics under the names of these products as well, for "
+            "dashboards that were made for them"
+        ),
+    ] = ()
 
 
 class Settings(Branch, frozen=True, kw_only=True):

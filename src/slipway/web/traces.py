@@ -9,6 +9,7 @@ from starlette.responses import Response
 from slipway.answer import Current
 from slipway.errors import NotFound
 from slipway.types import Asker
+from slipway.web.descriptions import Operation
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
@@ -51,4 +52,13 @@ class TraceRoutes:
         return reply(found)
 
     def paths(self) -> list[ApiRoute]:
-        return [ApiRoute("/v1/traces/{id}", self.one, methods=["GET"])]
+        return [
+            ApiRoute(
+                "/v1/traces/{id}",
+                self.one,
+                methods=["GET"],
+                does=Operation(
+                    about="what happened to an answer, by its reference", errors=(NotFound,)
+                ),
+            )
+        ]
