@@ -401,8 +401,11 @@ class AttemptDone(Record, frozen=True, kw_only=True):
 
     `error` is the code of its error, `cancelled` if it was given up, None for success; `why` is the
     error in words. `shown_chars` is how much of the answer was already shown when the call began.
-    `used` is false for a trial whose answer was not needed. `cost` is in picodollars, None if it is
-    unknown; `waited_s` is how long the call waited for its turn before it began.
+    `used` is false for a trial whose answer was not needed. `place` is that of the model in the
+    order of the route, from 0. `waited_s` is how long the call waited for a free place before it
+    began, None if the model takes any number of calls. `opened_breaker` is true if this failure was
+    the one after which the model is not called for a while. `cost` is in picodollars, None if it is
+    unknown.
     """
 
     answer_id: str
@@ -421,8 +424,10 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     left_out: int = 0  # fields of the reply that could not be read
     usage: Usage | None = None  # None if the call is not charged
     cost: int | None = 0
-    waited_s: float = 0.0
     upstream: str = ""  # the provider's own id of the call
+    place: int = 0
+    waited_s: float | None = None
+    opened_breaker: bool = False
 
 
 class RuleUsed(Record, frozen=True, kw_only=True):

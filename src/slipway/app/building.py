@@ -17,6 +17,7 @@ from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
+from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyRecords, LazyStore, has_knowledge, synchronizers_for
 from slipway.cache import AnswerCache
 from slipway.feedback import Feedback
@@ -111,6 +112,7 @@ class Assembly:
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.sampling = self.sample_metrics()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
@@ -132,6 +134,10 @@ class Assembly:
             cache=self.carried.cache.stats,
             semantic=self.carried.cache.semantic.reports,
         )
+
+    def sample_metrics(self) -> Sampling | None:
+        """Return what keeps the metrics over time; None in workers other than the first."""
+        return Sampling(self.telemetry, self.records)
 
     def healths(self) -> dict[str, Health]:
         """Return what is known of each model that questions may meet."""
@@ -291,6 +297,8 @@ class Assembly:
         if self.redis is not None:
             self.redis.start()
         self.carried.cache.start()
+        if self.sampling is not None:
+            self.sampling.start()
         loading = asyncio.get_running_loop().create_task(self.load_budgets())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
@@ -310,6 +318,8 @@ class Assembly:
         await self.feedback.close()
         await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.writer.close)
+        if self.sampling is not None:
+            await self.sampling.stop()
         self.ledger.close()
         self.records.close()
         if self.store.store is not None:

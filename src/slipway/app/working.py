@@ -18,6 +18,7 @@ from slipway.app.building import Assembly
 from slipway.app.compiling import compile_pipeline, models_for
 from slipway.app.crew import Crew, pack, unpack
 from slipway.app.reloading import Compiled
+from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyStore
 from slipway.cache import Selection
 from slipway.routing import Route
@@ -85,12 +86,16 @@ class WorkerAssembly(Assembly):
         """Return what other workers and the supervisor may call here."""
         return {
             "models": self.tell_models,
+            "gauges": self.tell_gauges,
             "flush_traces": self.flush_traces,
             "invalidate": self.invalidate,
         }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
+
+    async def tell_gauges(self, _: Any) -> Any:
+        return self.telemetry.own_gauges()
 
     async def flush_traces(self, _: Any) -> None:
         """Write the traces that another worker is about to read."""
@@ -110,6 +115,11 @@ class FirstAssembly(WorkerAssembly):
     def compile(self, settings: Settings, before: Compiled | None) -> Compiled:
         compiled = super().compile(self.crew.split(settings), before)
         return msgspec.structs.replace(compiled, settings=settings)
+
+    def sample_metrics(self) -> Sampling:
+        """A first worker that was started again goes on from the counts that all share."""
+        baseline = self.crew.board.starts(1) > 1
+        return Sampling(self.telemetry, self.records, self.crew.gauges, baseline=baseline)
 
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
@@ -182,6 +192,9 @@ class FollowerAssembly(WorkerAssembly):
 
     async def load_budgets(self) -> None:
         """Load nothing: the first worker answers keys with limits."""
+
+    def sample_metrics(self) -> None:
+        """Keep nothing: the first worker samples the counts of all."""
 
     def count_reload(self, outcome: str) -> None:
         """Count nothing: the first worker counts reloads of the whole server."""

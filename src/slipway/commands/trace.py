@@ -274,7 +274,7 @@ def facts_of(span: Mapping[str, Any]) -> str:
 
 def is_worth_reading(name: str, value: Any) -> bool:
     if name == "waited_s":
-        return bool(value >= SHORT_S)
+        return value is not None and bool(value >= SHORT_S)
     return value not in (None, "", 0, False, {}, []) and USUAL.get(name) != value
 
 

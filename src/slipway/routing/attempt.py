@@ -78,8 +78,8 @@ class Attempt:
     _call: Call | None = None
     _size: RequestSize | None = None
     left_out = 0  # fields of the reply that could not be read
-    began = ended = finished = _holds_slot = False
-    waited_s = 0.0  # for a slot, and for what is reserved
+    began = ended = finished = opened_breaker = _holds_slot = False
+    waited_s: float | None = None  # for a slot
     took: AttemptUsage | None = None  # once it has ended
 
     def __init__(
@@ -116,17 +116,18 @@ class Attempt:
         candidate, health = self.candidate, self.candidate.health
         self._call = call
         if health.slots is not None:
+            entered_at = time.monotonic()
             await health.slots.enter(
-                self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
+                self.context.owner, self.context.until - entered_at if may_wait else 0.0
             )
             self._holds_slot = True
+            self.waited_s = time.monotonic() - entered_at
         if self.context.reserve is not None:
             left_s = self.context.until - time.monotonic()
             self.reserved = await self.context.reserve(candidate, self.size(), left_s)
         # The call begins here: waiting for a slot or for money is not part of it
         self.began = True
-        began_at = time.monotonic()
-        self.waited_s, self.started_at = began_at - self.started_at, began_at
+        self.started_at = began_at = time.monotonic()
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
         words_by, ends_by = candidate.deadlines(began_at, self.context.until, others=others)
@@ -185,7 +186,7 @@ class Attempt:
             )
         if error is not None and not self._is_no_evidence(error, now):
             number = self.call_number if self.first_at is None else None
-            health.failed(error, self.started_at, self._origin, number)
+            self.opened_breaker = health.failed(error, self.started_at, self._origin, number)
             if isinstance(error, ProviderSlow) and number is not None:
                 self._usual.add(now - self.started_at)
         elif self.began and self.first_at is None:
@@ -307,8 +308,10 @@ class Attempt:
             left_out=self.left_out,
             usage=took.usage if took.is_charged else None,
             cost=cost,
-            waited_s=self.waited_s,
             upstream=took.upstream,
+            place=self.index,
+            waited_s=self.waited_s,
+            opened_breaker=self.opened_breaker,
         )
 
 

@@ -71,7 +71,7 @@ def spans(
     if answer is None:
         if not attempts:
             return []
-        start = min(each["began_at"] - each.get("waited_s", 0.0) for each in attempts)
+        start = min(each["began_at"] - (each.get("waited_s") or 0.0) for each in attempts)
         return [attempt_span(each, start) for each in attempts]
     start = answer["began_at"]
     found = [stage("admission", 0.0, answer.get("admission_s", 0.0))]
