@@ -44,6 +44,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "limits": "`limits` says how much one client may ask of the server",
     "cache": "`cache` limits what kept answers take, and keeps those of bare models",
     "metrics": "`metrics` says how much is measured",
+    "traces": "`traces` says how long it is known what happened to each answer",
     "models.NAME.cache": "`cache` of a model says which of its answers are kept",
     "apps.NAME.cache": "`cache` of an app says which of its answers are kept",
     "apps.NAME.cache.semantic": "`semantic` of an app's `cache` serves the answers of similar questions, once they have earned it",

@@ -88,10 +88,12 @@ class Assembly:
     def __init__(
         self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
     ) -> None:
-        self.store, self.traces = store, Traces()
+        self.store = store
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
+        kept = settings.traces
+        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -214,6 +216,8 @@ class Assembly:
         self.current.replace(compiled.settings, compiled.pipeline)
         self.telemetry.bound.series = compiled.settings.metrics.series
         self.watch_engines(compiled.settings)
+        kept = compiled.settings.traces
+        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
@@ -291,7 +295,7 @@ class Assembly:
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find)
+        return TraceRoutes(self.current, self.traces)
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -308,6 +312,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
+        self.traces.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -335,6 +340,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()

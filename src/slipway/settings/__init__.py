@@ -27,6 +27,7 @@ from slipway.settings.tree import (
     RulesSettings,
     Settings,
     TenantSettings,
+    TraceSettings,
     json_schema,
     share,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "RulesSettings",
     "Settings",
     "TenantSettings",
+    "TraceSettings",
     "is_loopback",
     "json_schema",
     "load",
