@@ -47,6 +47,7 @@ from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import CHAT, COMPLETION, ChatRoutes
+from slipway.web.checking import CheckRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -246,6 +247,7 @@ class Assembly:
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
             *self.health_routes().paths(),
+            *CheckRoutes(self.current).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
