@@ -349,12 +349,16 @@ class OtherModelUsage(Record, frozen=True, kw_only=True):
     usage: Usage
 
 
+Sourced = Literal["sourced", "unsourced", "abstained"]
+
+
 class AnswerDone(Record, frozen=True, kw_only=True):
     """The one record of a finished question, for metrics, logs and alerts.
 
     `error` is the error's code, or None for success. `usage` belongs to `model`; `other_usage`
     lists the other models. Each citation is counted once: as kept, flagged (shown, but its sources
-    lack words of the sentence) or dropped (it named no source).
+    lack words of the sentence) or dropped (it named no source). `sourced` says whether an app's
+    answer names a source; None if it has no documents, or a rule answered.
     """
 
     id: str
@@ -377,6 +381,8 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     skipped: tuple[tuple[str, str], ...] = ()  # (model, reason) of each model not tried
     saved: Saved | None = None
     cache: CacheState | None = None  # None if no cache was asked
+    sourced: Sourced | None = None
+    degraded: bool = False  # the documents are quoted since a model failed
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from slipway.types import (
     Record,
     Saved,
     ServedBy,
+    Sourced,
     Usage,
     new_row_id,
 )
@@ -91,6 +92,8 @@ class Tally:
     cited = flagged = dangling = 0
     saved: Saved | None = None
     cache: CacheState | None = None
+    sourced: Sourced | None = None
+    degraded = False
 
     def __init__(
         self,
@@ -297,6 +300,8 @@ class Tally:
             skipped=tuple(self.skipped.items()) if self.skipped else (),
             saved=self.saved,
             cache=self.cache,
+            sourced=self.sourced,
+            degraded=self.degraded,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

@@ -37,6 +37,7 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+FALLBACKS = ("smaller", "stale")  # a quote is one only if a model failed
 BAD = ("closed", "half-open", "open")  # the worst one comes last
 REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 Labels = tuple[str, ...]
@@ -157,6 +158,40 @@ METRICS = {
         "Citations by outcome: kept, flagged (the source lacks words of the sentence), "
         "dropped (it named no source).",
         ("app", "model", "outcome"),
+    ),
+    "sourced": MetricDefinition(
+        "slipway_sourced_answers",
+        "Answers of apps with documents, rules aside: sourced (they cite a passage), unsourced, or "
+        "abstained (they say that the documents do not answer).",
+        ("app", "outcome"),
+    ),
+    "fallbacks": MetricDefinition(
+        "slipway_fallback_answers",
+        "Answers that came from a smaller model, an old answer or a quote since a model failed.",
+        ("app", "served_by"),
+    ),
+    "notifications": MetricDefinition(
+        "slipway_notifications",
+        "Messages about alerts, by the notifier of `alerts.notify` and outcome: sent or failed.",
+        ("notifier", "outcome"),
+    ),
+    "spend_month": MetricDefinition(
+        "slipway_spend_month_usd",
+        "USD that the ledger has for this month (UTC), read once a minute.",
+        (),
+        is_gauge=True,
+    ),
+    "spend_forecast": MetricDefinition(
+        "slipway_spend_forecast_usd",
+        "USD that this month will cost if the rest of it costs as much as the last days did.",
+        (),
+        is_gauge=True,
+    ),
+    "sampled_at": MetricDefinition(
+        "slipway_sampled_timestamp_seconds",
+        "When the metrics were last sampled for alerts and plots, in seconds since the epoch.",
+        (),
+        is_gauge=True,
     ),
     "rules": MetricDefinition(
         "slipway_rule_hits",
@@ -469,6 +504,10 @@ class Telemetry:
             rows.answers[0] += 1
             if a.cache is not None or a.saved is not None:
                 self.count_cache(a)
+            if a.error is None and (a.served_by in FALLBACKS or a.degraded):
+                self.count("fallbacks", (a.app, a.served_by or ""))
+            if a.sourced is not None and a.error is None:
+                self.count("sourced", (a.app, a.sourced))
         rows.duration[bisect_left(SECONDS, a.duration_s)] += 1
         rows.duration[-1] += a.duration_s
         usage = a.usage
