@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from slipway.telemetry.definitions import METRICS, Labels
 from slipway.telemetry.history import History
-from slipway.telemetry.metrics import METRICS, Labels
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 Where = Mapping[str, tuple[str, ...]]
