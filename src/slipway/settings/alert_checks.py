@@ -50,7 +50,7 @@ def check_slo(slo: Slo, problem: AddProblem) -> None:
         if text is None or not check_share(f"slo.{field}", text, problem):
             continue
         if share(text) >= 1:
-            why = "leaves no room for a single failure; write less, such as `99.9%`"
+            why = "allows not a single failure; write less, such as `99.9%`"
             problem(f"slo.{field}", f"`{text}` {why}")
         elif share(text) < 0.5:
             problem(f"slo.{field}", f"`{text}` is less than half; write more, such as `90%`")

@@ -148,7 +148,7 @@ DEFINITIONS: tuple[AlertDefinition, ...] = (
         name="RowsLost",
         severity="page",
         summary="Rows were lost: neither the store nor the journal could keep them.",
-        action="Make room on the disk of the journal now; then see the log for what was lost.",
+        action="Free space on the disk of the journal now; then see the log for what was lost.",
         variants=conditions.rows_lost,
     ),
     AlertDefinition(
