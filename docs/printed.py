@@ -24,7 +24,7 @@ from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
-from slipway.settings.tree import UNITS, Branch
+from slipway.settings.values import UNITS, Branch
 from slipway.telemetry.definitions import METRICS
 from slipway.web.openapi import described
 from slipway.web.wire import EVENT_NAMES
@@ -63,6 +63,10 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "apps.NAME.limits": "`limits` of an app says how much all who ask it may use together",
     "apps.NAME.rules": "`rules` answers what is fixed without a model",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
+    "slo": "`slo` says what users should get ([alerts](alerts.md))",
+    "alerts": "`alerts` says which alerts there are, and who is notified",
+    "alerts.notify.NAME": "`notify` names who is notified, each with these fields",
+    "alerts.spend": "`alerts.spend` sets the alerts about money",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }
 VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a number of seconds. A list of one may be written as its item."
