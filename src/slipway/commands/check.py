@@ -11,7 +11,7 @@ from slipway.app.serving import check
 from slipway.commands.options import JSON, PORT, settings_options
 from slipway.errors import SettingsError
 from slipway.settings import Flags, json_schema
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 
 
 @click.command("check")

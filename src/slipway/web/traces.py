@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import BadRequest, Forbidden, NotFound
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.telemetry.traces import TraceFilter
 from slipway.types import Asker
 from slipway.web.descriptions import Operation, Parameter
