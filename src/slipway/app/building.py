@@ -16,6 +16,7 @@ from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
+from slipway.app.observing import Observing
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
 from slipway.app.sampling import Sampling
@@ -32,7 +33,6 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.traces import Traces
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -93,8 +93,8 @@ class Assembly:
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
-        kept = settings.traces
-        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
+        self.observing = Observing(self.records.folder / "traces", settings, self.count)
+        self.traces = self.observing.traces
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -215,13 +215,15 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        self.observing.apply(compiled.settings)
         self.telemetry.bound.series = compiled.settings.metrics.series
         self.watch_engines(compiled.settings)
-        kept = compiled.settings.traces
-        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
+
+    def count(self, metric: str, labels: tuple[str, ...], by: int) -> None:
+        self.telemetry.count(metric, labels, by)
 
     def count_reload(self, outcome: str) -> None:
         self.telemetry.count("reloads", (outcome,))
@@ -314,7 +316,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
-        self.traces.start()
+        self.observing.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -342,7 +344,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
-        await asyncio.to_thread(self.traces.close)
+        await asyncio.to_thread(self.observing.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()

@@ -142,6 +142,16 @@ METRICS = {
         ("app", "by"),
         share=6,
     ),
+    "traces_lost": MetricDefinition(
+        "slipway_trace_lost_records",
+        "Records of answers and calls that are in no trace, because the disk could not be written.",
+        (),
+    ),
+    "otlp_dropped": MetricDefinition(
+        "slipway_otlp_dropped_records",
+        "Records of answers and calls that the collector of `otlp` did not take in time.",
+        (),
+    ),
     "cache_removed": MetricDefinition(
         "slipway_cache_removed",
         "Kept answers that left memory, by cause: evicted (for lack of memory), expired, document "

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import httptools
 
+from slipway import tracing
 from slipway.admission import Admission
 from slipway.answer import Current
 from slipway.catalogue import preferred_language
@@ -30,7 +31,7 @@ from slipway.errors import (
 from slipway.login import Person, SignIn, sign_in_of
 from slipway.login.sessions import Sealer
 from slipway.providers import encode_json
-from slipway.settings import Settings, is_loopback
+from slipway.settings import Settings, is_loopback, share
 from slipway.types import Asker, Language, new_id
 from slipway.web.asgi import (
     AsgiApp,
@@ -168,6 +169,7 @@ class Guard:
         if not is_loopback(settings.listen.host) and settings.listen.host not in ("0.0.0.0", "::"):
             self.hosts.add(settings.listen.host.lower())
         self.origins = {o.lower().encode() for o in settings.listen.allowed_origins}
+        self.sampled_share = share(settings.otlp.sample) if settings.otlp is not None else None
         self.sign_in = sign_in_of(settings, self.sealer)
         self.accepted_hosts: set[bytes] = set()  # Host values that passed the check
 
@@ -180,6 +182,8 @@ class Guard:
         try:
             handler = self.check(exchange)
             if handler is not None:
+                if self.sampled_share is not None or b"traceparent" in exchange.headers:
+                    tracing.incoming.set(tracing.parsed(exchange.headers, self.sampled_share))
                 await handler(exchange)
         except SlipwayError as error:
             await self.reject(exchange, error)
