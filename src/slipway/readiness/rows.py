@@ -12,6 +12,7 @@ from slipway.types import Record
 
 log = logging.getLogger("slipway")
 CheckState = Literal["red", "amber", "green", "skipped"]
+Facts = Mapping[str, float | int | str | bool | None]
 STATES: tuple[CheckState, ...] = ("red", "amber", "green", "skipped")  # the worst first
 
 
@@ -25,7 +26,7 @@ class CheckRow(Record, frozen=True, kw_only=True):
     state: CheckState
     says: str
     do: tuple[str, ...] = ()
-    facts: Mapping[str, float | int | str | bool | None] = msgspec.field(default_factory=dict)
+    facts: Facts = msgspec.field(default_factory=dict)
 
 
 class Readiness(Record, frozen=True, kw_only=True):
