@@ -71,6 +71,21 @@ def test_a_deployment_is_looked_at_row_by_row(tmp_path: Path, mock: MockServer) 
     assert not mock.requests or all(r.path != "/v1/chat/completions" for r in mock.requests)
 
 
+def test_somebody_must_hear_of_what_goes_wrong(tmp_path: Path, mock: MockServer) -> None:
+    alone = Found(tmp_path, settings_of(mock), "--offline")
+    assert alone.one("objectives")["state"] == alone.one("alerts")["state"] == "amber"
+    notify = {"kind": "webhook", "url": "https://hooks.example.com/a", "heartbeat": "5m"}
+    heard = {"slo": {"availability": "99.9%"}, "alerts": {"notify": {"night": notify}}}
+    found = Found(tmp_path, settings_of(mock, **heard), "--offline")
+    assert found.one("objectives")["state"] == found.one("alerts")["state"] == "green"
+    assert "night" in found.one("alerts")["says"]
+    silent = {"alerts": {"notify": {"night": {**notify, "heartbeat": None}}}}
+    assert (
+        "dead man's switch"
+        in Found(tmp_path, settings_of(mock, **silent), "--offline").one("alerts")["do"][0]
+    )
+
+
 def test_what_is_amber_fails_if_it_is_strict(tmp_path: Path, mock: MockServer) -> None:
     found = Found(tmp_path, settings_of(mock, keys=[]), "--strict")
     assert found.done.returncode == 1
@@ -128,7 +143,8 @@ def test_documents_that_were_not_read_or_changed_are_named(
     env = dict.fromkeys(("PROVIDER_KEY", "CLIENT_KEY"), SECRET)
     with serving(tmp_path, "--config", "slipway.yaml", env=env):  # it reads what has changed
         found = until(lambda: green(Found(tmp_path, settings).one("knowledge")))
-    assert found and found["facts"]["documents"] == 1
+    assert found is not None
+    assert found["facts"]["documents"] == 1
 
 
 def green(row: dict[str, Any]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from slipway.commands.options import JSON, PORT, settings_options
 from slipway.errors import SettingsError
 from slipway.ledger import format_usd
 from slipway.settings import Flags, json_schema
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.types import Record
 
 if TYPE_CHECKING:

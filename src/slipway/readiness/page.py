@@ -83,8 +83,16 @@ def card(row: CheckRow) -> Markup:
     return tag(
         "li",
         tag("h3", row.name),
-        tag("p", row.says),
-        tag("p", f"Looked at: {row.looked_at}", class_="soft"),
-        tag("ul", *(tag("li", thing) for thing in row.do), class_="do") if row.do else "",
+        tag("p", marked(row.says)),
+        tag("p", marked(f"Looked at: {row.looked_at}"), class_="soft"),
+        tag("ul", *(tag("li", marked(thing)) for thing in row.do), class_="do") if row.do else "",
         class_=f"card {row.state}",
     )
+
+
+def marked(text: str) -> Markup:
+    """Return a text with what is between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner
+        return joined(text)
+    return joined(*(tag("code", part) if at % 2 else part for at, part in enumerate(parts)))

@@ -27,6 +27,7 @@ def checks(deployment: DeploymentToCheck) -> dict[str, tuple[Check, float]]:
         "limits": (lambda: limits(deployment), LIMIT_S),
         "routes": (lambda: routes(deployment), LIMIT_S),
         "prices": (lambda: prices(deployment), LIMIT_S),
+        "alerts": (lambda: alerts(deployment), LIMIT_S),
     }
 
 
@@ -145,6 +146,47 @@ async def limits(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
             do=("Add `limits: {usd_per_month: 200, rpm: 60}` to keys, tenants or apps.",),
         )
     ]
+
+
+async def alerts(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
+    """Say whether somebody hears of what users notice."""
+    return [objectives(deployment.settings), notifiers(deployment.settings)]
+
+
+def objectives(settings: Settings) -> CheckRow:
+    """Return whether the settings say what users should get."""
+    found = [field for field in settings.slo.__struct_fields__ if getattr(settings.slo, field)]
+    if found:
+        says = f"Objectives are set: {', '.join(found)}."
+        return CheckRow(name="objectives", looked_at="`slo`", state="green", says=says)
+    return CheckRow(
+        name="objectives",
+        looked_at="`slo`",
+        state="amber",
+        says="No objective is set: no alert can say that users are not well served.",
+        do=("Add `slo: {availability: 99.9%, ttft_p95: 2s}`.",),
+    )
+
+
+def notifiers(settings: Settings) -> CheckRow:
+    """Return whether somebody is notified of alerts, and notices if there are none any more."""
+    found, do = settings.alerts.notify, list[str]()
+    if not settings.alerts.evaluate:
+        says = "Prometheus evaluates the alerts (`evaluate: false`), not Slipway."
+        return CheckRow(name="alerts", looked_at="`alerts`", state="green", says=says)
+    says = f"Alerts go to {', '.join(found)}" if found else "Nobody is notified of alerts"
+    if not found:
+        do.append("Add a webhook, Slack, DingTalk, Feishu or mail to `alerts.notify`.")
+    elif not any(each.heartbeat for each in found.values()):
+        says += ", but nobody notices if Slipway itself is down"
+        do.append("Set `heartbeat: 5m` of a notifier that leads to a dead man's switch.")
+    return CheckRow(
+        name="alerts",
+        looked_at="`alerts`",
+        state="amber" if do else "green",
+        says=f"{says}.",
+        do=tuple(do),
+    )
 
 
 async def routes(deployment: DeploymentToCheck) -> Iterable[CheckRow]:

@@ -20,6 +20,7 @@ from slipway.errors import BadRequest, NotFound, Overloaded, TooLarge
 from slipway.providers import encode_json
 from slipway.types import Asker, new_id
 from slipway.web.asgi import Receive, Scope, Send
+from slipway.web.descriptions import ANYTHING, EVENTS_TYPE, TEXT, Operation, Parameter
 from slipway.web.guard import STREAM
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute, AsgiHandler
@@ -58,6 +59,15 @@ class WatchedStream(msgspec.Struct, kw_only=True):
     state: State = "running"
     sent: int = 0
     ended_at: float | None = None
+
+
+SCHEDULE = (
+    Parameter(name="seconds", about="how long events are sent"),
+    Parameter(name="every_ms", about="milliseconds between two events"),
+    Parameter(name="silence_s", about="seconds of silence before the first event"),
+    Parameter(name="heartbeats", about="`false`: no comments during the silence"),
+    Parameter(name="id", about="a name for the stream, by which its end can be asked for"),
+)
 
 
 class CheckRoutes:
@@ -142,10 +152,45 @@ class CheckRoutes:
     def paths(self) -> list[ApiRoute]:
         """Return the routes."""
         return [
-            ApiRoute("/v1/check", self.seen, methods=["GET"]),
-            ApiRoute("/v1/check/stream", AsgiHandler(self.stream), methods=["GET"]),
-            ApiRoute("/v1/check/streams/{id}", self.state, methods=["GET"]),
-            ApiRoute("/v1/check/body", self.body, methods=["POST"]),
+            ApiRoute(
+                "/v1/check",
+                self.seen,
+                methods=["GET"],
+                does=Operation(
+                    about="what the server sees of this request, for `slipway check --url`"
+                ),
+            ),
+            ApiRoute(
+                "/v1/check/stream",
+                AsgiHandler(self.stream),
+                methods=["GET"],
+                does=Operation(
+                    about="a stream with a known schedule that calls no model: "
+                    "`?seconds=4&every_ms=250&silence_s=0`",
+                    query=SCHEDULE,
+                    sends=(EVENTS_TYPE,),
+                    returns=TEXT,
+                    errors=(Overloaded,),
+                ),
+            ),
+            ApiRoute(
+                "/v1/check/streams/{id}",
+                self.state,
+                methods=["GET"],
+                does=Operation(about="whether that stream has ended, and how", errors=(NotFound,)),
+            ),
+            ApiRoute(
+                "/v1/check/body",
+                self.body,
+                methods=["POST"],
+                does=Operation(
+                    about="counts the bytes of a body",
+                    body=ANYTHING,
+                    body_is_needed=False,
+                    takes="application/octet-stream",
+                    errors=(TooLarge,),
+                ),
+            ),
         ]
 
 
