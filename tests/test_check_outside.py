@@ -107,11 +107,15 @@ def green(*args: str) -> Checked:
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Checked]]:
     """Check one server through all proxies at the same time."""
     folder = tmp_path_factory.mktemp("proxies")
-    settings = {**models("http://127.0.0.1:9/v1", "m"), "keys": [{"key": KEY}]}
     both = certificate(folder)
     for name in ("nginx", "haproxy"):
         (folder / name).mkdir()
-    with mocking() as mock, serving(folder, settings=settings) as server:
+    with (
+        mocking(ttft_s=0.05) as mock,
+        serving(
+            folder, settings={**models(f"{mock.url}/v1", "mock-model"), "keys": [{"key": KEY}]}
+        ) as server,
+    ):
         ports = {f"nginx {name}": free_port() for name in NGINX}
         ports |= {f"haproxy {name}": free_port() for name in HAPROXY}
         tls = {name: free_port() for name in ("nginx", "haproxy")}
@@ -163,6 +167,9 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Check
                 for name, port in tls.items()
             }
             running |= {
+                "answer": pool.submit(
+                    Checked, "--url", server.url, "--model", "mock-model", *QUICK
+                ),
                 "nothing listens": pool.submit(Checked, "--url", "http://127.0.0.1:9"),
                 "no slipway": pool.submit(Checked, "--url", mock.url),
                 "untrusted": pool.submit(Checked, "--url", f"https://localhost:{tls['nginx']}"),
@@ -275,6 +282,13 @@ def test_an_idle_timeout_is_measured(checks: dict[str, Checked]) -> None:
         assert 4 < checks[proxy].rows["idle timeout"]["facts"]["idle_timeout_s"] < 6
         assert checks[proxy].rows["heartbeat"]["state"] == "skipped"  # `--silence` is shorter
     assert checks["nginx impatient"].rows["body size"]["facts"]["bytes_arrive"] < 1024 * 1024
+
+
+def test_the_first_token_is_measured_from_outside(checks: dict[str, Checked]) -> None:
+    row = checks["answer"].rows["answer"]
+    assert 0.05 <= row["facts"]["server_ttft_s"] <= row["facts"]["ttft_s"], row
+    assert "paid for" in checks["answer"].done.stderr
+    assert "answer" not in checks["nginx gzip"].rows
 
 
 def test_no_output_holds_the_key(checks: dict[str, Checked]) -> None:
