@@ -144,8 +144,8 @@ def row_of(name: str, facts: DocumentFacts) -> CheckRow:
         do.append("Read them again: slipway ingest (a running server does it by itself).")
     if facts.scanning:
         problems.append("a server is reading them now")
-    says = f"{facts.documents} document{'' if facts.documents == 1 else 's'} of `{name}` are read"
-    says += f"; {'; '.join(problems)}." if problems else " and unchanged."
+    says = f"Documents of `{name}`: {facts.documents:,}"
+    says += f"; {'; '.join(problems)}." if problems else "; all are read and unchanged."
     empty = not facts.documents or len(facts.failed) == facts.documents
     return CheckRow(
         name="knowledge",

@@ -81,3 +81,8 @@ def made(of: str, began_at: float, rows: Iterable[CheckRow]) -> Readiness:
     """Return the result of a run that began at this monotonic time."""
     took_s = time.monotonic() - began_at
     return Readiness(of=of, at=time.time(), took_s=took_s, rows=tuple(rows))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 key` or `2 keys`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

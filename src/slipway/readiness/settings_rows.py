@@ -8,7 +8,7 @@ from slipway.app.stores import LazyRecords
 from slipway.keys import end_state
 from slipway.prices.catalogue import SNAPSHOT, entry_for
 from slipway.readiness.deployment import DeploymentToCheck, in_thread
-from slipway.readiness.rows import Check, CheckRow
+from slipway.readiness.rows import Check, CheckRow, counted
 from slipway.settings import ModelSettings, Settings, is_loopback
 from slipway.settings.checks import allowances
 from slipway.store import SavedKey
@@ -35,7 +35,7 @@ async def settings_read(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
     """Return what the settings come to, and a row for each warning."""
     settings, listen = deployment.settings, deployment.settings.listen
     counts = ", ".join(
-        f"{len(names)} {kind}{'' if len(names) == 1 else 's'}"
+        counted(len(names), kind)
         for kind, names in (
             ("model", settings.models),
             ("route", settings.routes),
@@ -76,7 +76,8 @@ async def keys(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
         do.append("Make one: slipway keys create --name operator --admin --expires 365d")
     endless = [key for key in saved if key.expires_at is None]
     if endless or settings.keys:
-        problems.append(f"{len(endless) + len(settings.keys)} of {total} keys never expire")
+        count = len(endless) + len(settings.keys)
+        problems.append(f"{count} of {counted(total, 'key')} never expire{'s' * (count == 1)}")
         do.append(
             "Replace them by keys with an end: slipway keys create --expires 90d "
             "(keys of the settings file end only when they are removed)."
@@ -89,7 +90,7 @@ async def keys(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
         )
     if problems:
         state = "amber"
-    said = "; ".join(problems) or f"{total} keys, all with an end"
+    said = "; ".join(problems) or f"{counted(total, 'key')}, all with an end"
     return [
         CheckRow(
             name="keys",
@@ -134,7 +135,8 @@ async def limits(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
     if not deployment.settings.models:
         return []
     if money:
-        says = f"{len(money)} budgets and {len(set_limits) - len(money)} other limits are set."
+        others = counted(len(set_limits) - len(money), "other limit")
+        says = f"Limits: {counted(len(money), 'budget')} and {others}."
         return [CheckRow(name="limits", looked_at=looked_at, state="green", says=says)]
     says = "No budget is set" if set_limits else "No limit is set"
     return [
@@ -203,11 +205,14 @@ def zones(settings: Settings) -> Iterator[CheckRow]:
             says = f"The models of `{name}` are in {len(found)} zones: {', '.join(sorted(found))}."
             yield CheckRow(name="zones", looked_at=looked_at, state="green", says=says)
             continue
+        zone = found.pop()
         yield CheckRow(
             name="zones",
             looked_at=looked_at,
             state="amber",
-            says=f"All models of `{name}` are in the zone `{found.pop()}`: they fail together.",
+            says=f"All models of `{name}` are in the zone `{zone}`: they fail together."
+            if len(entries) > 1
+            else f"`{name}` has one model, in the zone `{zone}`.",
             do=("Add a `twin` of another provider or region, and set `zone` for each model.",),
         )
 
@@ -272,7 +277,7 @@ async def prices(deployment: DeploymentToCheck) -> Iterable[CheckRow]:
                 do=("Compare it with the provider's page: slipway prices show MODEL",),
             )
         ]
-    says = f"All {len(models)} prices are known"
+    says = f"The prices of {counted(len(models), 'model')} are known"
     says += f"; {len(by_catalogue)} from a list of {SNAPSHOT}." if by_catalogue else "."
     return [CheckRow(name="prices", looked_at=looked_at, state="green", says=says)]
 
