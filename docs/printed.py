@@ -74,7 +74,7 @@ VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a n
 HELP_SAYS = {  # a sentence that introduces the help of each command
     "serve": "`serve` starts the server; it runs until it is stopped",
     "ask": "`ask` asks a question in the terminal",
-    "check": "`check` checks the settings without starting a server",
+    "check": "`check` says whether a deployment is ready; [is this deployment ready?](check.md) explains each row",
     "ingest": "`ingest` reads the documents now, and lists those that cannot be read",
     "store": "`store` looks after the [store](store.md)",
     "store migrate": "`store migrate` brings the schema up to date",

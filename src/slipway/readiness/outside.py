@@ -32,6 +32,7 @@ async def check_url(address: Address, wish: Wish) -> Readiness:
             says=f"Slipway {said['slipway']} answers{through(site.proxies)}.",
         )
     ]
+    rows += await run_checks(way_rows.timing(site))  # by itself: the others would delay it
     rows += await run_checks(
         {**way_rows.checks(site), **stream_rows.checks(site), **answer_rows.checks(site)}
     )

@@ -12,6 +12,7 @@ from slipway.types import Record
 
 log = logging.getLogger("slipway")
 CheckState = Literal["red", "amber", "green", "skipped"]
+Facts = Mapping[str, float | int | str | bool | None]
 STATES: tuple[CheckState, ...] = ("red", "amber", "green", "skipped")  # the worst first
 
 
@@ -25,7 +26,7 @@ class CheckRow(Record, frozen=True, kw_only=True):
     state: CheckState
     says: str
     do: tuple[str, ...] = ()
-    facts: Mapping[str, float | int | str | bool | None] = msgspec.field(default_factory=dict)
+    facts: Facts = msgspec.field(default_factory=dict)
 
 
 class Readiness(Record, frozen=True, kw_only=True):
@@ -80,3 +81,8 @@ def made(of: str, began_at: float, rows: Iterable[CheckRow]) -> Readiness:
     """Return the result of a run that began at this monotonic time."""
     took_s = time.monotonic() - began_at
     return Readiness(of=of, at=time.time(), took_s=took_s, rows=tuple(rows))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 key` or `2 keys`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
