@@ -24,7 +24,7 @@ from slipway.providers.endpoints import ENDPOINTS
 from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
-from slipway.settings.tree import UNITS, Branch
+from slipway.settings.values import UNITS, Branch
 from slipway.telemetry.compatible import PRODUCTS, Alias
 from slipway.telemetry.definitions import METRICS, MetricDefinition
 from slipway.web.openapi import described
@@ -45,6 +45,7 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "limits": "`limits` says how much one client may ask of the server",
     "cache": "`cache` limits what kept answers take, and keeps those of bare models",
     "metrics": "`metrics` says how much is measured",
+    "traces": "`traces` says how long it is known what happened to each answer",
     "models.NAME.cache": "`cache` of a model says which of its answers are kept",
     "apps.NAME.cache": "`cache` of an app says which of its answers are kept",
     "apps.NAME.cache.semantic": "`semantic` of an app's `cache` serves the answers of similar questions, once they have earned it",
@@ -63,6 +64,10 @@ SETTINGS = {  # what each part of the file is about, as a sentence that introduc
     "apps.NAME.limits": "`limits` of an app says how much all who ask it may use together",
     "apps.NAME.rules": "`rules` answers what is fixed without a model",
     "apps.NAME.access[]": "`access` says who may read which documents, each item with these fields",
+    "slo": "`slo` says what users should get ([alerts](alerts.md))",
+    "alerts": "`alerts` says which alerts there are, and who is notified",
+    "alerts.notify.NAME": "`notify` names who is notified, each with these fields",
+    "alerts.spend": "`alerts.spend` sets the alerts about money",
     "apps.NAME": "`apps` names what is answered from documents, by a model, or both",
 }
 VALUES = "A duration is written as `250ms`, `2s`, `5m`, `1h` or `30d`, or as a number of seconds. A list of one may be written as its item."

@@ -47,6 +47,7 @@ from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
 from slipway.web.chat import CHAT, COMPLETION, ChatRoutes
+from slipway.web.checking import CheckRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -88,10 +89,12 @@ class Assembly:
     def __init__(
         self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
     ) -> None:
-        self.store, self.traces = store, Traces()
+        self.store = store
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
+        kept = settings.traces
+        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -214,6 +217,8 @@ class Assembly:
         self.current.replace(compiled.settings, compiled.pipeline)
         self.telemetry.bound.series = compiled.settings.metrics.series
         self.watch_engines(compiled.settings)
+        kept = compiled.settings.traces
+        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
@@ -242,6 +247,7 @@ class Assembly:
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
             *self.health_routes().paths(),
+            *CheckRoutes(self.current).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
@@ -291,7 +297,7 @@ class Assembly:
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find)
+        return TraceRoutes(self.current, self.traces)
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""
@@ -308,6 +314,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
+        self.traces.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -335,6 +342,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()

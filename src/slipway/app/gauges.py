@@ -5,6 +5,7 @@ models.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from slipway.admission import Admission
@@ -75,13 +76,16 @@ def document_rows(pipeline: Pipeline) -> Iterator[GaugeRow]:
 
 def budget_rows(admission: Admission) -> Iterator[GaugeRow]:
     """Yield the share that is spent of each budget, and how many are spent or nearly so."""
+    counts = Counter[tuple[str, str, str]]()
     for scope, name, period, share in admission.used_shares():
         yield "budget_used", (scope, name, period), share
         used = "spent" if share >= 1 else "over_80" if share >= MUCH else "under_80"
-        yield "budgets", (scope, period, used), 1
+        counts[scope, period, used] += 1
+    for labels, count in counts.items():
+        yield "budgets", labels, count
 
 
-class Engine:
+class EngineState:
     """What is known of the server of one model."""
 
     def __init__(self, settings: ModelSettings, now: float) -> None:
@@ -94,8 +98,8 @@ class Engines:
     """The servers of those models whose settings say that they publish metrics."""
 
     def __init__(self) -> None:
-        self._engines: dict[str, Engine] = {}
-        self._left: list[Engine] = []
+        self._engines: dict[str, EngineState] = {}
+        self._left: list[EngineState] = []
 
     def use(self, settings: Settings) -> None:
         """Read the servers of these settings from now on; what is known of those that stay is
@@ -106,7 +110,7 @@ class Engines:
         self._engines = {
             name: before[name]
             if name in before and before[name].settings == model
-            else Engine(model, now)
+            else EngineState(model, now)
             for name, model in wanted.items()
         }
         self._left += [each for each in before.values() if each not in self._engines.values()]
@@ -119,7 +123,7 @@ class Engines:
             *(each.reader.close() for each in left),
         )
 
-    async def _read(self, name: str, engine: Engine, count: Count) -> None:
+    async def _read(self, name: str, engine: EngineState, count: Count) -> None:
         answer = await engine.reader.read()
         count("engine_scrapes", (name, answer.outcome))
         if answer.outcome == "ok":

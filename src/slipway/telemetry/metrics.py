@@ -43,6 +43,7 @@ from slipway.types import (
 )
 
 log = logging.getLogger("slipway")
+FALLBACKS = ("smaller", "stale")  # a quote is one only if a model failed
 REFRESH = "refresh"  # the endpoint of answers that are written again in the background
 OPERATION = "chat"  # what all calls are, in OpenTelemetry's words
 KINDS = 5000  # of answers and calls whose rows are remembered: changed settings bring new names
@@ -181,7 +182,7 @@ class Telemetry:
 
     def attempt(self, a: AttemptDone) -> None:
         error = "" if a.error is None else known_code(a.error)
-        kind = (a.model, a.provider, a.zone, error, a.kind, a.place, a.used)
+        kind = (a.model, a.provider, a.zone, error, a.kind, a.role, a.place, a.used)
         rows = self._attempts.get(kind) or self._attempt_rows(a, kind, error)
         duration = rows.duration
         for row in rows.ones:
@@ -242,6 +243,10 @@ class Telemetry:
             rows.answers[0] += 1
             if a.cache is not None or a.saved is not None:
                 self.count_cache(a)
+            if a.error is None and (a.served_by in FALLBACKS or a.degraded):
+                self.count("fallbacks", (a.app, a.served_by or ""))
+            if a.error is None and a.sourced is not None:
+                self.count("sourced", (a.app, a.sourced))
         rows.duration[bisect_left(self._durations, a.duration_s)] += 1
         rows.duration[-1] += a.duration_s
         usage = a.usage
