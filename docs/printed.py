@@ -25,7 +25,8 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.values import UNITS, Branch
-from slipway.telemetry.compatible import PRODUCTS, Alias
+from slipway.telemetry.aliases import Alias
+from slipway.telemetry.compatible import PRODUCTS
 from slipway.telemetry.definitions import METRICS, MetricDefinition
 from slipway.web.openapi import described
 from slipway.web.wire import EVENT_NAMES
