@@ -25,7 +25,9 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.values import UNITS, Branch
-from slipway.telemetry.definitions import METRICS
+from slipway.telemetry.aliases import Alias
+from slipway.telemetry.compatible import PRODUCTS
+from slipway.telemetry.definitions import METRICS, MetricDefinition
 from slipway.web.openapi import described
 from slipway.web.wire import EVENT_NAMES
 
@@ -490,7 +492,31 @@ def purpose(file: Path) -> str:
     return sentence[1] if sentence else first
 
 
+def compatible() -> str:
+    """Return a table of the names for each product that metrics are compatible with."""
+    return "\n\n".join(
+        f"With `{product}`, these names are written:\n\n"
+        + tables(
+            ["name", "from", "meaning"],
+            [
+                [code(known_as(each)), code(ours(METRICS[each.source])), each.about]
+                for each in names
+            ],
+        )
+        for product, names in PRODUCTS.items()
+    )
+
+
+def ours(metric: MetricDefinition) -> str:
+    return metric.name + ("_total" if metric.kind == "counter" else "")
+
+
+def known_as(alias: Alias) -> str:
+    return alias.name + ("_total" if alias.kind == "counter" else "")
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "compatible": compatible,
     "modules": modules,
     "providers": providers,
     "settings": settings,

@@ -207,18 +207,19 @@ class Admission(KnownKeys):
                     )
         return found
 
-    def used_shares(self) -> list[tuple[Scope, str, Period, float]]:
-        """Return (scope, name, period, share that is spent) of all budgets that are loaded, the
-        largest share first.
+    def used_shares(self) -> list[tuple[Scope, str, Period, float, int]]:
+        """Return (scope, name, period, share that is spent, what is left) of all budgets that are
+        loaded, the largest share first.
         """
-        periods, found = periods_now(), list[tuple[Scope, str, Period, float]]()
+        periods, found = periods_now(), list[tuple[Scope, str, Period, float, int]]()
         for scope in self._limited:
             meter = self.meters.meter(*scope)
             for budget in (meter.day, meter.month):
                 if budget.cap is not None and meter.is_loaded:
                     budget.roll(periods)
                     share = budget.spent / budget.cap if budget.cap else 1.0
-                    found.append((*scope, budget.period, share))
+                    left = max(0, budget.cap - budget.spent)
+                    found.append((*scope, budget.period, share, left))
         return sorted(found, key=lambda each: -each[3])
 
     @property
