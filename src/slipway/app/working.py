@@ -71,6 +71,10 @@ class WorkerAssembly(Assembly):
             self.crew.new_row,
             self.crew.all_rows,
             self.carried.cache.stats,
+            self.carried.cache.semantic.reports,
+            read=self.reader.rows,
+            edges=self.crew.edges,
+            series=self.current.settings.metrics.series,
         )
 
     def health_routes(self) -> HealthRoutes:
@@ -79,7 +83,7 @@ class WorkerAssembly(Assembly):
         return routes
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find, self.crew.find_trace)
+        return TraceRoutes(self.current, self.traces, self.crew.flush_traces)
 
     @property
     def verbs(self) -> dict[str, Verb]:
@@ -87,7 +91,7 @@ class WorkerAssembly(Assembly):
         return {
             "models": self.tell_models,
             "gauges": self.tell_gauges,
-            "trace": self.tell_trace,
+            "flush_traces": self.flush_traces,
             "invalidate": self.invalidate,
         }
 
@@ -97,9 +101,9 @@ class WorkerAssembly(Assembly):
     async def tell_gauges(self, _: Any) -> Any:
         return self.telemetry.own_gauges()
 
-    async def tell_trace(self, body: Any) -> Any:
-        answer_id, owner = msgspec.convert(body, tuple[str, str | None])
-        return self.traces.find(answer_id, owner)
+    async def flush_traces(self, _: Any) -> None:
+        """Write the traces that another worker is about to read."""
+        await asyncio.to_thread(self.traces.flush)
 
     async def invalidate(self, body: Any) -> int:
         """Remove kept answers that another worker was asked to remove."""
@@ -123,6 +127,10 @@ class FirstAssembly(WorkerAssembly):
 
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
+
+    async def tell_gauges(self, _: Any) -> Any:
+        await self.reader.refresh()
+        return await super().tell_gauges(None)
 
     async def begin(self) -> None:
         """From now on, settings are in force in all workers or in none."""
@@ -186,6 +194,12 @@ class FollowerAssembly(WorkerAssembly):
             models={name: handle for name, handle in models.items() if name in here},
             synchronizers={},
         )
+
+    def watch_engines(self, settings: Settings) -> None:
+        """Watch nothing, like `read_metrics`."""
+
+    async def read_metrics(self) -> None:
+        """Read nothing: the first worker does, and says it when the metrics are scraped."""
 
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""

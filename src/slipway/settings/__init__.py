@@ -18,6 +18,7 @@ from slipway.settings.tree import (
     Limits,
     Listen,
     Login,
+    MetricsSettings,
     ModelSettings,
     Oidc,
     Price,
@@ -27,6 +28,7 @@ from slipway.settings.tree import (
     RulesSettings,
     Settings,
     TenantSettings,
+    TraceSettings,
     json_schema,
 )
 from slipway.settings.values import share
@@ -47,6 +49,7 @@ __all__ = [
     "Limits",
     "Listen",
     "Login",
+    "MetricsSettings",
     "ModelSettings",
     "Needs",
     "NotifierSettings",
@@ -60,6 +63,7 @@ __all__ = [
     "Slo",
     "SpendAlerts",
     "TenantSettings",
+    "TraceSettings",
     "is_loopback",
     "json_schema",
     "load",

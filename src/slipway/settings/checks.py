@@ -339,6 +339,21 @@ def check_weights(path: str, model: ModelSettings, known: KnownNames, problem: A
         problem(f"{path}.weights", f"there is no file `{model.weights}`")
     if model.base_url:
         problem(f"{path}.base_url", "a local model has no address; remove it")
+    if model.metrics:
+        problem(f"{path}.metrics", "a local model has no server of its own; remove it")
+
+
+def check_metrics(path: str, model: ModelSettings, problem: AddProblem) -> None:
+    """Report an address of a server's metrics that cannot be read."""
+    if isinstance(model.metrics, bool):
+        return
+    url = parse_url(model.metrics)
+    if url is None or "@" in url.netloc:
+        problem(
+            f"{path}.metrics",
+            f"`{without_login(model.metrics)}` is not an address; write `true`, or an address "
+            "without a password, such as `http://gpu-1:8000/metrics`",
+        )
 
 
 def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: AddProblem) -> None:
@@ -367,6 +382,7 @@ def check_endpoint(path: str, model: ModelSettings, known: KnownNames, problem: 
         )
     elif url.query or url.fragment:
         problem(f"{path}.base_url", "query parameters belong under `query:`")
+    check_metrics(path, model, problem)
     ca_file = model.connection.ca_file
     if ca_file and not Path(ca_file).is_file():
         problem(f"{path}.connection.ca_file", f"there is no file `{ca_file}`")

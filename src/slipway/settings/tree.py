@@ -281,6 +281,24 @@ class CacheStorage(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class TraceSettings(Branch, frozen=True, kw_only=True):
+    """How long it is known what happened to each answer."""
+
+    shorthand: ClassVar[str | None] = "keep"
+    keep: Annotated[
+        Duration,
+        Meta(gt=0, description="how long what happened to each answer is kept"),
+    ] = 86_400.0
+    at_most_mb: Annotated[
+        float,
+        Meta(ge=1, description="disk space for traces, in MiB; the oldest are deleted first"),
+    ] = 512.0
+
+    @property
+    def at_most_bytes(self) -> int:
+        return int(self.at_most_mb * 1024 * 1024)
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -386,6 +404,14 @@ class ModelSettings(Branch, frozen=True, kw_only=True):
             "as its first model does. Default: the top-level `cache.exact`"
         ),
     ] = None
+    metrics: Annotated[
+        str | bool,
+        Meta(
+            description="where the model's server publishes metrics of its own, such as "
+            "`http://gpu-1:8000/metrics`; `true` for `/metrics` on the host of `base_url`. vLLM's "
+            "and llama.cpp's are understood"
+        ),
+    ] = False
     extends: Annotated[
         str | None,
         Meta(description="another model; its fields (except `name`) are used if not set here"),
@@ -646,6 +672,32 @@ class AppSettings(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class MetricsSettings(Branch, frozen=True, kw_only=True):
+    series: Annotated[
+        int,
+        Meta(
+            ge=500,
+            le=1_000_000,
+            description="how many series all metrics may have together; names of apps and models "
+            "beyond that are counted as `other`",
+        ),
+    ] = 2000
+    gpu: Annotated[
+        bool | None,
+        Meta(
+            description="whether to read NVIDIA GPUs of this machine; needs the extra `gpu`. "
+            "Default: if there are any and the extra is installed"
+        ),
+    ] = None
+    compatible: Annotated[
+        tuple[Literal["vllm", "litellm"], ...],
+        Meta(
+            description="write the metrics under the names of these products as well, for "
+            "dashboards that were made for them"
+        ),
+    ] = ()
+
+
 class Settings(Branch, frozen=True, kw_only=True):
     listen: Annotated[Listen, Meta(description="address, and who may connect")] = Listen()
     limits: Annotated[Limits, Meta(description="limits of sizes, times and numbers")] = Limits()
@@ -682,6 +734,10 @@ class Settings(Branch, frozen=True, kw_only=True):
     cache: Annotated[
         CacheStorage, Meta(description="where kept answers are, and those of bare models")
     ] = CacheStorage()
+    metrics: Annotated[MetricsSettings, Meta(description="what is measured")] = MetricsSettings()
+    traces: Annotated[
+        TraceSettings, Meta(description="how long, and in how much space, traces are kept")
+    ] = TraceSettings()
     shared: Annotated[
         str | None,
         Meta(

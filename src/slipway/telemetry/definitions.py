@@ -276,7 +276,7 @@ METRICS = {
     ),
     "model_calls": MetricDefinition(
         "slipway_model_calls",
-        "Calls to a model with a limit: `running`, or `waiting` in the queue.",
+        "Calls to a model: `running`, or `waiting` in the queue of one with a limit.",
         ("model", "state"),
         is_gauge=True,
         share=12,

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from slipway.answer import Current
 from slipway.errors import Forbidden
 from slipway.types import Asker
+from slipway.web.descriptions import Operation
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
@@ -30,4 +31,6 @@ class AlertRoutes:
         return reply(self.report())
 
     def paths(self) -> list[ApiRoute]:
-        return [ApiRoute("/v1/alerts", self.all, methods=["GET"])]
+        about = "all alerts with their states, for an admin key"
+        does = Operation(about=about, errors=(Forbidden,))
+        return [ApiRoute("/v1/alerts", self.all, methods=["GET"], does=does)]
