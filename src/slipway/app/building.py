@@ -31,6 +31,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.service import Service
 from slipway.telemetry.traces import Traces
 from slipway.types import (
     Answered,
@@ -50,10 +51,11 @@ from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard, Handler
-from slipway.web.health import HealthRoutes
+from slipway.web.health import HealthRoutes, Workers
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
+from slipway.web.operations import OperationsRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -233,6 +235,7 @@ class Assembly:
             ).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
+            *self.operations_routes(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
@@ -272,6 +275,19 @@ class Assembly:
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces.find)
+
+    def operations_routes(self) -> list[ApiRoute]:
+        """Return the routes of the operations page; none if this process keeps no history."""
+        if self.sampling is None:
+            return []
+        service = Service(self.sampling.history)
+        routes = OperationsRoutes(self.current, self.telemetry, service, self.records)
+        routes.workers = self.workers()
+        return routes.paths()
+
+    def workers(self) -> Workers | None:
+        """Return what this process knows of other workers, if there are any."""
+        return None
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""

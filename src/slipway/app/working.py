@@ -73,6 +73,9 @@ class WorkerAssembly(Assembly):
             self.carried.cache.stats,
         )
 
+    def workers(self) -> Crew:
+        return self.crew
+
     def health_routes(self) -> HealthRoutes:
         routes = super().health_routes()
         routes.workers = self.crew

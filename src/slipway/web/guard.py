@@ -53,7 +53,7 @@ RequestHeaders = dict[bytes, bytes]
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
     {
-        *("/", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
+        *("/", "/ops", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
         *("/login", "/login/callback", "/logout"),
     }
 )
@@ -61,7 +61,7 @@ OPEN = frozenset(
 VERSIONED = frozenset(
     {
         *("chat", "completions", "answers", "models", "passages", "feedback", "documents"),
-        *("traces", "keys", "cache", "usage", "ledger"),
+        *("traces", "keys", "cache", "usage", "ledger", "operations"),
     }
 )
 CHAT = frozenset({"/v1/chat/completions", "/v1/completions"})
