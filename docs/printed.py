@@ -25,7 +25,7 @@ from slipway.providers.mock import FAULTS
 from slipway.settings import Endpoint, Settings
 from slipway.settings.reading import bare_type, branches, fields_of, is_duration
 from slipway.settings.tree import UNITS, Branch
-from slipway.telemetry.metrics import METRICS
+from slipway.telemetry.definitions import METRICS
 from slipway.web.wire import EVENT_NAMES
 
 DOCS = Path(__file__).resolve().parent

@@ -12,8 +12,10 @@ from slipway.app.sampling import Sampling
 from slipway.app.stores import LazyRecords
 from slipway.settings import Settings
 from slipway.store import HistoryRow, open_records
+from slipway.telemetry.definitions import Labels
 from slipway.telemetry.history import STEPS, History, below, quantile_of
-from slipway.telemetry.metrics import Labels, NumberedRow, Telemetry
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.rows import NumberedRow
 from slipway.types import AnswerDone, Usage
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

@@ -384,7 +384,10 @@ class AttemptDone(Record, frozen=True, kw_only=True):
 
     `error` is the code of its error, `cancelled` if it was given up, None for success; `why` is the
     error in words. `shown_chars` is how much of the answer was already shown when the call began.
-    `used` is false for a trial whose answer was not needed.
+    `used` is false for a trial whose answer was not needed. `place` is that of the model in the
+    order of the route, from 0. `waited_s` is how long the call waited for a free place before it
+    began, None if the model takes any number of calls. `opened_breaker` is true if this failure was
+    the one after which the model is not called for a while.
     """
 
     answer_id: str
@@ -401,6 +404,9 @@ class AttemptDone(Record, frozen=True, kw_only=True):
     shown_chars: int = 0
     used: bool = True
     left_out: int = 0  # fields of the reply that could not be read
+    place: int = 0
+    waited_s: float | None = None
+    opened_breaker: bool = False
 
 
 class RuleUsed(Record, frozen=True, kw_only=True):

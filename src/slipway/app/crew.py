@@ -12,7 +12,10 @@ from slipway.admission import InFlight
 from slipway.cache import Selection
 from slipway.settings import Limits, ModelSettings, Settings
 from slipway.settings.loading import Loaded
-from slipway.telemetry.metrics import Labels, ModelState, NumberedRow, Numbers
+from slipway.telemetry.definitions import Labels
+from slipway.telemetry.gauges import GaugeRow
+from slipway.telemetry.model_states import ModelState
+from slipway.telemetry.rows import NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
 
 ASK_S = 1.0  # how long a worker waits for what the others know
@@ -150,6 +153,10 @@ class Crew:
     async def model_states(self) -> Sequence[dict[str, ModelState]]:
         """Return what the others know of the models."""
         return msgspec.convert(await self._ask("models", None), list[dict[str, ModelState]])
+
+    async def gauges(self) -> Sequence[Sequence[GaugeRow]]:
+        """Return what the others know for the metrics, beside what they counted."""
+        return msgspec.convert(await self._ask("gauges", None), list[list[GaugeRow]])
 
     async def find_trace(self, answer_id: str, owner: str | None) -> dict[str, Any] | None:
         """Return the trace of an answer that another worker gave, or None."""

@@ -4,23 +4,24 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 
 from slipway.app.stores import LazyRecords
-from slipway.routing.breaker import STATES
 from slipway.settings import Settings
 from slipway.store import HistoryRow, StoreError, is_local
+from slipway.telemetry.definitions import METRICS
+from slipway.telemetry.gauges import GaugeRow
 from slipway.telemetry.history import STEPS, GaugeValue, History, SavedHistory
-from slipway.telemetry.metrics import ModelState, Telemetry, joined
+from slipway.telemetry.metrics import Telemetry
 
 log = logging.getLogger("slipway")
 LOAD_S = 5.0  # between two tries to load what was saved, while the store is down
-States = Sequence[Mapping[str, ModelState]]
+Gauges = Sequence[Sequence[GaugeRow]]
 
 
-async def alone() -> States:
-    """Return what other workers know of the models: there is none."""
+async def alone() -> Gauges:
+    """Return the gauges of other workers: there is none."""
     return ()
 
 
@@ -31,18 +32,15 @@ def source_of(settings: Settings) -> str:
     return f"{socket.gethostname()}:{settings.listen.port}"
 
 
-def gauges_of(telemetry: Telemetry, others: States) -> Iterator[GaugeValue]:
+def gauges_of(telemetry: Telemetry, others: Gauges) -> Iterator[GaugeValue]:
     """Yield the values of the gauges now."""
     state = telemetry.store()
-    yield "in_flight", (), telemetry.in_flight()
     yield "store_up", (), int(state.reason is None)
     yield "store_waiting", (), state.waiting
-    for name, model in joined([telemetry.model_states(), *others]).items():
-        for each in STATES:
-            yield "model_state", (name, each), int(model.state == each)
-        if model.running is not None:
-            yield "model_calls", (name, "running"), model.running
-            yield "model_calls", (name, "waiting"), model.waiting or 0
+    for name, rows in telemetry.gauges(others).items():
+        if METRICS[name].is_gauge and name not in ("store_up", "store_waiting"):
+            for labels, value in rows.items():
+                yield name, labels, value
 
 
 class Sampling:
@@ -52,21 +50,21 @@ class Sampling:
         self,
         telemetry: Telemetry,
         records: LazyRecords,
-        others: Callable[[], Awaitable[States]] = alone,
+        others: Callable[[], Awaitable[Gauges]] = alone,
         *,
         baseline: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`others` returns the states of the models in other workers; `baseline` is History's."""
+        """`others` returns the gauges of the other workers; `baseline` is History's."""
         self.telemetry, self.records, self.others, self.clock = telemetry, records, others, clock
         self.source = source_of(records.settings)
         self.after: list[Callable[[float], Awaitable[None]]] = []  # called after each sample
-        self._states: States = ()
+        self._others: Gauges = ()
         self.history = History(telemetry.all_rows, self.gauges, clock=clock, baseline=baseline)
         self._tasks: list[asyncio.Task[None]] = []
 
     def gauges(self) -> Iterator[GaugeValue]:
-        yield from gauges_of(self.telemetry, self._states)
+        yield from gauges_of(self.telemetry, self._others)
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -83,7 +81,7 @@ class Sampling:
 
     async def sample(self) -> None:
         """Sample now, and save what became whole."""
-        self._states = await self.others()
+        self._others = await self.others()
         self.telemetry.note_store()
         now = self.clock()
         self.history.sample(now)

@@ -89,12 +89,16 @@ class WorkerAssembly(Assembly):
         """Return what other workers and the supervisor may call here."""
         return {
             "models": self.tell_models,
+            "gauges": self.tell_gauges,
             "trace": self.tell_trace,
             "invalidate": self.invalidate,
         }
 
     async def tell_models(self, _: Any) -> Any:
         return msgspec.to_builtins(self.telemetry.model_states())
+
+    async def tell_gauges(self, _: Any) -> Any:
+        return self.telemetry.own_gauges()
 
     async def tell_trace(self, body: Any) -> Any:
         answer_id, owner = msgspec.convert(body, tuple[str, str | None])
@@ -118,7 +122,7 @@ class FirstAssembly(WorkerAssembly):
     def sample_metrics(self) -> Sampling:
         """A first worker that was started again goes on from the counts that all share."""
         baseline = self.crew.board.starts(1) > 1
-        return Sampling(self.telemetry, self.records, self.crew.model_states, baseline=baseline)
+        return Sampling(self.telemetry, self.records, self.crew.gauges, baseline=baseline)
 
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)

@@ -77,7 +77,8 @@ class Attempt:
     _call: Call | None = None
     _size: RequestSize | None = None
     left_out = 0  # fields of the reply that could not be read
-    began = ended = finished = _holds_slot = False
+    began = ended = finished = opened_breaker = _holds_slot = False
+    waited_s: float | None = None  # for a slot
     took: AttemptUsage | None = None  # once it has ended
 
     def __init__(
@@ -114,10 +115,12 @@ class Attempt:
         candidate, health = self.candidate, self.candidate.health
         self._call = call
         if health.slots is not None:
+            entered_at = time.monotonic()
             await health.slots.enter(
-                self.context.owner, self.context.until - time.monotonic() if may_wait else 0.0
+                self.context.owner, self.context.until - entered_at if may_wait else 0.0
             )
             self._holds_slot = True
+            self.waited_s = time.monotonic() - entered_at
         if self.context.reserve is not None:
             left_s = self.context.until - time.monotonic()
             self.reserved = await self.context.reserve(candidate, self.size(), left_s)
@@ -182,7 +185,7 @@ class Attempt:
             )
         if error is not None and not self._is_no_evidence(error, now):
             number = self.call_number if self.first_at is None else None
-            health.failed(error, self.started_at, self._origin, number)
+            self.opened_breaker = health.failed(error, self.started_at, self._origin, number)
             if isinstance(error, ProviderSlow) and number is not None:
                 self._usual.add(now - self.started_at)
         elif self.began and self.first_at is None:
@@ -300,6 +303,9 @@ class Attempt:
             shown_chars=self.shown,
             used=used,
             left_out=self.left_out,
+            place=self.index,
+            waited_s=self.waited_s,
+            opened_breaker=self.opened_breaker,
         )
 
 

@@ -19,7 +19,8 @@ from operator import add
 import msgspec
 
 from slipway.store.contract import HistoryRow
-from slipway.telemetry.metrics import METRICS, Labels, MetricDefinition, NumberedRow
+from slipway.telemetry.definitions import METRICS, Labels, MetricDefinition
+from slipway.telemetry.rows import NumberedRow
 
 log = logging.getLogger("slipway")
 NUMBERS_AT_MOST = 50_000  # of all rows together; a histogram has one for each bucket

@@ -1,6 +1,6 @@
 """The routes of health and metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -11,7 +11,9 @@ from slipway.answer import Current, Pipeline
 from slipway.knowledge import Knowledge
 from slipway.routing import healths_of, models_of
 from slipway.routing.health import HealthReport
-from slipway.telemetry.metrics import BAD, ModelState, Telemetry
+from slipway.telemetry.gauges import GaugeRow
+from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.model_states import BAD, ModelState
 from slipway.types import Asker
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
@@ -28,6 +30,10 @@ class Workers(Protocol):
         """Return the states of the models in the other workers."""
         ...
 
+    async def gauges(self) -> Sequence[Sequence[GaugeRow]]:
+        """Return what the other workers know beside what they counted."""
+        ...
+
 
 class HealthRoutes:
     """Handles `/healthz`, `/readyz` and `/metrics`."""
@@ -41,6 +47,7 @@ class HealthRoutes:
         """`settings_state` returns the state of the settings, empty if they never change."""
         self.current, self.telemetry, self.settings_state = current, telemetry, settings_state
         self.workers: Workers | None = None  # set if there are several
+        self.before_scrape: Callable[[], Awaitable[None]] = nothing
 
     async def healthz(self, request: Request) -> Response:
         """Return 200 while the process is alive; several workers are counted."""
@@ -98,7 +105,8 @@ class HealthRoutes:
         A key that is limited to some names sees only their metrics.
         """
         asker: Asker = request.scope["slipway.asker"]
-        others = () if self.workers is None else await self.workers.model_states()
+        await self.before_scrape()
+        others = () if self.workers is None else await self.workers.gauges()
         text, kind = self.telemetry.render(request.headers.get("accept", ""), asker.apps, others)
         return Response(text, media_type=kind)
 
@@ -109,6 +117,10 @@ class HealthRoutes:
             ApiRoute("/readyz", self.readyz, methods=["GET"]),
             ApiRoute("/metrics", self.metrics, methods=["GET"]),
         ]
+
+
+async def nothing() -> None:
+    """Do nothing before a scrape."""
 
 
 def note_worse(health: dict[str, HealthReport], states: Mapping[str, ModelState]) -> None:
