@@ -67,6 +67,7 @@ ROUTES = {
     "POST /logout": "ends the session",
     "GET /embed": "the chat page in a frame of another site",
     "GET /embed.js": "the script that puts it there",
+    "GET /v1/operations": "how users are served, for admin keys; `?window=now`, `hour`, `day` or `week`",
     "GET /v1/traces/{id}": "what happened to an answer, by its reference",
     "GET /v1/usage": "what this key has spent, by day, app or model: `?by=app`, `?since=7d`",
     "GET /v1/ledger": "what all keys have spent, for admin keys; `?by=key`, or `?answer=ID` for its calls",
@@ -82,6 +83,7 @@ ROUTES = {
     "GET /readyz": "whether something can answer, and what is degraded",
     "GET /metrics": "metrics for Prometheus",
     "GET /": "the chat page",
+    "GET /ops": "the operations page",
 }
 UNLISTED = {"/favicon.ico", "/static/{name}", "/static/{name:path}"}  # the browser's business
 MEANINGS = {  # of errors that the tree in errors.py draws without words, or that stand elsewhere

@@ -31,7 +31,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.service import Service
+from slipway.telemetry.service import ServiceReports
 from slipway.telemetry.traces import Traces
 from slipway.types import (
     Answered,
@@ -280,7 +280,7 @@ class Assembly:
         """Return the routes of the operations page; none if this process keeps no history."""
         if self.sampling is None:
             return []
-        service = Service(self.sampling.history)
+        service = ServiceReports(self.sampling.history)
         routes = OperationsRoutes(self.current, self.telemetry, service, self.records)
         routes.workers = self.workers()
         return routes.paths()

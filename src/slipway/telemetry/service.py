@@ -82,7 +82,7 @@ def _classes(base: type[SlipwayError]) -> Iterable[type[SlipwayError]]:
         yield from _classes(each)
 
 
-class Service:
+class ServiceReports:
     """Answers what the operations page asks about a time that ends now."""
 
     def __init__(

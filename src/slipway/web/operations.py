@@ -29,7 +29,7 @@ from slipway.store import (
     StoreError,
 )
 from slipway.telemetry.metrics import Telemetry
-from slipway.telemetry.service import WINDOWS, Level, Service
+from slipway.telemetry.service import WINDOWS, Level, ServiceReports
 from slipway.types import Asker
 from slipway.web.documents import DocumentView, views
 from slipway.web.health import Workers, model_states, note_worse, readiness
@@ -50,7 +50,7 @@ Part = TypeVar("Part")
 Alerts = Callable[[], Sequence[Mapping[str, Any]]]
 
 
-class Kept:
+class KeptParts:
     """Parts of replies, each computed once for all who ask at the same time, and kept for a while."""
 
     def __init__(self) -> None:
@@ -91,13 +91,13 @@ class OperationsRoutes:
         self,
         current: Current,
         telemetry: Telemetry,
-        service: Service,
+        service: ServiceReports,
         records: Callable[[], RecordStore],
         alerts: Alerts = tuple,
     ) -> None:
         self.current, self.telemetry, self.service = current, telemetry, service
         self.records, self.alerts = records, alerts
-        self.kept = Kept()
+        self.kept = KeptParts()
 
     async def operations(self, request: Request) -> Response:
         """Return everything that the page shows for a window of time.
