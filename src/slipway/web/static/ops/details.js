@@ -72,7 +72,7 @@ function alertTable() {
     say("alerts"),
     [
       { title: say("alert"), cell: ({ name, severity }) => badge(severity === "page" || severity === "critical" ? "bad" : "warn", name) },
-      { title: say("alertWhat"), cell: ({ summary, description }) => summary ?? description ?? "" },
+      { title: say("alertWhat"), prose: true, cell: ({ summary, description }) => summary ?? description ?? "" },
       { title: say("since"), cell: ({ since }) => (since ? ago(now - since) : NONE) },
       { title: say("whatToDo"), cell: runbook },
     ],
@@ -145,7 +145,7 @@ function errorTable() {
     say("errors"),
     [
       { title: say("code"), cell: ({ code }) => el("code", { textContent: code }) },
-      { title: say("means"), cell: ({ code }) => among("codes", code) ?? "" },
+      { title: say("means"), prose: true, cell: ({ code }) => among("codes", code) ?? "" },
       { title: say("blame"), cell: ({ blame }) => badge(BLAMES[blame], among("blames", blame)) },
       { title: say("answers"), number: true, cell: ({ answers }) => count(answers) },
     ],
@@ -259,8 +259,8 @@ function feedbackTable(openAnswer) {
     [
       { title: say("when"), cell: ({ at }) => moment(at, now) },
       { title: say("vote"), cell: vote },
-      { title: say("comment"), cell: ({ comment, reasons }) => comment || (reasons ?? []).map((each) => named("reasons", each)).join(", ") || NONE },
-      { title: say("question"), cell: ({ question }) => question ?? NONE },
+      { title: say("comment"), prose: true, cell: ({ comment, reasons }) => comment || (reasons ?? []).map((each) => named("reasons", each)).join(", ") || NONE },
+      { title: say("question"), prose: true, cell: ({ question }) => question ?? NONE },
       { title: say("app"), cell: ({ app }) => app },
       { title: say("servedBy"), cell: ({ served_by, model }) => model || named("served_by", served_by) || NONE },
       { title: say("trace"), stays: true, cell: ({ answer }) => button(say("show"), () => openAnswer(answer), { className: "quiet", ariaLabel: say("showAnswer", answer) }) },
@@ -291,7 +291,7 @@ function documentTable() {
     [
       { title: say("document"), cell: ({ path }) => path },
       { title: say("state"), cell: ({ state }) => badge(DOCUMENT_STATES[state], among("document_states", state)) },
-      { title: say("whatToDo"), cell: ({ error, reason, next }) => error ?? ([reason, next].filter(Boolean).join(" ") || NONE) },
+      { title: say("whatToDo"), prose: true, cell: ({ error, reason, next }) => error ?? ([reason, next].filter(Boolean).join(" ") || NONE) },
       { title: say("passages"), number: true, cell: ({ passages }) => count(passages) },
       { title: say("readAt"), cell: ({ read_at }) => (read_at ? ago(now - read_at) : NONE) },
       { title: say("app"), cell: ({ app }) => app },

@@ -5,11 +5,11 @@ import { dropFocus, el } from "../dom.js";
 let tables = 0;
 
 export class Table {
-  /** `columns` are {title, cell(row), number}; `cell` gives text or a node, and `key(row)` tells rows apart. */
+  /** `columns` are {title, cell(row), number, prose}; `cell` gives text or a node, and `key(row)` tells rows apart. A cell that `stays` is never drawn again. */
   constructor(title, columns, { key, none, level = 3, hint }) {
     Object.assign(this, { columns, key, none, rows: new Map() });
     this.heading = el(`h${level}`, { textContent: title, id: `table-${++tables}`, tabIndex: -1 });
-    const heads = columns.map(({ title: name, number }) => el("th", { scope: "col", className: number ? "number" : "", textContent: name }));
+    const heads = columns.map((column) => el("th", { scope: "col", className: kindOf(column), textContent: column.title }));
     this.body = el("tbody");
     this.table = el("table", {}, el("thead", {}, el("tr", {}, ...heads)), this.body);
     this.scroller = el("div", { className: "scroller", tabIndex: 0, role: "region" }, this.table);
@@ -50,8 +50,10 @@ export class Table {
   }
 }
 
-function cellOf({ number }, n) {
-  const cell = el(n === 0 ? "th" : "td", { className: number ? "number" : "" });
+const kindOf = ({ number, prose }) => (number ? "number" : prose ? "prose" : "");
+
+function cellOf(column, n) {
+  const cell = el(n === 0 ? "th" : "td", { className: kindOf(column) });
   if (n === 0) cell.scope = "row";
   return cell;
 }
