@@ -49,7 +49,10 @@ def is_ruled(
     if app.rules is None:
         return False
     send = timed(say, tally)
-    if not answer_by_rule(app, app.rules, question, draft, pipeline.emit, send):
+    with tally.stage("rules") as stage:
+        is_answered = answer_by_rule(app, app.rules, question, draft, pipeline.emit, send)
+        stage.note(answered=is_answered)
+    if not is_answered:
         return False
     if app.route is not None:
         tally.saved = Saved(by="rule")
@@ -89,7 +92,7 @@ async def compose(
             if app.small is not None
             else None
         )
-        await plan(app, question, draft, progress, send, small)
+        await plan(app, question, draft, progress, send, small, tally.stage)
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
@@ -106,8 +109,10 @@ def small_model(
         context = tally.context(pipeline.emit, until=0.0, retry_until=0.0, charge=charge)
         return await ask_briefly(route, messages, context, max_tokens=MAX_TOKENS)
 
-    def charge(took: AttemptUsage) -> None:
-        draft.spent.append(tally.charge_side_call(took))
+    def charge(took: AttemptUsage) -> int | None:
+        spent = tally.charge_side_call(took)
+        draft.spent.append(spent)
+        return spent.cost
 
     return ask
 

@@ -201,14 +201,16 @@ async def answer_kept(
     async def stages() -> None:
         if is_ruled(pipeline, app, question, draft, tally, say):
             return
-        await asked.look()
-        asked.cache.note_answer(question.id, asked.key)
-        entry = await asked.find()
-        if is_replayed(asked, entry, tally, say):
-            return
-        if question.cache == "only":
-            raise NotCached(NOTHING_KEPT)
-        if await similar_answers(asked, tally, say):
+        with tally.stage("cache") as stage:
+            await asked.look()
+            asked.cache.note_answer(question.id, asked.key)
+            entry = await asked.find()
+            is_answered = is_replayed(asked, entry, tally, say)
+            if not is_answered and question.cache == "only":
+                raise NotCached(NOTHING_KEPT)
+            is_answered = is_answered or await similar_answers(asked, tally, say)
+            stage.note(found=tally.cache if is_answered else None)
+        if is_answered:
             return
         try:
             await answer_by_flight(asked, draft, tally, say)

@@ -87,10 +87,12 @@ class Assembly:
     def __init__(
         self, store: LazyStore, live: LiveSettings, records: LazyRecords | None = None
     ) -> None:
-        self.store, self.traces = store, Traces()
+        self.store = store
         self._sealer: Sealer | None = None
         settings = live.found.settings
         self.records = records or LazyRecords(settings)
+        kept = settings.traces
+        self.traces = Traces(self.records.folder / "traces", kept.keep, kept.at_most_bytes)
         self.writer = RowWriter(self.records, self.records.folder / "journal")
         holds = self.records.folder / "holds"
         self.ledger = LedgerWriter(self.writer, holds, lambda: self.records().ledger)
@@ -206,6 +208,8 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        kept = compiled.settings.traces
+        self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
         self.carried.cache.resize(cache.memory_mb, cache.answer_kb)
         self.load_pace()
@@ -274,14 +278,14 @@ class Assembly:
         return HealthRoutes(self.current, self.telemetry, self.reloading.status)
 
     def trace_routes(self) -> TraceRoutes:
-        return TraceRoutes(self.current, self.traces.find)
+        return TraceRoutes(self.current, self.traces)
 
     def operations_routes(self) -> list[ApiRoute]:
         """Return the routes of the operations page; none if this process keeps no history."""
         if self.sampling is None:
             return []
         service = ServiceReports(self.sampling.history)
-        routes = OperationsRoutes(self.current, self.telemetry, service, self.records)
+        routes = OperationsRoutes(self.current, self.telemetry, service, self.records, self.traces)
         routes.workers = self.workers()
         return routes.paths()
 
@@ -304,6 +308,7 @@ class Assembly:
         self.reloading.start()
         self.key_watch.start()
         self.writer.start()
+        self.traces.start()
         self.load_pace()
         if self.redis is not None:
             self.redis.start()
@@ -327,6 +332,7 @@ class Assembly:
         await self.carried.pace.close()
         await self.reloading.close()
         await self.feedback.close()
+        await asyncio.to_thread(self.traces.close)
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()

@@ -26,6 +26,7 @@ from slipway.settings.tree import (
     RulesSettings,
     Settings,
     TenantSettings,
+    TraceSettings,
     json_schema,
     share,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "RulesSettings",
     "Settings",
     "TenantSettings",
+    "TraceSettings",
     "is_loopback",
     "json_schema",
     "load",

@@ -318,6 +318,24 @@ class CacheStorage(Branch, frozen=True, kw_only=True):
     ] = None
 
 
+class TraceSettings(Branch, frozen=True, kw_only=True):
+    """How long it is known what happened to each answer."""
+
+    shorthand: ClassVar[str | None] = "keep"
+    keep: Annotated[
+        Duration,
+        Meta(gt=0, description="how long what happened to each answer is kept"),
+    ] = 86_400.0
+    at_most_mb: Annotated[
+        float,
+        Meta(ge=1, description="disk space for traces, in MiB; the oldest are deleted first"),
+    ] = 512.0
+
+    @property
+    def at_most_bytes(self) -> int:
+        return int(self.at_most_mb * 1024 * 1024)
+
+
 class ModelSettings(Branch, frozen=True, kw_only=True):
     provider: Annotated[
         str, Meta(description="kind of provider, or a well-known one (`dashscope`, `deepseek`, …)")
@@ -719,6 +737,9 @@ class Settings(Branch, frozen=True, kw_only=True):
     cache: Annotated[
         CacheStorage, Meta(description="where kept answers are, and those of bare models")
     ] = CacheStorage()
+    traces: Annotated[
+        TraceSettings, Meta(description="how long, and in how much space, traces are kept")
+    ] = TraceSettings()
     shared: Annotated[
         str | None,
         Meta(

@@ -30,19 +30,21 @@ from slipway.store import (
 )
 from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.service import WINDOWS, Level, ServiceReports
+from slipway.telemetry.traces import TraceFilter
 from slipway.types import Asker
 from slipway.web.documents import DocumentView, views
 from slipway.web.health import Workers, model_states, note_worse, readiness
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 from slipway.web.spending import shown
+from slipway.web.traces import TraceSource
 
 NUMBERS_S, MONEY_S, DOCUMENTS_S = 2.0, 10.0, 10.0  # how long a part of the reply is kept
 SHARE = 0.05  # of a processor that computing one part may take
 MOST_KEPT = 200  # parts of all windows and askers
 GROUPINGS: tuple[Grouping, ...] = ("app", "key", "tenant", "model")
 MOST_ROWS = 100  # of a table
-MOST_DOCUMENTS = 50
+MOST_DOCUMENTS, MOST_RECENT = 50, 50
 WORST_FIRST = {"failed": 0, "partly": 1, "reading": 2}
 LONGEST_QUESTION = 300  # characters of a question that feedback shows
 Part = TypeVar("Part")
@@ -93,10 +95,11 @@ class OperationsRoutes:
         telemetry: Telemetry,
         service: ServiceReports,
         records: Callable[[], RecordStore],
+        traces: TraceSource,
         alerts: Alerts = tuple,
     ) -> None:
         self.current, self.telemetry, self.service = current, telemetry, service
-        self.records, self.alerts = records, alerts
+        self.records, self.traces, self.alerts = records, traces, alerts
         self.kept = KeptParts()
 
     async def operations(self, request: Request) -> Response:
@@ -118,7 +121,7 @@ class OperationsRoutes:
             for budget in limit.budgets
             if budget.cap
         }
-        numbers, verdict, money, votes, documents = await asyncio.gather(
+        numbers, verdict, money, votes, documents, recent = await asyncio.gather(
             self.kept.get(
                 ("numbers", window), NUMBERS_S, lambda: self.service.report(window, zones)
             ),
@@ -132,6 +135,7 @@ class OperationsRoutes:
             self.kept.get(("money", window), MONEY_S, lambda: self.money(window)),
             self.kept.get(("feedback", window), MONEY_S, lambda: self.feedback(window)),
             self.kept.get(("documents", asker.owner), DOCUMENTS_S, lambda: self.documents(asker)),
+            self.kept.get("recent", NUMBERS_S, self.recent),
         )
         models = [with_health(row, health.get(row["model"])) for row in numbers["models"]]
         totals = {**numbers["totals"], **money["tokens"]}
@@ -147,6 +151,7 @@ class OperationsRoutes:
                 "money_error": money["error"],
                 "limits": [limit_row(limit) for limit in limits],
                 "alerts": firing,
+                "recent": recent,
                 "feedback": votes,
                 "documents": documents,
             }
@@ -209,6 +214,11 @@ class OperationsRoutes:
         except StoreError:
             return []
         return [feedback_row(row) for row in rows]
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Return the latest answers; those of other workers are written once a second."""
+        found, _ = self.traces.recent(TraceFilter(limit=MOST_RECENT))
+        return found
 
     def documents(self, asker: Asker) -> dict[str, Any]:
         """Return how far each app's documents are read, and the documents, unread ones first."""

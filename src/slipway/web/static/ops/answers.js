@@ -27,17 +27,15 @@ export function beginAnswers() {
       { title: say("cost"), number: true, cell: ({ cost_usd }) => money(cost_usd) },
       { title: say("trace"), stays: true, cell: ({ id }) => button(say("show"), () => openAnswer(id), { className: "quiet", ariaLabel: say("showAnswer", id) }) },
     ],
-    { key: ({ id }) => id, none: say("noAnswers"), hint: say("recentHint") },
+    { key: ({ id }) => id, none: say("noRecent"), hint: say("recentHint") },
   );
   table.element.classList.add("whole", "long", "recent");
   return table.element;
 }
 
-/** `rows` is null if the answers cannot be listed now. */
-export function drawAnswers(rows, at) {
+export function drawAnswers({ recent, at }) {
   now = at;
-  table.empty.textContent = say(rows === null ? "recentFailed" : "noAnswers");
-  if (rows !== null || !table.rows.size) table.draw(rows ?? []);
+  table.draw(recent);
 }
 
 /** Shows what happened to an answer, in a dialog. */
@@ -55,28 +53,11 @@ export async function openAnswer(id) {
 }
 
 function tryNodes(found, n, of) {
-  const { answer } = found;
-  const spans = spansOf(found);
-  const end = Math.max(...spans.map(({ start, length }) => start + length), 0.001);
+  const { answer, spans } = found;
+  const end = Math.max(answer?.duration_s ?? 0, ...spans.map((span) => span.start_s + span.duration_s), 0.001);
   const title = of > 1 ? [el("h3", { textContent: say("tryOf", n + 1, of) })] : [];
-  return [...title, factList(answer), waterfall(spans, end), ...skippedNodes(answer)];
-}
-
-/** What was done, when it began (seconds from the question) and how long it took. */
-function spansOf({ answer, attempts, rules }) {
-  const last = Math.max(answer?.ended_at ?? 0, ...attempts.map(({ ended_at }) => ended_at));
-  const began = last - Math.max(answer?.duration_s ?? 0, ...attempts.map((each) => last - each.ended_at + each.duration_s));
-  const whole = answer ? [{ name: say("wholeAnswer"), kind: answer.error ? "bad" : "whole", start: 0, length: answer.duration_s, first: answer.ttft_s, note: answer.error ?? named("served_by", answer.served_by ?? "") }] : [];
-  const calls = attempts.map((each) => ({
-    name: each.model,
-    kind: each.error ? (each.error === "cancelled" ? "none" : "bad") : "good",
-    start: Math.max(0, each.ended_at - each.duration_s - began),
-    length: each.duration_s,
-    first: each.ttft_s,
-    note: [each.zone === "default" ? "" : each.zone, named("attempt_kinds", each.kind), each.error ?? "", each.why ?? ""].filter(Boolean).join(" · "),
-  }));
-  const ruled = rules.map(({ rule, reason, shadow }) => ({ name: say("ruleOf", rule), kind: shadow ? "none" : "good", start: 0, length: 0, note: reason }));
-  return [...whole, ...ruled, ...calls];
+  const rules = found.rules.map(({ rule, reason }) => el("p", { className: "hint", textContent: say("ruleOf", rule, reason) }));
+  return [...title, factList(answer), waterfall(spans, end), ...rules, ...skippedNodes(answer)];
 }
 
 function factList(answer) {
@@ -97,28 +78,44 @@ function factList(answer) {
   return el("dl", { className: "facts" }, ...shown.map(([name, value]) => el("div", {}, el("dt", { textContent: say(name) }), el("dd", { textContent: value }))));
 }
 
+/** What is known of a step, in words. */
+function noteOf({ kind, error, facts, cost_usd }) {
+  const { zone, why, input_tokens, output_tokens, ttft_s } = facts;
+  if (kind === "stage") return [error, ...Object.entries(facts).filter(([name]) => name !== "skipped").map(([name, value]) => `${name} ${value}`)].filter(Boolean).join(" · ");
+  const how = facts.kind === "first" ? "" : named("attempt_kinds", facts.kind ?? "");
+  const tokens = input_tokens == null ? "" : say("tokensShort", count(input_tokens), count(output_tokens ?? 0));
+  return [how, zone === "default" ? "" : zone, error, why, ttft_s == null ? "" : say("firstAfter", seconds(ttft_s)), tokens, cost_usd == null ? "" : money(cost_usd)].filter(Boolean).join(" · ");
+}
+
+const levelOf = ({ kind, error }) => (error ? (error === "cancelled" ? "none" : "bad") : kind === "attempt" ? "call" : "stage");
+
 /** A table whose last column shows each step on a common time line. */
 function waterfall(spans, end) {
-  const rows = spans.map(({ name, kind, start, length, first, note }) => {
-    const bar = el("span", { className: `span ${kind}` });
-    bar.style.left = `${(100 * start) / end}%`;
-    bar.style.width = `${Math.max(0.5, (100 * length) / end)}%`;
-    if (first != null && length > 0) {
-      const mark = el("i", { title: say("ttft") });
-      mark.style.left = `${Math.min(100, (100 * first) / length)}%`;
+  const rows = spans.map((span) => {
+    const { kind, name, start_s, duration_s, facts } = span;
+    const bar = el("span", { className: `span ${levelOf(span)}` });
+    bar.style.left = `${(100 * start_s) / end}%`;
+    bar.style.width = `${Math.min(100 - (100 * start_s) / end, (100 * duration_s) / end)}%`;
+    if (facts.ttft_s != null && duration_s > 0) {
+      const mark = el("i");
+      mark.style.left = `${Math.min(100, (100 * facts.ttft_s) / duration_s)}%`;
       bar.append(mark);
     }
     const line = el("td", { className: "line" }, el("span", { className: "lane", ariaHidden: "true" }, bar));
+    const note = noteOf(span);
     if (note) line.append(el("small", { textContent: note }));
-    return el("tr", {}, el("th", { scope: "row", textContent: name }), el("td", { className: "number", textContent: seconds(start) }), el("td", { className: "number", textContent: seconds(length) }), line);
+    const heading = el("th", { scope: "row", className: kind, textContent: kind === "stage" ? named("stages", name) : name });
+    return el("tr", {}, heading, el("td", { className: "number", textContent: seconds(start_s) }), el("td", { className: "number", textContent: seconds(duration_s) }), line);
   });
   const heads = [say("step"), say("startsAt"), say("takes"), say("timeline", seconds(end))];
-  const table = el("table", { className: "waterfall" }, el("thead", {}, el("tr", {}, ...heads.map((textContent, n) => el("th", { scope: "col", className: n === 1 || n === 2 ? "number" : "", textContent })))), el("tbody", {}, ...rows));
+  const head = el("tr", {}, ...heads.map((textContent, n) => el("th", { scope: "col", className: n === 1 || n === 2 ? "number" : "", textContent })));
+  const table = el("table", { className: "waterfall" }, el("thead", {}, head), el("tbody", {}, ...rows));
   return el("div", { className: "scroller", tabIndex: 0, role: "region", ariaLabel: say("waterfall") }, table);
 }
 
 function skippedNodes(answer) {
   const skipped = answer?.skipped ?? [];
   if (!skipped.length) return [];
-  return [el("p", { className: "hint", textContent: say("skipped", skipped.map(([model, why]) => `${model} (${why})`).join(", ")) })];
+  const models = skipped.map(([model, why]) => `${model} (${why})`).join(", ");
+  return [el("p", { className: "hint", textContent: say("skipped", models) })];
 }

@@ -23,18 +23,14 @@ async function look() {
   const asked = ++page.asked;
   try {
     const data = await get(`v1/operations?window=${page.window}`);
-    const recent = await recentAnswers();
-    if (asked === page.asked) show(data, recent);
+    if (asked === page.asked) show(data);
   } catch (error) {
     if (asked === page.asked) failed(error);
   }
   if (asked === page.asked && !page.paused && !document.hidden && $("lock").hidden) page.timer = setTimeout(look, EVERY_MS);
 }
 
-/** The latest answers; null if they cannot be listed, which must not hide the rest. */
-const recentAnswers = () => get("v1/traces?limit=50").then(({ data }) => data, () => null);
-
-function show(data, recent) {
+function show(data) {
   withdraw("failed");
   $("lock").hidden = true;
   for (const id of ["board", "window", "pause", "verdict"]) $(id).hidden = false;
@@ -44,7 +40,7 @@ function show(data, recent) {
   drawCharts(data);
   drawDetails(data, openAnswer);
   if (!page.drawn) placeForAnswers(beginAnswers());
-  drawAnswers(recent, data.at);
+  drawAnswers(data);
   page.updatedAt = data.at;
   setText($("updated"), say(page.paused ? "pausedAt" : "updatedAt", moment(data.at, data.at)));
   if (!page.drawn) openLinked();
