@@ -12,14 +12,25 @@ from typing import NamedTuple
 
 from slipway.ledger import LedgerRow
 from slipway.settings import Settings
-from slipway.store import FeedbackRow, RecordStore, open_records
+from slipway.store import FeedbackRow, RecordStore, file_of, open_records
 from slipway.telemetry.history import STEPS, History
 from slipway.telemetry.metrics import Telemetry
-from slipway.types import AnswerDone, Answered, AttemptDone, FeedbackGiven, Saved, Usage, new_id
+from slipway.telemetry.trace_files import TimedRecord, TraceWriter
+from slipway.types import (
+    AnswerDone,
+    Answered,
+    AttemptDone,
+    FeedbackGiven,
+    Saved,
+    StageTaken,
+    Usage,
+    new_id,
+)
 
 DAY_S = 86_400
 SAMPLE_S = STEPS[0].every_s
 BATCH = 5000  # ledger rows that are booked together
+SERIES = 20_000  # so that no name is counted under `other`
 COMMENTS = (
     "The fee is wrong: it is 34 euro since March.",
     "Just what I needed, thank you!",
@@ -97,8 +108,8 @@ def past_answer(at: float, rng: random.Random, *, is_down: bool) -> PastAnswer:
         ttft_s = model.ttft_s * rng.lognormvariate(0, 0.45)
         duration_s = ttft_s if is_bad else ttft_s + usage.output_tokens * model.tpot_s
         error = "provider_down" if is_bad else None
-        attempts.append(attempt(answer_id, model, error, ttft_s, duration_s, number))
         rows.append(ledger_row(answer_id, at, model, error, usage, (app, tenant, owner)))
+        attempts.append(attempt(rows[-1], model, ttft_s, duration_s, number))
         if not is_bad:
             break
         passed_s += duration_s
@@ -119,6 +130,9 @@ def past_answer(at: float, rng: random.Random, *, is_down: bool) -> PastAnswer:
         tenant=tenant,
         owner=owner,
         cache="miss",
+        cost=sum(row.cost or 0 for row in rows),
+        admission_s=0.0001,
+        stages=stages(rng) if app != "main" else (),
     )
     return PastAnswer(at, done, attempts, rows)
 
@@ -145,16 +159,21 @@ def kept_answer(at: float, app: str, tenant: str, owner: str, by: str) -> PastAn
     return PastAnswer(at, done, [], [])
 
 
+def stages(rng: random.Random) -> tuple[StageTaken, ...]:
+    found_s = rng.lognormvariate(-4.5, 0.4)
+    return (
+        StageTaken(name="cache", began_s=0.0002, duration_s=0.0003),
+        StageTaken(name="knowledge", began_s=0.0006, duration_s=found_s, facts=(("passages", 6),)),
+    )
+
+
 def attempt(
-    answer_id: str,
-    model: PastModel,
-    error: str | None,
-    ttft_s: float,
-    duration_s: float,
-    number: int,
+    row: LedgerRow, model: PastModel, ttft_s: float, duration_s: float, number: int
 ) -> AttemptDone:
+    """Return the record of the call that a row of the ledger is for."""
+    error = row.error
     return AttemptDone(
-        answer_id=answer_id,
+        answer_id=row.answer,
         model=model.name,
         provider="openai",
         zone=model.zone,
@@ -165,6 +184,8 @@ def attempt(
         role="primary" if number == 0 else "twin",
         kind="first" if number == 0 else "retry",
         why="connection refused" if error else None,
+        usage=None if error else row.usage,
+        cost=row.cost,
     )
 
 
@@ -200,9 +221,11 @@ def ledger_row(
 class Past:
     """Writes past answers into a store, as a server that was there would have done."""
 
-    def __init__(self, records: RecordStore) -> None:
+    def __init__(self, records: RecordStore, folder: Path) -> None:
         self.records = records
-        self.telemetry = Telemetry(lambda: 0)
+        self.traces = TraceWriter(folder / "traces", 2 * DAY_S, 512 * 1024 * 1024)
+        self.traced = list[TimedRecord]()
+        self.telemetry = Telemetry(lambda: 0, series=SERIES)
         self.now = 0.0
         self.history = History(self.telemetry.all_rows, clock=lambda: self.now)
         self.rows = list[LedgerRow]()
@@ -216,6 +239,8 @@ class Past:
         for row in past.rows:
             self.telemetry.spend(row)
         self.rows += past.rows
+        self.traced += [(past.at, attempt) for attempt in past.attempts]
+        self.traced.append((past.at, past.done))
         self.last = [*self.last[-500:], past] if len(self.last) > 1000 else [*self.last, past]
         if len(self.rows) >= BATCH:
             self.book()
@@ -229,7 +254,8 @@ class Past:
 
     def book(self) -> None:
         self.records.ledger.book(self.rows)
-        self.rows = []
+        self.traces.write(self.traced)
+        self.rows, self.traced = [], []
 
     def vote(self, count: int) -> None:
         """Vote on some of the latest answers."""
@@ -266,6 +292,7 @@ class Past:
         self.pass_time(until)
         self.history.close(until)
         self.book()
+        self.traces.close()
         self.records.history.save("", self.history.take_unsaved(), drop_before={})
 
 
@@ -273,7 +300,7 @@ def leave_past(settings: Settings, count: int, until: float, span_s: float = DAY
     """Write a past of `count` answers that ends at `until` into the store of the settings."""
     records = open_records(settings, patient=True)
     try:
-        past = Past(records)
+        past = Past(records, file_of(settings).parent)
         for each in past_answers(count, until, span_s):
             past.add(each)
         past.vote(40)

@@ -42,7 +42,7 @@ export function drawAnswers({ recent, at }) {
 export async function openAnswer(id) {
   const { openSheet } = await import("../sheet.js");
   const body = el("div", { className: "trace", textContent: say("looking") });
-  const dialog = openSheet(say("traceOf", id), body);
+  const dialog = openSheet(say("trace"), el("p", { className: "trail" }, el("code", { textContent: id })), body);
   dialog.classList.add("wide-sheet");
   try {
     const trace = await get(`v1/traces/${encodeURIComponent(id)}`);

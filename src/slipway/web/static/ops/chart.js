@@ -77,7 +77,7 @@ export class Chart {
   gridLine(value) {
     const [left, right, at] = [EDGE.left, this.width - EDGE.right, this.y(value)];
     const text = draw("text", { x: left - 8, y: at + 4, "text-anchor": "end" });
-    text.textContent = this.format(value);
+    text.textContent = value === 0 ? "0" : this.format(value);
     return draw("g", {}, draw("line", { class: "grid", x1: left, x2: right, y1: at, y2: at }), text);
   }
 

@@ -197,7 +197,6 @@ export default {
   trace: "跟踪",
   show: "查看",
   showAnswer: (id) => `查看 ${id} 的跟踪`,
-  traceOf: (id) => `${id} 的跟踪`,
   tryOf: (n, of) => `第 ${n} 次，共 ${of} 次`,
   attempt_kinds: { first: "", retry: "重试", trial: "试探", continue: "续写" },
   stillRunning: "此回答仍在进行中。",

@@ -41,9 +41,9 @@ export function share(part) {
 export function amount(usd) {
   const value = Number(usd);
   if (value === 0) return "0";
-  if (value < 0.0001) return "<0.0001";
-  const digits = value < 0.1 ? 4 : value < 1000 ? 2 : 0;
-  return value.toLocaleString(locale, { minimumFractionDigits: Math.min(2, digits), maximumFractionDigits: digits });
+  if (value < 0.1) return value.toLocaleString(locale, { maximumSignificantDigits: 2 });
+  const digits = value < 1000 ? 2 : 0;
+  return value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** null is an amount that nobody knows. */
