@@ -239,7 +239,7 @@ class Past:
         for row in past.rows:
             self.telemetry.spend(row)
         self.rows += past.rows
-        self.traced += [(past.at, attempt) for attempt in past.attempts]
+        self.traced += [(past.at - 1e-4, attempt) for attempt in past.attempts]
         self.traced.append((past.at, past.done))
         self.last = [*self.last[-500:], past] if len(self.last) > 1000 else [*self.last, past]
         if len(self.rows) >= BATCH:
@@ -296,19 +296,20 @@ class Past:
         self.records.history.save("", self.history.take_unsaved(), drop_before={})
 
 
-def leave_past(settings: Settings, count: int, until: float, span_s: float = DAY_S) -> None:
-    """Write a past of `count` answers that ends at `until` into the store of the settings."""
+def leave_past(
+    settings: Settings, count: int, until: float, span_s: float = DAY_S
+) -> list[PastAnswer]:
+    """Write a past of `count` answers that ends at `until` into the store of the settings, and
+    return them.
+    """
+    answers = list(past_answers(count, until, span_s))
     records = open_records(settings, patient=True)
     try:
         past = Past(records, file_of(settings).parent)
-        for each in past_answers(count, until, span_s):
+        for each in answers:
             past.add(each)
         past.vote(40)
         past.close(until)
     finally:
         records.close()
-
-
-def store_in(folder: Path) -> Settings:
-    """Return settings whose store is in this folder."""
-    return Settings(store=f"sqlite:///{folder / 'slipway.db'}")
+    return answers

@@ -55,9 +55,10 @@ export async function openAnswer(id) {
 function tryNodes(found, n, of) {
   const { answer, spans } = found;
   const end = Math.max(answer?.duration_s ?? 0, ...spans.map((span) => span.start_s + span.duration_s), 0.001);
-  const title = of > 1 ? [el("h3", { textContent: say("tryOf", n + 1, of) })] : [];
+  const name = of > 1 ? say("tryOf", n + 1, of) : "";
+  const title = name ? [el("h3", { textContent: name })] : [];
   const rules = found.rules.map(({ rule, reason }) => el("p", { className: "hint", textContent: say("ruleOf", rule, reason) }));
-  return [...title, factList(answer), waterfall(spans, end), ...rules, ...skippedNodes(answer)];
+  return [...title, factList(answer), waterfall(spans, end, name), ...rules, ...skippedNodes(answer)];
 }
 
 function factList(answer) {
@@ -90,9 +91,9 @@ function noteOf({ kind, error, facts, cost_usd }) {
 const levelOf = ({ kind, error }) => (error ? (error === "cancelled" ? "none" : "bad") : kind === "attempt" ? "call" : "stage");
 
 /** A table whose last column shows each step on a common time line. */
-function waterfall(spans, end) {
+function waterfall(spans, end, name) {
   const rows = spans.map((span) => {
-    const { kind, name, start_s, duration_s, facts } = span;
+    const { kind, start_s, duration_s, facts } = span;
     const bar = el("span", { className: `span ${levelOf(span)}` });
     bar.style.left = `${(100 * start_s) / end}%`;
     bar.style.width = `${Math.min(100 - (100 * start_s) / end, (100 * duration_s) / end)}%`;
@@ -104,13 +105,13 @@ function waterfall(spans, end) {
     const line = el("td", { className: "line" }, el("span", { className: "lane", ariaHidden: "true" }, bar));
     const note = noteOf(span);
     if (note) line.append(el("small", { textContent: note }));
-    const heading = el("th", { scope: "row", className: kind, textContent: kind === "stage" ? named("stages", name) : name });
+    const heading = el("th", { scope: "row", className: kind, textContent: kind === "stage" ? named("stages", span.name) : span.name });
     return el("tr", {}, heading, el("td", { className: "number", textContent: seconds(start_s) }), el("td", { className: "number", textContent: seconds(duration_s) }), line);
   });
   const heads = [say("step"), say("startsAt"), say("takes"), say("timeline", seconds(end))];
   const head = el("tr", {}, ...heads.map((textContent, n) => el("th", { scope: "col", className: n === 1 || n === 2 ? "number" : "", textContent })));
   const table = el("table", { className: "waterfall" }, el("thead", {}, head), el("tbody", {}, ...rows));
-  return el("div", { className: "scroller", tabIndex: 0, role: "region", ariaLabel: say("waterfall") }, table);
+  return el("div", { className: "scroller", tabIndex: 0, role: "region", ariaLabel: `${say("waterfall")} ${name}`.trim() }, table);
 }
 
 function skippedNodes(answer) {
