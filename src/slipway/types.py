@@ -362,13 +362,17 @@ class StageTaken(Record, frozen=True, kw_only=True):
     error: str | None = None
 
 
+Sourced = Literal["sourced", "unsourced", "abstained"]
+
+
 class AnswerDone(Record, frozen=True, kw_only=True):
     """The one record of a finished question, for metrics, logs and alerts.
 
     `error` is the error's code, or None for success. `usage` belongs to `model`; `other_usage`
     lists the other models. Each citation is counted once: as kept, flagged (shown, but its sources
-    lack words of the sentence) or dropped (it named no source). `cost` is that of all calls in
-    picodollars, None if one of them is unknown; `admission_s` is how long admission took.
+    lack words of the sentence) or dropped (it named no source). `sourced` says whether an app's
+    answer names a source; None if it has no documents, or a rule answered. `cost` is that of all
+    calls in picodollars, None if one of them is unknown; `admission_s` is how long admission took.
     """
 
     id: str
@@ -394,6 +398,8 @@ class AnswerDone(Record, frozen=True, kw_only=True):
     cost: int | None = 0
     admission_s: float = 0.0
     stages: tuple[StageTaken, ...] = ()
+    sourced: Sourced | None = None
+    degraded: bool = False  # the documents are quoted since a model failed
 
 
 class AttemptDone(Record, frozen=True, kw_only=True):

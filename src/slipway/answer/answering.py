@@ -15,7 +15,7 @@ from slipway.answer.writing import write_all
 from slipway.errors import SlipwayError
 from slipway.followups.rewriting import MAX_TOKENS
 from slipway.routing import AttemptUsage, Route, ask_briefly
-from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, UsageReport
+from slipway.types import Delta, Done, Event, Question, Saved, ServedBy, Sourced, UsageReport
 
 SERVED_BY = get_args(ServedBy)  # from the best to the last resort
 
@@ -96,8 +96,18 @@ async def compose(
         await write_all(pipeline, app, question, draft, tally, progress, send)
         draft.check()
         progress.judge_estimates()
+        if app.knowledge is not None:
+            is_abstained = all(section.abstained for section in draft.sections)
+            tally.sourced = sourced(has_citation=tally.cited > 0, is_abstained=is_abstained)
     finally:
         progress.close()
+
+
+def sourced(*, has_citation: bool, is_abstained: bool) -> Sourced:
+    """Return whether an answer of an app with documents names a source."""
+    if is_abstained:
+        return "abstained"
+    return "sourced" if has_citation else "unsourced"
 
 
 def small_model(

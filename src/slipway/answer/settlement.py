@@ -29,6 +29,7 @@ from slipway.types import (
     Record,
     Saved,
     ServedBy,
+    Sourced,
     StageTaken,
     Usage,
     new_row_id,
@@ -98,6 +99,8 @@ class Tally:
     cost: int | None = 0  # of all calls, in picodollars; None if one of them is unknown
     entered_at: float | None = None  # when admission was over
     stages: tuple[StageTaken, ...] = ()
+    sourced: Sourced | None = None
+    degraded = False
 
     def __init__(
         self,
@@ -326,6 +329,8 @@ class Tally:
             cost=self.cost,
             admission_s=(0.0 if self.entered_at is None else self.entered_at - self.started_at),
             stages=self.stages,
+            sourced=self.sourced,
+            degraded=self.degraded,
         )
 
     def _other_writers(self) -> list[OtherModelUsage]:

@@ -195,6 +195,7 @@ async def write(context: WritingContext, section: Section, say: Say) -> None:
             if not sources or failure.spoke or wants_json(context.question.options) or is_refused:
                 raise failure.error from None
             context.notice(*quoted_since(failure.error), say)
+            context.tally.degraded = not isinstance(failure.error, LimitReached)
             answered = write_quote(context, section, say)
     else:
         answered = write_quote(context, section, say)

@@ -14,6 +14,7 @@ from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
 from slipway.app.compiling import Carried, compile_pipeline, models_for
+from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
 from slipway.app.reloading import Compiled, Reloading
 from slipway.app.rulebooks import collected_from
@@ -41,12 +42,13 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
-from slipway.web.answers import AnswerRoutes
+from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
 from slipway.web.cache import CacheRoutes
 from slipway.web.cache_explain import CacheExplainRoutes
-from slipway.web.chat import ChatRoutes
+from slipway.web.chat import CHAT, COMPLETION, ChatRoutes
+from slipway.web.checking import CheckRoutes
 from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
@@ -55,6 +57,7 @@ from slipway.web.health import HealthRoutes, Workers
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
+from slipway.web.openapi import OpenApiRoutes, described
 from slipway.web.operations import OperationsRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
@@ -69,6 +72,7 @@ LOAD_S = 1.0  # between two tries to load budgets while the store is down
 # Objects until a collection of each generation. Python's own (700, 10, 10) look through the latest
 # traces and open answers so often that a sixth of a request's time goes into it
 GC_THRESHOLDS = (20_000, 20, 50)
+FAST = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/answers": ASK}
 UNLISTED = ("/favicon.ico", "/static/{name:path}")  # paths that a 404 does not suggest
 
 
@@ -110,10 +114,12 @@ class Assembly:
         self.feedback = Feedback(
             self.records, self.writer, self.emit, self.carried.cache.semantic.hear
         )
+        self.reader = MetricReader(lambda: self.current.pipeline, settings.metrics)
         compiled = self.compile(settings, None)
         compiled.pipeline.admission.use_limits()
         self.current = Current(settings, compiled.pipeline)
         self.telemetry = self.count_answers()
+        self.watch_engines(settings)
         self.sampling = self.sample_metrics()
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
@@ -135,6 +141,9 @@ class Assembly:
             self.store_state,
             cache=self.carried.cache.stats,
             semantic=self.carried.cache.semantic.reports,
+            read=self.reader.rows,
+            edges=edges_of(self.current.settings),
+            series=self.current.settings.metrics.series,
         )
 
     def sample_metrics(self) -> Sampling | None:
@@ -208,6 +217,8 @@ class Assembly:
         """Serve the next questions with these settings."""
         compiled.pipeline.admission.use_limits()
         self.current.replace(compiled.settings, compiled.pipeline)
+        self.telemetry.bound.series = compiled.settings.metrics.series
+        self.watch_engines(compiled.settings)
         kept = compiled.settings.traces
         self.traces.limit(kept.keep, kept.at_most_bytes)
         cache = compiled.settings.cache
@@ -222,6 +233,14 @@ class Assembly:
         if has_knowledge(self.current.settings):
             self.carried.pace.keep()
 
+    def watch_engines(self, settings: Settings) -> None:
+        """Read the metrics of the servers of these models from now on."""
+        self.reader.engines.use(settings)
+
+    async def read_metrics(self) -> None:
+        """Read what other programs say for our metrics, again and again."""
+        await self.reader.run(self.telemetry.count)
+
     def route(self) -> Guard:
         """Return the ASGI app: the guard in front of the fast handlers and of all other routes."""
         desk = KeyDesk(lambda: self.records().keys, lambda: self.current.settings)
@@ -230,6 +249,7 @@ class Assembly:
             *ModelRoutes(self.current, self.telemetry.started_at).paths(),
             *self.answers.paths(),
             *self.health_routes().paths(),
+            *CheckRoutes(self.current).paths(),
             *FeedbackRoutes(self.feedback, self.answers.runs, lambda: self.asgi).paths(),
             *DocumentRoutes(self.current).paths(),
             *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
@@ -237,7 +257,6 @@ class Assembly:
             *CacheRoutes(
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
-            *SpendingRoutes(self.current, self.ledger.ledger, self.ledger.flush).paths(),
             *self.trace_routes().paths(),
             *self.operations_routes(),
             *PassageRoutes(self.current, self.attachments).paths(),
@@ -253,6 +272,7 @@ class Assembly:
             "/v1/completions": chat.complete,
             "/v1/answers": through_asgi(self.answers.ask),
         }
+        paths += OpenApiRoutes(lambda: described(FAST, paths)).paths()
         router = Router(
             paths,
             default=not_found([*(f"POST {path}" for path in fast), *listed(paths)]),
@@ -275,7 +295,9 @@ class Assembly:
         return Guard(self.current, fast, rest, self.sealer)
 
     def health_routes(self) -> HealthRoutes:
-        return HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
+        routes.before_scrape = self.reader.refresh
+        return routes
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces)
@@ -316,12 +338,16 @@ class Assembly:
         if self.sampling is not None:
             self.sampling.start()
         loading = asyncio.get_running_loop().create_task(self.load_budgets())
+        reading = asyncio.get_running_loop().create_task(self.read_metrics())
         # a later full collection need not look through what exists now: that held the loop 20 ms
         gc.freeze()
         usual = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         yield
         loading.cancel()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await self.reader.close()
         gc.set_threshold(*usual)
         await self.reloading.stop()
         await asyncio.to_thread(self.key_watch.stop)

@@ -2,7 +2,7 @@
 them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from slipway.telemetry.model_states import ModelState
 from slipway.telemetry.rows import NumberedRow, Numbers
 from slipway.workers import Board, Channel, ChannelError, Place
 
+Edges = Mapping[str, Sequence[float]]
 ASK_S = 1.0  # how long a worker waits for what the others know
 
 
@@ -113,9 +114,13 @@ def metric_of(key: bytes) -> tuple[str, Labels]:
 class Crew:
     """A worker's place among the workers of a server."""
 
-    def __init__(self, place: Place, board: Board, path: Path, secret: bytes) -> None:
-        """`path` is the Unix socket of the first worker, `secret` proves to it who sends."""
+    def __init__(self, place: Place, board: Board, path: Path, secret: bytes, edges: Edges) -> None:
+        """`path` is the Unix socket of the first worker, `secret` proves to it who sends. `edges`
+        are those of the metrics' buckets in all workers, whenever one is started: rows in shared
+        memory keep their size.
+        """
         self.place, self.board, self.path, self.secret = place, board, path, secret
+        self.edges = edges
         self.channel: Channel | None = None
         self._segment = board.segment(place.number)
 

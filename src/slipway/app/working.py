@@ -71,6 +71,10 @@ class WorkerAssembly(Assembly):
             self.crew.new_row,
             self.crew.all_rows,
             self.carried.cache.stats,
+            self.carried.cache.semantic.reports,
+            read=self.reader.rows,
+            edges=self.crew.edges,
+            series=self.current.settings.metrics.series,
         )
 
     def workers(self) -> Crew:
@@ -126,6 +130,10 @@ class FirstAssembly(WorkerAssembly):
 
     def guard(self, fast: Mapping[str, Handler], rest: AsgiApp) -> Guard:
         return FirstGuard(self.current, fast, rest, self.sealer, self.crew.secret)
+
+    async def tell_gauges(self, _: Any) -> Any:
+        await self.reader.refresh()
+        return await super().tell_gauges(None)
 
     async def begin(self) -> None:
         """From now on, settings are in force in all workers or in none."""
@@ -189,6 +197,12 @@ class FollowerAssembly(WorkerAssembly):
             models={name: handle for name, handle in models.items() if name in here},
             synchronizers={},
         )
+
+    def watch_engines(self, settings: Settings) -> None:
+        """Watch nothing, like `read_metrics`."""
+
+    async def read_metrics(self) -> None:
+        """Read nothing: the first worker does, and says it when the metrics are scraped."""
 
     def load_pace(self) -> None:
         """Load nothing: sections are written by the first worker."""

@@ -128,6 +128,7 @@ class Attempt:
         # The call begins here: waiting for a slot or for money is not part of it
         self.began = True
         self.started_at = began_at = time.monotonic()
+        health.running.count += 1
         self.call_number = health.began(is_retry=self.kind == "retry")
         self._usual = health.first_words if call.stream else health.whole_answers
         words_by, ends_by = candidate.deadlines(began_at, self.context.until, others=others)
@@ -178,6 +179,8 @@ class Attempt:
             return
         self.ended = True
         health, now = self.candidate.health, time.monotonic()
+        if self.began:
+            health.running.count -= 1
         if self._reply is not None:
             self._reply.close()
         if self._holds_slot and health.slots is not None:

@@ -53,7 +53,8 @@ RequestHeaders = dict[bytes, bytes]
 # These paths, and those under /static/, need no key
 OPEN = frozenset(
     {
-        *("/", "/ops", "/embed", "/embed.js", "/favicon.ico", "/healthz", "/readyz"),
+        *("/", "/ops", "/embed", "/embed.js", "/favicon.ico"),
+        *("/healthz", "/readyz", "/openapi.json"),
         *("/login", "/login/callback", "/logout"),
     }
 )

@@ -32,6 +32,7 @@ from slipway.telemetry.metrics import Telemetry
 from slipway.telemetry.service import WINDOWS, Level, ServiceReports
 from slipway.telemetry.traces import TraceFilter
 from slipway.types import Asker
+from slipway.web.descriptions import Operation, Parameter, one_of
 from slipway.web.documents import DocumentView, views
 from slipway.web.health import Workers, model_states, note_worse, readiness
 from slipway.web.responses import reply
@@ -238,7 +239,20 @@ class OperationsRoutes:
         }
 
     def paths(self) -> list[ApiRoute]:
-        return [ApiRoute("/v1/operations", self.operations, methods=["GET"])]
+        return [
+            ApiRoute(
+                "/v1/operations",
+                self.operations,
+                methods=["GET"],
+                does=Operation(
+                    about="how users are served, for an admin key",
+                    query=(
+                        Parameter(name="window", about="the time covered", schema=one_of(*WINDOWS)),
+                    ),
+                    errors=(Forbidden,),
+                ),
+            )
+        ]
 
 
 def window_of(request: Request) -> str:

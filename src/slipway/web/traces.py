@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from slipway.answer import Current
 from slipway.errors import BadRequest, Forbidden, NotFound
-from slipway.settings.tree import seconds
+from slipway.settings.values import seconds
 from slipway.telemetry.traces import TraceFilter
 from slipway.types import Asker
+from slipway.web.descriptions import Operation, Parameter
 from slipway.web.responses import reply
 from slipway.web.routes import ApiRoute
 
@@ -40,6 +41,15 @@ class TraceSource(Protocol):
 
 async def nobody_else() -> None:
     """Do nothing: there is one process."""
+
+
+FILTERS = (
+    Parameter(name="limit", about="how many at most"),
+    Parameter(name="errors", about="`true`: only those that failed"),
+    Parameter(name="app", about="only those of this app, route or model"),
+    Parameter(name="slower_than", about="only those that took longer, such as `2s`"),
+    Parameter(name="before", about="only those that ended before this time, in seconds since 1970"),
+)
 
 
 class TraceRoutes:
@@ -93,8 +103,22 @@ class TraceRoutes:
 
     def paths(self) -> list[ApiRoute]:
         return [
-            ApiRoute("/v1/traces", self.latest, methods=["GET"]),
-            ApiRoute("/v1/traces/{id}", self.one, methods=["GET"]),
+            ApiRoute(
+                "/v1/traces",
+                self.latest,
+                methods=["GET"],
+                does=Operation(
+                    about="the latest answers, for an admin key", query=FILTERS, errors=(Forbidden,)
+                ),
+            ),
+            ApiRoute(
+                "/v1/traces/{id}",
+                self.one,
+                methods=["GET"],
+                does=Operation(
+                    about="what happened to an answer, by its reference", errors=(NotFound,)
+                ),
+            ),
         ]
 
 
