@@ -13,6 +13,7 @@ from slipway.admission import Admission, InFlight
 from slipway.admission.limits import Scope
 from slipway.answer import Current
 from slipway.answer.pace import Pace
+from slipway.app.alerting import Alerting
 from slipway.app.compiling import Carried, compile_pipeline, models_for
 from slipway.app.gauges import MetricReader, edges_of
 from slipway.app.key_watch import KeyWatch
@@ -42,6 +43,7 @@ from slipway.types import (
     RuleUsed,
     StoreState,
 )
+from slipway.web.alerts import AlertRoutes
 from slipway.web.answers import ASK, AnswerRoutes
 from slipway.web.asgi import AsgiApp, through_asgi
 from slipway.web.attachments import AttachmentRoutes
@@ -121,6 +123,11 @@ class Assembly:
         self.telemetry = self.count_answers()
         self.watch_engines(settings)
         self.sampling = self.sample_metrics()
+        self.alerting = (
+            Alerting(self.sampling, lambda: self.current.settings)
+            if self.sampling is not None
+            else None
+        )
         self.carried.cache.removed = lambda cause: self.telemetry.count("cache_removed", (cause,))
         self.writer.on_change = self.telemetry.note_store
         self.ledger.watch = self.telemetry.spend
@@ -259,6 +266,7 @@ class Assembly:
             ).paths(),
             *self.trace_routes().paths(),
             *self.operations_routes(),
+            *self.alert_paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
             *SessionRoutes(self.current).paths(),
@@ -298,6 +306,10 @@ class Assembly:
         routes = HealthRoutes(self.current, self.telemetry, self.reloading.status)
         routes.before_scrape = self.reader.refresh
         return routes
+
+    def alert_paths(self) -> list[ApiRoute]:
+        alerting = self.alerting
+        return [] if alerting is None else AlertRoutes(self.current, alerting.report).paths()
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces)
@@ -362,6 +374,8 @@ class Assembly:
         await asyncio.to_thread(self.writer.close)
         if self.sampling is not None:
             await self.sampling.stop()
+        if self.alerting is not None:
+            await self.alerting.close()
         self.ledger.close()
         self.records.close()
         if self.store.store is not None:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from slipway.errors import LimitReached, ProviderLimit, SlipwayError
+from slipway.errors import LimitReached, SlipwayError
+from slipway.settings.alerting import Slo
+from slipway.telemetry.alerts.burning import FAILURES
 from slipway.telemetry.history import History, Series
 
 Blame = Literal["server", "limit", "client", "left"]
@@ -39,6 +41,15 @@ class Goals(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p95_s: float = 2.0
 
 
+def goals_of(slo: Slo) -> Goals:
+    """Return the objectives of the settings; those that are not set are the defaults."""
+    usual = Goals()
+    return Goals(
+        availability=slo.availability_share or usual.availability,
+        ttft_p95_s=slo.ttft_p95 or usual.ttft_p95_s,
+    )
+
+
 class ServiceReason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why users are not served as they should be. `text` says it; the rest is for other languages."""
 
@@ -64,16 +75,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def blame(code: str) -> Blame | None:
-    """Return who is to blame for an error of this code; None for no error."""
+    """Return who is to blame for an error of this code; None for no error. The server is, or the
+    provider, for what the alerts count as failures.
+    """
     if not code:
         return None
-    if code in LEFT:
-        return "left"
-    found = next((each for each in _classes(SlipwayError) if each.code == code), SlipwayError)
-    if issubclass(found, LimitReached) and found.status < 500:
-        return "limit"
-    is_ours = found.status >= 500 or issubclass(found, ProviderLimit)
-    return "server" if is_ours else "client"
+    if code in LEFT or code in FAILURES:
+        return "left" if code in LEFT else "server"
+    limits = {each.code for each in _classes(LimitReached)}
+    return "limit" if code in limits else "client"
 
 
 def _classes(base: type[SlipwayError]) -> Iterable[type[SlipwayError]]:
@@ -268,7 +278,7 @@ class Counted:
         codes = self.increase("answers", "error")
         answers = round(sum(codes.values()))
         failed = round(sum(n for (code,), n in codes.items() if blame(code) == "server"))
-        judged = answers - round(sum(n for (code,), n in codes.items() if blame(code) == "left"))
+        judged = failed + round(codes.get(("",), 0.0))
         return {
             "answers": answers,
             "per_s": answers / self.span_s,

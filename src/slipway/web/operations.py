@@ -8,7 +8,7 @@ more than a few percent of a processor.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -49,8 +49,8 @@ MOST_DOCUMENTS, MOST_RECENT = 50, 50
 WORST_FIRST = {"failed": 0, "partly": 1, "reading": 2}
 LONGEST_QUESTION = 300  # characters of a question that feedback shows
 Part = TypeVar("Part")
-# the alerts that fire now, as `GET /v1/alerts` shows them
-Alerts = Callable[[], Sequence[Mapping[str, Any]]]
+SHOWN_ALERTS = ("firing", "pending")
+Alerts = Callable[[], Mapping[str, Any]]  # what `GET /v1/alerts` returns
 
 
 class KeptParts:
@@ -97,7 +97,7 @@ class OperationsRoutes:
         service: ServiceReports,
         records: Callable[[], RecordStore],
         traces: TraceSource,
-        alerts: Alerts = tuple,
+        alerts: Alerts = dict,
     ) -> None:
         self.current, self.telemetry, self.service = current, telemetry, service
         self.records, self.traces, self.alerts = records, traces, alerts
@@ -115,7 +115,8 @@ class OperationsRoutes:
         zones = self.zones()
         states = {name: report.state for name, report in health.items()}
         store = self.telemetry.store()
-        firing = list(self.alerts())
+        alerts = alerts_of(self.alerts())
+        firing = [named(each) for each in alerts if each["state"] == "firing"]
         spent = {
             f"{limit.scope} {limit.name} ({budget.period})": budget.spent / budget.cap
             for limit in limits
@@ -129,9 +130,7 @@ class OperationsRoutes:
             self.kept.get(
                 "verdict",
                 NUMBERS_S,
-                lambda: self.service.verdict(
-                    states, store.reason, store.lost, spent, [named(alert) for alert in firing]
-                ),
+                lambda: self.service.verdict(states, store.reason, store.lost, spent, firing),
             ),
             self.kept.get(("money", window), MONEY_S, lambda: self.money(window)),
             self.kept.get(("feedback", window), MONEY_S, lambda: self.feedback(window)),
@@ -151,7 +150,7 @@ class OperationsRoutes:
                 "money": money["by"],
                 "money_error": money["error"],
                 "limits": [limit_row(limit) for limit in limits],
-                "alerts": firing,
+                "alerts": alerts,
                 "recent": recent,
                 "feedback": votes,
                 "documents": documents,
@@ -266,10 +265,24 @@ def window_of(request: Request) -> str:
     return window
 
 
+def alerts_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the alerts that fire or are about to; not the one that always fires to be heard, and
+    not those that another one explains.
+    """
+    return [
+        alert
+        for alert in report.get("data", ())
+        if alert["state"] in SHOWN_ALERTS
+        and alert["severity"] in ("page", "ticket")
+        and not alert["inhibited_by"]
+    ]
+
+
 def named(alert: Mapping[str, Any]) -> tuple[str, Level]:
-    """Return an alert's name and how bad it is."""
-    is_page = alert.get("severity") in ("page", "critical")
-    return str(alert.get("name", "")), "red" if is_page else "amber"
+    """Return what an alert says, and how bad it is."""
+    return str(alert.get("summary") or alert["name"]), (
+        "red" if alert["severity"] == "page" else "amber"
+    )
 
 
 def with_health(row: dict[str, Any], report: HealthReport | None) -> dict[str, Any]:

@@ -86,6 +86,7 @@ export default {
   since: "开始于",
   whatToDo: "怎么办",
   runbook: "处理手册",
+  pending: "时间还不够长",
   noAlerts: "没有告警。",
   models: "模型",
   model: "模型",

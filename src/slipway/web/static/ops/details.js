@@ -67,14 +67,16 @@ function makeParts(openAnswer) {
 }
 
 function alertTable() {
-  const runbook = ({ runbook_url: href }) => (href && /^https?:\/\//.test(href) ? el("a", { href, textContent: say("runbook"), target: "_blank", rel: "noreferrer" }) : NONE);
+  const level = ({ severity, state }) => (state === "pending" ? "none" : severity === "page" ? "bad" : "warn");
+  const runbook = ({ runbook: href }) => (/^https?:\/\//.test(href ?? "") ? el("a", { href, textContent: say("runbook"), target: "_blank", rel: "noreferrer" }) : (href ?? NONE));
   return new Table(
     say("alerts"),
     [
-      { title: say("alert"), cell: ({ name, severity }) => badge(severity === "page" || severity === "critical" ? "bad" : "warn", name) },
-      { title: say("alertWhat"), prose: true, cell: ({ summary, description }) => summary ?? description ?? "" },
-      { title: say("since"), cell: ({ since }) => (since ? ago(now - since) : NONE) },
-      { title: say("whatToDo"), cell: runbook },
+      { title: say("alert"), cell: (row) => badge(level(row), row.name, row.state === "pending" ? say("pending") : "") },
+      { title: say("alertWhat"), prose: true, cell: ({ summary }) => summary ?? "" },
+      { title: say("since"), cell: ({ fired_at, since }) => (fired_at ?? since ? ago(now - (fired_at ?? since)) : NONE) },
+      { title: say("whatToDo"), prose: true, cell: ({ action }) => action ?? NONE },
+      { title: say("runbook"), cell: runbook },
     ],
     { key: ({ name, labels }) => `${name} ${JSON.stringify(labels ?? {})}`, none: say("noAlerts") },
   );

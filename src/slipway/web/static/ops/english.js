@@ -86,6 +86,7 @@ export default {
   since: "Since",
   whatToDo: "What to do",
   runbook: "Runbook",
+  pending: "not for long enough yet",
   noAlerts: "No alert.",
   models: "Models",
   model: "Model",

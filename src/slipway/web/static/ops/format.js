@@ -24,9 +24,9 @@ export function rate(n) {
 export function seconds(s) {
   if (s == null) return NONE;
   if (s < 0.0005) return "<1 ms";
-  if (s < 0.9995) return `${Math.round(s * 1000)} ms`;
-  if (s < 9.995) return `${s.toFixed(2)} s`;
-  return s < 99.95 ? `${s.toFixed(1)} s` : say("long", Math.round(s));
+  if (s < 0.9995) return `${Math.round(s * 1000)}\u00a0ms`;
+  if (s < 9.995) return `${s.toFixed(2)}\u00a0s`;
+  return s < 99.95 ? `${s.toFixed(1)}\u00a0s` : say("long", Math.round(s));
 }
 
 export function share(part) {
@@ -34,20 +34,20 @@ export function share(part) {
   const percent = part * 100;
   if (percent > 0 && percent < 0.01) return "<0.01 %";
   if (percent > 99.99 && percent < 100) return ">99.99 %";
-  return `${Number(percent.toFixed(percent < 1 || percent > 99 ? 2 : 1))} %`;
+  return `${Number(percent.toFixed(percent < 1 || percent > 99 ? 2 : 1))}\u00a0%`;
 }
 
 /** An amount of USD without the unit; it may come as text, which is exact. */
 export function amount(usd) {
-  const value = Number(usd);
+  const value = Number(Number(usd).toPrecision(6)); // without the noise of sums
   if (value === 0) return "0";
-  if (value < 0.1) return value.toLocaleString(locale, { maximumSignificantDigits: 2 });
+  if (value < 0.095) return value.toLocaleString(locale, { maximumSignificantDigits: 2 });
   const digits = value < 1000 ? 2 : 0;
   return value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** null is an amount that nobody knows. */
-export const money = (usd) => (usd == null ? NONE : `${amount(usd)} USD`);
+export const money = (usd) => (usd == null ? NONE : `${amount(usd)}\u00a0USD`);
 
 /** The time of day, with the weekday if the chart covers more than a day. */
 export const timeIn = (at, span_s) => (span_s <= 600 ? exactClock : span_s <= DAY_S ? clock : day).format(at * 1000);
