@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with command(folder / "mock.log", "mock", "--port", "0") as mock:
         text = SETTINGS.format(mock=mock, admin=ADMIN, plain=PLAIN)
         (folder / "slipway.yaml").write_text(text)
-        with serving(folder / "serve.log", "--config", "slipway.yaml", ready=False) as url:
+        with serving(folder / "serve.log", "--config", "slipway.yaml") as url:
             found = Server(url, past)
             until(lambda: found.get("/v1/operations").json()["totals"]["answers"])
             yield found
