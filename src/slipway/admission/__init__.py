@@ -39,6 +39,7 @@ __all__ = [
     "Grant",
     "Hold",
     "InFlight",
+    "LimitState",
     "Meters",
     "Need",
     "owner_of",
@@ -64,6 +65,23 @@ class BudgetState(Record, frozen=True, kw_only=True):
     spent: int
     held: int
     ends: float
+
+
+class LimitState(Record, frozen=True, kw_only=True):
+    """What a key, tenant or app has used of its limits now; a limit that is not set is None.
+
+    `requests` and `tokens` are those of the last minute, `answers` those in progress.
+    """
+
+    scope: Scope
+    name: str
+    answers: int
+    most_answers: int | None
+    requests: int
+    rpm: int | None
+    tokens: int
+    tpm: int | None
+    budgets: tuple[BudgetState, ...]
 
 
 class Grant:
@@ -187,24 +205,27 @@ class Admission(KnownKeys):
     def budgets(self, asker: Asker) -> list[BudgetState]:
         """Return the budgets of a key and its tenant."""
         scopes: tuple[tuple[Scope, str], ...] = (("key", asker.owner), ("tenant", asker.tenant))
-        found, periods = list[BudgetState](), periods_now()
-        for scope in scopes:
-            if scope not in self._limited:
-                continue
-            meter = self.meters.meter(*scope)
-            for budget in (meter.day, meter.month):
-                if budget.cap is not None:
-                    budget.roll(periods)
-                    found.append(
-                        BudgetState(
-                            who=scope[0],
-                            period=budget.period,
-                            cap=budget.cap,
-                            spent=budget.spent,
-                            held=meter.held,
-                            ends=budget.ends,
-                        )
-                    )
+        meters = [self.meters.meter(*scope) for scope in scopes if scope in self._limited]
+        return [budget for meter in meters for budget in budgets_of(meter)]
+
+    def limits(self) -> list[LimitState]:
+        """Return the limits of all keys, tenants and apps that have any."""
+        now, found = time.monotonic(), list[LimitState]()
+        for scope, name in self._limited:
+            meter = self.meters.meter(scope, name)
+            found.append(
+                LimitState(
+                    scope=scope,
+                    name=name,
+                    answers=meter.answers,
+                    most_answers=meter.most_answers,
+                    requests=meter.requests.used(now),
+                    rpm=meter.rpm,
+                    tokens=meter.tokens.used(now),
+                    tpm=meter.tpm,
+                    budgets=tuple(budgets_of(meter)),
+                )
+            )
         return found
 
     def used_shares(self) -> list[tuple[Scope, str, Period, float, int]]:
@@ -250,3 +271,19 @@ class Admission(KnownKeys):
                 budget.roll(periods)
                 budget.spent = amount
             meter.is_loaded = True
+
+
+def budgets_of(meter: Meter) -> Iterator[BudgetState]:
+    """Yield the budgets of a meter that are limited."""
+    periods = periods_now()
+    for budget in (meter.day, meter.month):
+        if budget.cap is not None:
+            budget.roll(periods)
+            yield BudgetState(
+                who=meter.scope,
+                period=budget.period,
+                cap=budget.cap,
+                spent=budget.spent,
+                held=meter.held,
+                ends=budget.ends,
+            )

@@ -34,6 +34,7 @@ from slipway.settings.loading import Loaded
 from slipway.store import LedgerWriter, RowWriter, StoreError
 from slipway.store.redis import SharedRedis
 from slipway.telemetry.metrics import Telemetry
+from slipway.telemetry.service import ServiceReports
 from slipway.types import (
     Answered,
     AttemptDone,
@@ -54,11 +55,12 @@ from slipway.web.conversations import ConversationRoutes
 from slipway.web.documents import DocumentRoutes
 from slipway.web.feedback import FeedbackRoutes
 from slipway.web.guard import Guard, Handler
-from slipway.web.health import HealthRoutes
+from slipway.web.health import HealthRoutes, Workers
 from slipway.web.keys import KeyRoutes
 from slipway.web.login import LoginRoutes
 from slipway.web.models import ModelRoutes
 from slipway.web.openapi import OpenApiRoutes, described
+from slipway.web.operations import OperationsRoutes
 from slipway.web.pages import page_paths
 from slipway.web.passages import PassageRoutes
 from slipway.web.routes import ApiRoute, not_found
@@ -265,6 +267,7 @@ class Assembly:
                 self.current, self.carried.cache, self.telemetry, lambda: self.asgi
             ).paths(),
             *self.trace_routes().paths(),
+            *self.operations_routes(),
             *self.alert_paths(),
             *PassageRoutes(self.current, self.attachments).paths(),
             *AttachmentRoutes(self.current, self.attachments).paths(),
@@ -312,6 +315,19 @@ class Assembly:
 
     def trace_routes(self) -> TraceRoutes:
         return TraceRoutes(self.current, self.traces)
+
+    def operations_routes(self) -> list[ApiRoute]:
+        """Return the routes of the operations page; none if this process keeps no history."""
+        if self.sampling is None:
+            return []
+        service = ServiceReports(self.sampling.history)
+        routes = OperationsRoutes(self.current, self.telemetry, service, self.records, self.traces)
+        routes.workers = self.workers()
+        return routes.paths()
+
+    def workers(self) -> Workers | None:
+        """Return what this process knows of other workers, if there are any."""
+        return None
 
     def sealer(self) -> Sealer:
         """Return what signs cookies, with the store's secret."""

@@ -77,6 +77,9 @@ class WorkerAssembly(Assembly):
             series=self.current.settings.metrics.series,
         )
 
+    def workers(self) -> Crew:
+        return self.crew
+
     def health_routes(self) -> HealthRoutes:
         routes = super().health_routes()
         routes.workers = self.crew
