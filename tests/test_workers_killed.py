@@ -31,6 +31,7 @@ STREAM = CHAT[:-1] + b', "stream": true}'
 TEA = "# Tea\n\n## Green tea\n\nGreen tea is brewed at 80 degrees for two minutes.\n"
 
 
+TOKENS = 5  # of an answer
 Kill = tuple[int, float]  # a worker, and when it was killed
 
 
@@ -120,6 +121,11 @@ async def kill_under_load(
     return load, killed
 
 
+def priced(url: str) -> dict[str, Any]:
+    """Settings of the mock's model, which costs 1 USD per million tokens."""
+    return models(url, "mock-model", price={"input": 1, "output": 1})
+
+
 def is_whole(workers: Workers, restarts: int) -> bool:
     counts = workers.counts()
     return counts["restarts"] >= restarts and counts["running"] == counts["configured"]
@@ -141,7 +147,31 @@ def check_killed(workers: Workers, mock: str, load: Load, killed: list[Kill]) ->
     assert answers <= workers.metric("slipway_attempts_total") <= answers + lost
     durations = workers.metric("gen_ai_server_request_duration_seconds_count")
     assert answers - len(killed) <= durations <= answers  # counted just after the answer
+    check_calls(workers, answers, lost, len(killed))
     assert workers.metric("slipway_worker_restarts_total") == len(killed)
+
+
+def check_calls(workers: Workers, answers: float, lost: float, kills: int) -> None:
+    """What is counted of calls, tokens and money is exact up to the moment of each kill: a call is
+    counted in several numbers, one after the other.
+    """
+    attempts = workers.metric("slipway_attempts_total")
+    calls = workers.metric("gen_ai_client_operation_duration_seconds_count")
+    assert attempts - kills <= calls <= attempts
+    for kind, each in (("input", 2), ("output", TOKENS)):
+        of = f'gen_ai_response_model="mock-model",gen_ai_token_type="{kind}"}}'
+        lines = workers.server.get("/metrics").text.splitlines()
+        tokens = sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("gen_ai_client_token_usage_sum{") and of in line
+        )
+        assert (answers - kills) * each <= tokens <= (answers + lost) * each
+    usd = workers.metric("slipway_cost_usd_total")
+    a_call = (2 + TOKENS) / 1_000_000
+    assert (answers - kills) * a_call * 0.999 <= usd <= (answers + lost) * a_call * 1.001
+    assert workers.metric("slipway_retries_total") == 0
+    assert workers.metric("slipway_series_other_total") == 0
 
 
 def calls_of(mock: str) -> int:
@@ -152,8 +182,8 @@ def calls_of(mock: str) -> int:
 
 def test_only_requests_in_a_killed_worker_fail(tmp_path: Path) -> None:
     with (
-        mocking(tokens=5) as mock,
-        several(tmp_path, settings=models(mock.url, "mock-model")) as workers,
+        mocking(tokens=TOKENS) as mock,
+        several(tmp_path, settings=priced(mock.url)) as workers,
     ):
         bodies = [CHAT] * 4 + [STREAM] * 4
         load, killed = asyncio.run(kill_under_load(workers, bodies, 4, 0.0))
@@ -164,8 +194,8 @@ def test_only_requests_in_a_killed_worker_fail(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_a_worker_is_killed_every_five_seconds_for_five_minutes(tmp_path: Path) -> None:
     with (
-        mock_process("--ttft", "0", "--tpot", "0", "--tokens", "5") as mock,
-        several(tmp_path, settings=models(mock, "mock-model")) as workers,
+        mock_process("--ttft", "0", "--tpot", "0", "--tokens", str(TOKENS)) as mock,
+        several(tmp_path, settings=priced(mock)) as workers,
     ):
         bodies = [CHAT] * 8 + [STREAM] * 8
         load, killed = asyncio.run(kill_under_load(workers, bodies, 60, 5.0))
